@@ -1,0 +1,82 @@
+# Everything here needs python3 (3.10 or newer, with venv), pip and make, and nothing else.
+#
+#   make demo     install, make a small data set, train on it, judge it, detect on pictures and on a video
+#   make test     install, then all that must be green: lint, format, types, tests
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# --- what may be set on the command line (make demo DEMO_EPOCHS=60), but not by the environment, for some of it
+# is removed by `rm -rf`; PYTHON may come from either --------------------------------------------------------------
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.10; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$python" && break; done)
+VENV = .venv
+CONSTRAINTS = constraints.txt
+PYTEST_ARGS =
+
+DEMO = runs/demo
+DEMO_CONFIG = configs/csppelee_efm_sam.yaml
+DEMO_IMAGES = 400
+DEMO_SIZE = 256
+DEMO_EPOCHS = 30
+DEMO_SEED = 0
+DEMO_TRAIN = train.batch_size=16 train.nominal_batch_size=16 train.cache=ram
+
+# ------------------------------------------------------------------------------------------------------------------
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install test test-fast lint format demo clean distclean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+	@echo 'make install | test-fast | lint | format | clean | distclean'
+
+install: $(STAMP)
+
+$(STAMP): setup.py constraints.txt cspdet/version.py
+	$(if $(PYTHON),,$(error no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3))
+	'$(PYTHON)' -m venv '$(VENV)'
+	'$(BIN)/python' -m pip install --disable-pip-version-check -c '$(CONSTRAINTS)' -e '.[dev]'
+	@touch '$(STAMP)'
+
+lint: install
+	'$(BIN)/ruff' check .
+	'$(BIN)/ruff' format --check .
+	'$(BIN)/mypy'
+
+format: install
+	'$(BIN)/ruff' check --fix .
+	'$(BIN)/ruff' format .
+
+test: lint
+	@'$(BIN)/pytest' $(PYTEST_ARGS)
+
+test-fast: install
+	@'$(BIN)/pytest' -m 'not e2e' $(PYTEST_ARGS)
+
+demo: install
+	rm -rf '$(DEMO)'
+	'$(BIN)/cspdet' prepare-data shapes --output '$(DEMO)/shapes' --images $(DEMO_IMAGES) --size $(DEMO_SIZE) \
+		--seed $(DEMO_SEED)
+	'$(BIN)/cspdet' train '$(DEMO_CONFIG)' --output '$(DEMO)/train' 'data=$(DEMO)/shapes/shapes.yaml' \
+		input.size=$(DEMO_SIZE) train.epochs=$(DEMO_EPOCHS) train.seed=$(DEMO_SEED) $(DEMO_TRAIN)
+	'$(BIN)/cspdet' eval '$(DEMO)/train/best.pt' --output '$(DEMO)/eval'
+	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/val' --output '$(DEMO)/pictures'
+	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/video.mp4' --output '$(DEMO)/video'
+	@echo
+	@echo 'Where to look next'
+	@echo '  $(DEMO)/video/video.mp4            the video, with what was found drawn in'
+	@echo '  $(DEMO)/pictures/                  the val pictures, the same way; detections.jsonl holds the numbers'
+	@echo '  $(DEMO)/eval/metrics.json          the COCO table; detections.json is what the COCO server takes'
+	@echo '  $(DEMO)/train/train_batch.jpg      what the network saw; val_detections.jpg: what it found'
+	@echo '  $(BIN)/tensorboard --logdir $(DEMO)/train/tensorboard'
+	@echo 'Your own data: see "Train on your own data" in README.md; begin with'
+	@echo '  $(BIN)/cspdet prepare-data --help'
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis '$(DEMO)'
+	find cspdet tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf '$(VENV)'

@@ -1,0 +1,31 @@
+"""cspdet: object detectors with cross stage partial backbones (CSPNet, Wang et al., arXiv 1911.11929)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cspdet.version import __version__
+
+if TYPE_CHECKING:
+    from cspdet.inference.predictor import Predictor, load_detector
+    from cspdet.recipe import Recipe, load_recipe
+    from cspdet.types import Detections
+
+__all__ = ["Detections", "Predictor", "Recipe", "__version__", "load_detector", "load_recipe"]
+
+_HOMES = {
+    "Detections": "cspdet.types",
+    "Predictor": "cspdet.inference.predictor",
+    "Recipe": "cspdet.recipe",
+    "load_detector": "cspdet.inference.predictor",
+    "load_recipe": "cspdet.recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first asked for, so that `import cspdet` stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cspdet' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

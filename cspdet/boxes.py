@@ -1,0 +1,88 @@
+"""Box algebra: pure functions of tensors, in whatever frame the boxes come."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def xyxy_to_cxcywh(box_xyxy: Tensor) -> Tensor:
+    """(..., 4) corners to center and size."""
+    low, high = box_xyxy[..., :2], box_xyxy[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def cxcywh_to_xyxy(box_cxcywh: Tensor) -> Tensor:
+    """(..., 4) center and size to corners."""
+    center, half = box_cxcywh[..., :2], box_cxcywh[..., 2:] / 2
+    return torch.cat((center - half, center + half), dim=-1)
+
+
+def area(box_xyxy: Tensor) -> Tensor:
+    """(..., 4) to (...): width times height, nothing for boxes turned inside out."""
+    size = (box_xyxy[..., 2:] - box_xyxy[..., :2]).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """Shared area of boxes that broadcast against each other: (..., 4), (..., 4) to (...)."""
+    low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    high = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    size = (high - low).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """IoU of boxes that broadcast: (..., 4), (..., 4) to (...) in [0, 1]; 0 where both are empty."""
+    shared = intersection(a_xyxy, b_xyxy)
+    union = area(a_xyxy) + area(b_xyxy) - shared
+    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
+    """IoU of two sizes laid on one center: (N, 2), (M, 2) to (N, M). How YOLOv3 matches boxes to anchors."""
+    shared = torch.minimum(a_wh[:, None], b_wh[None]).prod(dim=-1)
+    union = a_wh.prod(dim=-1)[:, None] + b_wh.prod(dim=-1)[None] - shared
+    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def generalized_iou(a_xyxy: Tensor, b_xyxy: Tensor, kind: str) -> Tensor:
+    """IoU with the penalty of `kind`, pairwise on equal shapes (P, 4) to (P,); 1 for equal boxes.
+
+    iou   no penalty
+    giou  the share of the enclosing box that neither covers (Rezatofighi et al. 2019, eq. 1-5)
+    diou  squared distance of centers over the enclosing diagonal (Zheng et al. 2020, eq. 7)
+    ciou  diou, and the difference of aspect ratios (Zheng et al. 2020, eq. 8-11); its weight carries no gradient
+    """
+    eps = 1e-7
+    size_a, size_b = a_xyxy[..., 2:] - a_xyxy[..., :2], b_xyxy[..., 2:] - b_xyxy[..., :2]
+    shared = intersection(a_xyxy, b_xyxy)
+    union = size_a.prod(dim=-1) + size_b.prod(dim=-1) - shared
+    overlap = shared / (union + eps)
+    if kind == "iou":
+        return overlap
+    hull = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
+    if kind == "giou":
+        hull_area = hull.prod(dim=-1)
+        return overlap - (hull_area - union) / (hull_area + eps)
+    shift = (a_xyxy[..., :2] + a_xyxy[..., 2:] - b_xyxy[..., :2] - b_xyxy[..., 2:]) / 2
+    distance = shift.square().sum(dim=-1) / (hull.square().sum(dim=-1) + eps)
+    if kind == "diou":
+        return overlap - distance
+    if kind != "ciou":
+        raise ValueError(f"kind must be iou, giou, diou or ciou; got {kind!r}")
+    angle_a = torch.atan2(size_a[..., 0], size_a[..., 1] + eps)
+    angle_b = torch.atan2(size_b[..., 0], size_b[..., 1] + eps)
+    aspect = (4 / math.pi**2) * (angle_a - angle_b).square()
+    with torch.no_grad():
+        weight = aspect / (1 - overlap + aspect + eps)
+    return overlap - distance - weight * aspect
+
+
+def clip(box_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Boxes cut to a picture of `size_hw` (height, width) pixels."""
+    height, width = size_hw
+    limit = box_xyxy.new_tensor((width, height, width, height))
+    return torch.minimum(box_xyxy.clamp(min=0), limit)

@@ -1,0 +1,109 @@
+"""Checkpoints: weights with all that is needed to use them, in plain types, read without running code.
+
+A checkpoint holds `format`, `recipe` (every value of the config), `class_names`, `category_ids`, `weights` (the
+averaged ones, for use) and, for resuming, `training`.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.atomic import write_bytes
+from cspdet.config import parse_config
+from cspdet.errors import CheckpointError, ConfigError, counted
+from cspdet.recipe import Recipe, recipe_to_plain
+from cspdet.types import Classes
+
+FORMAT = "cspdet 1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file says. `training` is None in files that cannot be resumed from."""
+
+    recipe: Recipe
+    classes: Classes
+    weights: dict[str, Tensor]
+    training: dict[str, Any] | None = None
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write atomically: a reader sees the old file or the new one, also when the disk is full.
+
+    Raises:
+        UserError: the file cannot be written; the previous one is kept.
+    """
+    content = {
+        "format": FORMAT,
+        "recipe": recipe_to_plain(checkpoint.recipe),
+        "class_names": list(checkpoint.classes.names),
+        "category_ids": list(checkpoint.classes.category_ids),
+        "weights": checkpoint.weights,
+        "training": checkpoint.training,
+    }
+    # Serialized in memory first, because torch hides what the disk said behind an error of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint that `train` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or a file that would have to run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: holds more than tensors and plain values, and reading it could run code; refused "
+                f"({str(error).splitlines()[0][:120]})"
+            ) from None
+        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one ({reason})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
+    try:
+        recipe = parse_config(content["recipe"], Recipe, str(path))
+        classes = Classes(tuple(content["class_names"]), tuple(content["category_ids"]))
+        return Checkpoint(recipe, classes, dict(content["weights"]), content["training"])
+    except ConfigError as error:
+        raise CheckpointError(*error.problems) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: is an incomplete checkpoint: {error}") from None
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Put weights into a network of exactly that architecture.
+
+    Raises:
+        CheckpointError: names or shapes that do not fit, the first ones and their count.
+    """
+    own = model.state_dict()
+    problems = [f"{where}: {name}: missing in the file" for name in own if name not in weights]
+    problems += [f"{where}: {name}: the network has no such weight" for name in weights if name not in own]
+    problems += [
+        f"{where}: {name}: expected shape {tuple(own[name].shape)}, found {tuple(weights[name].shape)}"
+        for name in own
+        if name in weights and own[name].shape != weights[name].shape
+    ]
+    if problems:
+        heading = f"{where}: the weights are of another architecture ({len(problems)} of {len(own)} entries differ)"
+        raise CheckpointError(heading, *counted(problems, 5))
+    model.load_state_dict(weights)

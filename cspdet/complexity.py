@@ -1,0 +1,109 @@
+"""What a network costs, counted as the papers of this field count it, without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.models.blocks import Maxout
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One convolution, linear layer or pooling at a given input size."""
+
+    name: str
+    kind: str
+    input_chw: tuple[int, ...]
+    output_chw: tuple[int, ...]
+    weights: int
+    operations: int  # 2 a multiply-add; the window times the outputs for a pooling
+
+    @property
+    def traffic(self) -> int:
+        """Elements read and written by a convolution; other layers are not counted, as in the paper's CIO."""
+        if self.kind != "conv":
+            return 0
+        return _product(self.input_chw) + _product(self.output_chw)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The layers of a network in the order in which they run, and their sums."""
+
+    layers: tuple[LayerCost, ...]
+    parameters: int  # everything that is trained
+    size_hw: tuple[int, int]
+
+    @property
+    def conv_weights(self) -> int:
+        """Convolution and linear weights only: #Param of the CSPNet tables."""
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def bflops(self) -> float:
+        """Darknet's BFLOPs: 2 a multiply-add of convolutions and linear layers, k*k*c*h*w a pooling."""
+        return sum(layer.operations for layer in self.layers) / 1e9
+
+    @property
+    def memory_traffic(self) -> int:
+        """Sum over convolutions of input and output elements: the paper's CIO."""
+        return sum(layer.traffic for layer in self.layers)
+
+    @property
+    def largest_layer_bflops(self) -> float:
+        return max((layer.operations for layer in self.layers), default=0) / 1e9
+
+
+def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
+    """Cost of one picture of `size_hw` (height, width) pixels. The model is traced on the meta device, without data.
+
+    Maxout counts as a pooling over channels; SAM's product, upsampling, concatenation and global average pooling count
+    nothing, as in Darknet.
+    """
+    meta = model.to("meta")
+    layers: list[LayerCost] = []
+    handles = []
+    for name, module in meta.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, Maxout)):
+            handles.append(module.register_forward_hook(_recorder(name, layers)))
+    was_training = meta.training
+    meta.eval()
+    with torch.no_grad():
+        meta(torch.zeros(1, 3, *size_hw, device="meta"))
+    meta.train(was_training)
+    for handle in handles:
+        handle.remove()
+    parameters = sum(p.numel() for p in meta.parameters() if p.requires_grad)
+    return Cost(tuple(layers), parameters, size_hw)
+
+
+def _recorder(name: str, layers: list[LayerCost]):  # type: ignore[no-untyped-def]
+    def record(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        taken, given = tuple(args[0].shape[1:]), tuple(output.shape[1:])
+        if isinstance(module, nn.Conv2d):
+            kind, weights = "conv", module.weight.numel()
+            operations = 2 * weights * given[1] * given[2]
+        elif isinstance(module, nn.Linear):
+            kind, weights = "linear", module.weight.numel()
+            operations = 2 * weights
+        elif isinstance(module, Maxout):
+            kind, weights = "pool", 0
+            operations = _product(taken)  # a window of c_in / c_out channels for each output
+        else:
+            assert isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
+            kind, weights = "pool", 0
+            k = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
+            operations = k[0] * k[1] * _product(given)
+        layers.append(LayerCost(name, kind, taken, given, weights, operations))
+
+    return record
+
+
+def _product(numbers: tuple[int, ...]) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result

@@ -1,0 +1,1 @@
+"""Reading, checking and varying pictures and their boxes."""

@@ -1,0 +1,234 @@
+"""Pictures -> Sample: mosaic, affine, color and flips, with the random stream passed in.
+
+Every picture is drawn straight into the input by one affine map: its place (a letterbox, or a corner of a
+mosaic), then shear, rotation, zoom and flips about the input's center, and a shift. Boxes go through the same
+map. Coordinates are continuous: pixel i spans [i, i + 1], and its center lies at i + 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from pydantic import Field, field_validator
+
+from cspdet.config import ConfigModel
+from cspdet.letterbox import PAD_VALUE, Letterbox
+from cspdet.types import Sample
+
+MIN_SIDE = 2.0  # input pixels; less of a box than this shows nothing to learn
+MASK_BITS = 4  # fractional bits of the corners that fillConvexPoly takes
+
+
+class AlbumentationsTransform(ConfigModel):
+    """One albumentations 2.0.8 transform, named as there: `{name: CLAHE, args: {p: 0.2}}`."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class AugmentConfig(ConfigModel):
+    """How training pictures are varied. The defaults train on the letterboxed pictures as they are."""
+
+    mosaic: float = Field(0.0, ge=0, le=1)  # chance that a picture becomes a mosaic of four
+    close_mosaic: int = Field(0, ge=0)  # the last epochs go without mosaic, so that training ends on real pictures
+    scale: tuple[float, float] = (1.0, 1.0)  # zoom drawn between these
+    translate: float = Field(0.0, ge=0, le=1)  # shift by up to this share of the input, either way
+    rotate: float = Field(0.0, ge=0, le=180)  # degrees, either way
+    shear: float = Field(0.0, ge=0, lt=90)  # degrees, either way
+    hue: float = Field(0.0, ge=0, le=0.5)  # shift by up to this share of the color circle, as Darknet's `hue`
+    saturation: float = Field(1.0, ge=1, le=10)  # multiply or divide by up to this, as Darknet's `saturation`
+    exposure: float = Field(1.0, ge=1, le=10)  # the same for brightness, as Darknet's `exposure`
+    flip_horizontal: float = Field(0.0, ge=0, le=1)  # chance
+    flip_vertical: float = Field(0.0, ge=0, le=1)  # chance
+    min_visible: float = Field(0.2, ge=0, le=1)  # a box that keeps less of its area than this is dropped
+    albumentations: tuple[AlbumentationsTransform, ...] = ()
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"expected two zooms above 0, the lower first, found [{scale[0]}, {scale[1]}]")
+        return scale
+
+
+class Source(Protocol):
+    """Pictures by number, each no larger than the network's input, with boxes in its own pixels."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Augment:
+    """Turns picture `index` of a source into one training sample of `size_hw` (height, width) input pixels.
+
+    The last step, `extra`, is where the transforms of `albumentations_hook` come in.
+    """
+
+    def __init__(
+        self,
+        config: AugmentConfig,
+        size_hw: tuple[int, int],
+        resize: Literal["letterbox", "stretch"] = "letterbox",
+        extra: Callable[[Sample, np.random.Generator], Sample] | None = None,
+    ):
+        self.config, self.size_hw, self.resize, self.extra = config, size_hw, resize, extra
+
+    def __call__(self, source: Source, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
+        """The sample is a function of the arguments alone; `mosaic` false keeps to single pictures."""
+        pictures = [source[index]]
+        if mosaic and rng.random() < self.config.mosaic:
+            pictures += [source[int(i)] for i in rng.integers(len(source), size=3)]
+        places = self._places(pictures, rng)
+        view = random_view(self.config, self.size_hw, rng)
+        image = np.full((*self.size_hw, 3), PAD_VALUE, np.uint8)
+        for picture, place in zip(pictures, places, strict=True):
+            paint(image, picture.image, view @ place, random_colors(self.config, rng))
+        moved = [move_boxes(picture.box_xyxy, view @ place) for picture, place in zip(pictures, places, strict=True)]
+        sample = self._visible(image, np.concatenate(moved), pictures)
+        return sample if self.extra is None else self.extra(sample, rng)
+
+    def _places(self, pictures: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
+        """(3, 3) maps from each picture to the input: its letterbox, or four that meet in a random point.
+
+        A mosaic is a canvas of twice the input, centered on it; its pictures meet in the middle half of the
+        canvas, which is anywhere in the input.
+        """
+        boxes = [Letterbox.fit(p.image.shape[:2], self.size_hw, self.resize) for p in pictures]
+        if len(pictures) == 1:
+            return [affine((box.scale_x, 0, box.left), (0, box.scale_y, box.top)) for box in boxes]
+        meet_y, meet_x = rng.random(2) * self.size_hw
+        places = []
+        for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
+            left = meet_x - (picture.image.shape[1] * box.scale_x if i % 2 == 0 else 0)
+            top = meet_y - (picture.image.shape[0] * box.scale_y if i < 2 else 0)
+            places.append(affine((box.scale_x, 0, left), (0, box.scale_y, top)))
+        return places
+
+    def _visible(self, image: np.ndarray, box_xyxy: np.ndarray, pictures: list[Sample]) -> Sample:
+        """The boxes (N, 4) cut to the input, without those that show too little.
+
+        A crowd stays as long as anything of it shows: what lies inside it must not be punished.
+        """
+        class_id = np.concatenate([picture.class_id for picture in pictures])
+        is_crowd = np.concatenate([picture.is_crowd for picture in pictures])
+        height, width = self.size_hw
+        cut = box_xyxy.clip(0, (width, height, width, height))
+        side, full = cut[:, 2:] - cut[:, :2], box_xyxy[:, 2:] - box_xyxy[:, :2]
+        shown = (side.prod(axis=1) >= self.config.min_visible * full.prod(axis=1)) | is_crowd
+        keep = shown & (side >= MIN_SIDE).all(axis=1)
+        return Sample(image, cut[keep].astype(np.float32), class_id[keep], is_crowd[keep], pictures[0].image_id)
+
+
+def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:
+    """The (3, 3) map x' = a x + b y + c, y' = d x + e y + f."""
+    return np.array((x_row, y_row, (0, 0, 1)), dtype=np.float64)
+
+
+def random_view(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) map of the input onto itself: shear, rotation, zoom, flips about its center, then a shift."""
+    height, width = size_hw
+    draw = rng.random(8).tolist()
+    either_way = [2 * value - 1 for value in draw[:5]]
+    angle = math.radians(either_way[0] * config.rotate)
+    shear_x, shear_y = (math.tan(math.radians(value * config.shear)) for value in either_way[1:3])
+    shift_x, shift_y = (value * config.translate for value in either_way[3:5])
+    zoom = config.scale[0] + draw[5] * (config.scale[1] - config.scale[0])
+    zoom_x = -zoom if draw[6] < config.flip_horizontal else zoom
+    zoom_y = -zoom if draw[7] < config.flip_vertical else zoom
+    cos, sin = math.cos(angle), math.sin(angle)
+    # x' = x + shear_x y, then y' = y + shear_y x': both in one step could fold the picture onto a line.
+    bend = 1 + shear_x * shear_y
+    a, b = zoom_x * (cos - sin * shear_y), zoom_x * (cos * shear_x - sin * bend)
+    c, d = zoom_y * (sin + cos * shear_y), zoom_y * (sin * shear_x + cos * bend)
+    half_w, half_h = width / 2, height / 2
+    return affine(
+        (a, b, half_w - a * half_w - b * half_h + shift_x * width),
+        (c, d, half_h - c * half_w - d * half_h + shift_y * height),
+    )
+
+
+def move_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes through a (3, 3) map: the tight boxes around their four moved corners, (N, 4) float64."""
+    corners = box_xyxy[:, (0, 1, 2, 1, 2, 3, 0, 3)].reshape(-1, 4, 2) @ matrix[:2, :2].T + matrix[:2, 2]
+    return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+
+
+def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: ColorChange | None = None) -> None:
+    """Draw `image` (h, w, 3) into `canvas` (H, W, 3), both uint8, by a (3, 3) map; the rest is left alone."""
+    height, width = image.shape[:2]
+    (a, b, x), (c, d, y) = matrix[:2].tolist()
+    corners = [(a * u + b * v + x, c * u + d * v + y) for u, v in ((0, 0), (width, 0), (width, height), (0, height))]
+    # A pixel is covered where its center is, so that neighbors share an edge without a gap or an overlap.
+    left, right = _covered([corner[0] for corner in corners], canvas.shape[1])
+    top, bottom = _covered([corner[1] for corner in corners], canvas.shape[0])
+    if right <= left or bottom <= top:
+        return
+    region = canvas[top:bottom, left:right]
+    if (a, b, c, d) == (1, 0, 0, 1) and float(x).is_integer() and float(y).is_integer():
+        patch = image[top - int(y) : bottom - int(y), left - int(x) : right - int(x)]
+    else:
+        # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
+        # It warps four channels in two thirds of the time that three take.
+        centered = np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top)))
+        patch = cv2.warpAffine(
+            cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
+            centered,
+            (right - left, bottom - top),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    patch = patch[..., :3] if colors is None else change_colors(patch, colors)
+    if b == 0 == c:
+        region[...] = patch
+        return
+    mask = np.zeros(region.shape[:2], np.uint8)
+    outline = (np.array(corners) - (left + 0.5, top + 0.5)) * (1 << MASK_BITS)
+    cv2.fillConvexPoly(mask, np.rint(outline).astype(np.int32), 255, shift=MASK_BITS)
+    cv2.copyTo(np.ascontiguousarray(patch), mask, region)
+
+
+def _covered(edges: list[float], limit: int) -> tuple[int, int]:
+    """First and past-the-last pixel, out of `limit`, whose centers lie between the outermost edges."""
+    slack = 0.5 + 1e-6  # edges that should be whole numbers come out of the maps with rounding errors
+    return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
+
+
+class ColorChange(NamedTuple):
+    """What happens to a picture in HSV: hue turns by a share of the circle, the others are multiplied."""
+
+    hue: float
+    saturation: float
+    value: float
+
+
+def random_colors(config: AugmentConfig, rng: np.random.Generator) -> ColorChange | None:
+    """As Darknet draws: hue either way, factors up to their limit or its inverse. None to change nothing."""
+    if config.hue == 0 and config.saturation == 1 and config.exposure == 1:
+        return None
+    hue, saturation, divide_saturation, value, divide_value = rng.random(5).tolist()
+    saturation, value = 1 + saturation * (config.saturation - 1), 1 + value * (config.exposure - 1)
+    return ColorChange(
+        (2 * hue - 1) * config.hue,
+        1 / saturation if divide_saturation < 0.5 else saturation,
+        1 / value if divide_value < 0.5 else value,
+    )
+
+
+def change_colors(image: np.ndarray, change: ColorChange) -> np.ndarray:
+    """(h, w, 3 or 4) uint8 RGB or RGBA to (h, w, 3) RGB; what leaves the range stops at its end."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    height, width = hsv.shape[:2]
+    # Whole rows at a time, faster than tables by channel: hue fills uint8, so that its sum wraps around
+    # as the circle does, and the factors are uint8 in units that hold the largest.
+    rows = hsv.reshape(height, 3 * width)
+    rows += np.tile(np.array((round(change.hue * 256) % 256, 0, 0), np.uint8), width)
+    unit = int(255 / max(1.0, change.saturation, change.value))
+    factor = np.array((unit, round(change.saturation * unit), round(change.value * unit)), np.uint8)
+    factors = np.empty_like(rows)
+    factors[...] = np.tile(factor, width)
+    cv2.multiply(rows, factors, dst=rows, scale=1 / unit)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)

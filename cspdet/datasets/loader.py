@@ -1,0 +1,214 @@
+"""Batches of a CocoSet for training and evaluation, the same for every number of loader processes.
+
+The order of an epoch is a function of (seed, epoch), so that it can also be entered in its middle.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from cspdet.datasets.albumentations_hook import AlbumentationsHook
+from cspdet.datasets.augment import Augment, AugmentConfig
+from cspdet.datasets.batches import BatchData, EvalData, Key, Reply, TrainData, random_stream
+from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.source import PictureSource, Resize
+from cspdet.errors import DataError
+from cspdet.types import Batch
+
+if TYPE_CHECKING:
+    from cspdet.recipe import Recipe
+
+
+def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> TrainLoader:
+    """The training batches that a recipe describes.
+
+    Raises:
+        ConfigError: augmentation that cannot be built, or a cache that does not fit.
+        DataError: with `cache: ram`, the unreadable pictures.
+    """
+    train = recipe.train
+    return TrainLoader(
+        coco,
+        size_hw=recipe.input.size,
+        resize=recipe.input.resize,
+        augment=train.augment,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        workers=train.workers,
+        cache=train.cache,
+        bad_pictures=train.bad_pictures,
+        device_type=device_type,
+    )
+
+
+def eval_loader(
+    coco: CocoSet,
+    size_hw: tuple[int, int],
+    resize: Resize = "letterbox",
+    batch_size: int = 16,
+    workers: int = 0,
+    *,
+    device_type: str = "cpu",
+) -> EvalLoader:
+    """The pictures of a set as the network is judged on them, with all of their boxes, crowds included."""
+    return EvalLoader(coco, size_hw, resize, batch_size, workers, device_type)
+
+
+class TrainLoader:
+    """Augmented batches, epoch by epoch. The last batch of an epoch may be smaller: no picture is left out.
+
+    `skipped` maps the pictures that could not be read so far to the reason (`bad_pictures: skip`).
+    """
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        *,
+        size_hw: tuple[int, int],
+        augment: AugmentConfig,
+        epochs: int,
+        batch_size: int,
+        resize: Resize = "letterbox",
+        seed: int = 0,
+        workers: int = 0,
+        cache: Literal["none", "ram"] = "none",
+        bad_pictures: Literal["error", "skip"] = "error",
+        device_type: str = "cpu",
+    ):
+        extra = AlbumentationsHook(augment.albumentations, size_hw) if augment.albumentations else None
+        shared = workers > 0 and _context(workers) is None
+        source = PictureSource(coco, size_hw, resize, cache, bad_pictures, shared)
+        data = TrainData(source, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
+        self.skipped: dict[str, str] = {}
+        self._coco = coco
+        self._note(source.skipped)
+        self._order = EpochOrder(len(coco), batch_size, seed)
+        self._batches = _data_loader(data, self._order, workers, device_type, persistent=True)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._order.batches
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `epoch` (0-based) from number `start_batch` on; one epoch at a time.
+
+        Raises:
+            DataError: an unreadable picture (`bad_pictures: error`), or a loader process that died.
+        """
+        self._order.epoch, self._order.start_batch = epoch, start_batch
+        for reply in _replies(self._batches):
+            self._note(reply.skipped)
+            yield _batch_of(reply)
+
+    def _note(self, skipped: dict[int, str]) -> None:
+        self.skipped.update({str(self._coco.path(i)): reason for i, reason in skipped.items()})
+
+
+class EvalLoader:
+    """Letterboxed pictures with all of their boxes, in the order of the set, without augmentation."""
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        size_hw: tuple[int, int],
+        resize: Resize,
+        batch_size: int,
+        workers: int,
+        device_type: str,
+    ):
+        order = [[(0, i) for i in range(at, min(at + batch_size, len(coco)))] for at in range(0, len(coco), batch_size)]
+        self._batches = _data_loader(EvalData(coco, size_hw, resize), order, workers, device_type, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises DataError at an unreadable picture, or when a loader process died."""
+        return (_batch_of(reply) for reply in _replies(self._batches))
+
+
+class EpochOrder(Sampler[list[Key]]):
+    """The keys of an epoch's batches: a permutation drawn from (seed, epoch), from `start_batch` on."""
+
+    def __init__(self, pictures: int, batch_size: int, seed: int):
+        self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
+        self.batches = -(-pictures // batch_size)
+        self.epoch = self.start_batch = 0
+
+    def __len__(self) -> int:
+        return self.batches - self.start_batch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        # The spawn key keeps this stream apart from those of the pictures.
+        order = random_stream(self.seed, self.epoch, spawn_key=(0,)).permutation(self.pictures).tolist()
+        epoch, size = self.epoch, self.batch_size
+        for at in range(self.start_batch * size, self.pictures, size):
+            yield [(epoch, index) for index in order[at : at + size]]
+
+
+def _data_loader(data: BatchData, order: Any, workers: int, device_type: str, *, persistent: bool) -> DataLoader[Any]:
+    return DataLoader(
+        data,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_as_is,  # it gets what the data set made of the keys
+        pin_memory=device_type == "cuda",
+        worker_init_fn=_quiet_worker,
+        persistent_workers=persistent and workers > 0,
+        multiprocessing_context=_context(workers),
+        generator=torch.Generator(),  # its own: starting an epoch must leave the global one alone
+    )
+
+
+def _context(workers: int) -> str | None:
+    """Forked processes share the annotations and the cache as they are; off Linux, forking is not safe."""
+    can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+    return "fork" if workers > 0 and can_fork else None
+
+
+def _as_is(reply: Any) -> Any:
+    return reply
+
+
+def _quiet_worker(worker: int) -> None:
+    """One thread a process, and Ctrl-C left to the training process, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def explain_death(error: Exception) -> DataError | None:
+    """What shows when a loader process is killed, as one line for the user; None for any other error.
+
+    torch may raise its RuntimeError wherever the training process is at that moment, not only while it waits
+    for a batch. The others come from a batch whose memory was announced, but not yet handed over.
+    """
+    lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
+    if not lost and "DataLoader worker (pid" not in str(error):
+        return None
+    return DataError(
+        "a loader process died, most often because memory ran out: use fewer train.workers or eval.workers, "
+        f"or train.cache=none ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+    )
+
+
+def _replies(batches: DataLoader[Any]) -> Iterator[Reply]:
+    try:
+        yield from batches
+    except (RuntimeError, EOFError, OSError) as error:
+        raise explain_death(error) or error from None
+
+
+def _batch_of(reply: Reply) -> Batch:
+    if reply.batch is None:
+        raise DataError(*reply.problems)
+    return reply.batch

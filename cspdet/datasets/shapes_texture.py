@@ -1,0 +1,99 @@
+"""Backgrounds, clutter and camera noise of the built-in shapes set."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+Color = np.ndarray  # (3,) float32, blue green red, 0 to 255
+
+
+def random_color(rng: np.random.Generator) -> Color:
+    """Any hue, from pale to strong and from dark to bright."""
+    hue, saturation, value = rng.uniform(0, 180), rng.uniform(30, 255), rng.uniform(50, 255)
+    pixel = np.array([[[hue, saturation, value]]], np.uint8)
+    return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
+
+
+def background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
+    """A textured plane, (H, W, 3) float32 in 0..255: two colors mixed by one or two patterns."""
+    first = random_color(rng)
+    # the second color stays near the first, so that the texture does not bury the objects
+    second = np.clip(first + rng.uniform(-90, 90, 3), 0, 255).astype(np.float32)
+    weight = _pattern(rng, size_hw)
+    if rng.random() < 0.6:
+        weight = 0.6 * weight + 0.4 * _pattern(rng, size_hw)
+    # channel by channel: many times faster than broadcasting over a last axis of 3
+    return cv2.merge([weight * step + start for start, step in zip(first, second - first, strict=True)])
+
+
+def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) float32 in about 0..1: a gradient, stripes, soft blobs or grain."""
+    kind = rng.integers(4)
+    if kind == 0:
+        along = _ramp(size_hw, rng.uniform(0, 2 * np.pi))
+        return along / max(size_hw) + np.float32(0.5)
+    if kind == 1:
+        along = _ramp(size_hw, rng.uniform(0, 2 * np.pi))
+        wave = np.sin(along * np.float32(2 * np.pi / rng.uniform(8, 60)))
+        return wave * np.float32(0.5) + np.float32(0.5)
+    cells = rng.integers(3, 9) if kind == 2 else rng.integers(24, 80)
+    coarse = rng.random((cells, cells), dtype=np.float32)
+    return cv2.resize(coarse, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC)
+
+
+def _ramp(size_hw: tuple[int, int], angle: float) -> np.ndarray:
+    """Signed pixels from the middle, along a direction."""
+    rows = np.arange(size_hw[0], dtype=np.float32)[:, None] - np.float32(size_hw[0] / 2)
+    columns = np.arange(size_hw[1], dtype=np.float32)[None] - np.float32(size_hw[1] / 2)
+    return columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
+
+
+def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, number: int) -> None:
+    """Things that are no object of the set, drawn into `canvas`: bent strokes, specks, and lobed blobs."""
+    side = min(canvas.shape[:2])
+    for _ in range(number):
+        color = tuple(float(c) for c in random_color(rng))
+        middle = rng.uniform(0, 1, 2) * (canvas.shape[1], canvas.shape[0])
+        kind = rng.integers(3)
+        if kind == 0:
+            steps = rng.normal(0, side * 0.06, (rng.integers(3, 7), 2))
+            bent = np.round((middle + steps.cumsum(0)) * 16).astype(np.int32)
+            cv2.polylines(canvas, [bent], False, color, int(rng.integers(1, 4)), cv2.LINE_AA, shift=4)
+        elif kind == 1:
+            specks = middle + rng.normal(0, side * 0.05, (rng.integers(4, 12), 2))
+            for x, y in np.round(specks).astype(int).tolist():
+                cv2.rectangle(canvas, (x, y), (x + int(rng.integers(1, 3)), y + 1), color, -1)
+        else:
+            turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+            lobes, phase = rng.integers(2, 4), rng.uniform(0, 2 * np.pi)
+            radius = rng.uniform(0.02, 0.08) * side * (1 + 0.55 * np.sin(lobes * turn + phase))
+            outline = middle + radius[:, None] * np.stack((np.cos(turn), rng.uniform(0.4, 1) * np.sin(turn)), 1)
+            cv2.fillPoly(canvas, [np.round(outline * 16).astype(np.int32)], color, cv2.LINE_AA, shift=4)
+
+
+def strokes_mask(rng: np.random.Generator, canvas: np.ndarray, number: int) -> np.ndarray:
+    """Draw `number` thin strokes over everything; (H, W) bool, where they hide what is below."""
+    mask = np.zeros(canvas.shape[:2], np.uint8)
+    for _ in range(number):
+        ends = rng.uniform(0, 1, (2, 2)) * (canvas.shape[1], canvas.shape[0])
+        first, second = (tuple(int(v) for v in np.round(end * 16)) for end in ends)
+        color, width = tuple(float(c) for c in random_color(rng)), int(rng.integers(1, 4))
+        cv2.line(canvas, first, second, color, width, cv2.LINE_AA, shift=4)
+        cv2.line(mask, first, second, 1, width, cv2.LINE_8, shift=4)
+    return mask.astype(bool)
+
+
+def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """What a camera makes of `canvas` (which changes), (H, W, 3) uint8: uneven light, soft focus, noise."""
+    light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
+    cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
+    if rng.random() < 0.25:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.5, 1.2)))
+    return with_grain(rng, canvas, float(rng.uniform(2, 14)))
+
+
+def with_grain(rng: np.random.Generator, canvas: np.ndarray, sigma: float) -> np.ndarray:
+    """`canvas` with Gaussian noise, rounded to (H, W, 3) uint8."""
+    grain = rng.standard_normal(canvas.shape, dtype=np.float32)
+    return cv2.addWeighted(grain, sigma, canvas, 1.0, 0.0, dtype=cv2.CV_8U)  # rounds and saturates

@@ -1,0 +1,170 @@
+"""Pictures of a CocoSet: decoded, checked against the annotations, shrunk to the input, in RAM if wanted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.pictures import read_picture
+from cspdet.errors import ConfigError, DataError, counted
+from cspdet.letterbox import Letterbox, resize_image
+from cspdet.types import Sample
+
+log = logging.getLogger("cspdet")
+
+Resize = Literal["letterbox", "stretch"]
+MARGIN = 0.9  # share of the free memory that a cache may take
+
+
+def read_upright(coco: CocoSet, index: int) -> np.ndarray:
+    """Picture `index` as it is in its file: (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: unreadable, or of another size than the annotations say, which would put every box off.
+    """
+    image = read_picture(coco.path(index))
+    (found_h, found_w), (height, width) = image.shape[:2], coco.size_hw[index].tolist()
+    if (found_h, found_w) != (height, width):
+        raise DataError(
+            f"{coco.path(index)}: the file is {found_w}x{found_h} (width x height), "
+            f"the annotations say {width}x{height}"
+        )
+    return image
+
+
+class PictureSource:
+    """Picture `index` of a set, no larger than it will be in the input; smaller ones stay as they are.
+
+    size_hw  the input, height and width in pixels
+    cache    "ram" decodes everything here and now, in threads; loader processes started later share it
+    bad      "error" raises DataError at an unreadable picture; "skip" gives the next readable one and notes
+             it in `skipped` (number of the picture to the reason)
+    shared   put the cache where processes that are not forked can see it
+    """
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        size_hw: tuple[int, int],
+        resize: Resize = "letterbox",
+        cache: Literal["none", "ram"] = "none",
+        bad: Literal["error", "skip"] = "error",
+        shared: bool = False,
+    ):
+        if len(coco) == 0:
+            raise DataError(f"{coco.files.annotations}: expected pictures to train on, found none")
+        self.coco, self.size_hw, self.resize, self.bad = coco, size_hw, resize, bad
+        self.skipped: dict[int, str] = {}
+        self._cache: PictureCache | None = None
+        if cache == "ram":
+            self._cache = self._fill(shared)
+
+    def __len__(self) -> int:
+        return len(self.coco)
+
+    def __getitem__(self, index: int) -> Sample:
+        while True:
+            row = self.stand_in(index)
+            try:
+                return self._sample(row)
+            except DataError as error:
+                if self.bad == "error":
+                    raise
+                self.skipped[row] = str(error)
+
+    def stand_in(self, index: int) -> int:
+        """The picture that is given for `index`: itself, or the next that is not known to be unreadable."""
+        for row in (*range(index, len(self)), *range(index)) if index in self.skipped else (index,):
+            if row not in self.skipped:
+                return row
+        raise DataError(*counted(["no picture is readable", *self.skipped.values()]))
+
+    def _sample(self, index: int) -> Sample:
+        image = self._load(index) if self._cache is None else self._cache[index]
+        box_xyxy, class_id, is_crowd = self.coco.boxes(index)
+        height, width = self.coco.size_hw[index].tolist()
+        ratio_x, ratio_y = image.shape[1] / width, image.shape[0] / height
+        ratios = np.array((ratio_x, ratio_y, ratio_x, ratio_y), np.float32)
+        return Sample(image, box_xyxy * ratios, class_id, is_crowd, int(self.coco.image_id[index]))
+
+    def _load(self, index: int) -> np.ndarray:
+        return resize_image(read_upright(self.coco, index), self._stored_hw(index))
+
+    def _stored_hw(self, index: int) -> tuple[int, int]:
+        """Height and width in the letterbox, never enlarged: the augmentation does that in its one step."""
+        height, width = self.coco.size_hw[index].tolist()
+        box = Letterbox.fit((height, width), self.size_hw, self.resize)
+        return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
+
+    def _fill(self, shared: bool) -> PictureCache:
+        """Decode every picture into a new cache; all unreadable ones are raised together, or noted."""
+        cache = PictureCache([self._stored_hw(i) for i in range(len(self))], shared)
+
+        def store(index: int) -> str | None:
+            try:
+                cache[index] = self._load(index)
+            except DataError as error:
+                return str(error)
+            return None
+
+        threads = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+        try:
+            found = {i: problem for i, problem in enumerate(threads.map(store, range(len(self)))) if problem}
+        finally:
+            threads.shutdown(cancel_futures=True)
+        if found and self.bad == "error":
+            raise DataError(*counted(list(found.values())))
+        self.skipped.update(found)
+        log.info("cached %d pictures in RAM: %.0f MB", len(self) - len(found), cache.nbytes / 1e6)
+        return cache
+
+
+class PictureCache:
+    """Pictures of known sizes, end to end in one piece of memory that no process needs to copy.
+
+    Raises:
+        ConfigError: they need more memory than there is.
+    """
+
+    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool):
+        self._size_hw = np.array(sizes_hw, np.int64).reshape(-1, 2)
+        self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
+        self.nbytes = int(self._start[-1])
+        free = free_memory()
+        if free is not None and self.nbytes > MARGIN * free:
+            raise ConfigError(
+                f"train.cache: {len(sizes_hw)} pictures of this size need {self.nbytes / 1e6:.0f} MB of RAM, "
+                f"but only {MARGIN * free / 1e6:.0f} MB ({MARGIN:.0%} of what is free) may be taken; "
+                "use train.cache=none"
+            )
+        self._pixels = torch.empty(self.nbytes, dtype=torch.uint8)
+        if shared:
+            self._pixels.share_memory_()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(h, w, 3) uint8, the cache's own memory: not to be written to."""
+        first, last = self._start[index : index + 2].tolist()
+        return self._pixels.numpy()[first:last].reshape(*self._size_hw[index].tolist(), 3)
+
+    def __setitem__(self, index: int, image: np.ndarray) -> None:
+        self[index][...] = image
+
+
+def free_memory() -> int | None:
+    """Bytes that may still be taken: what the system has available, or less by the control group's limit."""
+    limits = []
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        group = Path("/sys/fs/cgroup")
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError, KeyError) as error:  # not Linux, or a group without a limit ("max")
+        log.debug("no more is known about free memory: %s", error)
+    return max(0, min(limits)) if limits else None

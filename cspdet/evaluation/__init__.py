@@ -1,0 +1,1 @@
+"""How good detections are: COCO's numbers, from a network or from a results file."""

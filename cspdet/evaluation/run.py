@@ -1,0 +1,117 @@
+"""A network over every picture of a set, judged by COCO's rules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.loader import eval_loader
+from cspdet.errors import DataError, counted
+from cspdet.evaluation.coco import CocoEvaluator, Metrics, Result
+from cspdet.inference.postprocess import detect
+from cspdet.inference.predictor import in_image, to_input
+from cspdet.letterbox import Letterbox
+from cspdet.models import Detector
+from cspdet.precision import Precision, autocast
+from cspdet.progress import progress
+from cspdet.recipe import EvalConfig, InputConfig
+from cspdet.types import Batch, Classes, Detections
+
+log = logging.getLogger("cspdet")
+
+
+def evaluate_model(
+    model: Detector,
+    coco: CocoSet,
+    input_: InputConfig,
+    eval_: EvalConfig,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+    class_order: Sequence[int] | None = None,
+) -> tuple[Metrics, list[Result]]:
+    """Run `model`, which is on `device`, over all pictures of `coco`: the COCO numbers, and the COCO results.
+
+    `class_order` gives each class of the model its index among those of the data; None: they are the same.
+    The model is put into evaluation mode, and back into the mode in which it came.
+    """
+    evaluator = CocoEvaluator(coco)
+    loader = eval_loader(coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type)
+    order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in progress(loader, "evaluating", "batch", total=-(-len(coco) // eval_.batch_size)):
+            found = _detect_batch(model, batch, input_.resize, eval_, device, precision)
+            for image_id, detections in zip(batch.image_id.tolist(), found, strict=True):
+                if order is not None:
+                    renumbered = order[detections.class_id]
+                    detections = Detections(detections.box_xyxy, detections.score, renumbered)
+                evaluator.add(image_id, detections)
+    finally:
+        model.train(was_training)
+    return evaluator.evaluate(), evaluator.results
+
+
+@torch.inference_mode()
+def _detect_batch(
+    model: Detector,
+    batch: Batch,
+    resize: Literal["letterbox", "stretch"],
+    eval_: EvalConfig,
+    device: torch.device,
+    precision: Precision,
+) -> list[Detections]:
+    """The detections of a batch, in pixels of the original pictures."""
+    input_h, input_w = batch.images.shape[2:]
+    sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
+    letterboxes = [Letterbox.fit(size_hw, (input_h, input_w), resize) for size_hw in sizes_hw]
+    with autocast(device, precision):
+        raw = model(to_input(batch.images, device))
+    found = detect(
+        raw,
+        model.anchors,
+        min_score=eval_.min_score,
+        max_iou=eval_.max_iou,
+        max_detections=eval_.max_detections,
+    )
+    return list(in_image(found, letterboxes, sizes_hw))
+
+
+def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] | None:
+    """The index in the data of each class of the model; None when names, category ids and order are the same.
+
+    Classes are told apart by their names. Other category ids for the same names are legal, and noted: the
+    results then carry those of the data.
+
+    Raises:
+        DataError: names that only the model or only the data (`where`) knows, which would score an AP of 0.
+    """
+    if model == data:
+        return None
+    problems = [
+        f"{where}: no class {name!r} (category id {category_id}), which the model knows"
+        for name, category_id in zip(model.names, model.category_ids, strict=True)
+        if name not in data.names
+    ] + [
+        f"{where}: class {name!r} (category id {category_id}) is unknown to the model"
+        for name, category_id in zip(data.names, data.category_ids, strict=True)
+        if name not in model.names
+    ]
+    if not problems and not (len(set(data.names)) == len(data.names) == len(model.names)):
+        problems = [f"{where}: several classes share a name, so that the model's cannot be found by name"]
+    if problems:
+        counts = f"{where}: the classes are not the model's: expected {_listed(model)}; found {_listed(data)}"
+        raise DataError(counts, *counted(problems))
+    if model.category_ids != tuple(data.category_ids[data.names.index(name)] for name in model.names):
+        log.info("%s: category ids differ from the model's; classes are matched by name", where)
+    return tuple(data.names.index(name) for name in model.names)
+
+
+def _listed(classes: Classes) -> str:
+    shown = ", ".join(f"{i} {name}" for i, name in zip(classes.category_ids[:5], classes.names[:5], strict=True))
+    return f"{len(classes)} ({shown}{', ...' if len(classes) > 5 else ''})"

@@ -1,0 +1,98 @@
+"""Boxes with name tags on pictures: numpy and OpenCV only."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from cspdet.types import Detections
+
+RGB = tuple[int, int, int]
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+GOLDEN_RATIO = 0.618033988749895  # steps of it around the hue circle never come close to each other soon
+
+
+def class_color(class_id: int) -> RGB:
+    """A colour for each class, the same in every picture; neighbours in number are far apart in hue."""
+    hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
+    saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def line_width(size_hw: tuple[int, int]) -> int:
+    """Pixels that a line has on a picture of this height and width: 3 on 1280x720, never less than 1."""
+    return max(1, round(sum(size_hw) / 2 * 0.003))
+
+
+def draw_detections(image: np.ndarray, detections: Detections, class_names: Sequence[str]) -> np.ndarray:
+    """A copy of `image` (H, W, 3 uint8 RGB) with detections in its pixels, each with name and score."""
+    class_id = detections.class_id.tolist()
+    labels = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_id, detections.score.tolist(), strict=True)]
+    return draw_boxes(image, detections.box_xyxy.cpu().numpy(), labels, [class_color(i) for i in class_id])
+
+
+def draw_boxes(
+    image: np.ndarray,
+    box_xyxy: np.ndarray,
+    labels: Sequence[str] | None = None,
+    colors: Sequence[RGB] | None = None,
+) -> np.ndarray:
+    """A copy of `image` with boxes in its pixels; the first is drawn last, so the best one lies on top.
+
+    image     (H, W, 3) uint8 RGB
+    box_xyxy  (N, 4) numbers
+    labels    N texts for tags; empty ones and None draw no tag
+    colors    N RGB colours; None gives all boxes the first colour
+
+    Raises:
+        ValueError: another kind of picture, or lengths that differ.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"a picture to draw on is (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    count = len(box_xyxy)
+    labels = labels if labels is not None else [""] * count
+    colors = colors if colors is not None else [class_color(0)] * count
+    if len(labels) != count or len(colors) != count:
+        raise ValueError(f"{count} boxes need as many labels and colors; got {len(labels)} and {len(colors)}")
+    drawn = np.ascontiguousarray(image).copy()
+    height, width = drawn.shape[:2]
+    for box, label, color in reversed(list(zip(box_xyxy, labels, colors, strict=True))):
+        # The last pixel of a box that ends at x is x - 1; what lies outside shows as a line along the edge.
+        corners = np.clip(np.round(np.asarray(box, np.float64)), 0, (width, height, width, height)).astype(int)
+        x1, y1, x2, y2 = (int(v) for v in corners)
+        x1, y1 = min(x1, width - 1), min(y1, height - 1)
+        _draw_frame(drawn, (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), color)
+        if label:
+            _draw_tag(drawn, label, x1, y1, color)
+    return drawn
+
+
+def _draw_frame(image: np.ndarray, box: tuple[int, int, int, int], color: RGB) -> None:
+    """The four sides, grown inward from the box, so that the frame is never cut by the picture's edge."""
+    thick = line_width(image.shape[:2])
+    x1, y1, x2, y2 = box
+    image[y1 : min(y1 + thick, y2 + 1), x1 : x2 + 1] = color
+    image[max(y2 + 1 - thick, y1) : y2 + 1, x1 : x2 + 1] = color
+    image[y1 : y2 + 1, x1 : min(x1 + thick, x2 + 1)] = color
+    image[y1 : y2 + 1, max(x2 + 1 - thick, x1) : x2 + 1] = color
+
+
+def _draw_tag(image: np.ndarray, label: str, x: int, y: int, color: RGB) -> None:
+    """The label on a filled tag above (x, y), or below where there is no room; kept inside the picture."""
+    height, width = image.shape[:2]
+    thick = line_width((height, width))
+    scale, weight = max(0.4, 0.25 + 0.13 * thick), max(1, thick // 2)
+    (text_w, text_h), below = cv2.getTextSize(label, FONT, scale, weight)
+    pad = thick + 1
+    tag_w, tag_h = text_w + 2 * pad, text_h + below + 2 * pad
+    left = max(0, min(x, width - tag_w))
+    top = y - tag_h if y >= tag_h else max(0, min(y, height - tag_h))
+    image[top : top + tag_h, left : left + tag_w] = color
+    red, green, blue = color
+    ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    cv2.putText(image, label, (left + pad, top + pad + text_h), FONT, scale, ink, weight, cv2.LINE_AA)

@@ -1,0 +1,100 @@
+"""From decoded slots to detections: threshold, class-wise NMS, the best of each picture. Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from cspdet.models.head import Anchors, decode_boxes
+from cspdet.types import Detections
+
+# NMS looks at this many times `max_detections` of a picture's best candidates, never at more: at a low
+# `min_score` nearly every slot is one, and what stands behind the first thousands is not among the first 100.
+CANDIDATES_A_DETECTION = 30
+
+# For NMS alone, boxes are cut to +-this many pixels, twice the largest input: so no area overflows, and an
+# offset a class of more than twice this keeps the classes apart.
+NMS_REACH = 16384.0
+
+
+def postprocess(
+    box_xyxy: Tensor, score: Tensor, *, min_score: float, max_iou: float, max_detections: int
+) -> list[Detections]:
+    """Boxes (B, S, 4) and class scores (B, S, C) to each picture's detections, in the frame of the boxes.
+
+    Every pair of slot and class that scores above `min_score` is a candidate. Of each class, greedy NMS drops
+    what overlaps a better box by more than `max_iou`; at most `max_detections` remain a picture, best first,
+    equal scores in the order of (slot, class). Candidates with a box or score that is not finite are dropped.
+    """
+    return [_best(box, values, min_score, max_iou, max_detections) for box, values in zip(box_xyxy, score, strict=True)]
+
+
+def detect(
+    raw: tuple[Tensor, ...], anchors: Anchors, *, min_score: float, max_iou: float, max_detections: int
+) -> list[Detections]:
+    """`postprocess(*decode(raw, anchors), ...)`, but faster: no score exceeds its slot's objectness, so the
+    class scores are worked out only where the objectness is above `min_score`.
+
+    raw      one (B, A, H_l, W_l, 5 + C) a scale
+    returns  the detections of each picture, in input pixels
+    """
+    box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
+    found = []
+    for picture in range(box_xyxy.shape[0]):
+        slots, scores, first = [], [], 0
+        for values in raw:
+            objectness = values[picture, ..., 4].float().sigmoid()
+            place = torch.where(objectness > min_score)
+            classes = values[picture, ..., 5:][place].float().sigmoid()
+            scores.append(objectness[place][:, None] * classes)
+            _, height, width = objectness.shape
+            slots.append(first + (place[0] * height + place[1]) * width + place[2])
+            first += objectness.numel()
+        found.append(_best(box_xyxy[picture, torch.cat(slots)], torch.cat(scores), min_score, max_iou, max_detections))
+    return found
+
+
+def _best(box_xyxy: Tensor, score: Tensor, min_score: float, max_iou: float, max_detections: int) -> Detections:
+    """One picture: boxes (S, 4), scores (S, C)."""
+    classes = score.shape[1]
+    flat = score.detach().float().flatten()
+    index = _highest(flat, min_score, CANDIDATES_A_DETECTION * max_detections)
+    box = box_xyxy.detach()[index // max(classes, 1)].float()
+    finite = box.isfinite().all(dim=1) & flat[index].isfinite()
+    box, index = box[finite], index[finite]
+    kept = _nms(box, flat[index], index % max(classes, 1), max_iou, max_detections)
+    index = index[kept]
+    return Detections(box[kept], flat[index], index % max(classes, 1))
+
+
+def _highest(flat: Tensor, above: float, limit: int) -> Tensor:
+    """Where the `limit` highest above `above` stand in `flat` (M,): highest first, equal ones in order."""
+    if flat.device.type == "cpu":  # numpy scans and partitions several times faster than torch on the CPU
+        values = flat.numpy()
+        index = torch.from_numpy(np.flatnonzero(values > above))
+        if len(index) > limit:
+            last = np.partition(values[index.numpy()], len(index) - limit)[len(index) - limit]
+            index = index[flat[index] >= last]
+    else:
+        index = (flat > above).nonzero()[:, 0]
+        if len(index) > limit:
+            index = index[flat[index] >= flat[index].topk(limit).values[-1]]
+    return index[flat[index].sort(descending=True, stable=True).indices[:limit]]
+
+
+def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, max_iou: float, max_detections: int) -> Tensor:
+    """Indices of what survives class-wise NMS, at most `max_detections`; the boxes (N, 4) come best first.
+
+    Greedy NMS never looks back, so the survivors of the first n boxes are the first survivors of all: usually
+    a few boxes a wanted detection settle it, and the quadratic cost of the long tail is not paid.
+    """
+    apart = class_id.double()[:, None] * (3 * NMS_REACH)
+    shifted = box_xyxy.double().clamp(-NMS_REACH, NMS_REACH) + apart
+    count = 4 * max_detections
+    while True:
+        kept = torchvision.ops.nms(shifted[:count], score[:count].double(), max_iou)
+        if len(kept) >= max_detections or count >= len(box_xyxy):
+            return kept[:max_detections]
+        count *= 3

@@ -1,0 +1,127 @@
+"""One detector, ready to use: pictures in, detections in their own pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cspdet.boxes import clip
+from cspdet.datasets.pictures import read_picture
+from cspdet.inference.postprocess import detect
+from cspdet.letterbox import Letterbox
+from cspdet.model_file import LoadedModel, load_model
+from cspdet.models import Detector
+from cspdet.precision import pick_device
+from cspdet.types import Detections
+
+Picture = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+
+LARGEST_BATCH = 16  # pictures a forward pass; longer lists are worked off in pieces of this many
+
+
+def load_detector(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    min_score: float = 0.25,
+    max_iou: float = 0.6,
+    max_detections: int = 100,
+) -> Predictor:
+    """A detector from a checkpoint, or from a config (with `weights`, else with random values).
+
+    Raises:
+        UserError: no such model, a damaged file, or no such device.
+        ValueError: thresholds outside [0, 1].
+    """
+    chosen = pick_device(device)
+    loaded = load_model(model, weights=weights)
+    return Predictor(loaded, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+
+
+class Predictor:
+    """What `load_detector` returns. Boxes come in pixels of the picture that was given, cut to it."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        device: torch.device,
+        *,
+        min_score: float,
+        max_iou: float,
+        max_detections: int,
+    ):
+        if not (0 <= min_score <= 1 and 0 <= max_iou <= 1 and max_detections >= 1):
+            raise ValueError(
+                "expected min_score and max_iou from 0 to 1 and max_detections of 1 or more; "
+                f"got {min_score}, {max_iou}, {max_detections}"
+            )
+        self.model: Detector = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
+        self.name = loaded.name
+        self.class_names: tuple[str, ...] = loaded.classes.names  # by class_id
+        self.category_ids: tuple[int, ...] = loaded.classes.category_ids  # by class_id, as the annotations had them
+        self.size_hw: tuple[int, int] = loaded.recipe.input.size
+        self.resize = loaded.recipe.input.resize
+        self.device = device
+        self._detect = partial(detect, min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+
+    @overload
+    def predict(self, x: Picture) -> Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, x: Sequence[Picture]) -> list[Detections]: ...
+
+    def predict(self, x: Picture | Sequence[Picture]) -> Detections | list[Detections]:
+        """What is on one picture, or on each of a list of pictures: a path, or (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: an array of another shape or type.
+            DataError: a file that is not a readable picture.
+        """
+        if isinstance(x, (str, Path, np.ndarray)):
+            return self._predict([x])[0]
+        if not isinstance(x, Sequence):
+            raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
+        found: list[Detections] = []
+        for first in range(0, len(x), LARGEST_BATCH):
+            found += self._predict(x[first : first + LARGEST_BATCH])
+        return found
+
+    @torch.inference_mode()
+    def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
+        images = [_as_image(picture) for picture in pictures]
+        letterboxes = [Letterbox.fit(image.shape[:2], self.size_hw, self.resize) for image in images]
+        drawn = np.stack([box.draw(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)])
+        raw = self.model(to_input(torch.from_numpy(drawn).permute(0, 3, 1, 2), self.device))
+        found = self._detect(raw, self.model.anchors)
+        return list(in_image(found, letterboxes, [image.shape[:2] for image in images]))
+
+
+def to_input(images: Tensor, device: torch.device) -> Tensor:
+    """(B, 3, H, W) uint8 to float32 in [0, 1], channels last, on the device."""
+    moved = images.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def in_image(
+    found: Sequence[Detections], letterboxes: Sequence[Letterbox], sizes_hw: Sequence[tuple[int, ...]]
+) -> Iterator[Detections]:
+    """Detections in input pixels to ones on the CPU in the pixels of their pictures, cut to these."""
+    for detections, letterbox, (height, width) in zip(found, letterboxes, sizes_hw, strict=True):
+        here = detections.to("cpu")
+        yield Detections(clip(letterbox.undo(here.box_xyxy), (height, width)), here.score, here.class_id)
+
+
+def _as_image(picture: Picture) -> np.ndarray:
+    if isinstance(picture, (str, Path)):
+        return read_picture(Path(picture))
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(f"expected a path or a (H, W, 3) uint8 RGB array; got {type(picture).__name__}")
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+        raise ValueError(f"expected a (H, W, 3) uint8 RGB array; got {picture.shape} {picture.dtype}")
+    return picture

@@ -1,0 +1,80 @@
+"""Where a picture lies inside the network's input, and how to go there and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+Box = TypeVar("Box", Tensor, np.ndarray)
+
+PAD_VALUE = 114  # grey of the border; any constant does, and 114 is what the field's detectors pad with
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """The affine map from image pixels to input pixels: multiply by the scales, then add the margins."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+
+    @classmethod
+    def fit(
+        cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
+    ) -> Letterbox:
+        """Center a picture in an input, keeping its aspect; or stretch it to fill all of it."""
+        (image_h, image_w), (input_h, input_w) = image_hw, input_hw
+        if min(image_h, image_w) < 1:
+            raise ValueError(f"a picture has at least one pixel each way; got {image_h}x{image_w}")
+        if resize == "stretch":
+            return cls(input_w / image_w, input_h / image_h, 0, 0)
+        scale = min(input_h / image_h, input_w / image_w)
+        inner_h, inner_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
+        # The scales are those of the rounded inner picture, so that boxes stay exact to the pixel that was drawn.
+        return cls(inner_w / image_w, inner_h / image_h, (input_w - inner_w) // 2, (input_h - inner_h) // 2)
+
+    def apply(self, box_xyxy: Box) -> Box:
+        """(N, 4) boxes in image pixels to input pixels."""
+        return box_xyxy * self._like(box_xyxy, self._scales) + self._like(box_xyxy, self._margins)
+
+    def undo(self, box_xyxy: Box) -> Box:
+        """(N, 4) boxes in input pixels to image pixels."""
+        return (box_xyxy - self._like(box_xyxy, self._margins)) / self._like(box_xyxy, self._scales)
+
+    def draw(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
+        """(H, W, 3) uint8 to (*input_hw, 3) uint8: resized, padded with grey."""
+        inner_h, inner_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
+        inner = resize_image(image, (inner_h, inner_w))
+        if inner.shape[:2] == tuple(input_hw):
+            return inner
+        canvas = np.full((*input_hw, 3), PAD_VALUE, np.uint8)
+        canvas[self.top : self.top + inner_h, self.left : self.left + inner_w] = inner
+        return canvas
+
+    @property
+    def _scales(self) -> tuple[float, float, float, float]:
+        return (self.scale_x, self.scale_y, self.scale_x, self.scale_y)
+
+    @property
+    def _margins(self) -> tuple[float, float, float, float]:
+        return (self.left, self.top, self.left, self.top)
+
+    @staticmethod
+    def _like(box: Box, values: tuple[float, float, float, float]) -> Box:
+        if isinstance(box, Tensor):
+            return torch.tensor(values, dtype=box.dtype, device=box.device)
+        return np.asarray(values, dtype=box.dtype)
+
+
+def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 to (*size_hw, 3): area averages when shrinking to half or less, bilinear otherwise."""
+    if image.shape[:2] == tuple(size_hw):
+        return image
+    shrinks = image.shape[0] >= 2 * size_hw[0] or image.shape[1] >= 2 * size_hw[1]
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

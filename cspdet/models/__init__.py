@@ -1,0 +1,28 @@
+"""Networks: configs that build them, and the modules they build."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from cspdet.config import parse_config
+from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.classifier import Classifier, ClassifierConfig
+from cspdet.models.detector import Detector, DetectorConfig
+
+__all__ = ["Classifier", "ClassifierConfig", "Detector", "DetectorConfig", "build_backbone"]
+
+
+class _BackboneOnly(BaseModel):
+    backbone: BackboneConfig
+
+
+def build_backbone(name: str, **options: Any) -> Backbone:
+    """A backbone by name, with the options of its config: `build_backbone("csppeleenet", gamma=0.25)`.
+
+    Raises:
+        ConfigError: no such backbone or option.
+    """
+    values = {"backbone": {"name": name, **options}}
+    return parse_config(values, _BackboneOnly, "build_backbone").backbone.build()

@@ -1,0 +1,39 @@
+"""A backbone as a classifier: its coarsest map, averaged, through one linear layer."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.blocks import initialize
+
+
+class ClassifierConfig(ConfigModel):
+    """A backbone and the number of classes it tells apart."""
+
+    backbone: BackboneConfig
+    classes: int = Field(1000, ge=1)
+
+    def build(self) -> Classifier:
+        return Classifier(self.backbone.build(), self.classes)
+
+
+class Classifier(nn.Module):
+    """(B, 3, H, W) RGB in [0, 1] -> (B, classes) logits."""
+
+    def __init__(self, backbone: Backbone, classes: int):
+        super().__init__()
+        self.backbone = backbone
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(backbone.out[-1].channels, classes)
+        initialize(self)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each of the backbone's maps."""
+        return tuple(spec.stride for spec in self.backbone.out)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.pool(self.backbone(images)[-1]).flatten(1))

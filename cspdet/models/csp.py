@@ -1,0 +1,100 @@
+"""The cross stage partial connection: the idea of the paper, in one place (Wang et al. 2019, section 3, figures 2-4).
+
+    x ──┬── x0'  ── gamma of the channels, untouched ─────────────┐
+        │                                                         concat ── T2 ── out
+        └── x0'' ── the rest ── body (dense, residual...) ── T1 ──┘
+
+The gradients of the two parts stay apart until the concatenation, so that no layer of the body learns what the carried
+part already says. T1 is the partial transition before the fusion, T2 the one after it:
+
+    fusion   T1   T2    the paper's name
+    both     yes  yes   CSP (figure 3b)
+    first    no   yes   fusion first (figure 3c)
+    last     yes  no    fusion last (figure 3d)
+    none     no   no
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.models.blocks import ActivationName, ConvBN
+
+Fusion = Literal["both", "first", "last", "none"]
+Body = Callable[[int], tuple[nn.Module, int]]  # channels in -> (module, channels out)
+
+
+def partition(channels: int, gamma: float) -> tuple[int, int]:
+    """How many channels are carried round the body and how many go through it.
+
+    Raises:
+        ValueError: one of the parts would be empty.
+    """
+    carried = round(gamma * channels)
+    if not 0 < carried < channels:
+        raise ValueError(f"gamma {gamma} of {channels} channels leaves one part of the split empty")
+    return carried, channels - carried
+
+
+class Split(nn.Module):
+    """x0' and x0'' as the first and the other channels of x: (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W)."""
+
+    def __init__(self, carried: int, worked: int):
+        super().__init__()
+        self.parts = (carried, worked)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        carried, worked = x.split(self.parts, dim=1)
+        return carried, worked
+
+
+class TransitionSplit(nn.Module):
+    """T2 of one stage and the split of the next at once: one 1x1 convolution for each part, round a halving pool.
+
+    (B, C, H, W) -> (B, carried, H/2, W/2), (B, worked, H/2, W/2). The same function as one convolution of both widths
+    followed by `Split`, but written as the authors' early cfgs have it, which is what their largest layer refers to.
+    """
+
+    def __init__(self, c_in: int, carried: int, worked: int, *, pool_first: bool, act: ActivationName):
+        super().__init__()
+        self.carry = ConvBN(c_in, carried, act=act)
+        self.work = ConvBN(c_in, worked, act=act)
+        self.pool = nn.AvgPool2d(2)
+        self.pool_first = pool_first
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.pool_first:
+            x = self.pool(x)
+            return self.carry(x), self.work(x)
+        return self.pool(self.carry(x)), self.pool(self.work(x))
+
+
+class CSPStage(nn.Module):
+    """Split, run the body on one part, fuse: (B, c, H, W) -> (B, out_channels, H', W'), up to the concatenation.
+
+    `split` makes the two parts, of the channels `parts`; T2 stands outside, since it opens the next stage.
+    """
+
+    def __init__(
+        self,
+        split: nn.Module,
+        parts: tuple[int, int],
+        body: Body,
+        *,
+        partial_transition: bool,
+        act: ActivationName = "leaky",
+    ):
+        super().__init__()
+        carried, worked = parts
+        self.split = split
+        self.body, c_body = body(worked)
+        self.t1 = ConvBN(c_body, c_body, act=act) if partial_transition else nn.Identity()
+        self.out_channels = carried + c_body
+
+    def forward(self, x: Tensor) -> Tensor:
+        carried, worked = self.split(x)
+        return torch.cat((carried, self.t1(self.body(worked))), dim=1)

@@ -1,0 +1,78 @@
+"""The whole detector: head(neck(backbone(image)))."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import field_validator
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.blocks import initialize
+from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
+from cspdet.models.necks import Neck, NeckConfig
+
+RGB = tuple[float, float, float]
+
+
+class NormalizeConfig(ConfigModel):
+    """(image - mean) / std, a channel, on pictures in [0, 1]. Darknet's networks take the pictures as they are."""
+
+    mean: RGB = (0.0, 0.0, 0.0)
+    std: RGB = (1.0, 1.0, 1.0)
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: RGB) -> RGB:
+        if min(std) <= 0:
+            raise ValueError(f"expected numbers above 0, found {list(std)}")
+        return std
+
+
+class DetectorConfig(ConfigModel):
+    """A backbone, a neck, a head; the number of classes comes from the data."""
+
+    backbone: BackboneConfig
+    neck: NeckConfig
+    head: YoloHeadConfig = YoloHeadConfig()
+    normalize: NormalizeConfig = NormalizeConfig()
+
+    def build(self, classes: int) -> Detector:
+        """The network with fresh weights, drawn from torch's current random stream.
+
+        Raises:
+            ValueError: parts that do not fit each other.
+        """
+        backbone = self.backbone.build()
+        neck = self.neck.build(backbone.out)
+        return Detector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
+
+
+class Detector(nn.Module):
+    """(B, 3, H, W) RGB in [0, 1] -> one raw tensor a scale, (B, A, H_l, W_l, 5 + C), finest scale first.
+
+    The same in training, evaluation and export. H and W are multiples of the coarsest stride.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, neck: Neck, head: YoloHead, normalize: NormalizeConfig):
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+        self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
+        initialize(self)
+        self.head.reset()
+
+    @property
+    def anchors(self) -> Anchors:
+        return self.head.anchors
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell, one number a scale."""
+        return self.head.anchors.strides
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.head(self.neck(self.backbone((images - self.mean) / self.std)))

@@ -1,0 +1,126 @@
+"""The YOLOv3 head: a 1x1 convolution a scale, and the equations that turn its numbers into boxes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.types import Features, FeatureSpec
+
+# Box sizes are exp(t) times the anchor; beyond exp(6), about 400 anchors, lies only overflow.
+MAX_LOG_SIZE = 6.0
+
+WH = tuple[float, float]
+
+
+class YoloHeadConfig(ConfigModel):
+    """Anchors are (width, height) in input pixels, one list a scale, finest scale first; the defaults are YOLOv3's."""
+
+    name: Literal["yolo"] = "yolo"
+    anchors: tuple[tuple[WH, ...], ...] = (
+        ((10, 13), (16, 30), (33, 23)),
+        ((30, 61), (62, 45), (59, 119)),
+        ((116, 90), (156, 198), (373, 326)),
+    )
+    scale_x_y: tuple[float, ...] = Field((1.0, 1.0, 1.0))  # above 1, centers reach the borders of their cell
+
+    @model_validator(mode="after")
+    def _consistent(self) -> YoloHeadConfig:
+        if len({len(level) for level in self.anchors}) != 1 or not self.anchors[0]:
+            raise ValueError(f"anchors: every scale needs equally many; found {[len(level) for level in self.anchors]}")
+        if any(side <= 0 for level in self.anchors for wh in level for side in wh):
+            raise ValueError("anchors: widths and heights are pixels above 0")
+        if len(self.scale_x_y) != len(self.anchors):
+            raise ValueError(
+                f"scale_x_y: expected {len(self.anchors)} numbers, one a scale; found {len(self.scale_x_y)}"
+            )
+        if any(not 1 <= scale <= 2 for scale in self.scale_x_y):
+            raise ValueError(f"scale_x_y: expected numbers from 1 to 2, found {list(self.scale_x_y)}")
+        return self
+
+    def build(self, inputs: tuple[FeatureSpec, ...], classes: int) -> YoloHead:
+        return YoloHead(self, inputs, classes)
+
+
+class Anchors(nn.Module):
+    """What decoding and assignment need to know of a head. Buffers: they move with the network, and are not saved."""
+
+    wh: Tensor  # (L, A, 2) input pixels
+    stride: Tensor  # (L,) input pixels a cell
+    scale_x_y: Tensor  # (L,)
+
+    def __init__(self, config: YoloHeadConfig, strides: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("wh", torch.tensor(config.anchors, dtype=torch.float32), persistent=False)
+        self.register_buffer("stride", torch.tensor(strides, dtype=torch.float32), persistent=False)
+        self.register_buffer("scale_x_y", torch.tensor(config.scale_x_y, dtype=torch.float32), persistent=False)
+        self.strides = strides
+
+
+class YoloHead(nn.Module):
+    """Features to one raw tensor a scale: (B, C_l, H, W) -> (B, A, H, W, 5 + C), tx ty tw th objectness classes..."""
+
+    def __init__(self, config: YoloHeadConfig, inputs: tuple[FeatureSpec, ...], classes: int):
+        super().__init__()
+        if len(inputs) != len(config.anchors):
+            raise ValueError(f"the neck gives {len(inputs)} scales, but there are anchors for {len(config.anchors)}")
+        self.classes = classes
+        self.anchors = Anchors(config, tuple(spec.stride for spec in inputs))
+        per_cell = len(config.anchors[0]) * (5 + classes)
+        self.predict = nn.ModuleList(nn.Conv2d(spec.channels, per_cell, 1) for spec in inputs)
+
+    def forward(self, features: Features) -> tuple[Tensor, ...]:
+        raw = []
+        for conv, x in zip(self.predict, features, strict=True):
+            batch, _, height, width = x.shape
+            raw.append(conv(x).view(batch, -1, 5 + self.classes, height, width).permute(0, 1, 3, 4, 2))
+        return tuple(raw)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Start at a low objectness, so that the first steps are not spent on the background (Lin et al. 2017, 4.1)."""
+        for conv, stride in zip(self.predict, self.anchors.strides, strict=True):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            nn.init.normal_(conv.weight, std=0.01)
+            bias = conv.bias.view(-1, 5 + self.classes)
+            bias.zero_()
+            # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
+            bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
+            bias[:, 5:] = -math.log(max(self.classes - 1, 1))
+
+
+def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """(height, width, 2): column and row of each cell."""
+    row, col = torch.meshgrid(
+        torch.arange(height, device=like.device, dtype=like.dtype),
+        torch.arange(width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack((col, row), dim=-1)
+
+
+def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
+    """Raw scales (B, A, H_l, W_l, 5 + C) to (B, S, 4) boxes x1 y1 x2 y2 in input pixels, scale after scale.
+
+    YOLOv3 eq. for b_x, b_y, b_w, b_h; the center follows Darknet's `scale_x_y` s: s sigmoid(t) - (s - 1) / 2 of a cell.
+    """
+    boxes = []
+    for level, values in enumerate(raw):
+        grid = cell_grid(values.shape[2], values.shape[3], values)
+        scale, stride = anchors.scale_x_y[level], anchors.stride[level]
+        center = (values[..., 0:2].sigmoid() * scale - (scale - 1) / 2 + grid) * stride
+        half = values[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
+        boxes.append(torch.cat((center - half, center + half), dim=-1).flatten(1, 3))
+    return torch.cat(boxes, dim=1)
+
+
+def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
+    """Raw scales to boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C): objectness times class."""
+    outputs = torch.cat([values[..., 4:].flatten(1, 3) for values in raw], dim=1).float().sigmoid()
+    box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
+    return box_xyxy, outputs[..., :1] * outputs[..., 1:]

@@ -1,0 +1,116 @@
+"""The root of a config file: everything that one run of cspdet needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from cspdet.config import ConfigModel, load_config
+from cspdet.datasets.augment import AugmentConfig
+from cspdet.models import ClassifierConfig, DetectorConfig
+from cspdet.training.assign import AssignConfig
+from cspdet.training.loss import LossConfig
+from cspdet.training.schedule import OptimizerConfig, ScheduleConfig
+
+
+def _two_sides(side: Any) -> Any:
+    """One number stands for a square; a list becomes the tuple that strict validation asks for."""
+    if isinstance(side, int) and not isinstance(side, bool):
+        return (side, side)
+    return tuple(side) if isinstance(side, list) else side
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_two_sides)]
+
+
+class InputConfig(ConfigModel):
+    """What the network sees."""
+
+    size: Size = (416, 416)  # height, width in pixels; one number for a square
+    resize: Literal["letterbox", "stretch"] = "letterbox"  # keep the aspect and pad, or fill as Darknet does
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 32 or max(size) > 8192:
+            raise ValueError(f"expected sides from 32 to 8192 pixels, found {size[0]}x{size[1]}")
+        return size
+
+
+class EMAConfig(ConfigModel):
+    """The averaged weights that are evaluated and kept: decay * (1 - exp(-updates / ramp)) of the old at each step."""
+
+    decay: float = Field(0.9998, gt=0, lt=1)
+    ramp: float = Field(2000.0, gt=0)
+
+
+class MultiScaleConfig(ConfigModel):
+    """Every `every` batches another input size: the given one times a factor, in steps of the coarsest stride."""
+
+    low: float = Field(0.75, gt=0, le=1)
+    high: float = Field(1.25, ge=1)
+    every: int = Field(10, ge=1)
+
+
+class TrainConfig(ConfigModel):
+    """How a detector is trained."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(16, ge=1)  # pictures a forward pass
+    nominal_batch_size: int = Field(16, ge=1)  # pictures an optimizer step; more than batch_size accumulates gradients
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = (
+        "auto"  # auto: bf16 where the hardware has it, else fp32 or fp16
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: EMAConfig | None = EMAConfig()
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    multi_scale: MultiScaleConfig | None = None
+    workers: int = Field(2, ge=0)  # loader processes; 0 loads in the training process
+    cache: Literal["none", "ram"] = "none"  # ram: keep the decoded, resized pictures
+    bad_pictures: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
+    evaluate_every: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
+    save_every_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
+
+
+class EvalConfig(ConfigModel):
+    """How outputs become detections when AP is measured."""
+
+    batch_size: int = Field(16, ge=1)
+    min_score: float = Field(0.001, ge=0, lt=1)
+    max_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
+    max_detections: int = Field(100, ge=1)  # a picture
+    workers: int = Field(2, ge=0)
+
+
+class Recipe(ConfigModel):
+    """A detector, its input, its data, its training and its evaluation."""
+
+    model: DetectorConfig
+    input: InputConfig = InputConfig()
+    data: Path
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+class ClassifierRecipe(ConfigModel):
+    """A backbone as an ImageNet classifier."""
+
+    model: ClassifierConfig
+    input: InputConfig = InputConfig(size=(224, 224))
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a detector's config file; see `cspdet.config.load_config` for overrides and errors."""
+    return load_config(path, Recipe, overrides)
+
+
+def recipe_to_plain(recipe: Recipe | ClassifierRecipe) -> dict[str, Any]:
+    """The recipe as JSON-like values, as checkpoints keep it."""
+    return recipe.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Targets, losses, schedules and the training loop."""

@@ -1,0 +1,109 @@
+"""The files that a training run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import nn
+
+from cspdet.atomic import write_bytes, write_text
+from cspdet.checkpoint import Checkpoint, save_checkpoint
+from cspdet.config import dump_config
+from cspdet.inference.draw import class_color, draw_boxes
+from cspdet.recipe import Recipe
+from cspdet.training.state import TrainingState
+from cspdet.types import Batch, Classes
+
+PICTURES_IN_MOSAIC = 16
+
+
+class RunFolder:
+    """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run."""
+
+    def __init__(self, path: Path, recipe: Recipe, classes: Classes):
+        self.path, self.recipe, self.classes = path, recipe, classes
+
+    def start(self) -> None:
+        write_text(self.path / "config.yaml", dump_config(self.recipe))
+
+    def save_last(self, state: TrainingState) -> None:
+        """`last.pt`: everything, to resume from."""
+        weights = _plain_weights(state.averaged)
+        save_checkpoint(self.path / "last.pt", Checkpoint(self.recipe, self.classes, weights, state.state_dict()))
+
+    def save_best(self, state: TrainingState) -> None:
+        """`best.pt`: the averaged weights, for use."""
+        weights = _plain_weights(state.averaged)
+        save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_metrics(self, line: dict[str, Any]) -> None:
+        """Add the line of one epoch; lines of that epoch or later, left by a run that was cut off, go away."""
+        lines = [old for old in self.read_metrics() if old["epoch"] < line["epoch"]] + [line]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in lines))
+
+    def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]]) -> None:
+        """`metrics.json` and `detections.json` of the best evaluation, as `eval` writes them."""
+        write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_text(self.path / "detections.json", json.dumps(results))
+
+    def tensorboard(self, step: int) -> Any:
+        """A SummaryWriter, used as a context; what an earlier process wrote past `step` is hidden."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
+
+        return SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+
+    def add_pictures(self, board: Any, step: int) -> None:
+        """The pictures of this folder, onto TensorBoard's page."""
+        for name in ("train_batch", "val_detections"):
+            path = self.path / f"{name}.jpg"
+            if path.exists():
+                board.add_image(name, cv2.imread(str(path))[..., ::-1].copy(), step, dataformats="HWC")
+
+    def save_picture(self, name: str, image: np.ndarray) -> None:
+        """An (H, W, 3) uint8 RGB picture as JPEG."""
+        encoded, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        assert encoded
+        write_bytes(self.path / name, data.tobytes())
+
+
+def _plain_weights(model: nn.Module) -> dict[str, Any]:
+    return {
+        name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
+        for name, value in model.state_dict().items()
+    }
+
+
+def draw_batch(batch: Batch, classes: Classes) -> np.ndarray:
+    """What the network sees, with its boxes: up to 16 pictures of a batch in one (H, W, 3) uint8 picture."""
+    pictures = []
+    for i, image in enumerate(batch.images[:PICTURES_IN_MOSAIC].permute(0, 2, 3, 1).contiguous().numpy()):
+        mine = batch.targets.image == i
+        class_id = batch.targets.class_id[mine].tolist()
+        crowd = batch.targets.is_crowd[mine].tolist()
+        labels = [
+            classes.names[c] + (" (crowd)" if of_crowd else "") for c, of_crowd in zip(class_id, crowd, strict=True)
+        ]
+        pictures.append(
+            draw_boxes(image, batch.targets.box_xyxy[mine].numpy(), labels, [class_color(c) for c in class_id])
+        )
+    return tile(pictures)
+
+
+def tile(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one size side by side in a near square, missing places grey."""
+    columns = max(1, round(len(pictures) ** 0.5))
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    canvas = np.full((rows * height, columns * width, 3), 114, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = divmod(i, columns)
+        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = picture
+    return canvas

@@ -1,0 +1,70 @@
+"""Parameter groups and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+
+from cspdet.config import ConfigModel
+
+
+class OptimizerConfig(ConfigModel):
+    """SGD with momentum. `learning_rate` is meant for a step over `nominal_batch_size` pictures."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(0.0005, ge=0)  # on convolution weights; never on biases or normalization
+    clip_norm: float | None = Field(10.0, gt=0)  # longest gradient; null leaves it as it is
+
+
+class ScheduleConfig(ConfigModel):
+    """Burn-in, then a constant, stepped or cosine learning rate. Shares are of all steps of the run."""
+
+    name: Literal["cosine", "step", "constant"] = "cosine"
+    final: float = Field(0.01, gt=0, le=1)  # cosine: ends at this share of the learning rate
+    steps: tuple[float, ...] = (0.8, 0.9)  # step: at these shares of the run ...
+    factor: float = Field(0.1, gt=0, le=1)  # ... the rate is multiplied by this
+    burn_in_steps: int = Field(1000, ge=0)
+    burn_in_share: float = Field(0.05, ge=0, le=1)  # burn-in never takes more than this share of the run
+    burn_in_power: float = Field(1.0, gt=0)  # Darknet: 4
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        if list(steps) != sorted(steps) or any(not 0 < share < 1 for share in steps):
+            raise ValueError(f"expected shares between 0 and 1 in ascending order, found {list(steps)}")
+        return steps
+
+
+def rate(config: ScheduleConfig, step: int, total: int) -> float:
+    """The share of the learning rate that step `step` (0-based) of `total` uses."""
+    burn_in = min(config.burn_in_steps, math.ceil(config.burn_in_share * total))
+    warm = ((step + 1) / burn_in) ** config.burn_in_power if step < burn_in else 1.0
+    done = step / max(1, total)
+    if config.name == "step":
+        return warm * config.factor ** sum(done >= share for share in config.steps)
+    if config.name == "cosine":
+        return warm * (config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2)
+    return warm
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
+    """SGD with two groups: convolution and linear weights decay, biases and normalization do not."""
+    decayed, free = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                weight = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
+                (decayed if weight else free).append(parameter)
+    return torch.optim.SGD(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        foreach=True,
+    )

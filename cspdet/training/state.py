@@ -1,0 +1,66 @@
+"""Everything that a training run changes, and how it is saved so that resuming continues bit for bit.
+
+No random stream is among it: every draw is a function of (seed, epoch, picture or batch), so a position is enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from cspdet.precision import Precision
+from cspdet.recipe import TrainConfig
+from cspdet.training.ema import EMA
+from cspdet.training.schedule import build_optimizer
+
+
+@dataclass
+class Position:
+    """How far a run has come, and the sums of the epoch under way."""
+
+    epoch: int = 0  # the one under way, 0-based
+    batch: int = 0  # batches of it that are done
+    step: int = 0  # optimizer steps since the start
+    images_seen: int = 0
+    best_AP: float = -1.0
+    skipped_steps: int = 0  # steps without effect, because a loss or gradient was not finite
+    sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
+
+
+class TrainingState:
+    """Network, average, optimizer, gradient scaler and position."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device, precision: Precision):
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = EMA(self.model, config.ema.decay, config.ema.ramp) if config.ema else None
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.position = Position()
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network to evaluate and keep: the average, or the trained one where none is kept."""
+        return self.ema.model if self.ema else self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types and tensors only."""
+        return {
+            "model": self.model.state_dict(),
+            "ema_updates": self.ema.updates if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "position": asdict(self.position),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
+        """Continue from `state`; `averaged` are the checkpoint's weights for use."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(averaged)
+            self.ema.updates = state["ema_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])

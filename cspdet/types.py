@@ -1,0 +1,95 @@
+"""What travels between the parts of cspdet.
+
+Letters, used everywhere and only so: B images, C classes, A anchors a level, L levels, S slots (the sum over levels
+of A*H*W), N boxes, P positives. Boxes live in one of two frames: *image* (pixels of the original picture) and
+*input* (pixels of what the network sees). Box names end in their format: `box_xyxy` is x1 y1 x2 y2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class FeatureSpec(NamedTuple):
+    """What a feature map promises: its channels, and the input pixels that one of its cells spans."""
+
+    channels: int
+    stride: int
+
+
+Features = tuple[Tensor, ...]  # finest first; the l-th is (B, spec.channels, H / spec.stride, W / spec.stride)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set: output c of a network is `names[c]`, which the annotations call `category_ids[c]`."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.category_ids):
+            raise ValueError(f"{len(self.names)} class names need as many category ids; got {len(self.category_ids)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its boxes, as numpy arrays."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    box_xyxy: np.ndarray  # (N, 4) float32, pixels of `image`
+    class_id: np.ndarray  # (N,) int64, index into Classes.names
+    is_crowd: np.ndarray  # (N,) bool
+    image_id: int  # the annotation file's own id
+
+
+class Targets(NamedTuple):
+    """The boxes of a batch, flat: no padding, no limit; N may be 0."""
+
+    image: Tensor  # (N,) int64, which picture of the batch
+    class_id: Tensor  # (N,) int64
+    box_xyxy: Tensor  # (N, 4) float32, input pixels
+    is_crowd: Tensor  # (N,) bool; a crowd is never a goal, and what lies inside it is never punished
+
+    def to(self, device: torch.device) -> Targets:
+        return Targets(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Batch(NamedTuple):
+    """What the loader hands to training and evaluation."""
+
+    images: Tensor  # (B, 3, H, W) uint8 RGB
+    targets: Targets
+    image_id: Tensor  # (B,) int64
+    size_hw: Tensor  # (B, 2) int64, height and width of the original pictures
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first. Boxes are x1 y1 x2 y2; the owner states the frame."""
+
+    box_xyxy: Tensor  # (N, 4) float32
+    score: Tensor  # (N,) float32 in [0, 1]
+    class_id: Tensor  # (N,) int64, index into the class names
+
+    def __post_init__(self) -> None:
+        n = len(self.score)
+        if self.box_xyxy.shape != (n, 4) or self.class_id.shape != (n,):
+            raise ValueError(
+                f"{n} scores need boxes ({n}, 4) and classes ({n},); "
+                f"got {tuple(self.box_xyxy.shape)} and {tuple(self.class_id.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def to(self, device: torch.device | str) -> Detections:
+        return Detections(self.box_xyxy.to(device), self.score.to(device), self.class_id.to(device))

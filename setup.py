@@ -1,0 +1,52 @@
+"""What the package is and what it needs. Nothing is compiled."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cspdet/version.py").read_text(encoding="utf-8"), re.M)
+assert VERSION is not None, "cspdet/version.py holds the version"
+
+setup(
+    name="cspdet",
+    version=VERSION.group(1),
+    description="Object detectors on Cross Stage Partial networks: train, evaluate and run them.",
+    author="cspdet contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["cspdet", "cspdet.*"]),
+    package_data={"cspdet": ["py.typed"], "": ["*.yaml"]},
+    install_requires=[
+        # torch and torchvision come in pairs and pip finds the pair: an upper bound on one of them breaks it.
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy>=1.26",
+        # albumentations needs the headless build, and two builds of OpenCV overwrite each other's files.
+        "opencv-python-headless>=4.8",
+        "pillow>=10",
+        "pycocotools>=2.0.8",
+        "albumentations==2.0.8",  # its last release, and MIT; its successor is AGPL
+        "tensorboard>=2.14",
+        "pydantic>=2.9",
+        "ruamel.yaml>=0.18",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "packaging>=24"],
+    },
+    entry_points={"console_scripts": ["cspdet = cspdet.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
