@@ -20,7 +20,7 @@ DEMO_IMAGES = 400
 DEMO_SIZE = 256
 DEMO_EPOCHS = 30
 DEMO_SEED = 0
-DEMO_TRAIN = train.batch_size=16 train.nominal_batch_size=16 train.cache=ram
+DEMO_TRAIN = train.evaluate_every=4 train.augment.close_mosaic=2
 
 # ------------------------------------------------------------------------------------------------------------------
 BIN := $(VENV)/bin

@@ -64,15 +64,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
+    if not zipfile.is_zipfile(path):  # what torch.save writes; bare pickles are not even opened
+        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one (not a zip archive)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f"{path}: holds more than tensors and plain values, and reading it could run code; refused "
-                f"({str(error).splitlines()[0][:120]})"
-            ) from None
-        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one") from None
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, and reading it could run code; refused "
+            f"({str(error).splitlines()[0][:120]})"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is no checkpoint, or a damaged one ({reason})") from None

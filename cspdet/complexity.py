@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +81,7 @@ def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
     return Cost(tuple(layers), parameters, size_hw)
 
 
-def _recorder(name: str, layers: list[LayerCost]):  # type: ignore[no-untyped-def]
+def _recorder(name: str, layers: list[LayerCost]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     def record(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         taken, given = tuple(args[0].shape[1:]), tuple(output.shape[1:])
         if isinstance(module, nn.Conv2d):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -83,7 +84,10 @@ def read_yaml(path: str | Path) -> tuple[Any, dict[KeyPath, str]]:
         raise ConfigError(f"{path}: no such file{nearest(path.name, siblings)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as a YAML text file: {error}") from None
-    return _parse(text, str(path))
+    values, origin = _parse(text, str(path))
+    if values is None:
+        raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
+    return values, origin
 
 
 def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
@@ -100,8 +104,6 @@ def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
         raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if node is None:
-        raise ConfigError(f"{name}: the file is empty; expected a mapping of keys to values")
     origin: dict[KeyPath, str] = {}
     try:
         values = _plain(node, name, (), origin)
@@ -113,7 +115,7 @@ def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
 
 def _plain(node: Any, name: str, path: KeyPath, origin: dict[KeyPath, str]) -> Any:
     """ruamel's round-trip values as plain ones, noting the line of each."""
-    if isinstance(node, dict):
+    if isinstance(node, CommentedMap):
         if getattr(node, "merge", None):
             raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
         result = {}
@@ -123,7 +125,7 @@ def _plain(node: Any, name: str, path: KeyPath, origin: dict[KeyPath, str]) -> A
             origin[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
             result[str(key)] = _plain(value, name, (*path, key), origin)
         return result
-    if isinstance(node, list):
+    if isinstance(node, CommentedSeq):
         for i in range(len(node)):
             origin[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"
         return [_plain(value, name, (*path, i), origin) for i, value in enumerate(node)]
@@ -169,7 +171,7 @@ class _Tree:
         at: KeyPath = tuple(found.group(1).split("."))
         name = f"override {text!r}"
         try:
-            value = _parse(found.group(2), name)[0] if found.group(2).strip() else None
+            value, _ = _parse(found.group(2), name)
         except ConfigError as error:
             return error.problems[0]
         parent = self.values

@@ -26,6 +26,9 @@ def _two_sides(side: Any) -> Any:
 Size = Annotated[tuple[int, int], BeforeValidator(_two_sides)]
 
 
+Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
+
+
 class InputConfig(ConfigModel):
     """What the network sees."""
 
@@ -72,8 +75,8 @@ class TrainConfig(ConfigModel):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     multi_scale: MultiScaleConfig | None = None
-    workers: int = Field(2, ge=0)  # loader processes; 0 loads in the training process
-    cache: Literal["none", "ram"] = "none"  # ram: keep the decoded, resized pictures
+    workers: Workers = "auto"  # loader processes; 0 loads in the training process; auto: by cores and device
+    cache: Literal["auto", "none", "ram"] = "auto"  # ram: keep the decoded, resized pictures; auto: where they fit well
     bad_pictures: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
     evaluate_every: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
     save_every_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
@@ -86,7 +89,7 @@ class EvalConfig(ConfigModel):
     min_score: float = Field(0.001, ge=0, lt=1)
     max_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
     max_detections: int = Field(100, ge=1)  # a picture
-    workers: int = Field(2, ge=0)
+    workers: Workers = "auto"
 
 
 class Recipe(ConfigModel):

@@ -134,6 +134,10 @@ def test_shipped_configs_survive_a_round_trip(tmp_path, path):
     assert load_config(tmp_path / "again.yaml", Recipe) == recipe
 
 
+def test_null_switches_a_section_off():
+    assert load_recipe(SHIPPED, ["train.ema=null", "train.optimizer.clip_norm=null"]).train.ema is None
+
+
 def test_a_rule_between_keys_blames_the_key(tmp_path):
     (line,) = problems(tmp_path, TEXT, "model.head.scale_x_y=[1,2]")
     assert line.endswith("model.head.scale_x_y: expected 3 numbers, one a scale; found 2")

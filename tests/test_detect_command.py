@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from evaluation_data import CONFIG, SquareFinder, picture_with_square, square_model
 
 from cspdet.cli import run_command
 from cspdet.inference import predictor
@@ -19,7 +20,6 @@ from cspdet.inference.predictor import Predictor, in_image, load_detector
 from cspdet.inference.video_writer import video_writer
 from cspdet.letterbox import Letterbox
 from cspdet.types import Detections
-from tests.evaluation_data import CONFIG, SquareFinder, picture_with_square, square_model
 
 ROOT = Path(__file__).parents[1]
 

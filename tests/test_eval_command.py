@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluation_data import result, square_model, truth, write_set
 
 from cspdet.cli import run_command
 from cspdet.datasets.coco import load_coco
@@ -16,7 +17,6 @@ from cspdet.datasets.descriptor import load_descriptor
 from cspdet.evaluation.coco import NUMBERS
 from cspdet.evaluation.run import evaluate_model
 from cspdet.model_file import LoadedModel
-from tests.evaluation_data import result, square_model, truth, write_set
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from evaluation_data import result, truth, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -22,7 +23,6 @@ from cspdet.evaluation.coco import NUMBERS, CocoEvaluator, evaluate_results
 from cspdet.evaluation.results import cut_results, read_results
 from cspdet.evaluation.run import match_classes
 from cspdet.types import Classes, Detections
-from tests.evaluation_data import result, truth, write_set
 
 
 def open_set(folder: Path, annotations: list[dict[str, Any]]) -> CocoSet:

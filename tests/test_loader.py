@@ -296,3 +296,11 @@ def test_errors_of_evaluation_arrive_from_workers(coco):
     with pytest.raises(DataError) as caught:
         list(eval_loader(coco, (64, 64), batch_size=4, workers=2))
     assert str(caught.value).startswith(str(coco.path(9)))
+
+
+def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
+    assert PictureSource(coco, (64, 64), cache="auto")._cache is not None
+    needed = PictureSource(coco, (64, 64), cache="ram")._cache.nbytes
+    monkeypatch.setattr(source_module, "free_memory", lambda: 2 * needed)  # room, but not plenty of it
+    assert PictureSource(coco, (64, 64), cache="auto")._cache is None
+    assert PictureSource(coco, (64, 64), cache="ram")._cache is not None

@@ -15,7 +15,7 @@ import torch
 
 from cspdet.checkpoint import load_checkpoint
 from cspdet.cli import run_command
-from cspdet.datasets.shapes import make_shapes
+from cspdet.datasets.shapes_set import make_shapes
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/csppelee_efm_sam.yaml"
@@ -133,13 +133,18 @@ def test_ctrl_c_saves_and_exits_130(shapes, tmp_path):
 
 
 @pytest.mark.e2e
-def test_resume_refuses_what_would_be_another_run(straight, tmp_path, capsys):
+def test_resume_refuses_what_would_be_another_run(shapes, straight, tmp_path, capsys):
     cases = {
         ("--resume", straight, "train.optimizer.learning_rate=1"): "cannot change on --resume",
         ("--resume", straight, "--output", tmp_path): "leave out --weights and --output",
         ("--resume", tmp_path): "no such file",
         ("--resume", straight, ROOT / "configs/csppelee_efm.yaml"): "describes another network",
-        (CONFIG, "--output", straight, f"data={load_checkpoint(straight / 'last.pt').recipe.data}"): "holds a run already",
+        (
+            CONFIG,
+            "--output",
+            straight,
+            f"data={load_checkpoint(straight / 'last.pt').recipe.data}",
+        ): "holds a run already",
     }
     for words, expected in cases.items():
         assert train(*words) == 2
@@ -195,7 +200,7 @@ def test_mistakes_on_the_command_line_are_told_in_a_line(capsys, words, expected
 def test_an_empty_train_split_and_missing_pictures_stop_before_training(shapes, tmp_path, capsys):
     truth = json.loads((shapes.parent / "annotations/instances_train.json").read_text())
     for change, expected in [
-        ({"images": [], "annotations": []}, "no images"),
+        ({"images": [], "annotations": []}, "'images' is empty; expected at least one"),
         ({"images": [dict(image, file_name=f"gone-{image['file_name']}") for image in truth["images"]]}, "gone-"),
         ({"images": [dict(image, width=image["width"] + 1) for image in truth["images"]]}, "expected 65x64"),
     ]:
@@ -208,3 +213,30 @@ def test_an_empty_train_split_and_missing_pictures_stop_before_training(shapes, 
         said = capsys.readouterr().err
         assert any(line.startswith("error: ") and expected in line for line in said.splitlines()), said
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.e2e
+def test_a_run_that_diverges_stops_and_names_the_pictures(shapes, tmp_path, capsys):
+    wild = ["train.optimizer.learning_rate=1e30", "train.optimizer.clip_norm=null", "train.epochs=20"]
+    assert train(CONFIG, f"data={shapes}", *SMALL, *wild, "--output", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "20 steps in a row without a finite gradient (image ids of the last: " in said
+    assert "lower train.optimizer.learning_rate (now 1e+30)" in said
+
+
+@pytest.mark.e2e
+def test_every_option_of_a_recipe_trains(shapes, tmp_path):
+    """Accumulation, multi-scale, no average, steps, mse, albumentations, non-square input: one epoch of all at once."""
+    options = [
+        "train=configs/train/paper.yaml", "train.nominal_batch_size=16", "train.multi_scale={low: 0.5, every: 1}",
+        "train.augment.mosaic=0.5", "train.augment.albumentations=[{name: GaussianBlur, args: {p: 1.0}}]",
+        "input.size=[64,96]", "model.neck.sam=false", "model.backbone.gamma=0.25", "model.backbone.fusion=last",
+    ]  # fmt: skip
+    words = [CONFIG, f"data={shapes}", *options, *SMALL[1:], "train.epochs=1", "--output", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "tools/train.py", *(str(word) for word in words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = metrics(tmp_path / "run")
+    assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
+    assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-iou", type=float, metavar="T", help="NMS: the highest overlap that stays (default: 0.6)")
     parser.add_argument("--max-detections", type=int, metavar="N", help="the best N of a picture (default: 100)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures a forward pass (default: 16)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures (default: 2)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--evaluator", choices=("auto", "pycocotools"), default="auto", help="default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, and -2, -3 ... when taken")

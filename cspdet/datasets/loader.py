@@ -6,6 +6,7 @@ The order of an epoch is a function of (seed, epoch), so that it can also be ent
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from cspdet.datasets.albumentations_hook import AlbumentationsHook
 from cspdet.datasets.augment import Augment, AugmentConfig
 from cspdet.datasets.batches import BatchData, EvalData, Key, Reply, TrainData, random_stream
 from cspdet.datasets.coco import CocoSet
-from cspdet.datasets.source import PictureSource, Resize
+from cspdet.datasets.source import Cache, PictureSource, Resize
 from cspdet.errors import DataError
 from cspdet.types import Batch
 
 if TYPE_CHECKING:
     from cspdet.recipe import Recipe
+
+Workers = int | Literal["auto"]
 
 
 def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> TrainLoader:
@@ -43,7 +46,7 @@ def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> 
         epochs=train.epochs,
         batch_size=train.batch_size,
         seed=train.seed,
-        workers=train.workers,
+        workers=pick_workers(train.workers, device_type),
         cache=train.cache,
         bad_pictures=train.bad_pictures,
         device_type=device_type,
@@ -55,12 +58,22 @@ def eval_loader(
     size_hw: tuple[int, int],
     resize: Resize = "letterbox",
     batch_size: int = 16,
-    workers: int = 0,
+    workers: Workers = 0,
     *,
     device_type: str = "cpu",
 ) -> EvalLoader:
     """The pictures of a set as the network is judged on them, with all of their boxes, crowds included."""
-    return EvalLoader(coco, size_hw, resize, batch_size, workers, device_type)
+    return EvalLoader(coco, size_hw, resize, batch_size, pick_workers(workers, device_type), device_type)
+
+
+def pick_workers(wanted: Workers, device_type: str) -> int:
+    """`auto`: all cores up to 8 beside a GPU; a quarter of them where the network itself runs on the CPU, since loader
+    processes that take its cores away slow it down by more than they help.
+    """
+    if wanted != "auto":
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(8, cores if device_type == "cuda" else cores // 4)
 
 
 class TrainLoader:
@@ -80,7 +93,7 @@ class TrainLoader:
         resize: Resize = "letterbox",
         seed: int = 0,
         workers: int = 0,
-        cache: Literal["none", "ram"] = "none",
+        cache: Cache = "none",
         bad_pictures: Literal["error", "skip"] = "error",
         device_type: str = "cpu",
     ):

@@ -135,8 +135,8 @@ def paint(canvas: np.ndarray, shape: Shape, coverage: Coverage) -> None:
 
 
 def draw_diameter(rng: np.random.Generator, size: int) -> float:
-    """Log-uniform in three bands, most from 1/16 to 3/8 of the picture; at least 8 pixels, at most half."""
-    low, high = [(SMALLEST / size, 1 / 16), (1 / 16, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.1, 0.8, 0.1])]
+    """Log-uniform in three bands, most from 1/10 to 3/8 of the picture; at least 8 pixels, at most half."""
+    low, high = [(SMALLEST / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.08, 0.8, 0.12])]
     share = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(share * size, SMALLEST, size / 2))
 

@@ -20,7 +20,9 @@ from cspdet.types import Sample
 log = logging.getLogger("cspdet")
 
 Resize = Literal["letterbox", "stretch"]
+Cache = Literal["auto", "none", "ram"]
 MARGIN = 0.9  # share of the free memory that a cache may take
+AUTO_MARGIN = 0.3  # the share that it takes without being asked to
 
 
 def read_upright(coco: CocoSet, index: int) -> np.ndarray:
@@ -43,7 +45,8 @@ class PictureSource:
     """Picture `index` of a set, no larger than it will be in the input; smaller ones stay as they are.
 
     size_hw  the input, height and width in pixels
-    cache    "ram" decodes everything here and now, in threads; loader processes started later share it
+    cache    "ram" decodes everything here and now, in threads; loader processes started later share it; "auto" does
+             so where the pictures fit well into the free memory
     bad      "error" raises DataError at an unreadable picture; "skip" gives the next readable one and notes
              it in `skipped` (number of the picture to the reason)
     shared   put the cache where processes that are not forked can see it
@@ -54,7 +57,7 @@ class PictureSource:
         coco: CocoSet,
         size_hw: tuple[int, int],
         resize: Resize = "letterbox",
-        cache: Literal["none", "ram"] = "none",
+        cache: Cache = "none",
         bad: Literal["error", "skip"] = "error",
         shared: bool = False,
     ):
@@ -63,7 +66,7 @@ class PictureSource:
         self.coco, self.size_hw, self.resize, self.bad = coco, size_hw, resize, bad
         self.skipped: dict[int, str] = {}
         self._cache: PictureCache | None = None
-        if cache == "ram":
+        if cache == "ram" or (cache == "auto" and self._fits_well()):
             self._cache = self._fill(shared)
 
     def __len__(self) -> int:
@@ -102,6 +105,15 @@ class PictureSource:
         height, width = self.coco.size_hw[index].tolist()
         box = Letterbox.fit((height, width), self.size_hw, self.resize)
         return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
+
+    def _fits_well(self) -> bool:
+        """Whether all pictures at their stored sizes take a small part of the free memory."""
+        needed = sum(3 * height * width for height, width in map(self._stored_hw, range(len(self))))
+        free = free_memory()
+        fits = free is not None and needed <= AUTO_MARGIN * free
+        if not fits:
+            log.info("pictures are decoded anew in each epoch: a cache in RAM would take %.0f MB", needed / 1e6)
+        return fits
 
     def _fill(self, shared: bool) -> PictureCache:
         """Decode every picture into a new cache; all unreadable ones are raised together, or noted."""

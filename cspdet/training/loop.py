@@ -19,15 +19,18 @@ from torch import Tensor
 from cspdet.checkpoint import Checkpoint
 from cspdet.datasets.coco import CocoSet
 from cspdet.datasets.loader import explain_death, train_loader
+from cspdet.datasets.pictures import read_picture
 from cspdet.errors import UserError
 from cspdet.evaluation.run import evaluate_model, match_classes
 from cspdet.inference.draw import draw_detections
 from cspdet.inference.predictor import Predictor, to_input
+from cspdet.letterbox import Letterbox
 from cspdet.model_file import LoadedModel
 from cspdet.models import Detector
 from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import Recipe
 from cspdet.training.loss import Losses, yolo_loss
+from cspdet.training.memory import reuse_freed_memory
 from cspdet.training.progress import EpochMeter
 from cspdet.training.run_folder import RunFolder, draw_batch, tile
 from cspdet.training.schedule import rate
@@ -39,6 +42,8 @@ log = logging.getLogger("cspdet")
 
 # So many steps in a row without a finite loss or gradient end the run: it will not come back by itself.
 MOST_SKIPPED_STEPS = 20
+# With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
+USUAL_SCALER_SKIPS = 6
 
 
 class Trainer:
@@ -74,6 +79,8 @@ class Trainer:
     def run(self, stop_after: int | None = None) -> int:
         """Train to the end, or to the end of epoch `stop_after`; the exit code: 0, or 130 or 143 when interrupted."""
         last_epoch = min(self.config.epochs, stop_after or self.config.epochs)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
         try:
             return self._run(last_epoch)
         except RuntimeError as error:  # torch raises a loader worker's death wherever the main process happens to be
@@ -176,7 +183,7 @@ class Trainer:
             state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad()
-        if state.ema is not None:
+        if state.ema is not None and finite:
             state.ema.update(state.model)
         position.step += 1
         self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
@@ -187,6 +194,8 @@ class Trainer:
     def _report_skip(self, batch: Batch) -> None:
         pictures = ", ".join(str(i) for i in batch.image_id.tolist()[:8])
         epoch = self.state.position.epoch + 1
+        if self.state.scaler.is_enabled() and self._skipped_in_a_row < USUAL_SCALER_SKIPS:
+            return
         log.warning(
             "epoch %d: step skipped, its gradient is not finite; last pictures (image ids): %s", epoch, pictures
         )
@@ -246,12 +255,7 @@ class Trainer:
 
     def _draw_val(self, val_set: CocoSet) -> Any:
         """The first pictures of the val split with what is found in them, fit into one picture."""
-        from cspdet.datasets.pictures import read_picture
-        from cspdet.letterbox import Letterbox
-
-        averaged = self.state.averaged
-        assert isinstance(averaged, Detector)
-        loaded = LoadedModel(averaged, self.recipe, self.folder.classes, self.folder.path.name)
+        loaded = LoadedModel(self.state.averaged, self.recipe, self.folder.classes, self.folder.path.name)
         predictor = Predictor(loaded, self.device, min_score=0.25, max_iou=self.recipe.eval.max_iou, max_detections=100)
         drawn, size = [], self.recipe.input.size
         for i in range(min(9, len(val_set))):

@@ -63,9 +63,9 @@ class RunFolder:
     def add_pictures(self, board: Any, step: int) -> None:
         """The pictures of this folder, onto TensorBoard's page."""
         for name in ("train_batch", "val_detections"):
-            path = self.path / f"{name}.jpg"
-            if path.exists():
-                board.add_image(name, cv2.imread(str(path))[..., ::-1].copy(), step, dataformats="HWC")
+            image = cv2.imread(str(self.path / f"{name}.jpg")) if (self.path / f"{name}.jpg").exists() else None
+            if image is not None:
+                board.add_image(name, image[..., ::-1].copy(), step, dataformats="HWC")
 
     def save_picture(self, name: str, image: np.ndarray) -> None:
         """An (H, W, 3) uint8 RGB picture as JPEG."""

@@ -55,7 +55,8 @@ def rate(config: ScheduleConfig, step: int, total: int) -> float:
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
     """SGD with two groups: convolution and linear weights decay, biases and normalization do not."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:

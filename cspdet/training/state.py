@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
+from cspdet.models import Detector
 from cspdet.precision import Precision
 from cspdet.recipe import TrainConfig
 from cspdet.training.ema import EMA
@@ -33,17 +33,19 @@ class Position:
 class TrainingState:
     """Network, average, optimizer, gradient scaler and position."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device, precision: Precision):
-        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, model: Detector, config: TrainConfig, device: torch.device, precision: Precision):
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.ema = EMA(self.model, config.ema.decay, config.ema.ramp) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.position = Position()
 
     @property
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Detector:
         """The network to evaluate and keep: the average, or the trained one where none is kept."""
-        return self.ema.model if self.ema else self.model
+        model = self.ema.model if self.ema else self.model
+        assert isinstance(model, Detector)
+        return model
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors only."""

@@ -1,0 +1,89 @@
+"""What share of a training step goes into assignment and loss.
+
+  python benchmarks/loss_share.py [--batch 64] [--boxes 20] [--size 416] [--classes 80] [--network-batch 16]
+
+Prints milliseconds a batch, the median of `--repeat` runs: the network forward and backward, and assignment with loss,
+forward and backward down to the raw outputs. The network's time is measured on `--network-batch` pictures and scaled to
+`--batch`, since a batch of 64 needs 16 GB; convolutions cost the same a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cspdet.models.head import Anchors
+from cspdet.precision import autocast, pick_precision
+from cspdet.recipe import load_recipe
+from cspdet.training.loss import yolo_loss
+from cspdet.training.memory import reuse_freed_memory
+from cspdet.types import Targets
+
+CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("batch", 64), ("boxes", 20), ("size", 416), ("classes", 80), ("network-batch", 16)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    args = parser.parse_args()
+    reuse_freed_memory()
+    torch.manual_seed(0)
+    device = torch.device("cpu")
+    precision = pick_precision(args.precision, device)
+    recipe = load_recipe(CONFIG)
+    model = recipe.model.build(args.classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(args.network_batch, 3, args.size, args.size).to(memory_format=torch.channels_last)
+
+    def network() -> None:
+        with autocast(device, precision):
+            raw = model(images)
+        torch.autograd.backward(raw, [torch.ones_like(level) for level in raw])
+        model.zero_grad()
+
+    raw = [torch.randn(args.batch, 3, args.size // s, args.size // s, 5 + args.classes) for s in model.strides]
+    raw = [(level - 2 * (torch.arange(5 + args.classes) == 4)).requires_grad_() for level in raw]
+    truth = random_targets(args.batch, args.boxes, args.size, args.classes)
+    anchors: Anchors = model.anchors
+
+    def loss() -> None:
+        yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, recipe.train.assign).total.backward()
+        for level in raw:
+            level.grad = None
+
+    network_ms = median_ms(network, args.repeat) * args.batch / args.network_batch
+    loss_ms = median_ms(loss, args.repeat)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, network in {precision}")
+    print(f"batch {args.batch}, {args.boxes} boxes a picture, {args.size}x{args.size}, {args.classes} classes")
+    print(f"network forward and backward          {network_ms:9.0f} ms")
+    print(f"assignment and loss, both directions  {loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)")
+
+
+def random_targets(images: int, boxes: int, size: int, classes: int) -> Targets:
+    """Boxes of log-uniform sizes from 12 pixels to half the picture, anywhere inside."""
+    count = images * boxes
+    wh = torch.exp(torch.empty(count, 2).uniform_(2.5, torch.tensor(size / 2.0).log().item()))
+    low = torch.rand(count, 2) * (size - wh)
+    image = torch.arange(images).repeat_interleave(boxes)
+    return Targets(image, torch.randint(classes, (count,)), torch.cat((low, low + wh), 1), torch.zeros(count).bool())
+
+
+def median_ms(run: Callable[[], None], repeat: int) -> float:
+    """Median time of a call, after one to warm up."""
+    times = []
+    for _ in range(repeat + 1):
+        started = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    main()
