@@ -17,10 +17,11 @@ PYTEST_ARGS =
 DEMO = runs/demo
 DEMO_CONFIG = configs/csppelee_efm_sam.yaml
 DEMO_IMAGES = 400
-DEMO_SIZE = 256
-DEMO_EPOCHS = 30
+DEMO_SIZE = 192
+DEMO_INPUT = 160
+DEMO_EPOCHS = 10
 DEMO_SEED = 0
-DEMO_TRAIN = train.evaluate_every=4 train.augment.close_mosaic=2
+DEMO_TRAIN = train.evaluate_every=5 train.augment.close_mosaic=4
 
 # ------------------------------------------------------------------------------------------------------------------
 BIN := $(VENV)/bin
@@ -60,7 +61,7 @@ demo: install
 	'$(BIN)/cspdet' prepare-data shapes --output '$(DEMO)/shapes' --images $(DEMO_IMAGES) --size $(DEMO_SIZE) \
 		--seed $(DEMO_SEED)
 	'$(BIN)/cspdet' train '$(DEMO_CONFIG)' --output '$(DEMO)/train' 'data=$(DEMO)/shapes/shapes.yaml' \
-		input.size=$(DEMO_SIZE) train.epochs=$(DEMO_EPOCHS) train.seed=$(DEMO_SEED) $(DEMO_TRAIN)
+		input.size=$(DEMO_INPUT) train.epochs=$(DEMO_EPOCHS) train.seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	'$(BIN)/cspdet' eval '$(DEMO)/train/best.pt' --output '$(DEMO)/eval'
 	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/val' --output '$(DEMO)/pictures'
 	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/video.mp4' --output '$(DEMO)/video'

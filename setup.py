@@ -26,8 +26,8 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "numpy>=1.26",
-        # albumentations needs the headless build, and two builds of OpenCV overwrite each other's files.
-        "opencv-python-headless>=4.8",
+        # 4.11 decodes to RGB; albumentations needs the headless build, and two builds of OpenCV overwrite each other's files.
+        "opencv-python-headless>=4.11",
         "pillow>=10",
         "pycocotools>=2.0.8",
         "albumentations==2.0.8",  # its last release, and MIT; its successor is AGPL

@@ -44,10 +44,10 @@ class InputConfig(ConfigModel):
 
 
 class EMAConfig(ConfigModel):
-    """The averaged weights that are evaluated and kept: decay * (1 - exp(-updates / ramp)) of the old at each step."""
+    """The averaged weights that are evaluated and kept; see `cspdet.training.ema`."""
 
-    decay: float = Field(0.9998, gt=0, lt=1)
-    ramp: float = Field(2000.0, gt=0)
+    decay: float = Field(0.9998, gt=0, lt=1)  # the slowest that the average follows
+    share: float = Field(0.1, gt=0, le=1)  # of the steps so far that it spans
 
 
 class MultiScaleConfig(ConfigModel):

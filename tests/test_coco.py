@@ -357,3 +357,10 @@ def test_many_boxes_of_a_picture_keep_the_order_of_the_file(tmp_path):
     coco = load(tmp_path, content(annotations=many))
     assert coco.boxes(0)[0][:, 0].tolist() == [np.float32(i / 10) for i in range(0, 600, 2)]
     assert coco.boxes(1)[0][:, 0].tolist() == [np.float32(i / 10) for i in range(1, 600, 2)]
+
+
+def test_annotation_ids_are_optional_but_unique(tmp_path):
+    same = [box(1, 2, 3, 4, id=9), box(5, 6, 7, 8, id=4), box(9, 9, 9, 9, id=9)]
+    assert "FILE: duplicate annotation id: 9" in problems(tmp_path, content(annotations=same))
+    without = [box(1, 2, 3, 4), box(5, 6, 7, 8), box(9, 9, 9, 9)]
+    assert len(load(tmp_path, content(annotations=without)).boxes(0)[0]) == 3

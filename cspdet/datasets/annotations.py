@@ -69,6 +69,10 @@ def read_annotations(path: Path, *, allow_empty: bool = False) -> Annotations:
             class_id < 0,
             lambda i: f"{_place(records[i])} has {records['category_id'][i]}",
         )
+    ids = records["id"]
+    repeated = np.ones(len(ids), bool)
+    repeated[np.unique(ids, return_index=True)[1]] = False
+    tally.add_where("duplicate annotation id", repeated & (ids != NO_ID), lambda i: str(ids[i]))
     _check_boxes(records, tally)
     name_start = np.cumsum([0, *map(len, names)], dtype=np.int64)
     return Annotations(

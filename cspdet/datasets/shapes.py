@@ -18,14 +18,16 @@ from cspdet.datasets.shapes_texture import (
     background,
     draw_clutter,
     photograph,
-    random_color,
     strokes_mask,
+    vivid_color,
 )
 
 # On purpose with gaps and not from 1: what works here works with COCO's ids.
 CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
 MIN_VISIBLE = 0.3  # share of a shape's pixels that must be seen for it to be annotated
 SMALLEST = 8.0  # pixels, the longer side of the smallest shapes
+# Each class has hues of its own, as fruits do, so that a few hundred steps of training tell the classes apart.
+HUE_SPREAD = 1 / 24  # of the color circle, either way
 OVERSAMPLE = 4  # shapes are drawn this many times larger and shrunk, which smooths their edges
 
 
@@ -136,24 +138,21 @@ def paint(canvas: np.ndarray, shape: Shape, coverage: Coverage) -> None:
 
 def draw_diameter(rng: np.random.Generator, size: int) -> float:
     """Log-uniform in three bands, most from 1/10 to 3/8 of the picture; at least 8 pixels, at most half."""
-    low, high = [(SMALLEST / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.08, 0.8, 0.12])]
+    low, high = [(SMALLEST / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     share = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(share * size, SMALLEST, size / 2))
 
 
 def draw_shape(rng: np.random.Generator, canvas: np.ndarray) -> Shape:
-    """A shape anywhere in the picture, in a color that stands out from what is now at its center."""
+    """A shape anywhere in the picture, in a vivid color of its class's part of the color circle."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
     diameter = draw_diameter(rng, min(height, width))
-    reach = max(int(diameter / 2), 2)
-    x, y = int(center[0]), int(center[1])
-    around = canvas[max(y - reach, 0) : y + reach, max(x - reach, 0) : x + reach].mean((0, 1))
-    candidates = [random_color(rng) for _ in range(6)]
-    color = next((c for c in candidates if np.linalg.norm(c - around) > 90), candidates[0])
-    second = np.clip(color + rng.uniform(-70, 70, 3), 0, 255).astype(np.float32)
+    kind = int(rng.integers(len(CATEGORIES)))
+    color = vivid_color(rng, kind / len(CATEGORIES), HUE_SPREAD)
+    second = np.clip(color + rng.uniform(-50, 50, 3), 0, 255).astype(np.float32)
     return Shape(
-        kind=int(rng.integers(len(CATEGORIES))),
+        kind=kind,
         center=center,
         diameter=diameter,
         angle=float(rng.uniform(0, 2 * math.pi)),
@@ -210,9 +209,9 @@ def make_picture(seed: int, split: int, index: int, size: int) -> tuple[np.ndarr
     scene = Scene(background(rng, (size, size)))
     draw_clutter(rng, scene.canvas, int(rng.integers(0, 9)))
     if index % 20 != 13:  # one picture in twenty stays empty
-        for _ in range(int(rng.integers(1, 9))):
+        for _ in range(int(rng.integers(2, 10))):
             # mostly a free place is found; the last try stands as it falls, so that deep occlusion occurs too
-            _ = any(scene.add(draw_shape(rng, scene.canvas), 0.45) for _ in range(4)) or scene.add(
+            _ = any(scene.add(draw_shape(rng, scene.canvas), 0.6) for _ in range(4)) or scene.add(
                 draw_shape(rng, scene.canvas)
             )
     scene.owner[strokes_mask(rng, scene.canvas, int(rng.integers(0, 4)))] = -1

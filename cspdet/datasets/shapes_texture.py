@@ -8,16 +8,25 @@ import numpy as np
 Color = np.ndarray  # (3,) float32, blue green red, 0 to 255
 
 
-def random_color(rng: np.random.Generator) -> Color:
-    """Any hue, from pale to strong and from dark to bright."""
-    hue, saturation, value = rng.uniform(0, 180), rng.uniform(30, 255), rng.uniform(50, 255)
+def muted_color(rng: np.random.Generator) -> Color:
+    """Any hue, pale, from dark to bright: what surroundings and clutter are painted in."""
+    return _bgr(rng.uniform(0, 180), rng.uniform(0, 80), rng.uniform(50, 230))
+
+
+def vivid_color(rng: np.random.Generator, hue: float, spread: float) -> Color:
+    """A strong color whose hue, in turns of the color circle, lies within `spread` of `hue`."""
+    return _bgr(180 * ((hue + rng.uniform(-spread, spread)) % 1), rng.uniform(140, 255), rng.uniform(120, 255))
+
+
+def _bgr(hue: float, saturation: float, value: float) -> Color:
+    """OpenCV's 8-bit HSV (hue below 180) as BGR."""
     pixel = np.array([[[hue, saturation, value]]], np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
 
 
 def background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     """A textured plane, (H, W, 3) float32 in 0..255: two colors mixed by one or two patterns."""
-    first = random_color(rng)
+    first = muted_color(rng)
     # the second color stays near the first, so that the texture does not bury the objects
     second = np.clip(first + rng.uniform(-90, 90, 3), 0, 255).astype(np.float32)
     weight = _pattern(rng, size_hw)
@@ -53,7 +62,7 @@ def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, number: int) -> N
     """Things that are no object of the set, drawn into `canvas`: bent strokes, specks, and lobed blobs."""
     side = min(canvas.shape[:2])
     for _ in range(number):
-        color = tuple(float(c) for c in random_color(rng))
+        color = tuple(float(c) for c in muted_color(rng))
         middle = rng.uniform(0, 1, 2) * (canvas.shape[1], canvas.shape[0])
         kind = rng.integers(3)
         if kind == 0:
@@ -78,7 +87,7 @@ def strokes_mask(rng: np.random.Generator, canvas: np.ndarray, number: int) -> n
     for _ in range(number):
         ends = rng.uniform(0, 1, (2, 2)) * (canvas.shape[1], canvas.shape[0])
         first, second = (tuple(int(v) for v in np.round(end * 16)) for end in ends)
-        color, width = tuple(float(c) for c in random_color(rng)), int(rng.integers(1, 4))
+        color, width = tuple(float(c) for c in muted_color(rng)), int(rng.integers(1, 4))
         cv2.line(canvas, first, second, color, width, cv2.LINE_AA, shift=4)
         cv2.line(mask, first, second, 1, width, cv2.LINE_8, shift=4)
     return mask.astype(bool)

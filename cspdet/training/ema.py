@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
 
 
 class EMA:
-    """A copy of the network that follows it, quickly at first: update n keeps decay * (1 - exp(-n / ramp))."""
+    """A copy of the network that follows it: an average over about the last `share` of all steps so far.
 
-    def __init__(self, model: nn.Module, decay: float, ramp: float):
+    Update n keeps n s / (1 + n s) of the old, at most `decay`: whether a run has a thousand steps or a million, the
+    average spans the same part of it, until it spans 1 / (1 - decay) steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, share: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.ramp, self.updates = decay, ramp, 0
+        self.decay, self.share, self.updates = decay, share, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        keep = self.decay * (1 - math.exp(-self.updates / self.ramp))
+        span = self.updates * self.share
+        keep = min(self.decay, span / (1 + span))
         mine, theirs = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in mine.items() if value.is_floating_point()]
         averages: list[Tensor] = [mine[name] for name in floating]

@@ -35,7 +35,7 @@ class TrainingState:
 
     def __init__(self, model: Detector, config: TrainConfig, device: torch.device, precision: Precision):
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.ema = EMA(self.model, config.ema.decay, config.ema.ramp) if config.ema else None
+        self.ema = EMA(self.model, config.ema.decay, config.ema.share) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.position = Position()
