@@ -26,7 +26,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "numpy>=1.26",
-        # 4.11 decodes to RGB; albumentations needs the headless build, and two builds of OpenCV overwrite each other's files.
+        # 4.11 decodes to RGB. Headless, since albumentations needs that, and two builds overwrite each other's files.
         "opencv-python-headless>=4.11",
         "pillow>=10",
         "pycocotools>=2.0.8",
