@@ -19,7 +19,7 @@ DEMO_CONFIG = configs/csppelee_efm_sam.yaml
 DEMO_IMAGES = 400
 DEMO_SIZE = 192
 DEMO_INPUT = 160
-DEMO_EPOCHS = 10
+DEMO_EPOCHS = 11
 DEMO_SEED = 0
 DEMO_TRAIN = train.evaluate_every=5 train.augment.close_mosaic=4
 

@@ -143,12 +143,12 @@ def draw_diameter(rng: np.random.Generator, size: int) -> float:
     return float(np.clip(share * size, SMALLEST, size / 2))
 
 
-def draw_shape(rng: np.random.Generator, canvas: np.ndarray) -> Shape:
-    """A shape anywhere in the picture, in a vivid color of its class's part of the color circle."""
+def draw_shape(rng: np.random.Generator, canvas: np.ndarray, kind: int | None = None) -> Shape:
+    """A shape (of `kind`, else of any) anywhere in the picture, in its class's part of the color circle."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
     diameter = draw_diameter(rng, min(height, width))
-    kind = int(rng.integers(len(CATEGORIES)))
+    kind = int(rng.integers(len(CATEGORIES))) if kind is None else kind
     color = vivid_color(rng, kind / len(CATEGORIES), HUE_SPREAD)
     second = np.clip(color + rng.uniform(-50, 50, 3), 0, 255).astype(np.float32)
     return Shape(

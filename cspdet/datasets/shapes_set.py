@@ -154,8 +154,7 @@ def _frames(side: int, seed: int, frames: int) -> Iterator[np.ndarray]:
 
 def _moving(rng: np.random.Generator, still: np.ndarray, kind: int) -> Shape:
     side = min(still.shape[:2])
-    shape = draw_shape(rng, still)
-    return replace(shape, kind=kind, diameter=float(rng.uniform(0.15, 0.3) * side))
+    return replace(draw_shape(rng, still, kind), diameter=float(rng.uniform(0.15, 0.3) * side))
 
 
 def _bounce(at: float, low: float, high: float) -> float:
