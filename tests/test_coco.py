@@ -83,14 +83,16 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
     category_ids = draw(st.lists(st.integers(0, 90), min_size=1, max_size=4, unique=True))
     images = [{"id": i, "file_name": f"{draw(NAMES)}.png", "width": draw(SIDE), "height": draw(SIDE)} for i in ids]
     annotations = []
-    for _ in range(draw(st.integers(0, 12))):
+    for number in range(draw(st.integers(0, 12))):
         entry: dict[str, Any] = {
             "image_id": draw(st.sampled_from(ids)),
             "category_id": draw(st.sampled_from(category_ids)),
             "bbox": [draw(COORDINATE), draw(COORDINATE), draw(LENGTH), draw(LENGTH)],
         }
         entry |= draw(st.sampled_from([{}, {"iscrowd": 0}, {"iscrowd": 1}, {"iscrowd": True}]))
-        entry |= draw(st.sampled_from([{}, {"id": 5}, {"segmentation": [[1, 2, 3]], "area": 3.5}, {"id": None}]))
+        entry |= draw(
+            st.sampled_from([{}, {"id": 5 + number}, {"segmentation": [[1, 2, 3]], "area": 3.5}, {"id": None}])
+        )
         annotations.append(entry)
     categories = [{"id": i, "name": f"class {i}"} for i in category_ids]
     return {"images": images, "categories": categories, "annotations": annotations}

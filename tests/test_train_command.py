@@ -202,7 +202,7 @@ def test_an_empty_train_split_and_missing_pictures_stop_before_training(shapes, 
     for change, expected in [
         ({"images": [], "annotations": []}, "'images' is empty; expected at least one"),
         ({"images": [dict(image, file_name=f"gone-{image['file_name']}") for image in truth["images"]]}, "gone-"),
-        ({"images": [dict(image, width=image["width"] + 1) for image in truth["images"]]}, "expected 65x64"),
+        ({"images": [dict(image, width=image["width"] + 1) for image in truth["images"]]}, "the annotations say 65x64"),
     ]:
         (tmp_path / "train.json").write_text(json.dumps({**truth, **change}))
         (tmp_path / "mine.yaml").write_text(

@@ -120,14 +120,16 @@ class Trainer:
                 if time.monotonic() - self._saved_at > 60 * self.config.save_every_minutes:
                     self._save()
         meter.close()
-        means = {name: total / position.sums["batches"] for name, total in position.sums.items()}
+        batches = position.sums.pop("batches")
+        # null, not 0, in an epoch without any finite loss
+        means = {name: total / batches if batches else None for name, total in position.sums.items()}
         return {
             "epoch": position.epoch + 1,
             "step": position.step,
             "images_seen": position.images_seen,
             "lr": self._learning_rate(max(0, position.step - 1)),
-            "loss": means["loss_box"] + means["loss_objectness"] + means["loss_class"],
-            **{name: means[name] for name in ("loss_box", "loss_objectness", "loss_class")},
+            "loss": sum(position.sums.values()) / batches if batches else None,
+            **means,
             **meter.rates(),
         }
 
@@ -231,6 +233,8 @@ class Trainer:
 
     def _summary(self, line: dict[str, Any]) -> str:
         """An epoch in one line of the log."""
+        if line["loss"] is None:
+            return f"epoch {line['epoch']} of {self.config.epochs}: no batch had a finite loss"
         parts = ", ".join(f"{name} {line[f'loss_{name}']:.3f}" for name in ("box", "objectness", "class"))
         numbers = "".join(f"  {name} {line[name]:.4f}" for name in ("AP", "AP50") if line.get(name) is not None)
         return (
