@@ -13,8 +13,8 @@ def reuse_freed_memory() -> None:
     """Let glibc keep what a step frees for the next one, instead of handing it back to the kernel.
 
     By default every activation above 32 MB is mapped anew in each step, and its pages are zeroed one by one; without
-    that, a step on a CPU is 10-20% faster (docs/results.md). The process then keeps its peak memory until it ends. Does
-    nothing where there is no glibc.
+    that, a step on a CPU is about 10% faster (docs/results.md). The process then keeps its peak memory until it ends.
+    Does nothing where there is no glibc.
     """
     if not sys.platform.startswith("linux"):
         return
