@@ -83,7 +83,19 @@ def test_a_run_leaves_what_the_contract_says(straight):
     best = load_checkpoint(straight / "best.pt")
     assert best.training is None
     assert best.classes.category_ids == (3, 5, 6, 10, 11, 17)
-    assert list((straight / "tensorboard").iterdir())
+
+
+@pytest.mark.e2e
+def test_tensorboard_groups_the_numbers_of_every_epoch(straight):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(straight / "tensorboard"))
+    events.Reload()
+    assert {"loss/total", "loss/box", "loss/class", "AP/AP50", "AR/AR100", "run/lr"} <= set(events.Tags()["scalars"])
+    lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [entry.step for entry in events.Scalars("loss/total")] == [line["step"] for line in lines]
+    assert [entry.value for entry in events.Scalars("loss/total")] == pytest.approx([line["loss"] for line in lines])
+    assert set(events.Tags()["images"]) == {"train_batch", "val_detections"}
 
 
 @pytest.mark.e2e

@@ -221,9 +221,7 @@ class Trainer:
         if self.val_set is None:
             self.folder.save_best(self.state)
         self.folder.write_metrics(line)
-        for name, value in line.items():
-            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                board.add_scalar(name, value, position.step)
+        self.folder.add_scalars(board, line, position.step)
         if due:
             self.folder.add_pictures(board, position.step)
         log.info("%s", self._summary(line))

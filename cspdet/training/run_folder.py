@@ -60,6 +60,12 @@ class RunFolder:
 
         return SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
 
+    def add_scalars(self, board: Any, line: dict[str, Any], step: int) -> None:
+        """The numbers of an epoch, onto TensorBoard's page, what belongs together in one group."""
+        for name, value in line.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
+                board.add_scalar(board_tag(name), value, step)
+
     def add_pictures(self, board: Any, step: int) -> None:
         """The pictures of this folder, onto TensorBoard's page."""
         for name in ("train_batch", "val_detections"):
@@ -72,6 +78,15 @@ class RunFolder:
         encoded, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         assert encoded
         write_bytes(self.path / name, data.tobytes())
+
+
+def board_tag(name: str) -> str:
+    """Where a number of `metrics.jsonl` stands on TensorBoard's page: `group/name`."""
+    if name.startswith(("AP", "AR")):
+        return f"{name[:2]}/{name}"
+    if name.startswith("loss"):
+        return f"loss/{name.removeprefix('loss_') if name != 'loss' else 'total'}"
+    return f"run/{name}"
 
 
 def _plain_weights(model: nn.Module) -> dict[str, Any]:
