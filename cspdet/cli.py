@@ -72,14 +72,7 @@ def run_command(verb: str, argv: Sequence[str] | None = None) -> int:
             allow_abbrev=False,
         )
         module.add_arguments(parser)
-        overrides = [word for word in words if _is_override(word)]
-        args = (
-            parser.parse_intermixed_args([word for word in words if word not in overrides])
-            if not _has_subcommands(parser)
-            else parser.parse_args([word for word in words if word not in overrides])
-        )
-        args.overrides = overrides
-        return module.run(args) or 0
+        return module.run(_parse(parser, words)) or 0
     except UserError as error:
         for problem in error.problems:
             logger.error("error: %s", problem)
@@ -97,8 +90,13 @@ def _is_override(word: str) -> bool:
     return OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
 
 
-def _has_subcommands(parser: argparse.ArgumentParser) -> bool:
-    return parser._subparsers is not None
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Flags and positional words in any order; overrides are taken out first, and kept as `overrides`."""
+    plain = [word for word in words if not _is_override(word)]
+    has_subcommands = parser._subparsers is not None  # argparse parses those in order only
+    args = parser.parse_args(plain) if has_subcommands else parser.parse_intermixed_args(plain)
+    args.overrides = [word for word in words if _is_override(word)]
+    return args
 
 
 def _log_to_stderr() -> logging.Logger:
