@@ -35,9 +35,22 @@ setup(
         "pydantic>=2.9",
         "ruamel.yaml>=0.18",
         "tqdm>=4.66",
+        "matplotlib>=3.8",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "packaging>=24"],
+        "timm": ["timm>=1.0"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "packaging>=24",
+            # networks are exported and compared with torch, timm's backbones with timm
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "onnxscript>=0.2",
+            "timm>=1.0",
+        ],
     },
     entry_points={"console_scripts": ["cspdet = cspdet.cli:main"]},
     classifiers=[

@@ -22,6 +22,7 @@ VERBS = {
     "info": "parameters, BFLOPs and memory traffic, beside the published figures",
     "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
     "check-data": "what is wrong with a data set, where, and how often",
+    "paper-page": "write docs/paper.md: the paper's tables, counted beside the published figures",
 }
 
 

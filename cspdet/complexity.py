@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from cspdet.models.blocks import Maxout
 
+COUNTED = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Maxout)
+
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution, linear layer or pooling at a given input size."""
+    """One convolution, linear layer or pooling (kind `average`: a global one) at a given input size."""
 
     name: str
     kind: str
@@ -23,11 +25,22 @@ class LayerCost:
     operations: int  # 2 a multiply-add; the window times the outputs for a pooling
 
     @property
+    def elements_read(self) -> int:
+        return _product(self.input_chw)
+
+    @property
+    def elements_written(self) -> int:
+        return _product(self.output_chw)
+
+    @property
     def traffic(self) -> int:
-        """Elements read and written by a convolution; other layers are not counted, as in the paper's CIO."""
-        if self.kind != "conv":
-            return 0
-        return _product(self.input_chw) + _product(self.output_chw)
+        """Elements read and written, without the weights."""
+        return self.elements_read + self.elements_written
+
+    @property
+    def part(self) -> str:
+        """The part of the network that it belongs to: `backbone`, `neck`, `head`, a classifier's `fc`."""
+        return self.name.split(".")[0]
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Cost:
 
     layers: tuple[LayerCost, ...]
     parameters: int  # everything that is trained
+    stored_numbers: int  # what a Darknet .weights file holds: weights, biases, 4 numbers a normalized channel
     size_hw: tuple[int, int]
 
     @property
@@ -50,12 +64,35 @@ class Cost:
 
     @property
     def memory_traffic(self) -> int:
-        """Sum over convolutions of input and output elements: the paper's CIO."""
+        """Sum over convolutions of input and output elements, as HarDNet (Chao et al. 2019) defines CIO."""
+        return sum(layer.traffic for layer in self.layers if layer.kind == "conv")
+
+    @property
+    def cio(self) -> int:
+        """The CIO that the CSPNet paper prints, which takes in the poolings and the last linear layer as well.
+
+        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, printed as 34.4M and 32.6M; no sum over
+        other kinds of layers, and none at 224x224, gives both.
+        """
         return sum(layer.traffic for layer in self.layers)
 
     @property
+    def largest_layer(self) -> LayerCost:
+        """The layer of most operations, the first of equals: the paper's computational bottleneck."""
+        return max(self.layers, key=lambda layer: layer.operations)
+
+    @property
     def largest_layer_bflops(self) -> float:
-        return max((layer.operations for layer in self.layers), default=0) / 1e9
+        return self.largest_layer.operations / 1e9
+
+    @property
+    def part_bflops(self) -> dict[str, float]:
+        """BFLOPs of the backbone, the neck, the head: of every part that computes."""
+        parts = dict.fromkeys((layer.part for layer in self.layers if layer.operations), 0)
+        for layer in self.layers:
+            if layer.operations:
+                parts[layer.part] += layer.operations
+        return {part: operations / 1e9 for part, operations in parts.items()}
 
 
 def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
@@ -68,7 +105,7 @@ def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
     layers: list[LayerCost] = []
     handles = []
     for name, module in meta.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, Maxout)):
+        if isinstance(module, COUNTED):
             handles.append(module.register_forward_hook(_recorder(name, layers)))
     was_training = meta.training
     meta.eval()
@@ -78,7 +115,18 @@ def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
     for handle in handles:
         handle.remove()
     parameters = sum(p.numel() for p in meta.parameters() if p.requires_grad)
-    return Cost(tuple(layers), parameters, size_hw)
+    return Cost(tuple(layers), parameters, _stored_numbers(meta), size_hw)
+
+
+def _stored_numbers(model: nn.Module) -> int:
+    """Darknet stores a normalized channel's scale, shift, mean and variance."""
+    stored = 0
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            stored += module.weight.numel() + (0 if module.bias is None else module.bias.numel())
+        elif isinstance(module, nn.BatchNorm2d):
+            stored += 4 * module.num_features
+    return stored
 
 
 def _recorder(name: str, layers: list[LayerCost]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
@@ -93,6 +141,8 @@ def _recorder(name: str, layers: list[LayerCost]) -> Callable[[nn.Module, tuple[
         elif isinstance(module, Maxout):
             kind, weights = "pool", 0
             operations = _product(taken)  # a window of c_in / c_out channels for each output
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            kind, weights, operations = "average", 0, 0
         else:
             assert isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
             kind, weights = "pool", 0

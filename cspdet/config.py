@@ -204,7 +204,7 @@ class _Tree:
         if isinstance(value, str) and kind is not None:
             if _model_of(kind, {}) is not None and value.endswith((".yaml", ".yml")):
                 self.read(folder / value, at)
-            elif Path in _options(kind):
+            elif Path in _options(kind) and "\n" not in value:  # not a text in the place of the file that holds it
                 self._put(at, str((folder / Path(value).expanduser()).absolute()))
         elif isinstance(value, dict):
             for key in value:
@@ -234,6 +234,8 @@ class _Tree:
     def _explain(self, entry: Any, name: str) -> str:
         path = self._strip_tags(entry["loc"])
         message = self._message(entry, path)
+        if entry["type"] == "union_tag_invalid":
+            path = (*path, "name")
         # A rule between several keys of a section begins with the key that it blames
         blamed, _, rest = message.partition(": ")
         if entry["type"] == "value_error" and rest and isinstance(self._get(path), dict) and blamed in self._get(path):
@@ -317,10 +319,9 @@ def _model_of(kind: Any, value: Any) -> type[BaseModel] | None:
     """The pydantic model that `value` is meant for: of a union, the one whose `name` it gives."""
     models = [option for option in _options(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
     if len(models) > 1 and isinstance(value, dict):
+        name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` is a short form of the one named `timm`
         for model in models:
-            if "name" in model.model_fields and value.get("name") in typing.get_args(
-                model.model_fields["name"].annotation
-            ):
+            if "name" in model.model_fields and name in typing.get_args(model.model_fields["name"].annotation):
                 return model
     return models[0] if models else None
 

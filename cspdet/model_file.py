@@ -54,15 +54,18 @@ def load_model(path: str | Path, *, weights: str | Path | None = None, overrides
         recipe = _overridden(checkpoint.recipe, overrides)
     else:
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
-    model = build_detector(recipe, len(checkpoint.classes), source)
+    model = build_detector(recipe, len(checkpoint.classes), source, pretrained=False)
     load_weights(model, checkpoint.weights, source)
     return LoadedModel(model.eval(), recipe, checkpoint.classes, path.stem)
 
 
-def build_detector(recipe: Recipe, classes: int, where: str) -> Detector:
-    """The network of a recipe; parts that do not fit, or an input that its strides do not divide, are a ConfigError."""
+def build_detector(recipe: Recipe, classes: int, where: str, *, pretrained: bool = True) -> Detector:
+    """The network of a recipe; parts that do not fit, or an input that its strides do not divide, are a ConfigError.
+
+    pretrained=False leaves out the weights that the config may ask for, since others will replace them.
+    """
     try:
-        model = recipe.model.build(classes)
+        model = recipe.model.build(classes, pretrained=pretrained)
     except ValueError as error:
         raise ConfigError(f"{where}: model: {error}") from None
     check_size(recipe.input.size, model.strides, where)

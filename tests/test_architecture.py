@@ -26,9 +26,10 @@ LAYERS = (
     "letterbox",
     "models datasets",
     "complexity published recipe",
-    "checkpoint",
+    "checkpoint layer_plot paper_tables",
     "model_file",
-    "inference",
+    "model_cost",
+    "inference paper",
     "evaluation",
     "training",
     "__init__",  # the public names

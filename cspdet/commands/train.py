@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        model = build_detector(recipe, len(train_set.classes), str(args.config or args.resume))
+        where = str(args.config or args.resume)
+        model = build_detector(recipe, len(train_set.classes), where, pretrained=checkpoint is None)
     if args.weights is not None and checkpoint is None:
         transfer(model, load_checkpoint(args.weights).weights, str(args.weights))
     path = args.resume or args.output or free_folder(Path("runs") / args.config.stem)

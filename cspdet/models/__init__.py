@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from cspdet.config import parse_config
 from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.classifier import Classifier, ClassifierConfig
 from cspdet.models.detector import Detector, DetectorConfig
 
@@ -22,7 +23,9 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     """A backbone by name, with the options of its config: `build_backbone("csppeleenet", gamma=0.25)`.
 
     Raises:
-        ConfigError: no such backbone or option.
+        ConfigError: no such backbone or option, or a backbone of timm that cannot be had.
     """
     values = {"backbone": {"name": name, **options}}
-    return parse_config(values, _BackboneOnly, "build_backbone").backbone.build()
+    backbone = parse_config(values, _BackboneOnly, "build_backbone").backbone.build()
+    load_pretrained(backbone)
+    return backbone

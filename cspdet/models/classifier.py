@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cspdet.config import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import initialize
 
 
@@ -16,8 +17,12 @@ class ClassifierConfig(ConfigModel):
     backbone: BackboneConfig
     classes: int = Field(1000, ge=1)
 
-    def build(self) -> Classifier:
-        return Classifier(self.backbone.build(), self.classes)
+    def build(self, *, pretrained: bool = True) -> Classifier:
+        """As `DetectorConfig.build`, for a classifier."""
+        classifier = Classifier(self.backbone.build(), self.classes)
+        if pretrained:
+            load_pretrained(classifier)
+        return classifier
 
 
 class Classifier(nn.Module):

@@ -16,7 +16,6 @@ part already says. T1 is the partial transition before the fusion, T2 the one af
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,7 +24,16 @@ from torch import Tensor, nn
 from cspdet.models.blocks import ActivationName, ConvBN
 
 Fusion = Literal["both", "first", "last", "none"]
-Body = Callable[[int], tuple[nn.Module, int]]  # channels in -> (module, channels out)
+
+
+def has_t1(fusion: Fusion) -> bool:
+    """Whether the strategy has the partial transition, before the concatenation."""
+    return fusion in ("both", "last")
+
+
+def has_t2(fusion: Fusion) -> bool:
+    """Whether the strategy has the transition after the concatenation."""
+    return fusion in ("both", "first")
 
 
 def partition(channels: int, gamma: float) -> tuple[int, int]:
@@ -52,8 +60,23 @@ class Split(nn.Module):
         return carried, worked
 
 
+class ConvSplit(nn.Module):
+    """x0' and x0'' by a 1x1 convolution of x each: the split of the authors' released cfgs.
+
+    (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W).
+    """
+
+    def __init__(self, c_in: int, carried: int, worked: int, act: ActivationName):
+        super().__init__()
+        self.carry = ConvBN(c_in, carried, act=act)
+        self.work = ConvBN(c_in, worked, act=act)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.carry(x), self.work(x)
+
+
 class TransitionSplit(nn.Module):
-    """T2 of one stage and the split of the next at once: one 1x1 convolution for each part, round a halving pool.
+    """T2 of one stage and the split of the next at once: a `ConvSplit` round a halving average pool.
 
     (B, C, H, W) -> (B, carried, H/2, W/2), (B, worked, H/2, W/2). The same function as one convolution of both widths
     followed by `Split`, but written as the authors' early cfgs have it, which is what their largest layer refers to.
@@ -61,40 +84,30 @@ class TransitionSplit(nn.Module):
 
     def __init__(self, c_in: int, carried: int, worked: int, *, pool_first: bool, act: ActivationName):
         super().__init__()
-        self.carry = ConvBN(c_in, carried, act=act)
-        self.work = ConvBN(c_in, worked, act=act)
+        self.split = ConvSplit(c_in, carried, worked, act)
         self.pool = nn.AvgPool2d(2)
         self.pool_first = pool_first
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.pool_first:
-            x = self.pool(x)
-            return self.carry(x), self.work(x)
-        return self.pool(self.carry(x)), self.pool(self.work(x))
+            carried, worked = self.split(self.pool(x))
+            return carried, worked
+        carried, worked = self.split(x)
+        return self.pool(carried), self.pool(worked)
 
 
 class CSPStage(nn.Module):
-    """Split, run the body on one part, fuse: (B, c, H, W) -> (B, out_channels, H', W'), up to the concatenation.
+    """Split, run the body on one part, fuse: T2(concat(T1(body(x0'')), x0')).
 
-    `split` makes the two parts, of the channels `parts`; T2 stands outside, since it opens the next stage.
+    The parts are built outside and must fit each other; `nn.Identity()` stands for a transition that the fusion
+    strategy leaves out, or for a T2 that belongs to the next stage's split. Modules are registered, and channels
+    concatenated, in the order of the authors' cfgs.
     """
 
-    def __init__(
-        self,
-        split: nn.Module,
-        parts: tuple[int, int],
-        body: Body,
-        *,
-        partial_transition: bool,
-        act: ActivationName = "leaky",
-    ):
+    def __init__(self, split: nn.Module, body: nn.Module, t1: nn.Module, t2: nn.Module):
         super().__init__()
-        carried, worked = parts
-        self.split = split
-        self.body, c_body = body(worked)
-        self.t1 = ConvBN(c_body, c_body, act=act) if partial_transition else nn.Identity()
-        self.out_channels = carried + c_body
+        self.split, self.body, self.t1, self.t2 = split, body, t1, t2
 
     def forward(self, x: Tensor) -> Tensor:
         carried, worked = self.split(x)
-        return torch.cat((carried, self.t1(self.body(worked))), dim=1)
+        return self.t2(torch.cat((self.t1(self.body(worked)), carried), dim=1))

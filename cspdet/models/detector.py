@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cspdet.config import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
+from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import initialize
 from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
 from cspdet.models.necks import Neck, NeckConfig
@@ -37,15 +38,21 @@ class DetectorConfig(ConfigModel):
     head: YoloHeadConfig = YoloHeadConfig()
     normalize: NormalizeConfig = NormalizeConfig()
 
-    def build(self, classes: int) -> Detector:
+    def build(self, classes: int, *, pretrained: bool = True) -> Detector:
         """The network with fresh weights, drawn from torch's current random stream.
+
+        A backbone's `pretrained: true` is obeyed unless `pretrained` is False, for when a checkpoint's weights follow.
 
         Raises:
             ValueError: parts that do not fit each other.
+            ConfigError: a backbone of timm that cannot be had.
         """
         backbone = self.backbone.build()
         neck = self.neck.build(backbone.out)
-        return Detector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
+        detector = Detector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
+        if pretrained:
+            load_pretrained(detector)
+        return detector
 
 
 class Detector(nn.Module):

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from pydantic import Field
+
+from cspdet.models.necks.cem import CEMConfig
 from cspdet.models.necks.efm import EFMConfig
+from cspdet.models.necks.fpn import FPNConfig
+from cspdet.models.necks.gfm import GFMConfig
+from cspdet.models.necks.panet_spp import PANetSPPConfig
+from cspdet.models.necks.prn import PRNConfig
+from cspdet.models.necks.yolov3 import YOLOv3Config
+from cspdet.models.necks.yolov3_light import YOLOv3LightConfig
+from cspdet.models.necks.yolov3_tiny import YOLOv3TinyConfig
 from cspdet.types import Features, FeatureSpec
 
-NeckConfig = EFMConfig
+NeckConfig = Annotated[
+    CEMConfig
+    | EFMConfig
+    | FPNConfig
+    | GFMConfig
+    | PANetSPPConfig
+    | PRNConfig
+    | YOLOv3Config
+    | YOLOv3LightConfig
+    | YOLOv3TinyConfig,
+    Field(discriminator="name"),
+]
 
 
 class Neck(Protocol):

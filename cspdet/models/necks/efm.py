@@ -13,6 +13,10 @@
 Maxout compresses before the concatenation, which keeps every 3x3 convolution at the same cost ("balance computation").
 A reconstruction, since no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.837 BFLOPs
 (published 4.868), with SAM 5.037 (published 5.068); its largest layer, 0.1994, is 80% below PeleeNet-YOLO's.
+
+With SPP, C5's lateral becomes 1x1 (C5/8), SPP (C5/2), 1x1 (P5), so that every scale that sees P5 sees it pooled; the
+authors' PANet-SPP cfgs also pool between two 1x1 convolutions. 4.832 BFLOPs (published 4.863), a step of -0.005 as
+published: the eighth is the only power of two near it (a quarter: +0.050, a sixteenth: -0.033).
 """
 
 from __future__ import annotations
@@ -20,39 +24,58 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from cspdet.config import ConfigModel
-from cspdet.models.blocks import SAM, ActivationName, ConvBN, Maxout
+from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, Maxout, upsample
+from cspdet.models.necks.scales import coarsest
 from cspdet.types import Features, FeatureSpec
+
+SPP_REDUCTION = 8  # of C5's channels, before the pooling multiplies them by four
 
 
 class EFMConfig(ConfigModel):
-    """width is that of the finest scale; each coarser one doubles it."""
+    """width is that of the finest scale; each coarser one doubles it. spp pools C5 before anything reads it."""
 
     name: Literal["efm"]
     width: int = Field(64, ge=2, multiple_of=2)
     sam: bool = False
+    spp: bool = False
     activation: ActivationName = "leaky"
 
     def build(self, inputs: tuple[FeatureSpec, ...]) -> EFM:
         return EFM(self, inputs)
 
 
+def refinement(c_in: int, c: int, pairs: int, act: ActivationName) -> nn.Sequential:
+    """`pairs` times a 1x1 and a 3x3 convolution of the same width: (B, c_in, H, W) -> (B, c, H, W)."""
+    layers: list[nn.Module] = []
+    for i in range(pairs):
+        layers += [ConvBN(c if i else c_in, c, 1, act=act), ConvBN(c, c, 3, act=act)]
+    return nn.Sequential(*layers)
+
+
+def pooled_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
+    """A lateral that sees its neighborhoods: (B, c_in, H, W) -> (B, c, H, W)."""
+    narrow = c_in // SPP_REDUCTION
+    return nn.Sequential(ConvBN(c_in, narrow, act=act), SPP(), ConvBN(4 * narrow, c, act=act))
+
+
 class EFM(nn.Module):
-    """Three maps to three maps of the same strides, `width`, 2 `width` and 4 `width` channels, finest first."""
+    """The three coarsest maps to three of the same strides, `width`, 2 `width` and 4 `width` channels, finest first."""
 
     def __init__(self, config: EFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        if len(inputs) != 3:
-            raise ValueError(f"EFM fuses three scales; the backbone gives {len(inputs)}")
+        inputs = coarsest(inputs, 3, config.name)
         fine, middle, coarse = config.width, 2 * config.width, 4 * config.width
         act = config.activation
-        self.lateral = nn.ModuleList(
+        lateral: list[nn.Module] = [
             ConvBN(spec.channels, c, act=act) for spec, c in zip(inputs, (fine, middle, coarse), strict=True)
-        )
+        ]
+        if config.spp:
+            lateral[-1] = pooled_lateral(inputs[-1].channels, coarse, act)
+        self.lateral = nn.ModuleList(lateral)
         self.down = nn.MaxPool2d(2)
         self.middle_to_fine = Maxout(middle, fine)
         self.coarse_to_middle = Maxout(coarse, fine)
@@ -60,26 +83,15 @@ class EFM(nn.Module):
         fused = (2 * fine, 2 * fine + middle, 2 * middle)
         self.attend = nn.ModuleList(SAM(c) if config.sam else nn.Identity() for c in fused)
         self.refine = nn.ModuleList(
-            nn.Sequential(
-                ConvBN(c_in, c, 1, act=act),
-                ConvBN(c, c, 3, act=act),
-                ConvBN(c, c, 1, act=act),
-                ConvBN(c, c, 3, act=act),
-            )
-            for c_in, c in zip(fused, (fine, middle, coarse), strict=True)
+            refinement(c_in, c, 2, act) for c_in, c in zip(fused, (fine, middle, coarse), strict=True)
         )
         self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip((fine, middle, coarse), inputs, strict=True))
 
     def forward(self, features: Features) -> Features:
-        p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features, strict=True))
+        p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
         fused = (
             torch.cat((p3, upsample(self.middle_to_fine(p4))), dim=1),
             torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1),
             torch.cat((self.down(p4), self.coarse_to_coarse(p5)), dim=1),
         )
         return tuple(refine(attend(x)) for attend, refine, x in zip(self.attend, self.refine, fused, strict=True))
-
-
-def upsample(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), nearest."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,133 @@
+"""The Reference family: small CSP networks on the first convolutions and pools of Darknet Reference (darknet.cfg).
+
+These are networks of the published size and cost, NOT the authors' networks: neither cfgs nor weights were released,
+and no single rule that we know gives the numbers of all four. Each pair below is a fit to its two rows of the published
+table, found by search; treat it with LOW CONFIDENCE.
+
+    cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
+        4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 halves the width that T2 gives; T2, then pool:
+        64 (stride 4), 128 (8: C3), 256 (16: C4), 512 (32: C5)
+    cspdensebref, csppeleebref            3x3 16, pool, 3x3 32, pool, 3x3 64, pool             stride 8
+        3 stages of 2, 8, 8 layers of growth 24 behind a bottleneck; T1 keeps the width; pool, then T2:
+        112 (stride 8: C3), 320 (16: C4), 512 (32: C5)
+
+    a stage:  x ──┬── half of the channels ───────── concat ── T2     the first stage is not split: body ── T1 ── T2
+                  └── half ── dense layers ── T1 ────┘
+    a layer adds       densebref: 1x1 48, 3x3 24    peleebref: the two-way layer of PeleeNet, bottleneck 96, growth 24
+                        denseref: 3x3 growth         peleeref: 3x3 growth/2, and 3x3 growth/2, 3x3 growth/2
+
+    as classifiers at 256x256    weights, published    BFLOPs, published
+    cspdenseref                    3,413,936  3.48M     0.8964  0.886
+    cspdensebref                   1,373,744  1.38M     0.6312  0.631
+    csppeleeref                    4,186,352  4.10M     1.1088  1.103
+    csppeleebref                   2,020,304  2.01M     0.9021  0.897
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones.peleenet import TwoWayDense
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.csp import CSPStage, Split, partition
+from cspdet.types import Features, FeatureSpec
+
+GAMMA = 0.5
+DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways
+
+
+class CSPReferenceConfig(ConfigModel):
+    """A name for each published row, "b" with a bottleneck; only the activation is free."""
+
+    name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"]
+    activation: ActivationName = "leaky"
+
+    @property
+    def two_way(self) -> bool:
+        """PeleeNet's layers instead of DenseNet's."""
+        return self.name.startswith("csppelee")
+
+    @property
+    def bottleneck(self) -> bool:
+        return self.name.endswith("bref")
+
+    def build(self) -> CSPReference:
+        return CSPReference(self)
+
+
+class Plan(NamedTuple):
+    """What the fit chose for a pair of networks."""
+
+    stem: tuple[int, ...]  # channels of the 3x3 convolutions, a pool behind each
+    depths: tuple[int, ...]  # layers a stage
+    growths: tuple[int, ...]  # channels that each layer of a stage adds
+
+
+PLAIN = Plan((16, 32), (1, 1, 1, 2), (48, 96, 192, 384))
+BOTTLENECK = Plan((16, 32, 64), (2, 8, 8), (24, 24, 24))
+
+
+class DenseLayer(nn.Module):
+    """(B, C, H, W) -> (B, C + growth, H, W): x, and what the ways make of it."""
+
+    def __init__(self, *ways: nn.Module):
+        super().__init__()
+        self.ways = nn.ModuleList(ways)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x, *(way(x) for way in self.ways)), dim=1)
+
+
+def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module:
+    """The layer of the network that `config` names."""
+    act, half = config.activation, growth // 2
+    if config.two_way and config.bottleneck:
+        return TwoWayDense(c_in, PELEE_BOTTLENECK, growth, act)
+    if config.two_way:
+        far = nn.Sequential(ConvBN(c_in, half, 3, act=act), ConvBN(half, half, 3, act=act))
+        return DenseLayer(ConvBN(c_in, half, 3, act=act), far)
+    if config.bottleneck:
+        narrow = ConvBN(c_in, DENSE_BOTTLENECK, act=act)
+        return DenseLayer(nn.Sequential(narrow, ConvBN(DENSE_BOTTLENECK, growth, 3, act=act)))
+    return DenseLayer(ConvBN(c_in, growth, 3, act=act))
+
+
+class CSPReference(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: CSPReferenceConfig):
+        super().__init__()
+        act, plan = config.activation, BOTTLENECK if config.bottleneck else PLAIN
+        stem: list[nn.Module] = []
+        for before, c in zip((3, *plan.stem), plan.stem, strict=False):
+            stem += [ConvBN(before, c, 3, act=act), nn.MaxPool2d(2)]
+        self.stem = nn.Sequential(*stem)
+        self.enter, self.stages = nn.ModuleList([nn.Identity()]), nn.ModuleList()
+        c_in, channels = plan.stem[-1], []
+        for i, (depth, growth) in enumerate(zip(plan.depths, plan.growths, strict=True)):
+            carried, worked = partition(c_in, GAMMA) if i > 0 else (0, c_in)
+            c_body, c_out = worked + depth * growth, 2 * c_in
+            body = nn.Sequential(*(dense_layer(worked + j * growth, growth, config) for j in range(depth)))
+            t1 = ConvBN(c_body, c_body if config.bottleneck else c_out // 2, act=act)
+            fused = t1.conv.out_channels + carried
+            t2 = ConvBN(fused, c_out, act=act)
+            last = i + 1 == len(plan.depths)
+            late = config.bottleneck and not last  # T2 stands behind the pool, on the way into the next stage
+            parts = (body, t1, nn.Identity() if late else t2)
+            self.stages.append(CSPStage(Split(carried, worked), *parts) if carried else nn.Sequential(*parts))
+            if not last:
+                self.enter.append(nn.Sequential(nn.AvgPool2d(2), t2) if late else nn.AvgPool2d(2))
+            channels.append(fused if late else c_out)
+            c_in = c_out
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[-3:], (8, 16, 32), strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        x, maps = self.stem(image), []
+        for enter, stage in zip(self.enter, self.stages, strict=True):
+            x = stage(enter(x))
+            maps.append(x)
+        return tuple(maps[-3:])

@@ -1,0 +1,117 @@
+"""CSPResNet-50 and CSPResNeXt-50: bottleneck stages that are cross stage partial.
+
+    stem     7x7/2 64, maxpool 2x2 ──────────────────── stride 4
+    stage 1            CSP of 3 bottlenecks ── T2
+    stage 2  3x3/2 ─── CSP of 3 bottlenecks ── T2 ── C3, stride 8
+    stage 3  3x3/2 ─── CSP of 5 bottlenecks ── T2 ── C4, stride 16
+    stage 4  3x3/2 ─── CSP of 2 bottlenecks ── T2 ── C5, stride 32
+
+    CSP      ──┬── 1x1 carry ──────────────────────── concat, T1's part first
+               └── 1x1 work ── bottlenecks ── 1x1 T1 ──┘
+
+Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` their -elastic.cfg. Kept from them: the
+split's convolutions are linear in stages 2 and 3 only; the work convolution of stage 1 is half as wide as the stage,
+so that the first shortcut there (layer 8) reaches half of the channels. C3, C4 and C5 are layers 38, 65 and 80, where
+csresnext50-panet-spp.cfg takes them. Without T2 the maps, and what follows, have the concatenated width.
+
+Counted as classifiers of 1000 classes at 256x256:
+
+                            weights      published   BFLOPs    published
+    cspresnet50             21,566,656   21.57M      8.9684    8.97
+    cspresnet50, elastic    29,795,520   -           9.3643    9.36
+    cspresnext50            20,499,136   20.50M      7.9303    7.93
+    cspresnext50, elastic   16,857,792   -           5.4494    5.45
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones.residual import Bottleneck, ElasticBottleneck
+from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
+from cspdet.types import Features, FeatureSpec
+
+DEPTHS = (3, 3, 5, 2)  # bottlenecks a stage
+WIDTHS = (128, 256, 512, 1024)  # channels of either part of a stage at its fusion
+FIRST_WORKED = 64  # channels that the work convolution of stage 1 gives to plain bottlenecks
+LINEAR_SPLITS = (1, 2)  # stages, from 0, whose split convolutions have no activation
+
+
+class Layout(NamedTuple):
+    """What tells the two networks apart, a number a stage."""
+
+    middle: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
+    out: tuple[int, ...]  # channels of T2
+    groups: int
+
+
+ELASTIC_MIDDLE = (64, 128, 256, 512)  # a half, in both networks
+LAYOUTS = {
+    "cspresnet50": Layout((64, 128, 256, 512), (128, 256, 512, 1024), 1),
+    "cspresnext50": Layout((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
+}
+
+
+class CSPResNetConfig(ConfigModel):
+    """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
+
+    elastic runs half of every bottleneck's channels at half the resolution.
+    """
+
+    name: Literal["cspresnet50", "cspresnext50"]
+    fusion: Fusion = "both"
+    activation: ActivationName = "leaky"
+    elastic: bool = False
+
+    def build(self) -> CSPResNet:
+        return CSPResNet(self)
+
+
+class CSPResNet(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: CSPResNetConfig):
+        super().__init__()
+        layout, act = LAYOUTS[config.name], config.activation
+        self.stem = Stem(act)
+        self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
+        for i, (width, c_out) in enumerate(zip(WIDTHS, layout.out, strict=True)):
+            parts: list[nn.Module] = []
+            c_in = channels[-1]
+            if i > 0:
+                c_down = layout.out[i - 1]
+                parts.append(ConvBN(c_in, c_down, 3, 2, groups=layout.groups, act=act))
+                c_in = c_down
+            parts.append(_csp_stage(config, i, c_in))
+            self.stages.append(nn.Sequential(*parts))
+            channels.append(c_out if has_t2(config.fusion) else 2 * width)
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        c3 = self.stages[1](self.stages[0](self.stem(image)))
+        c4 = self.stages[2](c3)
+        c5 = self.stages[3](c4)
+        return c3, c4, c5
+
+
+def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
+    """The i-th stage without its strided convolution: c_in channels to those of T2."""
+    layout, act, width = LAYOUTS[config.name], config.activation, WIDTHS[i]
+    worked = FIRST_WORKED if i == 0 and not config.elastic else width
+    blocks: list[nn.Module] = []
+    for j in range(DEPTHS[i]):
+        if config.elastic:
+            blocks.append(ElasticBottleneck(width, ELASTIC_MIDDLE[i], act, groups=max(layout.groups // 2, 1)))
+        else:
+            blocks.append(Bottleneck(width if j else worked, layout.middle[i], width, act, groups=layout.groups))
+    return CSPStage(
+        split=ConvSplit(c_in, width, worked, "linear" if i in LINEAR_SPLITS else act),
+        body=nn.Sequential(*blocks),
+        t1=ConvBN(width, width, act=act) if has_t1(config.fusion) else nn.Identity(),
+        t2=ConvBN(2 * width, layout.out[i], act=act) if has_t2(config.fusion) else nn.Identity(),
+    )

@@ -1,0 +1,81 @@
+"""CSPResNet-10: ResNet-10 whose every stage is cross stage partial.
+
+    stem     7x7/2 64, maxpool 2x2 ──────────── stride 4
+    stage 1  64 + 64 ──── T2 128
+    stage 2  64 + 64 ──── T2 128 ── C3, stride 8
+    stage 3  128 + 128 ── T2 256 ── C4, stride 16
+    stage 4  256 + 256 ── T2 512 ── C5, stride 32
+
+    stage    x ──┬── 1x1 carry ── maxpool 2x2, but in stage 1 ── concat, T1's part first ── 1x1 T2
+                 └── basic block, strides but in stage 1 ── 1x1 T1 ──┘
+
+A reconstruction: the authors released neither cfg nor weights. At 256x256 it counts 2,725,056 convolution and fc
+weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The numbers fit exactly, but do not tell the kind of the
+carried part's pooling; the block's shortcut is that of the authors' resnet10.cfg.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones.residual import BasicBlock
+from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.csp import CSPStage, Fusion, has_t1, has_t2
+from cspdet.types import Features, FeatureSpec
+
+HALVES = (64, 64, 128, 256)  # channels of either part of a stage
+STRIDES = (1, 2, 2, 2)
+
+
+class CSPResNet10Config(ConfigModel):
+    """fusion as in `cspdet.models.csp`; the maps have the same channels whatever it is."""
+
+    name: Literal["cspresnet10"]
+    fusion: Fusion = "both"
+    activation: ActivationName = "leaky"
+
+    def build(self) -> CSPResNet10:
+        return CSPResNet10(self)
+
+
+class StridedSplit(nn.Module):
+    """x0' by a 1x1 convolution and a pooling of x; x0'' is x itself, since the block that follows strides.
+
+    (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
+    """
+
+    def __init__(self, c_in: int, carried: int, stride: int, act: ActivationName):
+        super().__init__()
+        self.carry = ConvBN(c_in, carried, act=act)
+        self.pool = nn.MaxPool2d(stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pool(self.carry(x)), x
+
+
+class CSPResNet10(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: CSPResNet10Config):
+        super().__init__()
+        act = config.activation
+        self.stem = Stem(act)
+        self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
+        for half, stride in zip(HALVES, STRIDES, strict=True):
+            split = StridedSplit(channels[-1], half, stride, act)
+            block = BasicBlock(channels[-1], half, act, stride=stride)
+            t1 = ConvBN(half, half, act=act) if has_t1(config.fusion) else nn.Identity()
+            t2 = ConvBN(2 * half, 2 * half, act=act) if has_t2(config.fusion) else nn.Identity()
+            self.stages.append(CSPStage(split, block, t1, t2))
+            channels.append(2 * half)
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        c3 = self.stages[1](self.stages[0](self.stem(image)))
+        c4 = self.stages[2](c3)
+        c5 = self.stages[3](c4)
+        return c3, c4, c5

@@ -1,0 +1,130 @@
+"""Darknet-53 (Redmon and Farhadi 2018, YOLOv3) and CSPDarknet-53.
+
+    stem     3x3 32 ──────────────────────────── stride 1
+    stage 1  3x3/2 64 ──── 1 block,   [T2] ───── stride 2
+    stage 2  3x3/2 128 ─── 2 blocks,  [T2] ───── stride 4
+    stage 3  3x3/2 256 ─── 8 blocks,  [T2] ── C3, stride 8
+    stage 4  3x3/2 512 ─── 8 blocks,  [T2] ── C4, stride 16
+    stage 5  3x3/2 1024 ── 4 blocks,  [T2] ── C5, stride 32
+
+    CSP      ──┬── 1x1 carry ────────────────── concat, T1's part first ── 1x1 T2
+               └── 1x1 work ── blocks ── 1x1 T1 ──┘
+
+Sources: the authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has half of
+the stage's channels, but all 64 in stage 1. C3, C4 and C5 are layers 36, 61 and 74 of darknet53.cfg, the first two of
+which yolov3.cfg takes, and 54, 85 and 104 of csdarknet53.cfg. Without T2 the maps, and what follows, have the
+concatenated width, which only in stage 1 is another one.
+
+Counted as classifiers of 1000 classes at 256x256:
+
+                             weights      published   BFLOPs    published
+    darknet53                41,573,216   41.57M      18.5702   18.57
+    cspdarknet53             27,605,856   27.61M      13.0673   13.07
+    cspdarknet53, elastic    19,045,216   -            7.7422    7.74
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones.residual import DarknetResidual, ElasticDarknetResidual
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
+from cspdet.types import Features, FeatureSpec
+
+STEM_CHANNELS = 32
+DEPTHS = (1, 2, 8, 8, 4)  # residual blocks a stage
+WIDTHS = (64, 128, 256, 512, 1024)  # channels of a stage
+PARTS = (64, 64, 128, 256, 512)  # channels of either part of a CSP stage
+MIDDLE = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
+STRIDES = (8, 16, 32)
+
+
+class Darknet53Config(ConfigModel):
+    """The published depths and widths; the activation takes the place of every leaky one."""
+
+    name: Literal["darknet53"]
+    activation: ActivationName = "leaky"
+
+    def build(self) -> Darknet53:
+        return Darknet53(self)
+
+
+class CSPDarknet53Config(ConfigModel):
+    """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
+
+    elastic runs half of every block's channels at half the resolution.
+    """
+
+    name: Literal["cspdarknet53"]
+    fusion: Fusion = "both"
+    activation: ActivationName = "leaky"
+    elastic: bool = False
+
+    def build(self) -> CSPDarknet53:
+        return CSPDarknet53(self)
+
+
+class Darknet53(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: Darknet53Config):
+        super().__init__()
+        act = config.activation
+        self.stem = ConvBN(3, STEM_CHANNELS, 3, act=act)
+        self.stages, c_in = nn.ModuleList(), STEM_CHANNELS
+        for depth, width, middle in zip(DEPTHS, WIDTHS, MIDDLE, strict=True):
+            blocks = (DarknetResidual(width, middle, act) for _ in range(depth))
+            self.stages.append(nn.Sequential(ConvBN(c_in, width, 3, 2, act=act), *blocks))
+            c_in = width
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(WIDTHS[2:], STRIDES, strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        return _coarsest_three(self.stages, self.stem(image))
+
+
+class CSPDarknet53(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: CSPDarknet53Config):
+        super().__init__()
+        act = config.activation
+        self.stem = ConvBN(3, STEM_CHANNELS, 3, act=act)
+        self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
+        for i, width in enumerate(WIDTHS):
+            down = ConvBN(channels[-1], width, 3, 2, act=act)
+            self.stages.append(nn.Sequential(down, _csp_stage(config, i)))
+            channels.append(width if has_t2(config.fusion) else 2 * PARTS[i])
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[3:], STRIDES, strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        return _coarsest_three(self.stages, self.stem(image))
+
+
+def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
+    """The i-th stage without its strided convolution: WIDTHS[i] channels to as many."""
+    act, width, part = config.activation, WIDTHS[i], PARTS[i]
+    blocks: list[nn.Module] = []
+    for _ in range(DEPTHS[i]):
+        if config.elastic:
+            blocks.append(ElasticDarknetResidual(part, part // 2, act))
+        else:
+            blocks.append(DarknetResidual(part, MIDDLE[i], act))
+    return CSPStage(
+        split=ConvSplit(width, part, part, act),
+        body=nn.Sequential(*blocks),
+        t1=ConvBN(part, part, act=act) if has_t1(config.fusion) else nn.Identity(),
+        t2=ConvBN(2 * part, width, act=act) if has_t2(config.fusion) else nn.Identity(),
+    )
+
+
+def _coarsest_three(stages: nn.ModuleList, x: Tensor) -> Features:
+    """The outputs of the last three stages, finest first."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return tuple(maps[-3:])

@@ -1,0 +1,158 @@
+"""MobileNetV2 (Sandler et al. 2018) and its cross stage partial version, by mobilenet-v2.cfg and csmobilenet-v2.cfg.
+
+    mobilenetv2: inverted residuals, 1x1 to 6 times the channels ─ depthwise 3x3 ─ linear 1x1, in stages of
+        16 (stride 2), 24 (4), 32 and 64 (8: C3), 96 (16: C4), 160 and 320 (32), then 1x1 to 1280 (C5)
+
+    cspmobilenetv2, a stage:
+        x ──┬── depthwise 3x3 ──────────────────────────────────────────────────────┐
+            │                                                                       concat ── T2, 1x1
+            └── 3x3 to twice the channels, linear 1x1 ── inverted residuals ────────┘
+        T2 gives 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
+
+T2 is the expansion of the next stage's first inverted residual as well: three times the body's channels, where
+MobileNetV2 has six; the depthwise convolutions of the body make six of them. There is no T1. As classifiers at 224x224
+they count 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858), and 2,513,400 and 0.7636
+(published 2.51M and 0.764).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, shortcut
+from cspdet.models.csp import CSPStage
+from cspdet.types import Features, FeatureSpec
+
+STEM_CHANNELS = 32
+EXPANSION = 6  # of the depthwise convolutions; the 1x1 before them gives as much, or half where they double
+LAST_CHANNELS = 1280
+
+
+class Stage(NamedTuple):
+    """One row a run of inverted residuals."""
+
+    widths: tuple[int, ...]  # the output channels of each
+    stride: int  # of the first
+
+
+# 24 and 32 at the strides of the paper; 64 begins at stride 8, where the paper has 16, as in the cfgs
+STAGES = (
+    Stage((24, 24), 2),
+    Stage((32, 32, 32, 64, 64, 64, 64), 2),
+    Stage((96, 96, 96), 2),
+    Stage((160, 160, 160, 320), 2),
+)
+FIRST_CHANNELS = 16  # of the one inverted residual at stride 2, which does not expand
+T2_CHANNELS = (72, 192, 288, 640)  # of the stages above
+
+
+class MobileNetV2Config(ConfigModel):
+    """The widths and depths of the cfgs; only the activation is free."""
+
+    name: Literal["mobilenetv2", "cspmobilenetv2"]
+    activation: ActivationName = "relu"
+
+    def build(self) -> MobileNetV2 | CSPMobileNetV2:
+        return MobileNetV2(self) if self.name == "mobilenetv2" else CSPMobileNetV2(self)
+
+
+class InvertedResidual(nn.Module):
+    """(B, c_in, H, W) -> (B, c_out, H/stride, W/stride): 1x1 to `narrow` channels, grouped 3x3 to `wide`, linear 1x1.
+
+    `narrow` None leaves the first convolution out: x is expanded already. The input is added where the shapes agree.
+    """
+
+    def __init__(self, c_in: int, narrow: int | None, wide: int, c_out: int, stride: int, act: ActivationName):
+        super().__init__()
+        self.expand = nn.Identity() if narrow is None else ConvBN(c_in, narrow, act=act)
+        groups = c_in if narrow is None else narrow
+        self.filter = ConvBN(groups, wide, 3, stride, groups=groups, act=act)
+        self.project = ConvBN(wide, c_out, act="linear")
+        self.residual = stride == 1 and c_in == c_out and narrow is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected = self.project(self.filter(self.expand(x)))
+        return shortcut(projected, x) if self.residual else projected
+
+
+class DepthwiseSplit(nn.Module):
+    """x0' by a 3x3 convolution of x, one or two channels a filter; x0'' is x itself, at its own stride.
+
+    (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
+    """
+
+    def __init__(self, c_in: int, carried: int, stride: int, act: ActivationName):
+        super().__init__()
+        self.carry = ConvBN(c_in, carried, 3, stride, groups=carried, act=act)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.carry(x), x
+
+
+class MobileNetV2(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: MobileNetV2Config):
+        super().__init__()
+        act = config.activation
+        self.stem = nn.Sequential(
+            ConvBN(3, STEM_CHANNELS, 3, 2, act=act),
+            InvertedResidual(STEM_CHANNELS, STEM_CHANNELS, STEM_CHANNELS, FIRST_CHANNELS, 1, act),
+        )
+        self.stages, c_in = nn.ModuleList(), FIRST_CHANNELS
+        for stage in STAGES:
+            self.stages.append(nn.Sequential(*self._blocks(c_in, stage, act)))
+            c_in = stage.widths[-1]
+        self.last = ConvBN(c_in, LAST_CHANNELS, act=act)
+        self.out: tuple[FeatureSpec, ...] = (FeatureSpec(64, 8), FeatureSpec(96, 16), FeatureSpec(LAST_CHANNELS, 32))
+
+    @staticmethod
+    def _blocks(c_in: int, stage: Stage, act: ActivationName) -> Iterator[InvertedResidual]:
+        for i, c_out in enumerate(stage.widths):
+            wide = EXPANSION * c_in
+            yield InvertedResidual(c_in, wide, wide, c_out, stage.stride if i == 0 else 1, act)
+            c_in = c_out
+
+    def forward(self, image: Tensor) -> Features:
+        c2 = self.stages[0](self.stem(image))
+        c3 = self.stages[1](c2)
+        c4 = self.stages[2](c3)
+        return c3, c4, self.last(self.stages[3](c4))
+
+
+class CSPMobileNetV2(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: MobileNetV2Config):
+        super().__init__()
+        act = config.activation
+        self.stem = ConvBN(3, STEM_CHANNELS, 3, 2, act=act)
+        first = InvertedResidual(STEM_CHANNELS, STEM_CHANNELS, STEM_CHANNELS, FIRST_CHANNELS, 1, act)
+        c_in = EXPANSION // 2 * FIRST_CHANNELS
+        split = DepthwiseSplit(STEM_CHANNELS, FIRST_CHANNELS, 1, act)
+        t2 = ConvBN(2 * FIRST_CHANNELS, c_in, act=act)
+        self.stages = nn.ModuleList([CSPStage(split, first, nn.Identity(), t2)])
+        for stage, c_out in zip(STAGES, T2_CHANNELS, strict=True):
+            split = DepthwiseSplit(c_in, c_in, stage.stride, act)
+            body = nn.Sequential(*self._blocks(c_in, stage, act))
+            t2 = ConvBN(stage.widths[-1] + c_in, c_out, act=act)
+            self.stages.append(CSPStage(split, body, nn.Identity(), t2))
+            c_in = c_out
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(T2_CHANNELS[1:], (8, 16, 32), strict=True))
+
+    @staticmethod
+    def _blocks(c_in: int, stage: Stage, act: ActivationName) -> Iterator[InvertedResidual]:
+        """The first finds its input expanded by the previous T2."""
+        yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
+        for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):
+            yield InvertedResidual(before, EXPANSION // 2 * before, EXPANSION * before, c_out, 1, act)
+
+    def forward(self, image: Tensor) -> Features:
+        c2 = self.stages[1](self.stages[0](self.stem(image)))
+        c3 = self.stages[2](c2)
+        c4 = self.stages[3](c3)
+        return c3, c4, self.stages[4](c4)

@@ -1,0 +1,108 @@
+"""PeleeNet (Wang et al. 2018, table 1): the baseline of CSPPeleeNet, and the pieces that both are made of.
+
+    stem     3 -> 32, stride 4
+    stage 1  3 two-way dense layers, 1x1 ──────────────────── 128 channels, pool
+    stage 2  4 two-way dense layers, 1x1 ── C3, stride 8  ── 256, pool
+    stage 3  8 two-way dense layers, 1x1 ── C4, stride 16 ── 512, pool
+    stage 4  6 two-way dense layers, 1x1 ── C5, stride 32 ── 704
+
+At 224x224 it counts 2.7915M convolution and fc weights (published 2.79M) and 1.0166 BFLOPs (published 1.017).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, SqueezeExcite
+from cspdet.types import Features, FeatureSpec
+
+DEPTHS = (3, 4, 8, 6)  # two-way dense layers a stage
+BOTTLENECKS = (16, 32, 64, 64)  # channels of a dense layer's 1x1 convolutions
+GROWTH = 32  # channels that a dense layer adds, half from either way
+STEM_CHANNELS = 32
+SE_REDUCTION = 2  # of the channels that a dense layer adds
+
+
+class PeleeNetConfig(ConfigModel):
+    """The published widths and depths; only the activation is free."""
+
+    name: Literal["peleenet"]
+    activation: ActivationName = "leaky"
+
+    def build(self) -> PeleeNet:
+        return PeleeNet(self)
+
+
+class Stem(nn.Module):
+    """PeleeNet's stem block: (B, 3, H, W) -> (B, 32, H/4, W/4), half by convolution and half by pooling."""
+
+    def __init__(self, channels: int, act: ActivationName):
+        super().__init__()
+        self.enter = ConvBN(3, channels, 3, stride=2, act=act)
+        self.convolve = nn.Sequential(
+            ConvBN(channels, channels // 2, act=act), ConvBN(channels // 2, channels, 3, stride=2, act=act)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.merge = ConvBN(2 * channels, channels, act=act)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.enter(image)
+        return self.merge(torch.cat((self.convolve(x), self.pool(x)), dim=1))
+
+
+class TwoWayDense(nn.Module):
+    """PeleeNet's dense layer: (B, C, H, W) -> (B, C + growth, H, W), seen through one 3x3 and through two.
+
+    Both ways begin with a 1x1 convolution to `bottleneck` channels; they are computed as one of twice the width. `se`
+    weighs the new channels by squeeze and excitation.
+    """
+
+    def __init__(self, c_in: int, bottleneck: int, growth: int, act: ActivationName, *, se: bool = False):
+        super().__init__()
+        self.reduce = ConvBN(c_in, 2 * bottleneck, act=act)
+        self.near = ConvBN(bottleneck, growth // 2, 3, act=act)
+        self.far = nn.Sequential(
+            ConvBN(bottleneck, growth // 2, 3, act=act), ConvBN(growth // 2, growth // 2, 3, act=act)
+        )
+        self.se = SqueezeExcite(growth, SE_REDUCTION, act) if se else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        near, far = self.reduce(x).chunk(2, dim=1)
+        if self.se is None:
+            return torch.cat((x, self.near(near), self.far(far)), dim=1)
+        return torch.cat((x, self.se(torch.cat((self.near(near), self.far(far)), dim=1))), dim=1)
+
+
+def dense_block(
+    c_in: int, depth: int, bottleneck: int, act: ActivationName, *, se: bool = False
+) -> tuple[nn.Module, int]:
+    """`depth` two-way dense layers in a row, and the channels that come out."""
+    layers = [TwoWayDense(c_in + i * GROWTH, bottleneck, GROWTH, act, se=se) for i in range(depth)]
+    return nn.Sequential(*layers), c_in + depth * GROWTH
+
+
+class PeleeNet(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: PeleeNetConfig):
+        super().__init__()
+        act = config.activation
+        self.stem = Stem(STEM_CHANNELS, act)
+        self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
+        for depth, bottleneck in zip(DEPTHS, BOTTLENECKS, strict=True):
+            block, c_out = dense_block(channels[-1], depth, bottleneck, act)
+            self.stages.append(nn.Sequential(block, ConvBN(c_out, c_out, act=act)))
+            channels.append(c_out)
+        self.pool = nn.AvgPool2d(2)
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        c2 = self.stages[0](self.stem(image))
+        c3 = self.stages[1](self.pool(c2))
+        c4 = self.stages[2](self.pool(c3))
+        c5 = self.stages[3](self.pool(c4))
+        return c3, c4, c5

@@ -1,0 +1,109 @@
+"""Residual blocks, as the authors' cfgs write them: what ResNet, ResNeXt, Darknet-53 and their CSP forms are made of.
+
+    Bottleneck        x ── 1x1 ── 3x3 (groups) ── 1x1 linear ─(+)── activation       csresnext50.cfg layers 9-12
+    BasicBlock        x ── 3x3 ── 3x3 linear ─────────────────(+)── activation       resnet10.cfg layers 2-4
+    DarknetResidual   x ── 1x1 ── 3x3 ────────────────────────(+)                    darknet53.cfg layers 2-4
+                      └────────── Darknet's shortcut ──────────┘
+
+    Elastic           x ──┬── first half ── convolutions ─────────────────────────────┐
+                          └── second half ── maxpool 2x2 ── convolutions ── upsample ─┴─ concat
+
+The elastic blocks put `Elastic` in the place of the convolutions (Wang et al. 2019, "ELASTIC"; csresnet50-elastic.cfg
+layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`: where channels or
+strides change, it adds the channels and pixels that both have, without a projection.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
+
+
+class Residual(nn.Module):
+    """act(path(x) + x), with Darknet's shortcut; the result has the shape of path(x)."""
+
+    def __init__(self, path: nn.Module, act: ActivationName):
+        super().__init__()
+        self.path = path
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(shortcut(self.path(x), x))
+
+
+class Elastic(nn.Module):
+    """Half of the channels through `fine`, half at half the resolution through `coarse`, concatenated.
+
+    (B, C, H, W) -> (B, C', H, W). An odd H or W, which the authors' Darknet refuses, is rounded up by the pooling and
+    cut after the upsampling.
+    """
+
+    def __init__(self, fine: nn.Module, coarse: nn.Module):
+        super().__init__()
+        self.fine = fine
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.coarse = coarse
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        fine, coarse = x.chunk(2, dim=1)
+        raised = upsample(self.coarse(self.pool(coarse)))
+        return torch.cat((self.fine(fine), raised[:, :, :height, :width]), dim=1)
+
+
+class Bottleneck(Residual):
+    """ResNet's and ResNeXt's block: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 strides."""
+
+    def __init__(self, c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1):
+        super().__init__(bottleneck_path(c_in, c_mid, c_out, act, stride=stride, groups=groups), act)
+
+
+class BasicBlock(Residual):
+    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 strides."""
+
+    def __init__(self, c_in: int, c_out: int, act: ActivationName, *, stride: int = 1):
+        path = nn.Sequential(ConvBN(c_in, c_out, 3, stride, act=act), ConvBN(c_out, c_out, 3, act="linear"))
+        super().__init__(path, act)
+
+
+class DarknetResidual(Residual):
+    """Darknet-53's block, with nothing after the sum: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, c_mid: int, act: ActivationName):
+        super().__init__(darknet_path(channels, c_mid, act), "linear")
+
+
+class ElasticBottleneck(Residual):
+    """A bottleneck a half of the channels, c_mid wide each: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, c_mid: int, act: ActivationName, *, groups: int = 1):
+        half = channels // 2
+        fine, coarse = (bottleneck_path(half, c_mid, half, act, groups=groups) for _ in range(2))
+        super().__init__(Elastic(fine, coarse), act)
+
+
+class ElasticDarknetResidual(Residual):
+    """A Darknet path a half of the channels, c_mid wide each: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, c_mid: int, act: ActivationName):
+        half = channels // 2
+        fine, coarse = (darknet_path(half, c_mid, act) for _ in range(2))
+        super().__init__(Elastic(fine, coarse), "linear")
+
+
+def bottleneck_path(
+    c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """1x1, 3x3 and linear 1x1: the activation of the last one comes after the shortcut."""
+    return nn.Sequential(
+        ConvBN(c_in, c_mid, act=act),
+        ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),
+        ConvBN(c_mid, c_out, act="linear"),
+    )
+
+
+def darknet_path(channels: int, c_mid: int, act: ActivationName) -> nn.Sequential:
+    """1x1 and 3x3, both activated."""
+    return nn.Sequential(ConvBN(channels, c_mid, act=act), ConvBN(c_mid, channels, 3, act=act))

@@ -1,0 +1,101 @@
+"""ResNet-10, ResNet-50 and ResNeXt-50 as the authors trained them: the baselines of their CSP forms.
+
+    stem     7x7/2 64, maxpool 2x2 ─────────────────── stride 4
+    stage 1  blocks ────────────────────────────────── stride 4
+    stage 2  blocks, the first strides ── C3, stride 8
+    stage 3  blocks, the first strides ── C4, stride 16
+    stage 4  blocks, the first strides ── C5, stride 32
+
+Sources: the authors' resnet10.cfg, resnet50.cfg, resnext50.cfg. They differ from the usual networks in three points:
+leaky instead of ReLU, a 2x2 maxpool, and no projection where a stage begins: the shortcut adds every second pixel of
+the channels there are, and the other channels pass without it.
+
+Counted as classifiers of 1000 classes at 256x256:
+
+                 weights      published    BFLOPs    published
+    resnet10      5,240,000    5.24M        2.2733    2.273
+    resnet50     22,734,016   22.73M        9.7422    9.74
+    resnext50    22,190,784   22.19M       10.1113   10.11
+
+resnet50.cfg has its 1000-class convolution before the average: the same function, but 10.00 BFLOPs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.backbones.residual import BasicBlock, Bottleneck
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.types import Features, FeatureSpec
+
+STEM_CHANNELS = 64
+
+
+class Layout(NamedTuple):
+    """What tells the members of the family apart, a number a stage; a `middle` of None means basic blocks."""
+
+    depths: tuple[int, ...]
+    middle: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
+    out: tuple[int, ...]
+    groups: int
+
+
+LAYOUTS = {
+    "resnet10": Layout((1, 1, 1, 1), None, (64, 128, 256, 512), 1),
+    "resnet50": Layout((3, 4, 6, 3), (64, 128, 256, 512), (256, 512, 1024, 2048), 1),
+    "resnext50": Layout((3, 4, 6, 3), (128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
+}
+
+
+class ResNetConfig(ConfigModel):
+    """The published depths and widths; the activation takes the place of every leaky one."""
+
+    name: Literal["resnet10", "resnet50", "resnext50"]
+    activation: ActivationName = "leaky"
+
+    def build(self) -> ResNet:
+        return ResNet(self)
+
+
+class Stem(nn.Sequential):
+    """The beginning of every ResNet here: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+
+    def __init__(self, act: ActivationName):
+        super().__init__(ConvBN(3, STEM_CHANNELS, 7, 2, act=act), nn.MaxPool2d(2))
+
+
+class ResNet(nn.Module):
+    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__()
+        layout = LAYOUTS[config.name]
+        self.stem = Stem(config.activation)
+        self.stages, c_in = nn.ModuleList(), STEM_CHANNELS
+        for i, c_out in enumerate(layout.out):
+            self.stages.append(_stage(layout, i, c_in, config.activation))
+            c_in = c_out
+        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(layout.out[1:], (8, 16, 32), strict=True))
+
+    def forward(self, image: Tensor) -> Features:
+        c3 = self.stages[1](self.stages[0](self.stem(image)))
+        c4 = self.stages[2](c3)
+        c5 = self.stages[3](c4)
+        return c3, c4, c5
+
+
+def _stage(layout: Layout, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
+    """The i-th stage, whose first block halves the resolution, but not in stage 0, where the stem has done so."""
+    blocks: list[nn.Module] = []
+    c_out = layout.out[i]
+    for j in range(layout.depths[i]):
+        stride = 2 if j == 0 and i > 0 else 1
+        if layout.middle is None:
+            blocks.append(BasicBlock(c_in, c_out, act, stride=stride))
+        else:
+            blocks.append(Bottleneck(c_in, layout.middle[i], c_out, act, stride=stride, groups=layout.groups))
+        c_in = c_out
+    return nn.Sequential(*blocks)

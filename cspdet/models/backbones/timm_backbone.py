@@ -1,0 +1,141 @@
+"""Any backbone of timm (PyTorch Image Models) that gives feature maps of pictures of any size.
+
+    backbone: {name: timm:resnet50.a1_in1k, pretrained: true}
+
+    timm's features_only ── of its maps the last one at each of the strides 8, 16, 32 that exist
+
+timm is optional: pip install 'cspdet[timm]'. The maps are timm's own, as are the initial weights. Pretrained weights
+were made for pictures normalized by timm's mean and std, which `model.normalize` must then give; they are fetched by
+`load_pretrained`, and nothing else here uses the network.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.errors import ConfigError, nearest
+from cspdet.types import Features, FeatureSpec
+
+PREFIX = "timm:"
+STRIDES = (8, 16, 32)
+PROBE_HW = (256, 320)  # of the picture that a model must be able to take
+
+
+def expand_timm_name(value: Any) -> Any:
+    """`{"name": "timm:X", ...}` as `{"name": "timm", "model": "X", ...}`; everything else as it is."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str) or not name.startswith(PREFIX):
+        return value
+    if "model" in value:
+        raise ValueError("model: the name says it already; leave one of them out")
+    return {**value, "name": "timm", "model": name.removeprefix(PREFIX)}
+
+
+class TimmConfig(ConfigModel):
+    """model is a name of timm's, with or without a tag of its weights; `name: timm:MODEL` is the short form.
+
+    pretrained starts a training from timm's weights, which are downloaded and kept in the cache of their hub.
+    """
+
+    name: Literal["timm"]
+    model: str = Field(min_length=1)
+    pretrained: bool = False
+
+    def build(self) -> TimmBackbone:
+        """With timm's own fresh weights; `load_pretrained` fetches the others.
+
+        Raises:
+            ConfigError: timm is not installed, has no such model, or the model has no maps of these strides.
+        """
+        return TimmBackbone(self)
+
+
+class TimmBackbone(nn.Module):
+    """(B, 3, H, W) -> timm's maps at strides 8, 16, 32, those that exist, finest first; multiples of the coarsest."""
+
+    initialized = True  # its weights are as timm draws or loads them; not to be drawn anew
+
+    def __init__(self, config: TimmConfig):
+        super().__init__()
+        self.model, self.pretrained = config.model, config.pretrained
+        self.network = _create(config.model, pretrained=False)
+        channels, strides = self.network.feature_info.channels(), self.network.feature_info.reduction()
+        places = {stride: i for i, stride in enumerate(strides)}  # the last map of each
+        self.places = tuple(places[stride] for stride in STRIDES if stride in places)
+        self.out = tuple(FeatureSpec(channels[i], strides[i]) for i in self.places)
+        if not self.out:
+            raise _error(config.model, f"has no map at stride 8, 16 or 32, but at {', '.join(map(str, strides))}")
+        self._check()
+
+    def forward(self, image: Tensor) -> Features:
+        maps = self.network(image)
+        return tuple(maps[i] for i in self.places)
+
+    def load_pretrained(self) -> None:
+        """Take over timm's pretrained weights: from the cache of their hub, or from the network.
+
+        Raises:
+            ConfigError: there are none, or they cannot be fetched.
+        """
+        self.network.load_state_dict(_create(self.model, pretrained=True).state_dict())
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Hold the model to what it declares, on the meta device: transformers may insist on one size, or on NHWC."""
+        probe = copy.deepcopy(self).to("meta").eval()
+        try:
+            maps = probe(torch.zeros(1, 3, *PROBE_HW, device="meta"))
+        except Exception as error:
+            raise _error(self.model, f"does not take pictures of any size ({_reason(error)})") from None
+        for x, spec in zip(maps, self.out, strict=True):
+            expected = (1, spec.channels, PROBE_HW[0] // spec.stride, PROBE_HW[1] // spec.stride)
+            if tuple(x.shape) != expected:
+                raise _error(self.model, f"declares maps of shape {expected}, but gives {tuple(x.shape)}")
+
+
+def load_pretrained(network: nn.Module) -> None:
+    """Fetch the weights of every part that asks for them by `pretrained: true`; nothing is done on the meta device.
+
+    Raises:
+        ConfigError: there are none, or they cannot be fetched.
+    """
+    for part in network.modules():
+        if isinstance(part, TimmBackbone) and part.pretrained and not next(part.parameters()).is_meta:
+            part.load_pretrained()
+
+
+def _create(model: str, *, pretrained: bool) -> Any:
+    """timm's network for the maps, with every reason against it as a ConfigError."""
+    try:
+        import timm
+    except ImportError:
+        raise _error(model, "needs timm, which is not installed: pip install 'cspdet[timm]'") from None
+    architecture, _, tag = model.partition(".")
+    if not timm.is_model(architecture):
+        raise _error(model, f"is no model of timm {timm.__version__}{nearest(architecture, timm.list_models())}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and model not in tagged:
+        known = f"; valid: {', '.join(tagged)}" if tagged else ""
+        raise _error(model, f"timm {timm.__version__} has no weights of this tag{nearest(model, tagged)}{known}")
+    if pretrained and not tagged:
+        raise _error(model, "has no pretrained weights; leave `pretrained` out")
+    try:
+        return timm.create_model(model, features_only=True, pretrained=pretrained)
+    except Exception as error:  # of timm, of the hub's client, of the network: their types are many, and no contract
+        what = "its pretrained weights cannot be fetched" if pretrained else "cannot give feature maps"
+        raise _error(model, f"{what} ({_reason(error)})") from None
+
+
+def _error(model: str, what: str) -> ConfigError:
+    return ConfigError(f"backbone {PREFIX}{model}: {what}")
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what another library says."""
+    return (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")[:200] or type(error).__name__

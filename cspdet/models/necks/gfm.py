@@ -1,0 +1,62 @@
+"""Global Fusion Model: every anchor scale sees all scales, in one map (CSPNet paper, figure 6b).
+
+    C3 ─1x1─ P3 64 ── maxpool ────────────┐                                  ┌─ maxpool ─ 1x1 3x3 ── stride 32, 256
+    C4 ─1x1─ P4 128 ──────────────────────┼─ concat ─ 1x1 3x3 1x1 3x3, 128 ──┼─────────── 1x1 3x3 ── stride 16, 128
+    C5 ─1x1─ P5 256 ── maxout 64, up ─────┘   256                            └─ up ────── 1x1 3x3 ── stride 8,   64
+
+The paper designs it to be compared with EFM, so it is made of EFM's parts: the same laterals, Maxout and pairs of
+convolutions. Its one map is the fused map of EFM's middle scale, the only one there that sees all three scales, refined
+as there; what EFM's other scales would fuse and refine for themselves is gone, and each head reads the map through one
+pair of its own.
+
+A reconstruction, since no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.6045 BFLOPs
+(published 4.605). One pair fewer than EFM is what the published 0.263 between the two suggests (a 3x3 convolution costs
+0.1994 at every scale); with two pairs a head, and none before, it would count 4.88, more than EFM.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, Maxout, upsample
+from cspdet.models.necks.efm import refinement
+from cspdet.models.necks.scales import coarsest
+from cspdet.types import Features, FeatureSpec
+
+
+class GFMConfig(ConfigModel):
+    """width is that of the finest scale; each coarser one doubles it, and the global map is as wide as the middle."""
+
+    name: Literal["gfm"]
+    width: int = Field(64, ge=1)
+    activation: ActivationName = "leaky"
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> GFM:
+        return GFM(self, inputs)
+
+
+class GFM(nn.Module):
+    """The three coarsest maps to three of the same strides, `width`, 2 `width` and 4 `width` channels, finest first."""
+
+    def __init__(self, config: GFMConfig, inputs: tuple[FeatureSpec, ...]):
+        super().__init__()
+        inputs = coarsest(inputs, 3, config.name)
+        fine, middle, coarse = widths = (config.width, 2 * config.width, 4 * config.width)
+        act = config.activation
+        self.lateral = nn.ModuleList(ConvBN(spec.channels, c, act=act) for spec, c in zip(inputs, widths, strict=True))
+        self.down = nn.MaxPool2d(2)
+        self.coarse_to_middle = Maxout(coarse, fine)
+        self.fuse = refinement(2 * fine + middle, middle, 2, act)
+        self.refine = nn.ModuleList(refinement(middle, c, 1, act) for c in widths)
+        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, inputs, strict=True))
+
+    def forward(self, features: Features) -> Features:
+        p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
+        every = self.fuse(torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1))
+        scales = (upsample(every), every, self.down(every))
+        return tuple(refine(x) for refine, x in zip(self.refine, scales, strict=True))

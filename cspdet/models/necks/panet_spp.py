@@ -1,0 +1,119 @@
+"""PANet with spatial pyramid pooling: three scales, top-down and up again (csresnext50-panet-spp.cfg layers 81-135).
+
+    C5 ── 1x1 3x3 1x1 ── SPP ── 1x1 3x3 1x1 ── P5
+
+    C4 ── 1x1 256 ────────────┐
+    P5 ── 1x1 256 ── 2x up ── concat ── 1x1 3x3 1x1 3x3 1x1 ── P4
+
+    C3 ── 1x1 128 ────────────┐
+    P4 ── 1x1 128 ── 2x up ── concat ── 1x1 3x3 1x1 3x3 1x1 ── N3 ── 3x3 ── [SAM] ── stride 8,  256
+
+    N3 ── 3x3 256, stride 2 ──┐
+    P4 ────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ── N4 ── 3x3 ── [SAM] ── stride 16, 512
+
+    N4 ── 3x3 512, stride 2 ──┐
+    P5 ────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ── N5 ── 3x3 ── [SAM] ── stride 32, 1024
+
+The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, of N3 128, the 3x3 twice as many. Each
+concatenation begins with its upper line. Counted with 80 classes and 3 anchors a scale:
+
+                         weights       BFLOPs at 512   at 416
+    cspresnext50         56,853,440    71.3313         47.0898    as csresnext50-panet-spp.cfg does
+    cspresnet50          58,256,832    74.6868         49.3050
+    cspdarknet53         64,296,032    91.0823         60.1286
+    cspresnext50, SAM    58,229,696    72.9420         48.1531
+
+SAM is no part of the cfg. Where it stands is a reconstruction after the authors' later cfgs, in which a 1x1 logistic
+convolution gates the last 3x3 of each scale.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, upsample
+from cspdet.models.necks.scales import alternating, coarsest
+from cspdet.types import Features, FeatureSpec
+
+SET = 5  # convolutions after a concatenation
+
+
+class PANetSPPConfig(ConfigModel):
+    """width is that of the coarsest scale's 1x1 convolutions; each finer scale halves it."""
+
+    name: Literal["panet_spp"]
+    width: int = Field(512, ge=4, multiple_of=4)
+    sam: bool = False
+    activation: ActivationName = "leaky"
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> PANetSPP:
+        return PANetSPP(self, inputs)
+
+
+class TopDown(nn.Module):
+    """A coarser scale, (B, 2 width, H/2, W/2), joined to a map of the backbone, (B, C, H, W) -> (B, width, H, W)."""
+
+    def __init__(self, c_in: int, width: int, act: ActivationName):
+        super().__init__()
+        self.reduce = ConvBN(2 * width, width, act=act)
+        self.lateral = ConvBN(c_in, width, act=act)
+        self.set = alternating(2 * width, width, SET, act)
+
+    def forward(self, coarser: Tensor, x: Tensor) -> Tensor:
+        return self.set(torch.cat((self.lateral(x), upsample(self.reduce(coarser))), dim=1))
+
+
+class BottomUp(nn.Module):
+    """A finer scale, (B, width / 2, 2H, 2W), joined to one on the way down, (B, width, H, W) -> (B, width, H, W)."""
+
+    def __init__(self, width: int, act: ActivationName):
+        super().__init__()
+        self.down = ConvBN(width // 2, width, 3, stride=2, act=act)
+        self.set = alternating(2 * width, width, SET, act)
+
+    def forward(self, finer: Tensor, x: Tensor) -> Tensor:
+        return self.set(torch.cat((self.down(finer), x), dim=1))
+
+
+def last(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential:
+    """What stands before the head: (B, width, H, W) -> (B, 2 width, H, W)."""
+    conv = ConvBN(width, 2 * width, 3, act=act)
+    return nn.Sequential(conv, SAM(2 * width)) if sam else nn.Sequential(conv)
+
+
+class PANetSPP(nn.Module):
+    """The three coarsest maps to three of the same strides, `width` / 2, `width` and 2 `width` channels."""
+
+    def __init__(self, config: PANetSPPConfig, inputs: tuple[FeatureSpec, ...]):
+        super().__init__()
+        fine, middle, coarse = coarsest(inputs, 3, config.name)
+        width, act, sam = config.width, config.activation, config.sam
+        self.pyramid = nn.Sequential(
+            alternating(coarse.channels, width, 3, act), SPP(), alternating(4 * width, width, 3, act)
+        )
+        self.middle_down = TopDown(middle.channels, width // 2, act)
+        self.fine_down = TopDown(fine.channels, width // 4, act)
+        self.fine_last = last(width // 4, act, sam=sam)
+        self.middle_up = BottomUp(width // 2, act)
+        self.middle_last = last(width // 2, act, sam=sam)
+        self.coarse_up = BottomUp(width, act)
+        self.coarse_last = last(width, act, sam=sam)
+        self.out: tuple[FeatureSpec, ...] = (
+            FeatureSpec(width // 2, fine.stride),
+            FeatureSpec(width, middle.stride),
+            FeatureSpec(2 * width, coarse.stride),
+        )
+
+    def forward(self, features: Features) -> Features:
+        c3, c4, c5 = features[-3:]
+        p5 = self.pyramid(c5)
+        p4 = self.middle_down(p5, c4)
+        n3 = self.fine_down(p4, c3)
+        n4 = self.middle_up(n3, p4)
+        n5 = self.coarse_up(n4, p5)
+        return self.fine_last(n3), self.middle_last(n4), self.coarse_last(n5)

@@ -1,0 +1,106 @@
+"""Partial residual network: fuses by adding the first channels instead of concatenating all (Wang et al. 2019).
+
+    C5 ─ 1x1 256 ─┬─ 3x3 256 ─┬─ + ────────────────────────── stride 32, 256
+                  └───────────┼──┘
+       ┌──────────────────────┘
+       └─ 1x1 128 ─ 2x up ─┬─ + ─ 3x3 128 ─┬─ + ─ + ───────── stride 16, 128
+                           └──┼────────────┼──┘   │
+    C4[:128] ─────────────────┴────────────┼──────┘
+       ┌───────────────────────────────────┘
+       └─ 1x1 128 ─ 2x up ─┬─ + ─ 3x3 128 ─── + ─ + ───────── stride 8,  128, in PRN-3l
+                           └──┼───────────────┘   │
+    C3[:128] ─────────────────┴───────────────────┘
+
+Each + is followed by the activation. Two scales are yolov3-tiny-prn.cfg layers 14-25. PRN-3l is a reconstruction, since
+no cfg was released: its third scale repeats the second one. Counted with 80 classes and 3 anchors a scale; parameters
+as Darknet stores them, biases and 4 numbers a normalized channel included:
+
+                        BFLOPs at 416, 320   published    parameters   published
+    yolov3-tiny-prn          3.4666          3.467        4.9398M      4.95M
+    Pelee-PRN                4.0383  2.3896  4.04  2.39   3.1587M      3.16M
+    Pelee-PRN-3l             5.0345  2.9790  5.03  3.98   3.3565M      3.36M
+    CSPPeleeNet-PRN          3.6078          3.590
+    CSPPeleeNet-PRN-3l       4.6039          4.586
+
+The 3.98 is taken for a misprint of 2.98.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
+from cspdet.models.necks.scales import coarsest
+from cspdet.types import Features, FeatureSpec
+
+COARSE = 256  # channels of the coarsest scale
+FINE = 128  # channels of the finer scales
+
+
+class PRNConfig(ConfigModel):
+    """scales is 2 for PRN, 3 for PRN-3l."""
+
+    name: Literal["prn"]
+    scales: Literal[2, 3] = 2
+    activation: ActivationName = "leaky"
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> PRN:
+        return PRN(self, inputs)
+
+
+class CoarsestScale(nn.Module):
+    """(B, C, H, W) -> what the next finer scale takes and the output, both (B, 256, H, W)."""
+
+    def __init__(self, c_in: int, act: ActivationName):
+        super().__init__()
+        self.reduce = ConvBN(c_in, COARSE, act=act)
+        self.mix = ConvBN(COARSE, COARSE, 3, act=act)
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        reduced = self.reduce(x)
+        mixed = self.mix(reduced)
+        return mixed, self.act(mixed + reduced)
+
+
+class FinerScale(nn.Module):
+    """A coarser scale, (B, C', H/2, W/2), and a map of the backbone, (B, C, H, W) -> as `CoarsestScale`, of 128.
+
+    The finer scale takes the 3x3 convolution's output before the sums, as the cfg's route does.
+    """
+
+    def __init__(self, c_coarser: int, act: ActivationName):
+        super().__init__()
+        self.reduce = ConvBN(c_coarser, FINE, act=act)
+        self.mix = ConvBN(FINE, FINE, 3, act=act)
+        self.act = activation(act)
+
+    def forward(self, coarser: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        raised = upsample(self.reduce(coarser))
+        mixed = self.mix(self.act(shortcut(raised, x)))
+        return mixed, self.act(shortcut(self.act(mixed + raised), x))
+
+
+class PRN(nn.Module):
+    """The `scales` coarsest maps to as many of the same strides, 128 channels each but 256 for the coarsest."""
+
+    def __init__(self, config: PRNConfig, inputs: tuple[FeatureSpec, ...]):
+        super().__init__()
+        chosen = coarsest(inputs, config.scales, config.name)
+        self.coarse = CoarsestScale(chosen[-1].channels, config.activation)
+        self.finer = nn.ModuleList(  # from the coarser to the finer
+            FinerScale(COARSE if i == 0 else FINE, config.activation) for i in range(config.scales - 1)
+        )
+        widths = (FINE,) * (config.scales - 1) + (COARSE,)
+        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, chosen, strict=True))
+
+    def forward(self, features: Features) -> Features:
+        taken, output = self.coarse(features[-1])
+        outputs = [output]
+        for i, scale in enumerate(self.finer):
+            taken, output = scale(taken, features[-2 - i])
+            outputs.insert(0, output)
+        return tuple(outputs)

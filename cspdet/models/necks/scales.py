@@ -1,0 +1,37 @@
+"""What several necks share: which of a backbone's maps they fuse, and YOLOv3's alternation of 1x1 and 3x3."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+
+from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.types import FeatureSpec
+
+
+def coarsest(inputs: tuple[FeatureSpec, ...], count: int, neck_name: str) -> tuple[FeatureSpec, ...]:
+    """The coarsest `count` of a backbone's declared maps, finest first.
+
+    Raises:
+        ValueError: there are fewer maps, or the strides of neighbors do not double, as the necks' upsampling needs.
+    """
+    if len(inputs) < count:
+        raise ValueError(f"the neck {neck_name} fuses {count} feature maps; the backbone has {len(inputs)}")
+    chosen = inputs[-count:]
+    strides = [spec.stride for spec in chosen]
+    if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+        raise ValueError(f"the neck {neck_name} needs strides that double from map to map; the backbone has {strides}")
+    return chosen
+
+
+def alternating(c_in: int, width: int, count: int, act: ActivationName) -> nn.Sequential:
+    """`count` convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
+
+    (B, c_in, H, W) -> (B, width, H, W) where `count` is odd, (B, 2 width, H, W) where it is even.
+    """
+    layers: list[nn.Module] = []
+    for i in range(count):
+        layers.append(ConvBN(2 * width, width, act=act) if i % 2 == 0 else ConvBN(width, 2 * width, 3, act=act))
+    layers[0] = ConvBN(c_in, width, act=act)
+    return nn.Sequential(*layers)

@@ -1,0 +1,90 @@
+"""YOLOv3's neck: three scales, top-down (Redmon and Farhadi 2018; yolov3.cfg layers 75-104).
+
+    C5 ── 1x1 3x3 1x1 3x3 1x1 ──┬── 3x3 ─────────────────────────────── stride 32, 1024
+            ┌───────────────────┘
+            └── 1x1 256 ── 2x up ──┐
+    C4 ───────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ──┬── 3x3 ── stride 16, 512
+            ┌────────────────────────────────────────────────────┘
+            └── 1x1 128 ── 2x up ──┐
+    C3 ───────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ───── 3x3 ── stride 8,  256
+
+The 1x1 convolutions have 512, 256, 128 channels, the 3x3 twice as many; the upsampled map comes first. With Darknet-53
+and 80 classes it counts 61,895,776 convolution weights and 65.864 BFLOPs at 416x416, as yolov3.cfg does.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.necks.scales import alternating, coarsest
+from cspdet.types import Features, FeatureSpec
+
+SET = 5  # convolutions before a scale branches off to the next finer one
+
+
+class YOLOv3Config(ConfigModel):
+    """width is that of the coarsest scale's 1x1 convolutions; each finer scale halves it."""
+
+    name: Literal["yolov3"]
+    width: int = Field(512, ge=4, multiple_of=4)
+    activation: ActivationName = "leaky"
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> YOLOv3Neck:
+        return YOLOv3Neck(self, inputs)
+
+
+class CoarsestScale(nn.Module):
+    """(B, C, H, W) -> what the next finer scale takes, (B, width, H, W), and the output, (B, 2 width, H, W)."""
+
+    def __init__(self, c_in: int, width: int, act: ActivationName):
+        super().__init__()
+        self.set = alternating(c_in, width, SET, act)
+        self.last = ConvBN(width, 2 * width, 3, act=act)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        taken = self.set(x)
+        return taken, self.last(taken)
+
+
+class FinerScale(nn.Module):
+    """As `CoarsestScale`, on a map of the backbone beside the coarser scale, (B, 2 width, H/2, W/2), upsampled."""
+
+    def __init__(self, c_in: int, width: int, act: ActivationName):
+        super().__init__()
+        self.reduce = ConvBN(2 * width, width, act=act)
+        self.set = alternating(width + c_in, width, SET, act)
+        self.last = ConvBN(width, 2 * width, 3, act=act)
+
+    def forward(self, coarser: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        taken = self.set(torch.cat((upsample(self.reduce(coarser)), x), dim=1))
+        return taken, self.last(taken)
+
+
+class YOLOv3Neck(nn.Module):
+    """The three coarsest maps to three of the same strides, `width` / 2, `width` and 2 `width` channels."""
+
+    def __init__(self, config: YOLOv3Config, inputs: tuple[FeatureSpec, ...]):
+        super().__init__()
+        fine, middle, coarse = coarsest(inputs, 3, config.name)
+        width, act = config.width, config.activation
+        self.coarse = CoarsestScale(coarse.channels, width, act)
+        self.middle = FinerScale(middle.channels, width // 2, act)
+        self.fine = FinerScale(fine.channels, width // 4, act)
+        self.out: tuple[FeatureSpec, ...] = (
+            FeatureSpec(width // 2, fine.stride),
+            FeatureSpec(width, middle.stride),
+            FeatureSpec(2 * width, coarse.stride),
+        )
+
+    def forward(self, features: Features) -> Features:
+        c3, c4, c5 = features[-3:]
+        taken, p5 = self.coarse(c5)
+        taken, p4 = self.middle(taken, c4)
+        _, p3 = self.fine(taken, c3)
+        return p3, p4, p5

@@ -1,0 +1,55 @@
+"""YOLOv3-tiny's neck: two scales, top-down (yolov3-tiny.cfg layers 13-21).
+
+    C5 ── 1x1 256 ──┬────────────────────────── 3x3 512 ── stride 32, 512
+                    └── 1x1 128 ── 2x up ──┐
+    C4 ───────────────────────────────── concat ── 3x3 256 ── stride 16, 256
+
+The upsampled map comes first. With the cfg's trunk and 80 classes it counts 8,845,488 convolution weights and 5.571
+BFLOPs at 416x416 (published 5.571), and 8.8587M parameters as Darknet stores them (published 8.86M).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from cspdet.config import ConfigModel
+from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.necks.scales import coarsest
+from cspdet.types import Features, FeatureSpec
+
+REDUCED = 256  # channels of the coarse scale's 1x1 convolution
+CARRIED = 128  # channels that the finer scale gets from it
+WIDTHS = (256, 512)  # channels of the outputs, finest first
+
+
+class YOLOv3TinyConfig(ConfigModel):
+    """The cfg's widths; only the activation is free."""
+
+    name: Literal["yolov3_tiny"]
+    activation: ActivationName = "leaky"
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> YOLOv3TinyNeck:
+        return YOLOv3TinyNeck(self, inputs)
+
+
+class YOLOv3TinyNeck(nn.Module):
+    """The two coarsest maps to two of the same strides, 256 and 512 channels."""
+
+    def __init__(self, config: YOLOv3TinyConfig, inputs: tuple[FeatureSpec, ...]):
+        super().__init__()
+        fine, coarse = coarsest(inputs, 2, config.name)
+        act = config.activation
+        self.reduce = ConvBN(coarse.channels, REDUCED, act=act)
+        self.coarse = ConvBN(REDUCED, WIDTHS[1], 3, act=act)
+        self.carry = ConvBN(REDUCED, CARRIED, act=act)
+        self.fine = ConvBN(CARRIED + fine.channels, WIDTHS[0], 3, act=act)
+        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
+
+    def forward(self, features: Features) -> Features:
+        c4, c5 = features[-2:]
+        reduced = self.reduce(c5)
+        fused = torch.cat((upsample(self.carry(reduced)), c4), dim=1)
+        return self.fine(fused), self.coarse(reduced)
