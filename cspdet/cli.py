@@ -23,6 +23,7 @@ VERBS = {
     "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
     "check-data": "what is wrong with a data set, where, and how often",
     "paper-page": "write docs/paper.md: the paper's tables, counted beside the published figures",
+    "draw-networks": "draw the pictures of docs/csp.md from the modules themselves",
 }
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     "letterbox",
     "models datasets",
     "complexity published recipe",
-    "checkpoint layer_plot paper_tables",
+    "checkpoint drawings layer_plot paper_tables",
     "model_file",
     "model_cost",
     "inference paper",

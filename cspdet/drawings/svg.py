@@ -1,0 +1,95 @@
+"""SVG as text, the same characters for the same drawing on every machine."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import NamedTuple
+
+FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
+INK, FAINT = "#24292f", "#57606a"
+LINE_HEIGHT = 14
+
+
+class Box(NamedTuple):
+    """A rectangle on the page, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def left(self) -> tuple[float, float]:
+        return self.x, self.y + self.height / 2
+
+    @property
+    def right(self) -> tuple[float, float]:
+        return self.x + self.width, self.y + self.height / 2
+
+
+class Canvas:
+    """A white page that things are drawn on, later ones over earlier ones."""
+
+    def __init__(self, width: int, height: int, title: str):
+        self._parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+            f' font-family="{FONT}">',
+            f"<title>{escape(title)}</title>",
+            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join([*self._parts, "</svg>", ""])
+
+    def box(self, box: Box, lines: tuple[str, ...], fill: str) -> None:
+        """A rounded rectangle with centered lines, the first one bold."""
+        x, y, width, height = map(_number, box)
+        self._parts.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="{fill}" stroke="{INK}"/>'
+        )
+        top = box.y + (box.height - LINE_HEIGHT * len(lines)) / 2 + 11
+        for i, line in enumerate(lines):
+            self.text(
+                box.x + box.width / 2, top + i * LINE_HEIGHT, line, size=11, anchor="middle", bold=i == 0, color=INK
+            )
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: int = 12,
+        anchor: str = "start",
+        bold: bool = False,
+        color: str = FAINT,
+    ) -> None:
+        """One line; y is its base line."""
+        weight = ' font-weight="bold"' if bold else ""
+        self._parts.append(
+            f'<text x="{_number(x)}" y="{_number(y)}" font-size="{size}" text-anchor="{anchor}" fill="{color}"{weight}>'
+            f"{escape(text)}</text>"
+        )
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+        """From left to right: straight, or bent where the heights differ, with a head at the end."""
+        (x, y), (to_x, to_y) = start, end
+        bend = (x + to_x) / 2
+        tip = to_x - 5
+        control = [_number(n) for n in (x, y, bend, y, bend, to_y, tip, to_y)]
+        self._parts.append(
+            f'<path d="M{control[0]} {control[1]} C{control[2]} {control[3]} {control[4]} {control[5]}'
+            f' {control[6]} {control[7]}" fill="none" stroke="{color}" stroke-width="2"/>'
+        )
+        head = [(to_x, to_y), (to_x - 8, to_y - 4), (to_x - 8, to_y + 4)]
+        points = " ".join(f"{_number(a)},{_number(b)}" for a, b in head)
+        self._parts.append(f'<polygon points="{points}" fill="{color}"/>')
+
+    def band(self, box: Box, fill: str) -> None:
+        """A plain rectangle, to lie behind other things."""
+        x, y, width, height = map(_number, box)
+        self._parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>')
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
