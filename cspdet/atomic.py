@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cspdet.errors import UserError
@@ -26,7 +26,8 @@ def temporary(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # there may not even be a folder
+            draft.unlink()
         kept = "; the file that was there before is kept" if path.exists() else ""
         raise UserError(f"{path}: cannot be written: {error.strerror or error}{kept}") from None
     except BaseException:

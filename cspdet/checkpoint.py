@@ -1,25 +1,24 @@
 """Checkpoints: weights with all that is needed to use them, in plain types, read without running code.
 
-A checkpoint holds `format`, `recipe` (every value of the config), `class_names`, `category_ids`, `weights` (the
-averaged ones, for use) and, for resuming, `training`.
+A checkpoint holds `format`, `task` (detector where it is missing, or classifier), `recipe` (every value of the config),
+`class_names`, `category_ids`, `weights` (the averaged ones, for use) and, for resuming, `training`.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
 
-from cspdet.atomic import write_bytes
+from cspdet.atomic import temporary
 from cspdet.config import parse_config
 from cspdet.errors import CheckpointError, ConfigError, counted
-from cspdet.recipe import Recipe, recipe_to_plain
+from cspdet.recipe import ClassifierRecipe, Recipe, recipe_to_plain
 from cspdet.types import Classes
 
 FORMAT = "cspdet 1"
@@ -29,7 +28,7 @@ FORMAT = "cspdet 1"
 class Checkpoint:
     """What a checkpoint file says. `training` is None in files that cannot be resumed from."""
 
-    recipe: Recipe
+    recipe: Recipe | ClassifierRecipe
     classes: Classes
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
@@ -43,16 +42,37 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     content = {
         "format": FORMAT,
+        "task": "detector" if isinstance(checkpoint.recipe, Recipe) else "classifier",
         "recipe": recipe_to_plain(checkpoint.recipe),
         "class_names": list(checkpoint.classes.names),
         "category_ids": list(checkpoint.classes.category_ids),
         "weights": checkpoint.weights,
         "training": checkpoint.training,
     }
-    # Serialized in memory first, because torch hides what the disk said behind an error of its own.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
+    with temporary(path) as draft, draft.open("wb") as file:
+        sink = _Sink(file)
+        torch.save(content, cast(BinaryIO, sink))
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink:
+    """A file that keeps what the disk says to the end: torch.save hides it behind an error of its own."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            if self.error is None:
+                self.file.write(data)
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -80,7 +100,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
     try:
-        recipe = parse_config(content["recipe"], Recipe, str(path))
+        recipe: Recipe | ClassifierRecipe
+        if content.get("task") == "classifier":
+            recipe = parse_config(content["recipe"], ClassifierRecipe, str(path))
+        else:
+            recipe = parse_config(content["recipe"], Recipe, str(path))
         classes = Classes(tuple(content["class_names"]), tuple(content["category_ids"]))
         return Checkpoint(recipe, classes, dict(content["weights"]), content["training"])
     except ConfigError as error:

@@ -23,17 +23,18 @@ class Letterbox:
     scale_y: float
     left: int
     top: int
+    bilinear: bool = False  # draw as `resize_image` does with this
 
     @classmethod
     def fit(
         cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
     ) -> Letterbox:
-        """Center a picture in an input, keeping its aspect; or stretch it to fill all of it."""
+        """Center a picture in an input, keeping its aspect; or stretch it to fill all of it, drawn as Darknet does."""
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
             raise ValueError(f"a picture has at least one pixel each way; got {image_h}x{image_w}")
         if resize == "stretch":
-            return cls(input_w / image_w, input_h / image_h, 0, 0)
+            return cls(input_w / image_w, input_h / image_h, 0, 0, bilinear=True)
         scale = min(input_h / image_h, input_w / image_w)
         inner_h, inner_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
         # The scales are those of the rounded inner picture, so that boxes stay exact to the pixel that was drawn.
@@ -50,7 +51,7 @@ class Letterbox:
     def draw(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
         """(H, W, 3) uint8 to (*input_hw, 3) uint8: resized, padded with grey."""
         inner_h, inner_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
-        inner = resize_image(image, (inner_h, inner_w))
+        inner = resize_image(image, (inner_h, inner_w), bilinear=self.bilinear)
         if inner.shape[:2] == tuple(input_hw):
             return inner
         canvas = np.full((*input_hw, 3), PAD_VALUE, np.uint8)
@@ -72,9 +73,12 @@ class Letterbox:
         return np.asarray(values, dtype=box.dtype)
 
 
-def resize_image(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 to (*size_hw, 3): area averages when shrinking to half or less, bilinear otherwise."""
+def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 to (*size_hw, 3): area averages when shrinking to half or less, bilinear otherwise.
+
+    With `bilinear`, never averages: Darknet's networks were trained on pictures that skip pixels.
+    """
     if image.shape[:2] == tuple(size_hw):
         return image
-    shrinks = image.shape[0] >= 2 * size_hw[0] or image.shape[1] >= 2 * size_hw[1]
+    shrinks = not bilinear and (image.shape[0] >= 2 * size_hw[0] or image.shape[1] >= 2 * size_hw[1])
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

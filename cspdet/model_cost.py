@@ -10,7 +10,7 @@ import torch
 
 from cspdet.complexity import Cost, count
 from cspdet.config import load_config, read_yaml
-from cspdet.model_file import build_detector, check_size, classes_of_config, load_model
+from cspdet.model_file import build_detector, check_size, classes_of_config, load_network
 from cspdet.models import Classifier, Detector
 from cspdet.recipe import ClassifierRecipe, load_recipe
 
@@ -45,11 +45,11 @@ def count_model(
     path = Path(path)
     model, own_size = _network(path, overrides, classes, {} if class_counts is None else class_counts)
     size_hw = size_hw or own_size
-    check_size(size_hw, model.strides, str(path))
+    check_size(size_hw, model, str(path))
     if isinstance(model, Detector):
-        usual = model.head.classes == USUAL_CLASSES["detector"]
+        usual = model.classes == USUAL_CLASSES["detector"]
     else:
-        usual = model.fc.out_features == USUAL_CLASSES["classifier"]
+        usual = model.classes == USUAL_CLASSES["classifier"]
     changed = any(text.split("=")[0].split(".")[0] == "model" for text in overrides)
     return CountedModel(path.stem, count(model, size_hw), model.strides, usual and not changed)
 
@@ -59,7 +59,7 @@ def _network(
 ) -> tuple[Detector | Classifier, tuple[int, int]]:
     """The network, and the input size that it is meant for."""
     if path.suffix not in (".yaml", ".yml"):
-        loaded = load_model(path, overrides=overrides)
+        loaded = load_network(path, overrides)
         return loaded.model, loaded.recipe.input.size
     if is_classifier(path):
         recipe = load_config(path, ClassifierRecipe, overrides)
@@ -76,7 +76,9 @@ def _network(
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether a config is a classifier's: its model has no neck."""
+    """Whether a config is a classifier's: its model has no neck, or is a Darknet cfg without data to detect on."""
     values, _ = read_yaml(path)
     model = values.get("model") if isinstance(values, dict) else None
-    return isinstance(model, dict) and "neck" not in model
+    if not isinstance(model, dict):
+        return False
+    return "data" not in values if model.get("name") == "darknet" else "neck" not in model

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoint import load_checkpoint, load_weights
+from cspdet.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.coco_classes import COCO_CLASSES
 from cspdet.config import parse_config
 from cspdet.datasets.coco import load_coco
 from cspdet.datasets.descriptor import load_descriptor
 from cspdet.errors import CheckpointError, ConfigError, DataError
-from cspdet.models import Detector
-from cspdet.recipe import Recipe, load_recipe, recipe_to_plain
+from cspdet.models import Classifier, Detector
+from cspdet.recipe import ClassifierRecipe, Recipe, load_recipe, recipe_to_plain
 from cspdet.types import Classes
 
 
@@ -25,6 +25,16 @@ class LoadedModel:
 
     model: Detector
     recipe: Recipe
+    classes: Classes
+    name: str
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier in evaluation mode on the CPU, with what it was trained for."""
+
+    model: Classifier
+    recipe: ClassifierRecipe
     classes: Classes
     name: str
 
@@ -46,17 +56,39 @@ def load_model(path: str | Path, *, weights: str | Path | None = None, overrides
                 torch.manual_seed(recipe.train.seed)
                 model = build_detector(recipe, len(classes), str(path))
             return LoadedModel(model.eval(), recipe, classes, path.stem)
-        checkpoint, source = load_checkpoint(weights), str(weights)
-    elif path.suffix == ".pt" or path.is_file():
-        if weights is not None:
-            raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
-        checkpoint, source = load_checkpoint(path), str(path)
-        recipe = _overridden(checkpoint.recipe, overrides)
-    else:
+        return _with_weights(recipe, load_checkpoint(weights), str(weights), path.stem)
+    if weights is not None and path.is_file():
+        raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
+    loaded = load_network(path, overrides)
+    if isinstance(loaded, LoadedClassifier):
+        raise CheckpointError(f"{path}: holds a classifier; expected a detector")
+    return loaded
+
+
+def load_network(path: str | Path, overrides: Sequence[str] = ()) -> LoadedModel | LoadedClassifier:
+    """Load a checkpoint (`.pt`) of either kind.
+
+    Raises:
+        CheckpointError, ConfigError: with what was expected and found.
+    """
+    path = Path(path)
+    if path.suffix != ".pt" and not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
+    checkpoint = load_checkpoint(path)
+    if isinstance(checkpoint.recipe, Recipe):
+        return _with_weights(_overridden(checkpoint.recipe, overrides), checkpoint, str(path), path.stem)
+    recipe = checkpoint.recipe
+    if overrides:
+        recipe = parse_config(recipe_to_plain(recipe), ClassifierRecipe, "the checkpoint's config", overrides)
+    classifier = build_classifier(recipe, str(path))
+    load_weights(classifier, checkpoint.weights, str(path))
+    return LoadedClassifier(classifier.eval(), recipe, checkpoint.classes, path.stem)
+
+
+def _with_weights(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> LoadedModel:
     model = build_detector(recipe, len(checkpoint.classes), source, pretrained=False)
     load_weights(model, checkpoint.weights, source)
-    return LoadedModel(model.eval(), recipe, checkpoint.classes, path.stem)
+    return LoadedModel(model.eval(), recipe, checkpoint.classes, name)
 
 
 def build_detector(recipe: Recipe, classes: int, where: str, *, pretrained: bool = True) -> Detector:
@@ -65,18 +97,29 @@ def build_detector(recipe: Recipe, classes: int, where: str, *, pretrained: bool
     pretrained=False leaves out the weights that the config may ask for, since others will replace them.
     """
     try:
-        model = recipe.model.build(classes, pretrained=pretrained)
+        model: Detector = recipe.model.build(classes, pretrained=pretrained)
     except ValueError as error:
         raise ConfigError(f"{where}: model: {error}") from None
-    check_size(recipe.input.size, model.strides, where)
+    check_size(recipe.input.size, model, where)
     return model
 
 
-def check_size(size_hw: tuple[int, int], strides: tuple[int, ...], where: str) -> None:
-    """Raise ConfigError unless the coarsest stride divides both sides."""
-    step = max(strides)
-    if any(side % step for side in size_hw):
-        raise ConfigError(f"{where}: input.size: expected multiples of {step}, found {size_hw[0]}x{size_hw[1]}")
+def build_classifier(recipe: ClassifierRecipe, where: str) -> Classifier:
+    """As `build_detector`, for a classifier."""
+    try:
+        model: Classifier = recipe.model.build()
+    except ValueError as error:
+        raise ConfigError(f"{where}: model: {error}") from None
+    check_size(recipe.input.size, model, where)
+    return model
+
+
+def check_size(size_hw: tuple[int, int], model: Detector | Classifier, where: str) -> None:
+    """Raise ConfigError unless the network takes pictures of this size."""
+    try:
+        model.check_size(size_hw)
+    except ValueError as error:
+        raise ConfigError(f"{where}: input.size: {error}") from None
 
 
 def classes_of_config(recipe: Recipe) -> Classes:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from cspdet.config import ConfigModel, load_config
+from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.augment import AugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
 from cspdet.training.assign import AssignConfig
@@ -92,10 +93,18 @@ class EvalConfig(ConfigModel):
     workers: Workers = "auto"
 
 
+def _kind_of_model(model: Any) -> str:
+    name = model.get("name") if isinstance(model, dict) else getattr(model, "name", None)
+    return "darknet" if name == "darknet" else "parts"
+
+
 class Recipe(ConfigModel):
     """A detector, its input, its data, its training and its evaluation."""
 
-    model: DetectorConfig
+    model: Annotated[
+        Annotated[DetectorConfig, Tag("parts")] | Annotated[DarknetModelConfig, Tag("darknet")],
+        Discriminator(_kind_of_model),
+    ]
     input: InputConfig = InputConfig()
     data: Path
     train: TrainConfig = TrainConfig()
@@ -105,7 +114,10 @@ class Recipe(ConfigModel):
 class ClassifierRecipe(ConfigModel):
     """A backbone as an ImageNet classifier."""
 
-    model: ClassifierConfig
+    model: Annotated[
+        Annotated[ClassifierConfig, Tag("parts")] | Annotated[DarknetClassifierConfig, Tag("darknet")],
+        Discriminator(_kind_of_model),
+    ]
     input: InputConfig = InputConfig(size=(224, 224))
 
 

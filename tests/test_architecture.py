@@ -25,6 +25,7 @@ LAYERS = (
     "boxes coco_classes",
     "letterbox",
     "models datasets",
+    "darknet",
     "complexity published recipe",
     "checkpoint drawings layer_plot paper_tables",
     "model_file",

@@ -98,7 +98,8 @@ class PictureSource:
         return Sample(image, box_xyxy * ratios, class_id, is_crowd, int(self.coco.image_id[index]))
 
     def _load(self, index: int) -> np.ndarray:
-        return resize_image(read_upright(self.coco, index), self._stored_hw(index))
+        bilinear = self.resize == "stretch"  # as the pictures that are evaluated
+        return resize_image(read_upright(self.coco, index), self._stored_hw(index), bilinear=bilinear)
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
         """Height and width in the letterbox, never enlarged: the augmentation does that in its one step."""

@@ -9,6 +9,7 @@ from cspdet.config import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import initialize
+from cspdet.models.detector import check_multiples
 
 
 class ClassifierConfig(ConfigModel):
@@ -17,16 +18,33 @@ class ClassifierConfig(ConfigModel):
     backbone: BackboneConfig
     classes: int = Field(1000, ge=1)
 
-    def build(self, *, pretrained: bool = True) -> Classifier:
+    def build(self, *, pretrained: bool = True) -> BackboneClassifier:
         """As `DetectorConfig.build`, for a classifier."""
-        classifier = Classifier(self.backbone.build(), self.classes)
+        classifier = BackboneClassifier(self.backbone.build(), self.classes)
         if pretrained:
             load_pretrained(classifier)
         return classifier
 
 
 class Classifier(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> (B, classes) logits."""
+    """(B, 3, H, W) RGB in [0, 1] -> (B, classes) logits, whatever the network is made of."""
+
+    @property
+    def classes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each of the maps that it is made of, finest first."""
+        raise NotImplementedError
+
+    def check_size(self, size_hw: tuple[int, int]) -> None:
+        """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
+        check_multiples(size_hw, self.strides)
+
+
+class BackboneClassifier(Classifier):
+    """A backbone's coarsest map, averaged, through one linear layer."""
 
     def __init__(self, backbone: Backbone, classes: int):
         super().__init__()
@@ -36,8 +54,11 @@ class Classifier(nn.Module):
         initialize(self)
 
     @property
+    def classes(self) -> int:
+        return self.fc.out_features
+
+    @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell of each of the backbone's maps."""
         return tuple(spec.stride for spec in self.backbone.out)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class DetectorConfig(ConfigModel):
     head: YoloHeadConfig = YoloHeadConfig()
     normalize: NormalizeConfig = NormalizeConfig()
 
-    def build(self, classes: int, *, pretrained: bool = True) -> Detector:
+    def build(self, classes: int, *, pretrained: bool = True) -> PartsDetector:
         """The network with fresh weights, drawn from torch's current random stream.
 
         A backbone's `pretrained: true` is obeyed unless `pretrained` is False, for when a checkpoint's weights follow.
@@ -49,7 +49,7 @@ class DetectorConfig(ConfigModel):
         """
         backbone = self.backbone.build()
         neck = self.neck.build(backbone.out)
-        detector = Detector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
+        detector = PartsDetector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
         if pretrained:
             load_pretrained(detector)
         return detector
@@ -58,8 +58,36 @@ class DetectorConfig(ConfigModel):
 class Detector(nn.Module):
     """(B, 3, H, W) RGB in [0, 1] -> one raw tensor a scale, (B, A, H_l, W_l, 5 + C), finest scale first.
 
-    The same in training, evaluation and export. H and W are multiples of the coarsest stride.
+    The same in training, evaluation and export, whatever the network is made of.
     """
+
+    @property
+    def anchors(self) -> Anchors:
+        raise NotImplementedError
+
+    @property
+    def classes(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell, one number a scale."""
+        return self.anchors.strides
+
+    def check_size(self, size_hw: tuple[int, int]) -> None:
+        """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
+        check_multiples(size_hw, self.strides)
+
+
+def check_multiples(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
+    """Raise ValueError unless the coarsest stride divides both sides."""
+    step = max(strides)
+    if any(side % step for side in size_hw):
+        raise ValueError(f"expected multiples of {step}, found {size_hw[0]}x{size_hw[1]}")
+
+
+class PartsDetector(Detector):
+    """head(neck(backbone(image))); H and W are multiples of the coarsest stride."""
 
     mean: Tensor
     std: Tensor
@@ -77,9 +105,8 @@ class Detector(nn.Module):
         return self.head.anchors
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell, one number a scale."""
-        return self.head.anchors.strides
+    def classes(self) -> int:
+        return self.head.classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.head(self.neck(self.backbone((images - self.mean) / self.std)))

@@ -16,6 +16,7 @@ from cspdet.types import Features, FeatureSpec
 MAX_LOG_SIZE = 6.0
 
 WH = tuple[float, float]
+Sizes = Literal["exponential", "square"]
 
 
 class YoloHeadConfig(ConfigModel):
@@ -28,6 +29,7 @@ class YoloHeadConfig(ConfigModel):
         ((116, 90), (156, 198), (373, 326)),
     )
     scale_x_y: tuple[float, ...] = Field((1.0, 1.0, 1.0))  # above 1, centers reach the borders of their cell
+    sizes: Sizes = "exponential"  # of the anchor: exp(t), or (2 sigmoid(t))^2, which Darknet calls new_coords
 
     @model_validator(mode="after")
     def _consistent(self) -> YoloHeadConfig:
@@ -60,6 +62,7 @@ class Anchors(nn.Module):
         self.register_buffer("stride", torch.tensor(strides, dtype=torch.float32), persistent=False)
         self.register_buffer("scale_x_y", torch.tensor(config.scale_x_y, dtype=torch.float32), persistent=False)
         self.strides = strides
+        self.sizes: Sizes = config.sizes
 
 
 class YoloHead(nn.Module):
@@ -81,17 +84,23 @@ class YoloHead(nn.Module):
             raw.append(conv(x).view(batch, -1, 5 + self.classes, height, width).permute(0, 1, 3, 4, 2))
         return tuple(raw)
 
-    @torch.no_grad()
     def reset(self) -> None:
-        """Start at a low objectness, so that the first steps are not spent on the background (Lin et al. 2017, 4.1)."""
+        """Start every scale at a low objectness."""
         for conv, stride in zip(self.predict, self.anchors.strides, strict=True):
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-            nn.init.normal_(conv.weight, std=0.01)
-            bias = conv.bias.view(-1, 5 + self.classes)
-            bias.zero_()
-            # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
-            bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
-            bias[:, 5:] = -math.log(max(self.classes - 1, 1))
+            assert isinstance(conv, nn.Conv2d)
+            reset_prediction(conv, self.classes, stride)
+
+
+@torch.no_grad()
+def reset_prediction(conv: nn.Conv2d, classes: int, stride: int) -> None:
+    """Start at a low objectness, so that the first steps are not spent on the background (Lin et al. 2017, 4.1)."""
+    assert conv.bias is not None
+    nn.init.normal_(conv.weight, std=0.01)
+    bias = conv.bias.view(-1, 5 + classes)
+    bias.zero_()
+    # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
+    bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
+    bias[:, 5:] = -math.log(max(classes - 1, 1))
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -104,6 +113,11 @@ def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((col, row), dim=-1)
 
 
+def relative_sizes(t: Tensor, sizes: Sizes) -> Tensor:
+    """Raw widths and heights to multiples of the anchor's."""
+    return (2 * t.sigmoid()).square() if sizes == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
+
+
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """Raw scales (B, A, H_l, W_l, 5 + C) to (B, S, 4) boxes x1 y1 x2 y2 in input pixels, scale after scale.
 
@@ -114,7 +128,7 @@ def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
         grid = cell_grid(values.shape[2], values.shape[3], values)
         scale, stride = anchors.scale_x_y[level], anchors.stride[level]
         center = (values[..., 0:2].sigmoid() * scale - (scale - 1) / 2 + grid) * stride
-        half = values[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
+        half = relative_sizes(values[..., 2:4], anchors.sizes) * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
         boxes.append(torch.cat((center - half, center + half), dim=-1).flatten(1, 3))
     return torch.cat(boxes, dim=1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cspdet.boxes import cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from cspdet.config import ConfigModel
-from cspdet.models.head import MAX_LOG_SIZE, Anchors, decode_boxes
+from cspdet.models.head import Anchors, Sizes, decode_boxes, relative_sizes
 from cspdet.training.assign import AssignConfig, Slots, assign, unpunished
 from cspdet.types import Targets
 
@@ -56,7 +56,7 @@ def yolo_loss(
 
     rows, cell, anchor_wh, stride, scale = _gather(raw, positive.image, positive.slot, anchors, slots)
     goal_xyxy = targets.box_xyxy[positive.target]
-    box, overlap = _box_loss(rows[:, :4], goal_xyxy, cell, anchor_wh, stride, scale, loss.box)
+    box, overlap = _box_loss(rows[:, :4], goal_xyxy, cell, anchor_wh, stride, scale, loss.box, anchors.sizes)
     if loss.box == "mse":
         size = torch.tensor([[raw[0].shape[3], raw[0].shape[2]]], device=device) * anchors.stride[0]
         share = ((goal_xyxy[:, 2:] - goal_xyxy[:, :2]) / size).prod(dim=-1)
@@ -105,16 +105,17 @@ def _gather(
 
 
 def _box_loss(
-    t: Tensor, goal_xyxy: Tensor, cell: Tensor, anchor_wh: Tensor, stride: Tensor, scale: Tensor, kind: str
-) -> tuple[Tensor, Tensor]:
+    t: Tensor, goal_xyxy: Tensor, cell: Tensor, anchor_wh: Tensor, stride: Tensor, scale: Tensor, kind: str,
+    sizes: Sizes,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(P,) loss a box, and the (P,) IoU of each with its goal, without gradient.
 
     `mse` is YOLOv3's: its gradients are goal minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the sigmoids
-    the function with that gradient is the cross-entropy.
+    the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
     """
     fraction = t[:, :2].sigmoid() * scale - (scale - 1) / 2
     predicted = cxcywh_to_xyxy(
-        torch.cat(((fraction + cell) * stride, t[:, 2:].clamp(max=MAX_LOG_SIZE).exp() * anchor_wh), dim=-1)
+        torch.cat(((fraction + cell) * stride, relative_sizes(t[:, 2:], sizes) * anchor_wh), dim=-1)
     )
     with torch.no_grad():
         overlap = generalized_iou(predicted, goal_xyxy, "iou")
@@ -123,5 +124,6 @@ def _box_loss(
     goal = xyxy_to_cxcywh(goal_xyxy)
     goal_fraction = ((goal[:, :2] / stride - cell + (scale - 1) / 2) / scale).clamp(0, 1)
     center = F.binary_cross_entropy_with_logits(t[:, :2], goal_fraction, reduction="none")
-    size = (t[:, 2:] - (goal[:, 2:] / anchor_wh).clamp(min=1e-6).log()).square() / 2
+    ratio = (goal[:, 2:] / anchor_wh).clamp(min=1e-6)
+    size = (t[:, 2:].sigmoid() - ratio.sqrt() / 2 if sizes == "square" else t[:, 2:] - ratio.log()).square() / 2
     return center.sum(dim=-1) + size.sum(dim=-1), overlap

@@ -1,0 +1,128 @@
+"""Whether OpenCV's Darknet importer computes what ours does: cfgs with random weights, raw outputs compared.
+
+    python benchmarks/opencv_parity.py --python /path/to/python-with-opencv-4 FOLDER-OR-CFG...
+
+OpenCV 5 has no Darknet importer any more, so an interpreter of its own with opencv-python-headless 4 is needed. The bar
+is a difference of 1e-5 of the largest output, normalization with OpenCV's epsilon of 1e-6. Compared is what feeds the
+[yolo] sections, or a classifier's logits. Cfgs that OpenCV cannot run, those of shortcuts with a stride, are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cspdet.darknet.cfg import Cfg, parse_cfg, read_cfg
+from cspdet.darknet.network import DarknetClassifier, DarknetDetector
+from cspdet.darknet.plan import plan
+from cspdet.darknet.weights import FreshWeightsUndrawn, Numbers, write_weights
+
+BAR = 1e-5
+OPENCV_EPS = 1e-6
+
+# Runs in the other interpreter: reads x.cfg, x.weights, x.npy and names.txt, writes the layers' outputs to out.npz.
+THERE = """
+import sys, cv2, numpy as np
+folder = sys.argv[1]
+net = cv2.dnn.readNetFromDarknet(f"{folder}/x.cfg", f"{folder}/x.weights")
+net.setInput(np.load(f"{folder}/x.npy"))
+names = open(f"{folder}/names.txt").read().split()
+known = set(net.getLayerNames())
+names = [next(n for n in name.split("|") if n in known) for name in names]
+np.savez(f"{folder}/out.npz", *net.forward(names))
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", required=True, help="an interpreter that has OpenCV 4")
+    parser.add_argument("paths", nargs="+", type=Path, help="cfgs, or folders of them")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    cfgs = [cfg for path in args.paths for cfg in (sorted(path.glob("*.cfg")) if path.is_dir() else [path])]
+    failed = 0
+    for path in cfgs:
+        cfg = parse_cfg(read_cfg(path), str(path))
+        if has_strided_shortcut(cfg):
+            print(f"{path.name:48} has shortcuts with a stride, which OpenCV cannot run")
+            continue
+        differences = compare(cfg, args.python, args.seed)
+        failed += max(differences) > BAR
+        verdict = "" if max(differences) <= BAR else "  DIFFERS"
+        print(f"{path.name:48} {' '.join(f'{d:.1e}' for d in differences)}{verdict}")
+    return 1 if failed else 0
+
+
+def has_strided_shortcut(cfg: Cfg) -> bool:
+    """Whether a shortcut reads a larger map."""
+    layers = plan(cfg).layers
+    shortcuts = [layer for layer in layers if layer.section.kind == "shortcut"]
+    return any(layers[s].shape.side_hw != layer.shape.side_hw for layer in shortcuts for s in layer.sources)
+
+
+def randomize(numbers: list[Numbers], seed: int) -> None:
+    """Statistics of trained networks: signals neither die out nor explode."""
+    draw = torch.Generator().manual_seed(seed)
+    for layer in numbers:
+        for what, tensor in layer.parts:
+            noise = torch.randn(tensor.shape, generator=draw)
+            if what in ("scales", "variances"):
+                noise = 1 + 0.2 * noise.clamp(-3, 3)
+            elif what in ("bias", "means"):
+                noise = 0.1 * noise
+            else:
+                noise = noise * (2 / tensor[0].numel()) ** 0.5
+            tensor.data.copy_(noise)
+
+
+def compare(cfg: Cfg, python: str, seed: int) -> list[float]:
+    """The largest difference of each output as a share of its largest value."""
+    with FreshWeightsUndrawn():
+        kind = DarknetDetector if cfg.heads else DarknetClassifier
+        model = kind(cfg, bn_eps=OPENCV_EPS)
+    numbers = model.body.numbers()
+    randomize(numbers, seed)
+    image = torch.rand(1, 3, *cfg.size_hw, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        out = model.eval()(image)
+    ours = [raw.permute(0, 1, 4, 2, 3).flatten(1, 2) for raw in out] if isinstance(out, tuple) else [out]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        # OpenCV reads the file without Darknet's forgiveness for a mark at its start
+        (place / "x.cfg").write_text("".join(line + "\n" for line in lines_of(cfg)))
+        write_weights(place / "x.weights", numbers)
+        np.save(place / "x.npy", image.numpy())
+        (place / "names.txt").write_text("\n".join(outputs_of(cfg, model)))
+        done = subprocess.run([python, "-c", THERE, folder], capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            raise SystemExit(f"{cfg.source}: OpenCV fails: {done.stderr.strip().splitlines()[-1]}")
+        theirs = [torch.from_numpy(array) for array in np.load(place / "out.npz").values()]
+    return [
+        float((a.flatten() - b.flatten()).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True)
+    ]  # fmt: skip
+
+
+def lines_of(cfg: Cfg) -> list[str]:
+    """The cfg in its plainest form."""
+    lines = []
+    for section in (cfg.net, *cfg.layers):
+        lines += [f"[{section.kind}]", *(f"{key}={option.text}" for key, option in section.options.items()), ""]
+    return lines
+
+
+def outputs_of(cfg: Cfg, model: DarknetDetector | DarknetClassifier) -> list[str]:
+    """OpenCV's names of the layers to compare; the activation behind a convolution is a layer of its own there."""
+    if isinstance(model, DarknetDetector):
+        return [f"conv_{index - 1}" for index in model.body.kept]
+    last = next(i for i in reversed(range(len(cfg.layers))) if cfg.layers[i].kind not in ("softmax", "cost", "dropout"))
+    kind = {"convolutional": "conv", "avgpool": "avgpool"}[cfg.layers[last].kind]
+    return [f"{kind}_{last}"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

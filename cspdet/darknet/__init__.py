@@ -1,0 +1,1 @@
+"""Darknet's files: `.cfg` texts as networks, `.weights` files in and out."""
