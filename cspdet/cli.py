@@ -20,6 +20,7 @@ VERBS = {
     "eval": "COCO AP of a detector or of a results file",
     "detect": "draw and list what a detector finds in pictures and videos",
     "import-darknet": "Darknet's cfg and weights to a checkpoint",
+    "export": "a model as files of other programs: Darknet's cfg, weights and names",
     "info": "parameters, BFLOPs and memory traffic, beside the published figures",
     "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
     "check-data": "what is wrong with a data set, where, and how often",

@@ -33,6 +33,7 @@ LAYERS = (
     "inference paper",
     "evaluation",
     "training",
+    "export",
     "__init__",  # the public names
     "commands",
     "cli",
