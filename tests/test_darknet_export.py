@@ -117,7 +117,8 @@ def test_every_config_is_the_same_function_read_back(path, tmp_path):
 def test_options_of_the_configs(options, tmp_path):
     loaded = loaded_from(ROOT / "configs/csppelee_efm.yaml", options)
     trained(loaded.model)
-    export.write(export.describe(loaded, (64, 96), "x"), loaded.model, tmp_path / "x.cfg")
+    written = export.write(export.describe(loaded, (64, 96), "x"), loaded.model, tmp_path / "x.cfg")
+    assert written.difference <= 1e-5
 
 
 # --- small networks ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -97,7 +98,10 @@ def test_the_network_of_the_page_runs(schema, config):
 
 
 def test_the_network_of_the_page_costs_what_the_page_says(schema, config):
-    ((name, golden),) = eval(f"{{{GOLDEN_ROW.removeprefix('+')}}}", {"Golden": Golden}).items()
+    row = ast.parse(f"{{{GOLDEN_ROW.removeprefix('+')}}}", mode="eval").body
+    assert isinstance(row, ast.Dict)
+    (key,), (call,) = row.keys, row.values
+    name, golden = ast.literal_eval(key), Golden(*(ast.literal_eval(part) for part in call.args))
     with torch.device("meta"):
         cost = count(load_config(config, schema).model.build(80), (golden.side, golden.side))
     assert name == config.stem
