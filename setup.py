@@ -36,8 +36,13 @@ setup(
         "ruamel.yaml>=0.18",
         "tqdm>=4.66",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
     ],
     extras_require={
+        "analysis": ["hotcoco>=1.3,<2"],  # pycocotools' numbers in a hundredth of its time
+        "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
+        "openvino": ["openvino>=2025.0", "onnx>=1.17", "onnxscript>=0.2"],
+        "video": ["av>=14"],  # H.264 that browsers play
         "timm": ["timm>=1.0"],
         "dev": [
             "pytest>=8",
@@ -45,10 +50,13 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
             "packaging>=24",
-            # networks are exported and compared with torch, timm's backbones with timm
+            # every extra has its tests, which compare it with torch, with pycocotools, with timm
+            "hotcoco>=1.3,<2",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "onnxscript>=0.2",
+            "openvino>=2025.0",
+            "av>=14",
             "timm>=1.0",
         ],
     },

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from darknet_data import TINY, write_pair
 from evaluation_data import result, square_model, truth, write_set
 
+from cspdet.checkpoint import load_checkpoint
 from cspdet.cli import run_command
 from cspdet.datasets.coco import load_coco
 from cspdet.datasets.descriptor import load_descriptor
 from cspdet.evaluation.coco import NUMBERS
 from cspdet.evaluation.run import evaluate_model
+from cspdet.evaluation.submission import submission_name
 from cspdet.model_file import LoadedModel
+from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.recipe import EvalConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +60,8 @@ def test_the_table_names_all_numbers_and_classes(capsys):
     assert run_command("eval", ["squares.pt", "--output", "out"]) == 0
     printed = capsys.readouterr().out
     assert all(any(line.startswith(f"{name} ") for line in printed.splitlines()) for name in NUMBERS)
-    assert "disc  1.0000 1.0000" in printed
-    assert "bar       --     --" in printed
+    assert "disc   1.0000 1.0000" in printed
+    assert "bar        --     --" in printed
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
 
 
@@ -123,6 +129,9 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["squares.pt", "--min-score", "1"], "min_score: expected less than 1, found 1.0"),
         (["squares.pt", "--max-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),
         (["squares.pt", "--evaluator", "mine"], "invalid choice"),
+        (["squares.pt", "--name", "mine"], "names the zip that --split test writes, found --split val"),
+        (["squares.pt", "--split", "test", "--name", "../mine"], "--name: expected letters and digits"),
+        (["squares.pt", "--split", "test", "--name", ""], "--name: expected letters and digits"),
     ],
 )
 def test_mistakes_end_with_2_and_a_line(words, told, capsys):
@@ -143,6 +152,139 @@ def test_a_model_in_training_comes_back_in_training(loaded):
     loaded.model.train()
     evaluate_model(loaded.model, coco, loaded.recipe.input, loaded.recipe.eval, torch.device("cpu"))
     assert loaded.model.training
+
+
+def test_bad_results_are_told_and_nothing_is_written(capsys):
+    found = [result(10, 3, [0, 0, 32, 32], 0.5), result(10, 3, [0, 0, -1, 32], 0.5), result(9, 3, [0, 0, 1, -1], 0.5)]
+    Path("found.json").write_text(json.dumps(found))
+    assert run_command("eval", ["--detections", "found.json", "--data", "data.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: found.json: expected a bbox [x, y, width, height] of no negative size: 2 such, "
+        "the first is result 1: [0.0, 0.0, -1.0, 32.0]",
+        "error: found.json: not an image id of the annotations: 1 such, the first is result 2: image_id 9",
+    ]
+    assert not Path("runs").exists()
+
+
+# --- the border of the picture -------------------------------------------------------------------
+
+
+@pytest.fixture
+def sticking_out(loaded: LoadedModel) -> LoadedModel:
+    """Boxes of 64x64 pixels in the middle of the cells: 16 pixels more than the cell on each side."""
+    loaded.model.anchors = Anchors(YoloHeadConfig(anchors=(((64, 64),),), scale_x_y=(1.0,)), (32,))
+    return loaded
+
+
+UNCUT = [[-16.0, -16.0, 64.0, 64.0], [48.0, 16.0, 64.0, 64.0]]
+CUT = [[0.0, 0.0, 48.0, 48.0], [48.0, 16.0, 48.0, 48.0]]
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "expected"),
+    [
+        (True, [], CUT),
+        (False, [], UNCUT),
+        (False, ["--clip-boxes"], CUT),
+        (True, ["--no-clip-boxes"], UNCUT),
+    ],
+)
+def test_boxes_are_cut_as_the_config_and_the_flags_say(sticking_out, monkeypatch, config, flags, expected):
+    eval_ = sticking_out.recipe.eval.model_copy(update={"clip_boxes": config})
+    changed = sticking_out.recipe.model_copy(update={"eval": eval_})
+    model = LoadedModel(sticking_out.model, changed, sticking_out.classes, "squares")
+    monkeypatch.setattr("cspdet.commands.eval.load_model", lambda *_, **__: model)
+    assert run_command("eval", ["squares.pt", "--output", "out", *flags]) == 0
+    assert [one["bbox"] for one in json.loads(Path("out/detections.json").read_text())] == expected
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], UNCUT), (["--no-clip-boxes"], UNCUT), (["--clip-boxes"], CUT)])
+def test_a_results_file_is_judged_as_it_is_unless_told_otherwise(flags, expected):
+    found = [result(image_id, 3, box, 0.5) for image_id, box in zip((10, 20), UNCUT, strict=True)]
+    Path("found.json").write_text(json.dumps(found))
+    words = ["--detections", "found.json", "--data", "data.yaml", "--output", "out", *flags]
+    assert run_command("eval", words) == 0
+    assert [one["bbox"] for one in json.loads(Path("out/detections.json").read_text())] == expected
+
+
+@pytest.mark.parametrize(("more", "clip"), [([], False), (["eval.clip_boxes=true"], True)])
+def test_a_model_from_a_cfg_is_judged_with_boxes_as_they_come(tmp_path, more, clip):
+    cfg, weights = write_pair(tmp_path, TINY)
+    assert run_command("import-darknet", [str(cfg), str(weights), "--output", "x.pt", *more]) == 0
+    recipe = load_checkpoint(Path("x.pt")).recipe
+    assert recipe.eval == EvalConfig(clip_boxes=clip)
+
+
+# --- a split without boxes -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hidden_set(tmp_path: Path) -> list[str]:
+    """The words that evaluate a split whose annotations are kept back."""
+    write_set(tmp_path, [])
+    content = json.loads(Path("val.json").read_text())
+    del content["annotations"]
+    Path("image_info_test2017.json").write_text(json.dumps(content))
+    Path("hidden.yaml").write_text("test: {images: images, annotations: image_info_test2017.json}\n")
+    return ["squares.pt", "--data", "hidden.yaml", "--split", "test", "--output", "out"]
+
+
+def test_a_split_without_boxes_leaves_the_zip_for_the_server(hidden_set, capsys):
+    assert run_command("eval", hidden_set) == 0
+    printed = capsys.readouterr().out
+    name = "detections_test2017_cspdet_results"
+    assert printed.splitlines() == [
+        f"3 pictures, 2 detections; {Path('image_info_test2017.json').resolve()} has no boxes to find, "
+        "so there is no AP to tell",
+        "",
+        f"written to out: metrics.json, detections.json, {name}.zip",
+        f"for COCO's evaluation server: out/{name}.zip",
+    ]
+    with zipfile.ZipFile(f"out/{name}.zip") as archive:
+        assert archive.namelist() == [f"{name}.json"]
+        assert json.loads(archive.read(f"{name}.json")) == json.loads(Path("out/detections.json").read_text())
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert [metrics[number] for number in NUMBERS] == [None] * 12
+    assert metrics["per_class"] == {name: {"AP": None, "AP50": None} for name in ("disc", "bar")}
+    assert metrics["detections"] == 2
+
+
+def test_equal_results_make_equal_zips_under_the_name_given(hidden_set, capsys):
+    for folder in "ab":
+        assert run_command("eval", [*hidden_set, "--output", folder, "--name", "my-own_2", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["AP"] is None
+    a, b = (Path(folder, "detections_test2017_my-own_2_results.zip").read_bytes() for folder in "ab")
+    assert a == b
+
+
+def test_a_results_file_for_such_a_split_is_packed_too(hidden_set):
+    Path("found.json").write_text(json.dumps([result(10, 3, [0, 0, 32, 32], 0.5)]))
+    assert run_command("eval", ["--detections", "found.json", *hidden_set[1:]]) == 0
+    with zipfile.ZipFile("out/detections_test2017_cspdet_results.zip") as archive:
+        assert len(json.loads(archive.read(archive.namelist()[0]))) == 1
+
+
+def test_a_test_split_with_boxes_is_judged_and_makes_no_zip(tmp_path):
+    Path("both.yaml").write_text("test: {images: images, annotations: val.json}\n")
+    assert run_command("eval", ["squares.pt", "--data", "both.yaml", "--split", "test", "--output", "out"]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
+    assert json.loads(Path("out/metrics.json").read_text())["AP"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "set_"),
+    [
+        ("image_info_test-dev2017.json", "test-dev2017"),
+        ("image_info_test2017.json", "test2017"),
+        ("image_info_test2015.json", "test2015"),
+        ("instances_val2014.json", "val2014"),
+        ("image_info_test-challenge2018.json", "test-challenge2018"),
+        ("hidden.json", "test-dev2017"),
+        ("test20170.json", "test-dev2017"),
+    ],
+)
+def test_the_annotations_name_the_set(file, set_):
+    assert submission_name(Path("annotations") / file, "x") == f"detections_{set_}_x_results"
 
 
 @pytest.mark.e2e

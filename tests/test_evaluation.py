@@ -1,10 +1,9 @@
-"""COCO numbers that can be worked out by hand, agreement with plain pycocotools, and the traps around it."""
+"""COCO numbers that can be worked out by hand, the traps around them, and results files good and bad."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,24 @@ import torch
 from evaluation_data import result, truth, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from cspdet.datasets.coco import CocoSet, load_coco
 from cspdet.datasets.descriptor import load_descriptor
 from cspdet.errors import DataError
 from cspdet.evaluation.coco import NUMBERS, CocoEvaluator, evaluate_results
-from cspdet.evaluation.results import cut_results, read_results
+from cspdet.evaluation.results import clip_results, cut_results, read_results
 from cspdet.evaluation.run import match_classes
 from cspdet.types import Classes, Detections
 
 
 def open_set(folder: Path, annotations: list[dict[str, Any]]) -> CocoSet:
     return load_coco(load_descriptor(write_set(folder, annotations)).split("val"), "val")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> CocoSet:
+    """The set without annotations."""
+    return open_set(tmp_path, [])
 
 
 def detections(box: list[list[float]], score: list[float], class_id: list[int]) -> Detections:
@@ -60,7 +63,8 @@ def test_numbers_worked_out_by_hand(tmp_path):
 
 
 def test_json_has_the_promised_keys_and_nulls(tmp_path):
-    document = evaluate_results(open_set(tmp_path, [truth(10, 3, [5, 5, 20, 20])]), []).to_json()
+    coco = open_set(tmp_path, [truth(10, 3, [5, 5, 20, 20])])
+    document = evaluate_results(coco, [], evaluator="pycocotools").to_json()
     assert set(document) == {*NUMBERS, "per_class", "images", "detections", "evaluator"}
     assert document["AP"] == 0.0, "a truth that nobody found"
     assert json.loads(json.dumps(document))["APl"] is None
@@ -98,9 +102,13 @@ def test_detections_inside_a_crowd_are_neither_right_nor_wrong(tmp_path):
     assert evaluate_results(coco, [*inside, result(20, 3, [5, 5, 20, 20], 0.5)])["AP"] == pytest.approx(1.0)
 
 
-def test_standard_output_is_left_alone(tmp_path, capsys):
-    evaluate_results(open_set(tmp_path, [truth(10, 3, [5, 5, 20, 20])]), [])
-    assert capsys.readouterr().out == ""
+def test_detections_are_held_in_56_bytes_each_and_pictures_in_none(tmp_path):
+    evaluator = CocoEvaluator(open_set(tmp_path, []))
+    evaluator.add(10, detections([], [], []))
+    assert evaluator.records.nbytes == 0
+    evaluator.add(20, detections([[0, 0, 5, 5]] * 7, [0.5] * 7, [1] * 7))
+    evaluator.add(30, detections([], [], []))
+    assert evaluator.records.nbytes == 7 * 56
 
 
 @pytest.mark.parametrize(("image_id", "told"), [(11, "not in this set"), (10, "added twice")])
@@ -116,34 +124,11 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
         CocoEvaluator(open_set(tmp_path, [])).add(10, detections([[0, 0, float("nan"), 5]], [0.5], [0]))
 
 
-BOX = st.tuples(st.integers(0, 40), st.integers(0, 30), st.integers(3, 40), st.integers(3, 30)).map(list)
-PLACE = st.tuples(st.sampled_from([10, 20, 30]), st.sampled_from([3, 17]), BOX)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    truths=st.lists(st.tuples(PLACE, st.booleans()), min_size=1, max_size=12),
-    found=st.lists(st.tuples(PLACE, st.integers(1, 20)), min_size=1, max_size=20),
-)
-def test_agrees_with_pycocotools_used_as_its_authors_do(tmp_path, truths, found):
-    annotations = [
-        truth(*place, id=i, area=place[2][2] * place[2][3], iscrowd=int(crowd))
-        for i, (place, crowd) in enumerate(truths, start=1)
-    ]
-    results = [result(*place, score / 20) for place, score in found]
-    coco = open_set(tmp_path, annotations)
-    with contextlib.redirect_stdout(io.StringIO()):
-        official = COCO(str(coco.files.annotations))
-        judge = COCOeval(official, official.loadRes([dict(one) for one in results]), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    numbers = evaluate_results(coco, results).numbers
-    assert [-1 if value is None else value for value in numbers.values()] == judge.stats.tolist()
-
-
 def written(folder: Path, content: object) -> Path:
-    (folder / "found.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    """A results file of these bytes, this text, or this value as JSON."""
+    if not isinstance(content, bytes):
+        content = (content if isinstance(content, str) else json.dumps(content)).encode()
+    (folder / "found.json").write_bytes(content)
     return folder / "found.json"
 
 
@@ -153,13 +138,32 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "not JSON"),
-        ({"annotations": []}, "expected a list of COCO results, found a dict"),
+        ("{", "found.json:1:2: not JSON: "),
+        ("", "the file is empty; expected a JSON list of COCO results"),
+        (" \n", "the file is empty"),
+        (b"\x1f\x8b\x08\x00", "gzip-compressed; unpack it first"),
+        (b"PK\x03\x04rest", "a zip archive; unpack it first"),
+        (b"[\xff]", "not JSON: byte 1 is not utf-8 text"),
+        ("[" * 100_000, "not JSON: "),
+        ("[" + "9" * 5000 + "]", "not JSON: "),
+        (7, "[{image_id, category_id, bbox, score}, ...], found 7"),
+        (GOOD, "found a single result outside of a list"),
+        ({"results": [GOOD]}, "found a dict with the keys results"),
+        ({"images": [], "annotations": []}, "found a dict with the keys images, annotations (annotations?)"),
         ([GOOD, GOOD | {"score": float("nan")}], "finite score: 1 such, the first is result 1: nan"),
+        ([GOOD | {"score": float("-inf")}], "finite score: 1 such, the first is result 0: -inf"),
+        ([GOOD | {"score": True}], "finite score: 1 such, the first is result 0: True"),
+        ([GOOD | {"score": "0.5"}], "finite score: 1 such, the first is result 0: '0.5'"),
+        ([GOOD | {"score": 10**400}], "finite score: 1 such, the first is result 0: 1000"),
         (
             [GOOD | {"bbox": [0, 0, float("inf"), 5]}] * 3,
-            "four finite numbers: 3 such, the first is result 0",
+            "four finite numbers: 3 such, the first is result 0: [0.0, 0.0, inf, 5.0]",
         ),
+        # Some mistakes show while the file is parsed, some only afterwards: they share a count, and the first is first.
+        ([GOOD | {"bbox": [0, 0, float("nan"), 5]}, GOOD | {"bbox": None}], "2 such, the first is result 0: [0.0, 0."),
+        ([GOOD | {"bbox": None}, GOOD | {"bbox": [0, 0, float("nan"), 5]}], "2 such, the first is result 0: None"),
+        ([GOOD | {"bbox": [True, 0, 5, 5]}], "four finite numbers: 1 such, the first is result 0: [True, 0, 5, 5]"),
+        ([GOOD | {"bbox": [10**400, 0, 5, 5]}], "four finite numbers: 1 such"),
         ([GOOD | {"bbox": [0, 0, 5]}], "four finite numbers: 1 such"),
         ([GOOD | {"bbox": [0, 0, -5, 5]}], "no negative size: 1 such"),
         (
@@ -168,7 +172,27 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
         ),
         ([GOOD | {"category_id": 1}], "category id of the annotations (3, 17): 1 such"),
         ([{"image_id": 10}], "no 'category_id': 1 such, the first is result 0: has the keys image_id"),
+        ([GOOD, GOOD | {"image_id": 10.0}], "whole number as image_id: 1 such, the first is result 1: 10.0"),
+        ([GOOD | {"image_id": True}], "whole number as image_id: 1 such, the first is result 0: True"),
+        ([GOOD | {"image_id": "10"}], "whole number as image_id: 1 such, the first is result 0: '10'"),
+        ([GOOD | {"image_id": 2**63}], "whole number as image_id: 1 such, the first is result 0: 9223372036854775808"),
+        ([GOOD | {"category_id": False}], "whole number as category_id: 1 such, the first is result 0: False"),
+        ([GOOD | {"category_id": 3.5}] * 2, "whole number as category_id: 2 such, the first is result 0: 3.5"),
+        (
+            [GOOD | {"image_id": 391895}, GOOD | {"image_id": 22}],
+            "results of another data set? No image id is one of ",
+        ),
+        (
+            [GOOD | {"image_id": 391895}, GOOD | {"image_id": 22}],
+            "val.json (10, 20, 30): 2 such, the first is result 0: image_id 391895",
+        ),
+        (
+            '[{"image_id": 10, "score": 0.5, "score": 0.6}]',
+            "a key stands twice: 1 such, the first is result 0: 'score'",
+        ),
         ([7], "not a result: 1 such"),
+        ([GOOD, [GOOD]], "not a result: 1 such, the first is result 1: a list of 1"),
+        ([GOOD, {}], "no 'image_id': 1 such, the first is result 1: has the keys none"),
     ],
 )
 def test_results_files_with_mistakes_are_refused_with_the_first_and_the_count(tmp_path, content, told):
@@ -185,8 +209,64 @@ def test_all_kinds_of_mistakes_are_told_at_once(tmp_path):
     assert len(caught.value.problems) == 3
 
 
-def test_an_empty_results_file_is_legal(tmp_path):
+def test_a_file_without_results_is_legal(tmp_path):
     assert read_results(written(tmp_path, []), open_set(tmp_path, [])) == []
+
+
+def test_results_keep_their_order_and_only_their_four_keys(tmp_path):
+    other = {"segmentation": {"size": [64, 96], "counts": "x"}, "area": 25, "id": 5, "iscrowd": 0}
+    kept = [GOOD, GOOD | {"score": 0, "bbox": [-1.5, 2, 0, 0]}, GOOD | {"image_id": 30, "score": 7.25}]
+    path = written(tmp_path, [one | other for one in kept])
+    assert read_results(path, open_set(tmp_path, [])) == kept
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_results_may_come_in_the_encodings_of_json(tmp_path, encoding):
+    path = written(tmp_path, json.dumps([GOOD]).encode(encoding))
+    assert read_results(path, open_set(tmp_path, [])) == [GOOD]
+
+
+def test_a_results_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"found\.json: cannot be read: No such file"):
+        read_results(tmp_path / "found.json", open_set(tmp_path, []))
+
+
+# Anything that JSON can say, often close to a result.
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("ab", max_size=4),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from([*GOOD, "x"]), inner, max_size=5),
+    max_leaves=8,
+)
+NEARLY = st.dictionaries(st.sampled_from(list(GOOD)), VALUE, max_size=2).map(lambda wrong: GOOD | wrong)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.lists(NEARLY | VALUE, max_size=4) | VALUE.filter(lambda value: not isinstance(value, str)))
+def test_any_json_is_read_or_refused_with_its_name(empty, content):
+    path = written(empty.files.annotations.parent, content)
+    try:
+        results = read_results(path, empty)
+    except DataError as error:
+        problems = error.problems
+    else:
+        problems = ()
+        assert len(results) == len(content)
+        assert all(math.isfinite(number) for one in results for number in [*one["bbox"], one["score"]])
+    assert all(problem.startswith(str(path)) for problem in problems)
+
+
+def test_boxes_are_cut_at_the_border_of_their_pictures(tmp_path):
+    coco = open_set(tmp_path, [])  # 96x64 pixels each
+    found = [
+        result(10, 3, [-5, 60, 20, 30], 0.5),
+        result(30, 17, [90.5, -9, 9, 80], 0.5),
+        result(20, 3, [1, 2, 3, 4], 1),
+    ]
+    cut = clip_results(found, coco)
+    assert [one["bbox"] for one in cut] == [[0, 60, 15, 4], [90.5, 0, 5.5, 64], [1, 2, 3, 4]]
+    assert [{**one, "bbox": 0} for one in cut] == [{**one, "bbox": 0} for one in found]
+    (outside,) = clip_results([result(10, 3, [200, 5, 10, 10], 0.5)], coco)
+    assert outside["bbox"] == [96, 5, 0, 10]
 
 
 def test_results_are_cut_picture_by_picture():

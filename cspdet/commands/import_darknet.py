@@ -100,6 +100,7 @@ def _darknet_config(
         return parse_config(values, ClassifierRecipe, str(args.cfg), args.overrides), classes
     classes = _classes(cfg.classes, names, args)
     values["data"] = USUAL_DATA.get(len(classes), "data.yaml")
+    values["eval"] = {"clip_boxes": False}  # figures of such models mostly come from Darknet's `map`, which cuts none
     return parse_config(values, Recipe, str(args.cfg), args.overrides), classes
 
 

@@ -1,45 +1,71 @@
-"""COCO results files, `[{"image_id", "category_id", "bbox", "score"}, ...]`: read and checked."""
+"""COCO results files, `[{"image_id", "category_id", "bbox", "score"}, ...]`: read, checked, cut."""
 
 from __future__ import annotations
 
 import json
-import math
+import struct
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from cspdet.datasets.coco import CocoSet
 from cspdet.errors import DataError
-from cspdet.evaluation.coco import Result
+from cspdet.evaluation.records import FOUND_TYPE, Records, Result, ranks, to_records, to_results
 
 KEYS = ("image_id", "category_id", "bbox", "score")
+EXPECTED = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
+EXPECTED_BOX = "expected a bbox of four finite numbers"
+EXPECTED_SCORE = "expected a finite score"
+ROW = struct.Struct("<qq4dd")  # FOUND_TYPE
+FOREIGN_CONTENT = {b"\x1f\x8b": "gzip-compressed; unpack it first", b"PK\x03\x04": "a zip archive; unpack it first"}
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object that is no result, as key and value pairs: a key may stand twice."""
+
+
+@dataclass
+class _Mistakes:
+    """How often each kind of mistake occurs, and its first offender: place in the file, and what was found there."""
+
+    count: dict[str, int] = field(default_factory=dict)
+    first: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, kind: str, place: int, found: str, count: int = 1) -> None:
+        self.count[kind] = self.count.get(kind, 0) + count
+        self.first[kind] = min(self.first.get(kind, (place, found)), (place, found))
+
+    def lines(self, path: Path) -> list[str]:
+        return [
+            f"{path}: {kind}: {self.count[kind]} such, the first is result {place}: {found}"
+            for kind, (place, found) in self.first.items()
+        ]
 
 
 def read_results(path: Path, coco: CocoSet) -> list[Result]:
-    """The detections of a results file, each with just its four keys.
+    """The detections of a results file, each with just its four keys, in the order of the file.
 
     Raises:
         DataError: not such a file; or a line for each kind of mistake, with its first offender and a count.
     """
-    try:
-        listed = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-    if not isinstance(listed, list):
-        raise DataError(f"{path}: expected a list of COCO results, found a {type(listed).__name__}")
-    images = {int(image_id) for image_id in coco.image_id}
-    categories = set(coco.classes.category_ids)
-    offenders: dict[str, list[str]] = defaultdict(list)
-    for place, result in enumerate(listed):
-        if (mistake := _mistake(result, images, categories)) is not None:
-            kind, found = mistake
-            offenders[kind].append(f"result {place}: {found}")
-    if offenders:
-        raise DataError(
-            *(f"{path}: {kind}: {len(all_)} such, the first is {all_[0]}" for kind, all_ in offenders.items())
-        )
-    return [{key: result[key] for key in KEYS} for result in listed]
+    listed = _parse(path)
+    rows = [entry for entry in listed if type(entry) is bytes]
+    records = np.frombuffer(b"".join(rows), FOUND_TYPE)
+    mistakes = _Mistakes()
+    if len(rows) < len(listed):
+        for place, entry in enumerate(listed):
+            if type(entry) is not bytes:
+                kind, found = _explain(entry)
+                mistakes.add(kind, place, found)
+    places = np.array([place for place, entry in enumerate(listed) if type(entry) is bytes], np.int64)
+    _check(records, places, coco, mistakes)
+    if mistakes.first:
+        raise DataError(*mistakes.lines(path))
+    return to_results(records)
 
 
 def cut_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
@@ -57,27 +83,113 @@ def cut_results(results: list[Result], min_score: float | None, max_detections: 
     ]
 
 
-def _mistake(result: object, images: set[int], categories: set[int]) -> tuple[str, str] | None:
-    """The kind of mistake and what was found, or None for a sound result."""
-    if not isinstance(result, dict):
-        return "not a result", f"{result!r:.60}"
+def clip_results(results: list[Result], coco: CocoSet) -> list[Result]:
+    """Results whose boxes are cut at the border of their pictures, whose ids have to be known."""
+    records = to_records(results)
+    order = np.argsort(coco.image_id, kind="stable")
+    limit_wh = coco.size_hw[order[ranks(records["image_id"], coco.image_id)]][:, ::-1]
+    low = np.clip(records["bbox"][:, :2], 0, limit_wh)
+    high = np.clip(records["bbox"][:, :2] + records["bbox"][:, 2:], 0, limit_wh)
+    records["bbox"] = np.concatenate((low, high - low), axis=1)
+    return to_results(records)
+
+
+def _parse(path: Path) -> list[Any]:
+    """The entries of the file: the well-formed ones as packed rows."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise DataError(f"{path}: the file is empty; {EXPECTED} ([] where nothing was found)")
+    for magic, what in FOREIGN_CONTENT.items():
+        if data.startswith(magic):
+            raise DataError(f"{path}: {what}; {EXPECTED}")
+    try:
+        text = data.decode(json.detect_encoding(data)).lstrip("\ufeff")
+        content = json.loads(text, object_pairs_hook=_pack)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}; {EXPECTED}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not JSON: byte {error.start} is not {error.encoding} text; {EXPECTED}") from None
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: not JSON: {error}; {EXPECTED}") from None
+    if type(content) is not list:
+        raise DataError(f"{path}: {EXPECTED}, found {_described_top(content)}")
+    return content
+
+
+def _pack(pairs: list[tuple[str, Any]]) -> bytes | _Pairs:
+    """json's object_pairs_hook: a well-formed result becomes a row, anything else keeps its pairs to be explained."""
+    entry = dict(pairs)
+    if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
+        box, score = entry.get("bbox"), entry.get("score")
+        if type(box) is list and len(box) == 4 and bool not in map(type, (*box, score)):
+            try:
+                return ROW.pack(entry["image_id"], entry["category_id"], *box, score)
+            except (struct.error, OverflowError):
+                return _Pairs(pairs)  # text, null or a number beyond 64 bits
+    return _Pairs(pairs)
+
+
+def _described_top(content: object) -> str:
+    if isinstance(content, bytes):
+        return "a single result outside of a list"
+    if not isinstance(content, _Pairs):
+        return f"{content!r:.40}"
+    keys = [key for key, _ in content]
+    found = f"a dict with the keys {', '.join(keys[:5]) or 'none'}{', ...' if len(keys) > 5 else ''}"
+    return f"{found} (annotations?)" if {"images", "annotations"} & set(keys) else found
+
+
+def _explain(entry: object) -> tuple[str, str]:
+    """The kind of mistake in an entry that could not be packed, and what was found."""
+    if not isinstance(entry, _Pairs):
+        return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
+    result = dict(entry)
+    if len(result) < len(entry):
+        keys = [key for key, _ in entry]
+        return "a key stands twice", repr(next(key for key in keys if keys.count(key) > 1))
     missing = [key for key in KEYS if key not in result]
     if missing:
-        return f"no {missing[0]!r}", f"has the keys {', '.join(map(str, result)) or 'none'}"
-    box, score = result["bbox"], result["score"]
-    if not (isinstance(box, list) and len(box) == 4 and all(_finite(value) for value in box)):
-        return "expected a bbox of four finite numbers", f"{box!r:.60}"
-    if box[2] < 0 or box[3] < 0:
-        return "expected a bbox [x, y, width, height] of no negative size", f"{box!r:.60}"
-    if not _finite(score):
-        return "expected a finite score", f"{score!r:.60}"
-    if not isinstance(result["image_id"], int) or result["image_id"] not in images:
-        return "not an image id of the annotations", f"image_id {result['image_id']!r:.60}"
-    if not isinstance(result["category_id"], int) or result["category_id"] not in categories:
-        known = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
-        return f"not a category id of the annotations ({known})", f"category_id {result['category_id']!r:.60}"
-    return None
+        return f"no {missing[0]!r}", f"has the keys {', '.join(result) or 'none'}"
+    for key in ("image_id", "category_id"):
+        if type(result[key]) is not int or not -(2**63) <= result[key] < 2**63:
+            return f"expected a whole number as {key}", f"{result[key]!r:.60}"
+    box = result["bbox"]
+    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+        return EXPECTED_BOX, f"{box!r:.60}"
+    return EXPECTED_SCORE, f"{result['score']!r:.60}"
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**1023)
+
+
+def _check(records: Records, places: np.ndarray, coco: CocoSet, mistakes: _Mistakes) -> None:
+    """Find the well-formed records (N,) that cannot be judged; `places` (N,) says where they stand in the file."""
+
+    def add(kind: str, wrong: np.ndarray, found: Callable[[np.void], object]) -> None:
+        (indices,) = np.nonzero(wrong)
+        if len(indices):
+            first = indices[0]
+            mistakes.add(kind, int(places[first]), str(found(records[first])), len(indices))
+
+    finite = np.isfinite(records["bbox"]).all(axis=1)
+    add(EXPECTED_BOX, ~finite, lambda record: record["bbox"].tolist())
+    negative = finite & (records["bbox"][:, 2:] < 0).any(axis=1)
+    add("expected a bbox [x, y, width, height] of no negative size", negative, lambda record: record["bbox"].tolist())
+    add(EXPECTED_SCORE, ~np.isfinite(records["score"]), lambda record: record["score"])
+    strange = ranks(records["image_id"], coco.image_id) < 0
+    kind = "not an image id of the annotations"
+    if len(strange) and strange.all():
+        kind = f"results of another data set? No image id is one of {coco.files.annotations} ({_some(coco.image_id)})"
+    add(kind, strange, lambda record: f"image_id {record['image_id']}")
+    categories = coco.classes.category_ids
+    strange = ranks(records["category_id"], np.array(categories, np.int64)) < 0
+    kind = f"not a category id of the annotations ({_some(sorted(categories))})"
+    add(kind, strange, lambda record: f"category_id {record['category_id']}")
+
+
+def _some(ids: Sequence[int] | np.ndarray) -> str:
+    return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")

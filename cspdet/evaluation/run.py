@@ -36,10 +36,15 @@ def evaluate_model(
 ) -> tuple[Metrics, list[Result]]:
     """Run `model`, which is on `device`, over all pictures of `coco`: the COCO numbers, and the COCO results.
 
+    Boxes are cut at the border of their pictures if `eval_.clip_boxes`, and judged by `eval_.evaluator`.
     `class_order` gives each class of the model its index among those of the data; None: they are the same.
     The model is put into evaluation mode, and back into the mode in which it came.
+
+    Raises:
+        ConfigError: that evaluator is not installed; told before the first picture.
+        DataError: a picture that cannot be read; the annotation file has gone or changed.
     """
-    evaluator = CocoEvaluator(coco)
+    evaluator = CocoEvaluator(coco, eval_.evaluator)
     loader = eval_loader(coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type)
     order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
     was_training = model.training
@@ -79,7 +84,7 @@ def _detect_batch(
         max_iou=eval_.max_iou,
         max_detections=eval_.max_detections,
     )
-    return list(in_image(found, letterboxes, sizes_hw))
+    return list(in_image(found, letterboxes, sizes_hw, cut=eval_.clip_boxes))
 
 
 def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] | None:

@@ -109,12 +109,17 @@ def to_input(images: Tensor, device: torch.device) -> Tensor:
 
 
 def in_image(
-    found: Sequence[Detections], letterboxes: Sequence[Letterbox], sizes_hw: Sequence[tuple[int, ...]]
+    found: Sequence[Detections],
+    letterboxes: Sequence[Letterbox],
+    sizes_hw: Sequence[tuple[int, ...]],
+    *,
+    cut: bool = True,
 ) -> Iterator[Detections]:
-    """Detections in input pixels to ones on the CPU in the pixels of their pictures, cut to these."""
+    """Detections in input pixels to ones on the CPU in the pixels of their pictures, `cut` to these."""
     for detections, letterbox, (height, width) in zip(found, letterboxes, sizes_hw, strict=True):
         here = detections.to("cpu")
-        yield Detections(clip(letterbox.undo(here.box_xyxy), (height, width)), here.score, here.class_id)
+        box_xyxy = letterbox.undo(here.box_xyxy)
+        yield Detections(clip(box_xyxy, (height, width)) if cut else box_xyxy, here.score, here.class_id)
 
 
 def _as_image(picture: Picture) -> np.ndarray:
