@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from cspdet.recipe import ClassifierRecipe, Recipe, load_recipe
 from cspdet.types import Classes, FeatureSpec
 
 ROOT = Path(__file__).parents[1]
+OPENCV = os.environ.get("CSPDET_OPENCV4_PYTHON")
 CONFIGS = sorted(path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name != "train")
 IDS = [path.stem for path in CONFIGS]
 
@@ -417,3 +419,18 @@ def test_a_classifier_config_with_weights(tmp_path, monkeypatch, capsys):
 
 def test_the_tables_name_configs_that_are_there():
     assert set(IDS) >= {*REFUSED, *SQUARE, *OTHER_ORDER}
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(OPENCV is None, reason="CSPDET_OPENCV4_PYTHON names no interpreter that has OpenCV 4")
+def test_opencv_computes_the_same_from_exported_files(tmp_path):
+    for config in CONFIGS:
+        assert (
+            run_command("export", [str(config), "--format", "darknet", "--output", f"{tmp_path}/{config.stem}.cfg"])
+            == 0
+        )
+    words = [sys.executable, str(ROOT / "benchmarks/opencv_parity.py"), "--python", OPENCV or "", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    compared = [line for line in done.stdout.splitlines() if "which OpenCV" not in line]
+    assert len(compared) >= 18, done.stdout
