@@ -20,7 +20,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["cspdet", "cspdet.*"]),
-    package_data={"cspdet": ["py.typed"], "": ["*.yaml"]},
+    package_data={"cspdet": ["py.typed"], "cspdet.pages": ["templates/*"], "": ["*.yaml"]},
     install_requires=[
         # torch and torchvision come in pairs and pip finds the pair: an upper bound on one of them breaks it.
         "torch>=2.4",
@@ -37,12 +37,13 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
+        "markupsafe>=2.1",
     ],
     extras_require={
         "analysis": ["hotcoco>=1.3,<2"],  # pycocotools' numbers in a hundredth of its time
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
         "openvino": ["openvino>=2025.0", "onnx>=1.17", "onnxscript>=0.2"],
-        "video": ["av>=14"],  # H.264 that browsers play
+        "video": ["av>=14.2"],  # H.264 that browsers play
         "timm": ["timm>=1.0"],
         "dev": [
             "pytest>=8",
@@ -56,7 +57,7 @@ setup(
             "onnxruntime>=1.20",
             "onnxscript>=0.2",
             "openvino>=2025.0",
-            "av>=14",
+            "av>=14.2",
             "timm>=1.0",
         ],
     },

@@ -24,6 +24,9 @@ VERBS = {
     "info": "parameters, BFLOPs and memory traffic, beside the published figures",
     "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
     "check-data": "what is wrong with a data set, where, and how often",
+    "anchors": "how well anchors fit a data set, and better ones",
+    "analyze": "why AP is what it is: errors, curves, worst pictures, and runs side by side, as a page",
+    "plot": "training curves of one or several runs",
     "paper-page": "write docs/paper.md: the paper's tables, counted beside the published figures",
     "draw-networks": "draw the pictures of docs/csp.md from the modules themselves",
 }

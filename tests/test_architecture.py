@@ -32,6 +32,8 @@ LAYERS = (
     "model_cost",
     "inference paper",
     "evaluation",
+    "anchors analysis curves",
+    "pages",
     "training",
     "export",
     "__init__",  # the public names

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cspdet.cli import main
 from cspdet.datasets.descriptor import load_descriptor
 from cspdet.datasets.doctor import Report, examine
 
@@ -149,6 +150,98 @@ def test_train_without_boxes_is_an_error_and_val_a_note(tmp_path):
         f"{tmp_path}/train.json: no boxes; a train split needs some"
     ]
     assert any("AP is undefined" in note for note in found.splits["val"].notes)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_errors_are_told_once_and_counted_in_the_text(tmp_path, capsys):
+    descriptor = make_set(tmp_path)
+    (tmp_path / "val" / "val3.png").unlink()
+    (tmp_path / "val" / "val2.png").unlink()
+    assert main(["check-data", str(descriptor)]) == 2
+    told = capsys.readouterr()
+    assert "val3.png" not in told.out
+    assert "  errors   2, told below" in told.out
+    assert told.out.endswith("2 errors, 2 notes\n")
+    assert [line.count("val3.png: no such picture") for line in told.err.splitlines()] == [0, 1]
+    assert all(line.startswith("error: ") for line in told.err.splitlines())
+
+
+def test_json_holds_the_errors_too(tmp_path, capsys):
+    descriptor = make_set(tmp_path)
+    (tmp_path / "val" / "val3.png").unlink()
+    assert main(["check-data", str(descriptor), "--json"]) == 2
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert "val3.png: no such picture" in error
+
+
+def test_a_report_is_one_page_in_a_free_folder(tmp_path, capsys, monkeypatch):
+    descriptor = make_set(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert main(["check-data", str(descriptor), "--report"]) == 0
+    assert main(["check-data", "--report", str(descriptor), "--samples", "0"]) == 0  # the word is the descriptor
+    assert capsys.readouterr().out.count("open runs/check-data") == 2
+    page, without_samples = (tmp_path / f"runs/{name}/index.html" for name in ("check-data", "check-data-2"))
+    assert "train0.png" in page.read_text()
+    assert 'id="twins"' in page.read_text()
+    assert 'id="samples"' not in without_samples.read_text()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_report_is_written_before_errors_end_the_command(tmp_path, capsys):
+    descriptor = make_set(tmp_path)
+    (tmp_path / "train.json").write_text("{")
+    page = tmp_path / "pages" / "data.html"
+    assert main(["check-data", str(descriptor), "--report", str(page)]) == 2
+    told = capsys.readouterr()
+    assert "train.json:1:2: not valid JSON" in told.err
+    assert f"open {page}" in told.out
+    assert "train.json:1:2: not valid JSON" in page.read_text()
+    assert "val0.png" in page.read_text()
+
+
+def test_a_report_has_its_figures_in_the_json(tmp_path, capsys):
+    descriptor, page = make_set(tmp_path), tmp_path / "data.html"
+    config = ROOT / "configs/csppelee_efm_sam.yaml"
+    words = ["--config", str(config), "input.size=[320, 416]", "--report", str(page), "--json"]
+    assert main(["check-data", str(descriptor), *words]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["page"] == str(page)
+    assert document["statistics"]["train"]["classes"][0]["boxes"] == 2
+    assert document["twins"]["pictures"] == 8
+    assert document["anchors"]["size"] == [320, 416]
+    assert 'id="input"' in page.read_text()
+    # pictures of 80x100 fill the 320 rows: boxes are four times as large, and 20x20 is 80x80
+    assert document["anchors"]["splits"]["val"]["sides"]["quantiles"][0] > 80
+
+
+def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
+    descriptor, page = make_set(tmp_path), tmp_path / "data.html"
+    assert main(["check-data", str(descriptor), "--fast", "--report", str(page), "--json"]) == 0
+    assert "twins" not in json.loads(capsys.readouterr().out)
+    assert 'id="twins"' not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "DESCRIPTOR is missing"),
+        (["--report", "page.html"], "DESCRIPTOR is missing"),
+        (["set.yaml", "--report", "train.json"], "--report: expected a file ending in .html, found 'train.json'"),
+        (["set.yaml", "--config", "c.yaml"], "--config: is for the page; add --report"),
+        (["set.yaml", "--report", "--samples", "-1"], "--samples: expected 0 or more, found -1"),
+        (["set.yaml", "train.epochs=3"], "there is no --config that 'train.epochs=3' could override"),
+        (["set.yaml", "--report", "--config", "c.yaml"], "c.yaml: no such"),
+    ],
+)
+def test_mistakes_on_the_command_line(tmp_path, capsys, monkeypatch, words, told):
+    make_set(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check-data", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:

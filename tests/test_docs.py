@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import functools
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,13 +95,27 @@ def unknown_verbs(page: Page) -> list[str]:
     return [verb for verb, _ in commands(page) if not (ROOT / f"cspdet/commands/{verb}.py").exists()]
 
 
+@functools.cache
+def flags_of(verb: str) -> frozenset[str]:
+    """What the command takes, subcommands included, as its own parser says; empty for a verb that is not there."""
+    if not (ROOT / f"cspdet/commands/{verb}.py").exists():
+        return frozenset()
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"cspdet.commands.{verb}").add_arguments(parser)
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action.choices, dict):  # of subcommands
+            parsers += action.choices.values()
+    return frozenset(flag for each in parsers for action in each._actions for flag in action.option_strings)
+
+
 def unknown_flags(page: Page) -> list[str]:
-    unknown = []
-    for verb, rest in commands(page):
-        source = ROOT / f"cspdet/commands/{verb}.py"
-        known = source.read_text(encoding="utf-8") + '"--help"' if source.exists() else ""
-        unknown += [f"{verb} {flag}" for flag in FLAG.findall(rest) if known and f'"{flag}"' not in known]
-    return unknown
+    return [
+        f"{verb} {flag}"
+        for verb, rest in commands(page)
+        for flag in FLAG.findall(rest)
+        if flags_of(verb) and flag not in flags_of(verb)
+    ]
 
 
 def unknown_targets(page: Page) -> list[str]:

@@ -1,0 +1,188 @@
+"""Every number of an analysis as files: one JSON document, and a CSV file for each table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from cspdet.analysis.types import Analysis, Comparison, Json
+from cspdet.atomic import write_text
+
+Cell: TypeAlias = "str | int | float | None"
+Row: TypeAlias = "Sequence[Cell]"
+
+
+def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | None) -> Json:
+    """What analysis.json holds: {"runs": [...], "comparison": {...} or null}."""
+    return {
+        "runs": [analysis.to_json() for analysis in analyses],
+        "comparison": None if comparison is None else comparison.to_json(),
+    }
+
+
+def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Comparison | None) -> list[str]:
+    """Write analysis.json and the CSV files, each with the run in its first column; the names of the files.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    document = json.dumps(analysis_document(analyses, comparison), allow_nan=False)
+    write_text(folder / "analysis.json", document + "\n")
+    written = ["analysis.json"]
+    for name, (header, rows_of) in TABLES.items():
+        rows = ([analysis.name, *row] for analysis in analyses for row in rows_of(analysis))
+        write_text(folder / name, _csv(("run", *header), rows))
+        written.append(name)
+    if comparison is not None:
+        write_text(folder / "comparison.csv", _csv(COMPARISON_HEADER, _comparison_rows(comparison)))
+        written.append("comparison.csv")
+    return written
+
+
+def _classes(analysis: Analysis) -> Iterable[Row]:
+    for one in analysis.classes:
+        best, now = one.best, one.at_threshold
+        counts = (one.name, one.truths, one.crowds, one.pictures, one.detections)
+        yield (
+            *(*counts, one.AP, one.AP50, one.AP75, one.AR100),
+            *(best.threshold, best.precision, best.recall, best.f1),
+            *(now.threshold, now.precision, now.recall, now.f1, one.ece),
+        )
+
+
+def _errors(analysis: Analysis) -> Iterable[Row]:
+    errors = analysis.errors
+    yield "correct", errors.correct, errors.kept_correct, None
+    for one in errors.kinds:
+        yield one.kind, one.count, one.kept, one.ap_cost
+    yield "ignored", errors.ignored, errors.kept_ignored, None
+    yield "all wrong detections", sum(one.count for one in errors.kinds[:-1]), None, errors.false_positive_cost
+    yield "all boxes not found", errors.missed, None, errors.false_negative_cost
+
+
+def _confusion(analysis: Analysis) -> Iterable[Row]:
+    names = (*analysis.class_names, "background")
+    for i, j in np.argwhere(analysis.confusion.counts).tolist():
+        yield names[i], names[j], int(analysis.confusion.counts[i, j])
+
+
+def _calibration(analysis: Analysis) -> Iterable[Row]:
+    for one in analysis.calibration.bins:
+        yield one.low, one.high, one.count, one.mean_score, one.correct
+
+
+def _curves(analysis: Analysis) -> Iterable[Row]:
+    for curve in analysis.precision_recall:
+        for name, row in zip((ALL, *analysis.class_names), (curve.mean, *curve.per_class), strict=True):
+            if not np.isnan(row[0]):
+                for recall, precision in zip(curve.recall.tolist(), row.tolist(), strict=True):
+                    yield curve.iou, name, recall, precision
+
+
+def _thresholds(analysis: Analysis) -> Iterable[Row]:
+    curves = analysis.thresholds
+    together = (curves.precision, curves.recall, curves.f1)
+    by_class = zip(curves.class_precision, curves.class_recall, curves.class_f1, strict=True)
+    for name, columns in zip((ALL, *analysis.class_names), (together, *by_class), strict=True):
+        for threshold, *row in zip(curves.threshold.tolist(), *(column.tolist() for column in columns), strict=True):
+            yield name, threshold, *row
+
+
+def _suspects(analysis: Analysis) -> Iterable[Row]:
+    for one in analysis.suspects.listed:
+        place = (one.image_id, one.file_name, *one.box_xywh)
+        yield one.kind, *place, one.class_name, one.score, one.other_class, one.iou
+
+
+def _groups(analysis: Analysis) -> Iterable[Row]:
+    parts = analysis.breakdown
+    for size in (*parts.sizes, *parts.quarters):
+        yield "size", size.name, size.low, size.high, None, size.truths, size.AP, size.AP50, size.AR100, None
+    for group in parts.pictures:
+        limits = (float(group.low), float(group.high))
+        yield (
+            "boxes a picture",
+            group.name,
+            *limits,
+            group.pictures,
+            group.truths,
+            group.AP,
+            group.AP50,
+            group.AR100,
+            None,
+        )
+    for overlap in parts.overlap:
+        yield "overlap", overlap.name, None, None, None, overlap.truths, None, None, overlap.AR100, overlap.recall
+
+
+def _worst(analysis: Analysis) -> Iterable[Row]:
+    for one in analysis.worst:
+        yield one.image_id, one.file_name, one.badness, one.missed, one.wrong
+
+
+ALL = "(all)"
+TABLES = {
+    "classes.csv": (
+        (
+            *("class", "boxes", "crowds", "pictures", "detections", "AP", "AP50", "AP75", "AR100"),
+            *("best_threshold", "best_precision", "best_recall", "best_f1"),
+            *("threshold", "precision", "recall", "f1", "calibration_error"),
+        ),
+        _classes,
+    ),
+    "errors.csv": (("kind", "count", "kept", "ap_cost"), _errors),
+    "confusion.csv": (("truth", "detection", "count"), _confusion),
+    "groups.csv": (
+        ("by", "group", "low", "high", "pictures", "boxes", "AP", "AP50", "AR100", "recall"),
+        _groups,
+    ),
+    "calibration.csv": (("low", "high", "detections", "mean_score", "correct"), _calibration),
+    "curves.csv": (("iou", "class", "recall", "precision"), _curves),
+    "thresholds.csv": (("class", "threshold", "precision", "recall", "f1"), _thresholds),
+    "suspects.csv": (
+        (
+            *("kind", "image_id", "file_name", "x", "y", "width", "height"),
+            *("class", "score", "annotated_class", "iou"),
+        ),
+        _suspects,
+    ),
+    "worst.csv": (("image_id", "file_name", "badness", "missed", "wrong"), _worst),
+}
+
+COMPARISON_HEADER = (
+    "first",
+    "other",
+    "number",
+    "class",
+    "first_value",
+    "other_value",
+    "difference",
+    "low",
+    "high",
+    "p",
+)
+
+
+def _comparison_rows(comparison: Comparison) -> Iterable[Row]:
+    for one in comparison.against_first:
+        names = (one.first, one.other)
+        for whole in (one.AP, one.AP50):
+            yield *names, whole.number, ALL, whole.first, whole.other, whole.difference, whole.low, whole.high, whole.p
+        for part in one.classes:
+            values = (part.first_AP, part.other_AP, part.difference, part.low, part.high)
+            yield *names, "AP", part.name, *values, None
+
+
+def _csv(header: Row, rows: Iterable[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
+    return text.getvalue()
