@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 from cspdet.version import __version__
 
 if TYPE_CHECKING:
+    from cspdet.inference.classify import ClassifierPredictor, Prediction, load_classifier
     from cspdet.inference.predictor import Predictor, load_detector
     from cspdet.recipe import Recipe, load_recipe
     from cspdet.types import Detections
 
-__all__ = ["Detections", "Predictor", "Recipe", "__version__", "load_detector", "load_recipe"]
+__all__ = [
+    "ClassifierPredictor", "Detections", "Prediction", "Predictor", "Recipe", "__version__", "load_classifier",
+    "load_detector", "load_recipe",
+]  # fmt: skip
 
 _HOMES = {
+    "ClassifierPredictor": "cspdet.inference.classify",
     "Detections": "cspdet.types",
+    "Prediction": "cspdet.inference.classify",
     "Predictor": "cspdet.inference.predictor",
     "Recipe": "cspdet.recipe",
+    "load_classifier": "cspdet.inference.classify",
     "load_detector": "cspdet.inference.predictor",
     "load_recipe": "cspdet.recipe",
 }

@@ -27,6 +27,10 @@ VERBS = {
     "anchors": "how well anchors fit a data set, and better ones",
     "analyze": "why AP is what it is: errors, curves, worst pictures, and runs side by side, as a page",
     "plot": "training curves of one or several runs",
+    "train-classifier": "train a backbone as a classifier",
+    "eval-classifier": "top-1 and top-5 of a classifier",
+    "classify": "the classes of pictures",
+    "extract-features": "a backbone's features of pictures",
     "paper-page": "write docs/paper.md: the paper's tables, counted beside the published figures",
     "draw-networks": "draw the pictures of docs/csp.md from the modules themselves",
 }

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from cspdet.config import ConfigModel, load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.augment import AugmentConfig
+from cspdet.datasets.image_augment import ImageAugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
 from cspdet.training.assign import AssignConfig
 from cspdet.training.loss import LossConfig
@@ -59,8 +60,8 @@ class MultiScaleConfig(ConfigModel):
     every: int = Field(10, ge=1)
 
 
-class TrainConfig(ConfigModel):
-    """How a detector is trained."""
+class TrainerConfig(ConfigModel):
+    """How anything is trained: what the loop reads, whatever the task."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(16, ge=1)  # pictures a forward pass
@@ -72,15 +73,27 @@ class TrainConfig(ConfigModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EMAConfig | None = EMAConfig()
-    assign: AssignConfig = AssignConfig()
-    loss: LossConfig = LossConfig()
-    augment: AugmentConfig = AugmentConfig()
     multi_scale: MultiScaleConfig | None = None
     workers: Workers = "auto"  # loader processes; 0 loads in the training process; auto: by cores and device
     cache: Literal["auto", "none", "ram"] = "auto"  # ram: keep the decoded, resized pictures; auto: where they fit well
     bad_pictures: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
     evaluate_every: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
     save_every_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
+
+
+class TrainConfig(TrainerConfig):
+    """How a detector is trained."""
+
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+class ClassifierTrainConfig(TrainerConfig):
+    """How a classifier is trained."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the goal: so much is spread evenly over all classes
+    augment: ImageAugmentConfig = ImageAugmentConfig()
 
 
 class EvalConfig(ConfigModel):
@@ -92,6 +105,16 @@ class EvalConfig(ConfigModel):
     max_detections: int = Field(100, ge=1)  # a picture
     clip_boxes: bool = True  # cut boxes at the picture's border before they are judged; Darknet's `map` does not
     evaluator: Literal["auto", "pycocotools", "hotcoco"] = "auto"  # auto: hotcoco, the same but faster, if installed
+    workers: Workers = "auto"
+
+
+class ClassifierEvalConfig(ConfigModel):
+    """How pictures are cut when top-1 is measured: the short side resized, then the center of the input's size."""
+
+    resize: int | None = Field(None, ge=1)  # the short side in pixels; null: that of the input over `crop`
+    crop: float = Field(0.887, gt=0, le=1)  # share of the short side that the input shows: 256 of 288
+    ten_crop: bool = False  # the corners and the center, and all five mirrored, averaged
+    batch_size: int = Field(32, ge=1)
     workers: Workers = "auto"
 
 
@@ -121,6 +144,9 @@ class ClassifierRecipe(ConfigModel):
         Discriminator(_kind_of_model),
     ]
     input: InputConfig = InputConfig(size=(224, 224))
+    data: Path | None = None  # a folder of train/CLASS/* and val/CLASS/*; only training needs one
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
+    eval: ClassifierEvalConfig = ClassifierEvalConfig()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

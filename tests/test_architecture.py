@@ -28,6 +28,7 @@ LAYERS = (
     "darknet",
     "complexity published recipe",
     "checkpoint drawings layer_plot paper_tables",
+    "backbone_weights",
     "model_file",
     "model_cost",
     "inference paper",

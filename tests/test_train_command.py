@@ -254,6 +254,8 @@ def test_every_option_of_a_recipe_trains(shapes, tmp_path):
         [sys.executable, "tools/train.py", *(str(word) for word in words)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "best.pt: AP " in done.stderr  # and what it is made of
+    assert "all of it, with pictures: cspdet analyze" in done.stderr
     (line,) = metrics(tmp_path / "run")
     assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
     assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None

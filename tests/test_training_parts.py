@@ -14,8 +14,10 @@ from torch import nn
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import ConvBN
 from cspdet.precision import pick_device, pick_precision
+from cspdet.recipe import TrainConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig, build_optimizer, rate
+from cspdet.training.state import Position, TrainingState
 from cspdet.training.stop import StopRequest
 
 
@@ -34,9 +36,16 @@ def test_the_cosine_ends_at_its_final_share():
     assert rate(cosine, 100, 100) == pytest.approx(0.1)
 
 
+def test_the_polynomial_by_hand():
+    darknet = ScheduleConfig(name="polynomial", power=4, burn_in_steps=0)
+    assert [rate(darknet, step, 100) for step in (0, 50, 90)] == pytest.approx([1, 1 / 16, 1e-4])
+    linear = ScheduleConfig(name="polynomial", power=1, burn_in_steps=10, burn_in_share=1.0)
+    assert rate(linear, 4, 100) == pytest.approx(0.5 * 0.96)
+
+
 @given(
-    step=st.integers(0, 999), name=st.sampled_from(["cosine", "step", "constant"]), power=st.floats(0.5, 4),
-    burn_in=st.integers(0, 2000),
+    step=st.integers(0, 999), name=st.sampled_from(["cosine", "step", "constant", "polynomial"]),
+    power=st.floats(0.5, 4), burn_in=st.integers(0, 2000),
 )  # fmt: skip
 def test_rates_are_positive_and_never_above_one(step, name, power, burn_in):
     config = ScheduleConfig(name=name, burn_in_steps=burn_in, burn_in_power=power)
@@ -73,6 +82,28 @@ def test_the_average_follows_quickly_first_and_slowly_later():
     ema.update(model)
     assert ema.model[1].num_batches_tracked.item() == 7
     assert not any(p.requires_grad for p in ema.model.parameters())
+
+
+def test_states_go_on_and_so_do_those_of_earlier_versions():
+    def fresh() -> TrainingState:
+        torch.manual_seed(0)
+        return TrainingState(nn.Sequential(ConvBN(3, 4)), TrainConfig(), torch.device("cpu"), "fp32")
+
+    one, two = fresh(), fresh()
+    one.model(torch.rand(2, 3, 8, 8)).sum().backward()
+    one.optimizer.step()
+    one.ema.update(one.model)
+    one.position = Position(epoch=3, step=7, best=0.25, sums={"loss_box": 1.0})
+    saved, averaged = one.state_dict(), one.averaged.state_dict()
+    two.load_state_dict(saved, averaged)
+    assert two.position == one.position
+    assert two.ema.updates == 1
+    for name, value in averaged.items():
+        assert torch.equal(two.averaged.state_dict()[name], value)
+    saved["position"]["best_AP"] = saved["position"].pop("best")  # as it was called when there were only detectors
+    two = fresh()
+    two.load_state_dict(saved, averaged)
+    assert two.position == one.position
 
 
 def test_devices_and_precisions_that_cannot_be_are_refused():

@@ -1,4 +1,4 @@
-"""Make the built-in shapes set, download COCO 2017, or convert VOC xml or YOLO txt to COCO JSON."""
+"""Make the built-in shapes set, download COCO 2017, convert VOC xml or YOLO txt to COCO JSON, or cut objects out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from cspdet.datasets.coco_writer import SPLITS, Prepared
 from cspdet.datasets.convert_voc import convert_voc
 from cspdet.datasets.convert_yolo import convert_yolo
+from cspdet.datasets.cut_objects import cut_objects
 from cspdet.datasets.download_coco import BASE_URL, download_coco
 from cspdet.datasets.shapes_set import make_shapes
 from cspdet.errors import ConfigError, DataError
@@ -18,11 +19,12 @@ log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|objects")
     _add_shapes(kinds.add_parser("shapes", help="make the built-in set of drawn shapes, and a video"))
     _add_coco(kinds.add_parser("coco", help="download COCO 2017 and check it (27 GB on disk, 46 GB on the way)"))
     _add_voc(kinds.add_parser("voc", help="convert Pascal VOC xml files"))
     _add_yolo(kinds.add_parser("yolo", help="convert YOLO txt labels (ultralytics or Darknet)"))
+    _add_objects(kinds.add_parser("objects", help="cut the objects of a set into class folders, for train-classifier"))
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +78,17 @@ def _add_yolo(parser: argparse.ArgumentParser) -> None:
     _add_val_fraction(parser)
 
 
+def _add_objects(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="DESCRIPTOR", help="the data descriptor of a detection set")
+    _add_output(parser)
+    parser.add_argument(
+        "--margin", type=float, default=0.15, metavar="F", help="share of a box added on each side (default 0.15)"
+    )
+    parser.add_argument(
+        "--min-side", type=float, default=8.0, metavar="PIXELS", help="leave out boxes with a shorter side (default 8)"
+    )
+
+
 def _add_val_fraction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val-fraction",
@@ -99,6 +112,8 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         return make_shapes(args.output, images=args.images, size=args.size, seed=args.seed)
     if args.kind == "coco":
         return download_coco(args.output, splits=args.splits, base_url=args.base_url)
+    if args.kind == "objects":
+        return cut_objects(args.source, args.output, margin=args.margin, min_side=args.min_side)
     if args.kind == "yolo":
         return convert_yolo(args.source, args.output, val_fraction=args.val_fraction)
     return convert_voc(

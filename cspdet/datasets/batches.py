@@ -6,11 +6,12 @@ A training sample is a function of (seed, epoch, number of the picture), never o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from cspdet.datasets.augment import Augment
@@ -26,42 +27,51 @@ Key = tuple[int, int]  # epoch, number of the picture in the set
 class Reply(NamedTuple):
     """What a loader process sends: a batch, or what ends the run; and newly unreadable pictures."""
 
-    batch: Batch | None
+    batch: tuple[object, ...] | None  # the named tuple that the data set's `make` gives
     problems: tuple[str, ...]
     skipped: dict[int, str]
 
 
-class BatchData(Dataset[Sample]):
+class BatchData(Dataset[Any]):
     """Makes whole batches, so that a mistake in the user's data can travel as a value.
 
     Raised in a loader process, it would arrive with that process's traceback inside its message.
     """
 
-    def load(self, key: Key) -> tuple[Sample, tuple[int, int]]:
-        """The sample, and the original picture's height and width."""
+    def make(self, keys: Sequence[Key]) -> tuple[object, ...]:
+        """The batch of these pictures, a named tuple."""
         raise NotImplementedError
 
     def news(self) -> dict[int, str]:
         """Pictures found unreadable since the last call."""
         return {}
 
-    def __getitem__(self, key: Key) -> Sample:
-        return self.load(key)[0]
-
     def __getitems__(self, keys: Sequence[Key]) -> Reply:
         try:
-            samples, sizes_hw = zip(*map(self.load, keys), strict=True)
+            batch = self.make(keys)
         except UserError as error:
             return Reply(None, error.problems, self.news())
-        return Reply(collate(samples, sizes_hw), (), self.news())
+        return Reply(batch, (), self.news())
 
 
-class TrainData(BatchData):
+class BoxData(BatchData):
+    """Batches of pictures with boxes."""
+
+    def load(self, key: Key) -> tuple[Sample, tuple[int, int]]:
+        """The sample, and the original picture's height and width."""
+        raise NotImplementedError
+
+    def make(self, keys: Sequence[Key]) -> Batch:
+        """The batch of these pictures."""
+        samples, sizes_hw = zip(*map(self.load, keys), strict=True)
+        return collate(samples, sizes_hw)
+
+
+class TrainData(BoxData):
     """Augmented samples; mosaics only before epoch `mosaic_epochs`."""
 
     def __init__(self, source: PictureSource, augment: Augment, seed: int, mosaic_epochs: int):
         self.source, self.augment, self.seed, self.mosaic_epochs = source, augment, seed, mosaic_epochs
-        self._told = set(source.skipped)
 
     def load(self, key: Key) -> tuple[Sample, tuple[int, int]]:
         epoch, index = key
@@ -71,12 +81,10 @@ class TrainData(BatchData):
         return sample, (height, width)
 
     def news(self) -> dict[int, str]:
-        found = {index: why for index, why in self.source.skipped.items() if index not in self._told}
-        self._told |= set(found)
-        return found
+        return self.source.news()
 
 
-class EvalData(BatchData):
+class EvalData(BoxData):
     """Letterboxed pictures."""
 
     def __init__(self, coco: CocoSet, size_hw: tuple[int, int], resize: Resize):
@@ -94,12 +102,7 @@ class EvalData(BatchData):
 
 def collate(samples: Sequence[Sample], sizes_hw: Sequence[tuple[int, int]]) -> Batch:
     """Samples of one size and the sizes (height, width) of their original pictures to a batch."""
-    height, width = samples[0].image.shape[:2]
-    images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
-    if torch.utils.data.get_worker_info() is not None:
-        images.share_memory_()  # filled where the training process will read it, not copied there afterwards
-    for sample, planes in zip(samples, images.numpy(), strict=True):
-        cv2.split(sample.image, list(planes))
+    images = stack_planes([sample.image for sample in samples])
     count = torch.tensor([len(sample.class_id) for sample in samples])
     targets = Targets(
         image=torch.repeat_interleave(torch.arange(len(samples)), count),
@@ -109,6 +112,17 @@ def collate(samples: Sequence[Sample], sizes_hw: Sequence[tuple[int, int]]) -> B
     )
     image_id = torch.tensor([sample.image_id for sample in samples])
     return Batch(images, targets, image_id, torch.tensor(sizes_hw).view(-1, 2))
+
+
+def stack_planes(pictures: Sequence[np.ndarray]) -> Tensor:
+    """(H, W, 3) uint8 pictures of one size as (B, 3, H, W) uint8."""
+    height, width = pictures[0].shape[:2]
+    images = torch.empty((len(pictures), 3, height, width), dtype=torch.uint8)
+    if torch.utils.data.get_worker_info() is not None:
+        images.share_memory_()  # filled where the training process will read it, not copied there afterwards
+    for picture, planes in zip(pictures, images.numpy(), strict=True):
+        cv2.split(picture, list(planes))
+    return images
 
 
 def random_stream(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Batches of a CocoSet for training and evaluation, the same for every number of loader processes.
+"""Batches for training and evaluation, the same for every number of loader processes.
 
 The order of an epoch is a function of (seed, epoch), so that it can also be entered in its middle.
 """
@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import cv2
 import torch
@@ -20,7 +21,7 @@ from cspdet.datasets.albumentations_hook import AlbumentationsHook
 from cspdet.datasets.augment import Augment, AugmentConfig
 from cspdet.datasets.batches import BatchData, EvalData, Key, Reply, TrainData, random_stream
 from cspdet.datasets.coco import CocoSet
-from cspdet.datasets.source import Cache, PictureSource, Resize
+from cspdet.datasets.source import BadPictures, Cache, PictureSource, Resize
 from cspdet.errors import DataError
 from cspdet.types import Batch
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cspdet.recipe import Recipe
 
 Workers = int | Literal["auto"]
+B = TypeVar("B", bound=tuple[object, ...])  # a batch, as a named tuple
 
 
 def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> TrainLoader:
@@ -76,11 +78,52 @@ def pick_workers(wanted: Workers, device_type: str) -> int:
     return min(8, cores if device_type == "cuda" else cores // 4)
 
 
-class TrainLoader:
-    """Augmented batches, epoch by epoch. The last batch of an epoch may be smaller: no picture is left out.
+class EpochLoader(Generic[B]):
+    """The batches that `data` makes of `pictures` pictures, epoch by epoch. The last batch of an epoch may be smaller:
+    no picture is left out.
 
     `skipped` maps the pictures that could not be read so far to the reason (`bad_pictures: skip`).
     """
+
+    def __init__(
+        self,
+        data: BatchData,
+        path_of: Callable[[int], Path],
+        *,
+        pictures: int,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        device_type: str,
+        least: int = 1,
+    ):
+        self.skipped: dict[str, str] = {}
+        self._path_of = path_of
+        self._note(data.news())  # what a cache could not be filled with
+        self._order = EpochOrder(pictures, batch_size, seed, least)
+        self._batches = _data_loader(data, self._order, workers, device_type, persistent=True)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._order.batches
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[B]:
+        """The batches of epoch `epoch` (0-based) from number `start_batch` on; one epoch at a time.
+
+        Raises:
+            DataError: an unreadable picture (`bad_pictures: error`), or a loader process that died.
+        """
+        self._order.epoch, self._order.start_batch = epoch, start_batch
+        for reply in _replies(self._batches):
+            self._note(reply.skipped)
+            yield cast(B, _batch_of(reply))
+
+    def _note(self, skipped: dict[int, str]) -> None:
+        self.skipped.update({str(self._path_of(i)): reason for i, reason in skipped.items()})
+
+
+class TrainLoader(EpochLoader[Batch]):
+    """Augmented batches of a CocoSet."""
 
     def __init__(
         self,
@@ -94,36 +137,16 @@ class TrainLoader:
         seed: int = 0,
         workers: int = 0,
         cache: Cache = "none",
-        bad_pictures: Literal["error", "skip"] = "error",
+        bad_pictures: BadPictures = "error",
         device_type: str = "cpu",
     ):
         extra = AlbumentationsHook(augment.albumentations, size_hw) if augment.albumentations else None
-        shared = workers > 0 and _context(workers) is None
-        source = PictureSource(coco, size_hw, resize, cache, bad_pictures, shared)
+        source = PictureSource(coco, size_hw, resize, cache, bad_pictures, spawns(workers))
         data = TrainData(source, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
-        self.skipped: dict[str, str] = {}
-        self._coco = coco
-        self._note(source.skipped)
-        self._order = EpochOrder(len(coco), batch_size, seed)
-        self._batches = _data_loader(data, self._order, workers, device_type, persistent=True)
-
-    def __len__(self) -> int:
-        """Batches in a whole epoch."""
-        return self._order.batches
-
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `epoch` (0-based) from number `start_batch` on; one epoch at a time.
-
-        Raises:
-            DataError: an unreadable picture (`bad_pictures: error`), or a loader process that died.
-        """
-        self._order.epoch, self._order.start_batch = epoch, start_batch
-        for reply in _replies(self._batches):
-            self._note(reply.skipped)
-            yield _batch_of(reply)
-
-    def _note(self, skipped: dict[int, str]) -> None:
-        self.skipped.update({str(self._coco.path(i)): reason for i, reason in skipped.items()})
+        super().__init__(
+            data, coco.path, pictures=len(coco), batch_size=batch_size, seed=seed, workers=workers,
+            device_type=device_type,
+        )  # fmt: skip
 
 
 class EvalLoader:
@@ -146,15 +169,18 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises DataError at an unreadable picture, or when a loader process died."""
-        return (_batch_of(reply) for reply in _replies(self._batches))
+        return (cast(Batch, _batch_of(reply)) for reply in _replies(self._batches))
 
 
 class EpochOrder(Sampler[list[Key]]):
-    """The keys of an epoch's batches: a permutation drawn from (seed, epoch), from `start_batch` on."""
+    """The keys of an epoch's batches: a permutation drawn from (seed, epoch), from `start_batch` on.
 
-    def __init__(self, pictures: int, batch_size: int, seed: int):
+    Fewer than `least` pictures that are left over go into the batch before them.
+    """
+
+    def __init__(self, pictures: int, batch_size: int, seed: int, least: int = 1):
         self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
-        self.batches = -(-pictures // batch_size)
+        self.batches = max(1, pictures // batch_size + (pictures % batch_size >= least))
         self.epoch = self.start_batch = 0
 
     def __len__(self) -> int:
@@ -164,8 +190,9 @@ class EpochOrder(Sampler[list[Key]]):
         # The spawn key keeps this stream apart from those of the pictures.
         order = random_stream(self.seed, self.epoch, spawn_key=(0,)).permutation(self.pictures).tolist()
         epoch, size = self.epoch, self.batch_size
-        for at in range(self.start_batch * size, self.pictures, size):
-            yield [(epoch, index) for index in order[at : at + size]]
+        for number in range(self.start_batch, self.batches):
+            end = (number + 1) * size if number + 1 < self.batches else self.pictures
+            yield [(epoch, index) for index in order[number * size : end]]
 
 
 def _data_loader(data: BatchData, order: Any, workers: int, device_type: str, *, persistent: bool) -> DataLoader[Any]:
@@ -173,26 +200,32 @@ def _data_loader(data: BatchData, order: Any, workers: int, device_type: str, *,
         data,
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=_as_is,  # it gets what the data set made of the keys
+        collate_fn=as_is,  # it gets what the data set made of the keys
         pin_memory=device_type == "cuda",
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=quiet_worker,
         persistent_workers=persistent and workers > 0,
-        multiprocessing_context=_context(workers),
+        multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # its own: starting an epoch must leave the global one alone
     )
 
 
-def _context(workers: int) -> str | None:
+def worker_context(workers: int) -> str | None:
     """Forked processes share the annotations and the cache as they are; off Linux, forking is not safe."""
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     return "fork" if workers > 0 and can_fork else None
 
 
-def _as_is(reply: Any) -> Any:
+def spawns(workers: int) -> bool:
+    """Whether loader processes start anew, and share only what stands in shared memory."""
+    return workers > 0 and worker_context(workers) is None
+
+
+def as_is(reply: Any) -> Any:
+    """For loaders whose data set makes whole batches itself."""
     return reply
 
 
-def _quiet_worker(worker: int) -> None:
+def quiet_worker(worker: int) -> None:
     """One thread a process, and Ctrl-C left to the training process, which ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
@@ -221,7 +254,7 @@ def _replies(batches: DataLoader[Any]) -> Iterator[Reply]:
         raise explain_death(error) or error from None
 
 
-def _batch_of(reply: Reply) -> Batch:
+def _batch_of(reply: Reply) -> tuple[object, ...]:
     if reply.batch is None:
         raise DataError(*reply.problems)
     return reply.batch

@@ -1,4 +1,4 @@
-"""Pictures of a CocoSet: decoded, checked against the annotations, shrunk to the input, in RAM if wanted."""
+"""Where training samples come from: decoded, shrunk to the input, in RAM if wanted, others in place of broken ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ log = logging.getLogger("cspdet")
 
 Resize = Literal["letterbox", "stretch"]
 Cache = Literal["auto", "none", "ram"]
+BadPictures = Literal["error", "skip"]
+S = TypeVar("S")  # a sample
 MARGIN = 0.9  # share of the free memory that a cache may take
 AUTO_MARGIN = 0.3  # the share that it takes without being asked to
 
@@ -41,42 +43,54 @@ def read_upright(coco: CocoSet, index: int) -> np.ndarray:
     return image
 
 
-class PictureSource:
-    """Picture `index` of a set, no larger than it will be in the input; smaller ones stay as they are.
+class SampleSource(Generic[S]):
+    """Sample `index` of `count`; a subclass says how one is made, and calls `fill` once it can make some.
 
-    size_hw  the input, height and width in pixels
-    cache    "ram" decodes everything here and now, in threads; loader processes started later share it; "auto" does
-             so where the pictures fit well into the free memory
-    bad      "error" raises DataError at an unreadable picture; "skip" gives the next readable one and notes
-             it in `skipped` (number of the picture to the reason)
-    shared   put the cache where processes that are not forked can see it
+    bad  "error" raises DataError at an unreadable picture; "skip" gives the next readable one and notes
+         it in `skipped` (number of the picture to the reason)
     """
 
-    def __init__(
-        self,
-        coco: CocoSet,
-        size_hw: tuple[int, int],
-        resize: Resize = "letterbox",
-        cache: Cache = "none",
-        bad: Literal["error", "skip"] = "error",
-        shared: bool = False,
-    ):
-        if len(coco) == 0:
-            raise DataError(f"{coco.files.annotations}: expected pictures to train on, found none")
-        self.coco, self.size_hw, self.resize, self.bad = coco, size_hw, resize, bad
+    def __init__(self, count: int, bad: BadPictures):
+        self.count, self.bad = count, bad
         self.skipped: dict[int, str] = {}
+        self._told: set[int] = set()
         self._cache: PictureCache | None = None
+
+    def make(self, index: int, image: np.ndarray) -> S:
+        """The sample of a picture as it is stored, which must not be written to."""
+        raise NotImplementedError
+
+    def load(self, index: int) -> np.ndarray:
+        """The picture as it is stored, from its file: (h, w, 3) uint8 RGB.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def stored_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every picture as it is stored."""
+        raise NotImplementedError
+
+    def needed(self) -> int:
+        """Bytes that a cache would take, about."""
+        return sum(3 * height * width for height, width in self.stored_sizes())
+
+    def fill(self, cache: Cache, shared: bool) -> None:
+        """Decode everything here and now, in threads, for "ram", and for "auto" where it fits well into the free
+        memory; loader processes started later share it, and with `shared` those that are not forked, too.
+        """
         if cache == "ram" or (cache == "auto" and self._fits_well()):
-            self._cache = self._fill(shared)
+            self._cache = self._filled(shared)
 
     def __len__(self) -> int:
-        return len(self.coco)
+        return self.count
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> S:
         while True:
             row = self.stand_in(index)
             try:
-                return self._sample(row)
+                return self.make(row, self.load(row) if self._cache is None else self._cache[row])
             except DataError as error:
                 if self.bad == "error":
                     raise
@@ -89,40 +103,27 @@ class PictureSource:
                 return row
         raise DataError(*counted(["no picture is readable", *self.skipped.values()]))
 
-    def _sample(self, index: int) -> Sample:
-        image = self._load(index) if self._cache is None else self._cache[index]
-        box_xyxy, class_id, is_crowd = self.coco.boxes(index)
-        height, width = self.coco.size_hw[index].tolist()
-        ratio_x, ratio_y = image.shape[1] / width, image.shape[0] / height
-        ratios = np.array((ratio_x, ratio_y, ratio_x, ratio_y), np.float32)
-        return Sample(image, box_xyxy * ratios, class_id, is_crowd, int(self.coco.image_id[index]))
-
-    def _load(self, index: int) -> np.ndarray:
-        bilinear = self.resize == "stretch"  # as the pictures that are evaluated
-        return resize_image(read_upright(self.coco, index), self._stored_hw(index), bilinear=bilinear)
-
-    def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Height and width in the letterbox, never enlarged: the augmentation does that in its one step."""
-        height, width = self.coco.size_hw[index].tolist()
-        box = Letterbox.fit((height, width), self.size_hw, self.resize)
-        return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
+    def news(self) -> dict[int, str]:
+        """Pictures found unreadable since the last call."""
+        found = {index: why for index, why in self.skipped.items() if index not in self._told}
+        self._told |= set(found)
+        return found
 
     def _fits_well(self) -> bool:
         """Whether all pictures at their stored sizes take a small part of the free memory."""
-        needed = sum(3 * height * width for height, width in map(self._stored_hw, range(len(self))))
-        free = free_memory()
+        needed, free = self.needed(), free_memory()
         fits = free is not None and needed <= AUTO_MARGIN * free
         if not fits:
             log.info("pictures are decoded anew in each epoch: a cache in RAM would take %.0f MB", needed / 1e6)
         return fits
 
-    def _fill(self, shared: bool) -> PictureCache:
+    def _filled(self, shared: bool) -> PictureCache:
         """Decode every picture into a new cache; all unreadable ones are raised together, or noted."""
-        cache = PictureCache([self._stored_hw(i) for i in range(len(self))], shared)
+        cache = PictureCache(self.stored_sizes(), shared)
 
         def store(index: int) -> str | None:
             try:
-                cache[index] = self._load(index)
+                cache[index] = self.load(index)
             except DataError as error:
                 return str(error)
             return None
@@ -137,6 +138,50 @@ class PictureSource:
         self.skipped.update(found)
         log.info("cached %d pictures in RAM: %.0f MB", len(self) - len(found), cache.nbytes / 1e6)
         return cache
+
+
+class PictureSource(SampleSource[Sample]):
+    """Picture `index` of a CocoSet with its boxes, no larger than it will be in the input `size_hw` (height, width in
+    pixels); smaller ones stay as they are.
+    """
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        size_hw: tuple[int, int],
+        resize: Resize = "letterbox",
+        cache: Cache = "none",
+        bad: BadPictures = "error",
+        shared: bool = False,
+    ):
+        if len(coco) == 0:
+            raise DataError(f"{coco.files.annotations}: expected pictures to train on, found none")
+        super().__init__(len(coco), bad)
+        self.coco, self.size_hw, self.resize = coco, size_hw, resize
+        self.fill(cache, shared)
+
+    def make(self, index: int, image: np.ndarray) -> Sample:
+        """The picture with its boxes in its stored pixels."""
+        box_xyxy, class_id, is_crowd = self.coco.boxes(index)
+        height, width = self.coco.size_hw[index].tolist()
+        ratio_x, ratio_y = image.shape[1] / width, image.shape[0] / height
+        ratios = np.array((ratio_x, ratio_y, ratio_x, ratio_y), np.float32)
+        return Sample(image, box_xyxy * ratios, class_id, is_crowd, int(self.coco.image_id[index]))
+
+    def load(self, index: int) -> np.ndarray:
+        """Decoded, upright, and shrunk to its stored size."""
+        bilinear = self.resize == "stretch"  # as the pictures that are evaluated
+        return resize_image(read_upright(self.coco, index), self._stored_hw(index), bilinear=bilinear)
+
+    def stored_sizes(self) -> list[tuple[int, int]]:
+        """Of every picture, by the annotations."""
+        return [self._stored_hw(index) for index in range(len(self))]
+
+    def _stored_hw(self, index: int) -> tuple[int, int]:
+        """Height and width in the letterbox, never enlarged: the augmentation does that in its one step."""
+        height, width = self.coco.size_hw[index].tolist()
+        box = Letterbox.fit((height, width), self.size_hw, self.resize)
+        return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
 
 
 class PictureCache:

@@ -22,6 +22,7 @@ from cspdet.export.training_keys import Options, net_options, yolo_options
 from cspdet.export.writer import Layer
 from cspdet.model_file import LoadedClassifier, LoadedModel, check_size
 from cspdet.models.backbones.timm_backbone import TimmBackbone
+from cspdet.models.classifier import ClassifierConfig
 from cspdet.models.detector import DetectorConfig, NormalizeConfig, PartsDetector
 from cspdet.recipe import Recipe
 
@@ -123,7 +124,7 @@ def _ours(loaded: LoadedModel | LoadedClassifier, size_hw: tuple[int, int], wher
     for name, part in model.named_modules():
         if isinstance(part, TimmBackbone):
             raise ConfigError(f"{where}: Darknet has no words for {name}, a network of timm ({part.model})")
-    if isinstance(recipe.model, DetectorConfig) and recipe.model.normalize != NormalizeConfig():
+    if isinstance(recipe.model, (DetectorConfig, ClassifierConfig)) and recipe.model.normalize != NormalizeConfig():
         raise ConfigError(
             f"{where}: model.normalize: Darknet takes pictures in [0, 1] as they are; expected mean 0 and std 1"
         )

@@ -22,7 +22,7 @@ def net_options(recipe: Recipe | ClassifierRecipe, size_hw: tuple[int, int], cla
     """The [net] section."""
     size: Options = {"width": size_hw[1], "height": size_hw[0], "channels": 3}
     letterbox: Options = {"letter_box": 1} if recipe.input.resize == "letterbox" else {}
-    if isinstance(recipe, ClassifierRecipe):  # which has no training here: the paper's of its ImageNet classifiers
+    if isinstance(recipe, ClassifierRecipe):  # the training of the paper's classifiers
         paper: Options = {"learning_rate": 0.1, "policy": "poly", "power": 4, "max_batches": 800_000}
         return {"batch": 128, "subdivisions": 4, **size, **letterbox, "momentum": 0.9, "decay": 0.0005, **paper}
     train, augment = recipe.train, recipe.train.augment
@@ -72,6 +72,8 @@ def _schedule(train: TrainConfig, classes: int) -> Options:
         return {**options, "policy": "steps", "steps": at, "scales": scales}
     if schedule.name == "cosine":
         return {**options, "policy": "sgdr", "sgdr_cycle": steps, "learning_rate_min": f"{rate * schedule.final:g}"}
+    if schedule.name == "polynomial":
+        return {**options, "policy": "poly", "power": schedule.power}  # Darknet has one power for burn-in and decay
     return {**options, "policy": "constant"}
 
 

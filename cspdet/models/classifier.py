@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -9,7 +10,7 @@ from cspdet.config import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import initialize
-from cspdet.models.detector import check_multiples
+from cspdet.models.detector import NormalizeConfig, check_multiples
 
 
 class ClassifierConfig(ConfigModel):
@@ -17,10 +18,11 @@ class ClassifierConfig(ConfigModel):
 
     backbone: BackboneConfig
     classes: int = Field(1000, ge=1)
+    normalize: NormalizeConfig = NormalizeConfig()
 
     def build(self, *, pretrained: bool = True) -> BackboneClassifier:
         """As `DetectorConfig.build`, for a classifier."""
-        classifier = BackboneClassifier(self.backbone.build(), self.classes)
+        classifier = BackboneClassifier(self.backbone.build(), self.classes, self.normalize)
         if pretrained:
             load_pretrained(classifier)
         return classifier
@@ -46,9 +48,15 @@ class Classifier(nn.Module):
 class BackboneClassifier(Classifier):
     """A backbone's coarsest map, averaged, through one linear layer."""
 
-    def __init__(self, backbone: Backbone, classes: int):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, classes: int, normalize: NormalizeConfig = NormalizeConfig()):  # noqa: B008
         super().__init__()
         self.backbone = backbone
+        self.plain = normalize == NormalizeConfig()  # leaves the pictures, and the graph of an export, as they are
+        self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(backbone.out[-1].channels, classes)
         initialize(self)
@@ -61,5 +69,9 @@ class BackboneClassifier(Classifier):
     def strides(self) -> tuple[int, ...]:
         return tuple(spec.stride for spec in self.backbone.out)
 
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the backbone takes of pictures in [0, 1]."""
+        return images if self.plain else (images - self.mean) / self.std
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.pool(self.backbone(images)[-1]).flatten(1))
+        return self.fc(self.pool(self.backbone(self.normalized(images))[-1]).flatten(1))

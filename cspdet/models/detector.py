@@ -108,5 +108,9 @@ class PartsDetector(Detector):
     def classes(self) -> int:
         return self.head.classes
 
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the backbone takes of pictures in [0, 1]."""
+        return (images - self.mean) / self.std
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.head(self.neck(self.backbone((images - self.mean) / self.std)))
+        return self.head(self.neck(self.backbone(self.normalized(images))))

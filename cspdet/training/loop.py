@@ -1,6 +1,6 @@
-"""The training loop: batches in, `last.pt` and `best.pt` out.
+"""The training loop, the same for every task: batches in, `last.pt` and `best.pt` out.
 
-Picture to loss: `train_loader` -> `to_input` -> the network -> `yolo_loss` -> backward, step, average.
+A step: the task's batch -> `to_input` -> the network -> the task's loss -> backward, step, average.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -17,26 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cspdet.checkpoint import Checkpoint
-from cspdet.datasets.coco import CocoSet
-from cspdet.datasets.loader import explain_death, train_loader
-from cspdet.datasets.pictures import read_picture
+from cspdet.datasets.loader import explain_death
 from cspdet.errors import UserError
-from cspdet.evaluation.run import evaluate_model, match_classes
-from cspdet.inference.draw import draw_detections
-from cspdet.inference.predictor import Predictor, to_input
-from cspdet.letterbox import Letterbox
-from cspdet.model_file import LoadedModel
-from cspdet.models import Detector
+from cspdet.inference.predictor import to_input
 from cspdet.precision import autocast, pick_precision
-from cspdet.recipe import Recipe
-from cspdet.training.loss import Losses, yolo_loss
+from cspdet.recipe import TrainerConfig
 from cspdet.training.memory import reuse_freed_memory
 from cspdet.training.progress import EpochMeter
-from cspdet.training.run_folder import RunFolder, draw_batch, tile
+from cspdet.training.run_folder import RunFolder
 from cspdet.training.schedule import rate
 from cspdet.training.state import TrainingState
 from cspdet.training.stop import StopRequest
-from cspdet.types import Batch, Targets
+from cspdet.training.task import AnyLosses, B, Model, Task
 
 log = logging.getLogger("cspdet")
 
@@ -44,30 +36,21 @@ log = logging.getLogger("cspdet")
 MOST_SKIPPED_STEPS = 20
 # With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
 USUAL_SCALER_SKIPS = 6
+# Multi-scale steps for networks that take pictures of any size.
+USUAL_STRIDE = 32
 
 
-class Trainer:
+class Trainer(Generic[Model, B]):
     """One run. `model` comes with its first weights; `folder` is where everything goes."""
 
-    def __init__(
-        self,
-        model: Detector,
-        recipe: Recipe,
-        train_set: CocoSet,
-        val_set: CocoSet | None,
-        folder: RunFolder,
-        device: torch.device,
-    ):
-        self.recipe, self.config, self.folder, self.device = recipe, recipe.train, folder, device
-        self.train_set, self.val_set = train_set, val_set
+    def __init__(self, model: Model, task: Task[Model, B], folder: RunFolder, device: torch.device):
+        self.task, self.folder, self.device = task, folder, device
+        self.config: TrainerConfig = task.recipe.train
         self.precision = pick_precision(self.config.precision, device)
         self.state = TrainingState(model, self.config, device, self.precision)
-        self.loader = train_loader(train_set, recipe, device_type=device.type)
+        self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.batch_size))
         self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
-        self.class_order = (
-            None if val_set is None else match_classes(folder.classes, val_set.classes, str(val_set.files.annotations))
-        )
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
 
@@ -96,7 +79,7 @@ class Trainer:
                     self._finish_epoch(line, board)
                 if stop.exit_code and self.state.position.epoch < self.config.epochs:
                     path = self.folder.path
-                    log.info("stopped and saved in %s; go on with: cspdet train --resume %s", path, path)
+                    log.info("stopped and saved in %s; go on with: cspdet %s --resume %s", path, self.task.verb, path)
                     return stop.exit_code
         return 0
 
@@ -108,7 +91,7 @@ class Trainer:
         self.state.optimizer.zero_grad()
         for batch in meter.watch(self.loader.epoch(position.epoch, position.batch)):
             if position.step == 0 and position.batch == 0:
-                self.folder.save_picture("train_batch.jpg", draw_batch(batch, self.folder.classes))
+                self.folder.save_picture("train_batch.jpg", self.task.draw_batch(batch))
             losses = self._backward(batch)
             self._count(losses, batch)
             meter.show(position.sums)
@@ -133,46 +116,41 @@ class Trainer:
             **meter.rates(),
         }
 
-    def _backward(self, batch: Batch) -> Losses:
+    def _backward(self, batch: B) -> AnyLosses:
         """Add the gradients of one batch."""
-        images, targets = self._rescale(to_input(batch.images, self.device), batch.targets.to(self.device))
+        images = self._rescale(to_input(batch.images, self.device))
         with autocast(self.device, self.precision):
-            raw = self.state.model(images)
-        losses = yolo_loss(raw, targets, self.state.model.anchors, self.config.loss, self.config.assign)
+            output = self.state.model(images)
+        losses = self.task.losses(self.state.model, output, batch, (images.shape[2], images.shape[3]))
         self.state.scaler.scale(losses.total / self.accumulate).backward()
         return losses
 
-    def _rescale(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+    def _rescale(self, images: Tensor) -> Tensor:
         """Multi-scale: the batch at a size that depends on (seed, epoch, batch) only."""
         scales, position = self.config.multi_scale, self.state.position
         if scales is None:
-            return images, targets
+            return images
         height, width = images.shape[2:]
         stride = max(self.state.model.strides)
+        stride = USUAL_STRIDE if stride == 1 else stride
         draw = np.random.default_rng((self.config.seed, position.epoch, position.batch // scales.every))
         factor = draw.uniform(scales.low, scales.high)
         size = tuple(max(stride, round(side * factor / stride) * stride) for side in (height, width))
         if size == (height, width):
-            return images, targets
-        ratio = images.new_tensor((size[1] / width, size[0] / height)).repeat(2)
-        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        return images, targets._replace(box_xyxy=targets.box_xyxy * ratio)
+            return images
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
-    def _count(self, losses: Losses, batch: Batch) -> None:
+    def _count(self, losses: AnyLosses, batch: B) -> None:
         """Move the position past one batch."""
         position = self.state.position
         position.batch += 1
         position.images_seen += len(batch.images)
-        values = {
-            "loss_box": losses.box.item(),
-            "loss_objectness": losses.objectness.item(),
-            "loss_class": losses.classes.item(),
-        }
+        values = {f"loss_{name}": part.item() for name, part in zip(self.task.loss_names, losses, strict=True)}
         finite = all(math.isfinite(value) for value in values.values())
         for name, value in {**values, "batches": 1.0}.items():
             position.sums[name] = position.sums.get(name, 0.0) + (value if finite else 0.0)
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: B) -> None:
         """One optimizer step with the gradients that were added up; skipped when they are not finite."""
         state, position = self.state, self.state.position
         for group in state.optimizer.param_groups:
@@ -193,18 +171,16 @@ class Trainer:
             position.skipped_steps += 1
             self._report_skip(batch)
 
-    def _report_skip(self, batch: Batch) -> None:
-        pictures = ", ".join(str(i) for i in batch.image_id.tolist()[:8])
+    def _report_skip(self, batch: B) -> None:
+        pictures = f"{self.task.image_names} of the last: {', '.join(self.task.names_of(batch)[:8])}"
         epoch = self.state.position.epoch + 1
         if self.state.scaler.is_enabled() and self._skipped_in_a_row < USUAL_SCALER_SKIPS:
             return
-        log.warning(
-            "epoch %d: step skipped, its gradient is not finite; last pictures (image ids): %s", epoch, pictures
-        )
+        log.warning("epoch %d: step skipped, its gradient is not finite (%s)", epoch, pictures)
         if self._skipped_in_a_row >= MOST_SKIPPED_STEPS:
             raise UserError(
-                f"epoch {epoch}: {MOST_SKIPPED_STEPS} steps in a row without a finite gradient (image ids of the last: "
-                f"{pictures}); lower train.optimizer.learning_rate (now {self.config.optimizer.learning_rate}) or use "
+                f"epoch {epoch}: {MOST_SKIPPED_STEPS} steps in a row without a finite gradient ({pictures}); "
+                f"lower train.optimizer.learning_rate (now {self.config.optimizer.learning_rate}) or use "
                 f"train.precision=fp32 (now {self.precision}); {self.folder.path}/last.pt holds the epoch before"
             )
 
@@ -216,14 +192,14 @@ class Trainer:
         position = self.state.position
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         due = position.epoch % self.config.evaluate_every == 0 or position.epoch == self.config.epochs
-        if due and self.val_set is not None:
-            line |= self._evaluate(self.val_set)
-        if self.val_set is None:
+        if due and self.task.can_judge:
+            line |= self._evaluate()
+        if not self.task.can_judge:
             self.folder.save_best(self.state)
         self.folder.write_metrics(line)
         self.folder.add_scalars(board, line, position.step)
         if due:
-            self.folder.add_pictures(board, position.step)
+            self.folder.add_pictures(board, ("train_batch.jpg", self.task.val_picture), position.step)
         log.info("%s", self._summary(line))
         if self.loader.skipped:
             log.warning("%d unreadable pictures were replaced by others so far", len(self.loader.skipped))
@@ -233,47 +209,33 @@ class Trainer:
         """An epoch in one line of the log."""
         if line["loss"] is None:
             return f"epoch {line['epoch']} of {self.config.epochs}: no batch had a finite loss"
-        parts = ", ".join(f"{name} {line[f'loss_{name}']:.3f}" for name in ("box", "objectness", "class"))
-        numbers = "".join(f"  {name} {line[name]:.4f}" for name in ("AP", "AP50") if line.get(name) is not None)
+        parts = ", ".join(f"{name} {line[f'loss_{name}']:.3f}" for name in self.task.loss_names)
+        numbers = "".join(f"  {name} {line[name]:.4f}" for name in self.task.told if line.get(name) is not None)
         return (
             f"epoch {line['epoch']} of {self.config.epochs}: loss {line['loss']:.3f} ({parts})  "
             f"{line['images_per_second']:.1f} images/s, waiting {line['data_wait_fraction']:.0%}{numbers}"
         )
 
-    def _evaluate(self, val_set: CocoSet) -> dict[str, Any]:
-        """AP of the averaged weights; the best ones are kept, with their detections."""
-        position, averaged = self.state.position, self.state.averaged
-        metrics, results = evaluate_model(
-            averaged, val_set, self.recipe.input, self.recipe.eval, self.device, class_order=self.class_order
-        )
-        self.folder.save_picture("val_detections.jpg", self._draw_val(val_set))
-        document = metrics.to_json()
-        if (metrics["AP"] or 0.0) > position.best_AP or not (self.folder.path / "best.pt").exists():
-            position.best_AP = metrics["AP"] or 0.0
+    def _evaluate(self) -> dict[str, float | None]:
+        """The task's judgment of the averaged weights; the best ones are kept, with what they found."""
+        position, name = self.state.position, self.folder.path.name
+        judgment = self.task.judge(self.state.averaged, name)
+        self.folder.save_picture(self.task.val_picture, judgment.picture)
+        if judgment.score > position.best or not (self.folder.path / "best.pt").exists():
+            position.best = judgment.score
             self.folder.save_best(self.state)
-            about = {"model": self.folder.path.name, "size": list(self.recipe.input.size), "epoch": position.epoch}
-            self.folder.write_results({**document, **about}, results)
-        return {name: document[name] for name in metrics.numbers}
-
-    def _draw_val(self, val_set: CocoSet) -> Any:
-        """The first pictures of the val split with what is found in them, fit into one picture."""
-        loaded = LoadedModel(self.state.averaged, self.recipe, self.folder.classes, self.folder.path.name)
-        predictor = Predictor(loaded, self.device, min_score=0.25, max_iou=self.recipe.eval.max_iou, max_detections=100)
-        drawn, size = [], self.recipe.input.size
-        for i in range(min(9, len(val_set))):
-            image = read_picture(val_set.path(i))
-            image = draw_detections(image, predictor.predict(image), self.folder.classes.names)
-            drawn.append(Letterbox.fit(image.shape[:2], size).draw(image, size))
-        return tile(drawn)
+            about = {"model": name, "size": list(self.task.recipe.input.size), "epoch": position.epoch}
+            self.folder.write_results({**judgment.document, **about}, judgment.results)
+        return judgment.numbers
 
     def _save(self) -> None:
         self.folder.save_last(self.state)
         self._saved_at = time.monotonic()
 
 
-def report_folder(path: Path) -> str:
-    """Where to look after a run."""
+def report_folder(path: Path, picture: str) -> str:
+    """Where to look after a run; `picture` is the file of a judgment's picture."""
     return (
-        f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, val_detections.jpg; "
+        f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, {picture}; "
         f"curves: tensorboard --logdir {path}/tensorboard"
     )

@@ -6,11 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
-from cspdet.types import Batch
+from cspdet.training.task import AnyBatch
 
+B = TypeVar("B", bound=AnyBatch)
 SECONDS_BETWEEN_LINES = 30.0
 
 log = logging.getLogger("cspdet")
@@ -30,7 +32,7 @@ class EpochMeter:
             else None
         )
 
-    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def watch(self, batches: Iterator[B]) -> Iterator[B]:
         """Hand on the batches, timing how long each was waited for."""
         while True:
             asked = time.perf_counter()
@@ -45,7 +47,7 @@ class EpochMeter:
     def show(self, sums: dict[str, float]) -> None:
         """The running means: in the bar, or in a line of the log every half minute."""
         count = max(1.0, sums["batches"])
-        loss = (sums["loss_box"] + sums["loss_objectness"] + sums["loss_class"]) / count
+        loss = sum(total for name, total in sums.items() if name != "batches") / count
         rates = self.rates()
         text = f"loss {loss:.3f}, {rates['images_per_second']:.1f} images/s, waiting {rates['data_wait_fraction']:.0%}"
         if self.bar is not None:

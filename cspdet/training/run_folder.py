@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,27 @@ from torch import nn
 from cspdet.atomic import write_bytes, write_text
 from cspdet.checkpoint import Checkpoint, save_checkpoint
 from cspdet.config import dump_config
-from cspdet.inference.draw import class_color, draw_boxes
-from cspdet.recipe import Recipe
+from cspdet.recipe import ClassifierRecipe, Recipe
 from cspdet.training.state import TrainingState
-from cspdet.types import Batch, Classes
-
-PICTURES_IN_MOSAIC = 16
+from cspdet.training.task import Model
+from cspdet.types import Classes
 
 
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run."""
 
-    def __init__(self, path: Path, recipe: Recipe, classes: Classes):
+    def __init__(self, path: Path, recipe: Recipe | ClassifierRecipe, classes: Classes):
         self.path, self.recipe, self.classes = path, recipe, classes
 
     def start(self) -> None:
         write_text(self.path / "config.yaml", dump_config(self.recipe))
 
-    def save_last(self, state: TrainingState) -> None:
+    def save_last(self, state: TrainingState[Model]) -> None:
         """`last.pt`: everything, to resume from."""
         weights = _plain_weights(state.averaged)
         save_checkpoint(self.path / "last.pt", Checkpoint(self.recipe, self.classes, weights, state.state_dict()))
 
-    def save_best(self, state: TrainingState) -> None:
+    def save_best(self, state: TrainingState[Model]) -> None:
         """`best.pt`: the averaged weights, for use."""
         weights = _plain_weights(state.averaged)
         save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
@@ -49,10 +48,11 @@ class RunFolder:
         lines = [old for old in self.read_metrics() if old["epoch"] < line["epoch"]] + [line]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in lines))
 
-    def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]]) -> None:
-        """`metrics.json` and `detections.json` of the best evaluation, as `eval` writes them."""
+    def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
+        """`metrics.json`, and `detections.json` of a detector, of the best evaluation, as `eval` writes them."""
         write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        write_text(self.path / "detections.json", json.dumps(results))
+        if results is not None:
+            write_text(self.path / "detections.json", json.dumps(results))
 
     def tensorboard(self, step: int) -> Any:
         """A SummaryWriter, used as a context; what an earlier process wrote past `step` is hidden."""
@@ -66,12 +66,12 @@ class RunFolder:
             if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
                 board.add_scalar(board_tag(name), value, step)
 
-    def add_pictures(self, board: Any, step: int) -> None:
-        """The pictures of this folder, onto TensorBoard's page."""
-        for name in ("train_batch", "val_detections"):
-            image = cv2.imread(str(self.path / f"{name}.jpg")) if (self.path / f"{name}.jpg").exists() else None
+    def add_pictures(self, board: Any, names: Sequence[str], step: int) -> None:
+        """Pictures of this folder, where they are there, onto TensorBoard's page."""
+        for name in names:
+            image = cv2.imread(str(self.path / name)) if (self.path / name).exists() else None
             if image is not None:
-                board.add_image(name, image[..., ::-1].copy(), step, dataformats="HWC")
+                board.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
 
     def save_picture(self, name: str, image: np.ndarray) -> None:
         """An (H, W, 3) uint8 RGB picture as JPEG."""
@@ -84,6 +84,8 @@ def board_tag(name: str) -> str:
     """Where a number of `metrics.jsonl` stands on TensorBoard's page: `group/name`."""
     if name.startswith(("AP", "AR")):
         return f"{name[:2]}/{name}"
+    if name.startswith("top"):
+        return f"accuracy/{name}"
     if name.startswith("loss"):
         return f"loss/{name.removeprefix('loss_') if name != 'loss' else 'total'}"
     return f"run/{name}"
@@ -94,31 +96,3 @@ def _plain_weights(model: nn.Module) -> dict[str, Any]:
         name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
         for name, value in model.state_dict().items()
     }
-
-
-def draw_batch(batch: Batch, classes: Classes) -> np.ndarray:
-    """What the network sees, with its boxes: up to 16 pictures of a batch in one (H, W, 3) uint8 picture."""
-    pictures = []
-    for i, image in enumerate(batch.images[:PICTURES_IN_MOSAIC].permute(0, 2, 3, 1).contiguous().numpy()):
-        mine = batch.targets.image == i
-        class_id = batch.targets.class_id[mine].tolist()
-        crowd = batch.targets.is_crowd[mine].tolist()
-        labels = [
-            classes.names[c] + (" (crowd)" if of_crowd else "") for c, of_crowd in zip(class_id, crowd, strict=True)
-        ]
-        pictures.append(
-            draw_boxes(image, batch.targets.box_xyxy[mine].numpy(), labels, [class_color(c) for c in class_id])
-        )
-    return tile(pictures)
-
-
-def tile(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures of one size side by side in a near square, missing places grey."""
-    columns = max(1, round(len(pictures) ** 0.5))
-    height, width = pictures[0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    canvas = np.full((rows * height, columns * width, 3), 114, np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = divmod(i, columns)
-        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = picture
-    return canvas

@@ -23,12 +23,13 @@ class OptimizerConfig(ConfigModel):
 
 
 class ScheduleConfig(ConfigModel):
-    """Burn-in, then a constant, stepped or cosine learning rate. Shares are of all steps of the run."""
+    """Burn-in, then a constant, stepped, cosine or polynomial learning rate. Shares are of all steps of the run."""
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
+    name: Literal["cosine", "step", "constant", "polynomial"] = "cosine"
     final: float = Field(0.01, gt=0, le=1)  # cosine: ends at this share of the learning rate
     steps: tuple[float, ...] = (0.8, 0.9)  # step: at these shares of the run ...
     factor: float = Field(0.1, gt=0, le=1)  # ... the rate is multiplied by this
+    power: float = Field(4.0, gt=0)  # polynomial: this power of the share of the run that is left, as Darknet's `poly`
     burn_in_steps: int = Field(1000, ge=0)
     burn_in_share: float = Field(0.05, ge=0, le=1)  # burn-in never takes more than this share of the run
     burn_in_power: float = Field(1.0, gt=0)  # Darknet: 4
@@ -50,6 +51,8 @@ def rate(config: ScheduleConfig, step: int, total: int) -> float:
         return warm * config.factor ** sum(done >= share for share in config.steps)
     if config.name == "cosine":
         return warm * (config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2)
+    if config.name == "polynomial":
+        return warm * (1 - done) ** config.power
     return warm
 
 

@@ -6,15 +6,17 @@ No random stream is among it: every draw is a function of (seed, epoch, picture 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, cast
 
 import torch
 
-from cspdet.models import Detector
 from cspdet.precision import Precision
-from cspdet.recipe import TrainConfig
+from cspdet.recipe import TrainerConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
+from cspdet.training.task import Model
+
+OLD_NAMES = {"best_AP": "best"}  # in states that earlier versions saved
 
 
 @dataclass
@@ -25,27 +27,25 @@ class Position:
     batch: int = 0  # batches of it that are done
     step: int = 0  # optimizer steps since the start
     images_seen: int = 0
-    best_AP: float = -1.0
+    best: float = -1.0  # of the deciding number, AP or top-1, so far
     skipped_steps: int = 0  # steps without effect, because a loss or gradient was not finite
     sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
 
 
-class TrainingState:
+class TrainingState(Generic[Model]):
     """Network, average, optimizer, gradient scaler and position."""
 
-    def __init__(self, model: Detector, config: TrainConfig, device: torch.device, precision: Precision):
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+    def __init__(self, model: Model, config: TrainerConfig, device: torch.device, precision: Precision):
+        self.model = cast(Model, model.to(device).to(memory_format=torch.channels_last))
         self.ema = EMA(self.model, config.ema.decay, config.ema.share) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.position = Position()
 
     @property
-    def averaged(self) -> Detector:
+    def averaged(self) -> Model:
         """The network to evaluate and keep: the average, or the trained one where none is kept."""
-        model = self.ema.model if self.ema else self.model
-        assert isinstance(model, Detector)
-        return model
+        return cast(Model, self.ema.model) if self.ema else self.model
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors only."""
@@ -65,4 +65,4 @@ class TrainingState:
             self.ema.updates = state["ema_updates"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.position = Position(**state["position"])
+        self.position = Position(**{OLD_NAMES.get(name, name): value for name, value in state["position"].items()})

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 
 from torch import Tensor, nn
 
+from cspdet.backbone_weights import load_backbone_weights, report
+from cspdet.checkpoint import load_checkpoint
+from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.errors import CheckpointError
+from cspdet.models.classifier import BackboneClassifier
+from cspdet.models.detector import PartsDetector
 
-log = logging.getLogger("cspdet")
+
+def start_from(model: nn.Module, weights: str | Path) -> None:
+    """What `--weights` means: a checkpoint of a detector or classifier, of which everything that fits is taken; or
+    the backbone's weights alone from whatever `load_backbone_weights` reads.
+
+    Raises:
+        CheckpointError, ConfigError: missing, damaged, or nothing that fits.
+    """
+    if Path(weights).suffix != ".pt":
+        load_backbone_weights(model, weights, backbone_only=False)
+        return
+    checkpoint = load_checkpoint(weights)
+    of_parts = isinstance(model, (PartsDetector, BackboneClassifier))
+    if of_parts and isinstance(checkpoint.recipe.model, DarknetClassifierConfig):
+        load_backbone_weights(model, weights)
+    else:
+        transfer(model, checkpoint.weights, str(weights))
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
@@ -22,8 +43,4 @@ def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     if not fitting:
         raise CheckpointError(f"{where}: none of its {len(weights)} entries fits the network by name and shape")
     model.load_state_dict(fitting, strict=False)
-    log.info("%s: took %d of the network's %d entries", where, len(fitting), len(own))
-    for name in own:
-        if name not in fitting:
-            found = f"found {tuple(weights[name].shape)}" if name in weights else "not in the file"
-            log.info("  fresh: %s, expected %s, %s", name, tuple(own[name].shape), found)
+    report(model, weights, where)

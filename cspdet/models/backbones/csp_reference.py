@@ -30,8 +30,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.peleenet import TwoWayDense
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Split, partition
 from cspdet.types import Features, FeatureSpec
@@ -40,7 +40,7 @@ GAMMA = 0.5
 DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways
 
 
-class CSPReferenceConfig(ConfigModel):
+class CSPReferenceConfig(BackboneSettings):
     """A name for each published row, "b" with a bottleneck; only the activation is free."""
 
     name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"]

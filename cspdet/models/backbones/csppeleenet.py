@@ -19,14 +19,14 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.peleenet import BOTTLENECKS, DEPTHS, STEM_CHANNELS, Stem, dense_block
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Fusion, Split, TransitionSplit, has_t1, has_t2, partition
 from cspdet.types import Features, FeatureSpec
 
 
-class CSPPeleeNetConfig(ConfigModel):
+class CSPPeleeNetConfig(BackboneSettings):
     """gamma is the share of channels that bypasses each dense block; fusion as in `cspdet.models.csp`.
 
     se adds squeeze and excitation to what each dense layer adds: 0.02M weights more, as published; the place is ours.

@@ -29,9 +29,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.residual import Bottleneck, ElasticBottleneck
 from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
 from cspdet.types import Features, FeatureSpec
@@ -57,7 +57,7 @@ LAYOUTS = {
 }
 
 
-class CSPResNetConfig(ConfigModel):
+class CSPResNetConfig(BackboneSettings):
     """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
 
     elastic runs half of every bottleneck's channels at half the resolution.

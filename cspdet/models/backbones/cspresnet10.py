@@ -20,9 +20,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.residual import BasicBlock
 from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Fusion, has_t1, has_t2
 from cspdet.types import Features, FeatureSpec
@@ -31,7 +31,7 @@ HALVES = (64, 64, 128, 256)  # channels of either part of a stage
 STRIDES = (1, 2, 2, 2)
 
 
-class CSPResNet10Config(ConfigModel):
+class CSPResNet10Config(BackboneSettings):
     """fusion as in `cspdet.models.csp`; the maps have the same channels whatever it is."""
 
     name: Literal["cspresnet10"]

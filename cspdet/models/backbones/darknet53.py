@@ -29,8 +29,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.residual import DarknetResidual, ElasticDarknetResidual
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
 from cspdet.types import Features, FeatureSpec
@@ -43,7 +43,7 @@ MIDDLE = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
 STRIDES = (8, 16, 32)
 
 
-class Darknet53Config(ConfigModel):
+class Darknet53Config(BackboneSettings):
     """The published depths and widths; the activation takes the place of every leaky one."""
 
     name: Literal["darknet53"]
@@ -53,7 +53,7 @@ class Darknet53Config(ConfigModel):
         return Darknet53(self)
 
 
-class CSPDarknet53Config(ConfigModel):
+class CSPDarknet53Config(BackboneSettings):
     """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
 
     elastic runs half of every block's channels at half the resolution.

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut
 from cspdet.types import Features, FeatureSpec
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
 
 
-class DarknetReferenceConfig(ConfigModel):
+class DarknetReferenceConfig(BackboneSettings):
     """last_stride, channels and residual are those of the last 3x3 convolution; see the table of this file."""
 
     name: Literal["darknetref"]

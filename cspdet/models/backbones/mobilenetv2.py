@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, shortcut
 from cspdet.models.csp import CSPStage
 from cspdet.types import Features, FeatureSpec
@@ -50,7 +50,7 @@ FIRST_CHANNELS = 16  # of the one inverted residual at stride 2, which does not 
 T2_CHANNELS = (72, 192, 288, 640)  # of the stages above
 
 
-class MobileNetV2Config(ConfigModel):
+class MobileNetV2Config(BackboneSettings):
     """The widths and depths of the cfgs; only the activation is free."""
 
     name: Literal["mobilenetv2", "cspmobilenetv2"]

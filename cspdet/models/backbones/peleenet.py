@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, SqueezeExcite
 from cspdet.types import Features, FeatureSpec
 
@@ -27,7 +27,7 @@ STEM_CHANNELS = 32
 SE_REDUCTION = 2  # of the channels that a dense layer adds
 
 
-class PeleeNetConfig(ConfigModel):
+class PeleeNetConfig(BackboneSettings):
     """The published widths and depths; only the activation is free."""
 
     name: Literal["peleenet"]

@@ -26,8 +26,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.models.backbones.residual import BasicBlock, Bottleneck
+from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.types import Features, FeatureSpec
 
@@ -50,7 +50,7 @@ LAYOUTS = {
 }
 
 
-class ResNetConfig(ConfigModel):
+class ResNetConfig(BackboneSettings):
     """The published depths and widths; the activation takes the place of every leaky one."""
 
     name: Literal["resnet10", "resnet50", "resnext50"]

@@ -1,6 +1,7 @@
 """Any backbone of timm (PyTorch Image Models) that gives feature maps of pictures of any size.
 
     backbone: {name: timm:resnet50.a1_in1k, pretrained: true}
+    backbone: {name: timm:resnet50, weights: timm:resnet50.a1_in1k}         the same, as `--weights` gives it
 
     timm's features_only ── of its maps the last one at each of the strides 8, 16, 32 that exist
 
@@ -18,11 +19,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
 from cspdet.errors import ConfigError, nearest
+from cspdet.models.backbones.settings import TIMM, BackboneSettings
 from cspdet.types import Features, FeatureSpec
 
-PREFIX = "timm:"
 STRIDES = (8, 16, 32)
 PROBE_HW = (256, 320)  # of the picture that a model must be able to take
 
@@ -30,14 +30,14 @@ PROBE_HW = (256, 320)  # of the picture that a model must be able to take
 def expand_timm_name(value: Any) -> Any:
     """`{"name": "timm:X", ...}` as `{"name": "timm", "model": "X", ...}`; everything else as it is."""
     name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str) or not name.startswith(PREFIX):
+    if not isinstance(name, str) or not name.startswith(TIMM):
         return value
     if "model" in value:
         raise ValueError("model: the name says it already; leave one of them out")
-    return {**value, "name": "timm", "model": name.removeprefix(PREFIX)}
+    return {**value, "name": "timm", "model": name.removeprefix(TIMM)}
 
 
-class TimmConfig(ConfigModel):
+class TimmConfig(BackboneSettings):
     """model is a name of timm's, with or without a tag of its weights; `name: timm:MODEL` is the short form.
 
     pretrained starts a training from timm's weights, which are downloaded and kept in the cache of their hub.
@@ -83,7 +83,19 @@ class TimmBackbone(nn.Module):
         Raises:
             ConfigError: there are none, or they cannot be fetched.
         """
-        self.network.load_state_dict(_create(self.model, pretrained=True).state_dict())
+        self.load_state_dict(self.weights_of(self.model))
+
+    def weights_of(self, model: str) -> dict[str, Tensor]:
+        """timm's pretrained weights of this architecture, as entries of this module, from its hub's cache or the hub.
+
+        Raises:
+            ConfigError: `model` is another architecture, has no such weights, or they cannot be fetched.
+        """
+        if model.partition(".")[0] != self.model.partition(".")[0]:
+            raise _error(
+                model, f"is another architecture; expected {self.model.partition('.')[0]}, with or without a tag"
+            )
+        return {f"network.{key}": value for key, value in _create(model, pretrained=True).state_dict().items()}
 
     @torch.no_grad()
     def _check(self) -> None:
@@ -133,7 +145,7 @@ def _create(model: str, *, pretrained: bool) -> Any:
 
 
 def _error(model: str, what: str) -> ConfigError:
-    return ConfigError(f"backbone {PREFIX}{model}: {what}")
+    return ConfigError(f"backbone {TIMM}{model}: {what}")
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,160 @@
+"""Top-1 and top-5 of a classifier over every picture of a set, by class, and what it takes for what."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cspdet.datasets.crop_loader import crop_batches
+from cspdet.datasets.image_crops import Interpolation
+from cspdet.datasets.image_folder import ImageSet
+from cspdet.errors import DataError, counted
+from cspdet.inference.classify import image_crop, probabilities
+from cspdet.models import Classifier
+from cspdet.precision import Precision
+from cspdet.progress import progress
+from cspdet.recipe import ClassifierEvalConfig, InputConfig
+
+log = logging.getLogger("cspdet")
+
+BEST = 5  # classes kept of every picture
+
+
+class ClassMetrics(NamedTuple):
+    """Of the pictures of one class; the shares are None where it has none."""
+
+    images: int
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierMetrics:
+    """Shares in [0, 1]. top5 is None for five classes or fewer, where it could not be missed."""
+
+    top1: float
+    top5: float | None
+    per_class: dict[str, ClassMetrics]
+    images: int
+    confusion: np.ndarray  # (C, C) int64, pictures of class [row] that were taken for class [column]
+    ranked: np.ndarray  # (N, K) int32, the best classes of every picture, best first; K is BEST, or C if fewer
+    scores: np.ndarray  # (N, K) float32, their probabilities
+
+
+def evaluate_classifier(
+    model: Classifier,
+    images: ImageSet,
+    input_: InputConfig,
+    eval_: ClassifierEvalConfig,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+    interpolation: Interpolation = "bilinear",
+) -> ClassifierMetrics:
+    """Run `model`, which is on `device`, over all pictures; the classes of the set are its own, in its order.
+
+    The model is put into evaluation mode, and back into the mode in which it came.
+
+    Raises:
+        DataError: unreadable pictures, the first ones and their count; classes that are not as many as the model's.
+        ConfigError: an `eval.resize` below the input's size.
+    """
+    if len(images.classes) != model.classes:
+        raise DataError(f"{images.root}: {len(images.classes)} classes, but the model has {model.classes}")
+    if not len(images):
+        raise DataError(f"{images.root}: no pictures to judge the model on")
+    crop = image_crop(input_, eval_, interpolation)
+    kept = min(BEST, model.classes)
+    ranked, scores = np.zeros((len(images), kept), np.int32), np.zeros((len(images), kept), np.float32)
+    problems: list[str] = []
+    batches = crop_batches(images, crop, eval_.batch_size, eval_.workers, device_type=device.type)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in progress(batches, "evaluating", "batch", total=-(-len(images) // eval_.batch_size)):
+            problems += batch.problems
+            if problems:
+                continue  # there will be no result: only look for further ones
+            best = probabilities(model, batch.images, device, precision).cpu().topk(kept)
+            ranked[list(batch.number)], scores[list(batch.number)] = best.indices.numpy(), best.values.numpy()
+    finally:
+        model.train(was_training)
+    if problems:
+        heading = (f"{images.root}: {len(problems)} of {len(images)} pictures cannot be read",) if problems[1:] else ()
+        raise DataError(*heading, *counted(problems))
+    return judge(images, ranked, scores)
+
+
+def judge(images: ImageSet, ranked: np.ndarray, scores: np.ndarray) -> ClassifierMetrics:
+    """The numbers, from the best classes of every picture, (N, K), best first, and their probabilities.
+
+    A picture without any probability above 0 is wrong whatever class stands first; the confusion counts it there.
+    """
+    truth, classes = images.label.astype(np.int64), len(images.classes)
+    if not (scores[:, 0] > 0).all():
+        log.warning("%s: %d pictures got outputs that are not finite", images.root, int((scores[:, 0] <= 0).sum()))
+    hits = (ranked == truth[:, None]) & (scores > 0)
+    first, among = hits[:, 0], hits.any(axis=1)
+    told = classes > BEST
+    total = np.bincount(truth, minlength=classes)
+    right, near = (np.bincount(truth[found], minlength=classes) for found in (first, among))
+    per_class = {
+        name: ClassMetrics(int(n), a / n if n else None, b / n if n and told else None)
+        for name, n, a, b in zip(images.classes, total.tolist(), right.tolist(), near.tolist(), strict=True)
+    }
+    confusion = np.bincount(truth * classes + ranked[:, 0], minlength=classes**2).reshape(classes, classes)
+    return ClassifierMetrics(
+        top1=float(first.mean()),
+        top5=float(among.mean()) if told else None,
+        per_class=per_class,
+        images=len(images),
+        confusion=confusion,
+        ranked=ranked,
+        scores=scores,
+    )
+
+
+def match_image_classes(images: ImageSet, names: Sequence[str], where: str) -> ImageSet:
+    """The same pictures with the classes of a model, `names`, of which the set may lack some.
+
+    Classes are told apart by their names. Where either side only numbers them, and both have as many, they are
+    matched by their order, which is told.
+
+    Raises:
+        DataError: classes of the set (`where`) that the model does not know.
+    """
+    names = tuple(names)
+    if names == images.classes:
+        return images
+    unknown = [name for name in images.classes if name not in set(names)]
+    if not unknown and len(set(names)) == len(names):
+        missing = len(names) - len(images.classes)
+        if missing:
+            log.info("%s: has %d of the model's %d classes", where, len(images.classes), len(names))
+        index = {name: i for i, name in enumerate(names)}
+        order = np.array([index[name] for name in images.classes], np.int32)
+        return replace(images, classes=names, label=order[images.label])
+    if len(names) == len(images.classes) and (_numbered(names) or _numbered(images.classes)):
+        log.info("%s: classes are matched by their order: %s is %s, ...", where, images.classes[0], names[0])
+        return replace(images, classes=names)
+    if not unknown:
+        raise DataError(f"{where}: several classes of the model share a name, so that they cannot be found by name")
+    raise DataError(
+        f"{where}: the classes are not the model's: expected {_listed(names)}; found {_listed(images.classes)}",
+        *counted([f"{where}: class {name!r} is unknown to the model" for name in unknown]),
+    )
+
+
+def _numbered(names: tuple[str, ...]) -> bool:
+    """Whether the names only count: those that a model has without a .names file, or 0, 1, 2 ..."""
+    return all(re.fullmatch(r"(class )?[0-9]+", name) for name in names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

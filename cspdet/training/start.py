@@ -1,0 +1,157 @@
+"""What a training command does before and after the loop: read the config or the run to go on with, take starting
+weights, make the folder, train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from cspdet.checkpoint import Checkpoint, load_checkpoint
+from cspdet.config import load_config, parse_config
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.folders import free_folder
+from cspdet.precision import pick_device
+from cspdet.recipe import ClassifierRecipe, Recipe, recipe_to_plain
+from cspdet.training.loop import Trainer, report_folder
+from cspdet.training.run_folder import RunFolder
+from cspdet.training.task import B, Model, Task
+from cspdet.training.transfer import start_from
+from cspdet.types import Classes
+
+log = logging.getLogger("cspdet")
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, ClassifierRecipe)
+
+# What may change between the parts of one run: nothing that the numbers of the steps already made depend on.
+MAY_CHANGE = ("data", "eval", "train.epochs", "train.workers", "train.cache", "train.evaluate_every",
+              "train.save_every_minutes", "train.bad_pictures")  # fmt: skip
+VERB_OF = {Recipe: "train", ClassifierRecipe: "train-classifier"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What stood on the command line."""
+
+    config: Path | None
+    output: Path | None
+    resume: Path | None
+    weights: str | None
+    device: torch.device
+    stop_after: int | None
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Request:
+        """Raises ConfigError for what cannot be, whatever the config says."""
+        if args.stop_after is not None and args.stop_after < 1:
+            raise ConfigError(f"--stop-after: expected 1 or more, found {args.stop_after}")
+        if args.resume is not None and (args.weights is not None or args.output is not None):
+            raise ConfigError(
+                "--resume goes on in its own folder with its own weights; leave out --weights and --output"
+            )
+        return cls(
+            args.config, args.output, args.resume, args.weights, pick_device(args.device), args.stop_after,
+            tuple(args.overrides),
+        )  # fmt: skip
+
+    @property
+    def where(self) -> str:
+        """What messages about the config name."""
+        return str(self.config or self.resume)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """What every training command takes; `what` is trained."""
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=f"a {what}'s config file")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/<config name>, -2, -3 ... when taken")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on where the run in this folder stopped")
+    parser.add_argument(
+        "--weights", metavar="FILE",
+        help="start from what fits of a checkpoint (.pt), Darknet's .weights or .conv.N, or timm:NAME",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after epoch N; --resume goes on")
+
+
+def read_request(
+    request: Request,
+    schema: type[AnyRecipe],
+    example: str,
+    for_classes: Callable[[AnyRecipe, int], AnyRecipe] = lambda recipe, count: recipe,
+) -> tuple[AnyRecipe, Checkpoint | None]:
+    """The recipe, and the checkpoint to go on with, if any; overrides of that may only touch what is harmless.
+
+    for_classes  gives the recipe for a number of classes, where its network says how many it has
+
+    Raises:
+        ConfigError, CheckpointError: with what was expected and found.
+    """
+    verb = VERB_OF[schema]
+    if request.resume is None:
+        if request.config is None:
+            raise ConfigError(f"{verb}: expected a CONFIG, such as {example}, or --resume DIR")
+        if request.output is not None and (request.output / "last.pt").exists():
+            raise ConfigError(
+                f"{request.output}: holds a run already; go on with cspdet {verb} --resume {request.output}, "
+                "or choose another --output"
+            )
+        return load_config(request.config, schema, request.overrides), None
+    path = request.resume / "last.pt"
+    checkpoint = load_checkpoint(path)
+    if checkpoint.training is None:
+        raise CheckpointError(f"{path}: holds no training state to resume from")
+    if not isinstance(checkpoint.recipe, schema):
+        other = VERB_OF[type(checkpoint.recipe)]
+        raise ConfigError(f"{path}: is of another kind; go on with: cspdet {other} --resume {request.resume}")
+    if request.config is not None:
+        given = for_classes(load_config(request.config, schema), len(checkpoint.classes))
+        if given.model != checkpoint.recipe.model:
+            raise ConfigError(f"{request.config}: describes another network than the run in {request.resume}")
+    for word in request.overrides:
+        key = word.split("=")[0]
+        if not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE):
+            raise ConfigError(f"override {word!r}: cannot change on --resume; what can: {', '.join(MAY_CHANGE)}")
+    return parse_config(recipe_to_plain(checkpoint.recipe), schema, str(path), request.overrides), checkpoint
+
+
+def first_model(request: Request, checkpoint: Checkpoint | None, seed: int, build: Callable[[bool], Model]) -> Model:
+    """The network with its first weights: drawn by `seed`, then those that the config or --weights asks for.
+
+    build  makes the network, with the weights that the config asks for when its argument is true
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(checkpoint is None)
+    if request.weights is not None and checkpoint is None:
+        start_from(model, request.weights)
+    return model
+
+
+def open_folder(request: Request, recipe: AnyRecipe, classes: Classes) -> RunFolder:
+    """The run's folder, with its config.yaml."""
+    stem = request.config.stem if request.config is not None else "run"
+    path = request.resume or request.output or free_folder(Path("runs") / stem)
+    folder = RunFolder(path, recipe, classes)
+    folder.start()
+    return folder
+
+
+def train(
+    model: Model, task: Task[Model, B], folder: RunFolder, request: Request, checkpoint: Checkpoint | None, data: str
+) -> int:
+    """Run the loop; the exit code is its own. `data` tells in the log what is trained on."""
+    trainer = Trainer(model, task, folder, request.device)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    log.info("%s; %s, %s; into %s", data, request.device, trainer.precision, folder.path)
+    code = trainer.run(request.stop_after)
+    if code == 0:
+        log.info("%s", report_folder(folder.path, task.val_picture))
+    return code
