@@ -44,6 +44,7 @@ setup(
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
         "openvino": ["openvino>=2025.0", "onnx>=1.17", "onnxscript>=0.2"],
         "video": ["av>=14.2"],  # H.264 that browsers play
+        "supervision": ["supervision>=0.31"],  # its annotators and zones; with `trackers`, numbers from frame to frame
         "timm": ["timm>=1.0"],
         "dev": [
             "pytest>=8",

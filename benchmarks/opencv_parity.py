@@ -4,8 +4,8 @@
 
 OpenCV 5 has no Darknet importer any more, so an interpreter of its own with opencv-python-headless 4 is needed. The bar
 is a difference of 1e-5 of the largest output, normalization with OpenCV's epsilon of 1e-6. Compared is what feeds the
-[yolo] sections, or a classifier's logits. Cfgs that OpenCV cannot run are told: those of shortcuts with a stride, and
-those of sections that its importer does not know.
+[yolo] sections, or a classifier's logits and its probabilities. Cfgs that OpenCV cannot run are told: shortcuts
+with a stride, and sections that its importer does not know.
 """
 
 from __future__ import annotations
@@ -119,7 +119,10 @@ def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
     steady_gates(model, image)
     with torch.no_grad():
         out = model.eval()(image)
-    ours = [raw.permute(0, 1, 4, 2, 3).flatten(1, 2) for raw in out] if isinstance(out, tuple) else [out]
+    ours = (
+        [raw.permute(0, 1, 4, 2, 3).flatten(1, 2) for raw in out] if isinstance(out, tuple) else [out, out.softmax(1)]
+    )
+    ours = ours[: len(outputs_of(cfg, model))]  # a cfg may end without [softmax]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         # OpenCV reads the file without Darknet's forgiveness for a mark at its start
@@ -152,7 +155,7 @@ def outputs_of(cfg: Cfg, model: DarknetDetector | DarknetClassifier) -> list[str
         return [f"conv_{index - 1}" for index in model.body.kept]
     last = next(i for i in reversed(range(len(cfg.layers))) if cfg.layers[i].kind not in ("softmax", "cost", "dropout"))
     kind = {"convolutional": "conv", "avgpool": "avgpool"}[cfg.layers[last].kind]
-    return [f"{kind}_{last}"]
+    return [f"{kind}_{last}", *(f"softmax_{i}" for i, layer in enumerate(cfg.layers) if layer.kind == "softmax")]
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ VERBS = {
     "eval-classifier": "top-1 and top-5 of a classifier",
     "classify": "the classes of pictures",
     "extract-features": "a backbone's features of pictures",
+    "benchmark": "speed and memory of models on this machine",
     "paper-page": "write docs/paper.md: the paper's tables, counted beside the published figures",
     "draw-networks": "draw the pictures of docs/csp.md from the modules themselves",
 }

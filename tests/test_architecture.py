@@ -37,6 +37,7 @@ LAYERS = (
     "pages",
     "training",
     "export",
+    "speed",
     "__init__",  # the public names
     "commands",
     "cli",

@@ -384,7 +384,7 @@ def test_the_recipe_in_darknets_keys():
     ("words", "message"),
     [
         (["x.pt"], "--format"),
-        (["x.pt", "--format", "onnx"], "--format: unknown 'onnx'; there is: darknet"),
+        (["x.pt", "--format", "onxn"], "--format: unknown 'onxn' (did you mean 'onnx'?)"),
         (["x.pt", "--format", "darkent"], "(did you mean 'darknet'?)"),
         (["x.pt", "--format", "darknet"], "no such file"),
         (["{yaml}", "--format", "darknet", "--output", "x.pt"], "expected the name of a .cfg"),
@@ -392,7 +392,7 @@ def test_the_recipe_in_darknets_keys():
         (["{yaml}", "--format", "darknet", "--size", "0x64"], "expected HEIGHTxWIDTH"),
         (["{yaml}", "--format", "darknet", "--size", "50x64"], "expected multiples of"),
         (["{yaml}", "--format", "darknet", "--weights", "x.pt"], "no such file"),
-        (["x.pt", "--format", "darknet", "--weights", "y.pt"], "brings its own weights"),
+        (["x.pt", "--format", "darknet", "--weights", "y.pt"], "x.pt: no such file"),
     ],
 )
 def test_mistakes_are_one_clear_error(tmp_path, monkeypatch, capsys, words, message):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from evaluation_data import CONFIG, SquareFinder, picture_with_square, square_model
+from video_data import FakeCapture, frames_of, h264_video, turn, write_video
 
 from cspdet.cli import run_command
 from cspdet.inference import predictor
 from cspdet.inference.predictor import Predictor, in_image, load_detector
-from cspdet.inference.video_writer import video_writer
 from cspdet.letterbox import Letterbox
 from cspdet.types import Detections
 
@@ -28,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """The command finds white squares, and runs in an empty folder."""
     loaded = square_model()
-    monkeypatch.setattr("cspdet.commands.detect.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.inference.engines.pick.load_model", lambda *_, **__: loaded)
     monkeypatch.setattr(predictor, "load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     return loaded.model  # type: ignore[return-value]
@@ -41,9 +43,7 @@ def save(path: str, image: np.ndarray) -> None:
 
 def make_video(path: str, frames: int, rate: float = 12.5) -> None:
     """A white square that goes one cell to the right with each frame, round and round."""
-    with video_writer(Path(path), rate) as writer:
-        for i in range(frames):
-            writer.write(picture_with_square(0, i % 3))
+    write_video(Path(path), (picture_with_square(0, i % 3) for i in range(frames)), rate)
 
 
 def lines(folder: str = "out") -> list[dict[str, Any]]:
@@ -104,9 +104,17 @@ def test_folders_keep_their_structure_and_a_bad_picture_stops_nothing(capsys):
     assert not Path("out/broken.jpg").exists()
 
 
-def test_a_video_keeps_its_frames_size_and_rate(capsys):
+@pytest.fixture(params=["mp4v", "h264"])
+def codec(request: pytest.FixtureRequest) -> str:
+    """Which of the two ways to write a video is taken."""
+    if request.param == "h264":
+        pytest.importorskip("av")
+    return request.param
+
+
+def test_a_video_keeps_its_frames_size_and_rate(codec, capsys):
     make_video("road.mp4", 7, 29.83)
-    assert detect("road.mp4", "--batch-size", "3") == 0
+    assert detect("road.mp4", "--batch-size", "3", "--codec", codec) == 0
     capture = cv2.VideoCapture("out/road.mp4")
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(29.83, abs=1e-3)
     frames = [capture.read()[1] for _ in range(7)]
@@ -134,7 +142,9 @@ def test_json_is_one_document_with_the_summary_and_the_lines(capsys):
     assert (document["pictures"], document["frames"], document["detections"]) == (1, 2, 3)
     assert document["results"] == lines()
     assert document["failed"] == []
-    assert {"model", "output", "seconds", "fps"} <= set(document)
+    assert {"model", "output", "seconds", "fps", "dropped_frames"} <= set(document)
+    assert list(document["stages_ms"]) == ["read", "detect", "draw", "write", "waiting"]
+    assert document["stages_ms"]["detect"] > 0
 
 
 def test_sources_that_would_share_a_name_get_numbers():
@@ -170,10 +180,10 @@ def test_a_broken_video_among_others_is_told_and_the_others_are_done(capsys):
     assert len(lines()) == 2
 
 
-def test_ctrl_c_keeps_what_is_done(finder, capsys):
+def test_ctrl_c_keeps_what_is_done(finder, codec, capsys):
     make_video("v.mp4", 9)
     finder.interrupt_at = 3
-    assert detect("v.mp4", "--batch-size", "2") == 130
+    assert detect("v.mp4", "--batch-size", "2", "--codec", codec) == 130
     assert [line["frame"] for line in lines()] == [0, 1, 2, 3]
     assert cv2.VideoCapture("out/v.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.jsonl", "v.mp4"]
@@ -186,34 +196,174 @@ def test_max_seconds_ends_a_video():
     assert [line["frame"] for line in lines()] == [0, 1, 2, 3]  # 0.3 s is the last before 0.35 s
 
 
-class Camera:
-    """A camera that gives frames for ever, and says nothing of itself."""
-
-    def __init__(self, address: object):
-        self.address = address
-
-    def isOpened(self) -> bool:
-        return self.address == 1
-
-    def get(self, _: int) -> float:
-        return -1.0
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        return True, picture_with_square(1, 1)
-
-    def release(self) -> None:
-        pass
-
-
-def test_a_camera_runs_until_ctrl_c(finder, monkeypatch, capsys):
+def fake_cameras(monkeypatch: pytest.MonkeyPatch, cameras: dict[int, FakeCapture]) -> None:
+    """These cameras are there; files are opened as ever."""
     real = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda x: Camera(x) if isinstance(x, int) else real(x))
+    closed = FakeCapture([])
+    closed.isOpened = lambda: False  # type: ignore[method-assign]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda x: cameras.get(x, closed) if isinstance(x, int) else real(x))
+
+
+def test_a_camera_runs_until_ctrl_c(finder, codec, monkeypatch, capsys):
+    fake_cameras(monkeypatch, {1: FakeCapture([picture_with_square(1, 1)] * 100_000)})
     finder.interrupt_at = 4
-    assert detect("1") == 130
+    assert detect("1", "--codec", codec) == 130
     assert [(line["source"], line["frame"]) for line in lines()] == [("1", 0), ("1", 1), ("1", 2)]
-    assert cv2.VideoCapture("out/camera-1.mp4").get(cv2.CAP_PROP_FRAME_COUNT) >= 3
+    assert len(frames_of(Path("out/camera-1.mp4"))) >= 3
     assert detect("2") == 2
     assert "error: camera 2: cannot be opened" in capsys.readouterr().err
+
+
+def test_a_camera_that_disappears_leaves_its_video_and_an_error(codec, monkeypatch, capsys):
+    fake_cameras(monkeypatch, {1: FakeCapture([picture_with_square(1, 1)] * 3)})
+    assert detect("1", "--codec", codec, "--reconnect", "0") == 2
+    assert "error: camera 1: lost after 3 frames" in capsys.readouterr().err
+    assert 1 <= len(lines()) <= 3
+    assert len(frames_of(Path("out/camera-1.mp4"))) >= len(lines())
+
+
+def test_classes_are_picked_by_name_or_id(capsys):
+    save("a.png", picture_with_square(0, 0))
+    assert detect("a.png", "--classes", "disc,17") == 0
+    assert len(lines()[0]["detections"]) == 1
+    assert detect("a.png", "--classes", "bar") == 0
+    assert lines()[0]["detections"] == []
+    assert detect("a.png", "--classes", "disk") == 2
+    assert "no class 'disk' (did you mean 'disc'?); its classes are disc, bar" in capsys.readouterr().err
+
+
+def test_tiles_find_squares_that_are_too_small_for_the_whole():
+    # 320x480 is five times the input of 64x96: a square of 32 pixels is seen as one of 6.4, which is no white cell.
+    image = np.full((320, 480, 3), 20, np.uint8)
+    image[256:288, 384:416] = 255
+    save("big.png", image)
+    assert detect("big.png") == 0
+    assert lines()[0]["detections"] == []
+    # tiles of 64x96 that share nothing lie on a grid of 64 and 96 pixels, whose cells of 32 the square is one of
+    assert detect("big.png", "--tile", "auto", "--tile-overlap", "0") == 0
+    (found,) = lines()[0]["detections"]
+    assert found["box_xyxy"] == [384.0, 256.0, 416.0, 288.0]
+    assert (lines()[0]["width"], lines()[0]["height"]) == (480, 320)
+
+
+def test_records_alone(capsys):
+    make_video("in/v.mp4", 3)
+    save("in/a.png", picture_with_square(0, 0))
+    assert detect("in", "--no-draw") == 0
+    assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
+    assert [line["frame"] for line in lines()] == [None, 0, 1, 2]
+    assert "ms each: read" in capsys.readouterr().out
+
+
+def test_every_nth_frame(codec):
+    make_video("v.mp4", 8, rate=10)
+    assert detect("v.mp4", "--stride", "3", "--codec", codec) == 0
+    assert [(line["frame"], line["time_s"]) for line in lines()] == [(0, 0.0), (3, 0.3), (6, 0.6)]
+    assert len(frames_of(Path("out/v.mp4"))) == 3
+    assert cv2.VideoCapture("out/v.mp4").get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, abs=2e-3)
+
+
+def test_what_is_drawn_can_be_chosen():
+    save("a.png", picture_with_square(0, 1, scale=4))
+    drawn = []
+    for words in ([], ["--hide-labels"], ["--hide-labels", "--line-width", "9"]):
+        assert detect("a.png", *words) == 0
+        drawn.append(cv2.imread("out/a.png"))
+    labelled, plain, wide = ((image != cv2.imread("a.png")).any(axis=2) for image in drawn)
+    assert labelled[:30, 128:200].sum() > plain[:30, 128:200].sum()
+    assert plain[64, 128:256].sum() == 2, "a line of one pixel on either side"
+    assert wide[64, 128:256].sum() == 18
+
+
+def test_the_speed_stands_on_the_frames():
+    make_video("v.mp4", 3)
+    brightest = []
+    for words in ([], ["--show-speed"]):
+        assert detect("v.mp4", *words, "--codec", "mp4v", "--classes", "bar") == 0
+        brightest.append(int(frames_of(Path("out/v.mp4"))[2][:24, 64:].min()))  # frame 2: white square at column 2
+    assert brightest[0] > 200 > 60 > brightest[1], "letters on black"
+
+
+def test_a_mot_file_numbers_frames_from_1():
+    make_video("v.mp4", 3)
+    assert detect("v.mp4", "--mot", "tracks/v.txt") == 0
+    first, _, third = Path("tracks/v.txt").read_text().splitlines()
+    assert first.startswith("1,-1,0.00,0.00,32.00,32.00,0.9999")
+    assert third.startswith("3,-1,64.00,0.00,32.00,32.00,0.9999")
+
+
+def test_pictures_are_the_frames_of_a_mot_file_in_their_order():
+    for i in range(3):
+        save(f"in/{i}.png", picture_with_square(0, i))
+    assert detect("in", "--mot", "v.txt", "--batch-size", "2") == 0
+    assert [line.split(",")[:3] for line in Path("v.txt").read_text().splitlines()] == [
+        ["1", "-1", "0.00"],
+        ["2", "-1", "32.00"],
+        ["3", "-1", "64.00"],
+    ]
+
+
+def test_track_ids_stand_in_the_records(monkeypatch):
+    class One:
+        def __init__(self, frame_rate: float, min_score: float):
+            assert (frame_rate, min_score) == (12.5, 0.25)
+
+        def update(self, found: Detections) -> list[int]:
+            return [7] * len(found)
+
+    monkeypatch.setattr("cspdet.commands.detect.check_installed", lambda: None)
+    monkeypatch.setattr("cspdet.inference.annotate.Tracker", One)
+    make_video("v.mp4", 2)
+    assert detect("v.mp4", "--track", "--mot", "v.txt") == 0
+    assert [line["detections"][0]["track_id"] for line in lines()] == [7, 7]
+    assert [line.split(",")[1] for line in Path("v.txt").read_text().splitlines()] == ["7", "7"]
+
+
+def test_a_phone_video_comes_out_upright(codec):
+    pytest.importorskip("av")
+    turn(h264_video(Path("phone.mp4"), [np.ascontiguousarray(np.rot90(picture_with_square(1, 0)))] * 3))
+    assert detect("phone.mp4", "--codec", codec) == 0
+    assert {(line["width"], line["height"]) for line in lines()} == {(96, 64)}
+    assert lines()[0]["detections"][0]["box_xyxy"] == [0.0, 32.0, 32.0, 64.0]
+    assert frames_of(Path("out/phone.mp4"))[0].shape == (64, 96, 3)
+
+
+def test_a_video_of_varying_rate_keeps_its_times():
+    av = pytest.importorskip("av")
+    times = [0, 40, 200, 210, 500]
+    h264_video(Path("v.mp4"), [picture_with_square(0, i % 3) for i in range(5)], times_ms=times)
+    assert detect("v.mp4") == 0
+    assert [line["time_s"] for line in lines()] == [t / 1000 for t in times]
+    with av.open("out/v.mp4") as container:
+        assert [round(1000 * frame.time) for frame in container.decode(video=0)] == times
+
+
+def test_a_video_without_frames_is_told(capsys):
+    make_video("v.mp4", 2)
+    data = Path("v.mp4").read_bytes()
+    Path("v.mp4").write_bytes(
+        data[: data.index(b"mdat") - 4] + b"\x00\x00\x00\x08mdat" + data[data.index(b"moov") - 4 :]
+    )
+    assert detect("v.mp4") == 2
+    assert "error: v.mp4: no frame of it can be decoded, though it declares 2" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
+
+
+def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cspdet.inference.video_writer.Mpeg4Writer.write", full)
+    make_video_before = Path("v.avi")
+    writer = cv2.VideoWriter(
+        str(make_video_before), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64)
+    )
+    for i in range(60):
+        writer.write(picture_with_square(0, i % 3))
+    writer.release()
+    assert detect("v.avi", "--codec", "mp4v") == 2
+    assert "error: out/v.mp4: cannot be written: No space left on device" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -223,11 +373,19 @@ def test_a_camera_runs_until_ctrl_c(finder, monkeypatch, capsys):
         (["in/a.png", "--min-score", "2"], "error: --min-score: expected a number from 0 to 1, found 2.0"),
         (["in/a.png", "--max-detections", "0"], "error: --max-detections: expected 1 or more, found 0"),
         (["in/a.png", "--device", "tpu"], "error: --device"),
+        (["in/a.png", "--tile", "many"], "error: --tile: expected auto, or 32 pixels or more, found many"),
+        (["in/a.png", "--tile", "8"], "error: --tile: expected auto, or 32 pixels or more, found 8"),
+        (["in/a.png", "--tile-overlap", "1"], "error: --tile-overlap: expected a number from 0 to 0.9, found 1.0"),
+        (["in/a.png", "--stride", "0"], "error: --stride: expected 1 or more, found 0"),
+        (["in/a.png", "--reconnect", "-1"], "error: --reconnect: expected 0 or more, found -1"),
+        (["in/a.png", "--line-width", "0"], "error: --line-width: expected 1 or more, found 0"),
+        (["in", "--mot", "x.txt"], "error: --mot: expected one video or a folder of pictures, found 2 sources"),
         (["in/a.png", "--output", "in"], "error: --output in: expected another folder"),
     ],
 )
 def test_mistakes_end_with_2_and_a_line(words, told, capsys):
     save("in/a.png", picture_with_square(0, 0))
+    Path("in/b.mp4").touch()
     assert run_command("detect", ["squares.pt", *words]) == 2
     assert told in capsys.readouterr().err
 
@@ -282,3 +440,22 @@ def test_the_tool_runs_a_real_network(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pictures"] == 1
     assert (tmp_path / "runs/detect/a.png").is_file()
+
+
+@pytest.mark.e2e
+def test_ctrl_c_in_the_terminal_leaves_a_playable_video_and_its_lines(tmp_path):
+    make_video(str(tmp_path / "v.mp4"), 3000)
+    tool = [sys.executable, str(ROOT / "tools/detect.py"), str(CONFIG), "v.mp4", "--output", "out", "input.size=64"]
+    process = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    written = tmp_path / "out/detections.jsonl"
+    while process.poll() is None and not (written.exists() and written.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    count = len(written.read_text().splitlines())
+    assert 0 < count < 3000
+    assert f"{count} frames in" in said
+    assert len(frames_of(tmp_path / "out/v.mp4")) == count
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["detections.jsonl", "v.mp4"]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.inference.draw import class_color, draw_boxes, draw_detections, line_width
+from cspdet.inference.draw import class_color, draw_boxes, draw_caption, draw_detections, line_width
 from cspdet.types import Detections
 
 
@@ -20,6 +20,45 @@ def test_a_frame_covers_the_outermost_pixels_of_its_box_and_nothing_else():
     expected[21:39, 11:49] = 7
     assert np.array_equal(drawn, expected)
     assert (image == 7).all(), "the picture itself is left alone"
+
+
+def test_a_picture_may_be_drawn_on_itself_unless_it_is_read_only():
+    box = np.array([[10, 20, 50, 40]])
+    expected = draw_boxes(np.zeros((60, 80, 3), np.uint8), box)
+    image = np.zeros((60, 80, 3), np.uint8)
+    assert draw_boxes(image, box, in_place=True) is image
+    assert np.array_equal(image, expected)
+    locked = np.zeros((60, 80, 3), np.uint8)
+    locked.flags.writeable = False
+    assert np.array_equal(draw_boxes(locked, box, in_place=True), expected)
+    assert not locked.any()
+
+
+def test_lines_have_the_width_that_is_asked_for():
+    drawn = draw_boxes(np.zeros((60, 80, 3), np.uint8), np.array([[10, 20, 50, 40]]), width=4)
+    assert (drawn[30].any(axis=1)).sum() == 8, "four pixels on either side"
+
+
+def test_tracks_have_their_number_and_a_color_of_their_own():
+    found = Detections(torch.tensor([[5.0, 40, 45, 60]]), torch.tensor([0.5]), torch.tensor([1]))
+    image = np.zeros((80, 90, 3), np.uint8)
+    drawn = draw_detections(image, found, ("cat", "dog"), track_ids=[9], hide_labels=True)
+    assert drawn[59, 20].tolist() == list(class_color(9))
+    texts = [
+        draw_detections(image, found, ("cat", "dog"), track_ids=ids).any(axis=2).sum() for ids in ([None], [9], None)
+    ]
+    assert texts[0] == texts[2] < texts[1], "the tag of a track is longer"
+
+
+def test_a_caption_stands_in_the_upper_left_corner():
+    image = np.full((200, 300, 3), 128, np.uint8)
+    draw_caption(image, "12.5 fps")
+    rows, columns = np.nonzero((image != 128).any(axis=2))
+    assert (rows.min(), columns.min()) == (0, 0)
+    assert rows.max() < 40
+    assert columns.max() < 150
+    assert image[0, 0].tolist() == [0, 0, 0]
+    assert (image > 200).any(), "white letters"
 
 
 def test_lines_grow_with_the_picture():

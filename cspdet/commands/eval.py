@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cspdet.atomic import write_text
 from cspdet.config import parse_config
 from cspdet.datasets.coco import CocoSet, load_coco
@@ -24,14 +26,18 @@ from cspdet.evaluation.coco import Metrics, Result, evaluate_results
 from cspdet.evaluation.engines import EVALUATORS, pick_engine
 from cspdet.evaluation.records import to_records
 from cspdet.evaluation.results import clip_results, cut_results, read_results
-from cspdet.evaluation.run import evaluate_model, match_classes
+from cspdet.evaluation.run import evaluate_engine, evaluate_model, match_classes
 from cspdet.evaluation.submission import check_algorithm, submission_name, write_submission
 from cspdet.evaluation.truth import read_truth
 from cspdet.evaluation.voc import VocMetrics, judge_voc
 from cspdet.folders import free_folder
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.exported import is_exported
+from cspdet.inference.engines.pick import BACKENDS, engine_of, load_engine
 from cspdet.model_file import LoadedModel, load_model
 from cspdet.precision import pick_device
-from cspdet.recipe import EvalConfig
+from cspdet.recipe import EvalConfig, Recipe
+from cspdet.types import Classes
 
 MEANINGS = {
     "AP": "average precision, IoU .50 to .95",
@@ -62,7 +68,9 @@ class _Judged:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line of `eval` takes."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a checkpoint, or a config with --weights")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a checkpoint, an exported file, or a config with --weights"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained values for a config")
     parser.add_argument("--detections", type=Path, metavar="FILE", help="judge this COCO results file; no MODEL then")
     parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: the model's own)")
@@ -78,6 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures a forward pass (default: 16)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument(
+        "--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} (default: the network itself, as training judges it)"
+    )
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
         "--evaluator", choices=EVALUATORS, help="auto (default): hotcoco, which counts as pycocotools, if installed"
@@ -136,14 +148,43 @@ def _check(args: argparse.Namespace) -> None:
 
 def _judge_model(args: argparse.Namespace) -> _Judged:
     device = pick_device(args.device)
+    if is_exported(args.model):
+        return _judge_engine(args, _exported(args, device), None)
     loaded: LoadedModel = load_model(args.model, weights=args.weights, overrides=args.overrides)
+    if args.backend is not None or args.precision != "fp32":
+        engine = engine_of(loaded, device, backend=args.backend or "torch", precision=args.precision)
+        return _judge_engine(args, engine, loaded.recipe)
     eval_ = _limits(args, loaded.recipe.eval.model_dump(mode="json"))
-    files = load_descriptor(args.data or loaded.recipe.data).split(args.split)
-    coco = load_coco(files, args.split, allow_empty=args.split == "test")
-    order = match_classes(loaded.classes, coco.classes, str(coco.files.annotations))
+    coco, order = _data(args, loaded.recipe.data, loaded.classes)
     input_ = loaded.recipe.input
     metrics, results = evaluate_model(loaded.model.to(device), coco, input_, eval_, device, class_order=order)
     return _Judged(coco, metrics, results, {"model": loaded.name, "size": list(input_.size)})
+
+
+def _exported(args: argparse.Namespace, device: torch.device) -> Engine:
+    if args.data is None:
+        raise ConfigError(f"{args.model}: an exported file does not name any data; expected --data DESCRIPTOR")
+    return load_engine(
+        args.model, weights=args.weights, overrides=args.overrides, backend=args.backend or "auto",
+        precision=args.precision, device=device,
+    )  # fmt: skip
+
+
+def _judge_engine(args: argparse.Namespace, engine: Engine, recipe: Recipe | None) -> _Judged:
+    """A network that another program runs, or ours in another precision; `recipe` is None for an exported file."""
+    eval_ = _limits(args, engine.facts.eval.model_dump(mode="json"))
+    coco, order = _data(args, None if recipe is None else recipe.data, engine.classes)
+    metrics, results = evaluate_engine(engine, coco, eval_, class_order=order)
+    about = {"model": engine.facts.name, "size": list(engine.size_hw), "backend": engine.name}
+    return _Judged(coco, metrics, results, {**about, "precision": engine.precision})
+
+
+def _data(args: argparse.Namespace, own: Path | None, classes: Classes) -> tuple[CocoSet, tuple[int, ...] | None]:
+    """The split to judge on, and the index in it of each class of the model, where that differs."""
+    descriptor = args.data or own
+    assert descriptor is not None
+    coco = load_coco(load_descriptor(descriptor).split(args.split), args.split, allow_empty=args.split == "test")
+    return coco, match_classes(classes, coco.classes, str(coco.files.annotations))
 
 
 def _judge_file(args: argparse.Namespace) -> _Judged:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from cspdet.datasets.coco import CocoSet
 from cspdet.datasets.loader import eval_loader
 from cspdet.errors import DataError, counted
 from cspdet.evaluation.coco import CocoEvaluator, Metrics, Result
+from cspdet.inference.engines.base import Engine, Limits
 from cspdet.inference.postprocess import detect
 from cspdet.inference.predictor import in_image, to_input
 from cspdet.letterbox import Letterbox
@@ -19,7 +20,7 @@ from cspdet.models import Detector
 from cspdet.precision import Precision, autocast
 from cspdet.progress import progress
 from cspdet.recipe import EvalConfig, InputConfig
-from cspdet.types import Batch, Classes, Detections
+from cspdet.types import Classes, Detections
 
 log = logging.getLogger("cspdet")
 
@@ -44,47 +45,59 @@ def evaluate_model(
         ConfigError: that evaluator is not installed; told before the first picture.
         DataError: a picture that cannot be read; the annotation file has gone or changed.
     """
-    evaluator = CocoEvaluator(coco, eval_.evaluator)
-    loader = eval_loader(coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type)
-    order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
+    limits = _limits(eval_)
+
+    def find(images: Tensor) -> list[Detections]:
+        with autocast(device, precision):
+            raw = model(to_input(images, device))
+        return detect(raw, model.anchors, **limits)
+
     was_training = model.training
     model.eval()
     try:
-        for batch in progress(loader, "evaluating", "batch", total=-(-len(coco) // eval_.batch_size)):
-            found = _detect_batch(model, batch, input_.resize, eval_, device, precision)
-            for image_id, detections in zip(batch.image_id.tolist(), found, strict=True):
-                if order is not None:
-                    renumbered = order[detections.class_id]
-                    detections = Detections(detections.box_xyxy, detections.score, renumbered)
-                evaluator.add(image_id, detections)
+        return _evaluate(find, coco, input_, eval_, device, class_order)
     finally:
         model.train(was_training)
-    return evaluator.evaluate(), evaluator.results
+
+
+def evaluate_engine(
+    engine: Engine, coco: CocoSet, eval_: EvalConfig, *, class_order: Sequence[int] | None = None
+) -> tuple[Metrics, list[Result]]:
+    """As `evaluate_model`, for a network in an engine, at the input size of that."""
+    limits = _limits(eval_)
+
+    def find(images: Tensor) -> list[Detections]:
+        return engine.detect(images, **limits)
+
+    return _evaluate(find, coco, engine.facts.input, eval_, engine.device, class_order)
+
+
+def _limits(eval_: EvalConfig) -> Limits:
+    return {"min_score": eval_.min_score, "max_iou": eval_.max_iou, "max_detections": eval_.max_detections}
 
 
 @torch.inference_mode()
-def _detect_batch(
-    model: Detector,
-    batch: Batch,
-    resize: Literal["letterbox", "stretch"],
+def _evaluate(
+    find: Callable[[Tensor], list[Detections]],
+    coco: CocoSet,
+    input_: InputConfig,
     eval_: EvalConfig,
     device: torch.device,
-    precision: Precision,
-) -> list[Detections]:
-    """The detections of a batch, in pixels of the original pictures."""
-    input_h, input_w = batch.images.shape[2:]
-    sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
-    letterboxes = [Letterbox.fit(size_hw, (input_h, input_w), resize) for size_hw in sizes_hw]
-    with autocast(device, precision):
-        raw = model(to_input(batch.images, device))
-    found = detect(
-        raw,
-        model.anchors,
-        min_score=eval_.min_score,
-        max_iou=eval_.max_iou,
-        max_detections=eval_.max_detections,
-    )
-    return list(in_image(found, letterboxes, sizes_hw, cut=eval_.clip_boxes))
+    class_order: Sequence[int] | None,
+) -> tuple[Metrics, list[Result]]:
+    """`find` gives of a batch (B, 3, H, W) uint8 each picture's detections in input pixels."""
+    evaluator = CocoEvaluator(coco, eval_.evaluator)
+    loader = eval_loader(coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type)
+    order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
+    for batch in progress(loader, "evaluating", "batch", total=-(-len(coco) // eval_.batch_size)):
+        sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
+        letterboxes = [Letterbox.fit(size_hw, input_.size, input_.resize) for size_hw in sizes_hw]
+        found = in_image(find(batch.images), letterboxes, sizes_hw, cut=eval_.clip_boxes)
+        for image_id, detections in zip(batch.image_id.tolist(), found, strict=True):
+            if order is not None:
+                detections = Detections(detections.box_xyxy, detections.score, order[detections.class_id])
+            evaluator.add(image_id, detections)
+    return evaluator.evaluate(), evaluator.results
 
 
 def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] | None:

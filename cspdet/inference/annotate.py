@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,17 +18,60 @@ import numpy as np
 from cspdet.atomic import write_bytes
 from cspdet.datasets.pictures import read_picture
 from cspdet.errors import DataError, SourceError, UserError
-from cspdet.inference.draw import draw_detections
+from cspdet.inference.draw import draw_caption, draw_detections
+from cspdet.inference.live import open_live
+from cspdet.inference.pipeline import Ahead, Behind
 from cspdet.inference.predictor import Predictor
-from cspdet.inference.sources import USUAL_RATE, Frame, PictureFile, Source, Video, VideoReader
-from cspdet.inference.video_writer import VideoWriter, video_writer
+from cspdet.inference.records import Found, Records
+from cspdet.inference.search import Search
+from cspdet.inference.sources import PictureFile, Source, Video
+from cspdet.inference.stopwatch import Stopwatch
+from cspdet.inference.tracking import Tracker
+from cspdet.inference.video_reader import USUAL_RATE, Frame, VideoReader, open_file
+from cspdet.inference.video_writer import Codec, Output, VideoWriter, video_writer
 from cspdet.progress import progress
 from cspdet.types import Detections
 
 log = logging.getLogger("cspdet")
 
-Record = dict[str, Any]  # a line of detections.jsonl
 Item = TypeVar("Item")
+
+STAGES = ("read", "detect", "draw", "write", "waiting")  # waiting: what the network lost because of the others
+QUEUE_BYTES = 256 * 2**20  # of frames between two stages
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How sources are worked off and what is written."""
+
+    batch_size: int = 8  # pictures or frames of a file a pass; live it is always 1
+    max_seconds: float | None = None  # of each video, camera or stream
+    stride: int = 1  # every so-manieth frame
+    reconnect: int = 5  # tries in a row to connect again to a lost camera or stream
+    draw: bool = True  # False: no pictures and videos, the records alone
+    codec: Codec = "mp4v"
+    preset: str = "ultrafast"  # of x264
+    line_width: int | None = None  # pixels; None goes by the picture
+    hide_labels: bool = False
+    show_speed: bool = False  # on every frame
+    track_from: float | None = None  # follow objects of at least this score from frame to frame
+    mot: Path | None = None  # a MOTChallenge file
+
+
+class Picture(NamedTuple):
+    """A picture that was read, and what is on it once that is known."""
+
+    source: PictureFile
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    detections: Detections | None = None
+
+
+class Seen(NamedTuple):
+    """A frame with what is on it."""
+
+    frame: Frame
+    detections: Detections
+    track_ids: Sequence[int | None] | None
 
 
 class Annotator:
@@ -35,17 +80,15 @@ class Annotator:
     A context manager: `detections.jsonl` in `output` is open meanwhile; each line is flushed once written.
     """
 
-    def __init__(self, detector: Predictor, output: Path, *, batch_size: int, keep_records: bool):
-        self.detector, self.output, self.batch_size = detector, output, batch_size
-        self.records: list[Record] | None = [] if keep_records else None
+    def __init__(self, detector: Predictor, output: Path, search: Search, settings: Settings):
+        self.detector, self.output, self.search, self.settings = detector, output, search, settings
         self.problems: list[str] = []
-        self.pictures = self.frames = self.detections = 0
+        self.pictures = self.frames = self.dropped = 0
+        self.watch = Stopwatch(STAGES)
         self._taken: set[str] = {"detections.jsonl"}
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            self._lines = (output / "detections.jsonl").open("w", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{output}: cannot be written to: {error.strerror}") from None
+        self.records = Records(
+            output / "detections.jsonl", detector.class_names, detector.category_ids, mot=settings.mot
+        )
 
     def __enter__(self) -> Annotator:
         return self
@@ -53,18 +96,18 @@ class Annotator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
+        self.records.close()
 
-    def annotate(self, sources: Sequence[Source], max_seconds: float | None) -> None:
-        """Pictures first, in batches; then videos, cameras and streams, each up to `max_seconds` of it."""
+    def annotate(self, sources: Sequence[Source]) -> None:
+        """Pictures first, in batches; then videos, cameras and streams."""
         self._refuse_to_overwrite(sources)
         pictures = [source for source in sources if isinstance(source, PictureFile)]
-        for batch in _pieces(progress(pictures, "detecting", "picture", len(pictures)), self.batch_size):
-            self._annotate_pictures(batch)
+        if pictures:
+            self._annotate_pictures(pictures)
         for source in sources:
             if isinstance(source, Video):
                 try:
-                    self._annotate_video(source, max_seconds)
+                    self._annotate_video(source)
                 except SourceError as error:
                     self.problems += error.problems
 
@@ -84,89 +127,157 @@ class Annotator:
                 return self.output / target
             number += 1
 
-    def _annotate_pictures(self, batch: Sequence[PictureFile]) -> None:
-        read: list[tuple[PictureFile, np.ndarray]] = []
-        for source in batch:
-            try:
-                read.append((source, read_picture(source.path)))
-            except DataError as error:
-                self.problems += error.problems
-        found = self.detector.predict([image for _, image in read])
-        for (source, image), detections in zip(read, found, strict=True):
-            suffix = source.path.suffix if cv2.haveImageWriter(source.path.name) else ".png"
-            ok, data = cv2.imencode(suffix, cv2.cvtColor(self._draw(image, detections), cv2.COLOR_RGB2BGR))
-            if not ok:
-                raise UserError(f"{source}: {image.shape[1]}x{image.shape[0]} pixels cannot be written as {suffix}")
-            write_bytes(self._target(source.name, suffix), data.tobytes())
-            self.pictures += 1
-            self._record(str(source), image, detections, None)
+    def _annotate_pictures(self, pictures: Sequence[PictureFile]) -> None:
+        batch_size = self.settings.batch_size
+        read = self.watch.timed(map(_read, pictures), "read")
+        with Behind(self._finish_picture, batch_size) as finish, Ahead(read, batch_size) as ahead:
+            waited = self.watch.timed(ahead, "waiting")
+            for batch in _pieces(progress(waited, "detecting", "picture", len(pictures)), batch_size):
+                self.problems += [problem for item in batch if isinstance(item, DataError) for problem in item.problems]
+                good = [item for item in batch if isinstance(item, Picture)]
+                with self.watch.running("detect", len(good)):
+                    found = self.search.find(self.detector, [item.image for item in good])
+                with self.watch.running("waiting", 0):
+                    for item, detections in zip(good, found, strict=True):
+                        finish.put(item._replace(detections=detections))
 
-    def _annotate_video(self, video: Video, max_seconds: float | None) -> None:
-        with VideoReader(video) as reader:
+    def _finish_picture(self, picture: Picture) -> None:
+        source, image, detections = picture
+        assert detections is not None
+        if self.settings.draw:
+            with self.watch.running("draw"):
+                drawn = self._draw(image, detections, None)
+            with self.watch.running("write"):
+                suffix = source.path.suffix if cv2.haveImageWriter(source.path.name) else ".png"
+                ok, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+                if not ok:
+                    raise UserError(f"{source}: {image.shape[1]}x{image.shape[0]} pixels cannot be written as {suffix}")
+                write_bytes(self._target(source.name, suffix), data.tobytes())
+        self.records.add(Found(str(source), (image.shape[0], image.shape[1]), detections))
+        self.pictures += 1
+        self.watch.frame_done()
+
+    def _annotate_video(self, video: Video) -> None:
+        with self._open(video) as reader:
             frames = iter(reader)
             first = next(frames, None)
             if first is None:
-                said = f", though it declares {reader.declared}" if reader.declared else ""
-                raise SourceError(f"{video}: no frame of it can be decoded{said}")
-            if reader.rate is None:
-                log.info("%s: its frame rate is unknown; the output has %g frames a second", video, USUAL_RATE)
-            wanted = _until(chain([first], frames), max_seconds)
-            told = progress(wanted, video.name.name, "frame", reader.declared)
-            with video_writer(self._target(video.name, ".mp4"), reader.rate or USUAL_RATE) as writer:
-                for batch in _pieces(told, 1 if reader.live else self.batch_size):
-                    self._annotate_frames(batch, reader, writer)
-            if reader.declared and reader.decoded < reader.declared and max_seconds is None:
-                log.warning(
-                    "%s: declares %d frames, of which %d could be decoded; the output holds these",
-                    video,
-                    reader.declared,
-                    reader.decoded,
-                )
-            self._note_odd_size(video, first.image)
+                said = f", though it declares {reader.facts.declared}" if reader.facts.declared else ""
+                raise SourceError(reader.lost or f"{video}: no frame of it can be decoded{said}")
+            if not self.settings.draw:
+                self._run(reader, first, frames, None)
+            else:
+                if reader.facts.rate is None and not reader.live:
+                    log.info("%s: its frame rate is unknown and taken for %g a second", video, USUAL_RATE)
+                self._tell_of_odd_size(video, first.image)
+                with video_writer(self._target(video.name, ".mp4"), self._output(reader)) as writer:
+                    self._run(reader, first, frames, writer)
+            self._tell_of_the_end(reader)
 
-    def _annotate_frames(self, batch: Sequence[Frame], reader: VideoReader, writer: VideoWriter) -> None:
-        found = self.detector.predict([frame.image for frame in batch])
-        for frame, detections in zip(batch, found, strict=True):
-            drawn = self._draw(frame.image, detections)
-            # Live, a frame stays until the next one: the output plays as long as the recording took.
-            due = round(frame.time_s * writer.rate) + 1 - writer.written if reader.live else 1
-            for _ in range(max(1, due)):
-                writer.write(drawn)
-            self.frames += 1
-            self._record(str(reader.video.address), frame.image, detections, frame)
+    def _open(self, video: Video) -> VideoReader:
+        if isinstance(video.address, Path):
+            return open_file(video, self.settings.stride)
+        return open_live(video, self.settings.stride, self.settings.reconnect, self.settings.max_seconds)
 
-    def _note_odd_size(self, video: Video, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
-        if height % 2 or width % 2:
-            even = f"{width // 2 * 2}x{height // 2 * 2}"
-            log.warning("%s: %dx%d; mp4 has even sizes, so the output is cut to %s", video, width, height, even)
-
-    def _draw(self, image: np.ndarray, detections: Detections) -> np.ndarray:
-        return draw_detections(image, detections, self.detector.class_names)
-
-    def _record(self, source: str, image: np.ndarray, found: Detections, frame: Frame | None) -> None:
-        names, ids = self.detector.class_names, self.detector.category_ids
-        columns = (
-            found.box_xyxy.double().numpy().round(3).tolist(),
-            found.score.tolist(),
-            found.class_id.tolist(),
+    def _output(self, reader: VideoReader) -> Output:
+        return Output(
+            reader.facts,
+            self.settings.codec,
+            self.settings.preset,
+            live=reader.live,
+            stride=self.settings.stride,
+            audio=reader.video.address if isinstance(reader.video.address, Path) else None,
+            origin=reader.origin,
         )
-        record: Record = {
-            "source": source,
-            "frame": None if frame is None else frame.number,
-            "time_s": None if frame is None else round(frame.time_s, 6),
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "detections": [
-                {"box_xyxy": box, "score": round(score, 6), "class_id": ids[i], "class_name": names[i]}
-                for box, score, i in zip(*columns, strict=True)
-            ],
-        }
-        self.detections += len(found)
-        self._lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._lines.flush()
-        if self.records is not None:
-            self.records.append(record)
+
+    def _run(self, reader: VideoReader, first: Frame, rest: Iterator[Frame], writer: VideoWriter | None) -> None:
+        """Reading, drawing and writing in threads beside this one, in which the network runs."""
+        size = 1 if reader.live else self.settings.batch_size
+        depth = max(2, min(2 * size, QUEUE_BYTES // first.image.nbytes))
+        tracker = self._tracker(reader)
+        with ExitStack() as stages:
+            write = stages.enter_context(Behind(partial(self._write, reader, writer), depth))
+            draw = stages.enter_context(Behind(lambda seen: write.put(self._drawn(seen)), depth)) if writer else write
+            frames: Iterable[Frame] = chain([first], rest)
+            if not reader.live:  # a live reader has a thread of its own, and nothing may wait behind the newest frame
+                frames = stages.enter_context(Ahead(self.watch.timed(frames, "read"), depth))
+            wanted = _until(self.watch.timed(frames, "waiting"), self.settings.max_seconds)
+            count = reader.facts.declared
+            expected = -(-count // self.settings.stride) if count else None
+            for batch in _pieces(progress(wanted, reader.video.name.name, "frame", expected), size):
+                with self.watch.running("detect", len(batch)):
+                    found = self.search.find(self.detector, [frame.image for frame in batch])
+                    ids = [tracker.update(detections) if tracker else None for detections in found]
+                with self.watch.running("waiting", 0):
+                    for seen in map(Seen, batch, found, ids):
+                        draw.put(seen)
+
+    def _tracker(self, reader: VideoReader) -> Tracker | None:
+        if self.settings.track_from is None:
+            return None
+        rate = (reader.facts.rate or USUAL_RATE) / (1 if reader.live else self.settings.stride)
+        return Tracker(float(rate), self.settings.track_from)
+
+    def _drawn(self, seen: Seen) -> Seen:
+        with self.watch.running("draw"):
+            image = self._draw(seen.frame.image, seen.detections, seen.track_ids)
+            if self.settings.show_speed:
+                draw_caption(image, self.watch.line())
+            frame = Frame(image, seen.frame.number, seen.frame.time_s, seen.frame.ticks)
+            return Seen(frame, seen.detections, seen.track_ids)
+
+    def _write(self, reader: VideoReader, writer: VideoWriter | None, seen: Seen) -> None:
+        frame = seen.frame
+        with self.watch.running("write"):
+            if writer is not None:
+                writer.write(frame.image, frame.ticks)
+            size_hw = (frame.image.shape[0], frame.image.shape[1])
+            source = str(reader.video.address)
+            self.records.add(Found(source, size_hw, seen.detections, frame.number, frame.time_s, seen.track_ids))
+        self.frames += 1
+        self.watch.frame_done()
+
+    def _draw(self, image: np.ndarray, found: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
+        return draw_detections(
+            image,
+            found,
+            self.detector.class_names,
+            width=self.settings.line_width,
+            hide_labels=self.settings.hide_labels,
+            track_ids=track_ids,
+            in_place=True,  # nobody else looks at a picture once it was searched
+        )
+
+    def _tell_of_odd_size(self, video: Video, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        if not (height % 2 or width % 2):
+            return
+        if self.settings.codec == "h264":
+            log.info(
+                "%s: %dx%d is odd; as H.264 with 4:4:4 color, which some devices do not play", video, width, height
+            )
+        else:
+            even = f"{width // 2 * 2}x{height // 2 * 2}"
+            log.warning("%s: %dx%d; mp4v has even sizes, so the output is cut to %s", video, width, height, even)
+
+    def _tell_of_the_end(self, reader: VideoReader) -> None:
+        declared, decoded, video = reader.facts.declared, reader.decoded, reader.video
+        self.dropped += reader.dropped
+        if reader.lost is not None:
+            self.problems.append(reader.lost)
+        elif declared and decoded != declared and self.settings.max_seconds is None:
+            told = "%s: declares %d frames, but %d could be decoded; the output holds these"
+            log.warning(told, video, declared, decoded)
+        if reader.dropped:
+            told = "%s: %d frames came while the network was busy, and were dropped"
+            log.info(told, video, reader.dropped)
+
+
+def _read(source: PictureFile) -> Picture | DataError:
+    try:
+        return Picture(source, read_picture(source.path))
+    except DataError as error:
+        return error
 
 
 def _pieces(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

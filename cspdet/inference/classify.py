@@ -14,7 +14,7 @@ from torch import Tensor
 from cspdet.config import parse_config
 from cspdet.datasets.image_crops import ImageCrop, Interpolation, short_side
 from cspdet.inference.features import feature_maps, feature_specs, pooled
-from cspdet.inference.predictor import LARGEST_BATCH, Picture, _as_image, to_input
+from cspdet.inference.predictor import LARGEST_BATCH, Picture, as_image, to_input
 from cspdet.model_file import LoadedClassifier, LoadedModel, load_classifier_model
 from cspdet.models import Classifier
 from cspdet.precision import Precision, autocast, pick_device
@@ -171,7 +171,7 @@ class FeaturePredictor:
     def _views(pictures: Sequence[Picture], crop: ImageCrop) -> Tensor:
         """(B, views, 3, H, W) uint8."""
         named = [
-            (_as_image(p), str(p) if isinstance(p, (str, Path)) else f"picture {i}") for i, p in enumerate(pictures)
+            (as_image(p), str(p) if isinstance(p, (str, Path)) else f"picture {i}") for i, p in enumerate(pictures)
         ]
         return torch.from_numpy(np.stack([crop(image, name) for image, name in named]))
 

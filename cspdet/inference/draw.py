@@ -29,11 +29,32 @@ def line_width(size_hw: tuple[int, int]) -> int:
     return max(1, round(sum(size_hw) / 2 * 0.003))
 
 
-def draw_detections(image: np.ndarray, detections: Detections, class_names: Sequence[str]) -> np.ndarray:
-    """A copy of `image` (H, W, 3 uint8 RGB) with detections in its pixels, each with name and score."""
+def draw_detections(
+    image: np.ndarray,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    width: int | None = None,
+    hide_labels: bool = False,
+    track_ids: Sequence[int | None] | None = None,
+    in_place: bool = False,
+) -> np.ndarray:
+    """A copy of `image` (H, W, 3 uint8 RGB) with detections in its pixels, each with name and score.
+
+    width        pixels of a line; None goes by the size of the picture
+    hide_labels  frames alone
+    track_ids    one a detection; a known one stands before the name, and gives the frame its color
+    in_place     draw on `image` itself where it can be written to; what is returned holds the drawing in any case
+    """
     class_id = detections.class_id.tolist()
-    labels = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_id, detections.score.tolist(), strict=True)]
-    return draw_boxes(image, detections.box_xyxy.cpu().numpy(), labels, [class_color(i) for i in class_id])
+    ids = track_ids if track_ids is not None else [None] * len(class_id)
+    labels = [
+        f"{'' if number is None else f'#{number} '}{class_names[i]} {score:.2f}"
+        for i, score, number in zip(class_id, detections.score.tolist(), ids, strict=True)
+    ]
+    colors = [class_color(i if number is None else number) for i, number in zip(class_id, ids, strict=True)]
+    boxes = detections.box_xyxy.cpu().numpy()
+    return draw_boxes(image, boxes, None if hide_labels else labels, colors, width=width, in_place=in_place)
 
 
 def draw_boxes(
@@ -41,6 +62,9 @@ def draw_boxes(
     box_xyxy: np.ndarray,
     labels: Sequence[str] | None = None,
     colors: Sequence[RGB] | None = None,
+    *,
+    width: int | None = None,
+    in_place: bool = False,
 ) -> np.ndarray:
     """A copy of `image` with boxes in its pixels; the first is drawn last, so the best one lies on top.
 
@@ -48,6 +72,8 @@ def draw_boxes(
     box_xyxy  (N, 4) numbers
     labels    N texts for tags; empty ones and None draw no tag
     colors    N RGB colours; None gives all boxes the first colour
+    width     pixels of a line; None goes by the size of the picture
+    in_place  draw on `image` itself where it can be written to; what is returned holds the drawing in any case
 
     Raises:
         ValueError: another kind of picture, or lengths that differ.
@@ -59,22 +85,29 @@ def draw_boxes(
     colors = colors if colors is not None else [class_color(0)] * count
     if len(labels) != count or len(colors) != count:
         raise ValueError(f"{count} boxes need as many labels and colors; got {len(labels)} and {len(colors)}")
-    drawn = np.ascontiguousarray(image).copy()
-    height, width = drawn.shape[:2]
+    usable = in_place and image.flags.writeable and image.flags.c_contiguous
+    drawn = image if usable else np.ascontiguousarray(image).copy()
+    image_h, image_w = drawn.shape[:2]
+    thick = line_width((image_h, image_w)) if width is None else width
     for box, label, color in reversed(list(zip(box_xyxy, labels, colors, strict=True))):
         # The last pixel of a box that ends at x is x - 1; what lies outside shows as a line along the edge.
-        corners = np.clip(np.round(np.asarray(box, np.float64)), 0, (width, height, width, height)).astype(int)
+        corners = np.clip(np.round(np.asarray(box, np.float64)), 0, (image_w, image_h) * 2).astype(int)
         x1, y1, x2, y2 = (int(v) for v in corners)
-        x1, y1 = min(x1, width - 1), min(y1, height - 1)
-        _draw_frame(drawn, (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), color)
+        x1, y1 = min(x1, image_w - 1), min(y1, image_h - 1)
+        _draw_frame(drawn, (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), color, thick)
         if label:
-            _draw_tag(drawn, label, x1, y1, color)
+            _draw_tag(drawn, label, (x1, y1), color, thick)
     return drawn
 
 
-def _draw_frame(image: np.ndarray, box: tuple[int, int, int, int], color: RGB) -> None:
-    """The four sides, grown inward from the box, so that the frame is never cut by the picture's edge."""
+def draw_caption(image: np.ndarray, text: str) -> None:
+    """Write `text` into the top left corner of an (H, W, 3) uint8 picture itself, as wide as the picture allows."""
     thick = line_width(image.shape[:2])
+    _draw_tag(image, text, (0, 0), (0, 0, 0), thick)
+
+
+def _draw_frame(image: np.ndarray, box: tuple[int, int, int, int], color: RGB, thick: int) -> None:
+    """The four sides, grown inward from the box, so that the frame is never cut by the picture's edge."""
     x1, y1, x2, y2 = box
     image[y1 : min(y1 + thick, y2 + 1), x1 : x2 + 1] = color
     image[max(y2 + 1 - thick, y1) : y2 + 1, x1 : x2 + 1] = color
@@ -82,10 +115,9 @@ def _draw_frame(image: np.ndarray, box: tuple[int, int, int, int], color: RGB) -
     image[y1 : y2 + 1, max(x2 + 1 - thick, x1) : x2 + 1] = color
 
 
-def _draw_tag(image: np.ndarray, label: str, x: int, y: int, color: RGB) -> None:
-    """The label on a filled tag above (x, y), or below where there is no room; kept inside the picture."""
-    height, width = image.shape[:2]
-    thick = line_width((height, width))
+def _draw_tag(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thick: int) -> None:
+    """The label on a filled tag above `corner`, or below where there is no room; kept inside the picture."""
+    (x, y), (height, width) = corner, image.shape[:2]
     scale, weight = max(0.4, 0.25 + 0.13 * thick), max(1, thick // 2)
     (text_w, text_h), below = cv2.getTextSize(label, FONT, scale, weight)
     pad = thick + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -13,7 +12,11 @@ from torch import Tensor
 
 from cspdet.boxes import clip
 from cspdet.datasets.pictures import read_picture
-from cspdet.inference.postprocess import detect
+from cspdet.inference.engines.base import Engine, Limits
+from cspdet.inference.engines.exported import is_exported
+from cspdet.inference.engines.pick import engine_of, load_engine
+from cspdet.inference.engines.torch_engine import TorchEngine
+from cspdet.inference.facts import facts_of
 from cspdet.letterbox import Letterbox
 from cspdet.model_file import LoadedModel, load_model
 from cspdet.models import Detector
@@ -30,19 +33,39 @@ def load_detector(
     *,
     weights: str | Path | None = None,
     device: str = "auto",
+    backend: str = "auto",
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
+    threads: int | None = None,
     min_score: float = 0.25,
     max_iou: float = 0.6,
     max_detections: int = 100,
 ) -> Predictor:
-    """A detector from a checkpoint, or from a config (with `weights`, else with random values).
+    """A detector from a checkpoint, a config (with `weights`, else with random values) or an exported file.
+
+    backend    auto: the fastest installed engine that agrees with torch, which takes seconds to find out; or one of
+               torch, torch-compile, onnxruntime, openvino, cuda-graph, tensorrt
+    precision  fp32, bf16, fp16 (CUDA), int8 (files that were exported so)
+    size       (height, width) of the input in place of the model's own
+    threads    of the CPU; None: as many as torch has
 
     Raises:
-        UserError: no such model, a damaged file, or no such device.
+        UserError: no such model, a damaged file, or no such device, backend or precision.
         ValueError: thresholds outside [0, 1].
     """
     chosen = pick_device(device)
-    loaded = load_model(model, weights=weights)
-    return Predictor(loaded, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+    network: Detector | None = None
+    if is_exported(model):
+        engine = load_engine(
+            model, weights=weights, backend=backend, precision=precision, device=chosen, size=size, threads=threads
+        )
+    else:
+        loaded = load_model(model, weights=weights)
+        network = loaded.model
+        engine = engine_of(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
+    return Predictor(
+        engine, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections, network=network
+    )  # fmt: skip
 
 
 class Predictor:
@@ -50,26 +73,34 @@ class Predictor:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedModel | Engine,
         device: torch.device,
         *,
         min_score: float,
         max_iou: float,
         max_detections: int,
+        network: Detector | None = None,
     ):
+        """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
         if not (0 <= min_score <= 1 and 0 <= max_iou <= 1 and max_detections >= 1):
             raise ValueError(
                 "expected min_score and max_iou from 0 to 1 and max_detections of 1 or more; "
                 f"got {min_score}, {max_iou}, {max_detections}"
             )
-        self.model: Detector = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
-        self.name = loaded.name
-        self.class_names: tuple[str, ...] = loaded.classes.names  # by class_id
-        self.category_ids: tuple[int, ...] = loaded.classes.category_ids  # by class_id, as the annotations had them
-        self.size_hw: tuple[int, int] = loaded.recipe.input.size
-        self.resize = loaded.recipe.input.resize
+        engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, facts_of(loaded), device)
+        self.engine = engine
+        network = loaded.model if isinstance(loaded, LoadedModel) else network
+        # (B, 3, H, W) in [0, 1] to raw scales
+        self.model: Detector | Engine = (
+            engine if network is None else network.eval().to(device).to(memory_format=torch.channels_last)
+        )
+        self.name = engine.facts.name
+        self.class_names: tuple[str, ...] = engine.facts.class_names  # by class_id
+        self.category_ids: tuple[int, ...] = engine.facts.category_ids  # by class_id, as the annotations had them
+        self.size_hw: tuple[int, int] = engine.size_hw
+        self.resize = engine.resize
         self.device = device
-        self._detect = partial(detect, min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+        self._limits: Limits = {"min_score": min_score, "max_iou": max_iou, "max_detections": max_detections}
 
     @overload
     def predict(self, x: Picture) -> Detections: ...  # type: ignore[overload-overlap]
@@ -94,11 +125,10 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
-        images = [_as_image(picture) for picture in pictures]
+        images = [as_image(picture) for picture in pictures]
         letterboxes = [Letterbox.fit(image.shape[:2], self.size_hw, self.resize) for image in images]
         drawn = np.stack([box.draw(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)])
-        raw = self.model(to_input(torch.from_numpy(drawn).permute(0, 3, 1, 2), self.device))
-        found = self._detect(raw, self.model.anchors)
+        found = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), **self._limits)
         return list(in_image(found, letterboxes, [image.shape[:2] for image in images]))
 
 
@@ -122,7 +152,8 @@ def in_image(
         yield Detections(clip(box_xyxy, (height, width)) if cut else box_xyxy, here.score, here.class_id)
 
 
-def _as_image(picture: Picture) -> np.ndarray:
+def as_image(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a file read, or an array that was checked."""
     if isinstance(picture, (str, Path)):
         return read_picture(Path(picture))
     if not isinstance(picture, np.ndarray):

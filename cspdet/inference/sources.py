@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import cv2
-import numpy as np
 
 from cspdet.datasets.pictures import PICTURE_SUFFIXES
 from cspdet.errors import SourceError, nearest
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))
-USUAL_RATE = 25.0  # frames a second where a video does not say
-FASTEST_RATE = 1000.0  # a container that says more than this is wrong
 
 
 @dataclass(frozen=True)
@@ -45,15 +38,6 @@ class Video:
 
 
 Source = PictureFile | Video
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture of a video."""
-
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    number: int  # from 0
-    time_s: float  # in a file by its frame rate; live since the start
 
 
 def find_sources(text: str) -> list[Source]:
@@ -116,53 +100,3 @@ def _file(path: Path, name: Path) -> Source:
 
 def _known() -> str:
     return " ".join(sorted(PICTURE_SUFFIXES)) + " " + " ".join(sorted(VIDEO_SUFFIXES))
-
-
-class VideoReader:
-    """The frames of a video as RGB. A context manager: the camera or file is let go at its end."""
-
-    def __init__(self, video: Video):
-        """Raises SourceError: a missing or broken file, no such camera, a stream that does not answer."""
-        self.video = video
-        address = video.address if isinstance(video.address, int) else str(video.address)
-        level = cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # what OpenCV and FFmpeg say about broken files is said below, once
-        try:
-            self._capture = cv2.VideoCapture(address)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
-        if not self._capture.isOpened():
-            self._capture.release()
-            raise SourceError(f"{video}: {self._why_not()}")
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.declared = int(count) if isinstance(address, str) and math.isfinite(count) and count > 0 else None
-        self.live = self.declared is None and not isinstance(video.address, Path)
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if math.isfinite(rate) and 0 < rate <= FASTEST_RATE else None  # frames a second, if known
-        self.decoded = 0
-
-    def _why_not(self) -> str:
-        if isinstance(self.video.address, int):
-            return "cannot be opened; is it connected, and not in use?"
-        if isinstance(self.video.address, str):
-            return "this stream cannot be opened"
-        size = self.video.address.stat().st_size
-        return "not a video that can be decoded" + (" (the file is empty)" if size == 0 else f" ({size} bytes)")
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._capture.release()
-
-    def __iter__(self) -> Iterator[Frame]:
-        start = time.monotonic()
-        rate = self.rate or USUAL_RATE
-        while True:
-            ok, image = self._capture.read()
-            if not ok:
-                return
-            time_s = time.monotonic() - start if self.live else self.decoded / rate
-            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.decoded, time_s)
-            self.decoded += 1

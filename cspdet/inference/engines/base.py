@@ -1,0 +1,182 @@
+"""The interface of all engines: a batch of pictures in, what a `Detector` gives out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor
+
+from cspdet.errors import ConfigError
+from cspdet.inference.facts import Facts
+from cspdet.inference.postprocess import detect, postprocess
+from cspdet.models.head import Anchors
+from cspdet.types import Classes, Detections
+
+EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+
+
+class Limits(TypedDict):
+    """What post-processing is told."""
+
+    min_score: float
+    max_iou: float
+    max_detections: int
+
+
+LARGEST_PADDING = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
+
+
+class Engine(ABC):
+    """One network on one device, ready to run.
+
+    name       "torch", "torch-compile", "onnxruntime", "openvino", "cuda-graph" or "tensorrt"
+    precision  in which convolutions are computed
+    facts      classes, input and head; `facts.eval` are the limits that the network was evaluated with
+    """
+
+    def __init__(self, name: str, facts: Facts, device: torch.device, precision: EnginePrecision):
+        self.name = name
+        self.facts = facts
+        self.device = device
+        self.precision: EnginePrecision = precision
+        self._anchors = facts.anchors().to(device) if facts.head is not None else None
+
+    @property
+    def anchors(self) -> Anchors:
+        """On the engine's device."""
+        assert self._anchors is not None, "a classifier has no anchors"
+        return self._anchors
+
+    @property
+    def classes(self) -> Classes:
+        return self.facts.classes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell, one number a scale, finest first."""
+        return self.facts.strides
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the input that the network is meant for."""
+        return self.facts.size_hw
+
+    @property
+    def resize(self) -> Literal["letterbox", "stretch"]:
+        return self.facts.input.resize
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision} on {self.device}"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) RGB, float32 in [0, 1] or uint8 -> one raw float32 tensor a scale, (B, A, H_l, W_l, 5 + C).
+
+        Of a classifier one tensor of logits, (B, C); of a file with decoded outputs what its `facts.outputs` say.
+
+        Raises:
+            ValueError: another shape, or a size that the network or the file is not made for.
+        """
+        self._check(images)
+        with torch.inference_mode():
+            images = images.to(self.device, non_blocking=True)
+            if images.dtype == torch.uint8:
+                images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+            if self.facts.dynamic or len(images) == 1:
+                return self.forward(images)
+            return self._one_by_one(images)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `__call__`, for float32 on the engine's device and a size that was checked; in inference mode."""
+
+    def detect(
+        self, images: Tensor, *, min_score: float, max_iou: float, max_detections: int
+    ) -> list[Detections]:  # fmt: skip
+        """Each picture's detections in input pixels: the same post-processing for every engine.
+
+        A file with NMS inside was made with limits of its own; what it gives is cut to those given here.
+        """
+        outputs = self(images)
+        if self.facts.outputs == "detections":
+            return [cut(found, min_score, max_detections) for found in split_detections(outputs[0], len(images))]
+        limits = Limits(min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+        if self.facts.outputs == "decoded":
+            return postprocess(*outputs, **limits)
+        return detect(outputs, self.anchors, **limits)
+
+    def synchronize(self) -> None:
+        """Wait until the device is done: for whoever measures."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def check_size(self, size_hw: tuple[int, int]) -> None:
+        """Raise ValueError unless the engine takes pictures of this size."""
+        if not self.facts.dynamic and size_hw != self.size_hw:
+            raise ValueError(f"the file is made for {_shown(self.size_hw)}, not for {_shown(size_hw)}")
+        step = max(self.strides)
+        if self.facts.task == "detector" and any(side % step for side in size_hw):
+            raise ValueError(f"expected multiples of {step}, found {_shown(size_hw)}")
+
+    def _one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
+        """For a file that is made for one picture at a time."""
+        parts = [self.forward(images[i : i + 1]) for i in range(len(images))]
+        if self.facts.outputs == "detections":
+            for i, (rows,) in enumerate(parts):
+                rows[:, 0] += i
+        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+    def _first(self, outputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+        """Outputs of a batch that was padded, without those of the padding."""
+        if self.facts.outputs == "detections":
+            return tuple(rows[rows[:, 0] < count] for rows in outputs)
+        return tuple(values[:count] for values in outputs)
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (torch.float32, torch.uint8):
+            raise ValueError(f"expected (B, 3, H, W) float32 or uint8, found {tuple(images.shape)} {images.dtype}")
+        if len(images) == 0:
+            raise ValueError("expected at least one picture")
+        self.check_size((images.shape[2], images.shape[3]))
+
+
+def padded_batch(count: int, size_hw: tuple[int, int], built: set[tuple[int, int, int]]) -> int:
+    """For engines that are built for a shape: how many pictures to run for `count`, given the shapes (B, H, W) so far.
+
+    A larger batch that exists already is cheaper than another build, unless most of it would be padding.
+    """
+    fits = [batch for batch, *size in built if tuple(size) == size_hw and count <= batch <= LARGEST_PADDING * count]
+    return min(fits, default=count)
+
+
+def pad(images: Tensor, batch: int) -> Tensor:
+    """Black pictures behind the given ones, up to `batch` of them."""
+    if len(images) == batch:
+        return images
+    return torch.cat((images, images.new_zeros(batch - len(images), *images.shape[1:])))
+
+
+def split_detections(rows: Tensor, pictures: int) -> list[Detections]:
+    """Rows (N, 7) of picture, x1 y1 x2 y2, score, class, as files with NMS give them, to each picture's, best first."""
+    found = []
+    for picture in range(pictures):
+        own = rows[rows[:, 0] == picture]
+        own = own[own[:, 5].sort(descending=True, stable=True).indices]
+        found.append(Detections(own[:, 1:5], own[:, 5], own[:, 6].long()))
+    return found
+
+
+def cut(found: Detections, min_score: float, max_detections: int) -> Detections:
+    """The first `max_detections` above `min_score`."""
+    count = min(int((found.score > min_score).sum()), max_detections)
+    return Detections(found.box_xyxy[:count], found.score[:count], found.class_id[:count])
+
+
+def missing_package(name: str, extra: str, what: str) -> ConfigError:
+    """The error of an engine or export whose package is not installed."""
+    return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
+
+
+def _shown(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}x{size_hw[1]}"

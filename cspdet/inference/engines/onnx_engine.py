@@ -1,0 +1,95 @@
+"""ONNX Runtime, on the CPU or on CUDA, there also with TensorRT where its provider is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
+from cspdet.inference.engines.convert import INPUT
+from cspdet.inference.facts import Facts, read_facts
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+class OnnxEngine(Engine):
+    """A session over an ONNX model: bytes that were converted in memory, or a file that `cspdet export` wrote."""
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        facts: Facts,
+        device: torch.device,
+        *,
+        name: str = "onnxruntime",
+        precision: EnginePrecision = "fp32",
+        threads: int | None = None,
+    ):
+        super().__init__(name, facts, device, precision)
+        self.session = open_session(model, "tensorrt" if name == "tensorrt" else device.type, precision, threads)
+        self.session_device = device
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.session.run(None, {INPUT: images.contiguous().cpu().numpy()})
+        return tuple(torch.from_numpy(values).to(self.device) for values in outputs)
+
+
+def open_session(
+    model: bytes | Path, kind: str, precision: EnginePrecision = "fp32", threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on "cpu", "cuda" or "tensorrt" with as many threads as torch has, or `threads`.
+
+    Raises:
+        ConfigError: the package or its provider is not installed.
+        CheckpointError: a damaged file.
+    """
+    onnxruntime = import_onnxruntime()
+    wanted = PROVIDERS[kind]
+    if wanted[0] not in onnxruntime.get_available_providers():
+        have = ", ".join(onnxruntime.get_available_providers())
+        raise ConfigError(f"--backend: this onnxruntime has no {wanted[0]}; it has {have}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    provider_options = [
+        {"trt_fp16_enable": precision == "fp16"} if name.startswith("Tensorrt") else {} for name in wanted
+    ]
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, wanted, provider_options)
+    except Exception as error:  # onnxruntime's errors share no other base
+        where = model if isinstance(model, Path) else "the converted network"
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{where}: onnxruntime cannot read it: {reason}") from None
+
+
+def read_onnx_facts(path: Path) -> Facts:
+    """The facts in the metadata of an ONNX file.
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+        CheckpointError: a damaged or foreign file.
+    """
+    metadata = open_session(path, "cpu", threads=1).get_modelmeta().custom_metadata_map
+    return read_facts(metadata, str(path))
+
+
+def import_onnxruntime() -> ModuleType:
+    """The package, or a ConfigError that says how to get it."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_package("onnxruntime", "export", "the backend onnxruntime") from None
+    return onnxruntime

@@ -1,0 +1,128 @@
+"""For torch on a CPU: convolutions with their weights laid out for oneDNN once, and their activations inside them.
+
+PyTorch lays out the weights anew in every forward pass, which at batch 1 costs as much as a few layers. Its compiler
+uses two operators that do not; here they are used without the compiler. They are not documented, so the packed network
+is compared with the plain one before it is used, and the plain one stays where they are missing or differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+
+log = logging.getLogger("cspdet")
+
+LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest output
+
+Fused = tuple[str, list[float]]  # the operator's name of an activation, and its numbers
+
+
+class PackedConv(nn.Module):
+    """A convolution and the activation behind it: (B, C, H, W) -> (B, C', H', W'), any batch and size."""
+
+    def __init__(self, conv: nn.Conv2d, fused: Fused, input_shape: tuple[int, ...]):
+        super().__init__()
+        self.arguments = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
+        self.weight = reorder(conv.weight.detach().to_mkldnn(), *self.arguments, input_shape)
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.activation, self.scalars = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.arguments, self.activation, self.scalars, ""
+        )
+
+
+def pack(folded: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
+    """What `folded` computes, quickest for one picture of `size_hw`; the same network where it cannot be packed.
+
+    folded  what `fold` made, on the CPU in evaluation mode
+    """
+    if not isinstance(folded, fx.GraphModule) or not torch.backends.mkldnn.is_available():
+        return folded
+    dtype = next(folded.parameters()).dtype
+    images = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(0)).to(dtype)
+    images = images.contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            packed = _packed(folded, images)
+            difference = _difference(_outputs(packed(images)), _outputs(folded(images)))
+    except (AttributeError, RuntimeError, TypeError) as error:
+        log.info("torch: weights are not packed: %s", str(error).splitlines()[0][:120])
+        return folded
+    if not difference <= LARGEST_DIFFERENCE.get(dtype, 1e-4):
+        log.info("torch: weights are not packed: the outputs differ by %.1e of the largest", difference)
+        return folded
+    return packed
+
+
+def _packed(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
+    shapes = _Shapes(folded)
+    shapes.run(images)
+    packed = fx.GraphModule(folded, _copy(folded.graph))
+    for node in list(packed.graph.nodes):
+        conv = packed.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            continue
+        fused = _activation_behind(packed, node)
+        name = f"{node.name}_packed"
+        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), shapes.of_input[node.name]))
+        node.target = name
+        if fused is not None:
+            (behind,) = node.users
+            behind.replace_all_uses_with(node)
+            packed.graph.erase_node(behind)
+    packed.delete_all_unused_submodules()
+    packed.recompile()
+    return packed.eval()
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    result = fx.Graph()
+    output = result.graph_copy(graph, {})
+    result.output(output)
+    return result
+
+
+def _activation_behind(owner: fx.GraphModule, node: fx.Node) -> Fused | None:
+    """The activation that alone reads `node`, in the operator's words, where it has words for it."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    module = owner.get_submodule(str(user.target)) if user.op == "call_module" else None
+    if isinstance(module, nn.LeakyReLU):
+        return "leaky_relu", [module.negative_slope]
+    if isinstance(module, nn.Hardtanh):  # and so ReLU6
+        return "hardtanh", [float(module.min_val), float(module.max_val)]
+    names = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SiLU: "swish", nn.Tanh: "tanh"}
+    name = names.get(type(module))
+    return None if name is None else (name, [])
+
+
+class _Shapes(fx.Interpreter):
+    """Runs the network once and keeps the shape of what each module is given, by the name of its node."""
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.of_input: dict[str, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        if n.op == "call_module":
+            (given,), _ = self.fetch_args_kwargs_from_env(n)
+            if isinstance(given, Tensor):
+                self.of_input[n.name] = tuple(given.shape)
+        return super().run_node(n)
+
+
+def _outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else result
+
+
+def _difference(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
+    pairs = list(zip(found, expected, strict=True))
+    largest = max(float(b.float().abs().max()) for _, b in pairs)
+    return max(float((a.float() - b.float()).abs().max()) for a, b in pairs) / max(largest, 1e-12)

@@ -1,0 +1,247 @@
+"""Video files as RGB frames with their times: by PyAV where it is installed, else by OpenCV."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import cv2
+import numpy as np
+
+from cspdet.errors import SourceError
+from cspdet.inference.sources import Video
+
+if TYPE_CHECKING:
+    import av
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+USUAL_RATE = Fraction(25)  # frames a second where a video does not say
+FASTEST_RATE = 1000  # a container that says more than this is wrong
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    number: int  # from 0; in a file as stored, whatever is left out; live of those that were taken
+    time_s: float  # since the first frame
+    ticks: int  # the same in units of the reader's `time_base`
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a video says of itself."""
+
+    rate: Fraction | None  # frames a second; the mean where they vary
+    time_base: Fraction  # seconds that one of `Frame.ticks` lasts
+    declared: int | None = None  # frames, which may be wrong
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as it is to be shown
+
+
+class VideoReader(Protocol):
+    """The frames of a video as RGB. A context manager: the camera or file is let go at its end."""
+
+    video: Video
+    facts: VideoFacts
+    live: bool  # the world does not wait for who reads it
+    decoded: int  # frames so far
+    lost: str | None  # why the frames ended before the video did
+    dropped: int  # frames that came while the one before was worked on
+    origin: Fraction  # seconds in the file's own time at which its first frame stands
+
+    def __enter__(self) -> VideoReader: ...
+    def __exit__(self, *_: object) -> None: ...
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+def has_pyav() -> bool:
+    """Whether the package of the extra `video` is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def open_file(video: Video, stride: int = 1) -> VideoReader:
+    """The reader of a video file, for every `stride`-th frame.
+
+    Raises:
+        SourceError: a missing or broken file, no picture in it, a codec that is not known here.
+    """
+    assert isinstance(video.address, Path)
+    if not video.address.stat().st_size:
+        raise SourceError(f"{video}: not a video that can be decoded (the file is empty)")
+    return PyAvReader(video, stride) if has_pyav() else OpenCvReader(video, open_capture(video), stride)
+
+
+def open_capture(video: Video) -> cv2.VideoCapture:
+    """OpenCV's capture of a file, camera or stream; raises SourceError where there is none."""
+    address = video.address if isinstance(video.address, int) else str(video.address)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is said below, once
+    try:
+        capture = cv2.VideoCapture(address)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        capture.release()
+        raise SourceError(f"{video}: {_why_not(video)}")
+    return capture
+
+
+def _why_not(video: Video) -> str:
+    if isinstance(video.address, int):
+        return "cannot be opened; is it connected, and not in use?"
+    if isinstance(video.address, str):
+        return "this stream cannot be opened"
+    return f"not a video that can be decoded ({video.address.stat().st_size} bytes)"
+
+
+def capture_facts(capture: cv2.VideoCapture) -> VideoFacts:
+    """Rate and frame count as OpenCV gives them; what is not believable is unknown."""
+    said = capture.get(cv2.CAP_PROP_FPS)
+    believed = math.isfinite(said) and 0 < said <= FASTEST_RATE
+    rate = Fraction(said).limit_denominator(10_000) if believed else None
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    declared = int(count) if math.isfinite(count) and count > 0 else None
+    return VideoFacts(rate, 1 / (rate or USUAL_RATE), declared)
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """PyAV's container of a file; tags that are not UTF-8 are no reason to refuse it. Raises FFmpegError."""
+    import av
+
+    try:
+        return av.open(str(path))
+    except UnicodeDecodeError:
+        return av.open(str(path), metadata_errors="replace")
+
+
+class OpenCvReader:
+    """A file, or a file behind a URL; frames follow each other at a constant rate. OpenCV turns them upright."""
+
+    live = False
+    lost: str | None = None
+    dropped = 0
+    origin = Fraction(0)
+
+    def __init__(self, video: Video, capture: cv2.VideoCapture, stride: int = 1):
+        self.video, self._capture, self._stride = video, capture, stride
+        self.facts = capture_facts(capture)
+        self.decoded = 0
+
+    def __enter__(self) -> OpenCvReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while self._capture.grab():
+            number = self.decoded
+            if number % self._stride == 0:
+                ok, image = self._capture.retrieve()
+                if not ok:
+                    return
+                yield Frame(
+                    cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, float(number * self.facts.time_base), number
+                )
+            self.decoded += 1
+
+
+class PyAvReader:
+    """A file through PyAV: every frame with the time that the file gives it, turned upright."""
+
+    live = False
+    dropped = 0
+
+    def __init__(self, video: Video, stride: int = 1):
+        import av
+
+        self.video, self._stride = video, stride
+        self.decoded = 0
+        self.lost: str | None = None
+        self.origin = Fraction(0)
+        try:
+            self._container = open_container(Path(str(video.address)))
+        except av.error.FFmpegError:
+            raise SourceError(f"{video}: {_why_not(video)}") from None
+        try:
+            self._stream = self._picture_stream(self._container)
+        except SourceError:
+            self._container.close()
+            raise
+        self.facts = self._facts(self._stream)
+
+    def _picture_stream(self, container: av.container.InputContainer) -> VideoStream:
+        best = container.streams.best("video")  # of several, not the cover of an album
+        stream = next((track for track in container.streams.video if best is None or track.index == best.index), None)
+        if stream is None:
+            found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+            raise SourceError(f"{self.video}: expected a video, found a file with {found} and no pictures")
+        if stream.codec_context is None:
+            raise SourceError(f"{self.video}: its codec is not known here; convert it to H.264, or look for damage")
+        stream.thread_type = "AUTO"
+        return stream
+
+    @staticmethod
+    def _facts(stream: VideoStream) -> VideoFacts:
+        mean = _fraction(stream.average_rate)
+        rate = mean if mean is not None and 0 < mean <= FASTEST_RATE else None
+        time_base = _fraction(stream.time_base) or 1 / (rate or USUAL_RATE)
+        return VideoFacts(rate, time_base, stream.frames or None, _fraction(stream.sample_aspect_ratio) or Fraction(1))
+
+    def __enter__(self) -> PyAvReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        step = max(1, round(1 / ((self.facts.rate or USUAL_RATE) * self.facts.time_base)))
+        first, last = None, -step
+        for picture in self._pictures():
+            # A file without times, or with times that go back, plays at its rate.
+            ticks = last + step if picture.pts is None else picture.pts - (first or 0)
+            if first is None:
+                first, ticks = picture.pts, 0
+                self.origin = (first or 0) * self.facts.time_base
+            ticks = max(ticks, last + 1)
+            if self.decoded % self._stride == 0:
+                yield Frame(_upright_rgb(picture), self.decoded, float(ticks * self.facts.time_base), ticks)
+            last = ticks
+            self.decoded += 1
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        """All that can be decoded: damaged packets are left out, and the end is where reading fails."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.FFmpegError):
+                return
+            try:
+                pictures = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            except av.error.FFmpegError as error:
+                self.lost = f"{self.video}: frame {self.decoded} cannot be decoded: {error.strerror}"
+                return
+            yield from pictures
+
+
+def _fraction(value: Fraction | None) -> Fraction | None:
+    """PyAV's rational numbers, which are a class of its own since its version 19; None where it has none."""
+    return Fraction(value.numerator, value.denominator) if value else None
+
+
+def _upright_rgb(picture: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as the file's rotation says (degrees counter-clockwise)."""
+    image = picture.to_ndarray(format="rgb24")
+    turns = round(picture.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
