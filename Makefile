@@ -12,6 +12,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$python" && break; done)
 VENV = .venv
 CONSTRAINTS = constraints.txt
+# processes that run the tests side by side, at most 4: each holds torch, about 1 GB
+TEST_WORKERS = auto
 PYTEST_ARGS =
 
 DEMO = runs/demo
@@ -51,10 +53,10 @@ format: install
 	'$(BIN)/ruff' format .
 
 test: lint
-	@'$(BIN)/pytest' $(PYTEST_ARGS)
+	@'$(BIN)/pytest' -n $(TEST_WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-fast: install
-	@'$(BIN)/pytest' -m 'not e2e' $(PYTEST_ARGS)
+	@'$(BIN)/pytest' -m 'not e2e' -n $(TEST_WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 demo: install
 	rm -rf '$(DEMO)'

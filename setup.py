@@ -48,6 +48,7 @@ setup(
         "timm": ["timm>=1.0"],
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.14",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
+
+# Tests run side by side, a process a core: with more threads than cores, each waits for the others' barriers. Before
+# torch is imported; the commands that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Time limits measure the machine, not the code; derandomized runs fail for everybody or for nobody.
 settings.register_profile("cspdet", deadline=None, derandomize=True)

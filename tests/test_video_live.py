@@ -32,7 +32,7 @@ def test_the_newest_frame_is_given_and_older_ones_are_counted_as_dropped():
 
     def before_read(number: int) -> None:
         if number == 1:
-            taken.wait(5)  # frame 0 is being worked on; then 1, 2 and 3 come
+            taken.wait(60)  # frame 0 is being worked on; then 1, 2 and 3 come
         if number == 4:
             came.set()
 
@@ -40,7 +40,7 @@ def test_the_newest_frame_is_given_and_older_ones_are_counted_as_dropped():
         frames = iter(live)
         assert next(frames).image[0, 0, 0] == 10
         taken.set()
-        came.wait(5)
+        came.wait(60)
         newest = next(frames)
         assert (newest.image[0, 0, 0], newest.number) == (40, 1)
         assert live.dropped == 2
@@ -52,7 +52,7 @@ def after_each(taken: threading.Semaphore) -> Callable[[int], None]:
     """Lets a frame come only after the one before was taken: nothing is dropped."""
 
     def before_read(_: int) -> None:
-        taken.acquire(timeout=5)
+        taken.acquire(timeout=60)
 
     return before_read
 
@@ -86,7 +86,7 @@ def test_max_seconds_ends_even_a_camera_that_gives_no_more_frames():
 
     def before_read(number: int) -> None:
         if number == 1:
-            hang.wait(5)
+            hang.wait(60)
 
     with reader(FakeCapture(pictures(1, 2), before_read), clock=lambda: now[0], max_seconds=2.0) as live:
         frames = iter(live)
@@ -130,7 +130,7 @@ def test_a_lost_camera_is_connected_again_with_longer_and_longer_pauses(monkeypa
 
 def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch):
     connecting(monkeypatch, [])
-    with reader(FakeCapture(pictures(10)), reconnect=3, wait=lambda stopped, _: stopped.wait(5)) as live:
+    with reader(FakeCapture(pictures(10)), reconnect=3, wait=lambda stopped, _: stopped.wait(60)) as live:
         assert next(iter(live)).image[0, 0, 0] == 10
     assert not live._thread.is_alive()
     assert live.lost is None
