@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cspdet.errors import UserError
+
+DRAFT = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 
 
 @contextmanager
@@ -44,3 +47,29 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def remove_abandoned(folder: str | Path) -> list[str]:
+    """Remove the drafts that processes left in `folder` when they were killed; the names of what was removed.
+
+    Drafts of other processes of this machine that still live are left alone.
+    """
+    removed = []
+    for path in sorted(Path(folder).iterdir()):
+        draft = DRAFT.fullmatch(path.name)
+        if draft is not None and path.is_file() and not _another_lives(int(draft["process"])):
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
+    return removed
+
+
+def _another_lives(process: int) -> bool:
+    if process == os.getpid() or os.name == "nt":  # there, os.kill would end it; and open files cannot be removed
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

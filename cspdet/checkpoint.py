@@ -51,9 +51,19 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     }
     with temporary(path) as draft, draft.open("wb") as file:
         sink = _Sink(file)
-        torch.save(content, cast(BinaryIO, sink))
+        try:
+            torch.save(content, cast(BinaryIO, sink))
+        except RuntimeError as error:
+            raise _first(error) from None
         if sink.error is not None:
             raise sink.error
+
+
+def _first(error: BaseException) -> BaseException:
+    """What torch's complaint about its own file came from: Ctrl-C, or the news of a dead loader process, just then."""
+    while "inline_container" in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class _Sink:

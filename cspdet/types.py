@@ -93,3 +93,13 @@ class Detections:
 
     def to(self, device: torch.device | str) -> Detections:
         return Detections(self.box_xyxy.to(device), self.score.to(device), self.class_id.to(device))
+
+
+class Shard(NamedTuple):
+    """The part of one process among `world` that share some work: numbers rank, rank + world, rank + 2 world, ..."""
+
+    rank: int
+    world: int
+
+
+WHOLE = Shard(0, 1)  # one process that does everything

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet import boxes
+from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors, YoloHeadConfig
-from cspdet.training.assign import CROWD_SHARE, Slots, assign, unpunished
+from cspdet.training.assign import CROWD_SHARE, AssignConfig, Slots, assign, check_rule, unpunished
 from cspdet.types import Targets
 
 ANCHORS = Anchors(YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05)), (8, 16, 32))
@@ -46,6 +48,103 @@ def test_match_iou_adds_the_other_similar_anchors():
     sizes = torch.tensor(YoloHeadConfig().anchors).flatten(0, 1)
     similar = boxes.wh_iou(torch.tensor([[62.0, 45.0]]), sizes)[0]
     assert len(found.slot) == int((similar > 0.3).sum()) > 1
+
+
+def places(level: int, anchor: int, *cells: tuple[int, int]) -> list[int]:
+    """Slots of (column, row) cells."""
+    side = (16, 8, 4)[level]
+    return [FIRST[level] + anchor * side**2 + row * side + col for col, row in cells]
+
+
+def test_match_ratio_adds_the_anchors_whose_sides_are_both_near():
+    # 40x40 against the nine: 33x23 (1.21, 1.74), 30x61 (1.33, 1.53) and 62x45 (1.55, 1.13) lie within a factor of 2;
+    # 16x30 (2.5) and 59x119 (2.98) do not
+    box = (20, 30, 60, 70)  # center (40, 50): column 5, row 6 of stride 8 and column 2, row 3 of stride 16
+    found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, match_ratio=2.0)
+    assert found.slot.tolist() == places(0, 2, (5, 6)) + places(1, 0, (2, 3)) + places(1, 1, (2, 3))
+    # within 1.54 only 30x61 beside the most similar one, 62x45 (IoU 0.57); within 1.5 nothing beside it
+    for ratio, more in ((1.54, [0]), (1.5, []), (1.01, [])):
+        found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, match_ratio=ratio)
+        assert found.slot.tolist() == [place for anchor in (*more, 1) for place in places(1, anchor, (2, 3))]
+
+
+def test_match_ratio_comes_beside_match_iou():
+    # 62x45 against 33x23 (IoU 0.27, sides 1.88 and 1.96) and 59x119 (IoU 0.37, sides 1.05 and 2.64)
+    one = targets((0, 0, 40 - 31, 50 - 22.5, 40 + 31, 50 + 22.5))
+    by_iou, by_ratio, both = (
+        set(assign(one, ANCHORS, SLOTS, *test).slot.tolist()) for test in ((0.3, None), (None, 2.0), (0.3, 2.0))
+    )
+    small, tall = places(0, 2, (5, 6))[0], places(1, 2, (2, 3))[0]
+    assert (small in by_ratio, small in by_iou) == (True, False)
+    assert (tall in by_ratio, tall in by_iou) == (False, True)
+    assert both == by_iou | by_ratio
+
+
+def test_neighbors_are_the_nearest_cell_beside_and_the_nearest_above_or_below():
+    # 62x45 at (41, 50): 2.5625 and 3.125 cells of 16 pixels, so the column to the right and the row above
+    box = (41 - 31, 50 - 22.5, 41 + 31, 50 + 22.5)
+    found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, neighbors=3)
+    assert found.slot.tolist() == sorted(places(1, 1, (2, 3), (3, 3), (2, 2)))
+
+
+def test_neighbors_beside_the_picture_are_left_out():
+    # 10x13 at (5, 6.5) and at (123, 121.5): cells of 8 pixels, 0.625 and 0.8125, 15.375 and 15.1875
+    low, high = (0, 0, 10, 13), (118, 115, 128, 128)
+    found = assign(targets((0, 0, *low), (0, 0, *high)), ANCHORS, SLOTS, neighbors=3)
+    assert found.slot.tolist() == sorted(places(0, 0, (0, 0), (1, 0), (0, 1), (15, 15), (14, 15), (15, 14)))
+    corner = assign(targets((0, 0, 0, 0, 6, 6)), ANCHORS, SLOTS, neighbors=3)  # center 0.375 cells from both borders
+    assert corner.slot.tolist() == places(0, 0, (0, 0))
+
+
+def test_a_cell_serves_the_center_in_it_before_the_neighbors():
+    # a perfect 33x23 whose cell is (5, 5) and who also wants (6, 5), where a worse fitting box has its center
+    exact, rough = (46 - 16.5, 42 - 11.5, 46 + 16.5, 42 + 11.5), (50 - 15, 42 - 10, 50 + 15, 42 + 10)
+    for order in ((exact, rough), (rough, exact)):
+        found = assign(targets(*((0, 0, *box) for box in order)), ANCHORS, SLOTS, neighbors=3)
+        served = dict(zip(found.slot.tolist(), found.target.tolist(), strict=True))
+        assert served[places(0, 2, (5, 5))[0]] == order.index(exact)
+        assert served[places(0, 2, (6, 5))[0]] == order.index(rough)
+
+
+@given(rows=st.lists(ROW, max_size=12), match=st.sampled_from([None, 0.213]), ratio=st.sampled_from([None, 1.5, 4.0]))
+@settings(max_examples=40)
+def test_neighbors_only_add_slots_and_lie_within_a_cell_of_the_center(rows, match, ratio):
+    wanted = targets(*rows)
+    alone, more = (assign(wanted, ANCHORS, SLOTS, match, ratio, neighbors) for neighbors in (1, 3))
+    served = {(i, s): t for i, s, t in zip(*(part.tolist() for part in more), strict=True)}
+    assert len(served) == len(more.slot)
+    assert {(i, s): t for i, s, t in zip(*(part.tolist() for part in alone), strict=True)}.items() <= served.items()
+    level = torch.searchsorted(SLOTS.first, more.slot, right=True) - 1
+    rest = (more.slot - SLOTS.first[level]) % (SLOTS.width[level] * SLOTS.height[level])
+    cell = torch.stack((rest % SLOTS.width[level], rest // SLOTS.width[level]), dim=-1) + 0.5
+    corners = wanted.box_xyxy[more.target]
+    center = (corners[:, :2] + corners[:, 2:]) / 2 / ANCHORS.stride[level, None]
+    assert ((cell - center).abs() <= 1).all()
+    assert ((cell - center).abs() > 0.5).sum(dim=-1).le(1).all()  # beside it or above it, never across the corner
+
+
+@given(rows=st.lists(ROW, max_size=8), ratio=st.floats(1.1, 6))
+@settings(max_examples=40)
+def test_match_ratio_is_the_same_for_boxes_larger_and_smaller_than_the_anchor(rows, ratio):
+    """Of the slots at a box's center, it or a rival has those that a comparison of both sides both ways gives it."""
+    wanted = targets(*rows)
+    found = assign(wanted, ANCHORS, SLOTS, match_ratio=ratio)
+    taken = set(zip(found.image.tolist(), found.slot.tolist(), strict=True))
+    for image, _, x1, y1, x2, y2 in rows:
+        for level, stride in enumerate(ANCHORS.strides):
+            col, row = (min(int((low + high) / 2 / stride), 128 // stride - 1) for low, high in ((x1, x2), (y1, y2)))
+            for anchor, (width, height) in enumerate(ANCHORS.wh[level].tolist()):
+                sides = ((x2 - x1) / width, (y2 - y1) / height)
+                if max(max(side, 1 / side) for side in sides) < ratio * 0.9999:
+                    assert (image, *places(level, anchor, (col, row))) in taken
+
+
+def test_neighbors_need_a_head_that_reaches_out_of_its_cells():
+    check_rule(AssignConfig(neighbors=3), (2.0, 2.0, 2.0))
+    check_rule(AssignConfig(neighbors=1), (1.0, 1.0, 1.0))
+    check_rule(AssignConfig(rule="dynamic", neighbors=3), (1.0, 1.0, 1.0))  # the static rule's alone
+    with pytest.raises(ConfigError, match=r"neighbors.*scale_x_y.*expected 2 for every scale, found \[1.2, 1.1, 2\]"):
+        check_rule(AssignConfig(neighbors=3), (1.2, 1.1, 2.0))
 
 
 def test_the_better_fitting_of_two_boxes_has_the_slot():

@@ -15,6 +15,7 @@ from image_set_data import COLORS, write_images
 
 from cspdet.config import parse_config
 from cspdet.datasets import source as source_module
+from cspdet.datasets.crop_loader import crop_batches
 from cspdet.datasets.image_augment import (
     ImageAugment,
     ImageAugmentConfig,
@@ -28,9 +29,11 @@ from cspdet.datasets.image_augment import (
     random_rectangle,
     rotated,
 )
+from cspdet.datasets.image_crops import ImageCrop
 from cspdet.datasets.image_folder import ImageSet, load_image_set
 from cspdet.datasets.image_loader import ImageBatch, ImageLoader, ImageSource, check_images
 from cspdet.errors import ConfigError, DataError
+from cspdet.types import Shard
 
 STRONG = ImageAugmentConfig(
     crop_area=(0.3, 1.0), crop_ratio=(0.7, 1.4), rotate=10, hue=0.05, saturation=1.5, exposure=1.5,
@@ -254,9 +257,10 @@ def test_the_last_epochs_are_not_mixed(images):
 
 @pytest.mark.parametrize("size", [8, 32])  # stored at 16x19 pixels, and as they are
 @pytest.mark.parametrize("workers", [0, 2])
-def test_cached_pictures_give_the_same_batches(images, workers, size):
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_cached_pictures_give_the_same_batches(images, workers, size, cache, tmp_path):
     read = list(loader(images, size_hw=(size, size)).epoch(0))
-    cached = loader(images, size_hw=(size, size), cache="ram", workers=workers)
+    cached = loader(images, size_hw=(size, size), cache=cache, cache_folder=tmp_path / "cache", workers=workers)
     for index in range(len(images)):
         images.path(index).unlink()
     assert all(equal(a, b) for a, b in zip(read, cached.epoch(0), strict=True))
@@ -289,11 +293,13 @@ def test_an_unreadable_picture_stops_with_one_line(images, workers):
     assert str(caught.value).startswith(str(images.path(5)))
 
 
-@pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (2, "none"), (2, "ram")])
-def test_unreadable_pictures_are_replaced_and_counted(images, workers, cache):
+@pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (2, "none"), (2, "ram"), (2, "disk")])
+def test_unreadable_pictures_are_replaced_and_counted(images, workers, cache, tmp_path):
     images.path(5).write_bytes(b"no picture")
     break_picture(images, 11)
-    batches = loader(images, workers=workers, cache=cache, bad_pictures="skip", augment=ImageAugmentConfig())
+    batches = loader(
+        images, workers=workers, cache=cache, bad_pictures="skip", augment=ImageAugmentConfig(), cache_folder=tmp_path
+    )
     made = list(batches.epoch(0))
     # 5 is replaced by 6, the last by the first; each with its own class
     index = torch.cat([batch.image_id for batch in made])
@@ -317,3 +323,54 @@ def test_one_picture_alone_can_be_mixed_with_nothing_but_itself(tmp_path):
     (batch,) = loader(only, augment=ImageAugmentConfig(mosaic=1.0), size_hw=(48, 56)).epoch(0)
     np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), image)
     assert batch.class_id.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_share_batches_and_mix_their_own_parts(images, workers):
+    plain = ImageAugmentConfig(crop_area=(0.3, 1.0), flip_horizontal=0.5)
+    whole = list(loader(images, augment=plain).epoch(1))
+    parts = [loader(images, augment=plain, shard=Shard(rank, 2), workers=workers) for rank in range(2)]
+    # 5, 5, 2 pictures become 5 and 7: of the last two, each process would have one alone
+    assert [parts[0].batch_pictures(number) for number in range(len(parts[0]))] == [5, 7]
+    shown = {}
+    for zero, one in zip(parts[0].epoch(1), parts[1].epoch(1), strict=True):
+        for batch in (zero, one):
+            shown |= dict(zip(batch.image_id.tolist(), batch.images, strict=True))
+    expected = {i: image for batch in whole for i, image in zip(batch.image_id.tolist(), batch.images, strict=True)}
+    assert set(shown) == set(expected)
+    assert all(torch.equal(image, expected[i]) for i, image in shown.items())
+    mixed = next(loader(images, augment=ImageAugmentConfig(mosaic=1.0), shard=Shard(0, 2)).epoch(0))
+    own = set(images.label[mixed.image_id].tolist())
+    assert set(mixed.class_id.flatten().tolist()) <= own
+
+
+def test_evaluation_is_shared_in_order(images):
+    crop = ImageCrop((32, 32), 32)
+    parts = [[batch.number for batch in crop_batches(images, crop, 2, shard=Shard(rank, 5))] for rank in range(5)]
+    assert parts == [[(0, 5), (10,)], [(1, 6), (11,)], [(2, 7)], [(3, 8)], [(4, 9)]]
+    assert list(crop_batches(images, crop, 2, shard=Shard(12, 13))) == []
+
+
+def test_rare_classes_are_shown_more_often(tmp_path):
+    root = write_images(tmp_path, train=4)
+    rare, *others = sorted((root / "train").iterdir())
+    for path in sorted(rare.iterdir())[1:]:
+        path.unlink()
+    images = load_image_set(root, "train")
+    # 9 pictures, 1 and 4 and 4 of a class: below a threshold of 4/9, the first wants sqrt(4/9 / (1/9)) = 2 showings.
+    (batch,) = loader(images, augment=ImageAugmentConfig(), batch_size=64, repeat_factor=4 / 9).epoch(0)
+    times = Counter(images.name(index).split("/")[1] for index in batch.image_id.tolist())
+    assert times == {rare.name: 2, **{other.name: 4 for other in others}}
+
+
+def test_a_repeated_picture_is_varied_and_mixed_anew(images):
+    values = {"repeat_factor": 1.0, "batch_size": 64}  # a third of the pictures each: sqrt(3), 12 become 21
+    (batch,) = loader(images, augment=ImageAugmentConfig(crop_area=(0.3, 1.0)), **values).epoch(0)
+    assert len(batch.images) == round(12 * 3**0.5) == 21
+    for index, count in Counter(batch.image_id.tolist()).items():
+        shown = batch.images[batch.image_id == index]
+        assert 1 <= count <= 2
+        assert len(shown.flatten(1).unique(dim=0)) == count
+    (mixed,) = loader(images, augment=ImageAugmentConfig(mixup=1.0), **values).epoch(0)
+    for index, count in Counter(mixed.image_id.tolist()).items():
+        assert len(mixed.share[mixed.image_id == index].unique(dim=0)) == count

@@ -21,7 +21,7 @@ from cspdet.datasets.loader import TrainLoader, eval_loader, explain_death
 from cspdet.datasets.source import PictureSource
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
-from cspdet.types import Batch
+from cspdet.types import Batch, Shard
 
 PICTURES = 11
 STRONG = AugmentConfig(
@@ -143,8 +143,9 @@ def test_pictures_without_any_box_make_a_batch(coco):
     assert empty.targets.class_id.dtype == torch.int64
 
 
-def test_the_last_epochs_have_no_mosaic(coco):
-    augment = AugmentConfig(mosaic=1.0, close_mosaic=2)
+@pytest.mark.parametrize("mixing", [{"mosaic": 1.0}, {"mixup": 1.0}, {"cutmix": 1.0}])
+def test_the_last_epochs_have_no_mixing(coco, mixing):
+    augment = AugmentConfig(**mixing, close_mosaic=2)
     batches = loader(coco, augment=augment, epochs=5)
     plain = loader(coco, augment=AugmentConfig(), epochs=5)
     for epoch in range(5):
@@ -154,10 +155,30 @@ def test_the_last_epochs_have_no_mosaic(coco):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-def test_cached_pictures_give_the_same_batches(coco, workers, resize):
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_cached_pictures_give_the_same_batches(coco, workers, resize, cache, tmp_path):
     read = list(loader(coco, resize=resize).epoch(0))
-    cached = list(loader(coco, resize=resize, cache="ram", workers=workers).epoch(0))
-    assert all(equal(a, b) for a, b in zip(read, cached, strict=True))
+    batches = loader(coco, resize=resize, cache=cache, cache_folder=tmp_path / "cache", workers=workers)
+    assert all(equal(a, b) for a, b in zip(read, batches.epoch(0), strict=True))
+
+
+def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
+    batches = loader(coco, cache="disk", cache_folder=tmp_path)
+    read = list(batches.epoch(0))
+    monkeypatch.setattr(PictureSource, "load", lambda self, index: pytest.fail("decoded again"))
+    for workers in (0, 2):
+        again = loader(coco, cache="disk", cache_folder=tmp_path, workers=workers)
+        assert all(equal(a, b) for a, b in zip(read, again.epoch(0), strict=True))
+    assert len(list(tmp_path.glob("*.pictures"))) == 1
+    monkeypatch.undo()
+    for other in ({"size_hw": (64, 96)}, {"resize": "stretch"}):
+        loader(coco, cache="disk", cache_folder=tmp_path, **other)
+    assert len(list(tmp_path.glob("*.pictures"))) == 3
+
+
+def test_a_cache_on_disk_needs_a_folder(coco):
+    with pytest.raises(ConfigError, match=r"train\.cache_folder: train\.cache=disk needs a folder"):
+        loader(coco, cache="disk")
 
 
 def test_a_cache_needs_no_files_once_filled(coco):
@@ -201,19 +222,25 @@ def test_an_unreadable_picture_stops_with_one_line(coco, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_cache_names_all_unreadable_pictures(coco):
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_cache_names_all_unreadable_pictures(coco, cache, tmp_path):
     for index in (2, 5):
         break_picture(coco, index)
     with pytest.raises(DataError) as caught:
-        loader(coco, cache="ram")
+        loader(coco, cache=cache, cache_folder=tmp_path)
     assert [problem.split(":")[0] for problem in caught.value.problems] == [str(coco.path(i)) for i in (2, 5)]
 
 
-@pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (2, "none"), (2, "ram")])
-def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache):
+@pytest.mark.parametrize(
+    ("workers", "cache", "runs"), [(0, "none", 1), (2, "none", 1), (2, "ram", 1), (2, "disk", 1), (0, "disk", 2)]
+)
+def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache, runs, tmp_path):
     for index in (5, 6, 10):
         break_picture(coco, index)
-    batches = loader(coco, workers=workers, cache=cache, bad_pictures="skip", augment=AugmentConfig())
+    for _ in range(runs):  # the second finds the cache of the first
+        batches = loader(
+            coco, workers=workers, cache=cache, bad_pictures="skip", augment=AugmentConfig(), cache_folder=tmp_path
+        )
     made = list(batches.epoch(0))
     ids = Counter(torch.cat([batch.image_id for batch in made]).tolist())
     # 5 and 6 are replaced by 7, the last by the first
@@ -304,3 +331,84 @@ def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
     monkeypatch.setattr(source_module, "free_memory", lambda: 2 * needed)  # room, but not plenty of it
     assert PictureSource(coco, (64, 64), cache="auto")._cache is None
     assert PictureSource(coco, (64, 64), cache="ram")._cache is not None
+
+
+# --- several processes, and rare classes --------------------------------------------------------
+
+
+def pictures_of(batch: Batch) -> dict[int, tuple[torch.Tensor, list[list[float]]]]:
+    """What is shown under each image id: the pixels, and the boxes with their classes and crowds."""
+    targets = batch.targets
+    rows = torch.cat((targets.box_xyxy, targets.class_id[:, None], targets.is_crowd[:, None]), dim=1)
+    return {
+        image_id: (batch.images[i], rows[targets.image == i].tolist())
+        for i, image_id in enumerate(batch.image_id.tolist())
+    }
+
+
+@pytest.mark.parametrize(("world", "workers"), [(2, 0), (2, 2), (4, 0)])
+def test_processes_together_have_the_batches_of_one(coco, world, workers):
+    augment = STRONG.model_copy(update={"mixup": 0.3, "cutmix": 0.3, "copy_small": 1, "albumentations": ()})
+    sizes = {"augment": augment, "batch_size": 6}
+    whole = list(loader(coco, **sizes).epoch(1))
+    shards = [loader(coco, **sizes, workers=workers, shard=Shard(rank, world)) for rank in range(world)]
+    assert {len(shard) for shard in shards} == {2}
+    parts = zip(*(shard.epoch(1) for shard in shards), strict=True)
+    for number, (batch, mine) in enumerate(zip(whole, parts, strict=True)):
+        assert [len(part.images) for part in mine] == [len(batch.images[rank::world]) for rank in range(world)]
+        assert {shard.batch_pictures(number) for shard in shards} == {len(batch.images)}
+        expected, found = pictures_of(batch), {}
+        for part in mine:
+            found |= pictures_of(part)
+        assert set(found) == set(expected)
+        for image_id, (image, boxes) in expected.items():
+            assert torch.equal(found[image_id][0], image)
+            assert found[image_id][1] == boxes
+
+
+def test_a_process_enters_the_middle_of_an_epoch(coco):
+    values = {"shard": Shard(1, 2), "repeat_factor": 1.0}
+    whole = list(loader(coco, **values).epoch(2))
+    rest = list(loader(coco, **values).epoch(2, start_batch=1))
+    assert len(rest) == len(whole) - 1 >= 1
+    assert all(equal(a, b) for a, b in zip(whole[1:], rest, strict=True))
+
+
+def test_evaluation_is_shared_in_order(coco):
+    parts = [eval_loader(coco, (64, 64), batch_size=2, shard=Shard(rank, 3)) for rank in range(3)]
+    ids = [[i for batch in part for i in batch.image_id.tolist()] for part in parts]
+    assert ids == [[100 + i for i in range(rank, PICTURES, 3)] for rank in range(3)]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert list(eval_loader(coco, (64, 64), shard=Shard(11, 12))) == []
+
+
+def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
+    # Without the crowd on 1 and the empty 2, class 0 (pictures 0, 4, 6, 8, 10) has a share of 5/11 and class 1
+    # (3, 5, 7, 9) one of 4/11; below a threshold of 1 they want sqrt(11 / 5) = 1.48 and sqrt(11 / 4) = 1.66.
+    batches = loader(coco, repeat_factor=1.0, batch_size=32)
+    (batch,) = batches.epoch(0)
+    (plain,) = loader(coco, batch_size=32).epoch(0)
+    assert len(batch.images) == round(5 * (11 / 5) ** 0.5 + 4 * (11 / 4) ** 0.5 + 2) == 16
+    assert batches.batch_pictures(0) == 16
+    times = Counter(batch.image_id.tolist())
+    assert times[101] == times[102] == 1
+    first_shown = pictures_of(plain)
+    for image_id in times:
+        shown = [batch.images[i] for i in (batch.image_id == image_id).nonzero().flatten().tolist()]
+        same = [torch.equal(image, first_shown[image_id][0]) for image in shown]
+        assert sum(same) == 1  # the first time as without repeats, the others in another way
+    (again,) = loader(coco, repeat_factor=1.0, batch_size=32, workers=2).epoch(0)
+    assert equal(batch, again)
+
+
+def test_processes_share_the_memory_of_a_machine(coco, monkeypatch):
+    needed = PictureSource(coco, (64, 64), cache="ram")._cache.nbytes
+    monkeypatch.setattr(source_module, "free_memory", lambda: 4 * needed)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert PictureSource(coco, (64, 64), cache="auto")._cache is not None
+    assert PictureSource(coco, (64, 64), cache="auto", processes=2)._cache is None
+    loader(coco, cache="ram", shard=Shard(0, 2))
+    with pytest.raises(ConfigError, match=r"in each of 4 processes, .* train\.cache=disk"):
+        loader(coco, cache="ram", shard=Shard(0, 4))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one on each of four machines
+    loader(coco, cache="ram", shard=Shard(0, 4))

@@ -162,8 +162,8 @@ def test_configs_from_before_there_was_training_are_read():
 def test_a_section_of_the_other_task_is_refused():
     with pytest.raises(ConfigError, match=r"train\.assign: unknown key"):
         load_config(CONFIG, ClassifierRecipe, ["train.assign.ignore_iou=0.7"])
-    with pytest.raises(ConfigError, match=r"train\.augment\.cutmix: unknown key"):
-        load_recipe(ROOT / "configs/csppelee_efm_sam.yaml", ["train.augment.cutmix=0.5"])
+    with pytest.raises(ConfigError, match=r"train\.augment\.crop_area: unknown key"):
+        load_recipe(ROOT / "configs/csppelee_efm_sam.yaml", ["train.augment.crop_area=[0.5,1]"])
 
 
 # --- cfgs for other classes ----------------------------------------------------------------------

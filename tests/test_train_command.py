@@ -259,3 +259,26 @@ def test_every_option_of_a_recipe_trains(shapes, tmp_path):
     (line,) = metrics(tmp_path / "run")
     assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
     assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None
+
+
+@pytest.mark.e2e
+def test_patience_ends_a_run_that_does_not_get_better(shapes, tmp_path, capsys):
+    """At this rate nothing is learned: the first evaluation is the best one."""
+    run = tmp_path / "run"
+    words = [CONFIG, f"data={shapes}", *SMALL, "train.epochs=9", "train.optimizer.learning_rate=1e-9"]
+    assert train(*words, "train.patience=2", "--output", run) == 0
+    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3]
+    assert "no better evaluation in 2 of them (train.patience): ends after epoch 3" in capsys.readouterr().err
+    assert train("--resume", run, "train.patience=3") == 0
+    assert len(metrics(run)) == 4
+
+
+@pytest.mark.e2e
+def test_a_frozen_backbone_stays_as_it_came(shapes, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = [CONFIG, f"data={shapes}", *SMALL, "train.epochs=1", "train.ema=null"]
+    assert train(*words, "--output", first) == 0
+    assert train(*words, "--weights", first / "best.pt", "train.freeze=[backbone]", "--output", second) == 0
+    before, after = load_checkpoint(first / "best.pt").weights, load_checkpoint(second / "best.pt").weights
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"neck", "head"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,15 @@ from torch import nn
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import ConvBN
 from cspdet.precision import pick_device, pick_precision
-from cspdet.recipe import TrainConfig
+from cspdet.recipe import TrainConfig, load_recipe
+from cspdet.training.batch_size import largest_power, with_batch_size
+from cspdet.training.distributed import World
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig, build_optimizer, rate
 from cspdet.training.state import Position, TrainingState
 from cspdet.training.stop import StopRequest
+
+CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 
 
 def test_the_papers_steps():
@@ -131,3 +136,85 @@ def test_a_second_ctrl_c_does_not_wait():
         assert stop.exit_code == 130
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_processes_stop_when_all_of_them_know():
+    stop = StopRequest()
+    stop.agree([0.0, 0.0])
+    assert stop.agreed == 0
+    stop.agree([1.0, 0.0])
+    assert stop.agreed == 130
+    stop.agree([2.0, 1.0])
+    assert stop.agreed == 143
+
+
+class TwoParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(ConvBN(3, 4), ConvBN(4, 4))
+        self.head = ConvBN(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(x))
+
+
+def state_of(**more: object) -> TrainingState:
+    torch.manual_seed(0)
+    return TrainingState(TwoParts(), TrainConfig(**more), torch.device("cpu"), "fp32")
+
+
+def test_frozen_parts_keep_weights_and_statistics():
+    state = state_of(freeze=("backbone.0",))
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.train()
+    state.model(torch.rand(2, 3, 8, 8)).square().sum().backward()
+    state.optimizer.step()
+    after = state.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {name.rsplit(".", 2)[0] for name in changed} == {"backbone.1", "head"}
+    assert {"head.norm.running_mean", "backbone.1.conv.weight"} <= changed
+    state.model.train(False)
+    state.train()
+    assert not state.model.backbone[0].norm.training
+    assert state.model.backbone[1].norm.training
+
+
+def test_parts_that_cannot_be_frozen_are_told():
+    with pytest.raises(ConfigError, match=r"no part 'backbon' \(did you mean 'backbone'\?\)"):
+        state_of(freeze=("backbon",))
+    with pytest.raises(ConfigError, match="nothing is left to train with backbone, head frozen"):
+        state_of(freeze=("backbone", "head"))
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_spoiled_statistics_become_those_of_the_average_again(ema):
+    state = state_of() if ema else state_of(ema=None)
+    norm = state.model.head.norm
+    norm.running_mean[0], norm.running_var[1] = float("nan"), float("inf")
+    if ema:
+        state.ema.model.head.norm.running_mean.fill_(3)
+        state.ema.model.head.norm.running_var.fill_(5)
+    state.model.backbone[0].norm.running_mean.fill_(7)  # finite: stays
+    state.mend_statistics()
+    assert norm.running_mean.tolist() == ([3, 3] if ema else [0, 0])
+    assert norm.running_var.tolist() == ([5, 5] if ema else [1, 1])
+    assert state.model.backbone[0].norm.running_mean.tolist() == [7] * 4
+
+
+def test_the_batch_grows_by_powers_of_two_as_long_as_it_fits():
+    def fits(pictures: int) -> int | None:
+        return None if pictures > 16 else 100 * pictures
+
+    assert largest_power(fits, usable=10_000, most=64) == 16
+    assert largest_power(fits, usable=900, most=64) == 8
+    assert largest_power(fits, usable=10_000, most=12) == 8
+    assert largest_power(fits, usable=99, most=64) == 0
+
+
+def test_a_batch_size_is_measured_on_cuda_only():
+    recipe = load_recipe(CONFIG, ["train.batch_size=auto", "train.nominal_batch_size=32"])
+    assert recipe.train.step_pictures == 32
+    with pytest.raises(ConfigError, match="auto is measured on a CUDA device"):
+        with_batch_size(recipe, TwoParts(), torch.device("cpu"), World())
+    fixed = load_recipe(CONFIG, ["train.batch_size=4"])
+    assert with_batch_size(fixed, TwoParts(), torch.device("cpu"), World()) is fixed

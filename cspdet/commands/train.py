@@ -14,14 +14,28 @@ from pathlib import Path
 
 from cspdet.analysis.build import analyze_results
 from cspdet.analysis.summary import short_summary
+from cspdet.checkpoint import Checkpoint
 from cspdet.datasets.coco import CocoSet, check_pictures, load_coco
 from cspdet.datasets.descriptor import load_descriptor
 from cspdet.errors import DataError, counted
 from cspdet.evaluation.results import read_results
 from cspdet.model_file import build_detector
 from cspdet.recipe import Recipe
+from cspdet.training.assign import check_rule
+from cspdet.training.batch_size import with_batch_size
 from cspdet.training.detection import DetectionTask
-from cspdet.training.start import Request, add_run_arguments, first_model, open_folder, read_request, train
+from cspdet.training.distributed import World, join
+from cspdet.training.run_lock import RunLock
+from cspdet.training.start import (
+    Request,
+    add_run_arguments,
+    first_model,
+    open_folder,
+    pick_folder,
+    read_request,
+    train,
+    with_cache_folder,
+)  # fmt: skip
 
 log = logging.getLogger("cspdet")
 
@@ -35,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
     """Train; the exit code is that of the loop."""
     request = Request.of(args)
     recipe, checkpoint = read_request(request, Recipe, "configs/csppelee_efm_sam.yaml")
+    with join(request.device, recipe.train.timeout_minutes) as world, RunLock(active=world.is_first) as lock:
+        return _run(request, recipe, checkpoint, world, lock)
+
+
+def _run(request: Request, recipe: Recipe, checkpoint: Checkpoint | None, world: World, lock: RunLock) -> int:
     descriptor = load_descriptor(recipe.data)
     train_set = load_coco(descriptor.split("train"), "train")
     val_set = load_coco(descriptor.split("val"), "val") if descriptor.val else None
@@ -47,11 +66,14 @@ def run(args: argparse.Namespace) -> int:
         request, checkpoint, recipe.train.seed,
         lambda pretrained: build_detector(recipe, classes, request.where, pretrained=pretrained),
     )  # fmt: skip
-    task = DetectionTask(recipe, train_set, val_set, request.device)
-    folder = open_folder(request, recipe, train_set.classes)
+    check_rule(recipe.train.assign, tuple(model.anchors.scale_x_y.tolist()))
+    recipe = with_batch_size(recipe, model, request.device, world)
+    path = pick_folder(request, world, lock)
+    task = DetectionTask(with_cache_folder(recipe, path), train_set, val_set, request.device, world.shard)
+    folder = open_folder(path, recipe, train_set.classes, world)
     data = f"{descriptor.path.name}: {len(train_set)} pictures, {len(train_set.box_xyxy)} boxes, {classes} classes"
-    code = train(model, task, folder, request, checkpoint, data)
-    if code == 0 and val_set is not None:
+    code = train(model, task, folder, request, checkpoint, data, world)
+    if code == 0 and val_set is not None and world.is_first:
         _tell_errors(val_set, folder.path)
     return code
 

@@ -21,8 +21,20 @@ from cspdet.datasets.image_loader import check_images
 from cspdet.errors import ConfigError, DataError, counted
 from cspdet.model_file import build_classifier
 from cspdet.recipe import ClassifierRecipe
+from cspdet.training.batch_size import with_batch_size
 from cspdet.training.classification import ClassificationTask
-from cspdet.training.start import Request, add_run_arguments, first_model, open_folder, read_request, train
+from cspdet.training.distributed import World, join
+from cspdet.training.run_lock import RunLock
+from cspdet.training.start import (
+    Request,
+    add_run_arguments,
+    first_model,
+    open_folder,
+    pick_folder,
+    read_request,
+    train,
+    with_cache_folder,
+)  # fmt: skip
 from cspdet.types import Classes
 
 log = logging.getLogger("cspdet")
@@ -40,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     recipe, checkpoint = read_request(request, ClassifierRecipe, "configs/classification/csppeleenet.yaml", for_classes)
     if args.data is not None:
         recipe = recipe.model_copy(update={"data": args.data.absolute()})
+    with join(request.device, recipe.train.timeout_minutes) as world, RunLock(active=world.is_first) as lock:
+        return _run(request, recipe, checkpoint, world, lock)
+
+
+def _run(request: Request, recipe: ClassifierRecipe, checkpoint: Checkpoint | None, world: World, lock: RunLock) -> int:
     train_set, val_set = _load_sets(recipe, checkpoint)
     count = len(train_set.classes)
     recipe = _told_for_classes(recipe, count, request.where)
@@ -48,11 +65,14 @@ def run(args: argparse.Namespace) -> int:
         lambda pretrained: build_classifier(recipe, request.where, pretrained=pretrained),
     )  # fmt: skip
     classes = Classes(train_set.classes, tuple(range(count)))
-    task = ClassificationTask(recipe, classes, train_set, val_set, request.device)
-    folder = open_folder(request, recipe, classes)
+    recipe = with_batch_size(recipe, model, request.device, world)
+    path = pick_folder(request, world, lock)
+    cached = with_cache_folder(recipe, path)
+    task = ClassificationTask(cached, classes, train_set, val_set, request.device, world.shard)
+    folder = open_folder(path, recipe, classes, world)
     validation = "none" if val_set is None else str(len(val_set))
     data = f"{train_set.root}: {len(train_set)} pictures, {validation} for validation, {count} classes"
-    return train(model, task, folder, request, checkpoint, data)
+    return train(model, task, folder, request, checkpoint, data, world)
 
 
 def for_classes(recipe: ClassifierRecipe, count: int) -> ClassifierRecipe:

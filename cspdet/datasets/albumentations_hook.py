@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.augment import MIN_SIDE, AlbumentationsTransform
+from cspdet.datasets.augment import AlbumentationsTransform
+from cspdet.datasets.mixing import MIN_SIDE
 from cspdet.errors import ConfigError, nearest
 from cspdet.letterbox import PAD_VALUE
 from cspdet.types import Sample

@@ -2,7 +2,8 @@
 
 Every picture is drawn straight into the input by one affine map: its place (a letterbox, or a corner of a
 mosaic), then shear, rotation, zoom and flips about the input's center, and a shift. Boxes go through the same
-map. Coordinates are continuous: pixel i spans [i, i + 1], and its center lies at i + 0.5.
+map. Coordinates are continuous: pixel i spans [i, i + 1], and its center lies at i + 0.5. Before that, small objects
+may be copied; after it, two such pictures may become one (`cspdet.datasets.mixing`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cspdet.config import ConfigModel
+from cspdet.datasets.mixing import Scene, copy_small, cut_mix, mix_up, random_part, worth_learning
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.types import Sample
 
-MIN_SIDE = 2.0  # input pixels; less of a box than this shows nothing to learn
 MASK_BITS = 4  # fractional bits of the corners that fillConvexPoly takes
 
 
@@ -34,7 +35,17 @@ class AugmentConfig(ConfigModel):
     """How training pictures are varied. The defaults train on the letterboxed pictures as they are."""
 
     mosaic: float = Field(0.0, ge=0, le=1)  # chance that a picture becomes a mosaic of four
-    close_mosaic: int = Field(0, ge=0)  # the last epochs go without mosaic, so that training ends on real pictures
+    mixup: float = Field(0.0, ge=0, le=1)  # chance that another such picture is blended in, with its boxes
+    # Shares are drawn from Beta(alpha, alpha): 32 keeps them near one half, as boxes of both count in full. (1.5 was
+    # best in arXiv:1902.04103, whose boxes count by their picture's share.)
+    mixup_alpha: float = Field(32.0, gt=0)
+    cutmix: float = Field(0.0, ge=0, le=1)  # chance that a rectangle of another such picture is pasted, with its boxes
+    # The last epochs go without mosaic, mixup and cutmix, so that training ends on real pictures.
+    close_mosaic: int = Field(0, ge=0)
+    copy_small: int = Field(0, ge=0)  # copies of each small object, at free places of its picture
+    # Objects count as small up to this side, the root of their area: COCO's bound, but in pixels of the letterboxed
+    # input, since what the network sees of an object is what makes it hard.
+    copy_small_side: float = Field(32.0, gt=0)
     scale: tuple[float, float] = (1.0, 1.0)  # zoom drawn between these
     translate: float = Field(0.0, ge=0, le=1)  # shift by up to this share of the input, either way
     rotate: float = Field(0.0, ge=0, le=180)  # degrees, either way
@@ -53,6 +64,15 @@ class AugmentConfig(ConfigModel):
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"expected two zooms above 0, the lower first, found [{scale[0]}, {scale[1]}]")
         return scale
+
+    @model_validator(mode="after")
+    def _one_mixing(self) -> AugmentConfig:
+        if self.mixup + self.cutmix > 1 + 1e-9:
+            raise ValueError(
+                "mixup: a picture is mixed in one way: expected mixup + cutmix up to 1, "
+                f"found {self.mixup + self.cutmix:g}"
+            )
+        return self
 
 
 class Source(Protocol):
@@ -79,17 +99,42 @@ class Augment:
 
     def __call__(self, source: Source, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
         """The sample is a function of the arguments alone; `mosaic` false keeps to single pictures."""
+        scene = self._scene(source, index, rng, mosaic=mosaic)
+        if mosaic and self.config.mixup + self.config.cutmix > 0:
+            scene = self._mixed(scene, source, rng)
+        return scene.sample if self.extra is None else self.extra(scene.sample, rng)
+
+    def _scene(self, source: Source, index: int, rng: np.random.Generator, *, mosaic: bool) -> Scene:
+        """One picture, or a mosaic, seen as the settings want it."""
         pictures = [source[index]]
         if mosaic and rng.random() < self.config.mosaic:
             pictures += [source[int(i)] for i in rng.integers(len(source), size=3)]
+        if self.config.copy_small:
+            pictures = [self._with_copies(picture, rng) for picture in pictures]
         places = self._places(pictures, rng)
         view = random_view(self.config, self.size_hw, rng)
         image = np.full((*self.size_hw, 3), PAD_VALUE, np.uint8)
         for picture, place in zip(pictures, places, strict=True):
             paint(image, picture.image, view @ place, random_colors(self.config, rng))
         moved = [move_boxes(picture.box_xyxy, view @ place) for picture, place in zip(pictures, places, strict=True)]
-        sample = self._visible(image, np.concatenate(moved), pictures)
-        return sample if self.extra is None else self.extra(sample, rng)
+        return self._visible(image, np.concatenate(moved), pictures)
+
+    def _mixed(self, scene: Scene, source: Source, rng: np.random.Generator) -> Scene:
+        """The scene with a second one in it, or as it is."""
+        config, kind = self.config, rng.random()
+        if kind >= config.mixup + config.cutmix:
+            return scene
+        other = self._scene(source, int(rng.integers(len(source))), rng, mosaic=True)
+        if kind < config.mixup:
+            return mix_up(scene, other, rng.beta(config.mixup_alpha, config.mixup_alpha))
+        return cut_mix(scene, other, random_part(self.size_hw, rng), config.min_visible)
+
+    def _with_copies(self, picture: Sample, rng: np.random.Generator) -> Sample:
+        """A picture of the source with more of its small objects."""
+        box = Letterbox.fit(picture.image.shape[:2], self.size_hw, self.resize)
+        sides = picture.box_xyxy[:, 2:] - picture.box_xyxy[:, :2]
+        area = sides.prod(axis=1) * (box.scale_x * box.scale_y)
+        return copy_small(picture, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
 
     def _places(self, pictures: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
         """(3, 3) maps from each picture to the input: its letterbox, or four that meet in a random point.
@@ -108,19 +153,17 @@ class Augment:
             places.append(affine((box.scale_x, 0, left), (0, box.scale_y, top)))
         return places
 
-    def _visible(self, image: np.ndarray, box_xyxy: np.ndarray, pictures: list[Sample]) -> Sample:
-        """The boxes (N, 4) cut to the input, without those that show too little.
-
-        A crowd stays as long as anything of it shows: what lies inside it must not be punished.
-        """
+    def _visible(self, image: np.ndarray, box_xyxy: np.ndarray, pictures: list[Sample]) -> Scene:
+        """The boxes (N, 4) cut to the input, without those that show too little."""
         class_id = np.concatenate([picture.class_id for picture in pictures])
         is_crowd = np.concatenate([picture.is_crowd for picture in pictures])
         height, width = self.size_hw
         cut = box_xyxy.clip(0, (width, height, width, height))
-        side, full = cut[:, 2:] - cut[:, :2], box_xyxy[:, 2:] - box_xyxy[:, :2]
-        shown = (side.prod(axis=1) >= self.config.min_visible * full.prod(axis=1)) | is_crowd
-        keep = shown & (side >= MIN_SIDE).all(axis=1)
-        return Sample(image, cut[keep].astype(np.float32), class_id[keep], is_crowd[keep], pictures[0].image_id)
+        shown = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
+        area = (box_xyxy[:, 2:] - box_xyxy[:, :2]).prod(axis=1)
+        keep = worth_learning(cut, shown, area, is_crowd, self.config.min_visible)
+        boxes = cut[keep].astype(np.float32)
+        return Scene(Sample(image, boxes, class_id[keep], is_crowd[keep], pictures[0].image_id), area[keep])
 
 
 def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Data sets whose items are whole batches: what loader processes run.
 
-A training sample is a function of (seed, epoch, number of the picture), never of the process that makes it.
+A training sample is a function of (seed, key), never of the process that makes it, nor of how many there are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from cspdet.errors import UserError
 from cspdet.letterbox import Letterbox
 from cspdet.types import Batch, Sample, Targets
 
-Key = tuple[int, int]  # epoch, number of the picture in the set
+# Epoch, number of the picture in the set; where one epoch shows it again, also how often it was shown before.
+Key = tuple[int, int] | tuple[int, int, int]
 
 
 class Reply(NamedTuple):
@@ -68,14 +69,14 @@ class BoxData(BatchData):
 
 
 class TrainData(BoxData):
-    """Augmented samples; mosaics only before epoch `mosaic_epochs`."""
+    """Augmented samples; mosaics, mixup and cutmix only before epoch `mosaic_epochs`."""
 
     def __init__(self, source: PictureSource, augment: Augment, seed: int, mosaic_epochs: int):
         self.source, self.augment, self.seed, self.mosaic_epochs = source, augment, seed, mosaic_epochs
 
     def load(self, key: Key) -> tuple[Sample, tuple[int, int]]:
-        epoch, index = key
-        rng = random_stream(self.seed, epoch, index)
+        epoch, index = key[:2]
+        rng = random_stream(self.seed, *key)
         sample = self.augment(self.source, index, rng, mosaic=epoch < self.mosaic_epochs)
         height, width = self.source.coco.size_hw[self.source.stand_in(index)].tolist()
         return sample, (height, width)

@@ -13,7 +13,9 @@ from cspdet.datasets.image_crops import ImageCrop
 from cspdet.datasets.image_folder import ImageSet
 from cspdet.datasets.loader import Workers, as_is, explain_death, pick_workers, quiet_worker, worker_context
 from cspdet.datasets.pictures import read_picture
+from cspdet.datasets.sampling import local_processes
 from cspdet.errors import DataError
+from cspdet.types import WHOLE, Shard
 
 
 class CropBatch(NamedTuple):
@@ -50,15 +52,22 @@ class CropData(Dataset[CropBatch]):
 
 
 def crop_batches(
-    images: ImageSet, crop: ImageCrop, batch_size: int, workers: Workers = 0, *, device_type: str = "cpu"
+    images: ImageSet,
+    crop: ImageCrop,
+    batch_size: int,
+    workers: Workers = 0,
+    *,
+    device_type: str = "cpu",
+    shard: Shard = WHOLE,
 ) -> Iterator[CropBatch]:
-    """All pictures of the set in batches, read by `workers` processes.
+    """All pictures of the set in batches, read by `workers` processes; or of one process's shard of it, every world-th.
 
     Raises:
         DataError: a loader process died.
     """
-    order = [list(range(at, min(at + batch_size, len(images)))) for at in range(0, len(images), batch_size)]
-    processes = pick_workers(workers, device_type)
+    mine = range(shard.rank, len(images), shard.world)
+    order = [list(mine[at : at + batch_size]) for at in range(0, len(mine), batch_size)]
+    processes = pick_workers(workers, device_type, local_processes(shard))
     loader: DataLoader[CropBatch] = DataLoader(
         CropData(images, crop),
         batch_sampler=order,

@@ -1,6 +1,8 @@
 """Training batches of an ImageSet: pictures with a class each, varied and mixed.
 
-As for detectors, a batch is a function of (seed, epoch, numbers of its pictures), never of the process that makes it.
+As for detectors, a batch is a function of (seed, keys of its pictures), never of the loader process that makes it.
+Among several training processes each mixes the pictures of its own part of a batch with each other: how a picture is
+varied does not depend on their number, which other it is mixed with does.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,10 +22,12 @@ from cspdet.datasets.image_augment import MOST_PARTS, ImageAugment, ImageAugment
 from cspdet.datasets.image_folder import ImageSet
 from cspdet.datasets.loader import EpochLoader, pick_workers, spawns
 from cspdet.datasets.pictures import picture_size, read_picture
+from cspdet.datasets.sampling import EpochOrder, local_processes, repeat_factors
 from cspdet.datasets.source import BadPictures, Cache, SampleSource
 from cspdet.errors import DataError
 from cspdet.letterbox import resize_image
 from cspdet.progress import progress
+from cspdet.types import WHOLE, Shard
 
 if TYPE_CHECKING:
     from cspdet.recipe import ClassifierRecipe
@@ -43,23 +48,26 @@ class ImageBatch(NamedTuple):
     image_id: Tensor  # (B,) int64, number of the picture in its set
 
 
-def image_loader(images: ImageSet, recipe: ClassifierRecipe, *, device_type: str = "cpu") -> ImageLoader:
-    """The training batches that a recipe describes.
+def image_loader(
+    images: ImageSet, recipe: ClassifierRecipe, *, device_type: str = "cpu", shard: Shard = WHOLE
+) -> ImageLoader:
+    """One process's part of the training batches that a recipe describes.
 
     Raises:
-        ConfigError: a cache that does not fit.
-        DataError: with `cache: ram`, the unreadable pictures.
+        ConfigError: a cache that does not fit, or batches that the processes cannot share.
+        DataError: with `cache: ram` or `disk`, the unreadable pictures.
     """
     train = recipe.train
     return ImageLoader(
-        images, size_hw=recipe.input.size, augment=train.augment, epochs=train.epochs, batch_size=train.batch_size,
-        seed=train.seed, workers=pick_workers(train.workers, device_type), cache=train.cache,
-        bad_pictures=train.bad_pictures, device_type=device_type,
+        images, size_hw=recipe.input.size, augment=train.augment, epochs=train.epochs, batch_size=train.step_pictures,
+        seed=train.seed, workers=pick_workers(train.workers, device_type, local_processes(shard)), cache=train.cache,
+        bad_pictures=train.bad_pictures, device_type=device_type, shard=shard, repeat_factor=train.repeat_factor,
+        cache_folder=train.cache_folder,
     )  # fmt: skip
 
 
 class ImageLoader(EpochLoader[ImageBatch]):
-    """Varied and mixed batches of an ImageSet."""
+    """Varied and mixed batches of an ImageSet; the keywords mean what they mean in a TrainLoader."""
 
     def __init__(
         self,
@@ -74,13 +82,20 @@ class ImageLoader(EpochLoader[ImageBatch]):
         cache: Cache = "none",
         bad_pictures: BadPictures = "error",
         device_type: str = "cpu",
+        shard: Shard = WHOLE,
+        repeat_factor: float | None = None,
+        cache_folder: Path | None = None,
     ):
-        source = ImageSource(images, size_hw, cache, bad_pictures, spawns(workers))
-        data = ImageData(source, augment, size_hw, seed, epochs - augment.close_mixing)
-        super().__init__(
-            data, images.path, pictures=len(images), batch_size=batch_size, seed=seed, workers=workers,
-            device_type=device_type, least=LEAST,
+        factors = None
+        if repeat_factor is not None:
+            factors = repeat_factors(np.arange(len(images)), images.label, len(images), repeat_factor)
+        order = EpochOrder(len(images), batch_size, seed, LEAST, shard, factors)
+        source = ImageSource(
+            images, size_hw, cache, bad_pictures, spawns(workers),
+            cache_folder=cache_folder, processes=local_processes(shard),
         )  # fmt: skip
+        data = ImageData(source, augment, size_hw, seed, epochs - augment.close_mixing)
+        super().__init__(data, images.path, order, workers=workers, device_type=device_type)
 
 
 class ImageSource(SampleSource[ImageSample]):
@@ -95,10 +110,13 @@ class ImageSource(SampleSource[ImageSample]):
         cache: Cache = "none",
         bad: BadPictures = "error",
         shared: bool = False,
+        *,
+        cache_folder: Path | None = None,
+        processes: int = 1,
     ):
         super().__init__(len(images), bad)
         self.images, self.longest = images, STORED * max(size_hw)
-        self.fill(cache, shared)
+        self.fill(cache, shared, cache_folder, processes)
 
     def make(self, index: int, image: np.ndarray) -> ImageSample:
         """The picture with its class."""
@@ -108,6 +126,14 @@ class ImageSource(SampleSource[ImageSample]):
         """Decoded, upright, and shrunk to its stored size."""
         image = read_picture(self.images.path(index))
         return resize_image(image, self._stored_hw((image.shape[0], image.shape[1])))
+
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+        return self.images.path(index)
+
+    def stored_as(self) -> bytes:
+        """The longest that a short side may be."""
+        return f"short side {self.longest}".encode()
 
     def stored_sizes(self) -> list[tuple[int, int]]:
         """By the headers of the files; 1x1 for one that cannot be read, which is told when it is loaded."""
@@ -149,19 +175,19 @@ class ImageData(BatchData):
 
     def make(self, keys: Sequence[Key]) -> ImageBatch:
         """The batch of these pictures."""
-        samples = [self._sample(epoch, index) for epoch, index in keys]
+        samples = [self._sample(key) for key in keys]
         if keys[0][0] < self.mixed_epochs:
             # The spawn key keeps these streams apart from those that vary the pictures.
-            streams = [random_stream(self.seed, epoch, index, spawn_key=(1,)) for epoch, index in keys]
+            streams = [random_stream(self.seed, *key, spawn_key=(1,)) for key in keys]
             samples = mix(samples, self.config, streams)
         return collate_images(samples)
 
     def news(self) -> dict[int, str]:
         return self.source.news()
 
-    def _sample(self, epoch: int, index: int) -> ImageSample:
-        sample = self.source[index]
-        image = self.augment(sample.image, random_stream(self.seed, epoch, index))
+    def _sample(self, key: Key) -> ImageSample:
+        sample = self.source[key[1]]
+        image = self.augment(sample.image, random_stream(self.seed, *key))
         return ImageSample(image, sample.class_id, sample.share, sample.index)
 
 

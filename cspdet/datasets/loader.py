@@ -1,6 +1,7 @@
 """Batches for training and evaluation, the same for every number of loader processes.
 
-The order of an epoch is a function of (seed, epoch), so that it can also be entered in its middle.
+The order of an epoch is a function of (seed, epoch), so that it can also be entered in its middle. Each of several
+training processes has its part of every batch: a picture is varied in the same way, however many there are.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import cv2
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from cspdet.datasets.albumentations_hook import AlbumentationsHook
 from cspdet.datasets.augment import Augment, AugmentConfig
-from cspdet.datasets.batches import BatchData, EvalData, Key, Reply, TrainData, random_stream
+from cspdet.datasets.batches import BatchData, EvalData, Reply, TrainData
 from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.sampling import EpochOrder, local_processes, repeat_factors
 from cspdet.datasets.source import BadPictures, Cache, PictureSource, Resize
 from cspdet.errors import DataError
-from cspdet.types import Batch
+from cspdet.types import WHOLE, Batch, Shard
 
 if TYPE_CHECKING:
     from cspdet.recipe import Recipe
@@ -32,12 +35,12 @@ Workers = int | Literal["auto"]
 B = TypeVar("B", bound=tuple[object, ...])  # a batch, as a named tuple
 
 
-def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> TrainLoader:
-    """The training batches that a recipe describes.
+def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu", shard: Shard = WHOLE) -> TrainLoader:
+    """One process's part of the training batches that a recipe describes.
 
     Raises:
-        ConfigError: augmentation that cannot be built, or a cache that does not fit.
-        DataError: with `cache: ram`, the unreadable pictures.
+        ConfigError: augmentation that cannot be built, a cache that does not fit, or batches that cannot be shared.
+        DataError: with `cache: ram` or `disk`, the unreadable pictures.
     """
     train = recipe.train
     return TrainLoader(
@@ -46,12 +49,15 @@ def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu") -> 
         resize=recipe.input.resize,
         augment=train.augment,
         epochs=train.epochs,
-        batch_size=train.batch_size,
+        batch_size=train.step_pictures,
         seed=train.seed,
-        workers=pick_workers(train.workers, device_type),
+        workers=pick_workers(train.workers, device_type, local_processes(shard)),
         cache=train.cache,
         bad_pictures=train.bad_pictures,
         device_type=device_type,
+        shard=shard,
+        repeat_factor=train.repeat_factor,
+        cache_folder=train.cache_folder,
     )
 
 
@@ -63,23 +69,29 @@ def eval_loader(
     workers: Workers = 0,
     *,
     device_type: str = "cpu",
+    shard: Shard = WHOLE,
 ) -> EvalLoader:
-    """The pictures of a set as the network is judged on them, with all of their boxes, crowds included."""
-    return EvalLoader(coco, size_hw, resize, batch_size, pick_workers(workers, device_type), device_type)
+    """The pictures of a set as the network is judged on them, with all of their boxes, crowds included.
+
+    shard  gives every world-th picture from number `rank` on, maybe none; `batch_size` is that of this process
+    """
+    processes = pick_workers(workers, device_type, local_processes(shard))
+    return EvalLoader(coco, size_hw, resize, batch_size, processes, device_type, shard)
 
 
-def pick_workers(wanted: Workers, device_type: str) -> int:
+def pick_workers(wanted: Workers, device_type: str, processes: int = 1) -> int:
     """`auto`: all cores up to 8 beside a GPU; a quarter of them where the network itself runs on the CPU, since loader
-    processes that take its cores away slow it down by more than they help.
+    processes that take its cores away slow it down by more than they help. The cores are shared by `processes`.
     """
     if wanted != "auto":
         return wanted
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores //= processes
     return min(8, cores if device_type == "cuda" else cores // 4)
 
 
 class EpochLoader(Generic[B]):
-    """The batches that `data` makes of `pictures` pictures, epoch by epoch. The last batch of an epoch may be smaller:
+    """The batches that `data` makes of the keys in `order`, epoch by epoch. The last batch of an epoch may be smaller:
     no picture is left out.
 
     `skipped` maps the pictures that could not be read so far to the reason (`bad_pictures: skip`).
@@ -89,23 +101,24 @@ class EpochLoader(Generic[B]):
         self,
         data: BatchData,
         path_of: Callable[[int], Path],
+        order: EpochOrder,
         *,
-        pictures: int,
-        batch_size: int,
-        seed: int,
         workers: int,
         device_type: str,
-        least: int = 1,
     ):
         self.skipped: dict[str, str] = {}
         self._path_of = path_of
         self._note(data.news())  # what a cache could not be filled with
-        self._order = EpochOrder(pictures, batch_size, seed, least)
+        self._order = order
         self._batches = _data_loader(data, self._order, workers, device_type, persistent=True)
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         return self._order.batches
+
+    def batch_pictures(self, number: int) -> int:
+        """Pictures in batch `number` of an epoch, over all processes."""
+        return self._order.batch_pictures(number)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[B]:
         """The batches of epoch `epoch` (0-based) from number `start_batch` on; one epoch at a time.
@@ -123,7 +136,14 @@ class EpochLoader(Generic[B]):
 
 
 class TrainLoader(EpochLoader[Batch]):
-    """Augmented batches of a CocoSet."""
+    """Augmented batches of a CocoSet.
+
+    batch_size     pictures a step, over all processes
+    shard          which of these processes this is
+    repeat_factor  classes in a smaller share of the pictures than this are shown more often; None shows each picture
+                   once an epoch
+    cache_folder   where `cache: disk` keeps its files
+    """
 
     def __init__(
         self,
@@ -139,14 +159,26 @@ class TrainLoader(EpochLoader[Batch]):
         cache: Cache = "none",
         bad_pictures: BadPictures = "error",
         device_type: str = "cpu",
+        shard: Shard = WHOLE,
+        repeat_factor: float | None = None,
+        cache_folder: Path | None = None,
     ):
         extra = AlbumentationsHook(augment.albumentations, size_hw) if augment.albumentations else None
-        source = PictureSource(coco, size_hw, resize, cache, bad_pictures, spawns(workers))
-        data = TrainData(source, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
-        super().__init__(
-            data, coco.path, pictures=len(coco), batch_size=batch_size, seed=seed, workers=workers,
-            device_type=device_type,
+        factors = None if repeat_factor is None else _box_factors(coco, repeat_factor)
+        order = EpochOrder(len(coco), batch_size, seed, shard=shard, factors=factors)
+        source = PictureSource(
+            coco, size_hw, resize, cache, bad_pictures, spawns(workers),
+            cache_folder=cache_folder, processes=local_processes(shard),
         )  # fmt: skip
+        data = TrainData(source, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
+        super().__init__(data, coco.path, order, workers=workers, device_type=device_type)
+
+
+def _box_factors(coco: CocoSet, threshold: float) -> np.ndarray:
+    """(N,) how often to show each picture; a crowd, which is never learned, asks for nothing."""
+    image = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    goal = ~coco.box_crowd
+    return repeat_factors(image[goal], coco.box_class[goal], len(coco), threshold)
 
 
 class EvalLoader:
@@ -160,8 +192,10 @@ class EvalLoader:
         batch_size: int,
         workers: int,
         device_type: str,
+        shard: Shard = WHOLE,
     ):
-        order = [[(0, i) for i in range(at, min(at + batch_size, len(coco)))] for at in range(0, len(coco), batch_size)]
+        mine = range(shard.rank, len(coco), shard.world)
+        order = [[(0, i) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
         self._batches = _data_loader(EvalData(coco, size_hw, resize), order, workers, device_type, persistent=False)
 
     def __len__(self) -> int:
@@ -170,29 +204,6 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Raises DataError at an unreadable picture, or when a loader process died."""
         return (cast(Batch, _batch_of(reply)) for reply in _replies(self._batches))
-
-
-class EpochOrder(Sampler[list[Key]]):
-    """The keys of an epoch's batches: a permutation drawn from (seed, epoch), from `start_batch` on.
-
-    Fewer than `least` pictures that are left over go into the batch before them.
-    """
-
-    def __init__(self, pictures: int, batch_size: int, seed: int, least: int = 1):
-        self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
-        self.batches = max(1, pictures // batch_size + (pictures % batch_size >= least))
-        self.epoch = self.start_batch = 0
-
-    def __len__(self) -> int:
-        return self.batches - self.start_batch
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        # The spawn key keeps this stream apart from those of the pictures.
-        order = random_stream(self.seed, self.epoch, spawn_key=(0,)).permutation(self.pictures).tolist()
-        epoch, size = self.epoch, self.batch_size
-        for number in range(self.start_batch, self.batches):
-            end = (number + 1) * size if number + 1 < self.batches else self.pictures
-            yield [(epoch, index) for index in order[number * size : end]]
 
 
 def _data_loader(data: BatchData, order: Any, workers: int, device_type: str, *, persistent: bool) -> DataLoader[Any]:
@@ -226,8 +237,11 @@ def as_is(reply: Any) -> Any:
 
 
 def quiet_worker(worker: int) -> None:
-    """One thread a process, and Ctrl-C left to the training process, which ends the others."""
+    """One thread a process. Ctrl-C and SIGTERM, which terminals and schedulers send to every process, are left to the
+    training process, which ends the others.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

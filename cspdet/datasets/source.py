@@ -1,4 +1,4 @@
-"""Where training samples come from: decoded, shrunk to the input, in RAM if wanted, others in place of broken ones."""
+"""Where training samples come from: decoded, shrunk to the input, kept if wanted, others in place of broken ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.disk_cache import SUFFIX, DiskCache, filled, fingerprint
 from cspdet.datasets.pictures import read_picture
 from cspdet.errors import ConfigError, DataError, counted
 from cspdet.letterbox import Letterbox, resize_image
@@ -20,7 +21,7 @@ from cspdet.types import Sample
 log = logging.getLogger("cspdet")
 
 Resize = Literal["letterbox", "stretch"]
-Cache = Literal["auto", "none", "ram"]
+Cache = Literal["auto", "none", "ram", "disk"]
 BadPictures = Literal["error", "skip"]
 S = TypeVar("S")  # a sample
 MARGIN = 0.9  # share of the free memory that a cache may take
@@ -54,7 +55,7 @@ class SampleSource(Generic[S]):
         self.count, self.bad = count, bad
         self.skipped: dict[int, str] = {}
         self._told: set[int] = set()
-        self._cache: PictureCache | None = None
+        self._cache: PictureCache | DiskCache | None = None
 
     def make(self, index: int, image: np.ndarray) -> S:
         """The sample of a picture as it is stored, which must not be written to."""
@@ -68,6 +69,14 @@ class SampleSource(Generic[S]):
         """
         raise NotImplementedError
 
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+        raise NotImplementedError
+
+    def stored_as(self) -> bytes:
+        """All that `load` depends on, but for the files."""
+        raise NotImplementedError
+
     def stored_sizes(self) -> list[tuple[int, int]]:
         """Height and width of every picture as it is stored."""
         raise NotImplementedError
@@ -76,12 +85,22 @@ class SampleSource(Generic[S]):
         """Bytes that a cache would take, about."""
         return sum(3 * height * width for height, width in self.stored_sizes())
 
-    def fill(self, cache: Cache, shared: bool) -> None:
-        """Decode everything here and now, in threads, for "ram", and for "auto" where it fits well into the free
-        memory; loader processes started later share it, and with `shared` those that are not forked, too.
+    def fill(self, cache: Cache, shared: bool, cache_folder: Path | None = None, processes: int = 1) -> None:
+        """Decode everything here and now, in threads.
+
+        "ram"   into memory, and with "auto" where it fits well into the free part of it; loader processes started
+                later share it, and with `shared` those that are not forked, too. Each of `processes` training
+                processes may take its part of the memory.
+        "disk"  into a file in `cache_folder`, which all processes and runs share; one that is there is used
+
+        Raises:
+            ConfigError: no room, or no folder.
+            DataError: the unreadable pictures.
         """
-        if cache == "ram" or (cache == "auto" and self._fits_well()):
-            self._cache = self._filled(shared)
+        if cache == "disk":
+            self._cache = self._on_disk(cache_folder)
+        elif cache == "ram" or (cache == "auto" and self._fits_well(processes)):
+            self._cache = self._filled(shared, processes)
 
     def __len__(self) -> int:
         return self.count
@@ -109,17 +128,25 @@ class SampleSource(Generic[S]):
         self._told |= set(found)
         return found
 
-    def _fits_well(self) -> bool:
+    def _on_disk(self, folder: Path | None) -> DiskCache:
+        if folder is None:
+            raise ConfigError("train.cache_folder: train.cache=disk needs a folder for decoded pictures, found null")
+        path = folder / f"cspdet-{fingerprint(self.stored_as(), self.path, len(self))}{SUFFIX}"
+        cache = filled(path, len(self), self.needed, self.load, skip_bad=self.bad == "skip")
+        self.skipped.update(cache.problems)
+        return cache
+
+    def _fits_well(self, processes: int) -> bool:
         """Whether all pictures at their stored sizes take a small part of the free memory."""
         needed, free = self.needed(), free_memory()
-        fits = free is not None and needed <= AUTO_MARGIN * free
+        fits = free is not None and processes * needed <= AUTO_MARGIN * free
         if not fits:
             log.info("pictures are decoded anew in each epoch: a cache in RAM would take %.0f MB", needed / 1e6)
         return fits
 
-    def _filled(self, shared: bool) -> PictureCache:
+    def _filled(self, shared: bool, processes: int) -> PictureCache:
         """Decode every picture into a new cache; all unreadable ones are raised together, or noted."""
-        cache = PictureCache(self.stored_sizes(), shared)
+        cache = PictureCache(self.stored_sizes(), shared, processes)
 
         def store(index: int) -> str | None:
             try:
@@ -153,12 +180,15 @@ class PictureSource(SampleSource[Sample]):
         cache: Cache = "none",
         bad: BadPictures = "error",
         shared: bool = False,
+        *,
+        cache_folder: Path | None = None,
+        processes: int = 1,
     ):
         if len(coco) == 0:
             raise DataError(f"{coco.files.annotations}: expected pictures to train on, found none")
         super().__init__(len(coco), bad)
         self.coco, self.size_hw, self.resize = coco, size_hw, resize
-        self.fill(cache, shared)
+        self.fill(cache, shared, cache_folder, processes)
 
     def make(self, index: int, image: np.ndarray) -> Sample:
         """The picture with its boxes in its stored pixels."""
@@ -173,6 +203,14 @@ class PictureSource(SampleSource[Sample]):
         bilinear = self.resize == "stretch"  # as the pictures that are evaluated
         return resize_image(read_upright(self.coco, index), self._stored_hw(index), bilinear=bilinear)
 
+    def path(self, index: int) -> Path:
+        """The picture's file."""
+        return self.coco.path(index)
+
+    def stored_as(self) -> bytes:
+        """The input, and the sizes that the annotations give."""
+        return f"{self.resize} {self.size_hw} ".encode() + self.coco.size_hw.astype("<i4").tobytes()
+
     def stored_sizes(self) -> list[tuple[int, int]]:
         """Of every picture, by the annotations."""
         return [self._stored_hw(index) for index in range(len(self))]
@@ -185,22 +223,23 @@ class PictureSource(SampleSource[Sample]):
 
 
 class PictureCache:
-    """Pictures of known sizes, end to end in one piece of memory that no process needs to copy.
+    """Pictures of known sizes, end to end in one piece of memory that no loader process needs to copy.
 
     Raises:
-        ConfigError: they need more memory than there is.
+        ConfigError: they need more than the part that each of `processes` training processes has of the free memory.
     """
 
-    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool):
+    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool, processes: int = 1):
         self._size_hw = np.array(sizes_hw, np.int64).reshape(-1, 2)
         self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
         self.nbytes = int(self._start[-1])
         free = free_memory()
-        if free is not None and self.nbytes > MARGIN * free:
+        if free is not None and processes * self.nbytes > MARGIN * free:
+            times = f" in each of {processes} processes" if processes > 1 else ""
             raise ConfigError(
-                f"train.cache: {len(sizes_hw)} pictures of this size need {self.nbytes / 1e6:.0f} MB of RAM, "
+                f"train.cache: {len(sizes_hw)} pictures of this size need {self.nbytes / 1e6:.0f} MB of RAM{times}, "
                 f"but only {MARGIN * free / 1e6:.0f} MB ({MARGIN:.0%} of what is free) may be taken; "
-                "use train.cache=none"
+                "use train.cache=none, or train.cache=disk with a train.cache_folder, which processes share"
             )
         self._pixels = torch.empty(self.nbytes, dtype=torch.uint8)
         if shared:

@@ -20,6 +20,7 @@ from cspdet.models import Classifier
 from cspdet.precision import Precision
 from cspdet.progress import progress
 from cspdet.recipe import ClassifierEvalConfig, InputConfig
+from cspdet.types import WHOLE, Shard
 
 log = logging.getLogger("cspdet")
 
@@ -65,29 +66,68 @@ def evaluate_classifier(
         DataError: unreadable pictures, the first ones and their count; classes that are not as many as the model's.
         ConfigError: an `eval.resize` below the input's size.
     """
+    seen = look_at(model, images, input_, eval_, device, precision=precision, interpolation=interpolation)
+    return judge_all(images, [seen])
+
+
+class Seen(NamedTuple):
+    """What a classifier says of some pictures of a set."""
+
+    number: np.ndarray  # (M,) int64, of the pictures in the set
+    ranked: np.ndarray  # (M, K) int32, the best classes of each, best first
+    scores: np.ndarray  # (M, K) float32, their probabilities
+    problems: list[str]  # pictures that cannot be read
+
+
+def look_at(
+    model: Classifier,
+    images: ImageSet,
+    input_: InputConfig,
+    eval_: ClassifierEvalConfig,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+    interpolation: Interpolation = "bilinear",
+    shard: Shard = WHOLE,
+) -> Seen:
+    """The pictures of a set, or those of one process's shard, as `evaluate_classifier` looks at them."""
     if len(images.classes) != model.classes:
         raise DataError(f"{images.root}: {len(images.classes)} classes, but the model has {model.classes}")
     if not len(images):
         raise DataError(f"{images.root}: no pictures to judge the model on")
     crop = image_crop(input_, eval_, interpolation)
     kept = min(BEST, model.classes)
-    ranked, scores = np.zeros((len(images), kept), np.int32), np.zeros((len(images), kept), np.float32)
+    number = np.arange(shard.rank, len(images), shard.world)
+    ranked, scores = np.zeros((len(number), kept), np.int32), np.zeros((len(number), kept), np.float32)
     problems: list[str] = []
-    batches = crop_batches(images, crop, eval_.batch_size, eval_.workers, device_type=device.type)
+    batches = crop_batches(images, crop, eval_.batch_size, eval_.workers, device_type=device.type, shard=shard)
     was_training = model.training
     model.eval()
     try:
-        for batch in progress(batches, "evaluating", "batch", total=-(-len(images) // eval_.batch_size)):
+        for batch in progress(batches, "evaluating", "batch", total=-(-len(number) // eval_.batch_size)):
             problems += batch.problems
             if problems:
                 continue  # there will be no result: only look for further ones
             best = probabilities(model, batch.images, device, precision).cpu().topk(kept)
-            ranked[list(batch.number)], scores[list(batch.number)] = best.indices.numpy(), best.values.numpy()
+            row = np.searchsorted(number, batch.number)
+            ranked[row], scores[row] = best.indices.numpy(), best.values.numpy()
     finally:
         model.train(was_training)
+    return Seen(number, ranked, scores, problems)
+
+
+def judge_all(images: ImageSet, parts: Sequence[Seen]) -> ClassifierMetrics:
+    """The numbers of a set whose every picture is in one of `parts`.
+
+    Raises:
+        DataError: unreadable pictures, the first ones and their count.
+    """
+    problems = [problem for seen in parts for problem in seen.problems]
     if problems:
         heading = (f"{images.root}: {len(problems)} of {len(images)} pictures cannot be read",) if problems[1:] else ()
         raise DataError(*heading, *counted(problems))
+    order = np.concatenate([seen.number for seen in parts]).argsort()
+    ranked, scores = (np.concatenate(rows)[order] for rows in ([s.ranked for s in parts], [s.scores for s in parts]))
     return judge(images, ranked, scores)
 
 

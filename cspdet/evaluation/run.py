@@ -20,7 +20,7 @@ from cspdet.models import Detector
 from cspdet.precision import Precision, autocast
 from cspdet.progress import progress
 from cspdet.recipe import EvalConfig, InputConfig
-from cspdet.types import Classes, Detections
+from cspdet.types import WHOLE, Classes, Detections, Shard
 
 log = logging.getLogger("cspdet")
 
@@ -45,6 +45,22 @@ def evaluate_model(
         ConfigError: that evaluator is not installed; told before the first picture.
         DataError: a picture that cannot be read; the annotation file has gone or changed.
     """
+    found = look_through(model, coco, input_, eval_, device, precision=precision, class_order=class_order)
+    return found.evaluate(), found.results
+
+
+def look_through(
+    model: Detector,
+    coco: CocoSet,
+    input_: InputConfig,
+    eval_: EvalConfig,
+    device: torch.device,
+    *,
+    precision: Precision = "fp32",
+    class_order: Sequence[int] | None = None,
+    shard: Shard = WHOLE,
+) -> CocoEvaluator:
+    """What `evaluate_model` judges: the detections in all pictures of `coco`, or in those of one process's shard."""
     limits = _limits(eval_)
 
     def find(images: Tensor) -> list[Detections]:
@@ -55,7 +71,7 @@ def evaluate_model(
     was_training = model.training
     model.eval()
     try:
-        return _evaluate(find, coco, input_, eval_, device, class_order)
+        return _look_through(find, coco, input_, eval_, device, class_order, shard)
     finally:
         model.train(was_training)
 
@@ -69,7 +85,8 @@ def evaluate_engine(
     def find(images: Tensor) -> list[Detections]:
         return engine.detect(images, **limits)
 
-    return _evaluate(find, coco, engine.facts.input, eval_, engine.device, class_order)
+    found = _look_through(find, coco, engine.facts.input, eval_, engine.device, class_order, WHOLE)
+    return found.evaluate(), found.results
 
 
 def _limits(eval_: EvalConfig) -> Limits:
@@ -77,19 +94,22 @@ def _limits(eval_: EvalConfig) -> Limits:
 
 
 @torch.inference_mode()
-def _evaluate(
+def _look_through(
     find: Callable[[Tensor], list[Detections]],
     coco: CocoSet,
     input_: InputConfig,
     eval_: EvalConfig,
     device: torch.device,
     class_order: Sequence[int] | None,
-) -> tuple[Metrics, list[Result]]:
+    shard: Shard,
+) -> CocoEvaluator:
     """`find` gives of a batch (B, 3, H, W) uint8 each picture's detections in input pixels."""
     evaluator = CocoEvaluator(coco, eval_.evaluator)
-    loader = eval_loader(coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type)
+    loader = eval_loader(
+        coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type, shard=shard
+    )
     order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
-    for batch in progress(loader, "evaluating", "batch", total=-(-len(coco) // eval_.batch_size)):
+    for batch in progress(loader, "evaluating", "batch", total=len(loader)):
         sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
         letterboxes = [Letterbox.fit(size_hw, input_.size, input_.resize) for size_hw in sizes_hw]
         found = in_image(find(batch.images), letterboxes, sizes_hw, cut=eval_.clip_boxes)
@@ -97,7 +117,7 @@ def _evaluate(
             if order is not None:
                 detections = Detections(detections.box_xyxy, detections.score, order[detections.class_id])
             evaluator.add(image_id, detections)
-    return evaluator.evaluate(), evaluator.results
+    return evaluator
 
 
 def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] | None:

@@ -28,7 +28,7 @@ def net_options(recipe: Recipe | ClassifierRecipe, size_hw: tuple[int, int], cla
     train, augment = recipe.train, recipe.train.augment
     return {
         "batch": train.nominal_batch_size,
-        "subdivisions": max(1, train.nominal_batch_size // train.batch_size),
+        "subdivisions": max(1, train.nominal_batch_size // train.step_pictures),
         **size, **letterbox,
         "momentum": train.optimizer.momentum, "decay": train.optimizer.weight_decay,
         "saturation": augment.saturation, "exposure": augment.exposure, "hue": augment.hue,

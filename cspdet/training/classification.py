@@ -15,14 +15,15 @@ from cspdet.datasets.image_folder import ImageSet
 from cspdet.datasets.image_loader import LEAST, ImageBatch, ImageLoader, image_loader
 from cspdet.datasets.pictures import read_picture
 from cspdet.errors import ConfigError
-from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, image_crop
+from cspdet.evaluation.classification import ClassifierMetrics, image_crop, judge_all, look_at
 from cspdet.inference.draw import class_color
 from cspdet.letterbox import Letterbox
 from cspdet.models import Classifier
 from cspdet.recipe import ClassifierRecipe
-from cspdet.training.task import Judgment
+from cspdet.training.distributed import World
+from cspdet.training.task import Across, Judgment
 from cspdet.training.tiles import MOST_TILES, captioned, tile
-from cspdet.types import Classes
+from cspdet.types import WHOLE, Classes, Shard
 
 RIGHT, WRONG = (90, 220, 110), (250, 110, 90)  # colors of words
 
@@ -70,31 +71,40 @@ class ClassificationTask:
         train_set: ImageSet,
         val_set: ImageSet | None,
         device: torch.device,
+        shard: Shard = WHOLE,
     ):
-        if min(len(train_set), recipe.train.batch_size) < LEAST:
+        if min(len(train_set), recipe.train.step_pictures) < LEAST:
             raise ConfigError(
                 f"train.batch_size: batch normalization needs {LEAST} pictures or more in a batch, found "
-                f"{recipe.train.batch_size}, of {len(train_set)} in {train_set.root}"
+                f"{recipe.train.step_pictures}, of {len(train_set)} in {train_set.root}"
             )
         image_crop(recipe.input, recipe.eval, "bilinear")  # a mistake in it should not wait for the first evaluation
         self.recipe, self.classes, self.train_set, self.val_set = recipe, classes, train_set, val_set
         self.device = device
-        self.loader: ImageLoader = image_loader(train_set, recipe, device_type=device.type)
+        self.loader: ImageLoader = image_loader(train_set, recipe, device_type=device.type, shard=shard)
 
     @property
     def can_judge(self) -> bool:
         """Whether there is a val split."""
         return self.val_set is not None
 
-    def losses(self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int]) -> ClassLosses:
+    def losses(
+        self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int], across: Across
+    ) -> ClassLosses:
         """Of the logits."""
         class_id, share = (part.to(self.device, non_blocking=True) for part in (batch.class_id, batch.share))
-        return ClassLosses(class_loss(output, class_id, share, self.recipe.train.label_smoothing))
+        mean = class_loss(output, class_id, share, self.recipe.train.label_smoothing)
+        own = mean.new_full((), len(output))
+        return ClassLosses(mean * (own / across(own)))
 
-    def judge(self, model: Classifier, name: str) -> Judgment:
+    def judge(self, model: Classifier, name: str, world: World) -> Judgment | None:
         """Top-1, top-5 where there are more than five classes, and those of each class."""
         assert self.val_set is not None
-        metrics = evaluate_classifier(model, self.val_set, self.recipe.input, self.recipe.eval, self.device)
+        recipe = self.recipe
+        parts = world.gather(look_at(model, self.val_set, recipe.input, recipe.eval, self.device, shard=world.shard))
+        if not world.is_first:
+            return None
+        metrics = judge_all(self.val_set, parts)
         numbers = {"top1": metrics.top1, "top5": metrics.top5}
         per_class = {class_name: found._asdict() for class_name, found in metrics.per_class.items()}
         document = {**numbers, "per_class": per_class, "images": metrics.images}

@@ -13,17 +13,19 @@ from cspdet.datasets.coco import CocoSet
 from cspdet.datasets.loader import TrainLoader, train_loader
 from cspdet.datasets.pictures import read_picture
 from cspdet.evaluation.engines import pick_engine
-from cspdet.evaluation.run import evaluate_model, match_classes
+from cspdet.evaluation.run import look_through, match_classes
 from cspdet.inference.draw import class_color, draw_boxes, draw_detections
 from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
 from cspdet.model_file import LoadedModel
 from cspdet.models import Detector
 from cspdet.recipe import Recipe
+from cspdet.training.class_weights import class_weights
+from cspdet.training.distributed import World
 from cspdet.training.loss import Losses, yolo_loss
-from cspdet.training.task import Judgment
+from cspdet.training.task import Across, Judgment
 from cspdet.training.tiles import MOST_TILES, tile
-from cspdet.types import Batch, Classes, Targets
+from cspdet.types import WHOLE, Batch, Classes, Shard, Targets
 
 PICTURES_DRAWN = 9  # of the val split
 DRAWN_SCORE = 0.25
@@ -38,11 +40,15 @@ class DetectionTask:
     val_picture = "val_detections.jpg"
     image_names = "image ids"
 
-    def __init__(self, recipe: Recipe, train_set: CocoSet, val_set: CocoSet | None, device: torch.device):
+    def __init__(
+        self, recipe: Recipe, train_set: CocoSet, val_set: CocoSet | None, device: torch.device, shard: Shard = WHOLE
+    ):
         self.recipe, self.train_set, self.val_set, self.device = recipe, train_set, val_set, device
         self.classes: Classes = train_set.classes
         pick_engine(recipe.eval.evaluator)  # one that is missing is told before the first epoch
-        self.loader: TrainLoader = train_loader(train_set, recipe, device_type=device.type)
+        self.loader: TrainLoader = train_loader(train_set, recipe, device_type=device.type, shard=shard)
+        weight = class_weights(recipe.train.loss, _boxes_of_classes(train_set), self.classes.names)
+        self.class_weight = None if weight is None else weight.to(device)
         self.class_order = (
             None if val_set is None else match_classes(self.classes, val_set.classes, str(val_set.files.annotations))
         )
@@ -52,17 +58,26 @@ class DetectionTask:
         """Whether there is a val split."""
         return self.val_set is not None
 
-    def losses(self, model: Detector, output: tuple[Tensor, ...], batch: Batch, size_hw: tuple[int, int]) -> Losses:
+    def losses(
+        self, model: Detector, output: tuple[Tensor, ...], batch: Batch, size_hw: tuple[int, int], across: Across
+    ) -> Losses:
         """Of the raw scales, for boxes that follow the pictures to another size."""
         targets = _resized(batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw)
-        return yolo_loss(output, targets, model.anchors, self.recipe.train.loss, self.recipe.train.assign)
+        train = self.recipe.train
+        return yolo_loss(output, targets, model.anchors, train.loss, train.assign, self.class_weight, across)
 
-    def judge(self, model: Detector, name: str) -> Judgment:
+    def judge(self, model: Detector, name: str, world: World) -> Judgment | None:
         """The COCO numbers, and all detections."""
         assert self.val_set is not None
-        metrics, results = evaluate_model(
-            model, self.val_set, self.recipe.input, self.recipe.eval, self.device, class_order=self.class_order
-        )
+        found = look_through(
+            model, self.val_set, self.recipe.input, self.recipe.eval, self.device, class_order=self.class_order,
+            shard=world.shard,
+        )  # fmt: skip
+        parts = world.gather(found.records)
+        if not world.is_first:
+            return None
+        found.merge(parts[1:])
+        metrics, results = found.evaluate(), found.results
         document = metrics.to_json()
         numbers = {key: document[key] for key in metrics.numbers}
         return Judgment(metrics["AP"] or 0.0, numbers, document, results, self._draw_val(model, name))
@@ -88,6 +103,11 @@ class DetectionTask:
             image = draw_detections(image, predictor.predict(image), self.classes.names)
             drawn.append(Letterbox.fit(image.shape[:2], size).draw(image, size))
         return tile(drawn)
+
+
+def _boxes_of_classes(coco: CocoSet) -> list[int]:
+    """Boxes of each class, crowds left out."""
+    return np.bincount(coco.box_class[~coco.box_crowd], minlength=len(coco.classes)).tolist()
 
 
 def _resized(targets: Targets, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> Targets:

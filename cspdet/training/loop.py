@@ -5,16 +5,19 @@ A step: the task's batch -> `to_input` -> the network -> the task's loss -> back
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cspdet.checkpoint import Checkpoint
 from cspdet.datasets.loader import explain_death
@@ -22,13 +25,15 @@ from cspdet.errors import UserError
 from cspdet.inference.predictor import to_input
 from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import TrainerConfig
+from cspdet.training.distributed import World
 from cspdet.training.memory import reuse_freed_memory
 from cspdet.training.progress import EpochMeter
 from cspdet.training.run_folder import RunFolder
 from cspdet.training.schedule import rate
 from cspdet.training.state import TrainingState
-from cspdet.training.stop import StopRequest
-from cspdet.training.task import AnyLosses, B, Model, Task
+from cspdet.training.stop import EXIT_CODES, StopRequest
+from cspdet.training.sync_norm import synchronized
+from cspdet.training.task import B, Model, Task
 
 log = logging.getLogger("cspdet")
 
@@ -36,23 +41,42 @@ log = logging.getLogger("cspdet")
 MOST_SKIPPED_STEPS = 20
 # With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
 USUAL_SCALER_SKIPS = 6
+# Statistics are the same everywhere, or are to be each process's own; torch 2.15 renamed the switch.
+SWITCH = "forward_sync_buffers"
+NEW = SWITCH in inspect.signature(DistributedDataParallel).parameters
+OWN_BUFFERS: dict[str, Any] = {SWITCH if NEW else "broadcast_buffers": False}
 # Multi-scale steps for networks that take pictures of any size.
 USUAL_STRIDE = 32
 
 
 class Trainer(Generic[Model, B]):
-    """One run. `model` comes with its first weights; `folder` is where everything goes."""
+    """One run, or one process's part of it. `model` comes with its first weights; rank 0 of `world` writes `folder`."""
 
-    def __init__(self, model: Model, task: Task[Model, B], folder: RunFolder, device: torch.device):
-        self.task, self.folder, self.device = task, folder, device
+    def __init__(
+        self, model: Model, task: Task[Model, B], folder: RunFolder, device: torch.device, world: World | None = None
+    ):
+        self.task, self.folder, self.device, self.world = task, folder, device, world or World()
         self.config: TrainerConfig = task.recipe.train
         self.precision = pick_precision(self.config.precision, device)
         self.state = TrainingState(model, self.config, device, self.precision)
+        if self.world.size > 1 and self.config.sync_batch_norm:
+            synchronized(self.state.model)  # not the average, which is only evaluated
+        self.network = self._network()
         self.loader = task.loader
-        self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.batch_size))
+        self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.step_pictures))
         self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
+        self._pending: list[Tensor] = []  # losses of batches whose step is not made yet
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
+
+    def _network(self) -> nn.Module:
+        """What the batches go through: the model itself, or what averages its gradients over all processes."""
+        network: nn.Module = self.state.model
+        if self.world.size > 1:
+            ids = [self.device] if self.device.type == "cuda" else None
+            with self.world.talking("comparing the networks"):
+                network = DistributedDataParallel(network, ids, gradient_as_bucket_view=True, **OWN_BUFFERS)
+        return torch.compile(network) if self.config.compile else network  # type: ignore[return-value]
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the `training` part of a checkpoint of the same recipe."""
@@ -70,34 +94,52 @@ class Trainer(Generic[Model, B]):
             raise explain_death(error) or error from None
 
     def _run(self, last_epoch: int) -> int:
-        with StopRequest() as stop, self.folder.tensorboard(self.state.position.step) as board:
-            while self.state.position.epoch < last_epoch:
+        # Only rank 0 opens TensorBoard's file.
+        opened = self.folder.tensorboard(self.state.position.step) if self.world.is_first else nullcontext()
+        with StopRequest() as stop, opened as board:
+            while self.state.position.epoch < last_epoch and not self._has_ended():
                 line = self._epoch(stop)
                 if line is None:
                     self._save()
                 else:
-                    self._finish_epoch(line, board)
-                if stop.exit_code and self.state.position.epoch < self.config.epochs:
+                    self._finish_epoch(line, board, stop)
+                if stop.agreed and self.state.position.epoch < self.config.epochs:
                     path = self.folder.path
                     log.info("stopped and saved in %s; go on with: cspdet %s --resume %s", path, self.task.verb, path)
-                    return stop.exit_code
+                    return stop.agreed
         return 0
+
+    def _has_ended(self) -> bool:
+        """Whether the evaluations have not become better for as long as `patience` waits."""
+        position, patience = self.state.position, self.config.patience
+        if patience is None or position.stale < patience:
+            return False
+        log.info(
+            "no better evaluation in %d of them (train.patience): ends after epoch %d", position.stale, position.epoch
+        )
+        return True
 
     def _epoch(self, stop: StopRequest) -> dict[str, Any] | None:
         """The rest of the epoch under way; its line of metrics, or None when asked to stop before its end."""
         position = self.state.position
-        meter = EpochMeter(position.epoch, self.config.epochs, len(self.loader), position.batch)
-        self.state.model.train()
+        meter = EpochMeter(
+            position.epoch, self.config.epochs, len(self.loader), position.batch, self.loader.batch_pictures
+        )
+        self.state.train()
         self.state.optimizer.zero_grad()
         for batch in meter.watch(self.loader.epoch(position.epoch, position.batch)):
-            if position.step == 0 and position.batch == 0:
+            self.world.at(f"epoch {position.epoch + 1}, batch {position.batch + 1}")
+            if position.step == 0 and position.batch == 0 and self.world.is_first:
                 self.folder.save_picture("train_batch.jpg", self.task.draw_batch(batch))
-            losses = self._backward(batch)
-            self._count(losses, batch)
-            meter.show(position.sums)
-            if position.batch % self.accumulate == 0 or position.batch == len(self.loader):
-                self._step(batch)
-                if stop.exit_code and position.batch < len(self.loader):
+            last = position.batch + 1 == len(self.loader)
+            due = last or (position.batch + 1) % self.accumulate == 0
+            self._backward(batch, due)
+            position.images_seen += self.loader.batch_pictures(position.batch)
+            position.batch += 1
+            if due:
+                self._step(batch, stop)
+                meter.show(position.sums)
+                if stop.agreed and not last:
                     meter.close()
                     return None
                 if time.monotonic() - self._saved_at > 60 * self.config.save_every_minutes:
@@ -116,14 +158,22 @@ class Trainer(Generic[Model, B]):
             **meter.rates(),
         }
 
-    def _backward(self, batch: B) -> AnyLosses:
-        """Add the gradients of one batch."""
+    def _backward(self, batch: B, due: bool) -> None:
+        """Add the gradients of one batch; those of all processes are put together when a step is `due`."""
         images = self._rescale(to_input(batch.images, self.device))
-        with autocast(self.device, self.precision):
-            output = self.state.model(images)
-        losses = self.task.losses(self.state.model, output, batch, (images.shape[2], images.shape[3]))
-        self.state.scaler.scale(losses.total / self.accumulate).backward()
-        return losses
+        with self.world.talking("computing gradients"), self._alone(not due):
+            with autocast(self.device, self.precision):
+                output = self.network(images)
+            size_hw = (images.shape[2], images.shape[3])
+            losses = self.task.losses(self.state.model, output, batch, size_hw, self.world.sum)
+            # Every process has its part of the sum, but gradients are averaged.
+            self.state.scaler.scale(losses.total * self.world.size / self.accumulate).backward()
+        self._pending.append(torch.stack([part.detach() for part in losses]))
+
+    def _alone(self, alone: bool) -> AbstractContextManager[None]:
+        """Leave out the averaging over processes."""
+        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
+        return network.no_sync() if alone and isinstance(network, DistributedDataParallel) else nullcontext()
 
     def _rescale(self, images: Tensor) -> Tensor:
         """Multi-scale: the batch at a size that depends on (seed, epoch, batch) only."""
@@ -140,17 +190,7 @@ class Trainer(Generic[Model, B]):
             return images
         return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
-    def _count(self, losses: AnyLosses, batch: B) -> None:
-        """Move the position past one batch."""
-        position = self.state.position
-        position.batch += 1
-        position.images_seen += len(batch.images)
-        values = {f"loss_{name}": part.item() for name, part in zip(self.task.loss_names, losses, strict=True)}
-        finite = all(math.isfinite(value) for value in values.values())
-        for name, value in {**values, "batches": 1.0}.items():
-            position.sums[name] = position.sums.get(name, 0.0) + (value if finite else 0.0)
-
-    def _step(self, batch: B) -> None:
+    def _step(self, batch: B, stop: StopRequest) -> None:
         """One optimizer step with the gradients that were added up; skipped when they are not finite."""
         state, position = self.state, self.state.position
         for group in state.optimizer.param_groups:
@@ -158,7 +198,7 @@ class Trainer(Generic[Model, B]):
         state.scaler.unscale_(state.optimizer)
         longest = self.config.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), longest if longest else math.inf, foreach=True)
-        finite = bool(norm.isfinite())
+        finite = self._read(norm, stop)
         if finite or state.scaler.is_enabled():  # the scaler skips the step by itself and lowers its scale
             state.scaler.step(state.optimizer)
         state.scaler.update()
@@ -169,7 +209,28 @@ class Trainer(Generic[Model, B]):
         self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
         if not finite:
             position.skipped_steps += 1
+            state.mend_statistics()
             self._report_skip(batch)
+
+    def _read(self, norm: Tensor, stop: StopRequest) -> bool:
+        """Count the losses of the step's batches and agree on stopping; whether `norm`, of the gradient, is finite.
+
+        The one place in a step that waits for the device, when all of its work but the update is queued.
+        """
+        parts = len(self.task.loss_names)
+        asked = norm.new_tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()])
+        told = self.world.sum(torch.cat((*self._pending, asked)))
+        *values, length = torch.cat((told, norm[None])).tolist()
+        stop.agree(values[len(values) - len(EXIT_CODES) :])
+        sums = self.state.position.sums
+        for at in range(0, parts * len(self._pending), parts):
+            losses = values[at : at + parts]
+            whole = all(math.isfinite(value) for value in losses)
+            for name, value in zip(self.task.loss_names, losses, strict=True):
+                sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + (value if whole else 0.0)
+            sums["batches"] = sums.get("batches", 0.0) + whole
+        self._pending.clear()
+        return math.isfinite(length)
 
     def _report_skip(self, batch: B) -> None:
         pictures = f"{self.task.image_names} of the last: {', '.join(self.task.names_of(batch)[:8])}"
@@ -187,23 +248,28 @@ class Trainer(Generic[Model, B]):
     def _learning_rate(self, step: int) -> float:
         return self.config.optimizer.learning_rate * rate(self.config.schedule, step, self.total_steps)
 
-    def _finish_epoch(self, line: dict[str, Any], board: Any) -> None:
+    def _finish_epoch(self, line: dict[str, Any], board: Any, stop: StopRequest) -> None:
         """Evaluate when due, write the epoch's line, and save."""
         position = self.state.position
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         due = position.epoch % self.config.evaluate_every == 0 or position.epoch == self.config.epochs
         if due and self.task.can_judge:
             line |= self._evaluate()
-        if not self.task.can_judge:
-            self.folder.save_best(self.state)
-        self.folder.write_metrics(line)
-        self.folder.add_scalars(board, line, position.step)
-        if due:
-            self.folder.add_pictures(board, ("train_batch.jpg", self.task.val_picture), position.step)
+        skipped = {name for names in self.world.gather(list(self.loader.skipped)) for name in names}
+        if self.world.is_first:
+            if not self.task.can_judge:
+                self.folder.save_best(self.state)
+            self.folder.write_metrics(line)
+            self.folder.add_scalars(board, line, position.step)
+            if due:
+                self.folder.add_pictures(board, ("train_batch.jpg", self.task.val_picture), position.step)
         log.info("%s", self._summary(line))
-        if self.loader.skipped:
-            log.warning("%d unreadable pictures were replaced by others so far", len(self.loader.skipped))
+        if skipped:
+            log.warning("%d unreadable pictures were replaced by others so far", len(skipped))
         self._save()
+        # A signal that came during the evaluation, at any process.
+        asked = torch.tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()], device=self.device)
+        stop.agree(self.world.sum(asked).tolist())
 
     def _summary(self, line: dict[str, Any]) -> str:
         """An epoch in one line of the log."""
@@ -219,17 +285,24 @@ class Trainer(Generic[Model, B]):
     def _evaluate(self) -> dict[str, float | None]:
         """The task's judgment of the averaged weights; the best ones are kept, with what they found."""
         position, name = self.state.position, self.folder.path.name
-        judgment = self.task.judge(self.state.averaged, name)
+        judgment = self.task.judge(self.state.averaged, name, self.world)
+        lost = judgment is not None and not (self.folder.path / "best.pt").exists()
+        score, lost = self.world.share((judgment.score if judgment else 0.0, lost))
+        better = score > position.best or lost
+        position.best = score if better else position.best
+        position.stale = 0 if better else position.stale + 1
+        if judgment is None:  # rank 0 has it
+            return {}
         self.folder.save_picture(self.task.val_picture, judgment.picture)
-        if judgment.score > position.best or not (self.folder.path / "best.pt").exists():
-            position.best = judgment.score
+        if better:
             self.folder.save_best(self.state)
             about = {"model": name, "size": list(self.task.recipe.input.size), "epoch": position.epoch}
             self.folder.write_results({**judgment.document, **about}, judgment.results)
         return judgment.numbers
 
     def _save(self) -> None:
-        self.folder.save_last(self.state)
+        if self.world.is_first:
+            self.folder.save_last(self.state)
         self._saved_at = time.monotonic()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from cspdet.progress import shows_bars
 from cspdet.training.task import AnyBatch
 
 B = TypeVar("B", bound=AnyBatch)
@@ -19,16 +20,19 @@ log = logging.getLogger("cspdet")
 
 
 class EpochMeter:
-    """Counts and shows one epoch of `batches` batches, of which `done` were done before this process."""
+    """Counts and shows one epoch of `batches` batches, of which `done` were done before this process.
 
-    def __init__(self, epoch: int, epochs: int, batches: int, done: int):
-        self.title = f"epoch {epoch + 1}/{epochs}"
+    pictures  how many a batch of this number has, over all processes
+    """
+
+    def __init__(self, epoch: int, epochs: int, batches: int, done: int, pictures: Callable[[int], int]):
+        self.title, self.pictures = f"epoch {epoch + 1}/{epochs}", pictures
         self.batches, self.before, self.done, self.images = batches, done, done, 0
         self.waited, self.started = 0.0, time.perf_counter()
         self.told = self.started
         self.bar = (
             tqdm(total=batches, initial=done, desc=self.title, unit="batch", leave=False, file=sys.stderr)
-            if sys.stderr.isatty()
+            if shows_bars()
             else None
         )
 
@@ -41,8 +45,8 @@ class EpochMeter:
             if batch is None:
                 return
             yield batch
+            self.images += self.pictures(self.done)
             self.done += 1
-            self.images += len(batch.images)
 
     def show(self, sums: dict[str, float]) -> None:
         """The running means: in the bar, or in a line of the log every half minute."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,15 @@ from cspdet.training.state import TrainingState
 from cspdet.training.task import Model
 from cspdet.types import Classes
 
+log = logging.getLogger("cspdet")
+
 
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run."""
 
     def __init__(self, path: Path, recipe: Recipe | ClassifierRecipe, classes: Classes):
         self.path, self.recipe, self.classes = path, recipe, classes
+        self._told = False
 
     def start(self) -> None:
         write_text(self.path / "config.yaml", dump_config(self.recipe))
@@ -40,8 +45,18 @@ class RunFolder:
         save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
 
     def read_metrics(self) -> list[dict[str, Any]]:
+        """The epochs so far; lines that are damaged are left out, and told."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines: list[dict[str, Any]] = []
+        for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+            try:
+                line = json.loads(text)
+                line["epoch"] + 0
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s:%d: is damaged, and left out", path, number)
+            else:
+                lines.append(line)
+        return lines
 
     def write_metrics(self, line: dict[str, Any]) -> None:
         """Add the line of one epoch; lines of that epoch or later, left by a run that was cut off, go away."""
@@ -54,24 +69,47 @@ class RunFolder:
         if results is not None:
             write_text(self.path / "detections.json", json.dumps(results))
 
-    def tensorboard(self, step: int) -> Any:
-        """A SummaryWriter, used as a context; what an earlier process wrote past `step` is hidden."""
+    @contextmanager
+    def tensorboard(self, step: int) -> Iterator[Any]:
+        """A SummaryWriter, or None where it cannot write; what an earlier process wrote past `step` is hidden."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
-        return SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+        board = None
+        with self._curves():
+            board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+        try:
+            yield board
+        finally:
+            with self._curves():
+                if board is not None:
+                    board.close()
+
+    @contextmanager
+    def _curves(self) -> Iterator[None]:
+        """TensorBoard's page is not worth a run: what it cannot write is told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                log.warning("%s: cannot be written: %s; the run goes on", self.path / "tensorboard", error.strerror)
+            self._told = True
 
     def add_scalars(self, board: Any, line: dict[str, Any], step: int) -> None:
         """The numbers of an epoch, onto TensorBoard's page, what belongs together in one group."""
-        for name, value in line.items():
-            if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
-                board.add_scalar(board_tag(name), value, step)
+        if board is None:
+            return
+        with self._curves():
+            for name, value in line.items():
+                if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
+                    board.add_scalar(board_tag(name), value, step)
 
     def add_pictures(self, board: Any, names: Sequence[str], step: int) -> None:
         """Pictures of this folder, where they are there, onto TensorBoard's page."""
         for name in names:
             image = cv2.imread(str(self.path / name)) if (self.path / name).exists() else None
-            if image is not None:
-                board.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
+            if board is not None and image is not None:
+                with self._curves():
+                    board.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
 
     def save_picture(self, name: str, image: np.ndarray) -> None:
         """An (H, W, 3) uint8 RGB picture as JPEG."""

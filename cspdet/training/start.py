@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +16,12 @@ import torch
 from cspdet.checkpoint import Checkpoint, load_checkpoint
 from cspdet.config import load_config, parse_config
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.folders import free_folder
 from cspdet.precision import pick_device
 from cspdet.recipe import ClassifierRecipe, Recipe, recipe_to_plain
+from cspdet.training.distributed import World, may_restart, own_device, restarts
 from cspdet.training.loop import Trainer, report_folder
 from cspdet.training.run_folder import RunFolder
+from cspdet.training.run_lock import RunLock
 from cspdet.training.task import B, Model, Task
 from cspdet.training.transfer import start_from
 from cspdet.types import Classes
@@ -31,7 +32,8 @@ AnyRecipe = TypeVar("AnyRecipe", Recipe, ClassifierRecipe)
 
 # What may change between the parts of one run: nothing that the numbers of the steps already made depend on.
 MAY_CHANGE = ("data", "eval", "train.epochs", "train.workers", "train.cache", "train.evaluate_every",
-              "train.save_every_minutes", "train.bad_pictures")  # fmt: skip
+              "train.save_every_minutes", "train.bad_pictures", "train.cache_folder", "train.patience",
+              "train.timeout_minutes", "train.compile")  # fmt: skip
 VERB_OF = {Recipe: "train", ClassifierRecipe: "train-classifier"}
 
 
@@ -57,9 +59,19 @@ class Request:
                 "--resume goes on in its own folder with its own weights; leave out --weights and --output"
             )
         return cls(
-            args.config, args.output, args.resume, args.weights, pick_device(args.device), args.stop_after,
+            args.config, args.output, args.resume, args.weights, own_device(pick_device(args.device)), args.stop_after,
             tuple(args.overrides),
-        )  # fmt: skip
+        ).after_restart()  # fmt: skip
+
+    def after_restart(self) -> Request:
+        """What it means when torchrun starts the same line again after a failure: go on with what was saved."""
+        if self.resume is not None or not may_restart():
+            return self
+        if self.output is None:
+            raise ConfigError("torchrun --max-restarts: name a folder with --output, so that a restart finds it")
+        if not restarts() or not (self.output / "last.pt").exists():
+            return self
+        return replace(self, config=None, output=None, resume=self.output, weights=None, overrides=())
 
     @property
     def where(self) -> str:
@@ -114,11 +126,24 @@ def read_request(
         given = for_classes(load_config(request.config, schema), len(checkpoint.classes))
         if given.model != checkpoint.recipe.model:
             raise ConfigError(f"{request.config}: describes another network than the run in {request.resume}")
+    _tell_edits(request.resume / "config.yaml", checkpoint.recipe, schema)
     for word in request.overrides:
         key = word.split("=")[0]
         if not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE):
             raise ConfigError(f"override {word!r}: cannot change on --resume; what can: {', '.join(MAY_CHANGE)}")
     return parse_config(recipe_to_plain(checkpoint.recipe), schema, str(path), request.overrides), checkpoint
+
+
+def _tell_edits(path: Path, recipe: Recipe | ClassifierRecipe, schema: type[AnyRecipe]) -> None:
+    """Whoever edits the file that lists the run's values expects something of it."""
+    try:
+        same = not path.exists() or load_config(path, schema) == recipe
+    except ConfigError:
+        same = False
+    if not same:
+        log.warning(
+            "%s: is not what last.pt was trained with, and has no effect; what may change is said as key=value", path
+        )
 
 
 def first_model(request: Request, checkpoint: Checkpoint | None, seed: int, build: Callable[[bool], Model]) -> Model:
@@ -134,23 +159,50 @@ def first_model(request: Request, checkpoint: Checkpoint | None, seed: int, buil
     return model
 
 
-def open_folder(request: Request, recipe: AnyRecipe, classes: Classes) -> RunFolder:
-    """The run's folder, with its config.yaml."""
+def pick_folder(request: Request, world: World, lock: RunLock) -> Path:
+    """Where the run goes: rank 0 chooses, and keeps other runs out.
+
+    Raises:
+        UserError: another process trains there, or it cannot be written.
+    """
     stem = request.config.stem if request.config is not None else "run"
-    path = request.resume or request.output or free_folder(Path("runs") / stem)
+    named = request.resume or request.output
+    if named is not None:
+        lock.take(named)
+        return named
+    return world.share(lock.take_free(Path("runs") / stem) if world.is_first else Path())
+
+
+def with_cache_folder(recipe: AnyRecipe, folder: Path) -> AnyRecipe:
+    """The recipe with a place for `cache: disk`: the run's own, where the config names none."""
+    if recipe.train.cache != "disk" or recipe.train.cache_folder is not None:
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"cache_folder": folder / "cache"})})
+
+
+def open_folder(path: Path, recipe: AnyRecipe, classes: Classes, world: World) -> RunFolder:
+    """The run's folder, with its config.yaml."""
     folder = RunFolder(path, recipe, classes)
-    folder.start()
+    if world.is_first:
+        folder.start()
     return folder
 
 
 def train(
-    model: Model, task: Task[Model, B], folder: RunFolder, request: Request, checkpoint: Checkpoint | None, data: str
+    model: Model,
+    task: Task[Model, B],
+    folder: RunFolder,
+    request: Request,
+    checkpoint: Checkpoint | None,
+    data: str,
+    world: World,
 ) -> int:
     """Run the loop; the exit code is its own. `data` tells in the log what is trained on."""
-    trainer = Trainer(model, task, folder, request.device)
+    trainer = Trainer(model, task, folder, request.device, world)
     if checkpoint is not None:
         trainer.resume(checkpoint)
-    log.info("%s; %s, %s; into %s", data, request.device, trainer.precision, folder.path)
+    processes = f"{world.size} processes, " if world.size > 1 else ""
+    log.info("%s; %s%s, %s; into %s", data, processes, request.device, trainer.precision, folder.path)
     code = trainer.run(request.stop_after)
     if code == 0:
         log.info("%s", report_folder(folder.path, task.val_picture))

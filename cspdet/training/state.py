@@ -5,11 +5,14 @@ No random stream is among it: every draw is a function of (seed, epoch, picture 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, cast
 
 import torch
+from torch import nn
 
+from cspdet.errors import ConfigError, nearest
 from cspdet.precision import Precision
 from cspdet.recipe import TrainerConfig
 from cspdet.training.ema import EMA
@@ -28,6 +31,7 @@ class Position:
     step: int = 0  # optimizer steps since the start
     images_seen: int = 0
     best: float = -1.0  # of the deciding number, AP or top-1, so far
+    stale: int = 0  # evaluations since the best one
     skipped_steps: int = 0  # steps without effect, because a loss or gradient was not finite
     sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
 
@@ -37,6 +41,7 @@ class TrainingState(Generic[Model]):
 
     def __init__(self, model: Model, config: TrainerConfig, device: torch.device, precision: Precision):
         self.model = cast(Model, model.to(device).to(memory_format=torch.channels_last))
+        self._frozen = freeze(self.model, config.freeze)
         self.ema = EMA(self.model, config.ema.decay, config.ema.share) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -46,6 +51,23 @@ class TrainingState(Generic[Model]):
     def averaged(self) -> Model:
         """The network to evaluate and keep: the average, or the trained one where none is kept."""
         return cast(Model, self.ema.model) if self.ema else self.model
+
+    def train(self) -> None:
+        """Put the network into training mode, all but what is frozen."""
+        self.model.train()
+        for part in self._frozen:
+            part.eval()
+
+    @torch.no_grad()
+    def mend_statistics(self) -> None:
+        """After a step without effect: batch-norm statistics that are not finite become those of the average again, or,
+        without one, those of a new layer. Once spoiled, they would stay so, and evaluations would find nothing.
+        """
+        kept = dict(self.ema.model.named_buffers()) if self.ema else {}
+        for name, value in self.model.named_buffers():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                fresh = torch.ones_like(value) if name.endswith("running_var") else torch.zeros_like(value)
+                value.copy_(kept.get(name, fresh))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors only."""
@@ -66,3 +88,22 @@ class TrainingState(Generic[Model]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**{OLD_NAMES.get(name, name): value for name, value in state["position"].items()})
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Take the parts of these names (`backbone`, `backbone.stem`) out of training; they are returned.
+
+    Raises:
+        ConfigError: no such part, or nothing left to train.
+    """
+    parts = dict(model.named_modules())
+    for name in names:
+        if name not in parts or not name:
+            known = [part for part in parts if part and part.count(".") < 2]
+            raise ConfigError(f"train.freeze: the network has no part {name!r}{nearest(name, known)}")
+    frozen = [parts[name] for name in names]
+    for part in frozen:
+        part.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"train.freeze: nothing is left to train with {', '.join(names)} frozen")
+    return frozen

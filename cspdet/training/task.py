@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from cspdet.models import Classifier, Detector
 from cspdet.recipe import ClassifierRecipe, Recipe
+from cspdet.training.distributed import World
 from cspdet.types import Classes
 
 Network = Detector | Classifier
+Across = Callable[[Tensor], Tensor]
 
 
 class AnyBatch(Protocol):
@@ -47,6 +49,9 @@ class Loader(Protocol[Loaded]):
     skipped: dict[str, str]  # pictures that could not be read so far, and why
 
     def __len__(self) -> int: ...
+    def batch_pictures(self, number: int) -> int:
+        """Pictures in batch `number` of an epoch, over all processes."""
+
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Loaded]:
         """The batches of epoch `epoch` (0-based) from number `start_batch` on."""
 
@@ -87,15 +92,16 @@ class Task(Protocol[Trained, B]):
     def can_judge(self) -> bool:
         """Whether there is a val split."""
 
-    def losses(self, model: Trained, output: Any, batch: B, size_hw: tuple[int, int]) -> AnyLosses:
-        """Of one batch.
+    def losses(self, model: Trained, output: Any, batch: B, size_hw: tuple[int, int], across: Across) -> AnyLosses:
+        """Of this process's part of a batch; those of all processes add up to the loss of the whole batch.
 
         output   what the network made of the batch's pictures
         size_hw  their height and width then, which multi-scale training changes
+        across   sums a tensor over all processes
         """
 
-    def judge(self, model: Trained, name: str) -> Judgment:
-        """Evaluate a network, called `name`, on the val split."""
+    def judge(self, model: Trained, name: str, world: World) -> Judgment | None:
+        """Evaluate a network, called `name`, on the val split, each process on its part; rank 0 gets the judgment."""
 
     def draw_batch(self, batch: B) -> np.ndarray:
         """What the network sees and should say of it, (H, W, 3) uint8 RGB."""

@@ -1,0 +1,210 @@
+"""Decoded pictures in one file that is mapped into memory: all processes and runs share it through the page cache.
+
+    pixels     of all pictures, end to end, (h, w, 3) uint8 each
+    sizes      (N, 2) int32, height and width; 0x0 for a picture that cannot be read
+    problems   JSON, from the number of such a picture to what is wrong with it
+    FOOTER     what this is, N, and the bytes of pixels and problems
+
+The name of the file is a digest of everything that its pixels depend on, so that one that is there is right. It is
+written beside its place and renamed: a run killed while filling it leaves no half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cspdet.atomic import temporary
+from cspdet.errors import ConfigError, DataError, counted
+from cspdet.progress import progress
+
+log = logging.getLogger("cspdet")
+
+FOOTER = struct.Struct("<8sqqq")
+MAGIC = b"cspdetP1"
+SUFFIX = ".pictures"
+CHUNK = 256  # pictures that are decoded before the next ones are begun, which bounds the memory
+MARGIN = 0.9  # share of the free disk that may be taken
+
+
+class DiskCache:
+    """The pictures of a file that `filled` wrote. `problems` are those that could not be read, and why.
+
+    Raises:
+        ValueError: the file is no such file, or not whole.
+    """
+
+    def __init__(self, path: Path):
+        with path.open("rb") as file:
+            whole = os.fstat(file.fileno()).st_size
+            if whole < FOOTER.size:
+                raise ValueError("too short")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        magic, count, self.nbytes, told = FOOTER.unpack(self._map[-FOOTER.size :])
+        if magic != MAGIC or whole != self.nbytes + 8 * count + told + FOOTER.size:
+            raise ValueError("not whole, or something else")
+        sizes = np.frombuffer(self._map, "<i4", 2 * count, self.nbytes)
+        self.path, self._size_hw = path, sizes.reshape(count, 2).astype(np.int64)
+        self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
+        self._pixels = np.frombuffer(self._map, np.uint8, self.nbytes)
+        notes = json.loads(self._map[self.nbytes + 8 * count : -FOOTER.size])
+        self.problems = {int(index): str(why) for index, why in notes.items()}
+
+    def __len__(self) -> int:
+        return len(self._size_hw)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(h, w, 3) uint8, the file's own memory, which cannot be written to."""
+        first, last = self._start[index : index + 2].tolist()
+        return self._pixels[first:last].reshape(*self._size_hw[index].tolist(), 3)
+
+    def __reduce__(self) -> tuple[type[DiskCache], tuple[Path]]:
+        return DiskCache, (self.path,)  # a process that is not forked maps the file itself
+
+
+def fingerprint(stored_as: bytes, path: Callable[[int], Path], count: int) -> str:
+    """A digest of the files by their names, sizes and times of change, and of what their pictures are `stored_as`."""
+    digest = blake2b(MAGIC + struct.pack("<qq", count, len(stored_as)) + stored_as, digest_size=16)
+
+    def look(start: int) -> bytes:
+        return b"".join(_identity(path(index)) for index in range(start, min(start + CHUNK, count)))
+
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
+        for identities in threads.map(look, range(0, count, CHUNK)):
+            digest.update(identities)
+    return digest.hexdigest()
+
+
+def _identity(path: Path) -> bytes:
+    name = os.fsencode(os.path.abspath(path))
+    try:
+        found = path.stat()
+    except OSError:
+        return name + b"\0missing\0"
+    return name + f"\0{found.st_size} {found.st_mtime_ns}\0".encode()
+
+
+def filled(
+    path: Path, count: int, needed: Callable[[], int], load: Callable[[int], np.ndarray], *, skip_bad: bool
+) -> DiskCache:
+    """The cache at `path`, filled first unless it is there already; of several processes, one fills it.
+
+    needed    bytes that the pixels will take, about
+    load      picture by number, (h, w, 3) uint8; raises DataError where it cannot be read
+    skip_bad  such pictures are noted
+
+    Raises:
+        ConfigError: no room on the disk, or a folder that cannot be written.
+        DataError: the pictures that cannot be read, unless `skip_bad`.
+    """
+    cache = _opened(path, count)
+    if cache is None:
+        with _alone(path):
+            cache = _opened(path, count)  # another process may have filled it meanwhile
+            if cache is None:
+                _check_room(path, needed())
+                with temporary(path) as draft, draft.open("wb") as file:
+                    _fill(file, count, load, skip_bad=skip_bad)
+                cache = DiskCache(path)
+    if cache.problems and not skip_bad:
+        raise DataError(*counted(list(cache.problems.values())))
+    log.info("%d pictures are cached in %s: %.0f MB", count - len(cache.problems), path, cache.nbytes / 1e6)
+    return cache
+
+
+def _opened(path: Path, count: int) -> DiskCache | None:
+    try:
+        cache = DiskCache(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("%s is written anew: it cannot be used as it is (%s)", path, error)
+        return None
+    return cache if len(cache) == count else None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While no other process of this machine, or of others where the file system knows locks, is in here for `path`.
+
+    The system takes the lock from a process that dies.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("wb")
+    except OSError as error:
+        raise ConfigError(
+            f"train.cache_folder: {path.parent} cannot be written: {error.strerror}; expected a folder for the "
+            "decoded pictures"
+        ) from None
+    with lock:
+        if _locked(lock, path):
+            for draft in path.parent.glob(f".{path.stem}.*.part{SUFFIX}"):
+                draft.unlink(missing_ok=True)  # what a killed run left
+        yield
+
+
+def _locked(lock: BinaryIO, path: Path) -> bool:
+    """Whether the lock is ours now; if not, the system has none, and the worst is that two processes do the same."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process, which is filling %s", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        log.debug("no locks in %s: %s", path.parent, error)
+        return False
+    return True
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > MARGIN * free:
+        raise ConfigError(
+            f"train.cache_folder: the decoded pictures need {needed / 1e6:.0f} MB, but only {MARGIN * free / 1e6:.0f} "
+            f"MB ({MARGIN:.0%} of what is free) in {path.parent} may be taken; use another folder or train.cache=none"
+        )
+
+
+def _fill(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad: bool) -> None:
+    """Write the content of a cache, decoding in threads; raises DataError with all problems unless `skip_bad`."""
+
+    def read(index: int) -> np.ndarray | str:
+        try:
+            return load(index)
+        except DataError as error:
+            return str(error)
+
+    sizes, problems = np.zeros((count, 2), "<i4"), {}
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        chunks = (range(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
+        found = (found for chunk in chunks for found in threads.map(read, chunk))
+        for index, image in enumerate(progress(found, "decoding the pictures to disk", "picture", count)):
+            if isinstance(image, str):
+                problems[index] = image
+            else:
+                sizes[index] = image.shape[:2]
+                file.write(np.ascontiguousarray(image).data)
+    if problems and not skip_bad:
+        raise DataError(*counted(list(problems.values())))
+    notes = json.dumps(problems).encode()
+    pixels = file.tell()
+    file.write(sizes.tobytes() + notes + FOOTER.pack(MAGIC, count, pixels, len(notes)))

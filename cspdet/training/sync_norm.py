@@ -1,0 +1,90 @@
+"""Batch normalization over the batches of all processes, on any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d whose statistics are those of every process's pictures together.
+
+    Same weights and buffers by the same names; in evaluation mode it is nn.BatchNorm2d. torch's own runs on CUDA only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        out, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        return out
+
+
+def synchronized(model: nn.Module) -> None:
+    """Put a synchronized normalization in the place of every batch normalization, in place, weights and all."""
+    for name, part in model.named_children():
+        if type(part) is nn.BatchNorm2d:
+            norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _synchronized(part)
+            setattr(model, name, norm)
+        else:
+            synchronized(part)
+
+
+def _synchronized(norm: nn.BatchNorm2d) -> SyncBatchNorm:
+    same = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum).train(norm.training)
+    same.weight, same.bias = norm.weight, norm.bias
+    for name, buffer in norm.named_buffers(recurse=False):
+        setattr(same, name, buffer)
+    return same
+
+
+class _Normalize(torch.autograd.Function):
+    """(B, C, H, W) of every process -> normalized; and mean and biased variance (C,), and the values a channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wide = _wide(x)
+        here = wide.new_tensor(float(x.numel() // x.shape[1]))
+        mean = wide.mean(dim=(0, 2, 3))
+        spread = (wide - mean[:, None, None]).square().sum(dim=(0, 2, 3))
+        # Parts are put together from their means and spreads (Chan et al. 1979): sums of squares would cancel.
+        parts = [wide.new_empty(2 * x.shape[1] + 1) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, torch.cat((mean, spread, here[None])))
+        table = torch.stack(parts)
+        means, spreads, counts = table.split((x.shape[1], x.shape[1], 1), dim=1)
+        count = counts.sum()
+        mean = (means * counts).sum(dim=0) / count
+        variance = (spreads + counts * (means - mean).square()).sum(dim=0) / count
+        scale = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, scale, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        factor = weight * scale
+        out = (wide - mean[:, None, None]) * factor[:, None, None] + bias[:, None, None]
+        return out.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        grad = _wide(grads[0])
+        normal = (_wide(x) - mean[:, None, None]) * scale[:, None, None]
+        of_bias, of_weight = grad.sum(dim=(0, 2, 3)), (grad * normal).sum(dim=(0, 2, 3))
+        both = torch.cat((of_bias, of_weight))
+        dist.all_reduce(both)  # the mean and the variance depend on every process's pictures
+        all_bias, all_weight = (part[:, None, None] for part in (both / count).chunk(2))
+        of_x = (weight * scale)[:, None, None] * (grad - all_bias - normal * all_weight)
+        return of_x.to(x.dtype), of_weight, of_bias, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Half precision as fp32; sums over a batch need it."""
+    return x if x.dtype == torch.float64 else x.float()
