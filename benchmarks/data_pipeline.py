@@ -1,32 +1,47 @@
-"""Pictures a second that one core makes ready for training.
+"""Pictures a second that one core makes ready for training, and how many ultralytics' own loader does beside it.
 
-    python benchmarks/data_pipeline.py
-    python benchmarks/data_pipeline.py --pictures data/mine.yaml --size 416 --seconds 10
+  python benchmarks/data_pipeline.py
+  python benchmarks/data_pipeline.py --data data/mine.yaml --size 416 --seconds 10
+  python benchmarks/data_pipeline.py --data data/mine.yaml --ultralytics ul/bin/python
 
 One process, one OpenCV thread, the same code that the loader processes run: samples, then batches of 16.
-Without --pictures it draws 64 JPEG pictures of 640x480 with 20 boxes each into a temporary folder.
+Without --data it draws 64 JPEG pictures of 640x480 with 20 boxes each into a temporary folder.
+
+Rows take turns. `/s` is by the clock: the whole time, and the best batch; `/s a core` by the CPU time that the process
+used, which other programs disturb less. ultralytics runs in the environment of the given interpreter, with its default
+augmentation (mosaic, affine, HSV, flip), its cache='ram' and no worker, on the same pictures at the same size.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from yolo_folder import write_yolo_folder
 
 from cspdet.datasets.augment import Augment, AugmentConfig
 from cspdet.datasets.batches import TrainData
 from cspdet.datasets.coco import CocoSet, load_coco
-from cspdet.datasets.descriptor import SplitFiles, load_descriptor
+from cspdet.datasets.descriptor import Descriptor, load_descriptor
 from cspdet.datasets.source import PictureSource
+from cspdet.errors import UserError
+from cspdet.speed.channel import Worker
 
 BATCH = 16
-RECOMMENDED = AugmentConfig(
+TURNS = 5
+MOSAIC = AugmentConfig(
     mosaic=1.0,
     scale=(0.5, 1.5),
     translate=0.1,
@@ -35,9 +50,144 @@ RECOMMENDED = AugmentConfig(
     exposure=1.5,
     flip_horizontal=0.5,
 )
+OURS = (("mosaic + affine + HSV + flip", MOSAIC), ("letterbox only", AugmentConfig()))
+THEIRS = "ultralytics, its defaults"
+SIDE = Path(__file__).with_name("against_ultralytics_side.py")
 
 
-def draw_pictures(folder: Path, count: int = 64, boxes: int = 20) -> CocoSet:
+@dataclass
+class Row:
+    """A pipeline, and its batches so far: pictures, wall and CPU seconds of each."""
+
+    name: str
+    cached: bool
+    pictures: list[int] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second by the clock."""
+        return sum(self.pictures) / sum(self.wall)
+
+    @property
+    def best(self) -> float:
+        """Pictures a second in the best batch."""
+        return max(pictures / wall for pictures, wall in zip(self.pictures, self.wall, strict=True))
+
+    @property
+    def per_core(self) -> float:
+        """Pictures a second of CPU time, the median over the batches."""
+        return statistics.median(pictures / cpu for pictures, cpu in zip(self.pictures, self.cpu, strict=True))
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            descriptor = _descriptor(args.data, Path(folder))
+            coco = load_coco(descriptor.split("train"), "train")
+            rows, versions = measure(coco, descriptor, args, Path(folder), stack)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    ratio = _ratio(rows)
+    if args.json:
+        facts = [{**asdict(row), "rate": row.rate, "best": row.best, "per_core": row.per_core} for row in rows]
+        print(json.dumps({"pictures": len(coco), "size": args.size, "versions": versions, "rows": facts, **ratio}))
+        return 0
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"{len(coco)} pictures, input {args.size}x{args.size}, one core; {told}")
+    print(f"{'pipeline':34}{'pictures':>9}{'/s':>9}{'best /s':>9}{'/s a core':>11}")
+    for row in rows:
+        how = "cached" if row.cached else "decoded"
+        print(f"{row.name:34}{how:>9}{row.rate:9.0f}{row.best:9.0f}{row.per_core:11.0f}")
+    if ratio:
+        print(f"ours over ultralytics': {ratio['ratio']:.2f} by the clock, {ratio['ratio_per_core']:.2f} a core")
+    return 0
+
+
+def measure(
+    coco: CocoSet, descriptor: Descriptor, args: argparse.Namespace, folder: Path, stack: ExitStack
+) -> tuple[list[Row], dict[str, str]]:
+    """The rows, and the versions of what ran."""
+    versions = {"cspdet's OpenCV": cv2.__version__}
+    turns: list[tuple[Row, Callable[[float], None]]] = []
+    for name, config in OURS:
+        for cached in (True, False):
+            row = Row(name, cached)
+            turns.append((row, _ours(row, batches(coco, config, args.size, cached=cached))))
+    if args.ultralytics is not None:
+        environment = {**os.environ, "YOLO_CONFIG_DIR": str(folder), "OMP_NUM_THREADS": "1"}
+        worker = Worker([str(args.ultralytics), str(SIDE)], environment)
+        stack.callback(worker.close)
+        data = write_yolo_folder(descriptor, folder / "yolo")
+        told = worker.ask({"do": "loader", "data": str(data), "size": args.size, "batch": BATCH})
+        versions |= {"ultralytics": told["ultralytics"], "its OpenCV": told["opencv"]}
+        row = Row(THEIRS, True)
+        turns.insert(1, (row, _theirs(row, worker)))
+    for _ in range(TURNS):
+        for _, turn in turns:
+            turn(args.seconds / TURNS)
+    return [row for row, _ in turns], versions
+
+
+def batches(coco: CocoSet, config: AugmentConfig, size: int, *, cached: bool) -> Iterator[int]:
+    """Makes a batch at a time; gives how many pictures it has."""
+    source = PictureSource(coco, (size, size), cache="ram" if cached else "none")
+    data = TrainData(source, Augment(config, (size, size)), seed=0, mosaic_epochs=1)
+    draw = np.random.default_rng(0)
+    while True:
+        data.__getitems__([(0, index) for index in draw.integers(len(coco), size=BATCH).tolist()])
+        yield BATCH
+
+
+def _ours(row: Row, made: Iterator[int]) -> Callable[[float], None]:
+    next(made)  # warms up
+
+    def turn(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            started, used = time.perf_counter(), time.process_time()
+            row.pictures.append(next(made))
+            row.wall.append(time.perf_counter() - started)
+            row.cpu.append(time.process_time() - used)
+
+    return turn
+
+
+def _theirs(row: Row, worker: Worker) -> Callable[[float], None]:
+    def turn(seconds: float) -> None:
+        found = worker.ask({"do": "batches", "seconds": seconds})
+        row.pictures += found["pictures"]
+        row.wall += found["wall"]
+        row.cpu += found["cpu"]
+
+    return turn
+
+
+def _ratio(rows: list[Row]) -> dict[str, float]:
+    """Our mosaics over theirs, both cached; empty where theirs did not run."""
+    named = {(row.name, row.cached): row for row in rows}
+    theirs, ours = named.get((THEIRS, True)), named[OURS[0][0], True]
+    if theirs is None:
+        return {}
+    return {"ratio": ours.rate / theirs.rate, "ratio_per_core": ours.per_core / theirs.per_core}
+
+
+def _descriptor(given: Path | None, folder: Path) -> Descriptor:
+    if given is not None:
+        return load_descriptor(given)
+    draw_pictures(folder)
+    path = folder / "patches.yaml"
+    path.write_text("train: {images: ., annotations: train.json}\n", encoding="utf-8")
+    return load_descriptor(path)
+
+
+def draw_pictures(folder: Path, count: int = 64, boxes: int = 20) -> None:
     """Colored patches under fine noise: they compress about as photographs do (100 kB each)."""
     rng = np.random.default_rng(0)
     images: list[dict[str, object]] = []
@@ -52,48 +202,29 @@ def draw_pictures(folder: Path, count: int = 64, boxes: int = 20) -> CocoSet:
             annotations.append({**box, "area": w * h, "iscrowd": 0})
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "patch"}]}
     (folder / "train.json").write_text(json.dumps(document))
-    return load_coco(SplitFiles(images=folder, annotations=folder / "train.json"), "train")
 
 
-def rate(coco: CocoSet, config: AugmentConfig, size: int, seconds: float, *, cached: bool) -> tuple[float, float]:
-    """Pictures a second: over the whole time, and in the best batch, which other programs disturbed least."""
-    source = PictureSource(coco, (size, size), cache="ram" if cached else "none")
-    data = TrainData(source, Augment(config, (size, size)), seed=0, mosaic_epochs=1)
-    order = np.random.default_rng(0).integers(len(coco), size=(10_000, BATCH)).tolist()
-    data.__getitems__([(0, index) for index in order[0]])
-    start, times = time.perf_counter(), []
-    for batch in order:
-        began = time.perf_counter()
-        data.__getitems__([(0, index) for index in batch])
-        times.append(time.perf_counter() - began)
-        if time.perf_counter() - start > seconds:
-            break
-    return BATCH * len(times) / sum(times), BATCH / min(times)
-
-
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, metavar="DESCRIPTOR", help="use the train split of this data set")
+    parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="use the train split of this data set")
     parser.add_argument("--size", type=int, default=416, help="input side in pixels (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row (default: %(default)s)")
-    args = parser.parse_args()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        if args.pictures:
-            coco = load_coco(load_descriptor(args.pictures).split("train"), "train")
-        else:
-            coco = draw_pictures(Path(folder))
-        print(f"{len(coco)} pictures, input {args.size}x{args.size}, OpenCV {cv2.__version__}, one core")
-        print(f"{'pipeline':42}{'pictures':>9}{'mean/s':>9}{'best/s':>9}")
-        for name, config in (
-            ("mosaic + affine + HSV + flip", RECOMMENDED),
-            ("letterbox only", AugmentConfig()),
-        ):
-            for cached in (True, False):
-                mean, best = rate(coco, config, args.size, args.seconds, cached=cached)
-                print(f"{name:42}{'cached' if cached else 'decoded':>9}{mean:9.0f}{best:9.0f}")
+    parser.add_argument("--seconds", type=_seconds, default=10.0, help="for each row (default: %(default)s)")
+    parser.add_argument("--ultralytics", type=_python, metavar="PYTHON", help="of an environment that has ultralytics")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0 seconds, found {text}")
+    return float(text)
+
+
+def _python(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return Path(text)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

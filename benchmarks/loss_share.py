@@ -3,13 +3,15 @@
   python benchmarks/loss_share.py [--batch 64] [--boxes 20] [--size 416] [--classes 80] [--network-batch 16]
 
 Prints milliseconds a batch, the median of `--repeat` runs: the network forward and backward, and assignment with loss,
-forward and backward down to the raw outputs. The network's time is measured on `--network-batch` pictures and scaled to
-`--batch`, since a batch of 64 needs 16 GB; convolutions cost the same a picture.
+forward and backward down to the raw outputs, for the recipe's rule of assignment and others. The network's time is
+measured on `--network-batch` pictures and scaled to `--batch`, since a batch of 64 needs 16 GB; convolutions cost the
+same a picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -20,11 +22,17 @@ import torch
 from cspdet.models.head import Anchors
 from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import load_recipe
+from cspdet.training.assign import AssignConfig
 from cspdet.training.loss import yolo_loss
 from cspdet.training.memory import reuse_freed_memory
 from cspdet.types import Targets
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
+
+RULES = {  # beside the recipe's own
+    "match_ratio 4, neighbors 3": AssignConfig(match_ratio=4.0, neighbors=3),
+    "dynamic": AssignConfig(rule="dynamic"),
+}
 
 
 def main() -> None:
@@ -53,17 +61,19 @@ def main() -> None:
     truth = random_targets(args.batch, args.boxes, args.size, args.classes)
     anchors: Anchors = model.anchors
 
-    def loss() -> None:
-        yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, recipe.train.assign).total.backward()
+    def loss(rule: AssignConfig) -> None:
+        yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, rule).total.backward()
         for level in raw:
             level.grad = None
 
     network_ms = median_ms(network, args.repeat) * args.batch / args.network_batch
-    loss_ms = median_ms(loss, args.repeat)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, network in {precision}")
     print(f"batch {args.batch}, {args.boxes} boxes a picture, {args.size}x{args.size}, {args.classes} classes")
-    print(f"network forward and backward          {network_ms:9.0f} ms")
-    print(f"assignment and loss, both directions  {loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)")
+    print(f"network forward and backward          {network_ms:9.0f} ms", flush=True)
+    for name, rule in {"the recipe's rule": recipe.train.assign, **RULES}.items():
+        loss_ms = median_ms(functools.partial(loss, rule), args.repeat)
+        told = f"{loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)"
+        print(f"assignment and loss, both directions  {told}  {name}", flush=True)
 
 
 def random_targets(images: int, boxes: int, size: int, classes: int) -> Targets:

@@ -1,48 +1,222 @@
-"""One whole training step on ready batches, for the benchmarks here."""
+"""One real training step, part by part: a worker process of `train_speed.py`.
+
+Lines of JSON on stdin are answered on stdout: {"do": "load", "variant": ...} first, then {"do": "steps", "count": N}
+and {"do": "memory"}. The order of the parts is that of `cspdet.training.loop.Trainer`.
+"""
 
 from __future__ import annotations
 
+import copy
+import math
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from cspdet.precision import Precision, autocast, pick_device
-from cspdet.recipe import load_recipe
-from cspdet.training.loss import yolo_loss
+from cspdet.commands.train_classifier import for_classes
+from cspdet.complexity import count
+from cspdet.config import load_config
+from cspdet.datasets.coco import load_coco
+from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.image_folder import load_image_set
+from cspdet.errors import ConfigError
+from cspdet.inference.predictor import to_input
+from cspdet.model_cost import is_classifier
+from cspdet.model_file import build_classifier, build_detector, check_size
+from cspdet.precision import Precision, autocast, pick_device, pick_precision
+from cspdet.recipe import ClassifierRecipe, load_recipe
+from cspdet.speed.channel import Message, answer_all, own_streams
+from cspdet.speed.opencv_worker import peak_mib
+from cspdet.speed.worker import processor
+from cspdet.training.classification import ClassificationTask
+from cspdet.training.detection import DetectionTask
+from cspdet.training.distributed import World
+from cspdet.training.memory import reuse_freed_memory
 from cspdet.training.state import TrainingState
-from cspdet.types import Targets
+from cspdet.types import Classes
 
-CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
+PARTS = ("data", "to_input", "forward", "loss", "backward", "optimizer", "ema")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a worker trains, and how."""
+
+    config: str
+    data: str  # a descriptor, or for a classifier a folder of train/CLASS/*
+    device: str
+    precision: str
+    batch: int | None  # None: the config's own
+    size: tuple[int, int] | None  # height, width; None: the config's own
+    workers: int  # loader processes
+    compiled: bool
+    channels_last: bool
+    reuse_memory: bool  # on a CPU: see cspdet.training.memory
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a variant."""
+
+    size_hw: tuple[int, int]
+    batch: int
+    precision: str
+    bflops: float  # 10^9 operations of a forward pass of one picture, as `cspdet info` counts
+    parameters: int
+    pictures: int
+    threads: int
+    device: str
+    torch: str
 
 
 class TrainingStep:
-    """Forward, loss, backward, clipping, SGD and the average of `csppelee_efm_sam`; calling it gives its seconds."""
+    """Network, data, loss, optimizer and average of a config; `run` makes a step and times its parts."""
 
-    def __init__(self, *, batch: int, size: int, boxes: int, classes: int, device: str):
-        torch.manual_seed(0)
-        self.device = pick_device(device)
-        self.recipe = load_recipe(CONFIG)
-        self.state = TrainingState(self.recipe.model.build(classes), self.recipe.train, self.device, "fp32")
-        images = torch.rand(batch, 3, size, size, device=self.device)
-        self.images = images.to(memory_format=torch.channels_last)
-        low = torch.rand(batch * boxes, 2) * size * 0.8
-        box = torch.cat((low, low + size * (0.05 + 0.15 * torch.rand_like(low))), 1)
-        image = torch.arange(batch).repeat_interleave(boxes)
-        truth = Targets(image, torch.randint(classes, image.shape), box, torch.zeros(len(box)).bool())
-        self.truth = truth.to(self.device)
+    def __init__(self, variant: Variant):
+        self.device = pick_device(variant.device)
+        if variant.reuse_memory and self.device.type == "cpu":
+            reuse_freed_memory()
+        self.task, model, self.loaded = _task(variant, self.device)
+        self.train = self.task.recipe.train
+        self.precision: Precision = pick_precision(self.train.precision, self.device)
+        self.state: TrainingState[Any] = TrainingState(model, self.train, self.device, self.precision)
+        self.layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+        for network in (self.state.model, self.state.averaged):
+            network.to(memory_format=self.layout)
+        self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
+        self.state.train()
+        self.world = World()
+        self.batches = self._endless()
 
-    def __call__(self, precision: Precision = "fp32") -> float:
-        started = time.perf_counter()
-        state, train = self.state, self.recipe.train
-        with autocast(self.device, precision):
-            raw = state.model(self.images)
-        yolo_loss(raw, self.truth, state.model.anchors, train.loss, train.assign).total.backward()
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), 10.0)
-        state.optimizer.step()
-        state.optimizer.zero_grad()
+    def run(self, *, parts: bool = True) -> dict[str, float]:
+        """Milliseconds of each of PARTS; without `parts` of the whole step only, as `step`: on CUDA, timing the parts
+        makes the device wait for Python after each of them.
+        """
+        watch = _Watch(self.device, parts=parts)
+        state, optimizer = self.state, self.state.optimizer
+        batch = next(self.batches)
+        watch.lap("data")
+        images = to_input(batch.images, self.device).contiguous(memory_format=self.layout)
+        watch.lap("to_input")
+        with autocast(self.device, self.precision):
+            output = self.forward(images)
+        watch.lap("forward")
+        size_hw = (images.shape[2], images.shape[3])
+        losses = self.task.losses(state.model, output, batch, size_hw, self.world.sum)
+        total = losses.total
+        watch.lap("loss")
+        state.scaler.scale(total).backward()
+        watch.lap("backward")
+        state.scaler.unscale_(optimizer)
+        longest = self.train.optimizer.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), longest, foreach=True)
+        # The one place where the trainer, too, waits for the device: it counts the losses then.
+        *_, length = torch.stack((*(part.detach() for part in losses), norm)).tolist()
+        if math.isfinite(length) or state.scaler.is_enabled():
+            state.scaler.step(optimizer)
+        state.scaler.update()
+        optimizer.zero_grad()
+        watch.lap("optimizer")
         if state.ema is not None:
             state.ema.update(state.model)
+        watch.lap("ema")
+        return watch.stop()
+
+    def _endless(self) -> Iterator[Any]:
+        """The first epoch again and again, without the smaller batch at its end."""
+        while True:
+            yield from (batch for batch in self.task.loader.epoch(0) if len(batch.images) >= self.loaded.batch)
+
+
+class _Watch:
+    """Times the parts of one step, or only the whole."""
+
+    def __init__(self, device: torch.device, *, parts: bool):
+        self.device, self.parts = device, parts
+        self.found: dict[str, float] = {}
+        self.started = self.last = self._now()
+
+    def lap(self, part: str) -> None:
+        if self.parts:
+            now = self._now()
+            self.found[part], self.last = 1000 * (now - self.last), now
+
+    def stop(self) -> dict[str, float]:
+        return self.found if self.parts else {"step": 1000 * (self._now() - self.started)}
+
+    def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter() - started
+        return time.perf_counter()
+
+
+def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
+    """The task of the config's kind, its network with random weights, and what it is."""
+    words = list(variant.overrides)
+    if variant.batch is not None:
+        words += [f"train.batch_size={variant.batch}", f"train.nominal_batch_size={variant.batch}"]
+    if variant.size is not None:
+        words.append(f"input.size=[{variant.size[0]},{variant.size[1]}]")
+    words += [f"train.workers={variant.workers}", f"train.precision={variant.precision}", "train.cache=ram"]
+    torch.manual_seed(0)
+    task: DetectionTask | ClassificationTask
+    if is_classifier(Path(variant.config)):
+        pictures = load_image_set(variant.data, "train")
+        loaded = load_config(variant.config, ClassifierRecipe, words)
+        classifier = for_classes(loaded, len(pictures.classes))
+        model: Any = build_classifier(classifier, variant.config, pretrained=False)
+        task = ClassificationTask(
+            classifier, Classes(pictures.classes, tuple(range(len(pictures.classes)))), pictures, None, device
+        )
+    else:
+        recipe = load_recipe(variant.config, words)
+        coco = load_coco(load_descriptor(variant.data).split("train"), "train")
+        model = build_detector(recipe, len(coco.classes), variant.config, pretrained=False)
+        check_size(recipe.input.size, model, variant.config)
+        task = DetectionTask(recipe, coco, None, device)
+    wanted = task.recipe.train.batch_size
+    if not isinstance(wanted, int):
+        raise ConfigError(f"{variant.config}: train.batch_size is {wanted!r}; say which with --batch")
+    size, batch = task.recipe.input.size, min(wanted, len(task.train_set))
+    cost = count(copy.deepcopy(model), size)  # counting moves a network to the meta device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    precision = pick_precision(task.recipe.train.precision, device)
+    about = Loaded(
+        size, batch, precision, cost.bflops, cost.parameters, len(task.train_set), torch.get_num_threads(), name,
+        str(torch.__version__),
+    )  # fmt: skip
+    return task, model, about
+
+
+class Server:
+    """Answers the parent's questions about one variant."""
+
+    def __init__(self) -> None:
+        self.step: TrainingStep | None = None
+
+    def answer(self, question: Message) -> Message:
+        if question["do"] == "load":
+            values = question["variant"]
+            size = values["size"] and tuple(values["size"])
+            self.step = TrainingStep(Variant(**{**values, "size": size, "overrides": tuple(values["overrides"])}))
+            return {"about": asdict(self.step.loaded)}
+        assert self.step is not None, "a variant is loaded first"
+        if question["do"] == "memory":
+            device = self.step.device
+            used = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_mib()
+            return {"peak_mib": used}
+        return {"steps": [self.step.run(parts=question["parts"]) for _ in range(question["count"])]}
+
+
+def main() -> None:
+    """Answer until the parent closes."""
+    questions, answers = own_streams()
+    answer_all(Server().answer, questions, answers)
+
+
+if __name__ == "__main__":
+    main()

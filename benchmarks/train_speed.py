@@ -1,0 +1,275 @@
+"""What a training step costs: pictures a second, its parts, its share of what the machine can multiply, its memory.
+
+  python benchmarks/train_speed.py configs/csppelee_efm_sam.yaml --size 256x320 --batch 8 --threads 1
+  python benchmarks/train_speed.py configs/*.yaml --precision fp32,bf16 --json
+  python benchmarks/train_speed.py configs/csppelee_efm_sam.yaml --compile --no-compile --reuse-memory --no-reuse-memory
+
+Steps are those of `cspdet train`: batch, to_input, forward, loss, backward, clipping with SGD, average, on the built-in
+shapes (a classifier: on the objects cut out of them) or --data. Every row has a process of its own, and all of them and
+the matrix product take turns, since machines change their speed by the minute: compare rows of one run. Pictures a
+second and parts are medians. A training step is counted as three forward passes of operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+from training_step import PARTS, Loaded, Variant
+
+from cspdet.datasets.cut_objects import cut_objects
+from cspdet.datasets.shapes_set import make_shapes
+from cspdet.errors import ConfigError, UserError
+from cspdet.model_cost import is_classifier
+from cspdet.speed.channel import Worker, WorkerError
+from cspdet.speed.peak import DTYPES
+from cspdet.speed.rows import in_turns
+
+TURNS = 6
+PAUSE = 0.3  # seconds between rows: threads of the one before stop spinning
+PASSES = 3  # a step has the operations of so many forward passes: one forward, two backward
+STEP = Path(__file__).with_name("training_step.py")
+
+
+@dataclass
+class Measured:
+    """A row under way."""
+
+    variant: Variant
+    worker: Worker
+    about: Loaded
+    peaks: list[float]  # GFLOP/s of the matrix product, shared with rows of the same precision
+    parts: list[dict[str, float]] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)  # ms a step
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 2 for what cannot be measured."""
+    args = _parser().parse_args(words)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            variants = _variants(args, Path(folder))
+            rows = measure(variants, args.steps, args.warm_up, args.threads, stack)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(table(rows)))
+    return 0
+
+
+def measure(
+    variants: Sequence[Variant], steps: int, warm_up: int, threads: int | None, stack: ExitStack
+) -> list[dict[str, object]]:
+    """The rows as `--json` gives them, in the order of the variants.
+
+    Raises:
+        WorkerError: a variant that cannot be trained, with the reason.
+    """
+    environment = dict(os.environ)
+    if threads is not None:
+        environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+    def start(command: list[str]) -> Worker:
+        worker = Worker([sys.executable, *command], environment)
+        stack.callback(worker.close)
+        return worker
+
+    started = [start([str(STEP)]) for _ in variants]
+    rows: list[Measured] = []
+    products: dict[str, Worker] = {}
+    peaks: dict[str, list[float]] = {}
+    for variant, worker in zip(variants, started, strict=True):
+        about = _load(variant, worker)
+        rows.append(Measured(variant, worker, about, peaks.setdefault(about.precision, [])))
+        if about.precision not in products:
+            products[about.precision] = start(["-m", "cspdet.speed.worker"])
+            products[about.precision].ask(
+                {"do": "product", "precision": about.precision, "device": variant.device.replace("auto", "cpu")}
+            )
+    for number, count in enumerate(in_turns(steps, TURNS)):
+        for precision, worker in products.items():
+            time.sleep(PAUSE)
+            worker.ask({"do": "gflops"})  # the first product of a turn wakes the threads
+            peaks[precision].append(max(worker.ask({"do": "gflops"})["gflops"] for _ in range(2)))
+        for row in rows:
+            time.sleep(PAUSE)
+            _turn(row, count, warm_up if number == 0 else 0)
+    return [_finish(row) for row in rows]
+
+
+def _load(variant: Variant, worker: Worker) -> Loaded:
+    try:
+        about = worker.ask({"do": "load", "variant": asdict(variant)})["about"]
+    except WorkerError as error:
+        raise WorkerError(*(f"{variant.config}, {variant.precision}: {line}" for line in error.problems)) from None
+    return Loaded(**{**about, "size_hw": tuple(about["size_hw"])})
+
+
+def _turn(row: Measured, count: int, warm_up: int) -> None:
+    """Some steps of one row; on CUDA some whole ones, and as many whose parts are timed."""
+    on_cuda = row.variant.device.startswith("cuda")
+    for parts in (True, False) if on_cuda else (True,):
+        row.worker.ask({"do": "steps", "count": warm_up, "parts": parts})
+        found = row.worker.ask({"do": "steps", "count": count, "parts": parts})["steps"]
+        if parts:
+            row.parts += found
+        if parts != on_cuda:
+            row.whole += [sum(step.values()) for step in found]
+
+
+def _finish(row: Measured) -> dict[str, object]:
+    about, milliseconds = row.about, statistics.median(row.whole)
+    rate = 1000 * about.batch / milliseconds
+    spent = {part: sum(step[part] for step in row.parts) for part in PARTS}
+    peak = statistics.median(row.peaks)
+    return {
+        "config": row.variant.config,
+        "size": list(about.size_hw),
+        "batch": about.batch,
+        "precision": about.precision,
+        "compiled": row.variant.compiled,
+        "channels_last": row.variant.channels_last,
+        "reuse_memory": row.variant.reuse_memory,
+        "workers": row.variant.workers,
+        "threads": about.threads,
+        "steps": len(row.whole),
+        "images_per_second": rate,
+        "step_ms": milliseconds,
+        "parts_ms": {part: statistics.median(step[part] for step in row.parts) for part in PARTS},
+        "data_wait_share": spent["data"] / sum(spent.values()),
+        "bflops": about.bflops,
+        "bflops_per_second": rate * about.bflops,
+        "step_gflops": PASSES * rate * about.bflops,
+        "gemm_peak_gflops": peak,
+        "share_of_peak": PASSES * rate * about.bflops / peak,
+        "peak_memory_mib": row.worker.ask({"do": "memory"})["peak_mib"],
+        "parameters": about.parameters,
+        "pictures": about.pictures,
+        "device": about.device,
+        "torch": about.torch,
+    }
+
+
+def table(rows: Sequence[dict[str, object]]) -> list[str]:
+    """The rows in Markdown, with what they were measured on."""
+    first = rows[0]
+    threads = first["threads"]
+    lines = [f"torch {first['torch']}, {first['device']}, {threads} thread{'s' if threads != 1 else ''}"]
+    peaks = {row["precision"]: row["gemm_peak_gflops"] for row in rows}
+    lines += [f"matrix product in {precision}: {peak:.0f} GFLOP/s" for precision, peak in peaks.items()]
+    head = ("config", "way", "size", "batch", "images/s", "ms a step", *PARTS, "waits for data", "BFLOPs",
+            "BFLOPs/s", "step GFLOP/s", "of peak", "memory MiB")  # fmt: skip
+    lines += ["", f"| {' | '.join(head)} |", "|---|---|---|" + "---:|" * (len(head) - 3)]
+    return [*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)]
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    ways = [str(row["precision"])]
+    ways += ["compiled"] if row["compiled"] else []
+    ways += [] if row["channels_last"] else ["channels first"]
+    ways += [] if row["reuse_memory"] else ["memory not reused"]
+    size, parts = row["size"], row["parts_ms"]
+    assert isinstance(size, list)
+    assert isinstance(parts, dict)
+    return [
+        Path(str(row["config"])).stem, ", ".join(ways), "x".join(map(str, size)), str(row["batch"]),
+        f"{row['images_per_second']:.2f}", f"{row['step_ms']:.1f}", *(f"{parts[part]:.1f}" for part in PARTS),
+        f"{row['data_wait_share']:.1%}", f"{row['bflops']:.3f}", f"{row['bflops_per_second']:.1f}",
+        f"{row['step_gflops']:.1f}", f"{row['share_of_peak']:.0%}", f"{row['peak_memory_mib']:.0f}",
+    ]  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("configs", nargs="+", metavar="CONFIG", help="detectors or classifiers")
+    add("--data", type=Path, help="a descriptor, for detectors, or a folder of train/CLASS/*, for classifiers")
+    add("--size", type=_size, metavar="HxW", help="of the input, or one number for a square (default: the config's)")
+    add("--batch", type=int, metavar="N", help="pictures a step (default: the config's)")
+    add("--steps", type=int, default=24, metavar="N", help="that count, of each row (default: %(default)s)")
+    add("--warm-up", type=int, default=2, metavar="N", help="steps before them (default: %(default)s)")
+    add("--precision", default="fp32", metavar="NAME,..", help="auto, fp32, bf16, fp16 (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="of the CPU, for networks and matrix product (default: torch's)")
+    add("--workers", type=int, default=0, metavar="N", help="loader processes (default: %(default)s)")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    ways = parser.add_argument_group("ways", "give both of a pair for rows side by side")
+    for name, what in (
+        ("compile", "with torch.compile"),
+        ("channels-last", "weights and pictures in this layout (the usual way)"),
+        ("reuse-memory", "keep what a step frees, on a CPU (the usual way)"),
+    ):
+        dest = name.replace("-", "_")
+        ways.add_argument(f"--{name}", dest=dest, action="append_const", const=True, help=what)
+        ways.add_argument(f"--no-{name}", dest=dest, action="append_const", const=False, help="without it")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override in the config")
+    add("--json", action="store_true", help="print the rows as JSON")
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = [int(side) for side in text.split("x")]
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"expected HxW or one number, found {text!r}")
+    return sides[0], sides[-1]
+
+
+def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
+    """Every config in every way that was asked for.
+
+    Raises:
+        ConfigError: numbers or precisions that cannot be.
+    """
+    for name in ("steps", "batch", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, found {value}")
+    for name in ("warm_up", "workers"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, found {getattr(args, name)}")
+    precisions = args.precision.split(",")
+    unknown = sorted(set(precisions) - {"auto", *DTYPES})
+    if unknown:
+        raise ConfigError(f"--precision: expected auto, {', '.join(DTYPES)}, found {', '.join(unknown)}")
+    data = {config: _data(Path(config), args, folder) for config in args.configs}
+    ways = product(precisions, args.compile or [False], args.channels_last or [True], args.reuse_memory or [True])
+    return [
+        Variant(
+            config, str(data[config]), args.device, precision, args.batch, args.size, args.workers,
+            compiled, channels_last, reuse_memory, tuple(args.overrides),
+        )
+        for (precision, compiled, channels_last, reuse_memory), config in product(list(ways), args.configs)
+    ]  # fmt: skip
+
+
+def _data(config: Path, args: argparse.Namespace, folder: Path) -> Path:
+    """--data where it is of the config's kind, else the built-in set, made in `folder` once."""
+    classifier = is_classifier(config)
+    if args.data is not None and args.data.is_dir() == classifier:
+        return args.data.absolute()
+    shapes = folder / "shapes"
+    if not shapes.exists():
+        make_shapes(shapes, images=max(64, 4 * (args.batch or 16)))
+    objects = folder / "objects"
+    if classifier and not objects.exists():
+        cut_objects(shapes / "shapes.yaml", objects)
+    return objects if classifier else shapes / "shapes.yaml"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
