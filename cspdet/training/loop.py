@@ -5,6 +5,7 @@ A step: the task's batch -> `to_input` -> the network -> the task's loss -> back
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import math
@@ -286,6 +287,7 @@ class Trainer(Generic[Model, B]):
         """The task's judgment of the averaged weights; the best ones are kept, with what they found."""
         position, name = self.state.position, self.folder.path.name
         judgment = self.task.judge(self.state.averaged, name, self.world)
+        gc.collect()  # tracing the network for its pictures leaves cycles that hold copies of its weights
         lost = judgment is not None and not (self.folder.path / "best.pt").exists()
         score, lost = self.world.share((judgment.score if judgment else 0.0, lost))
         better = score > position.best or lost
