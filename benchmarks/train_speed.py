@@ -7,7 +7,8 @@
 Steps are those of `cspdet train`: batch, to_input, forward, loss, backward, clipping with SGD, average, on the built-in
 shapes (a classifier: on the objects cut out of them) or --data. Every row has a process of its own, and all of them and
 the matrix product take turns, since machines change their speed by the minute: compare rows of one run. Pictures a
-second and parts are medians. A training step is counted as three forward passes of operations.
+second and parts are medians. A training step is counted as three forward passes of operations. CPU ms are those that
+the process used, over all threads: on a CPU, more by the clock than by them says that other programs were in the way.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Measured:
     peaks: list[float]  # GFLOP/s of the matrix product, shared with rows of the same precision
     parts: list[dict[str, float]] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)  # ms a step
+    cpu: list[float] = field(default_factory=list)  # ms of the CPU a step, over all threads
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -130,7 +132,8 @@ def _turn(row: Measured, count: int, warm_up: int) -> None:
         if parts:
             row.parts += found
         if parts != on_cuda:
-            row.whole += [sum(step.values()) for step in found]
+            row.cpu += [step["cpu"] for step in found]
+            row.whole += [sum(step.values()) - step["cpu"] for step in found]
 
 
 def _finish(row: Measured) -> dict[str, object]:
@@ -151,6 +154,7 @@ def _finish(row: Measured) -> dict[str, object]:
         "steps": len(row.whole),
         "images_per_second": rate,
         "step_ms": milliseconds,
+        "cpu_ms": statistics.median(row.cpu),
         "parts_ms": {part: statistics.median(step[part] for step in row.parts) for part in PARTS},
         "data_wait_share": spent["data"] / sum(spent.values()),
         "bflops": about.bflops,
@@ -173,7 +177,7 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
     lines = [f"torch {first['torch']}, {first['device']}, {threads} thread{'s' if threads != 1 else ''}"]
     peaks = {row["precision"]: row["gemm_peak_gflops"] for row in rows}
     lines += [f"matrix product in {precision}: {peak:.0f} GFLOP/s" for precision, peak in peaks.items()]
-    head = ("config", "way", "size", "batch", "images/s", "ms a step", *PARTS, "waits for data", "BFLOPs",
+    head = ("config", "way", "size", "batch", "images/s", "ms a step", "CPU ms", *PARTS, "waits for data", "BFLOPs",
             "BFLOPs/s", "step GFLOP/s", "of peak", "memory MiB")  # fmt: skip
     lines += ["", f"| {' | '.join(head)} |", "|---|---|---|" + "---:|" * (len(head) - 3)]
     return [*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)]
@@ -189,7 +193,8 @@ def _cells(row: dict[str, object]) -> list[str]:
     assert isinstance(parts, dict)
     return [
         Path(str(row["config"])).stem, ", ".join(ways), "x".join(map(str, size)), str(row["batch"]),
-        f"{row['images_per_second']:.2f}", f"{row['step_ms']:.1f}", *(f"{parts[part]:.1f}" for part in PARTS),
+        f"{row['images_per_second']:.2f}", f"{row['step_ms']:.1f}",
+        f"{row['cpu_ms']:.1f}", *(f"{parts[part]:.1f}" for part in PARTS),
         f"{row['data_wait_share']:.1%}", f"{row['bflops']:.3f}", f"{row['bflops_per_second']:.1f}",
         f"{row['step_gflops']:.1f}", f"{row['share_of_peak']:.0%}", f"{row['peak_memory_mib']:.0f}",
     ]  # fmt: skip

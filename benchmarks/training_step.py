@@ -93,8 +93,8 @@ class TrainingStep:
         self.batches = self._endless()
 
     def run(self, *, parts: bool = True) -> dict[str, float]:
-        """Milliseconds of each of PARTS; without `parts` of the whole step only, as `step`: on CUDA, timing the parts
-        makes the device wait for Python after each of them.
+        """Milliseconds of each of PARTS, or without `parts` of the whole `step`: on CUDA, timing the parts makes the
+        device wait for Python after each of them. Also those of the CPU, over all threads, as `cpu`.
         """
         watch = _Watch(self.device, parts=parts)
         state, optimizer = self.state, self.state.optimizer
@@ -138,6 +138,7 @@ class _Watch:
     def __init__(self, device: torch.device, *, parts: bool):
         self.device, self.parts = device, parts
         self.found: dict[str, float] = {}
+        self.used = time.process_time()
         self.started = self.last = self._now()
 
     def lap(self, part: str) -> None:
@@ -146,7 +147,8 @@ class _Watch:
             self.found[part], self.last = 1000 * (now - self.last), now
 
     def stop(self) -> dict[str, float]:
-        return self.found if self.parts else {"step": 1000 * (self._now() - self.started)}
+        found = self.found if self.parts else {"step": 1000 * (self._now() - self.started)}
+        return {**found, "cpu": 1000 * (time.process_time() - self.used)}
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -62,6 +62,7 @@ def test_a_training_step_adds_up(shapes: Path) -> None:
     assert (row["size"], row["batch"], row["steps"], row["threads"]) == ([64, 64], 2, 2, 1)
     assert list(row["parts_ms"]) == STEP_PARTS
     assert all(ms > 0 for ms in row["parts_ms"].values())
+    assert row["cpu_ms"] > 0
     # The rate, the operations and the shares all follow from the time of a step.
     assert row["images_per_second"] * row["step_ms"] == pytest.approx(2000)
     assert row["bflops_per_second"] == pytest.approx(row["images_per_second"] * row["bflops"])
