@@ -25,6 +25,7 @@ from cspdet.inference.engines.packed import PackedConv, pack
 from cspdet.inference.engines.pick import engine_of, fastest_of, load_engine
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.facts import facts_of, head_config
+from cspdet.inference.pipeline import in_lanes
 from cspdet.inference.predictor import Predictor, load_detector
 from cspdet.model_file import LoadedModel, build_classifier
 from cspdet.models.fold import fold, folded_layer
@@ -270,10 +271,44 @@ def test_openvino_computes_in_the_precision_that_is_said(loaded):
     engine = built("openvino", loaded)
     assert isinstance(engine, OpenVinoEngine)
     engine(pictures(1))
-    (compiled,) = engine.compiled.values()
-    assert "f32" in str(compiled.get_property("INFERENCE_PRECISION_HINT")) or "float" in str(
-        compiled.get_property("INFERENCE_PRECISION_HINT")
-    )
+    engine(pictures(2))
+    for compiled in (*engine.alone.values(), *(each.compiled for each in engine.abreast.values())):
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        assert "f32" in hint or "float" in hint
+    assert len(engine.alone) == len(engine.abreast) == 1
+
+
+@pytest.mark.parametrize("backend", ["torch", *OTHERS])
+def test_several_threads_may_ask_at_once_once_an_engine_was_widened(backend, loaded):
+    engine = built(backend, loaded)
+    images = [pictures(1) * level for level in (0.2, 0.5, 0.8, 1.0)] * 4
+    expected = [engine(image) for image in images]
+    lanes = engine.widen(3)
+    assert lanes == (1 if backend != "openvino" else min(3, torch.get_num_threads()))
+    for (_, found), wanted in zip(in_lanes(images, engine, lanes), expected, strict=True):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+    assert engine.widen(1) == 1
+
+
+def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    engine = built("openvino", loaded)
+    expected = engine(pictures(3))
+    assert engine.widen(8) == 2
+    for _, found in in_lanes([pictures(3)] * 4, engine, 2):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
+def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    engine = built("openvino", loaded)
+    assert isinstance(engine, OpenVinoEngine)
+    engine(pictures(2))
+    (first,) = engine.abreast.values()
+    for count in (5, 2, 8):
+        engine(pictures(count))
+    assert list(engine.abreast.values()) == [first]
+    assert first.streams == 2
 
 
 @pytest.mark.parametrize(

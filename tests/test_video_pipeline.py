@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.inference.pipeline import Ahead, Behind
+from cspdet.inference.pipeline import Ahead, Behind, in_lanes
 from cspdet.inference.stopwatch import Stopwatch
 
 
@@ -150,6 +153,56 @@ def test_another_error_drops_what_was_put():
     assert stopped_by(ZeroDivisionError) == [0]
 
 
+@settings(max_examples=20)
+@given(items=st.lists(st.integers(0, 3), max_size=20), lanes=st.integers(1, 4))
+def test_lanes_give_everything_in_order_however_long_each_takes(items, lanes):
+    def work(item: int) -> int:
+        time.sleep(item / 1000)
+        return -item
+
+    assert list(in_lanes(items, work, lanes)) == [(item, -item) for item in items]
+
+
+def test_as_many_items_as_lanes_are_worked_on_at_once_and_one_more_is_taken():
+    taken: list[int] = []
+    together = threading.Barrier(3, timeout=5)
+
+    def items() -> Iterator[int]:
+        for i in range(9):
+            taken.append(i)
+            yield i
+
+    with closing(in_lanes(items(), lambda item: together.wait() and item, 3)) as results:
+        next(results)  # three met, or the barrier would have broken
+        assert taken == [0, 1, 2, 3]
+        together.abort()
+
+
+def test_what_fails_in_a_lane_is_raised_at_its_place():
+    results = in_lanes([1, 1, 0, 1], lambda item: 1 // item, 2)
+    assert [next(results), next(results)] == [(1, 1), (1, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_lanes_have_one_thread_of_pytorch_each_and_leave_the_others_alone():
+    before = torch.get_num_threads()
+    assert [count for _, count in in_lanes(range(4), lambda _: torch.get_num_threads(), 2)] == [1] * 4
+    assert torch.get_num_threads() == before
+
+
+def test_no_thread_outlives_an_error_of_who_takes_the_results():
+    def take() -> None:
+        with closing(in_lanes(range(100), lambda item: item, 2)) as results:
+            for item, _ in results:
+                if item == 3:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        take()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cspdet-lane")]
+
+
 def test_the_stopwatch_counts_each_stage_a_frame():
     now = [0.0]
     watch = Stopwatch(("read", "detect"), clock=lambda: now[0])
@@ -171,6 +224,14 @@ def test_the_stopwatch_counts_each_stage_a_frame():
         now[0] += 0.040
     assert watch.milliseconds()["detect"] == pytest.approx(160 / 12)
     assert watch.line() == "25.0 fps   ms: read 10.0  detect 13.3"
+
+
+def test_blocks_that_run_at_once_count_with_their_share():
+    now = [0.0]
+    watch = Stopwatch(("detect",), clock=lambda: now[0])
+    with watch.running("detect", lanes=2), watch.running("detect", lanes=2):
+        now[0] += 0.080
+    assert watch.milliseconds() == pytest.approx({"detect": 40.0})  # two frames in 80 ms
 
 
 def test_the_shown_rate_is_that_of_the_last_frames():

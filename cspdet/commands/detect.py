@@ -17,7 +17,7 @@ from cspdet.inference.h264_writer import PRESETS
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import read_records
 from cspdet.inference.search import Search, Tiling, pick_classes
-from cspdet.inference.sources import PictureFile, Source, find_sources
+from cspdet.inference.sources import PictureFile, Source, Video, find_sources
 from cspdet.inference.tracking import check_installed
 from cspdet.inference.video_writer import pick_codec
 
@@ -50,7 +50,9 @@ def _add_search_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-iou", type=float, default=0.6, metavar="T", help="NMS: the highest overlap that stays")
     group.add_argument("--max-detections", type=int, default=100, metavar="N", help="a picture; default: %(default)s")
     group.add_argument("--classes", metavar="NAME,...", help="only these, by name or category id")
-    group.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures a pass; default: %(default)s")
+    group.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures a pass, or frames at once (%(default)s)"
+    )
     group.add_argument(
         "--tile",
         metavar="N",
@@ -110,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
         engine, engine.device, min_score=args.min_score, max_iou=args.max_iou, max_detections=search.wanted_of_detector
     )
     output = args.output or free_folder(Path("runs/detect"))
+    for count in sorted({_frames_a_pass(source, args.batch_size) for source in sources if isinstance(source, Video)}):
+        engine.warm_up(count)
     start = time.perf_counter()
     with Annotator(detector, output, search, settings) as annotator:
         try:
@@ -126,6 +130,11 @@ def _backend(args: argparse.Namespace, sources: list[Source]) -> str:
     if args.backend == "auto" and few and not is_exported(args.model):
         return "torch"
     return str(args.backend)
+
+
+def _frames_a_pass(video: Video, batch_size: int) -> int:
+    """Nothing waits for the newest frame of a camera or stream to have company."""
+    return batch_size if isinstance(video.address, Path) else 1
 
 
 def _check(args: argparse.Namespace) -> None:

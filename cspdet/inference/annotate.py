@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -20,7 +20,7 @@ from cspdet.datasets.pictures import read_picture
 from cspdet.errors import DataError, SourceError, UserError
 from cspdet.inference.draw import draw_caption, draw_detections
 from cspdet.inference.live import open_live
-from cspdet.inference.pipeline import Ahead, Behind
+from cspdet.inference.pipeline import Ahead, Behind, in_lanes
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import Found, Records
 from cspdet.inference.search import Search
@@ -44,7 +44,7 @@ QUEUE_BYTES = 256 * 2**20  # of frames between two stages
 class Settings:
     """How sources are worked off and what is written."""
 
-    batch_size: int = 8  # pictures or frames of a file a pass; live it is always 1
+    batch_size: int = 8  # pictures or frames of a file a pass, or at once; live it is always 1
     max_seconds: float | None = None  # of each video, camera or stream
     stride: int = 1  # every so-manieth frame
     reconnect: int = 5  # tries in a row to connect again to a lost camera or stream
@@ -191,11 +191,14 @@ class Annotator:
         )
 
     def _run(self, reader: VideoReader, first: Frame, rest: Iterator[Frame], writer: VideoWriter | None) -> None:
-        """Reading, drawing and writing in threads beside this one, in which the network runs."""
-        size = 1 if reader.live else self.settings.batch_size
-        depth = max(2, min(2 * size, QUEUE_BYTES // first.image.nbytes))
+        """Reading, the network, drawing and writing at the same time, each in threads of its own or in this one."""
+        at_once = 1 if reader.live else self.settings.batch_size
+        lanes = self.detector.engine.widen(at_once)
+        size = at_once if lanes == 1 else 1
+        depth = max(2, min(2 * at_once, QUEUE_BYTES // first.image.nbytes))
         tracker = self._tracker(reader)
         with ExitStack() as stages:
+            stages.callback(self.detector.engine.widen, 1)
             write = stages.enter_context(Behind(partial(self._write, reader, writer), depth))
             draw = stages.enter_context(Behind(lambda seen: write.put(self._drawn(seen)), depth)) if writer else write
             frames: Iterable[Frame] = chain([first], rest)
@@ -204,13 +207,17 @@ class Annotator:
             wanted = _until(self.watch.timed(frames, "waiting"), self.settings.max_seconds)
             count = reader.facts.declared
             expected = -(-count // self.settings.stride) if count else None
-            for batch in _pieces(progress(wanted, reader.video.name.name, "frame", expected), size):
-                with self.watch.running("detect", len(batch)):
-                    found = self.search.find(self.detector, [frame.image for frame in batch])
-                    ids = [tracker.update(detections) if tracker else None for detections in found]
+            batches = _pieces(progress(wanted, reader.video.name.name, "frame", expected), size)
+            results = stages.enter_context(closing(in_lanes(batches, partial(self._find, lanes), lanes)))
+            for batch, found in results:
+                ids = [tracker.update(detections) if tracker else None for detections in found]
                 with self.watch.running("waiting", 0):
                     for seen in map(Seen, batch, found, ids):
                         draw.put(seen)
+
+    def _find(self, lanes: int, batch: Sequence[Frame]) -> list[Detections]:
+        with self.watch.running("detect", len(batch), lanes):
+            return self.search.find(self.detector, [frame.image for frame in batch])
 
     def _tracker(self, reader: VideoReader) -> Tracker | None:
         if self.settings.track_from is None:

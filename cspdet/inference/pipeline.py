@@ -1,7 +1,7 @@
 """Stages that work at the same time, each in a thread, with bounded queues between them; the order is kept.
 
 Decoding, drawing and encoding spend their time in OpenCV and FFmpeg, which let other threads run meanwhile, so
-they overlap with the network in the main thread. `Ahead` makes items before they are asked for, `Behind` works
+they overlap with the network. `Ahead` makes items before they are asked for, `Behind` works
 items off after they were handed over. Neither holds more than `depth` items, however long the run is.
 """
 
@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 POLL_S = 0.1  # a blocked stage looks this often whether the run was ended
 
@@ -133,6 +138,40 @@ class Behind(Generic[Item]):
                 self._step(item)
         except BaseException as error:  # whatever it is, the thread that puts items has to learn of it
             self._error = error
+
+
+def in_lanes(
+    items: Iterable[Item], work: Callable[[Item], Result], lanes: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with what `work` makes of it, in their order; `lanes` of them are worked on at once, a thread each.
+
+    With one lane everything happens in the calling thread. What `work` raises is raised at its item's place. PyTorch
+    has a single thread in each lane: the cores have enough to do. To be closed (`contextlib.closing`), so that no
+    thread outlives an error of whoever takes the results.
+    """
+    if lanes == 1:
+        for item in items:
+            yield item, work(item)
+        return
+    threads = torch.get_num_threads()
+    running: deque[tuple[Item, Future[Result]]] = deque()
+    pool = ThreadPoolExecutor(lanes, "cspdet-lane", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for item in items:
+            running.append((item, pool.submit(work, item)))
+            if len(running) > lanes:  # one is ready to start wherever a lane gets free
+                yield running[0][0], _result(running.popleft()[1])
+        while running:
+            yield running[0][0], _result(running.popleft()[1])
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _result(future: Future[Result]) -> Result:
+    while not wait((future,), POLL_S).done:
+        continue
+    return future.result()
 
 
 def _take(items: queue.Queue[Item | _End], dropped: threading.Event | None = None) -> Item | _End:

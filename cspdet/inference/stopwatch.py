@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,23 +15,30 @@ RECENT = 30  # frames over which the shown rate is taken
 
 
 class Stopwatch:
-    """Seconds of each stage and the frames that went through it. Each stage has one thread that times it."""
+    """Seconds of each stage and the frames that went through it."""
 
     def __init__(self, stages: Iterable[str], clock: Callable[[], float] = time.perf_counter):
         self.seconds: dict[str, float] = dict.fromkeys(stages, 0.0)
         self.frames: dict[str, int] = dict.fromkeys(self.seconds, 0)
         self._clock = clock
+        self._lock = threading.Lock()
         self._recent: deque[float] = deque(maxlen=RECENT + 1)
 
     @contextmanager
-    def running(self, stage: str, frames: int = 1) -> Iterator[None]:
-        """Count the time of the block to `stage`, through which so many frames went in it."""
+    def running(self, stage: str, frames: int = 1, lanes: int = 1) -> Iterator[None]:
+        """Count the time of the block to `stage`, through which so many frames went in it.
+
+        Where `lanes` blocks of a stage run at once, each counts with its share, so that a frame's time is what it
+        costs the run.
+        """
         start = self._clock()
         try:
             yield
         finally:
-            self.seconds[stage] += self._clock() - start
-            self.frames[stage] += frames
+            spent = (self._clock() - start) / lanes
+            with self._lock:
+                self.seconds[stage] += spent
+                self.frames[stage] += frames
 
     def timed(self, items: Iterable[Item], stage: str) -> Iterator[Item]:
         """Hand on `items`; the time that each takes to come counts to `stage`."""
@@ -41,7 +49,8 @@ class Stopwatch:
                     item = next(iterator)
                 except StopIteration:
                     return
-            self.frames[stage] += 1
+            with self._lock:
+                self.frames[stage] += 1
             yield item
 
     def frame_done(self) -> None:

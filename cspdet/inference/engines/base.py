@@ -106,6 +106,18 @@ class Engine(ABC):
             return postprocess(*outputs, **limits)
         return detect(outputs, self.anchors, **limits)
 
+    def widen(self, lanes: int) -> int:
+        """Prepare for up to `lanes` threads, each with a picture of its own; gives how many are worth it, often 1.
+
+        At 1, calls come one after the other, and several pictures are best given as a batch.
+        """
+        return 1
+
+    def warm_up(self, count: int) -> None:
+        """Take `count` black pictures: an engine that builds itself for what comes does so now, not at a frame."""
+        self(torch.zeros(count, 3, *self.size_hw, dtype=torch.uint8))
+        self.synchronize()
+
     def synchronize(self) -> None:
         """Wait until the device is done: for whoever measures."""
         if self.device.type == "cuda":
@@ -119,9 +131,13 @@ class Engine(ABC):
         if self.facts.task == "detector" and any(side % step for side in size_hw):
             raise ValueError(f"expected multiples of {step}, found {_shown(size_hw)}")
 
+    def forward_each(self, images: Tensor) -> list[tuple[Tensor, ...]]:
+        """`forward` of every picture by itself; an engine that can has several on their way at once."""
+        return [self.forward(images[i : i + 1]) for i in range(len(images))]
+
     def _one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
-        """For a file that is made for one picture at a time."""
-        parts = [self.forward(images[i : i + 1]) for i in range(len(images))]
+        """As `forward`, for a file or an engine that takes one picture at a time."""
+        parts = self.forward_each(images)
         if self.facts.outputs == "detections":
             for i, (rows,) in enumerate(parts):
                 rows[:, 0] += i

@@ -1,17 +1,20 @@
-"""OpenVINO on the CPU, compiled for each shape that comes, in a precision that is always said."""
+"""OpenVINO on the CPU, compiled for each size that comes, in a precision that is always said."""
 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package, pad, padded_batch
+from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
 from cspdet.inference.facts import FORMAT_KEY, Facts, read_facts
 
 if TYPE_CHECKING:
@@ -41,32 +44,94 @@ class OpenVinoEngine(Engine):
         supported = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision in ("bf16", "fp16") and {"bf16": "BF16", "fp16": "FP16"}[precision] not in supported:
             raise ConfigError(f"--precision: OpenVINO has no {precision} on this CPU; it has {', '.join(supported)}")
-        self.options = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(threads or torch.get_num_threads()),
-        }
-        self.compiled: dict[tuple[int, int, int], openvino.CompiledModel] = {}
+        self.threads = threads or torch.get_num_threads()
+        self.precision_hint = HINTS[precision]
+        self.lanes = 1
+        self.alone: dict[tuple[int, int], openvino.CompiledModel] = {}  # by height and width: all cores at a picture
+        self.abreast: dict[tuple[int, int], _Abreast] = {}  # several pictures at once, a share of the cores each
+        self._lock = threading.Lock()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        count, _, height, width = images.shape
-        batch = padded_batch(count, (height, width), set(self.compiled))
-        request = self._request((batch, height, width))
+        if len(images) > 1:
+            return self._one_by_one(images)
+        size_hw = (images.shape[2], images.shape[3])
+        request = self._abreast(size_hw, self.lanes).own_request() if self.lanes > 1 else self._alone(size_hw)
         # Copied out: the request's own memory is written over by the next call.
-        results = request([pad(images, batch).contiguous().numpy()], share_inputs=True, share_outputs=False)
-        outputs = tuple(torch.from_numpy(results[i]) for i in range(len(results)))
-        return outputs if batch == count else self._first(outputs, count)
+        results = request([images.contiguous().numpy()], share_inputs=True, share_outputs=False)
+        return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
 
-    def _request(self, shape: tuple[int, int, int]) -> openvino.CompiledModel:
-        if shape not in self.compiled:
-            batch, height, width = shape
-            model = self.model
-            if self.facts.dynamic:
-                model = model.clone()
-                model.reshape([batch, 3, height, width])
-            self.compiled[shape] = self.core.compile_model(model, "CPU", self.options)
-        return self.compiled[shape]
+    def forward_each(self, images: Tensor) -> list[tuple[Tensor, ...]]:
+        """A picture a core instead of all cores at one picture after the other.
+
+        Cores that share a picture wait for each other after every layer, the longer the more else they have to do:
+        decoding and encoding of a video, say.
+        """
+        if self.lanes > 1:  # other threads keep the other cores busy
+            return super().forward_each(images)
+        abreast = self._abreast((images.shape[2], images.shape[3]), len(images))
+        return abreast.run(images.contiguous().numpy())
+
+    def widen(self, lanes: int) -> int:
+        """As many as there are threads."""
+        self.lanes = min(lanes, self.threads)
+        return self.lanes
+
+    def _alone(self, size_hw: tuple[int, int]) -> openvino.CompiledModel:
+        if size_hw not in self.alone:
+            self.alone[size_hw] = self._compile(size_hw, streams=1)
+        return self.alone[size_hw]
+
+    def _abreast(self, size_hw: tuple[int, int], pictures: int) -> _Abreast:
+        """For up to so many pictures of this size at once, but no more than there are threads."""
+        streams = min(pictures, self.threads)
+        with self._lock:
+            if size_hw not in self.abreast or self.abreast[size_hw].streams < streams:
+                self.abreast[size_hw] = _Abreast(self._compile(size_hw, streams), streams)
+            return self.abreast[size_hw]
+
+    def _compile(self, size_hw: tuple[int, int], streams: int) -> openvino.CompiledModel:
+        model = self.model
+        if self.facts.dynamic:
+            model = model.clone()
+            model.reshape([1, 3, *size_hw])
+        options = {
+            "INFERENCE_PRECISION_HINT": self.precision_hint,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": str(self.threads),
+        }
+        return self.core.compile_model(model, "CPU", options)
+
+
+class _Abreast:
+    """A model compiled for several pictures at once."""
+
+    def __init__(self, compiled: openvino.CompiledModel, streams: int):
+        self.compiled, self.streams = compiled, streams
+        self._queue: openvino.AsyncInferQueue | None = None
+        self._own = threading.local()
+
+    def own_request(self) -> Callable[..., Mapping[int, np.ndarray]]:
+        """Runs a picture in the calling thread's own request."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self.compiled.create_infer_request()
+        infer: Callable[..., Mapping[int, np.ndarray]] = self._own.request.infer
+        return infer
+
+    def run(self, images: np.ndarray) -> list[tuple[Tensor, ...]]:
+        """(B, 3, H, W) to the outputs of each picture."""
+        if self._queue is None:
+            self._queue = import_openvino().AsyncInferQueue(self.compiled, self.streams)
+        found: list[tuple[Tensor, ...]] = [()] * len(images)
+
+        def keep(request: openvino.InferRequest, index: int) -> None:
+            found[index] = tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
+
+        self._queue.set_callback(keep)
+        for index in range(len(images)):
+            self._queue.start_async([images[index : index + 1]], index, share_inputs=True)
+        self._queue.wait_all()
+        return found
 
 
 def read_model(model: bytes | Path) -> openvino.Model:

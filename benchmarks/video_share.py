@@ -1,0 +1,122 @@
+"""Frames a second of `cspdet detect` on videos, of what the same detector does with frames that are ready in memory.
+
+  python benchmarks/video_share.py best.pt road.mp4 bottle.mp4 --size 416 --backend openvino --rounds 5
+
+Decoding, drawing and encoding run beside the network, on the same cores. In each round both have their turn on the
+same frames, so the share holds on a machine whose speed changes; the median of the rounds is told. The CPU time is that
+of all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cspdet import load_detector
+from cspdet.inference.annotate import Annotator, Settings
+from cspdet.inference.predictor import Predictor
+from cspdet.inference.search import Search
+from cspdet.inference.sources import Video
+from cspdet.inference.video_reader import open_file
+from cspdet.inference.video_writer import pick_codec
+
+
+class Took(NamedTuple):
+    """One turn of `frames` frames."""
+
+    frames: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / self.wall_s
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of all threads, a frame."""
+        return 1000 * self.cpu_s / self.frames
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure each video, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("videos", nargs="+", type=Path)
+    parser.add_argument("--size", type=int, metavar="N", help="of the network's input (default: the model's)")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--codec", default="auto", help="auto, h264 or mp4v")
+    parser.add_argument("--min-score", type=float, default=0.25)
+    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10, help="of a video at most (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    detector = load_detector(
+        args.model, backend=args.backend, min_score=args.min_score,
+        size=None if args.size is None else (args.size, args.size),
+    )  # fmt: skip
+    settings = Settings(batch_size=args.batch_size, max_seconds=args.seconds, codec=pick_codec(args.codec))
+    for count in (1, settings.batch_size):
+        detector.engine.warm_up(count)
+    print(f"{detector.name}, {detector.engine}, {settings.codec}, {args.rounds} rounds\n")
+    print("| video | size | frames | ready fps | video fps | share | ready CPU ms | video CPU ms |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for path in args.videos:
+        print(line(detector, path, settings, args.rounds), flush=True)
+
+
+def line(detector: Predictor, path: Path, settings: Settings, rounds: int) -> str:
+    """The row of one video."""
+    video = Video(path, Path(path.name))
+    ready, annotated = [], []
+    with open_file(video) as reader:
+        images = [frame.image for frame in islice(reader, 40)]
+    for _ in range(rounds):
+        ready.append(timed(lambda: one_by_one(detector, images)))
+        annotated.append(timed(lambda: whole(detector, video, settings)))
+    shares = [b.rate / a.rate for a, b in zip(ready, annotated, strict=True)]
+    height, width = images[0].shape[:2]
+    return (
+        f"| {path.name} | {width}x{height} | {annotated[0].frames} | {statistics.median(t.rate for t in ready):.1f} "
+        f"| {statistics.median(t.rate for t in annotated):.1f} "
+        f"| {statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f}) "
+        f"| {statistics.median(t.cpu_ms for t in ready):.1f} | {statistics.median(t.cpu_ms for t in annotated):.1f} |"
+    )
+
+
+def timed(work: Callable[[], int]) -> Took:
+    """How long `work` took for the frames that it says it did."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    frames = work()
+    return Took(frames, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def one_by_one(detector: Predictor, images: list[np.ndarray]) -> int:
+    """Each frame from memory."""
+    for image in images:
+        detector.predict(image)
+    return len(images)
+
+
+def whole(detector: Predictor, video: Video, settings: Settings) -> int:
+    """What `cspdet detect` does: from the file to the annotated file."""
+    with tempfile.TemporaryDirectory() as folder:
+        with Annotator(detector, Path(folder), Search(), settings) as annotator:
+            annotator.annotate([video])
+        if annotator.problems:
+            raise SystemExit("\n".join(annotator.problems))
+        return annotator.frames
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
