@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cspdet.atomic import remove_abandoned, temporary
-from cspdet.errors import UserError
+from cspdet.cli import run_command
+from cspdet.errors import ConfigError, UserError
 from cspdet.training.run_lock import LOCK_FILE, FolderInUse, RunLock
 
 fcntl = pytest.importorskip("fcntl")
@@ -102,6 +103,23 @@ def test_a_folder_that_was_made_and_stayed_empty_goes_with_the_lock(tmp_path):
 def test_the_first_process_of_a_distributed_run_locks_for_all(tmp_path):
     with holder(tmp_path):
         RunLock(active=False).take(tmp_path)
+        assert f"process {os.getpid()}".encode() not in (tmp_path / LOCK_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("command", ["train", "train-classifier"])
+@pytest.mark.parametrize("flag", ["--resume", "--output"])
+def test_a_named_folder_is_locked_before_anything_in_it_is_read(command, flag, tmp_path, monkeypatch):
+    """Or a run that ended between the two would be gone on with from what it had been."""
+    seen = []
+
+    def read(*_: object) -> None:
+        seen.append((tmp_path / LOCK_FILE).exists())
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(f"cspdet.commands.{command.replace('-', '_')}.read_request", read)
+    assert run_command(command, [flag, str(tmp_path)]) == 2
+    assert seen == [True]
+    assert not (tmp_path / LOCK_FILE).exists()
 
 
 def test_a_free_folder_is_one_that_nobody_holds(tmp_path, monkeypatch):

@@ -24,12 +24,13 @@ from cspdet.recipe import Recipe
 from cspdet.training.assign import check_rule
 from cspdet.training.batch_size import with_batch_size
 from cspdet.training.detection import DetectionTask
-from cspdet.training.distributed import World, join
+from cspdet.training.distributed import World, is_first_process, join
 from cspdet.training.run_lock import RunLock
 from cspdet.training.start import (
     Request,
     add_run_arguments,
     first_model,
+    lock_named,
     open_folder,
     pick_folder,
     read_request,
@@ -48,9 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; the exit code is that of the loop."""
     request = Request.of(args)
-    recipe, checkpoint = read_request(request, Recipe, "configs/csppelee_efm_sam.yaml")
-    with join(request.device, recipe.train.timeout_minutes) as world, RunLock(active=world.is_first) as lock:
-        return _run(request, recipe, checkpoint, world, lock)
+    with RunLock(active=is_first_process()) as lock:
+        lock_named(request, lock)
+        recipe, checkpoint = read_request(request, Recipe, "configs/csppelee_efm_sam.yaml")
+        with join(request.device, recipe.train.timeout_minutes) as world:
+            return _run(request, recipe, checkpoint, world, lock)
 
 
 def _run(request: Request, recipe: Recipe, checkpoint: Checkpoint | None, world: World, lock: RunLock) -> int:

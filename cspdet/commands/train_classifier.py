@@ -23,12 +23,13 @@ from cspdet.model_file import build_classifier
 from cspdet.recipe import ClassifierRecipe
 from cspdet.training.batch_size import with_batch_size
 from cspdet.training.classification import ClassificationTask
-from cspdet.training.distributed import World, join
+from cspdet.training.distributed import World, is_first_process, join
 from cspdet.training.run_lock import RunLock
 from cspdet.training.start import (
     Request,
     add_run_arguments,
     first_model,
+    lock_named,
     open_folder,
     pick_folder,
     read_request,
@@ -49,11 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; the exit code is that of the loop."""
     request = Request.of(args)
-    recipe, checkpoint = read_request(request, ClassifierRecipe, "configs/classification/csppeleenet.yaml", for_classes)
-    if args.data is not None:
-        recipe = recipe.model_copy(update={"data": args.data.absolute()})
-    with join(request.device, recipe.train.timeout_minutes) as world, RunLock(active=world.is_first) as lock:
-        return _run(request, recipe, checkpoint, world, lock)
+    with RunLock(active=is_first_process()) as lock:
+        lock_named(request, lock)
+        example = "configs/classification/csppeleenet.yaml"
+        recipe, checkpoint = read_request(request, ClassifierRecipe, example, for_classes)
+        if args.data is not None:
+            recipe = recipe.model_copy(update={"data": args.data.absolute()})
+        with join(request.device, recipe.train.timeout_minutes) as world:
+            return _run(request, recipe, checkpoint, world, lock)
 
 
 def _run(request: Request, recipe: ClassifierRecipe, checkpoint: Checkpoint | None, world: World, lock: RunLock) -> int:

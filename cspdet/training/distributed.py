@@ -187,6 +187,11 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
+def is_first_process() -> bool:
+    """Whether this is rank 0, or the only process: known before the processes have met."""
+    return not started_by_torchrun() or int(os.environ.get("RANK", "0")) == 0
+
+
 def restarts() -> int:
     """How often torchrun has started this run anew after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

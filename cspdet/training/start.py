@@ -92,6 +92,17 @@ def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after epoch N; --resume goes on")
 
 
+def lock_named(request: Request, lock: RunLock) -> None:
+    """Keep other runs out of the folder that was named, before anything in it is read: what is read stays true.
+
+    Raises:
+        UserError: another process trains there, or it cannot be written.
+    """
+    named = request.resume or request.output
+    if named is not None:
+        lock.take(named)
+
+
 def read_request(
     request: Request,
     schema: type[AnyRecipe],
@@ -160,16 +171,11 @@ def first_model(request: Request, checkpoint: Checkpoint | None, seed: int, buil
 
 
 def pick_folder(request: Request, world: World, lock: RunLock) -> Path:
-    """Where the run goes: rank 0 chooses, and keeps other runs out.
-
-    Raises:
-        UserError: another process trains there, or it cannot be written.
-    """
-    stem = request.config.stem if request.config is not None else "run"
+    """Where the run goes: as named, or a free one that rank 0 chooses and keeps other runs out of."""
     named = request.resume or request.output
     if named is not None:
-        lock.take(named)
         return named
+    stem = request.config.stem if request.config is not None else "run"
     return world.share(lock.take_free(Path("runs") / stem) if world.is_first else Path())
 
 
