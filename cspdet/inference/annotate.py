@@ -176,7 +176,8 @@ class Annotator:
 
     def _open(self, video: Video) -> VideoReader:
         if isinstance(video.address, Path):
-            return open_file(video, self.settings.stride)
+            on_cpu = self.detector.device.type == "cpu"
+            return open_file(video, self.settings.stride, beside_network=on_cpu)
         return open_live(video, self.settings.stride, self.settings.reconnect, self.settings.max_seconds)
 
     def _output(self, reader: VideoReader) -> Output:

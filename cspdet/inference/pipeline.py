@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import cv2
 import torch
 
 Item = TypeVar("Item")
@@ -146,26 +147,29 @@ def in_lanes(
     """Each item with what `work` makes of it, in their order; `lanes` of them are worked on at once, a thread each.
 
     With one lane everything happens in the calling thread. What `work` raises is raised at its item's place. PyTorch
-    has a single thread in each lane: the cores have enough to do. To be closed (`contextlib.closing`), so that no
+    and OpenCV have a single thread in each lane: the cores have enough to do, and threads of theirs that wait for work
+    take time from it. To be closed (`contextlib.closing`), so that no
     thread outlives an error of whoever takes the results.
     """
     if lanes == 1:
         for item in items:
             yield item, work(item)
         return
-    threads = torch.get_num_threads()
+    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    cv2.setNumThreads(1)  # of the whole process, unlike PyTorch's
     running: deque[tuple[Item, Future[Result]]] = deque()
     pool = ThreadPoolExecutor(lanes, "cspdet-lane", initializer=torch.set_num_threads, initargs=(1,))
     try:
         for item in items:
             running.append((item, pool.submit(work, item)))
-            if len(running) > lanes:  # one is ready to start wherever a lane gets free
+            if len(running) == 2 * lanes:  # one is ready to start wherever a lane gets free
                 yield running[0][0], _result(running.popleft()[1])
         while running:
             yield running[0][0], _result(running.popleft()[1])
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(opencv_threads)
 
 
 def _result(future: Future[Result]) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -66,8 +66,11 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def open_file(video: Video, stride: int = 1) -> VideoReader:
+def open_file(video: Video, stride: int = 1, *, beside_network: bool = False) -> VideoReader:
     """The reader of a video file, for every `stride`-th frame.
+
+    beside_network  the network runs on the same cores: several frames decoded at once would come no sooner, and cost
+                    more, than one after the other
 
     Raises:
         SourceError: a missing or broken file, no picture in it, a codec that is not known here.
@@ -75,7 +78,11 @@ def open_file(video: Video, stride: int = 1) -> VideoReader:
     assert isinstance(video.address, Path)
     if not video.address.stat().st_size:
         raise SourceError(f"{video}: not a video that can be decoded (the file is empty)")
-    return PyAvReader(video, stride) if has_pyav() else OpenCvReader(video, open_capture(video), stride)
+    return (
+        PyAvReader(video, stride, beside_network=beside_network)
+        if has_pyav()
+        else OpenCvReader(video, open_capture(video), stride)
+    )
 
 
 def open_capture(video: Video) -> cv2.VideoCapture:
@@ -158,10 +165,11 @@ class PyAvReader:
     live = False
     dropped = 0
 
-    def __init__(self, video: Video, stride: int = 1):
+    def __init__(self, video: Video, stride: int = 1, *, beside_network: bool = False):
         import av
 
         self.video, self._stride = video, stride
+        self._threads: Literal["SLICE", "AUTO"] = "SLICE" if beside_network else "AUTO"  # AUTO: frames at once as well
         self.decoded = 0
         self.lost: str | None = None
         self.origin = Fraction(0)
@@ -184,7 +192,7 @@ class PyAvReader:
             raise SourceError(f"{self.video}: expected a video, found a file with {found} and no pictures")
         if stream.codec_context is None:
             raise SourceError(f"{self.video}: its codec is not known here; convert it to H.264, or look for damage")
-        stream.thread_type = "AUTO"
+        stream.thread_type = self._threads
         return stream
 
     @staticmethod
