@@ -55,6 +55,15 @@ def telling(caplog, monkeypatch):
     return caplog
 
 
+@pytest.fixture
+def two_threads():
+    """For the time of a test, whatever the machine: tests that come after compare runs to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def built(backend: str, loaded: LoadedModel) -> Engine:
     pytest.importorskip(backend)
     return engine_of(loaded, CPU, backend=backend)
@@ -290,8 +299,8 @@ def test_several_threads_may_ask_at_once_once_an_engine_was_widened(backend, loa
     assert engine.widen(1) == 1
 
 
-def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+@pytest.mark.usefixtures("two_threads")
+def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded):
     engine = built("openvino", loaded)
     expected = engine(pictures(3))
     assert engine.widen(8) == 2
@@ -299,8 +308,8 @@ def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded, monke
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
-def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+@pytest.mark.usefixtures("two_threads")
+def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded):
     engine = built("openvino", loaded)
     assert isinstance(engine, OpenVinoEngine)
     engine(pictures(2))

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cspdet.errors import ConfigError, UserError
+from cspdet.training.rendezvous import fresh_part
 from cspdet.types import Shard
 
 log = logging.getLogger("cspdet")
@@ -223,13 +224,17 @@ def join(device: torch.device, timeout_minutes: float) -> World:
     """Meet the other processes of the run; alone where torchrun did not start several.
 
     device  this process's own, see `own_device`; CUDA talks through NCCL, a CPU through gloo
+
+    Raises:
+        UserError: others did not come within `timeout_minutes`; it says which.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if not started_by_torchrun() or size == 1:
         return World()
     timeout_s = 60 * timeout_minutes
     meeting: tuple[dist.Store, int, int] = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_s))))
-    store, rank, size = meeting
+    all_attempts, rank, size = meeting
+    store = fresh_part(all_attempts, rank, size, timeout_s)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
