@@ -58,7 +58,8 @@ class H264Writer:
         self._size_hw = (0, 0)
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream
-        self._sound = None if audio is None else Sound(audio, origin)
+        self._audio, self._origin = audio, origin
+        self._sound: Sound | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
         """See VideoWriter."""
@@ -98,7 +99,8 @@ class H264Writer:
         context.color_primaries, context.color_trc = SRGB_PRIMARIES, BT709_TRANSFER
         if self._pixel_aspect != 1:
             context.sample_aspect_ratio = self._pixel_aspect
-        if self._sound is not None:
+        if self._audio is not None:  # not before there is a picture: the network has something to do meanwhile
+            self._sound = Sound(self._audio, self._origin)
             self._sound.add_to(self._container)
         self._stream = stream
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,10 @@ class OpenVinoEngine(Engine):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if len(images) > 1:
             return self._one_by_one(images)
-        size_hw = (images.shape[2], images.shape[3])
-        request = self._abreast(size_hw, self.lanes).own_request() if self.lanes > 1 else self._alone(size_hw)
-        # Copied out: the request's own memory is written over by the next call.
-        results = request([images.contiguous().numpy()], share_inputs=True, share_outputs=False)
+        size_hw, image = (images.shape[2], images.shape[3]), images.contiguous().numpy()
+        if self.lanes > 1:
+            return self._abreast(size_hw, self.lanes).run_one(image)
+        results = self._alone(size_hw)([image], share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
 
     def forward_each(self, images: Tensor) -> list[tuple[Tensor, ...]]:
@@ -104,34 +105,50 @@ class OpenVinoEngine(Engine):
 
 
 class _Abreast:
-    """A model compiled for several pictures at once."""
+    """A model compiled for several pictures at once, with a request for each of them.
+
+    The requests stay: the first run of a new one, whose memory the system has yet to give, takes twice as long.
+    """
 
     def __init__(self, compiled: openvino.CompiledModel, streams: int):
         self.compiled, self.streams = compiled, streams
-        self._queue: openvino.AsyncInferQueue | None = None
-        self._own = threading.local()
+        self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
 
-    def own_request(self) -> Callable[..., Mapping[int, np.ndarray]]:
-        """Runs a picture in the calling thread's own request."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self.compiled.create_infer_request()
-        infer: Callable[..., Mapping[int, np.ndarray]] = self._own.request.infer
-        return infer
+    def run_one(self, image: np.ndarray) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) to its outputs; waits for a request while other threads have them all."""
+        request = self._idle.get()
+        try:
+            request.infer([image], share_inputs=True)
+            return _copied(request)
+        finally:
+            self._idle.put(request)
 
     def run(self, images: np.ndarray) -> list[tuple[Tensor, ...]]:
         """(B, 3, H, W) to the outputs of each picture."""
-        if self._queue is None:
-            self._queue = import_openvino().AsyncInferQueue(self.compiled, self.streams)
-        found: list[tuple[Tensor, ...]] = [()] * len(images)
-
-        def keep(request: openvino.InferRequest, index: int) -> None:
-            found[index] = tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
-
-        self._queue.set_callback(keep)
-        for index in range(len(images)):
-            self._queue.start_async([images[index : index + 1]], index, share_inputs=True)
-        self._queue.wait_all()
+        requests = [self._idle.get()]
+        with suppress(Empty):  # waiting for a second one while another thread waits for its second never ends
+            while len(requests) < len(images):
+                requests.append(self._idle.get_nowait())
+        found: list[tuple[Tensor, ...]] = []
+        try:
+            for index in range(len(images) + len(requests)):
+                request = requests[index % len(requests)]
+                if index >= len(requests):
+                    request.wait()
+                    found.append(_copied(request))
+                if index < len(images):
+                    request.start_async([images[index : index + 1]], share_inputs=True)
+        finally:
+            for request in requests:
+                self._idle.put(request)
         return found
+
+
+def _copied(request: openvino.InferRequest) -> tuple[Tensor, ...]:
+    """The outputs, copied: the request's own memory is written over by its next run."""
+    return tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
 
 
 def read_model(model: bytes | Path) -> openvino.Model:
