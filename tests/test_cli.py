@@ -41,7 +41,7 @@ def test_version(capsys):
     ("words", "expected"),
     [
         (["info", "nothing.pt"], "nothing.pt: no such file"),
-        (["info", CONFIGS[0], "--size", "416"], "--size: expected HEIGHTxWIDTH"),
+        (["info", CONFIGS[0], "--size", "416x"], "--size: expected a side such as 416, or HEIGHTxWIDTH"),
         (["info", CONFIGS[0], "--size", "100x100"], "expected multiples of 32, found 100x100"),
         (["info", CONFIGS[0], "model.nek.sam=true"], "model.nek: unknown key (did you mean 'neck'?)"),
         (["info"], "the following arguments are required: MODEL"),

@@ -386,7 +386,7 @@ def test_an_operation_without_words_is_told():
         (["--format", "onnx", "--nms", "--max-detections", "0"], "--max-detections: expected 1 or more"),
         (["--format", "onnx", "--opset", "9"], "--opset: expected a number from 13 to 20, found 9"),
         (["--format", "onnx", "--size", "100x100"], "--size: expected multiples of 32, found 100x100"),
-        (["--format", "onnx", "--size", "100"], "--size: expected HEIGHTxWIDTH"),
+        (["--format", "onnx", "--size", "9999"], "--size: expected a side such as 416, or HEIGHTxWIDTH"),
         (["--format", "torchscript", "--nms"], "--format torchscript: expected --precision fp32 and no --nms"),
         (["--format", "darknet", "--nms", "--opset", "13"], "--opset: --format darknet has no such choice"),
     ],

@@ -186,7 +186,7 @@ def test_classifiers_of_torchvision_are_found_by_name():
         (["--batch", "0"], "--batch: expected a number of pictures"),
         (["--repeat", "0"], "--repeat: expected 1 or more, found 0"),
         (["--threads", "0"], "--threads: expected 1 or more, found 0"),
-        (["--size", "64"], "--size: expected HEIGHTxWIDTH"),
+        (["--size", "64,96"], "--size: expected a side"),
         (["--min-score", "1"], "--min-score: expected a number from 0"),
         (["--plot", "x.gif"], "--plot: expected a file ending in .png or .svg"),
         (["--opencv-python", "nowhere/python"], "--opencv-python nowhere/python: no such file"),

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cspdet.anchors import STRICT_IOU, AnchorFit, anchor_fit, input_box_wh, kmeans_anchors
+from cspdet.arguments import input_size
 from cspdet.config import parse_config
 from cspdet.darknet.model import DarknetModelConfig
 from cspdet.datasets.coco import CocoSet, load_coco
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line of `anchors` takes."""
     parser.add_argument("descriptor", type=Path, metavar="DESCRIPTOR", help="the YAML file that names the splits")
     parser.add_argument("--config", type=Path, metavar="CONFIG", help="a detector's config, or the one of a run")
-    parser.add_argument("--size", metavar="S", help="input size, S or HxW (default: the config's own, else 416)")
+    parser.add_argument(
+        "--size", type=input_size, metavar="HxW", help="input size (default: the config's own, else 416)"
+    )
     parser.add_argument("--count", type=int, metavar="K", help="anchors to find (default: as many as the config has)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of k-means (default: %(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose boxes (default: %(default)s)")
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _given(args: argparse.Namespace) -> Given:
-    size = _size(args.size)
+    size = args.size
     if args.config is None:
         if args.overrides:
             raise ConfigError(f"anchors: there is no --config that {args.overrides[0]!r} could override")
@@ -88,15 +90,6 @@ def _given(args: argparse.Namespace) -> Given:
     levels = tuple(tuple((round(w, 4), round(h, 4)) for w, h in level) for level in anchors.wh.tolist())
     name, match_iou = f"{args.config.stem}'s anchors", recipe.train.assign.match_iou
     return Given(name, levels, anchors.strides, recipe.input, match_iou, isinstance(recipe.model, DarknetModelConfig))
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text)
-    if not found:
-        raise ConfigError(f"--size: expected a side such as 416, or HEIGHTxWIDTH such as 416x608, found {text!r}")
-    return int(found.group(1)), int(found.group(2) or found.group(1))
 
 
 def _count(wanted: int | None, given: Given) -> int:

@@ -16,6 +16,7 @@ import json
 import re
 from pathlib import Path
 
+from cspdet.arguments import input_size
 from cspdet.errors import ConfigError, UserError, nearest
 from cspdet.inference.engines.pick import BACKENDS, PRECISIONS
 from cspdet.layer_plot import check_target
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="fp32", metavar="P,..", help=f"of {', '.join(PRECISIONS)} (default: fp32)"
     )
-    parser.add_argument("--size", type=_size, metavar="HxW", help="input size (default: each model's own)")
+    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: each model's own)")
     parser.add_argument("--batch", default="1", metavar="N,..", help="pictures a pass (default: 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
     parser.add_argument("--repeat", type=int, default=30, metavar="N", help="timed passes a row (default: %(default)s)")
@@ -108,10 +109,3 @@ def _batches(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
         raise ConfigError(f"--batch: expected a number of pictures, or several as 1,8, found {text!r}")
     return [int(word) for word in text.split(",")]
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found:
-        raise ConfigError(f"--size: expected HEIGHTxWIDTH such as 416x416, found {text!r}")
-    return int(found.group(1)), int(found.group(2))

@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+from cspdet.arguments import input_size
 from cspdet.errors import ConfigError, nearest
 from cspdet.export import darknet
 from cspdet.export.graph import Wanted, facts_for
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="the .onnx, .xml (with .bin), .torchscript, or .cfg (with .weights "
         "and .names); default: beside a checkpoint, of a config here",
     )  # fmt: skip
-    parser.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained values for a config")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     group = parser.add_argument_group("onnx, openvino and torchscript")
@@ -180,13 +180,6 @@ def _nms(args: argparse.Namespace) -> NmsConfig | None:
     if problems:
         raise ConfigError(*problems)
     return NmsConfig(**given)
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found or min(int(side) for side in found.groups()) < 1 or max(int(side) for side in found.groups()) > 8192:
-        raise ConfigError(f"--size: expected HEIGHTxWIDTH such as 416x416, found {text!r}")
-    return int(found.group(1)), int(found.group(2))
 
 
 def _beside(model: Path, suffix: str) -> Path:

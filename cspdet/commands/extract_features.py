@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from cspdet.arguments import input_size
 from cspdet.atomic import temporary
 from cspdet.commands.classify import picture_files
 from cspdet.commands.eval_classifier import given_settings
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", choices=("pooled", "maps"), default="pooled",
         help="the coarsest map averaged, or all maps (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--size", metavar="N|HxW", help="input size in pixels (default: the model's own)")
+    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument(
         "--resize", type=int, metavar="N", help="short side in pixels (default: the input's over --crop)"
     )
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--output: expected FILE.npz or a folder, found {str(args.output)!r}")
     pictures = picture_files(args.source)
     device = pick_device(args.device)
-    overrides = [*args.overrides, *([] if args.size is None else [f"input.size={_size(args.size)}"])]
+    overrides = [*args.overrides, *([] if args.size is None else [f"input.size={list(args.size)}"])]
     loaded = load_any_model(args.model, weights=args.weights, overrides=overrides)
     extractor = _Extractor(loaded, device, _crop(args, loaded), maps=args.layer == "maps")
     in_one = args.output.suffix == ".npz"
@@ -84,13 +84,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"{written} pictures, {extractor.told}; written to {args.output}")
     if extractor.problems:
         raise SourceError(*counted(extractor.problems))
-
-
-def _size(text: str) -> str:
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if not found:
-        raise ConfigError(f"--size: expected a side or HEIGHTxWIDTH such as 224x224, found {text!r}")
-    return f"[{found.group(1)}, {found.group(2) or found.group(1)}]"
 
 
 def _crop(args: argparse.Namespace, loaded: LoadedClassifier | LoadedModel) -> ImageCrop:

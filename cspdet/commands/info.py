@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from cspdet.arguments import input_size
 from cspdet.complexity import Cost
-from cspdet.errors import ConfigError
 from cspdet.layer_plot import check_target, plot_layers
 from cspdet.model_cost import CountedModel, count_model
 from cspdet.published import Published, published_row
@@ -30,7 +29,7 @@ Row = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line of `info` takes."""
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="configs and checkpoints")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument(
         "--layers", action="store_true", help="every convolution, linear layer and pooling, and the largest"
     )
@@ -54,13 +53,6 @@ def run(args: argparse.Namespace) -> None:
         for model in counted:
             print("\n".join(["", f"{model.name}, layer by layer", *_layer_table(model.cost)]))
         print("\n".join(["", *_largest_layers(counted)]))
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise ConfigError(f"--size: expected HEIGHTxWIDTH such as 416x416, found {text!r}")
-    return int(found.group(1)), int(found.group(2))
 
 
 # --- JSON ----------------------------------------------------------------------------------------
