@@ -15,6 +15,7 @@ import cv2
 import pytest
 import torch
 import torch.nn.functional as F
+from faults_data import PROOF
 from hypothesis import given
 from hypothesis import strategies as st
 from image_set_data import write_images
@@ -75,32 +76,6 @@ def data(tmp_path_factory) -> Path:
 
 def train(*words: str | Path) -> int:
     return run_command("train-classifier", [str(word) for word in words])
-
-
-def metrics(folder: Path) -> list[dict]:
-    volatile = ("images_per_second", "data_wait_fraction")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in volatile} for line in lines]
-
-
-def same(a: object, b: object) -> bool:
-    """Equal through nested dicts, lists and tensors, to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def equal_runs(one: Path, two: Path) -> bool:
-    first, second = load_checkpoint(one / "last.pt"), load_checkpoint(two / "last.pt")
-    return (
-        metrics(one) == metrics(two)
-        and same(first.weights, second.weights)
-        and same(first.training, second.training)
-    )  # fmt: skip
 
 
 # --- the loss ------------------------------------------------------------------------------------
@@ -260,7 +235,7 @@ def tiny(tmp_path) -> Path:
 def test_colors_are_learned(data, tiny, tmp_path):
     words = ["train.epochs=20", "train.optimizer.learning_rate=0.1", *SMALL[1:3], *SMALL[4:7]]
     assert train(tiny, "--data", data, *words, "--output", tmp_path / "run") == 0
-    lines = metrics(tmp_path / "run")
+    lines = PROOF.read_metrics(tmp_path / "run")
     assert lines[-1]["top1"] == 1.0
     assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
 
@@ -269,9 +244,9 @@ def test_colors_are_learned(data, tiny, tmp_path):
 def test_two_epochs_and_two_resumed_are_four(data, straight, tmp_path):
     folder = tmp_path / "run"
     assert train(CONFIG, "--data", data, *SMALL, "--output", folder, "--stop-after", "2") == 0
-    assert len(metrics(folder)) == 2
+    assert len(PROOF.read_metrics(folder)) == 2
     assert train("--resume", folder) == 0
-    assert equal_runs(folder, straight)
+    assert PROOF.compare_runs(folder, straight) == []
 
 
 @pytest.mark.e2e
@@ -291,7 +266,7 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(data, straight, tmp_p
     assert f"go on with: cspdet train-classifier --resume {folder}" in said
     assert load_checkpoint(folder / "last.pt").training["position"]["epoch"] < 4
     assert train("--resume", folder, "train.workers=0", "--data", data) == 0
-    assert equal_runs(folder, straight)
+    assert PROOF.compare_runs(folder, straight) == []
 
 
 @pytest.mark.e2e
@@ -336,10 +311,10 @@ def test_one_picture_a_class_and_no_val_split_train(tmp_path, capsys):
     root = write_images(tmp_path / "set", train=1, val=0)
     assert train(CONFIG, "--data", root, *SMALL, "train.epochs=1", "--output", tmp_path / "run") == 0
     assert "no val split; trains without evaluation" in capsys.readouterr().err
-    (line,) = metrics(tmp_path / "run")
+    (line,) = PROOF.read_metrics(tmp_path / "run")
     assert "top1" not in line
     one, two = (load_checkpoint(tmp_path / f"run/{name}.pt").weights for name in ("best", "last"))
-    assert same(one, two)
+    assert PROOF.differences(one, two) == []
 
 
 @pytest.mark.e2e
@@ -350,7 +325,7 @@ def test_a_classifier_of_a_cfg_trains_with_the_classes_of_the_data(data, tiny, t
         "train.multi_scale={low: 0.5, high: 2, every: 1}", *SMALL[4:7], "train.batch_size=6",
     ]  # fmt: skip
     assert train(tiny, "--data", data, *options, "--output", tmp_path / "run") == 0
-    (line,) = metrics(tmp_path / "run")
+    (line,) = PROOF.read_metrics(tmp_path / "run")
     assert line["step"] == 2  # 15 pictures in batches of 6, two batches a step
     best = load_checkpoint(tmp_path / "run/best.pt")
     assert "filters=3\n" in best.recipe.model.text

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults_data import PROOF
 
 from cspdet.checkpoint import load_checkpoint
 from cspdet.cli import run_command
@@ -40,23 +41,6 @@ def shapes(tmp_path_factory) -> Path:
 
 def train(*words: str | Path) -> int:
     return run_command("train", [str(word) for word in words])
-
-
-def metrics(folder: Path) -> list[dict]:
-    volatile = ("images_per_second", "data_wait_fraction")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in volatile} for line in lines]
-
-
-def same(a: object, b: object) -> bool:
-    """Equal through nested dicts, lists and tensors, to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +86,9 @@ def test_tensorboard_groups_the_numbers_of_every_epoch(straight):
 def test_two_epochs_and_two_resumed_are_four(shapes, straight, tmp_path):
     folder = tmp_path / "run"
     assert train(CONFIG, f"data={shapes}", *SMALL, "--output", folder, "--stop-after", "2") == 0
-    assert len(metrics(folder)) == 2
+    assert len(PROOF.read_metrics(folder)) == 2
     assert train("--resume", folder) == 0
-    assert metrics(folder) == metrics(straight)
-    one, two = load_checkpoint(straight / "last.pt"), load_checkpoint(folder / "last.pt")
-    assert same(one.weights, two.weights)
-    assert same(one.training, two.training)
+    assert PROOF.compare_runs(folder, straight) == []
 
 
 @pytest.mark.e2e
@@ -124,10 +105,7 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(shapes, straight, tmp
     assert process.returncode == 143, said
     assert "go on with: cspdet train --resume" in said
     assert train("--resume", folder, "train.workers=0") == 0
-    assert metrics(folder) == metrics(straight)
-    one, two = load_checkpoint(straight / "last.pt"), load_checkpoint(folder / "last.pt")
-    assert same(one.weights, two.weights)
-    assert same(one.training, two.training)
+    assert PROOF.compare_runs(folder, straight) == []
 
 
 @pytest.mark.e2e
@@ -256,7 +234,7 @@ def test_every_option_of_a_recipe_trains(shapes, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "best.pt: AP " in done.stderr  # and what it is made of
     assert "all of it, with pictures: cspdet analyze" in done.stderr
-    (line,) = metrics(tmp_path / "run")
+    (line,) = PROOF.read_metrics(tmp_path / "run")
     assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
     assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None
 
@@ -267,10 +245,10 @@ def test_patience_ends_a_run_that_does_not_get_better(shapes, tmp_path, capsys):
     run = tmp_path / "run"
     words = [CONFIG, f"data={shapes}", *SMALL, "train.epochs=9", "train.optimizer.learning_rate=1e-9"]
     assert train(*words, "train.patience=2", "--output", run) == 0
-    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3]
+    assert [line["epoch"] for line in PROOF.read_metrics(run)] == [1, 2, 3]
     assert "no better evaluation in 2 of them (train.patience): ends after epoch 3" in capsys.readouterr().err
     assert train("--resume", run, "train.patience=3") == 0
-    assert len(metrics(run)) == 4
+    assert len(PROOF.read_metrics(run)) == 4
 
 
 @pytest.mark.e2e
