@@ -446,13 +446,20 @@ def test_the_tool_runs_a_real_network(tmp_path):
     assert (tmp_path / "runs/detect/a.png").is_file()
 
 
+def hear_ctrl_c() -> None:
+    """Tests that a shell started in the background ignore it, and whatever they start would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.e2e
 def test_ctrl_c_in_the_terminal_leaves_a_playable_video_and_its_lines(tmp_path):
     make_video(str(tmp_path / "v.mp4"), 3000)
     # PyTorch takes a minute or more for so many frames: the signal comes in time on a busy machine too
     words = [str(CONFIG), "v.mp4", "--output", "out", "--backend", "torch", "input.size=64"]
     tool = [sys.executable, str(ROOT / "tools/detect.py"), *words]
-    process = subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=hear_ctrl_c
+    )
     written = tmp_path / "out/detections.jsonl"
     while process.poll() is None and not (written.exists() and written.stat().st_size):
         time.sleep(0.02)
