@@ -148,8 +148,8 @@ def in_lanes(
 
     With one lane everything happens in the calling thread. What `work` raises is raised at its item's place. PyTorch
     and OpenCV have a single thread in each lane: the cores have enough to do, and threads of theirs that wait for work
-    take time from it. To be closed (`contextlib.closing`), so that no thread
-    outlives an error of whoever takes the results.
+    take time from it. To be closed (`contextlib.closing`), so that no thread outlives an error of whoever takes the
+    results.
     """
     if lanes == 1:
         for item in items:
@@ -162,7 +162,7 @@ def in_lanes(
     try:
         for item in items:
             running.append((item, pool.submit(work, item)))
-            if len(running) == 2 * lanes:  # one is ready to start wherever a lane gets free
+            if len(running) == 2 * lanes:  # the next one is ready for every lane
                 yield running[0][0], _result(running.popleft()[1])
         while running:
             yield running[0][0], _result(running.popleft()[1])
