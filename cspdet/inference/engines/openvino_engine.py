@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
+from cspdet.inference.engines.winograd import use_winograd
 from cspdet.inference.facts import FORMAT_KEY, Facts, read_facts
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ class OpenVinoEngine(Engine):
             return self.abreast[size_hw]
 
     def _compile(self, size_hw: tuple[int, int], streams: int) -> openvino.CompiledModel:
-        model = self.model
+        model = self.model.clone()
         if self.facts.dynamic:
-            model = model.clone()
             model.reshape([1, 3, *size_hw])
+        if self.precision == "fp32":  # with fewer bits the mixtures of rows would round too much away
+            use_winograd(model)
         options = {
             "INFERENCE_PRECISION_HINT": self.precision_hint,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",

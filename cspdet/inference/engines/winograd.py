@@ -1,0 +1,190 @@
+"""Winograd's filtering for the dense 3x3 convolutions of an OpenVINO graph: half their multiplications.
+
+Four rows of the output need six rows of the input. Instead of three products a row and column of the filter, twelve
+for the four, the six rows are mixed into six others, each is multiplied once, and the six products are mixed into
+four rows: F(4, 3) of Lavin and Gray, arXiv 1509.09308, section 4.1, here along the height alone; along the width the
+filter stays as it is. Along both axes a quarter of the multiplications would be left, but mixing then costs what it
+saves. In fp32 a layer's output moves by some 1e-6 of its largest value.
+
+oneDNN, with which OpenVINO computes on x86, has no such kernel for floats.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
+
+ROWS = 4  # of the output that are computed together
+# With products at 0, 1, -1, 2, -2 and infinity: y = OUTPUT ((FILTER g) * (INPUT d)) for 6 inputs d, 3 weights g.
+INPUT = np.array(
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]], dtype=np.float32,
+)  # fmt: skip
+FILTER = np.array(
+    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+     [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
+)  # fmt: skip
+OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+PRODUCTS = len(INPUT)
+
+LARGEST_SHARE = 0.85  # of the time without; a layer for which `time_share` estimates more is left alone
+
+
+def time_share(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
+    """Estimated time of a 3x3 layer of Winograd's kind, as a share of its time without.
+
+    channels  of the input and the output
+    size_hw   height and width of the output
+
+    Half of the multiplications, more where the height is no multiple of four; mixing, which each channel costs alike;
+    and twice the weights, which small maps hardly use. docs/speed.md has the times of single layers behind it.
+    """
+    height, width = size_hw
+    strips = -(-height // ROWS)
+    multiplications = PRODUCTS * strips / (3 * height)
+    mixing = 10 * sum(channels) / (channels[0] * channels[1])
+    weights = 10 / (strips * width)
+    return multiplications + mixing + weights
+
+
+def use_winograd(model: openvino.Model, largest_share: float = LARGEST_SHARE) -> int:
+    """Rewrite, in place, the 3x3 convolutions that gain by it; returns how many.
+
+    Those with constant weights, stride 1, padding 1, no groups and no dilation, on a map whose size is known: a model
+    for any size has to be reshaped to one before.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has kernels of its own
+        return 0
+    from openvino.passes import ConstantFolding, Manager
+
+    folding = Manager()
+    folding.register_pass(ConstantFolding())  # a bias that comes as a formula of shapes becomes a constant
+    folding.run_passes(model)
+    layers = [_Layer.of(node, largest_share) for node in model.get_ordered_ops()]
+    found = [layer for layer in layers if layer is not None]
+    for layer in found:
+        layer.rewrite()
+    if found:
+        model.validate_nodes_and_infer_types()
+    return len(found)
+
+
+class _Layer:
+    """A 3x3 convolution of a graph, with the bias and the activation behind it."""
+
+    def __init__(self, convolution: Any, weight: np.ndarray):
+        self.image = convolution.input_value(0)
+        self.weight = weight
+        self.last, self.bias, self.activation = convolution, None, None
+        add = _only_reader(self.last, "Add")
+        if add is not None and _is_bias(add.input_value(1), len(weight)):
+            self.last, self.bias = add, add.input_value(1)
+        activation = _only_reader(self.last, "PRelu") or _only_reader(self.last, "Relu")
+        if activation is not None:
+            self.last = self.activation = activation
+
+    @classmethod
+    def of(cls, node: Any, largest_share: float) -> _Layer | None:
+        """The layer that begins with `node`; None where it is of another kind, or would not gain."""
+        if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
+            return None
+        weight = _constant(node.input_value(1))
+        kind = node.get_attributes()
+        plain = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
+        if weight is None or weight.shape[2:] != (3, 3) or any(list(kind[key]) != plain[key] for key in plain):
+            return None
+        height, width = list(node.output(0).shape)[2:]
+        if time_share((weight.shape[1], weight.shape[0]), (height, width)) > largest_share:
+            return None
+        return cls(node, weight)
+
+    def rewrite(self) -> None:
+        """Put the same function in the layer's place."""
+        from openvino import opset8 as ops
+
+        height, width = list(self.image.shape)[2:]
+        out_channels = len(self.weight)
+        strips = -(-height // ROWS)
+        mixed = np.einsum("kr,oirs->kois", FILTER, self.weight.astype(np.float64)).astype(np.float32)
+        products = []
+        for rows, weight in zip(INPUT, mixed, strict=True):
+            strip = _mix_rows(ops, self.image, rows, below=1 + ROWS * strips - height)
+            product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
+            products.append(product)
+        if self.bias is not None:
+            products[1] = ops.add(products[1], self.bias)  # the one that every row takes once
+        rows_of_strips = [self._activated(ops, row) for row in _mix_products(ops, products)]
+        # Channels come last in memory, so a strip's rows side by side are the map: nothing is copied for it.
+        side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), _integers(ops, 0, 2, 3, 1))
+        shape = _integers(ops, *self.image.shape[:1], ROWS * strips, width, out_channels)
+        whole = ops.reshape(side_by_side, shape, False)
+        if ROWS * strips != height:
+            one = _integers(ops, 1)
+            whole = ops.slice(whole, _integers(ops, 0), _integers(ops, height), one, one)
+        result = ops.transpose(whole, _integers(ops, 0, 3, 1, 2))
+        result.set_friendly_name(self.last.get_friendly_name())
+        self.last.output(0).replace(result.output(0))
+
+    def _activated(self, ops: Any, row: Any) -> Any:
+        if self.activation is None:
+            return row
+        if self.activation.get_type_name() == "PRelu":
+            return ops.prelu(row, self.activation.input_value(1))
+        return ops.relu(row)
+
+
+def _mix_rows(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
+    """(1, C, H, W) to (1, C, strips, W): one mixture of the six rows of each strip, a row above it to one below it.
+
+    below  rows of zeros under the map, for the last strip
+    """
+    channels = image.shape[1]
+    kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, PRODUCTS, 1)))
+    return ops.group_convolution(image, ops.constant(kernel), [ROWS, 1], [1, 0], [below, 0], [1, 1])
+
+
+def _mix_products(ops: Any, products: list[Any]) -> list[Any]:
+    """OUTPUT times the six products: the first, second, third and fourth row of each strip."""
+
+    def times(factor: float, value: Any) -> Any:
+        return ops.multiply(value, ops.constant(np.float32(factor)))
+
+    first, plus_one, minus_one, plus_two, minus_two, last = products
+    ones, ones_apart = ops.add(plus_one, minus_one), ops.subtract(plus_one, minus_one)
+    twos, twos_apart = ops.add(plus_two, minus_two), ops.subtract(plus_two, minus_two)
+    return [
+        ops.add(ops.add(first, ones), twos),
+        ops.add(ones_apart, times(2, twos_apart)),
+        ops.add(ones, times(4, twos)),
+        ops.add(ops.add(ones_apart, times(8, twos_apart)), last),
+    ]
+
+
+def _integers(ops: Any, *values: int) -> Any:
+    return ops.constant(np.array(values, np.int64))
+
+
+def _only_reader(node: Any, kind: str) -> Any | None:
+    """The one node that reads this one's output, if it is of that kind."""
+    readers = list(node.output(0).get_target_inputs())
+    if len(readers) != 1 or readers[0].get_node().get_type_name() != kind:
+        return None
+    return readers[0].get_node() if readers[0].get_index() == 0 else None
+
+
+def _constant(output: Any) -> np.ndarray | None:
+    """The values behind it, also where a file holds them in fewer bits."""
+    node = output.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
+
+
+def _is_bias(output: Any, channels: int) -> bool:
+    values = _constant(output)
+    return values is not None and values.shape == (1, channels, 1, 1)
