@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from cspdet.training.classification import ClassificationTask
 from cspdet.training.detection import DetectionTask
 from cspdet.training.distributed import World
 from cspdet.training.memory import reuse_freed_memory
+from cspdet.training.pointwise import pointwise_products
 from cspdet.training.state import TrainingState
 from cspdet.types import Classes
 
@@ -55,6 +57,7 @@ class Variant:
     compiled: bool
     channels_last: bool
     reuse_memory: bool  # on a CPU: see cspdet.training.memory
+    products: bool  # on a CPU: see cspdet.training.pointwise
     overrides: tuple[str, ...]
 
 
@@ -88,6 +91,8 @@ class TrainingStep:
         for network in (self.state.model, self.state.averaged):
             network.to(memory_format=self.layout)
         self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
+        wanted = variant.products and not variant.compiled
+        self.products = pointwise_products(self.device, self.precision) if wanted else nullcontext()
         self.state.train()
         self.world = World()
         self.batches = self._endless()
@@ -102,7 +107,7 @@ class TrainingStep:
         watch.lap("data")
         images = to_input(batch.images, self.device).contiguous(memory_format=self.layout)
         watch.lap("to_input")
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), self.products:
             output = self.forward(images)
         watch.lap("forward")
         size_hw = (images.shape[2], images.shape[3])

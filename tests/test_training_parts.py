@@ -72,6 +72,37 @@ def test_only_weights_of_convolutions_and_linears_decay():
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
+def test_two_steps_by_hand():
+    """Nesterov: v = m v + g, then w = w - rate (g + m v), with the decay of a convolution's weight in its g."""
+    layer = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.fill_(1.0)
+    config = OptimizerConfig(learning_rate=0.1, momentum=0.5, nesterov=True, weight_decay=0.2)
+    optimizer = build_optimizer(layer, config)
+    values = {"weight": 1.0, "bias": 1.0}
+    velocity = dict.fromkeys(values, 0.0)
+    for slope in (1.0, -3.0):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 1, 1, 1), slope), torch.full((1,), slope)
+        optimizer.step()
+        for name, decay in (("weight", 0.2), ("bias", 0.0)):
+            gradient = slope + decay * values[name]
+            velocity[name] = 0.5 * velocity[name] + gradient
+            values[name] -= 0.1 * (gradient + 0.5 * velocity[name])
+    assert layer.weight.item() == pytest.approx(values["weight"])
+    assert layer.bias.item() == pytest.approx(values["bias"])
+
+
+def test_a_run_from_another_device_steps_as_this_one_does():
+    saved, goes_on = state_of(), state_of()
+    state = saved.state_dict()
+    for group in state["optimizer"]["param_groups"]:
+        group |= {"foreach": True, "fused": False, "lr": 0.125}
+    goes_on.load_state_dict(state, saved.averaged.state_dict())
+    for group in goes_on.optimizer.param_groups:
+        assert (group["foreach"], group["fused"], group["lr"]) == (False, True, 0.125)
+
+
 def test_the_average_follows_quickly_first_and_slowly_later():
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
     nn.init.zeros_(model[0].weight)

@@ -28,6 +28,7 @@ from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import TrainerConfig
 from cspdet.training.distributed import World
 from cspdet.training.memory import reuse_freed_memory
+from cspdet.training.pointwise import pointwise_products
 from cspdet.training.progress import EpochMeter
 from cspdet.training.run_folder import RunFolder
 from cspdet.training.schedule import rate
@@ -63,6 +64,8 @@ class Trainer(Generic[Model, B]):
         if self.world.size > 1 and self.config.sync_batch_norm:
             synchronized(self.state.model)  # not the average, which is only evaluated
         self.network = self._network()
+        # A compiled network has no calls left in it that could be taken for others.
+        self._products = nullcontext() if self.config.compile else pointwise_products(device, self.precision)
         self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.step_pictures))
         self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
@@ -163,7 +166,7 @@ class Trainer(Generic[Model, B]):
         """Add the gradients of one batch; those of all processes are put together when a step is `due`."""
         images = self._rescale(to_input(batch.images, self.device))
         with self.world.talking("computing gradients"), self._alone(not due):
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.precision), self._products:
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
             losses = self.task.losses(self.state.model, output, batch, size_hw, self.world.sum)

@@ -65,10 +65,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SG
             if parameter.requires_grad:
                 weight = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
                 (decayed if weight else free).append(parameter)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return torch.optim.SGD(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}],
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        foreach=True,
+        # On a CPU, all parameters at once means a pass over the memory for each operation; fused is one for all.
+        foreach=not on_cpu,
+        fused=on_cpu,
     )

@@ -85,7 +85,10 @@ class TrainingState(Generic[Model]):
         if self.ema is not None:
             self.ema.model.load_state_dict(averaged)
             self.ema.updates = state["ema_updates"]
+        ways = [{way: group[way] for way in ("foreach", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, way in zip(self.optimizer.param_groups, ways, strict=True):
+            group.update(way)  # of this device, not of the one that the run was on
         self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**{OLD_NAMES.get(name, name): value for name, value in state["position"].items()})
 

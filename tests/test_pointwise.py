@@ -1,0 +1,108 @@
+"""1x1 convolutions as matrix products in training: the same numbers and gradients, where it is done and where not."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cspdet.training.pointwise import LARGEST_MAP, convolve, pointwise_products
+
+CPU = torch.device("cpu")
+
+
+def channels_last(*shape: int) -> torch.Tensor:
+    values = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """The shapes of the matrices that were multiplied."""
+    shapes: list[tuple[int, ...]] = []
+    linear = F.linear
+
+    def spy(rows, matrix, bias=None):
+        shapes.append((*rows.shape, len(matrix)))
+        return linear(rows, matrix, bias)
+
+    monkeypatch.setattr(F, "linear", spy)
+    return shapes
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size_hw=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    bias=st.booleans(),
+    part=st.booleans(),
+)
+def test_it_is_the_convolution_with_its_gradients(batch, channels, size_hw, bias, part):
+    c_in, c_out = channels
+    whole = channels_last(batch, 2 * c_in, *size_hw) if part else channels_last(batch, c_in, *size_hw)
+    weight = channels_last(c_out, c_in, 1, 1)
+    shift = torch.arange(c_out, dtype=torch.float64) if bias else None
+    told = channels_last(batch, c_out, *size_hw)
+    results = []
+    for function in (F.conv2d, convolve):
+        leaves = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (whole, weight)]
+        image = leaves[0][:, :c_in]  # half of the channels, as a cross stage path takes them
+        output = function(image, leaves[1], shift)
+        output.backward(told)
+        results.append((output.detach(), leaves[0].grad, leaves[1].grad))
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_small_maps_alone_are_products(products):
+    side = int(LARGEST_MAP**0.5)
+    weight = channels_last(8, 4, 1, 1)
+    convolve(channels_last(2, 4, side, side), weight)
+    assert products == [(2 * side * side, 4, 8)]
+    convolve(channels_last(2, 4, side, side + 1), weight)
+    assert len(products) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "image"),
+    [
+        (nn.Conv2d(4, 8, 3, padding=1), channels_last(2, 4, 6, 6)),
+        (nn.Conv2d(4, 8, 1, stride=2), channels_last(2, 4, 6, 6)),
+        (nn.Conv2d(4, 8, 1, padding=1), channels_last(2, 4, 6, 6)),
+        (nn.Conv2d(4, 8, 1, groups=2), channels_last(2, 4, 6, 6)),
+        (nn.Conv2d(4, 8, 1, padding="same"), channels_last(2, 4, 6, 6)),
+        (nn.Conv2d(4, 8, 1), channels_last(2, 4, 6, 6).contiguous()),
+        (nn.Conv2d(4, 8, 1), channels_last(1, 4, 6, 6)[0]),
+    ],
+    ids=["3x3", "stride", "padding", "groups", "padding in words", "channels first", "no batch"],
+)
+def test_other_convolutions_stay_as_they_are(layer, image, products):
+    layer = layer.double()
+    with pointwise_products(CPU, "fp32"):
+        found = layer(image)
+    assert products == []
+    assert torch.equal(found, layer(image))
+
+
+def test_layers_need_not_know_of_it(products):
+    layer, image = nn.Conv2d(4, 8, 1).double().to(memory_format=torch.channels_last), channels_last(2, 4, 6, 6)
+    context = pointwise_products(CPU, "fp32")
+    for count in (1, 2):
+        with context:
+            layer(image).sum().backward()
+        assert products == [(72, 4, 8)] * count
+    layer(image)
+    assert len(products) == 2
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.stride() == layer.weight.stride()  # or DistributedDataParallel would copy it
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cuda", "fp32"), ("cpu", "bf16")])
+def test_it_is_for_fp32_on_a_cpu(device, precision):
+    assert isinstance(pointwise_products(torch.device(device), precision), nullcontext)
