@@ -15,6 +15,7 @@ from cspdet.inference.engines import openvino_engine, winograd
 from cspdet.inference.engines.agreement import probes
 from cspdet.inference.engines.convert import OPSET, _by_tracing
 from cspdet.inference.engines.openvino_engine import read_model
+from cspdet.inference.engines.openvino_graph import fold_constants
 from cspdet.inference.engines.pick import engine_of
 from cspdet.inference.engines.winograd import FILTER, INPUT, OUTPUT, time_share, use_winograd
 
@@ -43,6 +44,7 @@ def graph_of(layer: nn.Module, image: torch.Tensor, size: tuple[int, ...] | None
     pytest.importorskip("openvino")
     model = read_model(_by_tracing(layer.eval(), image, ["first", "second"][: _outputs(layer)], True, OPSET))
     model.reshape(list(size or image.shape))
+    fold_constants(model)
     return model
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
+from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
 from cspdet.inference.engines.winograd import use_winograd
 from cspdet.inference.facts import FORMAT_KEY, Facts, read_facts
 
@@ -95,7 +96,9 @@ class OpenVinoEngine(Engine):
         model = self.model.clone()
         if self.facts.dynamic:
             model.reshape([1, 3, *size_hw])
+        split_channels_last(model)
         if self.precision == "fp32":  # with fewer bits the mixtures of rows would round too much away
+            fold_constants(model)
             use_winograd(model)
         options = {
             "INFERENCE_PRECISION_HINT": self.precision_hint,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cspdet.inference.engines.openvino_graph import constant, integers, only_reader
+
 if TYPE_CHECKING:
     import openvino
 
@@ -56,15 +58,10 @@ def use_winograd(model: openvino.Model, largest_share: float = LARGEST_SHARE) ->
     """Rewrite, in place, the 3x3 convolutions that gain by it; returns how many.
 
     Those with constant weights, stride 1, padding 1, no groups and no dilation, on a map whose size is known: a model
-    for any size has to be reshaped to one before.
+    for any size has to be reshaped to one before. A bias and an activation are taken in where they are constants.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has kernels of its own
         return 0
-    from openvino.passes import ConstantFolding, Manager
-
-    folding = Manager()
-    folding.register_pass(ConstantFolding())  # a bias that comes as a formula of shapes becomes a constant
-    folding.run_passes(model)
     layers = [_Layer.of(node, largest_share) for node in model.get_ordered_ops()]
     found = [layer for layer in layers if layer is not None]
     for layer in found:
@@ -81,10 +78,10 @@ class _Layer:
         self.image = convolution.input_value(0)
         self.weight = weight
         self.last, self.bias, self.activation = convolution, None, None
-        add = _only_reader(self.last, "Add")
+        add = only_reader(self.last, "Add")
         if add is not None and _is_bias(add.input_value(1), len(weight)):
             self.last, self.bias = add, add.input_value(1)
-        activation = _only_reader(self.last, "PRelu") or _only_reader(self.last, "Relu")
+        activation = only_reader(self.last, "PRelu") or only_reader(self.last, "Relu")
         if activation is not None:
             self.last = self.activation = activation
 
@@ -93,7 +90,7 @@ class _Layer:
         """The layer that begins with `node`; None where it is of another kind, or would not gain."""
         if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
             return None
-        weight = _constant(node.input_value(1))
+        weight = constant(node.input_value(1))
         kind = node.get_attributes()
         plain = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
         if weight is None or weight.shape[2:] != (3, 3) or any(list(kind[key]) != plain[key] for key in plain):
@@ -120,13 +117,13 @@ class _Layer:
             products[1] = ops.add(products[1], self.bias)  # the one that every row takes once
         rows_of_strips = [self._activated(ops, row) for row in _mix_products(ops, products)]
         # Channels come last in memory, so a strip's rows side by side are the map: nothing is copied for it.
-        side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), _integers(ops, 0, 2, 3, 1))
-        shape = _integers(ops, *self.image.shape[:1], ROWS * strips, width, out_channels)
+        side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), integers(0, 2, 3, 1))
+        shape = integers(*self.image.shape[:1], ROWS * strips, width, out_channels)
         whole = ops.reshape(side_by_side, shape, False)
         if ROWS * strips != height:
-            one = _integers(ops, 1)
-            whole = ops.slice(whole, _integers(ops, 0), _integers(ops, height), one, one)
-        result = ops.transpose(whole, _integers(ops, 0, 3, 1, 2))
+            one = integers(1)
+            whole = ops.slice(whole, integers(0), integers(height), one, one)
+        result = ops.transpose(whole, integers(0, 3, 1, 2))
         result.set_friendly_name(self.last.get_friendly_name())
         self.last.output(0).replace(result.output(0))
 
@@ -165,26 +162,6 @@ def _mix_products(ops: Any, products: list[Any]) -> list[Any]:
     ]
 
 
-def _integers(ops: Any, *values: int) -> Any:
-    return ops.constant(np.array(values, np.int64))
-
-
-def _only_reader(node: Any, kind: str) -> Any | None:
-    """The one node that reads this one's output, if it is of that kind."""
-    readers = list(node.output(0).get_target_inputs())
-    if len(readers) != 1 or readers[0].get_node().get_type_name() != kind:
-        return None
-    return readers[0].get_node() if readers[0].get_index() == 0 else None
-
-
-def _constant(output: Any) -> np.ndarray | None:
-    """The values behind it, also where a file holds them in fewer bits."""
-    node = output.get_node()
-    if node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
-    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
-
-
 def _is_bias(output: Any, channels: int) -> bool:
-    values = _constant(output)
+    values = constant(output)
     return values is not None and values.shape == (1, channels, 1, 1)

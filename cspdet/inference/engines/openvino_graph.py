@@ -1,0 +1,91 @@
+"""What an OpenVINO graph of ours is rewritten to before it is compiled, the same function in less time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import openvino
+
+# From (B, anchors, numbers, H, W) to (B, anchors, H, W, numbers): the last step of every raw output.
+NUMBERS_LAST = (0, 1, 3, 4, 2)
+
+
+def fold_constants(model: openvino.Model) -> None:
+    """In place: what follows from constants and known shapes becomes a constant.
+
+    A bias, say, that ONNX has as a formula of shapes as long as the picture's size is open.
+    """
+    from openvino.passes import ConstantFolding, Manager
+
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
+
+
+def split_channels_last(model: openvino.Model) -> int:
+    """In place: raw outputs are cut into anchors while their channels are last in memory; returns how many.
+
+    Convolutions leave them so. As (B, anchors, numbers, H, W) they are turned around twice, number by number; this way
+    once, and the numbers of a cell stay side by side.
+    """
+    from openvino import opset8 as ops
+
+    count = 0
+    for turn in model.get_ordered_ops():
+        shape = _split_of(turn)
+        if shape is None:
+            continue
+        batch, anchors, numbers, height, width = shape
+        maps = turn.input_value(0).get_node().input_value(0)
+        cells = ops.reshape(
+            ops.transpose(maps, integers(0, 2, 3, 1)), integers(batch, height, width, anchors, numbers), False
+        )
+        result = ops.transpose(cells, integers(0, 3, 1, 2, 4))
+        result.set_friendly_name(turn.get_friendly_name())
+        turn.output(0).replace(result.output(0))
+        count += 1
+    if count:
+        model.validate_nodes_and_infer_types()
+    return count
+
+
+def _split_of(turn: Any) -> Sequence[int] | None:
+    """(B, anchors, numbers, H, W) where a node is the last step of a raw output of known size."""
+    if turn.get_type_name() != "Transpose" or not turn.input_value(0).get_partial_shape().is_static:
+        return None
+    order, split = constant(turn.input_value(1)), turn.input_value(0).get_node()
+    if order is None or tuple(order) != NUMBERS_LAST or split.get_type_name() != "Reshape":
+        return None
+    maps = split.input_value(0).get_partial_shape()
+    shape = list(turn.input_value(0).get_shape())
+    if not maps.is_static or len(maps) != 4:
+        return None
+    channels_cut = [shape[0], shape[1] * shape[2], *shape[3:]]
+    return shape if channels_cut == list(maps.to_shape()) else None
+
+
+def constant(output: Any) -> np.ndarray | None:
+    """The values of a constant, also where a file holds them in fewer bits; None where it is none."""
+    node = output.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
+
+
+def integers(*values: int) -> Any:
+    """A constant of int64."""
+    from openvino import opset8 as ops
+
+    return ops.constant(np.array(values, np.int64))
+
+
+def only_reader(node: Any, kind: str) -> Any | None:
+    """The one node that takes this one's output as its first input, if it is of that kind and no other reads it."""
+    readers = list(node.output(0).get_target_inputs())
+    if len(readers) != 1 or readers[0].get_node().get_type_name() != kind:
+        return None
+    return readers[0].get_node() if readers[0].get_index() == 0 else None
