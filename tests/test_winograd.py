@@ -119,6 +119,23 @@ def test_a_chain_with_a_sum_around_it_is_the_same_function():
         assert np.abs(found - value.numpy()).max() <= ROUNDING * float(value.abs().max())
 
 
+def test_of_layers_that_follow_each_other_none_is_computed_twice():
+    layers = [nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.LeakyReLU(0.1)) for _ in range(3)]
+
+    class Chain(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x), x
+
+    network, image = Chain(*layers), torch.randn(1, 64, 48, 40, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = network(image)
+    model = graph_of(network, image)
+    assert use_winograd(model) == 3
+    assert kinds(model).count("Convolution") == 3 * 6
+    for found, value in zip(outputs_of(model, image), expected, strict=True):
+        assert np.abs(found - value.numpy()).max() <= ROUNDING * float(value.abs().max())
+
+
 @pytest.mark.parametrize(
     ("layer", "size_hw"),
     [

@@ -75,7 +75,7 @@ class _Layer:
     """A 3x3 convolution of a graph, with the bias and the activation behind it."""
 
     def __init__(self, convolution: Any, weight: np.ndarray):
-        self.image = convolution.input_value(0)
+        self.convolution = convolution
         self.weight = weight
         self.last, self.bias, self.activation = convolution, None, None
         add = only_reader(self.last, "Add")
@@ -104,13 +104,14 @@ class _Layer:
         """Put the same function in the layer's place."""
         from openvino import opset8 as ops
 
-        height, width = list(self.image.shape)[2:]
+        image = self.convolution.input_value(0)  # not before: the layer that it comes from may have been rewritten
+        height, width = list(image.shape)[2:]
         out_channels = len(self.weight)
         strips = -(-height // ROWS)
         mixed = np.einsum("kr,oirs->kois", FILTER, self.weight.astype(np.float64)).astype(np.float32)
         products = []
         for rows, weight in zip(INPUT, mixed, strict=True):
-            strip = _mix_rows(ops, self.image, rows, below=1 + ROWS * strips - height)
+            strip = _mix_rows(ops, image, rows, below=1 + ROWS * strips - height)
             product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
             products.append(product)
         if self.bias is not None:
@@ -118,7 +119,7 @@ class _Layer:
         rows_of_strips = [self._activated(ops, row) for row in _mix_products(ops, products)]
         # Channels come last in memory, so a strip's rows side by side are the map: nothing is copied for it.
         side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), integers(0, 2, 3, 1))
-        shape = integers(*self.image.shape[:1], ROWS * strips, width, out_channels)
+        shape = integers(*image.shape[:1], ROWS * strips, width, out_channels)
         whole = ops.reshape(side_by_side, shape, False)
         if ROWS * strips != height:
             one = integers(1)
