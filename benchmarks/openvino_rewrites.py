@@ -1,0 +1,69 @@
+"""Whole networks in OpenVINO, fp32, as they are read and with each rewriting of the graph added.
+
+  python benchmarks/openvino_rewrites.py configs/csppelee_efm_sam.yaml configs/yolov3_tiny_prn.yaml --threads 2
+
+Random weights, batch 1, the config's own input size. All ways take turns; prints the median and the least milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import openvino
+import torch
+
+from cspdet.inference.engines.convert import output_names, to_onnx
+from cspdet.inference.engines.openvino_engine import read_model
+from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.winograd import use_winograd
+from cspdet.inference.facts import facts_of
+from cspdet.model_file import load_model
+from cspdet.models.fold import fold
+
+WAYS = ("as read", "outputs cut channels last", "and Winograd's filtering")
+
+
+def request(onnx: bytes, size_hw: tuple[int, int], way: int, threads: int) -> tuple[openvino.InferRequest, int]:
+    """A network ready to run in a way, and how many of its layers are Winograd's."""
+    model, layers = read_model(onnx), 0
+    model.reshape([1, 3, *size_hw])
+    if way >= 1:
+        split_channels_last(model)
+    if way >= 2:
+        fold_constants(model)
+        layers = use_winograd(model)
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    options["INFERENCE_NUM_THREADS"] = str(threads)
+    return openvino.Core().compile_model(model, "CPU", options).create_infer_request(), layers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", metavar="CONFIG")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeat", type=int, default=30)
+    args = parser.parse_args()
+    print("| network | layers | " + " | ".join(WAYS) + " |")
+    print("|---|--:|" + "--:|" * len(WAYS))
+    for config in args.configs:
+        loaded = load_model(config)
+        facts = facts_of(loaded)
+        names = output_names(facts.outputs, facts.strides)
+        onnx = to_onnx(fold(loaded.model), facts.size_hw, names, step=max(facts.strides), dynamic=True)
+        runs = [request(onnx, facts.size_hw, way, args.threads) for way in range(len(WAYS))]
+        image = np.random.default_rng(0).random((1, 3, *facts.size_hw), dtype=np.float32)
+        times: list[list[float]] = [[] for _ in runs]
+        for _ in range(args.repeat + 1):
+            for taken, (run, _) in zip(times, runs, strict=True):
+                start = time.perf_counter()
+                run.infer([image], share_inputs=True)
+                taken.append(1000 * (time.perf_counter() - start))
+        cells = [f"{statistics.median(taken[1:]):.1f} ({min(taken[1:]):.1f})" for taken in times]
+        print(f"| {facts.name} | {runs[-1][1]} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
