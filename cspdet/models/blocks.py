@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -60,10 +61,8 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.c_in == self.c_out:
             return x
-        largest = x[:, : self.c_out]
-        for first in range(self.c_out, self.c_in, self.c_out):
-            largest = torch.maximum(largest, x[:, first : first + self.c_out])
-        return largest
+        # split, not slices: the gradients of its parts are put together at once, those of slices summed one by one
+        return reduce(torch.maximum, x.split(self.c_out, dim=1))
 
 
 class SPP(nn.Module):

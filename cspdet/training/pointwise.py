@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from cspdet.precision import Precision
 
-LARGEST_MAP = 26 * 26  # pixels of a map; above, the convolution is as fast or faster
+LARGEST_MAP = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
 
 
 def pointwise_products(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -49,13 +49,18 @@ def convolve(
     """`torch.nn.functional.conv2d`, as a matrix product where that is the same and faster: 1x1, every pixel, no groups,
     no padding, a small map with its channels last in memory."""
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all(stride, 1) and _all(padding, 0)
-    if not pointwise or image.ndim != 4 or image.shape[2] * image.shape[3] > LARGEST_MAP or image.stride(1) != 1:
+    if not pointwise or image.ndim != 4 or image.stride(1) != 1 or not _worth(image.shape[2] * image.shape[3]):
         return F.conv2d(image, weight, bias, stride, padding, dilation, groups)
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     # Not flatten(1): the gradient is to lie in memory as the weight does, or other processes' do not fit to it.
     matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), channels)
     return F.linear(pixels, matrix, bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def _worth(pixels: int) -> bool:
+    # With one thread torch has no oneDNN for 1x1 layers and batches below 16: it unrolls the picture, and is slower.
+    return pixels <= LARGEST_MAP or torch.get_num_threads() == 1
 
 
 def _all(sides: Any, value: int) -> bool:
