@@ -116,6 +116,8 @@ class EvalConfig(ConfigModel):
     batch_size: int = Field(16, ge=1)
     min_score: float = Field(0.001, ge=0, lt=1)
     max_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
+    # Box voting: what stays becomes the average of what overlaps it by more than this; null: boxes stay as they are
+    vote_iou: float | None = Field(None, ge=0, le=1)
     max_detections: int = Field(100, ge=1)  # a picture
     clip_boxes: bool = True  # cut boxes at the picture's border before they are judged; Darknet's `map` does not
     evaluator: Literal["auto", "pycocotools", "hotcoco"] = "auto"  # auto: hotcoco, the same but faster, if installed

@@ -375,6 +375,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
     [
         (["nowhere.jpg"], "error: nowhere.jpg: no such picture"),
         (["in/a.png", "--min-score", "2"], "error: --min-score: expected a number from 0 to 1, found 2.0"),
+        (["in/a.png", "--vote-iou", "-1"], "error: --vote-iou: expected a number from 0 to 1, found -1.0"),
         (["in/a.png", "--max-detections", "0"], "error: --max-detections: expected 1 or more, found 0"),
         (["in/a.png", "--device", "tpu"], "error: --device"),
         (["in/a.png", "--tile", "many"], "error: --tile: expected auto, or 32 pixels or more, found many"),

@@ -8,9 +8,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from darknet_data import TINY, write_pair
+from engine_data import CLASSES, small_detector, write_checkpoint
 from evaluation_data import result, square_model, truth, write_set
 
 from cspdet.checkpoint import load_checkpoint
@@ -20,7 +22,7 @@ from cspdet.datasets.descriptor import load_descriptor
 from cspdet.evaluation.coco import NUMBERS
 from cspdet.evaluation.run import evaluate_model
 from cspdet.evaluation.submission import submission_name
-from cspdet.model_file import LoadedModel
+from cspdet.model_file import LoadedModel, load_model
 from cspdet.models.head import Anchors, YoloHeadConfig
 from cspdet.recipe import EvalConfig
 
@@ -98,6 +100,33 @@ def test_limits_cut_detections_and_leave_the_meaning_of_the_numbers(capsys):
     assert kept == [(3, 1.0), (2, 1.0), (2, 0.5)]
 
 
+def test_box_voting_is_asked_for_in_the_config_or_on_the_line_and_moves_boxes_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("cspdet.commands.eval.load_model", load_model)
+    categories = [
+        {"id": number, "name": name} for number, name in zip(CLASSES.category_ids, CLASSES.names, strict=True)
+    ]
+    write_set(tmp_path, SQUARES, categories=categories)
+    small = str(write_checkpoint(tmp_path / "small.pt", small_detector()))
+    found = {}
+    for name, words in {
+        "plain": [],
+        "line": ["--vote-iou", "0.3"],
+        "config": ["eval.vote_iou=0.3"],
+        "engine": ["eval.vote_iou=0.3", "--backend", "torch"],
+        "off": ["eval.vote_iou=0.3", "--vote-iou", "1"],
+    }.items():
+        assert run_command("eval", [small, "--data", "data.yaml", "--output", name, *words]) == 0
+        found[name] = json.loads(Path(name, "detections.json").read_text())
+    boxes = {name: [each["bbox"] for each in results] for name, results in found.items()}
+    assert len(boxes["plain"]) > 100
+    assert boxes["line"] == boxes["config"] != boxes["plain"] == boxes["off"]
+    assert np.abs(np.subtract(boxes["engine"], boxes["line"])).max() < 0.1
+    for results in found.values():
+        assert [each["score"] for each in results] == pytest.approx(
+            [each["score"] for each in found["plain"]], abs=1e-4
+        )
+
+
 def test_classes_in_another_order_with_other_ids_are_matched_by_name(tmp_path, capsys):
     moved = [{**square, "category_id": 8} for square in SQUARES]
     write_set(tmp_path, moved, categories=[{"id": 2, "name": "bar"}, {"id": 8, "name": "disc"}])
@@ -128,6 +157,8 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["--detections", "x.json", "--data", "data.yaml", "eval.min_score=0.1"], "no config"),
         (["squares.pt", "--min-score", "1"], "min_score: expected less than 1, found 1.0"),
         (["squares.pt", "--max-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),
+        (["squares.pt", "--vote-iou", "2"], "vote_iou: expected less than or equal to 1, found 2.0"),
+        (["--detections", "x.json", "--data", "data.yaml", "--vote-iou", "0.6"], "holds no more of the boxes"),
         (["squares.pt", "--evaluator", "mine"], "invalid choice"),
         (["squares.pt", "--name", "mine"], "names the zip that --split test writes, found --split val"),
         (["squares.pt", "--split", "test", "--name", "../mine"], "--name: expected letters and digits"),

@@ -123,6 +123,14 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
             assert found.score.tolist() == pytest.approx([s for s in wanted.score.tolist() if s > 0.5][:3], abs=1e-5)
 
 
+def test_files_with_nms_have_no_boxes_left_to_vote(checkpoint, capsys):
+    path = exported(checkpoint, "voting.onnx", "--nms", *NMS_WORDS, "eval.vote_iou=0.6")
+    assert "without box voting (eval.vote_iou 0.6)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="a file with NMS inside"):
+        load_detector(path, vote_iou=0.6)
+    assert load_detector(path).predict(np.zeros((8, 8, 3), np.uint8)).box_xyxy.shape[1] == 4
+
+
 def test_nms_of_no_detections_is_empty(checkpoint):
     path = exported(checkpoint, "none.onnx", "--nms", "--min-score", "0.9999")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

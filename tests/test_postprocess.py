@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cspdet.boxes import iou
-from cspdet.inference.postprocess import detect, postprocess
+from cspdet.inference import postprocess as module
+from cspdet.inference.postprocess import detect, postprocess, vote_boxes
 from cspdet.models.head import YoloHeadConfig, decode
 from cspdet.types import FeatureSpec
 
@@ -112,18 +113,76 @@ def test_nms_of_its_own_result_changes_nothing(seed):
     assert torch.equal(once.score, twice.score)
 
 
+@pytest.mark.parametrize("vote_iou", [None, 0.5])
 @pytest.mark.parametrize("min_score", [0.0, 0.1, 0.6])
-def test_detect_is_decode_and_postprocess(min_score):
+def test_detect_is_decode_and_postprocess(min_score, vote_iou):
     torch.manual_seed(3)
     specs = tuple(FeatureSpec(8, stride) for stride in (8, 16, 32))
     head = YoloHeadConfig().build(specs, classes=4)
     features = tuple(torch.randn(2, 8, 64 // stride, 96 // stride) * 200 for stride in (8, 16, 32))
     with torch.no_grad():
         raw = head(features)  # permuted views, as the network gives them
-    limits = {"min_score": min_score, "max_iou": 0.6, "max_detections": 20}
+    limits = {"min_score": min_score, "max_iou": 0.6, "max_detections": 20, "vote_iou": vote_iou}
     expected, found = postprocess(*decode(raw, head.anchors), **limits), detect(raw, head.anchors, **limits)
     assert any(len(one) for one in expected) or min_score > 0.5
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a.box_xyxy, b.box_xyxy)
         torch.testing.assert_close(a.score, b.score)
         assert a.class_id.tolist() == b.class_id.tolist()
+
+
+# --- box voting ----------------------------------------------------------------------------------
+
+
+def test_a_box_becomes_the_average_of_those_that_overlap_it():
+    # Overlaps with A (0..10): B (1..11) 90 / 110 = 0.818, C (5..15) 1/3; D is A's place in another class.
+    box = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10], [0, 0, 30, 10]]])
+    score = torch.tensor([[[0.6, 0.0], [0.3, 0.0], [0.2, 0.0], [0.0, 0.5]]])
+    (found,) = postprocess(box, score, **LOOSE, vote_iou=0.5)
+    # A with B: (0.6 * 0 + 0.3 * 1) / 0.9 = 1/3. C overlaps B by 0.43, and stays as it is, as D does.
+    assert found.box_xyxy.tolist() == pytest.approx(
+        torch.tensor([[1 / 3, 0, 31 / 3, 10], [0, 0, 30, 10], [5, 0, 15, 10]])
+    )
+    assert found.score.tolist() == pytest.approx([0.6, 0.5, 0.2])
+    assert found.class_id.tolist() == [0, 1, 0]
+    # With 0.3, C votes for A too, and A and B for C: (0.6 * 0 + 0.3 * 1 + 0.2 * 5) / 1.1 = 1.1818.
+    (found,) = postprocess(box, score, **LOOSE, vote_iou=0.3)
+    assert found.box_xyxy[[0, 2], 0].tolist() == pytest.approx([13 / 11, 13 / 11])
+
+
+def test_a_limit_of_one_moves_nothing_and_boxes_without_area_stay():
+    box = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [4, 4, 4, 4], [9, 9, 2, 2]]])
+    score = torch.tensor([[[0.9], [0.8], [0.7], [0.6]]])
+    plain = postprocess(box, score, **LOOSE)[0]
+    for vote_iou in (1.0, 0.5):
+        voted = postprocess(box, score, **LOOSE, vote_iou=vote_iou)[0]
+        assert torch.equal(voted.box_xyxy, plain.box_xyxy)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), slots=st.integers(0, 40), classes=st.integers(1, 3), pairs=st.integers(1, 300))
+def test_voting_agrees_with_a_double_loop_in_pieces_of_any_length(seed, slots, classes, pairs):
+    random = torch.Generator().manual_seed(seed)
+    corner = torch.rand(slots, 2, generator=random, dtype=torch.float64) * 20
+    box = torch.cat((corner, corner + 10 + torch.rand(slots, 2, generator=random, dtype=torch.float64) * 10), dim=-1)
+    score = torch.rand(slots, generator=random, dtype=torch.float64) + 0.01
+    kind = torch.randint(classes, (slots,), generator=random)
+    kept = torch.randperm(slots, generator=random)[: slots // 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PAIRS_AT_ONCE", pairs)
+        found = vote_boxes(box, score, kind, kept, 0.5)
+    assert found.shape == (len(kept), 4)
+    for moved, index in zip(found, kept.tolist(), strict=True):
+        near = [s for s in range(slots) if kind[s] == kind[index] and (s == index or iou(box[s], box[index]) > 0.5)]
+        expected = sum(score[s] * box[s] for s in near) / sum(score[s] for s in near)
+        torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_voting_changes_neither_scores_nor_classes():
+    random = torch.Generator().manual_seed(0)
+    corner = torch.rand(1, 80, 2, generator=random) * 40
+    box, score = torch.cat((corner, corner + 15), dim=-1), torch.rand(1, 80, 2, generator=random)
+    plain, voted = postprocess(box, score, **LOOSE)[0], postprocess(box, score, **LOOSE, vote_iou=0.6)[0]
+    assert torch.equal(plain.score, voted.score)
+    assert torch.equal(plain.class_id, voted.class_id)
+    assert not torch.equal(plain.box_xyxy, voted.box_xyxy)

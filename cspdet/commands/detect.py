@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_search_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--min-score", type=float, default=0.25, metavar="S", help="default: %(default)s")
     group.add_argument("--max-iou", type=float, default=0.6, metavar="T", help="NMS: the highest overlap that stays")
+    group.add_argument(
+        "--vote-iou", type=float, metavar="T", help="each box becomes the average of those that overlap it by more"
+    )
     group.add_argument("--max-detections", type=int, default=100, metavar="N", help="a picture; default: %(default)s")
     group.add_argument("--classes", metavar="NAME,...", help="only these, by name or category id")
     group.add_argument(
@@ -109,8 +112,9 @@ def run(args: argparse.Namespace) -> None:
         classes = pick_classes(args.classes, engine.classes.names, engine.classes.category_ids)
     search = Search(args.max_detections, args.max_iou, classes, _tiling(args))
     detector = Predictor(
-        engine, engine.device, min_score=args.min_score, max_iou=args.max_iou, max_detections=search.wanted_of_detector
-    )
+        engine, engine.device, min_score=args.min_score, max_iou=args.max_iou, vote_iou=args.vote_iou,
+        max_detections=search.wanted_of_detector,
+    )  # fmt: skip
     output = args.output or free_folder(Path("runs/detect"))
     for count in sorted({_frames_a_pass(source, args.batch_size) for source in sources if isinstance(source, Video)}):
         engine.warm_up(count)
@@ -142,6 +146,7 @@ def _check(args: argparse.Namespace) -> None:
     expected: list[tuple[str, bool, str]] = [
         ("min_score", 0 <= args.min_score <= 1, "a number from 0 to 1"),
         ("max_iou", 0 <= args.max_iou <= 1, "a number from 0 to 1"),
+        ("vote_iou", args.vote_iou is None or 0 <= args.vote_iou <= 1, "a number from 0 to 1"),
         ("max_detections", args.max_detections >= 1, "1 or more"),
         ("batch_size", args.batch_size >= 1, "1 or more"),
         ("tile_overlap", 0 <= args.tile_overlap <= LARGEST_OVERLAP, f"a number from 0 to {LARGEST_OVERLAP}"),

@@ -77,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: %(default)s")
     parser.add_argument("--min-score", type=float, metavar="S", help="keep detections above this (default: 0.001)")
     parser.add_argument("--max-iou", type=float, metavar="T", help="NMS: the highest overlap that stays (default: 0.6)")
+    parser.add_argument(
+        "--vote-iou",
+        type=float,
+        metavar="T",
+        help="box voting: each box becomes the average of those that overlap it by more; 1: none (default: as the "
+        "config says)",
+    )
     parser.add_argument("--max-detections", type=int, metavar="N", help="the best N of a picture (default: 100)")
     parser.add_argument(
         "--clip-boxes",
@@ -138,6 +145,8 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything slow is done."""
     if (args.model is None) == (args.detections is None):
         raise ConfigError("eval: expected either a MODEL or --detections FILE" + (", found both" if args.model else ""))
+    if args.detections is not None and args.vote_iou is not None:
+        raise ConfigError("--vote-iou: a results file holds no more of the boxes that vote; expected a MODEL")
     if args.voc_iou is not None and not 0 < args.voc_iou <= 1:
         raise ConfigError(f"--voc-iou: expected more than 0 and at most 1, found {args.voc_iou:g}")
     if args.name is not None:
@@ -172,6 +181,7 @@ def _exported(args: argparse.Namespace, device: torch.device) -> Engine:
 
 def _judge_engine(args: argparse.Namespace, engine: Engine, recipe: Recipe | None) -> _Judged:
     """A network that another program runs, or ours in another precision; `recipe` is None for an exported file."""
+    engine.check_voting(args.vote_iou)
     eval_ = _limits(args, engine.facts.eval.model_dump(mode="json"))
     coco, order = _data(args, None if recipe is None else recipe.data, engine.classes)
     metrics, results = evaluate_engine(engine, coco, eval_, class_order=order)

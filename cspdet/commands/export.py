@@ -105,6 +105,10 @@ def _write_graph(args: argparse.Namespace, loaded: Model, target: Path, nms: Nms
     )  # fmt: skip
     difference = WRITERS[args.format](loaded, wanted, target)
     facts = facts_for(loaded, wanted)
+    if nms is not None and facts.eval.vote_iou is not None:
+        log.warning(
+            "%s: without box voting (eval.vote_iou %g), which needs what NMS drops", target, facts.eval.vote_iou
+        )
     files = [target, target.with_suffix(".bin")] if args.format == "openvino" else [target]
     height, width = size_hw
     if args.json:

@@ -90,7 +90,12 @@ def evaluate_engine(
 
 
 def _limits(eval_: EvalConfig) -> Limits:
-    return {"min_score": eval_.min_score, "max_iou": eval_.max_iou, "max_detections": eval_.max_detections}
+    return {
+        "min_score": eval_.min_score,
+        "max_iou": eval_.max_iou,
+        "max_detections": eval_.max_detections,
+        "vote_iou": eval_.vote_iou,
+    }
 
 
 @torch.inference_mode()

@@ -1,4 +1,7 @@
-"""From decoded slots to detections: threshold, class-wise NMS, the best of each picture. Pure functions."""
+"""From decoded slots to detections: threshold, class-wise NMS, box voting if wanted, the best of each picture.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from cspdet.boxes import iou
 from cspdet.models.head import Anchors, decode_boxes
 from cspdet.types import Detections
 
@@ -18,21 +22,40 @@ CANDIDATES_A_DETECTION = 30
 # offset a class of more than twice this keeps the classes apart.
 NMS_REACH = 16384.0
 
+# Box voting compares so many pairs of boxes at once, which keeps it within some megabytes.
+PAIRS_AT_ONCE = 2**20
+
 
 def postprocess(
-    box_xyxy: Tensor, score: Tensor, *, min_score: float, max_iou: float, max_detections: int
+    box_xyxy: Tensor,
+    score: Tensor,
+    *,
+    min_score: float,
+    max_iou: float,
+    max_detections: int,
+    vote_iou: float | None = None,
 ) -> list[Detections]:
     """Boxes (B, S, 4) and class scores (B, S, C) to each picture's detections, in the frame of the boxes.
 
     Every pair of slot and class that scores above `min_score` is a candidate. Of each class, greedy NMS drops
     what overlaps a better box by more than `max_iou`; at most `max_detections` remain a picture, best first,
-    equal scores in the order of (slot, class). Candidates with a box or score that is not finite are dropped.
+    equal scores in the order of (slot, class). Candidates with a box or score that is not finite are dropped. With
+    `vote_iou`, the boxes that remain are those of `vote_boxes`.
     """
-    return [_best(box, values, min_score, max_iou, max_detections) for box, values in zip(box_xyxy, score, strict=True)]
+    return [
+        _best(box, values, min_score, max_iou, max_detections, vote_iou)
+        for box, values in zip(box_xyxy, score, strict=True)
+    ]
 
 
 def detect(
-    raw: tuple[Tensor, ...], anchors: Anchors, *, min_score: float, max_iou: float, max_detections: int
+    raw: tuple[Tensor, ...],
+    anchors: Anchors,
+    *,
+    min_score: float,
+    max_iou: float,
+    max_detections: int,
+    vote_iou: float | None = None,
 ) -> list[Detections]:
     """`postprocess(*decode(raw, anchors), ...)`, but faster: no score exceeds its slot's objectness, so the
     class scores are worked out only where the objectness is above `min_score`.
@@ -52,11 +75,33 @@ def detect(
             _, height, width = objectness.shape
             slots.append(first + (place[0] * height + place[1]) * width + place[2])
             first += objectness.numel()
-        found.append(_best(box_xyxy[picture, torch.cat(slots)], torch.cat(scores), min_score, max_iou, max_detections))
+        box, score = box_xyxy[picture, torch.cat(slots)], torch.cat(scores)
+        found.append(_best(box, score, min_score, max_iou, max_detections, vote_iou))
     return found
 
 
-def _best(box_xyxy: Tensor, score: Tensor, min_score: float, max_iou: float, max_detections: int) -> Detections:
+def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
+    """The boxes of the K candidates `kept` by NMS, moved to where their neighbors see the object: (K, 4).
+
+    Each becomes the average of all candidates of its class that overlap it by more than `vote_iou`, itself among
+    them, weighted by their scores: box voting (Gidaris and Komodakis 2015, arXiv:1505.01749). Scores stay.
+
+    box_xyxy, score, class_id  all N candidates before NMS, (N, 4), (N,), (N,)
+    kept                       indices (K,) of those that stay
+    """
+    box, weight, moved = box_xyxy.double(), score.double(), [box_xyxy[:0].double()]
+    reached = box_xyxy.clamp(-NMS_REACH, NMS_REACH)
+    for some in kept.split(max(1, PAIRS_AT_ONCE // max(1, len(box)))):
+        near = (iou(reached[some][:, None], reached[None]) > vote_iou) & (class_id[some][:, None] == class_id[None])
+        near[torch.arange(len(some), device=near.device), some] = True  # a box without area overlaps nothing
+        votes = near * weight
+        moved.append(votes @ box / votes.sum(dim=1, keepdim=True))
+    return torch.cat(moved).to(box_xyxy.dtype)
+
+
+def _best(
+    box_xyxy: Tensor, score: Tensor, min_score: float, max_iou: float, max_detections: int, vote_iou: float | None
+) -> Detections:
     """One picture: boxes (S, 4), scores (S, C)."""
     classes = score.shape[1]
     flat = score.detach().float().flatten()
@@ -64,9 +109,10 @@ def _best(box_xyxy: Tensor, score: Tensor, min_score: float, max_iou: float, max
     box = box_xyxy.detach()[index // max(classes, 1)].float()
     finite = box.isfinite().all(dim=1) & flat[index].isfinite()
     box, index = box[finite], index[finite]
-    kept = _nms(box, flat[index], index % max(classes, 1), max_iou, max_detections)
-    index = index[kept]
-    return Detections(box[kept], flat[index], index % max(classes, 1))
+    class_id = index % max(classes, 1)
+    kept = _nms(box, flat[index], class_id, max_iou, max_detections)
+    best = box[kept] if vote_iou is None else vote_boxes(box, flat[index], class_id, kept, vote_iou)
+    return Detections(best, flat[index[kept]], class_id[kept])
 
 
 def _highest(flat: Tensor, above: float, limit: int) -> Tensor:

@@ -40,6 +40,7 @@ def load_detector(
     min_score: float = 0.25,
     max_iou: float = 0.6,
     max_detections: int = 100,
+    vote_iou: float | None = None,
 ) -> Predictor:
     """A detector from a checkpoint, a config (with `weights`, else with random values) or an exported file.
 
@@ -48,9 +49,10 @@ def load_detector(
     precision  fp32, bf16, fp16 (CUDA), int8 (files that were exported so)
     size       (height, width) of the input in place of the model's own
     threads    of the CPU; None: as many as torch has
+    vote_iou   box voting: a box becomes the average of the candidates that overlap it by more than this; None: none
 
     Raises:
-        UserError: no such model, a damaged file, or no such device, backend or precision.
+        UserError: no such model, a damaged file, no such device, backend or precision, or voting of a file with NMS.
         ValueError: thresholds outside [0, 1].
     """
     chosen = pick_device(device)
@@ -64,7 +66,8 @@ def load_detector(
         network = loaded.model
         engine = engine_of(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
     return Predictor(
-        engine, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections, network=network
+        engine, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou,
+        network=network,
     )  # fmt: skip
 
 
@@ -79,15 +82,18 @@ class Predictor:
         min_score: float,
         max_iou: float,
         max_detections: int,
+        vote_iou: float | None = None,
         network: Detector | None = None,
     ):
         """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
-        if not (0 <= min_score <= 1 and 0 <= max_iou <= 1 and max_detections >= 1):
+        shares = (min_score, max_iou, 0 if vote_iou is None else vote_iou)
+        if not (all(0 <= share <= 1 for share in shares) and max_detections >= 1):
             raise ValueError(
-                "expected min_score and max_iou from 0 to 1 and max_detections of 1 or more; "
-                f"got {min_score}, {max_iou}, {max_detections}"
+                "expected min_score, max_iou and vote_iou from 0 to 1 and max_detections of 1 or more; "
+                f"got {min_score}, {max_iou}, {vote_iou}, {max_detections}"
             )
         engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, facts_of(loaded), device)
+        engine.check_voting(vote_iou)
         self.engine = engine
         network = loaded.model if isinstance(loaded, LoadedModel) else network
         # (B, 3, H, W) in [0, 1] to raw scales
@@ -100,7 +106,9 @@ class Predictor:
         self.size_hw: tuple[int, int] = engine.size_hw
         self.resize = engine.resize
         self.device = device
-        self._limits: Limits = {"min_score": min_score, "max_iou": max_iou, "max_detections": max_detections}
+        self._limits = Limits(
+            min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou
+        )  # fmt: skip
 
     @overload
     def predict(self, x: Picture) -> Detections: ...  # type: ignore[overload-overlap]

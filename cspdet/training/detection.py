@@ -95,8 +95,9 @@ class DetectionTask:
         assert self.val_set is not None
         loaded = LoadedModel(model, self.recipe, self.classes, name)
         predictor = Predictor(
-            loaded, self.device, min_score=DRAWN_SCORE, max_iou=self.recipe.eval.max_iou, max_detections=100
-        )
+            loaded, self.device, min_score=DRAWN_SCORE, max_iou=self.recipe.eval.max_iou, max_detections=100,
+            vote_iou=self.recipe.eval.vote_iou,
+        )  # fmt: skip
         drawn, size = [], self.recipe.input.size
         for i in range(min(PICTURES_DRAWN, len(self.val_set))):
             image = read_picture(self.val_set.path(i))

@@ -23,6 +23,7 @@ class Limits(TypedDict):
     min_score: float
     max_iou: float
     max_detections: int
+    vote_iou: float | None
 
 
 LARGEST_PADDING = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
@@ -92,8 +93,8 @@ class Engine(ABC):
         """As `__call__`, for float32 on the engine's device and a size that was checked; in inference mode."""
 
     def detect(
-        self, images: Tensor, *, min_score: float, max_iou: float, max_detections: int
-    ) -> list[Detections]:  # fmt: skip
+        self, images: Tensor, *, min_score: float, max_iou: float, max_detections: int, vote_iou: float | None = None
+    ) -> list[Detections]:
         """Each picture's detections in input pixels: the same post-processing for every engine.
 
         A file with NMS inside was made with limits of its own; what it gives is cut to those given here.
@@ -101,7 +102,7 @@ class Engine(ABC):
         outputs = self(images)
         if self.facts.outputs == "detections":
             return [cut(found, min_score, max_detections) for found in split_detections(outputs[0], len(images))]
-        limits = Limits(min_score=min_score, max_iou=max_iou, max_detections=max_detections)
+        limits = Limits(min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou)
         if self.facts.outputs == "decoded":
             return postprocess(*outputs, **limits)
         return detect(outputs, self.anchors, **limits)
@@ -130,6 +131,14 @@ class Engine(ABC):
         step = max(self.strides)
         if self.facts.task == "detector" and any(side % step for side in size_hw):
             raise ValueError(f"expected multiples of {step}, found {_shown(size_hw)}")
+
+    def check_voting(self, vote_iou: float | None) -> None:
+        """Raise ConfigError where box voting is asked of a file with NMS inside, which gives no boxes to vote."""
+        if vote_iou is not None and self.facts.outputs == "detections":
+            raise ConfigError(
+                f"vote_iou {vote_iou:g}: {self.facts.name} is a file with NMS inside, which keeps the boxes that vote; "
+                "export it without --nms"
+            )
 
     def forward_each(self, images: Tensor) -> list[tuple[Tensor, ...]]:
         """`forward` of every picture by itself; an engine that can has several on their way at once."""
