@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from engine_data import small_detector
+from openvino_data import graph_of, kinds_of, outputs_of
 from torch import nn
 
-from cspdet.inference.engines.convert import OPSET, _by_tracing
-from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
 
 SIZE = (1, 12, 5, 7)
@@ -29,28 +28,13 @@ class Outputs(nn.Module):
         return x.view(batch, self.anchors, channels // self.anchors, height, width).permute(self.order)
 
 
-def graph_of(network: nn.Module, size: tuple[int, ...] = SIZE, names: tuple[str, ...] = ("raw",)):
-    pytest.importorskip("openvino")
-    image = torch.rand(*(side if side > 0 else 8 for side in size))
-    model = read_model(_by_tracing(network.eval(), image, list(names), True, OPSET))
-    model.reshape(list(size))
-    return model
-
-
-def run(model, image: torch.Tensor) -> list[np.ndarray]:
-    openvino = pytest.importorskip("openvino")
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
-    results = openvino.Core().compile_model(model, "CPU", options)([image.numpy()])
-    return [results[index] for index in range(len(results))]
-
-
 @pytest.mark.parametrize("anchors", [1, 3, 4])
 def test_raw_outputs_are_cut_to_the_same_numbers(anchors):
     network, image = Outputs(anchors, (0, 1, 3, 4, 2)), torch.randn(SIZE)
-    model = graph_of(network)
-    (before,) = run(model, image)
+    model = graph_of(network, SIZE)
+    (before,) = outputs_of(model, image)
     assert split_channels_last(model) == 1
-    (after,) = run(model, image)
+    (after,) = outputs_of(model, image)
     assert after.shape == (1, anchors, 5, 7, 24 // anchors)
     np.testing.assert_array_equal(after, before)
     assert list(model.output(0).get_names()) == ["raw"]
@@ -61,9 +45,9 @@ def test_all_raw_outputs_of_a_detector_are_found():
     names = ("raw_16", "raw_32")
     model = graph_of(loaded.model, (1, 3, 64, 96), names)
     image = torch.rand(1, 3, 64, 96)
-    before = run(model, image)
+    before = outputs_of(model, image)
     assert split_channels_last(model) == len(before) == 2
-    for found, expected in zip(run(model, image), before, strict=True):
+    for found, expected in zip(outputs_of(model, image), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert [next(iter(output.get_names())) for output in model.outputs] == list(names)
 
@@ -78,10 +62,9 @@ def test_other_graphs_are_left_alone(network, size):
 
 
 def test_a_bias_that_comes_as_a_formula_becomes_a_constant():
-    model = graph_of(nn.Conv2d(12, 4, 3, padding=1))
-    kinds = [node.get_type_name() for node in model.get_ordered_ops()]
-    assert "ShapeOf" in kinds
+    model = graph_of(nn.Conv2d(12, 4, 3, padding=1), SIZE)
+    assert "ShapeOf" in kinds_of(model)
     fold_constants(model)
-    kinds = [node.get_type_name() for node in model.get_ordered_ops()]
+    kinds = kinds_of(model)
     assert "ShapeOf" not in kinds
     assert kinds.count("Convolution") == kinds.count("Add") == 1

@@ -8,13 +8,12 @@ import torch
 from engine_data import small_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openvino_data import graph_of, kinds_of, outputs_of
 from torch import nn
 from torch.nn import functional as F
 
 from cspdet.inference.engines import openvino_engine, winograd
 from cspdet.inference.engines.agreement import probes
-from cspdet.inference.engines.convert import OPSET, _by_tracing
-from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.engines.openvino_graph import fold_constants
 from cspdet.inference.engines.pick import engine_of
 from cspdet.inference.engines.winograd import FILTER, INPUT, OUTPUT, time_share, use_winograd
@@ -39,28 +38,11 @@ def test_the_estimate_by_hand():
     assert time_share((512, 1024), (13, 13)) == pytest.approx(24 / 39 + 0.0293 + 10 / 52, abs=1e-4)
 
 
-def graph_of(layer: nn.Module, image: torch.Tensor, size: tuple[int, ...] | None = None):
-    """The layer as the engine reads networks: from ONNX for any size, then for the size of `image`."""
-    pytest.importorskip("openvino")
-    model = read_model(_by_tracing(layer.eval(), image, ["first", "second"][: _outputs(layer)], True, OPSET))
-    model.reshape(list(size or image.shape))
+def folded(layer: nn.Module, size: tuple[int, ...]):
+    """The graph as the engine has it when it comes to filtering."""
+    model = graph_of(layer, size, ("raw",) if isinstance(layer, nn.Conv2d) else ("first", "second"))
     fold_constants(model)
     return model
-
-
-def _outputs(layer: nn.Module) -> int:
-    return 1 if isinstance(layer, nn.Conv2d) else 2
-
-
-def outputs_of(model, image: torch.Tensor) -> list[np.ndarray]:
-    openvino = pytest.importorskip("openvino")
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
-    results = openvino.Core().compile_model(model, "CPU", options)([image.numpy()])
-    return [results[index] for index in range(len(results))]
-
-
-def kinds(model) -> list[str]:
-    return [node.get_type_name() for node in model.get_ordered_ops()]
 
 
 class Block(nn.Module):
@@ -90,9 +72,9 @@ def test_a_rewritten_layer_is_the_same_function(channels, size_hw, bias, activat
     block = Block(channels, bias, activation)
     with torch.no_grad():
         expected = block(image)
-    model = graph_of(block, image)
+    model = folded(block, image.shape)
     assert use_winograd(model, largest_share=float("inf")) == 1
-    assert kinds(model).count("Convolution") == 6 + 1
+    assert kinds_of(model).count("Convolution") == 6 + 1
     for found, value in zip(outputs_of(model, image), expected, strict=True):
         assert found.shape == value.shape
         assert np.abs(found - value.numpy()).max() <= ROUNDING * max(1.0, float(value.abs().max()))
@@ -113,7 +95,7 @@ def test_a_chain_with_a_sum_around_it_is_the_same_function():
     network = Residual()
     with torch.no_grad():
         expected = network(image)
-    model = graph_of(network, image)
+    model = folded(network, image.shape)
     assert use_winograd(model) == 2
     for found, value in zip(outputs_of(model, image), expected, strict=True):
         assert np.abs(found - value.numpy()).max() <= ROUNDING * float(value.abs().max())
@@ -129,9 +111,9 @@ def test_of_layers_that_follow_each_other_none_is_computed_twice():
     network, image = Chain(*layers), torch.randn(1, 64, 48, 40, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = network(image)
-    model = graph_of(network, image)
+    model = folded(network, image.shape)
     assert use_winograd(model) == 3
-    assert kinds(model).count("Convolution") == 3 * 6
+    assert kinds_of(model).count("Convolution") == 3 * 6
     for found, value in zip(outputs_of(model, image), expected, strict=True):
         assert np.abs(found - value.numpy()).max() <= ROUNDING * float(value.abs().max())
 
@@ -151,16 +133,16 @@ def test_of_layers_that_follow_each_other_none_is_computed_twice():
     ids=["stride", "dilation", "no padding", "groups", "1x1", "5x5", "few channels", "small map"],
 )
 def test_other_layers_are_left_alone(layer, size_hw):
-    model = graph_of(layer, torch.zeros(1, 16 if layer.in_channels == 16 else 128, *size_hw))
-    before = kinds(model)
+    model = folded(layer, (1, 16 if layer.in_channels == 16 else 128, *size_hw))
+    before = kinds_of(model)
     assert use_winograd(model) == 0
-    assert kinds(model).count("Convolution") == before.count("Convolution")
+    assert kinds_of(model).count("Convolution") == before.count("Convolution")
 
 
 def test_a_layer_of_an_unknown_size_or_another_processor_is_left_alone(monkeypatch):
     image, layer = torch.zeros(1, 128, 32, 32), nn.Conv2d(128, 128, 3, padding=1)
-    assert use_winograd(graph_of(layer, image, size=(1, 128, -1, -1))) == 0
-    model = graph_of(layer, image)
+    assert use_winograd(folded(layer, (1, 128, -1, -1))) == 0
+    model = folded(layer, image.shape)
     monkeypatch.setattr(winograd.platform, "machine", lambda: "aarch64")
     assert use_winograd(model) == 0
     monkeypatch.setattr(winograd.platform, "machine", lambda: "x86_64")
