@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
@@ -237,13 +238,28 @@ def as_is(reply: Any) -> Any:
 
 
 def quiet_worker(worker: int) -> None:
-    """One thread a process. Ctrl-C and SIGTERM, which terminals and schedulers send to every process, are left to the
+    """One thread computes. Ctrl-C and SIGTERM, which terminals and schedulers send to every process, are left to the
     training process, which ends the others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _obey(parent: int) -> None:
+    """End this process at a SIGTERM of its parent.
+
+    That is how a process whose loader was lost in a cycle of garbage, with the queue to its workers closed already, is
+    rid of them: it waits for them when it ends, and would wait forever.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def explain_death(error: Exception) -> DataError | None:
