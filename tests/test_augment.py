@@ -117,6 +117,9 @@ def test_a_quarter_turn_by_hand():
     # x' = -y + 40, y' = x: the box (2, 4)-(10, 20) has corners at x' 20..36 and y' 2..10.
     turn = affine((0, -1, 40), (1, 0, 0))
     assert move_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), turn).tolist() == [[20, 2, 36, 10]]
+    # Mirrored instead, x' = 40 - x: 2..10 becomes 30..38. Twice as high, y' = 2 y + 1: 4..20 becomes 9..41.
+    mirrored = affine((-1, 0, 40), (0, 2, 1))
+    assert move_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), mirrored).tolist() == [[30, 9, 38, 41]]
     image = np.zeros((40, 40, 3), np.uint8)
     image[4:20, 2:10] = 255
     canvas = np.zeros((40, 40, 3), np.uint8)
@@ -131,6 +134,46 @@ def test_paint_leaves_the_rest_alone():
     expected = np.full((20, 20), 9)
     expected[0:2, 3:9] = 200
     assert np.array_equal(canvas[..., 0], expected)
+
+
+def test_an_upright_picture_is_cut_at_whole_pixels_by_hand():
+    # Zoomed by 2 and moved by 0.6, nine columns have their centers in it, from 1 on. They show 0.2 to 4.7 of the
+    # picture, rounded 0 to 5: the map is 9 / 5 x + 1.
+    canvas, image = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
+    assert paint(canvas, image, affine((2, 0, 0.6), (0, 2, 0))).tolist() == [[1.8, 0, 1], [0, 2, 0], [0, 0, 1]]
+    # Mirrored, x' = 9.6 - 2 x: all ten columns show 4.8 to -0.2, rounded 5 to 0.
+    assert paint(canvas, image, affine((-2, 0, 9.6), (0, 2, 0)))[0].tolist() == [-2, 0, 10]
+    # By 1.5, 10 columns show 6.67, rounded 7, which makes it 10 / 7.
+    assert paint(canvas, image, affine((1.5, 0, 0), (0, 1.5, 0)))[0].tolist() == [10 / 7, 0, 0]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    zooms=st.tuples(*[st.floats(0.4, 2.5)] * 2),
+    flips=st.tuples(*[st.sampled_from([-1, 1])] * 2),
+    center=st.tuples(*[st.floats(-30, 70)] * 2),
+)
+def test_upright_pictures_are_drawn_by_the_map_that_is_returned_which_is_nearly_the_one_asked_for(zooms, flips, center):
+    # Two ramps, which bilinear interpolation keeps: red tells the column that a pixel comes from, green the row.
+    columns, rows = np.meshgrid(np.arange(60), np.arange(50))
+    image = np.stack((columns * 4 + 2, rows * 4 + 2, np.full_like(rows, 255)), axis=-1).astype(np.uint8)
+    (a, d), (x, y) = np.multiply(zooms, flips), center
+    asked = affine((a, 0, x - a * 30), (0, d, y - d * 25))
+    canvas = np.zeros((40, 48, 3), np.uint8)
+    used = paint(canvas, image, asked)
+    ys, xs = np.nonzero(canvas[..., 2])
+    if len(xs) == 0:
+        assert np.array_equal(used, asked)
+        return
+    for axis, (at, side) in enumerate(((xs, 60), (ys, 50))):
+        scale, shift = used[axis, axis], used[axis, 2]
+        told = canvas[ys, xs, axis] / 4.0  # the place in the picture, half a pixel at its first pixel's center
+        expected = ((at + 0.5 - shift) / scale).clip(0.5, side - 0.5)
+        inner = (at > at.min() + 2) & (at < at.max() - 2)  # a picture that was cut ends in its last whole pixel
+        assert np.abs(told - expected)[inner].max(initial=0) <= 0.3
+        ends = np.array((at.min(), at.max() + 1))
+        moved = (ends - shift) / scale - (ends - asked[axis, 2]) / asked[axis, axis]
+        assert np.abs(moved).max() <= 1 + 0.5 / abs(asked[axis, axis])
 
 
 def test_pictures_of_a_mosaic_meet_without_a_gap():

@@ -114,9 +114,10 @@ class Augment:
         places = self._places(pictures, rng)
         view = random_view(self.config, self.size_hw, rng)
         image = np.full((*self.size_hw, 3), PAD_VALUE, np.uint8)
+        moved = []
         for picture, place in zip(pictures, places, strict=True):
-            paint(image, picture.image, view @ place, random_colors(self.config, rng))
-        moved = [move_boxes(picture.box_xyxy, view @ place) for picture, place in zip(pictures, places, strict=True)]
+            drawn_by = paint(image, picture.image, view @ place, random_colors(self.config, rng))
+            moved.append(move_boxes(picture.box_xyxy, drawn_by))
         return self._visible(image, np.concatenate(moved), pictures)
 
     def _mixed(self, scene: Scene, source: Source, rng: np.random.Generator) -> Scene:
@@ -196,12 +197,20 @@ def random_view(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.
 
 def move_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(N, 4) boxes through a (3, 3) map: the tight boxes around their four moved corners, (N, 4) float64."""
+    (a, b, x), (c, d, y) = matrix[:2].tolist()
+    if b == 0 == c:
+        moved = box_xyxy * np.array((a, d, a, d)) + (x, y, x, y)
+        return moved[:, ((0, 2)[a < 0], (1, 3)[d < 0], (2, 0)[a < 0], (3, 1)[d < 0])]
     corners = box_xyxy[:, (0, 1, 2, 1, 2, 3, 0, 3)].reshape(-1, 4, 2) @ matrix[:2, :2].T + matrix[:2, 2]
     return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
-def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: ColorChange | None = None) -> None:
-    """Draw `image` (h, w, 3) into `canvas` (H, W, 3), both uint8, by a (3, 3) map; the rest is left alone."""
+def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: ColorChange | None = None) -> np.ndarray:
+    """Draw `image` (h, w, 3) into `canvas` (H, W, 3), both uint8, by a (3, 3) map; the rest is left alone.
+
+    Returns the map by which it was drawn, for the boxes. What a picture shows that stays upright begins and ends at
+    whole pixels of it, up to half a pixel beside `matrix`: so it need not be warped, but resized, in half of the time.
+    """
     height, width = image.shape[:2]
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     corners = [(a * u + b * v + x, c * u + d * v + y) for u, v in ((0, 0), (width, 0), (width, height), (0, height))]
@@ -209,29 +218,53 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: Col
     left, right = _covered([corner[0] for corner in corners], canvas.shape[1])
     top, bottom = _covered([corner[1] for corner in corners], canvas.shape[0])
     if right <= left or bottom <= top:
-        return
+        return matrix
     region = canvas[top:bottom, left:right]
-    if (a, b, c, d) == (1, 0, 0, 1) and float(x).is_integer() and float(y).is_integer():
-        patch = image[top - int(y) : bottom - int(y), left - int(x) : right - int(x)]
-    else:
-        # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
-        # It warps four channels in two thirds of the time that three take.
-        centered = np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top)))
-        patch = cv2.warpAffine(
-            cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
-            centered,
-            (right - left, bottom - top),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    patch = patch[..., :3] if colors is None else change_colors(patch, colors)
     if b == 0 == c:
-        region[...] = patch
-        return
+        across, down = _cut(left, right, a, x, width), _cut(top, bottom, d, y, height)
+        patch = image[down.start : down.end, across.start : across.end]
+        if patch.shape[:2] != region.shape[:2]:
+            patch = cv2.resize(patch, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        if a < 0 or d < 0:
+            patch = cv2.flip(patch, -1 if a < 0 and d < 0 else int(a < 0))
+        region[...] = patch if colors is None else change_colors(patch, colors)
+        return affine((across.scale, 0, across.shift), (0, down.scale, down.shift))
+    # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
+    # It warps four channels in two thirds of the time that three take.
+    patch = cv2.warpAffine(
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
+        np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top))),
+        (right - left, bottom - top),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    patch = patch[..., :3] if colors is None else change_colors(patch, colors)
     mask = np.zeros(region.shape[:2], np.uint8)
     outline = (np.array(corners) - (left + 0.5, top + 0.5)) * (1 << MASK_BITS)
     cv2.fillConvexPoly(mask, np.rint(outline).astype(np.int32), 255, shift=MASK_BITS)
     cv2.copyTo(np.ascontiguousarray(patch), mask, region)
+    return matrix
+
+
+class _Cut(NamedTuple):
+    """What a picture shows in one direction: its pixels from `start` to before `end`, and the map that puts them there,
+    scale * pixel + shift."""
+
+    start: int
+    end: int
+    scale: float
+    shift: float
+
+
+def _cut(first: int, last: int, scale: float, shift: float, length: int) -> _Cut:
+    """The pixels, out of `length`, that the map puts from `first` to `last` of the canvas, rounded to whole ones."""
+    ends = sorted(((first - shift) / scale, (last - shift) / scale))
+    start = min(max(round(ends[0]), 0), length - 1)
+    end = min(max(round(ends[1]), start + 1), length)
+    exact = (last - first) / (end - start)
+    return (
+        _Cut(start, end, exact, first - exact * start) if scale > 0 else _Cut(start, end, -exact, first + exact * end)
+    )
 
 
 def _covered(edges: list[float], limit: int) -> tuple[int, int]:
@@ -268,10 +301,16 @@ def change_colors(image: np.ndarray, change: ColorChange) -> np.ndarray:
     # Whole rows at a time, faster than tables by channel: hue fills uint8, so that its sum wraps around
     # as the circle does, and the factors are uint8 in units that hold the largest.
     rows = hsv.reshape(height, 3 * width)
-    rows += np.tile(np.array((round(change.hue * 256) % 256, 0, 0), np.uint8), width)
+    rows += _row((round(change.hue * 256) % 256, 0, 0), width)
     unit = int(255 / max(1.0, change.saturation, change.value))
-    factor = np.array((unit, round(change.saturation * unit), round(change.value * unit)), np.uint8)
     factors = np.empty_like(rows)
-    factors[...] = np.tile(factor, width)
+    factors[...] = _row((unit, round(change.saturation * unit), round(change.value * unit)), width)
     cv2.multiply(rows, factors, dst=rows, scale=1 / unit)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)
+
+
+def _row(pixel: tuple[int, int, int], width: int) -> np.ndarray:
+    """(3 width,) uint8: the pixel again and again."""
+    row = np.empty((width, 3), np.uint8)
+    row[...] = pixel
+    return row.reshape(-1)
