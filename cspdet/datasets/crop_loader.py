@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cspdet.datasets.image_crops import ImageCrop
 from cspdet.datasets.image_folder import ImageSet
-from cspdet.datasets.loader import Workers, as_is, explain_death, pick_workers, quiet_worker, worker_context
+from cspdet.datasets.loader import Workers, as_is, explain_death, pick_workers, quiet_worker, started, worker_context
 from cspdet.datasets.pictures import read_picture
 from cspdet.datasets.sampling import local_processes
 from cspdet.errors import DataError
@@ -79,6 +79,6 @@ def crop_batches(
         generator=torch.Generator(),
     )
     try:
-        yield from loader
+        yield from started(loader)
     except (RuntimeError, EOFError, OSError) as error:
         raise explain_death(error) or error from None

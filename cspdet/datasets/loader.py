@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cspdet.recipe import Recipe
 
 Workers = int | Literal["auto"]
+CAN_TELL_SENDERS = hasattr(signal, "sigwaitinfo")  # of signals: Linux, not macOS nor Windows
 B = TypeVar("B", bound=tuple[object, ...])  # a batch, as a named tuple
 
 
@@ -242,8 +243,7 @@ def quiet_worker(worker: int) -> None:
     training process, which ends the others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if CAN_TELL_SENDERS and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -277,9 +277,20 @@ def explain_death(error: Exception) -> DataError | None:
     )
 
 
+def started(batches: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator. Its processes are born with SIGTERM blocked, in all threads that they will ever have."""
+    if not CAN_TELL_SENDERS:
+        return iter(batches)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return iter(batches)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _replies(batches: DataLoader[Any]) -> Iterator[Reply]:
     try:
-        yield from batches
+        yield from started(batches)
     except (RuntimeError, EOFError, OSError) as error:
         raise explain_death(error) or error from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Literal
 
 import torch
@@ -62,7 +61,11 @@ class Maxout(nn.Module):
         if self.c_in == self.c_out:
             return x
         # split, not slices: the gradients of its parts are put together at once, those of slices summed one by one
-        return reduce(torch.maximum, x.split(self.c_out, dim=1))
+        parts = x.split(self.c_out, dim=1)
+        largest = parts[0]
+        for group in range(1, self.c_in // self.c_out):
+            largest = torch.maximum(largest, parts[group])
+        return largest
 
 
 class SPP(nn.Module):
