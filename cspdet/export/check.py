@@ -110,7 +110,9 @@ def _difference(engine: Engine, loaded: LoadedModel | LoadedClassifier, images: 
 def _of_detections(engine: Engine, decoded: tuple[Tensor, ...], images: Tensor) -> float:
     nms = engine.facts.nms
     assert nms is not None
-    limits: Limits = {**nms.model_dump(), "vote_iou": None}  # type: ignore[typeddict-item]
+    limits = Limits(
+        min_score=nms.min_score, max_iou=nms.max_iou, max_detections=nms.max_detections, vote_iou=None
+    )  # fmt: skip
     expected = postprocess(decoded[0], decoded[1], **limits)
     found = engine.detect(images, **limits)
     return max(of_two(a, b) for a, b in zip(found, expected, strict=True))
