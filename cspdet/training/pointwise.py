@@ -1,4 +1,4 @@
-"""1x1 convolutions of small maps as matrix products, while a network trains on a CPU.
+"""1x1 convolutions of small maps, with one thread of all, as matrix products, while a network trains on a CPU.
 
 A convolution goes through its pictures one by one, a matrix product through all of their pixels at once: the smaller
 the map, the more that saves, up to half of a layer's forward and backward time. `benchmarks/pointwise_layers.py`
@@ -47,7 +47,7 @@ def convolve(
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, as a matrix product where that is the same and faster: 1x1, every pixel, no groups,
-    no padding, a small map with its channels last in memory."""
+    no padding, a small map (with one thread any) with its channels last in memory."""
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all(stride, 1) and _all(padding, 0)
     if not pointwise or image.ndim != 4 or image.stride(1) != 1 or not _worth(image.shape[2] * image.shape[3]):
         return F.conv2d(image, weight, bias, stride, padding, dilation, groups)
