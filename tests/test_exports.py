@@ -128,7 +128,9 @@ def test_files_with_nms_have_no_boxes_left_to_vote(checkpoint, capsys):
     assert "without box voting (eval.vote_iou 0.6)" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="a file with NMS inside"):
         load_detector(path, vote_iou=0.6)
-    assert load_detector(path).predict(np.zeros((8, 8, 3), np.uint8)).box_xyxy.shape[1] == 4
+    for none in (None, 1):
+        detector = load_detector(path, vote_iou=none)
+        assert detector.predict(np.zeros((8, 8, 3), np.uint8)).box_xyxy.shape[1] == 4
 
 
 def test_nms_of_no_detections_is_empty(checkpoint):

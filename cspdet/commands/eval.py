@@ -145,14 +145,27 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything slow is done."""
     if (args.model is None) == (args.detections is None):
         raise ConfigError("eval: expected either a MODEL or --detections FILE" + (", found both" if args.model else ""))
-    if args.detections is not None and args.vote_iou is not None:
-        raise ConfigError("--vote-iou: a results file holds no more of the boxes that vote; expected a MODEL")
+    if args.detections is not None:
+        _check_file_options(args)
     if args.voc_iou is not None and not 0 < args.voc_iou <= 1:
         raise ConfigError(f"--voc-iou: expected more than 0 and at most 1, found {args.voc_iou:g}")
     if args.name is not None:
         check_algorithm(args.name)
         if args.split != "test":
             raise ConfigError(f"--name: names the zip that --split test writes, found --split {args.split}")
+
+
+def _check_file_options(args: argparse.Namespace) -> None:
+    """Refuse what would change nothing about a results file, rather than pass over it."""
+    reasons = {
+        "vote_iou": "a results file holds no more of the boxes that vote",
+        "max_iou": "a results file has been through NMS",
+        "weights": "a results file has no network",
+        "backend": "a results file has no network",
+    }
+    for name, reason in reasons.items():
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: {reason}; expected a MODEL")
 
 
 def _judge_model(args: argparse.Namespace) -> _Judged:

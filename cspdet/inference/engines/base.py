@@ -133,8 +133,11 @@ class Engine(ABC):
             raise ValueError(f"expected multiples of {step}, found {_shown(size_hw)}")
 
     def check_voting(self, vote_iou: float | None) -> None:
-        """Raise ConfigError where box voting is asked of a file with NMS inside, which gives no boxes to vote."""
-        if vote_iou is not None and self.facts.outputs == "detections":
+        """Raise ConfigError where box voting is asked of a file with NMS inside, which gives no boxes to vote.
+
+        1 asks for none: no box overlaps another by more.
+        """
+        if vote_iou is not None and vote_iou < 1 and self.facts.outputs == "detections":
             raise ConfigError(
                 f"vote_iou {vote_iou:g}: {self.facts.name} is a file with NMS inside, which keeps the boxes that vote; "
                 "export it without --nms"
