@@ -149,7 +149,7 @@ def _finish(row: Measured) -> dict[str, object]:
         "compiled": row.variant.compiled,
         "channels_last": row.variant.channels_last,
         "reuse_memory": row.variant.reuse_memory,
-        "products": row.variant.products,
+        "cpu_ways": row.variant.cpu_ways,
         "workers": row.variant.workers,
         "threads": about.threads,
         "steps": len(row.whole),
@@ -189,7 +189,7 @@ def _cells(row: dict[str, object]) -> list[str]:
     ways += ["compiled"] if row["compiled"] else []
     ways += [] if row["channels_last"] else ["channels first"]
     ways += [] if row["reuse_memory"] else ["memory not reused"]
-    ways += [] if row["products"] else ["1x1 layers as convolutions"]
+    ways += [] if row["cpu_ways"] else ["torch's own ways"]
     size, parts = row["size"], row["parts_ms"]
     assert isinstance(size, list)
     assert isinstance(parts, dict)
@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         ("compile", "with torch.compile"),
         ("channels-last", "weights and pictures in this layout (the usual way)"),
         ("reuse-memory", "keep what a step frees, on a CPU (the usual way)"),
-        ("products", "1x1 layers of small maps as matrix products, in fp32 on a CPU (the usual way)"),
+        ("cpu-ways", "1x1 layers as matrix products in fp32, dense gradients in bf16, on a CPU (the usual way)"),
     ):
         dest = name.replace("-", "_")
         ways.add_argument(f"--{name}", dest=dest, action="append_const", const=True, help=what)
@@ -255,14 +255,14 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
     if unknown:
         raise ConfigError(f"--precision: expected auto, {', '.join(DTYPES)}, found {', '.join(unknown)}")
     data = {config: _data(Path(config), args, folder) for config in args.configs}
-    usual = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.products, True))
+    usual = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.cpu_ways, True))
     ways = product(precisions, *(given or [value] for given, value in usual))
     return [
         Variant(
             config, str(data[config]), args.device, precision, args.batch, args.size, args.workers,
-            compiled, channels_last, reuse_memory, products, tuple(args.overrides),
+            compiled, channels_last, reuse_memory, cpu_ways, tuple(args.overrides),
         )
-        for (precision, compiled, channels_last, reuse_memory, products), config in product(list(ways), args.configs)
+        for (precision, compiled, channels_last, reuse_memory, cpu_ways), config in product(list(ways), args.configs)
     ]  # fmt: skip
 
 

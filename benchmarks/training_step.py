@@ -33,10 +33,10 @@ from cspdet.speed.channel import Message, answer_all, own_streams
 from cspdet.speed.opencv_worker import peak_mib
 from cspdet.speed.worker import processor
 from cspdet.training.classification import ClassificationTask
+from cspdet.training.cpu_ways import cpu_ways
 from cspdet.training.detection import DetectionTask
 from cspdet.training.distributed import World
 from cspdet.training.memory import reuse_freed_memory
-from cspdet.training.pointwise import pointwise_products
 from cspdet.training.state import TrainingState
 from cspdet.types import Classes
 
@@ -57,7 +57,7 @@ class Variant:
     compiled: bool
     channels_last: bool
     reuse_memory: bool  # on a CPU: see cspdet.training.memory
-    products: bool  # on a CPU: see cspdet.training.pointwise
+    cpu_ways: bool  # see cspdet.training.cpu_ways
     overrides: tuple[str, ...]
 
 
@@ -91,8 +91,8 @@ class TrainingStep:
         for network in (self.state.model, self.state.averaged):
             network.to(memory_format=self.layout)
         self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
-        wanted = variant.products and not variant.compiled
-        self.products = pointwise_products(self.device, self.precision) if wanted else nullcontext()
+        wanted = variant.cpu_ways and not variant.compiled
+        self.cpu_ways = cpu_ways(self.device, self.precision) if wanted else nullcontext()
         self.state.train()
         self.world = World()
         self.batches = self._endless()
@@ -107,7 +107,7 @@ class TrainingStep:
         watch.lap("data")
         images = to_input(batch.images, self.device).contiguous(memory_format=self.layout)
         watch.lap("to_input")
-        with autocast(self.device, self.precision), self.products:
+        with autocast(self.device, self.precision), self.cpu_ways:
             output = self.forward(images)
         watch.lap("forward")
         size_hw = (images.shape[2], images.shape[3])

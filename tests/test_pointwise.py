@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cspdet.training.pointwise import LARGEST_MAP, convolve, pointwise_products
-
-CPU = torch.device("cpu")
+from cspdet.training.pointwise import LARGEST_MAP, PointwiseProducts, convolve
 
 
 def channels_last(*shape: int) -> torch.Tensor:
@@ -86,7 +82,7 @@ def test_large_maps_are_products_where_one_thread_computes(threads, products, mo
 )
 def test_other_convolutions_stay_as_they_are(layer, image, products):
     layer = layer.double()
-    with pointwise_products(CPU, "fp32"):
+    with PointwiseProducts():
         found = layer(image)
     assert products == []
     assert torch.equal(found, layer(image))
@@ -94,7 +90,7 @@ def test_other_convolutions_stay_as_they_are(layer, image, products):
 
 def test_layers_need_not_know_of_it(products):
     layer, image = nn.Conv2d(4, 8, 1).double().to(memory_format=torch.channels_last), channels_last(2, 4, 6, 6)
-    context = pointwise_products(CPU, "fp32")
+    context = PointwiseProducts()
     for count in (1, 2):
         with context:
             layer(image).sum().backward()
@@ -103,8 +99,3 @@ def test_layers_need_not_know_of_it(products):
     assert len(products) == 2
     assert layer.weight.grad is not None
     assert layer.weight.grad.stride() == layer.weight.stride()  # or DistributedDataParallel would copy it
-
-
-@pytest.mark.parametrize(("device", "precision"), [("cuda", "fp32"), ("cpu", "bf16")])
-def test_it_is_for_fp32_on_a_cpu(device, precision):
-    assert isinstance(pointwise_products(torch.device(device), precision), nullcontext)

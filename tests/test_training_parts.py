@@ -148,7 +148,22 @@ def test_devices_and_precisions_that_cannot_be_are_refused():
             pick_device(name)
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         pick_precision("fp16", torch.device("cpu"))
-    assert pick_precision("auto", torch.device("cpu")) in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize(("tiles", "vectors", "picked"), [
+    (False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16"), (True, True, "bf16"),
+])  # fmt: skip
+def test_a_cpu_trains_in_bf16_where_it_multiplies_it(monkeypatch, tiles, vectors, picked):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == picked
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+def test_a_torch_that_cannot_tell_trains_in_fp32(monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

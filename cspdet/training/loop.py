@@ -26,9 +26,9 @@ from cspdet.errors import UserError
 from cspdet.inference.predictor import to_input
 from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import TrainerConfig
+from cspdet.training.cpu_ways import cpu_ways
 from cspdet.training.distributed import World
 from cspdet.training.memory import reuse_freed_memory
-from cspdet.training.pointwise import pointwise_products
 from cspdet.training.progress import EpochMeter
 from cspdet.training.run_folder import RunFolder
 from cspdet.training.schedule import rate
@@ -65,7 +65,7 @@ class Trainer(Generic[Model, B]):
             synchronized(self.state.model)  # not the average, which is only evaluated
         self.network = self._network()
         # A compiled network has no calls left in it that could be taken for others.
-        self._products = nullcontext() if self.config.compile else pointwise_products(device, self.precision)
+        self._cpu_ways = nullcontext() if self.config.compile else cpu_ways(device, self.precision)
         self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.step_pictures))
         self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
@@ -166,7 +166,7 @@ class Trainer(Generic[Model, B]):
         """Add the gradients of one batch; those of all processes are put together when a step is `due`."""
         images = self._rescale(to_input(batch.images, self.device))
         with self.world.talking("computing gradients"), self._alone(not due):
-            with autocast(self.device, self.precision), self._products:
+            with autocast(self.device, self.precision), self._cpu_ways:
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
             losses = self.task.losses(self.state.model, output, batch, size_hw, self.world.sum)

@@ -8,7 +8,6 @@ measures it, and docs/results.md has the figures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,20 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cspdet.precision import Precision
-
 LARGEST_MAP = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
 
 
-def pointwise_products(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context in which a forward pass takes them for matrix products: in fp32 on a CPU, elsewhere none.
+class PointwiseProducts(TorchFunctionMode):
+    """A forward pass within it takes them for matrix products; the networks stay as they are."""
 
-    It may be entered any number of times. The networks stay as they are, whatever library they come from.
-    """
-    return _PointwiseProducts() if device.type == "cpu" and precision == "fp32" else nullcontext()
-
-
-class _PointwiseProducts(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
