@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.training.cpu_ways import cpu_ways
-from cspdet.training.dense_gradients import DenseGradients
+from cspdet.training.dense_gradients import WIDE, DenseGradients
 from cspdet.training.pointwise import PointwiseProducts
 
 ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swish": nn.SiLU(), "mish": nn.Mish()}
@@ -75,3 +75,13 @@ def test_nothing_is_asked_where_there_is_no_gradient():
         with torch.no_grad():
             assert not nn.functional.relu(torch.ones(1, 3, 2, 2)).requires_grad
     assert torch.equal(flat.grad, torch.ones(2, 3))
+
+
+def test_wide_slices_are_fast_enough_as_they_are():
+    seen: list[bool] = []
+    wide = torch.zeros(1, WIDE, 2, 2, requires_grad=True)
+    with DenseGradients():
+        output = nn.functional.relu(wide + 1)
+    output.register_hook(lambda gradient: seen.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    output.backward(torch.ones(1, 2 * WIDE, 2, 2).contiguous(memory_format=torch.channels_last)[:, WIDE:])
+    assert seen == [False]

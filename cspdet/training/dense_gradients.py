@@ -1,8 +1,9 @@
 """Gradients of activations laid out densely, while a network trains in bf16 on a CPU.
 
 The gradient of one of several maps that were concatenated is a slice of the gradient of all: a few channels of each
-pixel. torch's kernels of the activations' gradients go through such a slice up to 20 times as slowly as through a dense
-tensor in bf16, value by value; to copy it first costs a fraction of that. In fp32 the slice is as fast as the copy.
+pixel. Where these are fewer than torch's kernels take at once, they go through the slice value by value, 5 to 20 times
+as slowly as through a dense tensor; to copy it first costs a fraction of that. In bf16 it pays up to 16 or 32 channels,
+the widths of dense blocks. `benchmarks/activation_gradients.py` measures it, and docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 ACTIVATIONS = {F.leaky_relu, F.relu, F.silu, F.mish}
+WIDE = 64  # channels of a slice that is as fast as its copy
 
 
 class DenseGradients(TorchFunctionMode):
-    """Activations of a forward pass within it get dense gradients of the same values; the networks stay as they are."""
+    """Activations of few channels in a forward pass within it get dense gradients; the networks stay as they are."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -31,4 +33,4 @@ class DenseGradients(TorchFunctionMode):
 
 
 def _dense(gradient: Tensor) -> Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
+    return gradient if gradient.shape[1] >= WIDE else gradient.contiguous(memory_format=torch.channels_last)
