@@ -198,14 +198,17 @@ def draw_curves(
     for panel, (name, members) in zip(panels, groups.items(), strict=True):
         _draw_panel(panel, name, members, runs, colors, x, smoothing)
     panels[-1].set_xlabel(POSITION_NAMES[x])
-    if title:
-        figure.suptitle(_plain(title), fontsize=11)
+    heading = _plain(title) if title else None
+    if heading and len(runs) == 1:
+        figure.suptitle(heading, fontsize=11)
     if len(runs) > 1:
         from matplotlib.lines import Line2D
 
         judged = next((key for key in keys if key.startswith(JUDGED)), None)
         handles = [Line2D([], [], color=color) for color in colors]
-        figure.legend(handles, [_entry(run, judged, x) for run in runs], loc="outside upper center", fontsize=8)
+        # Heading and legend would be drawn over each other.
+        entries = [_entry(run, judged, x) for run in runs]
+        figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
     kind = path.suffix.lower()[1:]
     with temporary(path) as draft, matplotlib.rc_context({"svg.hashsalt": "cspdet"}):
         figure.savefig(draft, format=kind, dpi=DOTS_AN_INCH, metadata={"Date": None} if kind == "svg" else None)

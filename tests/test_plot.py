@@ -218,6 +218,22 @@ def test_the_same_numbers_make_the_same_file(tmp_path):
     assert b"<dc:date>" not in (tmp_path / "one.svg").read_bytes()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_heading_and_legend_are_not_drawn_over_each_other(tmp_path, monkeypatch, count):
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **keys: (figures.append(self), save(self, *args, **keys))
+    )
+    runs = read_runs([write(tmp_path / str(run), evaluated(4, 2, 2)) for run in range(count)])
+    draw_curves(runs, ["AP"], tmp_path / "out.png", title="heading")
+    (figure,) = figures
+    words = [figure.get_suptitle(), *(legend.get_title().get_text() for legend in figure.legends)]
+    assert words == (["heading"] if count == 1 else ["", "heading"])
+
+
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     import matplotlib
 
