@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-import logging
 import re
 import struct
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,13 +21,12 @@ from cspdet.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.darknet.named import numbers_of
 from cspdet.darknet.weights import FreshWeightsUndrawn, Numbers, read_weights
-from cspdet.errors import CheckpointError, ConfigError, counted
+from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.backbones.settings import TIMM
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.models.detector import PartsDetector
-
-log = logging.getLogger("cspdet")
+from cspdet.transfer_report import TransferReport
 
 Weights = dict[str, Tensor]  # entries of a state dict
 
@@ -38,8 +35,8 @@ MOST_CLASSES = 100_000  # of the last layer of a classifier's file
 PREFIX = "backbone."
 
 
-def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_only: bool = True) -> None:
-    """Put `weights` into the backbone of a network of parts; what was taken is logged, part by part.
+def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_only: bool = True) -> TransferReport:
+    """Put `weights` into the backbone of a network of parts; what was taken is logged, part by part, and returned.
 
     Without `backbone_only`, a Darknet file of the first layers of the detector's own cfg fills those of the neck, too.
 
@@ -59,33 +56,14 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
     else:
         raise CheckpointError(f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, or {TIMM}NAME")
     model.load_state_dict(values, strict=False)
-    report(model, values, name)
+    report = TransferReport.of(model, values, name)
+    report.tell()
+    return report
 
 
 def source_name(weights: str | Path) -> str:
     """What names a source of weights: a path, or timm:NAME, which is none."""
     return Path(weights).name if Path(weights).name.startswith(TIMM) else str(weights)
-
-
-def report(model: nn.Module, given: Mapping[str, Tensor], where: str) -> None:
-    """Log what of the network `given` fits, by its top-level parts, and every entry with what it was given instead.
-
-    The counters of normalizations, which no other program keeps, are left out.
-    """
-    own = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
-    fresh = [key for key, value in own.items() if key not in given or given[key].shape != value.shape]
-    total, lacking = (Counter(key.split(".")[0] for key in keys) for keys in (own, fresh))
-    shares = ", ".join(f"{part} {count - lacking[part]} of {count}" for part, count in total.items())
-    log.info("%s: took %d of the network's %d entries: %s", where, len(own) - len(fresh), len(own), shares)
-    lines = []
-    for key in fresh:
-        part = key.split(".")[0]
-        if key in given:
-            lines.append(f"{key}, expected {tuple(own[key].shape)}, found {tuple(given[key].shape)}")
-        elif lacking[part] < total[part]:
-            lines.append(f"{key}, expected {tuple(own[key].shape)}, not in the file")
-    for line in counted(lines):
-        log.info("  fresh: %s", line)
 
 
 def _backbone(model: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 # A part is a module or a package directly below cspdet. It may import what stands in the lines above its own.
 LAYERS = (
     "errors version",
-    "types config atomic folders progress precision arguments",
+    "types config atomic folders progress precision arguments transfer_report",
     "boxes coco_classes",
     "letterbox",
     "models datasets",

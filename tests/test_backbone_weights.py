@@ -21,6 +21,7 @@ from cspdet.models import Classifier, Detector, DetectorConfig, build_backbone
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.recipe import ClassifierRecipe, load_recipe
 from cspdet.training.transfer import start_from
+from cspdet.transfer_report import TransferReport
 from cspdet.types import Classes
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +112,36 @@ def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, told):
     assert same(part(other, "backbone"), part(model, "backbone"))
     assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in told.text
     assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in told.text
+
+
+def test_every_entry_of_either_side_is_in_the_report(told):
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8))
+            self.head = nn.Linear(8, 4)
+            self.slope = nn.Parameter(torch.zeros(()))
+
+    given = Network().state_dict() | {"head.weight": torch.zeros(2, 8), "old.bias": torch.zeros(5)}
+    del given["head.bias"]
+    report = TransferReport.of(Network(), given, "x.pt")
+    assert report.table().splitlines() == [
+        "entry,shape,found,taken",
+        "slope,1,1,yes",
+        "stem.0.weight,8x3x3x3,8x3x3x3,yes",
+        "stem.1.weight,8,8,yes",
+        "stem.1.bias,8,8,yes",
+        "stem.1.running_mean,8,8,yes",
+        "stem.1.running_var,8,8,yes",
+        "head.weight,4x8,2x8,no",
+        "head.bias,4,,no",
+        "old.bias,,5,no",
+    ]
+    report.tell()
+    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in told.text
+    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in told.text
+    assert "head.bias" not in told.text  # of a part that got nothing, only what the file has in another shape
+    assert "not in the network: 1 entries, the first old.bias" in told.text
 
 
 def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from cspdet.training.distributed import World, join, own_device
 from cspdet.training.start import Request
 
 ROOT = Path(__file__).parents[1]
+TRAIN = str(ROOT / "tools" / "train.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LIMIT_S = 300
 
@@ -139,27 +141,59 @@ def test_synchronized_normalization_is_that_of_the_whole_batch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.e2e
-def test_two_processes_train_as_one_and_one_goes_on(shapes, tmp_path):
-    one, two, tool = tmp_path / "one", tmp_path / "two", str(ROOT / "tools" / "train.py")
+@pytest.fixture(scope="module")
+def one(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a process on its own."""
+    folder = tmp_path_factory.mktemp("one") / "run"
     alone = subprocess.run(
-        [sys.executable, tool, *words(shapes, one)], capture_output=True, text=True, timeout=LIMIT_S, env=environment()
-    )
+        [sys.executable, TRAIN, *words(shapes, folder)],
+        capture_output=True, text=True, timeout=LIMIT_S, env=environment(),
+    )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
-    done = torchrun(tool, *words(shapes, two, "--stop-after", "1"))
+    return folder
+
+
+def same_first_epoch(run: Path, other: Path) -> None:
+    mine, its = lines_of(run)[0], lines_of(other)[0]
+    assert mine["images_seen"] == its["images_seen"] == 16
+    for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
+        assert mine[name] == pytest.approx(its[name], rel=1e-4)
+
+
+@pytest.mark.e2e
+def test_two_processes_train_as_one_and_one_goes_on(shapes, one, tmp_path):
+    two = tmp_path / "two"
+    done = torchrun(TRAIN, *words(shapes, two, "--stop-after", "1"))
     assert done.returncode == 0, done.stderr
     assert "2 processes, cpu" in done.stderr
     assert done.stderr.count("epoch 1 of 2:") == 1
-    first, other = lines_of(one)[0], lines_of(two)[0]
-    assert other["images_seen"] == first["images_seen"] == 16
-    for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
-        assert other[name] == pytest.approx(first[name], rel=1e-4)
+    same_first_epoch(two, one)
     assert main(["train", "--resume", str(two), "--device", "cpu"]) == 0
     assert [line["epoch"] for line in lines_of(two)] == [1, 2]
     assert lines_of(two)[1]["loss"] == pytest.approx(lines_of(one)[1]["loss"], rel=1e-2)
     weights, same = load_checkpoint(one / "best.pt").weights, load_checkpoint(two / "best.pt").weights
     assert list(weights) == list(same)  # no trace of the synchronized normalization
     assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+
+
+@pytest.mark.e2e
+def test_two_machines_train_as_one_process(shapes, one, tmp_path):
+    """The line of docs/training.md, once for each of two torchruns, as if each were on a machine of its own."""
+    run = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    line = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--rdzv-id", "17", TRAIN,
+        *words(shapes, run, "--stop-after", "1"),
+    ]  # fmt: skip
+    machines = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) for _ in range(2)]
+    said = [machine.communicate(timeout=LIMIT_S)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert sum(text.count("2 processes, cpu") for text in said) == 1  # the first of them tells
+    assert sum(text.count("epoch 1 of 2:") for text in said) == 1
+    same_first_epoch(run, one)
 
 
 @pytest.mark.e2e
@@ -205,7 +239,7 @@ def test_torchrun_starts_a_failed_run_again_and_it_goes_on(shapes, tmp_path):
 @pytest.mark.e2e
 def test_sigterm_at_torchrun_saves_and_one_process_goes_on(shapes, tmp_path):
     run = tmp_path / "run"
-    command = [*TORCHRUN, str(ROOT / "tools" / "train.py"), *words(shapes, run, "train.epochs=500")]
+    command = [*TORCHRUN, TRAIN, *words(shapes, run, "train.epochs=500")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
     deadline = time.monotonic() + LIMIT_S
     while not (run / "last.pt").exists() and process.poll() is None and time.monotonic() < deadline:

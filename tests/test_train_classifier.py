@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -300,6 +301,12 @@ def test_weights_for_other_classes_bring_all_but_the_last_layer(data, straight, 
     assert "fc.weight" in said
     given, kept = (load_checkpoint(folder / "best.pt").weights for folder in (straight, tmp_path / "run"))
     assert (given["fc.weight"].shape[0], kept["fc.weight"].shape[0]) == (3, 2)
+    with (tmp_path / "run" / "transfer.csv").open(newline="") as file:
+        rows = {row["entry"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [name for name in kept if not name.endswith("num_batches_tracked")]
+    assert {name for name, row in rows.items() if row["taken"] == "no"} == {"fc.weight", "fc.bias"}
+    assert [rows["fc.bias"][key] for key in ("shape", "found")] == ["2", "3"]
+    assert not (straight / "transfer.csv").exists()
     learned = [name for name in given if name.endswith("conv.weight")]
     assert len(learned) > 50
     for name in learned:

@@ -65,7 +65,7 @@ def _run(request: Request, recipe: Recipe, checkpoint: Checkpoint | None, world:
         raise DataError(f"{train_set.files.annotations}: its classes are not those of the run that is resumed")
 
     classes = len(train_set.classes)
-    model = first_model(
+    model, transferred = first_model(
         request, checkpoint, recipe.train.seed,
         lambda pretrained: build_detector(recipe, classes, request.where, pretrained=pretrained),
     )  # fmt: skip
@@ -73,7 +73,7 @@ def _run(request: Request, recipe: Recipe, checkpoint: Checkpoint | None, world:
     recipe = with_batch_size(recipe, model, request.device, world)
     path = pick_folder(request, world, lock)
     task = DetectionTask(with_cache_folder(recipe, path), train_set, val_set, request.device, world.shard)
-    folder = open_folder(path, recipe, train_set.classes, world)
+    folder = open_folder(path, recipe, train_set.classes, transferred, world)
     data = f"{descriptor.path.name}: {len(train_set)} pictures, {len(train_set.box_xyxy)} boxes, {classes} classes"
     code = train(model, task, folder, request, checkpoint, data, world)
     if code == 0 and val_set is not None and world.is_first:

@@ -64,7 +64,7 @@ def _run(request: Request, recipe: ClassifierRecipe, checkpoint: Checkpoint | No
     train_set, val_set = _load_sets(recipe, checkpoint)
     count = len(train_set.classes)
     recipe = _told_for_classes(recipe, count, request.where)
-    model = first_model(
+    model, transferred = first_model(
         request, checkpoint, recipe.train.seed,
         lambda pretrained: build_classifier(recipe, request.where, pretrained=pretrained),
     )  # fmt: skip
@@ -73,7 +73,7 @@ def _run(request: Request, recipe: ClassifierRecipe, checkpoint: Checkpoint | No
     path = pick_folder(request, world, lock)
     cached = with_cache_folder(recipe, path)
     task = ClassificationTask(cached, classes, train_set, val_set, request.device, world.shard)
-    folder = open_folder(path, recipe, classes, world)
+    folder = open_folder(path, recipe, classes, transferred, world)
     validation = "none" if val_set is None else str(len(val_set))
     data = f"{train_set.root}: {len(train_set)} pictures, {validation} for validation, {count} classes"
     return train(model, task, folder, request, checkpoint, data, world)

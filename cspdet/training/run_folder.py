@@ -19,20 +19,24 @@ from cspdet.config import dump_config
 from cspdet.recipe import ClassifierRecipe, Recipe
 from cspdet.training.state import TrainingState
 from cspdet.training.task import Model
+from cspdet.transfer_report import TransferReport
 from cspdet.types import Classes
 
 log = logging.getLogger("cspdet")
 
 
 class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run."""
+    """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run, and `transfer.csv`
+    of one that began with other weights."""
 
     def __init__(self, path: Path, recipe: Recipe | ClassifierRecipe, classes: Classes):
         self.path, self.recipe, self.classes = path, recipe, classes
         self._told = False
 
-    def start(self) -> None:
+    def start(self, transferred: TransferReport | None) -> None:
         write_text(self.path / "config.yaml", dump_config(self.recipe))
+        if transferred is not None:
+            write_text(self.path / "transfer.csv", transferred.table())
 
     def save_last(self, state: TrainingState[Model]) -> None:
         """`last.pt`: everything, to resume from."""

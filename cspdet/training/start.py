@@ -24,6 +24,7 @@ from cspdet.training.run_folder import RunFolder
 from cspdet.training.run_lock import RunLock
 from cspdet.training.task import B, Model, Task
 from cspdet.training.transfer import start_from
+from cspdet.transfer_report import TransferReport
 from cspdet.types import Classes
 
 log = logging.getLogger("cspdet")
@@ -157,17 +158,20 @@ def _tell_edits(path: Path, recipe: Recipe | ClassifierRecipe, schema: type[AnyR
         )
 
 
-def first_model(request: Request, checkpoint: Checkpoint | None, seed: int, build: Callable[[bool], Model]) -> Model:
-    """The network with its first weights: drawn by `seed`, then those that the config or --weights asks for.
+def first_model(
+    request: Request, checkpoint: Checkpoint | None, seed: int, build: Callable[[bool], Model]
+) -> tuple[Model, TransferReport | None]:
+    """The network with its first weights, drawn by `seed`, then those that the config or --weights asks for; and what
+    became of each entry of --weights.
 
     build  makes the network, with the weights that the config asks for when its argument is true
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(checkpoint is None)
-    if request.weights is not None and checkpoint is None:
-        start_from(model, request.weights)
-    return model
+    if request.weights is None or checkpoint is not None:
+        return model, None
+    return model, start_from(model, request.weights)
 
 
 def pick_folder(request: Request, world: World, lock: RunLock) -> Path:
@@ -186,11 +190,13 @@ def with_cache_folder(recipe: AnyRecipe, folder: Path) -> AnyRecipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"cache_folder": folder / "cache"})})
 
 
-def open_folder(path: Path, recipe: AnyRecipe, classes: Classes, world: World) -> RunFolder:
-    """The run's folder, with its config.yaml."""
+def open_folder(
+    path: Path, recipe: AnyRecipe, classes: Classes, transferred: TransferReport | None, world: World
+) -> RunFolder:
+    """The run's folder, with its config.yaml, and transfer.csv where it starts from other weights."""
     folder = RunFolder(path, recipe, classes)
     if world.is_first:
-        folder.start()
+        folder.start(transferred)
     return folder
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cspdet.backbone_weights import load_backbone_weights, report
+from cspdet.backbone_weights import load_backbone_weights
 from cspdet.checkpoint import load_checkpoint
 from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.errors import CheckpointError
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.models.detector import PartsDetector
+from cspdet.transfer_report import TransferReport
 
 
-def start_from(model: nn.Module, weights: str | Path) -> None:
+def start_from(model: nn.Module, weights: str | Path) -> TransferReport:
     """What `--weights` means: a checkpoint of a detector or classifier, of which everything that fits is taken; or
     the backbone's weights alone from whatever `load_backbone_weights` reads.
 
@@ -22,18 +23,16 @@ def start_from(model: nn.Module, weights: str | Path) -> None:
         CheckpointError, ConfigError: missing, damaged, or nothing that fits.
     """
     if Path(weights).suffix != ".pt":
-        load_backbone_weights(model, weights, backbone_only=False)
-        return
+        return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)
     of_parts = isinstance(model, (PartsDetector, BackboneClassifier))
     if of_parts and isinstance(checkpoint.recipe.model, DarknetClassifierConfig):
-        load_backbone_weights(model, weights)
-    else:
-        transfer(model, checkpoint.weights, str(weights))
+        return load_backbone_weights(model, weights)
+    return transfer(model, checkpoint.weights, str(weights))
 
 
-def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Take every entry whose name and shape fit, and log what was left as it was.
+def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> TransferReport:
+    """Take every entry whose name and shape fit; what was left as it was is logged and returned.
 
     Raises:
         CheckpointError: nothing fits.
@@ -43,4 +42,6 @@ def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     if not fitting:
         raise CheckpointError(f"{where}: none of its {len(weights)} entries fits the network by name and shape")
     model.load_state_dict(fitting, strict=False)
-    report(model, weights, where)
+    report = TransferReport.of(model, weights, where)
+    report.tell()
+    return report
