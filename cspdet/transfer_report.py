@@ -68,7 +68,8 @@ class TransferReport:
             log.info("  fresh: %s", line)
         unused = [entry.name for entry in self.entries if entry.shape is None]
         if unused:
-            log.info("  of the file, not in the network: %d entries, the first %s", len(unused), unused[0])
+            more = f" and {len(unused) - 1} more" if unused[1:] else ""
+            log.info("  of the file, not in the network: %s%s", unused[0], more)
 
     def table(self) -> str:
         """Every entry as CSV: `entry,shape,found,taken`, shapes as 64x32x3x3 and empty where that side has none."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+
+from benchmark_scripts import load_script
 
 from cspdet.cli import run_command
 
@@ -55,14 +55,4 @@ def errors(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kill_and_resume", ROOT / "benchmarks/kill_and_resume.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-PROOF = load_script()
+PROOF = load_script("kill_and_resume")

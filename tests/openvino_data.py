@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cspdet.inference.engines.convert import OPSET, _by_tracing
+from cspdet.inference.engines.convert import OPSET, trace_to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
 
 SOME_SIDE = 8  # of the picture to trace with, where a side is left free
@@ -19,7 +19,7 @@ def graph_of(network: nn.Module, size: tuple[int, ...], names: tuple[str, ...] =
     """From ONNX for any size, then for pictures of `size` (B, C, H, W), where -1 stays free; one name an output."""
     pytest.importorskip("openvino")
     image = torch.rand(*(side if side > 0 else SOME_SIDE for side in size))
-    model = read_model(_by_tracing(network.eval(), image, list(names), True, OPSET))
+    model = read_model(trace_to_onnx(network.eval(), image, list(names), True, OPSET))
     model.reshape(list(size))
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -70,17 +69,10 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.fixture
-def told(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("cspdet"), "propagate", True)
-    caplog.set_level(logging.INFO, "cspdet")
-    return caplog
-
-
 # --- what is taken, and what is left ---------------------------------------------------------------
 
 
-def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, told):
+def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, telling):
     recipe, model = classifier(tmp_path)
     path = save(tmp_path / "x.pt", recipe, model)
     fresh, filled = detector(), detector()
@@ -89,9 +81,9 @@ def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, t
     assert same(part(filled, "neck"), part(fresh, "neck"))
     assert same(part(filled, "head"), part(fresh, "head"))
     # 7 normalized convolutions of 5 tensors each in the trunk
-    assert "backbone 35 of 35, neck 0 of" in told.text
-    assert "head 0 of 4" in told.text
-    assert "fresh: neck" not in told.text  # a whole part that the file has nothing of needs no list
+    assert "backbone 35 of 35, neck 0 of" in telling.text
+    assert "head 0 of 4" in telling.text
+    assert "fresh: neck" not in telling.text  # a whole part that the file has nothing of needs no list
 
 
 def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path):
@@ -105,16 +97,16 @@ def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path)
     assert same(part(other, "backbone"), part(model, "backbone"))
 
 
-def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, told):
+def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, telling):
     recipe, model = classifier(tmp_path)
     other = build_classifier(classifier_recipe(tmp_path, classes=5), "test")
     start_from(other, save(tmp_path / "x.pt", recipe, model))
     assert same(part(other, "backbone"), part(model, "backbone"))
-    assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in told.text
-    assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in told.text
+    assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in telling.text
+    assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in telling.text
 
 
-def test_every_entry_of_either_side_is_in_the_report(told):
+def test_every_entry_of_either_side_is_in_the_report(telling):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -138,10 +130,10 @@ def test_every_entry_of_either_side_is_in_the_report(told):
         "old.bias,,5,no",
     ]
     report.tell()
-    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in told.text
-    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in told.text
-    assert "head.bias" not in told.text  # of a part that got nothing, only what the file has in another shape
-    assert "not in the network: 1 entries, the first old.bias" in told.text
+    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in telling.text
+    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in telling.text
+    assert "head.bias" not in telling.text  # of a part that got nothing, only what the file has in another shape
+    assert "of the file, not in the network: old.bias" in telling.text
 
 
 def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
@@ -181,23 +173,23 @@ def darknet_file(path: Path, model: nn.Module, layers: int | None = None) -> Pat
 
 
 @pytest.mark.parametrize("classes", [7, 1000])
-def test_a_darknet_classifier_fills_the_backbone(tmp_path, told, classes):
+def test_a_darknet_classifier_fills_the_backbone(tmp_path, telling, classes):
     _, model = classifier(tmp_path, classes=classes)
     path = darknet_file(tmp_path / "x.weights", model)
     filled = detector(f"model.backbone.weights={path}")
     assert same(part(filled, "backbone"), part(model, "backbone"))
-    assert "backbone 35 of 35, neck 0 of" in told.text
+    assert "backbone 35 of 35, neck 0 of" in telling.text
 
 
-def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, told):
+def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, telling):
     _, model = classifier(tmp_path)
     fresh, filled = detector(), detector()
     start_from(filled, darknet_file(tmp_path / "x.conv.4", model, 4))
     for key, value in part(filled, "backbone").items():
         of_file = int(key.split(".")[1]) < 4 if key.startswith("convs.") else False
         assert torch.equal(value, part(model if of_file else fresh, "backbone")[key])
-    assert "backbone 20 of 35" in told.text
-    assert "fresh: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in told.text
+    assert "backbone 20 of 35" in telling.text
+    assert "fresh: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in telling.text
 
 
 def test_a_darknet_file_that_goes_on_into_the_neck_fills_that_too_where_the_whole_network_starts(tmp_path):
@@ -292,13 +284,13 @@ def timm_detector(**options: object) -> Detector:
 
 
 @pytest.mark.parametrize("weights", ["timm:resnet18", "timm:resnet18.a1_in1k"])
-def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, told, weights):
+def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, telling, weights):
     model = timm_detector()
     start_from(model, weights)
     assert isinstance(model.backbone, TimmBackbone)
     assert all((value == 0.01).all() for value in model.backbone.parameters())
     assert not any((conv.weight == 0.01).any() for conv in model.head.predict)
-    assert f"{weights}: took" in told.text
+    assert f"{weights}: took" in telling.text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmark_scripts import load_script
 from darknet_data import CLASSIFIER, NET, RICH, TINY, conv, network, write_numbers, write_pair, yolo
 
 from cspdet.cli import main
@@ -236,21 +237,6 @@ OFFICIAL = {
 }
 
 
-def randomize(numbers) -> None:
-    """Numbers of trained networks' size, so that neither signal nor noise dies out."""
-    draw = torch.Generator().manual_seed(0)
-    for layer in numbers:
-        for what, tensor in layer.parts:
-            noise = torch.randn(tensor.shape, generator=draw)
-            if what in ("scales", "variances"):
-                noise = 1 + 0.2 * noise.clamp(-3, 3)
-            elif what in ("bias", "means"):
-                noise = 0.1 * noise
-            else:
-                noise = noise * (2 / tensor[0].numel()) ** 0.5
-            tensor.data.copy_(noise)
-
-
 @pytest.mark.e2e
 @pytest.mark.skipif(CFGS is None, reason="CSPDET_DARKNET_CFGS names no folder")
 @pytest.mark.parametrize("config", OFFICIAL)
@@ -266,7 +252,7 @@ def test_one_file_means_the_same_to_the_cfg_and_to_our_own_network(tmp_path, con
             assert ours.strides == generic.strides
         else:
             ours = load_config(path, ClassifierRecipe).model.build()
-    randomize(generic.body.numbers())
+    load_script("opencv_parity").randomize(generic.body.numbers(), seed=0)
     write_weights(tmp_path / "x.weights", generic.body.numbers())
     read_weights(tmp_path / "x.weights", numbers_of(ours))
     x = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))

@@ -1,36 +1,27 @@
-"""Engines: the same function whatever computes it; folding, packing, and how one is picked."""
+"""Engines: the same function whatever computes it."""
 
 from __future__ import annotations
 
 import copy
-import logging
 
-import numpy as np
 import pytest
 import torch
-from darknet_data import TINY
-from engine_data import CLASSES, ROOT, SIZE_HW, as_if_trained, pictures, small_detector, write_checkpoint
-from torch import Tensor, nn
+from engine_data import CLASSES, SIZE_HW, pictures, small_detector, write_checkpoint
+from torch import nn
 
-from cspdet.config import load_config
-from cspdet.darknet.cfg import parse_cfg
-from cspdet.darknet.network import DarknetDetector
-from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines import pick
-from cspdet.inference.engines.agreement import differences, disagreement, probes
+from cspdet.errors import ConfigError
+from cspdet.inference.engines.agreement import disagreement
 from cspdet.inference.engines.base import Engine, pad, padded_batch, split_detections
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine
 from cspdet.inference.engines.packed import PackedConv, pack
-from cspdet.inference.engines.pick import engine_of, fastest_of, load_engine
+from cspdet.inference.engines.pick import engine_of
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.facts import facts_of, head_config
 from cspdet.inference.pipeline import in_lanes
-from cspdet.inference.predictor import Predictor, load_detector
-from cspdet.model_file import LoadedModel, build_classifier
-from cspdet.models.fold import fold, folded_layer
+from cspdet.model_file import LoadedModel
+from cspdet.models.fold import fold
 from cspdet.models.head import Anchors, YoloHeadConfig
-from cspdet.recipe import ClassifierRecipe
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]
@@ -48,14 +39,6 @@ def checkpoint(loaded, tmp_path_factory):
 
 
 @pytest.fixture
-def telling(caplog, monkeypatch):
-    """What is logged; a command that ran before may have cut the logger off from its parents."""
-    monkeypatch.setattr(logging.getLogger("cspdet"), "propagate", True)
-    caplog.set_level(logging.INFO, "cspdet")
-    return caplog
-
-
-@pytest.fixture
 def two_threads():
     """For the time of a test, whatever the machine: tests that come after compare runs to the last bit."""
     before = torch.get_num_threads()
@@ -67,112 +50,6 @@ def two_threads():
 def built(backend: str, loaded: LoadedModel) -> Engine:
     pytest.importorskip(backend)
     return engine_of(loaded, CPU, backend=backend)
-
-
-# --- folding ---------------------------------------------------------------------------------------
-
-
-def normalizations(model: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-
-
-def small_classifier() -> nn.Module:
-    recipe = load_config(ROOT / "configs/classification/darknetref.yaml", ClassifierRecipe, ["model.classes=5"])
-    return build_classifier(recipe, "darknetref")
-
-
-NETWORKS = {
-    "prn": lambda: small_detector().model,
-    "sam": lambda: small_detector("csppelee_efm_sam").model,
-    "classifier": small_classifier,
-    "cfg": lambda: DarknetDetector(parse_cfg(TINY, "tiny.cfg")),
-}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_folded_network_computes_the_same_without_normalizations(name):
-    model = NETWORKS[name]().eval().double()
-    as_if_trained(model)
-    before = copy.deepcopy(model.state_dict())
-    folded = fold(model)
-    assert normalizations(model) > 0
-    assert normalizations(folded) == 0
-    images = pictures(2, 64, 64).double()
-    with torch.no_grad():
-        found, expected = folded(images), model(images)
-    for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
-        assert float((a - b).abs().max()) <= 1e-10 * float(b.abs().max())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the original stays"
-
-
-def test_folded_numbers_of_a_layer():
-    # s = g / sqrt(v + eps) = 4 / sqrt(3 + 1) = 2; w' = 3 s = 6; b' = (b - m) s + h = (7 - 1) 2 + 5 = 17
-    layer, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=1.0)
-    with torch.no_grad():
-        for value, number in ((layer.weight, 3), (layer.bias, 7), (norm.weight, 4), (norm.bias, 5)):
-            value.fill_(number)
-        norm.running_mean.fill_(1)
-        norm.running_var.fill_(3)
-    folded = folded_layer(layer, norm)
-    assert (float(folded.weight), float(folded.bias)) == (6.0, 17.0)
-
-
-class ReadTwice(nn.Module):
-    """The convolution's own output is wanted too, so that its normalization must stay."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return x + self.norm(x)
-
-
-class Shared(nn.Module):
-    """One convolution before two normalizations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.other = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.other(self.conv(self.norm(self.conv(x))))
-
-
-class Untraceable(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x) if x.sum() > 0 else x
-
-
-@pytest.mark.parametrize(("network", "left"), [(ReadTwice(), 1), (Shared(), 0)])
-def test_only_what_a_layer_alone_is_read_by_is_folded(network, left):
-    as_if_trained(network.eval())
-    folded = fold(network)
-    assert normalizations(folded) == left
-    x = pictures(2)
-    with torch.no_grad():
-        assert torch.allclose(folded(x), network(x), atol=1e-5)
-
-
-def test_what_cannot_be_traced_or_has_nothing_to_fold_is_returned(telling):
-    untraceable, plain = Untraceable().eval(), nn.Conv2d(3, 3, 1)
-    assert fold(untraceable) is untraceable
-    assert "not folded" in telling.text
-    assert fold(plain) is plain
-
-
-def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():
-    plain = fold(small_detector().model)
-    assert not any(node.name.startswith(("sub", "truediv")) for node in plain.graph.nodes)
-    shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").model
-    with torch.no_grad():
-        for a, b in zip(fold(shifted)(pictures(1)), shifted(pictures(1)), strict=True):
-            assert torch.allclose(a, b, atol=1e-4)
 
 
 # --- torch -----------------------------------------------------------------------------------------
@@ -354,133 +231,7 @@ def test_anchors_come_back_from_the_facts():
     assert again == config
 
 
-# --- which engine ------------------------------------------------------------------------------------
-
-
-class Pretended(Engine):
-    """Gives what another engine gives, plus `error`, in `seconds` on a clock of its own."""
-
-    def __init__(self, other: Engine, seconds: float, error: float, clock: list[float]):
-        super().__init__(f"{seconds} s", other.facts, CPU, "fp32")
-        self.other, self.seconds, self.error, self.clock = other, seconds, error, clock
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        self.clock[0] += self.seconds
-        return tuple(values + self.error for values in self.other.forward(images))
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(pick.time, "perf_counter", lambda: now[0])
-    return now
-
-
-def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
-    reference = Pretended(engine_of(loaded, CPU), 0.3, 0, clock)
-
-    def broken() -> Engine:
-        raise ConfigError("no such package")
-
-    candidates = {
-        "torch": lambda: reference,
-        "quick": lambda: Pretended(reference, 0.2 - 0.3, 0, clock),
-        "wrong": lambda: Pretended(reference, 0.1 - 0.3, 0.1, clock),
-        "broken": broken,
-    }
-    assert fastest_of(candidates, reference).name == "-0.09999999999999998 s"
-    assert "wrong is left out: its boxes or scores differ by" in telling.text
-    assert "broken is left out: no such package" in telling.text
-    assert "torch 300.0 ms, quick 200.0 ms" in telling.text
-
-
-def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
-    reference = engine_of(loaded, CPU)
-    with pytest.raises(ConfigError, match="no engine can do this\nwrong: its boxes or scores differ"):
-        fastest_of({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
-
-
-def test_disagreement_is_measured_in_scores_and_shares_of_the_input():
-    # One slot: t = 0 is the anchor, 32x32 around (16, 16), with scores of 0.5 * 0.5. sigmoid(t) = 0.5 + d moves the
-    # center by 32 d pixels, so d = 0.064 by 2.048, which is 2.048 / 64 = 0.032 of an input of 64.
-    anchors = Anchors(YoloHeadConfig(anchors=(((32, 32),),), scale_x_y=(1.0,)), (32,))
-    expected, found = torch.zeros(1, 1, 1, 1, 6), torch.zeros(1, 1, 1, 1, 6)
-    found[..., 0] = float(torch.logit(torch.tensor(0.564)))
-    assert float(differences((found,), (expected,), anchors, (64, 64))) == pytest.approx(0.032, abs=1e-6)
-    assert disagreement([(found,)], [(expected,)], anchors, "fp32", (64, 64)) is not None
-    assert disagreement([(expected,)], [(expected,)], anchors, "fp32", (64, 64)) is None
-    told = disagreement([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
-    assert told is not None
-    assert "other shapes" in told
-
-
-def test_probes_are_the_same_every_time_and_no_other():
-    first, second = probes((64, 96))
-    assert torch.equal(first, probes((64, 96))[0])
-    assert first.shape == second.shape == (1, 3, 64, 96)
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ({"backend": "onnxrutime"}, r"--backend: unknown 'onnxrutime' \(did you mean 'onnxruntime'\?\)"),
-        ({"precision": "fp8"}, "--precision: unknown 'fp8'"),
-        ({"precision": "int8"}, "needs calibration pictures"),
-        ({"backend": "cuda-graph"}, "needs a CUDA device, found cpu"),
-        ({"backend": "tensorrt"}, "needs a CUDA device, found cpu"),
-        ({"backend": "onnxruntime", "precision": "bf16"}, "computes in fp32, found bf16"),
-        ({"backend": "torch", "precision": "fp16"}, "torch on cpu computes in fp32 or bf16; found fp16"),
-        ({"threads": 0}, "--threads: expected 1 or more"),
-        ({"size": (60, 60)}, "expected multiples of 32"),
-    ],
-)
-def test_what_an_engine_cannot_do_is_told(words, told, checkpoint):
-    with pytest.raises(ConfigError, match=told):
-        load_engine(checkpoint, device="cpu", **words)
-
-
-@pytest.mark.parametrize(("backend", "extra"), [("onnxruntime", "export"), ("openvino", "openvino")])
-def test_a_missing_package_is_told_with_its_extra(backend, extra, checkpoint, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, backend, None)
-    with pytest.raises(ConfigError, match=rf"needs the package {backend}.*pip install 'cspdet\[{extra}\]'"):
-        load_engine(checkpoint, device="cpu", backend=backend)
-
-
-def test_a_checkpoint_in_an_engine_of_another_size(checkpoint, telling):
-    engine = load_engine(checkpoint, device="cpu", backend="torch", size=(96, 64))
-    assert engine.size_hw == (96, 64)
-    assert "small: torch fp32 on cpu" in telling.text
-    with pytest.raises(CheckpointError, match="brings its own weights"):
-        load_engine(checkpoint, weights=checkpoint)
-
-
-def test_load_detector_takes_a_backend_and_keeps_the_network(checkpoint):
-    picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
-    detector = load_detector(checkpoint, device="cpu", backend="torch")
-    assert isinstance(detector.model, nn.Module)
-    assert len(detector.model(pictures(1))) == len(detector.engine.strides)
-    expected = detector.predict(picture)
-    assert len(expected) > 3
-    for backend in OTHERS:
-        pytest.importorskip(backend)
-        found = load_detector(checkpoint, device="cpu", backend=backend).predict(picture)
-        assert torch.allclose(found.box_xyxy, expected.box_xyxy, atol=1e-2)
-
-
-@pytest.mark.e2e
-def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
-    engine = load_engine(checkpoint, device="cpu")
-    assert engine.name in ("torch", *OTHERS)
-    assert "auto: torch " in telling.text
-    reference = load_engine(checkpoint, device="cpu", backend="torch")
-    x = pictures(2)
-    assert disagreement([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
-
-
-def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
-    detector = Predictor(loaded, CPU, **LIMITS)
-    assert (detector.engine.name, detector.model) == ("torch", loaded.model)
+# --- compiled and recorded ---------------------------------------------------------------------------
 
 
 @pytest.mark.e2e

@@ -227,7 +227,7 @@ def test_the_other_exporter_writes_the_same_network(loaded):
         def gone(*_: object) -> bytes:
             raise TypeError("export() got an unexpected keyword argument 'dynamo'")
 
-        patch.setattr(convert, "_by_tracing", gone)
+        patch.setattr(convert, "trace_to_onnx", gone)
         data = to_onnx(loaded.model, SIZE_HW, names, step=32, dynamic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["raw_16", "raw_32"]

@@ -44,7 +44,7 @@ def to_onnx(
         raise ConfigError(f"--opset: expected a number from {OLDEST_OPSET} to {NEWEST_OPSET}, found {opset}")
     images = torch.rand(2 if dynamic else 1, 3, *size_hw, generator=torch.Generator().manual_seed(0))
     try:
-        return _by_tracing(model, images, names, dynamic, opset)
+        return trace_to_onnx(model, images, names, dynamic, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         # PyTorch has announced the end of its tracing exporter; its successor takes some thirty times as long.
         log.info("export by tracing failed (%s); trying torch.export", str(error).splitlines()[0][:120])
@@ -53,7 +53,8 @@ def to_onnx(
         raise UserError(f"the network cannot be written as ONNX: {str(error).splitlines()[0][:200]}") from None
 
 
-def _by_tracing(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
+def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
+    """`to_onnx` by PyTorch's tracing exporter alone: `images` (B, 3, H, W) go through the model once."""
     file = io.BytesIO()
     free = {INPUT: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}} if dynamic else None
     export: Callable[..., object] = torch.onnx.export  # its types know no file in memory, which this way has
