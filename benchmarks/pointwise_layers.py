@@ -1,8 +1,9 @@
-"""1x1 convolutions against matrix products, forward and backward, by the size of the map.
+"""1x1 convolutions in torch's way and in the trainer's, forward and backward, by the size of the map.
 
 python benchmarks/pointwise_layers.py --threads 2 --batch 16
 
-Prints the time of the product over that of the convolution; both take turns, and the quickest of each counts.
+Prints the time of the trainer's way (cspdet/training/pointwise.py: a matrix product, or pictures cut anew) over that of
+torch's; both take turns, and the quickest of each counts.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ def tensor(*shape: int) -> Tensor:
 def share(batch: int, side: int, channels: tuple[int, int], repeat: int) -> float:
     image, weight = tensor(batch, channels[0], side, side), tensor(channels[1], channels[0], 1, 1)
     told = tensor(batch, channels[1], side, side).detach()
-    times: dict[str, list[float]] = {"convolution": [], "product": []}
+    times: dict[str, list[float]] = {"torch": [], "ours": []}
     for _ in range(repeat):
-        for name, function in (("convolution", F.conv2d), ("product", pointwise.convolve)):
+        for name, function in (("torch", F.conv2d), ("ours", pointwise.convolve)):
             image.grad = weight.grad = None
             start = time.perf_counter()
             function(image, weight).backward(told)
             times[name].append(time.perf_counter() - start)
-    return min(times["product"]) / min(times["convolution"])
+    return min(times["ours"]) / min(times["torch"])
 
 
 def main() -> None:

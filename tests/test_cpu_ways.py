@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cspdet.training.cpu_ways import cpu_ways
 from cspdet.training.dense_gradients import WIDE, DenseGradients
-from cspdet.training.pointwise import PointwiseProducts
+from cspdet.training.pointwise import FasterPointwise
 
 ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swish": nn.SiLU(), "mish": nn.Mish()}
 
@@ -18,7 +18,7 @@ ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swi
 @pytest.mark.parametrize(
     ("device", "precision", "way"),
     [
-        ("cpu", "fp32", PointwiseProducts),
+        ("cpu", "fp32", FasterPointwise),
         ("cpu", "bf16", DenseGradients),
         ("cuda", "fp32", nullcontext),
         ("cuda", "bf16", nullcontext),

@@ -1,13 +1,17 @@
-"""1x1 convolutions of small maps, with one thread of all, as matrix products, while a network trains on a CPU.
+"""1x1 convolutions of small maps, with one thread of all, in a faster way, while a network trains on a CPU.
 
 A convolution goes through its pictures one by one, a matrix product through all of their pixels at once: the smaller
-the map, the more that saves, up to half of a layer's forward and backward time. `benchmarks/pointwise_layers.py`
-measures it, and docs/results.md has the figures.
+the map, the more that saves, up to half of a layer's forward and backward time. Where products are slow, the same
+pixels are dealt out to more and smaller pictures, for which torch has a faster kernel.
+`benchmarks/pointwise_layers.py` measures both, and docs/results.md has the figures.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +20,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 LARGEST_MAP = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
+ENOUGH_PICTURES = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
+
+ENOUGH_WORK = 8_000_000  # multiply-adds of a layer; below, cutting its pictures anew costs more than it saves
 
 
-class PointwiseProducts(TorchFunctionMode):
-    """A forward pass within it takes them for matrix products; the networks stay as they are."""
+class FasterPointwise(TorchFunctionMode):
+    """A forward pass within it takes them the faster way; the networks stay as they are."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -37,11 +44,21 @@ def convolve(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, as a matrix product where that is the same and faster: 1x1, every pixel, no groups,
-    no padding, a small map (with one thread any) with its channels last in memory."""
+    """`torch.nn.functional.conv2d`; where it is 1x1 over every pixel, without groups or padding, and channels lie last
+    in memory: as a matrix product or over pictures cut anew, if the map is small or one thread computes."""
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all(stride, 1) and _all(padding, 0)
-    if not pointwise or image.ndim != 4 or image.stride(1) != 1 or not _worth(image.shape[2] * image.shape[3]):
-        return F.conv2d(image, weight, bias, stride, padding, dilation, groups)
+    if pointwise and image.ndim == 4 and image.stride(1) == 1:
+        alone = torch.get_num_threads() == 1
+        if alone and products_are_slow():
+            pictures = _pictures(image.shape, len(weight))
+            return F.conv2d(image, weight, bias) if pictures is None else _cut_anew(image, weight, bias, pictures)
+        if alone or image.shape[2] * image.shape[3] <= LARGEST_MAP:
+            return _product(image, weight, bias)
+    return F.conv2d(image, weight, bias, stride, padding, dilation, groups)
+
+
+def _product(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """All pixels of the batch, a row each, times the weight."""
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     # Not flatten(1): the gradient is to lie in memory as the weight does, or other processes' do not fit to it.
@@ -49,9 +66,29 @@ def convolve(
     return F.linear(pixels, matrix, bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
-def _worth(pixels: int) -> bool:
-    # With one thread torch has no oneDNN for 1x1 layers and batches below 16: it unrolls the picture, and is slower.
-    return pixels <= LARGEST_MAP or torch.get_num_threads() == 1
+def _pictures(shape: tuple[int, ...], channels_out: int) -> int | None:
+    """How many pictures of one row the pixels of an image (B, C, H, W) are best cut into; None: they stay."""
+    batch, channels, height, width = shape
+    pixels = batch * height * width
+    if batch >= ENOUGH_PICTURES or pixels * channels * channels_out < ENOUGH_WORK:
+        return None
+    return next((n for n in range(ENOUGH_PICTURES, 4 * ENOUGH_PICTURES) if pixels % n == 0), None)
+
+
+def _cut_anew(image: Tensor, weight: Tensor, bias: Tensor | None, pictures: int) -> Tensor:
+    """The convolution of the same pixels as so many pictures of one row."""
+    batch, channels, height, width = image.shape
+    rows = image.permute(0, 2, 3, 1).reshape(pictures, 1, -1, channels).permute(0, 3, 1, 2)
+    output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)
+    return output.reshape(batch, height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+@cache
+def products_are_slow() -> bool:
+    """Whether MKL multiplies the matrices and the CPU is AMD's, on which it reaches half of what convolutions do."""
+    cpuinfo = Path("/proc/cpuinfo")
+    about = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
+    return torch.backends.mkl.is_available() and "AuthenticAMD" in about
 
 
 def _all(sides: Any, value: int) -> bool:
