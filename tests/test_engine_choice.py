@@ -19,7 +19,6 @@ from cspdet.models.head import Anchors, YoloHeadConfig
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]
-LIMITS = {"min_score": 0.25, "max_iou": 0.6, "max_detections": 100}
 
 
 @pytest.fixture(scope="module")
@@ -154,5 +153,5 @@ def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
 
 
 def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
-    detector = Predictor(loaded, CPU, **LIMITS)
+    detector = Predictor(loaded, CPU, min_score=0.25, max_iou=0.6, max_detections=100)
     assert (detector.engine.name, detector.model) == ("torch", loaded.model)

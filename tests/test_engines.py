@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from engine_data import CLASSES, SIZE_HW, pictures, small_detector, write_checkpoint
+from engine_data import CLASSES, SIZE_HW, pictures, small_detector
 from torch import nn
 
 from cspdet.errors import ConfigError
@@ -31,11 +31,6 @@ LIMITS = {"min_score": 0.25, "max_iou": 0.6, "max_detections": 100}
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
     return small_detector()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(loaded, tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("engines") / "small.pt", loaded)
 
 
 @pytest.fixture

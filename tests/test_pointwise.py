@@ -103,8 +103,11 @@ def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected
         return conv2d(image, *rest)
 
     monkeypatch.setattr(F, "conv2d", spy)
-    output = convolve(channels_last(*shape), channels_last(8, 4, 1, 1))
+    weight = channels_last(8, 4, 1, 1).requires_grad_()
+    output = convolve(channels_last(*shape), weight)
     assert seen == [expected]
+    output.sum().backward()
+    assert weight.grad.stride() == weight.stride()  # or DistributedDataParallel would copy it
     assert output.shape == (shape[0], 8, *shape[2:])
     assert output.is_contiguous(memory_format=torch.channels_last)
 

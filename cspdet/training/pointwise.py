@@ -21,7 +21,6 @@ from torch.overrides import TorchFunctionMode
 
 LARGEST_MAP = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
 ENOUGH_PICTURES = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
-
 ENOUGH_WORK = 8_000_000  # multiply-adds of a layer; below, cutting its pictures anew costs more than it saves
 
 
