@@ -20,7 +20,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["cspdet", "cspdet.*"]),
-    package_data={"cspdet": ["py.typed"], "cspdet.pages": ["templates/*"], "": ["*.yaml"]},
+    package_data={"cspdet": ["py.typed"], "cspdet.reports": ["templates/*"], "": ["*.yaml"]},
     install_requires=[
         # torch and torchvision come in pairs and pip finds the pair: an upper bound on one of them breaks it.
         "torch>=2.4",
@@ -63,7 +63,7 @@ setup(
             "timm>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["cspdet = cspdet.cli:main"]},
+    entry_points={"console_scripts": ["cspdet = cspdet.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -33,17 +33,17 @@ from typing import Any
 
 from yolo_folder import write_yolo_folder
 
-from cspdet.atomic import write_text
-from cspdet.complexity import count
-from cspdet.datasets.coco import CocoSet, load_coco
+from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.formats.coco import CocoSet, load_coco
 from cspdet.errors import ConfigError, UserError, nearest
-from cspdet.model_file import load_model
+from cspdet.io.atomic import write_text
+from cspdet.models.profile import count
 
 THEIRS = ("yolov5n", "yolo11n")
 SIDE = Path(__file__).with_name("against_ultralytics_side.py")
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
-CSPDET = [sys.executable, "-c", "import sys; from cspdet.cli import main; sys.exit(main())"]  # the console command
+CSPDET = [sys.executable, "-c", "import sys; from cspdet.cli.main import main; sys.exit(main())"]  # the console command
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def cost(model: str, data: str, size: int) -> Message:
     """Operations of a forward pass of one picture and numbers to learn, of the network for the classes of `data`.
 
     2 a multiply-add of convolutions, linear layers and k*k*c*h*w of poolings, counted while the network runs, as
-    `cspdet.complexity` counts its own; also its own figure. Attention's matrix products are in its own figure only.
+    `cspdet.models.profile` counts its own; also its own figure. Attention's matrix products are in its own figure only.
     """
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.nn.tasks import DetectionModel

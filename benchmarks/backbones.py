@@ -17,9 +17,9 @@ import torch
 import torchvision
 from torch import nn
 
-from cspdet.complexity import count
-from cspdet.config import load_config
-from cspdet.precision import pick_device
+from cspdet.config.loader import load_config
+from cspdet.device import pick_device
+from cspdet.models.profile import count
 from cspdet.recipe import ClassifierRecipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs/classification").glob("*.yaml"))

@@ -31,13 +31,13 @@ import numpy as np
 import torch
 from yolo_folder import write_yolo_folder
 
-from cspdet.datasets.augment import Augment, AugmentConfig
-from cspdet.datasets.batches import TrainData
-from cspdet.datasets.coco import CocoSet, load_coco
+from cspdet.benchmark.ipc import Worker
+from cspdet.datasets.cached_dataset import PictureSource
 from cspdet.datasets.descriptor import Descriptor, load_descriptor
-from cspdet.datasets.source import PictureSource
+from cspdet.datasets.detection.augment import Augment, AugmentConfig
+from cspdet.datasets.detection.batches import TrainData
+from cspdet.datasets.formats.coco import CocoSet, load_coco
 from cspdet.errors import UserError
-from cspdet.speed.channel import Worker
 
 BATCH = 16
 TURNS = 5

@@ -23,10 +23,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cspdet.datasets.coco import load_coco
 from cspdet.datasets.descriptor import SplitFiles
+from cspdet.datasets.formats.coco import load_coco
 from cspdet.evaluation.coco import Result, evaluate_results
-from cspdet.evaluation.engines import pick_engine
+from cspdet.evaluation.coco_backends import pick_engine
 
 PICTURE_WH = np.array([640.0, 480.0])
 BOXES = 7.2  # a picture, as in COCO's val2017

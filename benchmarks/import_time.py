@@ -18,11 +18,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cspdet.cli import VERBS
+from cspdet.cli.main import VERBS
 
 TORCH = "import torch"
-IMPORTS = ("pass", TORCH, "import cspdet", "import cspdet.cli")
-COMMAND = "import sys; from cspdet.cli import main; sys.exit(main())"  # what the console command does
+IMPORTS = ("pass", TORCH, "import cspdet", "import cspdet.cli.main")
+COMMAND = "import sys; from cspdet.cli.main import main; sys.exit(main())"  # what the console command does
 
 
 @dataclass

@@ -29,13 +29,13 @@ from typing import Any
 
 import torch
 
-from cspdet.checkpoint import load_checkpoint
-from cspdet.datasets.shapes_set import make_shapes
+from cspdet.datasets.synthetic.dataset import make_shapes
+from cspdet.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 TIMES = ("images_per_second", "data_wait_fraction")  # what no two runs share
 WHOLE_FILES = ("config.yaml", "metrics.json", "detections.json", "train_batch.jpg", "val_detections.jpg")
-DRAFTS = ".*.part*"  # what cspdet/atomic.py writes to before it renames
+DRAFTS = ".*.part*"  # what cspdet/io/atomic.py writes to before it renames
 AIMS = {"any moment": 0.45, "a save": 0.45, "the start": 0.1}
 ALONE = 0.25  # share of the kills that leave the loader processes to themselves
 SECONDS_TO_GO = 15.0  # for loader processes to notice: torch looks every 5

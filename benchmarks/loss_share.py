@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
+from cspdet.device import autocast, pick_precision
 from cspdet.models.head import Anchors
-from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import load_recipe
-from cspdet.training.assign import AssignConfig
-from cspdet.training.loss import yolo_loss
-from cspdet.training.memory import reuse_freed_memory
-from cspdet.types import Targets
+from cspdet.structures import Targets
+from cspdet.training.assigners.assign import AssignConfig
+from cspdet.training.cpu_fast_paths.memory import reuse_freed_memory
+from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 

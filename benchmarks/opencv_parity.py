@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from cspdet.darknet.cfg import Cfg, parse_cfg, read_cfg
+from cspdet.darknet.graph import plan
 from cspdet.darknet.layers import Convolution
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-from cspdet.darknet.plan import plan
 from cspdet.darknet.weights import FreshWeightsUndrawn, Numbers, write_weights
 
 BAR = 1e-5

@@ -15,13 +15,13 @@ import numpy as np
 import openvino
 import torch
 
-from cspdet.inference.engines.convert import output_names, to_onnx
+from cspdet.checkpoints.loading import load_model
+from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
 from cspdet.inference.engines.winograd import use_winograd
-from cspdet.inference.facts import facts_of
-from cspdet.model_file import load_model
-from cspdet.models.fold import fold
+from cspdet.inference.metadata import facts_of
+from cspdet.models.fuse import fold
 
 WAYS = ("as read", "outputs cut channels last", "and Winograd's filtering")
 

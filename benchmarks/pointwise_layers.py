@@ -2,8 +2,8 @@
 
 python benchmarks/pointwise_layers.py --threads 2 --batch 16
 
-Prints the time of the trainer's way (cspdet/training/pointwise.py: a matrix product, or pictures cut anew) over that of
-torch's; both take turns, and the quickest of each counts.
+Prints the time of the trainer's kernel (cspdet/training/cpu_fast_paths/pointwise.py: a matrix product, or re-batched
+images) divided by that of torch's; both take turns, and the quickest of each counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cspdet.training import pointwise
+from cspdet.training.cpu_fast_paths import pointwise
 
 CHANNELS = ((32, 64), (64, 64), (128, 128), (256, 256), (512, 256), (512, 512), (2048, 1024))
 SIDES = (3, 6, 10, 13, 20, 26, 40, 52, 80)

@@ -29,13 +29,13 @@ from pathlib import Path
 
 from training_step import PARTS, Loaded, Variant
 
-from cspdet.datasets.cut_objects import cut_objects
-from cspdet.datasets.shapes_set import make_shapes
+from cspdet.benchmark.ipc import Worker, WorkerError
+from cspdet.benchmark.matmul_peak import DTYPES
+from cspdet.benchmark.rows import in_turns
+from cspdet.checkpoints.model_profile import is_classifier
+from cspdet.datasets.classification.crop_objects import cut_objects
+from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import ConfigError, UserError
-from cspdet.model_cost import is_classifier
-from cspdet.speed.channel import Worker, WorkerError
-from cspdet.speed.peak import DTYPES
-from cspdet.speed.rows import in_turns
 
 TURNS = 6
 PAUSE = 0.3  # seconds between rows: threads of the one before stop spinning
@@ -100,7 +100,7 @@ def measure(
         about = _load(variant, worker)
         rows.append(Measured(variant, worker, about, peaks.setdefault(about.precision, [])))
         if about.precision not in products:
-            products[about.precision] = start(["-m", "cspdet.speed.worker"])
+            products[about.precision] = start(["-m", "cspdet.benchmark.worker"])
             products[about.precision].ask(
                 {"do": "product", "precision": about.precision, "device": variant.device.replace("auto", "cpu")}
             )

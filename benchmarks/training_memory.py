@@ -9,7 +9,7 @@ annotations  a generated file as large as COCO's train2017, 118,287 pictures wit
              of its own, and loader processes are forked that each touch every picture's path, size and boxes. Shared
              is what the loaded set holds, private what a loader process has for itself more than one that touched
              nothing; the bars are 60 MB and 10 MB.
-imports      RSS of a bare interpreter, and after importing torch, cspdet.cli, and all that training imports.
+imports      RSS of a bare interpreter, and after importing torch, cspdet.cli.main, and all that training imports.
 
 Exit 1 where a bar is missed. Linux only: sizes are read from /proc.
 """
@@ -75,7 +75,7 @@ class Epoch:
 
 def watch_run(epochs: int, workers: int, folder: Path) -> list[Epoch]:
     """Train, and look at every process as soon as an epoch's line is in metrics.jsonl."""
-    from cspdet.datasets.shapes_set import make_shapes
+    from cspdet.datasets.synthetic.dataset import make_shapes
 
     make_shapes(folder / "shapes", images=64, size=96, seed=0)
     words = [
@@ -144,9 +144,9 @@ sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
 from training_memory import Memory
-from cspdet.datasets.coco import load_coco
+from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.loader import as_is, quiet_worker, worker_context
+from cspdet.datasets.detection.loader import as_is, quiet_worker, worker_context
 
 class Touch(Dataset):
     def __getitem__(self, turn):
@@ -233,7 +233,7 @@ def tell_annotations(found: dict[str, Any]) -> None:
 
 # --- imports -------------------------------------------------------------------------------------
 
-IMPORTS = ("", "torch", "cspdet.cli", "cspdet.commands.train")
+IMPORTS = ("", "torch", "cspdet.cli.main", "cspdet.cli.train")
 
 
 def imports_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

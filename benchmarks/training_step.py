@@ -1,7 +1,7 @@
 """One real training step, part by part: a worker process of `train_speed.py`.
 
 Lines of JSON on stdin are answered on stdout: {"do": "load", "variant": ...} first, then {"do": "steps", "count": N}
-and {"do": "memory"}. The order of the parts is that of `cspdet.training.loop.Trainer`.
+and {"do": "memory"}. The order of the parts is that of `cspdet.training.trainer.Trainer`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 
 import torch
 
-from cspdet.commands.train_classifier import for_classes
-from cspdet.complexity import count
-from cspdet.config import load_config
-from cspdet.datasets.coco import load_coco
+from cspdet.benchmark.ipc import Message, answer_all, own_streams
+from cspdet.benchmark.opencv_worker import peak_mib
+from cspdet.benchmark.worker import processor
+from cspdet.checkpoints.loading import build_classifier, build_detector, check_size
+from cspdet.checkpoints.model_profile import is_classifier
+from cspdet.cli.train_classifier import for_classes
+from cspdet.config.loader import load_config
+from cspdet.datasets.classification.image_folder import load_image_set
 from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.image_folder import load_image_set
+from cspdet.datasets.formats.coco import load_coco
+from cspdet.device import Precision, autocast, pick_device, pick_precision
 from cspdet.errors import ConfigError
 from cspdet.inference.predictor import to_input
-from cspdet.model_cost import is_classifier
-from cspdet.model_file import build_classifier, build_detector, check_size
-from cspdet.precision import Precision, autocast, pick_device, pick_precision
+from cspdet.models.profile import count
 from cspdet.recipe import ClassifierRecipe, load_recipe
-from cspdet.speed.channel import Message, answer_all, own_streams
-from cspdet.speed.opencv_worker import peak_mib
-from cspdet.speed.worker import processor
-from cspdet.training.classification import ClassificationTask
-from cspdet.training.cpu_ways import cpu_ways
-from cspdet.training.detection import DetectionTask
-from cspdet.training.distributed import World
-from cspdet.training.memory import reuse_freed_memory
+from cspdet.structures import Classes
+from cspdet.training.cpu_fast_paths.memory import reuse_freed_memory
+from cspdet.training.cpu_fast_paths.switch import cpu_ways
+from cspdet.training.distributed.context import World
 from cspdet.training.state import TrainingState
-from cspdet.types import Classes
+from cspdet.training.tasks.classification import ClassificationTask
+from cspdet.training.tasks.detection import DetectionTask
 
 PARTS = ("data", "to_input", "forward", "loss", "backward", "optimizer", "ema")
 
@@ -56,8 +56,8 @@ class Variant:
     workers: int  # loader processes
     compiled: bool
     channels_last: bool
-    reuse_memory: bool  # on a CPU: see cspdet.training.memory
-    cpu_ways: bool  # see cspdet.training.cpu_ways
+    reuse_memory: bool  # on a CPU: see cspdet.training.cpu_fast_paths.memory
+    cpu_ways: bool  # see cspdet.training.cpu_fast_paths.switch
     overrides: tuple[str, ...]
 
 

@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from cspdet import load_detector
-from cspdet.inference.annotate import Annotator, Settings
 from cspdet.inference.predictor import Predictor
-from cspdet.inference.search import Search
+from cspdet.inference.runner import Annotator, Settings
+from cspdet.inference.slicing import Search
 from cspdet.inference.sources import Video
-from cspdet.inference.video_reader import open_file
-from cspdet.inference.video_writer import pick_codec
+from cspdet.inference.video.reader import open_file
+from cspdet.inference.video.writer import pick_codec
 
 
 class Took(NamedTuple):

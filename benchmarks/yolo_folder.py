@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cspdet.datasets.coco import CocoSet, load_coco
 from cspdet.datasets.descriptor import Descriptor
+from cspdet.datasets.formats.coco import CocoSet, load_coco
 from cspdet.errors import DataError, nearest
 
 

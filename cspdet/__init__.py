@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from cspdet.version import __version__
 
 if TYPE_CHECKING:
-    from cspdet.inference.classify import ClassifierPredictor, Prediction, load_classifier
+    from cspdet.inference.classifier import ClassifierPredictor, Prediction, load_classifier
     from cspdet.inference.predictor import Predictor, load_detector
     from cspdet.recipe import Recipe, load_recipe
-    from cspdet.types import Detections
+    from cspdet.structures import Detections
 
 __all__ = [
     "ClassifierPredictor", "Detections", "Prediction", "Predictor", "Recipe", "__version__", "load_classifier",
@@ -18,12 +18,12 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "ClassifierPredictor": "cspdet.inference.classify",
-    "Detections": "cspdet.types",
-    "Prediction": "cspdet.inference.classify",
+    "ClassifierPredictor": "cspdet.inference.classifier",
+    "Detections": "cspdet.structures",
+    "Prediction": "cspdet.inference.classifier",
     "Predictor": "cspdet.inference.predictor",
     "Recipe": "cspdet.recipe",
-    "load_classifier": "cspdet.inference.classify",
+    "load_classifier": "cspdet.inference.classifier",
     "load_detector": "cspdet.inference.predictor",
     "load_recipe": "cspdet.recipe",
 }

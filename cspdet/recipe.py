@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from cspdet.config import ConfigModel, load_config
+from cspdet.config.loader import ConfigModel, load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
-from cspdet.datasets.augment import AugmentConfig
-from cspdet.datasets.image_augment import ImageAugmentConfig
+from cspdet.datasets.classification.augment import ImageAugmentConfig
+from cspdet.datasets.detection.augment import AugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
-from cspdet.training.assign import AssignConfig
-from cspdet.training.loss import LossConfig
+from cspdet.training.assigners.assign import AssignConfig
+from cspdet.training.losses.yolo import LossConfig
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig
 
 
@@ -166,7 +166,7 @@ class ClassifierRecipe(ConfigModel):
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a detector's config file; see `cspdet.config.load_config` for overrides and errors."""
+    """Read a detector's config file; see `cspdet.config.loader.load_config` for overrides and errors."""
     return load_config(path, Recipe, overrides)
 
 

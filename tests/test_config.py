@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cspdet.config import dump_config, load_config
+from cspdet.config.loader import dump_config, load_config
 from cspdet.errors import ConfigError
 from cspdet.recipe import Recipe, load_recipe
 

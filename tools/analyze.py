@@ -1,6 +1,6 @@
 """Why AP is what it is:  python tools/analyze.py runs/csppelee_efm_sam"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("analyze"))

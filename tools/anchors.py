@@ -1,6 +1,6 @@
 """How well anchors fit:  python tools/anchors.py data/shapes.yaml --config configs/csppelee_efm.yaml"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("anchors"))

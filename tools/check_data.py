@@ -1,6 +1,6 @@
 """Examine a data set:  python tools/check_data.py data/shapes.yaml"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("check-data"))

@@ -1,6 +1,8 @@
-"""cspdet draw-networks, without installing the console command."""
+"""Run the generator draw-networks of the documentation; see its --help."""
 
-from cspdet.cli import run_command
+from paper import drawings_command
+
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("draw-networks"))
+    raise SystemExit(run_command("draw-networks", module=drawings_command))

@@ -1,6 +1,6 @@
 """A model as files of other programs:  python tools/export.py runs/csppelee_efm_sam/best.pt --format darknet"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("export"))

@@ -1,6 +1,6 @@
 """Extract features:  python tools/extract_features.py runs/csppeleenet/best.pt photos --output photos.npz"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("extract-features"))

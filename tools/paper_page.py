@@ -1,6 +1,8 @@
-"""cspdet paper-page, without installing the console command."""
+"""Run the generator paper-page of the documentation; see its --help."""
 
-from cspdet.cli import run_command
+from paper import page_command
+
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("paper-page"))
+    raise SystemExit(run_command("paper-page", module=page_command))

@@ -1,6 +1,6 @@
 """Make, download or convert data:  python tools/prepare_data.py shapes --output data/shapes"""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("prepare-data"))

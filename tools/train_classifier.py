@@ -1,6 +1,6 @@
 """cspdet train-classifier, without installing the console command."""
 
-from cspdet.cli import run_command
+from cspdet.cli.main import run_command
 
 if __name__ == "__main__":
     raise SystemExit(run_command("train-classifier"))

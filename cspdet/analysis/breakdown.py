@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from cspdet.analysis.judged import ClassScores, Judged
+from cspdet.analysis.matched_run import ClassScores, Judged
 from cspdet.analysis.matching import IOUS, candidates, match_boxes
 from cspdet.analysis.overlaps import truth_pairs
-from cspdet.analysis.types import Breakdown, OverlapGroup, PictureGroup, SizeRange
+from cspdet.analysis.structures import Breakdown, OverlapGroup, PictureGroup, SizeRange
 
 COCO_SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))  # sides in pixels
 COCO_LIMIT = 1e10  # square pixels, where COCO's large end

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cspdet.analysis.arrays import first_of_equals
 from cspdet.analysis.average_precision import RECALLS
 from cspdet.analysis.breakdown import break_down
 from cspdet.analysis.calibration import calibrate, calibration_error
-from cspdet.analysis.columns import first_of_equals
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
-from cspdet.analysis.error_kinds import kinds_of, measure_errors
-from cspdet.analysis.judged import ClassScores, Judged, judge
+from cspdet.analysis.error_types import kinds_of, measure_errors
+from cspdet.analysis.label_issues import find_suspects
+from cspdet.analysis.matched_run import ClassScores, Judged, judge
 from cspdet.analysis.matching import IOUS
-from cspdet.analysis.suspects import find_suspects
+from cspdet.analysis.structures import Analysis, ClassNumbers, PrecisionRecall
 from cspdet.analysis.thresholds import best_operating, operating_at, threshold_curves
-from cspdet.analysis.types import Analysis, ClassNumbers, PrecisionRecall
 from cspdet.analysis.worst import worst_pictures
-from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoSet
 from cspdet.evaluation.coco import Metrics, evaluate_results
 from cspdet.evaluation.records import Records, Result
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.judged import Judged
-from cspdet.analysis.types import Calibration, CalibrationBin
+from cspdet.analysis.matched_run import Judged
+from cspdet.analysis.structures import Calibration, CalibrationBin
 
 BINS = 10
 

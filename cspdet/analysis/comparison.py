@@ -21,10 +21,10 @@ from cspdet.analysis.average_precision import (
     ranked_weight,
     trimmed,
 )
-from cspdet.analysis.judged import ClassScores, Judged
-from cspdet.analysis.types import ClassDifference, Comparison, Difference, RunComparison
+from cspdet.analysis.matched_run import ClassScores, Judged
+from cspdet.analysis.structures import ClassDifference, Comparison, Difference, RunComparison
 from cspdet.errors import DataError
-from cspdet.progress import progress
+from cspdet.io.progress import progress
 
 RESAMPLES = 1000
 REAL = 0.05  # p below which a difference is called real

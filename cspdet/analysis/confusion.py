@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.columns import first_of_equals, rank_in_group
-from cspdet.analysis.judged import Judged
+from cspdet.analysis.arrays import first_of_equals, rank_in_group
+from cspdet.analysis.matched_run import Judged
 from cspdet.analysis.matching import assign
-from cspdet.analysis.types import ConfusedPair, Confusion
+from cspdet.analysis.structures import ConfusedPair, Confusion
 
 MOST_PAIRS = 50
 

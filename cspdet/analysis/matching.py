@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cspdet.analysis.columns import Found, Truth, first_of_equals, rank_in_group
+from cspdet.analysis.arrays import Found, Truth, first_of_equals, rank_in_group
 from cspdet.analysis.overlaps import Pairs
 
 IOUS = np.linspace(0.5, 0.95, 10)  # COCO's thresholds

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cspdet.analysis.columns import Found, Truth
+from cspdet.analysis.arrays import Found, Truth
 
 CHUNK = 1 << 20  # pairs that are looked at together, which bounds the memory
 

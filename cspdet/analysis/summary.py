@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cspdet.analysis.types import Analysis, Comparison, Difference, ErrorCost
+from cspdet.analysis.structures import Analysis, Comparison, Difference, ErrorCost
 
 MEANING = {
     "classification": "right place, wrong class",

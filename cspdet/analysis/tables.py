@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cspdet.analysis.types import Analysis, Comparison, Json
-from cspdet.atomic import write_text
+from cspdet.analysis.structures import Analysis, Comparison, Json
+from cspdet.io.atomic import write_text
 
 Cell: TypeAlias = "str | int | float | None"
 Row: TypeAlias = "Sequence[Cell]"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.judged import Judged
-from cspdet.analysis.types import Operating, ThresholdCurves
+from cspdet.analysis.matched_run import Judged
+from cspdet.analysis.structures import Operating, ThresholdCurves
 
 STEPS = 101
 NO_THRESHOLD = 0.5  # stands for "the best" where no detection is correct

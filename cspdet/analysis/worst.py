@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.error_kinds import CORRECT, IGNORED, Kinds
-from cspdet.analysis.judged import Judged
-from cspdet.analysis.suspects import as_box
-from cspdet.analysis.types import DETECTION_KINDS, ShownDetection, ShownTruth, WorstPicture
+from cspdet.analysis.error_types import CORRECT, IGNORED, Kinds
+from cspdet.analysis.label_issues import as_box
+from cspdet.analysis.matched_run import Judged
+from cspdet.analysis.structures import DETECTION_KINDS, ShownDetection, ShownTruth, WorstPicture
 
 
 def worst_pictures(judged: Judged, kinds: Kinds, threshold: float, most: int) -> tuple[WorstPicture, ...]:

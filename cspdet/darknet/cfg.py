@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cspdet.darknet.vocabulary import ALIASES, KINDS, Kind
+from cspdet.darknet.schema import ALIASES, KINDS, Kind
 from cspdet.errors import ConfigError, counted, nearest
 
 LARGEST_FILE = 1_000_000  # characters; the longest released cfg has 50,000

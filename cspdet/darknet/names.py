@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cspdet.coco_classes import COCO_CLASSES
+from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.errors import ConfigError, nearest
-from cspdet.types import Classes
+from cspdet.structures import Classes
 
 VOC_CLASSES = Classes(
     (

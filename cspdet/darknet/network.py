@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cspdet.darknet.cfg import Cfg, Section, mask_of
+from cspdet.darknet.graph import Plan, plan
+from cspdet.darknet.layer_spec import IMAGE
 from cspdet.darknet.layers import Connected, Convolution
-from cspdet.darknet.place import IMAGE
-from cspdet.darknet.plan import Plan, plan
 from cspdet.darknet.weights import Numbers, connected_numbers, conv_numbers
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import initialize

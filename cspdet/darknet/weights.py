@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cspdet.atomic import temporary
 from cspdet.errors import CheckpointError, nearest
+from cspdet.io.atomic import temporary
 
 HIGHEST_VERSION = 10_000  # of each of the header's three numbers
 TRANSPOSED = 1000  # above it, a version number says that connected layers are stored the other way round

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from cspdet.config import ConfigModel, load_config
+from cspdet.config.loader import ConfigModel, load_config
 from cspdet.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")

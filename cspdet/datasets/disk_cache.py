@@ -27,9 +27,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cspdet.atomic import temporary
 from cspdet.errors import ConfigError, DataError, counted
-from cspdet.progress import progress
+from cspdet.io.atomic import temporary
+from cspdet.io.progress import progress
 
 log = logging.getLogger("cspdet")
 

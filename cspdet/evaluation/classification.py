@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cspdet.datasets.crop_loader import crop_batches
-from cspdet.datasets.image_crops import Interpolation
-from cspdet.datasets.image_folder import ImageSet
+from cspdet.datasets.classification.crop_loader import crop_batches
+from cspdet.datasets.classification.crops import Interpolation
+from cspdet.datasets.classification.image_folder import ImageSet
+from cspdet.device import Precision
 from cspdet.errors import DataError, counted
-from cspdet.inference.classify import image_crop, probabilities
+from cspdet.inference.classifier import image_crop, probabilities
+from cspdet.io.progress import progress
 from cspdet.models import Classifier
-from cspdet.precision import Precision
-from cspdet.progress import progress
 from cspdet.recipe import ClassifierEvalConfig, InputConfig
-from cspdet.types import WHOLE, Shard
+from cspdet.structures import WHOLE, Shard
 
 log = logging.getLogger("cspdet")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoSet
 from cspdet.errors import DataError
-from cspdet.evaluation.engines import AP50, Case, Engine, EvaluatorName, Judgment, nothing_to_measure, pick_engine
+from cspdet.evaluation.coco_backends import AP50, Case, Engine, EvaluatorName, Judgment, nothing_to_measure, pick_engine
+from cspdet.evaluation.ground_truth import read_truth
 from cspdet.evaluation.records import FOUND_TYPE, Records, Result, ranks, to_records, to_results
-from cspdet.evaluation.truth import read_truth
-from cspdet.types import Detections
+from cspdet.structures import Detections
 
 # COCO's summary, in its order: averages over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of
 # the objects, below 32^2, 96^2 and above; AR1, AR10, AR100 allow so many detections a picture and class.

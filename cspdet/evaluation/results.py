@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoSet
 from cspdet.errors import DataError
 from cspdet.evaluation.records import FOUND_TYPE, Records, Result, ranks, to_records, to_results
 

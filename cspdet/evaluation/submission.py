@@ -9,9 +9,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cspdet.atomic import write_bytes
 from cspdet.errors import ConfigError
 from cspdet.evaluation.records import Result
+from cspdet.io.atomic import write_bytes
 
 USUAL_SET = "test-dev2017"
 SET_NAME = re.compile(r"((?:test-dev|test-challenge|test|val|train)\d{4})(?!\d)")  # in image_info_test-dev2017

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cspdet.inference.facts import NmsConfig
+from cspdet.inference.metadata import NmsConfig
 
 if TYPE_CHECKING:
     import onnx

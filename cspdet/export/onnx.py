@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cspdet.atomic import temporary
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
+from cspdet.darknet.write.graph import Wanted, facts_for, network_for
 from cspdet.errors import ConfigError
-from cspdet.export.check import check, check_inputs
-from cspdet.export.graph import Wanted, facts_for, network_for
 from cspdet.export.nms import add_nms
 from cspdet.export.quantize import quantized, to_half
+from cspdet.export.verify import check, check_inputs
 from cspdet.inference.engines.base import missing_package
-from cspdet.inference.engines.convert import output_names, to_onnx
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
-from cspdet.inference.facts import Facts
-from cspdet.model_file import LoadedClassifier, LoadedModel
+from cspdet.inference.engines.onnx_export import output_names, to_onnx
+from cspdet.inference.metadata import Facts
+from cspdet.io.atomic import temporary
 
 if TYPE_CHECKING:
     import onnx

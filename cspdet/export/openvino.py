@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from cspdet.atomic import temporary
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
+from cspdet.darknet.write.graph import Wanted, facts_for, network_for
 from cspdet.errors import ConfigError
-from cspdet.export.check import check, check_inputs
-from cspdet.export.graph import Wanted, facts_for, network_for
 from cspdet.export.onnx import build_onnx
-from cspdet.inference.engines.convert import output_names, to_onnx
+from cspdet.export.verify import check, check_inputs
 from cspdet.inference.engines.exported import load_exported
+from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_facts
-from cspdet.inference.facts import Facts
-from cspdet.model_file import LoadedClassifier, LoadedModel
+from cspdet.inference.metadata import Facts
+from cspdet.io.atomic import temporary
 
 
 def write_openvino(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, target: Path) -> float:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cspdet.datasets.pictures import read_picture
+from cspdet.datasets.image_io import read_picture
 from cspdet.errors import DataError, SourceError
-from cspdet.inference.engines.convert import INPUT
-from cspdet.inference.facts import Facts
+from cspdet.inference.engines.onnx_export import INPUT
+from cspdet.inference.metadata import Facts
 from cspdet.letterbox import Letterbox
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from cspdet.atomic import temporary
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
+from cspdet.darknet.write.graph import Wanted, facts_for, network_for
 from cspdet.errors import ConfigError, UserError
-from cspdet.export.check import check, check_inputs
-from cspdet.export.graph import Wanted, facts_for, network_for
+from cspdet.export.verify import check, check_inputs
 from cspdet.inference.engines.exported import load_exported
-from cspdet.model_file import LoadedClassifier, LoadedModel
+from cspdet.io.atomic import temporary
 
 
 def write_torchscript(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, target: Path) -> float:

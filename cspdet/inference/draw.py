@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from cspdet.types import Detections
+from cspdet.structures import Detections
 
 RGB = tuple[int, int, int]
 

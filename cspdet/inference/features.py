@@ -8,7 +8,7 @@ from torch import Tensor
 from cspdet.models import Classifier, Detector
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.models.detector import PartsDetector
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 
 def feature_specs(model: Detector | Classifier) -> tuple[FeatureSpec, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cspdet.boxes import iou
 from cspdet.models.head import Anchors, decode_boxes
-from cspdet.types import Detections
+from cspdet.structures import Detections
 
 # NMS looks at this many times `max_detections` of a picture's best candidates, never at more: at a low
 # `min_score` nearly every slot is one, and what stands behind the first thousands is not among the first 100.

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from cspdet.boxes import clip
-from cspdet.datasets.pictures import read_picture
+from cspdet.checkpoints.loading import LoadedModel, load_model
+from cspdet.datasets.image_io import read_picture
+from cspdet.device import pick_device
 from cspdet.inference.engines.base import Engine, Limits
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.pick import engine_of, load_engine
+from cspdet.inference.engines.factory import engine_of, load_engine
 from cspdet.inference.engines.torch_engine import TorchEngine
-from cspdet.inference.facts import facts_of
+from cspdet.inference.metadata import facts_of
 from cspdet.letterbox import Letterbox
-from cspdet.model_file import LoadedModel, load_model
 from cspdet.models import Detector
-from cspdet.precision import pick_device
-from cspdet.types import Detections
+from cspdet.structures import Detections
 
 Picture = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
 

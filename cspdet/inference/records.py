@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypedDict
 
 from cspdet.errors import UserError
-from cspdet.inference.handoff import mot_lines
-from cspdet.types import Detections
+from cspdet.inference.interop import mot_lines
+from cspdet.structures import Detections
 
 
 class Found(NamedTuple):

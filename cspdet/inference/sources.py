@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cspdet.datasets.pictures import PICTURE_SUFFIXES
+from cspdet.datasets.image_io import PICTURE_SUFFIXES
 from cspdet.errors import SourceError, nearest
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))

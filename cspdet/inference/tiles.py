@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cspdet.boxes import area, intersection, iou
-from cspdet.types import Detections
+from cspdet.structures import Detections
 
 TOUCH = 0.01  # a box is a fragment when it comes this close to an inner border, of the tile's side ...
 TOUCH_PIXELS = 2.0  # ... or this close in pixels

@@ -11,8 +11,8 @@ import warnings
 from typing import TYPE_CHECKING, Protocol
 
 from cspdet.errors import ConfigError
-from cspdet.inference.handoff import to_supervision
-from cspdet.types import Detections
+from cspdet.inference.interop import to_supervision
+from cspdet.structures import Detections
 
 if TYPE_CHECKING:
     import supervision

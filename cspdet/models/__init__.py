@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cspdet.config import parse_config
+from cspdet.config.loader import parse_config
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.classifier import Classifier, ClassifierConfig

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
-from cspdet.types import Features, FeatureSpec
+from cspdet.config.loader import ConfigModel
+from cspdet.structures import Features, FeatureSpec
 
 # Box sizes are exp(t) times the anchor; beyond exp(6), about 400 anchors, lies only overflow.
 MAX_LOG_SIZE = 6.0

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import torch
 
+from cspdet.device import autocast, pick_precision
 from cspdet.errors import ConfigError
 from cspdet.models import Classifier, Detector
-from cspdet.precision import autocast, pick_precision
 from cspdet.recipe import ClassifierRecipe, Recipe
-from cspdet.training.distributed import World
+from cspdet.training.distributed.context import World
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, ClassifierRecipe)
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 
 
 class OptimizerConfig(ConfigModel):

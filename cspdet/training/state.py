@@ -12,12 +12,12 @@ from typing import Any, Generic, cast
 import torch
 from torch import nn
 
+from cspdet.device import Precision
 from cspdet.errors import ConfigError, nearest
-from cspdet.precision import Precision
 from cspdet.recipe import TrainerConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
-from cspdet.training.task import Model
+from cspdet.training.tasks.base import Model
 
 OLD_NAMES = {"best_AP": "best"}  # in states that earlier versions saved
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
-from cspdet.inference.facts import Facts
+from cspdet.inference.metadata import Facts
 from cspdet.inference.postprocess import detect, postprocess
 from cspdet.models.head import Anchors
-from cspdet.types import Classes, Detections
+from cspdet.structures import Classes, Detections
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cspdet.errors import ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, padded_batch
 from cspdet.inference.engines.torch_engine import DTYPES, as_floats, prepared
-from cspdet.inference.facts import Facts
+from cspdet.inference.metadata import Facts
 
 WARM_UP = 3  # passes before recording, as PyTorch asks for: they choose the kernels and fill the caches
 MOST_GRAPHS = 8  # shapes that are kept; each holds the memory of its maps

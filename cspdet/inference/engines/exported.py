@@ -12,7 +12,7 @@ from cspdet.inference.engines.base import Engine, EnginePrecision
 from cspdet.inference.engines.onnx_engine import OnnxEngine, read_onnx_facts
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine, read_openvino_facts
 from cspdet.inference.engines.torch_engine import ScriptEngine
-from cspdet.inference.facts import FORMAT_KEY, Facts, read_facts
+from cspdet.inference.metadata import FORMAT_KEY, Facts, read_facts
 
 BACKENDS_OF_SUFFIX = {
     ".onnx": ("onnxruntime", "openvino", "tensorrt"),

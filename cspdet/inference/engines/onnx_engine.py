@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
-from cspdet.inference.engines.convert import INPUT
-from cspdet.inference.facts import Facts, read_facts
+from cspdet.inference.engines.onnx_export import INPUT
+from cspdet.inference.metadata import Facts, read_facts
 
 if TYPE_CHECKING:
     import onnxruntime

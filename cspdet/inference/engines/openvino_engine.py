@@ -18,7 +18,7 @@ from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
 from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
 from cspdet.inference.engines.winograd import use_winograd
-from cspdet.inference.facts import FORMAT_KEY, Facts, read_facts
+from cspdet.inference.metadata import FORMAT_KEY, Facts, read_facts
 
 if TYPE_CHECKING:
     import openvino

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cspdet.errors import ConfigError
 from cspdet.inference.engines.base import Engine, EnginePrecision, pad, padded_batch
-from cspdet.inference.engines.packed import pack
-from cspdet.inference.facts import Facts
-from cspdet.models.fold import fold
+from cspdet.inference.engines.prepack import pack
+from cspdet.inference.metadata import Facts
+from cspdet.models.fuse import fold
 
 log = logging.getLogger("cspdet")
 

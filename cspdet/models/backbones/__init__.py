@@ -17,7 +17,7 @@ from cspdet.models.backbones.mobilenetv2 import MobileNetV2Config
 from cspdet.models.backbones.peleenet import PeleeNetConfig
 from cspdet.models.backbones.resnet import ResNetConfig
 from cspdet.models.backbones.timm_backbone import TimmConfig, expand_timm_name
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 BackboneConfig = Annotated[
     CSPDarknet53Config

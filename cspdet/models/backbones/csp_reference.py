@@ -30,11 +30,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.peleenet import TwoWayDense
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Split, partition
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 GAMMA = 0.5
 DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways

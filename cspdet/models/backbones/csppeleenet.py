@@ -19,11 +19,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.peleenet import BOTTLENECKS, DEPTHS, STEM_CHANNELS, Stem, dense_block
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Fusion, Split, TransitionSplit, has_t1, has_t2, partition
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 
 class CSPPeleeNetConfig(BackboneSettings):

@@ -29,12 +29,12 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.residual import Bottleneck, ElasticBottleneck
 from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 3, 5, 2)  # bottlenecks a stage
 WIDTHS = (128, 256, 512, 1024)  # channels of either part of a stage at its fusion

@@ -20,12 +20,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.residual import BasicBlock
 from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Fusion, has_t1, has_t2
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 HALVES = (64, 64, 128, 256)  # channels of either part of a stage
 STRIDES = (1, 2, 2, 2)

@@ -29,11 +29,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.residual import DarknetResidual, ElasticDarknetResidual
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
 DEPTHS = (1, 2, 8, 8, 4)  # residual blocks a stage

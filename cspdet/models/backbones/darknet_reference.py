@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.models.backbones.settings import BackboneSettings
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
 

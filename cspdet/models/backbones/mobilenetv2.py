@@ -22,10 +22,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.settings import BackboneSettings
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, shortcut
 from cspdet.models.csp import CSPStage
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
 EXPANSION = 6  # of the depthwise convolutions; the 1x1 before them gives as much, or half where they double

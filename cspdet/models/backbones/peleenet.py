@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.settings import BackboneSettings
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN, SqueezeExcite
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 4, 8, 6)  # two-way dense layers a stage
 BOTTLENECKS = (16, 32, 64, 64)  # channels of a dense layer's 1x1 convolutions

@@ -26,10 +26,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from cspdet.models.backbones.base import BackboneSettings
 from cspdet.models.backbones.residual import BasicBlock, Bottleneck
-from cspdet.models.backbones.settings import BackboneSettings
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 64
 

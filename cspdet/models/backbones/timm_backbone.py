@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cspdet.errors import ConfigError, nearest
-from cspdet.models.backbones.settings import TIMM, BackboneSettings
-from cspdet.types import Features, FeatureSpec
+from cspdet.models.backbones.base import TIMM, BackboneSettings
+from cspdet.structures import Features, FeatureSpec
 
 STRIDES = (8, 16, 32)
 PROBE_HW = (256, 320)  # of the picture that a model must be able to take

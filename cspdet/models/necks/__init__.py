@@ -15,7 +15,7 @@ from cspdet.models.necks.prn import PRNConfig
 from cspdet.models.necks.yolov3 import YOLOv3Config
 from cspdet.models.necks.yolov3_light import YOLOv3LightConfig
 from cspdet.models.necks.yolov3_tiny import YOLOv3TinyConfig
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 NeckConfig = Annotated[
     CEMConfig

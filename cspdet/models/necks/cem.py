@@ -23,11 +23,11 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, ActivationName, ConvBN, upsample
 from cspdet.models.necks.efm import refinement
 from cspdet.models.necks.scales import coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 
 class CEMConfig(ConfigModel):

@@ -27,10 +27,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, Maxout, upsample
 from cspdet.models.necks.scales import coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 SPP_REDUCTION = 8  # of C5's channels, before the pooling multiplies them by four
 

@@ -35,10 +35,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import alternating, coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 SET = 5  # convolutions after a concatenation
 

@@ -31,10 +31,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
 from cspdet.models.necks.scales import coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 COARSE = 256  # channels of the coarsest scale
 FINE = 128  # channels of the finer scales

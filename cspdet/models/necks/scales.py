@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import nn
 
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.types import FeatureSpec
+from cspdet.structures import FeatureSpec
 
 
 def coarsest(inputs: tuple[FeatureSpec, ...], count: int, neck_name: str) -> tuple[FeatureSpec, ...]:

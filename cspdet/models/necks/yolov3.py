@@ -20,10 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import alternating, coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 SET = 5  # convolutions before a scale branches off to the next finer one
 

@@ -18,10 +18,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
 

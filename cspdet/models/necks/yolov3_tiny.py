@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cspdet.config import ConfigModel
+from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import coarsest
-from cspdet.types import Features, FeatureSpec
+from cspdet.structures import Features, FeatureSpec
 
 REDUCED = 256  # channels of the coarse scale's 1x1 convolution
 CARRIED = 128  # channels that the finer scale gets from it

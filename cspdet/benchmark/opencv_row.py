@@ -1,0 +1,119 @@
+"""OpenCV's DNN module as a row: the engine of the paper's CPU figures.
+
+A network reaches it as Darknet's files where its importer knows all of the sections, else as ONNX. OpenCV 5 has no
+Darknet importer; with OpenCV 4 in an environment of its own, its interpreter can be named.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from cspdet.benchmark.ipc import Worker, WorkerError
+from cspdet.benchmark.rows import About, RowSpec
+from cspdet.benchmark.target import TORCHVISION, torchvision_classifier
+from cspdet.benchmark.worker import processor
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel, load_any_model
+from cspdet.darknet.write.export import describe, write
+from cspdet.errors import UserError
+from cspdet.inference.engines.exported import is_exported
+from cspdet.inference.engines.onnx_export import output_names, to_onnx
+from cspdet.inference.metadata import Facts, facts_of
+from cspdet.models.fuse import fold
+
+OPENCV = "opencv"
+SCRIPT = Path(__file__).with_name("opencv_worker.py")
+
+
+class OpenCvWorker:
+    """Exports the model of a row, and starts an interpreter with OpenCV on it. A context manager.
+
+    Raises:
+        WorkerError: a row that OpenCV cannot run.
+        UserError: no such model.
+    """
+
+    def __init__(self, spec: RowSpec, python: Path | None):
+        if spec.precision != "fp32" or spec.device not in ("cpu", "auto"):
+            raise WorkerError(f"OpenCV computes in fp32 on the CPU here; found {spec.precision} on {spec.device}")
+        self.threads = spec.threads or _cores()
+        self._folder = tempfile.TemporaryDirectory()
+        self.worker = Worker([str(python or sys.executable), str(SCRIPT)], os.environ)
+        try:
+            facts, answer, way = self._load(spec, Path(self._folder.name))
+        except UserError as error:
+            self.close()
+            raise WorkerError(*error.problems) from None
+        self.about = About(
+            facts.name, OPENCV, "fp32", facts.size_hw, self.threads, processor(), facts.task, False,
+            {"opencv": str(answer["opencv"]), "through": way},
+        )  # fmt: skip
+
+    def __enter__(self) -> OpenCvWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.worker.close()
+        self._folder.cleanup()
+
+    def _load(self, spec: RowSpec, folder: Path) -> tuple[Facts, dict[str, object], str]:
+        """By Darknet's files if that is possible, else by ONNX."""
+        reasons: list[str] = []
+        if not is_exported(spec.model) and not spec.model.startswith(TORCHVISION):
+            loaded = _loaded(spec)
+            facts = facts_of(loaded)
+            try:
+                files = describe(loaded, spec.size_hw, spec.model)
+                written = write(files, loaded.model, folder / "x.cfg")
+                return facts, self._ask(written.paths[:2], facts, spec.batch, folder), "Darknet"
+            except UserError as error:
+                reasons += error.problems
+        model, facts = _as_onnx(spec, folder)
+        if spec.batch != 1:
+            raise WorkerError(
+                "OpenCV takes this network as ONNX for one picture at a time; expected --batch 1", *reasons
+            )
+        return facts, self._ask((model,), facts, spec.batch, folder), "ONNX"
+
+    def _ask(self, files: tuple[Path, ...], facts: Facts, batch: int, folder: Path) -> dict[str, object]:
+        np.save(folder / "x.npy", np.random.default_rng(0).random((batch, 3, *facts.size_hw), dtype=np.float32))
+        return self.worker.ask(
+            {"do": "load", "files": [str(path) for path in files], "input": str(folder / "x.npy"),
+             "threads": self.threads}
+        )  # fmt: skip
+
+
+def _loaded(spec: RowSpec) -> LoadedModel | LoadedClassifier:
+    size = () if spec.size_hw is None else (f"input.size=[{spec.size_hw[0]},{spec.size_hw[1]}]",)
+    return load_any_model(spec.model, weights=spec.weights, overrides=(*spec.overrides, *size))
+
+
+def _as_onnx(spec: RowSpec, folder: Path) -> tuple[Path, Facts]:
+    """The network for one picture of one size, its normalizations folded, as a file."""
+    if is_exported(spec.model):
+        raise WorkerError(f"{spec.model}: OpenCV rows are made from checkpoints and configs, not from exported files")
+    if spec.model.startswith(TORCHVISION):
+        network, facts = torchvision_classifier(spec.model, spec.size_hw)
+    else:
+        loaded = _loaded(spec)
+        network, facts = loaded.model, facts_of(loaded)
+    names = output_names(facts.outputs, facts.strides)
+    with torch.no_grad():
+        data = to_onnx(fold(network), facts.size_hw, names, step=max(facts.strides), dynamic=False)
+    (folder / "x.onnx").write_bytes(data)
+    return folder / "x.onnx", facts
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,111 @@
+"""Speed and memory of models on this machine, side by side.
+
+  cspdet benchmark configs/csppelee_efm_sam.yaml --backend torch,onnxruntime,openvino
+  cspdet benchmark runs/a/best.pt --size 416x416 --threads 2 --repeat 50 --plot speed.png
+  cspdet benchmark configs/classification/darknet53.yaml torchvision:resnet101 torchvision:resnet152
+
+Each row has a process of its own, and all rows take turns, so that their ratios hold on a machine whose speed changes.
+`forward` is a batch that is ready in memory to raw outputs; `end to end` is decoded pictures to boxes in their pixels
+(or to class probabilities). The rate of a large matrix product of the same precision is measured in the same turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from cspdet.benchmark.opencv_row import OPENCV
+from cspdet.benchmark.report import conditions, draw, table
+from cspdet.benchmark.rows import RowSpec
+from cspdet.benchmark.runner import measure
+from cspdet.cli.arguments import input_size
+from cspdet.device import pick_device
+from cspdet.errors import ConfigError, UserError, nearest
+from cspdet.inference.engines.factory import BACKENDS, PRECISIONS
+from cspdet.reports.layer_plot import check_target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `benchmark` takes."""
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL",
+        help="checkpoints, configs (random weights without --weights), exported files, torchvision:NAME",
+    )  # fmt: skip
+    parser.add_argument("--weights", metavar="FILE", help="trained values for the one config that is MODEL")
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME,..", help=f"of {', '.join((*BACKENDS, OPENCV))} (default: auto)"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", metavar="P,..", help=f"of {', '.join(PRECISIONS)} (default: fp32)"
+    )
+    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: each model's own)")
+    parser.add_argument("--batch", default="1", metavar="N,..", help="pictures a pass (default: 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument("--repeat", type=int, default=30, metavar="N", help="timed passes a row (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="for end to end (default: a made one of 640x480)")
+    parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="end to end (default: %(default)s)")
+    parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="an interpreter that has OpenCV 4")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time over BFLOPs: a .png or .svg file")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, draw; rows that cannot be measured are told at the end, as mistakes."""
+    specs = _specs(args)
+    if args.plot is not None:
+        check_target(args.plot)
+    if args.opencv_python is not None and not args.opencv_python.is_file():
+        raise ConfigError(f"--opencv-python {args.opencv_python}: no such file")
+    rows, problems = measure(specs, args.repeat, args.opencv_python)
+    if args.json:
+        print(json.dumps([row.to_json() for row in rows]))
+    elif rows:
+        print("\n".join([*table(rows), "", *conditions(rows)]))
+    if args.plot is not None and rows:
+        draw(rows, args.plot)
+    if problems:
+        raise UserError(*problems)
+
+
+def _specs(args: argparse.Namespace) -> list[RowSpec]:
+    """Every model in every engine, precision and batch that was asked for; nothing is loaded yet."""
+    backends = _listed("--backend", args.backend, (*BACKENDS, OPENCV))
+    precisions = _listed("--precision", args.precision, PRECISIONS)
+    batches = _batches(args.batch)
+    if args.repeat < 1:
+        raise ConfigError(f"--repeat: expected 1 or more, found {args.repeat}")
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads: expected 1 or more, found {args.threads}")
+    if not 0 <= args.min_score < 1:
+        raise ConfigError(f"--min-score: expected a number from 0 to below 1, found {args.min_score}")
+    if args.weights is not None and len(args.models) > 1:
+        raise ConfigError(f"--weights: goes with one MODEL, found {len(args.models)}")
+    device = str(pick_device(args.device))
+    picture = None if args.picture is None else str(args.picture)
+    return [
+        RowSpec(model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
+                picture, args.min_score)
+        for model in args.models
+        for batch in batches
+        for precision in precisions
+        for backend in backends
+    ]  # fmt: skip
+
+
+def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if word not in known:
+            raise ConfigError(f"{flag}: unknown {word!r}{nearest(word, known)}; there are: {', '.join(known)}")
+    if not words:
+        raise ConfigError(f"{flag}: expected one or more of {', '.join(known)}")
+    return list(dict.fromkeys(words))
+
+
+def _batches(text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
+        raise ConfigError(f"--batch: expected a number of pictures, or several as 1,8, found {text!r}")
+    return [int(word) for word in text.split(",")]

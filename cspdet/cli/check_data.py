@@ -1,0 +1,194 @@
+"""Examine a data set: what is wrong, where, and how often. Exits with 2 when training would be wrong.
+
+  cspdet check-data data/shapes.yaml
+  cspdet check-data data/shapes.yaml --report                       # and a page: runs/check-data/index.html
+  cspdet check-data data/shapes.yaml --report data.html --config configs/csppelee_efm_sam.yaml
+
+The page shows what was found, histograms of classes, sizes, shapes and places of the boxes, twins of pictures within
+and across the splits, samples of each class, and with --config the boxes and anchors at the input of that network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspdet.datasets.checks.validate import Report, SplitReport, examine
+from cspdet.datasets.descriptor import Descriptor, load_descriptor
+from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.errors import ConfigError, DataError
+from cspdet.io.folders import free_folder
+
+if TYPE_CHECKING:
+    from cspdet.reports.data_input import NetworkInput
+    from cspdet.reports.data_page import DataFigures
+
+CLASSES_SHOWN = 20
+SAMPLES = 4
+PAGE_SUFFIXES = (".html", ".htm")
+DEFAULT_FOLDER, DEFAULT_NAME = Path("runs/check-data"), "index.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `check-data` takes."""
+    parser.add_argument(
+        "descriptor",
+        nargs="?",
+        type=Path,
+        metavar="DESCRIPTOR",
+        help="the YAML file that names pictures and annotations of each split",
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="read only the headers of the pictures: no damage inside them, no twins"
+    )
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="FILE.html",
+        help=f"write a page (default: {DEFAULT_FOLDER / DEFAULT_NAME}, in check-data-2, -3 ... when taken)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="CONFIG",
+        help="with --report: a detector's config, whose input and anchors count",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=SAMPLES,
+        metavar="N",
+        help="with --report: pictures shown of each class (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Examine, print, and write the page if it is wanted; errors come last, so that nothing is lost by them."""
+    _settle(args)
+    descriptor = load_descriptor(args.descriptor)
+    network = None if args.config is None else _network_input(args)
+    report = examine(descriptor, fast=args.fast)
+    document = _document(report)
+    lines = _text(report)
+    if args.report is not None:
+        page, figures = _write_page(args, descriptor, report, network)
+        document |= {"page": str(page), **_figures(figures)}
+        lines.append(f"open {page}")
+    print(json.dumps(document, indent=1) if args.json else "\n".join(lines), flush=True)
+    if report.errors:
+        raise DataError(*report.errors)
+
+
+def _settle(args: argparse.Namespace) -> None:
+    """Find mistakes of the command line before anything slow is done; `--report DESCRIPTOR` means the default page."""
+    if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
+        args.descriptor, args.report = Path(args.report), ""
+    problems = []
+    if args.descriptor is None:
+        problems.append("check-data: DESCRIPTOR is missing, the YAML file that names the splits")
+    if args.overrides and args.config is None:
+        problems.append(f"check-data: there is no --config that {args.overrides[0]!r} could override")
+    if args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
+        problems.append(f"--report: expected a file ending in .html, found {args.report!r}")
+    if args.report is None and args.config is not None:
+        problems.append("--config: is for the page; add --report")
+    if args.samples < 0:
+        problems.append(f"--samples: expected 0 or more, found {args.samples}")
+    if problems:
+        raise ConfigError(*problems)
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def _network_input(args: argparse.Namespace) -> NetworkInput:
+    """Read the config before anything slow is done."""
+    from cspdet.reports.data_input import read_network_input
+
+    return read_network_input(args.config, args.overrides)
+
+
+def _write_page(
+    args: argparse.Namespace, descriptor: Descriptor, report: Report, network: NetworkInput | None
+) -> tuple[Path, DataFigures]:
+    # the page's libraries are only loaded for those who want one
+    from cspdet.datasets.checks.near_duplicates import find_twins
+    from cspdet.datasets.checks.statistics import data_statistics
+    from cspdet.reports.data_input import fit_to_input
+    from cspdet.reports.data_page import DataFigures, write_data_page
+
+    sets = _readable(descriptor)
+    figures = DataFigures(
+        statistics={name: data_statistics(coco) for name, coco in sets.items()},
+        twins=None if args.fast else find_twins(sets),
+        fit=None if network is None else fit_to_input(network, sets),
+    )
+    page = Path(args.report) if args.report else free_folder(DEFAULT_FOLDER) / DEFAULT_NAME
+    write_data_page(page, args.descriptor.stem, report, figures, sets, samples=args.samples)
+    return page, figures
+
+
+def _readable(descriptor: Descriptor) -> dict[str, CocoSet]:
+    """The splits whose annotations are sound enough to be shown; what is wrong with the others is in the report."""
+    sets = {}
+    for name in descriptor.splits:
+        try:
+            sets[name] = load_coco(descriptor.split(name), name, allow_empty=True)
+        except DataError:
+            continue
+    return sets
+
+
+def _figures(figures: DataFigures) -> dict[str, Any]:
+    """What the page draws, as JSON."""
+    result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
+    if figures.twins is not None:
+        result["twins"] = figures.twins.to_json()
+    if figures.fit is not None:
+        result["anchors"] = figures.fit.to_json()
+    return result
+
+
+# --- text and JSON -------------------------------------------------------------------------------
+
+
+def _document(report: Report) -> dict[str, Any]:
+    splits = {name: asdict(split) for name, split in report.splits.items()}
+    return {"splits": splits, "errors": report.errors, "notes": report.notes}
+
+
+def _text(report: Report) -> list[str]:
+    """The report; errors are only counted here, since the command ends by telling each of them."""
+    lines = []
+    for name, split in report.splits.items():
+        pictures = f"{split.images} pictures ({split.empty_images} without boxes)"
+        boxes = f"{split.boxes} boxes ({split.crowds} crowds)"
+        lines.append(f"{name}: {pictures}, {boxes}, {len(split.classes)} classes")
+        lines += _histogram(split) + _findings(split)
+    if report.between.errors or report.between.notes:
+        lines += ["between the splits:", *_findings(report.between)]
+    return [*lines, f"{len(report.errors)} errors, {len(report.notes)} notes"]
+
+
+def _histogram(split: SplitReport) -> list[str]:
+    if not split.boxes:
+        return []
+    ranked = sorted(split.classes, key=lambda entry: -entry["boxes"])
+    rest = len(ranked) - CLASSES_SHOWN
+    shown = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:CLASSES_SHOWN]]
+    sizes = ", ".join(f"{size} {count}" for size, count in split.sizes.items())
+    return [
+        f"  classes  {', '.join(shown)}{f' and {rest} more' if rest > 0 else ''}",
+        f"  sizes    {sizes} (below 32x32, between, above 96x96 pixels)",
+    ]
+
+
+def _findings(split: SplitReport) -> list[str]:
+    errors: Sequence[str] = [f"  errors   {len(split.errors)}, told below"] if split.errors else []
+    return [*errors, *(f"  note     {line}" for line in split.notes)]

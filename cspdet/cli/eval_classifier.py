@@ -1,0 +1,167 @@
+"""Top-1 and top-5 of a classifier on folders of pictures: DIR/val/CLASS/*, or the list DIR/val.txt.
+
+  cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
+  cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
+
+A picture's short side is resized, and the center of the input's size cut out of it: 256 of 288 pixels for an input of
+256 and the usual --crop 0.887. Classes are matched with the model's by their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cspdet.checkpoints.loading import load_classifier_model
+from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
+from cspdet.datasets.classification.image_folder import ImageSet, load_image_set
+from cspdet.device import pick_device
+from cspdet.errors import ConfigError
+from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, log, match_image_classes
+from cspdet.inference.classifier import image_crop, with_given
+from cspdet.io.atomic import write_text
+from cspdet.io.folders import free_folder
+from cspdet.recipe import ClassifierEvalConfig
+
+MOST_CLASSES_SHOWN = 50  # beyond, only the worst of them
+WORST_SHOWN = 20
+CONFUSIONS_KEPT = 20
+
+Document = dict[str, Any]  # metrics.json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `eval-classifier` takes."""
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: the model's own)")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
+    )
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="default: %(default)s")
+    add_crop_arguments(parser)
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures a forward pass (default: 32)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, -2 ... when taken")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print, and leave metrics.json and predictions.csv in the output folder."""
+    device = pick_device(args.device)
+    loaded = load_classifier_model(args.model, weights=args.weights, overrides=args.overrides)
+    eval_ = given_settings(args, loaded.recipe.eval)
+    crop = image_crop(loaded.recipe.input, eval_, args.interpolation)
+    data = args.data or loaded.recipe.data
+    if data is None:
+        raise ConfigError("eval-classifier: --data DIR is missing, the folder with val/CLASS/*")
+    images = load_image_set(data, args.split)
+    for note in images.notes:
+        log.info("%s", note)
+    images = match_image_classes(images, loaded.classes.names, f"{data} ({args.split})")
+    model = loaded.model.to(device)
+    metrics = evaluate_classifier(
+        model, images, loaded.recipe.input, eval_, device, interpolation=args.interpolation
+    )  # fmt: skip
+    document = _document(metrics, images, crop, loaded.name)
+    output = args.output or free_folder(Path("runs/eval-classifier"))
+    write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    write_text(output / "predictions.csv", predictions_csv(metrics, images))
+    if args.json:
+        print(json.dumps(document, ensure_ascii=False))
+    else:
+        print("\n".join([*table(document), "", f"written to {output}"]))
+
+
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a picture becomes the network's input, as every command of classifiers takes it."""
+    parser.add_argument(
+        "--resize", type=int, metavar="N", help="short side in pixels (default: the input's over --crop)"
+    )
+    parser.add_argument("--crop", type=float, metavar="SHARE", help="of the short side that is seen (default: 0.887)")
+    parser.add_argument("--ten-crop", action="store_true", default=None, help="average corners, center and mirrored")
+    parser.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, default="bilinear", help="of the resizing (default: %(default)s)"
+    )
+
+
+def given_settings(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
+    """The eval section of a config with what was given on the command line; ConfigError for what cannot be."""
+    given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
+    return with_given(base, {name: value for name, value in given.items() if value is not None})
+
+
+def _document(metrics: ClassifierMetrics, images: ImageSet, crop: ImageCrop, name: str) -> Document:
+    return {
+        "top1": metrics.top1,
+        "top5": metrics.top5,
+        "per_class": {name: of_class._asdict() for name, of_class in metrics.per_class.items()},
+        "confusions": confusions(metrics.confusion, images.classes),
+        "images": metrics.images,
+        "split": images.split,
+        "model": name,
+        "size": list(crop.size_hw),
+        "resize": crop.resize,
+        "ten_crop": crop.ten,
+        "interpolation": crop.interpolation,
+    }
+
+
+def confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Document]:
+    """The most frequent mistakes of a (C, C) confusion, most frequent first."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS_KEPT]
+    pairs = [(*divmod(int(place), len(names)), int(wrong.flat[place])) for place in order if wrong.flat[place]]
+    return [{"class": names[true], "predicted": names[taken], "images": count} for true, taken, count in pairs]
+
+
+def predictions_csv(metrics: ClassifierMetrics, images: ImageSet) -> str:
+    """A line a picture: its path, its class, whether it was found, and the best classes with their probabilities."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    places = range(1, metrics.ranked.shape[1] + 1)
+    head = [column for place in places for column in (f"predicted_{place}", f"score_{place}")]
+    writer.writerow(["path", "class", "correct", *head])
+    for i, (ranked, scores) in enumerate(zip(metrics.ranked.tolist(), metrics.scores.tolist(), strict=True)):
+        label = int(images.label[i])
+        correct = int(ranked[0] == label and scores[0] > 0)
+        best = [column for c, s in zip(ranked, scores, strict=True) for column in (images.classes[c], f"{s:.6f}")]
+        writer.writerow([_writable(images.name(i)), images.classes[label], correct, *best])
+    return text.getvalue()
+
+
+def _writable(name: str) -> str:
+    """File names need not be text; what is none becomes a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def table(document: Document) -> list[str]:
+    """The numbers as lines to read: the two shares, the classes, the most frequent mistakes."""
+    height, width = document["size"]
+    seen = f"{'ten crops' if document['ten_crop'] else 'center'} of {height}x{width}, short side {document['resize']}"
+    lines = [
+        f"{document['images']} pictures, {seen}", "",
+        f"top-1 {_percent(document['top1'])}", f"top-5 {_percent(document['top5'])}",
+    ]  # fmt: skip
+    rows = {name: row for name, row in document["per_class"].items() if row["images"]}
+    if len(rows) > MOST_CLASSES_SHOWN:
+        rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:WORST_SHOWN])
+        lines += ["", f"the {len(rows)} worst of {len(document['per_class'])} classes (metrics.json has all)"]
+    longest = max(5, *(len(name) for name in rows))
+    lines += ["", f"{'class':<{longest}}  pictures    top-1    top-5"]
+    lines += [
+        f"{name:<{longest}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
+        for name, row in rows.items()
+    ]
+    mistakes = [f"{found['images']:>6}  {found['class']} for {found['predicted']}" for found in document["confusions"]]
+    return lines + (["", "taken for another", *mistakes[:5]] if mistakes else [])
+
+
+def _percent(share: float | None) -> str:
+    return "     --" if share is None else f"{100 * share:6.2f}%"

@@ -1,0 +1,150 @@
+"""Make a checkpoint of Darknet's cfg and weights: any cfg, or a config of ours for the official weights of its network.
+
+  cspdet import-darknet yolov4-tiny.cfg yolov4-tiny.weights --output yolov4-tiny.pt --names coco.names
+  cspdet import-darknet configs/cspresnext50_panet_spp.yaml csresnext50-panet-spp_final.weights --output csp.pt
+
+The checkpoint is a MODEL for every command. Every number of the weights file has to find its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cspdet.checkpoints.loading import build_classifier, build_detector, classes_of_config
+from cspdet.checkpoints.model_profile import is_classifier
+from cspdet.config.loader import load_config, parse_config
+from cspdet.darknet.cfg import parse_cfg, read_cfg
+from cspdet.darknet.graph import plan
+from cspdet.darknet.names import classes_by_count, classes_by_name, read_names
+from cspdet.darknet.network import DarknetClassifier, DarknetDetector
+from cspdet.darknet.weight_order import numbers_of
+from cspdet.darknet.weights import Filled, FreshWeightsUndrawn, read_weights
+from cspdet.errors import ConfigError
+from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.models import Classifier, Detector
+from cspdet.recipe import ClassifierRecipe, Recipe
+from cspdet.structures import Classes
+
+log = logging.getLogger("cspdet")
+
+# Where `eval` looks unless told otherwise, by the number of classes.
+USUAL_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
+BN_EPS = 1e-5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `import-darknet` takes."""
+    parser.add_argument("cfg", type=Path, metavar="CFG", help="a Darknet cfg, or one of our configs (.yaml)")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="its .weights")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write (.pt)")
+    parser.add_argument("--names", type=Path, metavar="FILE", help="class names, one a line (default: by their number)")
+    parser.add_argument(
+        "--partial", action="store_true", help="take a file of the first layers only (.conv.N): a start for training"
+    )
+    parser.add_argument(
+        "--bn-eps", type=float, metavar="E", help=f"of a cfg's normalization (default: {BN_EPS:g}; OpenCV's: 1e-6)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build, fill, write, tell."""
+    if args.output.suffix != ".pt":
+        raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
+    names = None if args.names is None else read_names(args.names)
+    if args.cfg.suffix in (".yaml", ".yml"):
+        recipe, classes = _our_config(args, names)
+    else:
+        recipe, classes = _darknet_config(args, names)
+    model = _build(recipe, classes, args)
+    filled = read_weights(args.weights, numbers_of(model), partial=args.partial)
+    save_checkpoint(args.output, Checkpoint(recipe, classes, model.state_dict()))
+    _tell(args, model, recipe, classes, filled)
+
+
+def _our_config(args: argparse.Namespace, names: tuple[str, ...] | None) -> tuple[Recipe | ClassifierRecipe, Classes]:
+    if args.bn_eps is not None:
+        raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; our networks have {BN_EPS:g}")
+    recipe: Recipe | ClassifierRecipe
+    if is_classifier(args.cfg):
+        recipe = load_config(args.cfg, ClassifierRecipe, args.overrides)
+        with torch.device("meta"):
+            count = build_classifier(recipe, str(args.cfg)).classes
+        return recipe, _classes(count, names, args)
+    recipe = load_config(args.cfg, Recipe, args.overrides)
+    return recipe, classes_of_config(recipe) if names is None else classes_by_name(names)
+
+
+def _darknet_config(
+    args: argparse.Namespace, names: tuple[str, ...] | None
+) -> tuple[Recipe | ClassifierRecipe, Classes]:
+    """The config that a cfg asks for, with its text inside."""
+    text = read_cfg(args.cfg)
+    cfg = parse_cfg(text, str(args.cfg))
+    network = plan(cfg)
+    hints = cfg.hints
+    if hints:
+        log.info("%s: no say in what the network computes: %s", args.cfg, _listed(hints))
+    model = {"name": "darknet", "cfg": text, "bn_eps": BN_EPS if args.bn_eps is None else args.bn_eps}
+    resize = "letterbox" if cfg.net.whole("letter_box", 0) else "stretch"
+    values: dict[str, Any] = {"model": model, "input": {"size": list(cfg.size_hw), "resize": resize}}
+    if not cfg.heads:
+        classes = _classes(network.layers[-1].shape.channels, names, args)
+        return parse_config(values, ClassifierRecipe, str(args.cfg), args.overrides), classes
+    classes = _classes(cfg.classes, names, args)
+    values["data"] = USUAL_DATA.get(len(classes), "data.yaml")
+    values["eval"] = {"clip_boxes": False}  # figures of such models mostly come from Darknet's `map`, which cuts none
+    return parse_config(values, Recipe, str(args.cfg), args.overrides), classes
+
+
+def _classes(count: int, names: tuple[str, ...] | None, args: argparse.Namespace) -> Classes:
+    if names is None:
+        return classes_by_count(count)
+    if len(names) != count:
+        raise ConfigError(f"{args.names}: {len(names)} names, but {args.cfg} has {count} classes")
+    return classes_by_name(names)
+
+
+def _build(recipe: Recipe | ClassifierRecipe, classes: Classes, args: argparse.Namespace) -> Detector | Classifier:
+    """The network; its random weights, which cost seconds, are only drawn where some will stay."""
+    with nullcontext() if args.partial else FreshWeightsUndrawn(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if isinstance(recipe, Recipe):
+            return build_detector(recipe, len(classes), str(args.cfg), pretrained=False)
+        return build_classifier(recipe, str(args.cfg))
+
+
+def _tell(
+    args: argparse.Namespace, model: Detector | Classifier, recipe: Recipe | ClassifierRecipe, classes: Classes,
+    filled: Filled,
+) -> None:  # fmt: skip
+    kind = "detector" if isinstance(recipe, Recipe) else "classifier"
+    if args.json:
+        print(json.dumps({
+            "model": str(args.output), "kind": kind, "size": list(recipe.input.size), "resize": recipe.input.resize,
+            "classes": len(classes), "layers": filled.layers, "filled": filled.filled, "numbers": filled.numbers,
+            "version": list(filled.header[:3]), "seen": filled.header.seen,
+        }))  # fmt: skip
+        return
+    height, width = recipe.input.size
+    of_all = "all" if filled.filled == filled.layers else f"the first {filled.filled} of"
+    print(
+        f"{args.output}: a {kind} of {len(classes)} classes ({', '.join(classes.names[:3])}...), {height}x{width}, "
+        f"{recipe.input.resize}; {filled.numbers:,} numbers in {of_all} {filled.layers} layers with weights, "
+        f"trained on {filled.header.seen:,} pictures"
+    )
+    if not isinstance(model, (DarknetDetector, DarknetClassifier)) and recipe.input.resize != "stretch":
+        print("Darknet stretches its pictures; for its own results, import with input.resize=stretch")
+    if kind == "detector":
+        print("Darknet's own results keep scores above 0.005 and use --max-iou 0.45 (its COCO tables: 0.001 and 0.6)")
+
+
+def _listed(hints: dict[str, int]) -> str:
+    return ", ".join(f"{name}{f' (x{count})' if count > 1 else ''}" for name, count in hints.items())

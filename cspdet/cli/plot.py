@@ -1,0 +1,71 @@
+"""Training curves of one or several runs, from their metrics.jsonl, as a PNG or SVG.
+
+  cspdet plot runs/csppelee_efm
+  cspdet plot runs/csppelee_efm runs/csppelee_efm-2 --output runs/plot.svg --keys loss,AP --x images_seen
+
+A run that is still going can be drawn. A key that a run does not have is left out of its curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from cspdet.errors import ConfigError
+from cspdet.reports.training_curves import POSITIONS, RunMetrics, check_drawing, draw_curves, pick_keys, read_runs
+
+log = logging.getLogger("cspdet")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `plot` takes."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or metrics.jsonl files")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a .png or .svg file (default: curves.png in the only run's folder, else runs/plot.png)",
+    )
+    parser.add_argument("--keys", metavar="K,K,...", help="what to draw (default: losses, AP, AP50, lr, speed)")
+    parser.add_argument("--x", choices=POSITIONS, default="epoch", help="what the curves run along (default: epoch)")
+    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="losses and speed as means over N lines")
+    parser.add_argument("--title", metavar="TEXT", help="above the curves (default: the only run's name)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, draw, and say what the runs came to."""
+    if args.overrides:
+        raise ConfigError(f"plot: takes no overrides, found {args.overrides[0]!r}")
+    if not 1 <= args.smooth <= 10_000:
+        raise ConfigError(f"--smooth: expected a number of lines from 1 to 10000, found {args.smooth}")
+    runs = read_runs(args.runs)
+    output: Path = args.output or (runs[0].path.parent / "curves.png" if len(runs) == 1 else Path("runs/plot.png"))
+    check_drawing(output)
+    wanted = None if args.keys is None else [key.strip() for key in args.keys.split(",") if key.strip()]
+    keys = pick_keys(runs, wanted, args.x)
+    for one in runs:
+        if one.cut_off:
+            log.warning("%s: the last line is incomplete, and left out", one.path)
+    title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
+    draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
+    print("\n".join(summary(runs)))
+    print(f"written: {output}")
+
+
+def summary(runs: list[RunMetrics]) -> list[str]:
+    """A line a run: how far it came, its last loss, its best AP or top-1."""
+    width = max(len(one.name) for one in runs)
+    lines = []
+    for one in runs:
+        last = one.lines[-1]
+        words = [f"{len(one.lines)} lines"]
+        words += [f"epoch {last['epoch']:g}"] if "epoch" in last else []
+        words += [f"loss {last['loss']:.4f}"] if "loss" in last else []
+        for key in ("AP", "top1"):
+            best = one.best(key)
+            if best is not None:
+                words.append(f"best {key} {best[key]:.4f}")
+                words[-1] += f" at epoch {best['epoch']:g}" if "epoch" in best else ""
+        lines.append(f"{one.name:<{width}}  {', '.join(words)}")
+    return lines

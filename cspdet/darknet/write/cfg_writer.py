@@ -1,0 +1,138 @@
+"""Sections in the making: which layer gives which map, in an order that Darknet can compute.
+
+Layers with weights come in the order of their registration, which is that of the released cfgs; each head stands right
+behind what it reads. Everything else is written when it is first needed.
+The rules are in `cspdet.darknet.write.sections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from torch import fx, nn
+
+from cspdet.darknet.layer_spec import IMAGE, Shape
+from cspdet.errors import ConfigError
+from cspdet.models.head import YoloHead
+from cspdet.models.trace import by_registration, name_of, shape_of, upstream
+
+Rule = Callable[["Writer", fx.Node], int]  # the layer that gives the map of the node
+Weighted = nn.Conv2d | nn.Linear
+
+
+@dataclass
+class Layer:
+    """A section on its way: a later normalization or activation may still become part of it."""
+
+    kind: str
+    shape: Shape
+    options: dict[str, object] = field(default_factory=dict)
+    name: str = ""  # of the module whose weights it has
+    weighted: Weighted | None = None
+    norm: nn.BatchNorm2d | None = None
+
+
+class Writer:
+    """Places the nodes of a graph as layers; `head` gives the options of the [yolo] of a scale, 0 the finest."""
+
+    def __init__(
+        self, model: nn.Module, where: str, rules: Mapping[object, Rule], head: Callable[[int], dict[str, object]]
+    ):
+        self.model, self.where, self.rules, self.head = model, where, rules, head
+        self.layers: list[Layer] = []
+        self._at: dict[fx.Node, int] = {}
+        self._shared: set[int] = set()  # layers whose map is read more than once: nothing can be added to them
+
+    def write(self, graph: fx.Graph) -> None:
+        """Place everything that the output depends on."""
+        waiting = self._heads(graph)
+        done: set[fx.Node] = set()
+        order = by_registration(self.model, graph)
+        for node in order:
+            self.place(node)
+            done.add(node)
+            for level, source in list(waiting.items()):
+                if (upstream(source) | {source}).intersection(order) <= done:
+                    self._write_head(level, source)
+                    del waiting[level]
+        if self.layers and self.layers[-1].kind != "yolo":
+            (output,) = (node for node in graph.nodes if node.op == "output")
+            self.last(output.all_input_nodes[0], output)
+            self.emit("softmax", self.layers[-1].shape, {"groups": 1})
+
+    def place(self, node: fx.Node) -> int:
+        """The layer that gives the map of a node."""
+        if node not in self._at:
+            self._at[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
+            if len(node.users) > 1:
+                self._shared.add(self._at[node])
+        return self._at[node]
+
+    def emit(
+        self,
+        kind: str,
+        shape: Shape,
+        options: Mapping[str, object],
+        *,
+        name: str = "",
+        weighted: Weighted | None = None,
+    ) -> int:
+        """Append a layer."""
+        self.layers.append(Layer(kind, shape, dict(options), name, weighted))
+        return len(self.layers) - 1
+
+    def reference(self, index: int, node: fx.Node) -> int:
+        """A layer as the next section refers to it: backwards."""
+        if index == IMAGE:
+            self.refuse(node, "only the first layer can read the picture")
+        return index - len(self.layers)
+
+    def last(self, source: fx.Node, node: fx.Node) -> int:
+        """The layer of `source`, which `node` reads, as the last one: that is what most sections read."""
+        return self.last_layer(self.place(source), node)
+
+    def last_layer(self, index: int, node: fx.Node) -> int:
+        if index == len(self.layers) - 1:
+            return index
+        return self.emit("route", self.layers[index].shape, {"layers": self.reference(index, node)})
+
+    def open(self, index: int) -> Layer | None:
+        """A layer that can still take an activation: without one, and read once."""
+        if index == IMAGE or index in self._shared or self.layers[index].options.get("activation") != "linear":
+            return None
+        return self.layers[index]
+
+    def module(self, node: fx.Node) -> nn.Module:
+        return self.model.get_submodule(str(node.target))
+
+    def refuse(self, node: fx.Node, why: str) -> NoReturn:
+        """Raise the error that says what there are no words for."""
+        raise ConfigError(f"{self.where}: Darknet has no words for {name_of(node)}: {why}")
+
+    def _rule(self, node: fx.Node) -> Rule:
+        key = type(self.module(node)) if node.op == "call_module" else node.target
+        if key not in self.rules:
+            self.refuse(node, f"there is no section for {getattr(key, '__name__', key)}")
+        return self.rules[key]
+
+    def _heads(self, graph: fx.Graph) -> dict[int, fx.Node]:
+        """Of each scale the map that its head reads."""
+        found: dict[int, fx.Node] = {}
+        for node in graph.nodes:
+            if node.op == "call_module" and isinstance(self.module(node), YoloHead):
+                found.update(enumerate(node.all_input_nodes))
+        return found
+
+    def _write_head(self, level: int, source: fx.Node) -> None:
+        (head,) = (module for module in self.model.modules() if isinstance(module, YoloHead))
+        conv = head.predict[level]
+        assert isinstance(conv, nn.Conv2d)
+        self.last(source, source)
+        shape = shape_of(source)._replace(channels=conv.out_channels)
+        # With `new_coords` Darknet leaves the sigmoid of all numbers to the convolution
+        act = "logistic" if head.anchors.sizes == "square" else "linear"
+        options = {"filters": conv.out_channels, "size": 1, "stride": 1, "pad": 1, "activation": act}
+        self.emit("convolutional", shape, options, name=f"head.predict.{level}", weighted=conv)
+        self.emit("yolo", shape, self.head(level))

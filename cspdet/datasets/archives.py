@@ -1,0 +1,86 @@
+"""Unpacking a zip archive all or nothing, and nowhere but where it was told to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from cspdet.errors import DataError, UserError
+from cspdet.io.atomic import temporary
+
+
+def unpack_zip(
+    archive: Path,
+    output: Path,
+    *,
+    folder: str | None = None,
+    number: int | None = None,
+    files: Sequence[str] = (),
+) -> None:
+    """Unpack `folder` of an archive, which must hold `number` files, and the single `files`, into `output`.
+
+    Members keep their names below `output`. Every byte is checked against the archive's CRCs; `folder`
+    appears under its name only when it is whole.
+
+    Raises:
+        DataError: not a zip, damaged, a member that climbs out, or other members than expected.
+        UserError: the disk is full.
+    """
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = {member.filename: member for member in zipped.infolist() if not member.is_dir()}
+            for member in members.values():
+                _check_name(archive, member)
+            absent = [name for name in files if name not in members]
+            if absent:
+                raise DataError(f"{archive}: {absent[0]} is not in it")
+            if folder is not None:
+                _unpack_folder(zipped, archive, output, folder, number, members)
+            for name in files:
+                with temporary(output / name) as draft:
+                    _extract(zipped, members[name], draft)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive}: damaged archive: {error}; delete it and run the command again") from None
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+
+
+def _check_name(archive: Path, member: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+        raise DataError(f"{archive}: unsafe member {member.filename!r}: it would be written outside the output folder")
+
+
+def _unpack_folder(
+    zipped: zipfile.ZipFile,
+    archive: Path,
+    output: Path,
+    folder: str,
+    number: int | None,
+    members: dict[str, zipfile.ZipInfo],
+) -> None:
+    inside = {name: member for name, member in members.items() if PurePosixPath(name).parts[0] == folder}
+    if number is not None and len(inside) != number:
+        raise DataError(f"{archive}: expected {number} files in {folder}/, found {len(inside)}")
+    draft = output / f".{folder}.{os.getpid()}.part"
+    try:
+        for name, member in inside.items():
+            target = draft.joinpath(*PurePosixPath(name).parts[1:])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _extract(zipped, member, target)
+        if (output / folder).is_dir():
+            (output / folder).rmdir()  # an empty one; anything else stops here
+        draft.rename(output / folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _extract(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Reading a member to its end makes zipfile compare its CRC."""
+    with zipped.open(member) as source, target.open("wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)

@@ -1,0 +1,250 @@
+"""What a split of a data set is made of, in figures: classes, sizes, shapes, places and crowding of its boxes.
+
+Knows no picture, only the annotations: a million boxes take about a second. What is wrong with them is the doctor's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from cspdet.datasets.checks.validate import LARGE_AREA, SMALL_AREA
+from cspdet.datasets.formats.coco import CocoSet
+
+GRID = 32  # rows and columns of the maps
+BINS_AN_OCTAVE = 2  # of the histograms of sizes and shapes: each bin reaches from its low edge to 1.41 times of it
+MOST_BINS = 40  # of the histogram of boxes a picture
+BELOW_ONE = 1 - 2**-20  # a box that fills its picture counts to the bin that ends at 1
+CHUNK = 1 << 16  # boxes that are spread over the map of coverage at a time
+
+
+class HistogramJson(TypedDict):
+    """A histogram as JSON has it."""
+
+    edges: list[float]
+    counts: list[int]
+    quantiles: list[float] | None
+
+
+class ClassJson(TypedDict):
+    """A class as JSON has it."""
+
+    name: str
+    category_id: int
+    boxes: int
+    pictures: int
+    crowds: int
+    median_side: float | None
+    median_aspect: float | None
+
+
+class StatisticsJson(TypedDict):
+    """The figures of a split as JSON has them."""
+
+    pictures: int
+    empty_pictures: int
+    boxes: int
+    crowds: int
+    classes: list[ClassJson]
+    sides: HistogramJson
+    relative_sides: HistogramJson
+    coco_sizes: dict[str, int]
+    aspects: HistogramJson
+    boxes_a_picture: HistogramJson
+    picture_sizes: list[dict[str, int]]
+    centers: list[list[int]]
+    coverage: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """K bins side by side: `counts[i]` values v with edges[i] <= v < edges[i + 1]. Without values there are no bins."""
+
+    edges: tuple[float, ...]  # (K + 1,) ascending
+    counts: tuple[int, ...]  # (K,)
+    quantiles: tuple[float, float, float] | None  # of the values themselves: 5%, 50% (the median), 95%
+
+    def to_json(self) -> HistogramJson:
+        quantiles = None if self.quantiles is None else list(self.quantiles)
+        return {"edges": list(self.edges), "counts": list(self.counts), "quantiles": quantiles}
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """One class; medians are None where it has no boxes."""
+
+    name: str
+    category_id: int
+    boxes: int  # without crowds
+    pictures: int  # that have at least one of these boxes
+    crowds: int
+    median_side: float | None  # sqrt(width * height) in image pixels
+    median_aspect: float | None  # width / height
+
+    def to_json(self) -> ClassJson:
+        return {
+            "name": self.name,
+            "category_id": self.category_id,
+            "boxes": self.boxes,
+            "pictures": self.pictures,
+            "crowds": self.crowds,
+            "median_side": self.median_side,
+            "median_aspect": self.median_aspect,
+        }
+
+
+@dataclass(frozen=True)
+class PictureSize:
+    """A size in pixels, and how many pictures have it."""
+
+    height: int
+    width: int
+    pictures: int
+
+
+@dataclass(frozen=True, eq=False)
+class DataStatistics:
+    """The figures of one split. `boxes` are all, `crowds` those of them that stand for a crowd; every figure below
+    leaves crowds out, as training does.
+    """
+
+    pictures: int
+    empty_pictures: int  # without any box
+    boxes: int
+    crowds: int
+    classes: tuple[ClassStatistics, ...]  # in the order of the network's outputs
+    sides: Histogram  # sqrt(width * height) of the boxes in image pixels; bins grow by sqrt(2)
+    relative_sides: Histogram  # the same over sqrt(width * height) of the picture, at most 1
+    coco_sizes: dict[str, int]  # boxes "small" (below 32x32 pixels), "medium", "large" (above 96x96), by box area
+    aspects: Histogram  # width / height; 1 lies in the middle of its bin
+    boxes_a_picture: Histogram  # whole numbers; empty pictures count
+    picture_sizes: tuple[PictureSize, ...]  # the most frequent first
+    centers: np.ndarray  # (GRID, GRID) int64: boxes with their center there, rows from the top, relative to the picture
+    coverage: np.ndarray  # (GRID, GRID) float64: boxes over a point there, in the mean over all pictures
+
+    def to_json(self) -> StatisticsJson:
+        """The same under the same names, as plain values."""
+        return {
+            "pictures": self.pictures,
+            "empty_pictures": self.empty_pictures,
+            "boxes": self.boxes,
+            "crowds": self.crowds,
+            "classes": [entry.to_json() for entry in self.classes],
+            "sides": self.sides.to_json(),
+            "relative_sides": self.relative_sides.to_json(),
+            "coco_sizes": dict(self.coco_sizes),
+            "aspects": self.aspects.to_json(),
+            "boxes_a_picture": self.boxes_a_picture.to_json(),
+            "picture_sizes": [dict(vars(size)) for size in self.picture_sizes],
+            "centers": self.centers.tolist(),
+            "coverage": [[round(value, 6) for value in row] for row in self.coverage.tolist()],
+        }
+
+
+def data_statistics(coco: CocoSet) -> DataStatistics:
+    """The figures of a split, from its annotations alone."""
+    objects = ~coco.box_crowd
+    picture = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    box_xyxy, picture_of_box = coco.box_xyxy[objects].astype(np.float64), picture[objects]
+    size_wh = box_xyxy[:, 2:] - box_xyxy[:, :2]
+    image_wh = coco.size_hw[picture_of_box][:, ::-1].astype(np.float64)
+    area, image_area = size_wh.prod(axis=1), image_wh.prod(axis=1)
+    side, aspect = np.sqrt(area), size_wh[:, 0] / size_wh[:, 1]
+    small, large = int((area < SMALL_AREA).sum()), int((area > LARGE_AREA).sum())
+    relative_xyxy = box_xyxy / np.tile(image_wh, 2)
+    return DataStatistics(
+        pictures=len(coco),
+        empty_pictures=int((np.diff(coco.box_start) == 0).sum()),
+        boxes=len(objects),
+        crowds=int(coco.box_crowd.sum()),
+        classes=_classes(coco, objects, picture_of_box, side, aspect),
+        sides=_octaves(side, middle=False),
+        relative_sides=_octaves(np.sqrt(area / image_area).clip(max=BELOW_ONE), middle=False),
+        coco_sizes={"small": small, "medium": len(area) - small - large, "large": large},
+        aspects=_octaves(aspect, middle=True),
+        boxes_a_picture=_whole_numbers(np.bincount(picture_of_box, minlength=len(coco))),
+        picture_sizes=_picture_sizes(coco.size_hw),
+        centers=_centers(relative_xyxy),
+        coverage=_coverage(relative_xyxy, len(coco)),
+    )
+
+
+def _classes(
+    coco: CocoSet, objects: np.ndarray, picture: np.ndarray, side: np.ndarray, aspect: np.ndarray
+) -> tuple[ClassStatistics, ...]:
+    """`picture`, `side` and `aspect` are (M',), of the boxes among `objects` (M,) bool."""
+    count, class_id = len(coco.classes), coco.box_class[objects]
+    boxes = np.bincount(class_id, minlength=count)
+    crowds = np.bincount(coco.box_class[coco.box_crowd], minlength=count)
+    with_class = np.bincount(np.unique(picture * count + class_id) % count, minlength=count) if count else boxes
+    by_class = np.split(np.argsort(class_id, kind="stable"), np.cumsum(boxes)[:-1])
+    return tuple(
+        ClassStatistics(
+            name=coco.classes.names[i],
+            category_id=coco.classes.category_ids[i],
+            boxes=int(boxes[i]),
+            pictures=int(with_class[i]),
+            crowds=int(crowds[i]),
+            median_side=float(np.median(side[by_class[i]])) if boxes[i] else None,
+            median_aspect=float(np.median(aspect[by_class[i]])) if boxes[i] else None,
+        )
+        for i in range(count)
+    )
+
+
+def _octaves(values: np.ndarray, *, middle: bool) -> Histogram:
+    """Bins between powers of sqrt(2); with `middle` these are the middles of the bins. Values are positive."""
+    if not len(values):
+        return Histogram((), (), None)
+    shift = 0.5 if middle else 0.0
+    place = np.floor(BINS_AN_OCTAVE * np.log2(values) + shift).astype(np.int64)
+    first = int(place.min())
+    counts = np.bincount(place - first)
+    edges = 2.0 ** ((np.arange(first, first + len(counts) + 1) - shift) / BINS_AN_OCTAVE)
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), _quantiles(values))
+
+
+def _whole_numbers(values: np.ndarray) -> Histogram:
+    """A bin a number from 0 on, or bins of equally many numbers where that would be too many."""
+    if not len(values):
+        return Histogram((), (), None)
+    step = -(-(int(values.max()) + 1) // MOST_BINS)
+    counts = np.bincount(values // step)
+    edges = tuple(float(step * i) for i in range(len(counts) + 1))
+    return Histogram(edges, tuple(counts.tolist()), _quantiles(values))
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
+    return (low, median, high)
+
+
+def _picture_sizes(size_hw: np.ndarray) -> tuple[PictureSize, ...]:
+    sizes, counts = np.unique(size_hw.reshape(-1, 2), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return tuple(PictureSize(int(sizes[i, 0]), int(sizes[i, 1]), int(counts[i])) for i in order)
+
+
+def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
+    """(GRID, GRID) centers of (M, 4) boxes in units of their pictures, in each cell."""
+    center = (relative_xyxy[:, :2] + relative_xyxy[:, 2:]) / 2
+    col, row = np.clip((GRID * center).astype(np.int64), 0, GRID - 1).T
+    return np.bincount(row * GRID + col, minlength=GRID * GRID).reshape(GRID, GRID)
+
+
+def _coverage(relative_xyxy: np.ndarray, pictures: int) -> np.ndarray:
+    """(GRID, GRID): the covered area of each cell, summed over boxes, in cells and a picture.
+
+    A box covers the cell at row r and column c by (its share of the row) times (its share of the column), so that the
+    sum over boxes is a product of two matrices.
+    """
+    total = np.zeros((GRID, GRID))
+    cells = np.arange(GRID)
+    for first in range(0, len(relative_xyxy), CHUNK):
+        part = GRID * relative_xyxy[first : first + CHUNK]
+        low, high = part[:, :2, None], part[:, 2:, None]
+        share = (np.minimum(high, cells + 1) - np.maximum(low, cells)).clip(min=0)  # (chunk, 2, GRID): x, y
+        total += share[:, 1].T @ share[:, 0]
+    return total / max(1, pictures)

@@ -1,0 +1,127 @@
+"""A config's list of albumentations transforms as one step of our own pipeline.
+
+Two habits of albumentations 2.0.8 are mended here: its transforms repeat their draws in every loader process
+unless seeded anew, and class numbers come back as floats.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cspdet.datasets.detection.augment import AlbumentationsTransform
+from cspdet.datasets.detection.mixing import MIN_SIDE
+from cspdet.errors import ConfigError, nearest
+from cspdet.letterbox import PAD_VALUE
+from cspdet.structures import Sample
+
+WHERE = "train.augment.albumentations"
+
+
+class AlbumentationsHook:
+    """Sample -> Sample through the transforms, in order; each sample's draws come from its own generator.
+
+    Raises:
+        ConfigError: unknown names, arguments that albumentations refuses, transforms that cannot run on a
+            picture with boxes or that change its size: one line for each.
+    """
+
+    def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int]):
+        built: list[Any] = []
+        problems: list[str] = []
+        for i, transform in enumerate(transforms):
+            where = f"{WHERE}[{i}]: {transform.name}"
+            try:
+                built.append(_build(transform, where))
+                _try_out(transform, size_hw, where)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(*problems)
+        self._compose = _compose(built)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        self._compose.set_random_seed(int(rng.integers(2**32)))
+        return _apply(self._compose, sample, WHERE)
+
+
+def _import() -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for newer versions
+    try:
+        import albumentations
+    except ImportError as error:
+        raise ConfigError(f"{WHERE}: needs `pip install albumentations==2.0.8` ({error})") from None
+    return albumentations
+
+
+def _build(transform: AlbumentationsTransform, where: str, **more: Any) -> Any:
+    """The transform that the config names, with its arguments and `more`."""
+    library = _import()
+    base = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
+    valid = {
+        name: kind
+        for name, kind in vars(library).items()
+        if isinstance(kind, type) and issubclass(kind, library.BasicTransform) and name not in base
+    }
+    if transform.name not in valid:
+        raise ConfigError(f"{where}: no such transform in albumentations{nearest(transform.name, valid)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # arguments that it does not know only make it warn
+            return valid[transform.name](**{**transform.args, **more})
+    except (ValueError, TypeError, UserWarning) as error:
+        raise ConfigError(f"{where}: {_one_line(error)}") from None
+
+
+def _try_out(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
+    """Run the transform once, so that one which cannot work stops the run before it starts."""
+    height, width = size_hw
+    box = np.array(((width / 4, height / 4, width / 2, height / 2),), np.float32)
+    image = np.full((height, width, 3), PAD_VALUE, np.uint8)
+    sample = Sample(image, box, np.zeros(1, np.int64), np.zeros(1, bool), image_id=0)
+    compose = _compose([_build(transform, where, p=1.0)])
+    compose.set_random_seed(0)
+    try:
+        _apply(compose, sample, where)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a transform of albumentations may raise on a picture it does not suit
+        raise ConfigError(f"{where}: does not run on a picture with boxes: {_one_line(error)}") from error
+
+
+def _compose(transforms: list[Any]) -> Any:
+    library = _import()
+    boxes = library.BboxParams(
+        format="pascal_voc",
+        label_fields=["row"],
+        clip=True,
+        filter_invalid_bboxes=True,
+        min_width=MIN_SIDE,
+        min_height=MIN_SIDE,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Got processor for bboxes")  # transforms that leave boxes alone are fine
+        return library.Compose(transforms, bbox_params=boxes)
+
+
+def _apply(compose: Any, sample: Sample, where: str) -> Sample:
+    """Boxes keep their class and crowd flag by their row number, which travels through as the label."""
+    result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
+    image = np.ascontiguousarray(result["image"])
+    if image.shape != sample.image.shape or image.dtype != np.uint8:
+        names = ", ".join(type(transform).__name__ for transform in compose.transforms)
+        found, expected = (f"{'x'.join(map(str, a.shape))} {a.dtype}" for a in (image, sample.image))
+        raise ConfigError(f"{where}: a transform ({names}) must keep the picture {expected}; it came back {found}")
+    row = np.asarray(result["row"]).astype(np.int64).reshape(-1)
+    box_xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
+    return Sample(image, box_xyxy, sample.class_id[row], sample.is_crowd[row], sample.image_id)
+
+
+def _one_line(error: BaseException) -> str:
+    """pydantic's many-lined message without its links."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if not line.startswith("For further information"))

@@ -1,0 +1,195 @@
+"""How well anchors fit the boxes of a data set, and anchors that fit them better.
+
+Boxes and anchors are compared as training compares them (`cspdet.training.assigners.assign`): by the IoU of their
+widths and heights, laid on one center, in pixels of the network's input. A box is given to its most similar anchor
+whatever their IoU, and with `match_iou` to every anchor above it. Crowds are left out, as in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+
+from cspdet.boxes import wh_iou
+from cspdet.datasets.formats.coco import CocoSet
+from cspdet.errors import DataError
+from cspdet.letterbox import Letterbox
+from cspdet.recipe import InputConfig
+
+STRICT_IOU = 0.5  # reported beside the threshold of training, which is low or missing
+RESTARTS = 10
+MOST_ROUNDS = 100
+SAMPLE = 20_000  # boxes that k-means looks at; the figures are of all
+CHUNK = 1 << 16
+DECIMALS = 1  # of a pixel, to which the found anchors are rounded
+
+
+class FitJson(TypedDict):
+    """The figures of some anchors as JSON has them."""
+
+    recall: float | None
+    recall50: float
+    mean_iou: float
+    anchors_a_box: float
+    share: list[float]
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How K anchors fit N boxes."""
+
+    recall: float | None  # share of the boxes whose best anchor has an IoU above match_iou; None without match_iou
+    recall50: float  # the same above STRICT_IOU
+    mean_iou: float  # of the boxes with their best anchors
+    anchors_a_box: float  # that answer for it in training, in the mean
+    share: tuple[float, ...]  # (K,) of the boxes that each anchor is the best for
+
+    def to_json(self) -> FitJson:
+        return {
+            "recall": self.recall,
+            "recall50": self.recall50,
+            "mean_iou": self.mean_iou,
+            "anchors_a_box": self.anchors_a_box,
+            "share": list(self.share),
+        }
+
+
+class BestAnchors(NamedTuple):
+    """Of each of N boxes."""
+
+    iou: np.ndarray  # (N,) float64, with its best anchor
+    anchor: np.ndarray  # (N,) int64, which that is; the first of equals, as in training
+
+
+def input_box_wh(coco: CocoSet, input_: InputConfig) -> np.ndarray:
+    """(N, 2) float64 widths and heights in input pixels of all boxes of a set that are no crowds."""
+    picture = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    size_wh = coco.box_xyxy[:, 2:].astype(np.float64) - coco.box_xyxy[:, :2]
+    sizes_hw, kind = np.unique(coco.size_hw.reshape(-1, 2), axis=0, return_inverse=True)
+    fits = [Letterbox.fit((height, width), input_.size, input_.resize) for height, width in sizes_hw.tolist()]
+    scales = np.array([(fit.scale_x, fit.scale_y) for fit in fits], np.float64).reshape(-1, 2)
+    return (size_wh * scales[kind.reshape(-1)[picture]])[~coco.box_crowd]
+
+
+def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
+    """The share of (N, 2) boxes that have an anchor of (K, 2) with an IoU above `match_iou`, sizes alone compared.
+
+    Raises:
+        DataError: no boxes, or sizes that are not above 0.
+    """
+    check_sizes(box_wh)
+    return float((best_anchors(box_wh, anchors_wh).iou > match_iou).mean())
+
+
+def anchor_fit(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
+    """The figures of (K, 2) anchors on (N, 2) boxes.
+
+    Raises:
+        DataError: no boxes, or sizes that are not above 0.
+    """
+    check_sizes(box_wh)
+    best, answering = best_anchors(box_wh, anchors_wh), 0
+    for start in range(0, len(box_wh), CHUNK):
+        iou = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
+        wanted = np.zeros_like(iou, dtype=bool) if match_iou is None else iou > match_iou
+        wanted[np.arange(len(iou)), best.anchor[start : start + CHUNK]] = True
+        answering += int(wanted.sum())
+    return AnchorFit(
+        recall=None if match_iou is None else float((best.iou > match_iou).mean()),
+        recall50=float((best.iou > STRICT_IOU).mean()),
+        mean_iou=float(best.iou.mean()),
+        anchors_a_box=answering / len(box_wh),
+        share=tuple((np.bincount(best.anchor, minlength=len(anchors_wh)) / len(box_wh)).tolist()),
+    )
+
+
+def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
+    """The most similar of (K, 2) anchors for each of (N, 2) boxes."""
+    iou, anchor = np.zeros(len(box_wh)), np.zeros(len(box_wh), np.int64)
+    for start in range(0, len(box_wh), CHUNK):
+        similar = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
+        iou[start : start + CHUNK], anchor[start : start + CHUNK] = similar.max(axis=1), similar.argmax(axis=1)
+    return BestAnchors(iou, anchor)
+
+
+def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
+    """(N, 2), (K, 2) to (N, K): training's own measure."""
+    boxes, anchors = (torch.from_numpy(np.array(sizes, np.float64, order="C")) for sizes in (box_wh, anchors_wh))
+    return wh_iou(boxes, anchors).numpy()
+
+
+def check_sizes(box_wh: np.ndarray) -> None:
+    """Raise DataError unless `box_wh` holds boxes, all of finite widths and heights above 0."""
+    if not len(box_wh):
+        raise DataError("anchors: expected boxes to fit them to, found none that is no crowd")
+    wrong = np.flatnonzero(~(np.isfinite(box_wh) & (box_wh > 0)).all(axis=1))
+    if len(wrong):
+        first = box_wh[wrong[0]].tolist()
+        raise DataError(
+            f"anchors: expected widths and heights above 0, found {len(wrong)} others of {len(box_wh)}; the first, "
+            f"box {wrong[0]}, is {first[0]:g}x{first[1]:g}"
+        )
+
+
+# --- k-means -------------------------------------------------------------------------------------
+
+
+def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """(count, 2) anchors for (N, 2) boxes, ascending by area: k-means with the distance 1 - IoU (YOLO9000, section 2).
+
+    Each anchor is the median width and height of its boxes; seeds are spread as k-means++ does (Arthur and
+    Vassilvitskii 2007); the best of RESTARTS by mean IoU. Depends on the boxes and the seed, not on their order.
+
+    Raises:
+        DataError: no boxes, sizes that are not above 0, or fewer different ones than anchors.
+    """
+    check_sizes(box_wh)
+    ordered = np.asarray(box_wh, np.float64)
+    ordered = ordered[np.lexsort((ordered[:, 1], ordered[:, 0]))]
+    rng = np.random.default_rng(seed)
+    different = np.unique(ordered, axis=0)
+    if len(different) < count:
+        raise DataError(f"anchors: {count} anchors need as many different box sizes, found {len(different)}")
+    if len(ordered) > max(SAMPLE, count):
+        ordered = ordered[np.sort(rng.choice(len(ordered), max(SAMPLE, count), replace=False))]
+        if len(np.unique(ordered, axis=0)) < count:
+            ordered = different  # nearly all boxes are of one size
+    runs = [_refined(ordered, _spread(ordered, count, rng)) for _ in range(RESTARTS)]
+    found = max(runs, key=lambda anchors: float(best_anchors(ordered, anchors).iou.mean()))
+    found = np.maximum(np.round(found, DECIMALS), 10.0**-DECIMALS)
+    return found[np.lexsort((found[:, 1], found[:, 0], found.prod(axis=1)))]
+
+
+def _spread(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` boxes, each drawn with odds that grow with the squared distance to those drawn before."""
+    chosen = [int(rng.integers(len(box_wh)))]
+    nearest = np.ones(len(box_wh))
+    while len(chosen) < count:
+        nearest = np.minimum(nearest, 1 - _shape_iou(box_wh, box_wh[chosen[-1:]])[:, 0]).clip(min=0)
+        nearest[(box_wh == box_wh[chosen[-1]]).all(axis=1)] = 0  # rounding may leave its equals at a distance
+        odds = nearest**2
+        chosen.append(int(rng.choice(len(box_wh), p=odds / odds.sum())))
+    return box_wh[chosen]
+
+
+def _refined(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
+    """The best anchors on the way: medians do not make the mean IoU grow in every round."""
+    best_wh, best_iou = anchors_wh, -1.0
+    before: np.ndarray | None = None
+    for _ in range(MOST_ROUNDS):
+        iou, anchor = best_anchors(box_wh, anchors_wh)
+        if iou.mean() > best_iou:
+            best_wh, best_iou = anchors_wh, float(iou.mean())
+        if before is not None and (anchor == before).all():
+            break
+        before = anchor
+        anchors_wh = np.array(
+            [
+                np.median(box_wh[anchor == i], axis=0) if (anchor == i).any() else box_wh[iou.argmin()]
+                for i in range(len(anchors_wh))
+            ]
+        )
+    return best_wh

@@ -1,0 +1,214 @@
+"""Training pictures of detectors made of parts of others: mixup, cutmix, copies of small objects.
+
+Functions of samples alone: they return new ones and leave those given as they are. Coordinates are continuous, pixels
+of the picture that a sample holds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cspdet.letterbox import resize_image
+from cspdet.structures import Sample
+
+MIN_SIDE = 2.0  # pixels; less of a box than this shows nothing to learn
+COPY_ZOOM = (0.8, 1.2)  # of a copied object, as arXiv:1902.07296 has it
+COPY_TRIES = 20  # places tried for a copy
+MAX_OVERLAP = 0.3  # share of the smaller of two boxes; beyond it, one of them hides the other
+
+
+class Scene(NamedTuple):
+    """A sample, and how large its boxes were before anything of them was cut off or covered."""
+
+    sample: Sample
+    area: np.ndarray  # (N,) float64, square pixels
+
+
+class Part(NamedTuple):
+    """A rectangle of whole pixels: columns x1 to x2 - 1, rows y1 to y2 - 1."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+def worth_learning(
+    box_xyxy: np.ndarray, shown: np.ndarray, area: np.ndarray, is_crowd: np.ndarray, min_visible: float
+) -> np.ndarray:
+    """(N,) bool: whether enough is left of boxes (N, 4), of which `shown` of `area` square pixels (N,) can be seen.
+
+    A crowd stays as long as anything of it shows: what lies inside it must not be punished.
+    """
+    enough = (shown >= min_visible * area) | is_crowd
+    return enough & (box_xyxy[:, 2:] - box_xyxy[:, :2] >= MIN_SIDE).all(axis=1)
+
+
+# --- two pictures --------------------------------------------------------------------------------
+
+
+def mix_up(one: Scene, two: Scene, share: float) -> Scene:
+    """`share` of the second picture over the first, of one size, with the boxes of both (arXiv:1710.09412).
+
+    Each box counts in full, as in YOLOX (arXiv:2107.08430), whatever its picture's share: targets have no weights.
+    """
+    image = cv2.addWeighted(one.sample.image, 1 - share, two.sample.image, share, 0)
+    return _joined(one, two, image)
+
+
+def cut_mix(one: Scene, two: Scene, part: Part, min_visible: float) -> Scene:
+    """That part of the second picture in its place in the first, of one size (arXiv:1905.04899), with the boxes that
+    show enough: `min_visible` of their area.
+
+    Of a box of the first, a straight cut leaves a smaller box. What is left otherwise, around a corner or on two
+    sides, is no rectangle, and the box stays as it is. A box of the second ends where the part does.
+    """
+    image = one.sample.image.copy()
+    rows, columns = slice(part.y1, part.y2), slice(part.x1, part.x2)
+    image[rows, columns] = two.sample.image[rows, columns]
+
+    box = one.sample.box_xyxy.astype(np.float64)
+    shown = _area(box) - _intersection(box, np.array(part))
+    left = _cut_straight(box, part)
+    keep = worth_learning(left, shown, one.area, one.sample.is_crowd, min_visible)
+    inside = two.sample.box_xyxy.astype(np.float64)
+    inside = np.concatenate((np.maximum(inside[:, :2], part[:2]), np.minimum(inside[:, 2:], part[2:])), axis=1)
+    keep_inside = worth_learning(inside, _area(inside), two.area, two.sample.is_crowd, min_visible)
+    return _joined(_taken(one, left, keep), _taken(two, inside, keep_inside), image)
+
+
+def random_part(size_hw: tuple[int, int], rng: np.random.Generator) -> Part:
+    """A rectangle as cutmix draws it: any share of the picture, of its shape, its center anywhere, cut to it."""
+    height, width = size_hw
+    share, x, y = rng.random(3).tolist()
+    half_w, half_h = share**0.5 * width / 2, share**0.5 * height / 2
+    ends = (x * width - half_w, y * height - half_h, x * width + half_w, y * height + half_h)
+    x1, y1, x2, y2 = (round(end) for end in ends)
+    return Part(max(0, x1), max(0, y1), min(width, x2), min(height, y2))
+
+
+def _cut_straight(box_xyxy: np.ndarray, part: Part) -> np.ndarray:
+    """(N, 4) float64 boxes without what `part` covers of them, where that leaves a rectangle; else as they are."""
+    low, high = box_xyxy[:, :2], box_xyxy[:, 2:]
+    first, last = np.array(part[:2], np.float64), np.array(part[2:], np.float64)
+    meets = ((low < last) & (first < high)).all(axis=1, keepdims=True)
+    spans = (first <= low) & (high <= last)  # (N, 2), along x and along y
+    across = meets & spans[:, ::-1]  # where it spans the other way, an end that it covers is cut off; both, all of it
+    return np.concatenate(
+        (np.where(across & (first <= low), last, low), np.where(across & (high <= last), first, high)), axis=1
+    )
+
+
+def _taken(scene: Scene, box_xyxy: np.ndarray, keep: np.ndarray) -> Scene:
+    """Some boxes of a scene, at their new places."""
+    sample = scene.sample
+    boxes = box_xyxy[keep].astype(np.float32)
+    kept = Sample(sample.image, boxes, sample.class_id[keep], sample.is_crowd[keep], sample.image_id)
+    return Scene(kept, scene.area[keep])
+
+
+def _joined(one: Scene, two: Scene, image: np.ndarray) -> Scene:
+    """The boxes of both on a picture that goes by the first's id."""
+    first, second = one.sample, two.sample
+    sample = Sample(
+        image,
+        np.concatenate((first.box_xyxy, second.box_xyxy)),
+        np.concatenate((first.class_id, second.class_id)),
+        np.concatenate((first.is_crowd, second.is_crowd)),
+        first.image_id,
+    )
+    return Scene(sample, np.concatenate((one.area, two.area)))
+
+
+# --- small objects -------------------------------------------------------------------------------
+
+
+def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Generator) -> Sample:
+    """Up to `copies` more of each `small` object (N,) bool, at free places of the same picture (arXiv:1902.07296).
+
+    An object is copied as its box shows it, with hard edges, a little larger or smaller. Neither is one copied that
+    another hides, nor a copy put where it hides or is hidden; where no free place is found, it is left out. Crowds are
+    never copied.
+    """
+    rows = np.flatnonzero(small & ~sample.is_crowd & _stands_free(sample.box_xyxy))
+    if len(rows) == 0:
+        return sample
+    image = sample.image.copy()
+    boxes = list(sample.box_xyxy.astype(np.float64))
+    made: list[int] = []
+    for row in np.repeat(rows, copies).tolist():
+        zoom = rng.uniform(*COPY_ZOOM)
+        source = _whole_pixels(boxes[row], (image.shape[0], image.shape[1]))
+        patch = sample.image[source.y1 : source.y2, source.x1 : source.x2]
+        patch = resize_image(patch, (max(1, round(patch.shape[0] * zoom)), max(1, round(patch.shape[1] * zoom))))
+        target = _free_place(patch, image, np.array(boxes), rng)
+        if target is None:
+            continue
+        image[target.y1 : target.y2, target.x1 : target.x2] = patch
+        ratio = np.array(
+            ((target.x2 - target.x1) / (source.x2 - source.x1), (target.y2 - target.y1) / (source.y2 - source.y1))
+        )
+        place = (boxes[row].reshape(2, 2) - source[:2]) * ratio + target[:2]
+        boxes.append(place.reshape(4))
+        made.append(row)
+    return Sample(
+        image,
+        np.array(boxes).astype(np.float32),
+        np.concatenate((sample.class_id, sample.class_id[made])),
+        np.concatenate((sample.is_crowd, sample.is_crowd[made])),
+        sample.image_id,
+    )
+
+
+def _stands_free(box_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) bool: no other of the boxes (N, 4) hides it or is hidden."""
+    if len(box_xyxy) == 0:
+        return np.zeros(0, bool)
+    overlap = np.stack([_overlap(box_xyxy, box) for box in box_xyxy])
+    np.fill_diagonal(overlap, 0)
+    return np.asarray((overlap <= MAX_OVERLAP).all(axis=1))
+
+
+def _whole_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Part:
+    """The pixels of a picture that a box (4,) touches, one or more."""
+    height, width = size_hw
+    x1, y1 = np.floor(box_xyxy[:2]).astype(int).clip(0, (width - 1, height - 1)).tolist()
+    x2, y2 = np.ceil(box_xyxy[2:]).astype(int).clip((x1 + 1, y1 + 1), (width, height)).tolist()
+    return Part(x1, y1, x2, y2)
+
+
+def _free_place(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> Part | None:
+    """Where a patch fits into a picture without hiding or being hidden: the first free one of some random places."""
+    height, width = patch.shape[:2]
+    tries = rng.random((COPY_TRIES, 2))
+    room = (image.shape[1] - width + 1, image.shape[0] - height + 1)
+    if min(room) < 1:
+        return None
+    for x, y in (tries * room).astype(int).tolist():
+        place = Part(x, y, x + width, y + height)
+        if (_overlap(boxes, np.array(place)) <= MAX_OVERLAP).all():
+            return place
+    return None
+
+
+# --- boxes ---------------------------------------------------------------------------------------
+
+
+def _area(box_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) square pixels of boxes (N, 4) or (4,); 0 for those turned inside out."""
+    return np.asarray((box_xyxy[..., 2:] - box_xyxy[..., :2]).clip(0).prod(axis=-1))
+
+
+def _intersection(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) square pixels that boxes (N, 4) share with one (4,)."""
+    low = np.maximum(box_xyxy[:, :2], other_xyxy[:2])
+    return _area(np.concatenate((low, np.minimum(box_xyxy[:, 2:], other_xyxy[2:])), axis=1))
+
+
+def _overlap(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) what boxes (N, 4) share with one (4,), of the smaller of the two; never less than their IoU."""
+    smaller = np.minimum(_area(box_xyxy), _area(other_xyxy))
+    return np.asarray(_intersection(box_xyxy, other_xyxy) / np.maximum(smaller, 1e-9))

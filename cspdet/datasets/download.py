@@ -1,0 +1,253 @@
+"""Downloading COCO 2017: resumed where it stopped, checked against known facts, unpacked all or nothing."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cspdet.datasets.archives import unpack_zip
+from cspdet.datasets.formats.coco_writer import Prepared, descriptor_text
+from cspdet.errors import DataError, UserError
+from cspdet.io.atomic import write_text
+
+BASE_URL = "http://images.cocodataset.org"
+CHUNK = 1 << 20
+SECONDS_BETWEEN_LINES = 15.0
+
+log = logging.getLogger("cspdet")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip file of the official site and what is in it."""
+
+    url: str  # below the base URL
+    size: int | None  # bytes; None where only the server knows
+    folder: str  # what it unpacks to
+    pictures: int | None = None  # how many files `folder` then holds; None for annotations
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """A split: its pictures and the annotation file that goes with them."""
+
+    pictures: Archive
+    annotations: Archive
+    annotation_file: str
+
+
+_INSTANCES = Archive("annotations/annotations_trainval2017.zip", 252_907_541, "annotations")
+COCO_2017 = {
+    "train": CocoSplit(
+        Archive("zips/train2017.zip", 19_336_861_798, "train2017", 118_287),
+        _INSTANCES,
+        "annotations/instances_train2017.json",
+    ),
+    "val": CocoSplit(
+        Archive("zips/val2017.zip", 815_585_330, "val2017", 5_000),
+        _INSTANCES,
+        "annotations/instances_val2017.json",
+    ),
+    "test": CocoSplit(
+        Archive("zips/test2017.zip", 6_646_970_404, "test2017", 40_670),
+        Archive("annotations/image_info_test2017.zip", None, "annotations"),
+        "annotations/image_info_test-dev2017.json",
+    ),
+}
+
+
+def download_coco(
+    output: str | Path,
+    *,
+    splits: Sequence[str] = ("train", "val"),
+    base_url: str = BASE_URL,
+    facts: dict[str, CocoSplit] = COCO_2017,
+    attempts: int = 10,
+    pause: float = 5.0,
+) -> Prepared:
+    """Download what is missing of `splits` into `output` and write `output`/coco.yaml.
+
+    Complete folders and annotation files are kept, other files in `output` are not touched; a half download
+    goes on where it stopped, `attempts` times within one call, `pause` seconds apart.
+
+    Raises:
+        UserError: no network, no space, or a server that sends something else.
+        DataError: an archive or a folder that is not what COCO 2017 is known to be.
+    """
+    output = Path(output)
+    wanted = [(name, facts[name]) for name in facts if name in splits]
+    missing, notes = _missing(output, [split for _, split in wanted])
+    _check_space(output, missing)
+    for archive, files in missing.items():
+        zip_file = output / archive.name
+        fetch(f"{base_url.rstrip('/')}/{archive.url}", zip_file, archive.size, attempts=attempts, pause=pause)
+        log.info("unpacking %s", zip_file)
+        if archive.pictures is None:
+            unpack_zip(zip_file, output, files=files)
+        else:
+            unpack_zip(zip_file, output, folder=archive.folder, number=archive.pictures)
+        zip_file.unlink()
+    counts = {
+        name: {"images": split.pictures.pictures or 0, "boxes": _count_boxes(output / split.annotation_file)}
+        for name, split in wanted
+    }
+    described = {
+        name: (split.pictures.folder, split.annotation_file)
+        for name, split in facts.items()
+        if (output / split.pictures.folder).is_dir() and (output / split.annotation_file).is_file()
+    }
+    write_text(output / "coco.yaml", descriptor_text("coco", described))
+    return Prepared(output / "coco.yaml", counts, tuple(notes))
+
+
+def _missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
+    """The archives still to fetch, with the annotation files wanted of each, and notes on what is there."""
+    missing: dict[Archive, list[str]] = {}
+    notes = []
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output}: expected a folder to write to, found a file")
+    for split in splits:
+        if (output / split.annotation_file).is_file():
+            notes.append(f"{output / split.annotation_file} is there and was kept")
+        else:
+            missing.setdefault(split.annotations, []).append(split.annotation_file)
+    for split in splits:
+        folder = output / split.pictures.folder
+        if not folder.is_dir() or not any(folder.iterdir()):
+            missing[split.pictures] = []
+            continue
+        number = sum(1 for path in folder.iterdir() if path.suffix.lower() == ".jpg")
+        if number != split.pictures.pictures:
+            raise DataError(
+                f"{folder}: expected the {split.pictures.pictures} pictures of COCO 2017, found {number}; "
+                "move the folder away to download it anew"
+            )
+        notes.append(f"{folder} is complete ({number} pictures) and was kept")
+    return missing, notes
+
+
+def _check_space(output: Path, missing: dict[Archive, list[str]]) -> None:
+    """Zip and unpacked files are on disk together for a while, and JPEGs barely shrink in a zip."""
+    had = sum(max(_length(output / a.name), _length(_partial(output / a.name))) for a in missing)
+    sizes = [archive.size or 0 for archive in missing]
+    needed = sum(sizes) + max(sizes, default=0) - had
+    base = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(base).free
+    if free < needed:
+        raise UserError(
+            f"{output}: {needed / 1e9:.1f} GB are needed to download and unpack, {free / 1e9:.1f} GB are free"
+        )
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f"{file.name}.part")
+
+
+def _length(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def fetch(url: str, file: Path, size: int | None, *, attempts: int = 10, pause: float = 5.0) -> None:
+    """Download `url` to `file`, going on with `file`.part if there is one.
+
+    Raises:
+        UserError: the server cannot be reached, refuses, breaks off too often, or announces another size.
+    """
+    if file.is_file() and (size is None or file.stat().st_size == size):
+        return
+    part = _partial(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = _length(part)
+        for attempt in range(1, attempts + 1):
+            reason = _attempt(url, part, size)
+            if reason is None:
+                part.replace(file)
+                return
+            if attempt == attempts or _length(part) == before:
+                break  # a server that never gave anything will not be asked again and again
+            log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, attempts)
+            time.sleep(pause)
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written: {error.strerror or error}") from None
+    have = _length(part)
+    hint = "; the built-in set (prepare-data shapes) needs no network"
+    if have:
+        hint = f"; {have} bytes are kept in {part}, run the command again to go on from there"
+    raise UserError(f"{url}: download failed: {reason}{hint}")
+
+
+def _attempt(url: str, part: Path, size: int | None) -> str | None:
+    """Fetch what is missing of `part`; None when it is complete, otherwise why it is not."""
+    have = _length(part)
+    if have and have == size:
+        return None
+    if size is not None and have > size:
+        part.unlink()
+        have = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # the part is no beginning of this file: start anew
+            part.unlink()
+            return _attempt(url, part, size)
+        if error.code >= 500:
+            return f"the server answered {error.code} {error.reason}"
+        raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+        ValueError,
+    ) as error:
+        return f"the server cannot be reached ({getattr(error, 'reason', error)})"
+    with answer:
+        if answer.status != 206:
+            have = 0  # the whole file comes
+        total = have + int(answer.headers.get("Content-Length") or 0)
+        if size is not None and total != size:
+            raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
+        return _save(answer, part, have, total)
+
+
+def _save(answer: http.client.HTTPResponse, part: Path, have: int, total: int) -> str | None:
+    told = time.monotonic()
+    with part.open("ab" if have else "wb") as out:
+        while True:
+            try:
+                data = answer.read(CHUNK)
+            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                data = error.partial if isinstance(error, http.client.IncompleteRead) else b""
+            if not data:
+                break
+            out.write(data)
+            have += len(data)
+            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                log.info("%s: %.2f of %.2f GB", part.stem, have / 1e9, total / 1e9)
+    if have < total:
+        return f"the connection ended after {have} of {total} bytes"
+    return None
+
+
+def _count_boxes(file: Path) -> int:
+    """How many annotations a COCO file has, counted without building its 3 GB of Python objects."""
+    number, rest = 0, b""
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            number += (rest + chunk).count(b'"bbox"')
+            rest = chunk[-5:]  # shorter than the word, so that nothing counts twice
+    return number

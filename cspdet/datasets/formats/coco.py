@@ -1,0 +1,152 @@
+"""A split of a data set in a few flat arrays: what training, evaluation and check-data read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cspdet.datasets.checks.issues import Tally
+from cspdet.datasets.descriptor import SplitFiles
+from cspdet.datasets.formats.coco_json import Annotations, read_annotations
+from cspdet.datasets.image_io import picture_header, read_picture
+from cspdet.errors import DataError
+from cspdet.structures import Classes
+
+TOLERANCE = 1.0  # pixels that a box may stick out of its picture without being counted
+CHUNK = 256  # pictures that a checking thread takes at a time
+
+
+@dataclass(frozen=True, eq=False)
+class CocoSet:
+    """N pictures with M boxes. No picture or box is a Python object, so forked workers share the memory."""
+
+    classes: Classes
+    image_id: np.ndarray  # (N,) int64, the file's own ids, in its order
+    size_hw: np.ndarray  # (N, 2) int32, height and width of the upright pictures
+    names: bytes  # file names one after the other, UTF-8
+    name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
+    box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the picture, sorted by picture
+    box_class: np.ndarray  # (M,) int32
+    box_crowd: np.ndarray  # (M,) bool
+    box_start: np.ndarray  # (N + 1,) int64, offsets of each picture's boxes
+    notes: tuple[str, ...]  # counted summaries of what was skipped or clipped
+    files: SplitFiles
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def path(self, index: int) -> Path:
+        """Where the picture is."""
+        return self.files.images / self.name(index)
+
+    def name(self, index: int) -> str:
+        """The picture's file name as the annotations have it."""
+        index = range(len(self))[index]
+        return self.names[self.name_start[index] : self.name_start[index + 1]].decode()
+
+    def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A picture's boxes: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
+        index = range(len(self))[index]
+        own = slice(self.box_start[index], self.box_start[index + 1])
+        return self.box_xyxy[own].copy(), self.box_class[own].astype(np.int64), self.box_crowd[own].copy()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the set takes."""
+        arrays = (value for value in vars(self).values() if isinstance(value, np.ndarray))
+        return len(self.names) + sum(array.nbytes for array in arrays)
+
+
+def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> CocoSet:
+    """Read a split; `allow_empty` admits files without annotations (COCO's test sets) or boxes.
+
+    Raises:
+        DataError: one line for each kind of mistake in the annotation file, with its count and first places.
+    """
+    annotations = read_annotations(files.annotations, allow_empty=allow_empty)
+    if annotations.problems:
+        raise DataError(*annotations.problems)
+    coco = pack(annotations, files)
+    if split == "train" and not allow_empty and not len(coco.box_xyxy):
+        raise DataError(f"{files.annotations}: no boxes; a train split needs some", *coco.notes)
+    return coco
+
+
+def pack(annotations: Annotations, files: SplitFiles) -> CocoSet:
+    """Sort sound annotations by picture, fit the boxes to the pictures; `notes` count what that changes."""
+    records, notes = annotations.records, Tally(str(files.annotations))
+    limit_wh = annotations.size_hw[annotations.image][:, ::-1].astype(np.float64)
+    low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
+    with np.errstate(over="ignore"):  # 1e308 + 1e308 is beyond every picture, as it should be
+        high = low + size_wh
+    beyond = np.maximum(-low, high - limit_wh).max(axis=1, initial=-np.inf)
+    corners = np.concatenate((np.clip(low, 0, limit_wh), np.clip(high, 0, limit_wh)), axis=1)
+    box_xyxy = corners.astype(np.float32)
+    flat = (size_wh <= 0).any(axis=1)
+    outside = ~flat & ((low >= limit_wh) | (high <= 0)).any(axis=1)
+    # a box may also lose its size here, to the spacing of float32
+    flat |= ~outside & (box_xyxy[:, 2:] <= box_xyxy[:, :2]).any(axis=1)
+    clipped = ~flat & ~outside & (beyond > TOLERANCE)
+
+    def note(which: np.ndarray, what: str) -> None:
+        count = int(which.sum())
+        kind = f"{count} box{'' if count == 1 else 'es'} {what}"
+        notes.add_where(kind, which, lambda i: f"image {records['image_id'][i]} {records['xywh'][i].tolist()}")
+
+    note(flat, "without width or height skipped")
+    note(outside, "wholly outside the picture skipped")
+    note(clipped, "partly outside the picture clipped to it")
+    (kept,) = np.nonzero(~(flat | outside))
+    kept = kept[np.argsort(annotations.image[kept], kind="stable")]
+    count = np.bincount(annotations.image[kept], minlength=len(annotations.image_id))
+    return CocoSet(
+        classes=annotations.classes,
+        image_id=annotations.image_id,
+        size_hw=annotations.size_hw,
+        names=annotations.names,
+        name_start=annotations.name_start,
+        box_xyxy=box_xyxy[kept],
+        box_class=annotations.class_id[kept].astype(np.int32),
+        box_crowd=records["crowd"][kept].astype(bool),
+        box_start=np.concatenate(([0], np.cumsum(count))).astype(np.int64),
+        notes=tuple(notes.lines()),
+        files=files,
+    )
+
+
+def check_pictures(coco: CocoSet, *, decode: bool = False) -> list[str]:
+    """One line for each picture that is missing, unreadable, or of another size than the annotations say.
+
+    Reads headers only, some thousand a second, or with `decode` everything.
+    """
+
+    def check(start: int) -> list[str]:
+        lines = (_picture_problem(coco, i, decode) for i in range(start, min(start + CHUNK, len(coco))))
+        return [line for line in lines if line]
+
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
+        found: Iterable[list[str]] = threads.map(check, range(0, len(coco), CHUNK))
+        return [line for lines in found for line in lines]
+
+
+def _picture_problem(coco: CocoSet, index: int, decode: bool) -> str:
+    path = coco.path(index)
+    try:
+        header = picture_header(path)
+        if decode:
+            read_picture(path)
+    except DataError as error:
+        return error.problems[0]
+    expected, found = tuple(coco.size_hw[index].tolist()), header.size_hw
+    if expected == found:
+        return ""
+    line = f"{path}: the file is {found[1]}x{found[0]} (width x height)"
+    line += f", the annotations say {expected[1]}x{expected[0]}"
+    if expected == header.stored_hw:
+        line += f"; they agree only before the file's EXIF orientation ({header.orientation}) is applied"
+    return line

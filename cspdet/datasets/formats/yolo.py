@@ -1,0 +1,169 @@
+"""YOLO txt labels (ultralytics or Darknet layout) to COCO JSON. The pictures stay where they are.
+
+A label line is `class center_x center_y width height`, divided by the picture's width and height; of a
+polygon (`class x1 y1 x2 y2 x3 y3 ...`) the box around it is taken. The index of a class is its category id,
+from 0 on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from cspdet.datasets.formats.coco_writer import (
+    CocoBox,
+    CocoPicture,
+    Prepared,
+    check_output,
+    clip_box,
+    val_names,
+    write_converted,
+)
+from cspdet.datasets.formats.yolo_dataset import YoloSet, find_yolo_set
+from cspdet.datasets.image_io import picture_size
+from cspdet.errors import DataError, counted
+
+SLACK = 1e-4  # how far a value may lie outside 0..1: what writing it with few digits can cost
+
+
+def convert_yolo(source: str | Path, output: str | Path, *, val_fraction: float = 0.2) -> Prepared:
+    """Convert a data.yaml, a Darknet .data file or a folder; write `output`/yolo.yaml.
+
+    Where the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the pictures'
+    names. A picture without a label file is a picture without objects.
+
+    Raises:
+        ConfigError, DataError: with every mistake in the files, the first ten spelled out.
+    """
+    output = Path(output)
+    check_output(output, "yolo")
+    problems: list[str] = []
+    found = find_yolo_set(Path(source), problems)
+    if not any(found.splits.values()):
+        raise DataError(*counted(problems or [f"{found.where}: no pictures found"]))
+    reader = _Reader(found, problems)
+    splits = {}
+    for split, paths in _with_val(found, val_fraction).items():
+        folder = _common_folder(paths)
+        pictures = [read for path in paths if (read := reader.read(path, folder)) is not None]
+        splits[split] = (folder, pictures)
+    if not reader.label_files:
+        first = next((path for paths in found.splits.values() for path in paths), found.where)
+        problems.append(f"{found.where}: no label file found; for {first} looked at {label_candidates(first)[0]}")
+    if problems:
+        raise DataError(*counted(problems))
+    return write_converted(output, "yolo", dict(enumerate(found.names)), splits, reader.notes())
+
+
+def _with_val(found: YoloSet, val_fraction: float) -> dict[str, list[Path]]:
+    splits = {name: paths for name, paths in found.splits.items() if paths}
+    if "train" in splits and "val" not in splits:
+        val = val_names((path.name for path in splits["train"]), val_fraction)
+        train = splits["train"]
+        splits["train"] = [path for path in train if path.name not in val]
+        splits["val"] = [path for path in train if path.name in val]
+    return splits
+
+
+def _common_folder(paths: list[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path.cwd()
+
+
+def label_candidates(picture: Path) -> list[Path]:
+    """Where a picture's labels may be: the last `images` of its path turned to `labels`, or beside it."""
+    parts = list(picture.with_suffix(".txt").parts)
+    candidates = [picture.with_suffix(".txt")]
+    if "images" in parts[:-1]:
+        at = len(parts) - 2 - parts[-2::-1].index("images")
+        candidates.insert(0, Path(*parts[:at], "labels", *parts[at + 1 :]))
+    return candidates
+
+
+class _Reader:
+    """Reads label files, and collects what is wrong with them and what was mended."""
+
+    def __init__(self, found: YoloSet, problems: list[str]):
+        self.names, self.problems = found.names, problems
+        self.counts: Counter[str] = Counter()
+        self.label_files = 0
+
+    def read(self, path: Path, folder: Path) -> CocoPicture | None:
+        """One picture with its boxes; None when the picture itself is missing or damaged."""
+        try:
+            size_hw = picture_size(path)
+        except DataError as error:
+            self.problems.extend(error.problems)
+            return None
+        labels = next((file for file in label_candidates(path) if file.is_file()), None)
+        boxes: tuple[CocoBox, ...] = ()
+        if labels is None:
+            self.counts["pictures without a label file, taken as empty"] += 1
+        else:
+            self.label_files += 1
+            boxes = tuple(self._boxes(labels, size_hw))
+        return CocoPicture(path.relative_to(folder).as_posix(), size_hw, boxes)
+
+    def _boxes(self, file: Path, size_hw: tuple[int, int]) -> Iterator[CocoBox]:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.problems.append(f"{file}: not readable as text: {error}")
+            return
+        height, width = size_hw
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            parsed = self._line(line, f"{file}:{number}")
+            if parsed is None:
+                continue
+            class_id, (x1, y1, x2, y2) = parsed
+            clipped = clip_box((x1 * width, y1 * height, x2 * width, y2 * height), size_hw)
+            if clipped is None:
+                self.counts["boxes skipped: no width or height"] += 1
+                continue
+            xywh, cut = clipped
+            self.counts["boxes clipped to their picture"] += cut
+            yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
+
+    def _line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
+        """The class and the corners, as shares of the picture, of one line."""
+        words = line.split()
+        if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
+            self.problems.append(
+                f"{where}: expected 5 numbers (class, center x and y, width, height) or a polygon, found {len(words)}"
+            )
+            return None
+        try:
+            values = [float(word) for word in words[1:]]
+        except ValueError:
+            values = [math.nan]
+        if not all(math.isfinite(value) for value in values):
+            self.problems.append(f"{where}: expected numbers, found {line.strip()[:60]!r}")
+            return None
+        class_id = self._class(words[0], where)
+        outside = [value for value in values if not -SLACK <= value <= 1 + SLACK]
+        if outside:
+            self.problems.append(f"{where}: expected shares of the picture from 0 to 1, found {outside[0]:g}")
+        if class_id is None or outside:
+            return None
+        if len(values) == 4:
+            x, y, w, h = values
+            return class_id, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        self.counts["polygons turned to their boxes"] += 1
+        return class_id, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+
+    def _class(self, word: str, where: str) -> int | None:
+        try:
+            number = float(word)  # some tools write 0.0
+        except ValueError:
+            number = math.nan
+        if number in range(len(self.names)):
+            return int(number)
+        self.problems.append(f"{where}: expected a class from 0 to {len(self.names) - 1}, found {word[:20]!r}")
+        return None
+
+    def notes(self) -> list[str]:
+        return [f"{number} {what}" for what, number in self.counts.items() if number]

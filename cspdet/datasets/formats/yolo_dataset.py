@@ -1,0 +1,185 @@
+"""Where a YOLO data set keeps its pictures and its class names.
+
+Understood are a data.yaml as ultralytics and Roboflow write it, a Darknet .data file, a folder that holds one
+of these, a folder with images/{train,val} and labels/{train,val}, and a flat folder of pictures with txt
+files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cspdet.datasets.formats.coco_writer import SPLITS
+from cspdet.datasets.image_io import PICTURE_SUFFIXES
+from cspdet.errors import DataError, nearest
+
+NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class YoloSet:
+    """A YOLO data set as found on disk."""
+
+    where: Path  # the file or folder that described it
+    names: tuple[str, ...]
+    splits: dict[str, list[Path]]  # absolute picture paths, sorted within a folder
+
+
+def find_yolo_set(source: Path, problems: list[str]) -> YoloSet:
+    """Find the pictures of each split; pictures that a list names in vain are added to `problems`.
+
+    Raises:
+        DataError: there is no such source, or it does not say what its classes are called.
+    """
+    source = Path(os.path.abspath(source))
+    if source.is_dir():
+        described = _description(source)
+        return find_yolo_set(described, problems) if described else _from_folder(source)
+    if not source.is_file():
+        raise DataError(f"{source}: no such file or folder")
+    if source.suffix.lower() in (".yaml", ".yml"):
+        return _from_yaml(source, problems)
+    if source.suffix.lower() == ".data":
+        return _from_darknet(source, problems)
+    raise DataError(f"{source}: expected a data.yaml, a Darknet .data file or a folder")
+
+
+def _description(folder: Path) -> Path | None:
+    """The file in `folder` that describes the set."""
+    for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
+        for file in sorted(folder.glob(pattern)):
+            if file.suffix == ".data" or (isinstance(_yaml(file), dict) and {"train", "val"} & set(_yaml(file))):
+                return file
+    return None
+
+
+def _yaml(file: Path) -> Any:
+    """A foreign YAML file: class names may be keyed by numbers there, which our own files do not allow."""
+    try:
+        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        reason = getattr(error, "problem", None) or error
+        raise DataError(f"{where}: not readable as YAML: {str(reason).splitlines()[0]}") from None
+
+
+def _from_yaml(file: Path, problems: list[str]) -> YoloSet:
+    values = _yaml(file)
+    if not isinstance(values, dict):
+        raise DataError(f"{file}: expected keys like path, train, val and names")
+    if not any(values.get(split) for split in SPLITS):
+        found = [str(key) for key in values]
+        raise DataError(f"{file}: train: missing key{nearest('train', found)}; found the keys {', '.join(found)}")
+    base = values.get("path") or "."
+    bases = [file.parent / base, Path.cwd() / base, file.parent]
+    splits = {}
+    for split in SPLITS:
+        given = values.get(split) or (values.get("valid") if split == "val" else None)
+        entries = given if isinstance(given, list) else [given] if given else []
+        splits[split] = _pictures((str(entry) for entry in entries), bases, f"{file}: {split}", problems)
+    return YoloSet(file, _names(values, file), splits)
+
+
+def _names(values: dict[Any, Any], file: Path) -> tuple[str, ...]:
+    names = values.get("names")
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))) and names:
+        return tuple(str(names[i]) for i in range(len(names)))
+    if isinstance(names, list) and names:
+        return tuple(str(name) for name in names)
+    if names is None and isinstance(values.get("nc"), int):
+        return tuple(f"class_{i}" for i in range(values["nc"]))
+    raise DataError(f"{file}: names: expected a list of class names, or a mapping of 0, 1, 2 ... to names")
+
+
+def _from_darknet(file: Path, problems: list[str]) -> YoloSet:
+    pairs = (line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
+    values = {key.strip(): value.strip() for key, value in pairs}
+    missing = [key for key in ("train", "names") if key not in values]
+    if missing:
+        raise DataError(*(f"{file}: {key}: missing key{nearest(key, values)}" for key in missing))
+    # Darknet takes paths from where it is started, mostly one folder above the .data file
+    bases = [file.parent, file.parent.parent, Path.cwd()]
+    names = _first_existing(values["names"], bases)
+    if names is None:
+        raise DataError(f"{file}: names: no such file {values['names']}")
+    keys = {"train": "train", "val": "valid", "test": "test"}
+    splits = {
+        split: _pictures([values[key]], bases, f"{file}: {key}", problems) if values.get(key) else []
+        for split, key in keys.items()
+    }
+    return YoloSet(file, _name_lines(names), splits)
+
+
+def _from_folder(folder: Path) -> YoloSet:
+    names = next((folder / name for name in NAME_FILES if (folder / name).is_file()), None)
+    if names is None:
+        expected = ", ".join(("data.yaml", *NAME_FILES[:2]))
+        raise DataError(f"{folder}: nothing there names the classes; expected {expected} with a name a line")
+    splits: dict[str, list[Path]] = {}
+    for split, folders in FOLDER_NAMES.items():
+        places = [place for name in folders for place in (folder / "images" / name, folder / name)]
+        splits[split] = next((found for place in places if (found := _walk(place))), [])
+    if not any(splits.values()):
+        splits["train"] = _walk(folder)
+    return YoloSet(folder, _name_lines(names), splits)
+
+
+def _name_lines(file: Path) -> tuple[str, ...]:
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines or not all(lines):
+        raise DataError(f"{file}: expected a class name in every line")
+    return tuple(lines)
+
+
+def _pictures(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
+    """The pictures that folders, list files or single pictures name."""
+    found: list[Path] = []
+    for entry in entries:
+        # Roboflow writes ../train/images beside train/ itself
+        place = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
+        if place is None:
+            problems.append(f"{where}: no such file or folder: {entry} (looked from {bases[0]})")
+        elif place.is_dir():
+            found += _walk(place)
+        elif place.suffix.lower() in PICTURE_SUFFIXES:
+            found.append(place)
+        else:
+            found += _listed(place, bases, problems)
+    return list(dict.fromkeys(found))
+
+
+def _listed(file: Path, bases: list[Path], problems: list[str]) -> list[Path]:
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if line.strip():
+            picture = _first_existing(line.strip(), [file.parent, *bases])
+            if picture is None:
+                problems.append(f"{file}:{number}: no such picture: {line.strip()}")
+            else:
+                found.append(picture)
+    return found
+
+
+def _first_existing(entry: str, bases: list[Path]) -> Path | None:
+    entry = entry.replace("\\", "/")
+    paths = (Path(os.path.abspath(base / Path(entry).expanduser())) for base in bases)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        found += [Path(place, name) for name in sorted(files) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    return found

@@ -1,0 +1,163 @@
+"""Writing the built-in shapes set: folders, descriptor and video, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cspdet.datasets.formats.coco_writer import (
+    CocoPicture,
+    Prepared,
+    check_output,
+    coco_json,
+    count,
+    descriptor_text,
+)
+from cspdet.datasets.synthetic.shapes import CATEGORIES, Scene, Shape, draw_shape, make_picture
+from cspdet.datasets.synthetic.texture import background, draw_clutter, with_grain
+from cspdet.errors import DataError, UserError
+
+OURS = re.compile(r"(train|val)(/\d{6}\.jpg)?|annotations(/instances_(train|val)\.json)?|shapes\.yaml|video\.mp4")
+FRAMES_PER_SECOND = 25
+FRAMES = 150
+VIDEO_STREAM = 2  # what takes the place of a split in the video's seed
+
+
+def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> Prepared:
+    """Make `images` train pictures, a fifth as many val pictures and a video in `output`, all or nothing.
+
+    Raises:
+        DataError: a number that makes no sense, or a folder with other files in it.
+        UserError: the disk is full or cannot be written; what an earlier run left there is kept.
+    """
+    output = Path(os.path.abspath(output))
+    _check_numbers(images, size, seed)
+    _check_folder(output)
+    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        draft.mkdir(parents=True)
+        counts = _fill(draft, {"train": images, "val": max(images // 5, 1)}, size, seed)
+        write_video(draft / "video.mp4", size=size, seed=seed)
+        _put_into_place(draft, output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Prepared(output / "shapes.yaml", counts, ())
+
+
+def _check_numbers(images: int, size: int, seed: int) -> None:
+    problems = []
+    if not 1 <= images <= 200_000:
+        problems.append(f"--images: expected 1 to 200000 train pictures, found {images}")
+    if not 64 <= size <= 2048:
+        problems.append(f"--size: expected 64 to 2048 pixels, found {size}")
+    if seed < 0:
+        problems.append(f"--seed: expected 0 or more, found {seed}")
+    if problems:
+        raise DataError(*problems)
+
+
+def _check_folder(output: Path) -> None:
+    check_output(output, "shapes")
+    if not output.is_dir():
+        return
+    foreign = sorted(
+        path for path in (file.relative_to(output).as_posix() for file in output.rglob("*")) if not OURS.fullmatch(path)
+    )
+    if foreign:
+        raise DataError(
+            f"{output}: {len(foreign)} files there are not of the shapes set, the first is {foreign[0]}; "
+            "move them away or give another folder, since the whole set is replaced"
+        )
+
+
+def _fill(folder: Path, numbers: dict[str, int], size: int, seed: int) -> dict[str, dict[str, int]]:
+    counts = {}
+    (folder / "annotations").mkdir()
+    for split, (name, number) in enumerate(numbers.items()):
+        (folder / name).mkdir()
+        pictures = []
+        for index in range(number):
+            image, boxes = make_picture(seed, split, index, size)
+            file_name = f"{index + 1:06d}.jpg"
+            _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            (folder / name / file_name).write_bytes(data.tobytes())
+            pictures.append(CocoPicture(file_name, (size, size), boxes))
+        text = coco_json(CATEGORIES, pictures, first_id=split * 1_000_000 + 1)
+        (folder / "annotations" / f"instances_{name}.json").write_text(text, encoding="utf-8")
+        counts[name] = count(pictures)
+    described = {name: (name, f"annotations/instances_{name}.json") for name in numbers}
+    (folder / "shapes.yaml").write_text(descriptor_text("shapes", described), encoding="utf-8")
+    return counts
+
+
+def _put_into_place(draft: Path, output: Path) -> None:
+    """Rename the finished set to its name; an earlier one steps aside first and comes back if that fails."""
+    if not output.exists():
+        draft.rename(output)
+        return
+    aside = output.with_name(f".{output.name}.{os.getpid()}.old")
+    output.rename(aside)
+    try:
+        draft.rename(output)
+    except OSError:
+        aside.rename(output)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = FRAMES) -> None:
+    """A video (25 frames a second) of one shape of each kind moving, turning and bouncing over a texture.
+
+    Raises:
+        UserError: OpenCV here has no MPEG-4 writer, or the disk is full.
+    """
+    side = size - size % 2  # MPEG-4 wants even sides
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (side, side))
+    if not writer.isOpened():
+        raise UserError(f"{path}: this OpenCV cannot write MPEG-4 video (codec mp4v)")
+    try:
+        for frame in _frames(side, seed, frames):
+            writer.write(frame)
+    finally:
+        writer.release()
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the video came out empty; is the disk full?")
+
+
+def _frames(side: int, seed: int, frames: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng((seed, VIDEO_STREAM, 0))
+    still = background(rng, (side, side))
+    draw_clutter(rng, still, 5)
+    shapes = [_moving(rng, still, kind) for kind in range(len(CATEGORIES))]
+    speeds = [rng.choice([-1, 1], 2) * rng.uniform(0.15, 0.45, 2) * side / FRAMES_PER_SECOND for _ in shapes]
+    spins = [float(rng.uniform(-2, 2)) / FRAMES_PER_SECOND for _ in shapes]  # radians a frame
+    for i in range(frames):
+        scene = Scene(still.copy())
+        for shape, speed, spin in zip(shapes, speeds, spins, strict=True):
+            x, y = (
+                _bounce(at + i * step, shape.diameter / 2, side - shape.diameter / 2)
+                for at, step in zip(shape.center, speed, strict=True)
+            )
+            scene.add(replace(shape, center=(x, y), angle=shape.angle + i * spin))
+        yield with_grain(rng, scene.canvas, 4.0)
+
+
+def _moving(rng: np.random.Generator, still: np.ndarray, kind: int) -> Shape:
+    side = min(still.shape[:2])
+    return replace(draw_shape(rng, still, kind), diameter=float(rng.uniform(0.15, 0.3) * side))
+
+
+def _bounce(at: float, low: float, high: float) -> float:
+    """A position that runs freely, folded back between two walls."""
+    span = high - low
+    return low + span - abs(math.fmod(abs(at - low), 2 * span) - span)

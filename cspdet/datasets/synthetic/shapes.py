@@ -1,0 +1,218 @@
+"""The built-in set: pictures of six kinds of flat shapes, for a first training without downloads.
+
+A box is the tight box of the pixels that can be seen, as COCO's are, and `area` counts these pixels. A shape
+of which less than 30% can be seen is not annotated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cspdet.datasets.formats.coco_writer import CocoBox
+from cspdet.datasets.synthetic.texture import (
+    Color,
+    background,
+    draw_clutter,
+    photograph,
+    strokes_mask,
+    vivid_color,
+)
+
+# On purpose with gaps and not from 1: what works here works with COCO's ids.
+CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
+MIN_VISIBLE = 0.3  # share of a shape's pixels that must be seen for it to be annotated
+SMALLEST = 8.0  # pixels, the longer side of the smallest shapes
+# Each class has hues of its own, as fruits do, so that a few hundred steps of training tell the classes apart.
+HUE_SPREAD = 1 / 24  # of the color circle, either way
+OVERSAMPLE = 4  # shapes are drawn this many times larger and shrunk, which smooths their edges
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object: what it is, where it lies, how it is painted. Pixels of the picture; angles in radians."""
+
+    kind: int  # index into CATEGORIES
+    center: tuple[float, float]  # x, y
+    diameter: float  # longer side of its upright box
+    angle: float
+    stretch: float  # its own width over its own height
+    color: Color
+    second: Color
+    style: int  # 0 plain, 1 gradient, 2 stripes
+    period: float  # of the stripes, in pixels
+
+
+def _star(points: int, inner: float) -> np.ndarray:
+    turn = np.arange(2 * points) * np.pi / points - np.pi / 2
+    radius = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
+    return np.stack((np.cos(turn), np.sin(turn)), 1) * radius[:, None]
+
+
+def _regular(corners: int) -> np.ndarray:
+    turn = np.arange(corners) * 2 * np.pi / corners - np.pi / 2
+    return np.stack((np.cos(turn), np.sin(turn)), 1)
+
+
+_ARM = 0.32  # half the width of the cross's arms
+_CROSS = np.array(
+    [(-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM)]
+    + [(_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)]
+)
+_SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
+# contours of each kind about its own center; a second contour is a hole
+_OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
+    (_regular(48),),
+    (_SQUARE,),
+    (_regular(3),),
+    (_star(5, 0.42),),
+    (_regular(48), 0.55 * _regular(48)),
+    (_CROSS,),
+)
+
+
+def outline(shape: Shape) -> list[np.ndarray]:
+    """The contours in the picture, each (n, 2) float64 x y; the longer side of their box is `diameter`."""
+    wide, high = math.sqrt(shape.stretch), 1 / math.sqrt(shape.stretch)
+    c, s = math.cos(shape.angle), math.sin(shape.angle)
+    turn = np.array([[c, s], [-s, c]])
+    contours = [contour * (wide, high) @ turn for contour in _OUTLINES[shape.kind]]
+    low, top = contours[0].min(0), contours[0].max(0)
+    scale = shape.diameter / (top - low).max()
+    return [(contour - (low + top) / 2) * scale + shape.center for contour in contours]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Where a shape falls on the picture: a window of it, and how much of each pixel there is covered."""
+
+    top: int
+    left: int
+    alpha: np.ndarray  # (h, w) float32 in 0..1, the part inside the picture
+    pixels: int  # pixels at least half covered, those outside the picture too
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        height, width = self.alpha.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.alpha >= 0.5
+
+
+def cover(shape: Shape, size_hw: tuple[int, ...]) -> Coverage:
+    """Rasterize a shape with smooth edges."""
+    contours = outline(shape)
+    left, top = np.floor(contours[0].min(0)).astype(int) - 1
+    right, bottom = np.ceil(contours[0].max(0)).astype(int) + 1
+    large = np.zeros(((bottom - top) * OVERSAMPLE, (right - left) * OVERSAMPLE), np.uint8)
+    # fillPoly puts pixel centers on whole numbers, we put pixel edges there: half a small pixel apart
+    fixed = [np.round(((contour - (left, top)) * OVERSAMPLE - 0.5) * 16).astype(np.int32) for contour in contours]
+    cv2.fillPoly(large, fixed, 255, cv2.LINE_8, shift=4)
+    alpha = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    rows = slice(max(-top, 0), max(min(size_hw[0] - top, bottom - top), 0))
+    columns = slice(max(-left, 0), max(min(size_hw[1] - left, right - left), 0))
+    return Coverage(max(int(top), 0), max(int(left), 0), alpha[rows, columns], int((alpha >= 0.5).sum()))
+
+
+def paint(canvas: np.ndarray, shape: Shape, coverage: Coverage) -> None:
+    """Draw a shape into `canvas` (H, W, 3) float32. Its texture turns with it."""
+    rows, columns = coverage.window
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(shape.center[1])
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(shape.center[0])
+    along = x * np.float32(math.cos(shape.angle)) + y * np.float32(math.sin(shape.angle))
+    if shape.style == 1:
+        weight = along / np.float32(shape.diameter) + np.float32(0.5)
+    elif shape.style == 2:
+        weight = (np.sin(along * np.float32(2 * math.pi / shape.period)) > 0).astype(np.float32)
+    else:
+        weight = np.zeros_like(along)
+    for channel, (first, second) in enumerate(zip(shape.color, shape.second, strict=True)):
+        part = canvas[rows, columns, channel]
+        part += (first + (second - first) * weight - part) * coverage.alpha
+
+
+def draw_diameter(rng: np.random.Generator, size: int) -> float:
+    """Log-uniform in three bands, most from 1/10 to 3/8 of the picture; at least 8 pixels, at most half."""
+    low, high = [(SMALLEST / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
+    share = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
+    return float(np.clip(share * size, SMALLEST, size / 2))
+
+
+def draw_shape(rng: np.random.Generator, canvas: np.ndarray, kind: int | None = None) -> Shape:
+    """A shape (of `kind`, else of any) anywhere in the picture, in its class's part of the color circle."""
+    height, width = canvas.shape[:2]
+    center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
+    diameter = draw_diameter(rng, min(height, width))
+    kind = int(rng.integers(len(CATEGORIES))) if kind is None else kind
+    color = vivid_color(rng, kind / len(CATEGORIES), HUE_SPREAD)
+    second = np.clip(color + rng.uniform(-50, 50, 3), 0, 255).astype(np.float32)
+    return Shape(
+        kind=kind,
+        center=center,
+        diameter=diameter,
+        angle=float(rng.uniform(0, 2 * math.pi)),
+        stretch=float(math.exp(rng.uniform(-0.3, 0.3))),
+        color=color,
+        second=second,
+        style=int(rng.choice(3, p=[0.5, 0.3, 0.2])),
+        period=float(rng.uniform(6, 16)),
+    )
+
+
+class Scene:
+    """A picture in the making: later shapes lie over earlier ones, and each pixel remembers who owns it."""
+
+    def __init__(self, canvas: np.ndarray):
+        self.canvas = canvas
+        self.owner = np.full(canvas.shape[:2], -1, np.int16)
+        self.shapes: list[Shape] = []
+        self.pixels: list[int] = []  # of each shape, were nothing in front of it
+        self.seen: list[int] = []  # of each shape, what is left
+
+    def add(self, shape: Shape, min_left: float = 0.0) -> bool:
+        """Put a shape on top, unless less than the share `min_left` of it or of one below would be seen."""
+        coverage = cover(shape, self.canvas.shape[:2])
+        rows, columns = coverage.window
+        mask = coverage.mask
+        taken = np.bincount(self.owner[rows, columns][mask] + 1, minlength=len(self.shapes) + 1)[1:].tolist()
+        seen = [n - k for n, k in zip(self.seen, taken, strict=True)] + [int(mask.sum())]
+        pixels = [*self.pixels, coverage.pixels]
+        if any(n < min_left * whole for n, whole in zip(seen, pixels, strict=True)):
+            return False
+        paint(self.canvas, shape, coverage)
+        self.owner[rows, columns][mask] = len(self.shapes)
+        self.shapes.append(shape)
+        self.seen, self.pixels = seen, pixels
+        return True
+
+    def boxes(self) -> tuple[CocoBox, ...]:
+        """The visible shapes, in the order in which they were drawn."""
+        ids, boxes = list(CATEGORIES), []
+        for i, (shape, pixels) in enumerate(zip(self.shapes, self.pixels, strict=True)):
+            seen = self.owner == i
+            area = int(seen.sum())
+            if area == 0 or area < MIN_VISIBLE * pixels:
+                continue
+            x, y, width, height = cv2.boundingRect(seen.astype(np.uint8))
+            boxes.append(CocoBox(ids[shape.kind], (float(x), float(y), float(width), float(height)), float(area)))
+        return tuple(boxes)
+
+
+def make_picture(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
+    """Picture `index` of a split, (size, size, 3) uint8 BGR, and its boxes: made of the arguments alone."""
+    rng = np.random.default_rng((seed, split, index))
+    scene = Scene(background(rng, (size, size)))
+    draw_clutter(rng, scene.canvas, int(rng.integers(0, 9)))
+    if index % 20 != 13:  # one picture in twenty stays empty
+        for _ in range(int(rng.integers(2, 10))):
+            # mostly a free place is found; the last try stands as it falls, so that deep occlusion occurs too
+            _ = any(scene.add(draw_shape(rng, scene.canvas), 0.6) for _ in range(4)) or scene.add(
+                draw_shape(rng, scene.canvas)
+            )
+    scene.owner[strokes_mask(rng, scene.canvas, int(rng.integers(0, 4)))] = -1
+    return photograph(rng, scene.canvas), scene.boxes()

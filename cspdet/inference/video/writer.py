@@ -1,0 +1,173 @@
+"""Frames to an .mp4 file that appears whole, or not at all: H.264 by PyAV, or MPEG-4 by OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+from cspdet.errors import ConfigError, SourceError, UserError
+from cspdet.inference.video.h264_writer import H264Writer
+from cspdet.inference.video.reader import USUAL_RATE, VideoFacts, has_pyav
+from cspdet.io.atomic import temporary
+
+Codec = Literal["h264", "mp4v"]
+MPEG4 = cv2.VideoWriter.fourcc(*"mp4v")  # the one mp4 codec that every OpenCV wheel can write
+MOST_TICKS = 65535  # MPEG-4 divides a second into at most so many; a rate like 119.881 has to lose digits
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a video is to be written."""
+
+    facts: VideoFacts  # of its source: the rate and time base of what is written, and the shape of its pixels
+    codec: Codec = "mp4v"
+    preset: str = "ultrafast"  # of x264
+    live: bool = False  # frames come at any time; at a constant rate each stays until the next one
+    stride: int = 1  # every so-manieth frame of the source is written
+    audio: Path | None = None  # the source's file, for its sound; H.264 only
+    origin: Fraction = Fraction(0)  # seconds in that file's own time at which its first frame stands
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second that are written."""
+        return (self.facts.rate or USUAL_RATE) / (1 if self.live else self.stride)
+
+
+class VideoWriter(Protocol):
+    """Takes RGB frames of one size, that of the first."""
+
+    written: int
+
+    def write(self, image: np.ndarray, ticks: int | None = None) -> None:
+        """Add an (H, W, 3) uint8 RGB frame at `ticks` of the source's time base; None is one frame later.
+
+        A frame of another size (streams may change) is made the first's.
+
+        Raises:
+            SourceError: frames of a size or rate that the codec cannot hold.
+            OSError: the disk is full.
+        """
+
+    def finish(self) -> None:
+        """Complete the file; to be called once, whatever happened."""
+
+
+def pick_codec(name: str) -> Codec:
+    """`auto`, `h264` or `mp4v` to what can be written here: H.264, which browsers play, needs PyAV.
+
+    Raises:
+        ConfigError: H.264 is asked for and cannot be written.
+    """
+    if name == "mp4v":
+        return "mp4v"
+    if has_pyav():
+        import av
+
+        with suppress(ValueError):  # a build of FFmpeg without x264
+            if av.codec.Codec("libx264", "w").is_encoder:
+                return "h264"
+    if name == "h264":
+        raise ConfigError("--codec h264: needs PyAV with libx264; install it with: pip install 'cspdet[video]'")
+    return "mp4v"
+
+
+class Mpeg4Writer:
+    """MPEG-4 part 2 at a constant rate, kept to a thousandth of a frame a second. Many browsers do not play it.
+
+    Of an odd width or height the codec leaves out the last column or row.
+    """
+
+    def __init__(self, path: Path, output: Output):
+        self.path, self.written = path, 0
+        self._output = output
+        self._size_hw: tuple[int, int] | None = None
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, image: np.ndarray, ticks: int | None = None) -> None:
+        """See VideoWriter; times are kept live alone, by frames that are repeated."""
+        if self._writer is None:
+            self._size_hw = (image.shape[0], image.shape[1])
+            self._writer = self._open(self._size_hw)
+        assert self._size_hw is not None
+        if image.shape[:2] != self._size_hw:
+            image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
+        shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        due = 1
+        if self._output.live and ticks is not None:
+            due = round(ticks * self._output.facts.time_base * self._output.rate) + 1 - self.written
+        for _ in range(max(1, due)):
+            self._writer.write(shown)
+            self.written += 1
+
+    def _open(self, size_hw: tuple[int, int]) -> cv2.VideoWriter:
+        wanted = float(self._output.rate)
+        digits = next(d for d in (3, 2, 1, 0) if wanted * 10**d <= MOST_TICKS or d == 0)
+        rate = round(wanted, digits)
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is said below, once
+        try:
+            writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, MPEG4, rate, size_hw[::-1])
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if not writer.isOpened():
+            raise SourceError(f"frames of {size_hw[1]}x{size_hw[0]} at {rate:g} a second cannot be written as mp4")
+        return writer
+
+    def finish(self) -> None:
+        """See VideoWriter."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+def check_count(path: Path, written: int) -> None:
+    """Raise OSError unless the file holds what was written: OpenCV does not tell of a full disk."""
+    capture = cv2.VideoCapture(str(path))
+    held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    if held != written:
+        raise OSError(None, f"the video holds {held} of its {written} frames (is the disk full?)")
+
+
+@contextmanager
+def video_writer(path: Path, output: Output) -> Iterator[VideoWriter]:
+    """A writer to a temporary file beside `path`, which gets its name when the block ends.
+
+    Ctrl-C in the block ends the video there: what is written is finished and named; the interrupt goes on.
+
+    Raises:
+        UserError: nothing was written, or the disk is full.
+    """
+    interrupted = False
+    with temporary(path) as draft:
+        writer: VideoWriter
+        if output.codec == "h264":
+            writer = H264Writer(
+                draft,
+                rate=output.rate,
+                time_base=output.facts.time_base,
+                pixel_aspect=output.facts.pixel_aspect,
+                preset=output.preset,
+                audio=output.audio,
+                origin=output.origin,
+            )
+        else:
+            writer = Mpeg4Writer(draft, output)
+        try:
+            yield writer
+        except KeyboardInterrupt:
+            if not writer.written:
+                raise
+            interrupted = True
+        finally:
+            writer.finish()
+        if not writer.written:
+            raise UserError(f"{path}: there was no frame to write")
+        check_count(draft, writer.written)
+    if interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,87 @@
+"""Counts as colors: where in the picture, and which class for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from cspdet.reports.charts import LETTER, drawing, shortened
+from cspdet.reports.scales import brief, place
+
+
+def heat_map(cells: Sequence[Sequence[float]], x_label: str, y_label: str, told: str) -> Markup:
+    """A square map with its origin at the top left; the fullest cell has the full color. `told` names the values."""
+    rows, columns = len(cells), len(cells[0])
+    side, left, top = 240.0, 90.0, 18.0
+    most = max((max(row) for row in cells), default=0) or 1
+    width, height = side / columns, side / rows
+    parts = [f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/><g class="cells">']
+    for i, row in enumerate(cells):
+        for j, value in enumerate(row):
+            if value:
+                parts.append(
+                    f'<rect class="heat" fill-opacity="{_opacity(value / most)}" x="{place(left + j * width)}"'
+                    f' y="{place(top + i * height)}" width="{place(width)}" height="{place(height)}">'
+                    f"<title>{value:.4g} {escape(told)}</title></rect>"
+                )
+    middle = left + side / 2
+    parts += [
+        "</g>",
+        f'<text class="axis" x="{middle}" y="{top - 5}" text-anchor="middle">{escape(x_label)}</text>',
+        f'<text class="axis" transform="translate({left - 8} {top + side / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>",
+    ]
+    return drawing(parts, f"{told} by place", height=round(top + side + 8))
+
+
+def matrix(
+    names: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    totals: Sequence[int],
+    row_label: str,
+    column_label: str,
+    *,
+    columns: Sequence[str],
+) -> Markup:
+    """Counts under colors that show each one's share of its row's total; zeros stay blank."""
+    cell = 34.0
+    left = 34 + min(140.0, LETTER * max(map(len, names), default=0))
+    top = 34 + min(110.0, LETTER * max(map(len, columns), default=0))
+    parts = [
+        f'<text class="axis" x="{place(left)}" y="12">{escape(column_label)}</text>',
+        f'<text class="axis" transform="translate(12 {place(top + cell * len(names) / 2)}) rotate(-90)"'
+        f' text-anchor="middle">{escape(row_label)}</text>',
+    ]
+    for j, name in enumerate(columns):
+        at = f"translate({place(left + (j + 0.6) * cell)} {place(top - 6)}) rotate(-60)"
+        parts.append(f'<text transform="{at}">{escape(shortened(name, 20))}<title>{escape(name)}</title></text>')
+    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
+        y, total = top + i * cell, totals[i]
+        text = escape(shortened(name, 20))
+        parts.append(
+            f'<text x="{place(left - 6)}" y="{place(y + 21)}" text-anchor="end">{text}'
+            f"<title>{escape(name)}</title></text>"
+        )
+        for j, count in enumerate(row):
+            parts += _matrix_cell(left + j * cell, y, cell, count, total, f"{name} as {columns[j]}")
+    width, height = left + cell * len(columns) + 40, top + cell * len(names) + 8
+    return drawing(parts, f"{row_label} by {column_label}", width=round(width), height=round(height), fixed=True)
+
+
+def _matrix_cell(x: float, y: float, cell: float, count: int, total: int, name: str) -> list[str]:
+    share = count / total if total else 0.0
+    box = f'x="{place(x)}" y="{place(y)}" width="{place(cell)}" height="{place(cell)}"'
+    told = escape(f"{name}: {count} of {total} ({share:.0%})")
+    parts = [f'<g><title>{told}</title><rect class="frame" {box}/>']
+    if count:
+        style = ' class="on-heat"' if share > 0.5 else ""
+        parts.append(f'<rect class="heat" fill-opacity="{_opacity(share)}" {box}/>')
+        middle = f'x="{place(x + cell / 2)}" y="{place(y + cell / 2 + 4)}"'
+        parts.append(f'<text {middle} text-anchor="middle"{style}>{brief(float(count))}</text>')
+    return [*parts, "</g>"]
+
+
+def _opacity(share: float) -> str:
+    """An opacity: visible from the first count on."""
+    return f"{0.06 + 0.94 * share:.2f}"

@@ -1,0 +1,95 @@
+"""The layers of networks, drawn: the BFLOPs of each, and what each reads and writes (CSPNet paper, figures 7 and 8).
+
+One row of two panels a network; all rows share their scales, so that heights compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cspdet.errors import ConfigError
+from cspdet.io.atomic import temporary
+from cspdet.models.profile import Cost
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg")
+PART_COLORS = {"backbone": "#4c78a8", "neck": "#f58518", "head": "#54a24b", "fc": "#54a24b"}
+OTHER_COLOR = "#b279a2"
+INPUT_COLOR, OUTPUT_COLOR = "#4c78a8", "#e45756"
+PANEL_INCHES = (7.5, 2.6)
+HEADROOM = 1.25  # of the highest bar, for the label above it
+
+
+def check_target(path: Path) -> None:
+    """Raise ConfigError unless a drawing can be written to `path`."""
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--plot {path}: there is no folder {str(path.parent)!r}")
+
+
+def plot_layers(models: Sequence[tuple[str, Cost]], path: Path) -> None:
+    """Draw (name, cost) of each network into `path`, a PNG or SVG file.
+
+    Raises:
+        ConfigError: another suffix, or no such folder.
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # takes a second, and only drawings need it
+
+    check_target(path)
+    rows = len(models)
+    figure = Figure(figsize=(2 * PANEL_INCHES[0], rows * PANEL_INCHES[1] + 0.5), layout="constrained")
+    panels = figure.subplots(rows, 2, sharey="col", squeeze=False)
+    for (name, cost), (work, sizes) in zip(models, panels, strict=True):
+        _draw_work(work, name, cost)
+        _draw_sizes(sizes, name, cost)
+    panels[0][0].set_ylim(0, HEADROOM * max(cost.largest_layer_bflops for _, cost in models))
+    panels[0][1].set_ylim(0, None)
+    for panel in panels[-1]:
+        panel.set_xlabel("layer, in the order of computation")
+    with temporary(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:], dpi=100)
+
+
+def _draw_work(panel: Axes, name: str, cost: Cost) -> None:
+    """A bar a convolution, linear layer or pooling, in the color of its part; the largest is named."""
+    heights = [layer.operations / 1e9 for layer in cost.layers]
+    for part in cost.part_bflops:
+        places = [i for i, layer in enumerate(cost.layers) if layer.part == part]
+        color = PART_COLORS.get(part, OTHER_COLOR)
+        panel.bar(places, [heights[i] for i in places], width=1.0, color=color, label=part)
+    largest, place = cost.largest_layer, heights.index(cost.largest_layer_bflops)
+    on_the_left = place < len(heights) / 2
+    panel.annotate(
+        f"{largest.name}: {cost.largest_layer_bflops:.4f}",
+        (place, cost.largest_layer_bflops),
+        textcoords="offset points",
+        xytext=(3 if on_the_left else -3, 4),
+        ha="left" if on_the_left else "right",
+        fontsize=8,
+    )
+    panel.set_title(f"{name} at {_size(cost)}: {cost.bflops:.3f} BFLOPs", fontsize=10)
+    panel.set_ylabel("BFLOPs")
+    panel.legend(fontsize=8, loc="upper center", ncols=len(cost.part_bflops))
+
+
+def _draw_sizes(panel: Axes, name: str, cost: Cost) -> None:
+    """Elements that the convolutions and poolings read and write, as steps."""
+    for label, color, sizes in (
+        ("input", INPUT_COLOR, [layer.elements_read for layer in cost.layers]),
+        ("output", OUTPUT_COLOR, [layer.elements_written for layer in cost.layers]),
+    ):
+        edges = [i - 0.5 for i in range(len(sizes) + 1)]
+        panel.stairs([size / 1e6 for size in sizes], edges, color=color, label=label)
+    panel.set_title(f"{name} at {_size(cost)}: {cost.cio / 1e6:.1f}M elements read and written", fontsize=10)
+    panel.set_ylabel("million elements")
+    panel.legend(fontsize=8, loc="upper right")
+
+
+def _size(cost: Cost) -> str:
+    return f"{cost.size_hw[0]}x{cost.size_hw[1]}"

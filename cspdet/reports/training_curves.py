@@ -1,0 +1,295 @@
+"""Training curves: what the `metrics.jsonl` of one or several runs say, drawn below each other.
+
+A panel a kind of number (losses, AP, learning rate, speed), a color a run, a line style a key. A key that a line of the
+file lacks was not measured there, and its curve goes straight on; null and NaN were measured, and leave a gap.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cspdet.errors import ConfigError, DataError, nearest
+from cspdet.io.atomic import temporary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Position = Literal["epoch", "images_seen", "step"]
+POSITIONS: tuple[Position, ...] = ("epoch", "images_seen", "step")
+POSITION_NAMES = {"epoch": "epoch", "images_seen": "pictures seen", "step": "optimizer step"}
+FORMATS = (".png", ".svg")
+# What is drawn of a run unless other keys are asked for, as far as it is there.
+DEFAULT_KEYS = ("loss", "AP", "AP50", "top1", "top5", "lr", "images_per_second")
+LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # of a run that is drawn alone
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito 2008
+STYLES = ("-", "--", ":", "-.")
+PANEL_INCHES = (5.0, 2.3)  # narrow, so that the words can be read on a phone
+DOTS_AN_INCH = 160
+LONGEST_NAME = 34  # letters of a run's name in the legend; of a longer one, the end
+MANY_POINTS = 60  # more are marked with smaller dots
+JUDGED = ("AP", "AR", "top")  # how the names of keys begin that an evaluation measures
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """The lines of a `metrics.jsonl`: under each key its numbers, NaN where it is null or not a finite number."""
+
+    name: str
+    path: Path
+    lines: tuple[dict[str, float], ...]
+    cut_off: bool  # the last line is incomplete, and left out
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys, in the order of the file."""
+        return tuple(dict.fromkeys(key for line in self.lines for key in line))
+
+    def curve(self, key: str, x: Position) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) positions and (n,) values of the lines that have the key."""
+        points = [(line[x], line[key]) for line in self.lines if key in line]
+        return np.array([at for at, _ in points]), np.array([value for _, value in points])
+
+    def best(self, key: str) -> dict[str, float] | None:
+        """The first line with the highest value of a key; None where there is no number."""
+        measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
+        return max(measured, key=lambda line: line[key]) if measured else None
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
+    """The metrics of runs: folders, or `metrics.jsonl` files. Each is named after its folder, with as much of the path
+    as tells it from the others; one that is given twice is read once.
+
+    Raises:
+        DataError: a file that is missing or empty, or a line that is not a JSON object of numbers, with its number.
+    """
+    files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
+    return [_read_metrics(path, name) for path, name in zip(files, _names(files), strict=True)]
+
+
+def _metrics_file(path: Path) -> Path:
+    file = path / "metrics.jsonl" if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise DataError(f"{path}: expected the folder of a run, found no metrics.jsonl in it")
+    siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+    raise DataError(f"{path}: no such run{nearest(path.name, siblings)}; expected a run's folder or its metrics.jsonl")
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """The shortest ends of the folders' paths that are all different."""
+    folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
+    for length in range(1, max(map(len, folders)) + 1):
+        names = ["/".join(parts[-length:]) for parts in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(file) for file in files]
+
+
+def _read_metrics(path: Path, name: str) -> RunMetrics:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    rows = [(number, row) for number, row in enumerate(text.split("\n"), start=1) if row.strip()]
+    lines, cut_off = [], False
+    for number, row in rows:
+        try:
+            values = json.loads(row)
+        except (ValueError, RecursionError):
+            if number == rows[-1][0]:
+                cut_off = True
+                continue
+            raise DataError(f"{path}:{number}: expected a JSON object, found {row[:40]!r}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object, found {row[:40]!r}")
+        lines.append({key: _number(value) for key, value in values.items() if _is_number(value)})
+    if not lines:
+        raise DataError(f"{path}: expected a line an epoch, found {'only an incomplete one' if cut_off else 'none'}")
+    return RunMetrics(name, path, tuple(lines), cut_off)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _number(value: float | None) -> float:
+    if value is None or abs(value) > 1e300 or not math.isfinite(value):
+        return math.nan
+    return float(value)
+
+
+def pick_keys(runs: Sequence[RunMetrics], wanted: Sequence[str] | None, x: Position) -> list[str]:
+    """The keys to draw: those wanted, or the usual ones that some run has.
+
+    Raises:
+        ConfigError: a key that no run has.
+        DataError: a line without the position `x`.
+    """
+    for run in runs:
+        for number, line in enumerate(run.lines, start=1):
+            if not math.isfinite(line.get(x, math.nan)):
+                raise DataError(f"{run.path}: line {number} of those with content has no number {x!r} to draw it at")
+    known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in POSITIONS]
+    if wanted is None:
+        usual = [key for key in DEFAULT_KEYS if key in known] or known
+        return usual + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
+    unknown = [key for key in wanted if key not in known]
+    if unknown or not wanted:
+        found = f"{unknown[0]!r}{nearest(unknown[0], known)}" if unknown else "none"
+        raise ConfigError(f"--keys: expected keys that a run has, found {found}; there are: {', '.join(known)}")
+    return list(dict.fromkeys(wanted))
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """(n,) means over `width` values around each, of those that are there; NaN stays NaN."""
+    known = np.isfinite(values)
+    window = np.ones(width)
+    reach = (width - 1) // 2, width // 2  # to the left, to the right
+    total = np.convolve(np.pad(np.where(known, values, 0.0), reach), window, mode="valid")
+    count = np.convolve(np.pad(known.astype(float), reach), window, mode="valid")
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+# --- drawing -------------------------------------------------------------------------------------
+
+
+def check_drawing(path: Path) -> None:
+    """Raise ConfigError unless `path` can be the name of a drawing."""
+    if path.suffix.lower() not in FORMATS or path.is_dir():
+        raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
+
+
+def draw_curves(
+    runs: Sequence[RunMetrics],
+    keys: Sequence[str],
+    path: Path,
+    *,
+    x: Position = "epoch",
+    smoothing: int = 1,
+    title: str | None = None,
+) -> None:
+    """Draw the keys of the runs into `path`, a PNG or SVG; the same numbers give the same file.
+
+    smoothing  losses and speed are drawn as means over that many lines, the numbers themselves pale behind them
+
+    Raises:
+        ConfigError: another suffix.
+        UserError: the file cannot be written.
+    """
+    import matplotlib  # takes a second, and only drawings need it
+    from matplotlib.figure import Figure
+
+    check_drawing(path)
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(panel_of(key), []).append(key)
+    height = len(groups) * PANEL_INCHES[1] + (0.4 if title else 0.1) + 0.2 * (len(runs) if len(runs) > 1 else 0)
+    figure = Figure(figsize=(PANEL_INCHES[0], height), layout="constrained")
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+    colors = _colors(len(runs))
+    for panel, (name, members) in zip(panels, groups.items(), strict=True):
+        _draw_panel(panel, name, members, runs, colors, x, smoothing)
+    panels[-1].set_xlabel(POSITION_NAMES[x])
+    heading = _plain(title) if title else None
+    if heading and len(runs) == 1:
+        figure.suptitle(heading, fontsize=11)
+    if len(runs) > 1:
+        from matplotlib.lines import Line2D
+
+        judged = next((key for key in keys if key.startswith(JUDGED)), None)
+        handles = [Line2D([], [], color=color) for color in colors]
+        # Heading and legend would be drawn over each other.
+        entries = [_entry(run, judged, x) for run in runs]
+        figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
+    kind = path.suffix.lower()[1:]
+    with temporary(path) as draft, matplotlib.rc_context({"svg.hashsalt": "cspdet"}):
+        figure.savefig(draft, format=kind, dpi=DOTS_AN_INCH, metadata={"Date": None} if kind == "svg" else None)
+
+
+def panel_of(key: str) -> str:
+    """The name of the panel that a key is drawn in."""
+    if key.startswith("loss"):
+        return "loss"
+    if key.startswith(JUDGED):
+        return "accuracy" if key.startswith("top") else key[:2]
+    return {"lr": "learning rate", "images_per_second": "pictures a second"}.get(key, key)
+
+
+def _draw_panel(
+    panel: Axes,
+    name: str,
+    keys: Sequence[str],
+    runs: Sequence[RunMetrics],
+    colors: Sequence[str],
+    x: Position,
+    smoothing: int,
+) -> None:
+    judged, bests = keys[0].startswith(JUDGED), list[str]()
+    smoothing = 1 if judged or keys[0] == "lr" else smoothing
+    for run, color in zip(runs, colors, strict=True):
+        for number, key in enumerate(keys):
+            at, values = run.curve(key, x)
+            if not np.isfinite(values).any():
+                continue
+            alone = len(values) == 1
+            marker = ("o" if len(values) <= MANY_POINTS else ".") if judged or alone else ""
+            if smoothing > 1:
+                panel.plot(at, values, color=color, linewidth=0.6, alpha=0.3)
+                values = smooth(values, smoothing)
+            width = 1.0 if number else 1.3
+            panel.plot(at, values, STYLES[number % len(STYLES)], color=color, lw=width, marker=marker, markersize=3)
+        best = run.best(keys[0]) if judged else None
+        if best is not None:
+            panel.plot([best[x]], [best[keys[0]]], "*", markersize=9 if len(runs) == 1 else 7, color=color)
+            bests.append(_best_words(best, keys[0], x))
+    panel.set_ylabel(_plain(name))
+    panel.grid(alpha=0.3)
+    panel.margins(x=0.02)
+    panel.ticklabel_format(axis="x", style="plain", useOffset=False)
+    if len(keys) > 1 or (bests and len(runs) == 1):  # the bests of several runs stand beside their names
+        _explain(panel, keys if len(keys) > 1 else (), bests if len(runs) == 1 else ())
+
+
+def _explain(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
+    """A legend of line styles and of best points, those of the only run."""
+    from matplotlib.lines import Line2D
+
+    handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
+    handles += [Line2D([], [], linestyle="", marker="*", color=COLORS[0]) for _ in bests]
+    panel.legend(handles, [_plain(words) for words in (*keys, *bests)], fontsize=7, framealpha=0.7)
+
+
+def _entry(run: RunMetrics, key: str | None, x: Position) -> str:
+    """What the legend says of one of several runs."""
+    name = run.name if len(run.name) <= LONGEST_NAME else f"...{run.name[3 - LONGEST_NAME :]}"
+    best = None if key is None else run.best(key)
+    return _plain(name if best is None or key is None else f"{name}: {_best_words(best, key, x)}")
+
+
+def _best_words(best: dict[str, float], key: str, x: Position) -> str:
+    where = {"epoch": "at epoch {:.0f}", "images_seen": "after {:.0f} pictures", "step": "at step {:.0f}"}[x]
+    return f"best {key} {best[key]:.4f} {where.format(best[x])}"
+
+
+def _colors(count: int) -> list[str]:
+    """As many colors, told apart by the color-blind as long as they are few."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["turbo"](0.05 + 0.9 * i / (count - 1))) for i in range(count)]
+
+
+def _plain(text: str) -> str:
+    """Words as they are: no formulas between dollars, and no name that legends leave out for its first letter."""
+    text = text.replace("$", r"\$")
+    return f"./{text}" if text.startswith("_") else text

@@ -1,0 +1,131 @@
+"""Slots for boxes by what the slots predict: SimOTA (Ge et al. 2021, "YOLOX", section 2.1) over anchors.
+
+Every slot near a box's center, on every scale and with every anchor, is a candidate. Giving it to the box costs
+the cross-entropy of its classes, the logarithm of its overlap and its distance. A box that its candidates already
+cover well gets many of them, one that nobody covers gets its cheapest. As the network learns, the choice follows.
+
+A slot's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further off than that overlaps less,
+hence costs more and is chosen for large boxes only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cspdet.boxes import iou
+from cspdet.models.head import Anchors
+from cspdet.structures import Targets
+from cspdet.training.assigners.assign import NOWHERE, Assignment, DynamicConfig, Slots, one_box_a_slot
+
+LEAST_IOU = 1e-8  # its logarithm is finite
+LEAST_LOG = -100.0  # of a probability: no candidate is so wrong that the others' costs are lost beside it
+PRIOR_BASE, PRIOR_CELLS = 10.0, 3.0  # the soft center prior of RTMDet (Lyu et al. 2022, section 3.3)
+
+
+class Candidates(NamedTuple):
+    """The slots near the center of each box, M for each: a window of the same size on every scale."""
+
+    place: Tensor  # (N, M) int64, image * S + slot; NOWHERE for what lies beside the picture, and for crowds
+    overlap: Tensor  # (N, M) IoU of the slot's box with the box, 0 where the place is NOWHERE
+    cost: Tensor  # (N, M), infinite where the place is NOWHERE
+
+
+@torch.no_grad()
+def assign_dynamic(
+    raw: tuple[Tensor, ...],
+    predicted_xyxy: Tensor,
+    targets: Targets,
+    anchors: Anchors,
+    slots: Slots,
+    config: DynamicConfig,
+) -> Assignment:
+    """Give every box that is no crowd to its cheapest slots, as many as their overlaps sum up to, and at least one.
+
+    raw             scales (B, A, H_l, W_l, 5 + C); carries no gradient into the choice
+    predicted_xyxy  (B, S, 4) what `decode_boxes` makes of them
+
+    Two boxes that want one slot: the one that it costs less has it, then the first in order.
+    """
+    parts = [_candidates(raw, level, predicted_xyxy, targets, anchors, slots, config) for level in range(len(raw))]
+    place, overlap, cost = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    count = slots_of_box(overlap, config.top)
+    most = min(config.top, cost.shape[1])
+    cost, cheapest = cost.sort(dim=1, stable=True)
+    place = place.gather(1, cheapest)[:, :most]
+    beyond = torch.arange(most, device=place.device) >= count[:, None]
+    place = place.masked_fill(beyond, NOWHERE)
+    return one_box_a_slot(place, cost[:, :most].flatten().argsort(stable=True), slots)
+
+
+def slots_of_box(overlap: Tensor, top: int) -> Tensor:
+    """(N,) int64 from the IoUs (N, M) of candidates: the whole part of the sum of the `top` best ones, at least 1."""
+    most = min(top, overlap.shape[1])
+    return overlap.topk(most, dim=1).values.sum(dim=1).long().clamp(1, most)
+
+
+def _candidates(
+    raw: tuple[Tensor, ...],
+    level: int,
+    predicted_xyxy: Tensor,
+    targets: Targets,
+    anchors: Anchors,
+    slots: Slots,
+    config: DynamicConfig,
+) -> Candidates:
+    """Those of one scale: for each box the cells around its center in reading order, and in each cell all anchors."""
+    height, width = raw[level].shape[2:4]
+    col, row, distance = _window(targets.box_xyxy, anchors.stride[level], (height, width), config.radius)
+    inside = (col >= 0) & (col < width) & (row >= 0) & (row < height) & ~targets.is_crowd[:, None]
+    col, row = col.clamp(0, width - 1), row.clamp(0, height - 1)  # (N, K)
+
+    image = targets.image[:, None].expand_as(col)
+    anchor = torch.arange(slots.anchors, device=col.device)
+    slot = slots.first[level] + (anchor * height + row[..., None]) * width + col[..., None]  # (N, K, A)
+    place = torch.where(inside[..., None], image[..., None] * slots.total + slot, NOWHERE)
+    overlap = iou(predicted_xyxy[image[..., None], slot], targets.box_xyxy[:, None, None])
+    overlap = overlap.nan_to_num(nan=0.0).masked_fill(place == NOWHERE, 0)
+
+    rows = raw[level][image, :, row, col, 4:].float()  # (N, K, A, 1 + C)
+    cost = class_cost(rows[..., 0], rows[..., 1:], targets.class_id[:, None, None])
+    cost = cost - config.iou_weight * overlap.clamp(min=LEAST_IOU).log()
+    cost = cost + config.center_weight * PRIOR_BASE ** (distance[..., None] - PRIOR_CELLS)
+    cost = cost.nan_to_num(nan=torch.inf).masked_fill(place == NOWHERE, torch.inf)
+    return Candidates(place.flatten(1), overlap.flatten(1), cost.flatten(1))
+
+
+def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns, rows and distances in cells (N, K) of the cells whose centers are nearer than `radius` to that of the
+    box in x and in y. The window has the same K for all; a cell of it that is too far gets the column or row -1.
+    """
+    height, width = size_hw
+    limit = torch.stack((torch.full_like(stride, width), torch.full_like(stride, height)))
+    center = torch.minimum(((box_xyxy[:, :2] + box_xyxy[:, 2:]) / 2 / stride).clamp(min=0), limit)
+    reach = torch.arange(math.ceil(2 * radius), device=box_xyxy.device)
+    cell = (center - radius - 0.5).floor().long()[:, None] + 1 + reach[:, None]  # (N, side, 2)
+    away = (cell + 0.5 - center[:, None]).abs()
+    cell = torch.where(away < radius, cell, -1)
+    side = len(reach)
+    col, row = cell[:, None, :, 0].expand(-1, side, -1), cell[:, :, None, 1].expand(-1, -1, side)
+    distance = (away[:, None, :, 0].square() + away[:, :, None, 1].square()).sqrt()
+    return col.flatten(1), row.flatten(1), distance.flatten(1)
+
+
+def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
+    """(...) cross-entropy of what a slot says of a box's class, summed over the classes.
+
+    objectness  (...) logits
+    classes     (..., C) logits
+    class_id    int64 that broadcasts to (...)
+
+    The probability of a class is the root of objectness times class, as in YOLOX: neither alone makes a slot cheap.
+    """
+    log_p = (F.logsigmoid(classes) + F.logsigmoid(objectness)[..., None]) / 2
+    log_not = torch.log(-torch.expm1(log_p)).clamp(min=LEAST_LOG)
+    chosen = class_id.expand(objectness.shape)[..., None]
+    of_class = log_p.clamp(min=LEAST_LOG).gather(-1, chosen) - log_not.gather(-1, chosen)
+    return -(log_not.sum(dim=-1) + of_class.squeeze(-1))

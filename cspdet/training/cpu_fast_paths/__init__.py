@@ -1,0 +1,1 @@
+"""Cpu fast paths."""

@@ -1,0 +1,140 @@
+"""The files that a training run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import nn
+
+from cspdet.checkpoints.load_report import TransferReport
+from cspdet.config.loader import dump_config
+from cspdet.io.atomic import write_bytes, write_text
+from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.recipe import ClassifierRecipe, Recipe
+from cspdet.structures import Classes
+from cspdet.training.state import TrainingState
+from cspdet.training.tasks.base import Model
+
+log = logging.getLogger("cspdet")
+
+
+class RunFolder:
+    """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run, and `transfer.csv`
+    of one that began with other weights."""
+
+    def __init__(self, path: Path, recipe: Recipe | ClassifierRecipe, classes: Classes):
+        self.path, self.recipe, self.classes = path, recipe, classes
+        self._told = False
+
+    def start(self, transferred: TransferReport | None) -> None:
+        write_text(self.path / "config.yaml", dump_config(self.recipe))
+        if transferred is not None:
+            write_text(self.path / "transfer.csv", transferred.table())
+
+    def save_last(self, state: TrainingState[Model]) -> None:
+        """`last.pt`: everything, to resume from."""
+        weights = _plain_weights(state.averaged)
+        save_checkpoint(self.path / "last.pt", Checkpoint(self.recipe, self.classes, weights, state.state_dict()))
+
+    def save_best(self, state: TrainingState[Model]) -> None:
+        """`best.pt`: the averaged weights, for use."""
+        weights = _plain_weights(state.averaged)
+        save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The epochs so far; lines that are damaged are left out, and told."""
+        path = self.path / "metrics.jsonl"
+        lines: list[dict[str, Any]] = []
+        for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+            try:
+                line = json.loads(text)
+                line["epoch"] + 0
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s:%d: is damaged, and left out", path, number)
+            else:
+                lines.append(line)
+        return lines
+
+    def write_metrics(self, line: dict[str, Any]) -> None:
+        """Add the line of one epoch; lines of that epoch or later, left by a run that was cut off, go away."""
+        lines = [old for old in self.read_metrics() if old["epoch"] < line["epoch"]] + [line]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in lines))
+
+    def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
+        """`metrics.json`, and `detections.json` of a detector, of the best evaluation, as `eval` writes them."""
+        write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        if results is not None:
+            write_text(self.path / "detections.json", json.dumps(results))
+
+    @contextmanager
+    def tensorboard(self, step: int) -> Iterator[Any]:
+        """A SummaryWriter, or None where it cannot write; what an earlier process wrote past `step` is hidden."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
+
+        board = None
+        with self._curves():
+            board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+        try:
+            yield board
+        finally:
+            with self._curves():
+                if board is not None:
+                    board.close()
+
+    @contextmanager
+    def _curves(self) -> Iterator[None]:
+        """TensorBoard's page is not worth a run: what it cannot write is told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                log.warning("%s: cannot be written: %s; the run goes on", self.path / "tensorboard", error.strerror)
+            self._told = True
+
+    def add_scalars(self, board: Any, line: dict[str, Any], step: int) -> None:
+        """The numbers of an epoch, onto TensorBoard's page, what belongs together in one group."""
+        if board is None:
+            return
+        with self._curves():
+            for name, value in line.items():
+                if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
+                    board.add_scalar(board_tag(name), value, step)
+
+    def add_pictures(self, board: Any, names: Sequence[str], step: int) -> None:
+        """Pictures of this folder, where they are there, onto TensorBoard's page."""
+        for name in names:
+            image = cv2.imread(str(self.path / name)) if (self.path / name).exists() else None
+            if board is not None and image is not None:
+                with self._curves():
+                    board.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
+
+    def save_picture(self, name: str, image: np.ndarray) -> None:
+        """An (H, W, 3) uint8 RGB picture as JPEG."""
+        encoded, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        assert encoded
+        write_bytes(self.path / name, data.tobytes())
+
+
+def board_tag(name: str) -> str:
+    """Where a number of `metrics.jsonl` stands on TensorBoard's page: `group/name`."""
+    if name.startswith(("AP", "AR")):
+        return f"{name[:2]}/{name}"
+    if name.startswith("top"):
+        return f"accuracy/{name}"
+    if name.startswith("loss"):
+        return f"loss/{name.removeprefix('loss_') if name != 'loss' else 'total'}"
+    return f"run/{name}"
+
+
+def _plain_weights(model: nn.Module) -> dict[str, Any]:
+    return {
+        name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
+        for name, value in model.state_dict().items()
+    }

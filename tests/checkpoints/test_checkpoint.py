@@ -1,0 +1,168 @@
+"""Checkpoints: what is written comes back; what is damaged, foreign or unsafe is refused; a full disk loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cspdet.checkpoints.initial_weights import transfer
+from cspdet.checkpoints.loading import load_model
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from cspdet.recipe import load_recipe
+from cspdet.structures import Classes
+
+CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm.yaml"
+CLASSES = Classes(("cat", "dog"), (3, 17))
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    recipe = load_recipe(CONFIG, ["input.size=64", "model.neck.width=8"])
+    torch.manual_seed(0)
+    return Checkpoint(recipe, CLASSES, recipe.model.build(2).state_dict(), {"position": {"epoch": 1}})
+
+
+@pytest.fixture(scope="module")
+def file(checkpoint, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "last.pt"
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+def test_what_is_written_comes_back(file, checkpoint):
+    again = load_checkpoint(file)
+    assert (again.recipe, again.classes, again.training) == (checkpoint.recipe, CLASSES, checkpoint.training)
+    assert all(torch.equal(again.weights[name], value) for name, value in checkpoint.weights.items())
+
+
+def test_a_checkpoint_is_a_model_with_its_own_config_and_classes(file, checkpoint):
+    loaded = load_model(file)
+    assert loaded.classes == CLASSES
+    assert loaded.recipe.input.size == (64, 64)
+    assert not loaded.model.training
+    assert torch.equal(loaded.model.state_dict()["head.predict.0.bias"], checkpoint.weights["head.predict.0.bias"])
+    assert load_model(file, overrides=["input.size=96"]).recipe.input.size == (96, 96)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("/nonexistent/never"),))
+
+
+def rubbish(kind: str, good: bytes) -> bytes:
+    return {
+        "empty": b"",
+        "text": b"hello, I am a checkpoint",
+        "half": good[: len(good) // 2],
+        "cut": good[:-1000],
+        "pickle": pickle.dumps({"format": "cspdet 1"}),
+        "bomb": pickle.dumps(_Bomb()),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "half", "cut", "pickle", "bomb"])
+def test_damaged_and_foreign_files_are_one_clear_error(tmp_path, file, kind):
+    path = tmp_path / "x.pt"
+    path.write_bytes(rubbish(kind, file.read_bytes()))
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{path}: ")
+
+
+@given(at=st.floats(0, 1), value=st.integers(0, 255))
+@settings(max_examples=30)
+def test_a_flipped_byte_never_ends_in_a_traceback(file, at, value):
+    data = bytearray(file.read_bytes())
+    data[int(at * (len(data) - 1))] = value
+    path = file.parent / "flipped.pt"
+    path.write_bytes(data)
+    with contextlib.suppress(CheckpointError):  # some bytes do not matter; any other exception fails the test
+        load_checkpoint(path)
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
+    path, mark = tmp_path / "evil.pt", tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (mark,))
+
+    torch.save({"format": "cspdet 1", "weights": Evil()}, path)
+    with pytest.raises(CheckpointError, match="could run code; refused"):
+        load_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_other_peoples_checkpoints_are_named_as_such(tmp_path):
+    torch.save({"model": {"w": torch.zeros(1)}}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of cspdet: expected format 'cspdet 1', found None"):
+        load_checkpoint(tmp_path / "other.pt")
+    torch.save({"format": "cspdet 1", "recipe": {}}, tmp_path / "empty.pt")
+    with pytest.raises(CheckpointError, match="model: missing key"):
+        load_checkpoint(tmp_path / "empty.pt")
+
+
+def test_weights_of_another_architecture_are_counted(file, checkpoint):
+    other = load_recipe(CONFIG, ["model.neck.width=16", "input.size=64"]).model.build(2)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(other, checkpoint.weights, "x.pt")
+    assert "another architecture" in caught.value.problems[0]
+    assert len(caught.value.problems) == 7  # the heading, five examples, the rest counted
+
+
+def test_a_config_takes_the_weights_of_a_checkpoint_of_its_network_only(file):
+    loaded = load_model(CONFIG, weights=file, overrides=["model.neck.width=8", "input.size=64"])
+    assert loaded.classes == CLASSES
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_model(CONFIG, weights=file)
+    with pytest.raises(CheckpointError, match="brings its own weights"):
+        load_model(file, weights=file)
+    with pytest.raises(ConfigError, match="multiples of 32, found 100x100"):
+        load_model(file, overrides=["input.size=100"])
+
+
+def test_transfer_takes_what_fits_and_tells_the_rest(checkpoint, caplog):
+    other = load_recipe(CONFIG, ["model.neck.width=8"]).model.build(5)  # other classes: other heads
+    fresh = {name: value.clone() for name, value in other.state_dict().items()}
+    with caplog.at_level("INFO", logger="cspdet"):
+        transfer(other, checkpoint.weights, "x.pt")
+    own = {name: value for name, value in other.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert f"took {len(own) - 6} of the network's {len(own)} entries" in caplog.text  # three weights, three biases
+    assert torch.equal(own["backbone.stem.enter.conv.weight"], checkpoint.weights["backbone.stem.enter.conv.weight"])
+    assert torch.equal(own["head.predict.0.weight"], fresh["head.predict.0.weight"])
+    with pytest.raises(CheckpointError, match="none of its 1 entries fits"):
+        transfer(other, {"a": torch.zeros(1)}, "x.pt")
+
+
+FULL_DISK = """
+import resource, signal, sys
+from cspdet.io.checkpoint import load_checkpoint, save_checkpoint
+from cspdet.errors import UserError
+checkpoint = load_checkpoint(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # writes fail from 100 kB on, as on a full disk
+try:
+    save_checkpoint(sys.argv[1], checkpoint)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(file):
+    before = file.read_bytes()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(file)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written" in done.stdout
+    assert "the file that was there before is kept" in done.stdout
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.glob(".*part*")] == []

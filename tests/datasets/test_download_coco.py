@@ -1,0 +1,246 @@
+"""Downloading COCO from a server on this machine: resume, checks, and what is kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from cspdet.cli.prepare_data import report
+from cspdet.datasets.archives import unpack_zip
+from cspdet.datasets.download import COCO_2017, Archive, CocoSplit, _count_boxes, download_coco, fetch
+from cspdet.errors import DataError, UserError
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def annotations(boxes: int) -> bytes:
+    return json.dumps({"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}] * boxes, "categories": []}).encode()
+
+
+PICTURES = zipped({f"val2017/{i:012d}.jpg": bytes([i]) * 5000 for i in range(3)})
+ANNOTATIONS = zipped(
+    {
+        "annotations/instances_train2017.json": annotations(7),
+        "annotations/instances_val2017.json": annotations(4),
+        "annotations/captions_val2017.json": b"{}",
+    }
+)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`; `cuts` says after how many bytes of the body the next answers break off (None: not)."""
+
+    def __init__(self, files: dict[str, bytes]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = files
+        self.cuts: list[int | None] = []
+        self.ranges = True
+        self.asked: list[tuple[str, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append((self.path, wanted))
+        body = self.server.files.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        start = int(re.findall(r"\d+", wanted)[0]) if wanted and self.server.ranges else 0
+        if start >= len(body):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        cut = self.server.cuts.pop(0) if self.server.cuts else None
+        self.wfile.write(body[start:] if cut is None else body[start : start + cut])
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    files = {"/zips/val2017.zip": PICTURES, "/annotations/annotations_trainval2017.zip": ANNOTATIONS}
+    with Server(files) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def facts(pictures: int = 3, size: int = len(PICTURES)) -> dict[str, CocoSplit]:
+    notes = Archive("annotations/annotations_trainval2017.zip", len(ANNOTATIONS), "annotations")
+    images = Archive("zips/val2017.zip", size, "val2017", pictures)
+    return {"val": CocoSplit(images, notes, "annotations/instances_val2017.json")}
+
+
+def download(server: Server, folder: Path, known: dict[str, CocoSplit] | None = None, **options: int):
+    return download_coco(folder, splits=["val"], base_url=server.url, facts=known or facts(), pause=0, **options)
+
+
+def test_a_download_gives_the_official_layout(server, tmp_path, capsys):
+    prepared = download(server, tmp_path / "coco")
+    files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "coco").rglob("*") if path.is_file())
+    assert files == [
+        "coco/annotations/instances_val2017.json",
+        "coco/coco.yaml",
+        *(f"coco/val2017/{i:012d}.jpg" for i in range(3)),
+    ]
+    assert (tmp_path / "coco/val2017/000000000002.jpg").read_bytes() == b"\x02" * 5000
+    report(prepared, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["val"] == {"images": 3, "boxes": 4}
+    assert printed["descriptor"] == str(tmp_path / "coco/coco.yaml")
+
+
+def test_the_known_facts():
+    assert COCO_2017["train"].pictures.pictures == 118_287
+    assert COCO_2017["val"].pictures.pictures == 5_000
+    shipped = (Path(__file__).parents[2] / "data/coco.yaml").read_text()
+    for split in COCO_2017.values():
+        assert f"coco/{split.pictures.folder}," in shipped
+        assert f"coco/{split.annotation_file}}}" in shipped
+
+
+def test_what_is_complete_is_not_asked_for_again(server, tmp_path):
+    download(server, tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    server.asked.clear()
+    prepared = download(server, tmp_path)
+    assert server.asked == []
+    assert len([note for note in prepared.notes if "kept" in note]) == 2
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
+    server.cuts = [None, 4000, 1000]  # the annotations whole, then the pictures in three parts
+    download(server, tmp_path)
+    assert [wanted for path, wanted in server.asked if "val2017.zip" in path and "zips" in path] == [
+        None,
+        "bytes=4000-",
+        "bytes=5000-",
+    ]
+    assert len(list((tmp_path / "val2017").iterdir())) == 3
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+    server.cuts = [None, 4000]
+    with pytest.raises(UserError, match=rf"ended after 4000 of {len(PICTURES)} bytes.*again to go on"):
+        download(server, tmp_path, attempts=1)
+    assert (tmp_path / "val2017.zip.part").stat().st_size == 4000
+    assert not (tmp_path / "coco.yaml").exists()
+    download(server, tmp_path)
+    assert server.asked[-1] == ("/zips/val2017.zip", "bytes=4000-")
+    assert len(list((tmp_path / "val2017").iterdir())) == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "file.zip.part").write_bytes(b"x" * 100)
+    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(PICTURES), pause=0)
+    assert (tmp_path / "file.zip").read_bytes() == PICTURES
+
+
+def test_a_part_longer_than_the_file_starts_anew(server, tmp_path):
+    (tmp_path / "file.zip.part").write_bytes(b"x" * (len(PICTURES) + 5))
+    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", None, pause=0)
+    assert (tmp_path / "file.zip").read_bytes() == PICTURES
+
+
+def test_another_size_than_the_official_one_is_refused(server, tmp_path):
+    with pytest.raises(UserError, match=f"expected 999 bytes, the server announces {len(PICTURES)}"):
+        download(server, tmp_path, facts(size=999))
+
+
+def test_another_number_of_pictures_is_refused(server, tmp_path):
+    with pytest.raises(DataError, match=r"expected 5 files in val2017/, found 3"):
+        download(server, tmp_path, facts(pictures=5))
+    assert not (tmp_path / "val2017").exists()
+
+
+def test_an_incomplete_folder_is_told_and_kept(server, tmp_path):
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "000000000001.jpg").write_bytes(b"1")
+    with pytest.raises(DataError, match="expected the 3 pictures of COCO 2017, found 1; move"):
+        download(server, tmp_path)
+    assert (tmp_path / "val2017" / "000000000001.jpg").read_bytes() == b"1"
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(server, tmp_path):
+    damaged = bytearray(PICTURES)
+    damaged[2000] ^= 1
+    server.files["/zips/val2017.zip"] = bytes(damaged)
+    with pytest.raises(DataError, match="damaged archive: Bad CRC-32"):
+        download(server, tmp_path)
+    assert not (tmp_path / "val2017").exists()
+    assert not list(tmp_path.glob(".val2017*"))
+
+
+def test_what_is_no_zip_is_told(server, tmp_path):
+    server.files["/zips/val2017.zip"] = b"<html>a login page</html>" * 20
+    with pytest.raises(DataError, match=r"val2017\.zip: damaged archive: File is not a zip file"):
+        download(server, tmp_path, facts(size=25 * 20))
+
+
+def test_an_address_that_is_not_there(server, tmp_path):
+    del server.files["/zips/val2017.zip"]
+    with pytest.raises(UserError, match="the server answered 404"):
+        download(server, tmp_path)
+
+
+def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server({}) as closed:
+        url = closed.url  # nobody listens there once the server is closed
+    with pytest.raises(UserError, match=r"cannot be reached .*needs no network"):
+        download_coco(tmp_path, splits=["val"], base_url=url, facts=facts())
+
+
+def test_no_space_is_told_before_the_download(server, tmp_path):
+    known = facts()
+    huge = replace(known["val"].pictures, size=10**18)
+    with pytest.raises(UserError, match="GB are needed"):
+        download(server, tmp_path, {"val": replace(known["val"], pictures=huge)})
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "val2017/../../evil.jpg", "/evil.jpg", "..\\evil.jpg"])
+def test_a_member_that_climbs_out_is_refused(tmp_path, name):
+    (tmp_path / "bad.zip").write_bytes(zipped({"val2017/a.jpg": b"a", name: b"evil"}))
+    with pytest.raises(DataError, match="unsafe member"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "deep" / "out", folder="val2017")
+    assert not list(tmp_path.rglob("evil.jpg"))
+    assert not list(tmp_path.rglob("a.jpg"))
+
+
+def test_boxes_are_counted_across_the_borders_of_what_is_read_at_once(tmp_path, monkeypatch):
+    (tmp_path / "instances.json").write_bytes(annotations(50))
+    for chunk in range(6, 40):
+        monkeypatch.setattr("cspdet.datasets.download.CHUNK", chunk)
+        assert _count_boxes(tmp_path / "instances.json") == 50

@@ -1,0 +1,362 @@
+"""The shape of the code, read from its syntax: which part may import which, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cspdet.cli.main import VERBS
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {"main", "arguments"}
+TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
+
+# --- which part may import which -----------------------------------------------------------------
+
+# A part is a module or a package directly below cspdet. It may import what stands in the lines above its own.
+LAYERS = (
+    "errors structures boxes version",
+    "io config device letterbox",
+    "models datasets",
+    "darknet inference evaluation",
+    "training analysis export",
+    "recipe reports",
+    "checkpoints",
+    "benchmark",
+    "__init__",
+    "cli",
+)
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
+
+# Arrows against the order that remain from the old layout; the list only becomes shorter.
+EXCEPTIONS: set[tuple[str, str]] = {
+    ("darknet", "checkpoints"),
+    ("darknet", "inference"),
+    ("darknet", "recipe"),
+    ("darknet", "training"),
+    ("datasets", "recipe"),
+    ("evaluation", "inference"),
+    ("evaluation", "recipe"),
+    ("export", "checkpoints"),
+    ("inference", "checkpoints"),
+    ("inference", "recipe"),
+    ("io", "config"),
+    ("io", "recipe"),
+    ("models", "darknet"),
+    ("reports", "checkpoints"),
+    ("reports", "recipe"),
+    ("training", "checkpoints"),
+    ("training", "recipe"),
+}
+
+
+class Module(NamedTuple):
+    """One source file."""
+
+    path: Path
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """Dotted, as imported: `cspdet.models.head`."""
+        parts = self.path.relative_to(ROOT).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+    @property
+    def part(self) -> str:
+        return self.name.split(".")[1]
+
+
+def read(path: Path) -> Module:
+    return Module(path, ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+PACKAGE = [read(path) for path in sorted((ROOT / "cspdet").rglob("*.py"))]
+SCRIPTS = [read(path) for path in sorted((ROOT / "tools").glob("*.py"))]
+
+
+def runtime_nodes(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
+    """All nodes below `node`, without those under `if TYPE_CHECKING:` and, unless asked for, in functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not into_functions:
+            continue
+        yield child
+        yield from runtime_nodes(child, into_functions=into_functions)
+
+
+def imports(module: Module, *, into_functions: bool) -> Iterator[tuple[int, str, str | None]]:
+    """(line, module, name taken from it) of every import from cspdet that happens when the code runs."""
+    for node in runtime_nodes(module.tree, into_functions=into_functions):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, None) for alias in node.names if alias.name.startswith("cspdet"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cspdet":
+            yield from ((node.lineno, str(node.module), alias.name) for alias in node.names)
+
+
+def imported_part(source: str, name: str | None) -> str:
+    """`models` for cspdet.models.head; `__init__` for a public name of cspdet itself."""
+    parts = source.split(".")
+    return parts[1] if len(parts) > 1 else name if name in RANK and name is not None else "__init__"
+
+
+def against_the_order(module: Module) -> Iterator[str]:
+    for line, source, name in imports(module, into_functions=True):
+        part = imported_part(source, name)
+        allowed = part == module.part or RANK[part] < RANK[module.part] or (module.part, part) in EXCEPTIONS
+        if not allowed:
+            yield f"{module.path.relative_to(ROOT)}:{line}: {module.part} may not import {part}"
+
+
+def test_every_part_has_its_layer():
+    assert sorted(RANK) == sorted({module.part for module in PACKAGE}), "LAYERS names each part once, and no other"
+
+
+def test_imports_follow_the_layers():
+    assert [problem for module in PACKAGE for problem in against_the_order(module)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("models/head.py", "from cspdet.training.losses.yolo import yolo_loss"),
+        ("datasets/coco.py", "from cspdet.models import Detector"),
+        ("inference/predictor.py", "import cspdet.training.trainer"),
+        ("boxes.py", "from cspdet import recipe"),
+        ("training/loop.py", "def f():\n    from cspdet.cli import train"),
+        ("config.py", "from cspdet import load_recipe"),
+    ],
+)
+def test_imports_against_the_layers_are_found(path, source):
+    assert list(against_the_order(Module(ROOT / "cspdet" / path, ast.parse(source))))
+
+
+def test_imports_for_type_checkers_alone_are_free():
+    source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from cspdet.recipe import Recipe"
+    assert not list(against_the_order(Module(ROOT / "cspdet/models/head.py", ast.parse(source))))
+
+
+def test_recipe_takes_only_config_classes():
+    (recipe,) = [module for module in PACKAGE if module.name == "cspdet.recipe"]
+    taken = [
+        name
+        for _, source, name in imports(recipe, into_functions=True)
+        if imported_part(source, name) in {"models", "datasets", "training"}
+    ]
+    assert taken
+    assert [name for name in taken if name is None or not name.endswith("Config")] == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    names = {module.name for module in PACKAGE}
+    graph: dict[str, set[str]] = {}
+    for module in PACKAGE:
+        found = graph.setdefault(module.name, set())
+        for _, source, name in imports(module, into_functions=False):
+            target = f"{source}.{name}" if f"{source}.{name}" in names else source
+            found.add("cspdet.__init__" if target == "cspdet" else target)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
+
+
+def test_no_import_is_relative():
+    assert [
+        f"{module.name}:{node.lineno}"
+        for module in PACKAGE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ] == []
+
+
+# --- commands and their scripts ------------------------------------------------------------------
+
+
+def test_every_command_has_its_script_and_its_line_in_the_help_and_the_reverse():
+    assert TOOLS - {"paper_page", "draw_networks"} == COMMANDS
+    assert {verb.replace("-", "_") for verb in VERBS} == COMMANDS
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.path.name)
+def test_scripts_only_hand_over_to_the_command(script):
+    text = script.path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 50
+    assert f'run_command("{script.path.stem.replace("_", "-")}"' in text
+    assert {source for _, source, _ in imports(script, into_functions=True)} == {"cspdet.cli.main"}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_commands_offer_what_the_command_line_calls(command):
+    module = read(ROOT / f"cspdet/cli/{command}.py")
+    functions = {node.name for node in module.tree.body if isinstance(node, ast.FunctionDef)}
+    assert {"add_arguments", "run"} <= functions
+    assert ast.get_docstring(module.tree), "the docstring is the command's help"
+
+
+# --- what no module may do -----------------------------------------------------------------------
+
+LONGEST_MODULE = 450
+LONGEST_FUNCTION = 70
+VAGUE_NAMES = {"utils", "util", "misc", "common", "general", "helpers", "helper", "manager"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+Finding = tuple[int, str]  # line, what is wrong
+
+
+def called(node: ast.AST) -> str:
+    """`torch.load` for a call of torch.load, "" for whatever is no call of a dotted name."""
+    return (
+        ast.unparse(node.func)
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute))
+        else ""
+    )
+
+
+def is_true(node: ast.AST, argument: str) -> bool:
+    return isinstance(node, ast.Call) and any(
+        word.arg == argument and isinstance(word.value, ast.Constant) and word.value.value is True
+        for word in node.keywords
+    )
+
+
+def star_imports(module: Module) -> Iterator[Finding]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            yield node.lineno, f"from {node.module} import *"
+
+
+def code_from_data(module: Module) -> Iterator[Finding]:
+    forbidden = {
+        "eval",
+        "exec",
+        "compile",
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "marshal.loads",
+    }
+    forbidden |= {"os.system", "yaml.unsafe_load", "__import__"}
+    for node in ast.walk(module.tree):
+        if called(node) in forbidden:
+            yield node.lineno, f"{called(node)}(...)"
+        elif called(node) == "torch.load" and not is_true(node, "weights_only"):
+            yield node.lineno, "torch.load without weights_only=True"
+        elif is_true(node, "allow_pickle") or is_true(node, "shell"):
+            yield node.lineno, f"{called(node)} with allow_pickle or shell"
+
+
+def pyyaml(module: Module) -> Iterator[Finding]:
+    # PyYAML reads 1e-3 as text, `no` as false, and keeps the last of two equal keys; see cspdet/config/loader.py.
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "yaml" for alias in node.names):
+            yield node.lineno, "import yaml; read YAML through cspdet.config.loader"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "yaml":
+            yield node.lineno, "from yaml import; read YAML through cspdet.config.loader"
+        elif called(node) == "YAML" and "typ='unsafe'" in ast.unparse(node):
+            yield node.lineno, "unsafe YAML"
+
+
+def global_state(module: Module) -> Iterator[Finding]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Global):
+            yield node.lineno, f"global {', '.join(node.names)}"
+        elif called(node) in {"sys.path.append", "sys.path.insert"}:
+            yield node.lineno, "sys.path is the user's"
+
+
+def prints(module: Module) -> Iterator[Finding]:
+    # Standard output is for results, and only commands have any; everything else is logged.
+    may_print = module.path.is_relative_to(ROOT / "cspdet/cli") or module.path == ROOT / "cspdet/cli/main.py"
+    for node in ast.walk(module.tree):
+        if called(node) == "print" and not may_print:
+            yield node.lineno, "print outside of a command"
+
+
+def missing_future(module: Module) -> Iterator[Finding]:
+    has_code = any(isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.AnnAssign)) for node in ast.walk(module.tree))
+    if has_code and not any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in module.tree.body):
+        yield 1, "from __future__ import annotations is missing"
+
+
+def too_long(module: Module) -> Iterator[Finding]:
+    lines = max((node.end_lineno or 0 for node in module.tree.body), default=0)
+    if lines > LONGEST_MODULE:
+        yield lines, f"a module of more than {LONGEST_MODULE} lines"
+    for node in ast.walk(module.tree):
+        if isinstance(node, FUNCTIONS) and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION:
+            yield node.lineno, f"{node.name} has more than {LONGEST_FUNCTION} lines"
+
+
+def missing_docstrings(module: Module) -> Iterator[Finding]:
+    if module.tree.body and ast.get_docstring(module.tree) is None:
+        yield 1, "the module has no docstring"
+    # `add_arguments` and `run` are the same two in every command; cspdet/cli/main.py says what they are.
+    known = {"add_arguments", "run"} if module.path.is_relative_to(ROOT / "cspdet/cli") else set()
+    for node in module.tree.body:
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)) or node.name.startswith("_") or node.name in known:
+            continue
+        if ast.get_docstring(node) is None:
+            yield node.lineno, f"{node.name} has no docstring"
+
+
+def vague_names(module: Module) -> Iterator[Finding]:
+    for part in module.path.relative_to(ROOT).with_suffix("").parts:
+        if part in VAGUE_NAMES:
+            yield 1, f"a module called {part}; say what is in it"
+
+
+Rule = Callable[[Module], Iterator[Finding]]
+
+# Each rule with sources that it must object to.
+RULES: list[tuple[Rule, list[str]]] = [
+    (star_imports, ["from os import *"]),
+    (
+        code_from_data,
+        [
+            "eval('1')",
+            "exec('1')",
+            "import pickle\npickle.load(file)",
+            "torch.load(path)",
+            "torch.load(path, weights_only=False)",
+            "numpy.load(path, allow_pickle=True)",
+            "subprocess.run(line, shell=True)",
+        ],
+    ),
+    (pyyaml, ["import yaml", "from yaml import safe_load", "YAML(typ='unsafe')"]),
+    (global_state, ["def f():\n    global x\n    x = 1", "sys.path.insert(0, '.')"]),
+    (prints, ["print(1)"]),
+    (missing_future, ["def f(): pass", "x: int = 1"]),
+    (too_long, ["\n" * LONGEST_MODULE + "x = 1", "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION]),
+    (missing_docstrings, ["x = 1", '"""A module."""\ndef f(): pass', '"""A module."""\nclass A: pass']),
+    (vague_names, []),
+]
+RULE_NAMES = [rule.__name__ for rule, _ in RULES]
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in RULES], ids=RULE_NAMES)
+def test_no_module_breaks_the_rule(rule):
+    assert [
+        f"{module.path.relative_to(ROOT)}:{line}: {problem}"
+        for module in [*PACKAGE, *SCRIPTS]
+        for line, problem in rule(module)
+    ] == []
+
+
+@pytest.mark.parametrize(("rule", "source"), [(rule, source) for rule, bad in RULES for source in bad])
+def test_the_rule_objects(rule, source):
+    assert list(rule(Module(ROOT / "cspdet/example.py", ast.parse(source))))
+
+
+def test_the_rule_on_names_objects():
+    assert list(vague_names(Module(ROOT / "cspdet/models/utils.py", ast.parse(""))))
+
+
+def test_models_may_be_put_into_evaluation_mode():
+    assert not list(code_from_data(Module(ROOT / "cspdet/example.py", ast.parse("model.eval()"))))

@@ -1,0 +1,157 @@
+"""Which engine runs: the fastest that agrees with torch, or the one that is named; and what it is asked for in vain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engine_data import SIZE_HW, pictures, small_detector, write_checkpoint
+from torch import Tensor, nn
+
+from cspdet.checkpoints.loading import LoadedModel
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.inference.engines import factory as pick
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.factory import engine_of, fastest_of, load_engine
+from cspdet.inference.engines.parity import differences, disagreement, probes
+from cspdet.inference.predictor import Predictor, load_detector
+from cspdet.models.head import Anchors, YoloHeadConfig
+
+CPU = torch.device("cpu")
+OTHERS = ["onnxruntime", "openvino"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return small_detector()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(loaded, tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("engines") / "small.pt", loaded)
+
+
+class Pretended(Engine):
+    """Gives what another engine gives, plus `error`, in `seconds` on a clock of its own."""
+
+    def __init__(self, other: Engine, seconds: float, error: float, clock: list[float]):
+        super().__init__(f"{seconds} s", other.facts, CPU, "fp32")
+        self.other, self.seconds, self.error, self.clock = other, seconds, error, clock
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.clock[0] += self.seconds
+        return tuple(values + self.error for values in self.other.forward(images))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(pick.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
+    reference = Pretended(engine_of(loaded, CPU), 0.3, 0, clock)
+
+    def broken() -> Engine:
+        raise ConfigError("no such package")
+
+    candidates = {
+        "torch": lambda: reference,
+        "quick": lambda: Pretended(reference, 0.2 - 0.3, 0, clock),
+        "wrong": lambda: Pretended(reference, 0.1 - 0.3, 0.1, clock),
+        "broken": broken,
+    }
+    assert fastest_of(candidates, reference).name == "-0.09999999999999998 s"
+    assert "wrong is left out: its boxes or scores differ by" in telling.text
+    assert "broken is left out: no such package" in telling.text
+    assert "torch 300.0 ms, quick 200.0 ms" in telling.text
+
+
+def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
+    reference = engine_of(loaded, CPU)
+    with pytest.raises(ConfigError, match="no engine can do this\nwrong: its boxes or scores differ"):
+        fastest_of({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
+
+
+def test_disagreement_is_measured_in_scores_and_shares_of_the_input():
+    # One slot: t = 0 is the anchor, 32x32 around (16, 16), with scores of 0.5 * 0.5. sigmoid(t) = 0.5 + d moves the
+    # center by 32 d pixels, so d = 0.064 by 2.048, which is 2.048 / 64 = 0.032 of an input of 64.
+    anchors = Anchors(YoloHeadConfig(anchors=(((32, 32),),), scale_x_y=(1.0,)), (32,))
+    expected, found = torch.zeros(1, 1, 1, 1, 6), torch.zeros(1, 1, 1, 1, 6)
+    found[..., 0] = float(torch.logit(torch.tensor(0.564)))
+    assert float(differences((found,), (expected,), anchors, (64, 64))) == pytest.approx(0.032, abs=1e-6)
+    assert disagreement([(found,)], [(expected,)], anchors, "fp32", (64, 64)) is not None
+    assert disagreement([(expected,)], [(expected,)], anchors, "fp32", (64, 64)) is None
+    told = disagreement([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
+    assert told is not None
+    assert "other shapes" in told
+
+
+def test_probes_are_the_same_every_time_and_no_other():
+    first, second = probes((64, 96))
+    assert torch.equal(first, probes((64, 96))[0])
+    assert first.shape == second.shape == (1, 3, 64, 96)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"backend": "onnxrutime"}, r"--backend: unknown 'onnxrutime' \(did you mean 'onnxruntime'\?\)"),
+        ({"precision": "fp8"}, "--precision: unknown 'fp8'"),
+        ({"precision": "int8"}, "needs calibration pictures"),
+        ({"backend": "cuda-graph"}, "needs a CUDA device, found cpu"),
+        ({"backend": "tensorrt"}, "needs a CUDA device, found cpu"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "computes in fp32, found bf16"),
+        ({"backend": "torch", "precision": "fp16"}, "torch on cpu computes in fp32 or bf16; found fp16"),
+        ({"threads": 0}, "--threads: expected 1 or more"),
+        ({"size": (60, 60)}, "expected multiples of 32"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_told(words, told, checkpoint):
+    with pytest.raises(ConfigError, match=told):
+        load_engine(checkpoint, device="cpu", **words)
+
+
+@pytest.mark.parametrize(("backend", "extra"), [("onnxruntime", "export"), ("openvino", "openvino")])
+def test_a_missing_package_is_told_with_its_extra(backend, extra, checkpoint, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, backend, None)
+    with pytest.raises(ConfigError, match=rf"needs the package {backend}.*pip install 'cspdet\[{extra}\]'"):
+        load_engine(checkpoint, device="cpu", backend=backend)
+
+
+def test_a_checkpoint_in_an_engine_of_another_size(checkpoint, telling):
+    engine = load_engine(checkpoint, device="cpu", backend="torch", size=(96, 64))
+    assert engine.size_hw == (96, 64)
+    assert "small: torch fp32 on cpu" in telling.text
+    with pytest.raises(CheckpointError, match="brings its own weights"):
+        load_engine(checkpoint, weights=checkpoint)
+
+
+def test_load_detector_takes_a_backend_and_keeps_the_network(checkpoint):
+    picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    detector = load_detector(checkpoint, device="cpu", backend="torch")
+    assert isinstance(detector.model, nn.Module)
+    assert len(detector.model(pictures(1))) == len(detector.engine.strides)
+    expected = detector.predict(picture)
+    assert len(expected) > 3
+    for backend in OTHERS:
+        pytest.importorskip(backend)
+        found = load_detector(checkpoint, device="cpu", backend=backend).predict(picture)
+        assert torch.allclose(found.box_xyxy, expected.box_xyxy, atol=1e-2)
+
+
+@pytest.mark.e2e
+def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
+    engine = load_engine(checkpoint, device="cpu")
+    assert engine.name in ("torch", *OTHERS)
+    assert "auto: torch " in telling.text
+    reference = load_engine(checkpoint, device="cpu", backend="torch")
+    x = pictures(2)
+    assert disagreement([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
+
+
+def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
+    detector = Predictor(loaded, CPU, min_score=0.25, max_iou=0.6, max_detections=100)
+    assert (detector.engine.name, detector.model) == ("torch", loaded.model)

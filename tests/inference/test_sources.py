@@ -1,0 +1,82 @@
+"""What a source may be, the errors for what is none, and the folder that a run gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cspdet.errors import SourceError, UserError
+from cspdet.inference.sources import PictureFile, Video, find_sources
+from cspdet.io.folders import free_folder
+
+
+def names(text: str | Path) -> list[str]:
+    return [source.name.as_posix() for source in find_sources(str(text))]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.JPG", "a.png", "sub/c.webp", "sub/clip.mp4", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def test_a_folder_gives_its_pictures_and_videos_with_their_subfolders(tree):
+    assert names(tree) == ["a.png", "b.JPG", "sub/c.webp", "sub/clip.mp4"]
+
+
+def test_a_glob_gives_names_below_the_folder_that_its_matches_share(tree):
+    assert names(f"{tree}/*") == ["a.png", "b.JPG"]
+    assert names(f"{tree}/sub/c*") == ["c.webp", "clip.mp4"]
+    assert names(f"{tree}/**/*.[wp]*") == ["a.png", "sub/c.webp"]
+
+
+def test_single_files_cameras_and_streams(tree, monkeypatch):
+    assert find_sources(str(tree / "a.png")) == [PictureFile(tree / "a.png", Path("a.png"))]
+    assert find_sources(str(tree / "sub/clip.mp4")) == [Video(tree / "sub/clip.mp4", Path("clip.mp4"))]
+    monkeypatch.chdir(tree)
+    assert find_sources("0") == [Video(0, Path("camera-0.mp4"))]
+    assert find_sources("rtsp://host/1?a=b") == [Video("rtsp://host/1?a=b", Path("stream.mp4"))]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
+    (tmp_path / "x[1].png").write_bytes(b"x")
+    assert names(tmp_path / "x[1].png") == ["x[1].png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("notes.tx", "no such picture, video or folder (did you mean 'notes.txt'?)"),
+        ("notes.txt", "found the suffix '.txt'"),
+        ("*.tif", "no file matches"),
+        ("*.txt", "of its 1 matches none is a picture"),
+        ("empty", "no picture or video in this folder"),
+    ],
+)
+def test_what_is_no_source_is_named_with_the_reason(tree, text, told):
+    (tree / "empty").mkdir()
+    with pytest.raises(SourceError) as caught:
+        find_sources(str(tree / text))
+    assert str(tree / text) in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_free_folders_count_up_and_take_empty_ones(tmp_path):
+    base = tmp_path / "runs" / "detect"
+    first = free_folder(base)
+    assert first == base
+    assert free_folder(base) == base, "nothing was written into it"
+    (first / "x").touch()
+    (tmp_path / "runs" / "detect-2").touch()
+    assert free_folder(base).name == "detect-3"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be made"):
+        free_folder(tmp_path / "x")

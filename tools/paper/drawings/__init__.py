@@ -1,0 +1,1 @@
+"""Drawings of networks, made by running their modules."""

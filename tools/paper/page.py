@@ -1,0 +1,249 @@
+"""The page that sets the paper's tables beside our count of the networks: published, counted, and which config it is.
+
+Generated from the configs, `cspdet.models.published` and `paper.tables`; `cspdet paper-page` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from cspdet.checkpoints.model_profile import count_model
+from cspdet.errors import ConfigError
+from cspdet.models.profile import Cost
+from cspdet.models.published import PUBLISHED, Published, Size
+from cspdet.recipe import load_recipe
+from paper import tables
+from paper.tables import Row
+
+COCO_CLASSES = 80
+
+
+class Costs:
+    """What rows cost; each network is counted once for each size."""
+
+    def __init__(self, configs: Path):
+        self._configs = configs
+        self._known: dict[tuple[str, tuple[str, ...], Size], Cost] = {}
+
+    def path(self, config: str) -> Path:
+        """Where a config is, or would be were it a detector's."""
+        classifier = self._configs / "classification" / f"{config}.yaml"
+        return classifier if classifier.exists() else self._configs / f"{config}.yaml"
+
+    def of(self, row: Row) -> Cost:
+        """The cost at the size of the published figures; overrides that leave the network alone are only checked."""
+        changes = tuple(text for text in row.overrides if text.startswith("model."))
+        if changes != row.overrides:
+            load_recipe(self.path(row.config), row.overrides)
+        key = (row.config, changes, row.figures.size)
+        if key not in self._known:
+            self._known[key] = count_model(self.path(row.config), changes, row.figures.size, COCO_CLASSES).cost
+        return self._known[key]
+
+
+def paper_page(configs: Path) -> str:
+    """The whole page, as Markdown.
+
+    Raises:
+        ConfigError: a published row whose config is missing or broken, or a published row that no table shows.
+    """
+    costs = Costs(configs)
+    check_complete(configs, costs)
+    sections = [
+        tables.PREAMBLE,
+        _imagenet("ImageNet classifiers (Table 3, and the README)", tables.IMAGENET, costs),
+        _ablation("CSPPeleeNet's share and fusion (Table 1, Figure 4)", costs),
+        _coco("Feature fusion, CSPPeleeNet at 416x416 (Table 2)", tables.FUSION, costs),
+        _coco("Larger detectors (Table 4, and the README)", tables.LARGER, costs),
+        _coco("Smaller detectors (Tables 4 and 5)", tables.SMALLER, costs),
+        _prn("Partial residual networks (their Results.md)", tables.PRN, costs),
+        _settings("Box losses, CSPResNeXt50-PANet-SPP", "loss", tables.LOSSES, costs),
+        _settings("NMS thresholds, CSPResNeXt50-PANet-SPP", "highest overlap, loss", tables.NMS, costs),
+        _bottlenecks("Largest layers (Figure 7)", costs),
+        _traffic("Memory traffic (Figure 8)", costs),
+        _not_built(),
+    ]
+    return "\n".join(sections)
+
+
+def all_rows() -> tuple[Row, ...]:
+    """The rows of all tables."""
+    return (
+        *tables.IMAGENET, tables.ABLATION_BASELINE, *tables.ABLATION, *tables.FUSION, *tables.LARGER, *tables.SMALLER,
+        *tables.PRN, *tables.LOSSES, *tables.NMS, *chain(*tables.BOTTLENECKS), *tables.TRAFFIC,
+    )  # fmt: skip
+
+
+def check_complete(configs: Path, costs: Costs) -> None:
+    """Nothing is skipped silently: every published row is in a table, and its config in the folder."""
+    shown = {row.config for row in all_rows()}
+    files = {path.stem for folder in (configs, configs / "classification") for path in folder.glob("*.yaml")}
+    problems = [f"{costs.path(name)}: no such file, but the paper's tables name it" for name in sorted(shown - files)]
+    problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - shown)]
+    if problems:
+        raise ConfigError(*problems)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _imagenet(title: str, rows: Sequence[Row], costs: Costs) -> str:
+    head = ("network", "config", "size", "weights", "ours", "difference", "BFLOPs", "ours", "difference",
+            "top-1 / top-5", "ours", "kind")  # fmt: skip
+    lines = []
+    for row in rows:
+        figures, cost = row.figures, costs.of(row)
+        lines.append(
+            (row.label, _config(row, costs), figures.size[0], *_weights(cost, figures), *_bflops(cost, figures),
+             _numbers(figures.top1, figures.top5), tables.MEASURED.get(row.config, ""), figures.network)
+        )  # fmt: skip
+    return _section(title, head, lines, notes=_notes(rows))
+
+
+def _coco(title: str, rows: Sequence[Row], costs: Costs) -> str:
+    head = ("detector", "config", "size", "BFLOPs", "ours", "difference", "our weights", "AP / AP50 / AP75", "ours",
+            "fps", "kind")  # fmt: skip
+    lines = []
+    for row in rows:
+        figures, cost = row.figures, costs.of(row)
+        lines.append(
+            (row.label, _config(row, costs), figures.size[0], *_bflops(cost, figures), _millions(cost.conv_weights),
+             _ap(figures), tables.MEASURED.get(row.config, ""), figures.fps, figures.network)
+        )  # fmt: skip
+    return _section(title, head, lines, notes=_notes(rows))
+
+
+def _prn(title: str, rows: Sequence[Row], costs: Costs) -> str:
+    head = ("detector", "config", "size", "stored numbers", "ours", "difference", "BFLOPs", "ours", "difference",
+            "AP / AP50 / AP75", "ours", "kind")  # fmt: skip
+    lines = []
+    for row in rows:
+        figures, cost = row.figures, costs.of(row)
+        stored = _pair(cost.stored_numbers / 1e6, figures.stored_numbers and figures.stored_numbers / 1e6, "{:.2f}")
+        lines.append(
+            (row.label, _config(row, costs), figures.size[0], *stored, *_bflops(cost, figures), _ap(figures),
+             tables.MEASURED.get(row.config, ""), figures.network)
+        )  # fmt: skip
+    return _section(title, head, lines, notes=_notes(rows))
+
+
+def _settings(title: str, what: str, rows: Sequence[Row], costs: Costs) -> str:
+    """Rows of one network under several settings."""
+    head = (what, "config", "size", "our BFLOPs", "AP / AP50 / AP75", "ours", "kind")
+    lines = [
+        (row.label, _config(row, costs), row.figures.size[0], f"{costs.of(row).bflops:.4f}", _ap(row.figures), "",
+         row.figures.network)
+        for row in rows
+    ]  # fmt: skip
+    return _section(title, head, lines)
+
+
+def _ablation(title: str, costs: Costs) -> str:
+    baseline = costs.of(tables.ABLATION_BASELINE).bflops
+    head = ("fusion and share", "config", "our weights", "our BFLOPs", "change", "ours", "change of top-1", "ours")
+    lines = []
+    for row in tables.ABLATION:
+        cost = costs.of(row)
+        lines.append(
+            (row.label, _config(row, costs), _millions(cost.conv_weights), f"{cost.bflops:.4f}",
+             "" if row.change is None else f"{row.change:+.0%}", f"{cost.bflops / baseline - 1:+.1%}", row.claim, "")
+        )  # fmt: skip
+    return _section(title, head, lines, text=tables.ABLATION_TEXT.format(baseline=baseline))
+
+
+def _bottlenecks(title: str, costs: Costs) -> str:
+    head = ("network", "config", "size", "largest layer", "BFLOPs", "published", "ours")
+    lines = []
+    for group in tables.BOTTLENECKS:
+        first = costs.of(group[0]).largest_layer_bflops
+        for row in group:
+            largest = costs.of(row).largest_layer
+            change = "" if row is group[0] else f"{largest.operations / 1e9 / first - 1:+.1%}"
+            lines.append(
+                (row.label, _config(row, costs), row.figures.size[0], f"`{largest.name}`",
+                 f"{largest.operations / 1e9:.4f}", row.claim, change)
+            )  # fmt: skip
+    return _section(title, head, lines, text=tables.BOTTLENECK_TEXT)
+
+
+def _traffic(title: str, costs: Costs) -> str:
+    head = ("network", "config", "published", "ours", "difference", "convolutions alone")
+    lines = []
+    for row in tables.TRAFFIC:
+        cost, printed = costs.of(row), row.figures.cio
+        pair = _pair(cost.cio / 1e6, printed and printed / 1e6, "{:.1f}", "{:.2f}")
+        lines.append((row.label, _config(row, costs), *pair, f"{cost.memory_traffic / 1e6:.2f}"))
+    return _section(title, head, lines, text=tables.TRAFFIC_TEXT)
+
+
+def _not_built() -> str:
+    return _section("Published rows without a config", ("network", "published", "why"), tables.NOT_BUILT)
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def _section(
+    title: str, head: Sequence[str], lines: Iterable[Sequence[object]], *, text: str = "", notes: Sequence[str] = ()
+) -> str:
+    parts = [f"## {title}", ""]
+    parts += [text, ""] if text else []
+    parts += [_line(head), _line(["---"] * len(head)), *map(_line, lines), ""]
+    parts += [*notes, ""] if notes else []
+    return "\n".join(parts)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What one must know about the published figures, once each."""
+    notes = []
+    for row in rows:
+        words = [row.figures.note] if row.figures.note else []
+        words += [row.figures.source] if "counted" in row.figures.source else []
+        notes += [f"- {row.label}, {row.figures.size[0]}: {'; '.join(words)}"] if words else []
+    return list(dict.fromkeys(notes))
+
+
+def _config(row: Row, costs: Costs) -> str:
+    """A link to the file, and the overrides."""
+    path = costs.path(row.config)
+    folder = "classification/" if path.parent.name == "classification" else ""
+    return " ".join([f"[{row.config}](../configs/{folder}{row.config}.yaml)", *(f"`{text}`" for text in row.overrides)])
+
+
+def _weights(cost: Cost, figures: Published) -> tuple[str, str, str]:
+    return _pair(cost.conv_weights / 1e6, figures.conv_weights and figures.conv_weights / 1e6, "{:.2f}")
+
+
+def _bflops(cost: Cost, figures: Published) -> tuple[str, str, str]:
+    printed, ours, _ = _pair(cost.bflops, figures.bflops, "{:g}", "{:.4f}")
+    return printed, ours, _difference(cost.bflops, figures.expected_bflops)
+
+
+def _pair(ours: float, printed: float | None, digits: str, our_digits: str = "{:.3f}") -> tuple[str, str, str]:
+    """The printed figure, ours, and the difference."""
+    return "" if printed is None else digits.format(printed), our_digits.format(ours), _difference(ours, printed)
+
+
+def _difference(ours: float, printed: float | None) -> str:
+    return "" if printed is None else f"{ours / printed - 1:+.2%}".replace("-0.00%", "+0.00%")
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.3f}"
+
+
+def _ap(figures: Published) -> str:
+    return _numbers(figures.ap, figures.ap50, figures.ap75)
+
+
+def _numbers(*numbers: float | None) -> str:
+    """`23.1 / 44.5 / 22.0`, with a dash for what is unknown; nothing where all is."""
+    if all(number is None for number in numbers):
+        return ""
+    return " / ".join("-" if number is None else f"{number:.1f}" for number in numbers)

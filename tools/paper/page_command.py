@@ -1,0 +1,32 @@
+"""Write docs/paper.md: every table of the CSPNet paper, with the networks of the configs counted beside it.
+
+  python tools/paper_page.py
+  python tools/paper_page.py --configs configs --output docs/paper.md
+
+A published row whose config is missing is an error, and so is one that no table shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cspdet.errors import ConfigError
+from cspdet.io.atomic import write_text
+from paper.page import paper_page
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line of `paper-page` takes."""
+    parser.add_argument("--configs", type=Path, default=Path("configs"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/paper.md"), metavar="FILE", help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count every network and write the page."""
+    if args.overrides:
+        raise ConfigError(f"paper-page: takes no overrides, found {args.overrides[0]!r}")
+    write_text(args.output, paper_page(args.configs))
+    print(f"written: {args.output}")

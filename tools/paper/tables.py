@@ -1,0 +1,228 @@
+"""The tables of the paper as rows: which config, with which overrides, stands for which published line; and the prose.
+
+Rows without figures of their own take those of `cspdet.models.published`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cspdet.models.published import OTHER_SIZES, PUBLISHED, RESULTS, Published, Size
+
+MEASURED: dict[str, str] = {}  # our own accuracy on the same data, by config name; none has been measured yet
+
+
+class Row(NamedTuple):
+    """A line of a published table."""
+
+    label: str
+    config: str  # its stem
+    overrides: tuple[str, ...] = ()
+    published: Published | None = None  # None: the config's main row
+    change: float | None = None  # published change of computation against the table's baseline, a share
+    claim: str = ""  # what the paper says in words
+
+    @property
+    def figures(self) -> Published:
+        return self.published or PUBLISHED[self.config]
+
+
+def _at(label: str, config: str, size: Size) -> Row:
+    """The row of a config for another input size than its main one."""
+    (figures,) = (row for row in OTHER_SIZES[config] if row.size == size)
+    return Row(label, config, published=figures)
+
+
+IMAGENET = (
+    Row("Darknet-53", "darknet53"),
+    Row("CSPDarknet-53", "cspdarknet53"),
+    Row("CSPDarknet-53-Elastic", "cspdarknet53_elastic"),
+    Row("ResNet-50", "resnet50"),
+    Row("CSPResNet-50", "cspresnet50"),
+    Row("CSPResNet-50-Elastic", "cspresnet50_elastic"),
+    Row("ResNeXt-50", "resnext50"),
+    Row("CSPResNeXt-50", "cspresnext50"),
+    Row("CSPResNeXt-50-Elastic", "cspresnext50_elastic"),
+    Row("PeleeNet", "peleenet"),
+    Row(
+        "PeleeNet, swish", "peleenet", ("model.backbone.activation=swish",),
+        PUBLISHED["peleenet"]._replace(top1=71.5, top5=90.7),
+    ),
+    Row("CSPPeleeNet", "csppeleenet"),
+    Row("CSPPeleeNet, swish", "csppeleenet_swish"),
+    Row("CSPPeleeNet, swish, SE", "csppeleenet_swish_se"),
+    Row("MobileNet-v2", "mobilenetv2"),
+    Row("CSPMobileNet-v2", "cspmobilenetv2"),
+    Row("Darknet Ref.", "darknetref"),
+    Row("CSPDenseNet Ref.", "cspdenseref"),
+    Row("CSPPeleeNet Ref.", "csppeleeref"),
+    Row("CSPDenseNetb Ref.", "cspdensebref"),
+    Row("CSPPeleeNetb Ref.", "csppeleebref"),
+    Row("ResNet-10", "resnet10"),
+    Row("CSPResNet-10", "cspresnet10"),
+)  # fmt: skip
+
+
+def _ablation(fusion: str, gamma: float, change: float | None = None, claim: str = "") -> Row:
+    overrides = (f"model.backbone.fusion={fusion}", f"model.backbone.gamma={gamma}")
+    return Row(f"fusion {fusion}, gamma {gamma}", "csppeleenet", overrides, change=change, claim=claim)
+
+
+ABLATION_BASELINE = Row("PeleeNet", "peleenet")
+ABLATION = (
+    _ablation("first", 0.25),
+    _ablation("first", 0.5, -0.26, "-1.5"),
+    _ablation("first", 0.75),
+    _ablation("last", 0.25, -0.11, "+0.1"),
+    _ablation("last", 0.5, -0.21, "-0.1"),
+    _ablation("last", 0.75),
+    _ablation("both", 0.25, -0.03, "+0.8"),
+    _ablation("both", 0.5, -0.13, "+0.2"),
+    _ablation("both", 0.75),
+)
+
+FUSION = (
+    Row("PRN", "csppelee_prn"),
+    Row("PRN, swish", "csppelee_prn_swish"),
+    Row("PRN-3l", "csppelee_prn3l"),
+    Row("CEM (ThunderNet)", "csppelee_cem"),
+    Row("CEM (SAM)", "csppelee_cem_sam"),
+    Row("GFM", "csppelee_gfm"),
+    Row("EFM", "csppelee_efm"),
+    Row("EFM, GIoU", "csppelee_efm_giou"),
+    Row("EFM (SAM)", "csppelee_efm_sam"),
+    Row("EFM (SPP)", "csppelee_efm_spp"),
+    _at("EFM (SAM)", "csppelee_efm_sam", (512, 512)),
+)
+
+LARGER = (
+    Row("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp"),
+    _at("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp", (416, 416)),
+    Row("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal"),
+    _at("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal", (608, 608)),
+    Row("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam"),
+    _at("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam", (608, 608)),
+    Row("CSPDarknet53-PANet-SPP", "cspdarknet53_panet_spp"),
+    Row("CSPResNet50-PANet-SPP", "cspresnet50_panet_spp"),
+    Row("YOLOv3", "yolov3"),
+)
+
+SMALLER = (
+    Row("CSPPeleeNet Ref.-EFM (SAM)", "csppeleeref_efm_sam"),
+    Row("CSPDenseNet Ref.-EFM (SAM)", "cspdenseref_efm_sam"),
+    Row("CSPPeleeNet Ref.-PRN (3l)", "csppeleeref_prn3l"),
+    Row("CSPDenseNetb Ref.-PRN", "cspdensebref_prn"),
+    Row("YOLOv3-tiny", "yolov3_tiny"),
+    Row("YOLOv3-tiny-PRN", "yolov3_tiny_prn"),
+)
+
+PRN = tuple(
+    row
+    for label, config in (
+        ("Pelee-YOLOv3", "pelee_yolov3"),
+        ("Pelee-FPN", "pelee_fpn"),
+        ("Pelee-PRN", "pelee_prn"),
+        ("Pelee-PRN-3l", "pelee_prn3l"),
+    )
+    for row in (_at(label, config, (320, 320)), Row(label, config))
+) + (Row("YOLOv3-tiny", "yolov3_tiny"), Row("YOLOv3-tiny-PRN", "yolov3_tiny_prn"))
+
+
+def _loss(label: str, config: str, loss: str, ap: tuple[float, float, float], size: int = 512, source: str = "") -> Row:
+    figures = PUBLISHED[config]
+    figures = figures._replace(ap=ap[0], ap50=ap[1], ap75=ap[2], size=(size, size), source=source or figures.source)
+    return Row(label, config, (f"train.loss.box={loss}",), figures)
+
+
+LOSSES = (
+    _loss("MSE", "cspresnext50_panet_spp", "mse", (38.0, 60.0, 40.8)),
+    _loss("GIoU", "cspresnext50_panet_spp", "giou", (39.4, 59.4, 42.5)),
+    _loss("DIoU", "cspresnext50_panet_spp", "diou", (39.1, 58.8, 42.1)),
+    _loss("CIoU", "cspresnext50_panet_spp", "ciou", (39.6, 59.2, 42.6)),
+    _loss("optimal, MSE", "cspresnext50_panet_spp_optimal", "mse", (40.3, 64.0, 43.1), source=RESULTS),
+    _loss("optimal, MSE", "cspresnext50_panet_spp_optimal", "mse", (41.2, 65.0, 44.4), 608, RESULTS),
+    _loss("optimal, GIoU", "cspresnext50_panet_spp_optimal", "giou", (42.4, 64.4, 45.9), source=RESULTS),
+    _loss("optimal, GIoU", "cspresnext50_panet_spp_optimal", "giou", (43.1, 65.4, 47.0), 608, RESULTS),
+    _loss("optimal, CIoU", "cspresnext50_panet_spp_optimal", "ciou", (42.4, 64.4, 45.9), source=RESULTS),
+    _loss("optimal, CIoU", "cspresnext50_panet_spp_optimal", "ciou", (43.2, 65.4, 47.0), 608, RESULTS),
+)
+
+
+def _nms(max_iou: float, ap: tuple[float, float, float], loss: str = "mse") -> Row:
+    figures = PUBLISHED["cspresnext50_panet_spp"]._replace(ap=ap[0], ap50=ap[1], ap75=ap[2])
+    overrides = (f"train.loss.box={loss}", f"eval.max_iou={max_iou}")
+    return Row(f"{max_iou:.2f}, {loss}", "cspresnext50_panet_spp", overrides, figures)
+
+
+NMS = (
+    _nms(0.45, (38.0, 60.0, 40.8)),
+    _nms(0.50, (38.2, 60.2, 41.1)),
+    _nms(0.55, (38.4, 60.1, 41.3)),
+    _nms(0.60, (38.5, 60.0, 41.7)),
+    _nms(0.65, (38.6, 59.7, 42.1)),
+    _nms(0.70, (38.5, 59.2, 42.4)),
+    _nms(0.45, (39.4, 59.4, 42.5), "giou"),
+    _nms(0.50, (39.7, 59.5, 42.7), "giou"),
+    _nms(0.55, (39.8, 59.5, 43.0), "giou"),
+    _nms(0.60, (40.0, 59.3, 43.4), "giou"),
+    _nms(0.65, (40.1, 59.0, 43.8), "giou"),
+    _nms(0.70, (40.1, 58.6, 44.2), "giou"),
+)
+
+# Each against the first of its group
+BOTTLENECKS = (
+    (Row("PeleeNet", "peleenet"), Row("CSPPeleeNet", "csppeleenet", claim="-44%")),
+    (
+        Row("Pelee-YOLOv3", "pelee_yolov3"),
+        Row("Pelee-PRN", "pelee_prn"),
+        Row("CSPPeleeNet-EFM", "csppelee_efm", claim="-80%"),
+        Row("CSPPeleeNet-EFM (SAM)", "csppelee_efm_sam"),
+    ),
+)
+
+TRAFFIC = (Row("ResNeXt-50", "resnext50"), Row("CSPResNeXt-50", "cspresnext50"))
+
+# Published rows that no config stands for, and why.
+NOT_BUILT = (
+    ("CSPDenseNet-201-Elastic", "20.17M, 7.13 BFLOPs, top-1 77.9, top-5 94.0", "no cfg was released"),
+    ("PeleeNet, swish, SE", "2.81M, 1.017 BFLOPs, top-1 72.1, top-5 91.0", "a baseline without a cfg"),
+    ("SparsePeleeNet", "2.39M, 0.904 BFLOPs, top-1 69.6, top-5 89.3", "a baseline without a cfg"),
+    ("CSPResNeXt50-PANet with RFB, RFBN, BiFPN or grouped convolutions", "AP 36.8 to 42.7", "no cfg was released"),
+)
+
+PREAMBLE = """# The paper's tables, counted
+
+<!-- Written by `cspdet paper-page`; do not edit. -->
+
+Every table of the CSPNet paper ([arXiv 1911.11929](https://arxiv.org/abs/1911.11929)) and of its official release, with
+the networks of this repository counted beside the published figures. Written by one command, and checked by a test:
+
+    python tools/paper_page.py
+
+`cspdet info configs/csppelee_efm.yaml --layers` gives one row with its source and all layers, `--plot` draws them.
+
+What the columns mean:
+
+- **Network**: *exact* networks follow the authors' released cfg layer by layer. A *reconstruction* was found from the
+  published figures, since no cfg was released; it is not the authors' network.
+- **Weights**, in millions: convolutions and linear layers, without biases and normalization. All trained numbers are
+  more; `cspdet info` shows both.
+- **BFLOPs**, Darknet's: 2 for a multiply-add of a convolution or linear layer, the size of its window for each output
+  of a pooling. Shortcuts, upsampling, concatenation and global averages count nothing.
+- **Stored numbers**, in millions, as the tables of the partial residual networks count parameters: weights, biases, and
+  4 for each normalized channel. It is the size of a `.weights` file, divided by 4.
+- **Published** accuracy is the authors': ImageNet validation, COCO test-dev. **Ours** stays empty until it is measured
+  on the same data; what we did measure is in [results.md](results.md).
+- Detectors have 80 classes. The rows of the paper's Table 2 are quoted from notes that agree with the paper's text.
+"""
+ABLATION_TEXT = """\
+Changes of computation are against PeleeNet as counted here, {baseline:.4f} BFLOPs. gamma is the share of the channels
+that bypasses a dense block. Published: the paper's Table 1 as far as its text tells it, fusion first from Figure 4."""
+BOTTLENECK_TEXT = """\
+The layer of most operations, in BFLOPs, against the first network of each group. The paper says that CSPPeleeNet lowers
+PeleeNet's by 44%, and that CSPPeleeNet-EFM lowers PeleeNet-YOLO's, in its head, by 80%. The EFM's own largest layers
+cost as much as the backbone's: `cspdet info --layers` lists them."""
+TRAFFIC_TEXT = """\
+Input and output elements, in millions, at 256x256. The paper cites HarDNet's CIO, a sum over convolutions, which is
+`memory_traffic` of `cspdet info --json`. The two printed figures are reached by taking in the poolings too, the global
+one and the last linear layer included, but no shortcut and no route; at 256x256, not at 224x224."""
