@@ -23,7 +23,7 @@ DEMO_SIZE = 192
 DEMO_INPUT = 160
 DEMO_EPOCHS = 11
 DEMO_SEED = 0
-DEMO_TRAIN = train.evaluate_every=5 train.augment.close_mosaic=4
+DEMO_TRAIN = train.eval_interval=5 train.augment.close_mosaic=4
 
 # ------------------------------------------------------------------------------------------------------------------
 BIN := $(VENV)/bin

@@ -33,12 +33,12 @@ from typing import Any
 
 from yolo_folder import write_yolo_folder
 
-from cspdet.checkpoints.loading import load_model
-from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
-from cspdet.errors import ConfigError, UserError, nearest
+from cspdet.checkpoints.loading import load_detector_model
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.io.atomic import write_text
-from cspdet.models.profile import count
+from cspdet.models.profile import profile
 
 THEIRS = ("yolov5n", "yolo11n")
 SIDE = Path(__file__).with_name("against_ultralytics_side.py")
@@ -136,8 +136,8 @@ def _train_ours(name: str, plan: Plan) -> dict[str, Any]:
         (after - before) / epoch["images_per_second"]
         for before, after, epoch in zip(seen[:-1], seen[1:], epochs, strict=True)
     )
-    loaded = load_model(folder / "best.pt")
-    cost = count(loaded.model, loaded.recipe.input.size)
+    loaded = load_detector_model(folder / "best.pt")
+    cost = profile(loaded.model, loaded.recipe.input.size)
     return {
         "minutes": minutes, "cpu_minutes": cpu_minutes, "images_per_second": seen[-1] / seconds,
         "bflops": cost.bflops, "own_gflops": None,
@@ -155,7 +155,7 @@ def _train_theirs(name: str, plan: Plan) -> dict[str, Any]:
         "folder": str((plan.output / name).absolute()), "arguments": plan.arguments,
     }  # fmt: skip
     cost, trained = _ask_side([{"do": "cost", **common}, {"do": "train", **common, **training}], plan, name)
-    descriptor = load_descriptor(where.data)
+    descriptor = load_dataset_config(where.data)
     train, val = (load_coco(descriptor.split(split), split) for split in ("train", "val"))
     results = json.loads(Path(trained["predictions"]).read_text(encoding="utf-8"))
     detections = plan.output / name / "detections.json"
@@ -170,7 +170,7 @@ def _train_theirs(name: str, plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def original_ids(results: list[dict[str, Any]], train: CocoSet, val: CocoSet) -> list[dict[str, Any]]:
+def original_ids(results: list[dict[str, Any]], train: CocoDataset, val: CocoDataset) -> list[dict[str, Any]]:
     """Its results, whose category n is class n - 1 of the train split, with the ids of the val split's file."""
     ids = dict(zip(val.classes.names, val.classes.category_ids, strict=True))
     id_of = {number: ids[name] for number, name in enumerate(train.classes.names, start=1) if name in ids}
@@ -185,7 +185,7 @@ def _yolo_data(plan: Plan) -> Path:
     """The data set in ultralytics' folders, made once."""
     folder = plan.output.absolute() / "yolo"
     if not (folder / "data.yaml").exists():
-        write_yolo_folder(load_descriptor(plan.conditions.data), folder)
+        write_yolo_folder(load_dataset_config(plan.conditions.data), folder)
     return folder / "data.yaml"
 
 
@@ -259,7 +259,7 @@ def _names(only: str | None, plan: Plan) -> list[str]:
     # Any other YAML of theirs may be named as well: yolov8n, yolo12n.
     odd = [name for name in names if name not in known and not name.startswith("yolo")]
     if odd:
-        raise ConfigError(f"--only: unknown network {odd[0]!r}{nearest(odd[0], known)}")
+        raise ConfigError(f"--only: unknown network {odd[0]!r}{did_you_mean(odd[0], known)}")
     return names
 
 
@@ -267,7 +267,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     for name in ("size", "epochs", "threads"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name}: expected 1 or more, found {getattr(args, name)}")
-    descriptor = load_descriptor(args.data)
+    descriptor = load_dataset_config(args.data)
     for split in ("train", "val"):
         descriptor.split(split)
     arguments = {}

@@ -18,9 +18,9 @@ import torchvision
 from torch import nn
 
 from cspdet.config.loader import load_config
-from cspdet.device import pick_device
-from cspdet.models.profile import count
-from cspdet.recipe import ClassifierRecipe
+from cspdet.device import select_device
+from cspdet.models.profile import profile
+from cspdet.recipe import ClassificationRecipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs/classification").glob("*.yaml"))
 TORCHVISION = ("resnet50", "resnet101", "resnet152", "densenet121")
@@ -33,7 +33,7 @@ def builders() -> dict[str, Callable[[], nn.Module]]:
         for name in TORCHVISION
     }
     for path in CONFIGS:
-        found[path.stem] = lambda path=path: load_config(path, ClassifierRecipe).model.build()
+        found[path.stem] = lambda path=path: load_config(path, ClassificationRecipe).model.build()
     return found
 
 
@@ -44,10 +44,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name has one of these words, parted by commas")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    device, words = pick_device(args.device), args.only.split(",")
+    device, words = select_device(args.device), args.only.split(",")
     chosen = {name: build for name, build in builders().items() if any(word in name for word in words)}
     size = (args.size, args.size)
-    costs = {name: count(build(), size) for name, build in chosen.items()}
+    costs = {name: profile(build(), size) for name, build in chosen.items()}
     networks = {name: build().eval().to(device, memory_format=torch.channels_last) for name, build in chosen.items()}
     images = torch.rand(args.batch, 3, *size, device=device).to(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {name: [] for name in networks}

@@ -32,11 +32,11 @@ import torch
 from yolo_folder import write_yolo_folder
 
 from cspdet.benchmark.ipc import Worker
-from cspdet.datasets.cached_dataset import PictureSource
-from cspdet.datasets.descriptor import Descriptor, load_descriptor
+from cspdet.datasets.cached_dataset import DetectionDataset
+from cspdet.datasets.descriptor import DatasetConfig, load_dataset_config
 from cspdet.datasets.detection.augment import Augment, AugmentConfig
-from cspdet.datasets.detection.batches import TrainData
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.detection.batches import TrainBatches
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import UserError
 
 BATCH = 16
@@ -111,7 +111,7 @@ def main() -> int:
 
 
 def measure(
-    coco: CocoSet, descriptor: Descriptor, args: argparse.Namespace, folder: Path, stack: ExitStack
+    coco: CocoDataset, descriptor: DatasetConfig, args: argparse.Namespace, folder: Path, stack: ExitStack
 ) -> tuple[list[Row], dict[str, str]]:
     """The rows, and the versions of what ran."""
     versions = {"cspdet's OpenCV": cv2.__version__}
@@ -125,7 +125,7 @@ def measure(
         worker = Worker([str(args.ultralytics), str(SIDE)], environment)
         stack.callback(worker.close)
         data = write_yolo_folder(descriptor, folder / "yolo")
-        told = worker.ask({"do": "loader", "data": str(data), "size": args.size, "batch": BATCH})
+        told = worker.request({"do": "loader", "data": str(data), "size": args.size, "batch": BATCH})
         versions |= {"ultralytics": told["ultralytics"], "its OpenCV": told["opencv"]}
         row = Row(THEIRS, True)
         turns.insert(1, (row, _theirs(row, worker)))
@@ -135,10 +135,10 @@ def measure(
     return [row for row, _ in turns], versions
 
 
-def batches(coco: CocoSet, config: AugmentConfig, size: int, *, cached: bool) -> Iterator[int]:
+def batches(coco: CocoDataset, config: AugmentConfig, size: int, *, cached: bool) -> Iterator[int]:
     """Makes a batch at a time; gives how many pictures it has."""
-    source = PictureSource(coco, (size, size), cache="ram" if cached else "none")
-    data = TrainData(source, Augment(config, (size, size)), seed=0, mosaic_epochs=1)
+    source = DetectionDataset(coco, (size, size), cache="ram" if cached else "none")
+    data = TrainBatches(source, Augment(config, (size, size)), seed=0, mosaic_epochs=1)
     draw = np.random.default_rng(0)
     while True:
         data.__getitems__([(0, index) for index in draw.integers(len(coco), size=BATCH).tolist()])
@@ -161,7 +161,7 @@ def _ours(row: Row, made: Iterator[int]) -> Callable[[float], None]:
 
 def _theirs(row: Row, worker: Worker) -> Callable[[float], None]:
     def turn(seconds: float) -> None:
-        found = worker.ask({"do": "batches", "seconds": seconds})
+        found = worker.request({"do": "batches", "seconds": seconds})
         row.pictures += found["pictures"]
         row.wall += found["wall"]
         row.cpu += found["cpu"]
@@ -178,13 +178,13 @@ def _ratio(rows: list[Row]) -> dict[str, float]:
     return {"ratio": ours.rate / theirs.rate, "ratio_per_core": ours.per_core / theirs.per_core}
 
 
-def _descriptor(given: Path | None, folder: Path) -> Descriptor:
+def _descriptor(given: Path | None, folder: Path) -> DatasetConfig:
     if given is not None:
-        return load_descriptor(given)
+        return load_dataset_config(given)
     draw_pictures(folder)
     path = folder / "patches.yaml"
     path.write_text("train: {images: ., annotations: train.json}\n", encoding="utf-8")
-    return load_descriptor(path)
+    return load_dataset_config(path)
 
 
 def draw_pictures(folder: Path, count: int = 64, boxes: int = 20) -> None:

@@ -26,7 +26,7 @@ from pycocotools.cocoeval import COCOeval
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.evaluation.coco import Result, evaluate_results
-from cspdet.evaluation.coco_backends import pick_engine
+from cspdet.evaluation.coco_backends import select_backend
 
 PICTURE_WH = np.array([640.0, 480.0])
 BOXES = 7.2  # a picture, as in COCO's val2017
@@ -48,7 +48,7 @@ def main() -> None:
         for name in args.evaluators:
             start = time.perf_counter()
             metrics = evaluate_results(coco, results, evaluator=name)
-            seconds[pick_engine(name).title] = time.perf_counter() - start
+            seconds[select_backend(name).title] = time.perf_counter() - start
             tell(metrics.evaluator, seconds[metrics.evaluator], metrics["AP"])
         if args.no_plain:
             return

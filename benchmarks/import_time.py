@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cspdet.cli.main import VERBS
+from cspdet.cli.main import COMMAND_HELP
 
 TORCH = "import torch"
 IMPORTS = ("pass", TORCH, "import cspdet", "import cspdet.cli.main")
@@ -66,7 +66,7 @@ def rows() -> list[Row]:
     python, cli = sys.executable, [sys.executable, "-c", COMMAND]
     found = [Row("python" if text == "pass" else text, [python, "-c", text]) for text in IMPORTS]
     found.append(Row("cspdet --help", [*cli, "--help"]))
-    return [*found, *(Row(f"cspdet {verb} --help", [*cli, verb, "--help"]) for verb in VERBS)]
+    return [*found, *(Row(f"cspdet {verb} --help", [*cli, verb, "--help"]) for verb in COMMAND_HELP)]
 
 
 def measure(chosen: Sequence[Row], repeat: int) -> list[dict[str, object]]:

@@ -241,8 +241,8 @@ def prove(args: argparse.Namespace, output: Path) -> list[str]:
     words = [
         str(args.config), f"data={output}/shapes/shapes.yaml", "input.size=64", "train.batch_size=8",
         f"train.epochs={args.epochs}", "train.precision=fp32", f"train.workers={args.workers}",
-        f"eval.workers={args.workers}", "train.augment.close_mosaic=1", "train.multi_scale={low: 0.5, every: 2}",
-        "train.save_every_minutes=0.0001", f"train.seed={args.seed}", "--device", "cpu", "--output",
+        f"eval.workers={args.workers}", "train.augment.close_mosaic=1", "train.multi_scale={low: 0.5, interval: 2}",
+        "train.checkpoint_interval_minutes=0.0001", f"train.seed={args.seed}", "--device", "cpu", "--output",
     ]  # fmt: skip
     straight, killed = (output / name / "run" for name in ("untouched", "killed"))  # the folder's name is in files
     for folder in (straight, killed):

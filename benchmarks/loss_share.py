@@ -19,19 +19,19 @@ from pathlib import Path
 
 import torch
 
-from cspdet.device import autocast, pick_precision
+from cspdet.device import autocast, resolve_precision
 from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import AssignConfig
-from cspdet.training.cpu_fast_paths.memory import reuse_freed_memory
+from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
 from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 
 RULES = {  # beside the recipe's own
     "match_ratio 4, neighbors 3": AssignConfig(match_ratio=4.0, neighbors=3),
-    "dynamic": AssignConfig(rule="dynamic"),
+    "dynamic": AssignConfig(name="dynamic"),
 }
 
 
@@ -42,10 +42,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     args = parser.parse_args()
-    reuse_freed_memory()
+    disable_malloc_trim()
     torch.manual_seed(0)
     device = torch.device("cpu")
-    precision = pick_precision(args.precision, device)
+    precision = resolve_precision(args.precision, device)
     recipe = load_recipe(CONFIG)
     model = recipe.model.build(args.classes).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(args.network_batch, 3, args.size, args.size).to(memory_format=torch.channels_last)
@@ -70,7 +70,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, network in {precision}")
     print(f"batch {args.batch}, {args.boxes} boxes a picture, {args.size}x{args.size}, {args.classes} classes")
     print(f"network forward and backward          {network_ms:9.0f} ms", flush=True)
-    for name, rule in {"the recipe's rule": recipe.train.assign, **RULES}.items():
+    for name, rule in {"the recipe's rule": recipe.train.assigner, **RULES}.items():
         loss_ms = median_ms(functools.partial(loss, rule), args.repeat)
         told = f"{loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)"
         print(f"assignment and loss, both directions  {told}  {name}", flush=True)

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from cspdet.darknet.cfg import Cfg, parse_cfg, read_cfg
-from cspdet.darknet.graph import plan
+from cspdet.darknet.graph import build_graph
 from cspdet.darknet.layers import Convolution
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-from cspdet.darknet.weights import FreshWeightsUndrawn, Numbers, write_weights
+from cspdet.darknet.weights import LayerWeights, SkipInit, write_weights
 
 BAR = 1e-5
 OPENCV_EPS = 1e-6
@@ -67,16 +67,16 @@ def main() -> int:
 
 def has_strided_shortcut(cfg: Cfg) -> bool:
     """Whether a shortcut reads a larger map."""
-    layers = plan(cfg).layers
-    shortcuts = [layer for layer in layers if layer.section.kind == "shortcut"]
-    return any(layers[s].shape.side_hw != layer.shape.side_hw for layer in shortcuts for s in layer.sources)
+    layers = build_graph(cfg).layers
+    shortcuts = [layer for layer in layers if layer.section.section_type == "shortcut"]
+    return any(layers[s].shape.size_hw != layer.shape.size_hw for layer in shortcuts for s in layer.sources)
 
 
-def randomize(numbers: list[Numbers], seed: int) -> None:
+def randomize(numbers: list[LayerWeights], seed: int) -> None:
     """Statistics of trained networks: signals neither die out nor explode."""
     draw = torch.Generator().manual_seed(seed)
     for layer in numbers:
-        for what, tensor in layer.parts:
+        for what, tensor in layer.named_tensors:
             noise = torch.randn(tensor.shape, generator=draw)
             if what in ("scales", "variances"):
                 noise = 1 + 0.2 * noise.clamp(-3, 3)
@@ -110,10 +110,10 @@ def steady_gates(model: nn.Module, image: torch.Tensor) -> None:
 
 def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
     """The largest difference of each output as a share of its largest value; or the section that OpenCV lacks."""
-    with FreshWeightsUndrawn():
+    with SkipInit():
         kind = DarknetDetector if cfg.heads else DarknetClassifier
         model = kind(cfg, bn_eps=OPENCV_EPS)
-    numbers = model.body.numbers()
+    numbers = model.body.layer_weights()
     randomize(numbers, seed)
     image = torch.rand(1, 3, *cfg.size_hw, generator=torch.Generator().manual_seed(seed))
     steady_gates(model, image)
@@ -145,17 +145,22 @@ def lines_of(cfg: Cfg) -> list[str]:
     """The cfg in its plainest form."""
     lines = []
     for section in (cfg.net, *cfg.layers):
-        lines += [f"[{section.kind}]", *(f"{key}={option.text}" for key, option in section.options.items()), ""]
+        lines += [f"[{section.section_type}]", *(f"{key}={option.text}" for key, option in section.options.items()), ""]
     return lines
 
 
 def outputs_of(cfg: Cfg, model: DarknetDetector | DarknetClassifier) -> list[str]:
     """OpenCV's names of the layers to compare; the activation behind a convolution is a layer of its own there."""
     if isinstance(model, DarknetDetector):
-        return [f"conv_{index - 1}" for index in model.body.kept]
-    last = next(i for i in reversed(range(len(cfg.layers))) if cfg.layers[i].kind not in ("softmax", "cost", "dropout"))
-    kind = {"convolutional": "conv", "avgpool": "avgpool"}[cfg.layers[last].kind]
-    return [f"{kind}_{last}", *(f"softmax_{i}" for i, layer in enumerate(cfg.layers) if layer.kind == "softmax")]
+        return [f"conv_{index - 1}" for index in model.body.output_indices]
+    last = next(
+        i for i in reversed(range(len(cfg.layers))) if cfg.layers[i].section_type not in ("softmax", "cost", "dropout")
+    )
+    kind = {"convolutional": "conv", "avgpool": "avgpool"}[cfg.layers[last].section_type]
+    return [
+        f"{kind}_{last}",
+        *(f"softmax_{i}" for i, layer in enumerate(cfg.layers) if layer.section_type == "softmax"),
+    ]
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ import numpy as np
 import openvino
 import torch
 
-from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.loading import load_detector_model
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
 from cspdet.inference.engines.winograd import use_winograd
-from cspdet.inference.metadata import facts_of
-from cspdet.models.fuse import fold
+from cspdet.inference.metadata import build_metadata
+from cspdet.models.fuse import fuse_conv_bn
 
 WAYS = ("as read", "outputs cut channels last", "and Winograd's filtering")
 
@@ -49,10 +49,10 @@ def main() -> None:
     print("| network | layers | " + " | ".join(WAYS) + " |")
     print("|---|--:|" + "--:|" * len(WAYS))
     for config in args.configs:
-        loaded = load_model(config)
-        facts = facts_of(loaded)
+        loaded = load_detector_model(config)
+        facts = build_metadata(loaded)
         names = output_names(facts.outputs, facts.strides)
-        onnx = to_onnx(fold(loaded.model), facts.size_hw, names, step=max(facts.strides), dynamic=True)
+        onnx = to_onnx(fuse_conv_bn(loaded.model), facts.size_hw, names, size_divisor=max(facts.strides), dynamic=True)
         runs = [request(onnx, facts.size_hw, way, args.threads) for way in range(len(WAYS))]
         image = np.random.default_rng(0).random((1, 3, *facts.size_hw), dtype=np.float32)
         times: list[list[float]] = [[] for _ in runs]

@@ -31,7 +31,7 @@ def share(batch: int, side: int, channels: tuple[int, int], repeat: int) -> floa
     told = tensor(batch, channels[1], side, side).detach()
     times: dict[str, list[float]] = {"torch": [], "ours": []}
     for _ in range(repeat):
-        for name, function in (("torch", F.conv2d), ("ours", pointwise.convolve)):
+        for name, function in (("torch", F.conv2d), ("ours", pointwise.conv2d)):
             image.grad = weight.grad = None
             start = time.perf_counter()
             function(image, weight).backward(told)
@@ -45,7 +45,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pointwise.LARGEST_MAP = max(SIDES) ** 2
+    pointwise.MAX_MATMUL_PIXELS = max(SIDES) ** 2
     print("| map | " + " | ".join(f"{a} to {b}" for a, b in CHANNELS) + " |")
     print("|---|" + "--:|" * len(CHANNELS))
     for side in SIDES:

@@ -31,9 +31,9 @@ from training_step import PARTS, Loaded, Variant
 
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
-from cspdet.benchmark.rows import in_turns
-from cspdet.checkpoints.model_profile import is_classifier
-from cspdet.datasets.classification.crop_objects import cut_objects
+from cspdet.benchmark.rows import interleave
+from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.datasets.classification.crop_objects import crop_objects
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import ConfigError, UserError
 
@@ -101,14 +101,14 @@ def measure(
         rows.append(Measured(variant, worker, about, peaks.setdefault(about.precision, [])))
         if about.precision not in products:
             products[about.precision] = start(["-m", "cspdet.benchmark.worker"])
-            products[about.precision].ask(
+            products[about.precision].request(
                 {"do": "product", "precision": about.precision, "device": variant.device.replace("auto", "cpu")}
             )
-    for number, count in enumerate(in_turns(steps, TURNS)):
+    for number, count in enumerate(interleave(steps, TURNS)):
         for precision, worker in products.items():
             time.sleep(PAUSE)
-            worker.ask({"do": "gflops"})  # the first product of a turn wakes the threads
-            peaks[precision].append(max(worker.ask({"do": "gflops"})["gflops"] for _ in range(2)))
+            worker.request({"do": "gflops"})  # the first product of a turn wakes the threads
+            peaks[precision].append(max(worker.request({"do": "gflops"})["gflops"] for _ in range(2)))
         for row in rows:
             time.sleep(PAUSE)
             _turn(row, count, warm_up if number == 0 else 0)
@@ -117,7 +117,7 @@ def measure(
 
 def _load(variant: Variant, worker: Worker) -> Loaded:
     try:
-        about = worker.ask({"do": "load", "variant": asdict(variant)})["about"]
+        about = worker.request({"do": "load", "variant": asdict(variant)})["about"]
     except WorkerError as error:
         raise WorkerError(*(f"{variant.config}, {variant.precision}: {line}" for line in error.problems)) from None
     return Loaded(**{**about, "size_hw": tuple(about["size_hw"])})
@@ -127,8 +127,8 @@ def _turn(row: Measured, count: int, warm_up: int) -> None:
     """Some steps of one row; on CUDA some whole ones, and as many whose parts are timed."""
     on_cuda = row.variant.device.startswith("cuda")
     for parts in (True, False) if on_cuda else (True,):
-        row.worker.ask({"do": "steps", "count": warm_up, "parts": parts})
-        found = row.worker.ask({"do": "steps", "count": count, "parts": parts})["steps"]
+        row.worker.request({"do": "steps", "count": warm_up, "parts": parts})
+        found = row.worker.request({"do": "steps", "count": count, "parts": parts})["steps"]
         if parts:
             row.parts += found
         if parts != on_cuda:
@@ -163,7 +163,7 @@ def _finish(row: Measured) -> dict[str, object]:
         "step_gflops": PASSES * rate * about.bflops,
         "gemm_peak_gflops": peak,
         "share_of_peak": PASSES * rate * about.bflops / peak,
-        "peak_memory_mib": row.worker.ask({"do": "memory"})["peak_mib"],
+        "peak_memory_mib": row.worker.request({"do": "memory"})["peak_mib"],
         "parameters": about.parameters,
         "pictures": about.pictures,
         "device": about.device,
@@ -268,7 +268,7 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
 
 def _data(config: Path, args: argparse.Namespace, folder: Path) -> Path:
     """--data where it is of the config's kind, else the built-in set, made in `folder` once."""
-    classifier = is_classifier(config)
+    classifier = is_classifier_config(config)
     if args.data is not None and args.data.is_dir() == classifier:
         return args.data.absolute()
     shapes = folder / "shapes"
@@ -276,7 +276,7 @@ def _data(config: Path, args: argparse.Namespace, folder: Path) -> Path:
         make_shapes(shapes, images=max(64, 4 * (args.batch or 16)))
     objects = folder / "objects"
     if classifier and not objects.exists():
-        cut_objects(shapes / "shapes.yaml", objects)
+        crop_objects(shapes / "shapes.yaml", objects)
     return objects if classifier else shapes / "shapes.yaml"
 
 

@@ -17,25 +17,25 @@ from typing import Any
 
 import torch
 
-from cspdet.benchmark.ipc import Message, answer_all, own_streams
+from cspdet.benchmark.ipc import Message, reserve_stdio, serve
 from cspdet.benchmark.opencv_worker import peak_mib
-from cspdet.benchmark.worker import processor
+from cspdet.benchmark.worker import cpu_name
 from cspdet.checkpoints.loading import build_classifier, build_detector, check_size
-from cspdet.checkpoints.model_profile import is_classifier
-from cspdet.cli.train_classifier import for_classes
+from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.cli.train_classifier import with_num_classes
 from cspdet.config.loader import load_config
-from cspdet.datasets.classification.image_folder import load_image_set
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.classification.image_folder import load_image_folder
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.device import Precision, autocast, pick_device, pick_precision
+from cspdet.device import Precision, autocast, resolve_precision, select_device
 from cspdet.errors import ConfigError
-from cspdet.inference.predictor import to_input
-from cspdet.models.profile import count
-from cspdet.recipe import ClassifierRecipe, load_recipe
-from cspdet.structures import Classes
-from cspdet.training.cpu_fast_paths.memory import reuse_freed_memory
-from cspdet.training.cpu_fast_paths.switch import cpu_ways
-from cspdet.training.distributed.context import World
+from cspdet.inference.predictor import to_float_tensor
+from cspdet.models.profile import profile
+from cspdet.recipe import ClassificationRecipe, load_recipe
+from cspdet.structures import Categories
+from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
+from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
+from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.classification import ClassificationTask
 from cspdet.training.tasks.detection import DetectionTask
@@ -80,21 +80,21 @@ class TrainingStep:
     """Network, data, loss, optimizer and average of a config; `run` makes a step and times its parts."""
 
     def __init__(self, variant: Variant):
-        self.device = pick_device(variant.device)
+        self.device = select_device(variant.device)
         if variant.reuse_memory and self.device.type == "cpu":
-            reuse_freed_memory()
+            disable_malloc_trim()
         self.task, model, self.loaded = _task(variant, self.device)
         self.train = self.task.recipe.train
-        self.precision: Precision = pick_precision(self.train.precision, self.device)
+        self.precision: Precision = resolve_precision(self.train.precision, self.device)
         self.state: TrainingState[Any] = TrainingState(model, self.train, self.device, self.precision)
         self.layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-        for network in (self.state.model, self.state.averaged):
+        for network in (self.state.model, self.state.ema_or_model):
             network.to(memory_format=self.layout)
         self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
         wanted = variant.cpu_ways and not variant.compiled
-        self.cpu_ways = cpu_ways(self.device, self.precision) if wanted else nullcontext()
+        self.cpu_ways = cpu_fast_paths(self.device, self.precision) if wanted else nullcontext()
         self.state.train()
-        self.world = World()
+        self.world = DistributedContext()
         self.batches = self._endless()
 
     def run(self, *, parts: bool = True) -> dict[str, float]:
@@ -105,13 +105,13 @@ class TrainingStep:
         state, optimizer = self.state, self.state.optimizer
         batch = next(self.batches)
         watch.lap("data")
-        images = to_input(batch.images, self.device).contiguous(memory_format=self.layout)
+        images = to_float_tensor(batch.images, self.device).contiguous(memory_format=self.layout)
         watch.lap("to_input")
         with autocast(self.device, self.precision), self.cpu_ways:
             output = self.forward(images)
         watch.lap("forward")
         size_hw = (images.shape[2], images.shape[3])
-        losses = self.task.losses(state.model, output, batch, size_hw, self.world.sum)
+        losses = self.task.losses(state.model, output, batch, size_hw, self.world.all_reduce_sum)
         total = losses.total
         watch.lap("loss")
         state.scaler.scale(total).backward()
@@ -171,17 +171,17 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
     words += [f"train.workers={variant.workers}", f"train.precision={variant.precision}", "train.cache=ram"]
     torch.manual_seed(0)
     task: DetectionTask | ClassificationTask
-    if is_classifier(Path(variant.config)):
-        pictures = load_image_set(variant.data, "train")
-        loaded = load_config(variant.config, ClassifierRecipe, words)
-        classifier = for_classes(loaded, len(pictures.classes))
+    if is_classifier_config(Path(variant.config)):
+        pictures = load_image_folder(variant.data, "train")
+        loaded = load_config(variant.config, ClassificationRecipe, words)
+        classifier = with_num_classes(loaded, len(pictures.classes))
         model: Any = build_classifier(classifier, variant.config, pretrained=False)
         task = ClassificationTask(
-            classifier, Classes(pictures.classes, tuple(range(len(pictures.classes)))), pictures, None, device
+            classifier, Categories(pictures.classes, tuple(range(len(pictures.classes)))), pictures, None, device
         )
     else:
         recipe = load_recipe(variant.config, words)
-        coco = load_coco(load_descriptor(variant.data).split("train"), "train")
+        coco = load_coco(load_dataset_config(variant.data).split("train"), "train")
         model = build_detector(recipe, len(coco.classes), variant.config, pretrained=False)
         check_size(recipe.input.size, model, variant.config)
         task = DetectionTask(recipe, coco, None, device)
@@ -189,9 +189,9 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
     if not isinstance(wanted, int):
         raise ConfigError(f"{variant.config}: train.batch_size is {wanted!r}; say which with --batch")
     size, batch = task.recipe.input.size, min(wanted, len(task.train_set))
-    cost = count(copy.deepcopy(model), size)  # counting moves a network to the meta device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    precision = pick_precision(task.recipe.train.precision, device)
+    cost = profile(copy.deepcopy(model), size)  # counting moves a network to the meta device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    precision = resolve_precision(task.recipe.train.precision, device)
     about = Loaded(
         size, batch, precision, cost.bflops, cost.parameters, len(task.train_set), torch.get_num_threads(), name,
         str(torch.__version__),
@@ -221,8 +221,8 @@ class Server:
 
 def main() -> None:
     """Answer until the parent closes."""
-    questions, answers = own_streams()
-    answer_all(Server().answer, questions, answers)
+    questions, answers = reserve_stdio()
+    serve(Server().answer, questions, answers)
 
 
 if __name__ == "__main__":

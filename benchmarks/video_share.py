@@ -23,11 +23,11 @@ import numpy as np
 
 from cspdet import load_detector
 from cspdet.inference.predictor import Predictor
-from cspdet.inference.runner import Annotator, Settings
-from cspdet.inference.slicing import Search
+from cspdet.inference.runner import DetectionRunner, DetectionSettings
+from cspdet.inference.slicing import SlicedDetector
 from cspdet.inference.sources import Video
-from cspdet.inference.video.reader import open_file
-from cspdet.inference.video.writer import pick_codec
+from cspdet.inference.video.reader import open_video_file
+from cspdet.inference.video.writer import select_codec
 
 
 class Took(NamedTuple):
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--codec", default="auto", help="auto, h264 or mp4v")
     parser.add_argument("--min-score", type=float, default=0.25)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
+    parser.add_argument("--batch-size", type=int, default=DetectionSettings.batch_size)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="of a video at most (default: %(default)s)")
     args = parser.parse_args(arguments)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         args.model, backend=args.backend, min_score=args.min_score,
         size=None if args.size is None else (args.size, args.size),
     )  # fmt: skip
-    settings = Settings(batch_size=args.batch_size, max_seconds=args.seconds, codec=pick_codec(args.codec))
+    settings = DetectionSettings(batch_size=args.batch_size, max_seconds=args.seconds, codec=select_codec(args.codec))
     for count in (1, settings.batch_size):
         detector.engine.warm_up(count)
     print(f"{detector.name}, {detector.engine}, {settings.codec}, {args.rounds} rounds\n")
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str]) -> None:
         print(line(detector, path, settings, args.rounds), flush=True)
 
 
-def line(detector: Predictor, path: Path, settings: Settings, rounds: int) -> str:
+def line(detector: Predictor, path: Path, settings: DetectionSettings, rounds: int) -> str:
     """The row of one video."""
     video = Video(path, Path(path.name))
     ready, annotated = [], []
-    with open_file(video) as reader:
+    with open_video_file(video) as reader:
         images = [frame.image for frame in islice(reader, 40)]
     for _ in range(rounds):
         ready.append(timed(lambda: one_by_one(detector, images)))
@@ -108,14 +108,14 @@ def one_by_one(detector: Predictor, images: list[np.ndarray]) -> int:
     return len(images)
 
 
-def whole(detector: Predictor, video: Video, settings: Settings) -> int:
+def whole(detector: Predictor, video: Video, settings: DetectionSettings) -> int:
     """What `cspdet detect` does: from the file to the annotated file."""
     with tempfile.TemporaryDirectory() as folder:
-        with Annotator(detector, Path(folder), Search(), settings) as annotator:
-            annotator.annotate([video])
+        with DetectionRunner(detector, Path(folder), SlicedDetector(), settings) as annotator:
+            annotator.run([video])
         if annotator.problems:
             raise SystemExit("\n".join(annotator.problems))
-        return annotator.frames
+        return annotator.num_frames
 
 
 if __name__ == "__main__":

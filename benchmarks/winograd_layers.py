@@ -16,7 +16,7 @@ import numpy as np
 import openvino
 from openvino import opset8 as ops
 
-from cspdet.inference.engines.winograd import LARGEST_SHARE, time_share, use_winograd
+from cspdet.inference.engines.winograd import MAX_TIME_RATIO, estimated_time_ratio, use_winograd
 
 # channels of the input and the output, and the side of the map
 LAYERS = (
@@ -61,15 +61,15 @@ def main() -> None:
     args = parser.parse_args()
     print("| channels | map | without ms | with ms | share | estimate | used |")
     print("|---|--:|--:|--:|--:|--:|---|")
-    limit = LARGEST_SHARE
+    limit = MAX_TIME_RATIO
     for channels, out_channels, side in LAYERS:
         plain, rewritten = graph(channels, out_channels, side), graph(channels, out_channels, side)
-        assert use_winograd(rewritten, largest_share=float("inf")) == REPEATED
+        assert use_winograd(rewritten, max_time_ratio=float("inf")) == REPEATED
         runs = [request(model, args.threads) for model in (plain, rewritten)]
         image = np.random.default_rng(1).standard_normal((1, out_channels, side, side)).astype(np.float32)
         times = [[layer_ms(run, image) for run in runs] for _ in range(args.repeat)][1:]
         without, with_it = (statistics.median(column) for column in zip(*times, strict=True))
-        estimate = time_share((channels, out_channels), (side, side))
+        estimate = estimated_time_ratio((channels, out_channels), (side, side))
         used = "yes" if estimate <= limit else "no"
         print(
             f"| {channels} to {out_channels} | {side}x{side} | {without:.2f} | {with_it:.2f} | {with_it / without:.2f} "

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cspdet.datasets.descriptor import Descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
-from cspdet.errors import DataError, nearest
+from cspdet.datasets.descriptor import DatasetConfig
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.errors import DataError, did_you_mean
 
 
-def write_yolo_folder(descriptor: Descriptor, folder: Path) -> Path:
+def write_yolo_folder(descriptor: DatasetConfig, folder: Path) -> Path:
     """Make `folder`/images/SPLIT and labels/SPLIT of the train and val splits; where its data.yaml is.
 
     Files are called by their image ids, so that predictions can be told apart. Crowds are left out.
@@ -33,10 +33,12 @@ def write_yolo_folder(descriptor: Descriptor, folder: Path) -> Path:
     return data
 
 
-def _write_split(coco: CocoSet, names: tuple[str, ...], folder: Path, split: str) -> None:
+def _write_split(coco: CocoDataset, names: tuple[str, ...], folder: Path, split: str) -> None:
     unknown = [name for name in coco.classes.names if name not in names]
     if unknown:
-        raise DataError(f"{coco.files.annotations}: class {unknown[0]!r} is not in train{nearest(unknown[0], names)}")
+        raise DataError(
+            f"{coco.files.annotations}: class {unknown[0]!r} is not in train{did_you_mean(unknown[0], names)}"
+        )
     number = [names.index(name) for name in coco.classes.names]
     images, labels = folder / "images" / split, folder / "labels" / split
     images.mkdir(parents=True)

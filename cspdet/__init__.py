@@ -13,11 +13,18 @@ if TYPE_CHECKING:
     from cspdet.structures import Detections
 
 __all__ = [
-    "ClassifierPredictor", "Detections", "Prediction", "Predictor", "Recipe", "__version__", "load_classifier",
-    "load_detector", "load_recipe",
+    "ClassifierPredictor",
+    "Detections",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "__version__",
+    "load_classifier",
+    "load_detector",
+    "load_recipe",
 ]  # fmt: skip
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "ClassifierPredictor": "cspdet.inference.classifier",
     "Detections": "cspdet.structures",
     "Prediction": "cspdet.inference.classifier",
@@ -31,8 +38,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first asked for, so that `import cspdet` stays quick."""
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'cspdet' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)

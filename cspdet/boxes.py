@@ -48,7 +48,7 @@ def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
-def generalized_iou(a_xyxy: Tensor, b_xyxy: Tensor, kind: str) -> Tensor:
+def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
     """IoU with the penalty of `kind`, pairwise on equal shapes (P, 4) to (P,); 1 for equal boxes.
 
     iou   no penalty
@@ -61,18 +61,18 @@ def generalized_iou(a_xyxy: Tensor, b_xyxy: Tensor, kind: str) -> Tensor:
     shared = intersection(a_xyxy, b_xyxy)
     union = size_a.prod(dim=-1) + size_b.prod(dim=-1) - shared
     overlap = shared / (union + eps)
-    if kind == "iou":
+    if variant == "iou":
         return overlap
-    hull = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
-    if kind == "giou":
-        hull_area = hull.prod(dim=-1)
-        return overlap - (hull_area - union) / (hull_area + eps)
+    enclosing_wh = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
+    if variant == "giou":
+        enclosing_area = enclosing_wh.prod(dim=-1)
+        return overlap - (enclosing_area - union) / (enclosing_area + eps)
     shift = (a_xyxy[..., :2] + a_xyxy[..., 2:] - b_xyxy[..., :2] - b_xyxy[..., 2:]) / 2
-    distance = shift.square().sum(dim=-1) / (hull.square().sum(dim=-1) + eps)
-    if kind == "diou":
+    distance = shift.square().sum(dim=-1) / (enclosing_wh.square().sum(dim=-1) + eps)
+    if variant == "diou":
         return overlap - distance
-    if kind != "ciou":
-        raise ValueError(f"kind must be iou, giou, diou or ciou; got {kind!r}")
+    if variant != "ciou":
+        raise ValueError(f"kind must be iou, giou, diou or ciou; got {variant!r}")
     angle_a = torch.atan2(size_a[..., 0], size_a[..., 1] + eps)
     angle_b = torch.atan2(size_b[..., 0], size_b[..., 1] + eps)
     aspect = (4 / math.pi**2) * (angle_a - angle_b).square()
@@ -81,7 +81,7 @@ def generalized_iou(a_xyxy: Tensor, b_xyxy: Tensor, kind: str) -> Tensor:
     return overlap - distance - weight * aspect
 
 
-def clip(box_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def clip_boxes_to_image(box_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Boxes cut to a picture of `size_hw` (height, width) pixels."""
     height, width = size_hw
     limit = box_xyxy.new_tensor((width, height, width, height))

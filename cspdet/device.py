@@ -12,7 +12,7 @@ from cspdet.errors import ConfigError
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-def pick_device(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """`auto` is the first CUDA device, else the CPU.
 
     Raises:
@@ -33,18 +33,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(wanted: str, device: torch.device) -> Precision:
+def resolve_precision(requested: str, device: torch.device) -> Precision:
     """`auto` is bf16 where the hardware multiplies it natively, else fp16 on CUDA and fp32 on a CPU."""
-    if wanted != "auto":
-        if wanted == "fp16" and device.type == "cpu":
+    if requested != "auto":
+        if requested == "fp16" and device.type == "cpu":
             raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on a CPU")
-        return wanted  # type: ignore[return-value]
+        return requested  # type: ignore[return-value]
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    return "bf16" if cpu_multiplies_bf16() else "fp32"
+    return "bf16" if cpu_has_native_bf16() else "fp32"
 
 
-def cpu_multiplies_bf16() -> bool:
+def cpu_has_native_bf16() -> bool:
     """Whether this CPU multiplies bf16 natively, faster than fp32: in tiles (AMX) or vectors (AVX512_BF16)."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)

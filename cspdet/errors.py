@@ -30,13 +30,13 @@ class SourceError(UserError):
     """A picture, video, camera or stream that cannot be read."""
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the valid word closest to `word`, or nothing when none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def counted(problems: list[str], limit: int = 10) -> list[str]:
+def truncate_list(problems: list[str], limit: int = 10) -> list[str]:
     """The first `limit` problems, and one line that counts the rest."""
     rest = len(problems) - limit
     return problems if rest <= 0 else [*problems[:limit], f"... and {rest} more like these"]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Box = TypeVar("Box", Tensor, np.ndarray)
+BoxT = TypeVar("BoxT", Tensor, np.ndarray)
 
 PAD_VALUE = 114  # grey of the border; any constant does, and 114 is what the field's detectors pad with
 
@@ -36,26 +36,26 @@ class Letterbox:
         if resize == "stretch":
             return cls(input_w / image_w, input_h / image_h, 0, 0, bilinear=True)
         scale = min(input_h / image_h, input_w / image_w)
-        inner_h, inner_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
+        new_h, new_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
         # The scales are those of the rounded inner picture, so that boxes stay exact to the pixel that was drawn.
-        return cls(inner_w / image_w, inner_h / image_h, (input_w - inner_w) // 2, (input_h - inner_h) // 2)
+        return cls(new_w / image_w, new_h / image_h, (input_w - new_w) // 2, (input_h - new_h) // 2)
 
-    def apply(self, box_xyxy: Box) -> Box:
+    def to_input(self, box_xyxy: BoxT) -> BoxT:
         """(N, 4) boxes in image pixels to input pixels."""
         return box_xyxy * self._like(box_xyxy, self._scales) + self._like(box_xyxy, self._margins)
 
-    def undo(self, box_xyxy: Box) -> Box:
+    def to_image(self, box_xyxy: BoxT) -> BoxT:
         """(N, 4) boxes in input pixels to image pixels."""
         return (box_xyxy - self._like(box_xyxy, self._margins)) / self._like(box_xyxy, self._scales)
 
-    def draw(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
+    def resize_and_pad(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
         """(H, W, 3) uint8 to (*input_hw, 3) uint8: resized, padded with grey."""
-        inner_h, inner_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
-        inner = resize_image(image, (inner_h, inner_w), bilinear=self.bilinear)
-        if inner.shape[:2] == tuple(input_hw):
-            return inner
+        new_h, new_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
+        resized = resize_image(image, (new_h, new_w), bilinear=self.bilinear)
+        if resized.shape[:2] == tuple(input_hw):
+            return resized
         canvas = np.full((*input_hw, 3), PAD_VALUE, np.uint8)
-        canvas[self.top : self.top + inner_h, self.left : self.left + inner_w] = inner
+        canvas[self.top : self.top + new_h, self.left : self.left + new_w] = resized
         return canvas
 
     @property
@@ -67,7 +67,7 @@ class Letterbox:
         return (self.left, self.top, self.left, self.top)
 
     @staticmethod
-    def _like(box: Box, values: tuple[float, float, float, float]) -> Box:
+    def _like(box: BoxT, values: tuple[float, float, float, float]) -> BoxT:
         if isinstance(box, Tensor):
             return torch.tensor(values, dtype=box.dtype, device=box.device)
         return np.asarray(values, dtype=box.dtype)

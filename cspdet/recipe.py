@@ -18,14 +18,14 @@ from cspdet.training.losses.yolo import LossConfig
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig
 
 
-def _two_sides(side: Any) -> Any:
+def _as_height_width(side: Any) -> Any:
     """One number stands for a square; a list becomes the tuple that strict validation asks for."""
     if isinstance(side, int) and not isinstance(side, bool):
         return (side, side)
     return tuple(side) if isinstance(side, list) else side
 
 
-Size = Annotated[tuple[int, int], BeforeValidator(_two_sides)]
+InputSize = Annotated[tuple[int, int], BeforeValidator(_as_height_width)]
 
 
 Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
@@ -34,12 +34,12 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 class InputConfig(ConfigModel):
     """What the network sees."""
 
-    size: Size = (416, 416)  # height, width in pixels; one number for a square
+    size: InputSize = (416, 416)  # height, width in pixels; one number for a square
     resize: Literal["letterbox", "stretch"] = "letterbox"  # keep the aspect and pad, or fill as Darknet does
 
     @field_validator("size")
     @classmethod
-    def _positive(cls, size: tuple[int, int]) -> tuple[int, int]:
+    def _check_sides(cls, size: tuple[int, int]) -> tuple[int, int]:
         if min(size) < 32 or max(size) > 8192:
             raise ValueError(f"expected sides from 32 to 8192 pixels, found {size[0]}x{size[1]}")
         return size
@@ -49,7 +49,7 @@ class EMAConfig(ConfigModel):
     """The averaged weights that are evaluated and kept; see `cspdet.training.ema`."""
 
     decay: float = Field(0.9998, gt=0, lt=1)  # the slowest that the average follows
-    share: float = Field(0.1, gt=0, le=1)  # of the steps so far that it spans
+    window_fraction: float = Field(0.1, gt=0, le=1)  # of the steps so far that it spans
 
 
 class MultiScaleConfig(ConfigModel):
@@ -57,7 +57,7 @@ class MultiScaleConfig(ConfigModel):
 
     low: float = Field(0.75, gt=0, le=1)
     high: float = Field(1.25, ge=1)
-    every: int = Field(10, ge=1)
+    interval: int = Field(10, ge=1)
 
 
 class TrainerConfig(ConfigModel):
@@ -76,21 +76,23 @@ class TrainerConfig(ConfigModel):
     ema: EMAConfig | None = EMAConfig()
     multi_scale: MultiScaleConfig | None = None
     freeze: tuple[str, ...] = ()  # parts whose weights and statistics stay as they are, by name: [backbone]
-    repeat_factor: float | None = Field(None, gt=0, le=1)  # classes in a smaller share of the pictures come more often
+    repeat_threshold: float | None = Field(
+        None, gt=0, le=1
+    )  # classes in a smaller share of the pictures come more often
     patience: int | None = Field(None, ge=1)  # stop after so many evaluations without a better one; null: never
     workers: Workers = "auto"  # loader processes; 0 loads in the training process; auto: by cores and device
     # ram, disk: keep the decoded, resized pictures; auto: in memory where they fit well
     cache: Literal["auto", "none", "ram", "disk"] = "auto"
     cache_folder: Path | None = None  # where cache: disk keeps its files; runs may share it; null: in the run's folder
-    bad_pictures: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
-    evaluate_every: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
-    save_every_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
+    on_bad_image: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
+    eval_interval: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
+    checkpoint_interval_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
     compile: bool = False  # torch.compile: minutes before the first step, faster ones after it
     sync_batch_norm: bool = True  # several processes: statistics over the pictures of all of them
     timeout_minutes: float = Field(10.0, gt=0)  # several processes: how long one waits for another
 
     @property
-    def step_pictures(self) -> int:
+    def max_batch_size(self) -> int:
         """`batch_size`; for `auto`, the most that this can become."""
         return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
 
@@ -98,7 +100,7 @@ class TrainerConfig(ConfigModel):
 class TrainConfig(TrainerConfig):
     """How a detector is trained."""
 
-    assign: AssignConfig = AssignConfig()
+    assigner: AssignConfig = AssignConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
 
@@ -115,7 +117,7 @@ class EvalConfig(ConfigModel):
 
     batch_size: int = Field(16, ge=1)
     min_score: float = Field(0.001, ge=0, lt=1)
-    max_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
+    nms_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
     # Box voting: what stays becomes the average of what overlaps it by more than this; null: boxes stay as they are
     vote_iou: float | None = Field(None, ge=0, le=1)
     max_detections: int = Field(100, ge=1)  # a picture
@@ -134,17 +136,17 @@ class ClassifierEvalConfig(ConfigModel):
     workers: Workers = "auto"
 
 
-def _kind_of_model(model: Any) -> str:
+def _model_type(model: Any) -> str:
     name = model.get("name") if isinstance(model, dict) else getattr(model, "name", None)
     return "darknet" if name == "darknet" else "parts"
 
 
-class Recipe(ConfigModel):
+class DetectionRecipe(ConfigModel):
     """A detector, its input, its data, its training and its evaluation."""
 
     model: Annotated[
         Annotated[DetectorConfig, Tag("parts")] | Annotated[DarknetModelConfig, Tag("darknet")],
-        Discriminator(_kind_of_model),
+        Discriminator(_model_type),
     ]
     input: InputConfig = InputConfig()
     data: Path
@@ -152,12 +154,12 @@ class Recipe(ConfigModel):
     eval: EvalConfig = EvalConfig()
 
 
-class ClassifierRecipe(ConfigModel):
+class ClassificationRecipe(ConfigModel):
     """A backbone as an ImageNet classifier."""
 
     model: Annotated[
         Annotated[ClassifierConfig, Tag("parts")] | Annotated[DarknetClassifierConfig, Tag("darknet")],
-        Discriminator(_kind_of_model),
+        Discriminator(_model_type),
     ]
     input: InputConfig = InputConfig(size=(224, 224))
     data: Path | None = None  # a folder of train/CLASS/* and val/CLASS/*; only training needs one
@@ -165,11 +167,14 @@ class ClassifierRecipe(ConfigModel):
     eval: ClassifierEvalConfig = ClassifierEvalConfig()
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> DetectionRecipe:
     """Read a detector's config file; see `cspdet.config.loader.load_config` for overrides and errors."""
-    return load_config(path, Recipe, overrides)
+    return load_config(path, DetectionRecipe, overrides)
 
 
-def recipe_to_plain(recipe: Recipe | ClassifierRecipe) -> dict[str, Any]:
+def recipe_to_dict(recipe: DetectionRecipe | ClassificationRecipe) -> dict[str, Any]:
     """The recipe as JSON-like values, as checkpoints keep it."""
     return recipe.model_dump(mode="json")
+
+
+Recipe = DetectionRecipe  # the public name, offered by `cspdet`

@@ -26,7 +26,7 @@ Features = tuple[Tensor, ...]  # finest first; the l-th is (B, spec.channels, H 
 
 
 @dataclass(frozen=True)
-class Classes:
+class Categories:
     """The classes of a data set: output c of a network is `names[c]`, which the annotations call `category_ids[c]`."""
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class Sample:
 class Targets(NamedTuple):
     """The boxes of a batch, flat: no padding, no limit; N may be 0."""
 
-    image: Tensor  # (N,) int64, which picture of the batch
+    image_index: Tensor  # (N,) int64, which picture of the batch
     class_id: Tensor  # (N,) int64
     box_xyxy: Tensor  # (N, 4) float32, input pixels
     is_crowd: Tensor  # (N,) bool; a crowd is never a goal, and what lies inside it is never punished
@@ -99,7 +99,7 @@ class Shard(NamedTuple):
     """The part of one process among `world` that share some work: numbers rank, rank + world, rank + 2 world, ..."""
 
     rank: int
-    world: int
+    world_size: int
 
 
-WHOLE = Shard(0, 1)  # one process that does everything
+SINGLE_PROCESS = Shard(0, 1)  # one process that does everything

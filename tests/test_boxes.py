@@ -30,16 +30,16 @@ def test_iou_of_two_squares_that_share_a_corner():
 def test_penalties_of_two_squares_that_share_a_corner():
     a, b = tensor((0, 0, 2, 2)), tensor((1, 1, 3, 3))
     # the hull is 3x3 = 9 and 7 of it are covered; centers (1, 1) and (2, 2), diagonal squared 18
-    assert boxes.generalized_iou(a, b, "giou").item() == pytest.approx(1 / 7 - 2 / 9, abs=1e-6)
-    assert boxes.generalized_iou(a, b, "diou").item() == pytest.approx(1 / 7 - 2 / 18, abs=1e-6)
-    assert boxes.generalized_iou(a, b, "ciou").item() == pytest.approx(1 / 7 - 2 / 18, abs=1e-6)  # same aspect
+    assert boxes.bbox_iou(a, b, "giou").item() == pytest.approx(1 / 7 - 2 / 9, abs=1e-6)
+    assert boxes.bbox_iou(a, b, "diou").item() == pytest.approx(1 / 7 - 2 / 18, abs=1e-6)
+    assert boxes.bbox_iou(a, b, "ciou").item() == pytest.approx(1 / 7 - 2 / 18, abs=1e-6)  # same aspect
 
 
 def test_ciou_of_a_wide_and_a_tall_box_on_one_center():
     a, b = tensor((-2, -1, 2, 1)), tensor((-1, -2, 1, 2))
     iou = 4 / 12
     v = 4 / math.pi**2 * (math.atan(2) - math.atan(1 / 2)) ** 2
-    assert boxes.generalized_iou(a, b, "ciou").item() == pytest.approx(iou - v * v / (1 - iou + v), abs=1e-6)
+    assert boxes.bbox_iou(a, b, "ciou").item() == pytest.approx(iou - v * v / (1 - iou + v), abs=1e-6)
 
 
 @given(a=BOX, b=BOX)
@@ -51,7 +51,7 @@ def test_pairs_agree_with_torchvision(a, b):
         ("diou", torchvision.ops.distance_box_iou_loss),
         ("ciou", torchvision.ops.complete_box_iou_loss),
     ]:
-        ours = boxes.generalized_iou(first, second, kind).item()
+        ours = boxes.bbox_iou(first, second, kind).item()
         assert ours == pytest.approx(1 - loss(first, second).item(), abs=1e-5), kind
 
 
@@ -82,13 +82,13 @@ def test_empty_boxes_overlap_nothing():
 def test_letterbox_undo_reverses_apply(height, width, side, box, resize):
     letterbox = Letterbox.fit((height, width), (side, 2 * side), resize)
     there = tensor(box)
-    torch.testing.assert_close(letterbox.undo(letterbox.apply(there)), there, rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(letterbox.to_image(letterbox.to_input(there)), there, rtol=1e-9, atol=1e-6)
 
 
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), input_hw=st.sampled_from([(416, 416), (320, 640)]))
 def test_a_letterboxed_picture_fills_one_side_and_stays_inside(height, width, input_hw):
     letterbox = Letterbox.fit((height, width), input_hw)
-    left, top, right, bottom = letterbox.apply(tensor((0, 0, width, height)))[0].tolist()
+    left, top, right, bottom = letterbox.to_input(tensor((0, 0, width, height)))[0].tolist()
     assert left >= 0
     assert top >= 0
     assert right <= input_hw[1] + 1e-6

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from cspdet.config.loader import dump_config, load_config
 from cspdet.errors import ConfigError
-from cspdet.recipe import Recipe, load_recipe
+from cspdet.recipe import DetectionRecipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "configs/csppelee_efm_sam.yaml"
@@ -62,12 +62,12 @@ def test_each_mistake_is_named_with_its_line(tmp_path, old, new, expected):
 
 def test_all_mistakes_come_in_one_go(tmp_path):
     text = TEXT.replace("batch_size", "batch_sise").replace("epochs: 3", "epochs: x").replace("sam:", "smm:")
-    found = problems(tmp_path, text, "input.size=100.5", "eval.max_iou=2")
+    found = problems(tmp_path, text, "input.size=100.5", "eval.nms_iou=2")
     places = [line.split(": ")[1] for line in found]
     # the override's place is told by the override
     assert {"model.neck.smm", "train.epochs", "train.batch_sise"} <= set(places)
     assert any(line.startswith("override 'input.size=100.5': input.size: ") for line in found)
-    assert any(line.startswith("override 'eval.max_iou=2': eval.max_iou: ") for line in found)
+    assert any(line.startswith("override 'eval.nms_iou=2': eval.nms_iou: ") for line in found)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_paths_follow_the_file_or_the_working_directory(tmp_path, monkeypatch):
 def test_shipped_configs_survive_a_round_trip(tmp_path, path):
     recipe = load_recipe(path)
     (tmp_path / "again.yaml").write_text(dump_config(recipe))
-    assert load_config(tmp_path / "again.yaml", Recipe) == recipe
+    assert load_config(tmp_path / "again.yaml", DetectionRecipe) == recipe
 
 
 def test_null_switches_a_section_off():
@@ -156,7 +156,7 @@ def every_key(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[tupl
 
 
 @settings(max_examples=40)
-@given(section=st.sampled_from(every_key(Recipe)), key=st.from_regex(r"[a-z]{3,8}_x{3}", fullmatch=True))
+@given(section=st.sampled_from(every_key(DetectionRecipe)), key=st.from_regex(r"[a-z]{3,8}_x{3}", fullmatch=True))
 def test_an_unknown_key_anywhere_is_an_error_that_names_it(section, key):
     where = ".".join((*section, key))
     with pytest.raises(ConfigError) as caught:

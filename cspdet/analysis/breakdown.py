@@ -6,90 +6,90 @@ import math
 
 import numpy as np
 
-from cspdet.analysis.matched_run import ClassScores, Judged
-from cspdet.analysis.matching import IOUS, candidates, match_boxes
-from cspdet.analysis.overlaps import truth_pairs
-from cspdet.analysis.structures import Breakdown, OverlapGroup, PictureGroup, SizeRange
+from cspdet.analysis.matched_run import ClassScores, MatchedRun
+from cspdet.analysis.matching import IOU_THRESHOLDS, build_candidates, match_boxes
+from cspdet.analysis.overlaps import ground_truth_pairs
+from cspdet.analysis.structures import Breakdown, ImageGroup, OverlapGroup, SizeRange
 
 COCO_SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))  # sides in pixels
-COCO_LIMIT = 1e10  # square pixels, where COCO's large end
-QUARTERS = ("first quarter", "second quarter", "third quarter", "fourth quarter")
-THIRDS = ("few", "middle", "many")
+COCO_MAX_AREA = 1e10  # square pixels, where COCO's large end
+QUARTILES = ("first quarter", "second quarter", "third quarter", "fourth quarter")
+TERTILES = ("few", "middle", "many")
 CROWDED_IOU = 0.3  # two boxes that overlap more are in each other's way
 
 
-def break_down(judged: Judged) -> Breakdown:
+def compute_breakdown(run: MatchedRun) -> Breakdown:
     """All of it."""
     return Breakdown(
-        sizes=tuple(_coco_size(judged, *size) for size in COCO_SIZES),
-        quarters=_quarters(judged),
-        pictures=_thirds(judged),
-        overlap=_overlap(judged),
+        sizes=tuple(_coco_size(run, *size) for size in COCO_SIZES),
+        quartiles=_size_quartiles(run),
+        image_groups=_box_count_tertiles(run),
+        overlap_groups=_overlap_groups(run),
     )
 
 
-def _coco_size(judged: Judged, name: str, low: float, high: float) -> SizeRange:
-    limits = (low**2, min(high**2, COCO_LIMIT))
-    return _size_range(judged, name, limits, None if high == math.inf else high, closed=True)
+def _coco_size(run: MatchedRun, name: str, low: float, high: float) -> SizeRange:
+    limits = (low**2, min(high**2, COCO_MAX_AREA))
+    return _size_range_metrics(run, name, limits, None if high == math.inf else high, closed=True)
 
 
-def _quarters(judged: Judged) -> tuple[SizeRange, ...]:
-    area = judged.truth.area[judged.goals]
+def _size_quartiles(run: MatchedRun) -> tuple[SizeRange, ...]:
+    area = run.ground_truth.area[run.is_target]
     inner = np.quantile(area, (0.25, 0.5, 0.75), method="higher").tolist() if len(area) else [0.0] * 3
     edges = [0.0, *inner, math.inf]
     return tuple(
-        _size_range(judged, name, (low, high), None if high == math.inf else math.sqrt(high), closed=False)
-        for name, low, high in zip(QUARTERS, edges[:-1], edges[1:], strict=True)
+        _size_range_metrics(run, name, (low, high), None if high == math.inf else math.sqrt(high), closed=False)
+        for name, low, high in zip(QUARTILES, edges[:-1], edges[1:], strict=True)
     )
 
 
-def _size_range(
-    judged: Judged, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
+def _size_range_metrics(
+    run: MatchedRun, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
 ) -> SizeRange:
     """By COCO's rule: boxes of other sizes are no goals, and unmatched detections of other sizes no errors."""
-    near = judged.pairs.where(judged.pairs.iou >= IOUS[0])
-    prepared = candidates(near, judged.found, judged.truth, area=limits, closed=closed)
-    goals = ~prepared.ignore
-    matches = [match_boxes(prepared, judged.truth, float(iou)) for iou in IOUS]
-    ap, ap50, ar = ClassScores(judged, matches, judged.count_truths(goals), None).means()
-    return SizeRange(name, math.sqrt(limits[0]), high, int(goals.sum()), ap, ap50, ar)
+    near = run.pairs.select(run.pairs.iou >= IOU_THRESHOLDS[0])
+    match_candidates = build_candidates(near, run.detections, run.ground_truth, area=limits, closed=closed)
+    is_target = ~match_candidates.ignore
+    matches = [match_boxes(match_candidates, run.ground_truth, float(iou)) for iou in IOU_THRESHOLDS]
+    ap, ap50, ar = ClassScores(run, matches, run.count_gt_per_class(is_target), None).means()
+    return SizeRange(name, math.sqrt(limits[0]), high, int(is_target.sum()), ap, ap50, ar)
 
 
-def _thirds(judged: Judged) -> tuple[PictureGroup, ...]:
+def _box_count_tertiles(run: MatchedRun) -> tuple[ImageGroup, ...]:
     """Groups of pictures with about as many pictures each; a group that ties leave empty is left out."""
-    boxes = np.bincount(judged.truth.picture[judged.goals], minlength=len(judged.pictures))
+    boxes = np.bincount(run.ground_truth.image_index[run.is_target], minlength=len(run.images))
     some = boxes[boxes > 0]
     if not len(some):
         return ()
     first, second = np.quantile(some, (1 / 3, 2 / 3), method="inverted_cdf").tolist()
     masks = ((boxes > 0) & (boxes <= first), (boxes > first) & (boxes <= second), boxes > second)
     groups = []
-    for name, mask in zip(THIRDS, masks, strict=True):
+    for name, mask in zip(TERTILES, masks, strict=True):
         if not mask.any():
             continue
-        goals = judged.goals & mask[judged.truth.picture]
-        ap, ap50, ar = ClassScores(judged, judged.matches, judged.count_truths(goals), mask).means()
+        is_target = run.is_target & mask[run.ground_truth.image_index]
+        ap, ap50, ar = ClassScores(run, run.matches, run.count_gt_per_class(is_target), mask).means()
         low, high = int(boxes[mask].min()), int(boxes[mask].max())
-        groups.append(PictureGroup(name, low, high, int(mask.sum()), int(goals.sum()), ap, ap50, ar))
+        groups.append(ImageGroup(name, low, high, int(mask.sum()), int(is_target.sum()), ap, ap50, ar))
     return tuple(groups)
 
 
-def _overlap(judged: Judged) -> tuple[OverlapGroup, ...]:
-    pairs = truth_pairs(judged.truth, CROWDED_IOU)
-    overlapped = np.zeros(len(judged.truth), bool)
-    overlapped[pairs.truth[pairs.iou > CROWDED_IOU]] = True
-    found_share = np.mean([_taken(judged, match.truth[match.correct]) for match in judged.matches], axis=0)
-    found = _taken(judged, judged.match.truth[judged.match.correct])
+def _overlap_groups(run: MatchedRun) -> tuple[OverlapGroup, ...]:
+    pairs = ground_truth_pairs(run.ground_truth, CROWDED_IOU)
+    overlapped = np.zeros(len(run.ground_truth), bool)
+    overlapped[pairs.gt_index[pairs.iou > CROWDED_IOU]] = True
+    detected_fraction = np.mean([_matched_mask(run, match.gt_index[match.correct]) for match in run.matches], axis=0)
+    detected = _matched_mask(run, run.match.gt_index[run.match.correct])
     groups = []
-    for name, mask in (("overlapped", judged.goals & overlapped), ("alone", judged.goals & ~overlapped)):
+    for name, mask in (("overlapped", run.is_target & overlapped), ("alone", run.is_target & ~overlapped)):
         some = bool(mask.any())
-        recall, ar = (float(found[mask].mean()), float(found_share[mask].mean())) if some else (None, None)
+        recall, ar = (float(detected[mask].mean()), float(detected_fraction[mask].mean())) if some else (None, None)
         groups.append(OverlapGroup(name, int(mask.sum()), recall, ar))
     return tuple(groups)
 
 
-def _taken(judged: Judged, matched: np.ndarray) -> np.ndarray:
+def _matched_mask(run: MatchedRun, matched: np.ndarray) -> np.ndarray:
     """(M,) bool: boxes among the matched ones."""
-    taken = np.zeros(len(judged.truth), bool)
-    taken[matched] = True
-    return taken
+    mask = np.zeros(len(run.ground_truth), bool)
+    mask[matched] = True
+    return mask

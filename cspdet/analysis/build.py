@@ -6,45 +6,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cspdet.analysis.arrays import first_of_equals
-from cspdet.analysis.average_precision import RECALLS
-from cspdet.analysis.breakdown import break_down
+from cspdet.analysis.arrays import group_starts
+from cspdet.analysis.average_precision import RECALL_THRESHOLDS
+from cspdet.analysis.breakdown import compute_breakdown
 from cspdet.analysis.calibration import calibrate, calibration_error
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
-from cspdet.analysis.error_types import kinds_of, measure_errors
-from cspdet.analysis.label_issues import find_suspects
-from cspdet.analysis.matched_run import ClassScores, Judged, judge
-from cspdet.analysis.matching import IOUS
-from cspdet.analysis.structures import Analysis, ClassNumbers, PrecisionRecall
-from cspdet.analysis.thresholds import best_operating, operating_at, threshold_curves
-from cspdet.analysis.worst import worst_pictures
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.analysis.error_types import classify_errors, measure_errors
+from cspdet.analysis.label_issues import find_label_issues
+from cspdet.analysis.matched_run import ClassScores, MatchedRun, match_results
+from cspdet.analysis.matching import IOU_THRESHOLDS
+from cspdet.analysis.structures import Analysis, ClassDetectionMetrics, PrecisionRecall
+from cspdet.analysis.thresholds import best_operating_point, operating_point_at, threshold_curves
+from cspdet.analysis.worst import worst_images
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.coco import Metrics, evaluate_results
 from cspdet.evaluation.records import Records, Result
 
 AP50_INDEX, AP75_INDEX = 0, 5  # in IOUS
-GALLERY = 24  # pictures
+DEFAULT_GALLERY_SIZE = 24  # pictures
 
 
 def analyze_results(
-    coco: CocoSet,
+    coco: CocoDataset,
     results: Sequence[Result] | Records,
     *,
     name: str,
     source: str = "",
     iou: float = 0.5,
     min_score: float | None = None,
-    gallery: int = GALLERY,
+    gallery: int = DEFAULT_GALLERY_SIZE,
 ) -> Analysis:
     """Judge and analyze results that `evaluation.results.read_results` has checked; arguments as of `analyze`."""
     metrics = evaluate_results(coco, results)
     return analyze(
-        judge(coco, results, iou=iou), metrics, name=name, source=source, min_score=min_score, gallery=gallery
+        match_results(coco, results, iou=iou), metrics, name=name, source=source, min_score=min_score, gallery=gallery
     )
 
 
 def analyze(
-    judged: Judged, metrics: Metrics, *, name: str, source: str, min_score: float | None, gallery: int
+    run: MatchedRun, metrics: Metrics, *, name: str, source: str, min_score: float | None, gallery: int
 ) -> Analysis:
     """Everything about a run.
 
@@ -56,72 +56,72 @@ def analyze(
         min_score: detections from here on are kept in all that looks at kept ones; None: the best F1's threshold.
         gallery: the most pictures to list as worst.
     """
-    scores = ClassScores(judged, judged.matches, judged.positives, None)
-    curves = threshold_curves(judged)
-    threshold = curves.best.threshold if min_score is None else min_score
-    counted = ~judged.match.ignored
-    score, correct = judged.found.score[counted], judged.match.correct[counted]
-    kinds = kinds_of(judged)
-    confusion = confusion_matrix(judged, threshold)
+    scores = ClassScores(run, run.matches, run.num_gt, None)
+    curves = threshold_curves(run)
+    threshold = curves.best_f1_point.threshold if min_score is None else min_score
+    counted = ~run.match.ignored
+    score, correct = run.detections.score[counted], run.match.correct[counted]
+    error_types = classify_errors(run)
+    confusion = confusion_matrix(run, threshold)
     return Analysis(
         name=name,
         source=source,
         evaluator=metrics.evaluator,
-        images=len(judged.coco),
-        truths=int(judged.positives.sum()),
-        crowds=int(judged.truth.crowd.sum()),
+        images=len(run.coco),
+        num_gt=int(run.num_gt.sum()),
+        crowds=int(run.ground_truth.crowd.sum()),
         detections=metrics.detections,
-        numbers=dict(metrics.numbers),
-        iou=judged.iou,
+        stats=dict(metrics.stats),
+        iou=run.iou,
         threshold=threshold,
         threshold_is_best=min_score is None,
-        at_threshold=operating_at(threshold, score, correct, int(judged.positives.sum())),
-        classes=_class_numbers(judged, scores, threshold),
+        at_threshold=operating_point_at(threshold, score, correct, int(run.num_gt.sum())),
+        classes=_class_metrics(run, scores, threshold),
         precision_recall=tuple(_precision_recall(scores, index) for index in (AP50_INDEX, AP75_INDEX)),
         thresholds=curves,
         confusion=confusion,
-        confused=confused_pairs(judged, confusion),
-        errors=measure_errors(judged, kinds, threshold),
-        breakdown=break_down(judged),
-        calibration=calibrate(judged, threshold),
-        suspects=find_suspects(judged, threshold),
-        worst=worst_pictures(judged, kinds, threshold, gallery),
+        confused_pairs=confused_pairs(run, confusion),
+        errors=measure_errors(run, error_types, threshold),
+        breakdown=compute_breakdown(run),
+        calibration=calibrate(run, threshold),
+        label_issues=find_label_issues(run, threshold),
+        worst_images=worst_images(run, error_types, threshold, gallery),
     )
 
 
 def _precision_recall(scores: ClassScores, index: int) -> PrecisionRecall:
     per_class = scores.precision[index]
     known = per_class[~np.isnan(per_class[:, 0])]
-    mean = known.mean(axis=0) if len(known) else np.full(len(RECALLS), np.nan)
-    return PrecisionRecall(round(float(IOUS[index]), 2), RECALLS.copy(), per_class, mean)
+    mean = known.mean(axis=0) if len(known) else np.full(len(RECALL_THRESHOLDS), np.nan)
+    return PrecisionRecall(round(float(IOU_THRESHOLDS[index]), 2), RECALL_THRESHOLDS.copy(), per_class, mean)
 
 
-def _class_numbers(judged: Judged, scores: ClassScores, threshold: float) -> tuple[ClassNumbers, ...]:
-    found, truth, match = judged.found, judged.truth, judged.match
-    positives, crowds = judged.positives, judged.count_truths(truth.crowd)
+def _class_metrics(run: MatchedRun, scores: ClassScores, threshold: float) -> tuple[ClassDetectionMetrics, ...]:
+    detections, ground_truth, match = run.detections, run.ground_truth, run.match
+    positives, crowds = run.num_gt, run.count_gt_per_class(ground_truth.crowd)
     ap, ap50, ap75, ar = scores.AP, scores.AP_at(AP50_INDEX), scores.AP_at(AP75_INDEX), scores.AR
-    numbers = []
-    for class_id in range(judged.classes):
-        own = (found.class_id == class_id) & ~match.ignored
-        score, correct, truths = found.score[own], match.correct[own], int(positives[class_id])
-        numbers.append(
-            ClassNumbers(
-                name=judged.class_name(class_id),
-                truths=truths,
+    metrics = []
+    for class_id in range(run.num_classes):
+        in_class = (detections.class_id == class_id) & ~match.ignored
+        score, correct, num_gt = detections.score[in_class], match.correct[in_class], int(positives[class_id])
+        metrics.append(
+            ClassDetectionMetrics(
+                name=run.class_name(class_id),
+                num_gt=num_gt,
                 crowds=int(crowds[class_id]),
-                pictures=len(first_of_equals(truth.picture[judged.goals & (truth.class_id == class_id)])),
-                detections=int(found.class_total[class_id]),
-                AP=_known(ap[class_id]),
-                AP50=_known(ap50[class_id]),
-                AP75=_known(ap75[class_id]),
-                AR100=_known(ar[class_id]),
-                best=best_operating(score, correct, truths),
-                at_threshold=operating_at(threshold, score, correct, truths),
+                images=len(group_starts(ground_truth.image_index[run.is_target & (ground_truth.class_id == class_id)])),
+                detections=int(detections.class_total[class_id]),
+                AP=_nan_to_none(ap[class_id]),
+                AP50=_nan_to_none(ap50[class_id]),
+                AP75=_nan_to_none(ap75[class_id]),
+                AR100=_nan_to_none(ar[class_id]),
+                best_f1_point=best_operating_point(score, correct, num_gt),
+                at_threshold=operating_point_at(threshold, score, correct, num_gt),
                 ece=calibration_error(score, correct),
             )
         )
-    return tuple(numbers)
+    return tuple(metrics)
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

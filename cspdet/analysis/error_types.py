@@ -22,149 +22,159 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cspdet.analysis.arrays import first_of_equals
+from cspdet.analysis.arrays import group_starts
 from cspdet.analysis.average_precision import (
     Ranking,
-    hits,
+    collect_hits,
+    cumulative_weights,
     interpolated_precision,
-    mean_known,
-    rank,
-    ranked_weight,
+    nanmean_or_none,
+    rank_by_score,
 )
-from cspdet.analysis.matched_run import BACKGROUND_IOU, Judged
-from cspdet.analysis.overlaps import Pairs
-from cspdet.analysis.structures import DETECTION_KINDS, ERROR_KINDS, ErrorCost, Errors
+from cspdet.analysis.matched_run import BACKGROUND_IOU, MatchedRun
+from cspdet.analysis.overlaps import IouPairs
+from cspdet.analysis.structures import DETECTION_TYPES, ERROR_TYPES, ErrorCost, Errors
 
-CORRECT, CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_KINDS))
+CORRECT, CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_TYPES))
 
 
-class Kinds(NamedTuple):
+class ErrorTypes(NamedTuple):
     """The kind of each of D detections, and what the repairs need."""
 
-    kind: np.ndarray  # (D,) int64, index into DETECTION_KINDS
-    meant: np.ndarray  # (D,) int64, the box that a localization or classification error should have found, else -1
-    taken: np.ndarray  # (M,) bool, boxes that a correct detection found
+    detection_type: np.ndarray  # (D,) int64, index into DETECTION_KINDS
+    intended_gt: (
+        np.ndarray
+    )  # (D,) int64, the box that a localization or classification error should have found, else -1
+    matched_gt: np.ndarray  # (M,) bool, boxes that a correct detection found
 
 
-def kinds_of(judged: Judged) -> Kinds:
+def classify_errors(run: MatchedRun) -> ErrorTypes:
     """Give each detection its kind, at `judged.iou`."""
-    match, truth, count = judged.match, judged.truth, len(judged.found)
-    pairs = judged.pairs.where(~truth.crowd[judged.pairs.truth])
-    same = judged.found.class_id[pairs.detection] == truth.class_id[pairs.truth]
-    same_iou, same_truth = best_overlap(pairs.where(same), count)
-    other_iou, other_truth = best_overlap(pairs.where(~same), count)
-    near = (same_iou >= BACKGROUND_IOU) & (same_iou < judged.iou)
+    match, ground_truth, count = run.match, run.ground_truth, len(run.detections)
+    pairs = run.pairs.select(~ground_truth.crowd[run.pairs.gt_index])
+    same = run.detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index]
+    same_iou, same_class_gt = best_overlap(pairs.select(same), count)
+    other_iou, other_class_gt = best_overlap(pairs.select(~same), count)
+    near = (same_iou >= BACKGROUND_IOU) & (same_iou < run.iou)
     conditions = (
         match.correct,
         match.ignored,
         near,
-        other_iou >= judged.iou,
-        same_iou >= judged.iou,
+        other_iou >= run.iou,
+        same_iou >= run.iou,
         np.maximum(same_iou, other_iou) < BACKGROUND_IOU,
     )
-    kind = np.select(conditions, (CORRECT, IGNORED, LOCALIZATION, CLASSIFICATION, DUPLICATE, BACKGROUND), BOTH)
-    meant = np.where(kind == LOCALIZATION, same_truth, np.where(kind == CLASSIFICATION, other_truth, -1))
-    taken = np.zeros(len(truth), bool)
-    taken[match.truth[match.correct]] = True
-    return Kinds(kind, meant, taken)
+    detection_type = np.select(
+        conditions, (CORRECT, IGNORED, LOCALIZATION, CLASSIFICATION, DUPLICATE, BACKGROUND), BOTH
+    )
+    intended_gt = np.where(
+        detection_type == LOCALIZATION, same_class_gt, np.where(detection_type == CLASSIFICATION, other_class_gt, -1)
+    )
+    matched_gt = np.zeros(len(ground_truth), bool)
+    matched_gt[match.gt_index[match.correct]] = True
+    return ErrorTypes(detection_type, intended_gt, matched_gt)
 
 
-def measure_errors(judged: Judged, kinds: Kinds, threshold: float) -> Errors:
+def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -> Errors:
     """Count the kinds, above the score `threshold` too, and what each costs."""
-    goals, kept = judged.goals, judged.found.score >= threshold
-    reached = np.zeros(len(goals), bool)
-    reached[kinds.meant[kinds.meant >= 0]] = True
-    missed = goals & ~kinds.taken
+    is_target, kept = run.is_target, run.detections.score >= threshold
+    reached = np.zeros(len(is_target), bool)
+    reached[error_types.intended_gt[error_types.intended_gt >= 0]] = True
+    missed = is_target & ~error_types.matched_gt
     entirely = missed & ~reached
-    kept_found = int((judged.match.correct & kept).sum())
-    all_counts = np.bincount(kinds.kind, minlength=len(DETECTION_KINDS))
-    kept_counts = np.bincount(kinds.kind[kept], minlength=len(DETECTION_KINDS))
-    right, skipped = kinds.kind == CORRECT, kinds.kind == IGNORED
-    ap = _mean_ap(judged, judged.ranking, right, skipped, judged.positives)
+    kept_detected = int((run.match.correct & kept).sum())
+    all_counts = np.bincount(error_types.detection_type, minlength=len(DETECTION_TYPES))
+    kept_counts = np.bincount(error_types.detection_type[kept], minlength=len(DETECTION_TYPES))
+    right, skipped = error_types.detection_type == CORRECT, error_types.detection_type == IGNORED
+    ap = _mean_ap(run, run.ranking, right, skipped, run.num_gt)
 
     def cost(repaired: float | None) -> float | None:
         return None if ap is None or repaired is None else repaired - ap
 
     costs = []
-    for name in ERROR_KINDS:
+    for name in ERROR_TYPES:
         if name == "missed":
-            count, kept_count = int(entirely.sum()), int(goals.sum()) - kept_found
-            repaired = _without_truths(judged, kinds, entirely)
+            count, kept_count = int(entirely.sum()), int(is_target.sum()) - kept_detected
+            repaired = _ap_without_gt(run, error_types, entirely)
         else:
-            index = DETECTION_KINDS.index(name)
+            index = DETECTION_TYPES.index(name)
             count, kept_count = int(all_counts[index]), int(kept_counts[index])
-            repaired = _repaired(judged, kinds, index)
+            repaired = _ap_with_fix(run, error_types, index)
         costs.append(ErrorCost(name, count, kept_count, cost(repaired)))
     return Errors(
-        iou=judged.iou,
+        iou=run.iou,
         background_iou=BACKGROUND_IOU,
         ap=ap,
-        judged=len(judged.found),
+        evaluated=len(run.detections),
         correct=int(all_counts[CORRECT]),
         ignored=int(all_counts[IGNORED]),
         kept_correct=int(kept_counts[CORRECT]),
         kept_ignored=int(kept_counts[IGNORED]),
-        truths=int(goals.sum()),
-        found=int(kinds.taken.sum()),
+        num_gt=int(is_target.sum()),
+        detected=int(error_types.matched_gt.sum()),
         missed=int(missed.sum()),
         missed_entirely=int(entirely.sum()),
-        kinds=tuple(costs),
-        false_positive_cost=cost(_mean_ap(judged, judged.ranking, right, ~right, judged.positives)),
-        false_negative_cost=cost(_without_truths(judged, kinds, missed)),
+        costs=tuple(costs),
+        false_positive_cost=cost(_mean_ap(run, run.ranking, right, ~right, run.num_gt)),
+        false_negative_cost=cost(_ap_without_gt(run, error_types, missed)),
     )
 
 
-def _repaired(judged: Judged, kinds: Kinds, index: int) -> float | None:
+def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
     """AP with the detections of a kind corrected, or removed where that is no way to a box of their own."""
-    chosen = kinds.kind == index
-    correct, gone = kinds.kind == CORRECT, (kinds.kind == IGNORED) | chosen
-    ranking = judged.ranking
+    chosen = error_types.detection_type == index
+    correct, gone = error_types.detection_type == CORRECT, (error_types.detection_type == IGNORED) | chosen
+    ranking = run.ranking
     if index in (CLASSIFICATION, LOCALIZATION):
-        winner = _best_claims(judged, kinds, chosen)
+        winner = _best_detection_per_gt(run, error_types, chosen)
         correct, gone = correct | winner, gone & ~winner
         if index == CLASSIFICATION:
-            class_id = judged.found.class_id.copy()
-            class_id[winner] = judged.truth.class_id[kinds.meant[winner]]
-            ranking = rank(class_id, judged.found.score, judged.classes)
-    return _mean_ap(judged, ranking, correct, gone, judged.positives)
+            class_id = run.detections.class_id.copy()
+            class_id[winner] = run.ground_truth.class_id[error_types.intended_gt[winner]]
+            ranking = rank_by_score(class_id, run.detections.score, run.num_classes)
+    return _mean_ap(run, ranking, correct, gone, run.num_gt)
 
 
-def _best_claims(judged: Judged, kinds: Kinds, chosen: np.ndarray) -> np.ndarray:
+def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
     """(D,) bool: of the chosen detections that mean the same free box, the one with the best score."""
     (claiming,) = np.nonzero(chosen)
-    claiming = claiming[~kinds.taken[kinds.meant[claiming]]]
-    meant = kinds.meant[claiming]
-    order = np.lexsort((-judged.found.score[claiming], meant))
-    first = order[np.flatnonzero(np.diff(meant[order], prepend=-1))]
+    claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
+    intended_gt = error_types.intended_gt[claiming]
+    order = np.lexsort((-run.detections.score[claiming], intended_gt))
+    first = order[np.flatnonzero(np.diff(intended_gt[order], prepend=-1))]
     winner = np.zeros(len(chosen), bool)
     winner[claiming[first]] = True
     return winner
 
 
-def _without_truths(judged: Judged, kinds: Kinds, gone: np.ndarray) -> float | None:
+def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray) -> float | None:
     """AP when the (M,) chosen boxes are not looked for; a class of which nothing is left has no errors left."""
-    left = judged.positives - judged.count_truths(gone)
-    return _mean_ap(judged, judged.ranking, kinds.kind == CORRECT, kinds.kind == IGNORED, left)
+    left = run.num_gt - run.count_gt_per_class(removed)
+    return _mean_ap(
+        run, run.ranking, error_types.detection_type == CORRECT, error_types.detection_type == IGNORED, left
+    )
 
 
 def _mean_ap(
-    judged: Judged, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, positives: np.ndarray
+    run: MatchedRun, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, num_gt: np.ndarray
 ) -> float | None:
     """Mean AP over the classes that have boxes in the data."""
-    weight = np.ones(len(judged.found))
-    curves = interpolated_precision(hits(ranking, correct, removed), ranked_weight(ranking, weight), weight, positives)
+    weight = np.ones(len(run.detections))
+    curves = interpolated_precision(
+        collect_hits(ranking, correct, removed), cumulative_weights(ranking, weight), weight, num_gt
+    )
     ap = np.where(np.isnan(curves[:, 0]), 1.0, curves.mean(axis=1))
-    return mean_known(np.where(judged.positives > 0, ap, np.nan))
+    return nanmean_or_none(np.where(run.num_gt > 0, ap, np.nan))
 
 
-def best_overlap(pairs: Pairs, detections: int) -> tuple[np.ndarray, np.ndarray]:
+def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
     """(D,) highest IoU of each detection, 0 without any, and (D,) the box it is with, the first of equals, or -1."""
-    best_iou, best_truth = np.zeros(detections), np.full(detections, -1, np.int64)
-    start = first_of_equals(pairs.detection)
+    best_iou, best_gt = np.zeros(num_detections), np.full(num_detections, -1, np.int64)
+    start = group_starts(pairs.detection_index)
     if len(start):
         best = np.maximum.reduceat(pairs.iou, start)
         highest = np.flatnonzero(pairs.iou == np.repeat(best, np.diff(np.append(start, len(pairs.iou)))))
-        highest = highest[first_of_equals(pairs.detection[highest])]
-        best_iou[pairs.detection[highest]] = best
-        best_truth[pairs.detection[highest]] = pairs.truth[highest]
-    return best_iou, best_truth
+        highest = highest[group_starts(pairs.detection_index[highest])]
+        best_iou[pairs.detection_index[highest]] = best
+        best_gt[pairs.detection_index[highest]] = pairs.gt_index[highest]
+    return best_iou, best_gt

@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cspdet.analysis.arrays import Found, Truth
+from cspdet.analysis.arrays import DetectionArrays, GroundTruthArrays
 
-CHUNK = 1 << 20  # pairs that are looked at together, which bounds the memory
+MAX_PAIRS_PER_CHUNK = 1 << 20  # pairs that are looked at together, which bounds the memory
 
 
-class Pairs(NamedTuple):
+class IouPairs(NamedTuple):
     """P pairs of a detection and a truth of the same picture, sorted by detection, then truth."""
 
-    detection: np.ndarray  # (P,) int64
-    truth: np.ndarray  # (P,) int64
+    detection_index: np.ndarray  # (P,) int64
+    gt_index: np.ndarray  # (P,) int64
     iou: np.ndarray  # (P,) float64
 
-    def where(self, mask: np.ndarray) -> Pairs:
+    def select(self, mask: np.ndarray) -> IouPairs:
         """Those of the pairs."""
-        return Pairs(self.detection[mask], self.truth[mask], self.iou[mask])
+        return IouPairs(self.detection_index[mask], self.gt_index[mask], self.iou[mask])
 
 
 def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -36,37 +36,37 @@ def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarra
     shared_height = np.minimum(y + height, other_y + other_height) - np.maximum(y, other_y)
     touching = (shared_width > 0) & (shared_height > 0)
     shared = np.where(touching, shared_width * shared_height, 0.0)
-    own = width * height
-    whole = np.where(crowd, own, own + other_width * other_height - shared)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=touching)
+    box_area = width * height
+    union = np.where(crowd, box_area, box_area + other_width * other_height - shared)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=touching)
 
 
-def detection_pairs(found: Found, truth: Truth, at_least: float) -> Pairs:
+def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
     """All pairs, of equal classes or not, with crowds too, whose IoU is `at_least` so high."""
     parts = []
-    for detection, other in _candidates(found.picture, truth.start):
-        iou = iou_xywh(found.box_xywh[detection], truth.box_xywh[other], truth.crowd[other])
-        parts.append(Pairs(detection, other, iou).where(iou >= at_least))
-    return _joined(parts)
+    for detection, other in _same_image_pairs(detections.image_index, ground_truth.start):
+        iou = iou_xywh(detections.box_xywh[detection], ground_truth.box_xywh[other], ground_truth.crowd[other])
+        parts.append(IouPairs(detection, other, iou).select(iou >= min_iou))
+    return _concat(parts)
 
 
-def truth_pairs(truth: Truth, at_least: float) -> Pairs:
+def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
     """Pairs of two different boxes of a picture, each pair both ways round, crowds left out."""
     parts = []
-    for one, other in _candidates(truth.picture, truth.start):
-        iou = iou_xywh(truth.box_xywh[one], truth.box_xywh[other], np.zeros(len(one), bool))
-        apart = (one != other) & ~truth.crowd[one] & ~truth.crowd[other]
-        parts.append(Pairs(one, other, iou).where(apart & (iou >= at_least)))
-    return _joined(parts)
+    for one, other in _same_image_pairs(ground_truth.image_index, ground_truth.start):
+        iou = iou_xywh(ground_truth.box_xywh[one], ground_truth.box_xywh[other], np.zeros(len(one), bool))
+        apart = (one != other) & ~ground_truth.crowd[one] & ~ground_truth.crowd[other]
+        parts.append(IouPairs(one, other, iou).select(apart & (iou >= min_iou)))
+    return _concat(parts)
 
 
-def _candidates(picture: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _same_image_pairs(image_index: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """In chunks, each row of `picture` with each of the rows start[p]:start[p + 1] of its picture p."""
-    first, count = start[picture], start[picture + 1] - start[picture]
+    first, count = start[image_index], start[image_index + 1] - start[image_index]
     total = np.concatenate(([0], np.cumsum(count)))
     row = 0
-    while row < len(picture):
-        end = max(row + 1, int(np.searchsorted(total, total[row] + CHUNK, side="right")) - 1)
+    while row < len(image_index):
+        end = max(row + 1, int(np.searchsorted(total, total[row] + MAX_PAIRS_PER_CHUNK, side="right")) - 1)
         counts = count[row:end]
         one = np.repeat(np.arange(row, end), counts)
         offset = np.arange(len(one)) - np.repeat(total[row:end] - total[row], counts)
@@ -74,7 +74,7 @@ def _candidates(picture: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.nda
         row = end
 
 
-def _joined(parts: list[Pairs]) -> Pairs:
+def _concat(parts: list[IouPairs]) -> IouPairs:
     if not parts:
-        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return IouPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return IouPairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))

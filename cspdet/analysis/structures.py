@@ -18,8 +18,8 @@ import numpy as np
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 # What a detection can be; each is exactly one of these. See `cspdet.analysis.error_types`.
-DetectionKind = Literal["correct", "classification", "localization", "both", "duplicate", "background", "ignored"]
-DETECTION_KINDS: tuple[DetectionKind, ...] = (
+DetectionType = Literal["correct", "classification", "localization", "both", "duplicate", "background", "ignored"]
+DETECTION_TYPES: tuple[DetectionType, ...] = (
     "correct",
     "classification",
     "localization",
@@ -28,8 +28,8 @@ DETECTION_KINDS: tuple[DetectionKind, ...] = (
     "background",
     "ignored",  # absorbed by a crowd region: neither right nor wrong
 )
-ErrorKind = Literal["classification", "localization", "both", "duplicate", "background", "missed"]
-ERROR_KINDS: tuple[ErrorKind, ...] = (
+ErrorType = Literal["classification", "localization", "both", "duplicate", "background", "missed"]
+ERROR_TYPES: tuple[ErrorType, ...] = (
     "classification",
     "localization",
     "both",
@@ -37,15 +37,15 @@ ERROR_KINDS: tuple[ErrorKind, ...] = (
     "background",
     "missed",
 )
-SuspectKind = Literal["box missing?", "class wrong?", "box there?"]
-SUSPECT_KINDS: tuple[SuspectKind, ...] = ("box missing?", "class wrong?", "box there?")
+LabelIssueType = Literal["box missing?", "class wrong?", "box there?"]
+LABEL_ISSUE_TYPES: tuple[LabelIssueType, ...] = ("box missing?", "class wrong?", "box there?")
 
 
 # --- the numbers and the curves ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """What a score threshold gives: detections of at least this score are kept, the others thrown away."""
 
     threshold: float
@@ -57,20 +57,20 @@ class Operating:
 
 
 @dataclass(frozen=True)
-class ClassNumbers:
+class ClassDetectionMetrics:
     """One class. AP over IoU .50 to .95; AR100 likewise, at most 100 detections a picture."""
 
     name: str
-    truths: int  # boxes that are no crowds
+    num_gt: int  # boxes that are no crowds
     crowds: int
-    pictures: int  # with at least one such box
+    images: int  # with at least one such box
     detections: int  # all that the results file has
     AP: float | None
     AP50: float | None
     AP75: float | None
     AR100: float | None
-    best: Operating  # the threshold with the highest F1 of this class alone
-    at_threshold: Operating  # this class at `Analysis.threshold`
+    best_f1_point: OperatingPoint  # the threshold with the highest F1 of this class alone
+    at_threshold: OperatingPoint  # this class at `Analysis.threshold`
     ece: float | None  # expected calibration error of this class
 
 
@@ -95,7 +95,7 @@ class ThresholdCurves:
     class_precision: np.ndarray  # (C, 101)
     class_recall: np.ndarray  # (C, 101)
     class_f1: np.ndarray  # (C, 101)
-    best: Operating  # of all thresholds, not only those of the curve, that with the best F1
+    best_f1_point: OperatingPoint  # of all thresholds, not only those of the curve, that with the best F1
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------
@@ -119,17 +119,17 @@ class Confusion:
 class ConfusedPair:
     """Boxes of one class that detections of another lie on, by the confusion matrix."""
 
-    truth: str
-    detection: str
+    gt_class: str
+    detected_class: str
     count: int
-    share: float  # of all boxes of the class `truth`
+    fraction: float  # of all boxes of the class `truth`
 
 
 @dataclass(frozen=True)
 class ErrorCost:
     """One kind of error: how often, and the AP that it costs."""
 
-    kind: ErrorKind
+    error_type: ErrorType
     count: int  # detections; for `missed`, boxes that no localization or classification error lies on either
     kept: int  # those of them of at least the score `Analysis.threshold`; for `missed`, boxes missed by what is kept
     ap_cost: float | None  # AP at `Analysis.iou` with this kind repaired, minus AP
@@ -146,16 +146,16 @@ class Errors:
     iou: float  # on the foreground
     background_iou: float  # below this a detection lies on nothing
     ap: float | None  # at `iou`, nothing repaired
-    judged: int  # the best 100 detections of each picture and class
+    evaluated: int  # the best 100 detections of each picture and class
     correct: int
     ignored: int
     kept_correct: int
     kept_ignored: int
-    truths: int
-    found: int
+    num_gt: int
+    detected: int
     missed: int  # all that are not found: `missed_entirely` and those that a wrong box or class lies on
     missed_entirely: int
-    kinds: tuple[ErrorCost, ...]  # in the order of ERROR_KINDS
+    costs: tuple[ErrorCost, ...]  # in the order of ERROR_KINDS
     false_positive_cost: float | None  # AP gained by removing every wrong detection
     false_negative_cost: float | None  # AP gained by removing every box that is not found
 
@@ -170,21 +170,21 @@ class SizeRange:
     name: str  # small, medium, large; or first quarter ... fourth quarter
     low: float
     high: float | None  # None: no limit
-    truths: int
+    num_gt: int
     AP: float | None
     AP50: float | None
     AR100: float | None
 
 
 @dataclass(frozen=True)
-class PictureGroup:
+class ImageGroup:
     """AP over the pictures with so many boxes (thirds of the pictures that have any)."""
 
     name: str  # few, middle, many
     low: int  # boxes a picture, both ends included
     high: int
-    pictures: int
-    truths: int
+    images: int
+    num_gt: int
     AP: float | None
     AP50: float | None
     AR100: float | None
@@ -195,7 +195,7 @@ class OverlapGroup:
     """Recall of boxes that other boxes overlap, and of those that stand alone."""
 
     name: str  # overlapped, alone
-    truths: int
+    num_gt: int
     recall: float | None  # found at `Analysis.iou`
     AR100: float | None  # mean over IoU .50 to .95
 
@@ -205,9 +205,9 @@ class Breakdown:
     """By size and by crowding."""
 
     sizes: tuple[SizeRange, ...]  # COCO's three
-    quarters: tuple[SizeRange, ...]  # the quarters of this data set's own boxes
-    pictures: tuple[PictureGroup, ...]
-    overlap: tuple[OverlapGroup, ...]
+    quartiles: tuple[SizeRange, ...]  # the quarters of this data set's own boxes
+    image_groups: tuple[ImageGroup, ...]
+    overlap_groups: tuple[OverlapGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class CalibrationBin:
     high: float
     count: int
     mean_score: float | None
-    correct: float | None  # share that is correct
+    accuracy: float | None  # share that is correct
 
 
 @dataclass(frozen=True)
@@ -231,61 +231,61 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """A place where the labels rather than the detections may be wrong."""
 
-    kind: SuspectKind
-    picture: int
+    issue_type: LabelIssueType
+    dataset_index: int
     image_id: int
     file_name: str
     box_xywh: tuple[float, float, float, float]  # the detection; for `box there?` the annotated box
     class_name: str  # that of the detection; for `box there?` the annotated class
     score: float | None  # None for `box there?`
-    other_class: str | None  # `class wrong?`: what the annotation says
+    annotated_class: str | None  # `class wrong?`: what the annotation says
     iou: float | None  # `class wrong?`: overlap of the two
 
 
 @dataclass(frozen=True)
-class Suspects:
+class LabelIssues:
     """The first of each kind, most suspicious first, and how many there are in all."""
 
     min_score: float  # detections from here on count as confident
-    listed: tuple[Suspect, ...]  # grouped by kind in the order of SUSPECT_KINDS
+    issues: tuple[LabelIssue, ...]  # grouped by kind in the order of SUSPECT_KINDS
     totals: tuple[int, int, int]  # by SUSPECT_KINDS, all of them
 
 
 @dataclass(frozen=True)
-class ShownTruth:
+class AnnotatedBox:
     """An annotated box of a picture in the gallery."""
 
     box_xywh: tuple[float, float, float, float]
     class_name: str
     crowd: bool
-    found: bool  # by a kept detection; False for crowds
+    detected: bool  # by a kept detection; False for crowds
 
 
 @dataclass(frozen=True)
-class ShownDetection:
+class DetectedBox:
     """A kept detection of a picture in the gallery."""
 
     box_xywh: tuple[float, float, float, float]
     class_name: str
     score: float
-    kind: DetectionKind
+    detection_type: DetectionType
 
 
 @dataclass(frozen=True)
-class WorstPicture:
+class WorstImage:
     """A picture with many errors at the threshold."""
 
-    picture: int
+    dataset_index: int
     image_id: int
     file_name: str
-    badness: float  # missed boxes + the scores of the kept wrong detections
+    error_score: float  # missed boxes + the scores of the kept wrong detections
     missed: int
     wrong: int
-    truths: tuple[ShownTruth, ...]
-    detections: tuple[ShownDetection, ...]  # best score first
+    annotations: tuple[AnnotatedBox, ...]
+    detections: tuple[DetectedBox, ...]  # best score first
 
 
 # --- everything together --------------------------------------------------------------------------------
@@ -299,24 +299,24 @@ class Analysis:
     source: str  # the results file
     evaluator: str
     images: int
-    truths: int
+    num_gt: int
     crowds: int
     detections: int
-    numbers: dict[str, float | None]  # COCO's 12, by evaluation.coco.NUMBERS
+    stats: dict[str, float | None]  # COCO's 12, by evaluation.coco.NUMBERS
     iou: float  # above which a detection lies on a box, wherever one IoU is meant; .5 unless told
     threshold: float  # score from which detections are kept: the best F1's unless told
     threshold_is_best: bool
-    at_threshold: Operating
-    classes: tuple[ClassNumbers, ...]
+    at_threshold: OperatingPoint
+    classes: tuple[ClassDetectionMetrics, ...]
     precision_recall: tuple[PrecisionRecall, ...]  # IoU .5 and .75
     thresholds: ThresholdCurves
     confusion: Confusion
-    confused: tuple[ConfusedPair, ...]  # most first, at most 50
+    confused_pairs: tuple[ConfusedPair, ...]  # most first, at most 50
     errors: Errors
     breakdown: Breakdown
     calibration: Calibration
-    suspects: Suspects
-    worst: tuple[WorstPicture, ...]
+    label_issues: LabelIssues
+    worst_images: tuple[WorstImage, ...]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -335,22 +335,22 @@ class Analysis:
 class Difference:
     """A number of a run minus that of the first run, and what resampled pictures say of it."""
 
-    number: str  # AP or AP50
+    metric: str  # AP or AP50
     first: float | None
     other: float | None
     difference: float | None  # on the data as they are
     mean: float | None  # over the resamples
     low: float | None  # the 95% interval over the resamples
     high: float | None
-    p: float | None  # two-sided: how likely so clear a sign is by the choice of pictures alone
-    real: bool  # p < .05
+    p_value: float | None  # two-sided: how likely so clear a sign is by the choice of pictures alone
+    significant: bool  # p < .05
 
     @property
     def verdict(self) -> str:
         """In words."""
         if self.difference is None:
             return "nothing to compare"
-        return "the difference is real" if self.real else "the difference cannot be told from chance"
+        return "the difference is real" if self.significant else "the difference cannot be told from chance"
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ class ClassDifference:
     """One class of a run minus the same class of the first run."""
 
     name: str
-    truths: int
+    num_gt: int
     first_AP: float | None
     other_AP: float | None
     difference: float | None

@@ -15,7 +15,7 @@ from cspdet.analysis.structures import Analysis, Comparison, Json
 from cspdet.io.atomic import write_text
 
 Cell: TypeAlias = "str | int | float | None"
-Row: TypeAlias = "Sequence[Cell]"
+CsvRow: TypeAlias = "Sequence[Cell]"
 
 
 def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | None) -> Json:
@@ -37,18 +37,18 @@ def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Compari
     written = ["analysis.json"]
     for name, (header, rows_of) in TABLES.items():
         rows = ([analysis.name, *row] for analysis in analyses for row in rows_of(analysis))
-        write_text(folder / name, _csv(("run", *header), rows))
+        write_text(folder / name, _to_csv(("run", *header), rows))
         written.append(name)
     if comparison is not None:
-        write_text(folder / "comparison.csv", _csv(COMPARISON_HEADER, _comparison_rows(comparison)))
+        write_text(folder / "comparison.csv", _to_csv(COMPARISON_HEADER, _comparison_rows(comparison)))
         written.append("comparison.csv")
     return written
 
 
-def _classes(analysis: Analysis) -> Iterable[Row]:
+def _class_rows(analysis: Analysis) -> Iterable[CsvRow]:
     for one in analysis.classes:
-        best, now = one.best, one.at_threshold
-        counts = (one.name, one.truths, one.crowds, one.pictures, one.detections)
+        best, now = one.best_f1_point, one.at_threshold
+        counts = (one.name, one.num_gt, one.crowds, one.images, one.detections)
         yield (
             *(*counts, one.AP, one.AP50, one.AP75, one.AR100),
             *(best.threshold, best.precision, best.recall, best.f1),
@@ -56,77 +56,77 @@ def _classes(analysis: Analysis) -> Iterable[Row]:
         )
 
 
-def _errors(analysis: Analysis) -> Iterable[Row]:
+def _error_rows(analysis: Analysis) -> Iterable[CsvRow]:
     errors = analysis.errors
     yield "correct", errors.correct, errors.kept_correct, None
-    for one in errors.kinds:
-        yield one.kind, one.count, one.kept, one.ap_cost
+    for one in errors.costs:
+        yield one.error_type, one.count, one.kept, one.ap_cost
     yield "ignored", errors.ignored, errors.kept_ignored, None
-    yield "all wrong detections", sum(one.count for one in errors.kinds[:-1]), None, errors.false_positive_cost
+    yield "all wrong detections", sum(one.count for one in errors.costs[:-1]), None, errors.false_positive_cost
     yield "all boxes not found", errors.missed, None, errors.false_negative_cost
 
 
-def _confusion(analysis: Analysis) -> Iterable[Row]:
+def _confusion_rows(analysis: Analysis) -> Iterable[CsvRow]:
     names = (*analysis.class_names, "background")
     for i, j in np.argwhere(analysis.confusion.counts).tolist():
         yield names[i], names[j], int(analysis.confusion.counts[i, j])
 
 
-def _calibration(analysis: Analysis) -> Iterable[Row]:
+def _calibration_rows(analysis: Analysis) -> Iterable[CsvRow]:
     for one in analysis.calibration.bins:
-        yield one.low, one.high, one.count, one.mean_score, one.correct
+        yield one.low, one.high, one.count, one.mean_score, one.accuracy
 
 
-def _curves(analysis: Analysis) -> Iterable[Row]:
+def _curve_rows(analysis: Analysis) -> Iterable[CsvRow]:
     for curve in analysis.precision_recall:
-        for name, row in zip((ALL, *analysis.class_names), (curve.mean, *curve.per_class), strict=True):
+        for name, row in zip((ALL_CLASSES, *analysis.class_names), (curve.mean, *curve.per_class), strict=True):
             if not np.isnan(row[0]):
                 for recall, precision in zip(curve.recall.tolist(), row.tolist(), strict=True):
                     yield curve.iou, name, recall, precision
 
 
-def _thresholds(analysis: Analysis) -> Iterable[Row]:
+def _threshold_rows(analysis: Analysis) -> Iterable[CsvRow]:
     curves = analysis.thresholds
     together = (curves.precision, curves.recall, curves.f1)
     by_class = zip(curves.class_precision, curves.class_recall, curves.class_f1, strict=True)
-    for name, columns in zip((ALL, *analysis.class_names), (together, *by_class), strict=True):
+    for name, columns in zip((ALL_CLASSES, *analysis.class_names), (together, *by_class), strict=True):
         for threshold, *row in zip(curves.threshold.tolist(), *(column.tolist() for column in columns), strict=True):
             yield name, threshold, *row
 
 
-def _suspects(analysis: Analysis) -> Iterable[Row]:
-    for one in analysis.suspects.listed:
-        place = (one.image_id, one.file_name, *one.box_xywh)
-        yield one.kind, *place, one.class_name, one.score, one.other_class, one.iou
+def _label_issue_rows(analysis: Analysis) -> Iterable[CsvRow]:
+    for one in analysis.label_issues.issues:
+        location = (one.image_id, one.file_name, *one.box_xywh)
+        yield one.issue_type, *location, one.class_name, one.score, one.annotated_class, one.iou
 
 
-def _groups(analysis: Analysis) -> Iterable[Row]:
+def _group_rows(analysis: Analysis) -> Iterable[CsvRow]:
     parts = analysis.breakdown
-    for size in (*parts.sizes, *parts.quarters):
-        yield "size", size.name, size.low, size.high, None, size.truths, size.AP, size.AP50, size.AR100, None
-    for group in parts.pictures:
+    for size in (*parts.sizes, *parts.quartiles):
+        yield "size", size.name, size.low, size.high, None, size.num_gt, size.AP, size.AP50, size.AR100, None
+    for group in parts.image_groups:
         limits = (float(group.low), float(group.high))
         yield (
             "boxes a picture",
             group.name,
             *limits,
-            group.pictures,
-            group.truths,
+            group.images,
+            group.num_gt,
             group.AP,
             group.AP50,
             group.AR100,
             None,
         )
-    for overlap in parts.overlap:
-        yield "overlap", overlap.name, None, None, None, overlap.truths, None, None, overlap.AR100, overlap.recall
+    for overlap in parts.overlap_groups:
+        yield "overlap", overlap.name, None, None, None, overlap.num_gt, None, None, overlap.AR100, overlap.recall
 
 
-def _worst(analysis: Analysis) -> Iterable[Row]:
-    for one in analysis.worst:
-        yield one.image_id, one.file_name, one.badness, one.missed, one.wrong
+def _worst_image_rows(analysis: Analysis) -> Iterable[CsvRow]:
+    for one in analysis.worst_images:
+        yield one.image_id, one.file_name, one.error_score, one.missed, one.wrong
 
 
-ALL = "(all)"
+ALL_CLASSES = "(all)"
 TABLES = {
     "classes.csv": (
         (
@@ -134,25 +134,25 @@ TABLES = {
             *("best_threshold", "best_precision", "best_recall", "best_f1"),
             *("threshold", "precision", "recall", "f1", "calibration_error"),
         ),
-        _classes,
+        _class_rows,
     ),
-    "errors.csv": (("kind", "count", "kept", "ap_cost"), _errors),
-    "confusion.csv": (("truth", "detection", "count"), _confusion),
+    "errors.csv": (("kind", "count", "kept", "ap_cost"), _error_rows),
+    "confusion.csv": (("truth", "detection", "count"), _confusion_rows),
     "groups.csv": (
         ("by", "group", "low", "high", "pictures", "boxes", "AP", "AP50", "AR100", "recall"),
-        _groups,
+        _group_rows,
     ),
-    "calibration.csv": (("low", "high", "detections", "mean_score", "correct"), _calibration),
-    "curves.csv": (("iou", "class", "recall", "precision"), _curves),
-    "thresholds.csv": (("class", "threshold", "precision", "recall", "f1"), _thresholds),
+    "calibration.csv": (("low", "high", "detections", "mean_score", "correct"), _calibration_rows),
+    "curves.csv": (("iou", "class", "recall", "precision"), _curve_rows),
+    "thresholds.csv": (("class", "threshold", "precision", "recall", "f1"), _threshold_rows),
     "suspects.csv": (
         (
             *("kind", "image_id", "file_name", "x", "y", "width", "height"),
             *("class", "score", "annotated_class", "iou"),
         ),
-        _suspects,
+        _label_issue_rows,
     ),
-    "worst.csv": (("image_id", "file_name", "badness", "missed", "wrong"), _worst),
+    "worst.csv": (("image_id", "file_name", "badness", "missed", "wrong"), _worst_image_rows),
 }
 
 COMPARISON_HEADER = (
@@ -169,17 +169,27 @@ COMPARISON_HEADER = (
 )
 
 
-def _comparison_rows(comparison: Comparison) -> Iterable[Row]:
+def _comparison_rows(comparison: Comparison) -> Iterable[CsvRow]:
     for one in comparison.against_first:
         names = (one.first, one.other)
         for whole in (one.AP, one.AP50):
-            yield *names, whole.number, ALL, whole.first, whole.other, whole.difference, whole.low, whole.high, whole.p
+            yield (
+                *names,
+                whole.metric,
+                ALL_CLASSES,
+                whole.first,
+                whole.other,
+                whole.difference,
+                whole.low,
+                whole.high,
+                whole.p_value,
+            )
         for part in one.classes:
             values = (part.first_AP, part.other_AP, part.difference, part.low, part.high)
             yield *names, "AP", part.name, *values, None
 
 
-def _csv(header: Row, rows: Iterable[Row]) -> str:
+def _to_csv(header: CsvRow, rows: Iterable[CsvRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

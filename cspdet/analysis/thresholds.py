@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.matched_run import Judged
-from cspdet.analysis.structures import Operating, ThresholdCurves
+from cspdet.analysis.matched_run import MatchedRun
+from cspdet.analysis.structures import OperatingPoint, ThresholdCurves
 
-STEPS = 101
-NO_THRESHOLD = 0.5  # stands for "the best" where no detection is correct
+NUM_THRESHOLDS = 101
+FALLBACK_THRESHOLD = 0.5  # stands for "the best" where no detection is correct
 
 
-def threshold_curves(judged: Judged) -> ThresholdCurves:
+def threshold_curves(run: MatchedRun) -> ThresholdCurves:
     """The curves at `judged.iou` over the scores from 0 to 1, or over those that there are if they leave this range."""
-    found, match = judged.found, judged.match
+    detections, match = run.detections, run.match
     counted = ~match.ignored
-    grid = np.arange(STEPS) / (STEPS - 1)
-    low, high = float(found.score.min(initial=0.0)), float(found.score.max(initial=1.0))
+    grid = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
+    low, high = float(detections.score.min(initial=0.0)), float(detections.score.max(initial=1.0))
     if low < 0.0 or high > 1.0:
-        grid = np.linspace(low, high, STEPS)
-    kept = np.zeros((judged.classes, STEPS), np.int64)
-    correct = np.zeros((judged.classes, STEPS), np.int64)
-    for class_id in range(judged.classes):
-        own = counted & (found.class_id == class_id)
-        kept[class_id] = _at_least(found.score[own], grid)
-        correct[class_id] = _at_least(found.score[own & match.correct], grid)
-    together = _rates(correct.sum(axis=0), kept.sum(axis=0), judged.positives.sum())
-    by_class = _rates(correct, kept, judged.positives[:, None])
-    best = best_operating(found.score[counted], match.correct[counted], int(judged.positives.sum()))
-    return ThresholdCurves(grid, *together, *by_class, best=best)
+        grid = np.linspace(low, high, NUM_THRESHOLDS)
+    kept = np.zeros((run.num_classes, NUM_THRESHOLDS), np.int64)
+    correct = np.zeros((run.num_classes, NUM_THRESHOLDS), np.int64)
+    for class_id in range(run.num_classes):
+        in_class = counted & (detections.class_id == class_id)
+        kept[class_id] = _count_above(detections.score[in_class], grid)
+        correct[class_id] = _count_above(detections.score[in_class & match.correct], grid)
+    together = _precision_recall_f1(correct.sum(axis=0), kept.sum(axis=0), run.num_gt.sum())
+    by_class = _precision_recall_f1(correct, kept, run.num_gt[:, None])
+    best = best_operating_point(detections.score[counted], match.correct[counted], int(run.num_gt.sum()))
+    return ThresholdCurves(grid, *together, *by_class, best_f1_point=best)
 
 
-def best_operating(score: np.ndarray, correct: np.ndarray, truths: int) -> Operating:
+def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
     """The threshold with the highest F1, of equals the highest one.
 
     Args:
@@ -43,40 +43,40 @@ def best_operating(score: np.ndarray, correct: np.ndarray, truths: int) -> Opera
     last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # of equal scores all are kept or none
     right = np.cumsum(correct[order])[last]
     kept = np.flatnonzero(last) + 1
-    if truths == 0 or not right.any():
-        return operating_at(NO_THRESHOLD, score, correct, truths)
-    best = int(np.argmax(2 * right / (kept + truths)))
-    return _operating(float(score[order][last][best]), int(right[best]), int(kept[best]), truths)
+    if num_gt == 0 or not right.any():
+        return operating_point_at(FALLBACK_THRESHOLD, score, correct, num_gt)
+    best = int(np.argmax(2 * right / (kept + num_gt)))
+    return _operating_point(float(score[order][last][best]), int(right[best]), int(kept[best]), num_gt)
 
 
-def operating_at(threshold: float, score: np.ndarray, correct: np.ndarray, truths: int) -> Operating:
+def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
     """What a given threshold gives; arguments as of `best_operating`."""
     above = score >= threshold
-    return _operating(threshold, int(correct[above].sum()), int(above.sum()), truths)
+    return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 
 
-def _operating(threshold: float, correct: int, kept: int, truths: int) -> Operating:
-    return Operating(
+def _operating_point(threshold: float, correct: int, kept: int, num_gt: int) -> OperatingPoint:
+    return OperatingPoint(
         threshold=threshold,
         precision=correct / kept if kept else None,
-        recall=correct / truths if truths else None,
-        f1=2 * correct / (kept + truths) if truths else None,
+        recall=correct / num_gt if num_gt else None,
+        f1=2 * correct / (kept + num_gt) if num_gt else None,
         correct=correct,
         kept=kept,
     )
 
 
-def _at_least(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def _count_above(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """(G,) int64: how many scores reach each of the rising thresholds."""
     return len(score) - np.searchsorted(np.sort(score), grid, side="left")
 
 
-def _rates(
-    correct: np.ndarray, kept: np.ndarray, truths: np.ndarray | int
+def _precision_recall_f1(
+    correct: np.ndarray, kept: np.ndarray, num_gt: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision, recall and F1 of counts; NaN where they are not defined."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(kept > 0, correct / np.maximum(kept, 1), np.nan)
-        recall = np.where(truths > 0, correct / np.maximum(truths, 1), np.nan)
-        f1 = np.where(truths > 0, 2 * correct / np.maximum(kept + truths, 1), np.nan)
+        recall = np.where(num_gt > 0, correct / np.maximum(num_gt, 1), np.nan)
+        f1 = np.where(num_gt > 0, 2 * correct / np.maximum(kept + num_gt, 1), np.nan)
     return precision, recall, f1

@@ -4,60 +4,62 @@ from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.error_types import CORRECT, IGNORED, Kinds
-from cspdet.analysis.label_issues import as_box
-from cspdet.analysis.matched_run import Judged
-from cspdet.analysis.structures import DETECTION_KINDS, ShownDetection, ShownTruth, WorstPicture
+from cspdet.analysis.error_types import CORRECT, IGNORED, ErrorTypes
+from cspdet.analysis.label_issues import to_box_tuple
+from cspdet.analysis.matched_run import MatchedRun
+from cspdet.analysis.structures import DETECTION_TYPES, AnnotatedBox, DetectedBox, WorstImage
 
 
-def worst_pictures(judged: Judged, kinds: Kinds, threshold: float, most: int) -> tuple[WorstPicture, ...]:
+def worst_images(run: MatchedRun, error_types: ErrorTypes, threshold: float, max_images: int) -> tuple[WorstImage, ...]:
     """Up to `most` pictures, the worst first: missed boxes plus the scores of wrong detections, as far as kept."""
-    found, truth, count = judged.found, judged.truth, len(judged.pictures)
-    kept = found.score >= threshold
-    right = kept & (kinds.kind == CORRECT)
-    wrong = kept & (kinds.kind != CORRECT) & (kinds.kind != IGNORED)
-    taken = np.zeros(len(truth), bool)
-    taken[judged.match.truth[right]] = True
-    missed_count = np.bincount(truth.picture[judged.goals & ~taken], minlength=count)
-    wrong_count = np.bincount(found.picture[wrong], minlength=count)
-    badness = missed_count + np.bincount(found.picture[wrong], found.score[wrong], count)
-    order = np.argsort(-badness, kind="stable")[:most]
+    detections, ground_truth, count = run.detections, run.ground_truth, len(run.images)
+    kept = detections.score >= threshold
+    right = kept & (error_types.detection_type == CORRECT)
+    wrong = kept & (error_types.detection_type != CORRECT) & (error_types.detection_type != IGNORED)
+    matched_gt = np.zeros(len(ground_truth), bool)
+    matched_gt[run.match.gt_index[right]] = True
+    missed_count = np.bincount(ground_truth.image_index[run.is_target & ~matched_gt], minlength=count)
+    wrong_count = np.bincount(detections.image_index[wrong], minlength=count)
+    error_score = missed_count + np.bincount(detections.image_index[wrong], detections.score[wrong], count)
+    order = np.argsort(-error_score, kind="stable")[:max_images]
     return tuple(
-        WorstPicture(
-            *judged.place(picture),
-            badness=float(badness[picture]),
-            missed=int(missed_count[picture]),
-            wrong=int(wrong_count[picture]),
-            truths=_truths(judged, taken, picture),
-            detections=_detections(judged, kinds, kept, picture),
+        WorstImage(
+            *run.image_info(image_index),
+            error_score=float(error_score[image_index]),
+            missed=int(missed_count[image_index]),
+            wrong=int(wrong_count[image_index]),
+            annotations=_annotated_boxes(run, matched_gt, image_index),
+            detections=_detected_boxes(run, error_types, kept, image_index),
         )
-        for picture in order.tolist()
-        if badness[picture] > 0
+        for image_index in order.tolist()
+        if error_score[image_index] > 0
     )
 
 
-def _truths(judged: Judged, taken: np.ndarray, picture: int) -> tuple[ShownTruth, ...]:
-    truth = judged.truth
+def _annotated_boxes(run: MatchedRun, matched_gt: np.ndarray, image_index: int) -> tuple[AnnotatedBox, ...]:
+    ground_truth = run.ground_truth
     return tuple(
-        ShownTruth(
-            box_xywh=as_box(truth.box_xywh[i]),
-            class_name=judged.class_name(int(truth.class_id[i])),
-            crowd=bool(truth.crowd[i]),
-            found=bool(taken[i]),
+        AnnotatedBox(
+            box_xywh=to_box_tuple(ground_truth.box_xywh[i]),
+            class_name=run.class_name(int(ground_truth.class_id[i])),
+            crowd=bool(ground_truth.crowd[i]),
+            detected=bool(matched_gt[i]),
         )
-        for i in range(truth.start[picture], truth.start[picture + 1])
+        for i in range(ground_truth.start[image_index], ground_truth.start[image_index + 1])
     )
 
 
-def _detections(judged: Judged, kinds: Kinds, kept: np.ndarray, picture: int) -> tuple[ShownDetection, ...]:
-    found = judged.found
+def _detected_boxes(
+    run: MatchedRun, error_types: ErrorTypes, kept: np.ndarray, image_index: int
+) -> tuple[DetectedBox, ...]:
+    detections = run.detections
     return tuple(
-        ShownDetection(
-            box_xywh=as_box(found.box_xywh[i]),
-            class_name=judged.class_name(int(found.class_id[i])),
-            score=float(found.score[i]),
-            kind=DETECTION_KINDS[kinds.kind[i]],
+        DetectedBox(
+            box_xywh=to_box_tuple(detections.box_xywh[i]),
+            class_name=run.class_name(int(detections.class_id[i])),
+            score=float(detections.score[i]),
+            detection_type=DETECTION_TYPES[error_types.detection_type[i]],
         )
-        for i in range(found.start[picture], found.start[picture + 1])
+        for i in range(detections.start[image_index], detections.start[image_index + 1])
         if kept[i]
     )

@@ -22,13 +22,13 @@ class Worker:
     """The parent's end. Closing it ends the process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
-        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()
         self._process = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True,
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
             env=dict(environment),
         )  # fmt: skip
 
-    def ask(self, question: Message) -> Message:
+    def request(self, message: Message) -> Message:
         """Send a question and wait for its answer.
 
         Raises:
@@ -37,17 +37,17 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
-            raise WorkerError(self._last_words())
-        answer: Message = json.loads(line)
-        if "problems" in answer:
-            raise WorkerError(*answer["problems"])
-        return answer
+            raise WorkerError(self._crash_message())
+        response: Message = json.loads(line)
+        if "problems" in response:
+            raise WorkerError(*response["problems"])
+        return response
 
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
@@ -58,28 +58,28 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._complaints.close()
+        self._stderr.close()
 
-    def _last_words(self) -> str:
+    def _crash_message(self) -> str:
         code = self._process.wait()
-        self._complaints.seek(0)
-        said = [line.strip() for line in self._complaints if line.strip()]
+        self._stderr.seek(0)
+        said = [line.strip() for line in self._stderr if line.strip()]
         return f"the process that runs it ended with {code}: {said[-1][:300] if said else 'nothing was said'}"
 
 
-def answer_all(answer: Callable[[Message], Message], questions: IO[str], answers: IO[str]) -> None:
+def serve(handler: Callable[[Message], Message], requests: IO[str], responses: IO[str]) -> None:
     """The worker's end: answer line by line until the parent closes. A UserError goes to the parent as such."""
-    for line in questions:
+    for line in requests:
         try:
-            reply = answer(json.loads(line))
+            reply = handler(json.loads(line))
         except UserError as error:
             reply = {"problems": list(error.problems)}
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
+        responses.write(json.dumps(reply) + "\n")
+        responses.flush()
 
 
-def own_streams() -> tuple[IO[str], IO[str]]:
+def reserve_stdio() -> tuple[IO[str], IO[str]]:
     """stdin, and stdout for the answers alone: whatever else is printed goes to stderr from now on."""
-    answers = sys.stdout
+    responses = sys.stdout
     sys.stdout = sys.stderr
-    return sys.stdin, answers
+    return sys.stdin, responses

@@ -25,7 +25,7 @@ def peak_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1)
 
 
-class Network:
+class OpenCvNetwork:
     """A network that OpenCV reads from Darknet's two files or from one of ONNX, with its input."""
 
     def __init__(self, files: list[str], input_path: str, threads: int):
@@ -49,22 +49,22 @@ def main() -> None:
     """Answer until stdin ends."""
     network = None
     for line in sys.stdin:
-        question = json.loads(line)
-        answer: dict[str, object]
+        message = json.loads(line)
+        response: dict[str, object]
         try:
-            if question["do"] == "load":
-                network = Network(question["files"], question["input"], question["threads"])
-                answer = {"opencv": cv2.__version__}
+            if message["do"] == "load":
+                network = OpenCvNetwork(message["files"], message["input"], message["threads"])
+                response = {"opencv": cv2.__version__}
             elif network is None:
-                answer = {"problems": ["nothing is loaded yet"]}
-            elif question["do"] == "forward":
-                answer = {"ms": [network.forward() for _ in range(question["passes"])]}
+                response = {"problems": ["nothing is loaded yet"]}
+            elif message["do"] == "forward":
+                response = {"ms": [network.forward() for _ in range(message["passes"])]}
             else:
-                answer = {"peak_mib": peak_mib(), "libraries_mib": network.libraries_mib}
+                response = {"peak_mib": peak_mib(), "libraries_mib": network.libraries_mib}
         except (cv2.error, AttributeError) as error:
             said = " ".join(text.strip() for text in str(error).splitlines() if text.strip())
-            answer = {"problems": [f"OpenCV {cv2.__version__}: {said[:300]}"]}
-        sys.stdout.write(json.dumps(answer) + "\n")
+            response = {"problems": [f"OpenCV {cv2.__version__}: {said[:300]}"]}
+        sys.stdout.write(json.dumps(response) + "\n")
         sys.stdout.flush()
 
 

@@ -5,47 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cspdet.benchmark.rows import Row
-from cspdet.io.atomic import temporary
+from cspdet.benchmark.rows import BenchmarkRow
+from cspdet.io.atomic import atomic_write
 
-WORDS = 3  # columns of text, aligned at the left; the others are numbers
-THROUGH = "through"  # among the versions: the format in which OpenCV got the network
+NUM_TEXT_COLUMNS = 3  # columns of text, aligned at the left; the others are numbers
+IMPORT_FORMAT_KEY = "through"  # among the versions: the format in which OpenCV got the network
 MARKERS = "osD^vP*X"
 HEADINGS = ("model", "engine", "precision", "size", "batch", "forward ms", "p95", "end to end ms", "p95",
             "pictures/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[BenchmarkRow]) -> list[str]:
     """The rows in Markdown, aligned so that they can be read as they stand."""
     cells = [list(HEADINGS), *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
-    lines = ["| " + " | ".join(_aligned(text, i, widths[i]) for i, text in enumerate(line)) + " |" for line in cells]
-    rules = ("-" * (width + 2) if i < WORDS else "-" * (width + 1) + ":" for i, width in enumerate(widths))
+    lines = ["| " + " | ".join(_align(text, i, widths[i]) for i, text in enumerate(line)) + " |" for line in cells]
+    rules = ("-" * (width + 2) if i < NUM_TEXT_COLUMNS else "-" * (width + 1) + ":" for i, width in enumerate(widths))
     return [lines[0], f"|{'|'.join(rules)}|", *lines[1:]]
 
 
-def conditions(rows: Sequence[Row]) -> list[str]:
+def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
     """What the rows were measured on: machine, threads, matrix product, versions."""
     lines = []
-    for device, threads in sorted({(row.about.device, row.about.threads) for row in rows}):
+    for device, threads in sorted({(row.engine_info.device, row.engine_info.threads) for row in rows}):
         lines.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}")
     peaks = {(row.spec.device, row.spec.precision): row.peak_gflops for row in rows if row.peak_gflops}
     for (device, precision), peak in peaks.items():
         lines.append(f"matrix product on {device} in {precision}: {peak:.0f} GFLOP/s")
-    named = {item for row in rows for item in row.about.versions.items() if item[0] != THROUGH}
+    named = {item for row in rows for item in row.engine_info.versions.items() if item[0] != IMPORT_FORMAT_KEY}
     lines.append(", ".join(f"{name} {text}" for name, text in sorted(named)))
-    ways = {f"{row.about.name} through {row.about.versions[THROUGH]}" for row in rows if THROUGH in row.about.versions}
-    return [*lines, f"opencv: {', '.join(sorted(ways))}"] if ways else lines
+    import_formats = {
+        f"{row.engine_info.name} through {row.engine_info.versions[IMPORT_FORMAT_KEY]}"
+        for row in rows
+        if IMPORT_FORMAT_KEY in row.engine_info.versions
+    }
+    return [*lines, f"opencv: {', '.join(sorted(import_formats))}"] if import_formats else lines
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: BenchmarkRow) -> list[str]:
     """One row's texts, in the order of HEADINGS."""
     end = row.end_to_end
     return [
-        row.about.name,
-        row.about.backend,
-        row.about.precision,
-        f"{row.about.size_hw[0]}x{row.about.size_hw[1]}",
+        row.engine_info.name,
+        row.engine_info.backend,
+        row.engine_info.precision,
+        f"{row.engine_info.size_hw[0]}x{row.engine_info.size_hw[1]}",
         str(row.spec.batch),
         f"{row.forward.median:.2f}",
         f"{row.forward.p95:.2f}",
@@ -53,16 +57,16 @@ def _cells(row: Row) -> list[str]:
         "--" if end is None else f"{end.p95:.2f}",
         f"{row.fps:.1f}",
         "--" if row.gflops is None else f"{row.gflops:.0f}",
-        "--" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
+        "--" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.0%}",
         f"{row.peak_memory_mib:.0f}",
     ]
 
 
-def _aligned(text: str, column: int, width: int) -> str:
-    return text.ljust(width) if column < WORDS else text.rjust(width)
+def _align(text: str, column: int, width: int) -> str:
+    return text.ljust(width) if column < NUM_TEXT_COLUMNS else text.rjust(width)
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     """Draw the forward time of a picture over the network's BFLOPs, a marker an engine and precision.
 
     The line is what the matrix product's rate would allow. `path` ends in .png or .svg.
@@ -76,19 +80,21 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     panel = figure.subplots()
     known = [row for row in rows if row.bflops is not None]
-    for i, kind in enumerate(dict.fromkeys((row.about.backend, row.about.precision) for row in known)):
-        own = [row for row in known if (row.about.backend, row.about.precision) == kind]
-        work = [row.bflops or 0.0 for row in own]
-        times = [row.forward.median / row.spec.batch for row in own]
-        panel.scatter(work, times, marker=MARKERS[i % len(MARKERS)], label=" ".join(kind))
-    named: dict[str, Row] = {}
+    for i, engine_precision in enumerate(
+        dict.fromkeys((row.engine_info.backend, row.engine_info.precision) for row in known)
+    ):
+        group = [row for row in known if (row.engine_info.backend, row.engine_info.precision) == engine_precision]
+        work = [row.bflops or 0.0 for row in group]
+        times = [row.forward.median / row.spec.batch for row in group]
+        panel.scatter(work, times, marker=MARKERS[i % len(MARKERS)], label=" ".join(engine_precision))
+    named: dict[str, BenchmarkRow] = {}
     for row in known:
-        best = named.get(row.about.name)
+        best = named.get(row.engine_info.name)
         if best is None or row.forward.median / row.spec.batch > best.forward.median / best.spec.batch:
-            named[row.about.name] = row
+            named[row.engine_info.name] = row
     for row in named.values():
-        place = (row.bflops or 0.0, row.forward.median / row.spec.batch)
-        panel.annotate(row.about.name, place, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
+        xy = (row.bflops or 0.0, row.forward.median / row.spec.batch)
+        panel.annotate(row.engine_info.name, xy, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
     for (device, precision), peak in {(r.spec.device, r.spec.precision): r.peak_gflops for r in known}.items():
         if peak is not None:
             ends = [min(row.bflops or 0.0 for row in known) * 0.8, max(row.bflops or 0.0 for row in known) * 1.25]
@@ -100,6 +106,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     panel.set_ylabel("forward, ms a picture (median)")
     panel.grid(visible=True, which="both", alpha=0.25)
     panel.legend(fontsize=8)
-    with temporary(path) as draft, rc_context({"svg.hashsalt": "cspdet"}):
+    with atomic_write(path) as tmp_path, rc_context({"svg.hashsalt": "cspdet"}):
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(draft, format=path.suffix[1:], dpi=120, metadata=metadata)
+        figure.savefig(tmp_path, format=path.suffix[1:], dpi=120, metadata=metadata)

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class RowSpec:
+class BenchmarkSpec:
     """One model in one engine. What a worker process is told, as JSON."""
 
     model: str  # a MODEL, or torchvision:NAME
@@ -22,14 +22,14 @@ class RowSpec:
     device: str = "cpu"
     weights: str | None = None
     overrides: tuple[str, ...] = ()
-    picture: str | None = None  # what goes in end to end; None: a made one of 480x640
+    image: str | None = None  # what goes in end to end; None: a made one of 480x640
     min_score: float = 0.25
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RowSpec:
+    def from_json(cls, values: dict[str, Any]) -> BenchmarkSpec:
         size = values["size_hw"]
         return cls(**{**values, "size_hw": None if size is None else tuple(size),
                       "overrides": tuple(values["overrides"])})  # fmt: skip
@@ -55,7 +55,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class About:
+class EngineInfo:
     """What a worker tells of the model that it loaded."""
 
     name: str
@@ -70,11 +70,11 @@ class About:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """A line of the table."""
 
-    spec: RowSpec
-    about: About
+    spec: BenchmarkSpec
+    engine_info: EngineInfo
     forward: Timing
     end_to_end: Timing | None
     peak_memory_mib: float  # of the worker's process, or of the GPU
@@ -93,18 +93,18 @@ class Row:
         return None if self.bflops is None else 1000 * self.bflops * self.spec.batch / self.forward.median
 
     @property
-    def share_of_peak(self) -> float | None:
+    def fraction_of_peak(self) -> float | None:
         return None if self.gflops is None or self.peak_gflops is None else self.gflops / self.peak_gflops
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `cspdet benchmark --json`."""
         return {
-            "model": self.about.name,
-            "backend": self.about.backend,
-            "precision": self.about.precision,
-            "size": list(self.about.size_hw),
+            "model": self.engine_info.name,
+            "backend": self.engine_info.backend,
+            "precision": self.engine_info.precision,
+            "size": list(self.engine_info.size_hw),
             "batch": self.spec.batch,
-            "threads": self.about.threads,
+            "threads": self.engine_info.threads,
             "forward_ms": self.forward.to_json(),
             "end_to_end_ms": None if self.end_to_end is None else self.end_to_end.to_json(),
             "fps": round(self.fps, 3),
@@ -113,14 +113,14 @@ class Row:
             "bflops": self.bflops,
             "gflops": None if self.gflops is None else round(self.gflops, 2),
             "gemm_peak_gflops": None if self.peak_gflops is None else round(self.peak_gflops, 2),
-            "share_of_peak": None if self.share_of_peak is None else round(self.share_of_peak, 4),
+            "share_of_peak": None if self.fraction_of_peak is None else round(self.fraction_of_peak, 4),
             "passes": len(self.forward.passes_ms),
-            "device": self.about.device,
-            "versions": self.about.versions,
+            "device": self.engine_info.device,
+            "versions": self.engine_info.versions,
         }
 
 
-def in_turns(passes: int, rounds: int) -> Sequence[int]:
+def interleave(passes: int, rounds: int) -> Sequence[int]:
     """How many passes each of at most `rounds` rounds has, as even as can be: 10 in 4 rounds are 3, 3, 2, 2."""
     rounds = min(rounds, passes)
     return [passes // rounds + (i < passes % rounds) for i in range(rounds)]

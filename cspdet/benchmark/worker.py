@@ -14,76 +14,76 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from cspdet.benchmark.ipc import Message, answer_all, own_streams
-from cspdet.benchmark.matmul_peak import MatrixProduct
+from cspdet.benchmark.ipc import Message, reserve_stdio, serve
+from cspdet.benchmark.matmul_peak import MatmulBenchmark
 from cspdet.benchmark.opencv_worker import peak_mib
-from cspdet.benchmark.rows import About, RowSpec
-from cspdet.benchmark.target import Subject, load_subject
+from cspdet.benchmark.rows import BenchmarkSpec, EngineInfo
+from cspdet.benchmark.target import BenchmarkTarget, load_target
 from cspdet.errors import ConfigError
 
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
+ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
 
 
 class Server:
     """Answers the parent's questions about one model."""
 
     def __init__(self) -> None:
-        self.subject: Subject | None = None
-        self.product: MatrixProduct | None = None
+        self.target: BenchmarkTarget | None = None
+        self.matmul: MatmulBenchmark | None = None
         self.libraries_mib = 0.0
 
-    def answer(self, question: Message) -> Message:
-        what = question["do"]
-        if what == "load":
+    def handle(self, message: Message) -> Message:
+        command = message["do"]
+        if command == "load":
             self.libraries_mib = peak_mib()
-            spec = RowSpec.from_json(question["row"])
-            self.subject = load_subject(spec)
-            return {"about": asdict(_about(self.subject, spec))}
-        if what == "product":
-            self.product = MatrixProduct(question["precision"], torch.device(question["device"]))
+            spec = BenchmarkSpec.from_json(message["row"])
+            self.target = load_target(spec)
+            return {"about": asdict(_engine_info(self.target, spec))}
+        if command == "product":
+            self.matmul = MatmulBenchmark(message["precision"], torch.device(message["device"]))
             return {}
-        if what == "gflops":
-            assert self.product is not None
-            return {"gflops": self.product.gflops()}
-        assert self.subject is not None, "a model is loaded first"
-        if what == "memory":
-            return _memory(self.subject, self.libraries_mib)
-        run = self.subject.forward if what == "forward" else self.subject.end_to_end
+        if command == "gflops":
+            assert self.matmul is not None
+            return {"gflops": self.matmul.gflops()}
+        assert self.target is not None, "a model is loaded first"
+        if command == "memory":
+            return _memory(self.target, self.libraries_mib)
+        run = self.target.forward if command == "forward" else self.target.end_to_end
         if run is None:
-            raise ConfigError(f"{self.subject.name}: cannot be timed end to end")
-        return {"ms": [_milliseconds(run, self.subject) for _ in range(question["passes"])]}
+            raise ConfigError(f"{self.target.name}: cannot be timed end to end")
+        return {"ms": [_time_ms(run, self.target) for _ in range(message["passes"])]}
 
 
-def _milliseconds(run: Callable[[], object], subject: Subject) -> float:
-    subject.engine.synchronize()
+def _time_ms(run: Callable[[], object], target: BenchmarkTarget) -> float:
+    target.engine.synchronize()
     start = time.perf_counter()
     run()
-    subject.engine.synchronize()
+    target.engine.synchronize()
     return 1000 * (time.perf_counter() - start)
 
 
-def _memory(subject: Subject, libraries_mib: float) -> Message:
-    if subject.engine.device.type == "cuda":
-        return {"peak_mib": torch.cuda.max_memory_allocated(subject.engine.device) / 2**20, "libraries_mib": 0.0}
+def _memory(target: BenchmarkTarget, libraries_mib: float) -> Message:
+    if target.engine.device.type == "cuda":
+        return {"peak_mib": torch.cuda.max_memory_allocated(target.engine.device) / 2**20, "libraries_mib": 0.0}
     return {"peak_mib": peak_mib(), "libraries_mib": libraries_mib}
 
 
-def _about(subject: Subject, spec: RowSpec) -> About:
-    engine = subject.engine
+def _engine_info(target: BenchmarkTarget, spec: BenchmarkSpec) -> EngineInfo:
+    engine = target.engine
     versions = {"torch": str(torch.__version__)}
-    if engine.name in PACKAGES:
+    if engine.name in ENGINE_PACKAGES:
         try:
-            versions[PACKAGES[engine.name]] = version(PACKAGES[engine.name])
+            versions[ENGINE_PACKAGES[engine.name]] = version(ENGINE_PACKAGES[engine.name])
         except PackageNotFoundError:  # a build of its own, without its data
-            versions[PACKAGES[engine.name]] = "unknown"
-    device = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else processor()
-    return About(
-        subject.name, engine.name, engine.precision, engine.size_hw, torch.get_num_threads(), device,
-        engine.facts.task, subject.end_to_end is not None, versions,
+            versions[ENGINE_PACKAGES[engine.name]] = "unknown"
+    device = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else cpu_name()
+    return EngineInfo(
+        target.name, engine.name, engine.precision, engine.size_hw, torch.get_num_threads(), device,
+        engine.metadata.task, target.end_to_end is not None, versions,
     )  # fmt: skip
 
 
-def processor() -> str:
+def cpu_name() -> str:
     """The name of this machine's CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
@@ -97,8 +97,8 @@ def processor() -> str:
 
 def main() -> None:
     """Answer until the parent closes."""
-    questions, answers = own_streams()
-    answer_all(Server().answer, questions, answers)
+    requests, responses = reserve_stdio()
+    serve(Server().handle, requests, responses)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.errors import CheckpointError
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import PartsDetector
+from cspdet.models.detector import ComposedDetector
 
 
-def start_from(model: nn.Module, weights: str | Path) -> TransferReport:
+def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
     """What `--weights` means: a checkpoint of a detector or classifier, of which everything that fits is taken; or
     the backbone's weights alone from whatever `load_backbone_weights` reads.
 
@@ -25,23 +25,25 @@ def start_from(model: nn.Module, weights: str | Path) -> TransferReport:
     if Path(weights).suffix != ".pt":
         return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)
-    of_parts = isinstance(model, (PartsDetector, BackboneClassifier))
-    if of_parts and isinstance(checkpoint.recipe.model, DarknetClassifierConfig):
+    is_composed = isinstance(model, (ComposedDetector, BackboneClassifier))
+    if is_composed and isinstance(checkpoint.recipe.model, DarknetClassifierConfig):
         return load_backbone_weights(model, weights)
     return transfer(model, checkpoint.weights, str(weights))
 
 
-def transfer(model: nn.Module, weights: dict[str, Tensor], where: str) -> TransferReport:
+def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
     """Take every entry whose name and shape fit; what was left as it was is logged and returned.
 
     Raises:
         CheckpointError: nothing fits.
     """
-    own = model.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    model_state = model.state_dict()
+    fitting = {
+        name: value for name, value in weights.items() if name in model_state and model_state[name].shape == value.shape
+    }
     if not fitting:
-        raise CheckpointError(f"{where}: none of its {len(weights)} entries fits the network by name and shape")
+        raise CheckpointError(f"{source}: none of its {len(weights)} entries fits the network by name and shape")
     model.load_state_dict(fitting, strict=False)
-    report = TransferReport.of(model, weights, where)
-    report.tell()
+    report = TransferReport.compare(model, weights, source)
+    report.log_summary()
     return report

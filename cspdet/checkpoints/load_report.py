@@ -9,31 +9,31 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cspdet.errors import counted
+from cspdet.errors import truncate_list
 
 log = logging.getLogger("cspdet")
 
 Shape = tuple[int, ...]
-COUNTER = "num_batches_tracked"  # of a normalization; no other program keeps it, and nothing depends on it
+BN_COUNTER_SUFFIX = "num_batches_tracked"  # of a normalization; no other program keeps it, and nothing depends on it
 
 
 @dataclass(frozen=True)
-class Entry:
+class TransferEntry:
     """A tensor of the network, of the file, or of both: its name and its shape on either side, None where it lacks."""
 
     name: str
     shape: Shape | None
-    found: Shape | None
+    file_shape: Shape | None
 
     @property
-    def taken(self) -> bool:
+    def loaded(self) -> bool:
         """Whether the network has it from the file: by name and shape."""
-        return self.shape is not None and self.shape == self.found
+        return self.shape is not None and self.shape == self.file_shape
 
     @property
-    def instead(self) -> str:
+    def mismatch_reason(self) -> str:
         """What the file has under this name."""
-        return "not in the file" if self.found is None else f"found {self.found}"
+        return "not in the file" if self.file_shape is None else f"found {self.file_shape}"
 
     @property
     def part(self) -> str:
@@ -45,42 +45,50 @@ class Entry:
 class TransferReport:
     """All entries: the network's in its own order, then those of the file that the network has not."""
 
-    where: str  # the file, or timm:NAME
-    entries: tuple[Entry, ...]
+    source: str  # the file, or timm:NAME
+    entries: tuple[TransferEntry, ...]
 
     @classmethod
-    def of(cls, model: nn.Module, given: Mapping[str, Tensor], where: str) -> TransferReport:
+    def compare(cls, model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> TransferReport:
         """What of `model` the entries `given` fit."""
-        own = _shapes(model.state_dict())
-        found = _shapes(given)
-        names = [*own, *(name for name in found if name not in own)]
-        return cls(where, tuple(Entry(name, own.get(name), found.get(name)) for name in names))
+        model_shapes = _shapes(model.state_dict())
+        file_shapes = _shapes(state_dict)
+        names = [*model_shapes, *(name for name in file_shapes if name not in model_shapes)]
+        return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
-    def tell(self) -> None:
+    def log_summary(self) -> None:
         """Log how much of each part was taken, and, shortened, what was not; a part that got nothing needs no list."""
-        own = [entry for entry in self.entries if entry.shape is not None]
-        total = Counter(entry.part for entry in own)
-        taken = Counter(entry.part for entry in own if entry.taken)
-        shares = ", ".join(f"{part} {taken[part]} of {count}" for part, count in total.items())
-        log.info("%s: took %d of the network's %d entries: %s", self.where, taken.total(), total.total(), shares)
-        fresh = [entry for entry in own if not entry.taken and (entry.found is not None or taken[entry.part])]
-        for line in counted([f"{entry.name}, expected {entry.shape}, {entry.instead}" for entry in fresh]):
+        model_entries = [entry for entry in self.entries if entry.shape is not None]
+        total = Counter(entry.part for entry in model_entries)
+        loaded = Counter(entry.part for entry in model_entries if entry.loaded)
+        counts = ", ".join(f"{part} {loaded[part]} of {count}" for part, count in total.items())
+        log.info("%s: took %d of the network's %d entries: %s", self.source, loaded.total(), total.total(), counts)
+        not_loaded = [
+            entry
+            for entry in model_entries
+            if not entry.loaded and (entry.file_shape is not None or loaded[entry.part])
+        ]
+        for line in truncate_list(
+            [f"{entry.name}, expected {entry.shape}, {entry.mismatch_reason}" for entry in not_loaded]
+        ):
             log.info("  fresh: %s", line)
         unused = [entry.name for entry in self.entries if entry.shape is None]
         if unused:
             more = f" and {len(unused) - 1} more" if unused[1:] else ""
             log.info("  of the file, not in the network: %s%s", unused[0], more)
 
-    def table(self) -> str:
+    def to_csv(self) -> str:
         """Every entry as CSV: `entry,shape,found,taken`, shapes as 64x32x3x3 and empty where that side has none."""
         lines = ["entry,shape,found,taken"]
         for entry in self.entries:
-            lines.append(f"{entry.name},{_cell(entry.shape)},{_cell(entry.found)},{'yes' if entry.taken else 'no'}")
+            lines.append(
+                f"{entry.name},{_cell(entry.shape)},{_cell(entry.file_shape)},{'yes' if entry.loaded else 'no'}"
+            )
         return "\n".join(lines) + "\n"
 
 
 def _shapes(entries: Mapping[str, Tensor]) -> dict[str, Shape]:
-    return {name: tuple(value.shape) for name, value in entries.items() if not name.endswith(COUNTER)}
+    return {name: tuple(value.shape) for name, value in entries.items() if not name.endswith(BN_COUNTER_SUFFIX)}
 
 
 def _cell(shape: Shape | None) -> str:

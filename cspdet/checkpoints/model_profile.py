@@ -8,32 +8,32 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.loading import build_detector, check_size, classes_of_config, load_network
+from cspdet.checkpoints.loading import build_detector, check_size, classes_from_config, load_checkpoint_model
 from cspdet.config.loader import load_config, read_yaml
 from cspdet.models import Classifier, Detector
-from cspdet.models.profile import Cost, count
-from cspdet.recipe import ClassifierRecipe, load_recipe
+from cspdet.models.profile import ModelCost, profile
+from cspdet.recipe import ClassificationRecipe, load_recipe
 
-USUAL_CLASSES = {"detector": 80, "classifier": 1000}  # of the published figures: COCO's and ImageNet's
+DEFAULT_NUM_CLASSES = {"detector": 80, "classifier": 1000}  # of the published figures: COCO's and ImageNet's
 
 
 @dataclass(frozen=True)
-class CountedModel:
+class ModelProfile:
     """What a MODEL costs at one input size."""
 
     name: str
-    cost: Cost
+    cost: ModelCost
     strides: tuple[int, ...]
-    comparable: bool  # whether it is the network that the published figures of its name are for
+    matches_published: bool  # whether it is the network that the published figures of its name are for
 
 
-def count_model(
+def profile_model(
     path: str | Path,
     overrides: Sequence[str] = (),
     size_hw: tuple[int, int] | None = None,
-    classes: int | None = None,
-    class_counts: dict[Path, int] | None = None,
-) -> CountedModel:
+    num_classes: int | None = None,
+    num_classes_cache: dict[Path, int] | None = None,
+) -> ModelProfile:
     """Count a config (`.yaml`) or checkpoint at `size_hw`, or at its own input size.
 
     `classes` are a detector config's; None: those of its data where that is on disk, else COCO's 80. `class_counts`
@@ -43,39 +43,41 @@ def count_model(
         ConfigError, CheckpointError: no such model, or one that cannot be built at this size.
     """
     path = Path(path)
-    model, own_size = _network(path, overrides, classes, {} if class_counts is None else class_counts)
-    size_hw = size_hw or own_size
+    model, config_size = _build_model(
+        path, overrides, num_classes, {} if num_classes_cache is None else num_classes_cache
+    )
+    size_hw = size_hw or config_size
     check_size(size_hw, model, str(path))
     if isinstance(model, Detector):
-        usual = model.classes == USUAL_CLASSES["detector"]
+        is_default = model.num_classes == DEFAULT_NUM_CLASSES["detector"]
     else:
-        usual = model.classes == USUAL_CLASSES["classifier"]
+        is_default = model.num_classes == DEFAULT_NUM_CLASSES["classifier"]
     changed = any(text.split("=")[0].split(".")[0] == "model" for text in overrides)
-    return CountedModel(path.stem, count(model, size_hw), model.strides, usual and not changed)
+    return ModelProfile(path.stem, profile(model, size_hw), model.strides, is_default and not changed)
 
 
-def _network(
-    path: Path, overrides: Sequence[str], classes: int | None, class_counts: dict[Path, int]
+def _build_model(
+    path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
 ) -> tuple[Detector | Classifier, tuple[int, int]]:
     """The network, and the input size that it is meant for."""
     if path.suffix not in (".yaml", ".yml"):
-        loaded = load_network(path, overrides)
+        loaded = load_checkpoint_model(path, overrides)
         return loaded.model, loaded.recipe.input.size
-    if is_classifier(path):
-        recipe = load_config(path, ClassifierRecipe, overrides)
+    if is_classifier_config(path):
+        recipe = load_config(path, ClassificationRecipe, overrides)
         with torch.device("meta"):
             return recipe.model.build(pretrained=False), recipe.input.size
     detector = load_recipe(path, overrides)
-    if classes is None:
-        if detector.data not in class_counts:  # a large annotation file takes many seconds to read
-            class_counts[detector.data] = len(classes_of_config(detector))
-        classes = class_counts[detector.data]
+    if num_classes is None:
+        if detector.data not in num_classes_cache:  # a large annotation file takes many seconds to read
+            num_classes_cache[detector.data] = len(classes_from_config(detector))
+        num_classes = num_classes_cache[detector.data]
     with torch.device("meta"):
-        model = build_detector(detector, classes, str(path), pretrained=False)
+        model = build_detector(detector, num_classes, str(path), pretrained=False)
     return model, detector.input.size
 
 
-def is_classifier(path: Path) -> bool:
+def is_classifier_config(path: Path) -> bool:
     """Whether a config is a classifier's: its model has no neck, or is a Darknet cfg without data to detect on."""
     values, _ = read_yaml(path)
     model = values.get("model") if isinstance(values, dict) else None

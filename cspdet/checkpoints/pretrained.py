@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.darknet.model import DarknetClassifierConfig
-from cspdet.darknet.weight_order import numbers_of
-from cspdet.darknet.weights import FreshWeightsUndrawn, Numbers, read_weights
+from cspdet.darknet.weight_order import layers_in_file_order
+from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.models.backbones.base import TIMM
+from cspdet.models.backbones.base import TIMM_PREFIX
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import PartsDetector
+from cspdet.models.detector import ComposedDetector
 
-Weights = dict[str, Tensor]  # entries of a state dict
+StateDict = dict[str, Tensor]  # entries of a state dict
 
 DARKNET_FILE = re.compile(r"\.weights$|\.conv\.\d+$")
-MOST_CLASSES = 100_000  # of the last layer of a classifier's file
-PREFIX = "backbone."
+MAX_CLASSES = 100_000  # of the last layer of a classifier's file
+BACKBONE_PREFIX = "backbone."
 
 
 def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_only: bool = True) -> TransferReport:
@@ -45,28 +45,30 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
         ConfigError: timm has no such weights, or the network has no backbone that could take any.
     """
     name = source_name(weights)
-    if not isinstance(model, (PartsDetector, BackboneClassifier)):
+    if not isinstance(model, (ComposedDetector, BackboneClassifier)):
         raise ConfigError(f"{name}: holds a backbone, which the network of a cfg has not; expected its own checkpoint")
-    if name.startswith(TIMM):
-        values = _of_timm(model, name)
+    if name.startswith(TIMM_PREFIX):
+        values = _from_timm(model, name)
     elif Path(name).suffix == ".pt":
-        values = _of_checkpoint(model, load_checkpoint(name), name)
+        values = _from_checkpoint(model, load_checkpoint(name), name)
     elif DARKNET_FILE.search(name):
-        values = _of_darknet(model, Path(name), backbone_only=backbone_only)
+        values = _from_darknet(model, Path(name), backbone_only=backbone_only)
     else:
-        raise CheckpointError(f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, or {TIMM}NAME")
+        raise CheckpointError(
+            f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, or {TIMM_PREFIX}NAME"
+        )
     model.load_state_dict(values, strict=False)
-    report = TransferReport.of(model, values, name)
-    report.tell()
+    report = TransferReport.compare(model, values, name)
+    report.log_summary()
     return report
 
 
 def source_name(weights: str | Path) -> str:
     """What names a source of weights: a path, or timm:NAME, which is none."""
-    return Path(weights).name if Path(weights).name.startswith(TIMM) else str(weights)
+    return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
 
 
-def _backbone(model: nn.Module) -> nn.Module:
+def _get_backbone(model: nn.Module) -> nn.Module:
     backbone = model.get_submodule("backbone")
     assert isinstance(backbone, nn.Module)
     return backbone
@@ -75,105 +77,112 @@ def _backbone(model: nn.Module) -> nn.Module:
 # --- timm ----------------------------------------------------------------------------------------
 
 
-def _of_timm(model: nn.Module, name: str) -> Weights:
-    backbone = _backbone(model)
+def _from_timm(model: nn.Module, name: str) -> StateDict:
+    backbone = _get_backbone(model)
     if not isinstance(backbone, TimmBackbone):
         raise ConfigError(
             f"{name}: fits a backbone of timm only. timm's CSP networks make both parts of a stage with one "
             "convolution, join them in the other order, and differ in widths or in the slope of the activation; "
             f"timm's own takes its place: model.backbone={{name: {name}, pretrained: true}}"
         )
-    values: Weights = backbone.weights_of(name.removeprefix(TIMM))
-    return {f"{PREFIX}{key}": value for key, value in values.items()}
+    values: StateDict = backbone.pretrained_state_dict(name.removeprefix(TIMM_PREFIX))
+    return {f"{BACKBONE_PREFIX}{key}": value for key, value in values.items()}
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
 
 
-def _of_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> Weights:
+def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
     """The backbone of a checkpoint, complete."""
     config = checkpoint.recipe.model
     if isinstance(config, DarknetClassifierConfig):
-        return _of_cfg(model, checkpoint, name)
-    found = {key: value for key, value in checkpoint.weights.items() if key.startswith(PREFIX)}
+        return _from_cfg(model, checkpoint, name)
+    found = {key: value for key, value in checkpoint.weights.items() if key.startswith(BACKBONE_PREFIX)}
     if not found:
         raise CheckpointError(f"{name}: a detector of a cfg has no backbone apart; a classifier's checkpoint has")
-    backbone = copy.deepcopy(_backbone(model))
-    load_weights(backbone, {key.removeprefix(PREFIX): value for key, value in found.items()}, f"{name}: its backbone")
+    backbone = copy.deepcopy(_get_backbone(model))
+    load_weights(
+        backbone, {key.removeprefix(BACKBONE_PREFIX): value for key, value in found.items()}, f"{name}: its backbone"
+    )
     return found
 
 
-def _of_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> Weights:
+def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
     """The first layers of a classifier that was imported as a cfg, where they are those of the backbone, one by one."""
-    with FreshWeightsUndrawn():
+    with SkipInit():
         config = checkpoint.recipe.model
         assert isinstance(config, DarknetClassifierConfig)
         classifier = config.build(pretrained=False)
     load_weights(classifier, checkpoint.weights, name)
     target = copy.deepcopy(model)
-    given, wanted = numbers_of(classifier), _layers(target)
-    for there, here in itertools.zip_longest(given, wanted):
-        if here is None:
+    source_layers, target_layers = layers_in_file_order(classifier), _backbone_layers(target)
+    for source_layer, target_layer in itertools.zip_longest(source_layers, target_layers):
+        if target_layer is None:
             break
-        shapes = [None if layer is None else [tuple(part.shape) for _, part in layer.parts] for layer in (there, here)]
+        shapes = [
+            None if layer is None else [tuple(part.shape) for _, part in layer.named_tensors]
+            for layer in (source_layer, target_layer)
+        ]
         if shapes[0] != shapes[1]:
-            found = "the file's network ends" if there is None else f"found {there.name}, {shapes[0]}"
-            raise CheckpointError(f"{name}: {here.name}: expected {shapes[1]}, {found}; it is another backbone")
+            found = "the file's network ends" if source_layer is None else f"found {source_layer.name}, {shapes[0]}"
+            raise CheckpointError(f"{name}: {target_layer.name}: expected {shapes[1]}, {found}; it is another backbone")
         with torch.no_grad():
-            for (_, value), (_, place) in zip(there.parts, here.parts, strict=True):
-                place.copy_(value)
-    return _entries(target, wanted)
+            for (_, value), (_, tensor) in zip(source_layer.named_tensors, target_layer.named_tensors, strict=True):
+                tensor.copy_(value)
+    return _state_dict_entries(target, target_layers)
 
 
 # --- Darknet's files -----------------------------------------------------------------------------
 
 
-def _of_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> Weights:
+def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> StateDict:
     """The entries that a file fills: read into a copy, so that a damaged file changes nothing."""
     target = copy.deepcopy(model)
-    layers = _layers(target)
-    surplus = (_numbers_in(path) if path.is_file() else 0) - sum(layer.count for layer in layers)
+    layers = _backbone_layers(target)
+    surplus = (_count_floats(path) if path.is_file() else 0) - sum(layer.num_elements for layer in layers)
     if surplus > 0:
-        layers = _with_what_follows(target, layers, surplus, path, backbone_only=backbone_only)
-    filled = read_weights(path, layers, partial=True)
-    return _entries(target, layers[: filled.filled])
+        layers = _append_following_layers(target, layers, surplus, path, backbone_only=backbone_only)
+    result = read_weights(path, layers, partial=True)
+    return _state_dict_entries(target, layers[: result.num_loaded])
 
 
-def _layers(model: nn.Module) -> list[Numbers]:
+def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
     """The numbers of the backbone, in the order of its cfg."""
-    backbone = _backbone(model)
+    backbone = _get_backbone(model)
     if isinstance(backbone, TimmBackbone):
         raise ConfigError(
-            f"{TIMM}{backbone.model}: there is no Darknet cfg of timm's networks that weights could follow"
+            f"{TIMM_PREFIX}{backbone.model}: there is no Darknet cfg of timm's networks that weights could follow"
         )
-    with FreshWeightsUndrawn():
+    with SkipInit():
         classifier = BackboneClassifier(backbone, 1)  # type: ignore[arg-type]
-    return numbers_of(classifier)[:-1]
+    return layers_in_file_order(classifier)[:-1]
 
 
-def _with_what_follows(
-    model: nn.Module, layers: list[Numbers], surplus: int, path: Path, *, backbone_only: bool
-) -> list[Numbers]:
+def _append_following_layers(
+    model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
+) -> list[LayerWeights]:
     """The layers of a file with more numbers than the backbone's: a classifier's last, or the detector's next."""
-    if isinstance(model, PartsDetector) and not backbone_only:
+    if isinstance(model, ComposedDetector) and not backbone_only:
         try:
-            whole = numbers_of(model)
+            all_layers = layers_in_file_order(model)
         except ConfigError:
-            whole = layers
-        if surplus + sum(layer.count for layer in layers) in itertools.accumulate(layer.count for layer in whole):
-            return whole
+            all_layers = layers
+        if surplus + sum(layer.num_elements for layer in layers) in itertools.accumulate(
+            layer.num_elements for layer in all_layers
+        ):
+            return all_layers
     channels = model.get_submodule("backbone").out[-1].channels  # type: ignore[index, union-attr]
-    classes, rest = divmod(surplus, channels + 1)
-    if rest or classes > MOST_CLASSES:
+    num_classes, rest = divmod(surplus, channels + 1)
+    if rest or num_classes > MAX_CLASSES:
         raise CheckpointError(
-            f"{path}: holds {surplus:,} numbers more than the backbone's {sum(layer.count for layer in layers):,}, "
+            f"{path}: holds {surplus:,} numbers more than the backbone's {sum(layer.num_elements for layer in layers):,}, "
             f"which is no layer of classes after {channels} channels; the file is another network's"
         )
-    last = (("bias", torch.empty(classes)), ("connections", torch.empty(classes, channels)))
-    return [*layers, Numbers(f"the last layer, of {classes} classes", last)]
+    last = (("bias", torch.empty(num_classes)), ("connections", torch.empty(num_classes, channels)))
+    return [*layers, LayerWeights(f"the last layer, of {num_classes} classes", last)]
 
 
-def _numbers_in(path: Path) -> int:
+def _count_floats(path: Path) -> int:
     """How many float32 stand behind the header, whose length follows from the version."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -181,7 +190,7 @@ def _numbers_in(path: Path) -> int:
     return max(0, path.stat().st_size - (20 if 10 * major + minor >= 2 else 16)) // 4
 
 
-def _entries(model: nn.Module, layers: Sequence[Numbers]) -> Weights:
+def _state_dict_entries(model: nn.Module, layers: Sequence[LayerWeights]) -> StateDict:
     """The entries of the state dict that are the tensors of these layers."""
-    places = {tensor.data_ptr() for layer in layers for _, tensor in layer.parts}
-    return {key: value for key, value in model.state_dict().items() if value.data_ptr() in places}
+    data_ptrs = {tensor.data_ptr() for layer in layers for _, tensor in layer.named_tensors}
+    return {key: value for key, value in model.state_dict().items() if value.data_ptr() in data_ptrs}

@@ -14,27 +14,27 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cspdet.analysis.build import GALLERY, analyze
-from cspdet.analysis.comparison import RESAMPLES, compare
-from cspdet.analysis.matched_run import BACKGROUND_IOU, judge
+from cspdet.analysis.build import DEFAULT_GALLERY_SIZE, analyze
+from cspdet.analysis.comparison import DEFAULT_RESAMPLES, compare
+from cspdet.analysis.matched_run import BACKGROUND_IOU, match_results
 from cspdet.analysis.structures import Analysis, Comparison
 from cspdet.analysis.summary import comparison_summary, full_summary
 from cspdet.analysis.tables import analysis_document, write_tables
 from cspdet.config.loader import read_yaml
-from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
-from cspdet.errors import ConfigError, DataError, nearest
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.errors import ConfigError, DataError, did_you_mean
 from cspdet.evaluation.coco import evaluate_results
 from cspdet.evaluation.results import read_results
-from cspdet.io.folders import free_folder
+from cspdet.io.folders import increment_path
 
-RESULTS = "detections.json"
-PAGE = "index.html"
+RESULTS_FILE = "detections.json"
+REPORT_FILE = "index.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line of `analyze` takes."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"a folder with {RESULTS}, or a COCO results file")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=f"a folder with {RESULTS_FILE}, or a COCO results file")
     parser.add_argument(
         "--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: that of the runs' config.yaml)"
     )
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples",
         type=int,
-        default=RESAMPLES,
+        default=DEFAULT_RESAMPLES,
         metavar="N",
         help="times that the pictures are drawn anew to compare runs (default: %(default)s)",
     )
@@ -65,22 +65,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gallery",
         type=int,
-        default=GALLERY,
+        default=DEFAULT_GALLERY_SIZE,
         metavar="N",
         help="pictures in each gallery of the page (default: %(default)s)",
     )
-    parser.add_argument("--no-page", action="store_true", help="only the numbers, no index.html")
+    parser.add_argument("--no-report", "--no-page", action="store_true", help="only the numbers, no index.html")
     parser.add_argument("--json", action="store_true", help="print analysis.json instead of the summary")
 
 
 def run(args: argparse.Namespace) -> None:
     """Analyze, compare, write and print."""
-    _check(args)
+    _validate_args(args)
     paths = [_results_file(word) for word in args.runs]
     names = run_names(args.runs)
     coco = _load_data(args, paths)
     results = [read_results(path, coco) for path in paths]  # all of them, before anything slow
-    judged = [judge(coco, listed, iou=args.min_iou) for listed in results]
+    matched_runs = [match_results(coco, listed, iou=args.min_iou) for listed in results]
     analyses = [
         analyze(
             one,
@@ -90,28 +90,30 @@ def run(args: argparse.Namespace) -> None:
             min_score=args.min_score,
             gallery=args.gallery,
         )
-        for one, listed, name, path in zip(judged, results, names, paths, strict=True)
+        for one, listed, name, path in zip(matched_runs, results, names, paths, strict=True)
     ]
-    comparison = compare(judged, names, resamples=args.resamples, seed=args.seed) if len(judged) > 1 else None
-    output = args.output or free_folder(Path("runs/analyze"))
+    comparison = (
+        compare(matched_runs, names, resamples=args.resamples, seed=args.seed) if len(matched_runs) > 1 else None
+    )
+    output = args.output or increment_path(Path("runs/analyze"))
     written = write_tables(output, analyses, comparison)
     if not args.no_page:
         from cspdet.reports.analysis_page import write_analysis_page
 
-        write_analysis_page(output / PAGE, analyses, comparison, coco, gallery=args.gallery)
+        write_analysis_page(output / REPORT_FILE, analyses, comparison, coco, gallery=args.gallery)
     if args.json:
         print(json.dumps(analysis_document(analyses, comparison), allow_nan=False))
         return
     print("\n".join(_text(analyses, comparison, coco)))
     print(f"\nwritten to {output}: {', '.join(written)}")
     if not args.no_page:
-        print(f"open {output / PAGE}")
+        print(f"open {output / REPORT_FILE}")
 
 
 def run_names(words: Sequence[str]) -> list[str]:
     """Short names for runs: the folder's or the file's; in full where those are equal, counted where those are."""
     paths = [Path(word) for word in words]
-    short = [path.resolve().parent.name if path.name == RESULTS else path.resolve().name for path in paths]
+    short = [path.resolve().parent.name if path.name == RESULTS_FILE else path.resolve().name for path in paths]
     short = [name.removesuffix(".json") for name in short]
     names = [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
     return [
@@ -119,7 +121,7 @@ def run_names(words: Sequence[str]) -> list[str]:
     ]
 
 
-def _check(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything slow is done."""
     problems = []
     if args.overrides:
@@ -146,30 +148,32 @@ def _results_file(word: str) -> Path:
     """
     path = Path(word)
     if path.is_dir():
-        if (path / RESULTS).is_file():
-            return path / RESULTS
+        if (path / RESULTS_FILE).is_file():
+            return path / RESULTS_FILE
         has = sorted(one.name for one in path.iterdir())
         listed = f"; it has {', '.join(has[:5])}{', ...' if len(has) > 5 else ''}" if has else ", which is empty"
         model = next((path / name for name in ("best.pt", "last.pt") if name in has), "MODEL")
-        raise DataError(f"{path}: no {RESULTS} in this folder{listed}. `cspdet eval {model} --output {path}` makes one")
+        raise DataError(
+            f"{path}: no {RESULTS_FILE} in this folder{listed}. `cspdet eval {model} --output {path}` makes one"
+        )
     if not path.exists():
         siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{path}: no such run folder or results file{nearest(path.name, siblings)}")
+        raise DataError(f"{path}: no such run folder or results file{did_you_mean(path.name, siblings)}")
     if path.suffix in (".pt", ".onnx", ".weights"):
         raise DataError(f"{path}: a model, no detections; run `cspdet eval {path}` and analyze the folder it writes")
     return path
 
 
-def _load_data(args: argparse.Namespace, paths: Sequence[Path]) -> CocoSet:
+def _load_data(args: argparse.Namespace, paths: Sequence[Path]) -> CocoDataset:
     """The split that all runs are analyzed on; its pictures are only needed for the page's galleries."""
-    descriptor = load_descriptor(args.data or _data_of(paths))
+    descriptor = load_dataset_config(args.data or _descriptor_from_configs(paths))
     files = getattr(descriptor, args.split)
     if files is None or not files.annotations.is_file():
         files = descriptor.split(args.split)  # tells what is missing
     return load_coco(files, args.split, allow_empty=True)
 
 
-def _data_of(paths: Sequence[Path]) -> Path:
+def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
     """The descriptor that the config.yaml beside each results file names.
 
     Raises:
@@ -191,9 +195,9 @@ def _data_of(paths: Sequence[Path]) -> Path:
     return Path(next(iter(named)))
 
 
-def _text(analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoSet) -> list[str]:
+def _text(analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset) -> list[str]:
     lines: list[str] = []
-    if not any(analysis.truths for analysis in analyses):
+    if not any(analysis.num_gt for analysis in analyses):
         lines += [f"{coco.files.annotations}: no boxes, so that detections can only be wrong and there is no AP", ""]
     for analysis in analyses:
         lines += [*full_summary(analysis), ""]

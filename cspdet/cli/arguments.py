@@ -6,10 +6,10 @@ import re
 
 from cspdet.errors import ConfigError
 
-LONGEST_SIDE = 8192  # of an input, pixels
+MAX_INPUT_SIDE = 8192  # of an input, pixels
 
 
-def input_size(text: str) -> tuple[int, int]:
+def parse_image_size(text: str) -> tuple[int, int]:
     """`--size` as height and width: `416` is square, `416x608` has both.
 
     Raises:
@@ -17,7 +17,7 @@ def input_size(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     size_hw = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not all(1 <= side <= LONGEST_SIDE for side in size_hw):
-        expected = f"a side such as 416, or HEIGHTxWIDTH such as 416x608, up to {LONGEST_SIDE}"
+    if not all(1 <= side <= MAX_INPUT_SIDE for side in size_hw):
+        expected = f"a side such as 416, or HEIGHTxWIDTH such as 416x608, up to {MAX_INPUT_SIDE}"
         raise ConfigError(f"--size: expected {expected}, found {text!r}")
     return size_hw

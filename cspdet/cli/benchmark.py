@@ -17,14 +17,14 @@ import re
 from pathlib import Path
 
 from cspdet.benchmark.opencv_row import OPENCV
-from cspdet.benchmark.report import conditions, draw, table
-from cspdet.benchmark.rows import RowSpec
-from cspdet.benchmark.runner import measure
-from cspdet.cli.arguments import input_size
-from cspdet.device import pick_device
-from cspdet.errors import ConfigError, UserError, nearest
+from cspdet.benchmark.report import describe_environment, plot, table
+from cspdet.benchmark.rows import BenchmarkSpec
+from cspdet.benchmark.runner import run_benchmarks
+from cspdet.cli.arguments import parse_image_size
+from cspdet.device import select_device
+from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.inference.engines.factory import BACKENDS, PRECISIONS
-from cspdet.reports.layer_plot import check_target
+from cspdet.reports.layer_plot import validate_output_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="fp32", metavar="P,..", help=f"of {', '.join(PRECISIONS)} (default: fp32)"
     )
-    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: each model's own)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: each model's own)")
     parser.add_argument("--batch", default="1", metavar="N,..", help="pictures a pass (default: 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
     parser.add_argument("--repeat", type=int, default=30, metavar="N", help="timed passes a row (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="for end to end (default: a made one of 640x480)")
+    parser.add_argument(
+        "--image", "--picture", type=Path, metavar="FILE", help="for end to end (default: a made one of 640x480)"
+    )
     parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="end to end (default: %(default)s)")
     parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="an interpreter that has OpenCV 4")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time over BFLOPs: a .png or .svg file")
@@ -56,25 +58,25 @@ def run(args: argparse.Namespace) -> None:
     """Measure, print, draw; rows that cannot be measured are told at the end, as mistakes."""
     specs = _specs(args)
     if args.plot is not None:
-        check_target(args.plot)
+        validate_output_path(args.plot)
     if args.opencv_python is not None and not args.opencv_python.is_file():
         raise ConfigError(f"--opencv-python {args.opencv_python}: no such file")
-    rows, problems = measure(specs, args.repeat, args.opencv_python)
+    rows, problems = run_benchmarks(specs, args.repeat, args.opencv_python)
     if args.json:
         print(json.dumps([row.to_json() for row in rows]))
     elif rows:
-        print("\n".join([*table(rows), "", *conditions(rows)]))
+        print("\n".join([*table(rows), "", *describe_environment(rows)]))
     if args.plot is not None and rows:
-        draw(rows, args.plot)
+        plot(rows, args.plot)
     if problems:
         raise UserError(*problems)
 
 
-def _specs(args: argparse.Namespace) -> list[RowSpec]:
+def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
     """Every model in every engine, precision and batch that was asked for; nothing is loaded yet."""
-    backends = _listed("--backend", args.backend, (*BACKENDS, OPENCV))
-    precisions = _listed("--precision", args.precision, PRECISIONS)
-    batches = _batches(args.batch)
+    backends = _parse_list("--backend", args.backend, (*BACKENDS, OPENCV))
+    precisions = _parse_list("--precision", args.precision, PRECISIONS)
+    batches = _parse_batches(args.batch)
     if args.repeat < 1:
         raise ConfigError(f"--repeat: expected 1 or more, found {args.repeat}")
     if args.threads is not None and args.threads < 1:
@@ -83,11 +85,11 @@ def _specs(args: argparse.Namespace) -> list[RowSpec]:
         raise ConfigError(f"--min-score: expected a number from 0 to below 1, found {args.min_score}")
     if args.weights is not None and len(args.models) > 1:
         raise ConfigError(f"--weights: goes with one MODEL, found {len(args.models)}")
-    device = str(pick_device(args.device))
-    picture = None if args.picture is None else str(args.picture)
+    device = str(select_device(args.device))
+    image = None if args.picture is None else str(args.picture)
     return [
-        RowSpec(model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
-                picture, args.min_score)
+        BenchmarkSpec(model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
+                image, args.min_score)
         for model in args.models
         for batch in batches
         for precision in precisions
@@ -95,17 +97,17 @@ def _specs(args: argparse.Namespace) -> list[RowSpec]:
     ]  # fmt: skip
 
 
-def _listed(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
+def _parse_list(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
     words = [word for word in text.split(",") if word]
     for word in words:
         if word not in known:
-            raise ConfigError(f"{flag}: unknown {word!r}{nearest(word, known)}; there are: {', '.join(known)}")
+            raise ConfigError(f"{flag}: unknown {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
     if not words:
         raise ConfigError(f"{flag}: expected one or more of {', '.join(known)}")
     return list(dict.fromkeys(words))
 
 
-def _batches(text: str) -> list[int]:
+def _parse_batches(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
         raise ConfigError(f"--batch: expected a number of pictures, or several as 1,8, found {text!r}")
     return [int(word) for word in text.split(",")]

@@ -17,18 +17,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.datasets.checks.validate import Report, SplitReport, examine
-from cspdet.datasets.descriptor import Descriptor, load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.checks.validate import SplitReport, ValidationReport, validate_dataset
+from cspdet.datasets.descriptor import DatasetConfig, load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, DataError
-from cspdet.io.folders import free_folder
+from cspdet.io.folders import increment_path
 
 if TYPE_CHECKING:
     from cspdet.reports.data_input import NetworkInput
-    from cspdet.reports.data_page import DataFigures
+    from cspdet.reports.data_page import DatasetReport
 
-CLASSES_SHOWN = 20
-SAMPLES = 4
+MAX_CLASSES_SHOWN = 20
+DEFAULT_SAMPLES = 4
 PAGE_SUFFIXES = (".html", ".htm")
 DEFAULT_FOLDER, DEFAULT_NAME = Path("runs/check-data"), "index.html"
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         type=int,
-        default=SAMPLES,
+        default=DEFAULT_SAMPLES,
         metavar="N",
         help="with --report: pictures shown of each class (default: %(default)s)",
     )
@@ -70,22 +70,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Examine, print, and write the page if it is wanted; errors come last, so that nothing is lost by them."""
-    _settle(args)
-    descriptor = load_descriptor(args.descriptor)
+    _validate_args(args)
+    descriptor = load_dataset_config(args.descriptor)
     network = None if args.config is None else _network_input(args)
-    report = examine(descriptor, fast=args.fast)
+    report = validate_dataset(descriptor, fast=args.fast)
     document = _document(report)
     lines = _text(report)
     if args.report is not None:
-        page, figures = _write_page(args, descriptor, report, network)
-        document |= {"page": str(page), **_figures(figures)}
+        page, figures = _write_report(args, descriptor, report, network)
+        document |= {"page": str(page), **_statistics_to_json(figures)}
         lines.append(f"open {page}")
     print(json.dumps(document, indent=1) if args.json else "\n".join(lines), flush=True)
     if report.errors:
         raise DataError(*report.errors)
 
 
-def _settle(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> None:
     """Find mistakes of the command line before anything slow is done; `--report DESCRIPTOR` means the default page."""
     if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         args.descriptor, args.report = Path(args.report), ""
@@ -114,27 +114,27 @@ def _network_input(args: argparse.Namespace) -> NetworkInput:
     return read_network_input(args.config, args.overrides)
 
 
-def _write_page(
-    args: argparse.Namespace, descriptor: Descriptor, report: Report, network: NetworkInput | None
-) -> tuple[Path, DataFigures]:
+def _write_report(
+    args: argparse.Namespace, descriptor: DatasetConfig, report: ValidationReport, network: NetworkInput | None
+) -> tuple[Path, DatasetReport]:
     # the page's libraries are only loaded for those who want one
-    from cspdet.datasets.checks.near_duplicates import find_twins
+    from cspdet.datasets.checks.near_duplicates import find_near_duplicates
     from cspdet.datasets.checks.statistics import data_statistics
     from cspdet.reports.data_input import fit_to_input
-    from cspdet.reports.data_page import DataFigures, write_data_page
+    from cspdet.reports.data_page import DatasetReport, write_data_page
 
-    sets = _readable(descriptor)
-    figures = DataFigures(
+    sets = _load_readable_splits(descriptor)
+    figures = DatasetReport(
         statistics={name: data_statistics(coco) for name, coco in sets.items()},
-        twins=None if args.fast else find_twins(sets),
-        fit=None if network is None else fit_to_input(network, sets),
+        near_duplicates=None if args.fast else find_near_duplicates(sets),
+        input_fit=None if network is None else fit_to_input(network, sets),
     )
-    page = Path(args.report) if args.report else free_folder(DEFAULT_FOLDER) / DEFAULT_NAME
+    page = Path(args.report) if args.report else increment_path(DEFAULT_FOLDER) / DEFAULT_NAME
     write_data_page(page, args.descriptor.stem, report, figures, sets, samples=args.samples)
     return page, figures
 
 
-def _readable(descriptor: Descriptor) -> dict[str, CocoSet]:
+def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
     """The splits whose annotations are sound enough to be shown; what is wrong with the others is in the report."""
     sets = {}
     for name in descriptor.splits:
@@ -145,43 +145,43 @@ def _readable(descriptor: Descriptor) -> dict[str, CocoSet]:
     return sets
 
 
-def _figures(figures: DataFigures) -> dict[str, Any]:
+def _statistics_to_json(figures: DatasetReport) -> dict[str, Any]:
     """What the page draws, as JSON."""
     result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
-    if figures.twins is not None:
-        result["twins"] = figures.twins.to_json()
-    if figures.fit is not None:
-        result["anchors"] = figures.fit.to_json()
+    if figures.near_duplicates is not None:
+        result["twins"] = figures.near_duplicates.to_json()
+    if figures.input_fit is not None:
+        result["anchors"] = figures.input_fit.to_json()
     return result
 
 
 # --- text and JSON -------------------------------------------------------------------------------
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ValidationReport) -> dict[str, Any]:
     splits = {name: asdict(split) for name, split in report.splits.items()}
-    return {"splits": splits, "errors": report.errors, "notes": report.notes}
+    return {"splits": splits, "errors": report.errors, "notes": report.warnings}
 
 
-def _text(report: Report) -> list[str]:
+def _text(report: ValidationReport) -> list[str]:
     """The report; errors are only counted here, since the command ends by telling each of them."""
     lines = []
     for name, split in report.splits.items():
-        pictures = f"{split.images} pictures ({split.empty_images} without boxes)"
+        images = f"{split.images} pictures ({split.empty_images} without boxes)"
         boxes = f"{split.boxes} boxes ({split.crowds} crowds)"
-        lines.append(f"{name}: {pictures}, {boxes}, {len(split.classes)} classes")
+        lines.append(f"{name}: {images}, {boxes}, {len(split.classes)} classes")
         lines += _histogram(split) + _findings(split)
-    if report.between.errors or report.between.notes:
-        lines += ["between the splits:", *_findings(report.between)]
-    return [*lines, f"{len(report.errors)} errors, {len(report.notes)} notes"]
+    if report.cross_split.errors or report.cross_split.warnings:
+        lines += ["between the splits:", *_findings(report.cross_split)]
+    return [*lines, f"{len(report.errors)} errors, {len(report.warnings)} notes"]
 
 
 def _histogram(split: SplitReport) -> list[str]:
     if not split.boxes:
         return []
     ranked = sorted(split.classes, key=lambda entry: -entry["boxes"])
-    rest = len(ranked) - CLASSES_SHOWN
-    shown = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:CLASSES_SHOWN]]
+    rest = len(ranked) - MAX_CLASSES_SHOWN
+    shown = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:MAX_CLASSES_SHOWN]]
     sizes = ", ".join(f"{size} {count}" for size, count in split.sizes.items())
     return [
         f"  classes  {', '.join(shown)}{f' and {rest} more' if rest > 0 else ''}",
@@ -191,4 +191,4 @@ def _histogram(split: SplitReport) -> list[str]:
 
 def _findings(split: SplitReport) -> list[str]:
     errors: Sequence[str] = [f"  errors   {len(split.errors)}, told below"] if split.errors else []
-    return [*errors, *(f"  note     {line}" for line in split.notes)]
+    return [*errors, *(f"  note     {line}" for line in split.warnings)]

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from cspdet.checkpoints.loading import load_classifier_model
-from cspdet.cli.eval_classifier import add_crop_arguments, given_settings
-from cspdet.datasets.classification.crop_reader import Views, read_views
-from cspdet.device import pick_device
-from cspdet.errors import ConfigError, SourceError, counted
-from cspdet.inference.classifier import ClassifierPredictor, Prediction, image_crop, probabilities
-from cspdet.inference.sources import PictureFile, find_sources
+from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
+from cspdet.datasets.classification.crop_reader import CropBatch, iter_crops
+from cspdet.device import select_device
+from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.inference.classifier import ClassifierPredictor, Prediction, build_image_crop, predict_probabilities
+from cspdet.inference.sources import ImageFile, find_sources
 from cspdet.io.atomic import write_text
 from cspdet.io.progress import progress
 
@@ -48,32 +48,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Classify every picture. Ctrl-C ends early and keeps what is done."""
-    _check(args)
-    paths = [picture.path for picture in picture_files(args.source)]
-    device = pick_device(args.device)
+    _validate_args(args)
+    paths = [image.path for image in find_image_files(args.source)]
+    device = select_device(args.device)
     loaded = load_classifier_model(args.model, weights=args.weights, overrides=args.overrides)
-    crop = image_crop(loaded.recipe.input, given_settings(args, loaded.recipe.eval), args.interpolation)
+    crop = build_image_crop(loaded.recipe.input, eval_config_from_args(args, loaded.recipe.eval), args.interpolation)
     classifier = ClassifierPredictor(loaded, device, crop)
     records: list[Record] = []
     problems: list[str] = []
-    batches = read_views(paths, crop, args.batch_size)
+    batches = iter_crops(paths, crop, args.batch_size)
     try:
-        for views in progress(batches, "classifying", "batch", -(-len(paths) // args.batch_size)):
-            problems += views.problems
-            found = classify_views(classifier, views, args.top)
+        for crop_batch in progress(batches, "classifying", "batch", -(-len(paths) // args.batch_size)):
+            problems += crop_batch.problems
+            found = classify_crops(classifier, crop_batch, args.top)
             records += found
             if not args.json:
-                print_lines(found)
+                print_predictions(found)
     finally:
         if args.output is not None:
-            write_text(args.output, as_text(records, args.output.suffix))
+            write_text(args.output, format_records(records, args.output.suffix))
         if args.json:
             print(json.dumps(records, ensure_ascii=False))
     if problems:
-        raise SourceError(*counted(problems))
+        raise SourceError(*truncate_list(problems))
 
 
-def _check(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> None:
     problems = [
         f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(args, name)}"
         for name in ("top", "batch_size")
@@ -85,29 +85,29 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def picture_files(source: str) -> list[PictureFile]:
+def find_image_files(source: str) -> list[ImageFile]:
     """The pictures that a SOURCE names, in the order of their paths; videos beside them are skipped, and told.
 
     Raises:
         SourceError: nothing there, or no picture.
     """
     found = find_sources(source)
-    pictures = [one for one in found if isinstance(one, PictureFile)]
-    others = [str(one) for one in found if not isinstance(one, PictureFile)]
-    if not pictures:
+    images = [one for one in found if isinstance(one, ImageFile)]
+    others = [str(one) for one in found if not isinstance(one, ImageFile)]
+    if not images:
         raise SourceError(f"{source}: expected a picture, or a folder or glob of pictures; found {others[0]}")
     if others:
         log.warning(
             "%s: only pictures are read here; videos skipped: %d, the first is %s", source, len(others), others[0]
         )
-    return pictures
+    return images
 
 
-def classify_views(classifier: ClassifierPredictor, views: Views, top: int) -> list[Record]:
+def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: int) -> list[Record]:
     """The records of a batch."""
-    if not views.paths:
+    if not crop_batch.paths:
         return []
-    shares = probabilities(classifier.model, torch.from_numpy(views.images), classifier.device).cpu()
+    scores = predict_probabilities(classifier.model, torch.from_numpy(crop_batch.images), classifier.device).cpu()
     return [
         {
             "source": str(path),
@@ -118,18 +118,18 @@ def classify_views(classifier: ClassifierPredictor, views: Views, top: int) -> l
                 for best in Prediction(classifier.class_names, probability).top(top)
             ],
         }
-        for path, (height, width), probability in zip(views.paths, views.sizes_hw, shares, strict=True)
+        for path, (height, width), probability in zip(crop_batch.paths, crop_batch.sizes_hw, scores, strict=True)
     ]
 
 
-def print_lines(records: list[Record]) -> None:
+def print_predictions(records: list[Record]) -> None:
     """`path  class  score`, a line for each of the best classes."""
     for record in records:
         for best in record["predictions"]:
             print(f"{record['source']}  {best['class_name']}  {best['score']:.4f}")
 
 
-def as_text(records: list[Record], suffix: str) -> str:
+def format_records(records: list[Record], suffix: str) -> str:
     """A JSON list, or a line of JSON a picture."""
     if suffix == ".json":
         return json.dumps(records, ensure_ascii=False, indent=1) + "\n"

@@ -8,21 +8,21 @@ import math
 import time
 from pathlib import Path
 
-from cspdet.errors import ConfigError, SourceError, counted
+from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import BACKENDS, load_engine
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import read_records
-from cspdet.inference.runner import Annotator, Settings
-from cspdet.inference.slicing import Search, Tiling, pick_classes
-from cspdet.inference.sources import PictureFile, Source, Video, find_sources
+from cspdet.inference.runner import DetectionRunner, DetectionSettings
+from cspdet.inference.slicing import SlicedDetector, Tiling, parse_class_filter
+from cspdet.inference.sources import ImageFile, MediaSource, Video, find_sources
 from cspdet.inference.tracking import check_installed
 from cspdet.inference.video.h264_writer import PRESETS
-from cspdet.inference.video.writer import pick_codec
-from cspdet.io.folders import free_folder
+from cspdet.inference.video.writer import select_codec
+from cspdet.io.folders import increment_path
 
-SMALLEST_TILE, LARGEST_OVERLAP = 32, 0.9
-PICTURES_WORTH_TRYING = 64  # from so many on, `--backend auto` looks for the fastest engine
+MIN_TILE_SIZE, MAX_TILE_OVERLAP = 32, 0.9
+MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from so many on, `--backend auto` looks for the fastest engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON document: the summary and all lines")
-    _add_search_arguments(parser.add_argument_group("what is looked for"))
+    _add_inference_arguments(parser.add_argument_group("what is looked for"))
     _add_video_arguments(parser.add_argument_group("videos, cameras and streams"))
     _add_drawing_arguments(parser.add_argument_group("what is written"))
 
 
-def _add_search_arguments(group: argparse._ArgumentGroup) -> None:
+def _add_inference_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--min-score", type=float, default=0.25, metavar="S", help="default: %(default)s")
-    group.add_argument("--max-iou", type=float, default=0.6, metavar="T", help="NMS: the highest overlap that stays")
+    group.add_argument(
+        "--nms-iou", "--max-iou", type=float, default=0.6, metavar="T", help="NMS: the highest overlap that stays"
+    )
     group.add_argument(
         "--vote-iou", type=float, metavar="T", help="each box becomes the average of those that overlap it by more"
     )
@@ -99,7 +101,7 @@ def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Detect on every source, then tell how many and how fast. Ctrl-C ends early and keeps what is done."""
-    _check(args)
+    _validate_args(args)
     settings = _settings(args)
     sources = find_sources(args.source)
     _check_sequence(args, sources)
@@ -109,47 +111,49 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     classes = None
     if args.classes is not None:
-        classes = pick_classes(args.classes, engine.classes.names, engine.classes.category_ids)
-    search = Search(args.max_detections, args.max_iou, classes, _tiling(args))
+        classes = parse_class_filter(args.classes, engine.classes.names, engine.classes.category_ids)
+    search = SlicedDetector(args.max_detections, args.max_iou, classes, _tiling(args))
     detector = Predictor(
-        engine, engine.device, min_score=args.min_score, max_iou=args.max_iou, vote_iou=args.vote_iou,
-        max_detections=search.wanted_of_detector,
+        engine, engine.device, min_score=args.min_score, nms_iou=args.max_iou, vote_iou=args.vote_iou,
+        max_detections=search.required_max_detections,
     )  # fmt: skip
-    output = args.output or free_folder(Path("runs/detect"))
-    for count in sorted({_frames_a_pass(source, args.batch_size) for source in sources if isinstance(source, Video)}):
+    output = args.output or increment_path(Path("runs/detect"))
+    for count in sorted(
+        {_frames_per_batch(source, args.batch_size) for source in sources if isinstance(source, Video)}
+    ):
         engine.warm_up(count)
     start = time.perf_counter()
-    with Annotator(detector, output, search, settings) as annotator:
+    with DetectionRunner(detector, output, search, settings) as annotator:
         try:
-            annotator.annotate(sources)
+            annotator.run(sources)
         finally:
-            _tell(annotator, time.perf_counter() - start, args.json)
+            _print_summary(annotator, time.perf_counter() - start, args.json)
     if annotator.problems:
-        raise SourceError(*counted(annotator.problems))
+        raise SourceError(*truncate_list(annotator.problems))
 
 
-def _backend(args: argparse.Namespace, sources: list[Source]) -> str:
+def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
     """`auto` tries engines for some seconds, which a few pictures do not give back."""
-    few = len(sources) < PICTURES_WORTH_TRYING and all(isinstance(source, PictureFile) for source in sources)
+    few = len(sources) < MIN_IMAGES_FOR_AUTO_BACKEND and all(isinstance(source, ImageFile) for source in sources)
     if args.backend == "auto" and few and not is_exported(args.model):
         return "torch"
     return str(args.backend)
 
 
-def _frames_a_pass(video: Video, batch_size: int) -> int:
+def _frames_per_batch(video: Video, batch_size: int) -> int:
     """Nothing waits for the newest frame of a camera or stream to have company."""
     return batch_size if isinstance(video.address, Path) else 1
 
 
-def _check(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> None:
     """Raise ConfigError with all mistakes of the command line at once."""
     expected: list[tuple[str, bool, str]] = [
         ("min_score", 0 <= args.min_score <= 1, "a number from 0 to 1"),
-        ("max_iou", 0 <= args.max_iou <= 1, "a number from 0 to 1"),
+        ("nms_iou", 0 <= args.max_iou <= 1, "a number from 0 to 1"),
         ("vote_iou", args.vote_iou is None or 0 <= args.vote_iou <= 1, "a number from 0 to 1"),
         ("max_detections", args.max_detections >= 1, "1 or more"),
         ("batch_size", args.batch_size >= 1, "1 or more"),
-        ("tile_overlap", 0 <= args.tile_overlap <= LARGEST_OVERLAP, f"a number from 0 to {LARGEST_OVERLAP}"),
+        ("tile_overlap", 0 <= args.tile_overlap <= MAX_TILE_OVERLAP, f"a number from 0 to {MAX_TILE_OVERLAP}"),
         ("stride", args.stride >= 1, "1 or more"),
         ("reconnect", args.reconnect >= 0, "0 or more"),
         ("line_width", args.line_width is None or args.line_width >= 1, "1 or more"),
@@ -160,8 +164,8 @@ def _check(args: argparse.Namespace) -> None:
         ),
         (
             "tile",
-            args.tile in (None, "auto") or (args.tile.isdecimal() and int(args.tile) >= SMALLEST_TILE),
-            f"auto, or {SMALLEST_TILE} pixels or more",
+            args.tile in (None, "auto") or (args.tile.isdecimal() and int(args.tile) >= MIN_TILE_SIZE),
+            f"auto, or {MIN_TILE_SIZE} pixels or more",
         ),
     ]
     problems = [
@@ -175,20 +179,20 @@ def _check(args: argparse.Namespace) -> None:
         check_installed()
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    return Settings(
+def _settings(args: argparse.Namespace) -> DetectionSettings:
+    return DetectionSettings(
         batch_size=args.batch_size,
         max_seconds=args.max_seconds,
         stride=args.stride,
         reconnect=args.reconnect,
         draw=not args.no_draw,
-        codec=pick_codec(args.codec),
+        codec=select_codec(args.codec),
         preset=args.preset,
         line_width=args.line_width,
         hide_labels=args.hide_labels,
         show_speed=args.show_speed,
-        track_from=args.min_score if args.track else None,
-        mot=args.mot,
+        track_min_score=args.min_score if args.track else None,
+        mot_path=args.mot,
     )
 
 
@@ -198,42 +202,42 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
     return Tiling(None if args.tile == "auto" else int(args.tile), args.tile_overlap)
 
 
-def _check_sequence(args: argparse.Namespace, sources: list[Source]) -> None:
+def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
     """A MOTChallenge file numbers the frames of one sequence: a video, or pictures in the order of their names."""
-    one_sequence = len(sources) == 1 or all(isinstance(source, PictureFile) for source in sources)
+    one_sequence = len(sources) == 1 or all(isinstance(source, ImageFile) for source in sources)
     if args.mot is not None and not one_sequence:
         raise ConfigError(f"--mot: expected one video or a folder of pictures, found {len(sources)} sources")
 
 
-def _tell(annotator: Annotator, seconds: float, as_json: bool) -> None:
+def _print_summary(annotator: DetectionRunner, seconds: float, as_json: bool) -> None:
     """The summary on stdout; it also stands at the end of a run that was cut short."""
-    count = annotator.pictures + annotator.frames
+    count = annotator.num_images + annotator.num_frames
     rate = count / seconds if seconds > 0 else 0.0
-    stages = annotator.watch.milliseconds()
+    stages = annotator.timer.milliseconds()
     if as_json:
         summary = {
             "model": annotator.detector.name,
             "output": str(annotator.output),
-            "pictures": annotator.pictures,
-            "frames": annotator.frames,
-            "dropped_frames": annotator.dropped,
-            "detections": annotator.records.detections,
+            "pictures": annotator.num_images,
+            "frames": annotator.num_frames,
+            "dropped_frames": annotator.num_dropped,
+            "detections": annotator.jsonl_writer.num_detections,
             "seconds": round(seconds, 3),
             "fps": round(rate, 2),
             "stages_ms": {name: round(value, 3) for name, value in stages.items()},
             "failed": annotator.problems,
-            "results": read_records(annotator.records.path),
+            "results": read_records(annotator.jsonl_writer.path),
         }
         print(json.dumps(summary, ensure_ascii=False))
         return
     done = [
         f"{n} {name}{'s' if n != 1 else ''}"
-        for n, name in ((annotator.pictures, "picture"), (annotator.frames, "frame"))
+        for n, name in ((annotator.num_images, "picture"), (annotator.num_frames, "frame"))
         if n
     ]
     print(
         f"{' and '.join(done) or 'nothing'} in {seconds:.1f} s ({rate:.1f} a second), "
-        f"{annotator.records.detections} detections; written to {annotator.output}"
+        f"{annotator.jsonl_writer.num_detections} detections; written to {annotator.output}"
     )
     if count:
         print("ms each: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))

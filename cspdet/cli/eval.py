@@ -17,29 +17,29 @@ from typing import Any
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedModel, load_model
+from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
 from cspdet.config.loader import parse_config
-from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
-from cspdet.device import pick_device
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.device import select_device
 from cspdet.errors import ConfigError
 from cspdet.evaluation.coco import Metrics, Result, evaluate_results
-from cspdet.evaluation.coco_backends import EVALUATORS, pick_engine
+from cspdet.evaluation.coco_backends import EVALUATORS, select_backend
 from cspdet.evaluation.detection import evaluate_engine, evaluate_model, match_classes
-from cspdet.evaluation.ground_truth import read_truth
+from cspdet.evaluation.ground_truth import read_ground_truth
 from cspdet.evaluation.records import to_records
-from cspdet.evaluation.results import clip_results, cut_results, read_results
-from cspdet.evaluation.submission import check_algorithm, submission_name, write_submission
-from cspdet.evaluation.voc import VocMetrics, judge_voc
+from cspdet.evaluation.results import clip_results, filter_results, read_results
+from cspdet.evaluation.submission import submission_name, validate_algorithm_name, write_submission
+from cspdet.evaluation.voc import VocMetrics, evaluate_voc
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import BACKENDS, engine_of, load_engine
+from cspdet.inference.engines.factory import BACKENDS, build_engine, load_engine
 from cspdet.io.atomic import write_text
-from cspdet.io.folders import free_folder
-from cspdet.recipe import EvalConfig, Recipe
-from cspdet.structures import Classes
+from cspdet.io.folders import increment_path
+from cspdet.recipe import DetectionRecipe, EvalConfig
+from cspdet.structures import Categories
 
-MEANINGS = {
+METRIC_DESCRIPTIONS = {
     "AP": "average precision, IoU .50 to .95",
     "AP50": "at IoU .50",
     "AP75": "at IoU .75",
@@ -57,13 +57,13 @@ VOC_IOU = 0.5
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _EvalOutput:
     """What one run of eval found out."""
 
-    coco: CocoSet
+    coco: CocoDataset
     metrics: Metrics
     results: list[Result]
-    about: dict[str, Any]  # the model and its input size
+    model_info: dict[str, Any]  # the model and its input size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: the model's own)")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: %(default)s")
     parser.add_argument("--min-score", type=float, metavar="S", help="keep detections above this (default: 0.001)")
-    parser.add_argument("--max-iou", type=float, metavar="T", help="NMS: the highest overlap that stays (default: 0.6)")
+    parser.add_argument(
+        "--nms-iou", "--max-iou", type=float, metavar="T", help="NMS: the highest overlap that stays (default: 0.6)"
+    )
     parser.add_argument(
         "--vote-iou",
         type=float,
@@ -119,29 +121,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and leave metrics.json and detections.json in the output folder."""
-    _check(args)
-    judged = _judge_file(args) if args.model is None else _judge_model(args)
-    metrics, voc = judged.metrics, _voc(args, judged)
-    document = {**metrics.to_json(), **judged.about, **({} if voc is None else {"voc": voc.to_json()})}
-    nothing_to_find = all(number is None for number in metrics.numbers.values())
-    output = args.output or free_folder(Path("runs/eval"))
+    _validate_args(args)
+    result = _evaluate_file(args) if args.model is None else _evaluate_model(args)
+    metrics, voc = result.metrics, _evaluate_voc(args, result)
+    document = {**metrics.to_json(), **result.model_info, **({} if voc is None else {"voc": voc.to_json()})}
+    has_no_ground_truth = all(value is None for value in metrics.stats.values())
+    output = args.output or increment_path(Path("runs/eval"))
     written = ["metrics.json", "detections.json"]
-    write_text(output / "detections.json", json.dumps(judged.results))
+    write_text(output / "detections.json", json.dumps(result.results))
     write_text(output / "metrics.json", json.dumps(document, indent=2) + "\n")
-    if nothing_to_find and args.split == "test":
-        name = submission_name(judged.coco.files.annotations, args.name or "cspdet")
-        written.append(write_submission(output, name, judged.results).name)
+    if has_no_ground_truth and args.split == "test":
+        name = submission_name(result.coco.files.annotations, args.name or "cspdet")
+        written.append(write_submission(output, name, result.results).name)
     if args.json:
         print(json.dumps(document))
         return
-    lines = _nothing_to_judge(judged) if nothing_to_find else table(metrics, voc)
+    lines = _no_ground_truth_message(result) if has_no_ground_truth else format_table(metrics, voc)
     print("\n".join(lines))
     print(f"\nwritten to {output}: {', '.join(written)}")
     if len(written) > 2:
         print(f"for COCO's evaluation server: {output / written[-1]}")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything slow is done."""
     if (args.model is None) == (args.detections is None):
         raise ConfigError("eval: expected either a MODEL or --detections FILE" + (", found both" if args.model else ""))
@@ -150,7 +152,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.voc_iou is not None and not 0 < args.voc_iou <= 1:
         raise ConfigError(f"--voc-iou: expected more than 0 and at most 1, found {args.voc_iou:g}")
     if args.name is not None:
-        check_algorithm(args.name)
+        validate_algorithm_name(args.name)
         if args.split != "test":
             raise ConfigError(f"--name: names the zip that --split test writes, found --split {args.split}")
 
@@ -159,7 +161,7 @@ def _check_file_options(args: argparse.Namespace) -> None:
     """Refuse what would change nothing about a results file, rather than pass over it."""
     reasons = {
         "vote_iou": "a results file holds no more of the boxes that vote",
-        "max_iou": "a results file has been through NMS",
+        "nms_iou": "a results file has been through NMS",
         "weights": "a results file has no network",
         "backend": "a results file has no network",
     }
@@ -168,22 +170,22 @@ def _check_file_options(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: {reason}; expected a MODEL")
 
 
-def _judge_model(args: argparse.Namespace) -> _Judged:
-    device = pick_device(args.device)
+def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
+    device = select_device(args.device)
     if is_exported(args.model):
-        return _judge_engine(args, _exported(args, device), None)
-    loaded: LoadedModel = load_model(args.model, weights=args.weights, overrides=args.overrides)
+        return _evaluate_engine(args, _load_exported(args, device), None)
+    loaded: LoadedDetector = load_detector_model(args.model, weights=args.weights, overrides=args.overrides)
     if args.backend is not None or args.precision != "fp32":
-        engine = engine_of(loaded, device, backend=args.backend or "torch", precision=args.precision)
-        return _judge_engine(args, engine, loaded.recipe)
-    eval_ = _limits(args, loaded.recipe.eval.model_dump(mode="json"))
-    coco, order = _data(args, loaded.recipe.data, loaded.classes)
+        engine = build_engine(loaded, device, backend=args.backend or "torch", precision=args.precision)
+        return _evaluate_engine(args, engine, loaded.recipe)
+    eval_ = _eval_config_from_args(args, loaded.recipe.eval.model_dump(mode="json"))
+    coco, class_mapping = _load_data(args, loaded.recipe.data, loaded.classes)
     input_ = loaded.recipe.input
-    metrics, results = evaluate_model(loaded.model.to(device), coco, input_, eval_, device, class_order=order)
-    return _Judged(coco, metrics, results, {"model": loaded.name, "size": list(input_.size)})
+    metrics, results = evaluate_model(loaded.model.to(device), coco, input_, eval_, device, class_mapping=class_mapping)
+    return _EvalOutput(coco, metrics, results, {"model": loaded.name, "size": list(input_.size)})
 
 
-def _exported(args: argparse.Namespace, device: torch.device) -> Engine:
+def _load_exported(args: argparse.Namespace, device: torch.device) -> Engine:
     if args.data is None:
         raise ConfigError(f"{args.model}: an exported file does not name any data; expected --data DESCRIPTOR")
     return load_engine(
@@ -192,87 +194,92 @@ def _exported(args: argparse.Namespace, device: torch.device) -> Engine:
     )  # fmt: skip
 
 
-def _judge_engine(args: argparse.Namespace, engine: Engine, recipe: Recipe | None) -> _Judged:
+def _evaluate_engine(args: argparse.Namespace, engine: Engine, recipe: DetectionRecipe | None) -> _EvalOutput:
     """A network that another program runs, or ours in another precision; `recipe` is None for an exported file."""
     engine.check_voting(args.vote_iou)
-    eval_ = _limits(args, engine.facts.eval.model_dump(mode="json"))
-    coco, order = _data(args, None if recipe is None else recipe.data, engine.classes)
-    metrics, results = evaluate_engine(engine, coco, eval_, class_order=order)
-    about = {"model": engine.facts.name, "size": list(engine.size_hw), "backend": engine.name}
-    return _Judged(coco, metrics, results, {**about, "precision": engine.precision})
+    eval_ = _eval_config_from_args(args, engine.metadata.eval.model_dump(mode="json"))
+    coco, class_mapping = _load_data(args, None if recipe is None else recipe.data, engine.classes)
+    metrics, results = evaluate_engine(engine, coco, eval_, class_mapping=class_mapping)
+    model_info = {"model": engine.metadata.name, "size": list(engine.size_hw), "backend": engine.name}
+    return _EvalOutput(coco, metrics, results, {**model_info, "precision": engine.precision})
 
 
-def _data(args: argparse.Namespace, own: Path | None, classes: Classes) -> tuple[CocoSet, tuple[int, ...] | None]:
+def _load_data(
+    args: argparse.Namespace, model_data: Path | None, classes: Categories
+) -> tuple[CocoDataset, tuple[int, ...] | None]:
     """The split to judge on, and the index in it of each class of the model, where that differs."""
-    descriptor = args.data or own
+    descriptor = args.data or model_data
     assert descriptor is not None
-    coco = load_coco(load_descriptor(descriptor).split(args.split), args.split, allow_empty=args.split == "test")
+    coco = load_coco(load_dataset_config(descriptor).split(args.split), args.split, allow_empty=args.split == "test")
     return coco, match_classes(classes, coco.classes, str(coco.files.annotations))
 
 
-def _judge_file(args: argparse.Namespace) -> _Judged:
+def _evaluate_file(args: argparse.Namespace) -> _EvalOutput:
     if args.data is None:
         raise ConfigError("eval --detections: --data DESCRIPTOR is missing, which says what to compare with")
     if args.overrides:
         raise ConfigError(f"eval --detections: there is no config that {args.overrides[0]!r} could override")
-    limits = _limits(args, {})
-    pick_engine(limits.evaluator)
-    descriptor = load_descriptor(args.data)
+    eval_config = _eval_config_from_args(args, {})
+    select_backend(eval_config.evaluator)
+    descriptor = load_dataset_config(args.data)
     files = getattr(descriptor, args.split)
     if files is None or not files.annotations.is_file():
         files = descriptor.split(args.split)  # tells what is missing; the pictures themselves may be
     coco = load_coco(files, args.split, allow_empty=True)
-    results = cut_results(read_results(args.detections, coco), args.min_score, args.max_detections)
+    results = filter_results(read_results(args.detections, coco), args.min_score, args.max_detections)
     if args.clip_boxes:
         results = clip_results(results, coco)
-    metrics = evaluate_results(coco, results, evaluator=limits.evaluator)
-    return _Judged(coco, metrics, results, {"model": None, "size": None})
+    metrics = evaluate_results(coco, results, evaluator=eval_config.evaluator)
+    return _EvalOutput(coco, metrics, results, {"model": None, "size": None})
 
 
-def _limits(args: argparse.Namespace, base: dict[str, Any]) -> EvalConfig:
+def _eval_config_from_args(args: argparse.Namespace, base: dict[str, Any]) -> EvalConfig:
     """The eval section of a config, with what was given on the command line."""
     given = {name: getattr(args, name) for name in EvalConfig.model_fields if getattr(args, name) is not None}
     return parse_config({**base, **given}, EvalConfig, "command line")
 
 
-def _voc(args: argparse.Namespace, judged: _Judged) -> VocMetrics | None:
+def _evaluate_voc(args: argparse.Namespace, result: _EvalOutput) -> VocMetrics | None:
     """VOC's AP, if it was asked for."""
     if not args.voc and args.voc_iou is None and args.voc_pixels is None:
         return None
-    classes = judged.coco.classes
-    return judge_voc(
+    classes = result.coco.classes
+    return evaluate_voc(
         classes.names,
         classes.category_ids,
-        read_truth(judged.coco),
-        to_records(judged.results),
+        read_ground_truth(result.coco),
+        to_records(result.results),
         min_iou=VOC_IOU if args.voc_iou is None else args.voc_iou,
         pixel_inclusive=args.voc_pixels != "continuous",
     )
 
 
-def _nothing_to_judge(judged: _Judged) -> list[str]:
-    metrics = judged.metrics
+def _no_ground_truth_message(result: _EvalOutput) -> list[str]:
+    metrics = result.metrics
     counts = f"{metrics.images} pictures, {metrics.detections} detections"
-    return [f"{counts}; {judged.coco.files.annotations} has no boxes to find, so there is no AP to tell"]
+    return [f"{counts}; {result.coco.files.annotations} has no boxes to find, so there is no AP to tell"]
 
 
-def table(metrics: Metrics, voc: VocMetrics | None = None) -> list[str]:
+def format_table(metrics: Metrics, voc: VocMetrics | None = None) -> list[str]:
     """The numbers as lines to read: the twelve, then AP and AP50 of each class, beside VOC's two where there are."""
     lines = [f"{metrics.images} pictures, {metrics.detections} detections, {metrics.evaluator}", ""]
-    lines += [f"{name:<6} {_shown(metrics[name])}  {meaning}" for name, meaning in MEANINGS.items()]
+    lines += [f"{name:<6} {_format_metric(metrics[name])}  {meaning}" for name, meaning in METRIC_DESCRIPTIONS.items()]
     if voc is not None:
         eleven, every = (None, None) if voc.mean is None else voc.mean
-        lines += ["", f"VOC AP at IoU {voc.min_iou:g}: {_shown(eleven)} 11-point, {_shown(every)} every-point"]
+        lines += [
+            "",
+            f"VOC AP at IoU {voc.min_iou:g}: {_format_metric(eleven)} 11-point, {_format_metric(every)} every-point",
+        ]
     width = max(len(name) for name in ("class", *metrics.per_class))
     lines += ["", f"{'class':<{width}}      AP   AP50" + ("" if voc is None else "  11-point every-point")]
     for name, of_class in metrics.per_class.items():
-        line = f"{name:<{width}}  {_shown(of_class['AP'])} {_shown(of_class['AP50'])}"
+        line = f"{name:<{width}}  {_format_metric(of_class['AP'])} {_format_metric(of_class['AP50'])}"
         if voc is not None:
             eleven, every = voc.per_class[name] or (None, None)
-            line += f"    {_shown(eleven)}      {_shown(every)}"
+            line += f"    {_format_metric(eleven)}      {_format_metric(every)}"
         lines.append(line)
     return lines
 
 
-def _shown(number: float | None) -> str:
-    return "    --" if number is None else f"{number:6.4f}"
+def _format_metric(value: float | None) -> str:
+    return "    --" if value is None else f"{value:6.4f}"

@@ -20,18 +20,18 @@ import numpy as np
 
 from cspdet.checkpoints.loading import load_classifier_model
 from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
-from cspdet.datasets.classification.image_folder import ImageSet, load_image_set
-from cspdet.device import pick_device
+from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
+from cspdet.device import select_device
 from cspdet.errors import ConfigError
 from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, log, match_image_classes
-from cspdet.inference.classifier import image_crop, with_given
+from cspdet.inference.classifier import build_image_crop, override_eval_config
 from cspdet.io.atomic import write_text
-from cspdet.io.folders import free_folder
+from cspdet.io.folders import increment_path
 from cspdet.recipe import ClassifierEvalConfig
 
-MOST_CLASSES_SHOWN = 50  # beyond, only the worst of them
-WORST_SHOWN = 20
-CONFUSIONS_KEPT = 20
+MAX_CLASSES_SHOWN = 50  # beyond, only the worst of them
+NUM_WORST_CLASSES = 20
+MAX_CONFUSIONS = 20
 
 Document = dict[str, Any]  # metrics.json
 
@@ -54,15 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and leave metrics.json and predictions.csv in the output folder."""
-    device = pick_device(args.device)
+    device = select_device(args.device)
     loaded = load_classifier_model(args.model, weights=args.weights, overrides=args.overrides)
-    eval_ = given_settings(args, loaded.recipe.eval)
-    crop = image_crop(loaded.recipe.input, eval_, args.interpolation)
+    eval_ = eval_config_from_args(args, loaded.recipe.eval)
+    crop = build_image_crop(loaded.recipe.input, eval_, args.interpolation)
     data = args.data or loaded.recipe.data
     if data is None:
         raise ConfigError("eval-classifier: --data DIR is missing, the folder with val/CLASS/*")
-    images = load_image_set(data, args.split)
-    for note in images.notes:
+    images = load_image_folder(data, args.split)
+    for note in images.warnings:
         log.info("%s", note)
     images = match_image_classes(images, loaded.classes.names, f"{data} ({args.split})")
     model = loaded.model.to(device)
@@ -70,13 +70,13 @@ def run(args: argparse.Namespace) -> None:
         model, images, loaded.recipe.input, eval_, device, interpolation=args.interpolation
     )  # fmt: skip
     document = _document(metrics, images, crop, loaded.name)
-    output = args.output or free_folder(Path("runs/eval-classifier"))
+    output = args.output or increment_path(Path("runs/eval-classifier"))
     write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     write_text(output / "predictions.csv", predictions_csv(metrics, images))
     if args.json:
         print(json.dumps(document, ensure_ascii=False))
     else:
-        print("\n".join([*table(document), "", f"written to {output}"]))
+        print("\n".join([*format_table(document), "", f"written to {output}"]))
 
 
 def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,42 +91,42 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def given_settings(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
+def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
     """The eval section of a config with what was given on the command line; ConfigError for what cannot be."""
     given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
-    return with_given(base, {name: value for name, value in given.items() if value is not None})
+    return override_eval_config(base, {name: value for name, value in given.items() if value is not None})
 
 
-def _document(metrics: ClassifierMetrics, images: ImageSet, crop: ImageCrop, name: str) -> Document:
+def _document(metrics: ClassifierMetrics, images: ImageFolderDataset, crop: ImageCrop, name: str) -> Document:
     return {
         "top1": metrics.top1,
         "top5": metrics.top5,
         "per_class": {name: of_class._asdict() for name, of_class in metrics.per_class.items()},
-        "confusions": confusions(metrics.confusion, images.classes),
+        "confusions": top_confusions(metrics.confusion, images.classes),
         "images": metrics.images,
         "split": images.split,
         "model": name,
         "size": list(crop.size_hw),
         "resize": crop.resize,
-        "ten_crop": crop.ten,
+        "ten_crop": crop.ten_crop,
         "interpolation": crop.interpolation,
     }
 
 
-def confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Document]:
+def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Document]:
     """The most frequent mistakes of a (C, C) confusion, most frequent first."""
     wrong = confusion - np.diag(np.diag(confusion))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS_KEPT]
-    pairs = [(*divmod(int(place), len(names)), int(wrong.flat[place])) for place in order if wrong.flat[place]]
-    return [{"class": names[true], "predicted": names[taken], "images": count} for true, taken, count in pairs]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    pairs = [(*divmod(int(index), len(names)), int(wrong.flat[index])) for index in order if wrong.flat[index]]
+    return [{"class": names[true], "predicted": names[predicted], "images": count} for true, predicted, count in pairs]
 
 
-def predictions_csv(metrics: ClassifierMetrics, images: ImageSet) -> str:
+def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> str:
     """A line a picture: its path, its class, whether it was found, and the best classes with their probabilities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    places = range(1, metrics.ranked.shape[1] + 1)
-    head = [column for place in places for column in (f"predicted_{place}", f"score_{place}")]
+    ranks = range(1, metrics.ranked.shape[1] + 1)
+    head = [column for rank in ranks for column in (f"predicted_{rank}", f"score_{rank}")]
     writer.writerow(["path", "class", "correct", *head])
     for i, (ranked, scores) in enumerate(zip(metrics.ranked.tolist(), metrics.scores.tolist(), strict=True)):
         label = int(images.label[i])
@@ -141,7 +141,7 @@ def _writable(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def table(document: Document) -> list[str]:
+def format_table(document: Document) -> list[str]:
     """The numbers as lines to read: the two shares, the classes, the most frequent mistakes."""
     height, width = document["size"]
     seen = f"{'ten crops' if document['ten_crop'] else 'center'} of {height}x{width}, short side {document['resize']}"
@@ -150,18 +150,18 @@ def table(document: Document) -> list[str]:
         f"top-1 {_percent(document['top1'])}", f"top-5 {_percent(document['top5'])}",
     ]  # fmt: skip
     rows = {name: row for name, row in document["per_class"].items() if row["images"]}
-    if len(rows) > MOST_CLASSES_SHOWN:
-        rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:WORST_SHOWN])
+    if len(rows) > MAX_CLASSES_SHOWN:
+        rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:NUM_WORST_CLASSES])
         lines += ["", f"the {len(rows)} worst of {len(document['per_class'])} classes (metrics.json has all)"]
-    longest = max(5, *(len(name) for name in rows))
-    lines += ["", f"{'class':<{longest}}  pictures    top-1    top-5"]
+    name_width = max(5, *(len(name) for name in rows))
+    lines += ["", f"{'class':<{name_width}}  pictures    top-1    top-5"]
     lines += [
-        f"{name:<{longest}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
+        f"{name:<{name_width}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
         for name, row in rows.items()
     ]
     mistakes = [f"{found['images']:>6}  {found['class']} for {found['predicted']}" for found in document["confusions"]]
     return lines + (["", "taken for another", *mistakes[:5]] if mistakes else [])
 
 
-def _percent(share: float | None) -> str:
-    return "     --" if share is None else f"{100 * share:6.2f}%"
+def _percent(fraction: float | None) -> str:
+    return "     --" if fraction is None else f"{100 * fraction:6.2f}%"

@@ -17,24 +17,30 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel, load_classifier_model, load_model, load_network
-from cspdet.checkpoints.model_profile import is_classifier
-from cspdet.cli.arguments import input_size
+from cspdet.checkpoints.loading import (
+    LoadedClassifier,
+    LoadedDetector,
+    load_checkpoint_model,
+    load_classifier_model,
+    load_detector_model,
+)
+from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.cli.arguments import parse_image_size
 from cspdet.darknet.write import export as darknet
-from cspdet.darknet.write.graph import Wanted, facts_for
-from cspdet.errors import ConfigError, nearest
+from cspdet.darknet.write.graph import ExportConfig, export_metadata
+from cspdet.errors import ConfigError, did_you_mean
 from cspdet.export.onnx import write_onnx
 from cspdet.export.openvino import write_openvino
 from cspdet.export.torchscript import write_torchscript
-from cspdet.inference.engines.onnx_export import NEWEST_OPSET, OLDEST_OPSET, OPSET
+from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from cspdet.inference.metadata import NmsConfig
 
 log = logging.getLogger("cspdet")
 
-Model = LoadedModel | LoadedClassifier
-Writer = Callable[[Model, Wanted, Path], float]
+Model = LoadedDetector | LoadedClassifier
+WriterFn = Callable[[Model, ExportConfig, Path], float]
 
-WRITERS: dict[str, Writer] = {"onnx": write_onnx, "openvino": write_openvino, "torchscript": write_torchscript}
+WRITERS: dict[str, WriterFn] = {"onnx": write_onnx, "openvino": write_openvino, "torchscript": write_torchscript}
 FORMATS = ("onnx", "openvino", "torchscript", "darknet")
 SUFFIXES = {
     "onnx": (".onnx",), "openvino": (".xml",), "torchscript": (".torchscript", ".ts"), "darknet": (".cfg",)
@@ -51,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="the .onnx, .xml (with .bin), .torchscript, or .cfg (with .weights "
         "and .names); default: beside a checkpoint, of a config here",
     )  # fmt: skip
-    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained values for a config")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     group = parser.add_argument_group("onnx, openvino and torchscript")
@@ -61,14 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--nms", action="store_true", help="NMS inside: the output is the detections (not torchscript)")
     group.add_argument("--min-score", type=float, metavar="S", help="of --nms (default: 0.25)")
-    group.add_argument("--max-iou", type=float, metavar="T", help="of --nms (default: 0.6)")
+    group.add_argument("--nms-iou", "--max-iou", type=float, metavar="T", help="of --nms (default: 0.6)")
     group.add_argument("--max-detections", type=int, metavar="N", help="of --nms, a picture (default: 100)")
     group.add_argument(
         "--dynamic", action=argparse.BooleanOptionalAction, default=True,
         help="batch and size stay free; with --no-dynamic one picture of --size (default: --dynamic)",
     )  # fmt: skip
     group.add_argument(
-        "--opset", type=int, default=OPSET, metavar="N", help=f"of ONNX, {OLDEST_OPSET} to {NEWEST_OPSET} "
+        "--opset", type=int, default=DEFAULT_OPSET, metavar="N", help=f"of ONNX, {MIN_OPSET} to {MAX_OPSET} "
         "(default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
@@ -81,17 +87,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Load, write, compare, tell."""
     if args.format not in FORMATS:
-        raise ConfigError(f"--format: unknown {args.format!r}{nearest(args.format, FORMATS)}; "
+        raise ConfigError(f"--format: unknown {args.format!r}{did_you_mean(args.format, FORMATS)}; "
                           f"there are: {', '.join(FORMATS)}")  # fmt: skip
     suffixes = SUFFIXES[args.format]
     if args.output is not None and args.output.suffix not in suffixes:
         raise ConfigError(f"--output: expected the name of a {' or '.join(suffixes)}, found {str(args.output)!r}")
     if args.format == "darknet":
-        _refuse_graph_flags(args)
-    nms = _nms(args)
-    _check_words(args)
+        _reject_graph_flags(args)
+    nms = _nms_config(args)
+    _validate_choices(args)
     loaded = _load(args)
-    target = args.output or _beside(args.model, suffixes[0])
+    target = args.output or _default_output(args.model, suffixes[0])
     if args.format == "darknet":
         _write_darknet(args, loaded, target)
     else:
@@ -100,61 +106,61 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_graph(args: argparse.Namespace, loaded: Model, target: Path, nms: NmsConfig | None) -> None:
     size_hw = args.size or loaded.recipe.input.size
-    wanted = Wanted(
+    export_config = ExportConfig(
         size_hw, args.outputs, nms, args.dynamic, args.opset, args.precision, args.calibration
     )  # fmt: skip
-    difference = WRITERS[args.format](loaded, wanted, target)
-    facts = facts_for(loaded, wanted)
-    if nms is not None and facts.eval.vote_iou is not None:
+    difference = WRITERS[args.format](loaded, export_config, target)
+    metadata = export_metadata(loaded, export_config)
+    if nms is not None and metadata.eval.vote_iou is not None:
         log.warning(
-            "%s: without box voting (eval.vote_iou %g), which needs what NMS drops", target, facts.eval.vote_iou
+            "%s: without box voting (eval.vote_iou %g), which needs what NMS drops", target, metadata.eval.vote_iou
         )
     files = [target, target.with_suffix(".bin")] if args.format == "openvino" else [target]
     height, width = size_hw
     if args.json:
         print(json.dumps({
-            "files": [str(path) for path in files], "size": [height, width], "classes": len(facts.class_names),
-            "outputs": facts.outputs, "precision": args.precision, "dynamic": args.dynamic,
+            "files": [str(path) for path in files], "size": [height, width], "classes": len(metadata.class_names),
+            "outputs": metadata.outputs, "precision": args.precision, "dynamic": args.dynamic,
             "difference": difference,
         }))  # fmt: skip
         return
     shape = f"any batch, any size, made for {height}x{width}" if args.dynamic else f"one picture of {height}x{width}"
     how = "on average by" if args.precision == "int8" else "by"
     print(
-        f"{', '.join(str(path) for path in files)}: {facts.outputs} outputs, {args.precision}, {shape}; "
+        f"{', '.join(str(path) for path in files)}: {metadata.outputs} outputs, {args.precision}, {shape}; "
         f"beside the network, the outputs differ {how} {difference:.1e} of the largest"
     )
 
 
 def _write_darknet(args: argparse.Namespace, loaded: Model, target: Path) -> None:
-    files = darknet.describe(loaded, args.size, str(args.model))
-    written = darknet.write(files, loaded.model, target)
+    files = darknet.build_darknet_files(loaded, args.size, str(args.model))
+    written = darknet.write_darknet(files, loaded.model, target)
     if args.json:
         print(json.dumps({
             "files": [str(path) for path in written.paths], "size": list(files.size_hw), "classes": len(files.names),
-            "numbers": written.numbers, "difference": written.difference,
+            "numbers": written.num_weights, "difference": written.relative_error,
         }))  # fmt: skip
         return
     height, width = files.size_hw
     print(
-        f"{', '.join(str(path) for path in written.paths)}: {written.numbers:,} numbers for {height}x{width}; "
-        f"read back, the outputs differ by {written.difference:.1e} of the largest"
+        f"{', '.join(str(path) for path in written.paths)}: {written.num_weights:,} numbers for {height}x{width}; "
+        f"read back, the outputs differ by {written.relative_error:.1e} of the largest"
     )
 
 
-def _refuse_graph_flags(args: argparse.Namespace) -> None:
+def _reject_graph_flags(args: argparse.Namespace) -> None:
     given = {
         "--nms": args.nms, "--no-dynamic": not args.dynamic, "--outputs": args.outputs != "raw",
-        "--opset": args.opset != OPSET, "--precision": args.precision != "fp32", "--calibration": args.calibration,
+        "--opset": args.opset != DEFAULT_OPSET, "--precision": args.precision != "fp32", "--calibration": args.calibration,
     }  # fmt: skip
     problems = [f"{flag}: --format darknet has no such choice" for flag, is_given in given.items() if is_given]
     if problems:
         raise ConfigError(*problems)
 
 
-def _check_words(args: argparse.Namespace) -> None:
+def _validate_choices(args: argparse.Namespace) -> None:
     problems = [
-        f"--{name}: expected {', '.join(words)}; found {word!r}{nearest(word, words)}"
+        f"--{name}: expected {', '.join(words)}; found {word!r}{did_you_mean(word, words)}"
         for name, word, words in (("outputs", args.outputs, OUTPUTS), ("precision", args.precision, PRECISIONS))
         if word not in words
     ]
@@ -166,9 +172,9 @@ def _check_words(args: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def _nms(args: argparse.Namespace) -> NmsConfig | None:
+def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
     """The limits of the NMS inside, where it is wanted."""
-    names = ("min_score", "max_iou", "max_detections")
+    names = ("min_score", "nms_iou", "max_detections")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not args.nms:
         if given:
@@ -176,7 +182,7 @@ def _nms(args: argparse.Namespace) -> NmsConfig | None:
         return None
     problems = [
         f"--{name.replace('_', '-')}: expected a number from 0 to 1, found {given[name]}"
-        for name in ("min_score", "max_iou")
+        for name in ("min_score", "nms_iou")
         if name in given and not 0 <= given[name] <= 1
     ]
     if given.get("max_detections", 1) < 1:
@@ -186,7 +192,7 @@ def _nms(args: argparse.Namespace) -> NmsConfig | None:
     return NmsConfig(**given)
 
 
-def _beside(model: Path, suffix: str) -> Path:
+def _default_output(model: Path, suffix: str) -> Path:
     return model.with_suffix(suffix) if model.suffix == ".pt" else Path(f"{model.stem}{suffix}")
 
 
@@ -195,8 +201,8 @@ def _load(args: argparse.Namespace) -> Model:
     if path.suffix in (".yaml", ".yml"):
         if args.weights is None:
             log.warning("%s: without --weights the network is written with random ones", path)
-        load = load_classifier_model if is_classifier(path) else load_model
+        load = load_classifier_model if is_classifier_config(path) else load_detector_model
         return load(path, weights=args.weights, overrides=args.overrides)
     if args.weights is not None:
-        load_model(path, weights=args.weights)  # which says that a checkpoint brings its own
-    return load_network(path, args.overrides)
+        load_detector_model(path, weights=args.weights)  # which says that a checkpoint brings its own
+    return load_checkpoint_model(path, args.overrides)

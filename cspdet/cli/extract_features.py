@@ -18,19 +18,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel, load_any_model
-from cspdet.cli.arguments import input_size
-from cspdet.cli.classify import picture_files
-from cspdet.cli.eval_classifier import given_settings
-from cspdet.datasets.classification.crop_reader import read_views
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_model
+from cspdet.cli.arguments import parse_image_size
+from cspdet.cli.classify import find_image_files
+from cspdet.cli.eval_classifier import eval_config_from_args
+from cspdet.datasets.classification.crop_reader import iter_crops
 from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
-from cspdet.device import pick_device
-from cspdet.errors import ConfigError, SourceError, UserError, counted
-from cspdet.inference.classifier import image_crop
-from cspdet.inference.features import feature_maps, feature_specs, pooled
-from cspdet.inference.predictor import to_input
-from cspdet.inference.sources import PictureFile
-from cspdet.io.atomic import temporary
+from cspdet.device import select_device
+from cspdet.errors import ConfigError, SourceError, UserError, truncate_list
+from cspdet.inference.classifier import build_image_crop
+from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
+from cspdet.inference.predictor import to_float_tensor
+from cspdet.inference.sources import ImageFile
+from cspdet.io.atomic import atomic_write
 from cspdet.io.progress import progress
 from cspdet.recipe import ClassifierEvalConfig
 
@@ -38,7 +38,7 @@ log = logging.getLogger("cspdet")
 
 Arrays = dict[str, np.ndarray]  # by the name that they have in a file; the first axis is the pictures
 
-MOST_BYTES = 4 * 2**30  # of one FILE.npz, which is put together in memory
+MAX_FILE_BYTES = 4 * 2**30  # of one FILE.npz, which is put together in memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", choices=("pooled", "maps"), default="pooled",
         help="the coarsest map averaged, or all maps (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument(
         "--resize", type=int, metavar="N", help="short side in pixels (default: the input's over --crop)"
     )
@@ -69,34 +69,34 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--batch-size: expected 1 or more, found {args.batch_size}")
     if args.output.suffix not in (".npz", "") and not args.output.is_dir():
         raise ConfigError(f"--output: expected FILE.npz or a folder, found {str(args.output)!r}")
-    pictures = picture_files(args.source)
-    device = pick_device(args.device)
+    images = find_image_files(args.source)
+    device = select_device(args.device)
     overrides = [*args.overrides, *([] if args.size is None else [f"input.size={list(args.size)}"])]
-    loaded = load_any_model(args.model, weights=args.weights, overrides=overrides)
+    loaded = load_model(args.model, weights=args.weights, overrides=overrides)
     extractor = _Extractor(loaded, device, _crop(args, loaded), maps=args.layer == "maps")
     in_one = args.output.suffix == ".npz"
-    if in_one and extractor.bytes_a_picture * len(pictures) > MOST_BYTES:
-        size = extractor.bytes_a_picture * len(pictures) / 2**30
+    if in_one and extractor.bytes_per_image * len(images) > MAX_FILE_BYTES:
+        size = extractor.bytes_per_image * len(images) / 2**30
         raise ConfigError(
             f"--output: {size:.1f} GiB are too much for one file; give a folder, which gets one a picture"
         )
-    written = _to_file(args, extractor, pictures) if in_one else _to_folder(args, extractor, pictures)
-    print(f"{written} pictures, {extractor.told}; written to {args.output}")
+    written = _to_file(args, extractor, images) if in_one else _to_folder(args, extractor, images)
+    print(f"{written} pictures, {extractor.description}; written to {args.output}")
     if extractor.problems:
-        raise SourceError(*counted(extractor.problems))
+        raise SourceError(*truncate_list(extractor.problems))
 
 
-def _crop(args: argparse.Namespace, loaded: LoadedClassifier | LoadedModel) -> ImageCrop:
+def _crop(args: argparse.Namespace, loaded: LoadedClassifier | LoadedDetector) -> ImageCrop:
     """As the model's own `eval` says; a detector has no such, and sees the whole short side."""
     base = loaded.recipe.eval if isinstance(loaded, LoadedClassifier) else ClassifierEvalConfig(crop=1.0)
-    settings = given_settings(args, base).model_copy(update={"ten_crop": False})
-    return image_crop(loaded.recipe.input, settings, args.interpolation)
+    settings = eval_config_from_args(args, base).model_copy(update={"ten_crop": False})
+    return build_image_crop(loaded.recipe.input, settings, args.interpolation)
 
 
 class _Extractor:
     """Batches of pictures to arrays; what cannot be read is noted in `problems`, and the others go on."""
 
-    def __init__(self, loaded: LoadedClassifier | LoadedModel, device: torch.device, crop: ImageCrop, *, maps: bool):
+    def __init__(self, loaded: LoadedClassifier | LoadedDetector, device: torch.device, crop: ImageCrop, *, maps: bool):
         try:
             self.specs = feature_specs(loaded.model)
         except ValueError as error:
@@ -113,35 +113,35 @@ class _Extractor:
         return {f"stride{s.stride}": (s.channels, height // s.stride, width // s.stride) for s in self.specs}
 
     @property
-    def bytes_a_picture(self) -> int:
+    def bytes_per_image(self) -> int:
         return sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The arrays in words."""
         return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
 
-    def batches(self, pictures: list[PictureFile], batch_size: int) -> Iterator[tuple[tuple[Path, ...], Arrays]]:
+    def batches(self, images: list[ImageFile], batch_size: int) -> Iterator[tuple[tuple[Path, ...], Arrays]]:
         """The paths and arrays of the pictures that can be read, in order."""
-        views = read_views([picture.path for picture in pictures], self.crop, batch_size)
-        for batch in progress(views, "extracting", "batch", -(-len(pictures) // batch_size)):
+        crop_batches = iter_crops([image.path for image in images], self.crop, batch_size)
+        for batch in progress(crop_batches, "extracting", "batch", -(-len(images) // batch_size)):
             self.problems += batch.problems
             if batch.paths:
                 yield batch.paths, self._arrays(torch.from_numpy(batch.images[:, 0]))
 
     @torch.inference_mode()
     def _arrays(self, images: torch.Tensor) -> Arrays:
-        features = feature_maps(self.model, to_input(images, self.device))
-        found = features if self.maps else (pooled(features),)
+        features = feature_maps(self.model, to_float_tensor(images, self.device))
+        found = features if self.maps else (global_avg_pool(features),)
         return {name: level.float().cpu().numpy() for name, level in zip(self.shapes, found, strict=True)}
 
 
-def _to_file(args: argparse.Namespace, extractor: _Extractor, pictures: list[PictureFile]) -> int:
+def _to_file(args: argparse.Namespace, extractor: _Extractor, images: list[ImageFile]) -> int:
     """All pictures in one file; the number written."""
     names: list[str] = []
     parts: dict[str, list[np.ndarray]] = {name: [] for name in extractor.shapes}
     try:
-        for paths, arrays in extractor.batches(pictures, args.batch_size):
+        for paths, arrays in extractor.batches(images, args.batch_size):
             names += map(str, paths)
             for name, array in arrays.items():
                 parts[name].append(array)
@@ -152,24 +152,24 @@ def _to_file(args: argparse.Namespace, extractor: _Extractor, pictures: list[Pic
     return len(names)
 
 
-def _to_folder(args: argparse.Namespace, extractor: _Extractor, pictures: list[PictureFile]) -> int:
+def _to_folder(args: argparse.Namespace, extractor: _Extractor, images: list[ImageFile]) -> int:
     """A file a picture, named after it; the number written."""
     if args.output.is_file():
         raise UserError(f"{args.output}: is a file; expected a folder, or FILE.npz")
-    names = {picture.path: picture.name for picture in pictures}
+    names = {image.path: image.name for image in images}
     written = 0
-    for paths, arrays in extractor.batches(pictures, args.batch_size):
+    for paths, arrays in extractor.batches(images, args.batch_size):
         for i, path in enumerate(paths):
             target = args.output / names[path]
             if extractor.maps:
                 _save(target.with_name(f"{target.name}.npz"), {name: array[i] for name, array in arrays.items()})
             else:
-                with temporary(target.with_name(f"{target.name}.npy")) as draft:
-                    np.save(draft, arrays["features"][i])
+                with atomic_write(target.with_name(f"{target.name}.npy")) as tmp_path:
+                    np.save(tmp_path, arrays["features"][i])
             written += 1
     return written
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    with temporary(path) as draft:
-        np.savez(draft, **arrays)  # type: ignore[arg-type]
+    with atomic_write(path) as tmp_path:
+        np.savez(tmp_path, **arrays)  # type: ignore[arg-type]

@@ -17,25 +17,25 @@ from typing import Any
 
 import torch
 
-from cspdet.checkpoints.loading import build_classifier, build_detector, classes_of_config
-from cspdet.checkpoints.model_profile import is_classifier
+from cspdet.checkpoints.loading import build_classifier, build_detector, classes_from_config
+from cspdet.checkpoints.model_profile import is_classifier_config
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import parse_cfg, read_cfg
-from cspdet.darknet.graph import plan
-from cspdet.darknet.names import classes_by_count, classes_by_name, read_names
+from cspdet.darknet.graph import build_graph
+from cspdet.darknet.names import categories_from_count, categories_from_names, read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-from cspdet.darknet.weight_order import numbers_of
-from cspdet.darknet.weights import Filled, FreshWeightsUndrawn, read_weights
+from cspdet.darknet.weight_order import layers_in_file_order
+from cspdet.darknet.weights import LoadResult, SkipInit, read_weights
 from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
 from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassifierRecipe, Recipe
-from cspdet.structures import Classes
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.structures import Categories
 
 log = logging.getLogger("cspdet")
 
 # Where `eval` looks unless told otherwise, by the number of classes.
-USUAL_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
+DEFAULT_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
 BN_EPS = 1e-5
 
 
@@ -60,91 +60,95 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
     names = None if args.names is None else read_names(args.names)
     if args.cfg.suffix in (".yaml", ".yml"):
-        recipe, classes = _our_config(args, names)
+        recipe, classes = _config_from_yaml(args, names)
     else:
-        recipe, classes = _darknet_config(args, names)
+        recipe, classes = _config_from_cfg(args, names)
     model = _build(recipe, classes, args)
-    filled = read_weights(args.weights, numbers_of(model), partial=args.partial)
+    load_result = read_weights(args.weights, layers_in_file_order(model), partial=args.partial)
     save_checkpoint(args.output, Checkpoint(recipe, classes, model.state_dict()))
-    _tell(args, model, recipe, classes, filled)
+    _print_summary(args, model, recipe, classes, load_result)
 
 
-def _our_config(args: argparse.Namespace, names: tuple[str, ...] | None) -> tuple[Recipe | ClassifierRecipe, Classes]:
+def _config_from_yaml(
+    args: argparse.Namespace, names: tuple[str, ...] | None
+) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
     if args.bn_eps is not None:
         raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; our networks have {BN_EPS:g}")
-    recipe: Recipe | ClassifierRecipe
-    if is_classifier(args.cfg):
-        recipe = load_config(args.cfg, ClassifierRecipe, args.overrides)
+    recipe: DetectionRecipe | ClassificationRecipe
+    if is_classifier_config(args.cfg):
+        recipe = load_config(args.cfg, ClassificationRecipe, args.overrides)
         with torch.device("meta"):
-            count = build_classifier(recipe, str(args.cfg)).classes
+            count = build_classifier(recipe, str(args.cfg)).num_classes
         return recipe, _classes(count, names, args)
-    recipe = load_config(args.cfg, Recipe, args.overrides)
-    return recipe, classes_of_config(recipe) if names is None else classes_by_name(names)
+    recipe = load_config(args.cfg, DetectionRecipe, args.overrides)
+    return recipe, classes_from_config(recipe) if names is None else categories_from_names(names)
 
 
-def _darknet_config(
+def _config_from_cfg(
     args: argparse.Namespace, names: tuple[str, ...] | None
-) -> tuple[Recipe | ClassifierRecipe, Classes]:
+) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
     """The config that a cfg asks for, with its text inside."""
     text = read_cfg(args.cfg)
     cfg = parse_cfg(text, str(args.cfg))
-    network = plan(cfg)
-    hints = cfg.hints
-    if hints:
-        log.info("%s: no say in what the network computes: %s", args.cfg, _listed(hints))
+    graph = build_graph(cfg)
+    ignored_keys = cfg.ignored_keys
+    if ignored_keys:
+        log.info("%s: no say in what the network computes: %s", args.cfg, _format_ignored_keys(ignored_keys))
     model = {"name": "darknet", "cfg": text, "bn_eps": BN_EPS if args.bn_eps is None else args.bn_eps}
-    resize = "letterbox" if cfg.net.whole("letter_box", 0) else "stretch"
+    resize = "letterbox" if cfg.net.get_int("letter_box", 0) else "stretch"
     values: dict[str, Any] = {"model": model, "input": {"size": list(cfg.size_hw), "resize": resize}}
     if not cfg.heads:
-        classes = _classes(network.layers[-1].shape.channels, names, args)
-        return parse_config(values, ClassifierRecipe, str(args.cfg), args.overrides), classes
-    classes = _classes(cfg.classes, names, args)
-    values["data"] = USUAL_DATA.get(len(classes), "data.yaml")
+        classes = _classes(graph.layers[-1].shape.channels, names, args)
+        return parse_config(values, ClassificationRecipe, str(args.cfg), args.overrides), classes
+    classes = _classes(cfg.num_classes, names, args)
+    values["data"] = DEFAULT_DATA.get(len(classes), "data.yaml")
     values["eval"] = {"clip_boxes": False}  # figures of such models mostly come from Darknet's `map`, which cuts none
-    return parse_config(values, Recipe, str(args.cfg), args.overrides), classes
+    return parse_config(values, DetectionRecipe, str(args.cfg), args.overrides), classes
 
 
-def _classes(count: int, names: tuple[str, ...] | None, args: argparse.Namespace) -> Classes:
+def _classes(count: int, names: tuple[str, ...] | None, args: argparse.Namespace) -> Categories:
     if names is None:
-        return classes_by_count(count)
+        return categories_from_count(count)
     if len(names) != count:
         raise ConfigError(f"{args.names}: {len(names)} names, but {args.cfg} has {count} classes")
-    return classes_by_name(names)
+    return categories_from_names(names)
 
 
-def _build(recipe: Recipe | ClassifierRecipe, classes: Classes, args: argparse.Namespace) -> Detector | Classifier:
+def _build(
+    recipe: DetectionRecipe | ClassificationRecipe, classes: Categories, args: argparse.Namespace
+) -> Detector | Classifier:
     """The network; its random weights, which cost seconds, are only drawn where some will stay."""
-    with nullcontext() if args.partial else FreshWeightsUndrawn(), torch.random.fork_rng(devices=[]):
+    with nullcontext() if args.partial else SkipInit(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if isinstance(recipe, Recipe):
+        if isinstance(recipe, DetectionRecipe):
             return build_detector(recipe, len(classes), str(args.cfg), pretrained=False)
         return build_classifier(recipe, str(args.cfg))
 
 
-def _tell(
-    args: argparse.Namespace, model: Detector | Classifier, recipe: Recipe | ClassifierRecipe, classes: Classes,
-    filled: Filled,
+def _print_summary(
+    args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories,
+    load_result: LoadResult,
 ) -> None:  # fmt: skip
-    kind = "detector" if isinstance(recipe, Recipe) else "classifier"
+    model_type = "detector" if isinstance(recipe, DetectionRecipe) else "classifier"
     if args.json:
         print(json.dumps({
-            "model": str(args.output), "kind": kind, "size": list(recipe.input.size), "resize": recipe.input.resize,
-            "classes": len(classes), "layers": filled.layers, "filled": filled.filled, "numbers": filled.numbers,
-            "version": list(filled.header[:3]), "seen": filled.header.seen,
+            "model": str(args.output), "kind": model_type, "size": list(recipe.input.size), "resize": recipe.input.resize,
+            "classes": len(classes), "layers": load_result.num_layers, "filled": load_result.num_loaded, "numbers": load_result.num_values,
+            "version": list(load_result.header[:3]), "seen": load_result.header.images_seen,
         }))  # fmt: skip
         return
     height, width = recipe.input.size
-    of_all = "all" if filled.filled == filled.layers else f"the first {filled.filled} of"
+    of_all = "all" if load_result.num_loaded == load_result.num_layers else f"the first {load_result.num_loaded} of"
     print(
-        f"{args.output}: a {kind} of {len(classes)} classes ({', '.join(classes.names[:3])}...), {height}x{width}, "
-        f"{recipe.input.resize}; {filled.numbers:,} numbers in {of_all} {filled.layers} layers with weights, "
-        f"trained on {filled.header.seen:,} pictures"
+        f"{args.output}: a {model_type} of {len(classes)} classes ({', '.join(classes.names[:3])}...), {height}x{width}, "
+        f"{recipe.input.resize}; {load_result.num_values:,} numbers in {of_all} {load_result.num_layers} layers with weights, "
+        f"trained on {load_result.header.images_seen:,} pictures"
     )
     if not isinstance(model, (DarknetDetector, DarknetClassifier)) and recipe.input.resize != "stretch":
         print("Darknet stretches its pictures; for its own results, import with input.resize=stretch")
-    if kind == "detector":
-        print("Darknet's own results keep scores above 0.005 and use --max-iou 0.45 (its COCO tables: 0.001 and 0.6)")
+    if model_type == "detector":
+        print("Darknet's own results keep scores above 0.005 and use --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")
 
 
-def _listed(hints: dict[str, int]) -> str:
-    return ", ".join(f"{name}{f' (x{count})' if count > 1 else ''}" for name, count in hints.items())
+def _format_ignored_keys(ignored_keys: dict[str, int]) -> str:
+    return ", ".join(f"{name}{f' (x{count})' if count > 1 else ''}" for name, count in ignored_keys.items())

@@ -17,19 +17,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cspdet.checkpoints.model_profile import CountedModel, count_model
-from cspdet.cli.arguments import input_size
-from cspdet.models.profile import Cost
-from cspdet.models.published import Published, published_row
-from cspdet.reports.layer_plot import check_target, plot_layers
+from cspdet.checkpoints.model_profile import ModelProfile, profile_model
+from cspdet.cli.arguments import parse_image_size
+from cspdet.models.profile import ModelCost
+from cspdet.models.published import PublishedResult, find_published_result
+from cspdet.reports.layer_plot import plot_layers, validate_output_path
 
-Row = dict[str, Any]
+InfoRow = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line of `info` takes."""
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="configs and checkpoints")
-    parser.add_argument("--size", type=input_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: the model's own)")
     parser.add_argument(
         "--layers", action="store_true", help="every convolution, linear layer and pooling, and the largest"
     )
@@ -40,25 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Count, print, draw."""
     if args.plot:
-        check_target(args.plot)
-    class_counts: dict[Path, int] = {}
-    counted = [count_model(path, args.overrides, args.size, class_counts=class_counts) for path in args.models]
+        validate_output_path(args.plot)
+    num_classes_cache: dict[Path, int] = {}
+    profiles = [
+        profile_model(path, args.overrides, args.size, num_classes_cache=num_classes_cache) for path in args.models
+    ]
     if args.plot:
-        plot_layers([(model.name, model.cost) for model in counted], args.plot)
+        plot_layers([(model.name, model.cost) for model in profiles], args.plot)
     if args.json:
-        print(json.dumps([_row(model) | (_details(model.cost) if args.layers else {}) for model in counted]))
+        print(json.dumps([_row(model) | (_details(model.cost) if args.layers else {}) for model in profiles]))
         return
-    print("\n".join(_table(counted)))
+    print("\n".join(_table(profiles)))
     if args.layers:
-        for model in counted:
+        for model in profiles:
             print("\n".join(["", f"{model.name}, layer by layer", *_layer_table(model.cost)]))
-        print("\n".join(["", *_largest_layers(counted)]))
+        print("\n".join(["", *_largest_layers(profiles)]))
 
 
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _row(model: CountedModel) -> Row:
+def _row(model: ModelProfile) -> InfoRow:
     cost, published = model.cost, _published(model)
     return {
         "model": model.name,
@@ -66,24 +68,24 @@ def _row(model: CountedModel) -> Row:
         "parameters": cost.parameters,
         "conv_weights": cost.conv_weights,
         "bflops": cost.bflops,
-        "memory_traffic": cost.memory_traffic,
+        "memory_traffic": cost.conv_memory_access,
         "largest_layer_bflops": cost.largest_layer_bflops,
         "strides": list(model.strides),
         "published": published and _published_to_json(published, cost),
     }
 
 
-def _published(model: CountedModel) -> Published | None:
-    return published_row(model.name, model.cost.size_hw) if model.comparable else None
+def _published(model: ModelProfile) -> PublishedResult | None:
+    return find_published_result(model.name, model.cost.size_hw) if model.matches_published else None
 
 
-def _published_to_json(published: Published, cost: Cost) -> Row:
+def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:
     """The published row, and how far ours is from it, as a share."""
     return published._asdict() | {
         "size": list(published.size),
         "conv_weights_difference": _difference(cost.conv_weights, published.conv_weights),
         "bflops_difference": _bflops_difference(cost, published),
-        "stored_numbers_difference": _difference(cost.stored_numbers, published.stored_numbers),
+        "stored_numbers_difference": _difference(cost.stored_values, published.stored_values),
     }
 
 
@@ -91,15 +93,15 @@ def _difference(ours: float, published: float | None) -> float | None:
     return ours / published - 1 if published else None
 
 
-def _bflops_difference(cost: Cost, published: Published) -> float | None:
+def _bflops_difference(cost: ModelCost, published: PublishedResult) -> float | None:
     return _difference(cost.bflops, published.expected_bflops) if cost.size_hw == published.size else None
 
 
-def _details(cost: Cost) -> Row:
+def _details(cost: ModelCost) -> InfoRow:
     layers = [
         {
             "name": layer.name,
-            "kind": layer.kind,
+            "kind": layer.layer_type,
             "input": list(layer.input_chw),
             "output": list(layer.output_chw),
             "weights": layer.weights,
@@ -109,7 +111,7 @@ def _details(cost: Cost) -> Row:
     ]
     return {
         "cio": cost.cio,
-        "stored_numbers": cost.stored_numbers,
+        "stored_numbers": cost.stored_values,
         "parts_bflops": cost.part_bflops,
         "largest_layer": cost.largest_layer.name,
         "layers": layers,
@@ -119,21 +121,21 @@ def _details(cost: Cost) -> Row:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _table(counted: list[CountedModel]) -> list[str]:
+def _table(profiles: list[ModelProfile]) -> list[str]:
     """A line a model; below it the published figures, how far ours are from them, and what to know about them."""
-    parts = list(dict.fromkeys(part for model in counted for part in model.cost.part_bflops))
-    width = max(len("  stored numbers"), *(len(model.name) for model in counted))
+    parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
+    width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
     head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"
     lines = [
         head + "".join(f"  {part:>8}" for part in parts) + f"  {'largest':>8}  {'traffic':>7}  {'CIO':>7}  strides"
     ]
-    for model in counted:
+    for model in profiles:
         cost = model.cost
-        shares = (f"{cost.part_bflops[part]:.4f}" if part in cost.part_bflops else "" for part in parts)
+        part_cells = (f"{cost.part_bflops[part]:.4f}" if part in cost.part_bflops else "" for part in parts)
         lines.append(
-            f"{model.name:<{width}}  {_by(cost.size_hw):>9}  {cost.parameters:>11,}  {cost.conv_weights:>12,}  "
-            f"{cost.bflops:>8.4f}" + "".join(f"  {share:>8}" for share in shares) + f"  "
-            f"{cost.largest_layer_bflops:>8.4f}  {cost.memory_traffic / 1e6:>7.2f}  {cost.cio / 1e6:>7.2f}  "
+            f"{model.name:<{width}}  {_format_size(cost.size_hw):>9}  {cost.parameters:>11,}  {cost.conv_weights:>12,}  "
+            f"{cost.bflops:>8.4f}" + "".join(f"  {cell:>8}" for cell in part_cells) + f"  "
+            f"{cost.largest_layer_bflops:>8.4f}  {cost.conv_memory_access / 1e6:>7.2f}  {cost.cio / 1e6:>7.2f}  "
             f"{' '.join(str(stride) for stride in model.strides)}"
         )
         published = _published(model)
@@ -142,34 +144,38 @@ def _table(counted: list[CountedModel]) -> list[str]:
     return lines
 
 
-def _published_lines(published: Published, cost: Cost, width: int) -> list[str]:
+def _published_lines(published: PublishedResult, cost: ModelCost, width: int) -> list[str]:
     def line(name: str, size: str, weights: str, bflops: str, more: str = "") -> str:
         return f"{'  ' + name:<{width}}  {size:>9}  {'':>11}  {weights:>12}  {bflops:>8}  {more}".rstrip()
 
     weights = f"{published.conv_weights / 1e6:.2f}M" if published.conv_weights else ""
     bflops = f"{published.bflops:g}" if published.bflops else ""
-    lines = [line("published", _by(published.size), weights, bflops, f"{published.network}; {published.source}")]
+    lines = [
+        line("published", _format_size(published.size), weights, bflops, f"{published.fidelity}; {published.source}")
+    ]
     differences = (
         _difference(cost.conv_weights, published.conv_weights), _bflops_difference(cost, published),
     )  # fmt: skip
     if differences != (None, None):
-        lines.append(line("difference", "", *("" if share is None else f"{share:+.2%}" for share in differences)))
-    if published.stored_numbers:
-        share = _difference(cost.stored_numbers, published.stored_numbers)
         lines.append(
-            f"  stored numbers (weights, biases, 4 a normalized channel): {cost.stored_numbers:,}, "
-            f"published {published.stored_numbers / 1e6:.2f}M ({share:+.2%})"
+            line("difference", "", *("" if difference is None else f"{difference:+.2%}" for difference in differences))
+        )
+    if published.stored_values:
+        difference = _difference(cost.stored_values, published.stored_values)
+        lines.append(
+            f"  stored numbers (weights, biases, 4 a normalized channel): {cost.stored_values:,}, "
+            f"published {published.stored_values / 1e6:.2f}M ({difference:+.2%})"
         )
     if published.cio and cost.size_hw == published.size:
-        share = _difference(cost.cio, published.cio)
-        lines.append(f"  published CIO: {published.cio / 1e6:.1f}M ({share:+.2%})")
+        difference = _difference(cost.cio, published.cio)
+        lines.append(f"  published CIO: {published.cio / 1e6:.1f}M ({difference:+.2%})")
     accuracy = _accuracy(published)
     lines += [f"  published accuracy: {accuracy}"] if accuracy else []
     lines += [f"  note: {published.note}"] if published.note else []
     return lines
 
 
-def _accuracy(published: Published) -> str:
+def _accuracy(published: PublishedResult) -> str:
     named = {
         "top-1": published.top1,
         "top-5": published.top5,
@@ -181,27 +187,27 @@ def _accuracy(published: Published) -> str:
     return ", ".join([*words, *([f"fps {published.fps}"] if published.fps else [])])
 
 
-def _layer_table(cost: Cost) -> list[str]:
+def _layer_table(cost: ModelCost) -> list[str]:
     width = max(len(layer.name) for layer in cost.layers)
     lines = [f"{'layer':<{width}}  {'kind':<7}  {'input':>12}  {'output':>12}  {'weights':>9}  {'BFLOPs':>7}"]
     for layer in cost.layers:
-        taken, given = ("x".join(str(n) for n in shape) for shape in (layer.input_chw, layer.output_chw))
+        input_shape, output_shape = ("x".join(str(n) for n in shape) for shape in (layer.input_chw, layer.output_chw))
         lines.append(
-            f"{layer.name:<{width}}  {layer.kind:<7}  {taken:>12}  {given:>12}  {layer.weights:>9,}  "
+            f"{layer.name:<{width}}  {layer.layer_type:<7}  {input_shape:>12}  {output_shape:>12}  {layer.weights:>9,}  "
             f"{layer.operations / 1e9:>7.4f}"
         )
     return lines
 
 
-def _largest_layers(counted: list[CountedModel]) -> list[str]:
+def _largest_layers(profiles: list[ModelProfile]) -> list[str]:
     """The computational bottleneck of each model, against the first model's."""
-    first = counted[0].cost.largest_layer_bflops
-    width = max(len(model.name) for model in counted)
-    lines = ["largest layers" + (f", against that of {counted[0].name}" if len(counted) > 1 else "")]
-    for model in counted:
+    first = profiles[0].cost.largest_layer_bflops
+    width = max(len(model.name) for model in profiles)
+    lines = ["largest layers" + (f", against that of {profiles[0].name}" if len(profiles) > 1 else "")]
+    for model in profiles:
         largest = model.cost.largest_layer
         equals = sum(layer.operations == largest.operations for layer in model.cost.layers) - 1
-        change = "" if model is counted[0] else f"  {model.cost.largest_layer_bflops / first - 1:+.1%}"
+        change = "" if model is profiles[0] else f"  {model.cost.largest_layer_bflops / first - 1:+.1%}"
         more = f"  and {equals} more of the same cost" if equals else ""
         lines.append(
             f"{model.name:<{width}}  {model.cost.largest_layer_bflops:>7.4f} BFLOPs  {largest.name}{change}{more}"
@@ -209,5 +215,5 @@ def _largest_layers(counted: list[CountedModel]) -> list[str]:
     return lines
 
 
-def _by(size_hw: tuple[int, int]) -> str:
+def _format_size(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[0]}x{size_hw[1]}"

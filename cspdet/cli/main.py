@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cspdet.config.loader import OVERRIDE
-from cspdet.errors import ConfigError, UserError, nearest
+from cspdet.errors import ConfigError, UserError, did_you_mean
 
-VERBS = {
+COMMAND_HELP = {
     "train": "train a detector",
     "eval": "COCO AP of a detector or of a results file",
     "detect": "draw and list what a detector finds in pictures and videos",
@@ -53,23 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print("usage: cspdet VERB ...   (cspdet VERB --help tells more)\n")
-        print("\n".join(f"  {verb:14} {meaning}" for verb, meaning in VERBS.items()))
+        print("\n".join(f"  {command:14} {meaning}" for command, meaning in COMMAND_HELP.items()))
         return 0 if words else 2
     if words[0] == "--version":
         from cspdet import __version__
 
         print(f"cspdet {__version__}")
         return 0
-    if words[0] not in VERBS:
+    if words[0] not in COMMAND_HELP:
         print(
-            f"error: unknown command {words[0]!r}{nearest(words[0], VERBS)}; there are: {', '.join(VERBS)}",
+            f"error: unknown command {words[0]!r}{did_you_mean(words[0], COMMAND_HELP)}; there are: {', '.join(COMMAND_HELP)}",
             file=sys.stderr,
         )
         return 2
     return run_command(words[0], words[1:])
 
 
-def run_command(verb: str, argv: Sequence[str] | None = None, module: Any = None) -> int:
+def run_command(command: str, argv: Sequence[str] | None = None, module: Any = None) -> int:
     """Run one command and turn what it raises into an exit code: 2 the user's mistake, 130 interrupted.
 
     Args:
@@ -81,9 +81,9 @@ def run_command(verb: str, argv: Sequence[str] | None = None, module: Any = None
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if module is None:
-            module = importlib.import_module(f"cspdet.cli.{verb.replace('-', '_')}")
+            module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
         parser = _Parser(
-            prog=f"cspdet {verb}",
+            prog=f"cspdet {command}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

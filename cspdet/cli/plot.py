@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 
 from cspdet.errors import ConfigError
-from cspdet.reports.training_curves import POSITIONS, RunMetrics, check_drawing, draw_curves, pick_keys, read_runs
+from cspdet.reports.training_curves import X_AXES, RunMetrics, draw_curves, read_runs, select_keys, validate_output_path
 
 log = logging.getLogger("cspdet")
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .png or .svg file (default: curves.png in the only run's folder, else runs/plot.png)",
     )
     parser.add_argument("--keys", metavar="K,K,...", help="what to draw (default: losses, AP, AP50, lr, speed)")
-    parser.add_argument("--x", choices=POSITIONS, default="epoch", help="what the curves run along (default: epoch)")
+    parser.add_argument("--x", choices=X_AXES, default="epoch", help="what the curves run along (default: epoch)")
     parser.add_argument("--smooth", type=int, default=1, metavar="N", help="losses and speed as means over N lines")
     parser.add_argument("--title", metavar="TEXT", help="above the curves (default: the only run's name)")
 
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--smooth: expected a number of lines from 1 to 10000, found {args.smooth}")
     runs = read_runs(args.runs)
     output: Path = args.output or (runs[0].path.parent / "curves.png" if len(runs) == 1 else Path("runs/plot.png"))
-    check_drawing(output)
-    wanted = None if args.keys is None else [key.strip() for key in args.keys.split(",") if key.strip()]
-    keys = pick_keys(runs, wanted, args.x)
+    validate_output_path(output)
+    requested_keys = None if args.keys is None else [key.strip() for key in args.keys.split(",") if key.strip()]
+    keys = select_keys(runs, requested_keys, args.x)
     for one in runs:
-        if one.cut_off:
+        if one.is_truncated:
             log.warning("%s: the last line is incomplete, and left out", one.path)
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)

@@ -7,9 +7,9 @@ import json
 import logging
 from pathlib import Path
 
-from cspdet.datasets.classification.crop_objects import cut_objects
+from cspdet.datasets.classification.crop_objects import crop_objects
 from cspdet.datasets.download import BASE_URL, download_coco
-from cspdet.datasets.formats.coco_writer import SPLITS, Prepared
+from cspdet.datasets.formats.coco_writer import SPLITS, ConversionResult
 from cspdet.datasets.formats.voc import convert_voc
 from cspdet.datasets.formats.yolo import convert_yolo
 from cspdet.datasets.synthetic.dataset import make_shapes
@@ -19,12 +19,14 @@ log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|objects")
-    _add_shapes(kinds.add_parser("shapes", help="make the built-in set of drawn shapes, and a video"))
-    _add_coco(kinds.add_parser("coco", help="download COCO 2017 and check it (27 GB on disk, 46 GB on the way)"))
-    _add_voc(kinds.add_parser("voc", help="convert Pascal VOC xml files"))
-    _add_yolo(kinds.add_parser("yolo", help="convert YOLO txt labels (ultralytics or Darknet)"))
-    _add_objects(kinds.add_parser("objects", help="cut the objects of a set into class folders, for train-classifier"))
+    subparsers = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|objects")
+    _add_shapes(subparsers.add_parser("shapes", help="make the built-in set of drawn shapes, and a video"))
+    _add_coco(subparsers.add_parser("coco", help="download COCO 2017 and check it (27 GB on disk, 46 GB on the way)"))
+    _add_voc(subparsers.add_parser("voc", help="convert Pascal VOC xml files"))
+    _add_yolo(subparsers.add_parser("yolo", help="convert YOLO txt labels (ultralytics or Darknet)"))
+    _add_objects(
+        subparsers.add_parser("objects", help="cut the objects of a set into class folders, for train-classifier")
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -104,16 +106,16 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"prepare-data takes no key=value words; found {args.overrides[0]!r}")
     if not 0 <= getattr(args, "val_fraction", 0.2) < 1:
         raise ConfigError(f"--val-fraction: expected a share from 0 to below 1, found {args.val_fraction}")
-    report(_prepare(args), as_json=args.json)
+    print_summary(_prepare(args), as_json=args.json)
 
 
-def _prepare(args: argparse.Namespace) -> Prepared:
+def _prepare(args: argparse.Namespace) -> ConversionResult:
     if args.kind == "shapes":
         return make_shapes(args.output, images=args.images, size=args.size, seed=args.seed)
     if args.kind == "coco":
         return download_coco(args.output, splits=args.splits, base_url=args.base_url)
     if args.kind == "objects":
-        return cut_objects(args.source, args.output, margin=args.margin, min_side=args.min_side)
+        return crop_objects(args.source, args.output, margin=args.margin, min_side=args.min_side)
     if args.kind == "yolo":
         return convert_yolo(args.source, args.output, val_fraction=args.val_fraction)
     return convert_voc(
@@ -138,14 +140,14 @@ def read_names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def report(prepared: Prepared, *, as_json: bool) -> None:
+def print_summary(conversion: ConversionResult, *, as_json: bool) -> None:
     """Tell what was made: notes to the log, the numbers and last the descriptor's path to stdout."""
-    for note in prepared.notes:
+    for note in conversion.warnings:
         log.warning("%s", note)
     if as_json:
-        result = {"descriptor": str(prepared.descriptor), **prepared.counts, "notes": list(prepared.notes)}
+        result = {"descriptor": str(conversion.config_path), **conversion.counts, "notes": list(conversion.warnings)}
         print(json.dumps(result))
         return
-    for split, counts in prepared.counts.items():
+    for split, counts in conversion.counts.items():
         print(f"{split}: {counts['images']} pictures, {counts['boxes']} boxes")
-    print(prepared.descriptor)
+    print(conversion.config_path)

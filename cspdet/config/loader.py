@@ -22,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from cspdet.errors import ConfigError, nearest
+from cspdet.errors import ConfigError, did_you_mean
 
 KeyPath = tuple[str | int, ...]  # where a value stands: ("model", "head", "anchors", 0)
 OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
@@ -34,10 +34,10 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Schema = TypeVar("Schema", bound=BaseModel)
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
-def load_config(path: str | Path, schema: type[Schema], overrides: Sequence[str] = ()) -> Schema:
+def load_config(path: str | Path, schema: type[SchemaT], overrides: Sequence[str] = ()) -> SchemaT:
     """Read `path`, apply `overrides` (`key.path=value`, in order) and validate against `schema`.
 
     Relative paths inside a file are made absolute against that file; those in overrides against the working directory.
@@ -46,17 +46,17 @@ def load_config(path: str | Path, schema: type[Schema], overrides: Sequence[str]
         ConfigError: with one line for each mistake.
     """
     path = Path(path)
-    tree = _Tree(schema)
+    tree = _ConfigLoader(schema)
     tree.read(path, ())
-    return tree.finish(str(path), overrides)
+    return tree.apply_and_validate(str(path), overrides)
 
 
-def parse_config(values: dict[str, Any], schema: type[Schema], where: str, overrides: Sequence[str] = ()) -> Schema:
+def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, overrides: Sequence[str] = ()) -> SchemaT:
     """Validate values that were read from a checkpoint or another safe place, named `where` in messages."""
-    tree = _Tree(schema)
+    tree = _ConfigLoader(schema)
     tree.values = values
-    tree.origin[()] = where
-    return tree.finish(where, overrides)
+    tree.source_locations[()] = where
+    return tree.apply_and_validate(where, overrides)
 
 
 def dump_config(config: BaseModel) -> str:
@@ -81,13 +81,13 @@ def read_yaml(path: str | Path) -> tuple[Any, dict[KeyPath, str]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{nearest(path.name, siblings)}") from None
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as a YAML text file: {error}") from None
-    values, origin = _parse(text, str(path))
+    values, source_locations = _parse(text, str(path))
     if values is None:
         raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
-    return values, origin
+    return values, source_locations
 
 
 def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
@@ -104,16 +104,16 @@ def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
         raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
-    origin: dict[KeyPath, str] = {}
+    source_locations: dict[KeyPath, str] = {}
     try:
-        values = _plain(node, name, (), origin)
+        values = _to_builtin(node, name, (), source_locations)
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply, or an alias that contains itself") from None
-    origin[()] = name
-    return values, origin
+    source_locations[()] = name
+    return values, source_locations
 
 
-def _plain(node: Any, name: str, path: KeyPath, origin: dict[KeyPath, str]) -> Any:
+def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
     """ruamel's round-trip values as plain ones, noting the line of each."""
     if isinstance(node, CommentedMap):
         if getattr(node, "merge", None):
@@ -122,23 +122,25 @@ def _plain(node: Any, name: str, path: KeyPath, origin: dict[KeyPath, str]) -> A
         for key, value in node.items():
             if not isinstance(key, str):
                 raise ConfigError(f"{name}:{node.lc.line + 1}: keys are words; found {key!r}")
-            origin[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
-            result[str(key)] = _plain(value, name, (*path, key), origin)
+            source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
+            result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
         return result
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):
-            origin[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"
-        return [_plain(value, name, (*path, i), origin) for i, value in enumerate(node)]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
+            source_locations[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"
+        return [_to_builtin(value, name, (*path, i), source_locations) for i, value in enumerate(node)]
+    for builtin_type in (bool, int, float, str):
+        if isinstance(node, builtin_type):
             # ruamel keeps the spelling of booleans as an int subclass, so ask for its own type first
-            return bool(node) if type(node).__name__ == "ScalarBoolean" else kind(node)
+            return bool(node) if type(node).__name__ == "ScalarBoolean" else builtin_type(node)
     if node is None:
         return None
-    raise ConfigError(f"{origin.get(path, name)}: {dotted(path)}: {node!r} is not a plain YAML value")
+    raise ConfigError(
+        f"{source_locations.get(path, name)}: {format_key_path(path)}: {node!r} is not a plain YAML value"
+    )
 
 
-def dotted(path: KeyPath) -> str:
+def format_key_path(path: KeyPath) -> str:
     """("model", "anchors", 0) as `model.anchors[0]`."""
     text = ""
     for part in path:
@@ -146,77 +148,79 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-class _Tree:
+class _ConfigLoader:
     """Plain values on their way to a schema, each knowing the file and line or the override that it came from."""
 
     def __init__(self, schema: type[BaseModel]):
         self.schema = schema
         self.values: Any = {}
-        self.origin: dict[KeyPath, str] = {}
+        self.source_locations: dict[KeyPath, str] = {}
 
-    def read(self, path: Path, at: KeyPath) -> None:
+    def read(self, path: Path, key_path: KeyPath) -> None:
         """Put the content of a YAML file at `at`, following the sections that it gives as further files."""
-        values, origin = read_yaml(path)
+        values, source_locations = read_yaml(path)
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected a mapping of keys to values, found {describe(values)}")
-        self._put(at, values)
-        self.origin.update({at + part: where for part, where in origin.items()})
-        self._resolve(at, path.parent)
+        self._put(key_path, values)
+        self.source_locations.update({key_path + part: where for part, where in source_locations.items()})
+        self._resolve(key_path, path.parent)
 
     def override(self, text: str) -> str | None:
         """Apply one `key.path=value`; a mistake in its form comes back as a message."""
         found = OVERRIDE.fullmatch(text)
         if not found:
             return f"override {text!r}: expected key.path=value"
-        at: KeyPath = tuple(found.group(1).split("."))
+        key_path: KeyPath = tuple(found.group(1).split("."))
         name = f"override {text!r}"
         try:
             value, _ = _parse(found.group(2), name)
         except ConfigError as error:
             return error.problems[0]
         parent = self.values
-        for i, key in enumerate(at[:-1]):
+        for i, key in enumerate(key_path[:-1]):
             if parent.get(key) is None:  # a section that was left out, or switched off with null
                 parent[key] = {}
             parent = parent[key]
             if not isinstance(parent, dict):
-                return f"{name}: {dotted(at[: i + 1])} is {describe(parent)} and has no keys of its own"
-        for stale in [path for path in self.origin if path[: len(at)] == at]:
-            del self.origin[stale]
-        self._put(at, value)
-        self.origin[at] = name
-        self._resolve(at, Path.cwd())
+                return f"{name}: {format_key_path(key_path[: i + 1])} is {describe(parent)} and has no keys of its own"
+        for stale in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
+            del self.source_locations[stale]
+        self._put(key_path, value)
+        self.source_locations[key_path] = name
+        self._resolve(key_path, Path.cwd())
         return None
 
-    def _put(self, at: KeyPath, value: Any) -> None:
-        if not at:
+    def _put(self, key_path: KeyPath, value: Any) -> None:
+        if not key_path:
             self.values = value
             return
         parent = self.values
-        for key in at[:-1]:
+        for key in key_path[:-1]:
             parent = parent[key]
-        parent[at[-1]] = value
+        parent[key_path[-1]] = value
 
-    def _resolve(self, at: KeyPath, folder: Path) -> None:
+    def _resolve(self, key_path: KeyPath, folder: Path) -> None:
         """Below `at`: read sections that are given as files, and make path values absolute against `folder`."""
-        value = self._get(at)
-        kind = _kind_at(self.schema, self.values, at)
-        if isinstance(value, str) and kind is not None:
-            if _model_of(kind, {}) is not None and value.endswith((".yaml", ".yml")):
-                self.read(folder / value, at)
-            elif Path in _options(kind) and "\n" not in value:  # not a text in the place of the file that holds it
-                self._put(at, str((folder / Path(value).expanduser()).absolute()))
+        value = self._get(key_path)
+        annotation = _annotation_at(self.schema, self.values, key_path)
+        if isinstance(value, str) and annotation is not None:
+            if _select_model(annotation, {}) is not None and value.endswith((".yaml", ".yml")):
+                self.read(folder / value, key_path)
+            elif (
+                Path in _union_members(annotation) and "\n" not in value
+            ):  # not a text in the place of the file that holds it
+                self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
         elif isinstance(value, dict):
             for key in value:
-                self._resolve((*at, key), folder)
+                self._resolve((*key_path, key), folder)
 
-    def _get(self, at: KeyPath) -> Any:
+    def _get(self, key_path: KeyPath) -> Any:
         value = self.values
-        for key in at:
+        for key in key_path:
             value = value[key]
         return value
 
-    def finish(self, name: str, overrides: Sequence[str]) -> Any:
+    def apply_and_validate(self, name: str, overrides: Sequence[str]) -> Any:
         """Apply the overrides in order and validate everything."""
         problems = [problem for text in overrides if (problem := self.override(text)) is not None]
         if problems:
@@ -228,12 +232,12 @@ class _Tree:
             # JSON mode: strict about bool, int, float and str, yet takes lists for tuples and text for paths
             return self.schema.model_validate_json(json.dumps(self.values), strict=True)
         except ValidationError as error:
-            problems = dict.fromkeys(self._explain(entry, name) for entry in error.errors())
+            problems = dict.fromkeys(self._format_error(entry, name) for entry in error.errors())
             raise ConfigError(*problems) from None
 
-    def _explain(self, entry: Any, name: str) -> str:
+    def _format_error(self, entry: Any, name: str) -> str:
         path = self._strip_tags(entry["loc"])
-        message = self._message(entry, path)
+        message = self._error_message(entry, path)
         if entry["type"] == "union_tag_invalid":
             path = (*path, "name")
         # A rule between several keys of a section begins with the key that it blames
@@ -241,31 +245,33 @@ class _Tree:
         if entry["type"] == "value_error" and rest and isinstance(self._get(path), dict) and blamed in self._get(path):
             path, message = (*path, blamed), rest
         where = next(
-            (self.origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.origin),
+            (self.source_locations[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.source_locations),
             name,
         )
-        return f"{where}: {dotted(path) or 'config'}: {message}"
+        return f"{where}: {format_key_path(path) or 'config'}: {message}"
 
-    def _message(self, entry: Any, path: KeyPath) -> str:
-        kind, context = entry["type"], entry.get("ctx", {})
-        if kind == "extra_forbidden":
-            model = _model_of(_kind_at(self.schema, self.values, path[:-1]), self._get(path[:-1]))
+    def _error_message(self, entry: Any, path: KeyPath) -> str:
+        error_type, context = entry["type"], entry.get("ctx", {})
+        if error_type == "extra_forbidden":
+            model = _select_model(_annotation_at(self.schema, self.values, path[:-1]), self._get(path[:-1]))
             valid = list(model.model_fields) if model else []
-            return f"unknown key{nearest(str(path[-1]), valid)}; valid keys: {', '.join(valid)}"
-        if kind == "missing":
+            return f"unknown key{did_you_mean(str(path[-1]), valid)}; valid keys: {', '.join(valid)}"
+        if error_type == "missing":
             return "missing key"
-        if kind == "union_tag_not_found":
+        if error_type == "union_tag_not_found":
             return f"missing key 'name', which says what to build: {context.get('discriminator')}"
-        if kind == "union_tag_invalid":
+        if error_type == "union_tag_invalid":
             valid = re.findall(r"'([^']*)'", str(context["expected_tags"]))
-            return f"unknown name {context['tag']!r}{nearest(str(context['tag']), valid)}; valid: {', '.join(valid)}"
-        if kind == "literal_error":
+            return (
+                f"unknown name {context['tag']!r}{did_you_mean(str(context['tag']), valid)}; valid: {', '.join(valid)}"
+            )
+        if error_type == "literal_error":
             valid = re.findall(r"'([^']*)'", str(context["expected"]))
             found = entry["input"]
-            return f"expected {context['expected']}, found {describe(found)}{nearest(str(found), valid)}"
-        if kind == "value_error":
+            return f"expected {context['expected']}, found {describe(found)}{did_you_mean(str(found), valid)}"
+        if error_type == "value_error":
             return f"{context['error']}"
-        return f"{_expected(entry['msg'])}, found {describe(entry['input'])}"
+        return f"{_simplify_message(entry['msg'])}, found {describe(entry['input'])}"
 
     def _strip_tags(self, location: tuple[str | int, ...]) -> KeyPath:
         """pydantic names the chosen member of a union inside the location; keep only the keys that the user wrote."""
@@ -281,7 +287,7 @@ class _Tree:
         return tuple(path)
 
 
-def _expected(message: str) -> str:
+def _simplify_message(message: str) -> str:
     message = message.replace("Input should be", "expected").replace("a valid ", "a ")
     plain = {
         "expected a string": "expected text",
@@ -306,18 +312,20 @@ def describe(value: Any) -> str:
     return f"a list of {len(value)}" if isinstance(value, list) else "a mapping"
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
+def _union_members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, or the type itself; Annotated is seen through."""
-    if typing.get_origin(kind) is typing.Annotated:
-        return _options(typing.get_args(kind)[0])
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return tuple(option for member in typing.get_args(kind) for option in _options(member))
-    return (kind,)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _union_members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return tuple(option for member in typing.get_args(annotation) for option in _union_members(member))
+    return (annotation,)
 
 
-def _model_of(kind: Any, value: Any) -> type[BaseModel] | None:
+def _select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
     """The pydantic model that `value` is meant for: of a union, the one whose `name` it gives."""
-    models = [option for option in _options(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
+    models = [
+        option for option in _union_members(annotation) if isinstance(option, type) and issubclass(option, BaseModel)
+    ]
     if len(models) > 1 and isinstance(value, dict):
         name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` is a short form of the one named `timm`
         for model in models:
@@ -326,14 +334,14 @@ def _model_of(kind: Any, value: Any) -> type[BaseModel] | None:
     return models[0] if models else None
 
 
-def _kind_at(schema: type[BaseModel], values: Any, at: KeyPath) -> Any:
+def _annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:
     """The declared type at a path, or None where the schema has no such place."""
-    kind: Any = schema
-    for key in at:
-        model = _model_of(kind, values)
+    annotation: Any = schema
+    for key in key_path:
+        model = _select_model(annotation, values)
         if model is None or not isinstance(key, str) or key not in model.model_fields:
             return None
         field = model.model_fields[key]
-        kind = field.annotation
+        annotation = field.annotation
         values = values.get(key) if isinstance(values, dict) else None
-    return kind
+    return annotation

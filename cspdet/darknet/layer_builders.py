@@ -8,217 +8,230 @@ from functools import partial
 from torch import nn
 
 from cspdet.darknet import layers
-from cspdet.darknet.cfg import Section, mask_of
-from cspdet.darknet.layer_spec import Place, Planned, Shape
+from cspdet.darknet.cfg import CfgSection, anchor_mask
+from cspdet.darknet.layer_spec import FeatureShape, LayerSpec, SectionContext
 from cspdet.models.blocks import Maxout
 
-LARGEST_SIDE = 1024  # of windows and strides
-MOST_CHANNELS = 2**20
+MAX_KERNEL_SIZE = 1024  # of windows and strides
+MAX_CHANNELS = 2**20
 MOMENTUM = 0.03  # as in our own networks
 
 
-def _strides(section: Section) -> tuple[int, int]:
+def _strides(section: CfgSection) -> tuple[int, int]:
     """Down and across."""
-    stride = section.whole("stride", 1, low=1, high=LARGEST_SIDE)
-    down = section.whole("stride_y", stride, low=1, high=LARGEST_SIDE)
-    return down, section.whole("stride_x", stride, low=1, high=LARGEST_SIDE)
+    stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
+    down = section.get_int("stride_y", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
+    return down, section.get_int("stride_x", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
 
 
-def _activation(section: Section, default: str = "linear") -> str:
-    return section.word("activation", default, layers.ACTIVATIONS)
+def _activation(section: CfgSection, default: str = "linear") -> str:
+    return section.get_choice("activation", default, layers.ACTIVATIONS)
 
 
-def convolutional(place: Place) -> Planned:
+def convolutional(context: SectionContext) -> LayerSpec:
     """`[convolutional]`; with `new_coords` behind it, without the sigmoid that our own decoding applies."""
-    section, given = place.section, place.input
-    filters = section.whole("filters", 1, low=1, high=MOST_CHANNELS)
-    size = section.whole("size", 1, low=1, high=LARGEST_SIDE)
+    section, in_shape = context.section, context.input_shape
+    filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
+    size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     stride_hw = _strides(section)
-    dilation = 1 if size == 1 else section.whole("dilation", 1, low=1, high=LARGEST_SIDE)
-    padding = section.whole("padding", 0, high=LARGEST_SIDE)
-    if section.whole("pad", 0):
+    dilation = 1 if size == 1 else section.get_int("dilation", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
+    padding = section.get_int("padding", 0, max_value=MAX_KERNEL_SIZE)
+    if section.get_int("pad", 0):
         padding = size // 2
-    groups = section.whole("groups", 1, low=1, high=MOST_CHANNELS)
-    if given.channels % groups or filters % groups:
-        raise section.problem(f"{groups} do not divide {given.channels} input channels and {filters} filters", "groups")
-    norm = bool(section.whole("batch_normalize", 0) or section.whole("cbn", 0))
+    groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
+    if in_shape.channels % groups or filters % groups:
+        raise section.error(
+            f"{groups} do not divide {in_shape.channels} input channels and {filters} filters", "groups"
+        )
+    norm = bool(section.get_int("batch_normalize", 0) or section.get_int("cbn", 0))
     act = _activation(section, "logistic")
-    after = place.followed_by
-    if after is not None and after.kind == "yolo" and after.whole("new_coords", 0):
+    after = context.next_section
+    if after is not None and after.section_type == "yolo" and after.get_int("new_coords", 0):
         if act != "logistic" or norm:
-            raise section.problem("new_coords of the [yolo] behind it needs activation=logistic", "activation")
+            raise section.error("new_coords of the [yolo] behind it needs activation=logistic", "activation")
         act = "linear"
     reach = dilation * (size - 1) + 1
     height, width = (
-        (side + 2 * padding - reach) // step + 1 for side, step in zip(given.side_hw, stride_hw, strict=True)
+        (side + 2 * padding - reach) // step + 1 for side, step in zip(in_shape.size_hw, stride_hw, strict=True)
     )
 
     def build() -> nn.Module:
-        conv = nn.Conv2d(given.channels, filters, size, stride_hw, padding, dilation, groups, bias=not norm)
-        return layers.Convolution(conv, _norm(filters, place) if norm else None, act)
+        conv = nn.Conv2d(in_shape.channels, filters, size, stride_hw, padding, dilation, groups, bias=not norm)
+        return layers.Convolution(conv, _norm(filters, context) if norm else None, act)
 
-    weights = filters * (given.channels // groups) * size * size + filters * (4 if norm else 1)
-    return Planned((place.source,), Shape(filters, height, width), build, weights)
+    num_weights = filters * (in_shape.channels // groups) * size * size + filters * (4 if norm else 1)
+    return LayerSpec((context.previous_index,), FeatureShape(filters, height, width), build, num_weights)
 
 
-def connected(place: Place) -> Planned:
+def connected(context: SectionContext) -> LayerSpec:
     """`[connected]`, which takes the whole map as one row of numbers."""
-    section, given = place.section, place.input
-    outputs = section.whole("output", 1, low=1, high=MOST_CHANNELS)
-    norm, act = bool(section.whole("batch_normalize", 0)), _activation(section, "logistic")
+    section, in_shape = context.section, context.input_shape
+    outputs = section.get_int("output", 1, min_value=1, max_value=MAX_CHANNELS)
+    norm, act = bool(section.get_int("batch_normalize", 0)), _activation(section, "logistic")
 
     def build() -> nn.Module:
-        linear = nn.Linear(given.numbers, outputs, bias=not norm)
-        return layers.Connected(linear, _norm(outputs, place) if norm else None, act)
+        linear = nn.Linear(in_shape.num_elements, outputs, bias=not norm)
+        return layers.Connected(linear, _norm(outputs, context) if norm else None, act)
 
-    weights = outputs * given.numbers + outputs * (4 if norm else 1)
-    return Planned((place.source,), Shape(outputs, 1, 1), build, weights)
-
-
-def _norm(channels: int, place: Place) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=place.bn_eps, momentum=MOMENTUM)
+    num_weights = outputs * in_shape.num_elements + outputs * (4 if norm else 1)
+    return LayerSpec((context.previous_index,), FeatureShape(outputs, 1, 1), build, num_weights)
 
 
-def _windows(place: Place) -> tuple[int, tuple[int, int], int, Shape]:
+def _norm(channels: int, context: SectionContext) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=context.bn_eps, momentum=MOMENTUM)
+
+
+def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, FeatureShape]:
     """Size, strides, padding and output of the poolings."""
-    section, given = place.section, place.input
+    section, in_shape = context.section, context.input_shape
     stride_hw = _strides(section)
-    stride = section.whole("stride", 1, low=1, high=LARGEST_SIDE)
-    size = section.whole("size", stride, low=1, high=LARGEST_SIDE)
-    padding = section.whole("padding", size - 1)
+    stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
+    size = section.get_int("size", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
+    padding = section.get_int("padding", size - 1)
     if padding > 2 * (size - 1):  # a window that sees nothing but padding
-        raise section.problem(f"expected {2 * (size - 1)} at most for a size of {size}, found {padding}", "padding")
-    height, width = ((side + padding - size) // step + 1 for side, step in zip(given.side_hw, stride_hw, strict=True))
-    return size, stride_hw, padding, Shape(given.channels, height, width)
+        raise section.error(f"expected {2 * (size - 1)} at most for a size of {size}, found {padding}", "padding")
+    height, width = (
+        (side + padding - size) // step + 1 for side, step in zip(in_shape.size_hw, stride_hw, strict=True)
+    )
+    return size, stride_hw, padding, FeatureShape(in_shape.channels, height, width)
 
 
-def maxpool(place: Place) -> Planned:
+def maxpool(context: SectionContext) -> LayerSpec:
     """`[maxpool]` over places, or with `maxpool_depth` over channels."""
-    section, given = place.section, place.input
-    if section.whole("maxpool_depth", 0):
-        channels = section.whole("out_channels", 1, low=1, high=MOST_CHANNELS)
-        if given.channels % channels:
-            raise section.problem(f"{channels} does not divide {given.channels} input channels", "out_channels")
-        build: Callable[[], nn.Module] = partial(Maxout, given.channels, channels)
-        return Planned((place.source,), given._replace(channels=channels), build)
-    size, stride_hw, padding, shape = _windows(place)
-    return Planned((place.source,), shape, partial(layers.max_pool, size, stride_hw, padding))
+    section, in_shape = context.section, context.input_shape
+    if section.get_int("maxpool_depth", 0):
+        channels = section.get_int("out_channels", 1, min_value=1, max_value=MAX_CHANNELS)
+        if in_shape.channels % channels:
+            raise section.error(f"{channels} does not divide {in_shape.channels} input channels", "out_channels")
+        build: Callable[[], nn.Module] = partial(Maxout, in_shape.channels, channels)
+        return LayerSpec((context.previous_index,), in_shape._replace(channels=channels), build)
+    size, stride_hw, padding, shape = _pool_params(context)
+    return LayerSpec((context.previous_index,), shape, partial(layers.max_pool, size, stride_hw, padding))
 
 
-def local_avgpool(place: Place) -> Planned:
+def local_avgpool(context: SectionContext) -> LayerSpec:
     """`[local_avgpool]`."""
-    size, stride_hw, padding, shape = _windows(place)
-    return Planned((place.source,), shape, partial(layers.LocalAverage, size, stride_hw, padding))
+    size, stride_hw, padding, shape = _pool_params(context)
+    return LayerSpec((context.previous_index,), shape, partial(layers.AvgPool, size, stride_hw, padding))
 
 
-def avgpool(place: Place) -> Planned:
+def avgpool(context: SectionContext) -> LayerSpec:
     """`[avgpool]`: over the whole map."""
-    return Planned((place.source,), Shape(place.input.channels, 1, 1), partial(nn.AdaptiveAvgPool2d, 1))
+    return LayerSpec(
+        (context.previous_index,), FeatureShape(context.input_shape.channels, 1, 1), partial(nn.AdaptiveAvgPool2d, 1)
+    )
 
 
-def upsample(place: Place) -> Planned:
+def upsample(context: SectionContext) -> LayerSpec:
     """`[upsample]`."""
-    stride = place.section.whole("stride", 2, low=1, high=LARGEST_SIDE)
-    channels, height, width = place.input
-    build = partial(layers.Upsample, stride, place.section.number("scale", 1.0))
-    return Planned((place.source,), Shape(channels, stride * height, stride * width), build)
+    stride = context.section.get_int("stride", 2, min_value=1, max_value=MAX_KERNEL_SIZE)
+    channels, height, width = context.input_shape
+    build = partial(layers.Upsample, stride, context.section.get_float("scale", 1.0))
+    return LayerSpec((context.previous_index,), FeatureShape(channels, stride * height, stride * width), build)
 
 
-def route(place: Place) -> Planned:
+def route(context: SectionContext) -> LayerSpec:
     """`[route]`: maps of one size, or a group of the channels of each."""
-    section, sources = place.section, place.named("layers")
-    groups = section.whole("groups", 1, low=1, high=MOST_CHANNELS)
-    group = section.whole("group_id", 0, high=groups - 1)
-    shapes = [place.shape(source) for source in sources]
+    section, sources = context.section, context.resolve_layers("layers")
+    groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
+    group = section.get_int("group_id", 0, max_value=groups - 1)
+    shapes = [context.shape_at(source) for source in sources]
     for source, shape in zip(sources, shapes, strict=True):
-        if shape.side_hw != shapes[0].side_hw:
+        if shape.size_hw != shapes[0].size_hw:
             first = f"layer {sources[0]} is {shapes[0]}"
-            raise section.problem(f"{first}, but layer {source} is {shape}; expected one height and width", "layers")
+            raise section.error(f"{first}, but layer {source} is {shape}; expected one height and width", "layers")
         if shape.channels % groups:
-            raise section.problem(f"{groups} do not divide the {shape.channels} channels of layer {source}", "groups")
+            raise section.error(f"{groups} do not divide the {shape.channels} channels of layer {source}", "groups")
     channels = sum(shape.channels // groups for shape in shapes)
-    return Planned(sources, shapes[0]._replace(channels=channels), partial(layers.Route, groups, group))
+    return LayerSpec(sources, shapes[0]._replace(channels=channels), partial(layers.Route, groups, group))
 
 
-def shortcut(place: Place) -> Planned:
+def shortcut(context: SectionContext) -> LayerSpec:
     """`[shortcut]`: as many channels as both have, of a map of the same size or of a multiple of it."""
-    section, sources, given = place.section, place.named("from"), place.input
+    section, sources, in_shape = context.section, context.resolve_layers("from"), context.input_shape
     for source in sources:
-        shape = place.shape(source)
-        step = shape.height // given.height
-        if step < 1 or shape.side_hw != (step * given.height, step * given.width):
-            problem = (
-                f"layer {source} is {shape}, the layer before {given}; expected its height and width or a multiple"
+        shape = context.shape_at(source)
+        step = shape.height // in_shape.height
+        if step < 1 or shape.size_hw != (step * in_shape.height, step * in_shape.width):
+            message = (
+                f"layer {source} is {shape}, the layer before {in_shape}; expected its height and width or a multiple"
             )
-            raise section.problem(problem, "from")
-    return Planned((place.source, *sources), given, partial(layers.Shortcut, _activation(section)))
+            raise section.error(message, "from")
+    return LayerSpec((context.previous_index, *sources), in_shape, partial(layers.Shortcut, _activation(section)))
 
 
-def sam(place: Place) -> Planned:
+def sam(context: SectionContext) -> LayerSpec:
     """`[sam]`: the layer before times another of the same shape."""
-    section, source, given = place.section, place.one("from"), place.input
-    if place.shape(source) != given:
-        raise section.problem(f"layer {source} is {place.shape(source)}; expected {given} as the layer before", "from")
-    return Planned((place.source, source), given, partial(layers.Product, _activation(section)))
+    section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
+    if context.shape_at(source) != in_shape:
+        raise section.error(
+            f"layer {source} is {context.shape_at(source)}; expected {in_shape} as the layer before", "from"
+        )
+    return LayerSpec((context.previous_index, source), in_shape, partial(layers.Multiply, _activation(section)))
 
 
-def scale_channels(place: Place) -> Planned:
+def scale_channels(context: SectionContext) -> LayerSpec:
     """`[scale_channels]`: another layer times the layer before, one number a channel, or with `scale_wh` a place."""
-    section, source, given = place.section, place.one("from"), place.input
-    shape = place.shape(source)
-    wanted = shape._replace(channels=1) if section.whole("scale_wh", 0) else Shape(shape.channels, 1, 1)
-    if given != wanted:
-        raise section.problem(f"the layer before is {given}; expected {wanted} for layer {source} of {shape}", "from")
-    return Planned((place.source, source), shape, partial(layers.Product, _activation(section)))
+    section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
+    shape = context.shape_at(source)
+    expected = shape._replace(channels=1) if section.get_int("scale_wh", 0) else FeatureShape(shape.channels, 1, 1)
+    if in_shape != expected:
+        raise section.error(
+            f"the layer before is {in_shape}; expected {expected} for layer {source} of {shape}", "from"
+        )
+    return LayerSpec((context.previous_index, source), shape, partial(layers.Multiply, _activation(section)))
 
 
-def reorg(place: Place, *, plain: bool = False) -> Planned:
+def reorg(context: SectionContext, *, reorg3d: bool = False) -> LayerSpec:
     """`[reorg]`, and with `plain` `[reorg3d]`: cells to channels."""
-    section, (channels, height, width) = place.section, place.input
-    s = section.whole("stride", 1, low=1, high=LARGEST_SIDE)
-    if height % s or width % s or (not plain and channels % (s * s)):
-        raise section.problem(f"{s} does not divide the layer before, which is {place.input}", "stride")
-    build: Callable[[], nn.Module] = partial(layers.SpaceToDepth if plain else layers.Reorg, s)
-    return Planned((place.source,), Shape(channels * s * s, height // s, width // s), build)
+    section, (channels, height, width) = context.section, context.input_shape
+    s = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
+    if height % s or width % s or (not reorg3d and channels % (s * s)):
+        raise section.error(f"{s} does not divide the layer before, which is {context.input_shape}", "stride")
+    build: Callable[[], nn.Module] = partial(layers.SpaceToDepth if reorg3d else layers.Reorg, s)
+    return LayerSpec((context.previous_index,), FeatureShape(channels * s * s, height // s, width // s), build)
 
 
-def dropout(place: Place) -> Planned:
+def dropout(context: SectionContext) -> LayerSpec:
     """`[dropout]`, which only training sees."""
-    probability = place.section.number("probability", 0.2)
+    probability = context.section.get_float("probability", 0.2)
     if not 0 <= probability < 1:
-        raise place.section.problem(f"expected a number from 0 to below 1, found {probability:g}", "probability")
-    return Planned((place.source,), place.input, partial(nn.Dropout, probability))
+        raise context.section.error(f"expected a number from 0 to below 1, found {probability:g}", "probability")
+    return LayerSpec((context.previous_index,), context.input_shape, partial(nn.Dropout, probability))
 
 
-def softmax(place: Place) -> Planned:
+def softmax(context: SectionContext) -> LayerSpec:
     """`[softmax]`, the end of a classifier: what stands before it is divided by the temperature."""
-    temperature = place.section.number("temperature", 1.0)
+    temperature = context.section.get_float("temperature", 1.0)
     if temperature <= 0:
-        raise place.section.problem(f"expected a number above 0, found {temperature:g}", "temperature")
-    if place.followed_by is not None and place.followed_by.kind != "cost":
-        raise place.section.problem("is supported as the last layer only")
-    return Planned((place.source,), place.input, partial(layers.Logits, temperature))
+        raise context.section.error(f"expected a number above 0, found {temperature:g}", "temperature")
+    if context.next_section is not None and context.next_section.section_type != "cost":
+        raise context.section.error("is supported as the last layer only")
+    return LayerSpec((context.previous_index,), context.input_shape, partial(layers.Logits, temperature))
 
 
-def cost(place: Place) -> Planned:
+def cost(context: SectionContext) -> LayerSpec:
     """`[cost]`, which only Darknet's training sees."""
-    if place.followed_by is not None:
-        raise place.section.problem("is supported as the last layer only")
-    return Planned((place.source,), place.input, nn.Identity)
+    if context.next_section is not None:
+        raise context.section.error("is supported as the last layer only")
+    return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)
 
 
-def yolo(place: Place) -> Planned:
+def yolo(context: SectionContext) -> LayerSpec:
     """`[yolo]`: a head; no other layer may take what it gives."""
-    section, given = place.section, place.input
-    anchors, classes = len(mask_of(section)), section.whole("classes", 20, low=1, high=MOST_CHANNELS)
-    wanted = anchors * (5 + classes)
-    if given.channels != wanted:
-        why = f"{anchors} anchors times (5 + {classes} classes)"
-        raise section.problem(f"takes {given.channels} channels; expected {wanted}, which are {why}")
-    return Planned((place.source,), given, partial(layers.YoloOutput, anchors))
+    section, in_shape = context.section, context.input_shape
+    num_anchors, num_classes = (
+        len(anchor_mask(section)),
+        section.get_int("classes", 20, min_value=1, max_value=MAX_CHANNELS),
+    )
+    expected = num_anchors * (5 + num_classes)
+    if in_shape.channels != expected:
+        why = f"{num_anchors} anchors times (5 + {num_classes} classes)"
+        raise section.error(f"takes {in_shape.channels} channels; expected {expected}, which are {why}")
+    return LayerSpec((context.previous_index,), in_shape, partial(layers.YoloOutput, num_anchors))
 
 
-RULES: dict[str, Callable[[Place], Planned]] = {
+LAYER_BUILDERS: dict[str, Callable[[SectionContext], LayerSpec]] = {
     "convolutional": convolutional,
     "connected": connected,
     "maxpool": maxpool,
@@ -230,7 +243,7 @@ RULES: dict[str, Callable[[Place], Planned]] = {
     "sam": sam,
     "scale_channels": scale_channels,
     "reorg": reorg,
-    "reorg3d": partial(reorg, plain=True),
+    "reorg3d": partial(reorg, reorg3d=True),
     "dropout": dropout,
     "softmax": softmax,
     "cost": cost,

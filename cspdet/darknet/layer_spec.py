@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from torch import nn
 
-from cspdet.darknet.cfg import Section
+from cspdet.darknet.cfg import CfgSection
 
 IMAGE = -1  # the source that is no layer
 
 
-class Shape(NamedTuple):
+class FeatureShape(NamedTuple):
     """Of a feature map of one picture."""
 
     channels: int
@@ -21,66 +21,66 @@ class Shape(NamedTuple):
     width: int
 
     @property
-    def numbers(self) -> int:
+    def num_elements(self) -> int:
         return self.channels * self.height * self.width
 
     @property
-    def side_hw(self) -> tuple[int, int]:
+    def size_hw(self) -> tuple[int, int]:
         return self.height, self.width
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.height}x{self.width}"
 
 
-class Planned(NamedTuple):
+class LayerSpec(NamedTuple):
     """What a layer takes, what it gives, how to build it, and the trained numbers that it has."""
 
     sources: tuple[int, ...]
-    shape: Shape
+    shape: FeatureShape
     build: Callable[[], nn.Module]
-    weights: int = 0
+    num_weights: int = 0
 
 
 @dataclass(frozen=True)
-class Place:
+class SectionContext:
     """A section between those around it."""
 
-    section: Section
+    section: CfgSection
     index: int
-    before: tuple[Shape, ...]
-    image: Shape
-    followed_by: Section | None
+    previous_shapes: tuple[FeatureShape, ...]
+    image_shape: FeatureShape
+    next_section: CfgSection | None
     bn_eps: float
 
     @property
-    def source(self) -> int:
+    def previous_index(self) -> int:
         """The layer before, or the image."""
         return self.index - 1
 
     @property
-    def input(self) -> Shape:
+    def input_shape(self) -> FeatureShape:
         """What the layer before gives."""
-        return self.shape(self.source)
+        return self.shape_at(self.previous_index)
 
-    def shape(self, index: int) -> Shape:
-        return self.image if index == IMAGE else self.before[index]
+    def shape_at(self, index: int) -> FeatureShape:
+        return self.image_shape if index == IMAGE else self.previous_shapes[index]
 
-    def named(self, key: str) -> tuple[int, ...]:
+    def resolve_layers(self, key: str) -> tuple[int, ...]:
         """The layers that a key names: from the start, or, below 0, backwards from here."""
         found = []
-        for number in self.section.wholes(key):
-            index = number if number >= 0 else self.index + number
+        for reference in self.section.get_ints(key):
+            index = reference if reference >= 0 else self.index + reference
             if not 0 <= index < self.index:
                 allowed = f"one of the layers before, 0 to {self.index - 1}" if self.index else "none, as the first"
-                raise self.section.problem(
-                    f"{number} is layer {index} as seen from {self.index}; expected {allowed}", key
+                raise self.section.error(
+                    f"{reference} is layer {index} as seen from {self.index}; expected {allowed}", key
                 )
             found.append(index)
         return tuple(found)
 
-    def one(self, key: str) -> int:
+    def resolve_layer(self, key: str) -> int:
         """The single layer that a key names."""
-        found = self.named(key)
+        found = self.resolve_layers(key)
         if len(found) != 1:
-            raise self.section.problem(f"expected one layer, found {len(found)}", key)
+            raise self.section.error(f"expected one layer, found {len(found)}", key)
         return found[0]

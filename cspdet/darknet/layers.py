@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from cspdet.models.blocks import activation, shortcut
 
 
-class _Formula(nn.Module):
+class _FunctionalActivation(nn.Module):
     """An activation that PyTorch has no module for."""
 
-    def __init__(self, formula: Callable[[Tensor], Tensor]):
+    def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.formula = formula
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.formula(x)
+        return self.function(x)
 
 
 # Those of Darknet's activations that depend on nothing but the number itself.
@@ -39,9 +39,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": lambda: nn.GELU(approximate="tanh"),
     "hardtan": lambda: nn.Hardtanh(inplace=True),
     "relie": lambda: nn.LeakyReLU(0.01, inplace=True),
-    "ramp": lambda: _Formula(lambda x: x.clamp(min=0) + 0.1 * x),
-    "loggy": lambda: _Formula(lambda x: 2 * x.sigmoid() - 1),
-    "hard_mish": lambda: _Formula(lambda x: 0.5 * x * (x + 2).clamp(min=0, max=2)),
+    "ramp": lambda: _FunctionalActivation(lambda x: x.clamp(min=0) + 0.1 * x),
+    "loggy": lambda: _FunctionalActivation(lambda x: 2 * x.sigmoid() - 1),
+    "hard_mish": lambda: _FunctionalActivation(lambda x: 0.5 * x * (x + 2).clamp(min=0, max=2)),
 }
 
 
@@ -81,7 +81,7 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
     )  # fmt: skip
 
 
-class LocalAverage(nn.Module):
+class AvgPool(nn.Module):
     """`[local_avgpool]`: padded as `[maxpool]`, but what lies outside of the map is not counted."""
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
@@ -100,11 +100,11 @@ class Upsample(nn.Module):
 
     def __init__(self, stride: int, scale: float):
         super().__init__()
-        self.enlarge = nn.Upsample(scale_factor=float(stride), mode="nearest")
+        self.upsample = nn.Upsample(scale_factor=float(stride), mode="nearest")
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.enlarge(x)
+        x = self.upsample(x)
         return x if self.scale == 1 else self.scale * x
 
 
@@ -134,7 +134,7 @@ class Shortcut(nn.Module):
         return self.act(x)
 
 
-class Product(nn.Module):
+class Multiply(nn.Module):
     """`[sam]` and `[scale_channels]`: two maps multiplied, of which one may have one cell or one channel only."""
 
     def __init__(self, act: str):
@@ -180,13 +180,13 @@ class Reorg(nn.Module):
 class YoloOutput(nn.Module):
     """`[yolo]` without its equations, which our own head has: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
 
-    def __init__(self, anchors: int):
+    def __init__(self, num_anchors: int):
         super().__init__()
-        self.anchors = anchors
+        self.num_anchors = num_anchors
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        return x.view(batch, self.anchors, channels // self.anchors, height, width).permute(0, 1, 3, 4, 2)
+        return x.view(batch, self.num_anchors, channels // self.num_anchors, height, width).permute(0, 1, 3, 4, 2)
 
 
 class Logits(nn.Module):

@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cspdet.config.loader import ConfigModel
-from cspdet.darknet.cfg import parse_cfg, read_cfg, with_classes
+from cspdet.darknet.cfg import parse_cfg, read_cfg, with_num_classes
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 
-SOURCE = "model.cfg"  # how messages call the text of a config or checkpoint
+CFG_SOURCE_NAME = "model.cfg"  # how messages call the text of a config or checkpoint
 
 
-class _CfgConfig(ConfigModel):
+class _DarknetConfigBase(ConfigModel):
     """`cfg` is the text of a cfg file, or the name of one, whose text is then taken."""
 
     name: Literal["darknet"]
@@ -23,7 +23,7 @@ class _CfgConfig(ConfigModel):
 
     @field_validator("cfg")
     @classmethod
-    def _text(cls, cfg: str | Path) -> str:
+    def _read_cfg_text(cls, cfg: str | Path) -> str:
         if "\n" in str(cfg):
             return str(cfg)
         text = read_cfg(cfg)
@@ -35,19 +35,19 @@ class _CfgConfig(ConfigModel):
         return str(self.cfg)
 
 
-class DarknetModelConfig(_CfgConfig):
+class DarknetModelConfig(_DarknetConfigBase):
     """A detector that a cfg describes."""
 
-    def build(self, classes: int, *, pretrained: bool = True) -> DarknetDetector:
+    def build(self, num_classes: int, *, pretrained: bool = True) -> DarknetDetector:
         """The network with fresh weights, for that many classes whatever the cfg says; none comes pretrained.
 
         Raises:
             ConfigError: with the lines of the cfg that cannot be.
         """
-        return DarknetDetector(with_classes(parse_cfg(self.text, SOURCE), classes), bn_eps=self.bn_eps)
+        return DarknetDetector(with_num_classes(parse_cfg(self.text, CFG_SOURCE_NAME), num_classes), bn_eps=self.bn_eps)
 
 
-class DarknetClassifierConfig(_CfgConfig):
+class DarknetClassifierConfig(_DarknetConfigBase):
     """A classifier that a cfg describes."""
 
     def build(self, *, pretrained: bool = True) -> DarknetClassifier:
@@ -56,4 +56,4 @@ class DarknetClassifierConfig(_CfgConfig):
         Raises:
             ConfigError: with the lines of the cfg that cannot be.
         """
-        return DarknetClassifier(parse_cfg(self.text, SOURCE), bn_eps=self.bn_eps)
+        return DarknetClassifier(parse_cfg(self.text, CFG_SOURCE_NAME), bn_eps=self.bn_eps)

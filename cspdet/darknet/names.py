@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspdet.datasets.coco_classes import COCO_CLASSES
-from cspdet.errors import ConfigError, nearest
-from cspdet.structures import Classes
+from cspdet.errors import ConfigError, did_you_mean
+from cspdet.structures import Categories
 
-VOC_CLASSES = Classes(
+VOC_CLASSES = Categories(
     (
         *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
         *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -26,7 +26,7 @@ _COCO_SPELLING = {
     "tvmonitor": "tv",
 }
 
-LONGEST_FILE = 10_000_000  # bytes
+MAX_FILE_SIZE = 10_000_000  # bytes
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -37,31 +37,31 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > LONGEST_FILE:
+        if path.stat().st_size > MAX_FILE_SIZE:
             raise ConfigError(f"{path}: {path.stat().st_size:,} bytes are no list of names")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.names")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{nearest(path.name, siblings)}") from None
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as a text file: {error}") from None
     names = [line.strip() for line in text.rstrip().split("\n")]
-    for number, name in enumerate(names, start=1):
+    for line_number, name in enumerate(names, start=1):
         if not name:
-            raise ConfigError(f"{path}:{number}: expected a class name, found an empty line")
+            raise ConfigError(f"{path}:{line_number}: expected a class name, found an empty line")
     return tuple(names)
 
 
-def classes_by_name(names: tuple[str, ...]) -> Classes:
+def categories_from_names(names: tuple[str, ...]) -> Categories:
     """COCO's with COCO's ids where they are COCO's in either spelling, else numbered from 1."""
     if tuple(_COCO_SPELLING.get(name, name) for name in names) == COCO_CLASSES.names:
         return COCO_CLASSES
-    return Classes(names, tuple(range(1, len(names) + 1)))
+    return Categories(names, tuple(range(1, len(names) + 1)))
 
 
-def classes_by_count(count: int) -> Classes:
+def categories_from_count(count: int) -> Categories:
     """80 are COCO's, 20 are VOC's; others are numbered only."""
     for known in (COCO_CLASSES, VOC_CLASSES):
         if len(known) == count:
             return known
-    return Classes(tuple(f"class {i}" for i in range(1, count + 1)), tuple(range(1, count + 1)))
+    return Categories(tuple(f"class {i}" for i in range(1, count + 1)), tuple(range(1, count + 1)))

@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cspdet.darknet.cfg import Cfg, Section, mask_of
-from cspdet.darknet.graph import Plan, plan
+from cspdet.darknet.cfg import Cfg, CfgSection, anchor_mask
+from cspdet.darknet.graph import Graph, build_graph
 from cspdet.darknet.layer_spec import IMAGE
 from cspdet.darknet.layers import Connected, Convolution
-from cspdet.darknet.weights import Numbers, connected_numbers, conv_numbers
+from cspdet.darknet.weights import LayerWeights, connected_weights, conv_weights
 from cspdet.errors import ConfigError
-from cspdet.models.blocks import initialize
+from cspdet.models.blocks import init_weights
 from cspdet.models.classifier import Classifier
 from cspdet.models.detector import Detector
-from cspdet.models.head import Anchors, YoloHeadConfig, reset_prediction
+from cspdet.models.head import Anchors, YoloHeadConfig, init_prediction_bias
 
 
-class Layers(nn.Module):
+class DarknetBody(nn.Module):
     """The layers of a plan: (B, 3, H, W) -> what those of `kept` give, in that order."""
 
-    def __init__(self, plan: Plan, kept: tuple[int, ...]):
+    def __init__(self, graph: Graph, output_indices: tuple[int, ...]):
         super().__init__()
-        self.plan, self.kept = plan, kept
-        self.layer = nn.ModuleList(layer.build() for layer in plan.layers)
+        self.graph, self.output_indices = graph, output_indices
+        self.layer = nn.ModuleList(layer.build() for layer in graph.layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = {IMAGE: images}
         outputs = {}
-        for layer, module, freed in zip(self.plan.layers, self.layer, self.plan.freed, strict=True):
+        for layer, module, freed in zip(self.graph.layers, self.layer, self.graph.last_uses, strict=True):
             maps[layer.index] = module(*(maps[source] for source in layer.sources))
-            if layer.index in self.kept:
+            if layer.index in self.output_indices:
                 outputs[layer.index] = maps[layer.index]
             for index in freed:
                 del maps[index]
-        return tuple(outputs[index] for index in self.kept)
+        return tuple(outputs[index] for index in self.output_indices)
 
-    def numbers(self) -> list[Numbers]:
+    def layer_weights(self) -> list[LayerWeights]:
         """Where the numbers of a .weights file belong, in its order."""
         found = []
-        for layer, module in zip(self.plan.layers, self.layer, strict=True):
-            if layer.section.whole("dontload", 0):
+        for layer, module in zip(self.graph.layers, self.layer, strict=True):
+            if layer.section.get_int("dontload", 0):
                 continue
-            scales = not layer.section.whole("dontloadscales", 0)
+            scales = not layer.section.get_int("dontloadscales", 0)
             if isinstance(module, Convolution):
-                found.append(conv_numbers(layer.name, module.conv, module.norm, scales=scales))
+                found.append(conv_weights(layer.name, module.conv, module.norm, scales=scales))
             elif isinstance(module, Connected):
-                found.append(connected_numbers(layer.name, module.linear, module.norm, scales=scales))
+                found.append(connected_weights(layer.name, module.linear, module.norm, scales=scales))
         return found
 
 
@@ -58,35 +58,35 @@ class DarknetDetector(Detector):
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
         self.cfg = cfg
-        network = plan(cfg, bn_eps=bn_eps)
-        heads = [layer for layer in network.layers if layer.section.kind == "yolo"]
+        graph = build_graph(cfg, bn_eps=bn_eps)
+        heads = [layer for layer in graph.layers if layer.section.section_type == "yolo"]
         if not heads:
-            raise cfg.net.problem("the layers have no [yolo]; expected a detector")
-        strides = {layer.index: _stride(layer.section, network.size_hw, layer.shape.side_hw) for layer in heads}
+            raise cfg.net.error("the layers have no [yolo]; expected a detector")
+        strides = {layer.index: _stride(layer.section, graph.size_hw, layer.shape.size_hw) for layer in heads}
         heads.sort(key=lambda layer: strides[layer.index])
-        self.body = Layers(network, tuple(layer.index for layer in heads))
-        self.grid = Anchors(_head([layer.section for layer in heads]), tuple(sorted(strides.values())))
-        self._classes = cfg.classes
-        initialize(self)
+        self.body = DarknetBody(graph, tuple(layer.index for layer in heads))
+        self._anchors = Anchors(_head_config([layer.section for layer in heads]), tuple(sorted(strides.values())))
+        self._num_classes = cfg.num_classes
+        init_weights(self)
         for head, stride in zip(heads, self.strides, strict=True):
             before = self.body.layer[head.sources[0]] if head.sources[0] != IMAGE else None
             if isinstance(before, Convolution) and before.norm is None:
-                reset_prediction(before.conv, self._classes, stride)
+                init_prediction_bias(before.conv, self._num_classes, stride)
 
     @property
     def anchors(self) -> Anchors:
-        return self.grid
+        return self._anchors
 
     @property
-    def classes(self) -> int:
-        return self._classes
+    def num_classes(self) -> int:
+        return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError unless the cfg works at this size, with the same strides."""
-        network = _plan_at(self.cfg, size_hw)
-        for index, stride in zip(self.body.kept, self.strides, strict=True):
-            layer = network.layers[index]
-            if layer.shape.side_hw != (size_hw[0] / stride, size_hw[1] / stride):
+        graph = _build_graph_at(self.cfg, size_hw)
+        for index, stride in zip(self.body.output_indices, self.strides, strict=True):
+            layer = graph.layers[index]
+            if layer.shape.size_hw != (size_hw[0] / stride, size_hw[1] / stride):
                 raise ValueError(f"expected multiples of {max(self.strides)}, found {size_hw[0]}x{size_hw[1]}")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -99,28 +99,28 @@ class DarknetClassifier(Classifier):
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
         self.cfg = cfg
-        network = plan(cfg, bn_eps=bn_eps)
-        last = network.layers[-1]
+        graph = build_graph(cfg, bn_eps=bn_eps)
+        last = graph.layers[-1]
         if cfg.heads:
-            raise cfg.net.problem("the layers have a [yolo]; expected a classifier")
-        if last.shape.side_hw != (1, 1):
-            raise last.section.problem(f"ends the network in {last.shape} numbers: neither a detector nor a classifier")
-        self.body = Layers(network, (last.index,))
-        self._classes = last.shape.channels
-        initialize(self)
+            raise cfg.net.error("the layers have a [yolo]; expected a classifier")
+        if last.shape.size_hw != (1, 1):
+            raise last.section.error(f"ends the network in {last.shape} numbers: neither a detector nor a classifier")
+        self.body = DarknetBody(graph, (last.index,))
+        self._num_classes = last.shape.channels
+        init_weights(self)
 
     @property
     def strides(self) -> tuple[int, ...]:
         return (1,)
 
     @property
-    def classes(self) -> int:
-        return self._classes
+    def num_classes(self) -> int:
+        return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError unless the cfg works at this size."""
-        last = _plan_at(self.cfg, size_hw).layers[-1]
-        if last.shape != (self.classes, 1, 1):
+        last = _build_graph_at(self.cfg, size_hw).layers[-1]
+        if last.shape != (self.num_classes, 1, 1):
             raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: it ends in {last.shape} numbers")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -128,53 +128,53 @@ class DarknetClassifier(Classifier):
         return output.flatten(1)
 
 
-def _plan_at(cfg: Cfg, size_hw: tuple[int, int]) -> Plan:
+def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
     """The plan for another input size; the weights stay the same, which connected layers may not allow."""
     try:
-        network = plan(cfg, size_hw)
+        graph = build_graph(cfg, size_hw)
     except ConfigError as error:
         raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: {error}") from None
-    for layer, before in zip(network.layers, plan(cfg).layers, strict=True):
-        if layer.weights != before.weights:
+    for layer, before in zip(graph.layers, build_graph(cfg).layers, strict=True):
+        if layer.num_weights != before.num_weights:
             raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: {layer.name} has other weights there")
-    return network
+    return graph
 
 
-def _stride(yolo: Section, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
+def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
     """Input pixels a cell, the same both ways."""
     (height, width), (rows, columns) = size_hw, cells_hw
     if height % rows or width % columns or height // rows != width // columns:
-        raise yolo.problem(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
+        raise yolo.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
     return height // rows
 
 
-def _head(sections: list[Section]) -> YoloHeadConfig:
+def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
     """The [yolo] sections as the head that they describe."""
     levels, scales = [], []
-    square = bool(sections[0].whole("new_coords", 0))
+    square = bool(sections[0].get_int("new_coords", 0))
     for section in sections:
-        if bool(section.whole("new_coords", 0)) != square:
-            raise section.problem("expected the same in all [yolo] sections", "new_coords")
-        scale = section.number("scale_x_y", 1.0)
+        if bool(section.get_int("new_coords", 0)) != square:
+            raise section.error("expected the same in all [yolo] sections", "new_coords")
+        scale = section.get_float("scale_x_y", 1.0)
         if not 1 <= scale <= 2:
-            raise section.problem(f"expected a number from 1 to 2, found {scale:g}", "scale_x_y")
+            raise section.error(f"expected a number from 1 to 2, found {scale:g}", "scale_x_y")
         scales.append(scale)
-        levels.append(_anchors(section))
+        levels.append(_used_anchors(section))
         if len(levels[-1]) != len(levels[0]):
-            raise section.problem(f"uses {len(levels[-1])} anchors; expected as many as the others, {len(levels[0])}")
+            raise section.error(f"uses {len(levels[-1])} anchors; expected as many as the others, {len(levels[0])}")
     return YoloHeadConfig(
-        anchors=tuple(levels), scale_x_y=tuple(scales), sizes="square" if square else "exponential"
+        anchors=tuple(levels), scale_x_y=tuple(scales), wh_decoding="square" if square else "exponential"
     )  # fmt: skip
 
 
-def _anchors(section: Section) -> tuple[tuple[float, float], ...]:
+def _used_anchors(section: CfgSection) -> tuple[tuple[float, float], ...]:
     """Width and height of the anchors that a [yolo] uses."""
-    total, sides = section.whole("num", 1, low=1, high=1000), section.numbers("anchors")
+    total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
     if len(sides) < 2 * total:
-        raise section.problem(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")
+        raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")
     if min(sides[: 2 * total]) <= 0:
-        raise section.problem("expected widths and heights above 0", "anchors")
-    mask = mask_of(section)
+        raise section.error("expected widths and heights above 0", "anchors")
+    mask = anchor_mask(section)
     if not all(0 <= i < total for i in mask):
-        raise section.problem(f"expected numbers from 0 to {total - 1}, found {', '.join(map(str, mask))}", "mask")
+        raise section.error(f"expected numbers from 0 to {total - 1}, found {', '.join(map(str, mask))}", "mask")
     return tuple((sides[2 * i], sides[2 * i + 1]) for i in mask)

@@ -10,31 +10,37 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Kind:
+class SectionSchema:
     """The keys of one kind of section."""
 
-    read: frozenset[str]
-    fixed: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the spellings that change nothing
-    hints: frozenset[str] = frozenset()
+    read_keys: frozenset[str]
+    fixed_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the spellings that change nothing
+    ignored_keys: frozenset[str] = frozenset()
 
     @property
-    def known(self) -> frozenset[str]:
-        return self.read | self.hints | frozenset(self.fixed)
+    def known_keys(self) -> frozenset[str]:
+        return self.read_keys | self.ignored_keys | frozenset(self.fixed_values)
 
 
-OFF = ("0", "0.0")
+OFF_VALUES = ("0", "0.0")
 
 # Darknet reads these in every layer. `dontload` and `dontloadscales` say what of the .weights file is a layer's.
-_EVERY_LAYER = "clip dont_update burnin_update learning_rate onlyforward stopbackward train_only_bn dynamic_minibatch"
-_LOADING = frozenset({"dontload", "dontloadscales"})
+_COMMON_IGNORED_KEYS = (
+    "clip dont_update burnin_update learning_rate onlyforward stopbackward train_only_bn dynamic_minibatch"
+)
+_LOADING_KEYS = frozenset({"dontload", "dontloadscales"})
 
 
-def _kind(read: str, hints: str = "", **fixed: tuple[str, ...]) -> Kind:
-    return Kind(frozenset(read.split()) | _LOADING, fixed, frozenset(f"{hints} {_EVERY_LAYER}".split()))
+def _schema(read_keys: str, ignored_keys: str = "", **fixed_values: tuple[str, ...]) -> SectionSchema:
+    return SectionSchema(
+        frozenset(read_keys.split()) | _LOADING_KEYS,
+        fixed_values,
+        frozenset(f"{ignored_keys} {_COMMON_IGNORED_KEYS}".split()),
+    )
 
 
-KINDS: dict[str, Kind] = {
-    "net": _kind(
+SECTION_SCHEMAS: dict[str, SectionSchema] = {
+    "net": _schema(
         "width height channels letter_box",
         """batch subdivisions max_batches learning_rate learning_rate_min sgdr_cycle sgdr_mult momentum decay track
         augment_speed sequential_subdivisions try_fix_nan weights_reject_freq equidistant_point ema_alpha
@@ -45,28 +51,28 @@ KINDS: dict[str, Kind] = {
         steps scales seq_scales gamma show_receptive_field inputs""",
         time_steps=("1",),
     ),
-    "convolutional": _kind(
+    "convolutional": _schema(
         "filters size stride stride_x stride_y dilation pad padding groups batch_normalize cbn activation",
         "dot angle grad_centr stream wait_stream assisted_excitation",
-        antialiasing=OFF, binary=OFF, xnor=OFF, bin_output=OFF, flipped=OFF, sway=OFF, rotate=OFF, stretch=OFF,
-        stretch_sway=OFF, coordconv=OFF, reverse=OFF, share_index=("-1000000000",),
+        antialiasing=OFF_VALUES, binary=OFF_VALUES, xnor=OFF_VALUES, bin_output=OFF_VALUES, flipped=OFF_VALUES, sway=OFF_VALUES, rotate=OFF_VALUES, stretch=OFF_VALUES,
+        stretch_sway=OFF_VALUES, coordconv=OFF_VALUES, reverse=OFF_VALUES, share_index=("-1000000000",),
     ),
-    "maxpool": _kind("size stride stride_x stride_y padding maxpool_depth out_channels", antialiasing=OFF,
-                     maxpool_zero_nonmax=OFF),
-    "local_avgpool": _kind("size stride stride_x stride_y padding"),
-    "avgpool": _kind(""),
-    "upsample": _kind("stride scale"),
-    "route": _kind("layers groups group_id", "stream wait_stream"),
-    "shortcut": _kind("from activation", weights_type=("none",), weights_normalization=("none",)),
-    "sam": _kind("from activation"),
-    "scale_channels": _kind("from activation scale_wh"),
-    "reorg": _kind("stride", reverse=OFF),
-    "reorg3d": _kind("stride", reverse=OFF),
-    "connected": _kind("output activation batch_normalize"),
-    "dropout": _kind("probability", "dropblock dropblock_size_rel dropblock_size_abs"),
-    "softmax": _kind("temperature", "spatial noloss", groups=("1",)),
-    "cost": _kind("", "type scale ratio"),
-    "yolo": _kind(
+    "maxpool": _schema("size stride stride_x stride_y padding maxpool_depth out_channels", antialiasing=OFF_VALUES,
+                     maxpool_zero_nonmax=OFF_VALUES),
+    "local_avgpool": _schema("size stride stride_x stride_y padding"),
+    "avgpool": _schema(""),
+    "upsample": _schema("stride scale"),
+    "route": _schema("layers groups group_id", "stream wait_stream"),
+    "shortcut": _schema("from activation", weights_type=("none",), weights_normalization=("none",)),
+    "sam": _schema("from activation"),
+    "scale_channels": _schema("from activation scale_wh"),
+    "reorg": _schema("stride", reverse=OFF_VALUES),
+    "reorg3d": _schema("stride", reverse=OFF_VALUES),
+    "connected": _schema("output activation batch_normalize"),
+    "dropout": _schema("probability", "dropblock dropblock_size_rel dropblock_size_abs"),
+    "softmax": _schema("temperature", "spatial noloss", groups=("1",)),
+    "cost": _schema("", "type scale ratio"),
+    "yolo": _schema(
         "classes num mask anchors scale_x_y new_coords",
         """max show_details max_delta counters_per_class label_smooth_eps objectness_smooth iou_normalizer
         obj_normalizer cls_normalizer uc_normalizer delta_normalizer iou_loss iou_thresh_kind beta_nms beta1 nms_kind

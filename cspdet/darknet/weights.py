@@ -21,58 +21,62 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cspdet.errors import CheckpointError, nearest
-from cspdet.io.atomic import temporary
+from cspdet.errors import CheckpointError, did_you_mean
+from cspdet.io.atomic import atomic_write
 
-HIGHEST_VERSION = 10_000  # of each of the header's three numbers
-TRANSPOSED = 1000  # above it, a version number says that connected layers are stored the other way round
+MAX_VERSION = 10_000  # of each of the header's three numbers
+TRANSPOSED_VERSION = 1000  # above it, a version number says that connected layers are stored the other way round
 
 
-class Header(NamedTuple):
+class WeightsHeader(NamedTuple):
     """What a file says about itself. The default is what today's Darknet writes."""
 
     major: int = 0
     minor: int = 2
     revision: int = 5
-    seen: int = 0  # pictures in training
+    images_seen: int = 0  # pictures in training
 
     @property
     def transposed(self) -> bool:
-        return self.major > TRANSPOSED or self.minor > TRANSPOSED
+        return self.major > TRANSPOSED_VERSION or self.minor > TRANSPOSED_VERSION
 
 
 @dataclass(frozen=True)
-class Numbers:
+class LayerWeights:
     """The tensors of one layer in the file's order, each with what it is."""
 
     name: str
-    parts: tuple[tuple[str, Tensor], ...]
+    named_tensors: tuple[tuple[str, Tensor], ...]
 
     @property
-    def count(self) -> int:
-        return sum(tensor.numel() for _, tensor in self.parts)
+    def num_elements(self) -> int:
+        return sum(tensor.numel() for _, tensor in self.named_tensors)
 
 
-class Filled(NamedTuple):
+class LoadResult(NamedTuple):
     """What a file gave: of `layers` layers the first `filled`."""
 
-    header: Header
-    filled: int
-    layers: int
-    numbers: int
+    header: WeightsHeader
+    num_loaded: int
+    num_layers: int
+    num_values: int
 
 
-def conv_numbers(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, scales: bool = True) -> Numbers:
+def conv_weights(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, scales: bool = True) -> LayerWeights:
     """Those of a convolution; without `scales`, its gamma, mean and variance are not in the file."""
-    return Numbers(name, (*_bias(conv, norm), *(_scales(norm) if scales else ()), ("weights", conv.weight)))
+    return LayerWeights(name, (*_bias(conv, norm), *(_scales(norm) if scales else ()), ("weights", conv.weight)))
 
 
-def connected_numbers(name: str, linear: nn.Linear, norm: nn.BatchNorm2d | None, *, scales: bool = True) -> Numbers:
+def connected_weights(
+    name: str, linear: nn.Linear, norm: nn.BatchNorm2d | None, *, scales: bool = True
+) -> LayerWeights:
     """Those of a connected layer."""
-    return Numbers(name, (*_bias(linear, norm), ("connections", linear.weight), *(_scales(norm) if scales else ())))
+    return LayerWeights(
+        name, (*_bias(linear, norm), ("connections", linear.weight), *(_scales(norm) if scales else ()))
+    )
 
 
-def read_weights(path: str | Path, layers: Sequence[Numbers], *, partial: bool = False) -> Filled:
+def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: bool = False) -> LoadResult:
     """Fill the layers in order from a .weights file that holds exactly their numbers.
 
     With `partial`, a file that ends behind one of the layers fills those before, and leaves the others as they are.
@@ -84,42 +88,42 @@ def read_weights(path: str | Path, layers: Sequence[Numbers], *, partial: bool =
     try:
         with path.open("rb") as file:
             header, offset = _read_header(file, path)
-            found, rest = divmod(path.stat().st_size - offset, 4)
+            num_values, rest = divmod(path.stat().st_size - offset, 4)
             if rest:
                 raise CheckpointError(f"{path}: ends within a number; the file is cut off or no .weights file")
-            count = _layers_that_fit(path, layers, found, partial=partial)
-            for layer in layers[:count]:
-                _fill(file, layer, path, transposed=header.transposed)
+            num_layers = _num_layers_in_file(path, layers, num_values, partial=partial)
+            for layer in layers[:num_layers]:
+                _load_layer(file, layer, path, transposed=header.transposed)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise CheckpointError(f"{path}: no such file{nearest(path.name, siblings)}") from None
+        raise CheckpointError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: not readable: {error.strerror or error}") from None
-    return Filled(header, count, len(layers), found)
+    return LoadResult(header, num_layers, len(layers), num_values)
 
 
-def write_weights(path: str | Path, layers: Sequence[Numbers], header: Header = Header()) -> None:  # noqa: B008
+def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: WeightsHeader = WeightsHeader()) -> None:  # noqa: B008
     """Write the layers' numbers as today's Darknet does.
 
     Raises:
         UserError: the file cannot be written; the previous one is kept.
     """
-    with temporary(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
         file.write(struct.pack("<iiiQ", *header))
         for layer in layers:
-            for _, tensor in layer.parts:
+            for _, tensor in layer.named_tensors:
                 file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes())
 
 
-class FreshWeightsUndrawn(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Inside, new layers draw no random weights: for networks that a file fills completely."""
 
-    DRAWS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
+    INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self.DRAWS:
+        if func in self.INIT_FUNCTIONS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
@@ -138,38 +142,38 @@ def _scales(norm: nn.BatchNorm2d | None) -> tuple[tuple[str, Tensor], ...]:
     return (("scales", norm.weight), ("means", norm.running_mean), ("variances", norm.running_var))
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[Header, int]:
+def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
     """The header, and how many bytes it takes."""
     start = file.read(12)
     version = struct.unpack("<iii", start) if len(start) == 12 else ()
-    form = "<Q" if version and 10 * version[0] + version[1] >= 2 else "<I"
-    rest = file.read(struct.calcsize(form))
-    if not version or len(rest) < struct.calcsize(form):
+    seen_format = "<Q" if version and 10 * version[0] + version[1] >= 2 else "<I"
+    rest = file.read(struct.calcsize(seen_format))
+    if not version or len(rest) < struct.calcsize(seen_format):
         raise CheckpointError(f"{path}: is no .weights file: it is shorter than the header")
-    if not all(0 <= number <= HIGHEST_VERSION for number in version):
+    if not all(0 <= version_part <= MAX_VERSION for version_part in version):
         raise CheckpointError(
             f"{path}: is no .weights file: it says to be of version {version}, expected like (0, 2, 5)"
         )
-    (seen,) = struct.unpack(form, rest)
-    return Header(version[0], version[1], version[2], seen), 12 + len(rest)
+    (images_seen,) = struct.unpack(seen_format, rest)
+    return WeightsHeader(version[0], version[1], version[2], images_seen), 12 + len(rest)
 
 
-def _layers_that_fit(path: Path, layers: Sequence[Numbers], found: int, *, partial: bool) -> int:
+def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: int, *, partial: bool) -> int:
     """How many layers the file fills: all, or for a partial file the first ones."""
-    needed = sum(layer.count for layer in layers)
-    if found == needed:
+    num_expected = sum(layer.num_elements for layer in layers)
+    if num_values == num_expected:
         return len(layers)
-    heading = f"{path}: holds {found:,} numbers, but the network needs {needed:,}"
-    if found > needed:
+    heading = f"{path}: holds {num_values:,} numbers, but the network needs {num_expected:,}"
+    if num_values > num_expected:
         last = f"{layers[-1].name}, the last" if layers else "a network without weights"
-        raise CheckpointError(f"{heading}: {found - needed:,} are left over behind {last}")
-    i, left = 0, found
-    while left >= layers[i].count:
-        left -= layers[i].count
+        raise CheckpointError(f"{heading}: {num_values - num_expected:,} are left over behind {last}")
+    i, left = 0, num_values
+    while left >= layers[i].num_elements:
+        left -= layers[i].num_elements
         i += 1
     at = f"it ends {'before' if left == 0 else 'within'} {layers[i].name}"
     if left:
-        at += f", after {left:,} of its {layers[i].count:,}"
+        at += f", after {left:,} of its {layers[i].num_elements:,}"
     if left or i == 0:
         raise CheckpointError(f"{heading}: {at}")
     if not partial:
@@ -177,19 +181,19 @@ def _layers_that_fit(path: Path, layers: Sequence[Numbers], found: int, *, parti
     return i
 
 
-def _fill(file: BinaryIO, layer: Numbers, path: Path, *, transposed: bool) -> None:
-    for what, tensor in layer.parts:
+def _load_layer(file: BinaryIO, layer: LayerWeights, path: Path, *, transposed: bool) -> None:
+    for tensor_name, tensor in layer.named_tensors:
         values = np.fromfile(file, dtype="<f4", count=tensor.numel())
         if len(values) < tensor.numel():
             raise CheckpointError(f"{path}: became shorter while it was read")
-        problem = None if np.isfinite(values).all() else "are not all finite"
-        if what == "variances" and not problem and values.min() < 0:
-            problem = "are below 0"
-        if problem:
+        reason = None if np.isfinite(values).all() else "are not all finite"
+        if tensor_name == "variances" and not reason and values.min() < 0:
+            reason = "are below 0"
+        if reason:
             why = "the file is another network's, or damaged"
-            raise CheckpointError(f"{path}: {layer.name}: its {what} {problem}: {why}")
+            raise CheckpointError(f"{path}: {layer.name}: its {tensor_name} {reason}: {why}")
         shape = tuple(tensor.shape)
-        if what == "connections" and transposed:
+        if tensor_name == "connections" and transposed:
             values, shape = values.reshape(shape[::-1]).T, shape
         with torch.no_grad():
             tensor.copy_(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).view(shape))

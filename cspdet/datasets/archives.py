@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from cspdet.errors import DataError, UserError
-from cspdet.io.atomic import temporary
+from cspdet.io.atomic import atomic_write
 
 
 def unpack_zip(
@@ -19,7 +19,7 @@ def unpack_zip(
     output: Path,
     *,
     folder: str | None = None,
-    number: int | None = None,
+    num_files: int | None = None,
     files: Sequence[str] = (),
 ) -> None:
     """Unpack `folder` of an archive, which must hold `number` files, and the single `files`, into `output`.
@@ -35,22 +35,22 @@ def unpack_zip(
         with zipfile.ZipFile(archive) as zipped:
             members = {member.filename: member for member in zipped.infolist() if not member.is_dir()}
             for member in members.values():
-                _check_name(archive, member)
+                _check_member_path(archive, member)
             absent = [name for name in files if name not in members]
             if absent:
                 raise DataError(f"{archive}: {absent[0]} is not in it")
             if folder is not None:
-                _unpack_folder(zipped, archive, output, folder, number, members)
+                _unpack_folder(zipped, archive, output, folder, num_files, members)
             for name in files:
-                with temporary(output / name) as draft:
-                    _extract(zipped, members[name], draft)
+                with atomic_write(output / name) as tmp_path:
+                    _extract(zipped, members[name], tmp_path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{archive}: damaged archive: {error}; delete it and run the command again") from None
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
 
 
-def _check_name(archive: Path, member: zipfile.ZipInfo) -> None:
+def _check_member_path(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(f"{archive}: unsafe member {member.filename!r}: it would be written outside the output folder")
@@ -61,23 +61,23 @@ def _unpack_folder(
     archive: Path,
     output: Path,
     folder: str,
-    number: int | None,
+    num_files: int | None,
     members: dict[str, zipfile.ZipInfo],
 ) -> None:
     inside = {name: member for name, member in members.items() if PurePosixPath(name).parts[0] == folder}
-    if number is not None and len(inside) != number:
-        raise DataError(f"{archive}: expected {number} files in {folder}/, found {len(inside)}")
-    draft = output / f".{folder}.{os.getpid()}.part"
+    if num_files is not None and len(inside) != num_files:
+        raise DataError(f"{archive}: expected {num_files} files in {folder}/, found {len(inside)}")
+    tmp_folder = output / f".{folder}.{os.getpid()}.part"
     try:
         for name, member in inside.items():
-            target = draft.joinpath(*PurePosixPath(name).parts[1:])
+            target = tmp_folder.joinpath(*PurePosixPath(name).parts[1:])
             target.parent.mkdir(parents=True, exist_ok=True)
             _extract(zipped, member, target)
         if (output / folder).is_dir():
             (output / folder).rmdir()  # an empty one; anything else stops here
-        draft.rename(output / folder)
+        tmp_folder.rename(output / folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(tmp_folder, ignore_errors=True)
 
 
 def _extract(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from cspdet.datasets.disk_cache import SUFFIX, DiskCache, filled, fingerprint
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.datasets.image_io import read_picture
-from cspdet.errors import ConfigError, DataError, counted
+from cspdet.datasets.disk_cache import SUFFIX, DiskCache, fingerprint, open_or_build_cache
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.datasets.image_io import read_image
+from cspdet.errors import ConfigError, DataError, truncate_list
 from cspdet.letterbox import Letterbox, resize_image
 from cspdet.structures import Sample
 
@@ -22,19 +22,19 @@ log = logging.getLogger("cspdet")
 
 Resize = Literal["letterbox", "stretch"]
 Cache = Literal["auto", "none", "ram", "disk"]
-BadPictures = Literal["error", "skip"]
-S = TypeVar("S")  # a sample
-MARGIN = 0.9  # share of the free memory that a cache may take
-AUTO_MARGIN = 0.3  # the share that it takes without being asked to
+OnBadImage = Literal["error", "skip"]
+SampleT = TypeVar("SampleT")  # a sample
+MAX_FREE_MEMORY_FRACTION = 0.9  # share of the free memory that a cache may take
+AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # the share that it takes without being asked to
 
 
-def read_upright(coco: CocoSet, index: int) -> np.ndarray:
+def read_annotated_image(coco: CocoDataset, index: int) -> np.ndarray:
     """Picture `index` as it is in its file: (H, W, 3) uint8 RGB.
 
     Raises:
         DataError: unreadable, or of another size than the annotations say, which would put every box off.
     """
-    image = read_picture(coco.path(index))
+    image = read_image(coco.path(index))
     (found_h, found_w), (height, width) = image.shape[:2], coco.size_hw[index].tolist()
     if (found_h, found_w) != (height, width):
         raise DataError(
@@ -44,20 +44,20 @@ def read_upright(coco: CocoSet, index: int) -> np.ndarray:
     return image
 
 
-class SampleSource(Generic[S]):
+class CachedDataset(Generic[SampleT]):
     """Sample `index` of `count`; a subclass says how one is made, and calls `fill` once it can make some.
 
     bad  "error" raises DataError at an unreadable picture; "skip" gives the next readable one and notes
          it in `skipped` (number of the picture to the reason)
     """
 
-    def __init__(self, count: int, bad: BadPictures):
-        self.count, self.bad = count, bad
+    def __init__(self, count: int, on_bad_image: OnBadImage):
+        self.count, self.on_bad_image = count, on_bad_image
         self.skipped: dict[int, str] = {}
-        self._told: set[int] = set()
-        self._cache: PictureCache | DiskCache | None = None
+        self._reported: set[int] = set()
+        self._cache: RamCache | DiskCache | None = None
 
-    def make(self, index: int, image: np.ndarray) -> S:
+    def build_sample(self, index: int, image: np.ndarray) -> SampleT:
         """The sample of a picture as it is stored, which must not be written to."""
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class SampleSource(Generic[S]):
         """The picture's file."""
         raise NotImplementedError
 
-    def stored_as(self) -> bytes:
+    def cache_key(self) -> bytes:
         """All that `load` depends on, but for the files."""
         raise NotImplementedError
 
@@ -81,11 +81,11 @@ class SampleSource(Generic[S]):
         """Height and width of every picture as it is stored."""
         raise NotImplementedError
 
-    def needed(self) -> int:
+    def estimate_cache_bytes(self) -> int:
         """Bytes that a cache would take, about."""
         return sum(3 * height * width for height, width in self.stored_sizes())
 
-    def fill(self, cache: Cache, shared: bool, cache_folder: Path | None = None, processes: int = 1) -> None:
+    def build_cache(self, cache: Cache, shared: bool, cache_folder: Path | None = None, num_processes: int = 1) -> None:
         """Decode everything here and now, in threads.
 
         "ram"   into memory, and with "auto" where it fits well into the free part of it; loader processes started
@@ -98,55 +98,57 @@ class SampleSource(Generic[S]):
             DataError: the unreadable pictures.
         """
         if cache == "disk":
-            self._cache = self._on_disk(cache_folder)
-        elif cache == "ram" or (cache == "auto" and self._fits_well(processes)):
-            self._cache = self._filled(shared, processes)
+            self._cache = self._open_disk_cache(cache_folder)
+        elif cache == "ram" or (cache == "auto" and self._fits_in_free_memory(num_processes)):
+            self._cache = self._build_ram_cache(shared, num_processes)
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> S:
+    def __getitem__(self, index: int) -> SampleT:
         while True:
-            row = self.stand_in(index)
+            row = self.replacement_index(index)
             try:
-                return self.make(row, self.load(row) if self._cache is None else self._cache[row])
+                return self.build_sample(row, self.load(row) if self._cache is None else self._cache[row])
             except DataError as error:
-                if self.bad == "error":
+                if self.on_bad_image == "error":
                     raise
                 self.skipped[row] = str(error)
 
-    def stand_in(self, index: int) -> int:
+    def replacement_index(self, index: int) -> int:
         """The picture that is given for `index`: itself, or the next that is not known to be unreadable."""
         for row in (*range(index, len(self)), *range(index)) if index in self.skipped else (index,):
             if row not in self.skipped:
                 return row
-        raise DataError(*counted(["no picture is readable", *self.skipped.values()]))
+        raise DataError(*truncate_list(["no picture is readable", *self.skipped.values()]))
 
-    def news(self) -> dict[int, str]:
+    def pop_new_errors(self) -> dict[int, str]:
         """Pictures found unreadable since the last call."""
-        found = {index: why for index, why in self.skipped.items() if index not in self._told}
-        self._told |= set(found)
-        return found
+        new_errors = {index: why for index, why in self.skipped.items() if index not in self._reported}
+        self._reported |= set(new_errors)
+        return new_errors
 
-    def _on_disk(self, folder: Path | None) -> DiskCache:
+    def _open_disk_cache(self, folder: Path | None) -> DiskCache:
         if folder is None:
             raise ConfigError("train.cache_folder: train.cache=disk needs a folder for decoded pictures, found null")
-        path = folder / f"cspdet-{fingerprint(self.stored_as(), self.path, len(self))}{SUFFIX}"
-        cache = filled(path, len(self), self.needed, self.load, skip_bad=self.bad == "skip")
+        path = folder / f"cspdet-{fingerprint(self.cache_key(), self.path, len(self))}{SUFFIX}"
+        cache = open_or_build_cache(
+            path, len(self), self.estimate_cache_bytes, self.load, skip_bad_images=self.on_bad_image == "skip"
+        )
         self.skipped.update(cache.problems)
         return cache
 
-    def _fits_well(self, processes: int) -> bool:
+    def _fits_in_free_memory(self, num_processes: int) -> bool:
         """Whether all pictures at their stored sizes take a small part of the free memory."""
-        needed, free = self.needed(), free_memory()
-        fits = free is not None and processes * needed <= AUTO_MARGIN * free
+        required_bytes, free = self.estimate_cache_bytes(), available_memory()
+        fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
         if not fits:
-            log.info("pictures are decoded anew in each epoch: a cache in RAM would take %.0f MB", needed / 1e6)
+            log.info("pictures are decoded anew in each epoch: a cache in RAM would take %.0f MB", required_bytes / 1e6)
         return fits
 
-    def _filled(self, shared: bool, processes: int) -> PictureCache:
+    def _build_ram_cache(self, shared: bool, num_processes: int) -> RamCache:
         """Decode every picture into a new cache; all unreadable ones are raised together, or noted."""
-        cache = PictureCache(self.stored_sizes(), shared, processes)
+        cache = RamCache(self.stored_sizes(), shared, num_processes)
 
         def store(index: int) -> str | None:
             try:
@@ -160,37 +162,37 @@ class SampleSource(Generic[S]):
             found = {i: problem for i, problem in enumerate(threads.map(store, range(len(self)))) if problem}
         finally:
             threads.shutdown(cancel_futures=True)
-        if found and self.bad == "error":
-            raise DataError(*counted(list(found.values())))
+        if found and self.on_bad_image == "error":
+            raise DataError(*truncate_list(list(found.values())))
         self.skipped.update(found)
         log.info("cached %d pictures in RAM: %.0f MB", len(self) - len(found), cache.nbytes / 1e6)
         return cache
 
 
-class PictureSource(SampleSource[Sample]):
+class DetectionDataset(CachedDataset[Sample]):
     """Picture `index` of a CocoSet with its boxes, no larger than it will be in the input `size_hw` (height, width in
     pixels); smaller ones stay as they are.
     """
 
     def __init__(
         self,
-        coco: CocoSet,
+        coco: CocoDataset,
         size_hw: tuple[int, int],
         resize: Resize = "letterbox",
         cache: Cache = "none",
-        bad: BadPictures = "error",
+        on_bad_image: OnBadImage = "error",
         shared: bool = False,
         *,
         cache_folder: Path | None = None,
-        processes: int = 1,
+        num_processes: int = 1,
     ):
         if len(coco) == 0:
             raise DataError(f"{coco.files.annotations}: expected pictures to train on, found none")
-        super().__init__(len(coco), bad)
+        super().__init__(len(coco), on_bad_image)
         self.coco, self.size_hw, self.resize = coco, size_hw, resize
-        self.fill(cache, shared, cache_folder, processes)
+        self.build_cache(cache, shared, cache_folder, num_processes)
 
-    def make(self, index: int, image: np.ndarray) -> Sample:
+    def build_sample(self, index: int, image: np.ndarray) -> Sample:
         """The picture with its boxes in its stored pixels."""
         box_xyxy, class_id, is_crowd = self.coco.boxes(index)
         height, width = self.coco.size_hw[index].tolist()
@@ -201,13 +203,13 @@ class PictureSource(SampleSource[Sample]):
     def load(self, index: int) -> np.ndarray:
         """Decoded, upright, and shrunk to its stored size."""
         bilinear = self.resize == "stretch"  # as the pictures that are evaluated
-        return resize_image(read_upright(self.coco, index), self._stored_hw(index), bilinear=bilinear)
+        return resize_image(read_annotated_image(self.coco, index), self._stored_hw(index), bilinear=bilinear)
 
     def path(self, index: int) -> Path:
         """The picture's file."""
         return self.coco.path(index)
 
-    def stored_as(self) -> bytes:
+    def cache_key(self) -> bytes:
         """The input, and the sizes that the annotations give."""
         return f"{self.resize} {self.size_hw} ".encode() + self.coco.size_hw.astype("<i4").tobytes()
 
@@ -222,23 +224,23 @@ class PictureSource(SampleSource[Sample]):
         return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
 
 
-class PictureCache:
+class RamCache:
     """Pictures of known sizes, end to end in one piece of memory that no loader process needs to copy.
 
     Raises:
         ConfigError: they need more than the part that each of `processes` training processes has of the free memory.
     """
 
-    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool, processes: int = 1):
+    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool, num_processes: int = 1):
         self._size_hw = np.array(sizes_hw, np.int64).reshape(-1, 2)
         self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
         self.nbytes = int(self._start[-1])
-        free = free_memory()
-        if free is not None and processes * self.nbytes > MARGIN * free:
-            times = f" in each of {processes} processes" if processes > 1 else ""
+        free = available_memory()
+        if free is not None and num_processes * self.nbytes > MAX_FREE_MEMORY_FRACTION * free:
+            times = f" in each of {num_processes} processes" if num_processes > 1 else ""
             raise ConfigError(
                 f"train.cache: {len(sizes_hw)} pictures of this size need {self.nbytes / 1e6:.0f} MB of RAM{times}, "
-                f"but only {MARGIN * free / 1e6:.0f} MB ({MARGIN:.0%} of what is free) may be taken; "
+                f"but only {MAX_FREE_MEMORY_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_MEMORY_FRACTION:.0%} of what is free) may be taken; "
                 "use train.cache=none, or train.cache=disk with a train.cache_folder, which processes share"
             )
         self._pixels = torch.empty(self.nbytes, dtype=torch.uint8)
@@ -254,7 +256,7 @@ class PictureCache:
         self[index][...] = image
 
 
-def free_memory() -> int | None:
+def available_memory() -> int | None:
     """Bytes that may still be taken: what the system has available, or less by the control group's limit."""
     limits = []
     try:

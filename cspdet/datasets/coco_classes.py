@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cspdet.structures import Classes
+from cspdet.structures import Categories
 
 _NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
@@ -16,7 +16,7 @@ scissors, teddy bear, hair drier, toothbrush"""
 # Ids run from 1 to 90; these ten name classes that the released annotations never use.
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
-COCO_CLASSES = Classes(
+COCO_CLASSES = Categories(
     names=tuple(name.strip() for name in _NAMES.replace("\n", " ").split(",")),
     category_ids=tuple(i for i in range(1, 91) if i not in _UNUSED),
 )

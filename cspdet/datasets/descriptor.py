@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import model_validator
 
 from cspdet.config.loader import ConfigModel, load_config
-from cspdet.errors import DataError, nearest
+from cspdet.errors import DataError, did_you_mean
 
 SPLITS = ("train", "val", "test")
-BUILT_IN = (
+BUILT_IN_DATASET_HINT = (
     "to start on the built-in set, run `cspdet prepare-data shapes --output data/shapes` "
     "and add `data=data/shapes.yaml` to your command"
 )
@@ -23,13 +23,13 @@ class _SplitSection(ConfigModel):
     annotations: Path
 
 
-class _DescriptorFile(ConfigModel):
+class _DatasetConfigFile(ConfigModel):
     train: _SplitSection | None = None
     val: _SplitSection | None = None
     test: _SplitSection | None = None
 
     @model_validator(mode="after")
-    def _some_split(self) -> _DescriptorFile:
+    def _check_has_split(self) -> _DatasetConfigFile:
         if all(getattr(self, name) is None for name in SPLITS):
             raise ValueError("no split; expected train, val or test, each with images and annotations")
         return self
@@ -44,7 +44,7 @@ class SplitFiles:
 
 
 @dataclass(frozen=True)
-class Descriptor:
+class DatasetConfig:
     """The splits that a descriptor file names; None for those that it leaves out."""
 
     train: SplitFiles | None
@@ -66,24 +66,29 @@ class Descriptor:
         files = getattr(self, name) if name in SPLITS else None
         if files is None:
             known = ", ".join(self.splits)
-            raise DataError(f"{shown(self.path)}: no split {name!r}{nearest(name, self.splits)}; it has {known}")
+            raise DataError(
+                f"{display_path(self.path)}: no split {name!r}{did_you_mean(name, self.splits)}; it has {known}"
+            )
         problems = []
         if not files.annotations.is_file():
-            problems.append(f"{name}.annotations: no such file: {shown(files.annotations)}")
+            problems.append(f"{name}.annotations: no such file: {display_path(files.annotations)}")
         if not files.images.is_dir():
-            problems.append(f"{name}.images: no such folder: {shown(files.images)}")
+            problems.append(f"{name}.images: no such folder: {display_path(files.images)}")
         if problems:
-            raise DataError(*(f"{shown(self.path)}: {text}" for text in problems), *self._ways_on(files))
+            raise DataError(*(f"{display_path(self.path)}: {text}" for text in problems), *self._hints(files))
         return files
 
-    def _ways_on(self, files: SplitFiles) -> tuple[str, str]:
+    def _hints(self, files: SplitFiles) -> tuple[str, str]:
         if self.path.stem == "coco":
-            folder = shown(files.images.parent)
-            return f"to download COCO 2017, run `cspdet prepare-data coco --output {folder}`", BUILT_IN
-        return f"correct the paths in {shown(self.path)}, which are relative to its own folder", BUILT_IN
+            folder = display_path(files.images.parent)
+            return f"to download COCO 2017, run `cspdet prepare-data coco --output {folder}`", BUILT_IN_DATASET_HINT
+        return (
+            f"correct the paths in {display_path(self.path)}, which are relative to its own folder",
+            BUILT_IN_DATASET_HINT,
+        )
 
 
-def load_descriptor(path: str | Path) -> Descriptor:
+def load_dataset_config(path: str | Path) -> DatasetConfig:
     """Read and check a descriptor. Its paths are relative to it and may not exist (see `Descriptor.split`).
 
     Raises:
@@ -93,20 +98,26 @@ def load_descriptor(path: str | Path) -> Descriptor:
     path = Path(path).absolute()
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise DataError(f"{shown(path)}: no such data descriptor{nearest(path.name, siblings)}", BUILT_IN)
-    content = load_config(path, _DescriptorFile)
+        raise DataError(
+            f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}", BUILT_IN_DATASET_HINT
+        )
+    content = load_config(path, _DatasetConfigFile)
 
     def files(section: _SplitSection | None) -> SplitFiles | None:
-        return None if section is None else SplitFiles(_tidy(section.images), _tidy(section.annotations))
+        return (
+            None
+            if section is None
+            else SplitFiles(_normalize_path(section.images), _normalize_path(section.annotations))
+        )
 
-    return Descriptor(files(content.train), files(content.val), files(content.test), path)
+    return DatasetConfig(files(content.train), files(content.val), files(content.test), path)
 
 
-def _tidy(path: Path) -> Path:
+def _normalize_path(path: Path) -> Path:
     return Path(os.path.normpath(path))
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as messages show it: relative to the working directory when it lies below."""
     try:
         return str(path.relative_to(Path.cwd()))

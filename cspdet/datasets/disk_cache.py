@@ -27,8 +27,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cspdet.errors import ConfigError, DataError, counted
-from cspdet.io.atomic import temporary
+from cspdet.errors import ConfigError, DataError, truncate_list
+from cspdet.io.atomic import atomic_write
 from cspdet.io.progress import progress
 
 log = logging.getLogger("cspdet")
@@ -37,7 +37,7 @@ FOOTER = struct.Struct("<8sqqq")
 MAGIC = b"cspdetP1"
 SUFFIX = ".pictures"
 CHUNK = 256  # pictures that are decoded before the next ones are begun, which bounds the memory
-MARGIN = 0.9  # share of the free disk that may be taken
+MAX_FREE_DISK_FRACTION = 0.9  # share of the free disk that may be taken
 
 
 class DiskCache:
@@ -53,15 +53,15 @@ class DiskCache:
             if whole < FOOTER.size:
                 raise ValueError("too short")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        magic, count, self.nbytes, told = FOOTER.unpack(self._map[-FOOTER.size :])
-        if magic != MAGIC or whole != self.nbytes + 8 * count + told + FOOTER.size:
+        magic, count, self.nbytes, problems_size = FOOTER.unpack(self._map[-FOOTER.size :])
+        if magic != MAGIC or whole != self.nbytes + 8 * count + problems_size + FOOTER.size:
             raise ValueError("not whole, or something else")
         sizes = np.frombuffer(self._map, "<i4", 2 * count, self.nbytes)
         self.path, self._size_hw = path, sizes.reshape(count, 2).astype(np.int64)
         self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
         self._pixels = np.frombuffer(self._map, np.uint8, self.nbytes)
-        notes = json.loads(self._map[self.nbytes + 8 * count : -FOOTER.size])
-        self.problems = {int(index): str(why) for index, why in notes.items()}
+        problems = json.loads(self._map[self.nbytes + 8 * count : -FOOTER.size])
+        self.problems = {int(index): str(why) for index, why in problems.items()}
 
     def __len__(self) -> int:
         return len(self._size_hw)
@@ -75,12 +75,12 @@ class DiskCache:
         return DiskCache, (self.path,)  # a process that is not forked maps the file itself
 
 
-def fingerprint(stored_as: bytes, path: Callable[[int], Path], count: int) -> str:
+def fingerprint(cache_key: bytes, path: Callable[[int], Path], count: int) -> str:
     """A digest of the files by their names, sizes and times of change, and of what their pictures are `stored_as`."""
-    digest = blake2b(MAGIC + struct.pack("<qq", count, len(stored_as)) + stored_as, digest_size=16)
+    digest = blake2b(MAGIC + struct.pack("<qq", count, len(cache_key)) + cache_key, digest_size=16)
 
     def look(start: int) -> bytes:
-        return b"".join(_identity(path(index)) for index in range(start, min(start + CHUNK, count)))
+        return b"".join(_file_identity(path(index)) for index in range(start, min(start + CHUNK, count)))
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
         for identities in threads.map(look, range(0, count, CHUNK)):
@@ -88,17 +88,22 @@ def fingerprint(stored_as: bytes, path: Callable[[int], Path], count: int) -> st
     return digest.hexdigest()
 
 
-def _identity(path: Path) -> bytes:
+def _file_identity(path: Path) -> bytes:
     name = os.fsencode(os.path.abspath(path))
     try:
-        found = path.stat()
+        file_stat = path.stat()
     except OSError:
         return name + b"\0missing\0"
-    return name + f"\0{found.st_size} {found.st_mtime_ns}\0".encode()
+    return name + f"\0{file_stat.st_size} {file_stat.st_mtime_ns}\0".encode()
 
 
-def filled(
-    path: Path, count: int, needed: Callable[[], int], load: Callable[[int], np.ndarray], *, skip_bad: bool
+def open_or_build_cache(
+    path: Path,
+    count: int,
+    estimate_bytes: Callable[[], int],
+    load: Callable[[int], np.ndarray],
+    *,
+    skip_bad_images: bool,
 ) -> DiskCache:
     """The cache at `path`, filled first unless it is there already; of several processes, one fills it.
 
@@ -110,22 +115,22 @@ def filled(
         ConfigError: no room on the disk, or a folder that cannot be written.
         DataError: the pictures that cannot be read, unless `skip_bad`.
     """
-    cache = _opened(path, count)
+    cache = _try_open(path, count)
     if cache is None:
-        with _alone(path):
-            cache = _opened(path, count)  # another process may have filled it meanwhile
+        with _file_lock(path):
+            cache = _try_open(path, count)  # another process may have filled it meanwhile
             if cache is None:
-                _check_room(path, needed())
-                with temporary(path) as draft, draft.open("wb") as file:
-                    _fill(file, count, load, skip_bad=skip_bad)
+                _check_free_space(path, estimate_bytes())
+                with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
+                    _write_cache(file, count, load, skip_bad_images=skip_bad_images)
                 cache = DiskCache(path)
-    if cache.problems and not skip_bad:
-        raise DataError(*counted(list(cache.problems.values())))
+    if cache.problems and not skip_bad_images:
+        raise DataError(*truncate_list(list(cache.problems.values())))
     log.info("%d pictures are cached in %s: %.0f MB", count - len(cache.problems), path, cache.nbytes / 1e6)
     return cache
 
 
-def _opened(path: Path, count: int) -> DiskCache | None:
+def _try_open(path: Path, count: int) -> DiskCache | None:
     try:
         cache = DiskCache(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -137,7 +142,7 @@ def _opened(path: Path, count: int) -> DiskCache | None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _file_lock(path: Path) -> Iterator[None]:
     """While no other process of this machine, or of others where the file system knows locks, is in here for `path`.
 
     The system takes the lock from a process that dies.
@@ -151,13 +156,13 @@ def _alone(path: Path) -> Iterator[None]:
             "decoded pictures"
         ) from None
     with lock:
-        if _locked(lock, path):
-            for draft in path.parent.glob(f".{path.stem}.*.part{SUFFIX}"):
-                draft.unlink(missing_ok=True)  # what a killed run left
+        if _acquire_lock(lock, path):
+            for tmp_path in path.parent.glob(f".{path.stem}.*.part{SUFFIX}"):
+                tmp_path.unlink(missing_ok=True)  # what a killed run left
         yield
 
 
-def _locked(lock: BinaryIO, path: Path) -> bool:
+def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
     """Whether the lock is ours now; if not, the system has none, and the worst is that two processes do the same."""
     if sys.platform == "win32":
         return False
@@ -175,16 +180,16 @@ def _locked(lock: BinaryIO, path: Path) -> bool:
     return True
 
 
-def _check_room(path: Path, needed: int) -> None:
+def _check_free_space(path: Path, required_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
-    if needed > MARGIN * free:
+    if required_bytes > MAX_FREE_DISK_FRACTION * free:
         raise ConfigError(
-            f"train.cache_folder: the decoded pictures need {needed / 1e6:.0f} MB, but only {MARGIN * free / 1e6:.0f} "
-            f"MB ({MARGIN:.0%} of what is free) in {path.parent} may be taken; use another folder or train.cache=none"
+            f"train.cache_folder: the decoded pictures need {required_bytes / 1e6:.0f} MB, but only {MAX_FREE_DISK_FRACTION * free / 1e6:.0f} "
+            f"MB ({MAX_FREE_DISK_FRACTION:.0%} of what is free) in {path.parent} may be taken; use another folder or train.cache=none"
         )
 
 
-def _fill(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad: bool) -> None:
+def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad_images: bool) -> None:
     """Write the content of a cache, decoding in threads; raises DataError with all problems unless `skip_bad`."""
 
     def read(index: int) -> np.ndarray | str:
@@ -196,15 +201,15 @@ def _fill(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip
     sizes, problems = np.zeros((count, 2), "<i4"), {}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         chunks = (range(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
-        found = (found for chunk in chunks for found in threads.map(read, chunk))
-        for index, image in enumerate(progress(found, "decoding the pictures to disk", "picture", count)):
+        images = (images for chunk in chunks for images in threads.map(read, chunk))
+        for index, image in enumerate(progress(images, "decoding the pictures to disk", "picture", count)):
             if isinstance(image, str):
                 problems[index] = image
             else:
                 sizes[index] = image.shape[:2]
                 file.write(np.ascontiguousarray(image).data)
-    if problems and not skip_bad:
-        raise DataError(*counted(list(problems.values())))
-    notes = json.dumps(problems).encode()
+    if problems and not skip_bad_images:
+        raise DataError(*truncate_list(list(problems.values())))
+    problems_json = json.dumps(problems).encode()
     pixels = file.tell()
-    file.write(sizes.tobytes() + notes + FOOTER.pack(MAGIC, count, pixels, len(notes)))
+    file.write(sizes.tobytes() + problems_json + FOOTER.pack(MAGIC, count, pixels, len(problems_json)))

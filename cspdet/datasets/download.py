@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cspdet.datasets.archives import unpack_zip
-from cspdet.datasets.formats.coco_writer import Prepared, descriptor_text
+from cspdet.datasets.formats.coco_writer import ConversionResult, format_dataset_config
 from cspdet.errors import DataError, UserError
 from cspdet.io.atomic import write_text
 
 BASE_URL = "http://images.cocodataset.org"
 CHUNK = 1 << 20
-SECONDS_BETWEEN_LINES = 15.0
+LOG_INTERVAL_S = 15.0
 
 log = logging.getLogger("cspdet")
 
@@ -31,7 +31,7 @@ class Archive:
     url: str  # below the base URL
     size: int | None  # bytes; None where only the server knows
     folder: str  # what it unpacks to
-    pictures: int | None = None  # how many files `folder` then holds; None for annotations
+    num_images: int | None = None  # how many files `folder` then holds; None for annotations
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Archive:
 class CocoSplit:
     """A split: its pictures and the annotation file that goes with them."""
 
-    pictures: Archive
+    images: Archive
     annotations: Archive
     annotation_file: str
 
@@ -72,10 +72,10 @@ def download_coco(
     *,
     splits: Sequence[str] = ("train", "val"),
     base_url: str = BASE_URL,
-    facts: dict[str, CocoSplit] = COCO_2017,
-    attempts: int = 10,
-    pause: float = 5.0,
-) -> Prepared:
+    split_specs: dict[str, CocoSplit] = COCO_2017,
+    max_attempts: int = 10,
+    retry_delay_s: float = 5.0,
+) -> ConversionResult:
     """Download what is missing of `splits` into `output` and write `output`/coco.yaml.
 
     Complete folders and annotation files are kept, other files in `output` are not touched; a half download
@@ -86,60 +86,66 @@ def download_coco(
         DataError: an archive or a folder that is not what COCO 2017 is known to be.
     """
     output = Path(output)
-    wanted = [(name, facts[name]) for name in facts if name in splits]
-    missing, notes = _missing(output, [split for _, split in wanted])
-    _check_space(output, missing)
+    requested = [(name, split_specs[name]) for name in split_specs if name in splits]
+    missing, warnings = _find_missing(output, [split for _, split in requested])
+    _check_free_space(output, missing)
     for archive, files in missing.items():
         zip_file = output / archive.name
-        fetch(f"{base_url.rstrip('/')}/{archive.url}", zip_file, archive.size, attempts=attempts, pause=pause)
+        fetch(
+            f"{base_url.rstrip('/')}/{archive.url}",
+            zip_file,
+            archive.size,
+            max_attempts=max_attempts,
+            retry_delay_s=retry_delay_s,
+        )
         log.info("unpacking %s", zip_file)
-        if archive.pictures is None:
+        if archive.num_images is None:
             unpack_zip(zip_file, output, files=files)
         else:
-            unpack_zip(zip_file, output, folder=archive.folder, number=archive.pictures)
+            unpack_zip(zip_file, output, folder=archive.folder, num_files=archive.num_images)
         zip_file.unlink()
     counts = {
-        name: {"images": split.pictures.pictures or 0, "boxes": _count_boxes(output / split.annotation_file)}
-        for name, split in wanted
+        name: {"images": split.images.num_images or 0, "boxes": _count_boxes(output / split.annotation_file)}
+        for name, split in requested
     }
     described = {
-        name: (split.pictures.folder, split.annotation_file)
-        for name, split in facts.items()
-        if (output / split.pictures.folder).is_dir() and (output / split.annotation_file).is_file()
+        name: (split.images.folder, split.annotation_file)
+        for name, split in split_specs.items()
+        if (output / split.images.folder).is_dir() and (output / split.annotation_file).is_file()
     }
-    write_text(output / "coco.yaml", descriptor_text("coco", described))
-    return Prepared(output / "coco.yaml", counts, tuple(notes))
+    write_text(output / "coco.yaml", format_dataset_config("coco", described))
+    return ConversionResult(output / "coco.yaml", counts, tuple(warnings))
 
 
-def _missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
+def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
     """The archives still to fetch, with the annotation files wanted of each, and notes on what is there."""
     missing: dict[Archive, list[str]] = {}
-    notes = []
+    warnings = []
     if output.exists() and not output.is_dir():
         raise DataError(f"{output}: expected a folder to write to, found a file")
     for split in splits:
         if (output / split.annotation_file).is_file():
-            notes.append(f"{output / split.annotation_file} is there and was kept")
+            warnings.append(f"{output / split.annotation_file} is there and was kept")
         else:
             missing.setdefault(split.annotations, []).append(split.annotation_file)
     for split in splits:
-        folder = output / split.pictures.folder
+        folder = output / split.images.folder
         if not folder.is_dir() or not any(folder.iterdir()):
-            missing[split.pictures] = []
+            missing[split.images] = []
             continue
-        number = sum(1 for path in folder.iterdir() if path.suffix.lower() == ".jpg")
-        if number != split.pictures.pictures:
+        num_images = sum(1 for path in folder.iterdir() if path.suffix.lower() == ".jpg")
+        if num_images != split.images.num_images:
             raise DataError(
-                f"{folder}: expected the {split.pictures.pictures} pictures of COCO 2017, found {number}; "
+                f"{folder}: expected the {split.images.num_images} pictures of COCO 2017, found {num_images}; "
                 "move the folder away to download it anew"
             )
-        notes.append(f"{folder} is complete ({number} pictures) and was kept")
-    return missing, notes
+        warnings.append(f"{folder} is complete ({num_images} pictures) and was kept")
+    return missing, warnings
 
 
-def _check_space(output: Path, missing: dict[Archive, list[str]]) -> None:
+def _check_free_space(output: Path, missing: dict[Archive, list[str]]) -> None:
     """Zip and unpacked files are on disk together for a while, and JPEGs barely shrink in a zip."""
-    had = sum(max(_length(output / a.name), _length(_partial(output / a.name))) for a in missing)
+    had = sum(max(_file_size(output / a.name), _file_size(_partial_path(output / a.name))) for a in missing)
     sizes = [archive.size or 0 for archive in missing]
     needed = sum(sizes) + max(sizes, default=0) - had
     base = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.is_dir())
@@ -150,15 +156,15 @@ def _check_space(output: Path, missing: dict[Archive, list[str]]) -> None:
         )
 
 
-def _partial(file: Path) -> Path:
+def _partial_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.part")
 
 
-def _length(file: Path) -> int:
+def _file_size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def fetch(url: str, file: Path, size: int | None, *, attempts: int = 10, pause: float = 5.0) -> None:
+def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> None:
     """Download `url` to `file`, going on with `file`.part if there is one.
 
     Raises:
@@ -166,31 +172,31 @@ def fetch(url: str, file: Path, size: int | None, *, attempts: int = 10, pause: 
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
         return
-    part = _partial(file)
+    part = _partial_path(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        before = _length(part)
-        for attempt in range(1, attempts + 1):
-            reason = _attempt(url, part, size)
+        before = _file_size(part)
+        for attempt in range(1, max_attempts + 1):
+            reason = _try_download(url, part, size)
             if reason is None:
                 part.replace(file)
                 return
-            if attempt == attempts or _length(part) == before:
+            if attempt == max_attempts or _file_size(part) == before:
                 break  # a server that never gave anything will not be asked again and again
-            log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, attempts)
-            time.sleep(pause)
+            log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, max_attempts)
+            time.sleep(retry_delay_s)
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from None
-    have = _length(part)
+    have = _file_size(part)
     hint = "; the built-in set (prepare-data shapes) needs no network"
     if have:
         hint = f"; {have} bytes are kept in {part}, run the command again to go on from there"
     raise UserError(f"{url}: download failed: {reason}{hint}")
 
 
-def _attempt(url: str, part: Path, size: int | None) -> str | None:
+def _try_download(url: str, part: Path, size: int | None) -> str | None:
     """Fetch what is missing of `part`; None when it is complete, otherwise why it is not."""
-    have = _length(part)
+    have = _file_size(part)
     if have and have == size:
         return None
     if size is not None and have > size:
@@ -202,7 +208,7 @@ def _attempt(url: str, part: Path, size: int | None) -> str | None:
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # the part is no beginning of this file: start anew
             part.unlink()
-            return _attempt(url, part, size)
+            return _try_download(url, part, size)
         if error.code >= 500:
             return f"the server answered {error.code} {error.reason}"
         raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
@@ -220,12 +226,12 @@ def _attempt(url: str, part: Path, size: int | None) -> str | None:
         total = have + int(answer.headers.get("Content-Length") or 0)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
-        return _save(answer, part, have, total)
+        return _write_response(answer, part, have, total)
 
 
-def _save(answer: http.client.HTTPResponse, part: Path, have: int, total: int) -> str | None:
-    told = time.monotonic()
-    with part.open("ab" if have else "wb") as out:
+def _write_response(answer: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:
+    last_log_time = time.monotonic()
+    with part.open("ab" if received else "wb") as out:
         while True:
             try:
                 data = answer.read(CHUNK)
@@ -234,20 +240,20 @@ def _save(answer: http.client.HTTPResponse, part: Path, have: int, total: int) -
             if not data:
                 break
             out.write(data)
-            have += len(data)
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
-                log.info("%s: %.2f of %.2f GB", part.stem, have / 1e9, total / 1e9)
-    if have < total:
-        return f"the connection ended after {have} of {total} bytes"
+            received += len(data)
+            if time.monotonic() - last_log_time > LOG_INTERVAL_S:
+                last_log_time = time.monotonic()
+                log.info("%s: %.2f of %.2f GB", part.stem, received / 1e9, total / 1e9)
+    if received < total:
+        return f"the connection ended after {received} of {total} bytes"
     return None
 
 
 def _count_boxes(file: Path) -> int:
     """How many annotations a COCO file has, counted without building its 3 GB of Python objects."""
-    number, rest = 0, b""
+    count, rest = 0, b""
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK):
-            number += (rest + chunk).count(b'"bbox"')
+            count += (rest + chunk).count(b'"bbox"')
             rest = chunk[-5:]  # shorter than the word, so that nothing counts twice
-    return number
+    return count

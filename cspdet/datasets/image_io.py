@@ -23,23 +23,23 @@ from PIL import Image, ImageOps
 from cspdet.errors import DataError
 
 MAX_PIXELS = 178_956_970  # beyond this Pillow, too, takes a file for a decompression bomb; 536 MB as RGB
-PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
 
 ORIENTATION_TAG = 0x0112
 # EXIF orientation to (transpose first, then the code that cv2.flip takes); 1 is upright
-TURNS = {
+EXIF_TRANSFORMS = {
     2: (False, 1), 3: (False, -1), 4: (False, 0), 5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)
 }  # fmt: skip
 STANDALONE_MARKERS = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers without a length
 FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-SOF15, which carry the size
 
-Data = bytes | mmap.mmap
+Buffer = bytes | mmap.mmap
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What a picture file says about itself before it is decoded."""
 
-    kind: str  # "JPEG", "PNG", or Pillow's name of the format
+    file_format: str  # "JPEG", "PNG", or Pillow's name of the format
     stored_hw: tuple[int, int]  # height, width as stored
     orientation: int  # EXIF, 1 to 8
     channels: int  # of a JPEG; 0 where it does not matter
@@ -50,11 +50,11 @@ class Header(NamedTuple):
         return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
 
 
-class _Damage(Exception):
+class _CorruptImageError(Exception):
     """Why a file is no whole picture, in words; the callers add its name."""
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Decode a file to (H, W, 3) uint8 RGB with its EXIF orientation applied.
 
     Grey is repeated over the channels, alpha dropped, 16 bits scaled to 8, CMYK and palettes converted.
@@ -66,24 +66,24 @@ def read_picture(path: str | Path) -> np.ndarray:
         with open(path, "rb") as file:
             data = file.read()
         if not data:
-            raise _Damage("the file is empty (0 bytes)")
-        header = _header(data, io.BytesIO(data))
-        picture = None
-        if header.kind == "PNG" or (header.kind == "JPEG" and header.channels != 4):
+            raise _CorruptImageError("the file is empty (0 bytes)")
+        header = _parse_header(data, io.BytesIO(data))
+        image = None
+        if header.file_format == "PNG" or (header.file_format == "JPEG" and header.channels != 4):
             with _opencv_silent():
-                picture = cv2.imdecode(
+                image = cv2.imdecode(
                     np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
                 )
-        if picture is None or picture.shape[:2] != header.stored_hw:
+        if image is None or image.shape[:2] != header.stored_hw:
             return _decode_with_pillow(data)
-        return _turn(picture, header.orientation)
+        return _apply_exif_orientation(image, header.orientation)
     except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}") from None
-    except (_Damage, cv2.error) as damage:
-        raise DataError(f"{path}: {damage}") from None
+        raise DataError(f"{path}: {_describe_os_error(error)}") from None
+    except (_CorruptImageError, cv2.error) as corrupt:
+        raise DataError(f"{path}: {corrupt}") from None
 
 
-def picture_header(path: str | Path) -> Header:
+def read_image_header(path: str | Path) -> ImageHeader:
     """Kind, size and orientation of a picture file, not decoded; a JPEG or PNG without its end is an error.
 
     Raises:
@@ -92,21 +92,21 @@ def picture_header(path: str | Path) -> Header:
     try:
         with open(path, "rb") as file:
             if not file.read(1):
-                raise _Damage("the file is empty (0 bytes)")
+                raise _CorruptImageError("the file is empty (0 bytes)")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _header(data, file)
+                return _parse_header(data, file)
     except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}") from None
-    except _Damage as damage:
-        raise DataError(f"{path}: {damage}") from None
+        raise DataError(f"{path}: {_describe_os_error(error)}") from None
+    except _CorruptImageError as corrupt:
+        raise DataError(f"{path}: {corrupt}") from None
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of what `read_picture` would return, from the header; raises DataError likewise."""
-    return picture_header(path).size_hw
+    return read_image_header(path).size_hw
 
 
-def _reason(error: OSError) -> str:
+def _describe_os_error(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such picture"
     if isinstance(error, IsADirectoryError):
@@ -114,20 +114,20 @@ def _reason(error: OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def _header(data: Data, file: BinaryIO) -> Header:
+def _parse_header(data: Buffer, file: BinaryIO) -> ImageHeader:
     if data[:2] == b"\xff\xd8":
         header = _jpeg_header(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         header = _png_header(data)
     else:
-        header = _other_header(file)
+        header = _pillow_header(file)
     height, width = header.stored_hw
     if height * width > MAX_PIXELS:
-        raise _Damage(f"{width}x{height} pixels are more than the {MAX_PIXELS} that a picture may have")
+        raise _CorruptImageError(f"{width}x{height} pixels are more than the {MAX_PIXELS} that a picture may have")
     return header
 
 
-def _jpeg_header(data: Data) -> Header:
+def _jpeg_header(data: Buffer) -> ImageHeader:
     """Walk the marker segments up to the first scan (ITU T.81, annex B); the end marker must follow it."""
     at, orientation, frame = 2, 0, None
     end = len(data)
@@ -140,43 +140,43 @@ def _jpeg_header(data: Data) -> Header:
             at += 2
             continue
         if marker in FRAME_MARKERS and at + 10 <= end:
-            frame = (_big(data[at + 5 : at + 7]), _big(data[at + 7 : at + 9])), data[at + 9]
+            frame = (_big_endian_int(data[at + 5 : at + 7]), _big_endian_int(data[at + 7 : at + 9])), data[at + 9]
         elif marker == 0xE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _orientation(data[at + 10 : at + 2 + _big(data[at + 2 : at + 4])])
+            orientation = _exif_orientation(data[at + 10 : at + 2 + _big_endian_int(data[at + 2 : at + 4])])
         elif marker == 0xDA:
             if frame is None:
                 break
             # 0xFF in the coded data is followed by 0, so behind the scan's start 0xFFD9 is the end marker
             if data.rfind(b"\xff\xd9", at) < 0:
-                raise _Damage("truncated JPEG: the end marker is missing")
-            return Header("JPEG", frame[0], orientation or 1, frame[1])
+                raise _CorruptImageError("truncated JPEG: the end marker is missing")
+            return ImageHeader("JPEG", frame[0], orientation or 1, frame[1])
         elif marker == 0xD9:
             break
-        at += 2 + _big(data[at + 2 : at + 4])
-    raise _Damage("truncated JPEG: the file ends before the picture begins")
+        at += 2 + _big_endian_int(data[at + 2 : at + 4])
+    raise _CorruptImageError("truncated JPEG: the file ends before the picture begins")
 
 
-def _png_header(data: Data) -> Header:
+def _png_header(data: Buffer) -> ImageHeader:
     """IHDR, and eXIf where it stands before the pixels (PNG specification, third edition)."""
     if data[12:16] != b"IHDR" or data.rfind(b"IEND") < 0:
-        raise _Damage("truncated PNG: the IHDR or IEND chunk is missing")
-    size_hw = _big(data[20:24]), _big(data[16:20])
+        raise _CorruptImageError("truncated PNG: the IHDR or IEND chunk is missing")
+    size_hw = _big_endian_int(data[20:24]), _big_endian_int(data[16:20])
     at, orientation = 33, 1
     while at < len(data):
-        length, name = _big(data[at : at + 4]), data[at + 4 : at + 8]
+        length, name = _big_endian_int(data[at : at + 4]), data[at + 4 : at + 8]
         if name == b"eXIf":
-            orientation = _orientation(data[at + 8 : at + 8 + length])
+            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
         if name in (b"eXIf", b"IDAT", b"IEND"):
             break
         at += 12 + length
-    return Header("PNG", size_hw, orientation, 0)
+    return ImageHeader("PNG", size_hw, orientation, 0)
 
 
-def _big(number: bytes) -> int:
-    return int.from_bytes(number, "big")
+def _big_endian_int(raw: bytes) -> int:
+    return int.from_bytes(raw, "big")
 
 
-def _orientation(tiff: bytes) -> int:
+def _exif_orientation(tiff: bytes) -> int:
     """The orientation in an EXIF block: entry 0x0112 of its first directory (TIFF 6.0, section 2), or 1."""
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:
@@ -186,21 +186,21 @@ def _orientation(tiff: bytes) -> int:
     for at in range(start + 2, min(start + 2 + 12 * entries, len(tiff)), 12):
         if int.from_bytes(tiff[at : at + 2], order) == ORIENTATION_TAG:  # type: ignore[arg-type]
             value = int.from_bytes(tiff[at + 8 : at + 10], order)  # type: ignore[arg-type]
-            return value if value in TURNS else 1
+            return value if value in EXIF_TRANSFORMS else 1
     return 1
 
 
-def _turn(picture: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation not in TURNS:
-        return picture
-    transpose, flip = TURNS[orientation]
+def _apply_exif_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation not in EXIF_TRANSFORMS:
+        return image
+    transpose, flip = EXIF_TRANSFORMS[orientation]
     if transpose:
-        picture = cv2.transpose(picture)
-    return picture if flip is None else cv2.flip(picture, flip)
+        image = cv2.transpose(image)
+    return image if flip is None else cv2.flip(image, flip)
 
 
 @contextmanager
-def _pillow(file: BinaryIO) -> Iterator[Image.Image]:
+def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
     """The opened, not yet decoded picture; what Pillow raises inside the block becomes _Damage."""
     try:
         with warnings.catch_warnings():
@@ -208,38 +208,38 @@ def _pillow(file: BinaryIO) -> Iterator[Image.Image]:
             with Image.open(file) as image:
                 yield image
     except Image.DecompressionBombError:
-        raise _Damage(f"more than the {MAX_PIXELS} pixels that a picture may have") from None
+        raise _CorruptImageError(f"more than the {MAX_PIXELS} pixels that a picture may have") from None
     except Image.UnidentifiedImageError:
-        raise _Damage("not a picture of a known format") from None
+        raise _CorruptImageError("not a picture of a known format") from None
     except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, ArithmeticError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
-        raise _Damage(f"damaged or truncated picture: {reason}") from None
+        raise _CorruptImageError(f"damaged or truncated picture: {reason}") from None
 
 
-def _other_header(file: BinaryIO) -> Header:
+def _pillow_header(file: BinaryIO) -> ImageHeader:
     file.seek(0)
-    with _pillow(file) as image:
+    with _open_with_pillow(file) as image:
         # Pillow turns a TIFF itself while decoding it, and its size is that of the turned picture
         orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION_TAG, 1)
-        orientation = orientation if orientation in TURNS else 1
-        return Header(image.format or "", (image.height, image.width), orientation, 0)
+        orientation = orientation if orientation in EXIF_TRANSFORMS else 1
+        return ImageHeader(image.format or "", (image.height, image.width), orientation, 0)
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    with _pillow(io.BytesIO(data)) as image:
+    with _open_with_pillow(io.BytesIO(data)) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F" or upright.mode.startswith("I"):
-            return _from_wide_grey(np.asarray(upright))
+            return _grey16_to_rgb8(np.asarray(upright))
         if upright.mode in ("RGBa", "La"):
             upright = upright.convert("RGBA" if upright.mode == "RGBa" else "LA")
         return np.array(upright.convert("RGB"))
 
 
-def _from_wide_grey(grey: np.ndarray) -> np.ndarray:
+def _grey16_to_rgb8(grey: np.ndarray) -> np.ndarray:
     """(H, W) grey of 16 bits, in whatever type Pillow keeps it, to (H, W, 3) of 8 bits: 65535 becomes 255."""
     if grey.dtype.kind == "f" or int(grey.min()) < 0 or int(grey.max()) > 65535:
-        raise _Damage(f"pixels of type {grey.dtype} have no fixed range; expected 8 or 16 bits a channel")
+        raise _CorruptImageError(f"pixels of type {grey.dtype} have no fixed range; expected 8 or 16 bits a channel")
     return np.repeat((grey.astype(np.uint32) // 256).astype(np.uint8)[..., None], 3, axis=-1)
 
 

@@ -8,34 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
-from cspdet.evaluation.coco_backends import AP50, Case, Engine, EvaluatorName, Judgment, nothing_to_measure, pick_engine
-from cspdet.evaluation.ground_truth import read_truth
-from cspdet.evaluation.records import FOUND_TYPE, Records, Result, ranks, to_records, to_results
+from cspdet.evaluation.coco_backends import (
+    AP50_INDEX,
+    CocoBackend,
+    CocoEvalInput,
+    CocoEvalResult,
+    EvaluatorName,
+    empty_result,
+    select_backend,
+)
+from cspdet.evaluation.ground_truth import read_ground_truth
+from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
 from cspdet.structures import Detections
 
 # COCO's summary, in its order: averages over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of
 # the objects, below 32^2, 96^2 and above; AR1, AR10, AR100 allow so many detections a picture and class.
-NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 @dataclass(frozen=True)
 class Metrics:
     """The 12 numbers, those of each class, and what they were measured on; None where COCO has no number."""
 
-    numbers: dict[str, float | None]  # by NUMBERS
+    stats: dict[str, float | None]  # by NUMBERS
     per_class: dict[str, dict[str, float | None]]  # class name to AP and AP50
     images: int
     detections: int
     evaluator: str  # the program that judged, and its version
 
     def __getitem__(self, name: str) -> float | None:
-        return self.numbers[name]
+        return self.stats[name]
 
     def to_json(self) -> dict[str, Any]:
         counts = {"images": self.images, "detections": self.detections, "evaluator": self.evaluator}
-        return {**self.numbers, "per_class": self.per_class, **counts}
+        return {**self.stats, "per_class": self.per_class, **counts}
 
 
 class CocoEvaluator:
@@ -47,9 +55,9 @@ class CocoEvaluator:
         ConfigError: that evaluator is not installed; told before any picture is looked at.
     """
 
-    def __init__(self, coco: CocoSet, evaluator: EvaluatorName = "auto"):
+    def __init__(self, coco: CocoDataset, evaluator: EvaluatorName = "auto"):
         self._coco = coco
-        self._engine = pick_engine(evaluator)
+        self._backend = select_backend(evaluator)
         self._added = np.zeros(len(coco.image_id), bool)  # by place among the sorted ids
         self._image_ids = np.sort(coco.image_id)
         self._category_ids = np.array(coco.classes.category_ids, np.int64)
@@ -58,7 +66,7 @@ class CocoEvaluator:
     @property
     def records(self) -> Records:
         """(N,) FOUND_TYPE of what was added so far, read-only, with the original category ids."""
-        return np.frombuffer(bytes(self._rows), FOUND_TYPE)
+        return np.frombuffer(bytes(self._rows), DETECTION_DTYPE)
 
     @property
     def results(self) -> list[Result]:
@@ -71,17 +79,17 @@ class CocoEvaluator:
         Raises:
             ValueError: not a picture of this set, or one that was added before; numbers that are not finite.
         """
-        place = int(np.searchsorted(self._image_ids, image_id))
-        if place == len(self._image_ids) or self._image_ids[place] != image_id:
+        index = int(np.searchsorted(self._image_ids, image_id))
+        if index == len(self._image_ids) or self._image_ids[index] != image_id:
             raise ValueError(f"image id {image_id}: not in this set")
-        if self._added[place]:
+        if self._added[index]:
             raise ValueError(f"image id {image_id}: added twice")
-        self._added[place] = True
+        self._added[index] = True
         box = detections.box_xyxy.cpu().double().numpy()
         score = detections.score.cpu().double().numpy()
         if not (np.isfinite(box).all() and np.isfinite(score).all()):
             raise ValueError(f"image id {image_id}: a box or score is not finite")
-        rows = np.empty(len(score), FOUND_TYPE)
+        rows = np.empty(len(score), DETECTION_DTYPE)
         rows["image_id"] = image_id
         rows["category_id"] = self._category_ids[detections.class_id.cpu().numpy()]
         # What is judged is what the results file says: rounded to thousandths of a pixel.
@@ -96,10 +104,10 @@ class CocoEvaluator:
             ValueError: a picture that was added before.
         """
         for records in others:
-            places = np.unique(np.searchsorted(self._image_ids, records["image_id"]))
-            if self._added[places].any():
+            indices = np.unique(np.searchsorted(self._image_ids, records["image_id"]))
+            if self._added[indices].any():
                 raise ValueError("two processes looked at the same picture")
-            self._added[places] = True
+            self._added[indices] = True
         rows = np.concatenate((self.records, *others))
         by_id = np.argsort(self._coco.image_id)
         order = by_id[np.searchsorted(self._image_ids, rows["image_id"])]
@@ -111,11 +119,11 @@ class CocoEvaluator:
         Raises:
             DataError: the annotation file has gone or changed.
         """
-        return _judge(self._coco, self.records, self._engine)
+        return _evaluate(self._coco, self.records, self._backend)
 
 
 def evaluate_results(
-    coco: CocoSet, results: Sequence[Result] | Records, *, evaluator: EvaluatorName = "auto"
+    coco: CocoDataset, results: Sequence[Result] | Records, *, evaluator: EvaluatorName = "auto"
 ) -> Metrics:
     """Judge COCO results (which `evaluation.results.read_results` has checked) on every picture of the set.
 
@@ -126,53 +134,57 @@ def evaluate_results(
         DataError: a picture or class that the set does not have; the annotation file has gone or changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)
-    return _judge(coco, records, pick_engine(evaluator))
+    return _evaluate(coco, records, select_backend(evaluator))
 
 
-def _judge(coco: CocoSet, records: Records, engine: Engine) -> Metrics:
+def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metrics:
     category_ids = np.array(coco.classes.category_ids, np.int64)
-    truth, found = (_placed(part, coco, category_ids) for part in (read_truth(coco), records))
-    case = Case(len(coco.image_id), len(category_ids), truth, found)
+    ground_truth, detections = (
+        _with_dense_ids(part, coco, category_ids) for part in (read_ground_truth(coco), records)
+    )
+    case = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
     # A test set of 20,000 pictures has no truth, which pycocotools would take minutes to find.
-    judgment = engine.judge(case) if len(truth) else nothing_to_measure(case)
+    result = backend.evaluate(case) if len(ground_truth) else empty_result(case)
     return Metrics(
-        numbers={name: _number(value) for name, value in zip(NUMBERS, judgment.stats, strict=True)},
-        per_class=_per_class(coco, judgment, ranks(category_ids, category_ids)),
+        stats={name: _none_if_undefined(value) for name, value in zip(METRIC_NAMES, result.stats, strict=True)},
+        per_class=_per_class(coco, result, index_in_sorted(category_ids, category_ids)),
         images=len(coco.image_id),
         detections=len(records),
-        evaluator=engine.title,
+        evaluator=backend.title,
     )
 
 
-def _placed(records: Records, coco: CocoSet, category_ids: np.ndarray) -> Records:
+def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarray) -> Records:
     """A copy with the places of pictures and classes among their sorted ids instead of these ids.
 
     Raises:
         DataError: an id that the set does not have.
     """
-    placed = records.copy()
+    remapped = records.copy()
     for key, known in (("image_id", coco.image_id), ("category_id", category_ids)):
-        placed[key] = ranks(records[key], known)
-        (strange,) = np.nonzero(placed[key] < 0)
-        if len(strange):
-            first = f"result {strange[0]} has {records[key][strange[0]]}"
-            raise DataError(f"{coco.files.annotations}: unknown {key}: {len(strange)} such, the first is {first}")
-    return placed
+        remapped[key] = index_in_sorted(records[key], known)
+        (unknown,) = np.nonzero(remapped[key] < 0)
+        if len(unknown):
+            first = f"result {unknown[0]} has {records[key][unknown[0]]}"
+            raise DataError(f"{coco.files.annotations}: unknown {key}: {len(unknown)} such, the first is {first}")
+    return remapped
 
 
-def _number(value: float) -> float | None:
+def _none_if_undefined(value: float) -> float | None:
     """COCO's programs say -1 where there is nothing to measure."""
     return None if value == -1 else float(value)
 
 
-def _per_class(coco: CocoSet, judgment: Judgment, place: np.ndarray) -> dict[str, dict[str, float | None]]:
-    precision = judgment.precision[:, :, :, 0, -1]  # (IoU, recall, class) at any size, 100 detections
+def _per_class(
+    coco: CocoDataset, result: CocoEvalResult, class_index: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    precision = result.precision[:, :, :, 0, -1]  # (IoU, recall, class) at any size, 100 detections
     return {
-        name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[AP50, :, k])}
-        for name, k in zip(coco.classes.names, place, strict=True)
+        name: {"AP": _mean_defined(precision[:, :, k]), "AP50": _mean_defined(precision[AP50_INDEX, :, k])}
+        for name, k in zip(coco.classes.names, class_index, strict=True)
     }
 
 
-def _mean(precision: np.ndarray) -> float | None:
+def _mean_defined(precision: np.ndarray) -> float | None:
     measured = precision[precision > -1]
     return float(measured.mean()) if measured.size else None

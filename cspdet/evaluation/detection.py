@@ -9,31 +9,31 @@ import torch
 from torch import Tensor
 
 from cspdet.datasets.detection.loader import eval_loader
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.device import Precision, autocast
-from cspdet.errors import DataError, counted
+from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.coco import CocoEvaluator, Metrics, Result
-from cspdet.inference.engines.base import Engine, Limits
-from cspdet.inference.postprocess import detect
-from cspdet.inference.predictor import in_image, to_input
+from cspdet.inference.engines.base import Engine, PostprocessConfig
+from cspdet.inference.postprocess import decode_and_nms
+from cspdet.inference.predictor import scale_boxes_to_image, to_float_tensor
 from cspdet.io.progress import progress
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
 from cspdet.recipe import EvalConfig, InputConfig
-from cspdet.structures import WHOLE, Classes, Detections, Shard
+from cspdet.structures import SINGLE_PROCESS, Categories, Detections, Shard
 
 log = logging.getLogger("cspdet")
 
 
 def evaluate_model(
     model: Detector,
-    coco: CocoSet,
+    coco: CocoDataset,
     input_: InputConfig,
     eval_: EvalConfig,
     device: torch.device,
     *,
     precision: Precision = "fp32",
-    class_order: Sequence[int] | None = None,
+    class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
     """Run `model`, which is on `device`, over all pictures of `coco`: the COCO numbers, and the COCO results.
 
@@ -45,67 +45,71 @@ def evaluate_model(
         ConfigError: that evaluator is not installed; told before the first picture.
         DataError: a picture that cannot be read; the annotation file has gone or changed.
     """
-    found = look_through(model, coco, input_, eval_, device, precision=precision, class_order=class_order)
-    return found.evaluate(), found.results
+    evaluator = inference_on_dataset(
+        model, coco, input_, eval_, device, precision=precision, class_mapping=class_mapping
+    )
+    return evaluator.evaluate(), evaluator.results
 
 
-def look_through(
+def inference_on_dataset(
     model: Detector,
-    coco: CocoSet,
+    coco: CocoDataset,
     input_: InputConfig,
     eval_: EvalConfig,
     device: torch.device,
     *,
     precision: Precision = "fp32",
-    class_order: Sequence[int] | None = None,
-    shard: Shard = WHOLE,
+    class_mapping: Sequence[int] | None = None,
+    shard: Shard = SINGLE_PROCESS,
 ) -> CocoEvaluator:
     """What `evaluate_model` judges: the detections in all pictures of `coco`, or in those of one process's shard."""
-    limits = _limits(eval_)
+    postprocess = _postprocess_config(eval_)
 
-    def find(images: Tensor) -> list[Detections]:
+    def predict(images: Tensor) -> list[Detections]:
         with autocast(device, precision):
-            raw = model(to_input(images, device))
-        return detect(raw, model.anchors, **limits)
+            raw = model(to_float_tensor(images, device))
+        return decode_and_nms(raw, model.anchors, **postprocess)
 
     was_training = model.training
     model.eval()
     try:
-        return _look_through(find, coco, input_, eval_, device, class_order, shard)
+        return _inference_loop(predict, coco, input_, eval_, device, class_mapping, shard)
     finally:
         model.train(was_training)
 
 
 def evaluate_engine(
-    engine: Engine, coco: CocoSet, eval_: EvalConfig, *, class_order: Sequence[int] | None = None
+    engine: Engine, coco: CocoDataset, eval_: EvalConfig, *, class_mapping: Sequence[int] | None = None
 ) -> tuple[Metrics, list[Result]]:
     """As `evaluate_model`, for a network in an engine, at the input size of that."""
-    limits = _limits(eval_)
+    postprocess = _postprocess_config(eval_)
 
-    def find(images: Tensor) -> list[Detections]:
-        return engine.detect(images, **limits)
+    def predict(images: Tensor) -> list[Detections]:
+        return engine.detect(images, **postprocess)
 
-    found = _look_through(find, coco, engine.facts.input, eval_, engine.device, class_order, WHOLE)
-    return found.evaluate(), found.results
+    evaluator = _inference_loop(
+        predict, coco, engine.metadata.input, eval_, engine.device, class_mapping, SINGLE_PROCESS
+    )
+    return evaluator.evaluate(), evaluator.results
 
 
-def _limits(eval_: EvalConfig) -> Limits:
+def _postprocess_config(eval_: EvalConfig) -> PostprocessConfig:
     return {
         "min_score": eval_.min_score,
-        "max_iou": eval_.max_iou,
+        "nms_iou": eval_.nms_iou,
         "max_detections": eval_.max_detections,
         "vote_iou": eval_.vote_iou,
     }
 
 
 @torch.inference_mode()
-def _look_through(
-    find: Callable[[Tensor], list[Detections]],
-    coco: CocoSet,
+def _inference_loop(
+    predict: Callable[[Tensor], list[Detections]],
+    coco: CocoDataset,
     input_: InputConfig,
     eval_: EvalConfig,
     device: torch.device,
-    class_order: Sequence[int] | None,
+    class_mapping: Sequence[int] | None,
     shard: Shard,
 ) -> CocoEvaluator:
     """`find` gives of a batch (B, 3, H, W) uint8 each picture's detections in input pixels."""
@@ -113,19 +117,21 @@ def _look_through(
     loader = eval_loader(
         coco, input_.size, input_.resize, eval_.batch_size, eval_.workers, device_type=device.type, shard=shard
     )
-    order = None if class_order is None else torch.tensor(class_order, dtype=torch.int64)
+    class_index = None if class_mapping is None else torch.tensor(class_mapping, dtype=torch.int64)
     for batch in progress(loader, "evaluating", "batch", total=len(loader)):
         sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
         letterboxes = [Letterbox.fit(size_hw, input_.size, input_.resize) for size_hw in sizes_hw]
-        found = in_image(find(batch.images), letterboxes, sizes_hw, cut=eval_.clip_boxes)
-        for image_id, detections in zip(batch.image_id.tolist(), found, strict=True):
-            if order is not None:
-                detections = Detections(detections.box_xyxy, detections.score, order[detections.class_id])
+        batch_detections = scale_boxes_to_image(
+            predict(batch.images), letterboxes, sizes_hw, clip_boxes=eval_.clip_boxes
+        )
+        for image_id, detections in zip(batch.image_id.tolist(), batch_detections, strict=True):
+            if class_index is not None:
+                detections = Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
             evaluator.add(image_id, detections)
     return evaluator
 
 
-def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] | None:
+def match_classes(model: Categories, data: Categories, where: str) -> tuple[int, ...] | None:
     """The index in the data of each class of the model; None when names, category ids and order are the same.
 
     Classes are told apart by their names. Other category ids for the same names are legal, and noted: the
@@ -148,13 +154,13 @@ def match_classes(model: Classes, data: Classes, where: str) -> tuple[int, ...] 
     if not problems and not (len(set(data.names)) == len(data.names) == len(model.names)):
         problems = [f"{where}: several classes share a name, so that the model's cannot be found by name"]
     if problems:
-        counts = f"{where}: the classes are not the model's: expected {_listed(model)}; found {_listed(data)}"
-        raise DataError(counts, *counted(problems))
+        counts = f"{where}: the classes are not the model's: expected {_format_classes(model)}; found {_format_classes(data)}"
+        raise DataError(counts, *truncate_list(problems))
     if model.category_ids != tuple(data.category_ids[data.names.index(name)] for name in model.names):
         log.info("%s: category ids differ from the model's; classes are matched by name", where)
     return tuple(data.names.index(name) for name in model.names)
 
 
-def _listed(classes: Classes) -> str:
+def _format_classes(classes: Categories) -> str:
     shown = ", ".join(f"{i} {name}" for i, name in zip(classes.category_ids[:5], classes.names[:5], strict=True))
     return f"{len(classes)} ({shown}{', ...' if len(classes) > 5 else ''})"

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
-from cspdet.evaluation.records import TRUTH_TYPE, Records, ranks
+from cspdet.evaluation.records import GROUND_TRUTH_DTYPE, Records, index_in_sorted
 
 ROW = struct.Struct("<qq4ddB")  # TRUTH_TYPE
 
 
-def read_truth(coco: CocoSet) -> Records:
+def read_ground_truth(coco: CocoDataset) -> Records:
     """(M,) TRUTH_TYPE: every annotation of the file of `coco`, in its order; a box without an area has its own.
 
     Raises:
@@ -31,13 +31,15 @@ def read_truth(coco: CocoSet) -> Records:
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read again for the evaluation: {error}") from None
     rows = [row for row in listed if type(row) is bytes]
-    truth = np.frombuffer(b"".join(rows), TRUTH_TYPE)
-    known = ranks(truth["image_id"], coco.image_id) >= 0
-    known &= ranks(truth["category_id"], np.array(coco.classes.category_ids, np.int64)) >= 0
-    strangers = len(listed) - int(known.sum())
-    if strangers:
-        raise DataError(f"{path}: has changed since it was read: {strangers} annotations do not fit its former content")
-    return truth
+    ground_truth = np.frombuffer(b"".join(rows), GROUND_TRUTH_DTYPE)
+    known = index_in_sorted(ground_truth["image_id"], coco.image_id) >= 0
+    known &= index_in_sorted(ground_truth["category_id"], np.array(coco.classes.category_ids, np.int64)) >= 0
+    num_unknown = len(listed) - int(known.sum())
+    if num_unknown:
+        raise DataError(
+            f"{path}: has changed since it was read: {num_unknown} annotations do not fit its former content"
+        )
+    return ground_truth
 
 
 def _pack(entry: dict[str, Any]) -> dict[str, Any] | bytes:

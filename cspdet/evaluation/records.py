@@ -15,17 +15,17 @@ import numpy as np
 Result = dict[str, Any]  # image_id, category_id, bbox [x, y, width, height], score
 Records = np.ndarray  # (N,) FOUND_TYPE or TRUTH_TYPE
 
-FOUND_TYPE = np.dtype([("image_id", "<i8"), ("category_id", "<i8"), ("bbox", "<f8", 4), ("score", "<f8")])
-TRUTH_TYPE = np.dtype(
+DETECTION_DTYPE = np.dtype([("image_id", "<i8"), ("category_id", "<i8"), ("bbox", "<f8", 4), ("score", "<f8")])
+GROUND_TRUTH_DTYPE = np.dtype(
     [("image_id", "<i8"), ("category_id", "<i8"), ("bbox", "<f8", 4), ("area", "<f8"), ("crowd", "u1")]
 )
 
 
 def to_records(results: Sequence[Result]) -> Records:
     """(N,) FOUND_TYPE of COCO results, in their order."""
-    records = np.empty(len(results), FOUND_TYPE)
+    records = np.empty(len(results), DETECTION_DTYPE)
     for key in ("image_id", "category_id", "score"):
-        records[key] = np.fromiter((result[key] for result in results), FOUND_TYPE[key], len(results))
+        records[key] = np.fromiter((result[key] for result in results), DETECTION_DTYPE[key], len(results))
     flat = chain.from_iterable(result["bbox"] for result in results)
     records["bbox"] = np.fromiter(flat, np.float64, 4 * len(results)).reshape(-1, 4)
     return records
@@ -40,10 +40,10 @@ def to_results(records: Records) -> list[Result]:
     ]
 
 
-def ranks(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
+def index_in_sorted(ids: np.ndarray, known_ids: np.ndarray) -> np.ndarray:
     """(N,) the place of each of `wanted` among the sorted `known` (K,) ids, -1 where it is none of them."""
-    known = np.sort(known)
-    if not len(known):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[at] == wanted, at, -1)
+    known_ids = np.sort(known_ids)
+    if not len(known_ids):
+        return np.full(len(ids), -1, np.int64)
+    index = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
+    return np.where(known_ids[index] == ids, index, -1)

@@ -12,41 +12,41 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
-from cspdet.evaluation.records import FOUND_TYPE, Records, Result, ranks, to_records, to_results
+from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
 
-KEYS = ("image_id", "category_id", "bbox", "score")
-EXPECTED = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
+RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
+EXPECTED_FORMAT = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
 EXPECTED_BOX = "expected a bbox of four finite numbers"
 EXPECTED_SCORE = "expected a finite score"
 ROW = struct.Struct("<qq4dd")  # FOUND_TYPE
-FOREIGN_CONTENT = {b"\x1f\x8b": "gzip-compressed; unpack it first", b"PK\x03\x04": "a zip archive; unpack it first"}
+COMPRESSED_MAGIC = {b"\x1f\x8b": "gzip-compressed; unpack it first", b"PK\x03\x04": "a zip archive; unpack it first"}
 
 
-class _Pairs(list[tuple[str, Any]]):
+class _RawObject(list[tuple[str, Any]]):
     """A JSON object that is no result, as key and value pairs: a key may stand twice."""
 
 
 @dataclass
-class _Mistakes:
+class _IssueCounter:
     """How often each kind of mistake occurs, and its first offender: place in the file, and what was found there."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    def add(self, kind: str, place: int, found: str, count: int = 1) -> None:
-        self.count[kind] = self.count.get(kind, 0) + count
-        self.first[kind] = min(self.first.get(kind, (place, found)), (place, found))
+    def add(self, issue: str, index: int, actual: str, count: int = 1) -> None:
+        self.count[issue] = self.count.get(issue, 0) + count
+        self.first[issue] = min(self.first.get(issue, (index, actual)), (index, actual))
 
     def lines(self, path: Path) -> list[str]:
         return [
-            f"{path}: {kind}: {self.count[kind]} such, the first is result {place}: {found}"
-            for kind, (place, found) in self.first.items()
+            f"{path}: {issue}: {self.count[issue]} such, the first is result {index}: {actual}"
+            for issue, (index, actual) in self.first.items()
         ]
 
 
-def read_results(path: Path, coco: CocoSet) -> list[Result]:
+def read_results(path: Path, coco: CocoDataset) -> list[Result]:
     """The detections of a results file, each with just its four keys, in the order of the file.
 
     Raises:
@@ -54,21 +54,21 @@ def read_results(path: Path, coco: CocoSet) -> list[Result]:
     """
     listed = _parse(path)
     rows = [entry for entry in listed if type(entry) is bytes]
-    records = np.frombuffer(b"".join(rows), FOUND_TYPE)
-    mistakes = _Mistakes()
+    records = np.frombuffer(b"".join(rows), DETECTION_DTYPE)
+    issues = _IssueCounter()
     if len(rows) < len(listed):
-        for place, entry in enumerate(listed):
+        for index, entry in enumerate(listed):
             if type(entry) is not bytes:
-                kind, found = _explain(entry)
-                mistakes.add(kind, place, found)
-    places = np.array([place for place, entry in enumerate(listed) if type(entry) is bytes], np.int64)
-    _check(records, places, coco, mistakes)
-    if mistakes.first:
-        raise DataError(*mistakes.lines(path))
+                issue, actual = _classify_issue(entry)
+                issues.add(issue, index, actual)
+    file_indices = np.array([index for index, entry in enumerate(listed) if type(entry) is bytes], np.int64)
+    _check_records(records, file_indices, coco, issues)
+    if issues.first:
+        raise DataError(*issues.lines(path))
     return to_results(records)
 
 
-def cut_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
+def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
     """Results above `min_score`, and at most the best `max_detections` of a picture; None cuts nothing."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
@@ -83,11 +83,11 @@ def cut_results(results: list[Result], min_score: float | None, max_detections: 
     ]
 
 
-def clip_results(results: list[Result], coco: CocoSet) -> list[Result]:
+def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
     """Results whose boxes are cut at the border of their pictures, whose ids have to be known."""
     records = to_records(results)
     order = np.argsort(coco.image_id, kind="stable")
-    limit_wh = coco.size_hw[order[ranks(records["image_id"], coco.image_id)]][:, ::-1]
+    limit_wh = coco.size_hw[order[index_in_sorted(records["image_id"], coco.image_id)]][:, ::-1]
     low = np.clip(records["bbox"][:, :2], 0, limit_wh)
     high = np.clip(records["bbox"][:, :2] + records["bbox"][:, 2:], 0, limit_wh)
     records["bbox"] = np.concatenate((low, high - low), axis=1)
@@ -101,25 +101,27 @@ def _parse(path: Path) -> list[Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not data.strip():
-        raise DataError(f"{path}: the file is empty; {EXPECTED} ([] where nothing was found)")
-    for magic, what in FOREIGN_CONTENT.items():
+        raise DataError(f"{path}: the file is empty; {EXPECTED_FORMAT} ([] where nothing was found)")
+    for magic, what in COMPRESSED_MAGIC.items():
         if data.startswith(magic):
-            raise DataError(f"{path}: {what}; {EXPECTED}")
+            raise DataError(f"{path}: {what}; {EXPECTED_FORMAT}")
     try:
         text = data.decode(json.detect_encoding(data)).lstrip("\ufeff")
         content = json.loads(text, object_pairs_hook=_pack)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}; {EXPECTED}") from None
+        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}; {EXPECTED_FORMAT}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not JSON: byte {error.start} is not {error.encoding} text; {EXPECTED}") from None
+        raise DataError(
+            f"{path}: not JSON: byte {error.start} is not {error.encoding} text; {EXPECTED_FORMAT}"
+        ) from None
     except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}: not JSON: {error}; {EXPECTED}") from None
+        raise DataError(f"{path}: not JSON: {error}; {EXPECTED_FORMAT}") from None
     if type(content) is not list:
-        raise DataError(f"{path}: {EXPECTED}, found {_described_top(content)}")
+        raise DataError(f"{path}: {EXPECTED_FORMAT}, found {_describe_top_level(content)}")
     return content
 
 
-def _pack(pairs: list[tuple[str, Any]]) -> bytes | _Pairs:
+def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
     """json's object_pairs_hook: a well-formed result becomes a row, anything else keeps its pairs to be explained."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
@@ -128,29 +130,29 @@ def _pack(pairs: list[tuple[str, Any]]) -> bytes | _Pairs:
             try:
                 return ROW.pack(entry["image_id"], entry["category_id"], *box, score)
             except (struct.error, OverflowError):
-                return _Pairs(pairs)  # text, null or a number beyond 64 bits
-    return _Pairs(pairs)
+                return _RawObject(pairs)  # text, null or a number beyond 64 bits
+    return _RawObject(pairs)
 
 
-def _described_top(content: object) -> str:
+def _describe_top_level(content: object) -> str:
     if isinstance(content, bytes):
         return "a single result outside of a list"
-    if not isinstance(content, _Pairs):
+    if not isinstance(content, _RawObject):
         return f"{content!r:.40}"
     keys = [key for key, _ in content]
-    found = f"a dict with the keys {', '.join(keys[:5]) or 'none'}{', ...' if len(keys) > 5 else ''}"
-    return f"{found} (annotations?)" if {"images", "annotations"} & set(keys) else found
+    description = f"a dict with the keys {', '.join(keys[:5]) or 'none'}{', ...' if len(keys) > 5 else ''}"
+    return f"{description} (annotations?)" if {"images", "annotations"} & set(keys) else description
 
 
-def _explain(entry: object) -> tuple[str, str]:
+def _classify_issue(entry: object) -> tuple[str, str]:
     """The kind of mistake in an entry that could not be packed, and what was found."""
-    if not isinstance(entry, _Pairs):
+    if not isinstance(entry, _RawObject):
         return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
     result = dict(entry)
     if len(result) < len(entry):
         keys = [key for key, _ in entry]
         return "a key stands twice", repr(next(key for key in keys if keys.count(key) > 1))
-    missing = [key for key in KEYS if key not in result]
+    missing = [key for key in RESULT_KEYS if key not in result]
     if missing:
         return f"no {missing[0]!r}", f"has the keys {', '.join(result) or 'none'}"
     for key in ("image_id", "category_id"):
@@ -166,30 +168,30 @@ def _is_number(value: object) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 2**1023)
 
 
-def _check(records: Records, places: np.ndarray, coco: CocoSet, mistakes: _Mistakes) -> None:
+def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
     """Find the well-formed records (N,) that cannot be judged; `places` (N,) says where they stand in the file."""
 
-    def add(kind: str, wrong: np.ndarray, found: Callable[[np.void], object]) -> None:
-        (indices,) = np.nonzero(wrong)
+    def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
+        (indices,) = np.nonzero(mask)
         if len(indices):
             first = indices[0]
-            mistakes.add(kind, int(places[first]), str(found(records[first])), len(indices))
+            issues.add(issue, int(file_indices[first]), str(get_actual(records[first])), len(indices))
 
     finite = np.isfinite(records["bbox"]).all(axis=1)
     add(EXPECTED_BOX, ~finite, lambda record: record["bbox"].tolist())
     negative = finite & (records["bbox"][:, 2:] < 0).any(axis=1)
     add("expected a bbox [x, y, width, height] of no negative size", negative, lambda record: record["bbox"].tolist())
     add(EXPECTED_SCORE, ~np.isfinite(records["score"]), lambda record: record["score"])
-    strange = ranks(records["image_id"], coco.image_id) < 0
-    kind = "not an image id of the annotations"
-    if len(strange) and strange.all():
-        kind = f"results of another data set? No image id is one of {coco.files.annotations} ({_some(coco.image_id)})"
-    add(kind, strange, lambda record: f"image_id {record['image_id']}")
+    unknown = index_in_sorted(records["image_id"], coco.image_id) < 0
+    issue = "not an image id of the annotations"
+    if len(unknown) and unknown.all():
+        issue = f"results of another data set? No image id is one of {coco.files.annotations} ({_preview_ids(coco.image_id)})"
+    add(issue, unknown, lambda record: f"image_id {record['image_id']}")
     categories = coco.classes.category_ids
-    strange = ranks(records["category_id"], np.array(categories, np.int64)) < 0
-    kind = f"not a category id of the annotations ({_some(sorted(categories))})"
-    add(kind, strange, lambda record: f"category_id {record['category_id']}")
+    unknown = index_in_sorted(records["category_id"], np.array(categories, np.int64)) < 0
+    issue = f"not a category id of the annotations ({_preview_ids(sorted(categories))})"
+    add(issue, unknown, lambda record: f"category_id {record['category_id']}")
 
 
-def _some(ids: Sequence[int] | np.ndarray) -> str:
+def _preview_ids(ids: Sequence[int] | np.ndarray) -> str:
     return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")

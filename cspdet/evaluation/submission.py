@@ -13,13 +13,13 @@ from cspdet.errors import ConfigError
 from cspdet.evaluation.records import Result
 from cspdet.io.atomic import write_bytes
 
-USUAL_SET = "test-dev2017"
+DEFAULT_SET = "test-dev2017"
 SET_NAME = re.compile(r"((?:test-dev|test-challenge|test|val|train)\d{4})(?!\d)")  # in image_info_test-dev2017
 ALGORITHM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can have: equal results make equal bytes
+ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can have: equal results make equal bytes
 
 
-def check_algorithm(name: str) -> str:
+def validate_algorithm_name(name: str) -> str:
     """The name as it is, if it can stand between the underscores of a file name.
 
     Raises:
@@ -32,8 +32,8 @@ def check_algorithm(name: str) -> str:
 
 def submission_name(annotations: Path, algorithm: str) -> str:
     """`detections_SET_ALGORITHM_results`, SET as the name of the annotation file has it, else test-dev2017."""
-    found = SET_NAME.search(annotations.stem)
-    return f"detections_{found[1] if found else USUAL_SET}_{check_algorithm(algorithm)}_results"
+    match = SET_NAME.search(annotations.stem)
+    return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
 
 
 def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
@@ -42,7 +42,7 @@ def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path
     Raises:
         UserError: the folder cannot be written.
     """
-    entry = zipfile.ZipInfo(f"{name}.json", date_time=EPOCH)
+    entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.create_system = 3  # whatever wrote it: Unix, so that the permissions below are read
     entry.external_attr = 0o644 << 16

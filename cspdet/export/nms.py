@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def add_nms(model: onnx.ModelProto, limits: NmsConfig) -> onnx.ModelProto:
+def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) by `detections` (N, 7).
 
     A row is picture, x1, y1, x2, y2 in input pixels, score, class; best first over the whole batch, of each picture at
@@ -22,7 +22,7 @@ def add_nms(model: onnx.ModelProto, limits: NmsConfig) -> onnx.ModelProto:
 
     graph = model.graph
     del graph.output[:]
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in _constants(limits).items())
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in _constants(config).items())
     make = helper.make_node
     graph.node.extend([
         make("Transpose", ["score"], ["nms_score"], perm=[0, 2, 1]),  # (B, C, S)
@@ -59,12 +59,12 @@ def add_nms(model: onnx.ModelProto, limits: NmsConfig) -> onnx.ModelProto:
     return model
 
 
-def _constants(limits: NmsConfig) -> dict[str, np.ndarray]:
+def _constants(config: NmsConfig) -> dict[str, np.ndarray]:
     return {
-        "nms_count": np.array([limits.max_detections], np.int64),
-        "nms_iou": np.array([limits.max_iou], np.float32),
-        "nms_least": np.array([limits.min_score], np.float32),
-        "nms_most": np.array(limits.max_detections, np.float32),
+        "nms_count": np.array([config.max_detections], np.int64),
+        "nms_iou": np.array([config.nms_iou], np.float32),
+        "nms_least": np.array([config.min_score], np.float32),
+        "nms_most": np.array(config.max_detections, np.float32),
         "nms_zero": np.array([0], np.int64),
         "nms_one": np.array([1], np.int64),
         "nms_zero_scalar": np.array(0, np.int64),

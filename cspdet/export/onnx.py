@@ -8,66 +8,68 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
-from cspdet.darknet.write.graph import Wanted, facts_for, network_for
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
+from cspdet.darknet.write.graph import ExportConfig, export_metadata, export_module
 from cspdet.errors import ConfigError
 from cspdet.export.nms import add_nms
-from cspdet.export.quantize import quantized, to_half
-from cspdet.export.verify import check, check_inputs
-from cspdet.inference.engines.base import missing_package
+from cspdet.export.quantize import convert_to_fp16, quantize_int8
+from cspdet.export.verify import verification_inputs, verify_export
+from cspdet.inference.engines.base import missing_package_error
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
-from cspdet.inference.metadata import Facts
-from cspdet.io.atomic import temporary
+from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     import onnx
 
 
-def write_onnx(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, target: Path) -> float:
+def write_onnx(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, target: Path) -> float:
     """Write `target`; returns the largest difference from the network, as a share of the largest output.
 
     Raises:
         UserError: a package is missing, the network cannot be written so, or the file differs; nothing is left then.
     """
     import_onnxruntime()
-    facts = facts_for(loaded, wanted)
-    inputs = check_inputs(loaded, facts, wanted.calibration)
-    model = build_onnx(loaded, wanted, facts)
-    with temporary(target) as draft:
-        draft.write_bytes(model.SerializeToString())
-        precision = "int8" if facts.precision == "int8" else "fp32"
-        engine = OnnxEngine(draft, facts, torch.device("cpu"), precision=precision)  # type: ignore[arg-type]
-        return check(engine, loaded, inputs, str(target))
+    metadata = export_metadata(loaded, config)
+    inputs = verification_inputs(loaded, metadata, config.calibration)
+    model = build_onnx(loaded, config, metadata)
+    with atomic_write(target) as tmp_path:
+        tmp_path.write_bytes(model.SerializeToString())
+        precision = "int8" if metadata.precision == "int8" else "fp32"
+        engine = OnnxEngine(tmp_path, metadata, torch.device("cpu"), precision=precision)  # type: ignore[arg-type]
+        return verify_export(engine, loaded, inputs, str(target))
 
 
-def build_onnx(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, facts: Facts) -> onnx.ModelProto:
+def build_onnx(
+    loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, metadata: ModelMetadata
+) -> onnx.ModelProto:
     """The model with its metadata, in memory.
 
     Raises:
         UserError: as `write_onnx`.
     """
     onnx = import_onnx()
-    if wanted.precision == "fp16" and facts.outputs not in ("raw", "logits"):
+    if config.precision == "fp16" and metadata.outputs not in ("raw", "logits"):
         raise ConfigError("--precision fp16: 10 bits are too few for pixels; use --outputs raw, without --nms")
-    if wanted.precision == "int8" and wanted.calibration is None:
+    if config.precision == "int8" and config.calibration is None:
         raise ConfigError("--precision int8: expected --calibration DIR, a folder of pictures like those to come")
-    network = network_for(loaded, facts.outputs)
-    plain = "decoded" if facts.outputs == "detections" else facts.outputs
-    names = output_names(plain, facts.strides)
+    network = export_module(loaded, metadata.outputs)
+    model_outputs = "decoded" if metadata.outputs == "detections" else metadata.outputs
+    names = output_names(model_outputs, metadata.strides)
     data = to_onnx(
-        network, facts.size_hw, names, step=max(facts.strides), dynamic=facts.dynamic, opset=wanted.opset
+        network, metadata.size_hw, names, size_divisor=max(metadata.strides), dynamic=metadata.dynamic, opset=config.opset
     )  # fmt: skip
     model = onnx.load_from_string(data)
-    if wanted.precision == "int8":
-        assert wanted.calibration is not None
-        model = quantized(model, facts, wanted.calibration)
-    elif wanted.precision == "fp16":
-        model = to_half(model)
-    if facts.nms is not None:
-        model = add_nms(model, facts.nms)
-    model.producer_name, model.producer_version = "cspdet", facts.program.split()[-1]
-    onnx.helper.set_model_props(model, facts.to_strings())
+    if config.precision == "int8":
+        assert config.calibration is not None
+        model = quantize_int8(model, metadata, config.calibration)
+    elif config.precision == "fp16":
+        model = convert_to_fp16(model)
+    if metadata.nms is not None:
+        model = add_nms(model, metadata.nms)
+    model.producer_name, model.producer_version = "cspdet", metadata.program.split()[-1]
+    onnx.helper.set_model_props(model, metadata.to_strings())
     onnx.checker.check_model(model)
     return model
 
@@ -77,5 +79,5 @@ def import_onnx() -> ModuleType:
     try:
         import onnx
     except ImportError:
-        raise missing_package("onnx", "export", "--format onnx") from None
+        raise missing_package_error("onnx", "export", "--format onnx") from None
     return onnx

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
-from cspdet.darknet.write.graph import Wanted, facts_for, network_for
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
+from cspdet.darknet.write.graph import ExportConfig, export_metadata, export_module
 from cspdet.errors import ConfigError
 from cspdet.export.onnx import build_onnx
-from cspdet.export.verify import check, check_inputs
+from cspdet.export.verify import verification_inputs, verify_export
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
-from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_facts
-from cspdet.inference.metadata import Facts
-from cspdet.io.atomic import temporary
+from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_metadata
+from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.atomic import atomic_write
 
 
-def write_openvino(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, target: Path) -> float:
+def write_openvino(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, target: Path) -> float:
     """Write `target`, an .xml, and its .bin; returns the largest difference from the network, as `write_onnx` does.
 
     With fp16 the weights are stored in half the space; the precision of the computation is chosen where it runs.
@@ -27,25 +27,25 @@ def write_openvino(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, targe
         UserError: a package is missing, the network cannot be written so, or the files differ; nothing is left then.
     """
     openvino = import_openvino()
-    facts = facts_for(loaded, wanted)
-    inputs = check_inputs(loaded, facts, wanted.calibration)
-    model = read_model(_graph(loaded, wanted, facts))
-    write_openvino_facts(model, facts)
+    metadata = export_metadata(loaded, config)
+    inputs = verification_inputs(loaded, metadata, config.calibration)
+    model = read_model(_onnx_bytes(loaded, config, metadata))
+    write_openvino_metadata(model, metadata)
     # The inner block ends first: a reader of the .xml finds the weights in place.
-    with temporary(target) as draft, temporary(target.with_suffix(".bin")):
-        openvino.save_model(model, str(draft), compress_to_fp16=wanted.precision == "fp16")
-        engine = load_exported(draft, "openvino", precision="fp32", device=torch.device("cpu"))
-        return check(engine, loaded, inputs, str(target))
+    with atomic_write(target) as tmp_path, atomic_write(target.with_suffix(".bin")):
+        openvino.save_model(model, str(tmp_path), compress_to_fp16=config.precision == "fp16")
+        engine = load_exported(tmp_path, "openvino", precision="fp32", device=torch.device("cpu"))
+        return verify_export(engine, loaded, inputs, str(target))
 
 
-def _graph(loaded: LoadedModel | LoadedClassifier, wanted: Wanted, facts: Facts) -> bytes:
+def _onnx_bytes(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, metadata: ModelMetadata) -> bytes:
     """ONNX in memory; the package onnx is only needed for more than the plain network."""
-    if wanted.precision == "int8" or facts.nms is not None:
-        if wanted.precision == "fp16":
+    if config.precision == "int8" or metadata.nms is not None:
+        if config.precision == "fp16":
             raise ConfigError("--precision fp16: 10 bits are too few for pixels; use it without --nms")
-        return build_onnx(loaded, wanted, facts).SerializeToString()
-    names = output_names(facts.outputs, facts.strides)
+        return build_onnx(loaded, config, metadata).SerializeToString()
+    names = output_names(metadata.outputs, metadata.strides)
     return to_onnx(
-        network_for(loaded, facts.outputs), facts.size_hw, names, step=max(facts.strides), dynamic=facts.dynamic,
-        opset=wanted.opset,
+        export_module(loaded, metadata.outputs), metadata.size_hw, names, size_divisor=max(metadata.strides), dynamic=metadata.dynamic,
+        opset=config.opset,
     )  # fmt: skip

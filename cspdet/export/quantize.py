@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import DataError, SourceError
-from cspdet.inference.engines.onnx_export import INPUT
-from cspdet.inference.metadata import Facts
+from cspdet.inference.engines.onnx_export import INPUT_NAME
+from cspdet.inference.metadata import ModelMetadata
 from cspdet.letterbox import Letterbox
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-MOST_PICTURES = 100  # more hardly move the ranges
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+MAX_IMAGES = 100  # more hardly move the ranges
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-def quantized(model: onnx.ModelProto, facts: Facts, calibration: Path) -> onnx.ModelProto:
+def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: Path) -> onnx.ModelProto:
     """Weights and maps in 8 bits (QDQ nodes), their ranges taken from the pictures of a folder.
 
     The last convolution of each output and all that follows stay in float: that is where a box gets its pixels.
@@ -37,8 +37,8 @@ def quantized(model: onnx.ModelProto, facts: Facts, calibration: Path) -> onnx.M
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    pictures = calibration_pictures(calibration)
-    log.info("calibrating on %d pictures of %s", len(pictures), calibration)
+    image_paths = calibration_images(calibration)
+    log.info("calibrating on %d pictures of %s", len(image_paths), calibration)
     import onnx
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -51,17 +51,17 @@ def quantized(model: onnx.ModelProto, facts: Facts, calibration: Path) -> onnx.M
         root.setLevel(logging.ERROR)  # it warns on the root logger of what was just done
         try:
             quantize_static(
-                str(prepared), str(result), _Reader(pictures, facts), quant_format=QuantFormat.QDQ, per_channel=True,
+                str(prepared), str(result), _CalibrationReader(image_paths, metadata), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=sorted(behind_last_convolutions(onnx.load(str(prepared)))),
+                nodes_to_exclude=sorted(nodes_from_last_convs(onnx.load(str(prepared)))),
             )  # fmt: skip
         finally:
             root.setLevel(level)
         return onnx.load(str(result))
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights and maps in fp16; the input and the outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -74,22 +74,22 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return half.model
 
 
-def behind_last_convolutions(model: onnx.ModelProto) -> set[str]:
+def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
     """The names of the nodes that lead to an output without a convolution after them, and of the last convolutions."""
-    maker = {name: node for node in model.graph.node for name in node.output}
+    producer = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, onnx.NodeProto] = {}
-    todo = [maker[value.name] for value in model.graph.output if value.name in maker]
+    todo = [producer[value.name] for value in model.graph.output if value.name in producer]
     while todo:
         node = todo.pop()
         if node.name in found:
             continue
         found[node.name] = node
         if node.op_type not in ("Conv", "Gemm", "MatMul", "Shape"):  # of what Shape reads, only the size goes on
-            todo += [maker[name] for name in node.input if name in maker]
+            todo += [producer[name] for name in node.input if name in producer]
     return set(found)
 
 
-def calibration_pictures(folder: Path) -> list[Path]:
+def calibration_images(folder: Path) -> list[Path]:
     """Up to MOST_PICTURES pictures of a folder and those below it, evenly over their names.
 
     Raises:
@@ -97,34 +97,34 @@ def calibration_pictures(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"--calibration {folder}: no such folder; expected one with pictures")
-    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not pictures:
-        raise DataError(f"--calibration {folder}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
-    count = min(len(pictures), MOST_PICTURES)
-    return [pictures[i * len(pictures) // count] for i in range(count)]
+    image_paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not image_paths:
+        raise DataError(f"--calibration {folder}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    count = min(len(image_paths), MAX_IMAGES)
+    return [image_paths[i * len(image_paths) // count] for i in range(count)]
 
 
-class _Reader:
+class _CalibrationReader:
     """Hands the pictures to the calibration, one at a time, as the network sees them."""
 
-    def __init__(self, pictures: list[Path], facts: Facts):
-        self._inputs = drawn_inputs(pictures, facts.size_hw, facts.input.resize)
+    def __init__(self, image_paths: list[Path], metadata: ModelMetadata):
+        self._inputs = calibration_batches(image_paths, metadata.size_hw, metadata.input.resize)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         images = next(self._inputs, None)
-        return None if images is None else {INPUT: images}
+        return None if images is None else {INPUT_NAME: images}
 
 
-def drawn_inputs(
-    pictures: list[Path], size_hw: tuple[int, int], resize: Literal["letterbox", "stretch"]
+def calibration_batches(
+    image_paths: list[Path], size_hw: tuple[int, int], resize: Literal["letterbox", "stretch"]
 ) -> Iterator[np.ndarray]:
     """Each readable picture as the network sees it, (1, 3, H, W) float32 in [0, 1]."""
-    for path in pictures:
+    for path in image_paths:
         try:
-            image = read_picture(path)
+            image = read_image(path)
         except (DataError, SourceError) as error:
             log.warning("left out of the calibration: %s", error)
             continue
         letterbox = Letterbox.fit((image.shape[0], image.shape[1]), size_hw, resize)
-        drawn = letterbox.draw(image, size_hw).astype(np.float32) / 255
-        yield np.ascontiguousarray(drawn.transpose(2, 0, 1)[None])
+        resized = letterbox.resize_and_pad(image, size_hw).astype(np.float32) / 255
+        yield np.ascontiguousarray(resized.transpose(2, 0, 1)[None])

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel, load_classifier_model
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_classifier_model
 from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop, Interpolation, short_side
-from cspdet.device import Precision, autocast, pick_device
-from cspdet.inference.features import feature_maps, feature_specs, pooled
-from cspdet.inference.predictor import LARGEST_BATCH, Picture, as_image, to_input
+from cspdet.device import Precision, autocast, select_device
+from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
+from cspdet.inference.predictor import MAX_BATCH_SIZE, ImageInput, load_image, to_float_tensor
 from cspdet.models import Classifier
 from cspdet.recipe import ClassifierEvalConfig, InputConfig
 from cspdet.structures import Features
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
-class Ranked(NamedTuple):
+class ClassScore(NamedTuple):
     """A class and how probable it is."""
 
     class_id: int  # index into the class names
@@ -39,11 +39,11 @@ class Prediction:
     class_names: tuple[str, ...]
     probability: Tensor  # (C,) float32, sums to 1
 
-    def top(self, count: int = 5) -> tuple[Ranked, ...]:
+    def top(self, count: int = 5) -> tuple[ClassScore, ...]:
         """The `count` best classes, or all where there are fewer, best first."""
         best = self.probability.topk(max(1, min(count, len(self.class_names))))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return tuple(Ranked(i, self.class_names[i], score) for i, score in pairs)
+        return tuple(ClassScore(i, self.class_names[i], score) for i, score in pairs)
 
     @property
     def class_id(self) -> int:
@@ -79,50 +79,54 @@ def load_classifier(
     Raises:
         UserError: no such model, a damaged file, no such device, or a `resize` below the input's size.
     """
-    chosen = pick_device(device)
+    chosen = select_device(device)
     loaded = load_classifier_model(model, weights=weights)
-    given = {"resize": resize, "crop": crop, "ten_crop": ten_crop}
-    eval_ = with_given(loaded.recipe.eval, {name: value for name, value in given.items() if value is not None})
-    return ClassifierPredictor(loaded, chosen, image_crop(loaded.recipe.input, eval_, interpolation))
+    overrides = {"resize": resize, "crop": crop, "ten_crop": ten_crop}
+    eval_ = override_eval_config(
+        loaded.recipe.eval, {name: value for name, value in overrides.items() if value is not None}
+    )
+    return ClassifierPredictor(loaded, chosen, build_image_crop(loaded.recipe.input, eval_, interpolation))
 
 
-def with_given(eval_: ClassifierEvalConfig, given: dict[str, int | float | bool]) -> ClassifierEvalConfig:
+def override_eval_config(eval_: ClassifierEvalConfig, overrides: dict[str, int | float | bool]) -> ClassifierEvalConfig:
     """The settings with some replaced; a share given leaves a short side that only the config gives behind.
 
     Raises:
         ConfigError: values that cannot be.
     """
     base = eval_.model_dump(mode="json")
-    if "crop" in given and "resize" not in given:
+    if "crop" in overrides and "resize" not in overrides:
         base["resize"] = None
-    return parse_config({**base, **given}, ClassifierEvalConfig, "command line")
+    return parse_config({**base, **overrides}, ClassifierEvalConfig, "command line")
 
 
-def image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpolation: Interpolation) -> ImageCrop:
+def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpolation: Interpolation) -> ImageCrop:
     """What the settings make of a picture."""
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
     return ImageCrop(input_.size, resize, eval_.ten_crop, interpolation)
 
 
 @torch.inference_mode()
-def probabilities(model: Classifier, images: Tensor, device: torch.device, precision: Precision = "fp32") -> Tensor:
+def predict_probabilities(
+    model: Classifier, images: Tensor, device: torch.device, precision: Precision = "fp32"
+) -> Tensor:
     """(B, views, 3, H, W) uint8 to (B, C) float32: the softmax of every view, averaged over the views of a picture.
 
     What is not finite, as of a diverged training, counts as no probability at all.
     """
-    count, views = images.shape[:2]
+    count, num_crops = images.shape[:2]
     parts = []
     for part in images.flatten(0, 1).split(max(1, count)):  # ten views take no more memory than one
         with autocast(device, precision):
-            logits = model(to_input(part, device))
+            logits = model(to_float_tensor(part, device))
         parts.append(logits.float().softmax(dim=1).nan_to_num(0.0))
-    return torch.cat(parts).unflatten(0, (count, views)).mean(dim=1)
+    return torch.cat(parts).unflatten(0, (count, num_crops)).mean(dim=1)
 
 
 class FeaturePredictor:
     """Pictures to the maps of a backbone, which may be a classifier's or a detector's."""
 
-    def __init__(self, loaded: LoadedClassifier | LoadedModel, device: torch.device, crop: ImageCrop):
+    def __init__(self, loaded: LoadedClassifier | LoadedDetector, device: torch.device, crop: ImageCrop):
         self.model = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
         self.name = loaded.name
         self.class_names: tuple[str, ...] = loaded.classes.names  # by class_id
@@ -134,11 +138,11 @@ class FeaturePredictor:
         return self.crop.size_hw
 
     @overload
-    def features(self, x: Picture) -> Features: ...  # type: ignore[overload-overlap]
+    def features(self, x: ImageInput) -> Features: ...  # type: ignore[overload-overlap]
     @overload
-    def features(self, x: Sequence[Picture]) -> list[Features]: ...
+    def features(self, x: Sequence[ImageInput]) -> list[Features]: ...
 
-    def features(self, x: Picture | Sequence[Picture]) -> Features | list[Features]:
+    def features(self, x: ImageInput | Sequence[ImageInput]) -> Features | list[Features]:
         """The backbone's maps of the center crop, finest first: (C_l, H_l, W_l) float32 each, on the CPU.
 
         Raises:
@@ -146,32 +150,32 @@ class FeaturePredictor:
             DataError: a file that is not a readable picture.
         """
         feature_specs(self.model)
-        return _one_or_many(x, self._features)
+        return _map_one_or_many(x, self._features)
 
     @overload
-    def pooled(self, x: Picture) -> Tensor: ...  # type: ignore[overload-overlap]
+    def pooled_features(self, x: ImageInput) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def pooled(self, x: Sequence[Picture]) -> list[Tensor]: ...
+    def pooled_features(self, x: Sequence[ImageInput]) -> list[Tensor]: ...
 
-    def pooled(self, x: Picture | Sequence[Picture]) -> Tensor | list[Tensor]:
+    def pooled_features(self, x: ImageInput | Sequence[ImageInput]) -> Tensor | list[Tensor]:
         """The coarsest map averaged over its cells: (C,) float32, a picture's description; raises as `features`."""
         feature_specs(self.model)
-        return _one_or_many(
-            x, lambda pictures: [pooled(tuple(m[None] for m in f))[0] for f in self._features(pictures)]
+        return _map_one_or_many(
+            x, lambda inputs: [global_avg_pool(tuple(m[None] for m in f))[0] for f in self._features(inputs)]
         )
 
     @torch.inference_mode()
-    def _features(self, pictures: Sequence[Picture]) -> list[Features]:
+    def _features(self, inputs: Sequence[ImageInput]) -> list[Features]:
         center = ImageCrop(self.crop.size_hw, self.crop.resize, False, self.crop.interpolation)
-        images = to_input(self._views(pictures, center)[:, 0], self.device)
+        images = to_float_tensor(self._make_crops(inputs, center)[:, 0], self.device)
         maps = [level.float().cpu() for level in feature_maps(self.model, images)]
-        return [tuple(level[i] for level in maps) for i in range(len(pictures))]
+        return [tuple(level[i] for level in maps) for i in range(len(inputs))]
 
     @staticmethod
-    def _views(pictures: Sequence[Picture], crop: ImageCrop) -> Tensor:
+    def _make_crops(inputs: Sequence[ImageInput], crop: ImageCrop) -> Tensor:
         """(B, views, 3, H, W) uint8."""
         named = [
-            (as_image(p), str(p) if isinstance(p, (str, Path)) else f"picture {i}") for i, p in enumerate(pictures)
+            (load_image(p), str(p) if isinstance(p, (str, Path)) else f"picture {i}") for i, p in enumerate(inputs)
         ]
         return torch.from_numpy(np.stack([crop(image, name) for image, name in named]))
 
@@ -182,43 +186,43 @@ class ClassifierPredictor(FeaturePredictor):
     model: Classifier
 
     @overload
-    def __call__(self, x: Picture) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, x: ImageInput) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, x: Sequence[Picture]) -> list[Prediction]: ...
+    def __call__(self, x: Sequence[ImageInput]) -> list[Prediction]: ...
 
-    def __call__(self, x: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+    def __call__(self, x: ImageInput | Sequence[ImageInput]) -> Prediction | list[Prediction]:
         """What one picture shows, or each of a list of pictures: a path, or (H, W, 3) uint8 RGB.
 
         Raises:
             ValueError: an array of another shape or type.
             DataError: a file that is not a readable picture.
         """
-        return _one_or_many(
-            x, lambda pictures: [Prediction(self.class_names, p) for p in self._probabilities(pictures)]
+        return _map_one_or_many(
+            x, lambda inputs: [Prediction(self.class_names, p) for p in self._probabilities(inputs)]
         )
 
     predict = __call__
 
-    def probabilities(self, x: Picture | Sequence[Picture]) -> Tensor:
+    def probabilities(self, x: ImageInput | Sequence[ImageInput]) -> Tensor:
         """(C,) float32 of one picture, (N, C) of a list, on the CPU; raises as a call does."""
-        found = _one_or_many(x, self._probabilities)
+        found = _map_one_or_many(x, self._probabilities)
         if isinstance(found, Tensor):
             return found
         return torch.stack(found) if found else torch.empty((0, len(self.class_names)))
 
-    def _probabilities(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        return list(probabilities(self.model, self._views(pictures, self.crop), self.device).cpu())
+    def _probabilities(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
+        return list(predict_probabilities(self.model, self._make_crops(inputs, self.crop), self.device).cpu())
 
 
-def _one_or_many(
-    x: Picture | Sequence[Picture], work: Callable[[Sequence[Picture]], list[Result]]
-) -> Result | list[Result]:
+def _map_one_or_many(
+    x: ImageInput | Sequence[ImageInput], function: Callable[[Sequence[ImageInput]], list[ResultT]]
+) -> ResultT | list[ResultT]:
     """`work` on one picture, or on a list of them in pieces."""
     if isinstance(x, (str, Path, np.ndarray)):
-        return work([x])[0]
+        return function([x])[0]
     if not isinstance(x, Sequence):
         raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
-    found: list[Result] = []
-    for first in range(0, len(x), LARGEST_BATCH):
-        found += work(x[first : first + LARGEST_BATCH])
+    found: list[ResultT] = []
+    for first in range(0, len(x), MAX_BATCH_SIZE):
+        found += function(x[first : first + MAX_BATCH_SIZE])
     return found

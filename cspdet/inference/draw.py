@@ -49,10 +49,10 @@ def draw_detections(
     class_id = detections.class_id.tolist()
     ids = track_ids if track_ids is not None else [None] * len(class_id)
     labels = [
-        f"{'' if number is None else f'#{number} '}{class_names[i]} {score:.2f}"
-        for i, score, number in zip(class_id, detections.score.tolist(), ids, strict=True)
+        f"{'' if track_id is None else f'#{track_id} '}{class_names[i]} {score:.2f}"
+        for i, score, track_id in zip(class_id, detections.score.tolist(), ids, strict=True)
     ]
-    colors = [class_color(i if number is None else number) for i, number in zip(class_id, ids, strict=True)]
+    colors = [class_color(i if track_id is None else track_id) for i, track_id in zip(class_id, ids, strict=True)]
     boxes = detections.box_xyxy.cpu().numpy()
     return draw_boxes(image, boxes, None if hide_labels else labels, colors, width=width, in_place=in_place)
 
@@ -88,39 +88,39 @@ def draw_boxes(
     usable = in_place and image.flags.writeable and image.flags.c_contiguous
     drawn = image if usable else np.ascontiguousarray(image).copy()
     image_h, image_w = drawn.shape[:2]
-    thick = line_width((image_h, image_w)) if width is None else width
+    thickness = line_width((image_h, image_w)) if width is None else width
     for box, label, color in reversed(list(zip(box_xyxy, labels, colors, strict=True))):
         # The last pixel of a box that ends at x is x - 1; what lies outside shows as a line along the edge.
         corners = np.clip(np.round(np.asarray(box, np.float64)), 0, (image_w, image_h) * 2).astype(int)
         x1, y1, x2, y2 = (int(v) for v in corners)
         x1, y1 = min(x1, image_w - 1), min(y1, image_h - 1)
-        _draw_frame(drawn, (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), color, thick)
+        _draw_rectangle(drawn, (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), color, thickness)
         if label:
-            _draw_tag(drawn, label, (x1, y1), color, thick)
+            _draw_label(drawn, label, (x1, y1), color, thickness)
     return drawn
 
 
 def draw_caption(image: np.ndarray, text: str) -> None:
     """Write `text` into the top left corner of an (H, W, 3) uint8 picture itself, as wide as the picture allows."""
-    thick = line_width(image.shape[:2])
-    _draw_tag(image, text, (0, 0), (0, 0, 0), thick)
+    thickness = line_width(image.shape[:2])
+    _draw_label(image, text, (0, 0), (0, 0, 0), thickness)
 
 
-def _draw_frame(image: np.ndarray, box: tuple[int, int, int, int], color: RGB, thick: int) -> None:
+def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RGB, thickness: int) -> None:
     """The four sides, grown inward from the box, so that the frame is never cut by the picture's edge."""
     x1, y1, x2, y2 = box
-    image[y1 : min(y1 + thick, y2 + 1), x1 : x2 + 1] = color
-    image[max(y2 + 1 - thick, y1) : y2 + 1, x1 : x2 + 1] = color
-    image[y1 : y2 + 1, x1 : min(x1 + thick, x2 + 1)] = color
-    image[y1 : y2 + 1, max(x2 + 1 - thick, x1) : x2 + 1] = color
+    image[y1 : min(y1 + thickness, y2 + 1), x1 : x2 + 1] = color
+    image[max(y2 + 1 - thickness, y1) : y2 + 1, x1 : x2 + 1] = color
+    image[y1 : y2 + 1, x1 : min(x1 + thickness, x2 + 1)] = color
+    image[y1 : y2 + 1, max(x2 + 1 - thickness, x1) : x2 + 1] = color
 
 
-def _draw_tag(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thick: int) -> None:
+def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
     """The label on a filled tag above `corner`, or below where there is no room; kept inside the picture."""
     (x, y), (height, width) = corner, image.shape[:2]
-    scale, weight = max(0.4, 0.25 + 0.13 * thick), max(1, thick // 2)
+    scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)
     (text_w, text_h), below = cv2.getTextSize(label, FONT, scale, weight)
-    pad = thick + 1
+    pad = thickness + 1
     tag_w, tag_h = text_w + 2 * pad, text_h + below + 2 * pad
     left = max(0, min(x, width - tag_w))
     top = y - tag_h if y >= tag_h else max(0, min(y, height - tag_h))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cspdet.models import Classifier, Detector
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import PartsDetector
+from cspdet.models.detector import ComposedDetector
 from cspdet.structures import Features, FeatureSpec
 
 
@@ -17,18 +17,18 @@ def feature_specs(model: Detector | Classifier) -> tuple[FeatureSpec, ...]:
     Raises:
         ValueError: a network that a Darknet cfg describes, which is one list of layers without a backbone apart.
     """
-    if not isinstance(model, (PartsDetector, BackboneClassifier)):
+    if not isinstance(model, (ComposedDetector, BackboneClassifier)):
         raise ValueError("a network that a Darknet cfg describes has no backbone apart, whose maps could be taken")
-    return model.backbone.out
+    return model.backbone.out_specs
 
 
 def feature_maps(model: Detector | Classifier, images: Tensor) -> Features:
     """(B, 3, H, W) RGB in [0, 1] -> the maps of `feature_specs`; raises ValueError as it does."""
     feature_specs(model)
-    assert isinstance(model, (PartsDetector, BackboneClassifier))
-    return model.backbone(model.normalized(images))
+    assert isinstance(model, (ComposedDetector, BackboneClassifier))
+    return model.backbone(model.normalize(images))
 
 
-def pooled(features: Features) -> Tensor:
+def global_avg_pool(features: Features) -> Tensor:
     """(B, C): the coarsest map, averaged over its cells, which is what a classifier's last layer takes."""
     return torch.flatten(features[-1].float().mean(dim=(2, 3)), 1)

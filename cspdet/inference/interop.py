@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-def to_supervision(found: Detections, class_names: Sequence[str] = ()) -> supervision.Detections:
+def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> supervision.Detections:
     """`found` as supervision's Detections, for its annotators, zones and trackers; the order is kept.
 
     class_names  by class_id; with them the result has `data["class_name"]`
@@ -26,25 +26,27 @@ def to_supervision(found: Detections, class_names: Sequence[str] = ()) -> superv
         import supervision
     except ImportError:
         raise ConfigError("supervision is not installed; install it with: pip install 'supervision>=0.31'") from None
-    class_id = found.class_id.cpu().numpy()
+    class_id = detections.class_id.cpu().numpy()
     data = {"class_name": np.array([class_names[i] for i in class_id], dtype=np.str_)} if class_names else {}
     return supervision.Detections(
-        xyxy=found.box_xyxy.cpu().numpy().astype(np.float32).reshape(-1, 4),
-        confidence=found.score.cpu().numpy().astype(np.float32),
+        xyxy=detections.box_xyxy.cpu().numpy().astype(np.float32).reshape(-1, 4),
+        confidence=detections.score.cpu().numpy().astype(np.float32),
         class_id=class_id.astype(np.int64),
         data=data,
     )
 
 
-def mot_lines(frame: int, found: Detections, track_ids: Sequence[int | None] | None = None) -> list[str]:
+def to_mot_lines(frame: int, detections: Detections, track_ids: Sequence[int | None] | None = None) -> list[str]:
     """Lines of a MOTChallenge text file: `frame,id,left,top,width,height,score,-1,-1,-1`, frames from 1.
 
     Without `track_ids` every id is -1, as in the files of public detections that trackers take. With them, a file
     of results comes out, without the detections that belong to no track.
     """
-    ids: Sequence[int | None] = [-1] * len(found) if track_ids is None else track_ids
+    ids: Sequence[int | None] = [-1] * len(detections) if track_ids is None else track_ids
     lines = []
-    for (x1, y1, x2, y2), score, number in zip(found.box_xyxy.tolist(), found.score.tolist(), ids, strict=True):
-        if number is not None:
-            lines.append(f"{frame},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.6f},-1,-1,-1")
+    for (x1, y1, x2, y2), score, track_id in zip(
+        detections.box_xyxy.tolist(), detections.score.tolist(), ids, strict=True
+    ):
+        if track_id is not None:
+            lines.append(f"{frame},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.6f},-1,-1,-1")
     return lines

@@ -11,20 +11,20 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.config.loader import ConfigModel, parse_config
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import NormalizeConfig, PartsDetector
+from cspdet.models.detector import ComposedDetector, NormalizeConfig
 from cspdet.models.head import Anchors, YoloHeadConfig
-from cspdet.recipe import EvalConfig, InputConfig, Recipe
-from cspdet.structures import Classes
+from cspdet.recipe import DetectionRecipe, EvalConfig, InputConfig
+from cspdet.structures import Categories
 from cspdet.version import __version__
 
 FORMAT: Literal["cspdet 1"] = "cspdet 1"
 FORMAT_KEY = "format"
 
-Outputs = Literal["raw", "decoded", "detections", "logits"]
+OutputType = Literal["raw", "decoded", "detections", "logits"]
 
 
 class PixelsConfig(ConfigModel):
@@ -40,11 +40,11 @@ class NmsConfig(ConfigModel):
     """The limits that an exported file with NMS inside was made with; it cannot give more than these leave."""
 
     min_score: float = Field(0.25, ge=0, lt=1)
-    max_iou: float = Field(0.6, ge=0, le=1)
+    nms_iou: float = Field(0.6, ge=0, le=1)
     max_detections: int = Field(100, ge=1)
 
 
-class Facts(ConfigModel):
+class ModelMetadata(ConfigModel):
     """All that is known of a network without running it."""
 
     format: Literal["cspdet 1"] = FORMAT
@@ -55,7 +55,7 @@ class Facts(ConfigModel):
     category_ids: tuple[int, ...]
     input: InputConfig
     pixels: PixelsConfig = PixelsConfig()
-    outputs: Outputs = "raw"
+    outputs: OutputType = "raw"
     strides: tuple[int, ...]
     head: YoloHeadConfig | None = None  # of a detector: anchors, how centers and sizes are to be read
     eval: EvalConfig = EvalConfig()
@@ -64,7 +64,7 @@ class Facts(ConfigModel):
     dynamic: bool = True  # whether batch and size are free; if not, a batch of 1 of input.size
 
     @model_validator(mode="after")
-    def _consistent(self) -> Facts:
+    def _check_consistency(self) -> ModelMetadata:
         if len(self.class_names) != len(self.category_ids):
             raise ValueError(f"expected {len(self.class_names)} category ids, found {len(self.category_ids)}")
         if self.task == "detector" and (self.head is None or len(self.head.anchors) != len(self.strides)):
@@ -74,8 +74,8 @@ class Facts(ConfigModel):
         return self
 
     @property
-    def classes(self) -> Classes:
-        return Classes(self.class_names, self.category_ids)
+    def classes(self) -> Categories:
+        return Categories(self.class_names, self.category_ids)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -93,7 +93,7 @@ class Facts(ConfigModel):
                 for key, value in plain.items()}  # fmt: skip
 
 
-def read_facts(strings: Mapping[str, str], where: str) -> Facts:
+def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
     """The facts in the metadata of the file `where`.
 
     Raises:
@@ -106,48 +106,48 @@ def read_facts(strings: Mapping[str, str], where: str) -> Facts:
             "class names, anchors and input size are not known without"
         )
     values: dict[str, Any] = {FORMAT_KEY: FORMAT}
-    for key in Facts.model_fields:
+    for key in ModelMetadata.model_fields:
         if key in strings and key != FORMAT_KEY:
             try:
                 values[key] = json.loads(strings[key])
             except ValueError:
                 raise CheckpointError(f"{where}: metadata {key}: expected JSON, found {strings[key][:60]!r}") from None
     try:
-        return parse_config(values, Facts, f"{where}: metadata")
+        return parse_config(values, ModelMetadata, f"{where}: metadata")
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
 
 
-def facts_of(loaded: LoadedModel | LoadedClassifier) -> Facts:
+def build_metadata(loaded: LoadedDetector | LoadedClassifier) -> ModelMetadata:
     """The facts of a network that was loaded with its config."""
     recipe, model = loaded.recipe, loaded.model
-    detector = isinstance(loaded, LoadedModel)
-    anchors = loaded.model.anchors if isinstance(loaded, LoadedModel) else None
-    return Facts(
+    detector = isinstance(loaded, LoadedDetector)
+    anchors = loaded.model.anchors if isinstance(loaded, LoadedDetector) else None
+    return ModelMetadata(
         name=loaded.name,
         task="detector" if detector else "classifier",
         class_names=loaded.classes.names,
         category_ids=loaded.classes.category_ids,
         input=recipe.input,
-        pixels=PixelsConfig(normalize=_normalization(model)),
+        pixels=PixelsConfig(normalize=_normalize_config(model)),
         outputs="raw" if detector else "logits",
         strides=anchors.strides if anchors is not None else tuple(model.strides),
-        head=None if anchors is None else head_config(anchors),
-        eval=recipe.eval if isinstance(recipe, Recipe) else EvalConfig(),
+        head=None if anchors is None else head_config_from_anchors(anchors),
+        eval=recipe.eval if isinstance(recipe, DetectionRecipe) else EvalConfig(),
     )
 
 
-def head_config(anchors: Anchors) -> YoloHeadConfig:
+def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
     """The config that these anchors were built from."""
     return YoloHeadConfig(
         anchors=tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors.wh.tolist()),
         scale_x_y=tuple(round(scale, 6) for scale in anchors.scale_x_y.tolist()),
-        sizes=anchors.sizes,
+        wh_decoding=anchors.wh_decoding,
     )
 
 
-def _normalization(model: object) -> NormalizeConfig:
-    if not isinstance(model, (PartsDetector, BackboneClassifier)):
+def _normalize_config(model: object) -> NormalizeConfig:
+    if not isinstance(model, (ComposedDetector, BackboneClassifier)):
         return NormalizeConfig()
     red, green, blue = (float(value) for value in model.mean.flatten().tolist())
     deviation = tuple(float(value) for value in model.std.flatten().tolist())

@@ -16,14 +16,14 @@ from cspdet.structures import Detections
 
 # NMS looks at this many times `max_detections` of a picture's best candidates, never at more: at a low
 # `min_score` nearly every slot is one, and what stands behind the first thousands is not among the first 100.
-CANDIDATES_A_DETECTION = 30
+PRE_NMS_FACTOR = 30
 
 # For NMS alone, boxes are cut to +-this many pixels, twice the largest input: so no area overflows, and an
 # offset a class of more than twice this keeps the classes apart.
-NMS_REACH = 16384.0
+MAX_NMS_COORDINATE = 16384.0
 
 # Box voting compares so many pairs of boxes at once, which keeps it within some megabytes.
-PAIRS_AT_ONCE = 2**20
+MAX_IOU_PAIRS = 2**20
 
 
 def postprocess(
@@ -31,29 +31,29 @@ def postprocess(
     score: Tensor,
     *,
     min_score: float,
-    max_iou: float,
+    nms_iou: float,
     max_detections: int,
     vote_iou: float | None = None,
 ) -> list[Detections]:
     """Boxes (B, S, 4) and class scores (B, S, C) to each picture's detections, in the frame of the boxes.
 
     Every pair of slot and class that scores above `min_score` is a candidate. Of each class, greedy NMS drops
-    what overlaps a better box by more than `max_iou`; at most `max_detections` remain a picture, best first,
+    what overlaps a better box by more than `nms_iou`; at most `max_detections` remain a picture, best first,
     equal scores in the order of (slot, class). Candidates with a box or score that is not finite are dropped. With
     `vote_iou`, the boxes that remain are those of `vote_boxes`.
     """
     return [
-        _best(box, values, min_score, max_iou, max_detections, vote_iou)
+        _nms_image(box, values, min_score, nms_iou, max_detections, vote_iou)
         for box, values in zip(box_xyxy, score, strict=True)
     ]
 
 
-def detect(
+def decode_and_nms(
     raw: tuple[Tensor, ...],
     anchors: Anchors,
     *,
     min_score: float,
-    max_iou: float,
+    nms_iou: float,
     max_detections: int,
     vote_iou: float | None = None,
 ) -> list[Detections]:
@@ -65,18 +65,18 @@ def detect(
     """
     box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
     found = []
-    for picture in range(box_xyxy.shape[0]):
-        slots, scores, first = [], [], 0
+    for image_index in range(box_xyxy.shape[0]):
+        priors, scores, first = [], [], 0
         for values in raw:
-            objectness = values[picture, ..., 4].float().sigmoid()
-            place = torch.where(objectness > min_score)
-            classes = values[picture, ..., 5:][place].float().sigmoid()
-            scores.append(objectness[place][:, None] * classes)
+            objectness = values[image_index, ..., 4].float().sigmoid()
+            index = torch.where(objectness > min_score)
+            classes = values[image_index, ..., 5:][index].float().sigmoid()
+            scores.append(objectness[index][:, None] * classes)
             _, height, width = objectness.shape
-            slots.append(first + (place[0] * height + place[1]) * width + place[2])
+            priors.append(first + (index[0] * height + index[1]) * width + index[2])
             first += objectness.numel()
-        box, score = box_xyxy[picture, torch.cat(slots)], torch.cat(scores)
-        found.append(_best(box, score, min_score, max_iou, max_detections, vote_iou))
+        box, score = box_xyxy[image_index, torch.cat(priors)], torch.cat(scores)
+        found.append(_nms_image(box, score, min_score, nms_iou, max_detections, vote_iou))
     return found
 
 
@@ -90,57 +90,57 @@ def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, 
     kept                       indices (K,) of those that stay
     """
     box, weight, moved = box_xyxy.double(), score.double(), [box_xyxy[:0].double()]
-    reached = box_xyxy.clamp(-NMS_REACH, NMS_REACH)
-    for some in kept.split(max(1, PAIRS_AT_ONCE // max(1, len(box)))):
-        near = (iou(reached[some][:, None], reached[None]) > vote_iou) & (class_id[some][:, None] == class_id[None])
+    clamped = box_xyxy.clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE)
+    for some in kept.split(max(1, MAX_IOU_PAIRS // max(1, len(box)))):
+        near = (iou(clamped[some][:, None], clamped[None]) > vote_iou) & (class_id[some][:, None] == class_id[None])
         near[torch.arange(len(some), device=near.device), some] = True  # a box without area overlaps nothing
         votes = near * weight
         moved.append(votes @ box / votes.sum(dim=1, keepdim=True))
     return torch.cat(moved).to(box_xyxy.dtype)
 
 
-def _best(
-    box_xyxy: Tensor, score: Tensor, min_score: float, max_iou: float, max_detections: int, vote_iou: float | None
+def _nms_image(
+    box_xyxy: Tensor, score: Tensor, min_score: float, nms_iou: float, max_detections: int, vote_iou: float | None
 ) -> Detections:
     """One picture: boxes (S, 4), scores (S, C)."""
     classes = score.shape[1]
     flat = score.detach().float().flatten()
-    index = _highest(flat, min_score, CANDIDATES_A_DETECTION * max_detections)
+    index = _topk_above(flat, min_score, PRE_NMS_FACTOR * max_detections)
     box = box_xyxy.detach()[index // max(classes, 1)].float()
     finite = box.isfinite().all(dim=1) & flat[index].isfinite()
     box, index = box[finite], index[finite]
     class_id = index % max(classes, 1)
-    kept = _nms(box, flat[index], class_id, max_iou, max_detections)
+    kept = _nms(box, flat[index], class_id, nms_iou, max_detections)
     best = box[kept] if vote_iou is None else vote_boxes(box, flat[index], class_id, kept, vote_iou)
     return Detections(best, flat[index[kept]], class_id[kept])
 
 
-def _highest(flat: Tensor, above: float, limit: int) -> Tensor:
+def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
     """Where the `limit` highest above `above` stand in `flat` (M,): highest first, equal ones in order."""
     if flat.device.type == "cpu":  # numpy scans and partitions several times faster than torch on the CPU
         values = flat.numpy()
-        index = torch.from_numpy(np.flatnonzero(values > above))
+        index = torch.from_numpy(np.flatnonzero(values > threshold))
         if len(index) > limit:
             last = np.partition(values[index.numpy()], len(index) - limit)[len(index) - limit]
             index = index[flat[index] >= last]
     else:
-        index = (flat > above).nonzero()[:, 0]
+        index = (flat > threshold).nonzero()[:, 0]
         if len(index) > limit:
             index = index[flat[index] >= flat[index].topk(limit).values[-1]]
     return index[flat[index].sort(descending=True, stable=True).indices[:limit]]
 
 
-def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, max_iou: float, max_detections: int) -> Tensor:
+def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, nms_iou: float, max_detections: int) -> Tensor:
     """Indices of what survives class-wise NMS, at most `max_detections`; the boxes (N, 4) come best first.
 
     Greedy NMS never looks back, so the survivors of the first n boxes are the first survivors of all: usually
     a few boxes a wanted detection settle it, and the quadratic cost of the long tail is not paid.
     """
-    apart = class_id.double()[:, None] * (3 * NMS_REACH)
-    shifted = box_xyxy.double().clamp(-NMS_REACH, NMS_REACH) + apart
+    apart = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
+    shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + apart
     count = 4 * max_detections
     while True:
-        kept = torchvision.ops.nms(shifted[:count], score[:count].double(), max_iou)
+        kept = torchvision.ops.nms(shifted[:count], score[:count].double(), nms_iou)
         if len(kept) >= max_detections or count >= len(box_xyxy):
             return kept[:max_detections]
         count *= 3

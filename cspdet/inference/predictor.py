@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.boxes import clip
-from cspdet.checkpoints.loading import LoadedModel, load_model
-from cspdet.datasets.image_io import read_picture
-from cspdet.device import pick_device
-from cspdet.inference.engines.base import Engine, Limits
+from cspdet.boxes import clip_boxes_to_image
+from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
+from cspdet.datasets.image_io import read_image
+from cspdet.device import select_device
+from cspdet.inference.engines.base import Engine, PostprocessConfig
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import engine_of, load_engine
+from cspdet.inference.engines.factory import build_engine, load_engine
 from cspdet.inference.engines.torch_engine import TorchEngine
-from cspdet.inference.metadata import facts_of
+from cspdet.inference.metadata import build_metadata
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
 from cspdet.structures import Detections
 
-Picture = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+ImageInput = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
 
-LARGEST_BATCH = 16  # pictures a forward pass; longer lists are worked off in pieces of this many
+MAX_BATCH_SIZE = 16  # pictures a forward pass; longer lists are worked off in pieces of this many
 
 
 def load_detector(
@@ -38,7 +38,7 @@ def load_detector(
     size: tuple[int, int] | None = None,
     threads: int | None = None,
     min_score: float = 0.25,
-    max_iou: float = 0.6,
+    nms_iou: float = 0.6,
     max_detections: int = 100,
     vote_iou: float | None = None,
 ) -> Predictor:
@@ -55,18 +55,18 @@ def load_detector(
         UserError: no such model, a damaged file, no such device, backend or precision, or voting of a file with NMS.
         ValueError: thresholds outside [0, 1].
     """
-    chosen = pick_device(device)
+    chosen = select_device(device)
     network: Detector | None = None
     if is_exported(model):
         engine = load_engine(
             model, weights=weights, backend=backend, precision=precision, device=chosen, size=size, threads=threads
         )
     else:
-        loaded = load_model(model, weights=weights)
+        loaded = load_detector_model(model, weights=weights)
         network = loaded.model
-        engine = engine_of(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
+        engine = build_engine(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
     return Predictor(
-        engine, chosen, min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou,
+        engine, chosen, min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou,
         network=network,
     )  # fmt: skip
 
@@ -76,46 +76,46 @@ class Predictor:
 
     def __init__(
         self,
-        loaded: LoadedModel | Engine,
+        loaded: LoadedDetector | Engine,
         device: torch.device,
         *,
         min_score: float,
-        max_iou: float,
+        nms_iou: float,
         max_detections: int,
         vote_iou: float | None = None,
         network: Detector | None = None,
     ):
         """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
-        shares = (min_score, max_iou, 0 if vote_iou is None else vote_iou)
-        if not (all(0 <= share <= 1 for share in shares) and max_detections >= 1):
+        thresholds = (min_score, nms_iou, 0 if vote_iou is None else vote_iou)
+        if not (all(0 <= threshold <= 1 for threshold in thresholds) and max_detections >= 1):
             raise ValueError(
-                "expected min_score, max_iou and vote_iou from 0 to 1 and max_detections of 1 or more; "
-                f"got {min_score}, {max_iou}, {vote_iou}, {max_detections}"
+                "expected min_score, nms_iou and vote_iou from 0 to 1 and max_detections of 1 or more; "
+                f"got {min_score}, {nms_iou}, {vote_iou}, {max_detections}"
             )
-        engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, facts_of(loaded), device)
+        engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, build_metadata(loaded), device)
         engine.check_voting(vote_iou)
         self.engine = engine
-        network = loaded.model if isinstance(loaded, LoadedModel) else network
+        network = loaded.model if isinstance(loaded, LoadedDetector) else network
         # (B, 3, H, W) in [0, 1] to raw scales
         self.model: Detector | Engine = (
             engine if network is None else network.eval().to(device).to(memory_format=torch.channels_last)
         )
-        self.name = engine.facts.name
-        self.class_names: tuple[str, ...] = engine.facts.class_names  # by class_id
-        self.category_ids: tuple[int, ...] = engine.facts.category_ids  # by class_id, as the annotations had them
+        self.name = engine.metadata.name
+        self.class_names: tuple[str, ...] = engine.metadata.class_names  # by class_id
+        self.category_ids: tuple[int, ...] = engine.metadata.category_ids  # by class_id, as the annotations had them
         self.size_hw: tuple[int, int] = engine.size_hw
         self.resize = engine.resize
         self.device = device
-        self._limits = Limits(
-            min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou
+        self._postprocess_config = PostprocessConfig(
+            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
         )  # fmt: skip
 
     @overload
-    def predict(self, x: Picture) -> Detections: ...  # type: ignore[overload-overlap]
+    def predict(self, x: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, x: Sequence[Picture]) -> list[Detections]: ...
+    def predict(self, x: Sequence[ImageInput]) -> list[Detections]: ...
 
-    def predict(self, x: Picture | Sequence[Picture]) -> Detections | list[Detections]:
+    def predict(self, x: ImageInput | Sequence[ImageInput]) -> Detections | list[Detections]:
         """What is on one picture, or on each of a list of pictures: a path, or (H, W, 3) uint8 RGB.
 
         Raises:
@@ -127,45 +127,49 @@ class Predictor:
         if not isinstance(x, Sequence):
             raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
         found: list[Detections] = []
-        for first in range(0, len(x), LARGEST_BATCH):
-            found += self._predict(x[first : first + LARGEST_BATCH])
+        for first in range(0, len(x), MAX_BATCH_SIZE):
+            found += self._predict(x[first : first + MAX_BATCH_SIZE])
         return found
 
     @torch.inference_mode()
-    def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
-        images = [as_image(picture) for picture in pictures]
+    def _predict(self, inputs: Sequence[ImageInput]) -> list[Detections]:
+        images = [load_image(item) for item in inputs]
         letterboxes = [Letterbox.fit(image.shape[:2], self.size_hw, self.resize) for image in images]
-        drawn = np.stack([box.draw(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)])
-        found = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), **self._limits)
-        return list(in_image(found, letterboxes, [image.shape[:2] for image in images]))
+        drawn = np.stack(
+            [box.resize_and_pad(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)]
+        )
+        found = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), **self._postprocess_config)
+        return list(scale_boxes_to_image(found, letterboxes, [image.shape[:2] for image in images]))
 
 
-def to_input(images: Tensor, device: torch.device) -> Tensor:
+def to_float_tensor(images: Tensor, device: torch.device) -> Tensor:
     """(B, 3, H, W) uint8 to float32 in [0, 1], channels last, on the device."""
     moved = images.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def in_image(
-    found: Sequence[Detections],
+def scale_boxes_to_image(
+    batch_detections: Sequence[Detections],
     letterboxes: Sequence[Letterbox],
     sizes_hw: Sequence[tuple[int, ...]],
     *,
-    cut: bool = True,
+    clip_boxes: bool = True,
 ) -> Iterator[Detections]:
     """Detections in input pixels to ones on the CPU in the pixels of their pictures, `cut` to these."""
-    for detections, letterbox, (height, width) in zip(found, letterboxes, sizes_hw, strict=True):
-        here = detections.to("cpu")
-        box_xyxy = letterbox.undo(here.box_xyxy)
-        yield Detections(clip(box_xyxy, (height, width)) if cut else box_xyxy, here.score, here.class_id)
+    for detections, letterbox, (height, width) in zip(batch_detections, letterboxes, sizes_hw, strict=True):
+        on_cpu = detections.to("cpu")
+        box_xyxy = letterbox.to_image(on_cpu.box_xyxy)
+        yield Detections(
+            clip_boxes_to_image(box_xyxy, (height, width)) if clip_boxes else box_xyxy, on_cpu.score, on_cpu.class_id
+        )
 
 
-def as_image(picture: Picture) -> np.ndarray:
+def load_image(image: ImageInput) -> np.ndarray:
     """(H, W, 3) uint8 RGB: a file read, or an array that was checked."""
-    if isinstance(picture, (str, Path)):
-        return read_picture(Path(picture))
-    if not isinstance(picture, np.ndarray):
-        raise ValueError(f"expected a path or a (H, W, 3) uint8 RGB array; got {type(picture).__name__}")
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
-        raise ValueError(f"expected a (H, W, 3) uint8 RGB array; got {picture.shape} {picture.dtype}")
-    return picture
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"expected a path or a (H, W, 3) uint8 RGB array; got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"expected a (H, W, 3) uint8 RGB array; got {image.shape} {image.dtype}")
+    return image

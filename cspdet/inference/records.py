@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, TypedDict
 
 from cspdet.errors import UserError
-from cspdet.inference.interop import mot_lines
+from cspdet.inference.interop import to_mot_lines
 from cspdet.structures import Detections
 
 
-class Found(NamedTuple):
+class FrameResult(NamedTuple):
     """What is on a picture or frame, and where that came from."""
 
     source: str
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     track_ids: Sequence[int | None] | None = None  # one a detection, when tracked
 
 
-class Box(TypedDict, total=False):
+class DetectionRecord(TypedDict, total=False):
     """A detection in a line."""
 
     box_xyxy: list[float]
@@ -33,7 +33,7 @@ class Box(TypedDict, total=False):
     track_id: int | None
 
 
-class Record(TypedDict):
+class FrameRecord(TypedDict):
     """A line of detections.jsonl."""
 
     source: str
@@ -41,20 +41,22 @@ class Record(TypedDict):
     time_s: float | None
     width: int
     height: int
-    detections: list[Box]
+    detections: list[DetectionRecord]
 
 
-class Records:
+class JsonlWriter:
     """Writes a line a picture or frame, each flushed once written. A context manager."""
 
-    def __init__(self, path: Path, class_names: Sequence[str], category_ids: Sequence[int], mot: Path | None = None):
+    def __init__(
+        self, path: Path, class_names: Sequence[str], category_ids: Sequence[int], mot_path: Path | None = None
+    ):
         """Raises UserError where a file cannot be written."""
         self.path = path
-        self.lines = self.detections = 0
-        self._names, self._ids = class_names, category_ids
+        self.num_lines = self.num_detections = 0
+        self._class_names, self._category_ids = class_names, category_ids
         self._files: list[TextIO] = []
-        self._lines = self._open(path)
-        self._mot = None if mot is None else self._open(mot)
+        self._jsonl_file = self._open(path)
+        self._mot_file = None if mot_path is None else self._open(mot_path)
 
     def _open(self, path: Path) -> TextIO:
         try:
@@ -70,53 +72,58 @@ class Records:
         for file in self._files:
             file.close()
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> JsonlWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, found: Found) -> None:
+    def add(self, result: FrameResult) -> None:
         """Write the lines of one picture or frame. Raises UserError when the disk is full."""
         try:
-            self._write(self._lines, [json.dumps(self._record(found), ensure_ascii=False)])
-            if self._mot is not None:
-                number = self.lines if found.frame is None else found.frame
-                self._write(self._mot, mot_lines(number + 1, found.detections, found.track_ids))
+            self._write(self._jsonl_file, [json.dumps(self._to_record(result), ensure_ascii=False)])
+            if self._mot_file is not None:
+                frame_index = self.num_lines if result.frame is None else result.frame
+                self._write(self._mot_file, to_mot_lines(frame_index + 1, result.detections, result.track_ids))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written to: {error.strerror}") from None
-        self.lines += 1
-        self.detections += len(found.detections)
+        self.num_lines += 1
+        self.num_detections += len(result.detections)
 
     @staticmethod
     def _write(file: TextIO, lines: Sequence[str]) -> None:
         file.writelines(f"{line}\n" for line in lines)
         file.flush()
 
-    def _record(self, found: Found) -> Record:
+    def _to_record(self, result: FrameResult) -> FrameRecord:
         columns = (
-            found.detections.box_xyxy.double().numpy().round(3).tolist(),
-            found.detections.score.tolist(),
-            found.detections.class_id.tolist(),
+            result.detections.box_xyxy.double().numpy().round(3).tolist(),
+            result.detections.score.tolist(),
+            result.detections.class_id.tolist(),
         )
-        boxes: list[Box] = [
-            {"box_xyxy": box, "score": round(score, 6), "class_id": self._ids[i], "class_name": self._names[i]}
+        boxes: list[DetectionRecord] = [
+            {
+                "box_xyxy": box,
+                "score": round(score, 6),
+                "class_id": self._category_ids[i],
+                "class_name": self._class_names[i],
+            }
             for box, score, i in zip(*columns, strict=True)
         ]
-        if found.track_ids is not None:
-            for entry, number in zip(boxes, found.track_ids, strict=True):
-                entry["track_id"] = number
+        if result.track_ids is not None:
+            for entry, track_id in zip(boxes, result.track_ids, strict=True):
+                entry["track_id"] = track_id
         return {
-            "source": found.source,
-            "frame": found.frame,
-            "time_s": None if found.time_s is None else round(found.time_s, 6),
-            "width": found.size_hw[1],
-            "height": found.size_hw[0],
+            "source": result.source,
+            "frame": result.frame,
+            "time_s": None if result.time_s is None else round(result.time_s, 6),
+            "width": result.size_hw[1],
+            "height": result.size_hw[0],
             "detections": boxes,
         }
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[FrameRecord]:
     """The lines of a detections.jsonl."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cspdet.datasets.image_io import PICTURE_SUFFIXES
-from cspdet.errors import SourceError, nearest
+from cspdet.datasets.image_io import IMAGE_SUFFIXES
+from cspdet.errors import SourceError, did_you_mean
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))
 
 
 @dataclass(frozen=True)
-class PictureFile:
+class ImageFile:
     """A picture, and its path relative to the folder or glob that it was found through."""
 
     path: Path
@@ -37,10 +37,10 @@ class Video:
         return f"camera {self.address}" if isinstance(self.address, int) else str(self.address)
 
 
-Source = PictureFile | Video
+MediaSource = ImageFile | Video
 
 
-def find_sources(text: str) -> list[Source]:
+def find_sources(text: str) -> list[MediaSource]:
     """The sources that `text` names, in the order of their paths; folders are searched with their subfolders.
 
     Raises:
@@ -48,28 +48,28 @@ def find_sources(text: str) -> list[Source]:
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        return _in_folder(path)
+        return _scan_folder(path)
     if path.is_file():
-        return [_file(path, Path(path.name))]
+        return [_source_from_path(path, Path(path.name))]
     if re.fullmatch(r"\d+", text):
         return [Video(int(text), Path(f"camera-{text}.mp4"))]
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         return [Video(text, Path("stream.mp4"))]
     if glob.has_magic(text):
-        return _in_glob(text)
+        return _scan_glob(text)
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    raise SourceError(f"{text}: no such picture, video or folder{nearest(path.name, beside)}")
+    raise SourceError(f"{text}: no such picture, video or folder{did_you_mean(path.name, beside)}")
 
 
-def _in_folder(folder: Path) -> list[Source]:
+def _scan_folder(folder: Path) -> list[MediaSource]:
     found = [
-        _file(Path(at) / name, (Path(at) / name).relative_to(folder))
+        _source_from_path(Path(at) / name, (Path(at) / name).relative_to(folder))
         for at, names in _walk(folder)
         for name in sorted(names)
-        if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
+        if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     ]
     if not found:
-        raise SourceError(f"{folder}: no picture or video in this folder; known are {_known()}")
+        raise SourceError(f"{folder}: no picture or video in this folder; known are {_known_suffixes()}")
     return found
 
 
@@ -79,24 +79,26 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         yield at, names
 
 
-def _in_glob(pattern: str) -> list[Source]:
+def _scan_glob(pattern: str) -> list[MediaSource]:
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in matches if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()]
+    files = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()]
     if not files:
-        others = f"; of its {len(matches)} matches none is a picture or video ({_known()})" if matches else ""
+        others = f"; of its {len(matches)} matches none is a picture or video ({_known_suffixes()})" if matches else ""
         raise SourceError(f"{pattern}: no file matches this pattern{others}")
     shared = Path(os.path.commonpath([path.parent.absolute() for path in files]))
-    return [_file(path, path.absolute().relative_to(shared)) for path in files]
+    return [_source_from_path(path, path.absolute().relative_to(shared)) for path in files]
 
 
-def _file(path: Path, name: Path) -> Source:
+def _source_from_path(path: Path, name: Path) -> MediaSource:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return Video(path, name)
-    if suffix in PICTURE_SUFFIXES:
-        return PictureFile(path, name)
-    raise SourceError(f"{path}: expected a picture or video, found the suffix {suffix!r}; known are {_known()}")
+    if suffix in IMAGE_SUFFIXES:
+        return ImageFile(path, name)
+    raise SourceError(
+        f"{path}: expected a picture or video, found the suffix {suffix!r}; known are {_known_suffixes()}"
+    )
 
 
-def _known() -> str:
-    return " ".join(sorted(PICTURE_SUFFIXES)) + " " + " ".join(sorted(VIDEO_SUFFIXES))
+def _known_suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES)) + " " + " ".join(sorted(VIDEO_SUFFIXES))

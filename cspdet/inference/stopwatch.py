@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
-RECENT = 30  # frames over which the shown rate is taken
+FPS_WINDOW = 30  # frames over which the shown rate is taken
 
 
 class Stopwatch:
@@ -22,10 +22,10 @@ class Stopwatch:
         self.frames: dict[str, int] = dict.fromkeys(self.seconds, 0)
         self._clock = clock
         self._lock = threading.Lock()
-        self._recent: deque[float] = deque(maxlen=RECENT + 1)
+        self._recent: deque[float] = deque(maxlen=FPS_WINDOW + 1)
 
     @contextmanager
-    def running(self, stage: str, frames: int = 1, lanes: int = 1) -> Iterator[None]:
+    def measure(self, stage: str, frames: int = 1, num_workers: int = 1) -> Iterator[None]:
         """Count the time of the block to `stage`, through which so many frames went in it.
 
         Where `lanes` blocks of a stage run at once, each counts with its share, so that a frame's time is what it
@@ -35,16 +35,16 @@ class Stopwatch:
         try:
             yield
         finally:
-            spent = (self._clock() - start) / lanes
+            spent = (self._clock() - start) / num_workers
             with self._lock:
                 self.seconds[stage] += spent
                 self.frames[stage] += frames
 
-    def timed(self, items: Iterable[Item], stage: str) -> Iterator[Item]:
+    def time_iter(self, items: Iterable[ItemT], stage: str) -> Iterator[ItemT]:
         """Hand on `items`; the time that each takes to come counts to `stage`."""
         iterator = iter(items)
         while True:
-            with self.running(stage, 0):
+            with self.measure(stage, 0):
                 try:
                     item = next(iterator)
                 except StopIteration:
@@ -57,7 +57,7 @@ class Stopwatch:
         """A frame has passed the last stage."""
         self._recent.append(self._clock())
 
-    def recent_rate(self) -> float | None:
+    def recent_fps(self) -> float | None:
         """Frames a second over the last ones; None before there are two."""
         times = list(self._recent)
         if len(times) < 2 or times[-1] <= times[0]:
@@ -68,8 +68,8 @@ class Stopwatch:
         """Each stage's mean time a frame, in ms; 0 before its first frame is done."""
         return {stage: 1000 * seconds / max(1, self.frames[stage]) for stage, seconds in self.seconds.items()}
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """Rate and stages in a line, as it is drawn on pictures."""
-        rate = self.recent_rate()
+        fps = self.recent_fps()
         stages = "  ".join(f"{stage} {value:.1f}" for stage, value in self.milliseconds().items())
-        return f"{'-' if rate is None else f'{rate:.1f}'} fps   ms: {stages}"
+        return f"{'-' if fps is None else f'{fps:.1f}'} fps   ms: {stages}"

@@ -17,10 +17,10 @@ from cspdet.structures import Detections
 if TYPE_CHECKING:
     import supervision
 
-HOW_TO_INSTALL = "pip install 'supervision>=0.31' rich && pip install --no-deps trackers"
+INSTALL_COMMAND = "pip install 'supervision>=0.31' rich && pip install --no-deps trackers"
 
 
-class _Updated(Protocol):
+class _SupportsUpdate(Protocol):
     """What this module needs of a tracker of `trackers`."""
 
     def update(self, detections: supervision.Detections) -> supervision.Detections: ...
@@ -37,33 +37,35 @@ class Tracker:
         """
         check_installed()
         self._frame_rate, self._min_score = frame_rate, min_score
-        self._trackers: dict[int, _Updated] = {}
-        self._numbers: dict[tuple[int, int], int] = {}  # class and the id in its tracker to ours, from 1
+        self._trackers: dict[int, _SupportsUpdate] = {}
+        self._track_ids: dict[tuple[int, int], int] = {}  # class and the id in its tracker to ours, from 1
 
-    def update(self, found: Detections) -> list[int | None]:
+    def update(self, detections: Detections) -> list[int | None]:
         """The id of each detection of the next frame; None for those of no track yet: they need a second frame."""
-        ids: list[int | None] = [None] * len(found)
-        classes = set(found.class_id.tolist())
+        ids: list[int | None] = [None] * len(detections)
+        classes = set(detections.class_id.tolist())
         for class_id in sorted(classes | self._trackers.keys()):
             if class_id not in self._trackers:
-                self._trackers[class_id] = self._new()
-            places = (found.class_id == class_id).nonzero()[:, 0]
-            part = to_supervision(Detections(found.box_xyxy[places], found.score[places], found.class_id[places]))
-            part.data["place"] = places.numpy()
+                self._trackers[class_id] = self._create_tracker()
+            indices = (detections.class_id == class_id).nonzero()[:, 0]
+            part = to_supervision(
+                Detections(detections.box_xyxy[indices], detections.score[indices], detections.class_id[indices])
+            )
+            part.data["place"] = indices.numpy()
             tracked = self._trackers[class_id].update(part)
             if not len(tracked) or tracked.tracker_id is None:
                 continue
-            for place, number in zip(tracked.data["place"].tolist(), tracked.tracker_id.tolist(), strict=True):
-                if number >= 0:
-                    ids[place] = self._numbers.setdefault((class_id, number), len(self._numbers) + 1)
+            for index, tracker_id in zip(tracked.data["place"].tolist(), tracked.tracker_id.tolist(), strict=True):
+                if tracker_id >= 0:
+                    ids[index] = self._track_ids.setdefault((class_id, tracker_id), len(self._track_ids) + 1)
         return ids
 
-    def _new(self) -> _Updated:
+    def _create_tracker(self) -> _SupportsUpdate:
         from trackers import ByteTrackTracker
 
         # The package's own thresholds are for scores of other detectors: here what was asked for can be tracked.
         high = min(0.5, (self._min_score + 1) / 2)
-        tracker: _Updated = ByteTrackTracker(
+        tracker: _SupportsUpdate = ByteTrackTracker(
             frame_rate=self._frame_rate, track_activation_threshold=high, high_conf_det_threshold=high
         )
         return tracker
@@ -78,5 +80,5 @@ def check_installed() -> None:
             import trackers  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"--track: {error.name or error} is not installed; install it with: {HOW_TO_INSTALL}"
+            f"--track: {error.name or error} is not installed; install it with: {INSTALL_COMMAND}"
         ) from None

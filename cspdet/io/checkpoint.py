@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.config.loader import parse_config
-from cspdet.errors import CheckpointError, ConfigError, counted
-from cspdet.io.atomic import temporary
-from cspdet.recipe import ClassifierRecipe, Recipe, recipe_to_plain
-from cspdet.structures import Classes
+from cspdet.errors import CheckpointError, ConfigError, truncate_list
+from cspdet.io.atomic import atomic_write
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
+from cspdet.structures import Categories
 
 FORMAT = "cspdet 1"
 
@@ -28,8 +28,8 @@ FORMAT = "cspdet 1"
 class Checkpoint:
     """What a checkpoint file says. `training` is None in files that cannot be resumed from."""
 
-    recipe: Recipe | ClassifierRecipe
-    classes: Classes
+    recipe: DetectionRecipe | ClassificationRecipe
+    classes: Categories
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
 
@@ -42,31 +42,31 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     content = {
         "format": FORMAT,
-        "task": "detector" if isinstance(checkpoint.recipe, Recipe) else "classifier",
-        "recipe": recipe_to_plain(checkpoint.recipe),
+        "task": "detector" if isinstance(checkpoint.recipe, DetectionRecipe) else "classifier",
+        "recipe": recipe_to_dict(checkpoint.recipe),
         "class_names": list(checkpoint.classes.names),
         "category_ids": list(checkpoint.classes.category_ids),
         "weights": checkpoint.weights,
         "training": checkpoint.training,
     }
-    with temporary(path) as draft, draft.open("wb") as file:
-        sink = _Sink(file)
+    with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
+        sink = _ErrorRecordingFile(file)
         try:
             torch.save(content, cast(BinaryIO, sink))
         except RuntimeError as error:
-            raise _first(error) from None
+            raise _root_cause(error) from None
         if sink.error is not None:
             raise sink.error
 
 
-def _first(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     """What torch's complaint about its own file came from: Ctrl-C, or the news of a dead loader process, just then."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
-class _Sink:
+class _ErrorRecordingFile:
     """A file that keeps what the disk says to the end: torch.save hides it behind an error of its own."""
 
     def __init__(self, file: BinaryIO):
@@ -110,12 +110,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
     try:
-        recipe: Recipe | ClassifierRecipe
+        recipe: DetectionRecipe | ClassificationRecipe
         if content.get("task") == "classifier":
-            recipe = parse_config(content["recipe"], ClassifierRecipe, str(path))
+            recipe = parse_config(content["recipe"], ClassificationRecipe, str(path))
         else:
-            recipe = parse_config(content["recipe"], Recipe, str(path))
-        classes = Classes(tuple(content["class_names"]), tuple(content["category_ids"]))
+            recipe = parse_config(content["recipe"], DetectionRecipe, str(path))
+        classes = Categories(tuple(content["class_names"]), tuple(content["category_ids"]))
         return Checkpoint(recipe, classes, dict(content["weights"]), content["training"])
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
@@ -129,15 +129,17 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
     Raises:
         CheckpointError: names or shapes that do not fit, the first ones and their count.
     """
-    own = model.state_dict()
-    problems = [f"{where}: {name}: missing in the file" for name in own if name not in weights]
-    problems += [f"{where}: {name}: the network has no such weight" for name in weights if name not in own]
+    model_state = model.state_dict()
+    problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]
+    problems += [f"{where}: {name}: the network has no such weight" for name in weights if name not in model_state]
     problems += [
-        f"{where}: {name}: expected shape {tuple(own[name].shape)}, found {tuple(weights[name].shape)}"
-        for name in own
-        if name in weights and own[name].shape != weights[name].shape
+        f"{where}: {name}: expected shape {tuple(model_state[name].shape)}, found {tuple(weights[name].shape)}"
+        for name in model_state
+        if name in weights and model_state[name].shape != weights[name].shape
     ]
     if problems:
-        heading = f"{where}: the weights are of another architecture ({len(problems)} of {len(own)} entries differ)"
-        raise CheckpointError(heading, *counted(problems, 5))
+        heading = (
+            f"{where}: the weights are of another architecture ({len(problems)} of {len(model_state)} entries differ)"
+        )
+        raise CheckpointError(heading, *truncate_list(problems, 5))
     model.load_state_dict(weights)

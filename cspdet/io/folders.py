@@ -7,16 +7,16 @@ from pathlib import Path
 from cspdet.errors import UserError
 
 
-def free_folder(base: Path) -> Path:
+def increment_path(base: Path) -> Path:
     """Make and return `base`, or `base-2`, `base-3` ... when it is taken by anything but an empty folder.
 
     Raises:
         UserError: the folder cannot be made.
     """
     base = Path(base)
-    number = 1
+    suffix = 1
     while True:
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        folder = base if suffix == 1 else base.with_name(f"{base.name}-{suffix}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not any(folder.iterdir()):
@@ -25,4 +25,4 @@ def free_folder(base: Path) -> Path:
             pass  # a file of that name, or another run was faster: the next number
         except OSError as error:
             raise UserError(f"{folder}: this folder cannot be made: {error.strerror}") from None
-        number += 1
+        suffix += 1

@@ -11,26 +11,26 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
-SECONDS_BETWEEN_LINES = 15.0
+LOG_INTERVAL_S = 15.0
 
 log = logging.getLogger("cspdet")
 
 
-def shows_bars() -> bool:
+def is_interactive() -> bool:
     """Whether stderr is a terminal, and this is the process that speaks for all of a run."""
     return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
 
 
-def progress(items: Iterable[Item], name: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = None) -> Iterator[ItemT]:
     """Hand on `items`, of which there are `total` if that is known, and tell on stderr how many are done."""
-    if shows_bars():
+    if is_interactive():
         yield from tqdm(items, desc=name, unit=unit, total=total, file=sys.stderr, leave=False)
         return
-    told = time.monotonic()
+    last_log_time = time.monotonic()
     for done, item in enumerate(items):
-        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
+        if time.monotonic() - last_log_time > LOG_INTERVAL_S:
+            last_log_time = time.monotonic()
             log.info("%s: %d%s %s", name, done, f" of {total}" if total else "", f"{unit}s")
         yield item

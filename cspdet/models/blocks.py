@@ -137,7 +137,7 @@ def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def initialize(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """He initialization for leaky ReLU (He et al. 2015) in every convolution; linear layers as small normals.
 
     A part that has the attribute `initialized` keeps the weights that it came with.
@@ -150,5 +150,5 @@ def initialize(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.01)
     if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
         nn.init.zeros_(module.bias)
-    for part in module.children():
-        initialize(part)
+    for child in module.children():
+        init_weights(child)

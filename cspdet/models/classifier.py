@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from cspdet.config.loader import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
-from cspdet.models.blocks import initialize
-from cspdet.models.detector import NormalizeConfig, check_multiples
+from cspdet.models.blocks import init_weights
+from cspdet.models.detector import NormalizeConfig, check_divisible
 
 
 class ClassifierConfig(ConfigModel):
     """A backbone and the number of classes it tells apart."""
 
     backbone: BackboneConfig
-    classes: int = Field(1000, ge=1)
+    num_classes: int = Field(1000, ge=1)
     normalize: NormalizeConfig = NormalizeConfig()
 
     def build(self, *, pretrained: bool = True) -> BackboneClassifier:
         """As `DetectorConfig.build`, for a classifier."""
-        classifier = BackboneClassifier(self.backbone.build(), self.classes, self.normalize)
+        classifier = BackboneClassifier(self.backbone.build(), self.num_classes, self.normalize)
         if pretrained:
             load_pretrained(classifier)
         return classifier
@@ -32,7 +32,7 @@ class Classifier(nn.Module):
     """(B, 3, H, W) RGB in [0, 1] -> (B, classes) logits, whatever the network is made of."""
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         raise NotImplementedError
 
     @property
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
-        check_multiples(size_hw, self.strides)
+        check_divisible(size_hw, self.strides)
 
 
 class BackboneClassifier(Classifier):
@@ -51,27 +51,29 @@ class BackboneClassifier(Classifier):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, classes: int, normalize: NormalizeConfig = NormalizeConfig()):  # noqa: B008
+    def __init__(self, backbone: Backbone, num_classes: int, normalize: NormalizeConfig = NormalizeConfig()):  # noqa: B008
         super().__init__()
         self.backbone = backbone
-        self.plain = normalize == NormalizeConfig()  # leaves the pictures, and the graph of an export, as they are
+        self.skip_normalize = (
+            normalize == NormalizeConfig()
+        )  # leaves the pictures, and the graph of an export, as they are
         self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(backbone.out[-1].channels, classes)
-        initialize(self)
+        self.fc = nn.Linear(backbone.out_specs[-1].channels, num_classes)
+        init_weights(self)
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         return self.fc.out_features
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return tuple(spec.stride for spec in self.backbone.out)
+        return tuple(spec.stride for spec in self.backbone.out_specs)
 
-    def normalized(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """What the backbone takes of pictures in [0, 1]."""
-        return images if self.plain else (images - self.mean) / self.std
+        return images if self.skip_normalize else (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.pool(self.backbone(self.normalized(images))[-1]).flatten(1))
+        return self.fc(self.pool(self.backbone(self.normalize(images))[-1]).flatten(1))

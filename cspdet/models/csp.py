@@ -26,12 +26,12 @@ from cspdet.models.blocks import ActivationName, ConvBN
 Fusion = Literal["both", "first", "last", "none"]
 
 
-def has_t1(fusion: Fusion) -> bool:
+def has_partial_transition(fusion: Fusion) -> bool:
     """Whether the strategy has the partial transition, before the concatenation."""
     return fusion in ("both", "last")
 
 
-def has_t2(fusion: Fusion) -> bool:
+def has_final_transition(fusion: Fusion) -> bool:
     """Whether the strategy has the transition after the concatenation."""
     return fusion in ("both", "first")
 
@@ -42,22 +42,22 @@ def partition(channels: int, gamma: float) -> tuple[int, int]:
     Raises:
         ValueError: one of the parts would be empty.
     """
-    carried = round(gamma * channels)
-    if not 0 < carried < channels:
+    shortcut_channels = round(gamma * channels)
+    if not 0 < shortcut_channels < channels:
         raise ValueError(f"gamma {gamma} of {channels} channels leaves one part of the split empty")
-    return carried, channels - carried
+    return shortcut_channels, channels - shortcut_channels
 
 
 class Split(nn.Module):
     """x0' and x0'' as the first and the other channels of x: (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W)."""
 
-    def __init__(self, carried: int, worked: int):
+    def __init__(self, shortcut_channels: int, main_channels: int):
         super().__init__()
-        self.parts = (carried, worked)
+        self.split_sizes = (shortcut_channels, main_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        carried, worked = x.split(self.parts, dim=1)
-        return carried, worked
+        shortcut, main = x.split(self.split_sizes, dim=1)
+        return shortcut, main
 
 
 class ConvSplit(nn.Module):
@@ -66,13 +66,13 @@ class ConvSplit(nn.Module):
     (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W).
     """
 
-    def __init__(self, c_in: int, carried: int, worked: int, act: ActivationName):
+    def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, act: ActivationName):
         super().__init__()
-        self.carry = ConvBN(c_in, carried, act=act)
-        self.work = ConvBN(c_in, worked, act=act)
+        self.short_conv = ConvBN(c_in, shortcut_channels, act=act)
+        self.main_conv = ConvBN(c_in, main_channels, act=act)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.carry(x), self.work(x)
+        return self.short_conv(x), self.main_conv(x)
 
 
 class TransitionSplit(nn.Module):
@@ -82,18 +82,18 @@ class TransitionSplit(nn.Module):
     followed by `Split`, but written as the authors' early cfgs have it, which is what their largest layer refers to.
     """
 
-    def __init__(self, c_in: int, carried: int, worked: int, *, pool_first: bool, act: ActivationName):
+    def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):
         super().__init__()
-        self.split = ConvSplit(c_in, carried, worked, act)
+        self.split = ConvSplit(c_in, shortcut_channels, main_channels, act)
         self.pool = nn.AvgPool2d(2)
         self.pool_first = pool_first
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.pool_first:
-            carried, worked = self.split(self.pool(x))
-            return carried, worked
-        carried, worked = self.split(x)
-        return self.pool(carried), self.pool(worked)
+            shortcut, main = self.split(self.pool(x))
+            return shortcut, main
+        shortcut, main = self.split(x)
+        return self.pool(shortcut), self.pool(main)
 
 
 class CSPStage(nn.Module):
@@ -104,10 +104,15 @@ class CSPStage(nn.Module):
     concatenated, in the order of the authors' cfgs.
     """
 
-    def __init__(self, split: nn.Module, body: nn.Module, t1: nn.Module, t2: nn.Module):
+    def __init__(self, split: nn.Module, body: nn.Module, partial_transition: nn.Module, final_transition: nn.Module):
         super().__init__()
-        self.split, self.body, self.t1, self.t2 = split, body, t1, t2
+        self.split, self.body, self.partial_transition, self.final_transition = (
+            split,
+            body,
+            partial_transition,
+            final_transition,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        carried, worked = self.split(x)
-        return self.t2(torch.cat((self.t1(self.body(worked)), carried), dim=1))
+        shortcut, main = self.split(x)
+        return self.final_transition(torch.cat((self.partial_transition(self.body(main)), shortcut), dim=1))

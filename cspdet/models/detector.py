@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cspdet.config.loader import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
-from cspdet.models.blocks import initialize
+from cspdet.models.blocks import init_weights
 from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
 from cspdet.models.necks import Neck, NeckConfig
 
@@ -38,7 +38,7 @@ class DetectorConfig(ConfigModel):
     head: YoloHeadConfig = YoloHeadConfig()
     normalize: NormalizeConfig = NormalizeConfig()
 
-    def build(self, classes: int, *, pretrained: bool = True) -> PartsDetector:
+    def build(self, num_classes: int, *, pretrained: bool = True) -> ComposedDetector:
         """The network with fresh weights, drawn from torch's current random stream.
 
         A backbone's `pretrained: true` is obeyed unless `pretrained` is False, for when a checkpoint's weights follow.
@@ -48,8 +48,8 @@ class DetectorConfig(ConfigModel):
             ConfigError: a backbone of timm that cannot be had.
         """
         backbone = self.backbone.build()
-        neck = self.neck.build(backbone.out)
-        detector = PartsDetector(backbone, neck, self.head.build(neck.out, classes), self.normalize)
+        neck = self.neck.build(backbone.out_specs)
+        detector = ComposedDetector(backbone, neck, self.head.build(neck.out_specs, num_classes), self.normalize)
         if pretrained:
             load_pretrained(detector)
         return detector
@@ -66,7 +66,7 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         raise NotImplementedError
 
     @property
@@ -76,17 +76,17 @@ class Detector(nn.Module):
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
-        check_multiples(size_hw, self.strides)
+        check_divisible(size_hw, self.strides)
 
 
-def check_multiples(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
+def check_divisible(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
     """Raise ValueError unless the coarsest stride divides both sides."""
     step = max(strides)
     if any(side % step for side in size_hw):
         raise ValueError(f"expected multiples of {step}, found {size_hw[0]}x{size_hw[1]}")
 
 
-class PartsDetector(Detector):
+class ComposedDetector(Detector):
     """head(neck(backbone(image))); H and W are multiples of the coarsest stride."""
 
     mean: Tensor
@@ -97,20 +97,20 @@ class PartsDetector(Detector):
         self.backbone, self.neck, self.head = backbone, neck, head
         self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
-        initialize(self)
-        self.head.reset()
+        init_weights(self)
+        self.head.init_prediction_bias()
 
     @property
     def anchors(self) -> Anchors:
         return self.head.anchors
 
     @property
-    def classes(self) -> int:
-        return self.head.classes
+    def num_classes(self) -> int:
+        return self.head.num_classes
 
-    def normalized(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """What the backbone takes of pictures in [0, 1]."""
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.head(self.neck(self.backbone(self.normalized(images))))
+        return self.head(self.neck(self.backbone(self.normalize(images))))

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from cspdet.models.blocks import shortcut
-from cspdet.models.detector import PartsDetector
+from cspdet.models.detector import ComposedDetector
 
 log = logging.getLogger("cspdet")
 
@@ -17,7 +17,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAYERS = (nn.Conv2d, nn.Linear)
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fuse_conv_bn(model: nn.Module) -> nn.Module:
     """A network in evaluation mode that gives what `model` gives, up to rounding, for inference alone.
 
     Every batch normalization whose input comes from one convolution or linear layer, and from nowhere else, goes into
@@ -31,16 +31,16 @@ def fold(model: nn.Module) -> nn.Module:
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         log.info("the normalizations are not folded: %s", str(error).splitlines()[0][:120] if str(error) else error)
         return model
-    folded = fx.GraphModule(model, graph, type(model).__name__)
+    fused = fx.GraphModule(model, graph, type(model).__name__)
     for node in list(graph.nodes):
-        _fold_into(folded, node)
-    if isinstance(model, PartsDetector) and not model.mean.any() and bool((model.std == 1).all()):
+        _fuse_norm_node(fused, node)
+    if isinstance(model, ComposedDetector) and not model.mean.any() and bool((model.std == 1).all()):
         _skip_normalization(graph)
     graph.eliminate_dead_code()
     graph.lint()
-    folded.delete_all_unused_submodules()
-    folded.recompile()
-    return copy.deepcopy(folded).requires_grad_(False).eval()
+    fused.delete_all_unused_submodules()
+    fused.recompile()
+    return copy.deepcopy(fused).requires_grad_(False).eval()
 
 
 def trace_network(model: nn.Module) -> fx.Graph:
@@ -49,10 +49,10 @@ def trace_network(model: nn.Module) -> fx.Graph:
     Raises:
         fx.proxy.TraceError, TypeError: its Python code depends on the numbers in a map.
     """
-    return _Tracer().trace(model)
+    return ModelTracer().trace(model)
 
 
-class _Tracer(fx.Tracer):
+class ModelTracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(shortcut,))  # its Python code asks for shapes
 
@@ -61,24 +61,24 @@ def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return owner.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def _fold_into(folded: fx.GraphModule, node: fx.Node) -> None:
+def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
     """Fold the normalization that `node` calls into the layer that it reads, where nothing else reads that."""
-    norm = _module(folded, node)
+    norm = _module(graph_module, node)
     before = node.args[0] if node.args else None
     if not isinstance(norm, NORMS) or not isinstance(before, fx.Node) or len(before.users) != 1:
         return
-    layer = _module(folded, before)
+    layer = _module(graph_module, before)
     if not isinstance(layer, LAYERS) or norm.running_mean is None:
         return
     name = f"{before.name}_folded"  # a new name: the layer may be called in several places
-    folded.add_submodule(name, folded_layer(layer, norm))
+    graph_module.add_submodule(name, fuse_norm_into_layer(layer, norm))
     before.target = name
     node.replace_all_uses_with(before)
-    folded.graph.erase_node(node)
+    graph_module.graph.erase_node(node)
 
 
 @torch.no_grad()
-def folded_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
+def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
     """One layer for a convolution or linear layer and the normalization of its output, in evaluation mode.
 
     y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h with s = g / sqrt(v + eps) an output

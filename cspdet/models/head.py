@@ -16,7 +16,7 @@ from cspdet.structures import Features, FeatureSpec
 MAX_LOG_SIZE = 6.0
 
 WH = tuple[float, float]
-Sizes = Literal["exponential", "square"]
+WhDecoding = Literal["exponential", "square"]
 
 
 class YoloHeadConfig(ConfigModel):
@@ -29,7 +29,9 @@ class YoloHeadConfig(ConfigModel):
         ((116, 90), (156, 198), (373, 326)),
     )
     scale_x_y: tuple[float, ...] = Field((1.0, 1.0, 1.0))  # above 1, centers reach the borders of their cell
-    sizes: Sizes = "exponential"  # of the anchor: exp(t), or (2 sigmoid(t))^2, which Darknet calls new_coords
+    wh_decoding: WhDecoding = (
+        "exponential"  # of the anchor: exp(t), or (2 sigmoid(t))^2, which Darknet calls new_coords
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> YoloHeadConfig:
@@ -45,8 +47,8 @@ class YoloHeadConfig(ConfigModel):
             raise ValueError(f"scale_x_y: expected numbers from 1 to 2, found {list(self.scale_x_y)}")
         return self
 
-    def build(self, inputs: tuple[FeatureSpec, ...], classes: int) -> YoloHead:
-        return YoloHead(self, inputs, classes)
+    def build(self, inputs: tuple[FeatureSpec, ...], num_classes: int) -> YoloHead:
+        return YoloHead(self, inputs, num_classes)
 
 
 class Anchors(nn.Module):
@@ -62,48 +64,48 @@ class Anchors(nn.Module):
         self.register_buffer("stride", torch.tensor(strides, dtype=torch.float32), persistent=False)
         self.register_buffer("scale_x_y", torch.tensor(config.scale_x_y, dtype=torch.float32), persistent=False)
         self.strides = strides
-        self.sizes: Sizes = config.sizes
+        self.wh_decoding: WhDecoding = config.wh_decoding
 
 
 class YoloHead(nn.Module):
     """Features to one raw tensor a scale: (B, C_l, H, W) -> (B, A, H, W, 5 + C), tx ty tw th objectness classes..."""
 
-    def __init__(self, config: YoloHeadConfig, inputs: tuple[FeatureSpec, ...], classes: int):
+    def __init__(self, config: YoloHeadConfig, inputs: tuple[FeatureSpec, ...], num_classes: int):
         super().__init__()
         if len(inputs) != len(config.anchors):
             raise ValueError(f"the neck gives {len(inputs)} scales, but there are anchors for {len(config.anchors)}")
-        self.classes = classes
+        self.num_classes = num_classes
         self.anchors = Anchors(config, tuple(spec.stride for spec in inputs))
-        per_cell = len(config.anchors[0]) * (5 + classes)
-        self.predict = nn.ModuleList(nn.Conv2d(spec.channels, per_cell, 1) for spec in inputs)
+        per_cell = len(config.anchors[0]) * (5 + num_classes)
+        self.pred_convs = nn.ModuleList(nn.Conv2d(spec.channels, per_cell, 1) for spec in inputs)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         raw = []
-        for conv, x in zip(self.predict, features, strict=True):
+        for conv, x in zip(self.pred_convs, features, strict=True):
             batch, _, height, width = x.shape
-            raw.append(conv(x).view(batch, -1, 5 + self.classes, height, width).permute(0, 1, 3, 4, 2))
+            raw.append(conv(x).view(batch, -1, 5 + self.num_classes, height, width).permute(0, 1, 3, 4, 2))
         return tuple(raw)
 
-    def reset(self) -> None:
+    def init_prediction_bias(self) -> None:
         """Start every scale at a low objectness."""
-        for conv, stride in zip(self.predict, self.anchors.strides, strict=True):
+        for conv, stride in zip(self.pred_convs, self.anchors.strides, strict=True):
             assert isinstance(conv, nn.Conv2d)
-            reset_prediction(conv, self.classes, stride)
+            init_prediction_bias(conv, self.num_classes, stride)
 
 
 @torch.no_grad()
-def reset_prediction(conv: nn.Conv2d, classes: int, stride: int) -> None:
+def init_prediction_bias(conv: nn.Conv2d, num_classes: int, stride: int) -> None:
     """Start at a low objectness, so that the first steps are not spent on the background (Lin et al. 2017, 4.1)."""
     assert conv.bias is not None
     nn.init.normal_(conv.weight, std=0.01)
-    bias = conv.bias.view(-1, 5 + classes)
+    bias = conv.bias.view(-1, 5 + num_classes)
     bias.zero_()
     # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
     bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
-    bias[:, 5:] = -math.log(max(classes - 1, 1))
+    bias[:, 5:] = -math.log(max(num_classes - 1, 1))
 
 
-def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
+def make_grid(height: int, width: int, like: Tensor) -> Tensor:
     """(height, width, 2): column and row of each cell."""
     row, col = torch.meshgrid(
         torch.arange(height, device=like.device, dtype=like.dtype),
@@ -113,9 +115,9 @@ def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((col, row), dim=-1)
 
 
-def relative_sizes(t: Tensor, sizes: Sizes) -> Tensor:
+def decode_wh(t: Tensor, wh_decoding: WhDecoding) -> Tensor:
     """Raw widths and heights to multiples of the anchor's."""
-    return (2 * t.sigmoid()).square() if sizes == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
+    return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
 
 
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
@@ -125,10 +127,10 @@ def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """
     boxes = []
     for level, values in enumerate(raw):
-        grid = cell_grid(values.shape[2], values.shape[3], values)
+        grid = make_grid(values.shape[2], values.shape[3], values)
         scale, stride = anchors.scale_x_y[level], anchors.stride[level]
         center = (values[..., 0:2].sigmoid() * scale - (scale - 1) / 2 + grid) * stride
-        half = relative_sizes(values[..., 2:4], anchors.sizes) * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
+        half = decode_wh(values[..., 2:4], anchors.wh_decoding) * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
         boxes.append(torch.cat((center - half, center + half), dim=-1).flatten(1, 3))
     return torch.cat(boxes, dim=1)
 

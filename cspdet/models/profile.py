@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cspdet.models.blocks import Maxout
 
-COUNTED = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Maxout)
+PROFILED_MODULES = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, Maxout)
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class LayerCost:
     """One convolution, linear layer or pooling (kind `average`: a global one) at a given input size."""
 
     name: str
-    kind: str
+    layer_type: str
     input_chw: tuple[int, ...]
     output_chw: tuple[int, ...]
     weights: int
@@ -33,7 +33,7 @@ class LayerCost:
         return _product(self.output_chw)
 
     @property
-    def traffic(self) -> int:
+    def memory_access(self) -> int:
         """Elements read and written, without the weights."""
         return self.elements_read + self.elements_written
 
@@ -44,12 +44,12 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """The layers of a network in the order in which they run, and their sums."""
 
     layers: tuple[LayerCost, ...]
     parameters: int  # everything that is trained
-    stored_numbers: int  # what a Darknet .weights file holds: weights, biases, 4 numbers a normalized channel
+    stored_values: int  # what a Darknet .weights file holds: weights, biases, 4 numbers a normalized channel
     size_hw: tuple[int, int]
 
     @property
@@ -63,9 +63,9 @@ class Cost:
         return sum(layer.operations for layer in self.layers) / 1e9
 
     @property
-    def memory_traffic(self) -> int:
+    def conv_memory_access(self) -> int:
         """Sum over convolutions of input and output elements, as HarDNet (Chao et al. 2019) defines CIO."""
-        return sum(layer.traffic for layer in self.layers if layer.kind == "conv")
+        return sum(layer.memory_access for layer in self.layers if layer.layer_type == "conv")
 
     @property
     def cio(self) -> int:
@@ -74,7 +74,7 @@ class Cost:
         At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, printed as 34.4M and 32.6M; no sum over
         other kinds of layers, and none at 224x224, gives both.
         """
-        return sum(layer.traffic for layer in self.layers)
+        return sum(layer.memory_access for layer in self.layers)
 
     @property
     def largest_layer(self) -> LayerCost:
@@ -95,7 +95,7 @@ class Cost:
         return {part: operations / 1e9 for part, operations in parts.items()}
 
 
-def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
+def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
     """Cost of one picture of `size_hw` (height, width) pixels. The model is traced on the meta device, without data.
 
     Maxout counts as a pooling over channels; SAM's product, upsampling, concatenation and global average pooling count
@@ -105,8 +105,8 @@ def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
     layers: list[LayerCost] = []
     handles = []
     for name, module in meta.named_modules():
-        if isinstance(module, COUNTED):
-            handles.append(module.register_forward_hook(_recorder(name, layers)))
+        if isinstance(module, PROFILED_MODULES):
+            handles.append(module.register_forward_hook(_make_cost_hook(name, layers)))
     was_training = meta.training
     meta.eval()
     with torch.no_grad():
@@ -115,10 +115,10 @@ def count(model: nn.Module, size_hw: tuple[int, int]) -> Cost:
     for handle in handles:
         handle.remove()
     parameters = sum(p.numel() for p in meta.parameters() if p.requires_grad)
-    return Cost(tuple(layers), parameters, _stored_numbers(meta), size_hw)
+    return ModelCost(tuple(layers), parameters, _count_stored_values(meta), size_hw)
 
 
-def _stored_numbers(model: nn.Module) -> int:
+def _count_stored_values(model: nn.Module) -> int:
     """Darknet stores a normalized channel's scale, shift, mean and variance."""
     stored = 0
     for module in model.modules():
@@ -129,32 +129,32 @@ def _stored_numbers(model: nn.Module) -> int:
     return stored
 
 
-def _recorder(name: str, layers: list[LayerCost]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+def _make_cost_hook(name: str, layers: list[LayerCost]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     def record(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-        taken, given = tuple(args[0].shape[1:]), tuple(output.shape[1:])
+        input_chw, output_chw = tuple(args[0].shape[1:]), tuple(output.shape[1:])
         if isinstance(module, nn.Conv2d):
-            kind, weights = "conv", module.weight.numel()
-            operations = 2 * weights * given[1] * given[2]
+            layer_type, weights = "conv", module.weight.numel()
+            operations = 2 * weights * output_chw[1] * output_chw[2]
         elif isinstance(module, nn.Linear):
-            kind, weights = "linear", module.weight.numel()
+            layer_type, weights = "linear", module.weight.numel()
             operations = 2 * weights
         elif isinstance(module, Maxout):
-            kind, weights = "pool", 0
-            operations = _product(taken)  # a window of c_in / c_out channels for each output
+            layer_type, weights = "pool", 0
+            operations = _product(input_chw)  # a window of c_in / c_out channels for each output
         elif isinstance(module, nn.AdaptiveAvgPool2d):
-            kind, weights, operations = "average", 0, 0
+            layer_type, weights, operations = "average", 0, 0
         else:
             assert isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
-            kind, weights = "pool", 0
+            layer_type, weights = "pool", 0
             k = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
-            operations = k[0] * k[1] * _product(given)
-        layers.append(LayerCost(name, kind, taken, given, weights, operations))
+            operations = k[0] * k[1] * _product(output_chw)
+        layers.append(LayerCost(name, layer_type, input_chw, output_chw, weights, operations))
 
     return record
 
 
-def _product(numbers: tuple[int, ...]) -> int:
+def _product(values: tuple[int, ...]) -> int:
     result = 1
-    for number in numbers:
-        result *= number
+    for value in values:
+        result *= value
     return result

@@ -16,17 +16,17 @@ RESULTS = "CSPNet repository, coco/results.md"
 PRN_RESULTS = "PRN repository, Results.md"
 
 
-class Published(NamedTuple):
+class PublishedResult(NamedTuple):
     """One row of a published table."""
 
     conv_weights: float | None  # as printed in millions times 1e6
     bflops: float | None
     size: Size  # that the BFLOPs and the accuracy are for
     source: str
-    network: Literal["exact", "reconstruction"]  # by the released cfg; found from the published numbers
+    fidelity: Literal["exact", "reconstruction"]  # by the released cfg; found from the published numbers
     note: str = ""  # what one must know about the figures, such as a misprint
     corrected_bflops: float | None = None  # where `bflops` is a misprint: what it should have been
-    stored_numbers: float | None = None  # weights, biases and 4 numbers a normalized channel: the .weights file / 4
+    stored_values: float | None = None  # weights, biases and 4 numbers a normalized channel: the .weights file / 4
     top1: float | None = None  # ImageNet, percent
     top5: float | None = None
     ap: float | None = None  # COCO test-dev, percent
@@ -55,46 +55,46 @@ def _imagenet(
     cfg: bool = True,
     note: str = "",
     cio: float | None = None,
-) -> Published:
+) -> PublishedResult:
     """A row of the README's ImageNet tables; the paper's table 3 has some of them."""
-    return Published(
+    return PublishedResult(
         weights * 1e6, bflops, (size, size), f"{README}, ImageNet", "exact" if cfg else "reconstruction", note,
         top1=top1, top5=top5, cio=cio,
     )  # fmt: skip
 
 
-def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> Published:
+def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> PublishedResult:
     """A row of the paper's ablation of feature fusion: CSPPeleeNet at 416x416."""
     return _detector(bflops, 416, f"{PAPER}, table 2, {neck}", ap, fps=f"{fps} (GTX 1080 Ti)", note=note)
 
 
 def _prn_table(
-    numbers: float, bflops: float, ap: AP, size: int = 416, *, note: str = "", corrected: float | None = None
-) -> Published:
+    stored_values: float, bflops: float, ap: AP, size: int = 416, *, note: str = "", corrected: float | None = None
+) -> PublishedResult:
     """A row of the partial residual networks' table, whose parameters are the numbers that a .weights file stores."""
-    return Published(
+    return PublishedResult(
         None, bflops, (size, size), PRN_RESULTS, "reconstruction", note, corrected_bflops=corrected,
-        stored_numbers=numbers * 1e6, ap=ap[0], ap50=ap[1], ap75=ap[2],
+        stored_values=stored_values * 1e6, ap=ap[0], ap50=ap[1], ap75=ap[2],
     )  # fmt: skip
 
 
-def _by_cfg(
+def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = "",
-    stored: float | None = None, note: str = "",
-) -> Published:  # fmt: skip
+    stored_values: float | None = None, note: str = "",
+) -> PublishedResult:  # fmt: skip
     """A detector of a released cfg: its cost is counted from the cfg, since no table prints it."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
-    return Published(
-        weights * 1e6, bflops, (size, size), where, "exact", note, stored_numbers=stored, ap=ap[0], ap50=ap[1],
+    return PublishedResult(
+        weights * 1e6, bflops, (size, size), where, "exact", note, stored_values=stored_values, ap=ap[0], ap50=ap[1],
         ap75=ap[2], fps=fps,
     )  # fmt: skip
 
 
 def _detector(
     bflops: float | None, size: int, source: str, ap: AP = NO_AP, *, fps: str = "", note: str = ""
-) -> Published:
+) -> PublishedResult:
     """A detector without a released cfg."""
-    return Published(
+    return PublishedResult(
         None, bflops, (size, size), source, "reconstruction", note, ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
     )
 
@@ -172,36 +172,36 @@ DETECTORS = {
     "cspdensebref_prn": _detector(
         None, 320, CPU_COCO, (15.3, 34.2, 12.0), fps="102 (i9-9900K, OpenCV), 400 (GTX 1080 Ti)", note=NO_BFLOPS
     ),
-    "cspresnext50_panet_spp": _by_cfg(
+    "cspresnext50_panet_spp": _from_cfg(
         "csresnext50-panet-spp", 56.85, 71.33, 512, (38.0, 60.0, 40.8), source=PANET_COCO, fps="44 (GTX 1080 Ti)",
         note="the paper's table 4 has 38.4 / 60.6 / 41.6, with a tuned NMS",
     ),
-    "cspresnext50_panet_spp_optimal": _by_cfg(
+    "cspresnext50_panet_spp_optimal": _from_cfg(
         "csresnext50-panet-spp-original-optimal", 56.85, 71.33, 512, (42.4, 64.4, 45.9), source=RESULTS,
         fps="44 (GTX 1080 Ti)",
     ),
     "cspresnext50_panet_spp_sam": _detector(None, 512, RESULTS, (42.7, 64.6, 46.3), note=NO_BFLOPS),
-    "cspresnet50_panet_spp": _by_cfg(
+    "cspresnet50_panet_spp": _from_cfg(
         "csresnet50-panet-spp", 58.26, 74.69, 512, (38.0, 60.5, 40.7), source=PANET_COCO, fps="55 (GTX 1080 Ti)"
     ),
-    "cspdarknet53_panet_spp": _by_cfg(
+    "cspdarknet53_panet_spp": _from_cfg(
         "csdarknet53-panet-spp", 64.30, 91.08, 512, (38.7, 61.3, 41.7), source=PANET_COCO, fps="51 (GTX 1080 Ti)",
         note="42.4 / 64.5 / 46.0 with the optimal recipe",
     ),
-    "yolov3": _by_cfg("yolov3", 61.90, 65.86, 416),
-    "yolov3_tiny": _by_cfg(
+    "yolov3": _from_cfg("yolov3", 61.90, 65.86, 416),
+    "yolov3_tiny": _from_cfg(
         "yolov3-tiny", 8.85, 5.571, 416, (None, 33.1, None), source=f"{README}, CPU real-time models",
-        fps="54 (i9-9900K, OpenCV)", stored=8.86e6,
+        fps="54 (i9-9900K, OpenCV)", stored_values=8.86e6,
     ),
-    "yolov3_tiny_prn": _by_cfg(
+    "yolov3_tiny_prn": _from_cfg(
         "yolov3-tiny-prn", 4.93, 3.467, 416, (None, 33.1, None), source=f"{README}, CPU real-time models",
-        fps="71 (i9-9900K, OpenCV)", stored=4.95e6, note="4.95M stored numbers are printed; the cfg counts 4.94M",
+        fps="71 (i9-9900K, OpenCV)", stored_values=4.95e6, note="4.95M stored numbers are printed; the cfg counts 4.94M",
     ),
 }  # fmt: skip
 
-PUBLISHED: dict[str, Published] = CLASSIFIERS | DETECTORS
+PUBLISHED: dict[str, PublishedResult] = CLASSIFIERS | DETECTORS
 
-OTHER_SIZES: dict[str, tuple[Published, ...]] = {
+OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
     "pelee_yolov3": (_prn_table(3.91, 2.99, (21.2, 41.4, 19.9), 320),),
     "pelee_fpn": (_prn_table(3.75, 2.86, (21.3, 41.4, 20.0), 320),),
     "pelee_prn": (_prn_table(3.16, 2.39, (20.9, 40.9, 19.4), 320),),
@@ -215,9 +215,9 @@ OTHER_SIZES: dict[str, tuple[Published, ...]] = {
             None, 512, f"{PAPER}, introduction", (None, 50.0, None), fps="109 (GTX 1080 Ti)", note="about 50% AP50"
         ),
     ),
-    "cspresnext50_panet_spp": (_by_cfg("csresnext50-panet-spp", 56.85, 47.09, 416),),
+    "cspresnext50_panet_spp": (_from_cfg("csresnext50-panet-spp", 56.85, 47.09, 416),),
     "cspresnext50_panet_spp_optimal": (
-        _by_cfg(
+        _from_cfg(
             "csresnext50-panet-spp-original-optimal", 56.85, 100.59, 608, (43.2, 65.4, 47.0), source=RESULTS,
             fps="35 (GTX 1080 Ti)",
         ),
@@ -226,7 +226,7 @@ OTHER_SIZES: dict[str, tuple[Published, ...]] = {
 }  # fmt: skip
 
 
-def published_row(name: str, size_hw: Size | None = None) -> Published | None:
+def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
     """The row of a config: the one for this input size where there is one, else the main one."""
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())

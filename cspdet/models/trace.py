@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cspdet.darknet.layer_spec import Shape
+from cspdet.darknet.layer_spec import FeatureShape
 from cspdet.models.backbones.darknet_reference import SameSizeMaxPool
 from cspdet.models.blocks import Maxout, shortcut
 from cspdet.models.head import YoloHead
 
-ONE_SECTION = (Maxout, SameSizeMaxPool, YoloHead)
-WEIGHTED = (nn.Conv2d, nn.Linear)
+LEAF_MODULES = (Maxout, SameSizeMaxPool, YoloHead)
+WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 
 def trace(model: nn.Module, size_hw: tuple[int, int]) -> fx.Graph:
@@ -25,28 +25,28 @@ def trace(model: nn.Module, size_hw: tuple[int, int]) -> fx.Graph:
     Raises:
         fx.proxy.TraceError, TypeError: its Python code depends on the numbers in a map.
     """
-    graph = _Tracer().trace(model)
+    graph = SectionTracer().trace(model)
     with torch.no_grad():
-        _Shapes(model, graph=graph).run(torch.zeros(1, 3, *size_hw, device=next(model.parameters()).device))
+        ShapePropagator(model, graph=graph).run(torch.zeros(1, 3, *size_hw, device=next(model.parameters()).device))
     return graph
 
 
-def shape_of(node: fx.Node) -> Shape:
+def feature_shape(node: fx.Node) -> FeatureShape:
     """Of the map of a node, for one picture."""
     shape = node.meta["shape"]
-    assert isinstance(shape, Shape)
+    assert isinstance(shape, FeatureShape)
     return shape
 
 
-def by_registration(model: nn.Module, graph: fx.Graph) -> list[fx.Node]:
+def weighted_nodes_in_order(model: nn.Module, graph: fx.Graph) -> list[fx.Node]:
     """The layers with weights as the network registers them: where a cfg was released, in its order."""
     rank = {name: i for i, (name, _) in enumerate(model.named_modules())}
     called = [node for node in graph.nodes if node.op == "call_module"]
-    found = [node for node in called if isinstance(model.get_submodule(str(node.target)), WEIGHTED)]
+    found = [node for node in called if isinstance(model.get_submodule(str(node.target)), WEIGHTED_MODULES)]
     return sorted(found, key=lambda node: rank[str(node.target)])
 
 
-def upstream(node: fx.Node) -> set[fx.Node]:
+def ancestors(node: fx.Node) -> set[fx.Node]:
     """Every node that this one depends on."""
     found: set[fx.Node] = set()
     todo = list(node.all_input_nodes)
@@ -58,7 +58,7 @@ def upstream(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def name_of(node: fx.Node) -> str:
+def node_name(node: fx.Node) -> str:
     """As messages call it: a module's path, or the module that a function stands in, and the function."""
     if node.op == "call_module":
         return str(node.target)
@@ -67,17 +67,17 @@ def name_of(node: fx.Node) -> str:
     return f"`{function}` in {stack[-1][0]}" if stack and stack[-1][0] else f"`{function}`"
 
 
-class _Tracer(fx.Tracer):
+class SectionTracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(shortcut,))  # it asks for shapes, and is one section
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ONE_SECTION) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, LEAF_MODULES) or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Shapes(fx.Interpreter):
+class ShapePropagator(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and result.ndim in (2, 4):
-            n.meta["shape"] = Shape(*(*result.shape[1:], 1, 1)[:3])
+            n.meta["shape"] = FeatureShape(*(*result.shape[1:], 1, 1)[:3])
         return result

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspdet.analysis.structures import Analysis, Comparison
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.analysis_classes import classes_section, confusion_section, curves_section
 from cspdet.reports.analysis_errors import calibration_section, errors_section, groups_section
-from cspdet.reports.analysis_pictures import suspects_section, worst_section
+from cspdet.reports.analysis_pictures import label_issues_section, worst_section
 from cspdet.reports.comparison import comparison_section
-from cspdet.reports.components import Column, Fact, Facts, Section, Table
+from cspdet.reports.components import Column, ReportSection, Stat, Stats, Table
 from cspdet.reports.html import write_page
-from cspdet.reports.thumbnails import BUDGET, Album
+from cspdet.reports.thumbnails import MAX_EMBEDDED_BYTES, ThumbnailEmbedder
 
-LEAST_PICTURES = 4  # in each gallery when several runs share the room
-MEANINGS = {
+MIN_GALLERY_IMAGES = 4  # in each gallery when several runs share the room
+METRIC_DESCRIPTIONS = {
     "AP": "precision averaged over recall, classes and the overlaps .50 to .95",
     "AP50": "the same at an overlap of .50: roughly in place is enough",
     "AP75": "at .75: boxes have to be tight",
@@ -34,7 +34,7 @@ MEANINGS = {
 
 
 def write_analysis_page(
-    path: Path, analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoSet, *, gallery: int
+    path: Path, analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, *, gallery: int
 ) -> None:
     """Write one HTML file about runs on the split `coco`; `gallery` pictures at most in each of its galleries.
 
@@ -55,29 +55,29 @@ def write_analysis_page(
 
 
 def analysis_sections(
-    analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoSet, gallery: int
-) -> list[Section]:
+    analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, gallery: int
+) -> list[ReportSection]:
     """The sections of the page, those of each run under its name where there are several."""
     sections = []
     if comparison is not None:
         sections.append(comparison_section(analyses, comparison))
-    shared = gallery if len(analyses) == 1 else min(gallery, max(LEAST_PICTURES, gallery // len(analyses)))
-    for number, analysis in enumerate(analyses, start=1):
-        own = _sections_of_run(analysis, coco, shared, BUDGET // len(analyses))
+    shared = gallery if len(analyses) == 1 else min(gallery, max(MIN_GALLERY_IMAGES, gallery // len(analyses)))
+    for run_number, analysis in enumerate(analyses, start=1):
+        run_sections = _run_sections(analysis, coco, shared, MAX_EMBEDDED_BYTES // len(analyses))
         if len(analyses) > 1:
-            own = [
-                dataclasses.replace(section, anchor=f"run{number}-{section.anchor}", group=analysis.name)
-                for section in own
+            run_sections = [
+                dataclasses.replace(section, anchor=f"run{run_number}-{section.anchor}", group=analysis.name)
+                for section in run_sections
             ]
-        sections += own
+        sections += run_sections
     return sections
 
 
-def _sections_of_run(analysis: Analysis, coco: CocoSet, gallery: int, budget: int) -> list[Section]:
-    worst = worst_section(analysis, coco, gallery, Album(budget * 2 // 3))
-    suspects = suspects_section(analysis, coco, gallery, Album(budget // 3))
+def _run_sections(analysis: Analysis, coco: CocoDataset, gallery: int, max_bytes: int) -> list[ReportSection]:
+    worst = worst_section(analysis, coco, gallery, ThumbnailEmbedder(max_bytes * 2 // 3))
+    label_issues = label_issues_section(analysis, coco, gallery, ThumbnailEmbedder(max_bytes // 3))
     return [
-        _numbers_section(analysis),
+        _metrics_section(analysis),
         errors_section(analysis),
         classes_section(analysis),
         curves_section(analysis),
@@ -85,31 +85,34 @@ def _sections_of_run(analysis: Analysis, coco: CocoSet, gallery: int, budget: in
         groups_section(analysis),
         calibration_section(analysis),
         worst,
-        suspects,
+        label_issues,
     ]
 
 
-def _numbers_section(analysis: Analysis) -> Section:
+def _metrics_section(analysis: Analysis) -> ReportSection:
     at = analysis.at_threshold
     chosen = "where F1 is best" if analysis.threshold_is_best else "as told"
-    facts = [Fact(name, share(analysis.numbers.get(name)), MEANINGS[name]) for name in ("AP", "AP50", "AP75", "AR100")]
+    facts = [
+        Stat(name, format_fraction(analysis.stats.get(name)), METRIC_DESCRIPTIONS[name])
+        for name in ("AP", "AP50", "AP75", "AR100")
+    ]
     facts += [
-        Fact("F1", share(at.f1), f"at a score of {analysis.threshold:.3f}, {chosen}"),
-        Fact("precision", share(at.precision), f"{at.correct} of {at.kept} kept detections are correct"),
-        Fact("recall", share(at.recall), f"{at.correct} of {analysis.truths} boxes are found"),
-        Fact("boxes", f"{analysis.truths}", f"in {analysis.images} pictures, and {analysis.crowds} crowds"),
+        Stat("F1", format_fraction(at.f1), f"at a score of {analysis.threshold:.3f}, {chosen}"),
+        Stat("precision", format_fraction(at.precision), f"{at.correct} of {at.kept} kept detections are correct"),
+        Stat("recall", format_fraction(at.recall), f"{at.correct} of {analysis.num_gt} boxes are found"),
+        Stat("boxes", f"{analysis.num_gt}", f"in {analysis.images} pictures, and {analysis.crowds} crowds"),
     ]
     columns = (Column("number"), Column("value", 4, True, 1.0), Column("meaning", prose=True))
-    rows = tuple((name, value, MEANINGS.get(name, "")) for name, value in analysis.numbers.items())
+    rows = tuple((name, value, METRIC_DESCRIPTIONS.get(name, "")) for name, value in analysis.stats.items())
     lead = f"{analysis.detections} detections of {analysis.source}, on {analysis.images} pictures."
-    return Section(
+    return ReportSection(
         "numbers",
         "The numbers",
         lead,
-        (Facts(tuple(facts)), Table("COCO's twelve numbers", columns, rows, folded=True)),
+        (Stats(tuple(facts)), Table("COCO's twelve numbers", columns, rows, collapsed=True)),
     )
 
 
-def share(value: float | None) -> str:
+def format_fraction(value: float | None) -> str:
     """A number in [0, 1] with three digits."""
     return "–" if value is None else f"{value:.3f}"

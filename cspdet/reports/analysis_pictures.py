@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cspdet.analysis.structures import SUSPECT_KINDS, Analysis, ShownDetection, ShownTruth, Suspect, WorstPicture
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.reports.components import Block, Card, Column, Findings, Gallery, Key, Section, Table
-from cspdet.reports.thumbnails import Album, Box, around
+from cspdet.analysis.structures import LABEL_ISSUE_TYPES, Analysis, AnnotatedBox, DetectedBox, LabelIssue, WorstImage
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.reports.components import Block, Card, Column, Gallery, LegendEntry, Messages, ReportSection, Table
+from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
 
-LETTERS = {
+ERROR_TYPE_TAGS = {
     "correct": "",
     "classification": "C",
     "localization": "L",
@@ -16,26 +16,26 @@ LETTERS = {
     "background": "B",
     "ignored": "",
 }
-KEYS = (
-    Key("truth-found", "box, found"),
-    Key("truth-missed", "M: box, missed"),
-    Key("found-right", "detection, correct"),
-    Key("found-wrong", "wrong: C class, L place, CL both, D duplicate, B background"),
-    Key("truth-crowd", "crowd, or detection in one"),
+LEGEND = (
+    LegendEntry("truth-found", "box, found"),
+    LegendEntry("truth-missed", "M: box, missed"),
+    LegendEntry("found-right", "detection, correct"),
+    LegendEntry("found-wrong", "wrong: C class, L place, CL both, D duplicate, B background"),
+    LegendEntry("truth-crowd", "crowd, or detection in one"),
 )
-SUSPECT_KEYS = (Key("suspect", "the suspect"), Key("truth-found", "annotated boxes"))
-EXPLAINED = {
+LABEL_ISSUE_LEGEND = (LegendEntry("suspect", "the suspect"), LegendEntry("truth-found", "annotated boxes"))
+LABEL_ISSUE_DESCRIPTIONS = {
     "box missing?": "Confident detections where nothing is annotated: is a box missing there?",
     "class wrong?": "Confident detections right on a box of another class: is its class wrong?",
     "box there?": "Boxes on which nothing was found, not even with a low score: is there anything?",
 }
 
 
-def worst_section(analysis: Analysis, coco: CocoSet, gallery: int, album: Album) -> Section:
+def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder) -> ReportSection:
     """The pictures with the most errors, worst first."""
     cards = []
-    for worst in analysis.worst[:gallery]:
-        card = _worst_card(worst, coco, album)
+    for worst in analysis.worst_images[:gallery]:
+        card = _worst_card(worst, coco, embedder)
         if card is not None:
             cards.append(card)
     lead = (
@@ -50,58 +50,73 @@ def worst_section(analysis: Analysis, coco: CocoSet, gallery: int, album: Album)
         Column("wrong", None, True),
         Column("boxes", None, True),
     )
-    rows = tuple((w.file_name, w.image_id, w.badness, w.missed, w.wrong, len(w.truths)) for w in analysis.worst)
-    blocks: list[Block] = [Gallery("Worst first", tuple(cards), KEYS)] if cards else []
-    blocks += [Findings("note", album.notes())] if album.notes() else []
-    return Section("worst", "Worst pictures", lead, (*blocks, Table("The worst pictures", columns, rows, folded=True)))
+    rows = tuple(
+        (w.file_name, w.image_id, w.error_score, w.missed, w.wrong, len(w.annotations)) for w in analysis.worst_images
+    )
+    blocks: list[Block] = [Gallery("Worst first", tuple(cards), LEGEND)] if cards else []
+    blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
+    return ReportSection(
+        "worst", "Worst pictures", lead, (*blocks, Table("The worst pictures", columns, rows, collapsed=True))
+    )
 
 
-def _worst_card(worst: WorstPicture, coco: CocoSet, album: Album) -> Card | None:
-    boxes = [_truth(truth) for truth in worst.truths] + [_detection(one) for one in worst.detections]
-    right = sum(one.kind == "correct" for one in worst.detections)
-    told = f"{worst.missed} of {boxes_in(worst)} missed; of its detections {worst.wrong} wrong, {right} correct"
-    picture = album.show(coco.path(worst.picture), boxes, f"{worst.file_name}: {told}")
-    if picture is None:
+def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedder) -> Card | None:
+    boxes = [_annotated_box(annotation) for annotation in worst.annotations] + [
+        _detected_box(one) for one in worst.detections
+    ]
+    right = sum(one.detection_type == "correct" for one in worst.detections)
+    caption = (
+        f"{worst.missed} of {count_boxes_text(worst)} missed; of its detections {worst.wrong} wrong, {right} correct"
+    )
+    thumbnail = embedder.add(coco.path(worst.dataset_index), boxes, f"{worst.file_name}: {caption}")
+    if thumbnail is None:
         return None
     details = [box.text for box in boxes if box.style in ("truth-missed", "found-wrong")]
-    return Card((picture,), worst.file_name, (told,), tuple(details), f"errors: {len(details)}")
+    return Card((thumbnail,), worst.file_name, (caption,), tuple(details), f"errors: {len(details)}")
 
 
-def boxes_in(worst: WorstPicture) -> str:
+def count_boxes_text(worst: WorstImage) -> str:
     """Its boxes that could be found, in words."""
-    count = sum(not truth.crowd for truth in worst.truths)
+    count = sum(not annotation.crowd for annotation in worst.annotations)
     return f"{count} box" if count == 1 else f"{count} boxes"
 
 
-def _truth(truth: ShownTruth) -> Box:
-    if truth.crowd:
-        return Box(corners(truth.box_xywh), "truth-crowd", "", f"crowd of {truth.class_name}")
-    style, tag, told = ("truth-found", "", "found") if truth.found else ("truth-missed", "M", "missed")
-    return Box(corners(truth.box_xywh), style, tag, f"{truth.class_name}, annotated, {told}")
+def _annotated_box(annotation: AnnotatedBox) -> GalleryBox:
+    if annotation.crowd:
+        return GalleryBox(xywh_to_xyxy(annotation.box_xywh), "truth-crowd", "", f"crowd of {annotation.class_name}")
+    style, tag, status = ("truth-found", "", "found") if annotation.detected else ("truth-missed", "M", "missed")
+    return GalleryBox(xywh_to_xyxy(annotation.box_xywh), style, tag, f"{annotation.class_name}, annotated, {status}")
 
 
-def _detection(one: ShownDetection) -> Box:
-    style = {"correct": "found-right", "ignored": "truth-crowd"}.get(one.kind, "found-wrong")
-    return Box(corners(one.box_xywh), style, LETTERS[one.kind], f"{one.class_name} {one.score:.2f}: {one.kind}")
+def _detected_box(one: DetectedBox) -> GalleryBox:
+    style = {"correct": "found-right", "ignored": "truth-crowd"}.get(one.detection_type, "found-wrong")
+    return GalleryBox(
+        xywh_to_xyxy(one.box_xywh),
+        style,
+        ERROR_TYPE_TAGS[one.detection_type],
+        f"{one.class_name} {one.score:.2f}: {one.detection_type}",
+    )
 
 
-def corners(box_xywh: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     """x, y, width, height as x1, y1, x2, y2."""
     x, y, width, height = box_xywh
     return x, y, x + width, y + height
 
 
-def suspects_section(analysis: Analysis, coco: CocoSet, gallery: int, album: Album) -> Section:
+def label_issues_section(
+    analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
+) -> ReportSection:
     """Places to look at in the annotations, each cut out with what is around it."""
-    found = analysis.suspects
+    label_issues = analysis.label_issues
     blocks: list[Block] = []
-    for kind, total in zip(SUSPECT_KINDS, found.totals, strict=True):
-        of_kind = [one for one in found.listed if one.kind == kind][:gallery]
-        cards = [card for one in of_kind if (card := _suspect_card(one, coco, album)) is not None]
+    for issue_type, total in zip(LABEL_ISSUE_TYPES, label_issues.totals, strict=True):
+        of_type = [one for one in label_issues.issues if one.issue_type == issue_type][:gallery]
+        cards = [card for one in of_type if (card := _label_issue_card(one, coco, embedder)) is not None]
         if cards:
-            note = f"{EXPLAINED[kind]} {len(cards)} of {total}."
-            blocks.append(Gallery(kind, tuple(cards), SUSPECT_KEYS, note, small=True))
-    blocks += [Findings("note", album.notes())] if album.notes() else []
+            note = f"{LABEL_ISSUE_DESCRIPTIONS[issue_type]} {len(cards)} of {total}."
+            blocks.append(Gallery(issue_type, tuple(cards), LABEL_ISSUE_LEGEND, note, small=True))
+    blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
     columns = (
         Column("kind"),
         Column("picture"),
@@ -110,36 +125,43 @@ def suspects_section(analysis: Analysis, coco: CocoSet, gallery: int, album: Alb
         Column("score", 3, True),
         Column("overlap", 2, True),
     )
-    rows = tuple((one.kind, one.file_name, one.class_name, one.other_class, one.score, one.iou) for one in found.listed)
-    blocks.append(Table("Suspects", columns, rows, folded=True))
+    rows = tuple(
+        (one.issue_type, one.file_name, one.class_name, one.annotated_class, one.score, one.iou)
+        for one in label_issues.issues
+    )
+    blocks.append(Table("Suspects", columns, rows, collapsed=True))
     lead = (
-        f"The detector disagrees with the annotation and is sure of it (a score of at least {found.min_score:.3f}), "
+        f"The detector disagrees with the annotation and is sure of it (a score of at least {label_issues.min_score:.3f}), "
         "or finds no trace of a box. Often it is the detector that is wrong; where it is right, mend the annotation."
     )
-    return Section("suspects", "Suspect annotations", lead, tuple(blocks))
+    return ReportSection("suspects", "Suspect annotations", lead, tuple(blocks))
 
 
-def _suspect_card(one: Suspect, coco: CocoSet, album: Album) -> Card | None:
-    box_xyxy = corners(one.box_xywh)
-    truth_xyxy, class_id, _ = coco.boxes(one.picture)
-    names, (height, width) = coco.classes.names, coco.size_hw[one.picture].tolist()
+def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmbedder) -> Card | None:
+    box_xyxy = xywh_to_xyxy(one.box_xywh)
+    annotated_xyxy, class_id, _ = coco.boxes(one.dataset_index)
+    names, (height, width) = coco.classes.names, coco.size_hw[one.dataset_index].tolist()
     x1, y1, x2, y2 = box_xyxy
-    own_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the set has it
+    clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the set has it
     boxes = [
-        Box((x1, y1, x2, y2), "truth-found", "", f"{names[i]}, annotated")
-        for (x1, y1, x2, y2), i in zip(truth_xyxy.tolist(), class_id.tolist(), strict=True)
-        if one.kind != "box there?" or not same_box((x1, y1, x2, y2), own_xyxy)
+        GalleryBox((x1, y1, x2, y2), "truth-found", "", f"{names[i]}, annotated")
+        for (x1, y1, x2, y2), i in zip(annotated_xyxy.tolist(), class_id.tolist(), strict=True)
+        if one.issue_type != "box there?" or not boxes_equal((x1, y1, x2, y2), clipped_xyxy)
     ]
-    told = one.class_name if one.score is None else f"{one.class_name} {one.score:.2f}"
-    if one.other_class is not None:
-        told = f"{told}, annotated as {one.other_class}"
-    boxes.append(Box(box_xyxy, "suspect", "", told))
-    picture = album.show(
-        coco.path(one.picture), boxes, f"{one.file_name}: {told}, {one.kind}", crop_xyxy=around(box_xyxy), long_side=300
+    caption = one.class_name if one.score is None else f"{one.class_name} {one.score:.2f}"
+    if one.annotated_class is not None:
+        caption = f"{caption}, annotated as {one.annotated_class}"
+    boxes.append(GalleryBox(box_xyxy, "suspect", "", caption))
+    thumbnail = embedder.add(
+        coco.path(one.dataset_index),
+        boxes,
+        f"{one.file_name}: {caption}, {one.issue_type}",
+        crop_xyxy=square_crop(box_xyxy),
+        long_side=300,
     )
-    return None if picture is None else Card((picture,), told, (one.file_name,))
+    return None if thumbnail is None else Card((thumbnail,), caption, (one.file_name,))
 
 
-def same_box(one_xyxy: tuple[float, float, float, float], other_xyxy: tuple[float, float, float, float]) -> bool:
+def boxes_equal(one_xyxy: tuple[float, float, float, float], other_xyxy: tuple[float, float, float, float]) -> bool:
     """Equal but for rounding to float32."""
     return all(abs(a - b) <= 0.01 for a, b in zip(one_xyxy, other_xyxy, strict=True))

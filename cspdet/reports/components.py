@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-Value = str | int | float | None  # None is shown as a dash and sorted last
+CellValue = str | int | float | None  # None is shown as a dash and sorted last
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Paragraph:
     """Text between the other parts."""
 
     text: str
-    kind: ClassVar[str] = "paragraph"
+    block_type: ClassVar[str] = "paragraph"
 
 
 @dataclass(frozen=True)
-class Fact:
+class Stat:
     """One figure that stands out."""
 
     label: str
@@ -28,20 +28,20 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Stats:
     """The figures to see first."""
 
-    items: tuple[Fact, ...]
-    kind: ClassVar[str] = "facts"
+    items: tuple[Stat, ...]
+    block_type: ClassVar[str] = "facts"
 
 
 @dataclass(frozen=True)
-class Findings:
+class Messages:
     """Lines that each tell a finding; `level` is error, note or good."""
 
     level: str
     lines: tuple[str, ...]
-    kind: ClassVar[str] = "findings"
+    block_type: ClassVar[str] = "findings"
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Column:
 
     label: str
     digits: int | None = None  # behind the point, of numbers; None for text, counts, and what varies in size
-    number: bool = False
-    full: float | None = None  # the value whose bar fills the cell; None draws no bars
+    is_numeric: bool = False
+    bar_max: float | None = None  # the value whose bar fills the cell; None draws no bars
     signed: bool = False  # a plus before what is above 0
     prose: bool = False  # text of some length, which needs room
-    meaning: str = ""  # told when the pointer rests on the heading
+    tooltip: str = ""  # told when the pointer rests on the heading
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Value, ...], ...]
-    folded: bool = False
-    kind: ClassVar[str] = "table"
+    rows: tuple[tuple[CellValue, ...], ...]
+    collapsed: bool = False
+    block_type: ClassVar[str] = "table"
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -74,10 +74,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """An entry of a legend: the class of the mark in the style sheet, and what it means."""
 
-    mark: str
+    css_class: str
     text: str
 
 
@@ -87,7 +87,7 @@ class Chart:
 
     title: str
     svg: Markup
-    keys: tuple[Key, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     choices: tuple[str, ...] = ()
     wide: bool = False  # needs a row of its own, and scrolls sideways where that is narrow
@@ -98,11 +98,11 @@ class Charts:
     """Charts side by side as far as there is room."""
 
     items: tuple[Chart, ...]
-    kind: ClassVar[str] = "charts"
+    block_type: ClassVar[str] = "charts"
 
 
 @dataclass(frozen=True)
-class Mark:
+class BoxOverlay:
     """A box on a shown picture, in units of its drawing; `tag` is a letter or two, `style` names its looks."""
 
     x: float
@@ -115,21 +115,21 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Shown:
+class EmbeddedImage:
     """A picture inside the page with what is drawn on it; width and height are units of the drawing."""
 
-    data: str  # a data: address
+    data_url: str  # a data: address
     width: int
     height: int
-    marks: tuple[Mark, ...]
-    text: str  # for those who do not see it
+    overlays: tuple[BoxOverlay, ...]
+    alt_text: str  # for those who do not see it
 
 
 @dataclass(frozen=True)
 class Card:
     """One or more pictures and what there is to say of them."""
 
-    pictures: tuple[Shown, ...]
+    images: tuple[EmbeddedImage, ...]
     title: str
     lines: tuple[str, ...] = ()
     details: tuple[str, ...] = ()  # folded away
@@ -142,17 +142,17 @@ class Gallery:
 
     title: str
     cards: tuple[Card, ...]
-    keys: tuple[Key, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     small: bool = False  # more cards in a row
-    kind: ClassVar[str] = "gallery"
+    block_type: ClassVar[str] = "gallery"
 
 
-Block = Paragraph | Facts | Findings | Table | Charts | Gallery
+Block = Paragraph | Stats | Messages | Table | Charts | Gallery
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A heading, to which the contents link, and what stands below it."""
 
     anchor: str

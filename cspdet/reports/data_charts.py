@@ -7,52 +7,60 @@ from collections.abc import Iterable, Mapping
 from markupsafe import Markup
 
 from cspdet.datasets.checks.statistics import DataStatistics, Histogram
-from cspdet.reports.charts import Bars, grouped_bar_chart, histogram
-from cspdet.reports.components import Chart, Charts, Column, Key, Section, Table, Value
-from cspdet.reports.heatmaps import heat_map
+from cspdet.reports.charts import HistogramSeries, grouped_bar_chart, histogram
+from cspdet.reports.components import CellValue, Chart, Charts, Column, LegendEntry, ReportSection, Table
+from cspdet.reports.heatmaps import heatmap
 
-CLASSES_DRAWN = 40  # the table has all
-SIZES_LISTED = 200
-Statistics = Mapping[str, DataStatistics]
+MAX_CLASSES_DRAWN = 40  # the table has all
+MAX_SIZES_LISTED = 200
+SplitStatistics = Mapping[str, DataStatistics]
 
 
-def classes_section(statistics: Statistics) -> Section:
+def classes_section(statistics: SplitStatistics) -> ReportSection:
     """Boxes and pictures of each class, by split."""
     names: dict[str, None] = {entry.name: None for split in statistics.values() for entry in split.classes}
-    by_name = {split: {entry.name: entry for entry in found.classes} for split, found in statistics.items()}
-    totals = {split: max(1, found.boxes - found.crowds) for split, found in statistics.items()}
+    by_name = {
+        split: {entry.name: entry for entry in split_statistics.classes}
+        for split, split_statistics in statistics.items()
+    }
+    totals = {
+        split: max(1, split_statistics.boxes - split_statistics.crowds)
+        for split, split_statistics in statistics.items()
+    }
 
     def boxes(split: str, name: str) -> int:
         return by_name[split][name].boxes if name in by_name[split] else 0
 
     ranked = sorted(names, key=lambda name: -sum(boxes(split, name) for split in statistics))
-    shares = [(name, [100 * boxes(split, name) / totals[split] for split in statistics]) for name in ranked]
-    svg = grouped_bar_chart(shares[:CLASSES_DRAWN], tuple(statistics), "% of the boxes of the split")
-    note = "" if len(ranked) <= CLASSES_DRAWN else f"The {CLASSES_DRAWN} most frequent of {len(ranked)} classes."
+    percentages = [(name, [100 * boxes(split, name) / totals[split] for split in statistics]) for name in ranked]
+    svg = grouped_bar_chart(percentages[:MAX_CLASSES_DRAWN], tuple(statistics), "% of the boxes of the split")
+    note = (
+        "" if len(ranked) <= MAX_CLASSES_DRAWN else f"The {MAX_CLASSES_DRAWN} most frequent of {len(ranked)} classes."
+    )
     columns = [Column("class")]
     for split in statistics:
         columns += [Column(f"{split} boxes", None, True), Column(f"{split} pictures", None, True)]
     columns += [Column("crowds", None, True)]
     columns += [
-        Column(f"{split} median side", 1, True, meaning="pixels, square root of the area") for split in statistics
+        Column(f"{split} median side", 1, True, tooltip="pixels, square root of the area") for split in statistics
     ]
-    columns += [Column(f"{split} median aspect", 2, True, meaning="width / height") for split in statistics]
+    columns += [Column(f"{split} median aspect", 2, True, tooltip="width / height") for split in statistics]
     rows = []
     for name in ranked:
         entries = [by_name[split].get(name) for split in statistics]
-        counts = [value for e in entries for value in ((e.boxes, e.pictures) if e else (None, None))]
+        counts = [value for e in entries for value in ((e.boxes, e.images) if e else (None, None))]
         crowds = sum(e.crowds for e in entries if e)
-        medians: list[Value] = [e.median_side if e else None for e in entries]
+        medians: list[CellValue] = [e.median_side if e else None for e in entries]
         medians += [e.median_aspect if e else None for e in entries]
         rows.append((name, *counts, crowds, *medians))
-    chart = Chart("Boxes of each class", svg, split_keys(statistics, "fill"), note)
+    chart = Chart("Boxes of each class", svg, split_legend(statistics, "fill"), note)
     lead = "Rare classes are learned late, and classes whose shares differ between the splits make AP a poor guide."
-    return Section("classes", "Classes", lead, (Charts((chart,)), Table("Classes", tuple(columns), tuple(rows))))
+    return ReportSection("classes", "Classes", lead, (Charts((chart,)), Table("Classes", tuple(columns), tuple(rows))))
 
 
-def sizes_section(statistics: Statistics) -> Section:
+def sizes_section(statistics: SplitStatistics) -> ReportSection:
     """How large boxes are, in pixels and on their pictures."""
-    kinds = (
+    measures = (
         ("In pixels", "side in pixels", {name: split.sides for name, split in statistics.items()}),
         (
             "Relative to the picture",
@@ -61,37 +69,39 @@ def sizes_section(statistics: Statistics) -> Section:
         ),
     )
     charts = tuple(
-        Chart(title, share_chart(found, label, logarithmic=True), split_keys(found, "line"))
-        for title, label, found in kinds
+        Chart(title, percentage_histogram(histograms, label, logarithmic=True), split_legend(histograms, "line"))
+        for title, label, histograms in measures
     )
-    tables = [_quantiles({label: found for _, label, found in kinds})]
-    tables += [bin_table(found, f"{label}, by bin") for _, label, found in kinds]
+    tables = [_quantiles_table({label: histograms for _, label, histograms in measures})]
+    tables += [bin_table(histograms, f"{label}, by bin") for _, label, histograms in measures]
     lead = "A side is the square root of the area: 32 and 96 pixels divide small, medium and large for COCO."
-    return Section("sizes", "Sizes of boxes", lead, (Charts(charts), *tables))
+    return ReportSection("sizes", "Sizes of boxes", lead, (Charts(charts), *tables))
 
 
-def shapes_section(statistics: Statistics) -> Section:
+def shapes_section(statistics: SplitStatistics) -> ReportSection:
     """Wide and tall boxes."""
     aspects = {name: split.aspects for name, split in statistics.items()}
     chart = Chart(
-        "Aspect of boxes", share_chart(aspects, "width / height", logarithmic=True), split_keys(statistics, "line")
+        "Aspect of boxes",
+        percentage_histogram(aspects, "width / height", logarithmic=True),
+        split_legend(statistics, "line"),
     )
     lead = "1 is a square. Shapes far from those of the anchors are learned with difficulty."
-    tables = (_quantiles({"width / height": aspects}), bin_table(aspects, "width / height, by bin"))
-    return Section("shapes", "Shapes of boxes", lead, (Charts((chart,)), *tables))
+    tables = (_quantiles_table({"width / height": aspects}), bin_table(aspects, "width / height, by bin"))
+    return ReportSection("shapes", "Shapes of boxes", lead, (Charts((chart,)), *tables))
 
 
-def crowding_section(statistics: Statistics) -> Section:
+def crowding_section(statistics: SplitStatistics) -> ReportSection:
     """Boxes a picture, and the sizes of the pictures."""
-    counts = {name: split.boxes_a_picture for name, split in statistics.items()}
-    widths = {found.edges[1] - found.edges[0] for found in counts.values() if found.counts}
+    counts = {name: split.boxes_per_image for name, split in statistics.items()}
+    widths = {hist.edges[1] - hist.edges[0] for hist in counts.values() if hist.counts}
     # bars of different widths cannot be compared
-    groups = [counts] if len(widths) <= 1 else [{name: found} for name, found in counts.items()]
+    groups = [counts] if len(widths) <= 1 else [{name: hist} for name, hist in counts.items()]
     charts = tuple(
         Chart(
             f"Boxes a picture{'' if len(groups) == 1 else f', {next(iter(group))}'}",
-            share_chart(group, "boxes in a picture", unit="% of the pictures", whole=widths == {1.0}),
-            split_keys(group, "line"),
+            percentage_histogram(group, "boxes in a picture", unit="% of the pictures", integer_bins=widths == {1.0}),
+            split_legend(group, "line"),
         )
         for group in groups
     )
@@ -100,57 +110,61 @@ def crowding_section(statistics: Statistics) -> Section:
         *(Column("pictures", None, True), Column("share", 3, True, 1.0)),
     )
     rows = tuple(
-        (name, size.width, size.height, size.pictures, size.pictures / split.pictures)
+        (name, size.width, size.height, size.images, size.images / split.images)
         for name, split in statistics.items()
-        for size in split.picture_sizes[:SIZES_LISTED]
+        for size in split.image_sizes[:MAX_SIZES_LISTED]
     )
-    distinct = max((len(split.picture_sizes) for split in statistics.values()), default=0)
-    caption = "Sizes of pictures" if distinct <= SIZES_LISTED else f"The {SIZES_LISTED} most frequent sizes of pictures"
-    tables = (_quantiles({"boxes in a picture": counts}), bin_table(counts, "Boxes a picture, by bin"))
-    blocks = (Charts(charts), *tables, Table(caption, columns, rows, folded=True))
-    return Section("crowding", "Boxes a picture", "", blocks)
+    distinct = max((len(split.image_sizes) for split in statistics.values()), default=0)
+    caption = (
+        "Sizes of pictures"
+        if distinct <= MAX_SIZES_LISTED
+        else f"The {MAX_SIZES_LISTED} most frequent sizes of pictures"
+    )
+    tables = (_quantiles_table({"boxes in a picture": counts}), bin_table(counts, "Boxes a picture, by bin"))
+    blocks = (Charts(charts), *tables, Table(caption, columns, rows, collapsed=True))
+    return ReportSection("crowding", "Boxes a picture", "", blocks)
 
 
-def places_section(statistics: Statistics) -> Section:
+def locations_section(statistics: SplitStatistics) -> ReportSection:
     """Where in the pictures boxes lie."""
     charts = []
     for name, split in statistics.items():
         if split.boxes > split.crowds:
-            centers = heat_map(split.centers.tolist(), "left to right", "top to bottom", "centers")
-            coverage = heat_map(split.coverage.tolist(), "left to right", "top to bottom", "boxes over this place")
+            centers = heatmap(split.centers.tolist(), "left to right", "top to bottom", "centers")
+            coverage = heatmap(split.coverage.tolist(), "left to right", "top to bottom", "boxes over this place")
             fullest = f"The fullest cell holds {int(split.centers.max())} of them."
             charts.append(Chart(f"Centers of boxes, {name}", centers, (), fullest))
-            most = f"In the fullest place there are {split.coverage.max():.2f} boxes, in the mean over the pictures."
-            charts.append(Chart(f"Covered by boxes, {name}", coverage, (), most))
+            densest = f"In the fullest place there are {split.coverage.max():.2f} boxes, in the mean over the pictures."
+            charts.append(Chart(f"Covered by boxes, {name}", coverage, (), densest))
     lead = (
         "A detector learns where things are, too: places that stay blank in train and hold boxes later are found less "
         "well. The numbers behind the maps are in what --json prints."
     )
-    return Section("places", "Places of boxes", lead, (Charts(tuple(charts)),))
+    return ReportSection("places", "Places of boxes", lead, (Charts(tuple(charts)),))
 
 
-def split_keys(splits: Iterable[str], kind: str) -> tuple[Key, ...]:
+def split_legend(splits: Iterable[str], style_prefix: str) -> tuple[LegendEntry, ...]:
     """A legend: the first split filled, the others as lines; or all filled."""
-    return tuple(Key("fill0" if i == 0 else f"{kind}{i}", name) for i, name in enumerate(splits))
+    return tuple(LegendEntry("fill0" if i == 0 else f"{style_prefix}{i}", name) for i, name in enumerate(splits))
 
 
-def share_chart(
-    found: Mapping[str, Histogram],
+def percentage_histogram(
+    histograms: Mapping[str, Histogram],
     label: str,
     *,
     logarithmic: bool = False,
-    whole: bool = False,
+    integer_bins: bool = False,
     unit: str = "% of the boxes",
 ) -> Markup:
     """Histograms of several splits over each other, each in percent of its own total."""
     bars = []
-    for i, (name, one) in enumerate(found.items()):
+    for i, (name, one) in enumerate(histograms.items()):
         total = max(1, sum(one.counts))
-        bars.append(Bars(name, one.edges, [100 * count / total for count in one.counts], i))
-    return histogram(bars, label, unit, logarithmic=logarithmic, whole=whole, digits=1)
+        bars.append(HistogramSeries(name, one.edges, [100 * count / total for count in one.counts], i))
+    return histogram(bars, label, unit, logarithmic=logarithmic, integer_bins=integer_bins, digits=1)
 
 
-def _quantiles(kinds: Mapping[str, Mapping[str, Histogram]]) -> Table:
+def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
     """A row for each measure and split."""
     columns = (
         Column("measure"),
@@ -161,19 +175,23 @@ def _quantiles(kinds: Mapping[str, Mapping[str, Histogram]]) -> Table:
     )
     rows = tuple(
         (label, name, *one.quantiles)
-        for label, found in kinds.items()
-        for name, one in found.items()
+        for label, histograms in measures.items()
+        for name, one in histograms.items()
         if one.quantiles is not None
     )
     return Table("From small to large", columns, rows)
 
 
-def bin_table(found: Mapping[str, Histogram], caption: str) -> Table:
+def bin_table(histograms: Mapping[str, Histogram], caption: str) -> Table:
     """The counts behind a chart: a row a bin, a column a split."""
     edges: dict[tuple[float, float], dict[str, int]] = {}
-    for name, one in found.items():
+    for name, one in histograms.items():
         for low, high, count in zip(one.edges, one.edges[1:], one.counts, strict=False):
             edges.setdefault((low, high), {})[name] = count
-    columns = (Column("from", None, True), Column("below", None, True), *(Column(name, None, True) for name in found))
-    rows = tuple((*edge, *(counts.get(name, 0) for name in found)) for edge, counts in sorted(edges.items()))
-    return Table(caption, columns, rows, folded=True)
+    columns = (
+        Column("from", None, True),
+        Column("below", None, True),
+        *(Column(name, None, True) for name in histograms),
+    )
+    rows = tuple((*edge, *(counts.get(name, 0) for name in histograms)) for edge, counts in sorted(edges.items()))
+    return Table(caption, columns, rows, collapsed=True)

@@ -11,13 +11,13 @@ import numpy as np
 from markupsafe import Markup
 
 from cspdet.checkpoints.loading import build_detector
-from cspdet.datasets.checks.statistics import BINS_AN_OCTAVE, Histogram
-from cspdet.datasets.detection.anchors import AnchorFit, anchor_fit, input_box_wh
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.checks.statistics import BINS_PER_OCTAVE, Histogram
+from cspdet.datasets.detection.anchors import AnchorFit, box_sizes_at_input, evaluate_anchors
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.recipe import InputConfig, load_recipe
 from cspdet.reports.charts import bar_chart
-from cspdet.reports.components import Chart, Charts, Column, Fact, Facts, Section, Table, Value
-from cspdet.reports.data_charts import bin_table, share_chart, split_keys
+from cspdet.reports.components import CellValue, Chart, Charts, Column, ReportSection, Stat, Stats, Table
+from cspdet.reports.data_charts import bin_table, percentage_histogram, split_legend
 
 
 @dataclass(frozen=True)
@@ -64,62 +64,64 @@ def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
     levels = [[(round(w, 4), round(h, 4)) for w, h in level] for level in anchors.wh.tolist()]
     strides = tuple(stride for stride, level in zip(anchors.strides, levels, strict=True) for _ in level)
     anchors_wh = tuple(wh for level in levels for wh in level)
-    return NetworkInput(config.stem, recipe.input, recipe.train.assign.match_iou, anchors_wh, strides)
+    return NetworkInput(config.stem, recipe.input, recipe.train.assigner.match_iou, anchors_wh, strides)
 
 
-def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoSet]) -> InputFit:
+def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoDataset]) -> InputFit:
     """Measure the boxes of the splits at the input of a network."""
     sides, fits = {}, {}
     for split, coco in sets.items():
-        box_wh = input_box_wh(coco, network.input)
+        box_wh = box_sizes_at_input(coco, network.input)
         if len(box_wh):
-            sides[split] = octaves(np.sqrt(box_wh.prod(axis=1)))
-            fits[split] = anchor_fit(box_wh, np.array(network.anchors_wh), network.match_iou)
+            sides[split] = log2_histogram(np.sqrt(box_wh.prod(axis=1)))
+            fits[split] = evaluate_anchors(box_wh, np.array(network.anchors_wh), network.match_iou)
     return InputFit(network, sides, fits)
 
 
-def octaves(values: np.ndarray) -> Histogram:
+def log2_histogram(values: np.ndarray) -> Histogram:
     """(N,) positive values, N above 0, in bins between powers of sqrt(2)."""
-    place = np.floor(BINS_AN_OCTAVE * np.log2(values)).astype(np.int64)
-    first = int(place.min())
-    counts = np.bincount(place - first)
-    edges = 2.0 ** (np.arange(first, first + len(counts) + 1) / BINS_AN_OCTAVE)
+    bin_index = np.floor(BINS_PER_OCTAVE * np.log2(values)).astype(np.int64)
+    first = int(bin_index.min())
+    counts = np.bincount(bin_index - first)
+    edges = 2.0 ** (np.arange(first, first + len(counts) + 1) / BINS_PER_OCTAVE)
     low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), (low, median, high))
 
 
-def input_section(fit: InputFit) -> Section:
+def input_section(fit: InputFit) -> ReportSection:
     """Sizes at the input, and the anchors."""
     height, width = fit.network.input.size
-    way = {"letterbox": "letterboxed", "stretch": "stretched"}[fit.network.input.resize]
-    facts = [Fact("input", f"{height}x{width}", f"height x width, {way}")]
+    resize_text = {"letterbox": "letterboxed", "stretch": "stretched"}[fit.network.input.resize]
+    stats = [Stat("input", f"{height}x{width}", f"height x width, {resize_text}")]
     charts = []
     if fit.sides:
-        svg = share_chart(fit.sides, "side in input pixels", logarithmic=True)
+        svg = percentage_histogram(fit.sides, "side in input pixels", logarithmic=True)
         note = "Boxes of fewer than some 8 pixels a side are rarely found; a larger input makes them larger."
-        charts.append(Chart("Sizes of boxes at the input", svg, split_keys(fit.sides, "line"), note))
+        charts.append(Chart("Sizes of boxes at the input", svg, split_legend(fit.sides, "line"), note))
         split, first = next(iter(fit.fits.items()))
-        facts += _facts(split, first, fit.network.match_iou)
-        charts.append(Chart(f"Which anchors answer for the boxes of {split}", _anchor_bars(fit, first)))
+        stats += _anchor_stats(split, first, fit.network.match_iou)
+        charts.append(Chart(f"Which anchors answer for the boxes of {split}", _anchor_chart(fit, first)))
     lead = (
         f"The boxes as {fit.network.name} sees them. Best possible recall is the share of boxes whose most similar "
         "anchor, sizes alone compared, has more IoU than that. The command anchors looks for some that fit better."
     )
     tables = (_fit_table(fit), _anchor_table(fit), bin_table(fit.sides, "side in input pixels, by bin"))
-    return Section("input", "At the network's input", lead, (Facts(tuple(facts)), Charts(tuple(charts)), *tables))
+    return ReportSection("input", "At the network's input", lead, (Stats(tuple(stats)), Charts(tuple(charts)), *tables))
 
 
-def _facts(split: str, fit: AnchorFit, match_iou: float | None) -> list[Fact]:
-    facts = [Fact("best possible recall", f"{fit.recall50:.3f}", f"of {split}, above an IoU of .50")]
+def _anchor_stats(split: str, fit: AnchorFit, match_iou: float | None) -> list[Stat]:
+    stats = [Stat("best possible recall", f"{fit.recall50:.3f}", f"of {split}, above an IoU of .50")]
     if fit.recall is not None:
-        facts.append(Fact("in training", f"{fit.recall:.3f}", f"above {match_iou:g}, from which anchors answer"))
-    return [*facts, Fact("mean best IoU", f"{fit.mean_iou:.3f}", f"of the boxes of {split}")]
+        stats.append(Stat("in training", f"{fit.recall:.3f}", f"above {match_iou:g}, from which anchors answer"))
+    return [*stats, Stat("mean best IoU", f"{fit.mean_iou:.3f}", f"of the boxes of {split}")]
 
 
-def _anchor_bars(fit: InputFit, first: AnchorFit) -> Markup:
+def _anchor_chart(fit: InputFit, first: AnchorFit) -> Markup:
     rows = [
-        (f"{w:g}x{h:g}, stride {stride}", 100 * share, f"{w:g}x{h:g}: {share:.1%} of the boxes")
-        for (w, h), stride, share in zip(fit.network.anchors_wh, fit.network.strides, first.share, strict=True)
+        (f"{w:g}x{h:g}, stride {stride}", 100 * fraction, f"{w:g}x{h:g}: {fraction:.1%} of the boxes")
+        for (w, h), stride, fraction in zip(
+            fit.network.anchors_wh, fit.network.strides, first.best_match_fraction, strict=True
+        )
     ]
     return bar_chart(rows, "% of the boxes that this anchor fits best", digits=1)
 
@@ -128,11 +130,13 @@ def _fit_table(fit: InputFit) -> Table:
     columns = (
         Column("split"),
         Column("recall above .50", 3, True, 1.0),
-        Column("recall in training", 3, True, 1.0, meaning="above train.assign.match_iou, where the config has one"),
+        Column("recall in training", 3, True, 1.0, tooltip="above train.assigner.match_iou, where the config has one"),
         Column("mean best IoU", 3, True, 1.0),
-        Column("anchors a box", 2, True, meaning="that answer for it in training, in the mean"),
+        Column("anchors a box", 2, True, tooltip="that answer for it in training, in the mean"),
     )
-    rows = tuple((split, one.recall50, one.recall, one.mean_iou, one.anchors_a_box) for split, one in fit.fits.items())
+    rows = tuple(
+        (split, one.recall50, one.recall, one.mean_iou, one.anchors_per_box) for split, one in fit.fits.items()
+    )
     return Table("How well the anchors fit", columns, rows)
 
 
@@ -142,8 +146,8 @@ def _anchor_table(fit: InputFit) -> Table:
         *(Column("width", None, True), Column("height", None, True), Column("stride", None, True)),
         *(Column(f"share of {split}", 3, True, 1.0) for split in fit.fits),
     )
-    rows: tuple[tuple[Value, ...], ...] = tuple(
-        (str(i + 1), w, h, stride, *(one.share[i] for one in fit.fits.values()))
+    rows: tuple[tuple[CellValue, ...], ...] = tuple(
+        (str(i + 1), w, h, stride, *(one.best_match_fraction[i] for one in fit.fits.values()))
         for i, ((w, h), stride) in enumerate(zip(fit.network.anchors_wh, fit.network.strides, strict=True))
     )
-    return Table("Anchors", columns, rows, folded=True)
+    return Table("Anchors", columns, rows, collapsed=True)

@@ -6,118 +6,136 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cspdet.datasets.checks.near_duplicates import TwinReport, Twins
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.reports.components import Block, Card, Column, Findings, Gallery, Key, Paragraph, Section, Table
-from cspdet.reports.thumbnails import Album, Box
+from cspdet.datasets.checks.near_duplicates import DuplicatePair, DuplicateReport
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.reports.components import (
+    Block,
+    Card,
+    Column,
+    Gallery,
+    LegendEntry,
+    Messages,
+    Paragraph,
+    ReportSection,
+    Table,
+)
+from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder
 
-PAIRS_SHOWN = 24
-PAIRS_LISTED = 200
-MANY_SAMPLES = 60  # beyond so many, samples are shown smaller
-LARGE, SMALL = 400, 260  # pixels of the long side
-SAMPLE_KEYS = (Key("box0", "boxes of the class"), Key("box1", "other boxes"), Key("truth-crowd", "crowd"))
+MAX_PAIRS_SHOWN = 24
+MAX_PAIRS_LISTED = 200
+MAX_LARGE_SAMPLES = 60  # beyond so many, samples are shown smaller
+LARGE_THUMBNAIL, SMALL_THUMBNAIL = 400, 260  # pixels of the long side
+SAMPLE_LEGEND = (
+    LegendEntry("box0", "boxes of the class"),
+    LegendEntry("box1", "other boxes"),
+    LegendEntry("truth-crowd", "crowd"),
+)
 
 
-def samples_section(sets: Mapping[str, CocoSet], samples: int, album: Album) -> Section:
+def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
     """Pictures of each class, from the first split that has any, spread evenly over it."""
     chosen: dict[str, list[tuple[str, int, int]]] = {}  # class name to (split, picture, class)
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
             if name not in chosen:
-                picked = pick_samples(coco, class_id, samples)
+                picked = select_samples(coco, class_id, samples)
                 if picked:
-                    chosen[name] = [(split, picture, class_id) for picture in picked]
-    long_side = LARGE if sum(map(len, chosen.values())) <= MANY_SAMPLES else SMALL
+                    chosen[name] = [(split, dataset_index, class_id) for dataset_index in picked]
+    long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}
     for rank in range(samples):  # a picture of each class before the second of any, should the room not do for all
         for name, picked_of in chosen.items():
             if rank < len(picked_of):
-                split, picture, class_id = picked_of[rank]
-                card = _sample_card(sets[split], split, picture, class_id, album, long_side)
+                split, dataset_index, class_id = picked_of[rank]
+                card = _sample_card(sets[split], split, dataset_index, class_id, embedder, long_side)
                 cards[name] += [card] if card is not None else []
-    blocks: list[Block] = [Findings("note", album.notes())] if album.notes() else []
+    blocks: list[Block] = [Messages("note", embedder.messages())] if embedder.messages() else []
     shown = {name: tuple(of_class) for name, of_class in cards.items() if of_class}
     blocks += [  # one legend is enough
-        Gallery(name, of_class, SAMPLE_KEYS if i == 0 else (), small=True)
+        Gallery(name, of_class, SAMPLE_LEGEND if i == 0 else (), small=True)
         for i, (name, of_class) in enumerate(shown.items())
     ]
     lead = "Are the boxes tight, is anything left without a box, do all annotators mean the same by a class?"
-    return Section("samples", "Samples", lead, tuple(blocks))
+    return ReportSection("samples", "Samples", lead, tuple(blocks))
 
 
-def pick_samples(coco: CocoSet, class_id: int, most: int) -> list[int]:
+def select_samples(coco: CocoDataset, class_id: int, max_images: int) -> list[int]:
     """Rows of at most `most` pictures with boxes of a class, spread evenly over the set."""
     of_class = (coco.box_class == class_id) & ~coco.box_crowd
-    picture = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
-    rows = np.unique(picture[of_class])
-    if len(rows) > most:
-        rows = rows[np.round(np.linspace(0, len(rows) - 1, most)).astype(int)]
+    dataset_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    rows = np.unique(dataset_index[of_class])
+    if len(rows) > max_images:
+        rows = rows[np.round(np.linspace(0, len(rows) - 1, max_images)).astype(int)]
     return rows.tolist()
 
 
-def _sample_card(coco: CocoSet, split: str, picture: int, class_id: int, album: Album, long_side: int) -> Card | None:
-    box_xyxy, classes, crowd = coco.boxes(picture)
+def _sample_card(
+    coco: CocoDataset, split: str, dataset_index: int, class_id: int, embedder: ThumbnailEmbedder, long_side: int
+) -> Card | None:
+    box_xyxy, classes, crowd = coco.boxes(dataset_index)
     names = coco.classes.names
     boxes = [
-        Box((x1, y1, x2, y2), "truth-crowd" if is_crowd else "box0" if i == class_id else "box1", "", names[i])
+        GalleryBox((x1, y1, x2, y2), "truth-crowd" if is_crowd else "box0" if i == class_id else "box1", "", names[i])
         for (x1, y1, x2, y2), i, is_crowd in zip(box_xyxy.tolist(), classes.tolist(), crowd.tolist(), strict=True)
     ]
     boxes.sort(key=lambda box: box.style == "box0")  # on top
-    own = int((classes == class_id).sum())
-    told = f"{own} of {len(boxes)} boxes"
-    file_name = coco.name(picture)
-    shown = album.show(coco.path(picture), boxes, f"{file_name}: {told} are {names[class_id]}", long_side=long_side)
-    return None if shown is None else Card((shown,), file_name, (f"{split}, {told}",))
+    num_class_boxes = int((classes == class_id).sum())
+    caption = f"{num_class_boxes} of {len(boxes)} boxes"
+    file_name = coco.name(dataset_index)
+    shown = embedder.add(
+        coco.path(dataset_index), boxes, f"{file_name}: {caption} are {names[class_id]}", long_side=long_side
+    )
+    return None if shown is None else Card((shown,), file_name, (f"{split}, {caption}",))
 
 
-def twins_section(twins: TwinReport, album: Album) -> Section:
+def near_duplicates_section(near_duplicates: DuplicateReport, embedder: ThumbnailEmbedder) -> ReportSection:
     """Pairs of pictures that look the same, those across splits first."""
-    ranked = sorted(twins.pairs, key=lambda pair: not pair.across)
-    cards = [card for pair in ranked[:PAIRS_SHOWN] if (card := _pair_card(pair, album)) is not None]
+    ranked = sorted(near_duplicates.pairs, key=lambda pair: not pair.is_cross_split)
+    cards = [card for pair in ranked[:MAX_PAIRS_SHOWN] if (card := _pair_card(pair, embedder)) is not None]
     blocks: list[Block] = []
-    if not twins.complete:
-        blocks.append(Findings("note", ("So many pictures are alike that not all pairs were compared.",)))
-    if album.notes():
-        blocks.append(Findings("note", album.notes()))
+    if not near_duplicates.complete:
+        blocks.append(Messages("note", ("So many pictures are alike that not all pairs were compared.",)))
+    if embedder.messages():
+        blocks.append(Messages("note", embedder.messages()))
     if cards:
-        blocks.append(Gallery("Pairs", tuple(cards), (), f"{len(cards)} of {twins.found} are shown."))
+        blocks.append(Gallery("Pairs", tuple(cards), (), f"{len(cards)} of {near_duplicates.total_pairs} are shown."))
         blocks.append(_pair_table(ranked))
-    left_out = f"{twins.even} too even to compare, {twins.unreadable} unreadable"
-    blocks.append(Paragraph(f"{twins.pictures} pictures were compared ({left_out})."))
-    found = f"Pairs of pictures that look the same: {twins.found}, of which {twins.across} are in different splits. "
+    left_out = f"{near_duplicates.low_contrast} too even to compare, {near_duplicates.unreadable} unreadable"
+    blocks.append(Paragraph(f"{near_duplicates.images} pictures were compared ({left_out})."))
+    summary = f"Pairs of pictures that look the same: {near_duplicates.total_pairs}, of which {near_duplicates.cross_split_pairs} are in different splits. "
     why = "Twins across splits make AP better than it is; within a split they count one scene twice."
-    lead = found + why if twins.found else "No two pictures look the same."
-    return Section("twins", "Duplicates and near-twins", lead, tuple(blocks))
+    lead = summary + why if near_duplicates.total_pairs else "No two pictures look the same."
+    return ReportSection("twins", "Duplicates and near-twins", lead, tuple(blocks))
 
 
-def _pair_card(pair: Twins, album: Album) -> Card | None:
-    pictures = []
+def _pair_card(pair: DuplicatePair, embedder: ThumbnailEmbedder) -> Card | None:
+    images = []
     for one in (pair.first, pair.second):
-        shown = album.show(one.path, (), f"{one.split}: {one.path.name}", long_side=260)
+        shown = embedder.add(one.path, (), f"{one.split}: {one.path.name}", long_side=260)
         if shown is None:
             return None
-        pictures.append(shown)
-    alike = f"likeness {pair.likeness:.2f}{', mirrored' if pair.mirrored else ''}"
-    where = "in different splits" if pair.across else f"both in {pair.first.split}"
+        images.append(shown)
+    alike = f"likeness {pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}"
+    where = "in different splits" if pair.is_cross_split else f"both in {pair.first.split}"
     lines = tuple(f"{one.split}: {one.path.name}" for one in (pair.first, pair.second))
-    return Card(tuple(pictures), f"{where}, {alike}", lines)
+    return Card(tuple(images), f"{where}, {alike}", lines)
 
 
-def _pair_table(ranked: list[Twins]) -> Table:
+def _pair_table(ranked: list[DuplicatePair]) -> Table:
     columns = (
         *(Column("split"), Column("picture"), Column("other split"), Column("other picture")),
         *(
             Column("likeness", 3, True),
-            Column("distance", None, True, meaning="bits of the hashes that differ"),
+            Column("distance", None, True, tooltip="bits of the hashes that differ"),
             Column("mirrored"),
         ),
     )
     rows = tuple(
         (
             *(one.first.split, one.first.path.name, one.second.split, one.second.path.name),
-            *(one.likeness, one.distance, "yes" if one.mirrored else "no"),
+            *(one.similarity, one.distance, "yes" if one.mirrored else "no"),
         )
-        for one in ranked[:PAIRS_LISTED]
+        for one in ranked[:MAX_PAIRS_LISTED]
     )
-    caption = "Pairs" if len(ranked) <= PAIRS_LISTED else f"The first {PAIRS_LISTED} pairs"
-    return Table(caption, columns, rows, folded=True)
+    caption = "Pairs" if len(ranked) <= MAX_PAIRS_LISTED else f"The first {MAX_PAIRS_LISTED} pairs"
+    return Table(caption, columns, rows, collapsed=True)

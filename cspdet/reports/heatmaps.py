@@ -6,24 +6,24 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from cspdet.reports.charts import LETTER, drawing, shortened
-from cspdet.reports.scales import brief, place
+from cspdet.reports.charts import CHAR_WIDTH, svg_element, truncate_text
+from cspdet.reports.scales import format_coord, format_tick
 
 
-def heat_map(cells: Sequence[Sequence[float]], x_label: str, y_label: str, told: str) -> Markup:
+def heatmap(cells: Sequence[Sequence[float]], x_label: str, y_label: str, value_name: str) -> Markup:
     """A square map with its origin at the top left; the fullest cell has the full color. `told` names the values."""
     rows, columns = len(cells), len(cells[0])
     side, left, top = 240.0, 90.0, 18.0
-    most = max((max(row) for row in cells), default=0) or 1
+    max_value = max((max(row) for row in cells), default=0) or 1
     width, height = side / columns, side / rows
     parts = [f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/><g class="cells">']
     for i, row in enumerate(cells):
         for j, value in enumerate(row):
             if value:
                 parts.append(
-                    f'<rect class="heat" fill-opacity="{_opacity(value / most)}" x="{place(left + j * width)}"'
-                    f' y="{place(top + i * height)}" width="{place(width)}" height="{place(height)}">'
-                    f"<title>{value:.4g} {escape(told)}</title></rect>"
+                    f'<rect class="heat" fill-opacity="{_opacity(value / max_value)}" x="{format_coord(left + j * width)}"'
+                    f' y="{format_coord(top + i * height)}" width="{format_coord(width)}" height="{format_coord(height)}">'
+                    f"<title>{value:.4g} {escape(value_name)}</title></rect>"
                 )
     middle = left + side / 2
     parts += [
@@ -32,10 +32,10 @@ def heat_map(cells: Sequence[Sequence[float]], x_label: str, y_label: str, told:
         f'<text class="axis" transform="translate({left - 8} {top + side / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>",
     ]
-    return drawing(parts, f"{told} by place", height=round(top + side + 8))
+    return svg_element(parts, f"{value_name} by place", height=round(top + side + 8))
 
 
-def matrix(
+def matrix_chart(
     names: Sequence[str],
     counts: Sequence[Sequence[int]],
     totals: Sequence[int],
@@ -46,42 +46,44 @@ def matrix(
 ) -> Markup:
     """Counts under colors that show each one's share of its row's total; zeros stay blank."""
     cell = 34.0
-    left = 34 + min(140.0, LETTER * max(map(len, names), default=0))
-    top = 34 + min(110.0, LETTER * max(map(len, columns), default=0))
+    left = 34 + min(140.0, CHAR_WIDTH * max(map(len, names), default=0))
+    top = 34 + min(110.0, CHAR_WIDTH * max(map(len, columns), default=0))
     parts = [
-        f'<text class="axis" x="{place(left)}" y="12">{escape(column_label)}</text>',
-        f'<text class="axis" transform="translate(12 {place(top + cell * len(names) / 2)}) rotate(-90)"'
+        f'<text class="axis" x="{format_coord(left)}" y="12">{escape(column_label)}</text>',
+        f'<text class="axis" transform="translate(12 {format_coord(top + cell * len(names) / 2)}) rotate(-90)"'
         f' text-anchor="middle">{escape(row_label)}</text>',
     ]
     for j, name in enumerate(columns):
-        at = f"translate({place(left + (j + 0.6) * cell)} {place(top - 6)}) rotate(-60)"
-        parts.append(f'<text transform="{at}">{escape(shortened(name, 20))}<title>{escape(name)}</title></text>')
+        at = f"translate({format_coord(left + (j + 0.6) * cell)} {format_coord(top - 6)}) rotate(-60)"
+        parts.append(f'<text transform="{at}">{escape(truncate_text(name, 20))}<title>{escape(name)}</title></text>')
     for i, (name, row) in enumerate(zip(names, counts, strict=True)):
         y, total = top + i * cell, totals[i]
-        text = escape(shortened(name, 20))
+        text = escape(truncate_text(name, 20))
         parts.append(
-            f'<text x="{place(left - 6)}" y="{place(y + 21)}" text-anchor="end">{text}'
+            f'<text x="{format_coord(left - 6)}" y="{format_coord(y + 21)}" text-anchor="end">{text}'
             f"<title>{escape(name)}</title></text>"
         )
         for j, count in enumerate(row):
             parts += _matrix_cell(left + j * cell, y, cell, count, total, f"{name} as {columns[j]}")
     width, height = left + cell * len(columns) + 40, top + cell * len(names) + 8
-    return drawing(parts, f"{row_label} by {column_label}", width=round(width), height=round(height), fixed=True)
+    return svg_element(
+        parts, f"{row_label} by {column_label}", width=round(width), height=round(height), fixed_size=True
+    )
 
 
 def _matrix_cell(x: float, y: float, cell: float, count: int, total: int, name: str) -> list[str]:
-    share = count / total if total else 0.0
-    box = f'x="{place(x)}" y="{place(y)}" width="{place(cell)}" height="{place(cell)}"'
-    told = escape(f"{name}: {count} of {total} ({share:.0%})")
-    parts = [f'<g><title>{told}</title><rect class="frame" {box}/>']
+    fraction = count / total if total else 0.0
+    box = f'x="{format_coord(x)}" y="{format_coord(y)}" width="{format_coord(cell)}" height="{format_coord(cell)}"'
+    tooltip = escape(f"{name}: {count} of {total} ({fraction:.0%})")
+    parts = [f'<g><title>{tooltip}</title><rect class="frame" {box}/>']
     if count:
-        style = ' class="on-heat"' if share > 0.5 else ""
-        parts.append(f'<rect class="heat" fill-opacity="{_opacity(share)}" {box}/>')
-        middle = f'x="{place(x + cell / 2)}" y="{place(y + cell / 2 + 4)}"'
-        parts.append(f'<text {middle} text-anchor="middle"{style}>{brief(float(count))}</text>')
+        style = ' class="on-heat"' if fraction > 0.5 else ""
+        parts.append(f'<rect class="heat" fill-opacity="{_opacity(fraction)}" {box}/>')
+        middle = f'x="{format_coord(x + cell / 2)}" y="{format_coord(y + cell / 2 + 4)}"'
+        parts.append(f'<text {middle} text-anchor="middle"{style}>{format_tick(float(count))}</text>')
     return [*parts, "</g>"]
 
 
-def _opacity(share: float) -> str:
+def _opacity(fraction: float) -> str:
     """An opacity: visible from the first count on."""
-    return f"{0.06 + 0.94 * share:.2f}"
+    return f"{0.06 + 0.94 * fraction:.2f}"

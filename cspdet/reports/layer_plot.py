@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
-from cspdet.io.atomic import temporary
-from cspdet.models.profile import Cost
+from cspdet.io.atomic import atomic_write
+from cspdet.models.profile import ModelCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ PANEL_INCHES = (7.5, 2.6)
 HEADROOM = 1.25  # of the highest bar, for the label above it
 
 
-def check_target(path: Path) -> None:
+def validate_output_path(path: Path) -> None:
     """Raise ConfigError unless a drawing can be written to `path`."""
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -32,7 +32,7 @@ def check_target(path: Path) -> None:
         raise ConfigError(f"--plot {path}: there is no folder {str(path.parent)!r}")
 
 
-def plot_layers(models: Sequence[tuple[str, Cost]], path: Path) -> None:
+def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
     """Draw (name, cost) of each network into `path`, a PNG or SVG file.
 
     Raises:
@@ -41,33 +41,33 @@ def plot_layers(models: Sequence[tuple[str, Cost]], path: Path) -> None:
     """
     from matplotlib.figure import Figure  # takes a second, and only drawings need it
 
-    check_target(path)
+    validate_output_path(path)
     rows = len(models)
     figure = Figure(figsize=(2 * PANEL_INCHES[0], rows * PANEL_INCHES[1] + 0.5), layout="constrained")
     panels = figure.subplots(rows, 2, sharey="col", squeeze=False)
-    for (name, cost), (work, sizes) in zip(models, panels, strict=True):
-        _draw_work(work, name, cost)
-        _draw_sizes(sizes, name, cost)
+    for (name, cost), (bflops_panel, memory_panel) in zip(models, panels, strict=True):
+        _draw_bflops(bflops_panel, name, cost)
+        _draw_memory_access(memory_panel, name, cost)
     panels[0][0].set_ylim(0, HEADROOM * max(cost.largest_layer_bflops for _, cost in models))
     panels[0][1].set_ylim(0, None)
     for panel in panels[-1]:
         panel.set_xlabel("layer, in the order of computation")
-    with temporary(path) as draft:
-        figure.savefig(draft, format=path.suffix[1:], dpi=100)
+    with atomic_write(path) as tmp_path:
+        figure.savefig(tmp_path, format=path.suffix[1:], dpi=100)
 
 
-def _draw_work(panel: Axes, name: str, cost: Cost) -> None:
+def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
     """A bar a convolution, linear layer or pooling, in the color of its part; the largest is named."""
     heights = [layer.operations / 1e9 for layer in cost.layers]
     for part in cost.part_bflops:
-        places = [i for i, layer in enumerate(cost.layers) if layer.part == part]
+        indices = [i for i, layer in enumerate(cost.layers) if layer.part == part]
         color = PART_COLORS.get(part, OTHER_COLOR)
-        panel.bar(places, [heights[i] for i in places], width=1.0, color=color, label=part)
-    largest, place = cost.largest_layer, heights.index(cost.largest_layer_bflops)
-    on_the_left = place < len(heights) / 2
+        panel.bar(indices, [heights[i] for i in indices], width=1.0, color=color, label=part)
+    largest, index = cost.largest_layer, heights.index(cost.largest_layer_bflops)
+    on_the_left = index < len(heights) / 2
     panel.annotate(
         f"{largest.name}: {cost.largest_layer_bflops:.4f}",
-        (place, cost.largest_layer_bflops),
+        (index, cost.largest_layer_bflops),
         textcoords="offset points",
         xytext=(3 if on_the_left else -3, 4),
         ha="left" if on_the_left else "right",
@@ -78,7 +78,7 @@ def _draw_work(panel: Axes, name: str, cost: Cost) -> None:
     panel.legend(fontsize=8, loc="upper center", ncols=len(cost.part_bflops))
 
 
-def _draw_sizes(panel: Axes, name: str, cost: Cost) -> None:
+def _draw_memory_access(panel: Axes, name: str, cost: ModelCost) -> None:
     """Elements that the convolutions and poolings read and write, as steps."""
     for label, color, sizes in (
         ("input", INPUT_COLOR, [layer.elements_read for layer in cost.layers]),
@@ -91,5 +91,5 @@ def _draw_sizes(panel: Axes, name: str, cost: Cost) -> None:
     panel.legend(fontsize=8, loc="upper right")
 
 
-def _size(cost: Cost) -> str:
+def _size(cost: ModelCost) -> str:
     return f"{cost.size_hw[0]}x{cost.size_hw[1]}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # that ticks may have, times powers of ten
+TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # that ticks may have, times powers of ten
 
 
 @dataclass(frozen=True)
@@ -23,41 +23,41 @@ class Scale:
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log(low), math.log(high), math.log(value)
-        share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + share * (self.end - self.start)
+        fraction = (value - low) / (high - low) if high > low else 0.5
+        return self.start + fraction * (self.end - self.start)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
     """At most `most` round values within [low, high], evenly spaced; the finest spacing that allows so few."""
     if not high > low:
         return [low]
-    exponent = math.floor(math.log10((high - low) / most))
+    exponent = math.floor(math.log10((high - low) / max_ticks))
     for power in (exponent, exponent + 1):
-        for step in STEPS:
+        for step in TICK_STEPS:
             width = step * 10.0**power
             first, last = math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9)
-            if last - first + 1 <= most:
+            if last - first + 1 <= max_ticks:
                 return [round(i * width, 12) for i in range(first, last + 1)]
     raise AssertionError("ten times the power of ten above the span allows a single tick")
 
 
-def octave_ticks(low: float, high: float, most: int = 8) -> list[float]:
+def log2_ticks(low: float, high: float, max_ticks: int = 8) -> list[float]:
     """Powers of two within [low, high], at most `most` of them, evenly spaced on a logarithmic axis."""
     first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
-    every = max(1, math.ceil((last - first + 1) / most))
-    return [2.0**power for power in range(first, last + 1) if (power - first) % every == 0]
+    step = max(1, math.ceil((last - first + 1) / max_ticks))
+    return [2.0**power for power in range(first, last + 1) if (power - first) % step == 0]
 
 
-def round_up(value: float, most: int = 6) -> float:
+def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
     """The end of an axis from 0 that holds `value` and ends on a tick."""
     if value <= 0:
         return 1.0
-    marks = ticks(0.0, value, most)
+    marks = ticks(0.0, value, max_ticks)
     width = marks[1] - marks[0] if len(marks) > 1 else value
     return width * math.ceil(value / width - 1e-9)
 
 
-def brief(value: float) -> str:
+def format_tick(value: float) -> str:
     """A tick's text: 0.05, 12, 1500, 20k, 3M; fractions of powers of two as 1/8."""
     if value and abs(value) < 1 and (1 / value).is_integer() and math.log2(abs(1 / value)).is_integer():
         return f"{value:g}" if abs(value) >= 0.25 else f"1/{round(1 / value)}"
@@ -67,14 +67,14 @@ def brief(value: float) -> str:
     return f"{value:g}"
 
 
-def place(value: float) -> str:
+def format_coord(value: float) -> str:
     """A coordinate, to a tenth of a unit."""
     return f"{value:.1f}".removesuffix(".0").replace("-0", "0" if abs(value) < 0.05 else "-0")
 
 
-def thinned(values: Sequence[float], most: int = 101) -> list[int]:
+def downsample(values: Sequence[float], max_points: int = 101) -> list[int]:
     """Indices of at most `most` of them, evenly spaced, with the first and the last."""
     count = len(values)
-    if count <= most:
+    if count <= max_points:
         return list(range(count))
-    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+    return sorted({round(i * (count - 1) / (max_points - 1)) for i in range(max_points)})

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cspdet.errors import ConfigError, DataError, nearest
-from cspdet.io.atomic import temporary
+from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Position = Literal["epoch", "images_seen", "step"]
-POSITIONS: tuple[Position, ...] = ("epoch", "images_seen", "step")
-POSITION_NAMES = {"epoch": "epoch", "images_seen": "pictures seen", "step": "optimizer step"}
+XAxis = Literal["epoch", "images_seen", "step"]
+X_AXES: tuple[XAxis, ...] = ("epoch", "images_seen", "step")
+X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "pictures seen", "step": "optimizer step"}
 FORMATS = (".png", ".svg")
 # What is drawn of a run unless other keys are asked for, as far as it is there.
 DEFAULT_KEYS = ("loss", "AP", "AP50", "top1", "top5", "lr", "images_per_second")
@@ -31,10 +31,10 @@ LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # of a run that is d
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito 2008
 STYLES = ("-", "--", ":", "-.")
 PANEL_INCHES = (5.0, 2.3)  # narrow, so that the words can be read on a phone
-DOTS_AN_INCH = 160
-LONGEST_NAME = 34  # letters of a run's name in the legend; of a longer one, the end
-MANY_POINTS = 60  # more are marked with smaller dots
-JUDGED = ("AP", "AR", "top")  # how the names of keys begin that an evaluation measures
+DPI = 160
+MAX_NAME_LENGTH = 34  # letters of a run's name in the legend; of a longer one, the end
+LARGE_MARKER_MAX_POINTS = 60  # more are marked with smaller dots
+EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # how the names of keys begin that an evaluation measures
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class RunMetrics:
     name: str
     path: Path
     lines: tuple[dict[str, float], ...]
-    cut_off: bool  # the last line is incomplete, and left out
+    is_truncated: bool  # the last line is incomplete, and left out
 
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys, in the order of the file."""
         return tuple(dict.fromkeys(key for line in self.lines for key in line))
 
-    def curve(self, key: str, x: Position) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, key: str, x: XAxis) -> tuple[np.ndarray, np.ndarray]:
         """(n,) positions and (n,) values of the lines that have the key."""
         points = [(line[x], line[key]) for line in self.lines if key in line]
         return np.array([at for at, _ in points]), np.array([value for _, value in points])
@@ -70,7 +70,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
         DataError: a file that is missing or empty, or a line that is not a JSON object of numbers, with its number.
     """
     files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
-    return [_read_metrics(path, name) for path, name in zip(files, _names(files), strict=True)]
+    return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
 
 
 def _metrics_file(path: Path) -> Path:
@@ -80,10 +80,12 @@ def _metrics_file(path: Path) -> Path:
     if path.is_dir():
         raise DataError(f"{path}: expected the folder of a run, found no metrics.jsonl in it")
     siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-    raise DataError(f"{path}: no such run{nearest(path.name, siblings)}; expected a run's folder or its metrics.jsonl")
+    raise DataError(
+        f"{path}: no such run{did_you_mean(path.name, siblings)}; expected a run's folder or its metrics.jsonl"
+    )
 
 
-def _names(files: Sequence[Path]) -> list[str]:
+def _unique_names(files: Sequence[Path]) -> list[str]:
     """The shortest ends of the folders' paths that are all different."""
     folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
     for length in range(1, max(map(len, folders)) + 1):
@@ -98,35 +100,37 @@ def _read_metrics(path: Path, name: str) -> RunMetrics:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    rows = [(number, row) for number, row in enumerate(text.split("\n"), start=1) if row.strip()]
-    lines, cut_off = [], False
-    for number, row in rows:
+    rows = [(line_number, row) for line_number, row in enumerate(text.split("\n"), start=1) if row.strip()]
+    lines, is_truncated = [], False
+    for line_number, row in rows:
         try:
             values = json.loads(row)
         except (ValueError, RecursionError):
-            if number == rows[-1][0]:
-                cut_off = True
+            if line_number == rows[-1][0]:
+                is_truncated = True
                 continue
-            raise DataError(f"{path}:{number}: expected a JSON object, found {row[:40]!r}") from None
+            raise DataError(f"{path}:{line_number}: expected a JSON object, found {row[:40]!r}") from None
         if not isinstance(values, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object, found {row[:40]!r}")
-        lines.append({key: _number(value) for key, value in values.items() if _is_number(value)})
+            raise DataError(f"{path}:{line_number}: expected a JSON object, found {row[:40]!r}")
+        lines.append({key: _finite_or_nan(value) for key, value in values.items() if _is_number(value)})
     if not lines:
-        raise DataError(f"{path}: expected a line an epoch, found {'only an incomplete one' if cut_off else 'none'}")
-    return RunMetrics(name, path, tuple(lines), cut_off)
+        raise DataError(
+            f"{path}: expected a line an epoch, found {'only an incomplete one' if is_truncated else 'none'}"
+        )
+    return RunMetrics(name, path, tuple(lines), is_truncated)
 
 
 def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _number(value: float | None) -> float:
+def _finite_or_nan(value: float | None) -> float:
     if value is None or abs(value) > 1e300 or not math.isfinite(value):
         return math.nan
     return float(value)
 
 
-def pick_keys(runs: Sequence[RunMetrics], wanted: Sequence[str] | None, x: Position) -> list[str]:
+def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: XAxis) -> list[str]:
     """The keys to draw: those wanted, or the usual ones that some run has.
 
     Raises:
@@ -134,18 +138,20 @@ def pick_keys(runs: Sequence[RunMetrics], wanted: Sequence[str] | None, x: Posit
         DataError: a line without the position `x`.
     """
     for run in runs:
-        for number, line in enumerate(run.lines, start=1):
+        for line_number, line in enumerate(run.lines, start=1):
             if not math.isfinite(line.get(x, math.nan)):
-                raise DataError(f"{run.path}: line {number} of those with content has no number {x!r} to draw it at")
-    known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in POSITIONS]
-    if wanted is None:
-        usual = [key for key in DEFAULT_KEYS if key in known] or known
-        return usual + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
-    unknown = [key for key in wanted if key not in known]
-    if unknown or not wanted:
-        found = f"{unknown[0]!r}{nearest(unknown[0], known)}" if unknown else "none"
+                raise DataError(
+                    f"{run.path}: line {line_number} of those with content has no number {x!r} to draw it at"
+                )
+    known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in X_AXES]
+    if requested is None:
+        default_keys = [key for key in DEFAULT_KEYS if key in known] or known
+        return default_keys + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
+    unknown = [key for key in requested if key not in known]
+    if unknown or not requested:
+        found = f"{unknown[0]!r}{did_you_mean(unknown[0], known)}" if unknown else "none"
         raise ConfigError(f"--keys: expected keys that a run has, found {found}; there are: {', '.join(known)}")
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(requested))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -161,7 +167,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 # --- drawing -------------------------------------------------------------------------------------
 
 
-def check_drawing(path: Path) -> None:
+def validate_output_path(path: Path) -> None:
     """Raise ConfigError unless `path` can be the name of a drawing."""
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -172,7 +178,7 @@ def draw_curves(
     keys: Sequence[str],
     path: Path,
     *,
-    x: Position = "epoch",
+    x: XAxis = "epoch",
     smoothing: int = 1,
     title: str | None = None,
 ) -> None:
@@ -187,38 +193,38 @@ def draw_curves(
     import matplotlib  # takes a second, and only drawings need it
     from matplotlib.figure import Figure
 
-    check_drawing(path)
+    validate_output_path(path)
     groups: dict[str, list[str]] = {}
     for key in keys:
-        groups.setdefault(panel_of(key), []).append(key)
+        groups.setdefault(panel_name(key), []).append(key)
     height = len(groups) * PANEL_INCHES[1] + (0.4 if title else 0.1) + 0.2 * (len(runs) if len(runs) > 1 else 0)
     figure = Figure(figsize=(PANEL_INCHES[0], height), layout="constrained")
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
     colors = _colors(len(runs))
     for panel, (name, members) in zip(panels, groups.items(), strict=True):
         _draw_panel(panel, name, members, runs, colors, x, smoothing)
-    panels[-1].set_xlabel(POSITION_NAMES[x])
-    heading = _plain(title) if title else None
+    panels[-1].set_xlabel(X_AXIS_LABELS[x])
+    heading = _escape_mathtext(title) if title else None
     if heading and len(runs) == 1:
         figure.suptitle(heading, fontsize=11)
     if len(runs) > 1:
         from matplotlib.lines import Line2D
 
-        judged = next((key for key in keys if key.startswith(JUDGED)), None)
+        metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)
         handles = [Line2D([], [], color=color) for color in colors]
         # Heading and legend would be drawn over each other.
-        entries = [_entry(run, judged, x) for run in runs]
+        entries = [_legend_label(run, metric_key, x) for run in runs]
         figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
-    kind = path.suffix.lower()[1:]
-    with temporary(path) as draft, matplotlib.rc_context({"svg.hashsalt": "cspdet"}):
-        figure.savefig(draft, format=kind, dpi=DOTS_AN_INCH, metadata={"Date": None} if kind == "svg" else None)
+    file_format = path.suffix.lower()[1:]
+    with atomic_write(path) as tmp_path, matplotlib.rc_context({"svg.hashsalt": "cspdet"}):
+        figure.savefig(tmp_path, format=file_format, dpi=DPI, metadata={"Date": None} if file_format == "svg" else None)
 
 
-def panel_of(key: str) -> str:
+def panel_name(key: str) -> str:
     """The name of the panel that a key is drawn in."""
     if key.startswith("loss"):
         return "loss"
-    if key.startswith(JUDGED):
+    if key.startswith(EVAL_METRIC_PREFIXES):
         return "accuracy" if key.startswith("top") else key[:2]
     return {"lr": "learning rate", "images_per_second": "pictures a second"}.get(key, key)
 
@@ -229,52 +235,52 @@ def _draw_panel(
     keys: Sequence[str],
     runs: Sequence[RunMetrics],
     colors: Sequence[str],
-    x: Position,
+    x: XAxis,
     smoothing: int,
 ) -> None:
-    judged, bests = keys[0].startswith(JUDGED), list[str]()
-    smoothing = 1 if judged or keys[0] == "lr" else smoothing
+    is_eval_metric, bests = keys[0].startswith(EVAL_METRIC_PREFIXES), list[str]()
+    smoothing = 1 if is_eval_metric or keys[0] == "lr" else smoothing
     for run, color in zip(runs, colors, strict=True):
-        for number, key in enumerate(keys):
+        for key_index, key in enumerate(keys):
             at, values = run.curve(key, x)
             if not np.isfinite(values).any():
                 continue
             alone = len(values) == 1
-            marker = ("o" if len(values) <= MANY_POINTS else ".") if judged or alone else ""
+            marker = ("o" if len(values) <= LARGE_MARKER_MAX_POINTS else ".") if is_eval_metric or alone else ""
             if smoothing > 1:
                 panel.plot(at, values, color=color, linewidth=0.6, alpha=0.3)
                 values = smooth(values, smoothing)
-            width = 1.0 if number else 1.3
-            panel.plot(at, values, STYLES[number % len(STYLES)], color=color, lw=width, marker=marker, markersize=3)
-        best = run.best(keys[0]) if judged else None
+            width = 1.0 if key_index else 1.3
+            panel.plot(at, values, STYLES[key_index % len(STYLES)], color=color, lw=width, marker=marker, markersize=3)
+        best = run.best(keys[0]) if is_eval_metric else None
         if best is not None:
             panel.plot([best[x]], [best[keys[0]]], "*", markersize=9 if len(runs) == 1 else 7, color=color)
-            bests.append(_best_words(best, keys[0], x))
-    panel.set_ylabel(_plain(name))
+            bests.append(_format_best(best, keys[0], x))
+    panel.set_ylabel(_escape_mathtext(name))
     panel.grid(alpha=0.3)
     panel.margins(x=0.02)
     panel.ticklabel_format(axis="x", style="plain", useOffset=False)
     if len(keys) > 1 or (bests and len(runs) == 1):  # the bests of several runs stand beside their names
-        _explain(panel, keys if len(keys) > 1 else (), bests if len(runs) == 1 else ())
+        _add_legend(panel, keys if len(keys) > 1 else (), bests if len(runs) == 1 else ())
 
 
-def _explain(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
+def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
     """A legend of line styles and of best points, those of the only run."""
     from matplotlib.lines import Line2D
 
     handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
     handles += [Line2D([], [], linestyle="", marker="*", color=COLORS[0]) for _ in bests]
-    panel.legend(handles, [_plain(words) for words in (*keys, *bests)], fontsize=7, framealpha=0.7)
+    panel.legend(handles, [_escape_mathtext(words) for words in (*keys, *bests)], fontsize=7, framealpha=0.7)
 
 
-def _entry(run: RunMetrics, key: str | None, x: Position) -> str:
+def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
     """What the legend says of one of several runs."""
-    name = run.name if len(run.name) <= LONGEST_NAME else f"...{run.name[3 - LONGEST_NAME :]}"
+    name = run.name if len(run.name) <= MAX_NAME_LENGTH else f"...{run.name[3 - MAX_NAME_LENGTH :]}"
     best = None if key is None else run.best(key)
-    return _plain(name if best is None or key is None else f"{name}: {_best_words(best, key, x)}")
+    return _escape_mathtext(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
 
 
-def _best_words(best: dict[str, float], key: str, x: Position) -> str:
+def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
     where = {"epoch": "at epoch {:.0f}", "images_seen": "after {:.0f} pictures", "step": "at step {:.0f}"}[x]
     return f"best {key} {best[key]:.4f} {where.format(best[x])}"
 
@@ -289,7 +295,7 @@ def _colors(count: int) -> list[str]:
     return [to_hex(colormaps["turbo"](0.05 + 0.9 * i / (count - 1))) for i in range(count)]
 
 
-def _plain(text: str) -> str:
+def _escape_mathtext(text: str) -> str:
     """Words as they are: no formulas between dollars, and no name that legends leave out for its first letter."""
     text = text.replace("$", r"\$")
     return f"./{text}" if text.startswith("_") else text

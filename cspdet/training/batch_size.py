@@ -9,21 +9,23 @@ from typing import TypeVar
 
 import torch
 
-from cspdet.device import autocast, pick_precision
+from cspdet.device import autocast, resolve_precision
 from cspdet.errors import ConfigError
 from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassifierRecipe, Recipe
-from cspdet.training.distributed.context import World
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.training.distributed.context import DistributedContext
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, ClassifierRecipe)
+RecipeT = TypeVar("RecipeT", DetectionRecipe, ClassificationRecipe)
 
 log = logging.getLogger("cspdet")
 
 # What the loss, the optimizer, the averaged weights and the fragments between them take comes on top of a pass.
-USABLE = 0.8
+USABLE_MEMORY_FRACTION = 0.8
 
 
-def with_batch_size(recipe: AnyRecipe, model: Detector | Classifier, device: torch.device, world: World) -> AnyRecipe:
+def resolve_batch_size(
+    recipe: RecipeT, model: Detector | Classifier, device: torch.device, context: DistributedContext
+) -> RecipeT:
     """The recipe with a number of pictures a forward pass over all processes, measured where it says `auto`.
 
     Raises:
@@ -36,39 +38,43 @@ def with_batch_size(recipe: AnyRecipe, model: Detector | Classifier, device: tor
         raise ConfigError("train.batch_size: auto is measured on a CUDA device; expected a number on a CPU")
     scale = train.multi_scale.high if train.multi_scale else 1.0
     size_hw = (round(recipe.input.size[0] * scale / 32) * 32, round(recipe.input.size[1] * scale / 32) * 32)
-    most = max(1, train.nominal_batch_size // world.size)
-    found = largest_power(lambda pictures: _bytes_of(model, pictures, size_hw, recipe, device), _usable(device), most)
-    if found == 0:
+    max_per_process = max(1, train.nominal_batch_size // context.world_size)
+    per_process = find_max_batch_size(
+        lambda batch_size: _measure_peak_bytes(model, batch_size, size_hw, recipe, device),
+        _usable_bytes(device),
+        max_per_process,
+    )
+    if per_process == 0:
         raise ConfigError(f"train.batch_size: not one picture of {size_hw[0]}x{size_hw[1]} fits on {device}")
-    pictures = world.share(found) * world.size
-    log.info("train.batch_size: %d, as many as fit", pictures)
-    return recipe.model_copy(update={"train": train.model_copy(update={"batch_size": pictures})})
+    batch_size = context.broadcast(per_process) * context.world_size
+    log.info("train.batch_size: %d, as many as fit", batch_size)
+    return recipe.model_copy(update={"train": train.model_copy(update={"batch_size": batch_size})})
 
 
-def largest_power(bytes_of: Callable[[int], int | None], usable: int, most: int) -> int:
+def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_bytes: int, max_batch_size: int) -> int:
     """The largest power of two up to `most` whose pass takes at most `usable` bytes; 0 if not even 1 does.
 
     bytes_of  what a pass over so many pictures takes; None: it does not fit
     """
-    pictures, found = 1, 0
-    while pictures <= most:
-        taken = bytes_of(pictures)
-        if taken is None or taken > usable:
+    batch_size, found = 1, 0
+    while batch_size <= max_batch_size:
+        required_bytes = measure_bytes(batch_size)
+        if required_bytes is None or required_bytes > available_bytes:
             break
-        found, pictures = pictures, 2 * pictures
+        found, batch_size = batch_size, 2 * batch_size
     return found
 
 
-def _usable(device: torch.device) -> int:
+def _usable_bytes(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    return int(USABLE * free)
+    return int(USABLE_MEMORY_FRACTION * free)
 
 
-def _bytes_of(
+def _measure_peak_bytes(
     model: Detector | Classifier,
-    pictures: int,
+    batch_size: int,
     size_hw: tuple[int, int],
-    recipe: Recipe | ClassifierRecipe,
+    recipe: DetectionRecipe | ClassificationRecipe,
     device: torch.device,
 ) -> int | None:
     """The most memory that a forward and backward pass of a copy of the network takes."""
@@ -77,8 +83,8 @@ def _bytes_of(
     before = torch.cuda.memory_allocated(device)
     try:
         trial = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).train()
-        images = torch.rand(pictures, 3, *size_hw, device=device).to(memory_format=torch.channels_last)
-        with autocast(device, pick_precision(recipe.train.precision, device)):
+        images = torch.rand(batch_size, 3, *size_hw, device=device).to(memory_format=torch.channels_last)
+        with autocast(device, resolve_precision(recipe.train.precision, device)):
             output = trial(images)
         scales = output if isinstance(output, tuple) else (output,)
         sum(scale.float().mean() for scale in scales).backward()

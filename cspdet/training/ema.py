@@ -15,19 +15,19 @@ class EMA:
     average spans the same part of it, until it spans 1 / (1 - decay) steps.
     """
 
-    def __init__(self, model: nn.Module, decay: float, share: float):
+    def __init__(self, model: nn.Module, decay: float, window_fraction: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.share, self.updates = decay, share, 0
+        self.decay, self.window_fraction, self.updates = decay, window_fraction, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        span = self.updates * self.share
+        span = self.updates * self.window_fraction
         keep = min(self.decay, span / (1 + span))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floating = [name for name, value in mine.items() if value.is_floating_point()]
-        averages: list[Tensor] = [mine[name] for name in floating]
-        torch._foreach_lerp_(averages, [theirs[name] for name in floating], 1 - keep)
-        for name, value in mine.items():
+        ema_state, model_state = self.model.state_dict(), model.state_dict()
+        floating = [name for name, value in ema_state.items() if value.is_floating_point()]
+        averages: list[Tensor] = [ema_state[name] for name in floating]
+        torch._foreach_lerp_(averages, [model_state[name] for name in floating], 1 - keep)
+        for name, value in ema_state.items():
             if not value.is_floating_point():
-                value.copy_(theirs[name])
+                value.copy_(model_state[name])

@@ -26,34 +26,36 @@ class ScheduleConfig(ConfigModel):
     """Burn-in, then a constant, stepped, cosine or polynomial learning rate. Shares are of all steps of the run."""
 
     name: Literal["cosine", "step", "constant", "polynomial"] = "cosine"
-    final: float = Field(0.01, gt=0, le=1)  # cosine: ends at this share of the learning rate
+    final_lr_ratio: float = Field(0.01, gt=0, le=1)  # cosine: ends at this share of the learning rate
     steps: tuple[float, ...] = (0.8, 0.9)  # step: at these shares of the run ...
     factor: float = Field(0.1, gt=0, le=1)  # ... the rate is multiplied by this
     power: float = Field(4.0, gt=0)  # polynomial: this power of the share of the run that is left, as Darknet's `poly`
-    burn_in_steps: int = Field(1000, ge=0)
-    burn_in_share: float = Field(0.05, ge=0, le=1)  # burn-in never takes more than this share of the run
-    burn_in_power: float = Field(1.0, gt=0)  # Darknet: 4
+    warmup_steps: int = Field(1000, ge=0)
+    warmup_max_fraction: float = Field(0.05, ge=0, le=1)  # burn-in never takes more than this share of the run
+    warmup_power: float = Field(1.0, gt=0)  # Darknet: 4
 
     @field_validator("steps")
     @classmethod
     def _ascending(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
-        if list(steps) != sorted(steps) or any(not 0 < share < 1 for share in steps):
+        if list(steps) != sorted(steps) or any(not 0 < fraction < 1 for fraction in steps):
             raise ValueError(f"expected shares between 0 and 1 in ascending order, found {list(steps)}")
         return steps
 
 
-def rate(config: ScheduleConfig, step: int, total: int) -> float:
+def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
     """The share of the learning rate that step `step` (0-based) of `total` uses."""
-    burn_in = min(config.burn_in_steps, math.ceil(config.burn_in_share * total))
-    warm = ((step + 1) / burn_in) ** config.burn_in_power if step < burn_in else 1.0
-    done = step / max(1, total)
+    warmup_steps = min(config.warmup_steps, math.ceil(config.warmup_max_fraction * total_steps))
+    warmup_factor = ((step + 1) / warmup_steps) ** config.warmup_power if step < warmup_steps else 1.0
+    done = step / max(1, total_steps)
     if config.name == "step":
-        return warm * config.factor ** sum(done >= share for share in config.steps)
+        return warmup_factor * config.factor ** sum(done >= fraction for fraction in config.steps)
     if config.name == "cosine":
-        return warm * (config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2)
+        return warmup_factor * (
+            config.final_lr_ratio + (1 - config.final_lr_ratio) * (1 + math.cos(math.pi * done)) / 2
+        )
     if config.name == "polynomial":
-        return warm * (1 - done) ** config.power
-    return warm
+        return warmup_factor * (1 - done) ** config.power
+    return warmup_factor
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:

@@ -13,44 +13,44 @@ import torch
 from torch import nn
 
 from cspdet.device import Precision
-from cspdet.errors import ConfigError, nearest
+from cspdet.errors import ConfigError, did_you_mean
 from cspdet.recipe import TrainerConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
-from cspdet.training.tasks.base import Model
+from cspdet.training.tasks.base import ModelT
 
-OLD_NAMES = {"best_AP": "best"}  # in states that earlier versions saved
+LEGACY_PROGRESS_KEYS = {"best_AP": "best"}  # in states that earlier versions saved
 
 
 @dataclass
-class Position:
+class TrainProgress:
     """How far a run has come, and the sums of the epoch under way."""
 
     epoch: int = 0  # the one under way, 0-based
     batch: int = 0  # batches of it that are done
     step: int = 0  # optimizer steps since the start
     images_seen: int = 0
-    best: float = -1.0  # of the deciding number, AP or top-1, so far
-    stale: int = 0  # evaluations since the best one
+    best_metric: float = -1.0  # of the deciding number, AP or top-1, so far
+    evals_without_improvement: int = 0  # evaluations since the best one
     skipped_steps: int = 0  # steps without effect, because a loss or gradient was not finite
-    sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
+    loss_sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
 
 
-class TrainingState(Generic[Model]):
+class TrainingState(Generic[ModelT]):
     """Network, average, optimizer, gradient scaler and position."""
 
-    def __init__(self, model: Model, config: TrainerConfig, device: torch.device, precision: Precision):
-        self.model = cast(Model, model.to(device).to(memory_format=torch.channels_last))
+    def __init__(self, model: ModelT, config: TrainerConfig, device: torch.device, precision: Precision):
+        self.model = cast(ModelT, model.to(device).to(memory_format=torch.channels_last))
         self._frozen = freeze(self.model, config.freeze)
-        self.ema = EMA(self.model, config.ema.decay, config.ema.share) if config.ema else None
+        self.ema = EMA(self.model, config.ema.decay, config.ema.window_fraction) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.position = Position()
+        self.progress = TrainProgress()
 
     @property
-    def averaged(self) -> Model:
+    def ema_or_model(self) -> ModelT:
         """The network to evaluate and keep: the average, or the trained one where none is kept."""
-        return cast(Model, self.ema.model) if self.ema else self.model
+        return cast(ModelT, self.ema.model) if self.ema else self.model
 
     def train(self) -> None:
         """Put the network into training mode, all but what is frozen."""
@@ -59,7 +59,7 @@ class TrainingState(Generic[Model]):
             part.eval()
 
     @torch.no_grad()
-    def mend_statistics(self) -> None:
+    def reset_nonfinite_bn_stats(self) -> None:
         """After a step without effect: batch-norm statistics that are not finite become those of the average again, or,
         without one, those of a new layer. Once spoiled, they would stay so, and evaluations would find nothing.
         """
@@ -76,21 +76,23 @@ class TrainingState(Generic[Model]):
             "ema_updates": self.ema.updates if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "position": asdict(self.position),
+            "position": asdict(self.progress),
         }
 
-    def load_state_dict(self, state: dict[str, Any], averaged: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any], ema_weights: dict[str, torch.Tensor]) -> None:
         """Continue from `state`; `averaged` are the checkpoint's weights for use."""
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.model.load_state_dict(averaged)
+            self.ema.model.load_state_dict(ema_weights)
             self.ema.updates = state["ema_updates"]
-        ways = [{way: group[way] for way in ("foreach", "fused")} for group in self.optimizer.param_groups]
+        device_flags = [{flag: group[flag] for flag in ("foreach", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, way in zip(self.optimizer.param_groups, ways, strict=True):
-            group.update(way)  # of this device, not of the one that the run was on
+        for group, flag in zip(self.optimizer.param_groups, device_flags, strict=True):
+            group.update(flag)  # of this device, not of the one that the run was on
         self.scaler.load_state_dict(state["scaler"])
-        self.position = Position(**{OLD_NAMES.get(name, name): value for name, value in state["position"].items()})
+        self.progress = TrainProgress(
+            **{LEGACY_PROGRESS_KEYS.get(name, name): value for name, value in state["position"].items()}
+        )
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -103,7 +105,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     for name in names:
         if name not in parts or not name:
             known = [part for part in parts if part and part.count(".") < 2]
-            raise ConfigError(f"train.freeze: the network has no part {name!r}{nearest(name, known)}")
+            raise ConfigError(f"train.freeze: the network has no part {name!r}{did_you_mean(name, known)}")
     frozen = [parts[name] for name in names]
     for part in frozen:
         part.requires_grad_(False)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from analysis_data import CLASSES, box, found, made_set, truth
 
-from cspdet.analysis.comparison import compare, sign_p
-from cspdet.analysis.matched_run import judge
+from cspdet.analysis.comparison import compare, sign_test_p_value
+from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.summary import comparison_summary
 from cspdet.errors import DataError
 
@@ -26,7 +26,7 @@ def forty_pictures(hit_share: float, seed: int = 0):
         for image_id in PICTURES
         if random.random() < hit_share
     ]
-    return coco, judge(coco, results)
+    return coco, match_results(coco, results)
 
 
 def test_a_run_does_not_differ_from_itself():
@@ -35,7 +35,7 @@ def test_a_run_does_not_differ_from_itself():
     (one,) = comparison.against_first
     for number in (one.AP, one.AP50):
         assert (number.difference, number.mean, number.low, number.high) == (0.0, 0.0, 0.0, 0.0)
-        assert (number.p, number.real) == (1.0, False)
+        assert (number.p_value, number.significant) == (1.0, False)
         assert number.verdict == "the difference cannot be told from chance"
     assert {part.difference for part in one.classes} == {0.0, None}
 
@@ -46,30 +46,30 @@ def test_a_clearly_worse_run_is_told():
     ap = comparison.against_first[0].AP
     assert ap.difference < -0.2
     assert ap.low <= ap.mean <= ap.high < 0
-    assert ap.p == pytest.approx(2 / 301)  # no resample has the other sign
+    assert ap.p_value == pytest.approx(2 / 301)  # no resample has the other sign
     assert ap.verdict == "the difference is real"
     assert json.loads(json.dumps(comparison.to_json()))["verdicts"][0]["AP"] == "the difference is real"
     assert any("the difference is real" in line for line in comparison_summary(comparison))
     disc, bar, _ = comparison.against_first[0].classes
-    assert (disc.name, disc.truths, disc.difference) == ("disc", 40, pytest.approx(ap.difference))
+    assert (disc.name, disc.num_gt, disc.difference) == ("disc", 40, pytest.approx(ap.difference))
     assert disc.low == pytest.approx(ap.low)
-    assert (bar.truths, bar.difference, bar.low) == (0, None, None)
+    assert (bar.num_gt, bar.difference, bar.low) == (0, None, None)
 
 
 def test_one_picture_more_of_forty_is_no_difference():
     coco, judged = forty_pictures(0.5)
-    missing = sorted(set(range(40)) - set(judged.found.picture[judged.match.correct].tolist()))
+    missing = sorted(set(range(40)) - set(judged.detections.image_index[judged.match.correct].tolist()))
     results = [
         found("disc", row.tolist(), float(score), PICTURES[picture])
         for row, score, picture in zip(
-            judged.found.box_xywh, judged.found.score, judged.found.picture.tolist(), strict=True
+            judged.detections.box_xywh, judged.detections.score, judged.detections.image_index.tolist(), strict=True
         )
     ]
     # one box more, and one of the others less sure
-    other = judge(coco, [*results[1:], found("disc", box(0), 0.31, PICTURES[missing[0]])])
+    other = match_results(coco, [*results[1:], found("disc", box(0), 0.31, PICTURES[missing[0]])])
     ap = compare([judged, other], ["a", "b"], resamples=200).against_first[0].AP
     assert ap.difference != 0
-    assert not ap.real
+    assert not ap.significant
 
 
 def test_draws_are_the_same_for_a_seed_and_others_for_another():
@@ -81,20 +81,20 @@ def test_draws_are_the_same_for_a_seed_and_others_for_another():
 
 def test_the_share_of_the_other_sign_by_hand():
     # 1 of 9 has the other sign, counted with one more on that side: 2 * 2 / 10
-    assert sign_p(np.array([1.0] * 8 + [-1.0])) == pytest.approx(0.4)
-    assert sign_p(np.array([-1.0] * 9)) == pytest.approx(0.2)
-    assert sign_p(np.zeros(9)) == 1.0
+    assert sign_test_p_value(np.array([1.0] * 8 + [-1.0])) == pytest.approx(0.4)
+    assert sign_test_p_value(np.array([-1.0] * 9)) == pytest.approx(0.2)
+    assert sign_test_p_value(np.zeros(9)) == 1.0
 
 
 def test_runs_on_other_pictures_are_refused():
     _, judged = forty_pictures(1.0)
-    other = judge(made_set([truth("disc", box(0), 10)]), [])
+    other = match_results(made_set([truth("disc", box(0), 10)]), [])
     with pytest.raises(DataError, match="other: not on the pictures"):
         compare([judged, other], ["first", "other"], resamples=1)
 
 
 def test_without_boxes_there_is_nothing_to_compare():
-    judged = judge(made_set([]), [found("disc", box(0), 0.5)])
+    judged = match_results(made_set([]), [found("disc", box(0), 0.5)])
     one = compare([judged, judged], ["a", "b"], resamples=3).against_first[0]
     assert (one.AP.difference, one.AP.verdict) == (None, "nothing to compare")
     assert [part.name for part in one.classes] == list(CLASSES)
@@ -105,5 +105,9 @@ def test_boxes_count_as_often_as_their_pictures():
     truths = [truth("disc", box(0), 10), *(truth("disc", box(x), 20) for x in (0, 50, 100))]
     results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in truths]
     coco = made_set(truths, images=(10, 20))
-    ap = compare([judge(coco, results), judge(coco, [])], ["all", "none"], resamples=30).against_first[0].AP
+    ap = (
+        compare([match_results(coco, results), match_results(coco, [])], ["all", "none"], resamples=30)
+        .against_first[0]
+        .AP
+    )
     assert (ap.mean, ap.low, ap.high) == pytest.approx((-1.0, -1.0, -1.0))

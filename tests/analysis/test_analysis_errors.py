@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
-from cspdet.analysis.error_types import CLASSIFICATION, LOCALIZATION, kinds_of, measure_errors
-from cspdet.analysis.matched_run import judge
-from cspdet.analysis.structures import DETECTION_KINDS, ERROR_KINDS
+from cspdet.analysis.error_types import CLASSIFICATION, LOCALIZATION, classify_errors, measure_errors
+from cspdet.analysis.matched_run import match_results
+from cspdet.analysis.structures import DETECTION_TYPES, ERROR_TYPES
 
 SEEDS = st.integers(0, 2**32 - 1)
 HALF = 51 / 101  # precision 1 up to recall 1/2: the recalls 0, .01 ... .50
@@ -111,53 +111,53 @@ CASES = {
 
 @pytest.mark.parametrize(("truths", "results", "counts", "ap", "costs"), CASES.values(), ids=CASES)
 def test_kinds_and_costs_by_hand(truths, results, counts, ap, costs):
-    judged = judge(made_set(truths), results)
-    errors = measure_errors(judged, kinds_of(judged), 0.0)
-    measured = {one.kind: one.count for one in errors.kinds}
+    judged = match_results(made_set(truths), results)
+    errors = measure_errors(judged, classify_errors(judged), 0.0)
+    measured = {one.error_type: one.count for one in errors.costs}
     measured |= {"correct": errors.correct, "ignored": errors.ignored}
-    assert measured == {kind: counts.get(kind, 0) for kind in (*DETECTION_KINDS, *ERROR_KINDS)}
+    assert measured == {kind: counts.get(kind, 0) for kind in (*DETECTION_TYPES, *ERROR_TYPES)}
     assert errors.ap == pytest.approx(ap)
-    assert {one.kind: one.ap_cost for one in errors.kinds} == pytest.approx(
-        {kind: costs.get(kind, 0.0) for kind in ERROR_KINDS}, abs=1e-9
+    assert {one.error_type: one.ap_cost for one in errors.costs} == pytest.approx(
+        {kind: costs.get(kind, 0.0) for kind in ERROR_TYPES}, abs=1e-9
     )
 
 
 def test_what_all_wrong_detections_and_all_missing_boxes_cost():
     # Precision 1/2 at recall 1/2; the second disc is not found, though a bar lies on it.
     results = [found("disc", box(200), 0.95), FIRST, found("bar", box(100), 0.3)]
-    judged = judge(made_set(TWO_DISCS), results)
-    errors = measure_errors(judged, kinds_of(judged), 0.9)
+    judged = match_results(made_set(TWO_DISCS), results)
+    errors = measure_errors(judged, classify_errors(judged), 0.9)
     assert errors.ap == pytest.approx(51 * 0.5 / 101)
     assert errors.false_positive_cost == pytest.approx(HALF - 51 * 0.5 / 101)
     assert errors.false_negative_cost == pytest.approx(0.5 - 51 * 0.5 / 101)
-    assert (errors.found, errors.missed, errors.missed_entirely) == (1, 1, 0)
+    assert (errors.detected, errors.missed, errors.missed_entirely) == (1, 1, 0)
     # above a score of .9: the first disc and what is on nothing
-    assert {one.kind: one.kept for one in errors.kinds if one.kept} == {"background": 1, "missed": 1}
+    assert {one.error_type: one.kept for one in errors.costs if one.kept} == {"background": 1, "missed": 1}
     assert errors.kept_correct == 1
 
 
 def test_without_boxes_there_is_no_cost():
-    judged = judge(made_set([]), [FIRST])
-    errors = measure_errors(judged, kinds_of(judged), 0.0)
+    judged = match_results(made_set([]), [FIRST])
+    errors = measure_errors(judged, classify_errors(judged), 0.0)
     assert errors.ap is None
-    assert {one.ap_cost for one in errors.kinds} == {None}
-    assert [one.count for one in errors.kinds] == [0, 0, 0, 0, 1, 0]
+    assert {one.ap_cost for one in errors.costs} == {None}
+    assert [one.count for one in errors.costs] == [0, 0, 0, 0, 1, 0]
 
 
 @settings(max_examples=40)
 @given(SEEDS, st.sampled_from([0.3, 0.5, 0.75]), st.floats(0, 1))
 def test_every_detection_has_one_kind_and_every_box_is_found_or_missed(seed, iou, threshold):
     truths, results = random_case(seed)
-    judged = judge(made_set(truths), results, iou=iou)
-    errors = measure_errors(judged, kinds_of(judged), threshold)
-    wrong = errors.kinds[:-1]
-    assert errors.correct + errors.ignored + sum(one.count for one in wrong) == errors.judged == len(results)
+    judged = match_results(made_set(truths), results, iou=iou)
+    errors = measure_errors(judged, classify_errors(judged), threshold)
+    wrong = errors.costs[:-1]
+    assert errors.correct + errors.ignored + sum(one.count for one in wrong) == errors.evaluated == len(results)
     kept = sum(one["score"] >= threshold for one in results)
     assert errors.kept_correct + errors.kept_ignored + sum(one.kept for one in wrong) == kept
-    assert errors.found + errors.missed == errors.truths == sum(not one["iscrowd"] for one in truths)
-    assert errors.found == errors.correct
-    assert errors.kept_correct + errors.kinds[-1].kept == errors.truths
-    assert errors.kinds[-1].count == errors.missed_entirely <= errors.missed
+    assert errors.detected + errors.missed == errors.num_gt == sum(not one["iscrowd"] for one in truths)
+    assert errors.detected == errors.correct
+    assert errors.kept_correct + errors.costs[-1].kept == errors.num_gt
+    assert errors.costs[-1].count == errors.missed_entirely <= errors.missed
 
 
 @settings(max_examples=40)
@@ -172,20 +172,20 @@ def test_tide_by_hotcoco_says_the_same(seed):
     judge_ = hotcoco.COCOeval(expected, expected.load_res(results), "bbox")
     judge_.evaluate()
     tide = judge_.tide_errors()
-    judged = judge(coco, results)
-    kinds = kinds_of(judged)
+    judged = match_results(coco, results)
+    kinds = classify_errors(judged)
     errors = measure_errors(judged, kinds, 0.0)
-    names = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), errors.kinds, strict=True))
+    names = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), errors.costs, strict=True))
     assert {name: one.count for name, one in names.items()} == tide["counts"]
     assert errors.ap == pytest.approx(tide["ap_base"], abs=1e-9)
     costs = {name: one.ap_cost for name, one in names.items()}
     costs |= {"FP": errors.false_positive_cost, "FN": errors.false_negative_cost}
     # It differs from us on purpose in two places. A box on which errors of both kinds lie is given to one of them
     # only, even where the other alone is repaired; a class of which no box is left has an AP of 0 there, 1 here.
-    meant = [set(kinds.meant[kinds.kind == kind].tolist()) for kind in (CLASSIFICATION, LOCALIZATION)]
+    meant = [set(kinds.intended_gt[kinds.detection_type == kind].tolist()) for kind in (CLASSIFICATION, LOCALIZATION)]
     different = {"Cls", "Loc"} if meant[0] & meant[1] else set()
-    left = judged.count_truths(judged.goals & kinds.taken)
-    different |= {"Miss", "FN"} if (left[judged.positives > 0] == 0).any() else set()
+    left = judged.count_gt_per_class(judged.is_target & kinds.matched_gt)
+    different |= {"Miss", "FN"} if (left[judged.num_gt > 0] == 0).any() else set()
     for name in costs.keys() - different:
         assert costs[name] == pytest.approx(tide["delta_ap"][name], abs=1e-9), name
 
@@ -208,18 +208,18 @@ def test_confusion_by_hand():
         found("cone", box(310), 0.9),  # absorbed
         found("cone", box(50), 0.7),  # on nothing
     ]
-    confusion = confusion_matrix(judge(made_set(truths), results), 0.5)
+    confusion = confusion_matrix(match_results(made_set(truths), results), 0.5)
     # rows and columns: disc, bar, cone, background
     assert confusion.counts.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
-    (pair,) = confused_pairs(judge(made_set(truths), results), confusion)
-    assert (pair.truth, pair.detection, pair.count, pair.share) == ("disc", "bar", 1, 0.5)
+    (pair,) = confused_pairs(match_results(made_set(truths), results), confusion)
+    assert (pair.gt_class, pair.detected_class, pair.count, pair.fraction) == ("disc", "bar", 1, 0.5)
 
 
 def test_what_is_left_takes_the_box_that_it_overlaps_most_best_score_first():
     truths = [truth("cone", box(3)), truth("disc", box(0)), truth("cone", box(-3))]
     # The first bar overlaps the disc by 10/10, the cones by 7/13. The second, at the same place, gets what is left.
     results = [found("bar", box(0), 0.6), found("bar", box(0.5), 0.5)]
-    judged = judge(made_set(truths), results)
+    judged = match_results(made_set(truths), results)
     assert confusion_matrix(judged, 0.55).counts[:-1, 1].tolist() == [1, 0, 0]
     # rows disc, bar, cone: both bars lie on something, the last cone is missed
     assert confusion_matrix(judged, 0.0).counts[:-1].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
@@ -229,11 +229,11 @@ def test_what_is_left_takes_the_box_that_it_overlaps_most_best_score_first():
 @given(SEEDS, st.floats(0, 1))
 def test_rows_are_the_boxes_and_columns_the_kept_detections(seed, threshold):
     truths, results = random_case(seed)
-    judged = judge(made_set(truths), results)
+    judged = match_results(made_set(truths), results)
     counts = confusion_matrix(judged, threshold).counts
-    kept = (judged.found.score >= threshold) & ~judged.match.ignored
-    assert counts[:-1].sum(axis=1).tolist() == judged.positives.tolist()
-    assert counts[:, :-1].sum(axis=0).tolist() == judged.count_found(kept).tolist()
+    kept = (judged.detections.score >= threshold) & ~judged.match.ignored
+    assert counts[:-1].sum(axis=1).tolist() == judged.num_gt.tolist()
+    assert counts[:, :-1].sum(axis=0).tolist() == judged.count_detections_per_class(kept).tolist()
     assert counts[-1, -1] == 0
-    correct = np.bincount(judged.found.class_id[kept & judged.match.correct], minlength=len(CLASSES))
+    correct = np.bincount(judged.detections.class_id[kept & judged.match.correct], minlength=len(CLASSES))
     assert np.diag(counts)[:-1].tolist() == correct.tolist()

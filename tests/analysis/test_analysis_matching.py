@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.analysis.arrays import rank_in_group
-from cspdet.analysis.breakdown import break_down
-from cspdet.analysis.comparison import weighted_ap, weighted_run
-from cspdet.analysis.matched_run import ClassScores, judge
-from cspdet.analysis.overlaps import detection_pairs, iou_xywh, truth_pairs
+from cspdet.analysis.breakdown import compute_breakdown
+from cspdet.analysis.comparison import prepare_weighted_run, weighted_ap
+from cspdet.analysis.matched_run import ClassScores, match_results
+from cspdet.analysis.overlaps import detection_pairs, ground_truth_pairs, iou_xywh
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -32,8 +32,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 @given(SEEDS)
 def test_precision_and_recall_are_those_of_pycocotools(seed):
     truths, results = random_case(seed)
-    judged = judge(made_set(truths), results)
-    scores = ClassScores(judged, judged.matches, judged.positives, None)
+    judged = match_results(made_set(truths), results)
+    scores = ClassScores(judged, judged.matches, judged.num_gt, None)
     judge_ = judged_by_pycocotools(truths, results)
     np.testing.assert_allclose(scores.precision, pycocotools_precision(judge_), rtol=0, atol=1e-12)
     np.testing.assert_allclose(scores.recall, pycocotools_recall(judge_), rtol=0, atol=1e-12)
@@ -44,7 +44,7 @@ def test_precision_and_recall_are_those_of_pycocotools(seed):
 def test_sizes_are_those_of_pycocotools(seed):
     truths, results = random_case(seed)
     judge_ = judged_by_pycocotools(truths, results)
-    for index, size in enumerate(break_down(judge(made_set(truths), results)).sizes, start=1):
+    for index, size in enumerate(compute_breakdown(match_results(made_set(truths), results)).sizes, start=1):
         precision, recall = pycocotools_precision(judge_, index), pycocotools_recall(judge_, index)
         if np.isnan(precision).all():
             assert (size.AP, size.AP50, size.AR100) == (None, None, None)
@@ -59,10 +59,10 @@ def test_more_than_a_hundred_detections_are_judged_as_by_pycocotools():
     results = [
         found("bar", box(40.0 * (i % 6) + float(random.normal(0, 2))), float(random.random()), 10) for i in range(150)
     ] + [found("disc", box(5.0), 0.5)]
-    judged = judge(made_set(truths), results)
-    assert len(judged.found) == 101  # 100 of the bars, and the disc
-    assert judged.found.class_total.tolist() == [1, 150, 0]
-    scores = ClassScores(judged, judged.matches, judged.positives, None)
+    judged = match_results(made_set(truths), results)
+    assert len(judged.detections) == 101  # 100 of the bars, and the disc
+    assert judged.detections.class_total.tolist() == [1, 150, 0]
+    scores = ClassScores(judged, judged.matches, judged.num_gt, None)
     expected = pycocotools_precision(judged_by_pycocotools(truths, results))
     np.testing.assert_allclose(scores.precision, expected, rtol=0, atol=1e-12)
 
@@ -71,8 +71,8 @@ def test_more_than_a_hundred_detections_are_judged_as_by_pycocotools():
 @given(SEEDS)
 def test_with_all_weights_one_the_weighted_ap_is_that_of_pycocotools(seed):
     truths, results = random_case(seed)
-    judged = judge(made_set(truths), results)
-    ap, ap50 = weighted_ap(weighted_run(judged), np.ones(len(IMAGE_IDS)), judged.positives)
+    judged = match_results(made_set(truths), results)
+    ap, ap50 = weighted_ap(prepare_weighted_run(judged), np.ones(len(IMAGE_IDS)), judged.num_gt)
     expected = pycocotools_precision(judged_by_pycocotools(truths, results)).mean(axis=2)
     np.testing.assert_allclose(ap, expected.mean(axis=0), rtol=0, atol=1e-12)
     np.testing.assert_allclose(ap50, expected[0], rtol=0, atol=1e-12)
@@ -82,7 +82,7 @@ def test_with_all_weights_one_the_weighted_ap_is_that_of_pycocotools(seed):
 @given(SEEDS)
 def test_a_picture_that_counts_twice_is_like_a_picture_that_is_there_twice(seed):
     truths, results = random_case(seed, ties=False)
-    judged = judge(made_set(truths), results)
+    judged = match_results(made_set(truths), results)
     times = np.random.default_rng(seed).integers(0, 4, len(IMAGE_IDS))  # by rising image id
     ids = sorted(IMAGE_IDS)
     copies = {image_id: [1000 * (k + 1) + image_id for k in range(times[ids.index(image_id)])] for image_id in ids}
@@ -91,9 +91,11 @@ def test_a_picture_that_counts_twice_is_like_a_picture_that_is_there_twice(seed)
         return [{**row, "image_id": copy} for row in rows for copy in copies[row["image_id"]]]
 
     images = tuple(copy for several in copies.values() for copy in several)
-    goals = judged.goals
-    positives = np.bincount(judged.truth.class_id[goals], times[judged.truth.picture[goals]], len(CLASSES))
-    ap, ap50 = weighted_ap(weighted_run(judged), times, positives)
+    goals = judged.is_target
+    positives = np.bincount(
+        judged.ground_truth.class_id[goals], times[judged.ground_truth.image_index[goals]], len(CLASSES)
+    )
+    ap, ap50 = weighted_ap(prepare_weighted_run(judged), times, positives)
     if not images:
         assert np.isnan(ap).all()
         return
@@ -110,8 +112,8 @@ def test_of_equal_overlaps_the_later_box_is_taken_and_a_crowd_only_by_what_no_bo
         truth("bar", box(0)),
     ]
     results = [found("bar", box(0), 0.9), found("bar", box(0), 0.8), found("bar", box(0), 0.7)]
-    judged = judge(made_set(truths), [*results, found("bar", box(0), 0.6)])
-    assert judged.match.truth.tolist() == [2, 1, 0, 0]
+    judged = match_results(made_set(truths), [*results, found("bar", box(0), 0.6)])
+    assert judged.match.gt_index.tolist() == [2, 1, 0, 0]
     assert judged.match.correct.tolist() == [True, True, False, False]
     assert judged.match.ignored.tolist() == [False, False, True, True]
 
@@ -127,22 +129,24 @@ def test_iou_by_hand():
 
 def test_pairs_stay_within_their_picture_and_are_the_same_in_chunks(monkeypatch):
     truths, results = random_case(5)
-    judged = judge(made_set(truths), results)
-    whole = detection_pairs(judged.found, judged.truth, 0.1)
+    judged = match_results(made_set(truths), results)
+    whole = detection_pairs(judged.detections, judged.ground_truth, 0.1)
     monkeypatch.setattr("cspdet.analysis.overlaps.CHUNK", 3)
-    parts = detection_pairs(judged.found, judged.truth, 0.1)
+    parts = detection_pairs(judged.detections, judged.ground_truth, 0.1)
     assert len(whole.iou) > 5
     for one, other in zip(whole, parts, strict=True):
         assert one.tolist() == other.tolist()
-    assert (judged.found.picture[whole.detection] == judged.truth.picture[whole.truth]).all()
-    keys = whole.detection * len(judged.truth) + whole.truth
+    assert (
+        judged.detections.image_index[whole.detection_index] == judged.ground_truth.image_index[whole.gt_index]
+    ).all()
+    keys = whole.detection_index * len(judged.ground_truth) + whole.gt_index
     assert (np.diff(keys) > 0).all()
 
 
 def test_pairs_of_truths_leave_out_crowds_and_each_with_itself():
     truths = [truth("bar", box(0)), truth("disc", box(2)), truth("bar", box(1), iscrowd=1), truth("bar", box(0), 20)]
-    pairs = truth_pairs(judge(made_set(truths), []).truth, 0.3)
-    assert sorted(zip(pairs.detection.tolist(), pairs.truth.tolist(), strict=True)) == [(0, 1), (1, 0)]
+    pairs = ground_truth_pairs(match_results(made_set(truths), []).ground_truth, 0.3)
+    assert sorted(zip(pairs.detection_index.tolist(), pairs.gt_index.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 def test_ranks_count_within_runs_of_equals():

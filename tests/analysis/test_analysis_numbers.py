@@ -11,13 +11,13 @@ from analysis_data import CLASSES, box, found, made_set, random_case, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.analysis.breakdown import break_down
+from cspdet.analysis.breakdown import compute_breakdown
 from cspdet.analysis.build import analyze_results
 from cspdet.analysis.calibration import calibrate, calibration_error
-from cspdet.analysis.matched_run import judge
+from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.structures import as_json
 from cspdet.analysis.summary import full_summary, short_summary
-from cspdet.analysis.thresholds import best_operating, operating_at, threshold_curves
+from cspdet.analysis.thresholds import best_operating_point, operating_point_at, threshold_curves
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -36,14 +36,14 @@ def test_the_parts_of_an_analysis_agree_with_the_evaluator(seed):
         return pytest.approx(np.mean(known), rel=0, abs=1e-12) if known else None
 
     for number in ("AP", "AP50", "AP75", "AR100"):
-        assert analysis.numbers[number] == mean(getattr(one, number) for one in analysis.classes), number
+        assert analysis.stats[number] == mean(getattr(one, number) for one in analysis.classes), number
     for curve, number in zip(analysis.precision_recall, ("AP50", "AP75"), strict=True):
         assert [None if np.isnan(row[0]) else row.mean() for row in curve.per_class] == [
             None if getattr(one, number) is None else pytest.approx(getattr(one, number), rel=0, abs=1e-12)
             for one in analysis.classes
         ]
     assert [size.AP for size in analysis.breakdown.sizes] == [
-        None if analysis.numbers[name] is None else pytest.approx(analysis.numbers[name], rel=0, abs=1e-12)
+        None if analysis.stats[name] is None else pytest.approx(analysis.stats[name], rel=0, abs=1e-12)
         for name in ("APs", "APm", "APl")
     ]
     assert analysis.detections == sum(one.detections for one in analysis.classes) == len(results)
@@ -59,8 +59,8 @@ def test_nothing_found_and_nothing_to_find():
         json.dumps(analysis.to_json(), allow_nan=False)
         assert full_summary(analysis)
         assert short_summary(analysis)
-        assert analysis.suspects.totals == (0, 0, len(truths))
-        assert len(analysis.worst) == bool(truths or results)
+        assert analysis.label_issues.totals == (0, 0, len(truths))
+        assert len(analysis.worst_images) == bool(truths or results)
 
 
 def test_a_given_threshold_is_used_and_said():
@@ -68,7 +68,7 @@ def test_a_given_threshold_is_used_and_said():
     analysis = analyze_results(made_set([truth("disc", box(0))]), results, name="a", min_score=0.3)
     assert (analysis.threshold, analysis.threshold_is_best) == (0.3, False)
     assert analysis.at_threshold.kept == analysis.confusion.counts[:, :-1].sum() == 2
-    assert analysis.thresholds.best.threshold == 0.9
+    assert analysis.thresholds.best_f1_point.threshold == 0.9
 
 
 def test_json_knows_what_it_can_hold():
@@ -90,21 +90,21 @@ def test_json_knows_what_it_can_hold():
 def test_the_best_threshold_by_hand():
     score, correct = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
     # Of 3 boxes: F1 2/(1+3) = .5, 2/(2+3) = .4, 4/(3+3) = .667, 4/(4+3) = .571
-    best = best_operating(score, correct, 3)
+    best = best_operating_point(score, correct, 3)
     assert (best.threshold, best.correct, best.kept) == (0.7, 2, 3)
     assert (best.precision, best.recall, best.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
 def test_equal_scores_are_kept_together():
     # The correct one alone would be F1 1, but what has the same score comes with it.
-    best = best_operating(np.array([0.5, 0.5]), np.array([True, False]), 1)
+    best = best_operating_point(np.array([0.5, 0.5]), np.array([True, False]), 1)
     assert (best.threshold, best.kept, best.f1) == (0.5, 2, pytest.approx(2 / 3))
 
 
 def test_where_nothing_is_correct_the_best_threshold_is_a_half():
-    best = best_operating(np.array([0.7]), np.array([False]), 4)
+    best = best_operating_point(np.array([0.7]), np.array([False]), 4)
     assert (best.threshold, best.precision, best.recall, best.f1) == (0.5, 0.0, 0.0, 0.0)
-    nothing = best_operating(np.zeros(0), np.zeros(0, bool), 0)
+    nothing = best_operating_point(np.zeros(0), np.zeros(0, bool), 0)
     assert (nothing.threshold, nothing.precision, nothing.recall, nothing.f1) == (0.5, None, None, None)
 
 
@@ -112,22 +112,22 @@ def test_where_nothing_is_correct_the_best_threshold_is_a_half():
 @given(SEEDS)
 def test_no_threshold_is_better_than_the_best_and_curves_are_what_thresholds_give(seed):
     truths, results = random_case(seed)
-    judged = judge(made_set(truths), results)
+    judged = match_results(made_set(truths), results)
     curves = threshold_curves(judged)
     counted = ~judged.match.ignored
-    score, correct = judged.found.score[counted], judged.match.correct[counted]
-    total = int(judged.positives.sum())
+    score, correct = judged.detections.score[counted], judged.match.correct[counted]
+    total = int(judged.num_gt.sum())
     for i in (0, 10, 33, 70, 100):
-        at = operating_at(float(curves.threshold[i]), score, correct, total)
+        at = operating_point_at(float(curves.threshold[i]), score, correct, total)
         values = (curves.precision[i], curves.recall[i], curves.f1[i])
         assert [None if np.isnan(v) else v for v in values] == pytest.approx([at.precision, at.recall, at.f1])
     if total:
-        rivals = [operating_at(float(threshold), score, correct, total).f1 for threshold in np.unique(score)]
-        assert curves.best.f1 == pytest.approx(max([0.0, *rivals]))
+        rivals = [operating_point_at(float(threshold), score, correct, total).f1 for threshold in np.unique(score)]
+        assert curves.best_f1_point.f1 == pytest.approx(max([0.0, *rivals]))
 
 
 def test_scores_beyond_one_stretch_the_curves():
-    judged = judge(made_set([truth("disc", box(0))]), [found("disc", box(0), 7.0)])
+    judged = match_results(made_set([truth("disc", box(0))]), [found("disc", box(0), 7.0)])
     curves = threshold_curves(judged)
     assert (curves.threshold[0], curves.threshold[-1], curves.recall[-1]) == (0.0, 7.0, 1.0)
     assert calibrate(judged, 0.5).bins[-1].count == 1
@@ -145,10 +145,10 @@ def test_calibration_by_hand():
         found("disc", box(200), 0.34),
         found("bar", box(250), 0.36),
     ]
-    calibration = calibrate(judge(made_set(truths), results), 0.9)
+    calibration = calibrate(match_results(made_set(truths), results), 0.9)
     low = calibration.bins[3]
     assert (low.low, low.high, low.count) == (0.3, 0.4, 3)
-    assert (low.mean_score, low.correct) == pytest.approx((1 / 3, 1 / 3))
+    assert (low.mean_score, low.accuracy) == pytest.approx((1 / 3, 1 / 3))
     assert [one.count for one in calibration.bins] == [0, 0, 0, 3, 0, 0, 0, 0, 0, 1]
     # 3/4 of the detections are off by 0, 1/4 by .05
     assert calibration.ece == pytest.approx(0.0125)
@@ -171,15 +171,15 @@ def test_sizes_and_quarters_by_hand():
     results = [
         {**found("disc", one["bbox"], 0.9), "image_id": one["image_id"]} for one in truths if one["bbox"][2] > 45
     ]
-    parts = break_down(judge(made_set(truths), results))
+    parts = compute_breakdown(match_results(made_set(truths), results))
     # An AP of 1 up to a recall of 4/5 is 81 of 101 recalls.
-    assert [(one.name, one.truths, one.AP) for one in parts.sizes] == [
+    assert [(one.name, one.num_gt, one.AP) for one in parts.sizes] == [
         ("small", 3, 0.0),
         ("medium", 5, pytest.approx(81 / 101)),
         ("large", 0, None),
     ]
-    assert [(one.truths, one.AR100) for one in parts.quarters] == [(2, 0.0), (2, 0.0), (2, 1.0), (2, 1.0)]
-    assert [(one.low, one.high) for one in parts.quarters] == [(0, 30), (30, 50), (50, 70), (70, None)]
+    assert [(one.num_gt, one.AR100) for one in parts.quartiles] == [(2, 0.0), (2, 0.0), (2, 1.0), (2, 1.0)]
+    assert [(one.low, one.high) for one in parts.quartiles] == [(0, 30), (30, 50), (50, 70), (70, None)]
 
 
 def test_crowding_by_hand():
@@ -188,24 +188,24 @@ def test_crowding_by_hand():
     truths += [truth("disc", box(x), 20) for x in (0, 100)]
     truths += [truth("disc", box(x), 30) for x in (0, 2, 100, 200)]
     results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in truths if one is not truths[4]]
-    parts = break_down(judge(made_set(truths), results))
-    assert [(one.name, one.low, one.high, one.pictures, one.truths) for one in parts.pictures] == [
+    parts = compute_breakdown(match_results(made_set(truths), results))
+    assert [(one.name, one.low, one.high, one.images, one.num_gt) for one in parts.image_groups] == [
         ("few", 1, 1, 1, 1),
         ("middle", 2, 2, 1, 2),
         ("many", 4, 4, 1, 4),
     ]
     # 3 of 4: an AP of 1 up to a recall of .75, which are 76 of 101
-    assert [one.AP for one in parts.pictures] == pytest.approx([1.0, 1.0, 76 / 101])
-    assert [(one.name, one.truths, one.recall, one.AR100) for one in parts.overlap] == [
+    assert [one.AP for one in parts.image_groups] == pytest.approx([1.0, 1.0, 76 / 101])
+    assert [(one.name, one.num_gt, one.recall, one.AR100) for one in parts.overlap_groups] == [
         ("overlapped", 2, 0.5, 0.5),
         ("alone", 5, 1.0, 1.0),
     ]
 
 
 def test_pictures_with_as_many_boxes_are_one_group():
-    parts = break_down(judge(made_set([truth("disc", box(0), image) for image in (10, 20, 30)]), []))
-    assert [(one.name, one.pictures) for one in parts.pictures] == [("few", 3)]
-    assert break_down(judge(made_set([]), [])).pictures == ()
+    parts = compute_breakdown(match_results(made_set([truth("disc", box(0), image) for image in (10, 20, 30)]), []))
+    assert [(one.name, one.images) for one in parts.image_groups] == [("few", 3)]
+    assert compute_breakdown(match_results(made_set([]), [])).image_groups == ()
 
 
 # --- suspects and worst pictures -----------------------------------------------------------------------
@@ -229,31 +229,31 @@ def test_each_kind_of_suspect_is_found():
         found("bar", box(200), 0.9, 20),
     ]
     # The best F1 keeps from .8 on, and all correct detections of a score worth the name have .8.
-    suspects = analyze_results(made_set(truths), results, name="a").suspects
+    suspects = analyze_results(made_set(truths), results, name="a").label_issues
     assert suspects.min_score == pytest.approx(0.8)
     assert suspects.totals == (2, 1, 1)
-    missing, also_missing, wrong, there = suspects.listed
-    assert (missing.kind, missing.image_id, missing.box_xywh, missing.score) == (
+    missing, also_missing, wrong, there = suspects.issues
+    assert (missing.issue_type, missing.image_id, missing.box_xywh, missing.score) == (
         "box missing?",
         10,
         (250.0, 0.0, 10.0, 10.0),
         0.99,
     )
     assert also_missing.score == 0.95
-    assert (wrong.kind, wrong.class_name, wrong.other_class, wrong.iou) == (
+    assert (wrong.issue_type, wrong.class_name, wrong.annotated_class, wrong.iou) == (
         "class wrong?",
         "bar",
         "disc",
         pytest.approx(9 / 11),
     )
-    assert (there.kind, there.class_name, there.file_name, there.score) == ("box there?", "cone", "20.png", None)
+    assert (there.issue_type, there.class_name, there.file_name, there.score) == ("box there?", "cone", "20.png", None)
 
 
 def test_suspects_name_pictures_by_their_row_in_the_set():
     coco = made_set([truth("disc", box(0), 20)])
-    (there,) = analyze_results(coco, [], name="a").suspects.listed
-    assert coco.image_id[there.picture] == 20
-    assert coco.name(there.picture) == there.file_name
+    (there,) = analyze_results(coco, [], name="a").label_issues.issues
+    assert coco.image_id[there.dataset_index] == 20
+    assert coco.name(there.dataset_index) == there.file_name
 
 
 def test_the_worst_pictures_by_hand():
@@ -267,18 +267,18 @@ def test_the_worst_pictures_by_hand():
         found("cone", box(110), 0.95, 30),  # inside the crowd, no error
     ]
     truths.append(truth("cone", box(100, 0, 60), 30, iscrowd=1))
-    worst = analyze_results(made_set(truths), results, name="a", min_score=0.5).worst
-    assert [(one.image_id, one.badness, one.missed, one.wrong) for one in worst] == [
+    worst = analyze_results(made_set(truths), results, name="a", min_score=0.5).worst_images
+    assert [(one.image_id, one.error_score, one.missed, one.wrong) for one in worst] == [
         (10, pytest.approx(1.8), 1, 1),
         (20, pytest.approx(0.7), 0, 1),
     ]
-    assert [one.found for one in worst[0].truths] == [True, False]
-    assert [(one.class_name, one.kind) for one in worst[0].detections] == [
+    assert [one.detected for one in worst[0].annotations] == [True, False]
+    assert [(one.class_name, one.detection_type) for one in worst[0].detections] == [
         ("disc", "correct"),
         ("bar", "classification"),
     ]
-    assert [one.kind for one in worst[1].detections] == ["correct", "duplicate"]
-    assert analyze_results(made_set(truths), results, name="a", min_score=0.5, gallery=1).worst == worst[:1]
+    assert [one.detection_type for one in worst[1].detections] == ["correct", "duplicate"]
+    assert analyze_results(made_set(truths), results, name="a", min_score=0.5, gallery=1).worst_images == worst[:1]
 
 
 def test_summaries_name_the_costliest_error_first():
@@ -288,7 +288,7 @@ def test_summaries_name_the_costliest_error_first():
     lines = full_summary(analysis)
     assert lines[0].startswith("mine: AP ")
     kinds = [line.split()[3].rstrip(":") for line in lines if line[:6].replace(".", "").isdigit()]
-    costs = {one.kind: one.ap_cost for one in analysis.errors.kinds}
+    costs = {one.error_type: one.ap_cost for one in analysis.errors.costs}
     assert kinds[0] == "classification"
     assert [costs[kind] for kind in kinds] == sorted(costs.values(), reverse=True)
     assert "  disc taken for bar: 1 (50% of its boxes)" in lines

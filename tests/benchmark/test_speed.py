@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.benchmark.ipc import Worker, WorkerError
-from cspdet.benchmark.matmul_peak import MatrixProduct
-from cspdet.benchmark.report import conditions, table
-from cspdet.benchmark.rows import About, Row, RowSpec, Timing, in_turns
+from cspdet.benchmark.matmul_peak import MatmulBenchmark
+from cspdet.benchmark.report import describe_environment, table
+from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
 from cspdet.benchmark.target import torchvision_classifier
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError
@@ -29,10 +29,10 @@ KEYS = {"model", "backend", "precision", "size", "batch", "threads", "forward_ms
         "peak_memory_mib", "gflops", "gemm_peak_gflops", "device", "versions"}  # fmt: skip
 
 
-def row(*, batch: int = 1, end_to_end: bool = True, bflops: float | None = 2.0) -> Row:
-    about = About("net", "torch", "fp32", (64, 96), 2, "a CPU", "detector", end_to_end, {"torch": "2"})
-    return Row(
-        RowSpec("net.pt", "torch", batch=batch), about, Timing((10.0, 30.0, 20.0)),
+def row(*, batch: int = 1, end_to_end: bool = True, bflops: float | None = 2.0) -> BenchmarkRow:
+    about = EngineInfo("net", "torch", "fp32", (64, 96), 2, "a CPU", "detector", end_to_end, {"torch": "2"})
+    return BenchmarkRow(
+        BenchmarkSpec("net.pt", "torch", batch=batch), about, Timing((10.0, 30.0, 20.0)),
         Timing((40.0,)) if end_to_end else None, 500.0, 300.0, bflops, 200.0,
     )  # fmt: skip
 
@@ -42,7 +42,7 @@ def row(*, batch: int = 1, end_to_end: bool = True, bflops: float | None = 2.0) 
 
 @given(passes=st.integers(1, 500), rounds=st.integers(1, 20))
 def test_turns_add_up_and_are_even(passes, rounds):
-    turns = in_turns(passes, rounds)
+    turns = interleave(passes, rounds)
     assert sum(turns) == passes
     assert min(turns) >= 1
     assert max(turns) - min(turns) <= 1
@@ -52,7 +52,7 @@ def test_turns_add_up_and_are_even(passes, rounds):
 def test_the_numbers_of_a_row():
     # 2 BFLOPs in a median of 20 ms are 100 GFLOP/s, half of the 200 of the matrix product; 1000 / 40 pictures a second
     one = row()
-    assert (one.gflops, one.share_of_peak, one.fps) == (100.0, 0.5, 25.0)
+    assert (one.gflops, one.fraction_of_peak, one.fps) == (100.0, 0.5, 25.0)
     # of 10, 20, 30 ms the 95th percentile lies nine tenths of the way from the second to the third
     assert one.to_json()["forward_ms"] == {"median": 20.0, "p95": 29.0}
     # four pictures in the same time are four times as much
@@ -69,9 +69,11 @@ def test_a_row_has_the_keys_that_were_promised():
 
 
 def test_a_spec_survives_the_way_to_the_worker():
-    spec = RowSpec("a.yaml", "openvino", "bf16", (64, 96), 4, 2, "cpu", "w.pt", ("a=1",), "p.jpg", 0.1)
-    assert RowSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
-    assert RowSpec.from_json(json.loads(json.dumps(RowSpec("a", "torch").to_json()))) == RowSpec("a", "torch")
+    spec = BenchmarkSpec("a.yaml", "openvino", "bf16", (64, 96), 4, 2, "cpu", "w.pt", ("a=1",), "p.jpg", 0.1)
+    assert BenchmarkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert BenchmarkSpec.from_json(json.loads(json.dumps(BenchmarkSpec("a", "torch").to_json()))) == BenchmarkSpec(
+        "a", "torch"
+    )
 
 
 def test_the_table_is_aligned_markdown():
@@ -80,12 +82,16 @@ def test_the_table_is_aligned_markdown():
     assert all(line.count("|") == 14 for line in lines)
     assert "50%" in lines[2]
     assert lines[3].count("--") == 4  # no end to end, no rate, no share
-    assert conditions([row()]) == ["a CPU, 2 threads", "matrix product on cpu in fp32: 200 GFLOP/s", "torch 2"]
+    assert describe_environment([row()]) == [
+        "a CPU, 2 threads",
+        "matrix product on cpu in fp32: 200 GFLOP/s",
+        "torch 2",
+    ]
 
 
 def test_a_matrix_product_has_a_rate():
-    product = MatrixProduct("fp32", torch.device("cpu"))
-    product.a, product.b, product.operations = product.a[:64, :64], product.b[:64, :64], 2 * 64**3
+    product = MatmulBenchmark("fp32", torch.device("cpu"))
+    product.a, product.b, product.flops = product.a[:64, :64], product.b[:64, :64], 2 * 64**3
     assert 0 < product.gflops() < 1e5
 
 
@@ -100,23 +106,23 @@ def worker(script: str) -> Worker:
 
 def test_questions_are_answered_in_order():
     talk = worker(ECHO)
-    assert talk.ask({"a": 1}) == {"a": 1}
-    assert talk.ask({"b": [2]}) == {"b": [2]}
+    assert talk.request({"a": 1}) == {"a": 1}
+    assert talk.request({"b": [2]}) == {"b": [2]}
     with pytest.raises(WorkerError, match="no such thing"):
-        talk.ask({"problems": ["no such thing"]})
+        talk.request({"problems": ["no such thing"]})
     talk.close()
 
 
 def test_the_last_words_of_a_worker_are_told():
     talk = worker("import sys\nsys.stdin.readline()\nprint('out of memory', file=sys.stderr)\nsys.exit(3)")
     with pytest.raises(WorkerError, match="ended with 3: out of memory"):
-        talk.ask({"do": "load"})
+        talk.request({"do": "load"})
     talk.close()
 
 
 def test_a_worker_that_does_not_end_is_ended():
     talk = worker("import sys, time\nprint('{}', flush=True)\nsys.stdin.read()")
-    assert talk.ask({}) == {}
+    assert talk.request({}) == {}
     talk.close()
     assert talk._process.returncode is not None
 

@@ -8,29 +8,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cspdet.checkpoints.initial_weights import start_from
+from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.checkpoints.loading import build_classifier, build_detector, load_model
+from cspdet.checkpoints.loading import build_classifier, build_detector, load_detector_model
 from cspdet.checkpoints.pretrained import load_backbone_weights
 from cspdet.cli.main import main
 from cspdet.config.loader import dump_config, load_config
-from cspdet.darknet.weight_order import numbers_of
+from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import write_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
 from cspdet.models import Classifier, Detector, DetectorConfig, build_backbone
 from cspdet.models.backbones.timm_backbone import TimmBackbone
-from cspdet.recipe import ClassifierRecipe, load_recipe
-from cspdet.structures import Classes
+from cspdet.recipe import ClassificationRecipe, load_recipe
+from cspdet.structures import Categories
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = ROOT / "configs/yolov3_tiny.yaml"  # its trunk is `darknetref` as far as stride 32
 TRUNK = "{name: darknetref, last_stride: 32, channels: 1024}"
 
 
-def classifier_recipe(folder: Path, backbone: str = TRUNK, classes: int = 7) -> ClassifierRecipe:
-    (folder / "classifier.yaml").write_text(f"model: {{backbone: {backbone}, classes: {classes}}}\n")
-    return load_config(folder / "classifier.yaml", ClassifierRecipe)
+def classifier_recipe(folder: Path, backbone: str = TRUNK, classes: int = 7) -> ClassificationRecipe:
+    (folder / "classifier.yaml").write_text(f"model: {{backbone: {backbone}, num_classes: {classes}}}\n")
+    return load_config(folder / "classifier.yaml", ClassificationRecipe)
 
 
 def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -43,15 +43,15 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def classifier(folder: Path, backbone: str = TRUNK, classes: int = 7) -> tuple[ClassifierRecipe, Classifier]:
+def classifier(folder: Path, backbone: str = TRUNK, classes: int = 7) -> tuple[ClassificationRecipe, Classifier]:
     recipe = classifier_recipe(folder, backbone, classes)
     model = build_classifier(recipe, "test")
     shaken(model)
     return recipe, model
 
 
-def save(path: Path, recipe: ClassifierRecipe, model: nn.Module, classes: int = 7) -> Path:
-    names = Classes(tuple(f"c{i}" for i in range(classes)), tuple(range(1, classes + 1)))
+def save(path: Path, recipe: ClassificationRecipe, model: nn.Module, classes: int = 7) -> Path:
+    names = Categories(tuple(f"c{i}" for i in range(classes)), tuple(range(1, classes + 1)))
     save_checkpoint(path, Checkpoint(recipe, names, model.state_dict()))
     return path
 
@@ -76,7 +76,7 @@ def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, t
     recipe, model = classifier(tmp_path)
     path = save(tmp_path / "x.pt", recipe, model)
     fresh, filled = detector(), detector()
-    start_from(filled, path)
+    load_initial_weights(filled, path)
     assert same(part(filled, "backbone"), part(model, "backbone"))
     assert same(part(filled, "neck"), part(fresh, "neck"))
     assert same(part(filled, "head"), part(fresh, "head"))
@@ -100,7 +100,7 @@ def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path)
 def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, telling):
     recipe, model = classifier(tmp_path)
     other = build_classifier(classifier_recipe(tmp_path, classes=5), "test")
-    start_from(other, save(tmp_path / "x.pt", recipe, model))
+    load_initial_weights(other, save(tmp_path / "x.pt", recipe, model))
     assert same(part(other, "backbone"), part(model, "backbone"))
     assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in telling.text
     assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in telling.text
@@ -116,8 +116,8 @@ def test_every_entry_of_either_side_is_in_the_report(telling):
 
     given = Network().state_dict() | {"head.weight": torch.zeros(2, 8), "old.bias": torch.zeros(5)}
     del given["head.bias"]
-    report = TransferReport.of(Network(), given, "x.pt")
-    assert report.table().splitlines() == [
+    report = TransferReport.compare(Network(), given, "x.pt")
+    assert report.to_csv().splitlines() == [
         "entry,shape,found,taken",
         "slope,1,1,yes",
         "stem.0.weight,8x3x3x3,8x3x3x3,yes",
@@ -129,7 +129,7 @@ def test_every_entry_of_either_side_is_in_the_report(telling):
         "head.bias,4,,no",
         "old.bias,,5,no",
     ]
-    report.tell()
+    report.log_summary()
     assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in telling.text
     assert "fresh: head.weight, expected (4, 8), found (2, 8)" in telling.text
     assert "head.bias" not in telling.text  # of a part that got nothing, only what the file has in another shape
@@ -140,10 +140,10 @@ def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
     recipe, model = classifier(tmp_path)
     path = save(tmp_path / "x.pt", recipe, model)
     trained = load_recipe(DETECTOR, [f"model.backbone.weights={path}"])
-    names = Classes(("a", "b", "c"), (1, 2, 3))
+    names = Categories(("a", "b", "c"), (1, 2, 3))
     save_checkpoint(tmp_path / "d.pt", Checkpoint(trained, names, build_detector(trained, 3, "test").state_dict()))
     path.unlink()
-    assert same(part(load_model(tmp_path / "d.pt").model, "backbone"), part(model, "backbone"))
+    assert same(part(load_detector_model(tmp_path / "d.pt").model, "backbone"), part(model, "backbone"))
     with pytest.raises(CheckpointError, match=r"x\.pt: no such file"):
         build_detector(trained, 3, "test")
 
@@ -155,12 +155,12 @@ def test_paths_are_those_of_the_config_file_or_of_the_working_directory(tmp_path
         ("x.pt", tmp_path / "sub/x.pt"),
         ("timm:resnet18.a1_in1k", Path("timm:resnet18.a1_in1k")),
     ):
-        text = f"model: {{backbone: {{name: 'timm:resnet18', weights: '{weights}'}}, classes: 3}}\n"
+        text = f"model: {{backbone: {{name: 'timm:resnet18', weights: '{weights}'}}, num_classes: 3}}\n"
         (tmp_path / "sub/c.yaml").write_text(text)
-        recipe = load_config(tmp_path / "sub/c.yaml", ClassifierRecipe)
+        recipe = load_config(tmp_path / "sub/c.yaml", ClassificationRecipe)
         assert recipe.model.backbone.weights == expected
         (tmp_path / "again.yaml").write_text(dump_config(recipe))
-        assert load_config(tmp_path / "again.yaml", ClassifierRecipe) == recipe
+        assert load_config(tmp_path / "again.yaml", ClassificationRecipe) == recipe
     assert load_recipe(DETECTOR, ["model.backbone.weights=y.pt"]).model.backbone.weights == tmp_path / "y.pt"
 
 
@@ -168,7 +168,7 @@ def test_paths_are_those_of_the_config_file_or_of_the_working_directory(tmp_path
 
 
 def darknet_file(path: Path, model: nn.Module, layers: int | None = None) -> Path:
-    write_weights(path, numbers_of(model)[:layers])
+    write_weights(path, layers_in_file_order(model)[:layers])
     return path
 
 
@@ -184,7 +184,7 @@ def test_a_darknet_classifier_fills_the_backbone(tmp_path, telling, classes):
 def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, telling):
     _, model = classifier(tmp_path)
     fresh, filled = detector(), detector()
-    start_from(filled, darknet_file(tmp_path / "x.conv.4", model, 4))
+    load_initial_weights(filled, darknet_file(tmp_path / "x.conv.4", model, 4))
     for key, value in part(filled, "backbone").items():
         of_file = int(key.split(".")[1]) < 4 if key.startswith("convs.") else False
         assert torch.equal(value, part(model if of_file else fresh, "backbone")[key])
@@ -196,7 +196,7 @@ def test_a_darknet_file_that_goes_on_into_the_neck_fills_that_too_where_the_whol
     whole = shaken(detector())
     path = darknet_file(tmp_path / "yolov3-tiny.conv.9", whole, 9)  # 7 of the trunk and 2 of the neck
     fresh, filled = detector(), detector()
-    start_from(filled, path)
+    load_initial_weights(filled, path)
     assert same(part(filled, "backbone"), part(whole, "backbone"))
     taken = [key for key, value in part(filled, "neck").items() if torch.equal(value, part(whole, "neck")[key])]
     assert len(taken) == 10
@@ -211,11 +211,11 @@ def test_an_imported_cfg_fills_the_same_backbone(tmp_path):
     words = [str(tmp_path / "x.cfg"), str(tmp_path / "x.weights"), "--output", str(tmp_path / "cfg.pt")]
     assert main(["import-darknet", *words]) == 0
     filled = detector()
-    start_from(filled, tmp_path / "cfg.pt")
+    load_initial_weights(filled, tmp_path / "cfg.pt")
     assert same(part(filled, "backbone"), part(model, "backbone"))
     other = build_detector(load_recipe(ROOT / "configs/pelee_prn.yaml"), 3, "test")
     with pytest.raises(CheckpointError, match=r"backbone\.\S+: expected .* found layer \d+ \[convolutional\]"):
-        start_from(other, tmp_path / "cfg.pt")
+        load_initial_weights(other, tmp_path / "cfg.pt")
 
 
 # --- mistakes --------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def timm_detector(**options: object) -> Detector:
 @pytest.mark.parametrize("weights", ["timm:resnet18", "timm:resnet18.a1_in1k"])
 def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, telling, weights):
     model = timm_detector()
-    start_from(model, weights)
+    load_initial_weights(model, weights)
     assert isinstance(model.backbone, TimmBackbone)
     assert all((value == 0.01).all() for value in model.backbone.parameters())
     assert not any((conv.weight == 0.01).any() for conv in model.head.predict)
@@ -320,6 +320,6 @@ def test_csp_networks_of_timm_give_its_own_features(name):
     with torch.no_grad():
         maps, expected = ours.eval()(images), theirs.eval()(images)
     last = dict(zip(theirs.feature_info.reduction(), expected, strict=True))
-    assert [spec.stride for spec in ours.out] == [8, 16, 32]
-    assert all(torch.equal(x, last[spec.stride]) for x, spec in zip(maps, ours.out, strict=True))
+    assert [spec.stride for spec in ours.out_specs] == [8, 16, 32]
+    assert all(torch.equal(x, last[spec.stride]) for x, spec in zip(maps, ours.out_specs, strict=True))
     assert all(x.isfinite().all() and x.std() > 0 for x in maps)

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.checkpoints.initial_weights import transfer
-from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.loading import load_detector_model
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from cspdet.recipe import load_recipe
-from cspdet.structures import Classes
+from cspdet.structures import Categories
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm.yaml"
-CLASSES = Classes(("cat", "dog"), (3, 17))
+CLASSES = Categories(("cat", "dog"), (3, 17))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def test_what_is_written_comes_back(file, checkpoint):
 
 
 def test_a_checkpoint_is_a_model_with_its_own_config_and_classes(file, checkpoint):
-    loaded = load_model(file)
+    loaded = load_detector_model(file)
     assert loaded.classes == CLASSES
     assert loaded.recipe.input.size == (64, 64)
     assert not loaded.model.training
     assert torch.equal(loaded.model.state_dict()["head.predict.0.bias"], checkpoint.weights["head.predict.0.bias"])
-    assert load_model(file, overrides=["input.size=96"]).recipe.input.size == (96, 96)
+    assert load_detector_model(file, overrides=["input.size=96"]).recipe.input.size == (96, 96)
 
 
 class _Bomb:
@@ -121,14 +121,14 @@ def test_weights_of_another_architecture_are_counted(file, checkpoint):
 
 
 def test_a_config_takes_the_weights_of_a_checkpoint_of_its_network_only(file):
-    loaded = load_model(CONFIG, weights=file, overrides=["model.neck.width=8", "input.size=64"])
+    loaded = load_detector_model(CONFIG, weights=file, overrides=["model.neck.width=8", "input.size=64"])
     assert loaded.classes == CLASSES
     with pytest.raises(CheckpointError, match="another architecture"):
-        load_model(CONFIG, weights=file)
+        load_detector_model(CONFIG, weights=file)
     with pytest.raises(CheckpointError, match="brings its own weights"):
-        load_model(file, weights=file)
+        load_detector_model(file, weights=file)
     with pytest.raises(ConfigError, match="multiples of 32, found 100x100"):
-        load_model(file, overrides=["input.size=100"])
+        load_detector_model(file, overrides=["input.size=100"])
 
 
 def test_transfer_takes_what_fits_and_tells_the_rest(checkpoint, caplog):

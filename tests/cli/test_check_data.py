@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cspdet.cli.main import main
-from cspdet.datasets.checks.validate import Report, examine
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.checks.validate import ValidationReport, validate_dataset
+from cspdet.datasets.descriptor import load_dataset_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,8 +49,8 @@ def boxes(*values: list[float]) -> list[dict[str, Any]]:
     return [{"id": i, "image_id": i % 4, "category_id": 1, "bbox": box} for i, box in enumerate(values)]
 
 
-def report(descriptor: Path, **options: bool) -> Report:
-    return examine(load_descriptor(descriptor), **options)
+def report(descriptor: Path, **options: bool) -> ValidationReport:
+    return validate_dataset(load_dataset_config(descriptor), **options)
 
 
 def test_a_sound_set_has_no_errors(tmp_path):
@@ -63,7 +63,7 @@ def test_a_sound_set_has_no_errors(tmp_path):
         {"name": "star", "category_id": 2, "boxes": 1},
     ]
     assert train.sizes == {"small": 1, "medium": 2, "large": 0}  # 400 < 32 * 32 = 1024 < 1089, 2000 < 96 * 96
-    assert all("1 of 4 pictures have no boxes" in note for note in found.notes)
+    assert all("1 of 4 pictures have no boxes" in note for note in found.warnings)
 
 
 def test_planted_errors_are_found(tmp_path):
@@ -123,7 +123,7 @@ def test_what_is_only_noted(tmp_path):
     change(tmp_path, "train", annotations=[*planted, *repeated], images=again)
     found = report(descriptor)
     assert found.errors == []
-    text = "\n".join(found.splits["train"].notes)
+    text = "\n".join(found.splits["train"].warnings)
     assert "1 boxes are less than 2 pixels wide or high" in text
     assert "1 box partly outside the picture clipped" in text
     assert "1 box without width or height skipped" in text
@@ -149,7 +149,7 @@ def test_train_without_boxes_is_an_error_and_val_a_note(tmp_path):
     assert [line for line in found.errors if "no boxes" in line] == [
         f"{tmp_path}/train.json: no boxes; a train split needs some"
     ]
-    assert any("AP is undefined" in note for note in found.splits["val"].notes)
+    assert any("AP is undefined" in note for note in found.splits["val"].warnings)
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cspdet.cli.main import VERBS, main
+from cspdet.cli.main import COMMAND_HELP, main
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [str(ROOT / "configs" / name) for name in ("csppelee_efm.yaml", "csppelee_efm_sam.yaml")]
@@ -15,7 +15,7 @@ CONFIGS = [str(ROOT / "configs" / name) for name in ("csppelee_efm.yaml", "csppe
 def test_help_names_every_verb(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"  {verb} " in out for verb in VERBS)
+    assert all(f"  {verb} " in out for verb in COMMAND_HELP)
     assert main([]) == 2
 
 
@@ -24,7 +24,7 @@ def test_an_unknown_verb_offers_the_nearest(capsys):
     assert capsys.readouterr().err.startswith("error: unknown command 'trian' (did you mean 'train'?)")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMAND_HELP)
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as left:
         main([verb, "--help"])

@@ -19,12 +19,12 @@ from torchvision import transforms
 from cspdet.cli.main import run_command
 from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop, short_side
-from cspdet.datasets.classification.image_folder import ImageSet, load_image_set
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import ConfigError, DataError
-from cspdet.evaluation.classification import evaluate_classifier, judge, match_image_classes
-from cspdet.inference.classifier import probabilities, with_given
-from cspdet.inference.predictor import to_input
+from cspdet.evaluation.classification import compute_metrics, evaluate_classifier, match_image_classes
+from cspdet.inference.classifier import override_eval_config, predict_probabilities
+from cspdet.inference.predictor import to_float_tensor
 from cspdet.models import ClassifierConfig
 from cspdet.models.published import CLASSIFIERS
 from cspdet.recipe import ClassifierEvalConfig
@@ -85,7 +85,7 @@ def test_pictures_of_all_modes_and_odd_sizes_become_what_torchvision_makes_of_th
     paths += [odd_picture(tmp_path, "RGB.jpg", (41, 23), turn) for turn in range(1, 9)]
     assert len(paths) >= 50
     for path in paths:
-        ours = model.normalized(to_input(torch.from_numpy(crop(read_picture(path), "x")), CPU))[0]
+        ours = model.normalize(to_float_tensor(torch.from_numpy(crop(read_image(path), "x")), CPU))[0]
         expected = theirs(as_torchvision_reads(path))
         assert (ours - expected).abs().max() <= 1e-6, path.name
 
@@ -93,7 +93,7 @@ def test_pictures_of_all_modes_and_odd_sizes_become_what_torchvision_makes_of_th
 def test_ten_crops_are_those_of_torchvision(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
     expected = transforms.TenCrop((32, 40))(transforms.Resize(44)(Image.fromarray(image)))
-    views = ImageCrop((32, 40), 44, ten=True)(image, "x")
+    views = ImageCrop((32, 40), 44, ten_crop=True)(image, "x")
     assert views.shape == (10, 3, 32, 40)
     for view, crop in zip(views, expected, strict=True):
         assert np.array_equal(view.transpose(1, 2, 0), np.asarray(crop))
@@ -122,25 +122,25 @@ def test_crops_that_cannot_be():
 
 def test_settings_given_replace_those_of_the_model():
     base = ClassifierEvalConfig(resize=100, ten_crop=True)
-    assert with_given(base, {"crop": 0.5}) == ClassifierEvalConfig(crop=0.5, ten_crop=True)
-    assert with_given(base, {"crop": 0.5, "resize": 90}).resize == 90
+    assert override_eval_config(base, {"crop": 0.5}) == ClassifierEvalConfig(crop=0.5, ten_crop=True)
+    assert override_eval_config(base, {"crop": 0.5, "resize": 90}).resize == 90
     with pytest.raises(ConfigError, match="crop"):
-        with_given(base, {"crop": 1.5})
+        override_eval_config(base, {"crop": 1.5})
 
 
 # --- numbers ---------------------------------------------------------------------------------------
 
 
-def image_set(label: list[int], classes: tuple[str, ...]) -> ImageSet:
+def image_set(label: list[int], classes: tuple[str, ...]) -> ImageFolderDataset:
     n = len(label)
-    return ImageSet(Path("set"), "val", classes, np.array(label, np.int32), b"x" * n, np.arange(n + 1), ())
+    return ImageFolderDataset(Path("set"), "val", classes, np.array(label, np.int32), b"x" * n, np.arange(n + 1), ())
 
 
 def test_the_numbers_of_a_small_case():
     # classes 0 0 1 2 of six; first places 0 1 1 3, and class 2 only stands sixth
     images = image_set([0, 0, 1, 2], tuple("abcdef"))
     ranked = np.array([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [1, 0, 2, 3, 4], [3, 0, 1, 4, 5]], np.int32)
-    metrics = judge(images, ranked, np.full((4, 5), 0.2, np.float32))
+    metrics = compute_metrics(images, ranked, np.full((4, 5), 0.2, np.float32))
     assert (metrics.top1, metrics.top5, metrics.images) == (0.5, 0.75, 4)
     assert metrics.per_class["a"] == (2, 0.5, 1.0)
     assert metrics.per_class["c"] == (1, 0.0, 0.0)
@@ -153,7 +153,7 @@ def test_the_numbers_of_a_small_case():
 def test_top5_of_five_classes_is_none_and_outputs_that_are_not_finite_are_wrong(telling):
     ranked = np.array([[0, 1, 2, 3, 4]] * 2, np.int32)
     scores = np.array([[0.6, 0.1, 0.1, 0.1, 0.1], [0, 0, 0, 0, 0]], np.float32)
-    metrics = judge(image_set([0, 0], tuple("abcde")), ranked, scores)
+    metrics = compute_metrics(image_set([0, 0], tuple("abcde")), ranked, scores)
     assert (metrics.top1, metrics.top5) == (0.5, None)
     assert "1 pictures got outputs that are not finite" in telling.text
 
@@ -165,15 +165,15 @@ def test_a_ten_crop_averages_probabilities():
     e = float(np.exp(SHARPNESS))
     share = e / (e + 2)  # softmax of (SHARPNESS, 0, 0)
     expected = [(share + (1 - share) / 2) / 2] * 2 + [(1 - share) / 2]
-    assert probabilities(model, views, CPU)[0].tolist() == pytest.approx(expected)
+    assert predict_probabilities(model, views, CPU)[0].tolist() == pytest.approx(expected)
     with torch.no_grad():
         model.weight.fill_(float("nan"))
-    assert probabilities(model, views, CPU).tolist() == [[0.0, 0.0, 0.0]]
+    assert predict_probabilities(model, views, CPU).tolist() == [[0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("more", [{}, {"ten_crop": True}, {"batch_size": 1}, {"workers": 1, "batch_size": 4}])
 def test_pictures_of_one_color(tmp_path, more):
-    images = load_image_set(write_colors(tmp_path), "val", ("red", "green", "blue"))
+    images = load_image_folder(write_colors(tmp_path), "val", ("red", "green", "blue"))
     model = ColorTeller().train()
     eval_ = ClassifierEvalConfig(**{"workers": 0, **more})
     metrics = evaluate_classifier(model, images, color_recipe().input, eval_, CPU)
@@ -186,7 +186,7 @@ def test_pictures_of_one_color(tmp_path, more):
 
 
 def test_unreadable_pictures_are_all_told(tmp_path):
-    images = load_image_set(write_colors(tmp_path), "val")
+    images = load_image_folder(write_colors(tmp_path), "val")
     for name in ("blue/1.png", "red/2.png"):
         (tmp_path / "val" / name).write_bytes(b"no picture")
     images = match_image_classes(images, ("red", "green", "blue"), "set")

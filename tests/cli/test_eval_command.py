@@ -15,11 +15,11 @@ from darknet_data import TINY, write_pair
 from engine_data import CLASSES, small_detector, write_checkpoint
 from evaluation_data import result, square_model, truth, write_set
 
-from cspdet.checkpoints.loading import LoadedModel, load_model
+from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
 from cspdet.cli.main import run_command
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.evaluation.coco import NUMBERS
+from cspdet.evaluation.coco import METRIC_NAMES
 from cspdet.evaluation.detection import evaluate_model
 from cspdet.evaluation.submission import submission_name
 from cspdet.io.checkpoint import load_checkpoint
@@ -33,7 +33,7 @@ SQUARES = [truth(10, 3, [0, 0, 32, 32]), truth(20, 3, [64, 32, 32, 32])]
 
 
 @pytest.fixture(autouse=True)
-def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedDetector:
     """The model finds white squares, and the working directory holds the data set."""
     model = square_model(write_set(tmp_path, SQUARES))
     monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
@@ -44,7 +44,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
 def test_a_model_is_judged_on_its_own_data(capsys):
     assert run_command("eval", ["squares.pt", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {*NUMBERS, "per_class", "images", "detections", "evaluator", "model", "size"}
+    assert set(document) == {*METRIC_NAMES, "per_class", "images", "detections", "evaluator", "model", "size"}
     assert document["AP"] == pytest.approx(1.0)
     assert document["per_class"] == {
         "disc": {"AP": document["AP"], "AP50": document["AP50"]},
@@ -61,7 +61,7 @@ def test_a_model_is_judged_on_its_own_data(capsys):
 def test_the_table_names_all_numbers_and_classes(capsys):
     assert run_command("eval", ["squares.pt", "--output", "out"]) == 0
     printed = capsys.readouterr().out
-    assert all(any(line.startswith(f"{name} ") for line in printed.splitlines()) for name in NUMBERS)
+    assert all(any(line.startswith(f"{name} ") for line in printed.splitlines()) for name in METRIC_NAMES)
     assert "disc   1.0000 1.0000" in printed
     assert "bar        --     --" in printed
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
@@ -72,7 +72,7 @@ def test_what_eval_wrote_can_be_judged_again(capsys):
     words = ["--detections", "a/detections.json", "--data", "data.yaml", "--output", "b"]
     assert run_command("eval", words) == 0
     first, again = (json.loads(Path(folder, "metrics.json").read_text()) for folder in "ab")
-    assert [first[name] for name in NUMBERS] == [again[name] for name in NUMBERS]
+    assert [first[name] for name in METRIC_NAMES] == [again[name] for name in METRIC_NAMES]
     assert (again["model"], again["size"]) == (None, None)
 
 
@@ -101,7 +101,7 @@ def test_limits_cut_detections_and_leave_the_meaning_of_the_numbers(capsys):
 
 
 def test_box_voting_is_asked_for_in_the_config_or_on_the_line_and_moves_boxes_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("cspdet.cli.eval.load_model", load_model)
+    monkeypatch.setattr("cspdet.cli.eval.load_model", load_detector_model)
     categories = [
         {"id": number, "name": name} for number, name in zip(CLASSES.category_ids, CLASSES.names, strict=True)
     ]
@@ -156,10 +156,10 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["--detections", "x.json", "--data", "data.yaml", "--split", "test"], "no split 'test'"),
         (["--detections", "x.json", "--data", "data.yaml", "eval.min_score=0.1"], "no config"),
         (["squares.pt", "--min-score", "1"], "min_score: expected less than 1, found 1.0"),
-        (["squares.pt", "--max-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),
+        (["squares.pt", "--nms-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),
         (["squares.pt", "--vote-iou", "2"], "vote_iou: expected less than or equal to 1, found 2.0"),
         (["--detections", "x.json", "--data", "data.yaml", "--vote-iou", "0.6"], "holds no more of the boxes"),
-        (["--detections", "x.json", "--data", "data.yaml", "--max-iou", "0.5"], "--max-iou: a results file has been"),
+        (["--detections", "x.json", "--data", "data.yaml", "--nms-iou", "0.5"], "--nms-iou: a results file has been"),
         (["--detections", "x.json", "--data", "data.yaml", "--weights", "a.pt"], "--weights: a results file has no"),
         (["--detections", "x.json", "--data", "data.yaml", "--backend", "onnx"], "--backend: a results file has no"),
         (["squares.pt", "--evaluator", "mine"], "invalid choice"),
@@ -182,7 +182,7 @@ def test_the_default_output_never_overwrites_an_earlier_run():
 
 
 def test_a_model_in_training_comes_back_in_training(loaded):
-    coco = load_coco(load_descriptor("data.yaml").split("val"), "val")
+    coco = load_coco(load_dataset_config("data.yaml").split("val"), "val")
     loaded.model.train()
     evaluate_model(loaded.model, coco, loaded.recipe.input, loaded.recipe.eval, torch.device("cpu"))
     assert loaded.model.training
@@ -204,7 +204,7 @@ def test_bad_results_are_told_and_nothing_is_written(capsys):
 
 
 @pytest.fixture
-def sticking_out(loaded: LoadedModel) -> LoadedModel:
+def sticking_out(loaded: LoadedDetector) -> LoadedDetector:
     """Boxes of 64x64 pixels in the middle of the cells: 16 pixels more than the cell on each side."""
     loaded.model.anchors = Anchors(YoloHeadConfig(anchors=(((64, 64),),), scale_x_y=(1.0,)), (32,))
     return loaded
@@ -226,7 +226,7 @@ CUT = [[0.0, 0.0, 48.0, 48.0], [48.0, 16.0, 48.0, 48.0]]
 def test_boxes_are_cut_as_the_config_and_the_flags_say(sticking_out, monkeypatch, config, flags, expected):
     eval_ = sticking_out.recipe.eval.model_copy(update={"clip_boxes": config})
     changed = sticking_out.recipe.model_copy(update={"eval": eval_})
-    model = LoadedModel(sticking_out.model, changed, sticking_out.classes, "squares")
+    model = LoadedDetector(sticking_out.model, changed, sticking_out.classes, "squares")
     monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
     assert run_command("eval", ["squares.pt", "--output", "out", *flags]) == 0
     assert [one["bbox"] for one in json.loads(Path("out/detections.json").read_text())] == expected
@@ -278,7 +278,7 @@ def test_a_split_without_boxes_leaves_the_zip_for_the_server(hidden_set, capsys)
         assert archive.namelist() == [f"{name}.json"]
         assert json.loads(archive.read(f"{name}.json")) == json.loads(Path("out/detections.json").read_text())
     metrics = json.loads(Path("out/metrics.json").read_text())
-    assert [metrics[number] for number in NUMBERS] == [None] * 12
+    assert [metrics[number] for number in METRIC_NAMES] == [None] * 12
     assert metrics["per_class"] == {name: {"AP": None, "AP50": None} for name in ("disc", "bar")}
     assert metrics["detections"] == 2
 

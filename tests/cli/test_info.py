@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from paper.page import Costs, all_rows, check_complete, paper_page
+from paper.page import CostCache, all_rows, check_complete, paper_page
 from PIL import Image
 from torch import nn
 
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError
-from cspdet.models.profile import count
+from cspdet.models.profile import profile
 from cspdet.models.published import OTHER_SIZES, PUBLISHED
 from cspdet.reports.layer_plot import PART_COLORS
 
@@ -144,10 +144,10 @@ def test_memory_traffic(name, convolutions, printed, info):
 
 def test_what_is_stored_and_read_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2))
-    cost = count(model, (8, 8))
-    assert cost.stored_numbers == 3 * 4 * 9 + 4 + 4 * 4
-    assert cost.memory_traffic == 3 * 64 + 4 * 64
-    assert cost.cio == cost.memory_traffic + 4 * 64 + 4 * 16
+    cost = profile(model, (8, 8))
+    assert cost.stored_values == 3 * 4 * 9 + 4 + 4 * 4
+    assert cost.conv_memory_access == 3 * 64 + 4 * 64
+    assert cost.cio == cost.conv_memory_access + 4 * 64 + 4 * 16
     assert cost.bflops * 1e9 == 2 * 3 * 4 * 9 * 64 + 4 * 4 * 16
     assert cost.largest_layer.name == "0"
 
@@ -196,8 +196,8 @@ def test_the_committed_page_is_what_the_configs_give():
 
 
 def test_the_page_shows_every_published_row():
-    check_complete(ROOT / "configs", Costs(ROOT / "configs"))
-    shown = {(row.config, row.figures.size) for row in all_rows()}
+    check_complete(ROOT / "configs", CostCache(ROOT / "configs"))
+    shown = {(row.config, row.reference.size) for row in all_rows()}
     printed = {(name, row.size) for name, row in PUBLISHED.items()}
     printed |= {(name, row.size) for name, rows in OTHER_SIZES.items() for row in rows}
     assert printed <= shown

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError, DataError
 from cspdet.reports import training_curves as curves
-from cspdet.reports.training_curves import draw_curves, panel_of, pick_keys, read_runs, smooth
+from cspdet.reports.training_curves import draw_curves, panel_name, read_runs, select_keys, smooth
 
 pytest.importorskip("matplotlib")
 
@@ -51,7 +51,7 @@ def evaluated(count: int, every: int, best: int) -> list[dict[str, Any]]:
 def test_a_run_is_a_folder_or_its_file_and_read_once(tmp_path):
     folder = write(tmp_path / "first", evaluated(6, 2, 4))
     (run,) = read_runs([folder, folder / "metrics.jsonl"])
-    assert (run.name, len(run.lines), run.cut_off) == ("first", 6, False)
+    assert (run.name, len(run.lines), run.is_truncated) == ("first", 6, False)
     at, values = run.curve("AP", "images_seen")
     assert at.tolist() == [160, 320, 480]  # only where it was evaluated
     assert values.tolist() == pytest.approx([0.48, 0.5, 0.48])
@@ -84,7 +84,7 @@ def test_numbers_too_large_to_draw_are_gaps(tmp_path):
 
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
     (run,) = read_runs([write(tmp_path / "run", [line(1), line(2)], tail='{"epoch": 3, "lo')])
-    assert (len(run.lines), run.cut_off) == (2, True)
+    assert (len(run.lines), run.is_truncated) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -117,27 +117,27 @@ def test_runs_that_are_not_there_are_told(tmp_path):
 
 def test_the_usual_keys_are_those_that_some_run_has(tmp_path):
     one = read_runs([write(tmp_path / "a", evaluated(4, 2, 2))])
-    assert pick_keys(one, None, "epoch") == ["loss", "AP", "AP50", "lr", "images_per_second", "loss_box"]
+    assert select_keys(one, None, "epoch") == ["loss", "AP", "AP50", "lr", "images_per_second", "loss_box"]
     two = one + read_runs([write(tmp_path / "b", [line(1, top1=0.3)])])
-    assert pick_keys(two, None, "epoch") == ["loss", "AP", "AP50", "top1", "lr", "images_per_second"]
-    assert pick_keys(two, ["top1", "loss", "top1"], "step") == ["top1", "loss"]
+    assert select_keys(two, None, "epoch") == ["loss", "AP", "AP50", "top1", "lr", "images_per_second"]
+    assert select_keys(two, ["top1", "loss", "top1"], "step") == ["top1", "loss"]
     odd = read_runs([write(tmp_path / "c", [{"epoch": 1, "mood": 3}])])
-    assert pick_keys(odd, None, "epoch") == ["mood"]
+    assert select_keys(odd, None, "epoch") == ["mood"]
     with pytest.raises(ConfigError, match=r"found 'AP5' \(did you mean 'AP50'\?\); there are: lr, loss"):
-        pick_keys(two, ["AP5"], "epoch")
+        select_keys(two, ["AP5"], "epoch")
     with pytest.raises(ConfigError, match="found none"):
-        pick_keys(two, [], "epoch")
+        select_keys(two, [], "epoch")
     with pytest.raises(DataError, match=r"line 1 .* no number 'step'"):
-        pick_keys(odd, None, "step")
+        select_keys(odd, None, "step")
 
 
 def test_keys_of_a_kind_share_a_panel():
-    assert {panel_of(key) for key in ("loss", "loss_box")} == {"loss"}
-    assert {panel_of(key) for key in ("AP", "AP50", "APs")} == {"AP"}
-    assert panel_of("AR100") == "AR"
-    assert panel_of("top5") == "accuracy"
-    assert panel_of("lr") == "learning rate"
-    assert panel_of("data_wait_fraction") == "data_wait_fraction"
+    assert {panel_name(key) for key in ("loss", "loss_box")} == {"loss"}
+    assert {panel_name(key) for key in ("AP", "AP50", "APs")} == {"AP"}
+    assert panel_name("AR100") == "AR"
+    assert panel_name("top5") == "accuracy"
+    assert panel_name("lr") == "learning rate"
+    assert panel_name("data_wait_fraction") == "data_wait_fraction"
 
 
 # --- smoothing -----------------------------------------------------------------------------------

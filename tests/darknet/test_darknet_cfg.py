@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from darknet_data import CFGS, NET, RICH, TINY, conv, network, yolo
 
-from cspdet.darknet.cfg import parse_cfg, read_cfg, with_classes
-from cspdet.darknet.graph import plan
+from cspdet.darknet.cfg import parse_cfg, read_cfg, with_num_classes
+from cspdet.darknet.graph import build_graph
 from cspdet.errors import ConfigError
 
 
@@ -20,26 +20,26 @@ def test_blanks_comments_line_ends_and_duplicates_are_read_as_darknet_does():
     text = "\ufeff# a cfg\r\n[net]\r\n wid th = 32 \r\n;no=1\r\nheight=3 2#px\r\nwidth=64\r\n[conv]\r\nfilters = 4\r\n"
     cfg = parse_cfg(text.lstrip("\ufeff"), "x.cfg")
     assert cfg.size_hw == (32, 32)  # the first width counts
-    assert [section.kind for section in cfg.layers] == ["convolutional"]
+    assert [section.section_type for section in cfg.layers] == ["convolutional"]
     assert cfg.layers[0].line == 7
-    assert cfg.layers[0].whole("filters") == 4
+    assert cfg.layers[0].get_int("filters") == 4
 
 
 def test_lists_end_at_a_comment():
     cfg = parse_cfg(NET + "[yolo]\nmask = 0,1 # , 2\nanchors = 1.5,2, .5,4e1#,3\nnum=2\n", "x.cfg")
-    assert cfg.layers[0].wholes("mask") == (0, 1)
-    assert cfg.layers[0].numbers("anchors") == (1.5, 2, 0.5, 40)
+    assert cfg.layers[0].get_ints("mask") == (0, 1)
+    assert cfg.layers[0].get_floats("anchors") == (1.5, 2, 0.5, 40)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):
     path = tmp_path / "x.cfg"
     path.write_bytes("\ufeff[net]\n[avg]\n".encode())
-    assert parse_cfg(read_cfg(path), "x.cfg").layers[0].kind == "avgpool"
+    assert parse_cfg(read_cfg(path), "x.cfg").layers[0].section_type == "avgpool"
 
 
 def test_hints_are_counted_and_what_is_read_is_none():
-    assert parse_cfg(TINY, "x.cfg").hints == {"[net] batch": 1, "[yolo] ignore_thresh": 2}
-    assert parse_cfg(RICH, "x.cfg").hints == {"[yolo] ignore_thresh": 1}
+    assert parse_cfg(TINY, "x.cfg").ignored_keys == {"[net] batch": 1, "[yolo] ignore_thresh": 2}
+    assert parse_cfg(RICH, "x.cfg").ignored_keys == {"[yolo] ignore_thresh": 1}
 
 
 CONV = NET + "[convolutional]\n"
@@ -142,12 +142,15 @@ def test_all_unknown_words_are_told_at_once():
 
 
 def test_a_cfg_takes_another_number_of_classes():
-    cfg = with_classes(parse_cfg(TINY, "x.cfg"), 5)
-    assert cfg.classes == 5
-    assert [layer.shape.channels for layer in plan(cfg).layers if layer.section.kind == "yolo"] == [10, 10]
-    assert with_classes(cfg, 5) == cfg
+    cfg = with_num_classes(parse_cfg(TINY, "x.cfg"), 5)
+    assert cfg.num_classes == 5
+    assert [layer.shape.channels for layer in build_graph(cfg).layers if layer.section.section_type == "yolo"] == [
+        10,
+        10,
+    ]
+    assert with_num_classes(cfg, 5) == cfg
     with pytest.raises(ConfigError, match="stands behind no \\[convolutional\\]"):
-        with_classes(parse_cfg(NET + "[upsample]\n" + yolo("0"), "x.cfg"), 5)
+        with_num_classes(parse_cfg(NET + "[upsample]\n" + yolo("0"), "x.cfg"), 5)
 
 
 def test_files_that_are_no_cfg(tmp_path):
@@ -163,9 +166,9 @@ def test_files_that_are_no_cfg(tmp_path):
 
 @pytest.mark.parametrize("name", CFGS)
 def test_maps_are_freed_after_their_last_use_and_never_before(name):
-    network = plan(parse_cfg(CFGS[name], "x.cfg"))
+    network = build_graph(parse_cfg(CFGS[name], "x.cfg"))
     gone: set[int] = set()
-    for layer, freed in zip(network.layers, network.freed, strict=True):
+    for layer, freed in zip(network.layers, network.last_uses, strict=True):
         assert not gone & set(layer.sources)
         gone |= set(freed)
     kept = {layer.index for layer in network.layers[-1:]}

@@ -13,14 +13,20 @@ import torch
 from darknet_data import CLASSIFIER, RICH, TINY, write_pair
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel, build_classifier, build_detector, load_model
-from cspdet.checkpoints.model_profile import is_classifier
+from cspdet.checkpoints.loading import (
+    LoadedClassifier,
+    LoadedDetector,
+    build_classifier,
+    build_detector,
+    load_detector_model,
+)
+from cspdet.checkpoints.model_profile import is_classifier_config
 from cspdet.cli.main import run_command
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import Cfg, parse_cfg
-from cspdet.darknet.graph import plan
-from cspdet.darknet.names import classes_by_count
-from cspdet.darknet.weight_order import HEADS, numbers_of
+from cspdet.darknet.graph import build_graph
+from cspdet.darknet.names import categories_from_count
+from cspdet.darknet.weight_order import HEAD_LEVELS, layers_in_file_order
 from cspdet.darknet.write import export
 from cspdet.darknet.write.hyperparameters import net_options, yolo_options
 from cspdet.datasets.coco_classes import COCO_CLASSES
@@ -28,8 +34,8 @@ from cspdet.errors import ConfigError, UserError
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
 from cspdet.models.blocks import ConvBN, shortcut, upsample
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.recipe import ClassifierRecipe, Recipe, load_recipe
-from cspdet.structures import Classes, FeatureSpec
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
+from cspdet.structures import Categories, FeatureSpec
 
 ROOT = Path(__file__).parents[2]
 OPENCV = os.environ.get("CSPDET_OPENCV4_PYTHON")
@@ -44,15 +50,15 @@ SQUARE = {"csppelee_cem", "csppelee_cem_sam"}
 OTHER_ORDER = {"cspdensebref_prn", "cspdensebref", "csppeleebref"}
 
 
-def loaded_from(path: Path, *overrides: str) -> LoadedModel | LoadedClassifier:
+def loaded_from(path: Path, *overrides: str) -> LoadedDetector | LoadedClassifier:
     """A config as a network of 80 or of its own classes, on the device that is the default."""
-    if is_classifier(path):
-        recipe = load_config(path, ClassifierRecipe, overrides)
+    if is_classifier_config(path):
+        recipe = load_config(path, ClassificationRecipe, overrides)
         classifier = build_classifier(recipe, str(path)).eval()
-        return LoadedClassifier(classifier, recipe, classes_by_count(classifier.classes), path.stem)
+        return LoadedClassifier(classifier, recipe, categories_from_count(classifier.num_classes), path.stem)
     detector_recipe = load_recipe(path, overrides)
     model = build_detector(detector_recipe, 80, str(path), pretrained=False).eval()
-    return LoadedModel(model, detector_recipe, COCO_CLASSES, path.stem)
+    return LoadedDetector(model, detector_recipe, COCO_CLASSES, path.stem)
 
 
 def trained(model: nn.Module, *, eps: float = 1e-5) -> None:
@@ -80,19 +86,21 @@ def test_every_config_has_words_of_the_right_shapes_in_the_released_order(path, 
     with torch.device("meta"):
         loaded = loaded_from(path)
     head = getattr(loaded.model, "anchors", None)
-    if head is not None and isinstance(loaded.recipe, Recipe):  # its buffers' values are needed, not those of weights
+    if head is not None and isinstance(
+        loaded.recipe, DetectionRecipe
+    ):  # its buffers' values are needed, not those of weights
         loaded.model.head.anchors = loaded.recipe.model.head.build(loaded.model.neck.out, 1).anchors
-    files = export.describe(loaded, size_of(path), str(path))
+    files = export.build_darknet_files(loaded, size_of(path), str(path))
     cfg = parse_cfg(files.cfg, "x.cfg")
-    layers = plan(cfg).layers
+    layers = build_graph(cfg).layers
     assert cfg.size_hw == size_of(path)
     assert len(cfg.heads) == (0 if isinstance(loaded, LoadedClassifier) else len(loaded.model.strides))
-    assert sum(layer.count for layer in files.layers) == sum(layer.weights for layer in layers)
-    official = isinstance(loaded.model, BackboneClassifier) or len(HEADS.get(type(loaded.model.neck), ())) == len(
+    assert sum(layer.num_elements for layer in files.layers) == sum(layer.num_weights for layer in layers)
+    official = isinstance(loaded.model, BackboneClassifier) or len(HEAD_LEVELS.get(type(loaded.model.neck), ())) == len(
         loaded.model.strides
     )
     if official and path.stem not in OTHER_ORDER:
-        assert [layer.name for layer in files.layers] == [layer.name for layer in numbers_of(loaded.model)]
+        assert [layer.name for layer in files.layers] == [layer.name for layer in layers_in_file_order(loaded.model)]
 
 
 @pytest.mark.e2e
@@ -100,11 +108,11 @@ def test_every_config_has_words_of_the_right_shapes_in_the_released_order(path, 
 def test_every_config_is_the_same_function_read_back(path, tmp_path):
     loaded = loaded_from(path)
     trained(loaded.model)
-    files = export.describe(loaded, size_of(path), str(path))
-    written = export.write(files, loaded.model, tmp_path / "x.cfg")
-    assert written.difference <= 1e-5
+    files = export.build_darknet_files(loaded, size_of(path), str(path))
+    written = export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
+    assert written.relative_error <= 1e-5
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["x.cfg", "x.names", "x.weights"]
-    assert (tmp_path / "x.weights").stat().st_size == 20 + 4 * written.numbers
+    assert (tmp_path / "x.weights").stat().st_size == 20 + 4 * written.num_weights
 
 
 @pytest.mark.parametrize(
@@ -112,15 +120,15 @@ def test_every_config_is_the_same_function_read_back(path, tmp_path):
     [
         "model.backbone={name: csppeleenet, gamma: 0.25}", "model.backbone={name: csppeleenet, fusion: last}",
         "model.backbone={name: csppeleenet, activation: mish, se: true}",
-        "model.head={sizes: square, scale_x_y: [2, 2, 2]}", "model.neck={name: efm, spp: true, sam: true}",
+        "model.head={wh_decoding: square, scale_x_y: [2, 2, 2]}", "model.neck={name: efm, spp: true, sam: true}",
     ],
 )  # fmt: skip
 @pytest.mark.e2e
 def test_options_of_the_configs(options, tmp_path):
     loaded = loaded_from(ROOT / "configs/csppelee_efm.yaml", options)
     trained(loaded.model)
-    written = export.write(export.describe(loaded, (64, 96), "x"), loaded.model, tmp_path / "x.cfg")
-    assert written.difference <= 1e-5
+    written = export.write_darknet(export.build_darknet_files(loaded, (64, 96), "x"), loaded.model, tmp_path / "x.cfg")
+    assert written.relative_error <= 1e-5
 
 
 # --- small networks ------------------------------------------------------------------------------
@@ -153,7 +161,7 @@ def small(last: nn.Module, channels: int = 12) -> LoadedClassifier:
     model = BackboneClassifier(Small(last, channels), 3).eval()
     trained(model)
     values = {"model": {"backbone": {"name": "peleenet"}, "classes": 3}}
-    return LoadedClassifier(model, parse_config(values, ClassifierRecipe, "x"), classes_by_count(3), "x")
+    return LoadedClassifier(model, parse_config(values, ClassificationRecipe, "x"), categories_from_count(3), "x")
 
 
 def uneven(x: Tensor, conv: nn.Module) -> Tensor:
@@ -187,8 +195,8 @@ def test_small_networks_read_back(name, tmp_path):
     last = SAYABLE[name]
     channels = last(torch.zeros(2, 12, 16, 16)).shape[1]
     loaded = small(last, channels)
-    written = export.write(export.describe(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
-    assert written.difference <= 1e-5
+    written = export.write_darknet(export.build_darknet_files(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
+    assert written.relative_error <= 1e-5
 
 
 class Raw(nn.Module):
@@ -233,7 +241,7 @@ UNSAYABLE = {
 def test_what_has_no_words_is_named(name):
     last, message = UNSAYABLE[name]
     with pytest.raises(ConfigError, match=message) as caught:
-        export.describe(small(last), (32, 32), "my.yaml")
+        export.build_darknet_files(small(last), (32, 32), "my.yaml")
     assert str(caught.value).startswith("my.yaml: ")
 
 
@@ -241,14 +249,14 @@ def test_the_picture_is_read_once():
     loaded = small(nn.Identity())
     loaded.model.backbone, loaded.model.fc = Raw(), nn.Linear(8, 3)
     with pytest.raises(ConfigError, match="only the first layer can read the picture"):
-        export.describe(loaded, (32, 32), "x")
+        export.build_darknet_files(loaded, (32, 32), "x")
 
 
 def test_a_map_of_one_cell_needs_a_square_input_and_elastic_one_that_halves(tmp_path):
     with pytest.raises(ConfigError, match=r"it adds 12x1x1 to 12x16x32, which takes an \[upsample\] and a square"):
-        export.describe(small(SAYABLE["cell"]), (32, 64), "x")
+        export.build_darknet_files(small(SAYABLE["cell"]), (32, 64), "x")
     with pytest.raises(ConfigError, match="it cuts a piece out of a map, as of an odd one that was halved"):
-        export.describe(small(SAYABLE["raised"]), (34, 34), "x")
+        export.build_darknet_files(small(SAYABLE["raised"]), (34, 34), "x")
 
 
 @pytest.mark.e2e
@@ -257,17 +265,22 @@ def test_networks_of_timm_and_normalized_pictures_are_refused():
     with torch.device("meta"):
         loaded = loaded_from(path, "model.normalize={mean: [0.5, 0.5, 0.5], std: [1, 1, 1]}")
         with pytest.raises(ConfigError, match=r"model\.normalize: Darknet takes pictures in \[0, 1\] as they are"):
-            export.describe(loaded, (64, 64), "x")
+            export.build_darknet_files(loaded, (64, 64), "x")
         pytest.importorskip("timm")
         loaded = loaded_from(path, "model.backbone={name: timm:resnet18}")
         with pytest.raises(ConfigError, match=r"has no words for backbone, a network of timm \(resnet18\)"):
-            export.describe(loaded, (64, 64), "x")
+            export.build_darknet_files(loaded, (64, 64), "x")
 
 
 def test_another_epsilon_is_made_up_for(tmp_path):
     loaded = small(ConvBN(12, 12))
     trained(loaded.model, eps=1e-2)
-    assert export.write(export.describe(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg").difference <= 1e-5
+    assert (
+        export.write_darknet(
+            export.build_darknet_files(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg"
+        ).relative_error
+        <= 1e-5
+    )
 
 
 # --- the files -----------------------------------------------------------------------------------
@@ -275,27 +288,27 @@ def test_another_epsilon_is_made_up_for(tmp_path):
 
 def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     loaded = small(nn.Identity())
-    files = export.describe(loaded, (32, 32), "x")
+    files = export.build_darknet_files(loaded, (32, 32), "x")
     (tmp_path / "x.weights").write_text("old")
     with monkeypatch.context() as patch:
         patch.setattr(export, "CLOSE", -1.0)
         with pytest.raises(UserError, match=r"not written: read back as Darknet reads it, .* something else, by 0\.0"):
-            export.write(files, loaded.model, tmp_path / "x.cfg")
+            export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
     trained(loaded.model, eps=0.5)
     with pytest.raises(UserError, match="not written: read back"):
-        export.write(files, loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
     with torch.no_grad():
         loaded.model.fc.weight.fill_(torch.nan)
     with pytest.raises(UserError, match="its weights are not all finite"):
-        export.write(files, loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.weights", "old")]
 
 
 def test_names_that_a_line_cannot_hold(tmp_path):
     loaded = small(nn.Identity())
-    odd = LoadedClassifier(loaded.model, loaded.recipe, Classes(("a", "b\nc", "d"), (1, 2, 3)), "x")
+    odd = LoadedClassifier(loaded.model, loaded.recipe, Categories(("a", "b\nc", "d"), (1, 2, 3)), "x")
     with pytest.raises(UserError, match="a name a line"):
-        export.write(export.describe(odd, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(export.build_darknet_files(odd, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
     assert not list(tmp_path.iterdir())
 
 
@@ -313,16 +326,16 @@ def test_an_imported_cfg_follows_size_classes_and_epsilon(tmp_path):
     cfg, weights = write_pair(tmp_path, TINY)
     words = [str(cfg), str(weights), "--output", str(tmp_path / "a.pt"), "--bn-eps", "1e-6"]
     assert run_command("import-darknet", words) == 0
-    checkpoint = load_model(tmp_path / "a.pt")
+    checkpoint = load_detector_model(tmp_path / "a.pt")
     model = checkpoint.recipe.model.build(3)
     save_checkpoint(
-        tmp_path / "b.pt", Checkpoint(checkpoint.recipe, Classes(("a", "b", "c"), (1, 2, 3)), model.state_dict())
+        tmp_path / "b.pt", Checkpoint(checkpoint.recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
     )
     words = [str(tmp_path / "b.pt"), "--format", "darknet", "--size", "32x96", "input.resize=letterbox"]
     assert run_command("export", words) == 0
     text = (tmp_path / "b.cfg").read_text()
     written: Cfg = parse_cfg(text, "b.cfg")
-    assert (written.size_hw, written.classes, written.net.whole("letter_box")) == ((32, 96), 3, 1)
+    assert (written.size_hw, written.num_classes, written.net.get_int("letter_box")) == ((32, 96), 3, 1)
     changed = {line for line in text.splitlines() if line not in TINY.splitlines()}
     assert changed == {"width=96", "height=32", "letter_box=1", "classes=3", "filters=8"} - set(TINY.splitlines())
 
@@ -332,7 +345,7 @@ def test_there_and_back_again(tmp_path):
     """A checkpoint of ours, to Darknet, and as a MODEL again: the same outputs, classes and input."""
     loaded = loaded_from(ROOT / "configs/csppelee_efm_sam.yaml")
     trained(loaded.model)
-    classes = Classes(COCO_CLASSES.names, COCO_CLASSES.category_ids)
+    classes = Categories(COCO_CLASSES.names, COCO_CLASSES.category_ids)
     save_checkpoint(tmp_path / "a.pt", Checkpoint(loaded.recipe, classes, loaded.model.state_dict()))
     words = ["tools/export.py", str(tmp_path / "a.pt"), "--format", "darknet", "--output", str(tmp_path / "b.cfg")]
     done = subprocess.run(
@@ -344,7 +357,7 @@ def test_there_and_back_again(tmp_path):
     assert told["difference"] <= 1e-5
     words = [str(tmp_path / "b.cfg"), str(tmp_path / "b.weights"), "--names", str(tmp_path / "b.names")]
     assert run_command("import-darknet", [*words, "--output", str(tmp_path / "c.pt")]) == 0
-    back = load_model(tmp_path / "c.pt")
+    back = load_detector_model(tmp_path / "c.pt")
     assert back.classes == COCO_CLASSES
     assert (back.recipe.input.size, back.recipe.input.resize) == ((64, 96), "letterbox")
     assert torch.equal(back.model.anchors.wh, loaded.model.anchors.wh)
@@ -406,11 +419,11 @@ def test_mistakes_are_one_clear_error(tmp_path, monkeypatch, capsys, words, mess
 def test_a_classifier_config_with_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     yaml = str(ROOT / "configs/classification/darknetref.yaml")
-    words = [yaml, "--format", "darknet", "--size", "64x64", "model.classes=3"]
+    words = [yaml, "--format", "darknet", "--size", "64x64", "model.num_classes=3"]
     assert run_command("export", words) == 0
     assert "without --weights the network is written with random ones" in capsys.readouterr().err
-    recipe = load_config(yaml, ClassifierRecipe, ["model.classes=3"])
-    names = Classes(("a", "b", "c"), (1, 2, 3))
+    recipe = load_config(yaml, ClassificationRecipe, ["model.num_classes=3"])
+    names = Categories(("a", "b", "c"), (1, 2, 3))
     save_checkpoint("x.pt", Checkpoint(recipe, names, build_classifier(recipe, "x").state_dict()))
     assert run_command("export", [*words, "--weights", "x.pt", "--output", "there/y.cfg"]) == 0
     assert "read back, the outputs differ by" in capsys.readouterr().out

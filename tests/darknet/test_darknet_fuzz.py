@@ -16,11 +16,11 @@ import pytest
 import torch
 from darknet_data import CFGS, write_numbers
 
-from cspdet.checkpoints.loading import load_network
+from cspdet.checkpoints.loading import load_checkpoint_model
 from cspdet.cli.main import main
 from cspdet.darknet.cfg import parse_cfg
-from cspdet.darknet.graph import plan
-from cspdet.darknet.weight_order import numbers_of
+from cspdet.darknet.graph import build_graph
+from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.errors import UserError
 
 CASES = int(os.environ.get("CSPDET_FUZZ_CASES", "100"))
@@ -85,10 +85,10 @@ def damaged(text: str, rng: random.Random) -> str:
 def numbers_needed(text: str) -> int:
     """How many a fitting file has; some count for cfgs that no file can fit."""
     try:
-        layers = plan(parse_cfg(text, "x.cfg")).layers
+        layers = build_graph(parse_cfg(text, "x.cfg")).layers
     except UserError:
         return 5000
-    return min(MOST_NUMBERS, sum(layer.weights for layer in layers))
+    return min(MOST_NUMBERS, sum(layer.num_weights for layer in layers))
 
 
 def spoil(path: Path, rng: random.Random) -> None:
@@ -129,8 +129,8 @@ def run_case(seed: int, folder: Path) -> str:
     assert output.exists() == (code == 0)
     if code == 2:
         return "error"
-    loaded = load_network(output)
-    assert numbers_of(loaded.model)
+    loaded = load_checkpoint_model(output)
+    assert layers_in_file_order(loaded.model)
     with torch.no_grad():
         out = loaded.model(torch.rand(1, 3, *loaded.recipe.input.size))
     for raw in out if isinstance(out, tuple) else (out,):

@@ -18,19 +18,19 @@ import torch
 from benchmark_scripts import load_script
 from darknet_data import CLASSIFIER, NET, RICH, TINY, conv, network, write_numbers, write_pair, yolo
 
-from cspdet.checkpoints.loading import LoadedClassifier, load_model, load_network
+from cspdet.checkpoints.loading import LoadedClassifier, load_checkpoint_model, load_detector_model
 from cspdet.cli.main import main
 from cspdet.config.loader import load_config
 from cspdet.darknet.cfg import parse_cfg, read_cfg
-from cspdet.darknet.names import VOC_CLASSES, classes_by_count, classes_by_name, read_names
+from cspdet.darknet.names import VOC_CLASSES, categories_from_count, categories_from_names, read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-from cspdet.darknet.weight_order import numbers_of
-from cspdet.darknet.weights import FreshWeightsUndrawn, read_weights, write_weights
+from cspdet.darknet.weight_order import layers_in_file_order
+from cspdet.darknet.weights import SkipInit, read_weights, write_weights
 from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.predictor import load_detector
-from cspdet.recipe import ClassifierRecipe, Recipe, load_recipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("CSPDET_TEST_DATA")
@@ -48,37 +48,37 @@ def test_a_detector_becomes_a_model(tmp_path, capsys):
     path = imported(tmp_path, TINY)
     told = capsys.readouterr().out
     assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 numbers in all 7 layers" in told
-    loaded = load_model(path)
+    loaded = load_detector_model(path)
     direct = network(TINY)
     read_weights(tmp_path / "x.weights", direct.body.numbers())
     x = torch.rand(1, 3, 64, 64)
     for a, b in zip(loaded.model(x), direct.eval()(x), strict=True):
         assert torch.equal(a, b)
     assert (loaded.recipe.input.size, loaded.recipe.input.resize) == ((64, 64), "stretch")
-    assert load_model(path, overrides=["input.size=[32,96]"]).recipe.input.size == (32, 96)
+    assert load_detector_model(path, overrides=["input.size=[32,96]"]).recipe.input.size == (32, 96)
     with pytest.raises(
         ConfigError, match=r"input\.size: 40x40 does not fit the cfg: model\.cfg:78: \[route\] layers: layer 12"
     ):
-        load_model(path, overrides=["input.size=40"])
+        load_detector_model(path, overrides=["input.size=40"])
     assert main(["info", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["strides"] == [4, 16]
 
 
 def test_the_cfg_decides_letterbox_and_the_flag_the_epsilon(tmp_path):
-    loaded = load_model(imported(tmp_path, RICH, "--bn-eps", "1e-6"))
+    loaded = load_detector_model(imported(tmp_path, RICH, "--bn-eps", "1e-6"))
     assert loaded.recipe.input.resize == "letterbox"
     assert {m.eps for m in loaded.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-6}
-    assert loaded.model.anchors.sizes == "square"
+    assert loaded.model.anchors.wh_decoding == "square"
 
 
 def test_a_classifier_becomes_one(tmp_path, capsys):
     path = imported(tmp_path, CLASSIFIER, "--json")
     assert json.loads(capsys.readouterr().out)["kind"] == "classifier"
-    loaded = load_network(path)
+    loaded = load_checkpoint_model(path)
     assert isinstance(loaded, LoadedClassifier)
     assert loaded.model(torch.rand(2, 3, 64, 64)).shape == (2, 5)
     with pytest.raises(CheckpointError, match="holds a classifier; expected a detector"):
-        load_model(path)
+        load_detector_model(path)
     assert main(["info", str(path)]) == 0
 
 
@@ -86,11 +86,16 @@ def test_names_and_their_ids(tmp_path):
     names = tmp_path / "x.names"
     names.write_text("cat \r\nhot dog\r\n\r\n")
     assert read_names(names) == ("cat", "hot dog")
-    loaded = load_model(imported(tmp_path, TINY, "--names", str(names)))
+    loaded = load_detector_model(imported(tmp_path, TINY, "--names", str(names)))
     assert (loaded.classes.names, loaded.classes.category_ids) == (("cat", "hot dog"), (1, 2))
     darknets = tuple({"airplane": "aeroplane", "tv": "tvmonitor"}.get(name, name) for name in COCO_CLASSES.names)
-    assert classes_by_name(darknets) == classes_by_name(COCO_CLASSES.names) == classes_by_count(80) == COCO_CLASSES
-    assert classes_by_count(20) == classes_by_name(VOC_CLASSES.names) == VOC_CLASSES
+    assert (
+        categories_from_names(darknets)
+        == categories_from_names(COCO_CLASSES.names)
+        == categories_from_count(80)
+        == COCO_CLASSES
+    )
+    assert categories_from_count(20) == categories_from_names(VOC_CLASSES.names) == VOC_CLASSES
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_a_cfg_stands_in_a_config_as_its_file_or_as_its_text(tmp_path):
     (tmp_path / "x.yaml").write_text("model: {name: darknet, cfg: x.cfg}\ninput: {size: 64}\ndata: none.yaml\n")
     recipe = load_recipe(tmp_path / "x.yaml")
     assert recipe.model.text == TINY
-    assert recipe.model.build(7).classes == 7  # the data decides, as for every config
+    assert recipe.model.build(7).num_classes == 7  # the data decides, as for every config
     assert load_recipe(tmp_path / "x.yaml", [f"model.cfg={tmp_path / 'x.cfg'}"]) == recipe
     (tmp_path / "bad.cfg").write_text(NET + "[maxpol]\n")
     with pytest.raises(ConfigError, match=r"bad.cfg:7: unknown section \[maxpol\]"):
@@ -178,7 +183,7 @@ def real(name: str, folder: Path, *more: str) -> Path:
 
 @pytest.mark.skipif(DATA is None, reason="CSPDET_TEST_DATA names no folder")
 def test_yolo_fastest_finds_what_another_engine_finds(tmp_path):
-    detector = load_detector(real("yolo-fastest-1.1", tmp_path), device="cpu", min_score=0.3, max_iou=0.45)
+    detector = load_detector(real("yolo-fastest-1.1", tmp_path), device="cpu", min_score=0.3, nms_iou=0.45)
     for picture, expected in json.loads((Path(DATA or "") / "stills/expected.json").read_text()).items():
         found = detector.predict(Path(DATA or "") / "stills" / Path(picture).name)
         rows = list(zip(found.box_xyxy.tolist(), found.score.tolist(), found.class_id.tolist(), strict=True))
@@ -207,7 +212,7 @@ def test_a_voc_network_reaches_its_ap(tmp_path):
         for split in ("train", "val")
     }
     (tmp_path / "voc.yaml").write_text(json.dumps(splits))
-    words = ["eval", str(path), "--data", str(tmp_path / "voc.yaml"), "--min-score", "0.005", "--max-iou", "0.45"]
+    words = ["eval", str(path), "--data", str(tmp_path / "voc.yaml"), "--min-score", "0.005", "--nms-iou", "0.45"]
     assert main([*words, "--output", str(tmp_path / "uncut"), "--workers", "0"]) == 0  # as an imported cfg is judged
     metrics = json.loads((tmp_path / "uncut/metrics.json").read_text())
     assert (metrics["AP"], metrics["AP50"]) == pytest.approx((0.3657, 0.7195), abs=0.005)
@@ -242,19 +247,19 @@ OFFICIAL = {
 @pytest.mark.parametrize("config", OFFICIAL)
 def test_one_file_means_the_same_to_the_cfg_and_to_our_own_network(tmp_path, config):
     cfg = parse_cfg(read_cfg(Path(CFGS or "") / f"{OFFICIAL[config]}.cfg"), OFFICIAL[config])
-    with FreshWeightsUndrawn():
+    with SkipInit():
         generic = DarknetDetector(cfg) if cfg.heads else DarknetClassifier(cfg)
         path = ROOT / f"configs/{config}.yaml"
         if cfg.heads:
-            ours = load_config(path, Recipe).model.build(80)
+            ours = load_config(path, DetectionRecipe).model.build(80)
             assert torch.equal(ours.anchors.wh, generic.anchors.wh)
             assert torch.equal(ours.anchors.scale_x_y, generic.anchors.scale_x_y)
             assert ours.strides == generic.strides
         else:
-            ours = load_config(path, ClassifierRecipe).model.build()
-    load_script("opencv_parity").randomize(generic.body.numbers(), seed=0)
-    write_weights(tmp_path / "x.weights", generic.body.numbers())
-    read_weights(tmp_path / "x.weights", numbers_of(ours))
+            ours = load_config(path, ClassificationRecipe).model.build()
+    load_script("opencv_parity").randomize(generic.body.layer_weights(), seed=0)
+    write_weights(tmp_path / "x.weights", generic.body.layer_weights())
+    read_weights(tmp_path / "x.weights", layers_in_file_order(ours))
     x = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         a, b = generic.eval()(x), ours.eval()(x)

@@ -10,10 +10,10 @@ from darknet_data import CFGS, NET, TINY, conv, network, yolo
 from torch import Tensor, nn
 
 from cspdet.darknet.cfg import parse_cfg
-from cspdet.darknet.graph import plan
-from cspdet.darknet.layers import ACTIVATIONS, LocalAverage, Product, Reorg, Route, Shortcut, SpaceToDepth, max_pool
+from cspdet.darknet.graph import build_graph
+from cspdet.darknet.layers import ACTIVATIONS, AvgPool, Multiply, Reorg, Route, Shortcut, SpaceToDepth, max_pool
 from cspdet.models.head import Anchors, YoloHeadConfig, decode
-from cspdet.models.profile import count
+from cspdet.models.profile import profile
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import AssignConfig
 from cspdet.training.losses.yolo import LossConfig, yolo_loss
@@ -45,7 +45,7 @@ def test_pooling_sees_darknets_windows(size, stride, side):
             continue
         expected = window_by_window(x, size, stride, padding, average=False)
         assert torch.equal(max_pool(size, (stride, stride), padding)(x), expected)
-        average = LocalAverage(size, (stride, stride), padding)(x)
+        average = AvgPool(size, (stride, stride), padding)(x)
         torch.testing.assert_close(average, window_by_window(x, size, stride, padding, average=True))
 
 
@@ -100,7 +100,7 @@ def test_shortcut_adds_what_both_have_and_then_activates():
 
 def test_products_repeat_the_smaller_map():
     x = counting(1, 2, 2, 2)
-    assert Product("linear")(torch.tensor((2.0, 3.0)).view(1, 2, 1, 1), x).flatten().tolist() == [
+    assert Multiply("linear")(torch.tensor((2.0, 3.0)).view(1, 2, 1, 1), x).flatten().tolist() == [
         0,
         2,
         4,
@@ -110,7 +110,7 @@ def test_products_repeat_the_smaller_map():
         18,
         21,
     ]
-    assert Product("relu")(-torch.eye(2)[None, None], x - 1).flatten().tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert Multiply("relu")(-torch.eye(2)[None, None], x - 1).flatten().tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_space_to_depth_keeps_the_channels_of_one_place_together():
@@ -139,18 +139,18 @@ def test_reorg_mixes_the_numbers_as_darknet_does(channels, s):
 @pytest.mark.parametrize("name", CFGS)
 def test_planned_shapes_and_weights_are_the_real_ones(name):
     model = network(CFGS[name]).eval()
-    planned = plan(parse_cfg(CFGS[name], "x.cfg"))
+    planned = build_graph(parse_cfg(CFGS[name], "x.cfg"))
     seen: list[tuple[int, ...]] = []
     for layer in model.body.layer:
         layer.register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape[1:])))
     with torch.no_grad():
         model(torch.rand(1, 3, 64, 64))
     for layer, shape in zip(planned.layers, seen, strict=True):
-        if layer.section.kind == "yolo":
+        if layer.section.section_type == "yolo":
             anchors, height, width, values = shape
             shape = (anchors * values, height, width)
         assert shape == layer.shape, layer.name
-    assert sum(layer.weights for layer in planned.layers) == sum(numbers.count for numbers in model.body.numbers())
+    assert sum(layer.num_weights for layer in planned.layers) == sum(numbers.count for numbers in model.body.numbers())
 
 
 def test_convolutions_pad_dilate_and_normalize_as_their_section_says():
@@ -192,16 +192,16 @@ def test_a_softmax_gives_logits_over_its_temperature():
 
 
 def test_costs_are_counted():
-    cost = count(network(NET + conv(8, 3, 2) + "[maxpool]\nsize=2\n" + conv(7, norm=False) + yolo("0")), (64, 64))
+    cost = profile(network(NET + conv(8, 3, 2) + "[maxpool]\nsize=2\n" + conv(7, norm=False) + yolo("0")), (64, 64))
     # 8 * 27 and 7 * 8 weights at 32x32, doubled; a 2x2 window for each of 8 * 32 * 32, its stride being 1
     assert cost.conv_weights == 216 + 56
     assert cost.bflops * 1e9 == 2 * (216 + 56) * 1024 + 4 * 8 * 1024
-    assert cost.stored_numbers == 216 + 4 * 8 + 56 + 7
+    assert cost.stored_values == 216 + 4 * 8 + 56 + 7
 
 
 @pytest.mark.parametrize("kind", ["mse", "ciou"])
 def test_the_loss_of_square_sizes_is_least_at_the_box_itself(kind):
-    anchors = Anchors(YoloHeadConfig(anchors=(((16.0, 8.0),),), scale_x_y=(1.0,), sizes="square"), (8,))
+    anchors = Anchors(YoloHeadConfig(anchors=(((16.0, 8.0),),), scale_x_y=(1.0,), wh_decoding="square"), (8,))
     box = torch.tensor([[5.0, 4.0, 29.0, 12.0]])  # center (17, 8): column 2, row 1, fraction (1/8, 0); 24x8
     targets = Targets(torch.tensor([0]), torch.tensor([0]), box, torch.tensor([False]))
     # (2 sigmoid)^2 times 16x8: sqrt(1.5) / 2 and 1 / 2

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cspdet.config.loader import parse_config
-from cspdet.darknet.weight_order import numbers_of
-from cspdet.darknet.weights import FreshWeightsUndrawn, Header, conv_numbers, read_weights, write_weights
+from cspdet.darknet.weight_order import layers_in_file_order
+from cspdet.darknet.weights import SkipInit, WeightsHeader, conv_weights, read_weights, write_weights
 from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.models import Detector, DetectorConfig
 from cspdet.models.blocks import ConvBN
@@ -30,9 +30,9 @@ def counted_off(folder, layers, version=(0, 2, 5)):
 
 def test_a_convolutions_numbers_stand_as_bias_scale_mean_variance_weights(tmp_path):
     block, plain = ConvBN(2, 2), nn.Conv2d(2, 1, 1)
-    layers = [conv_numbers("a", block.conv, block.norm), conv_numbers("b", plain, None)]
+    layers = [conv_weights("a", block.conv, block.norm), conv_weights("b", plain, None)]
     filled = read_weights(counted_off(tmp_path, layers), layers)
-    assert filled == (Header(0, 2, 5, 1), 2, 2, 15)
+    assert filled == (WeightsHeader(0, 2, 5, 1), 2, 2, 15)
     norm = block.norm
     values = (norm.bias, norm.weight, norm.running_mean, norm.running_var, block.conv.weight, plain.bias, plain.weight)
     assert [part.flatten().tolist() for part in values] == [
@@ -68,13 +68,13 @@ def test_the_version_says_how_long_the_header_is(tmp_path, version):
     model = network(TINY)
     count = sum(layer.count for layer in model.body.numbers())
     filled = read_weights(write_numbers(tmp_path / "x.weights", count, version=version), model.body.numbers())
-    assert (filled.header.seen, filled.numbers) == (6400, count)
+    assert (filled.header.images_seen, filled.num_values) == (6400, count)
 
 
 @pytest.mark.parametrize("name", CFGS)
 def test_what_is_written_comes_back(tmp_path, name):
     first, second = network(CFGS[name]), network(CFGS[name])
-    write_weights(tmp_path / "x.weights", first.body.numbers(), Header(seen=12))
+    write_weights(tmp_path / "x.weights", first.body.numbers(), WeightsHeader(images_seen=12))
     filled = read_weights(tmp_path / "x.weights", second.body.numbers())
     assert filled.header == (0, 2, 5, 12)
     x = torch.rand(2, 3, 64, 64)
@@ -117,7 +117,7 @@ def test_a_partial_file_fills_the_first_layers_and_leaves_the_others(tmp_path):
     layers = model.body.numbers()
     before = layers[2].parts[-1][1].clone()
     filled = read_weights(write_numbers(tmp_path / "x.conv.3", 248 + 1216), layers, partial=True)
-    assert (filled.filled, filled.layers) == (2, 7)
+    assert (filled.num_loaded, filled.num_layers) == (2, 7)
     assert layers[1].parts[-1][1].min() >= 0.05
     assert torch.equal(layers[2].parts[-1][1], before)
     assert "within layer 4" in refusal(write_numbers(tmp_path / "x", 2000), layers, partial=True)
@@ -166,13 +166,13 @@ def test_cut_and_extended_files_never_end_in_a_traceback(tmp_path_factory, cut, 
         filled = read_weights(path, layers, partial=partial)
     except CheckpointError:
         return
-    assert filled.numbers == sum(layer.count for layer in layers[: filled.filled])
+    assert filled.num_values == sum(layer.count for layer in layers[: filled.num_loaded])
 
 
 def test_undrawn_weights_are_left_alone():
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    with FreshWeightsUndrawn():
+    with SkipInit():
         model = network(TINY)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.body.layer[0].norm.running_var.tolist() == [1.0] * 8
@@ -204,16 +204,19 @@ ORDERS = {
 
 @pytest.mark.parametrize("neck", ORDERS)
 def test_heads_stand_where_the_official_cfgs_have_them(neck):
-    names = [layer.name for layer in numbers_of(own(neck, len(ORDERS[neck]), "darknet53"))]
+    names = [layer.name for layer in layers_in_file_order(own(neck, len(ORDERS[neck]), "darknet53"))]
     found = [(names[i - 1], int(name[-1])) for i, name in enumerate(names) if name.startswith("head.predict")]
     assert found == ORDERS[neck]
 
 
 def test_yolov3_needs_as_many_numbers_as_its_official_file_has():
     # yolov3.weights has 248,007,048 bytes: a header of 20 and 62,001,757 numbers
-    assert sum(layer.count for layer in numbers_of(own("yolov3", 3, "darknet53"))) == (248_007_048 - 20) // 4
+    assert (
+        sum(layer.num_elements for layer in layers_in_file_order(own("yolov3", 3, "darknet53")))
+        == (248_007_048 - 20) // 4
+    )
 
 
 def test_a_neck_without_an_official_cfg_is_refused():
     with pytest.raises(ConfigError, match="there is no official cfg with the neck EFM"):
-        numbers_of(own("efm", 3, "darknet53"))
+        layers_in_file_order(own("efm", 3, "darknet53"))

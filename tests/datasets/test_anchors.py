@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cspdet.cli.main import main
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.detection.anchors import (
-    anchor_fit,
     best_anchors,
     best_possible_recall,
-    input_box_wh,
+    box_sizes_at_input,
+    evaluate_anchors,
     kmeans_anchors,
 )
 from cspdet.datasets.formats.coco import load_coco
@@ -29,7 +29,7 @@ from cspdet.errors import DataError
 from cspdet.models.head import Anchors, YoloHeadConfig
 from cspdet.recipe import InputConfig, load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import Slots, assign
+from cspdet.training.assigners.assign import PriorLayout, assign
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/csppelee_efm.yaml"
@@ -46,14 +46,14 @@ def test_figures_by_hand():
     best = best_anchors(boxes, anchors)
     assert best.iou == pytest.approx([1, 0.5, 0.25, 0.16])
     assert best.anchor.tolist() == [0, 0, 1, 0]  # of equals the first
-    fit = anchor_fit(boxes, anchors, 0.2)
+    fit = evaluate_anchors(boxes, anchors, 0.2)
     assert fit.recall == best_possible_recall(boxes, anchors, 0.2) == 0.75
     assert fit.recall50 == 0.25  # 1/2 is not above 1/2
     assert fit.mean_iou == pytest.approx(1.91 / 4)
-    assert fit.anchors_a_box == (2 + 2 + 1 + 1) / 4  # above 0.2, and the best in any case
-    assert fit.share == (0.75, 0.25)
-    without = anchor_fit(boxes, anchors, None)
-    assert (without.recall, without.anchors_a_box) == (None, 1.0)
+    assert fit.anchors_per_box == (2 + 2 + 1 + 1) / 4  # above 0.2, and the best in any case
+    assert fit.best_match_fraction == (0.75, 0.25)
+    without = evaluate_anchors(boxes, anchors, None)
+    assert (without.recall, without.anchors_per_box) == (None, 1.0)
 
 
 @settings(max_examples=50)
@@ -64,7 +64,7 @@ def test_recall_lies_within_0_and_1_and_falls_with_the_threshold(boxes, anchors,
     assert recall >= best_possible_recall(boxes, anchors, match_iou + 0.05)
     assert best_possible_recall(boxes, np.concatenate((anchors, boxes[:1])), match_iou) >= recall
     assert best_possible_recall(boxes[::-1], anchors[::-1], match_iou) == recall
-    assert sum(anchor_fit(boxes, anchors, match_iou).share) == pytest.approx(1)
+    assert sum(evaluate_anchors(boxes, anchors, match_iou).best_match_fraction) == pytest.approx(1)
 
 
 @given(BOXES, st.floats(0.05, 0.99))
@@ -80,10 +80,10 @@ def test_the_anchors_that_answer_are_those_of_training(boxes, match_iou):
     corners = torch.cat((torch.zeros(len(boxes), 2), torch.from_numpy(boxes).float()), dim=1)
     count = torch.arange(len(boxes))
     targets = Targets(count, torch.zeros_like(count), corners, torch.zeros(len(boxes), dtype=torch.bool))
-    slots = Slots.of([(76, 76), (38, 38), (19, 19)], 3, torch.device("cpu"))
+    slots = PriorLayout.from_level_sizes([(76, 76), (38, 38), (19, 19)], 3, torch.device("cpu"))
     given_to = assign(targets, anchors, slots, match_iou)
-    fit = anchor_fit(boxes.astype(np.float32), anchors.wh.flatten(0, 1).numpy(), match_iou)
-    assert fit.anchors_a_box * len(boxes) == pytest.approx(len(given_to.slot), abs=1)  # float32 against float64
+    fit = evaluate_anchors(boxes.astype(np.float32), anchors.wh.flatten(0, 1).numpy(), match_iou)
+    assert fit.anchors_per_box * len(boxes) == pytest.approx(len(given_to.prior), abs=1)  # float32 against float64
 
 
 # --- k-means -------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_sizes_that_are_none_are_refused(boxes, message):
     for call in (
         lambda: kmeans_anchors(boxes, 1, 0),
         lambda: best_possible_recall(boxes, np.ones((1, 2)), 0.5),
-        lambda: anchor_fit(boxes, np.ones((1, 2)), 0.5),
+        lambda: evaluate_anchors(boxes, np.ones((1, 2)), 0.5),
     ):
         with pytest.raises(DataError, match=message):
             call()
@@ -182,12 +182,12 @@ VARIED = [[0, 0, 10 + 3 * i, 8 + 5 * (i % 7)] for i in range(12)]
 
 
 def test_boxes_are_measured_in_the_input(tmp_path):
-    descriptor = load_descriptor(write_set(tmp_path, [[10, 10, 20, 40]], crowd=[0, 0, 50, 50]))
+    descriptor = load_dataset_config(write_set(tmp_path, [[10, 10, 20, 40]], crowd=[0, 0, 50, 50]))
     coco = load_coco(descriptor.split("train"), "train")
     # 200x100 into 400x400 keeps its aspect at 2; 100x100 at 4. Stretched: 2 across and 4 down, and 4 both ways.
-    letterboxed = input_box_wh(coco, InputConfig(size=(400, 400)))
+    letterboxed = box_sizes_at_input(coco, InputConfig(size=(400, 400)))
     assert letterboxed.tolist() == [[40, 80], [80, 160]]
-    stretched = input_box_wh(coco, InputConfig(size=(400, 400), resize="stretch"))
+    stretched = box_sizes_at_input(coco, InputConfig(size=(400, 400), resize="stretch"))
     assert stretched.tolist() == [[40, 160], [80, 160]]
 
 
@@ -203,7 +203,7 @@ def test_the_override_that_is_printed_trains_with_the_anchors(tmp_path, capsys):
     assert areas == sorted(areas)
     assert document["config_anchors"]["anchors"][0] == [[10, 13], [16, 30], [33, 23]]
     assert (document["boxes"], document["size"], document["strides"]) == (24, [416, 416], [8, 16, 32])
-    assert document["match_iou"] == recipe.train.assign.match_iou == 0.213
+    assert document["match_iou"] == recipe.train.assigner.match_iou == 0.213
     assert found["mean_iou"] > document["config_anchors"]["mean_iou"]
 
 
@@ -211,7 +211,7 @@ def test_anchors_given_back_as_the_own_ones_have_the_same_figures(tmp_path, caps
     data = str(write_set(tmp_path, VARIED))
     assert main(["anchors", data, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["kmeans_anchors"]
-    words = ["--config", str(CONFIG), "--json", found["override"], "train.assign.match_iou=null"]
+    words = ["--config", str(CONFIG), "--json", found["override"], "train.assigner.match_iou=null"]
     assert main(["anchors", data, *words]) == 0
     again = json.loads(capsys.readouterr().out)["config_anchors"]
     assert again == {key: found[key] for key in again}
@@ -269,7 +269,7 @@ def test_a_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
         (["--seed", "-1"], "--seed: expected 0 or a number above it, found -1"),
         (["--split", "val"], "no split 'val'"),
         (["--count", "27"], "anchors: 27 anchors need as many different box sizes, found 24"),
-        (["train.assign.match_iou=2"], "train.assign.match_iou"),
+        (["train.assigner.match_iou=2"], "train.assigner.match_iou"),
     ],
 )
 def test_mistakes_are_told(tmp_path, capsys, caplog, words, message):

@@ -13,11 +13,11 @@ from cspdet.datasets.detection.augment import (
     AlbumentationsTransform,
     Augment,
     AugmentConfig,
-    ColorChange,
+    HsvGains,
     affine,
-    change_colors,
-    move_boxes,
-    paint,
+    apply_hsv,
+    transform_boxes,
+    warp_into,
 )
 from cspdet.errors import ConfigError
 from cspdet.letterbox import PAD_VALUE, Letterbox
@@ -108,7 +108,7 @@ def test_boxes_hold_rotated_and_sheared_pixels_tightly(picture, seed):
 def test_identity_is_the_letterbox():
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     sample = Augment(AugmentConfig(), (64, 64))([sample_of(image, (4, 6, 20, 30))], 0, np.random.default_rng(0))
-    assert np.array_equal(sample.image, Letterbox.fit((48, 64), (64, 64)).draw(image, (64, 64)))
+    assert np.array_equal(sample.image, Letterbox.fit((48, 64), (64, 64)).resize_and_pad(image, (64, 64)))
     assert sample.box_xyxy.tolist() == [[4, 14, 20, 38]]  # 16 rows are free, 8 of them above
     assert (sample.image[:8] == PAD_VALUE).all()
 
@@ -116,20 +116,20 @@ def test_identity_is_the_letterbox():
 def test_a_quarter_turn_by_hand():
     # x' = -y + 40, y' = x: the box (2, 4)-(10, 20) has corners at x' 20..36 and y' 2..10.
     turn = affine((0, -1, 40), (1, 0, 0))
-    assert move_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), turn).tolist() == [[20, 2, 36, 10]]
+    assert transform_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), turn).tolist() == [[20, 2, 36, 10]]
     # Mirrored instead, x' = 40 - x: 2..10 becomes 30..38. Twice as high, y' = 2 y + 1: 4..20 becomes 9..41.
     mirrored = affine((-1, 0, 40), (0, 2, 1))
-    assert move_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), mirrored).tolist() == [[30, 9, 38, 41]]
+    assert transform_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), mirrored).tolist() == [[30, 9, 38, 41]]
     image = np.zeros((40, 40, 3), np.uint8)
     image[4:20, 2:10] = 255
     canvas = np.zeros((40, 40, 3), np.uint8)
-    paint(canvas, image, turn)
+    warp_into(canvas, image, turn)
     assert painted_box(canvas, COLORS[3]) == (20, 2, 36, 10)
 
 
 def test_paint_leaves_the_rest_alone():
     canvas = np.full((20, 20, 3), 9, np.uint8)
-    paint(canvas, np.full((4, 6, 3), 200, np.uint8), affine((1, 0, 3.5), (0, 1, -2)))
+    warp_into(canvas, np.full((4, 6, 3), 200, np.uint8), affine((1, 0, 3.5), (0, 1, -2)))
     # Columns whose centers lie in 3.5..9.5 are 3 to 8 (3.5 counts, 9.5 does not); two of four rows are left.
     expected = np.full((20, 20), 9)
     expected[0:2, 3:9] = 200
@@ -140,11 +140,11 @@ def test_an_upright_picture_is_cut_at_whole_pixels_by_hand():
     # Zoomed by 2 and moved by 0.6, nine columns have their centers in it, from 1 on. They show 0.2 to 4.7 of the
     # picture, rounded 0 to 5: the map is 9 / 5 x + 1.
     canvas, image = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
-    assert paint(canvas, image, affine((2, 0, 0.6), (0, 2, 0))).tolist() == [[1.8, 0, 1], [0, 2, 0], [0, 0, 1]]
+    assert warp_into(canvas, image, affine((2, 0, 0.6), (0, 2, 0))).tolist() == [[1.8, 0, 1], [0, 2, 0], [0, 0, 1]]
     # Mirrored, x' = 9.6 - 2 x: all ten columns show 4.8 to -0.2, rounded 5 to 0.
-    assert paint(canvas, image, affine((-2, 0, 9.6), (0, 2, 0)))[0].tolist() == [-2, 0, 10]
+    assert warp_into(canvas, image, affine((-2, 0, 9.6), (0, 2, 0)))[0].tolist() == [-2, 0, 10]
     # By 1.5, 10 columns show 6.67, rounded 7, which makes it 10 / 7.
-    assert paint(canvas, image, affine((1.5, 0, 0), (0, 1.5, 0)))[0].tolist() == [10 / 7, 0, 0]
+    assert warp_into(canvas, image, affine((1.5, 0, 0), (0, 1.5, 0)))[0].tolist() == [10 / 7, 0, 0]
 
 
 @settings(max_examples=80, deadline=None)
@@ -160,7 +160,7 @@ def test_upright_pictures_are_drawn_by_the_map_that_is_returned_which_is_nearly_
     (a, d), (x, y) = np.multiply(zooms, flips), center
     asked = affine((a, 0, x - a * 30), (0, d, y - d * 25))
     canvas = np.zeros((40, 48, 3), np.uint8)
-    used = paint(canvas, image, asked)
+    used = warp_into(canvas, image, asked)
     ys, xs = np.nonzero(canvas[..., 2])
     if len(xs) == 0:
         assert np.array_equal(used, asked)
@@ -212,14 +212,14 @@ def test_a_sample_depends_on_the_generator_alone():
 
 def test_colors_by_hand():
     image = np.array([[(200, 0, 0), (100, 50, 50), (114, 114, 114)]], np.uint8)
-    third = change_colors(image, ColorChange(hue=1 / 3, saturation=1, value=1))  # red becomes green
+    third = apply_hsv(image, HsvGains(hue=1 / 3, saturation=1, value=1))  # red becomes green
     assert np.abs(third.astype(int) - [(0, 200, 0), (50, 100, 50), (114, 114, 114)]).max() <= 3
-    half = change_colors(image, ColorChange(hue=0, saturation=1, value=0.5))
+    half = apply_hsv(image, HsvGains(hue=0, saturation=1, value=0.5))
     assert np.abs(half.astype(int) - [(100, 0, 0), (50, 25, 25), (57, 57, 57)]).max() <= 1
     # saturation of (100, 50, 50) is (100 - 50) / 100; twice that is 1; (200, 0, 0) is there already
-    full = change_colors(image, ColorChange(hue=0, saturation=2, value=1))
+    full = apply_hsv(image, HsvGains(hue=0, saturation=2, value=1))
     assert np.abs(full.astype(int) - [(200, 0, 0), (100, 0, 0), (114, 114, 114)]).max() <= 2
-    backward = change_colors(image, ColorChange(hue=-1 / 3, saturation=1, value=1.5))  # 200 * 1.5 stops at 255
+    backward = apply_hsv(image, HsvGains(hue=-1 / 3, saturation=1, value=1.5))  # 200 * 1.5 stops at 255
     assert np.abs(backward[0, 0].astype(int) - (0, 0, 255)).max() <= 6  # one step of hue
 
 
@@ -227,7 +227,7 @@ def test_colors_by_hand():
 @given(seed=st.integers(0, 2**32))
 def test_doing_nothing_to_colors_changes_them_by_rounding_only(seed):
     image = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    same = change_colors(image, ColorChange(0, 1, 1))
+    same = apply_hsv(image, HsvGains(0, 1, 1))
     # A step of hue is 6 levels of 255. OpenCV has 256 steps on the way there and 255 on the way back: with
     # the rounding, hue may be off by one and a half.
     assert np.abs(same.astype(int) - image).max() <= 9

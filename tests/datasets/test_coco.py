@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.formats.coco import CocoSet, check_pictures, load_coco
+from cspdet.datasets.formats.coco import CocoDataset, check_image_files, load_coco
 from cspdet.errors import DataError
 
 
@@ -30,7 +30,7 @@ def content(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def load(folder: Path, data: Any, split: str = "train", **options: bool) -> CocoSet:
+def load(folder: Path, data: Any, split: str = "train", **options: bool) -> CocoDataset:
     path = folder / "annotations.json"
     path.write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
     return load_coco(SplitFiles(folder, path), split, **options)
@@ -60,7 +60,7 @@ def test_order_names_and_boxes(tmp_path):
     assert class_id.tolist() == [1]
     assert is_crowd.tolist() == [False]
     assert [part.shape for part in coco.boxes(1)] == [(0, 4), (0,), (0,)]
-    assert coco.notes == ()
+    assert coco.warnings == ()
     with pytest.raises(IndexError):
         coco.boxes(2)
 
@@ -137,7 +137,7 @@ def test_boxes_that_are_skipped_or_clipped_are_counted(tmp_path):
         [0, 10, 48, 30],
         [90, 70, 100, 80],
     ]
-    text = "\n".join(coco.notes)
+    text = "\n".join(coco.warnings)
     assert "2 boxes without width or height skipped: image 20 [5.0, 5.0, 0.0, 10.0]; " in text
     assert "2 boxes wholly outside the picture skipped: image 20 [100.0, " in text
     assert "2 boxes partly outside the picture clipped to it: image 20 [-2.0, " in text
@@ -343,14 +343,14 @@ def test_check_pictures_names_every_bad_one(tmp_path):
     damaged = bytearray((tmp_path / "body.png").read_bytes())
     damaged[50:60] = bytes(10)  # inside the pixels: the header does not show it
     (tmp_path / "body.png").write_bytes(damaged)
-    found = check_pictures(coco)
+    found = check_image_files(coco)
     assert len(found) == 4
     assert found[0] == f"{tmp_path}/missing.png: no such picture"
     assert found[1].endswith("swapped.png: the file is 80x100 (width x height), the annotations say 100x80")
     assert found[2].endswith("cut.png: truncated PNG: the IHDR or IEND chunk is missing")
     assert "80x100 (width x height)" in found[3]
     assert found[3].endswith("they agree only before the file's EXIF orientation (6) is applied")
-    assert [line.split(": ")[0][-8:] for line in check_pictures(coco, decode=True)][-1] == "body.png"
+    assert [line.split(": ")[0][-8:] for line in check_image_files(coco, decode=True)][-1] == "body.png"
 
 
 def test_many_boxes_of_a_picture_keep_the_order_of_the_file(tmp_path):

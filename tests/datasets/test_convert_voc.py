@@ -11,7 +11,7 @@ from converter_data import converted, few, picture, pictures, problems, voc, wri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.formats.voc import convert_voc
 
@@ -34,13 +34,13 @@ def test_voc_boxes_come_through_exactly(sets, one_based):
         }
         assert converted(output) == expected
         assert prepared.counts["train"]["images"] + prepared.counts["val"]["images"] == len(sets)
-        assert prepared.notes == ()
+        assert prepared.warnings == ()
 
 
 def test_voc_result_loads_as_coco(tmp_path):
     files = {f"p{i}": xml([("bee", (11, 21, 30, 40)), ("ant", (1, 1, 5, 5))]) for i in range(5)}
     prepared = convert_voc(voc(tmp_path / "src", files), tmp_path / "out")
-    coco = load_coco(load_descriptor(prepared.descriptor).split("train"), "train")
+    coco = load_coco(load_dataset_config(prepared.config_path).split("train"), "train")
     assert coco.classes.names == ("ant", "bee")
     assert coco.classes.category_ids == (1, 2)
     boxes, class_ids, _ = coco.boxes(0)
@@ -66,7 +66,7 @@ def test_voc_trainval_alone_is_shared_out(tmp_path):
     write(source / "ImageSets/Main/trainval.txt", "".join(f"p{i}\n" for i in range(8)))
     prepared = convert_voc(source, tmp_path / "out", val_fraction=0.25)
     assert prepared.counts == {"train": {"images": 6, "boxes": 0}, "val": {"images": 2, "boxes": 0}}
-    assert prepared.notes == ("2 pictures left out: no xml file of these splits describes them",)
+    assert prepared.warnings == ("2 pictures left out: no xml file of these splits describes them",)
 
 
 def test_voc_years_side_by_side(tmp_path):
@@ -98,7 +98,7 @@ def test_voc_skips_clips_and_counts(tmp_path):
     ]
     prepared = convert_voc(voc(tmp_path / "src", {"a": xml(boxes)}), tmp_path / "out")
     assert converted(tmp_path / "out")["a.png"] == [("ant", 49, 29, 11, 11), ("ant", 0, 0, 10, 10)]
-    counts = sorted((int(note.split()[0]), note.split(" ", 1)[1]) for note in prepared.notes)
+    counts = sorted((int(note.split()[0]), note.split(" ", 1)[1]) for note in prepared.warnings)
     assert counts == [
         (1, "boxes begin at 0 though VOC counts from 1; if the set counts from 0, add --zero-based"),
         (1, "boxes clipped to their picture"),

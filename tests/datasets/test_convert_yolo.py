@@ -9,7 +9,7 @@ import pytest
 from converter_data import converted, few, picture, pictures, problems, write, yolo, yolo_line
 from hypothesis import given
 
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.formats.yolo import convert_yolo, label_candidates
 
@@ -33,7 +33,7 @@ def test_yolo_boxes_come_through_exactly(sets):
 
 def test_yolo_index_is_the_category_id(tmp_path):
     prepared = convert_yolo(yolo(tmp_path / "src", {"train/a": "2 .5 .5 .5 .5\n", "val/b": ""}), tmp_path / "out")
-    coco = load_coco(load_descriptor(prepared.descriptor).split("train"), "train")
+    coco = load_coco(load_dataset_config(prepared.config_path).split("train"), "train")
     assert coco.classes.category_ids == (0, 1, 2)
     boxes, class_ids, _ = coco.boxes(0)
     assert class_ids.tolist() == [2]
@@ -77,7 +77,9 @@ def test_yolo_layouts(tmp_path, layout):
     assert found == {"a.png": [("ant", 15, 10, 30, 20)], "b.png": []}
     assert [prepared.counts[split]["images"] for split in ("train", "val")] == [1, 1]
     for split in ("train", "val"):
-        assert load_coco(load_descriptor(prepared.descriptor).split(split), split, allow_empty=True).path(0).is_file()
+        assert (
+            load_coco(load_dataset_config(prepared.config_path).split(split), split, allow_empty=True).path(0).is_file()
+        )
 
 
 def test_yolo_without_val_shares_out(tmp_path):
@@ -95,7 +97,7 @@ def test_yolo_polygons_clips_and_missing_labels_are_counted(tmp_path):
     )
     prepared = convert_yolo(yolo(tmp_path / "src", {"train/a": lines, "val/b": None}), tmp_path / "out")
     assert converted(tmp_path / "out")["a.png"] == [("ant", 6, 4, 24, 32), ("bee", 0, 10, 9, 20)]
-    assert sorted(prepared.notes) == [
+    assert sorted(prepared.warnings) == [
         "1 boxes clipped to their picture",
         "1 boxes skipped: no width or height",
         "1 pictures without a label file, taken as empty",

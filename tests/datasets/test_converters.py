@@ -13,7 +13,7 @@ from converter_data import HEIGHT, WIDTH, problems, voc, write, xml, yolo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspdet.datasets.formats.coco_writer import clip_box, val_names
+from cspdet.datasets.formats.coco_writer import clip_box, hash_split
 from cspdet.datasets.formats.voc import convert_voc
 from cspdet.datasets.formats.yolo import convert_yolo
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 @given(number=st.integers(0, 60), prefix=st.text(max_size=3), fraction=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_the_share_of_val_is_exact_and_depends_on_names_only(number, prefix, fraction):
     names = {f"{prefix}{i}" for i in range(number)}
-    chosen = val_names(names, fraction)
-    assert chosen == val_names(sorted(names, reverse=True), fraction)
+    chosen = hash_split(names, fraction)
+    assert chosen == hash_split(sorted(names, reverse=True), fraction)
     assert chosen <= names
     assert abs(len(chosen) - fraction * len(names)) <= 1
 

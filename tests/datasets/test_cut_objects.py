@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.cli.main import main
-from cspdet.datasets.classification.crop_objects import cut_objects, with_margin
-from cspdet.datasets.classification.image_folder import load_image_set
+from cspdet.datasets.classification.crop_objects import crop_objects, expand_box
+from cspdet.datasets.classification.image_folder import load_image_folder
 from cspdet.errors import ConfigError, DataError
 
 
@@ -38,9 +38,9 @@ def detection_set(folder: Path, boxes: list[list[float]], *, names: tuple[str, .
 
 def test_an_object_is_cut_out_with_its_margin(tmp_path):
     descriptor = detection_set(tmp_path, [[10, 20, 20, 10], [0, 0, 10, 40], [5, 5, 30, 4]])
-    prepared = cut_objects(descriptor, tmp_path / "out", margin=0.1, min_side=5)
+    prepared = crop_objects(descriptor, tmp_path / "out", margin=0.1, min_side=5)
     assert prepared.counts == {"train": {"images": 2, "boxes": 3}}
-    assert prepared.notes == ("train: 1 boxes with a side below 5 pixels were left out",)
+    assert prepared.warnings == ("train: 1 boxes with a side below 5 pixels were left out",)
     # 20x10 at (10, 20), a tenth on each side: x 8 to 32, y 19 to 31
     ant = cv2.imread(str(tmp_path / "out/train/ant/7-0.png"))[:, :, ::-1]
     assert ant.shape == (12, 24, 3)
@@ -48,7 +48,7 @@ def test_an_object_is_cut_out_with_its_margin(tmp_path):
     assert ant[-1, -1].tolist() == [30, 31, 0]
     # at the left, the top and the bottom there is nothing to add
     assert cv2.imread(str(tmp_path / "out/train/bee/7-1.png")).shape == (40, 11, 3)
-    images = load_image_set(tmp_path / "out", "train")
+    images = load_image_folder(tmp_path / "out", "train")
     assert images.classes == ("ant", "bee")
     assert images.label.tolist() == [0, 1]
 
@@ -58,7 +58,7 @@ def test_an_object_is_cut_out_with_its_margin(tmp_path):
 )  # fmt: skip
 def test_a_cut_holds_its_box_and_lies_in_the_picture(box, margin):
     x, y, width, height = box
-    x1, y1, x2, y2 = with_margin(np.array([x, y, x + width, y + height]), margin, (40, 60))
+    x1, y1, x2, y2 = expand_box(np.array([x, y, x + width, y + height]), margin, (40, 60))
     assert 0 <= x1 <= x
     assert x + width <= x2 <= 60
     assert 0 <= y1 <= y
@@ -81,11 +81,11 @@ def test_mistakes_are_told_and_nothing_is_overwritten(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="expected a new or empty folder"):
-        cut_objects(descriptor, tmp_path / "mine")
+        crop_objects(descriptor, tmp_path / "mine")
     for wrong in ({"margin": -1.0}, {"margin": float("nan")}, {"min_side": 0.0}, {"min_side": float("nan")}):
         with pytest.raises(ConfigError, match="expected"):
-            cut_objects(descriptor, tmp_path / "out", **wrong)
+            crop_objects(descriptor, tmp_path / "out", **wrong)
     slashed = detection_set(tmp_path / "slashed", [[1, 1, 20, 20]], names=("a/b", "bee"))
     with pytest.raises(DataError, match="cannot be that of a folder"):
-        cut_objects(slashed, tmp_path / "out")
+        crop_objects(slashed, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cspdet.datasets.descriptor import SplitFiles, load_descriptor
+from cspdet.datasets.descriptor import SplitFiles, load_dataset_config
 from cspdet.errors import ConfigError, DataError
 
 
@@ -19,7 +19,7 @@ def write(folder: Path, text: str, name: str = "data.yaml") -> Path:
 def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path, monkeypatch):
     path = write(tmp_path, "val: {images: a/../pictures, annotations: val.json}\n")
     monkeypatch.chdir(tmp_path.parent)
-    descriptor = load_descriptor(f"{tmp_path.name}/{path.name}")
+    descriptor = load_dataset_config(f"{tmp_path.name}/{path.name}")
     assert descriptor.val == SplitFiles(tmp_path / "pictures", tmp_path / "val.json")
     assert (descriptor.train, descriptor.test, descriptor.splits) == (None, None, ("val",))
     assert descriptor.path == path
@@ -27,7 +27,7 @@ def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path, monkeypatc
 
 def test_absolute_paths_stay(tmp_path):
     path = write(tmp_path, "train: {images: /data/pictures, annotations: /data/train.json}\n")
-    assert load_descriptor(path).train == SplitFiles(Path("/data/pictures"), Path("/data/train.json"))
+    assert load_dataset_config(path).train == SplitFiles(Path("/data/pictures"), Path("/data/train.json"))
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_absolute_paths_stay(tmp_path):
 )
 def test_what_is_no_descriptor(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        load_descriptor(write(tmp_path, text))
+        load_dataset_config(write(tmp_path, text))
 
 
 def test_a_missing_descriptor_names_its_neighbor_and_the_built_in_set(tmp_path):
     write(tmp_path, "val: {images: a, annotations: b}", "shapes.yaml")
     with pytest.raises(DataError, match=r"no such data descriptor \(did you mean 'shapes.yaml'\?\)") as caught:
-        load_descriptor(tmp_path / "shape.yaml")
+        load_dataset_config(tmp_path / "shape.yaml")
     assert "cspdet prepare-data shapes --output data/shapes" in caught.value.problems[1]
 
 
@@ -64,7 +64,7 @@ def test_coco_not_on_disk_tells_both_ways_on(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        load_descriptor(path).split("train")
+        load_dataset_config(path).split("train")
     text = str(caught.value)
     assert "no such file: data/coco/annotations/instances_train2017.json" in text
     assert "no such folder: data/coco/train2017" in text
@@ -77,14 +77,14 @@ def test_a_users_own_descriptor_is_not_told_to_download_coco(tmp_path):
     path = write(tmp_path, "train: {images: pictures, annotations: train.json}")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match=r"train.json") as caught:
-        load_descriptor(path).split("train")
+        load_dataset_config(path).split("train")
     assert "correct the paths" in str(caught.value)
     assert "prepare-data coco" not in str(caught.value)
     assert "no such folder" not in str(caught.value)
 
 
 def test_a_split_that_is_not_described(tmp_path):
-    descriptor = load_descriptor(write(tmp_path, "val: {images: a, annotations: b}"))
+    descriptor = load_dataset_config(write(tmp_path, "val: {images: a, annotations: b}"))
     for name in ("test", "vla", "path"):
         with pytest.raises(DataError, match=f"no split '{name}'.*it has val"):
             descriptor.split(name)
@@ -94,4 +94,4 @@ def test_a_split_that_is_there(tmp_path):
     path = write(tmp_path, "val: {images: pictures, annotations: val.json}")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "val.json").write_text("{}")
-    assert load_descriptor(path).split("val") == SplitFiles(tmp_path / "pictures", tmp_path / "val.json")
+    assert load_dataset_config(path).split("val") == SplitFiles(tmp_path / "pictures", tmp_path / "val.json")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cspdet.datasets import disk_cache
-from cspdet.datasets.disk_cache import DiskCache, filled, fingerprint
+from cspdet.datasets.disk_cache import DiskCache, fingerprint, open_or_build_cache
 from cspdet.errors import ConfigError, DataError
 
 SIZES = [(4, 6), (1, 1), (7, 3), (5, 5)]
@@ -38,7 +38,7 @@ def never(index: int) -> np.ndarray:
 
 
 def fill(path: Path, load: Callable[[int], np.ndarray] = picture, *, skip_bad: bool = False) -> DiskCache:
-    return filled(path, len(SIZES), lambda: 1000, load, skip_bad=skip_bad)
+    return open_or_build_cache(path, len(SIZES), lambda: 1000, load, skip_bad_images=skip_bad)
 
 
 def same(cache: DiskCache, but: tuple[int, ...] = ()) -> bool:
@@ -161,11 +161,11 @@ def test_of_two_at_once_one_fills(path):
     caches: list[DiskCache] = []
 
     def first() -> None:
-        caches.append(filled(path, 1, needed, load, skip_bad=False))
+        caches.append(open_or_build_cache(path, 1, needed, load, skip_bad_images=False))
 
     def second() -> None:
         both.wait()
-        caches.append(filled(path, 1, needed, load, skip_bad=False))
+        caches.append(open_or_build_cache(path, 1, needed, load, skip_bad_images=False))
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     for thread in threads:

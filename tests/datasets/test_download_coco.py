@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cspdet.cli.prepare_data import report
+from cspdet.cli.prepare_data import print_summary
 from cspdet.datasets.archives import unpack_zip
 from cspdet.datasets.download import COCO_2017, Archive, CocoSplit, _count_boxes, download_coco, fetch
 from cspdet.errors import DataError, UserError
@@ -100,7 +100,9 @@ def facts(pictures: int = 3, size: int = len(PICTURES)) -> dict[str, CocoSplit]:
 
 
 def download(server: Server, folder: Path, known: dict[str, CocoSplit] | None = None, **options: int):
-    return download_coco(folder, splits=["val"], base_url=server.url, facts=known or facts(), pause=0, **options)
+    return download_coco(
+        folder, splits=["val"], base_url=server.url, split_specs=known or facts(), retry_delay_s=0, **options
+    )
 
 
 def test_a_download_gives_the_official_layout(server, tmp_path, capsys):
@@ -112,18 +114,18 @@ def test_a_download_gives_the_official_layout(server, tmp_path, capsys):
         *(f"coco/val2017/{i:012d}.jpg" for i in range(3)),
     ]
     assert (tmp_path / "coco/val2017/000000000002.jpg").read_bytes() == b"\x02" * 5000
-    report(prepared, as_json=True)
+    print_summary(prepared, as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert printed["val"] == {"images": 3, "boxes": 4}
     assert printed["descriptor"] == str(tmp_path / "coco/coco.yaml")
 
 
 def test_the_known_facts():
-    assert COCO_2017["train"].pictures.pictures == 118_287
-    assert COCO_2017["val"].pictures.pictures == 5_000
+    assert COCO_2017["train"].images.num_images == 118_287
+    assert COCO_2017["val"].images.num_images == 5_000
     shipped = (Path(__file__).parents[2] / "data/coco.yaml").read_text()
     for split in COCO_2017.values():
-        assert f"coco/{split.pictures.folder}," in shipped
+        assert f"coco/{split.images.folder}," in shipped
         assert f"coco/{split.annotation_file}}}" in shipped
 
 
@@ -133,7 +135,7 @@ def test_what_is_complete_is_not_asked_for_again(server, tmp_path):
     server.asked.clear()
     prepared = download(server, tmp_path)
     assert server.asked == []
-    assert len([note for note in prepared.notes if "kept" in note]) == 2
+    assert len([note for note in prepared.warnings if "kept" in note]) == 2
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
@@ -163,13 +165,13 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
 def test_a_server_without_ranges_starts_anew(server, tmp_path):
     server.ranges = False
     (tmp_path / "file.zip.part").write_bytes(b"x" * 100)
-    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(PICTURES), pause=0)
+    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(PICTURES), retry_delay_s=0)
     assert (tmp_path / "file.zip").read_bytes() == PICTURES
 
 
 def test_a_part_longer_than_the_file_starts_anew(server, tmp_path):
     (tmp_path / "file.zip.part").write_bytes(b"x" * (len(PICTURES) + 5))
-    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", None, pause=0)
+    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", None, retry_delay_s=0)
     assert (tmp_path / "file.zip").read_bytes() == PICTURES
 
 
@@ -219,14 +221,14 @@ def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
     with Server({}) as closed:
         url = closed.url  # nobody listens there once the server is closed
     with pytest.raises(UserError, match=r"cannot be reached .*needs no network"):
-        download_coco(tmp_path, splits=["val"], base_url=url, facts=facts())
+        download_coco(tmp_path, splits=["val"], base_url=url, split_specs=facts())
 
 
 def test_no_space_is_told_before_the_download(server, tmp_path):
     known = facts()
-    huge = replace(known["val"].pictures, size=10**18)
+    huge = replace(known["val"].images, size=10**18)
     with pytest.raises(UserError, match="GB are needed"):
-        download(server, tmp_path, {"val": replace(known["val"], pictures=huge)})
+        download(server, tmp_path, {"val": replace(known["val"], images=huge)})
     assert server.asked == []
 
 

@@ -18,20 +18,20 @@ from cspdet.datasets import cached_dataset as source_module
 from cspdet.datasets.classification.augment import (
     ImageAugment,
     ImageAugmentConfig,
+    ImageRegion,
     ImageSample,
-    Rectangle,
-    cut_mix,
-    mix,
-    mix_up,
+    cutmix,
+    mix_batch,
+    mixup,
     mosaic,
     random_crop,
-    random_rectangle,
-    rotated,
+    random_region,
+    rotate_image,
 )
 from cspdet.datasets.classification.crop_loader import crop_batches
 from cspdet.datasets.classification.crops import ImageCrop
-from cspdet.datasets.classification.image_folder import ImageSet, load_image_set
-from cspdet.datasets.classification.loader import ImageBatch, ImageLoader, ImageSource, check_images
+from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
+from cspdet.datasets.classification.loader import ClassificationDataset, ImageBatch, ImageLoader, check_images
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import Shard
 
@@ -97,7 +97,7 @@ def test_flips(change, expected):
 
 
 def test_half_a_turn_is_both_flips():
-    np.testing.assert_array_equal(rotated(picture(20, 30), 180), picture(20, 30)[::-1, ::-1])
+    np.testing.assert_array_equal(rotate_image(picture(20, 30), 180), picture(20, 30)[::-1, ::-1])
 
 
 def test_erasing_replaces_one_rectangle():
@@ -124,38 +124,38 @@ def test_a_view_is_a_function_of_its_stream():
 
 @given(size_hw=st.tuples(SIDES, SIDES), share=st.floats(0, 1), log_ratio=st.floats(-1.2, 1.2), seed=st.integers(0, 99))
 def test_rectangles_lie_in_the_picture_and_have_a_pixel(size_hw, share, log_ratio, seed):
-    part = random_rectangle(size_hw, share, log_ratio, np.random.default_rng(seed))
+    part = random_region(size_hw, share, log_ratio, np.random.default_rng(seed))
     assert 0 <= part.top < part.bottom <= size_hw[0]
     assert 0 <= part.left < part.right <= size_hw[1]
-    assert part.of(np.zeros((*size_hw, 3))).shape[:2] == (part.bottom - part.top, part.right - part.left)
+    assert part.view(np.zeros((*size_hw, 3))).shape[:2] == (part.bottom - part.top, part.right - part.left)
 
 
 def test_mixup_by_hand():
-    mixed = mix_up(plain(100, 0), plain(200, 1), 0.25)
+    mixed = mixup(plain(100, 0), plain(200, 1), 0.25)
     assert (mixed.image == 125).all()
-    assert (mixed.class_id, mixed.share, mixed.index) == ((0, 1), (0.75, 0.25), 0)
+    assert (mixed.class_id, mixed.label_weight, mixed.index) == ((0, 1), (0.75, 0.25), 0)
 
 
 def test_cutmix_by_hand():
-    mixed = cut_mix(plain(0, 4), plain(255, 7), Rectangle(1, 3, 0, 2))
+    mixed = cutmix(plain(0, 4), plain(255, 7), ImageRegion(1, 3, 0, 2))
     assert mixed.image[..., 0].tolist() == [[0, 0, 0, 0], [255, 255, 0, 0], [255, 255, 0, 0], [0, 0, 0, 0]]
-    assert (mixed.class_id, mixed.share) == ((4, 7), (0.75, 0.25))
+    assert (mixed.class_id, mixed.label_weight) == ((4, 7), (0.75, 0.25))
 
 
 def test_a_mosaic_by_hand():
     mixed = mosaic([plain(10 * i, i) for i in range(4)], meet_y=1, meet_x=3)
     assert mixed.image[..., 0].tolist() == [[0, 0, 0, 10]] + 3 * [[20, 20, 20, 30]]
     assert mixed.class_id == (0, 1, 2, 3)
-    assert mixed.share == (3 / 16, 1 / 16, 9 / 16, 3 / 16)
+    assert mixed.label_weight == (3 / 16, 1 / 16, 9 / 16, 3 / 16)
 
 
 @given(kind=st.sampled_from(["cutmix", "mosaic"]), height=st.integers(2, 40), width=SIDES, seed=st.integers(0, 999))
 def test_shares_are_the_areas_that_show(kind, height, width, seed):
     samples = [plain(i, i, (height, width)) for i in range(6)]
     streams = [np.random.default_rng((seed, i)) for i in range(6)]
-    for mixed in mix(samples, ImageAugmentConfig(**{kind: 1.0}), streams):
+    for mixed in mix_batch(samples, ImageAugmentConfig(**{kind: 1.0}), streams):
         shown = np.bincount(mixed.image[..., 0].ravel(), minlength=6) / (height * width)
-        told = np.bincount(mixed.class_id, weights=mixed.share, minlength=6)
+        told = np.bincount(mixed.class_id, weights=mixed.label_weight, minlength=6)
         np.testing.assert_allclose(told, shown, atol=1e-9)
 
 
@@ -165,11 +165,11 @@ def test_chances_of_mixing():
     config = ImageAugmentConfig(mixup=0.2, mosaic=0.5)
     for seed in range(250):
         streams = [np.random.default_rng((seed, i)) for i in range(8)]
-        mixed = mix(samples, config, streams)
+        mixed = mix_batch(samples, config, streams)
         parts.update(len(sample.class_id) for sample in mixed)
         assert all(a is b for a, b in zip(mixed, samples, strict=True) if len(a.class_id) == 1)
         assert [sample.index for sample in mixed] == list(range(8))
-        assert all(sum(sample.share) == pytest.approx(1) for sample in mixed)
+        assert all(sum(sample.label_weight) == pytest.approx(1) for sample in mixed)
     # 2000 draws: three standard deviations are 54 of the expected 400 and 67 of 1000
     assert abs(parts[2] - 400) < 54
     assert abs(parts[4] - 1000) < 67
@@ -194,11 +194,11 @@ def test_settings_that_cannot_be(values, expected):
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> ImageSet:
-    return load_image_set(write_images(tmp_path / "set", train=4), "train")
+def images(tmp_path: Path) -> ImageFolderDataset:
+    return load_image_folder(write_images(tmp_path / "set", train=4), "train")
 
 
-def loader(images: ImageSet, **changes) -> ImageLoader:
+def loader(images: ImageFolderDataset, **changes) -> ImageLoader:
     values = {"size_hw": (32, 32), "augment": STRONG, "epochs": 10, "batch_size": 5, "seed": 3}
     return ImageLoader(images, **{**values, **changes})
 
@@ -250,7 +250,7 @@ def test_the_last_epochs_are_not_mixed(images):
     config = ImageAugmentConfig(mosaic=1.0, close_mixing=2)
     batches = loader(images, augment=config, epochs=5)
     for epoch in range(5):
-        share = next(batches.epoch(epoch)).share
+        share = next(batches.epoch(epoch)).label_weight
         assert (share[:, 1] > 0).all() == (epoch < 3)
         torch.testing.assert_close(share.sum(dim=1), torch.ones(5))
 
@@ -267,19 +267,21 @@ def test_cached_pictures_give_the_same_batches(images, workers, size, cache, tmp
 
 
 def test_sources_shrink_what_is_much_larger_and_know_their_memory(images, monkeypatch):
-    assert ImageSource(images, (8, 8))[0].image.shape == (16, 19, 3)  # 48x56 by a third
-    source = ImageSource(images, (32, 32))
+    assert ClassificationDataset(images, (8, 8))[0].image.shape == (16, 19, 3)  # 48x56 by a third
+    source = ClassificationDataset(images, (32, 32))
     assert source[0].image.shape == (48, 56, 3)
-    assert source.needed() == 12 * 3 * 48 * 56
-    monkeypatch.setattr(source_module, "free_memory", lambda: 2 * source.needed())  # room, but not plenty of it
-    assert ImageSource(images, (32, 32), cache="auto")._cache is None
-    assert ImageSource(images, (32, 32), cache="ram")._cache is not None
+    assert source.estimate_cache_bytes() == 12 * 3 * 48 * 56
+    monkeypatch.setattr(
+        source_module, "free_memory", lambda: 2 * source.estimate_cache_bytes()
+    )  # room, but not plenty of it
+    assert ClassificationDataset(images, (32, 32), cache="auto")._cache is None
+    assert ClassificationDataset(images, (32, 32), cache="ram")._cache is not None
     monkeypatch.setattr(source_module, "free_memory", lambda: 10_000)
     with pytest.raises(ConfigError, match=r"train\.cache: 12 pictures of this size need .* use train\.cache=none"):
         loader(images, cache="ram")
 
 
-def break_picture(images: ImageSet, index: int) -> None:
+def break_picture(images: ImageFolderDataset, index: int) -> None:
     whole = images.path(index).read_bytes()
     images.path(index).write_bytes(whole[: len(whole) // 2])
 
@@ -318,7 +320,7 @@ def test_files_are_looked_through_by_their_headers(images):
 
 def test_one_picture_alone_can_be_mixed_with_nothing_but_itself(tmp_path):
     root = write_images(tmp_path, train=1, classes=1)
-    only = load_image_set(root, "train")
+    only = load_image_folder(root, "train")
     image = cv2.imread(str(only.path(0)))[..., ::-1]
     (batch,) = loader(only, augment=ImageAugmentConfig(mosaic=1.0), size_hw=(48, 56)).epoch(0)
     np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), image)
@@ -331,7 +333,7 @@ def test_processes_share_batches_and_mix_their_own_parts(images, workers):
     whole = list(loader(images, augment=plain).epoch(1))
     parts = [loader(images, augment=plain, shard=Shard(rank, 2), workers=workers) for rank in range(2)]
     # 5, 5, 2 pictures become 5 and 7: of the last two, each process would have one alone
-    assert [parts[0].batch_pictures(number) for number in range(len(parts[0]))] == [5, 7]
+    assert [parts[0].images_in_batch(number) for number in range(len(parts[0]))] == [5, 7]
     shown = {}
     for zero, one in zip(parts[0].epoch(1), parts[1].epoch(1), strict=True):
         for batch in (zero, one):
@@ -346,7 +348,7 @@ def test_processes_share_batches_and_mix_their_own_parts(images, workers):
 
 def test_evaluation_is_shared_in_order(images):
     crop = ImageCrop((32, 32), 32)
-    parts = [[batch.number for batch in crop_batches(images, crop, 2, shard=Shard(rank, 5))] for rank in range(5)]
+    parts = [[batch.indices for batch in crop_batches(images, crop, 2, shard=Shard(rank, 5))] for rank in range(5)]
     assert parts == [[(0, 5), (10,)], [(1, 6), (11,)], [(2, 7)], [(3, 8)], [(4, 9)]]
     assert list(crop_batches(images, crop, 2, shard=Shard(12, 13))) == []
 
@@ -356,7 +358,7 @@ def test_rare_classes_are_shown_more_often(tmp_path):
     rare, *others = sorted((root / "train").iterdir())
     for path in sorted(rare.iterdir())[1:]:
         path.unlink()
-    images = load_image_set(root, "train")
+    images = load_image_folder(root, "train")
     # 9 pictures, 1 and 4 and 4 of a class: below a threshold of 4/9, the first wants sqrt(4/9 / (1/9)) = 2 showings.
     (batch,) = loader(images, augment=ImageAugmentConfig(), batch_size=64, repeat_factor=4 / 9).epoch(0)
     times = Counter(images.name(index).split("/")[1] for index in batch.image_id.tolist())
@@ -364,7 +366,7 @@ def test_rare_classes_are_shown_more_often(tmp_path):
 
 
 def test_a_repeated_picture_is_varied_and_mixed_anew(images):
-    values = {"repeat_factor": 1.0, "batch_size": 64}  # a third of the pictures each: sqrt(3), 12 become 21
+    values = {"repeat_threshold": 1.0, "batch_size": 64}  # a third of the pictures each: sqrt(3), 12 become 21
     (batch,) = loader(images, augment=ImageAugmentConfig(crop_area=(0.3, 1.0)), **values).epoch(0)
     assert len(batch.images) == round(12 * 3**0.5) == 21
     for index, count in Counter(batch.image_id.tolist()).items():
@@ -373,4 +375,4 @@ def test_a_repeated_picture_is_varied_and_mixed_anew(images):
         assert len(shown.flatten(1).unique(dim=0)) == count
     (mixed,) = loader(images, augment=ImageAugmentConfig(mixup=1.0), **values).epoch(0)
     for index, count in Counter(mixed.image_id.tolist()).items():
-        assert len(mixed.share[mixed.image_id == index].unique(dim=0)) == count
+        assert len(mixed.label_weight[mixed.image_id == index].unique(dim=0)) == count

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cspdet.datasets.classification.image_folder import has_split, load_image_set
+from cspdet.datasets.classification.image_folder import has_split, load_image_folder
 from cspdet.errors import DataError
 
 
@@ -19,13 +19,13 @@ def touch(root: Path, *names: str) -> None:
 
 
 def found(root: Path, split: str = "train", classes: tuple[str, ...] | None = None) -> list[tuple[str, str]]:
-    images = load_image_set(root, split, classes)
+    images = load_image_folder(root, split, classes)
     return [(images.name(i), images.classes[images.label[i]]) for i in range(len(images))]
 
 
 def test_folders_give_sorted_classes_and_pictures(tmp_path):
     touch(tmp_path, "train/cat/b.JPEG", "train/cat/a.png", "train/ant/2.jpg", "train/ant/sub/1.webp", "train/ant/1.jpg")
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert images.classes == ("ant", "cat")
     assert found(tmp_path) == [
         ("train/ant/1.jpg", "ant"),
@@ -38,7 +38,7 @@ def test_folders_give_sorted_classes_and_pictures(tmp_path):
     assert images.counts.tolist() == [3, 2]
     assert images.path(0) == tmp_path / "train/ant/1.jpg"
     assert images.name(-1) == "train/cat/b.JPEG"
-    assert images.notes == ()
+    assert images.warnings == ()
     with pytest.raises(IndexError):
         images.name(5)
 
@@ -52,9 +52,9 @@ def test_the_order_is_that_of_the_names_whatever_the_disk_says(tmp_path):
 def test_what_is_no_picture_is_skipped_and_counted_and_what_is_hidden_is_not_seen(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/a/notes.txt", "train/a/._1.jpg", "train/.cache/x.jpg", "train/readme.md")
     touch(tmp_path, "train/a/.thumbs/1.jpg", "train/a/Thumbs.db")
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert found(tmp_path) == [("train/a/1.jpg", "a")]
-    beside, inside = images.notes
+    beside, inside = images.warnings
     assert beside == f"{tmp_path}/train: files beside the class folders skipped: readme.md"
     assert "no pictures by their suffix skipped: train/a/Thumbs.db; train/a/notes.txt" in inside
 
@@ -71,8 +71,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         "train/b/4.jpg",
     ]
     assert (
-        load_image_set(tmp_path, "train")
-        .notes[0]
+        load_image_folder(tmp_path, "train")
+        .warnings[0]
         .endswith("links to a folder around themselves skipped: train/a/deep/up")
     )
 
@@ -85,23 +85,23 @@ def test_file_names_need_not_be_text(tmp_path):
             pass
     except OSError:
         pytest.skip("a file system whose names are text")
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert os.fsencode(images.path(0)) == raw
 
 
 def test_val_has_the_classes_of_train(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", "val/c/1.jpg", "val/a/2.jpg")
-    images = load_image_set(tmp_path, "val")
+    images = load_image_folder(tmp_path, "val")
     assert images.classes == ("a", "b", "c")
     assert images.label.tolist() == [0, 2]
-    assert images.notes == (f"{tmp_path}/val: classes without a folder, so without a picture: b",)
+    assert images.warnings == (f"{tmp_path}/val: classes without a folder, so without a picture: b",)
     assert found(tmp_path, "val", ("c", "a")) == [("val/c/1.jpg", "c"), ("val/a/2.jpg", "a")]
 
 
 def test_a_class_that_only_val_has_is_an_error(tmp_path):
     touch(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg", "val/cta/1.jpg", "val/dog/1.jpg")
     with pytest.raises(DataError, match=r"val: class 'cta' is not one of the 1 classes") as error:
-        load_image_set(tmp_path, "val")
+        load_image_folder(tmp_path, "val")
     assert "did you mean 'cat'?" in str(error.value)
     assert "the first of 2 such classes" in str(error.value)
 
@@ -112,7 +112,7 @@ def test_an_empty_class_folder_is_an_error_with_what_lies_in_it(tmp_path):
     with pytest.raises(
         DataError, match=r"train/b: no picture in this class folder \(the first of 2 empty class folders\); 2 files"
     ):
-        load_image_set(tmp_path, "train")
+        load_image_folder(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_an_empty_class_folder_is_an_error_with_what_lies_in_it(tmp_path):
 def test_folders_of_another_shape_are_told(tmp_path, files, message):
     touch(tmp_path, *files)
     with pytest.raises(DataError, match=message):
-        load_image_set(tmp_path, "train")
+        load_image_folder(tmp_path, "train")
     with pytest.raises(DataError, match="no such folder"):
-        load_image_set(tmp_path / "nowhere", "train")
+        load_image_folder(tmp_path / "nowhere", "train")
 
 
 def test_one_picture_a_class_is_enough(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
-    assert load_image_set(tmp_path, "train").counts.tolist() == [1, 1]
+    assert load_image_folder(tmp_path, "train").counts.tolist() == [1, 1]
     assert has_split(tmp_path, "train")
     assert not has_split(tmp_path, "val")
 
@@ -149,7 +149,7 @@ def test_a_list_keeps_its_order_and_may_name_classes(tmp_path):
         ("x/1.jpg", "hot dog"),
         ("/far/9.png", "dog"),
     ]
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert images.classes == ("cat", "dog", "hot dog")
     assert images.path(3) == Path("/far/9.png")
 
@@ -162,24 +162,24 @@ def test_a_list_may_give_numbers_of_the_names_in_a_file(tmp_path):
     with pytest.raises(
         DataError, match=r"val\.txt: class '2' is not one of the 2 classes expected here \(zebra, ant\)"
     ):
-        load_image_set(tmp_path, "val")
+        load_image_folder(tmp_path, "val")
     touch(tmp_path, "train/ant/1.jpg", "train/zebra/1.jpg")
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert images.classes == ("zebra", "ant")  # the file's order holds for folders, too
-    assert "read instead of train.txt" in images.notes[0]
+    assert "read instead of train.txt" in images.warnings[0]
 
 
 def test_numbers_without_names_are_told(tmp_path):
     (tmp_path / "train.txt").write_text("a.jpg 2\nb.jpg 0\nc.jpg 1\n")
     (tmp_path / "val.txt").write_text("a.jpg 1\n")
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert (images.classes, images.label.tolist()) == (("0", "1", "2"), [2, 0, 1])
-    assert "called by their numbers, 0 to 2" in images.notes[0]
-    val = load_image_set(tmp_path, "val")
+    assert "called by their numbers, 0 to 2" in images.warnings[0]
+    val = load_image_folder(tmp_path, "val")
     assert (val.classes, val.label.tolist()) == (("0", "1", "2"), [1])
     (tmp_path / "train.txt").write_text("a.jpg 3\nb.jpg 0\n")
     with pytest.raises(DataError, match=r"no picture of class '1' \(the first of 2 classes without one\)"):
-        load_image_set(tmp_path, "train")
+        load_image_folder(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,19 @@ def test_numbers_without_names_are_told(tmp_path):
 def test_lists_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "train.txt").write_text(text)
     with pytest.raises(DataError, match=message):
-        load_image_set(tmp_path, "train")
+        load_image_folder(tmp_path, "train")
 
 
 def test_names_that_stand_twice_are_told(tmp_path):
     (tmp_path / "classes.txt").write_text("crane\nant\ncrane\n")
     touch(tmp_path, "train/ant/1.jpg")
     with pytest.raises(DataError, match=r"classes\.txt: expected a class name a line, each once; found 'crane' twice"):
-        load_image_set(tmp_path, "train")
+        load_image_folder(tmp_path, "train")
 
 
 def test_many_pictures_take_no_objects(tmp_path):
     (tmp_path / "train.txt").write_text("".join(f"folder/{i:06}.jpg {i % 7}\n" for i in range(20_000)))
-    images = load_image_set(tmp_path, "train")
+    images = load_image_folder(tmp_path, "train")
     assert images.name(12_345) == "folder/012345.jpg"
     assert images.label[12_345] == 12_345 % 7
     assert images.nbytes == 20_000 * (len("folder/000000.jpg") + 4 + 8) + 8  # names, labels, offsets

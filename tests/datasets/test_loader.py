@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from cspdet.datasets import cached_dataset as source_module
-from cspdet.datasets.cached_dataset import PictureSource
+from cspdet.datasets.cached_dataset import DetectionDataset
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.detection.augment import AlbumentationsTransform, AugmentConfig
-from cspdet.datasets.detection.loader import TrainLoader, eval_loader, explain_death
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.detection.loader import TrainLoader, eval_loader, worker_crash_error
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
 from cspdet.structures import Batch, Shard
@@ -31,7 +31,7 @@ STRONG = AugmentConfig(
 )
 
 
-def make_set(folder: Path, pictures: int = PICTURES) -> CocoSet:
+def make_set(folder: Path, pictures: int = PICTURES) -> CocoDataset:
     """Noise of growing width, 48 rows; one box each, and a crowd on the second, none on the third."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
@@ -54,11 +54,11 @@ def make_set(folder: Path, pictures: int = PICTURES) -> CocoSet:
 
 
 @pytest.fixture
-def coco(tmp_path: Path) -> CocoSet:
+def coco(tmp_path: Path) -> CocoDataset:
     return make_set(tmp_path / "set")
 
 
-def loader(coco: CocoSet, **changes) -> TrainLoader:
+def loader(coco: CocoDataset, **changes) -> TrainLoader:
     values = {"size_hw": (64, 64), "augment": STRONG, "epochs": 10, "batch_size": 4, "seed": 3}
     return TrainLoader(coco, **{**values, **changes})
 
@@ -128,12 +128,16 @@ def test_targets_are_flat_and_point_at_their_pictures(coco):
     assert images.shape == (PICTURES, 3, 64, 64)
     assert images.dtype == torch.uint8
     assert images.is_contiguous()
-    assert Counter(targets.image.tolist()) == Counter(set(range(PICTURES)) - {row[102]})  # 102 has no box
-    assert targets.is_crowd.nonzero().flatten().tolist() == (targets.image == row[101]).nonzero().flatten().tolist()
-    assert targets.class_id[targets.image == row[103]].tolist() == [1]
+    assert Counter(targets.image_index.tolist()) == Counter(set(range(PICTURES)) - {row[102]})  # 102 has no box
+    assert (
+        targets.is_crowd.nonzero().flatten().tolist() == (targets.image_index == row[101]).nonzero().flatten().tolist()
+    )
+    assert targets.class_id[targets.image_index == row[103]].tolist() == [1]
     # Picture 110 is 160x48: by 0.4 to 64x19 (19.2), 22 rows above it. Its box x 8..28, y 12..36 of 48 becomes
     # x 3.2..11.2, y 22 + 12 * 19 / 48 = 26.75 to 22 + 36 * 19 / 48 = 36.25.
-    torch.testing.assert_close(targets.box_xyxy[targets.image == row[110]], torch.tensor([[3.2, 26.75, 11.2, 36.25]]))
+    torch.testing.assert_close(
+        targets.box_xyxy[targets.image_index == row[110]], torch.tensor([[3.2, 26.75, 11.2, 36.25]])
+    )
     assert (images[row[110], :, :22] == PAD_VALUE).all()
     assert (images[row[110], :, 22:41] != PAD_VALUE).any()
 
@@ -167,7 +171,7 @@ def test_cached_pictures_give_the_same_batches(coco, workers, resize, cache, tmp
 def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
     batches = loader(coco, cache="disk", cache_folder=tmp_path)
     read = list(batches.epoch(0))
-    monkeypatch.setattr(PictureSource, "load", lambda self, index: pytest.fail("decoded again"))
+    monkeypatch.setattr(DetectionDataset, "load", lambda self, index: pytest.fail("decoded again"))
     for workers in (0, 2):
         again = loader(coco, cache="disk", cache_folder=tmp_path, workers=workers)
         assert all(equal(a, b) for a, b in zip(read, again.epoch(0), strict=True))
@@ -197,19 +201,19 @@ def test_a_cache_that_does_not_fit_is_refused(coco, monkeypatch):
 
 
 def test_free_memory_is_known_on_linux():
-    free = source_module.free_memory()
+    free = source_module.available_memory()
     assert free is None or free > 2**20
 
 
 def test_sources_shrink_but_never_enlarge(coco):
-    source = PictureSource(coco, (64, 64))
+    source = DetectionDataset(coco, (64, 64))
     # 60x48 is smaller than the input and stays; 160x48 shrinks by 0.4 to 64x19.
     assert source[0].image.shape == (48, 60, 3)
     assert source[10].image.shape == (19, 64, 3)
     np.testing.assert_allclose(source[10].box_xyxy, [[3.2, 4.75, 11.2, 14.25]], rtol=1e-6)
 
 
-def break_picture(coco: CocoSet, index: int) -> None:
+def break_picture(coco: CocoDataset, index: int) -> None:
     whole = coco.path(index).read_bytes()
     coco.path(index).write_bytes(whole[: len(whole) // 2])
 
@@ -302,10 +306,10 @@ def test_a_killed_worker_is_an_error_not_a_wait(coco, monkeypatch):
 
 
 def test_only_a_death_is_explained_as_one():
-    killed = explain_death(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    killed = worker_crash_error(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert str(killed).endswith("(DataLoader worker (pid 7) is killed by signal: Killed.)")
-    assert "a loader process died" in str(explain_death(EOFError()))
-    assert explain_death(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
+    assert "a loader process died" in str(worker_crash_error(EOFError()))
+    assert worker_crash_error(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
 
 
 def test_workers_leave_interrupts_to_the_main_process(coco):
@@ -324,7 +328,7 @@ def test_evaluation_goes_through_the_set_in_order(coco, workers):
     assert torch.cat([batch.image_id for batch in batches]).tolist() == [100 + i for i in range(PICTURES)]
     first = batches[0]
     # 60x48 in 96x64: by 4/3 to 80x64, 8 columns to its left: x 8..28, y 12..36 becomes 18.7..45.3, 16..48.
-    box = first.targets.box_xyxy[first.targets.image == 0]
+    box = first.targets.box_xyxy[first.targets.image_index == 0]
     torch.testing.assert_close(box, torch.tensor([[8 + 32 / 3, 16, 8 + 112 / 3, 48]]))
     assert (first.images[0, :, :, :8] == PAD_VALUE).all()
     assert first.size_hw[:2].tolist() == [[48, 60], [48, 70]]
@@ -343,11 +347,11 @@ def test_errors_of_evaluation_arrive_from_workers(coco):
 
 
 def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
-    assert PictureSource(coco, (64, 64), cache="auto")._cache is not None
-    needed = PictureSource(coco, (64, 64), cache="ram")._cache.nbytes
+    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
+    needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
     monkeypatch.setattr(source_module, "free_memory", lambda: 2 * needed)  # room, but not plenty of it
-    assert PictureSource(coco, (64, 64), cache="auto")._cache is None
-    assert PictureSource(coco, (64, 64), cache="ram")._cache is not None
+    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is None
+    assert DetectionDataset(coco, (64, 64), cache="ram")._cache is not None
 
 
 # --- several processes, and rare classes --------------------------------------------------------
@@ -358,7 +362,7 @@ def pictures_of(batch: Batch) -> dict[int, tuple[torch.Tensor, list[list[float]]
     targets = batch.targets
     rows = torch.cat((targets.box_xyxy, targets.class_id[:, None], targets.is_crowd[:, None]), dim=1)
     return {
-        image_id: (batch.images[i], rows[targets.image == i].tolist())
+        image_id: (batch.images[i], rows[targets.image_index == i].tolist())
         for i, image_id in enumerate(batch.image_id.tolist())
     }
 
@@ -373,7 +377,7 @@ def test_processes_together_have_the_batches_of_one(coco, world, workers):
     parts = zip(*(shard.epoch(1) for shard in shards), strict=True)
     for number, (batch, mine) in enumerate(zip(whole, parts, strict=True)):
         assert [len(part.images) for part in mine] == [len(batch.images[rank::world]) for rank in range(world)]
-        assert {shard.batch_pictures(number) for shard in shards} == {len(batch.images)}
+        assert {shard.images_in_batch(number) for shard in shards} == {len(batch.images)}
         expected, found = pictures_of(batch), {}
         for part in mine:
             found |= pictures_of(part)
@@ -384,7 +388,7 @@ def test_processes_together_have_the_batches_of_one(coco, world, workers):
 
 
 def test_a_process_enters_the_middle_of_an_epoch(coco):
-    values = {"shard": Shard(1, 2), "repeat_factor": 1.0}
+    values = {"shard": Shard(1, 2), "repeat_threshold": 1.0}
     whole = list(loader(coco, **values).epoch(2))
     rest = list(loader(coco, **values).epoch(2, start_batch=1))
     assert len(rest) == len(whole) - 1 >= 1
@@ -406,7 +410,7 @@ def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
     (batch,) = batches.epoch(0)
     (plain,) = loader(coco, batch_size=32).epoch(0)
     assert len(batch.images) == round(5 * (11 / 5) ** 0.5 + 4 * (11 / 4) ** 0.5 + 2) == 16
-    assert batches.batch_pictures(0) == 16
+    assert batches.images_in_batch(0) == 16
     times = Counter(batch.image_id.tolist())
     assert times[101] == times[102] == 1
     first_shown = pictures_of(plain)
@@ -419,11 +423,11 @@ def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
 
 
 def test_processes_share_the_memory_of_a_machine(coco, monkeypatch):
-    needed = PictureSource(coco, (64, 64), cache="ram")._cache.nbytes
+    needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
     monkeypatch.setattr(source_module, "free_memory", lambda: 4 * needed)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert PictureSource(coco, (64, 64), cache="auto")._cache is not None
-    assert PictureSource(coco, (64, 64), cache="auto", processes=2)._cache is None
+    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
+    assert DetectionDataset(coco, (64, 64), cache="auto", num_processes=2)._cache is None
     loader(coco, cache="ram", shard=Shard(0, 2))
     with pytest.raises(ConfigError, match=r"in each of 4 processes, .* train\.cache=disk"):
         loader(coco, cache="ram", shard=Shard(0, 4))

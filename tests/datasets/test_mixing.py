@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cspdet.config.loader import parse_config
 from cspdet.datasets.detection.augment import Augment, AugmentConfig
-from cspdet.datasets.detection.mixing import MAX_OVERLAP, Part, Scene, copy_small, cut_mix, mix_up, random_part
+from cspdet.datasets.detection.mixing import MAX_OVERLAP, AugmentedSample, Rect, copy_small, cutmix, mixup, rand_bbox
 from cspdet.errors import ConfigError
 from cspdet.structures import Sample
 
@@ -18,19 +18,19 @@ SIDE = 40
 
 def scene(
     *boxes: tuple[float, ...], value: int = 0, first_class: int = 0, crowd: tuple[bool, ...] | None = None
-) -> Scene:
+) -> AugmentedSample:
     """Boxes of ascending classes on a picture of one value."""
     box_xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     n = len(box_xyxy)
     is_crowd = np.zeros(n, bool) if crowd is None else np.array(crowd)
     image = np.full((SIDE, SIDE, 3), value, np.uint8)
     sample = Sample(image, box_xyxy, first_class + np.arange(n), is_crowd, 100 + first_class)
-    return Scene(sample, (box_xyxy[:, 2:] - box_xyxy[:, :2]).prod(axis=1).astype(np.float64))
+    return AugmentedSample(sample, (box_xyxy[:, 2:] - box_xyxy[:, :2]).prod(axis=1).astype(np.float64))
 
 
 def test_mixup_by_hand():
     # 3/4 of 100 and 1/4 of 200 are 125.
-    mixed = mix_up(scene((1, 2, 9, 9), value=100), scene((3, 3, 8, 8), (0, 0, 4, 4), value=200, first_class=5), 0.25)
+    mixed = mixup(scene((1, 2, 9, 9), value=100), scene((3, 3, 8, 8), (0, 0, 4, 4), value=200, first_class=5), 0.25)
     assert (mixed.sample.image == 125).all()
     assert mixed.sample.box_xyxy.tolist() == [[1, 2, 9, 9], [3, 3, 8, 8], [0, 0, 4, 4]]
     assert mixed.sample.class_id.tolist() == [0, 5, 6]
@@ -52,7 +52,7 @@ def test_cutmix_by_hand():
         value=200,
         first_class=5,
     )
-    mixed = cut_mix(one, two, Part(0, 0, 20, SIDE), min_visible=0.2).sample
+    mixed = cutmix(one, two, Rect(0, 0, 20, SIDE), min_visible=0.2).sample
     assert mixed.box_xyxy.tolist() == [[20, 10, 30, 20], [25, 25, 35, 35], [15, 5, 20, 15]]
     assert mixed.class_id.tolist() == [0, 2, 5]
     assert (mixed.image[:, :20] == 200).all()
@@ -63,36 +63,36 @@ def test_cutmix_by_hand():
 @pytest.mark.parametrize(
     ("part", "left"),
     [
-        (Part(0, 0, 20, 20), [[10, 10, 30, 30]]),  # a corner: what is left is no rectangle
-        (Part(15, 0, 20, 40), [[10, 10, 30, 30]]),  # a strip through the middle: two rectangles
-        (Part(0, 0, 40, 15), [[10, 15, 30, 30]]),
-        (Part(0, 25, 40, 40), [[10, 10, 30, 25]]),
-        (Part(0, 0, 15, 40), [[15, 10, 30, 30]]),
-        (Part(10, 10, 30, 30), []),
-        (Part(0, 10, 26, 30), [[26, 10, 30, 30]]),  # a fifth of it, just enough
-        (Part(0, 10, 27, 30), []),
-        (Part(0, 0, 10, 40), [[10, 10, 30, 30]]),  # ends where the box begins
+        (Rect(0, 0, 20, 20), [[10, 10, 30, 30]]),  # a corner: what is left is no rectangle
+        (Rect(15, 0, 20, 40), [[10, 10, 30, 30]]),  # a strip through the middle: two rectangles
+        (Rect(0, 0, 40, 15), [[10, 15, 30, 30]]),
+        (Rect(0, 25, 40, 40), [[10, 10, 30, 25]]),
+        (Rect(0, 0, 15, 40), [[15, 10, 30, 30]]),
+        (Rect(10, 10, 30, 30), []),
+        (Rect(0, 10, 26, 30), [[26, 10, 30, 30]]),  # a fifth of it, just enough
+        (Rect(0, 10, 27, 30), []),
+        (Rect(0, 0, 10, 40), [[10, 10, 30, 30]]),  # ends where the box begins
     ],
 )
 def test_what_a_cut_leaves_of_a_box(part, left):
-    mixed = cut_mix(scene((10, 10, 30, 30)), scene(), part, min_visible=0.2)
+    mixed = cutmix(scene((10, 10, 30, 30)), scene(), part, min_visible=0.2)
     assert mixed.sample.box_xyxy.tolist() == left
 
 
 def test_a_cut_counts_what_was_cut_off_before():
     # Of 400 square pixels 160 were inside the picture; the cut leaves 80, a fifth of the whole, or half of the rest.
     box = scene((0, 0, 16, 10))._replace(area=np.array([400.0]))
-    part = Part(0, 0, 8, SIDE)
-    assert cut_mix(box, scene(), part, min_visible=0.2).sample.box_xyxy.tolist() == [[8, 0, 16, 10]]
-    assert len(cut_mix(box, scene(), part, min_visible=0.21).sample.box_xyxy) == 0
-    assert len(cut_mix(scene(), box, part, min_visible=0.21).sample.box_xyxy) == 0
+    part = Rect(0, 0, 8, SIDE)
+    assert cutmix(box, scene(), part, min_visible=0.2).sample.box_xyxy.tolist() == [[8, 0, 16, 10]]
+    assert len(cutmix(box, scene(), part, min_visible=0.21).sample.box_xyxy) == 0
+    assert len(cutmix(scene(), box, part, min_visible=0.21).sample.box_xyxy) == 0
 
 
 def test_crowds_stay_while_anything_of_them_shows():
     crowd = scene((10, 10, 30, 30), crowd=(True,))
-    assert len(cut_mix(crowd, scene(), Part(0, 0, 28, SIDE), min_visible=0.9).sample.box_xyxy) == 1
-    assert len(cut_mix(crowd, scene(), Part(0, 0, 30, SIDE), min_visible=0.9).sample.box_xyxy) == 0
-    assert cut_mix(scene(), crowd, Part(0, 0, 12, SIDE), 0.9).sample.is_crowd.tolist() == [True]
+    assert len(cutmix(crowd, scene(), Rect(0, 0, 28, SIDE), min_visible=0.9).sample.box_xyxy) == 1
+    assert len(cutmix(crowd, scene(), Rect(0, 0, 30, SIDE), min_visible=0.9).sample.box_xyxy) == 0
+    assert cutmix(scene(), crowd, Rect(0, 0, 12, SIDE), 0.9).sample.is_crowd.tolist() == [True]
 
 
 def rectangles(least: int) -> st.SearchStrategy[tuple[int, int, int, int]]:
@@ -114,7 +114,7 @@ def test_cutmix_agrees_with_counted_pixels(mine, other, part, min_visible):
     one, two = scene(mine), scene(other, first_class=1)
     one.sample.image[mine[1] : mine[3], mine[0] : mine[2], 0] = 255
     two.sample.image[other[1] : other[3], other[0] : other[2], 1] = 255
-    mixed = cut_mix(one, two, Part(*part), min_visible).sample
+    mixed = cutmix(one, two, Rect(*part), min_visible).sample
     expected = []
     for channel, box in enumerate((mine, other)):
         mask = mixed.image[..., channel] == 255
@@ -131,7 +131,7 @@ def test_cutmix_agrees_with_counted_pixels(mine, other, part, min_visible):
 def test_parts_take_every_share_of_the_picture():
     shares = []
     for seed in range(200):
-        x1, y1, x2, y2 = random_part((30, 60), np.random.default_rng(seed))
+        x1, y1, x2, y2 = rand_bbox((30, 60), np.random.default_rng(seed))
         assert 0 <= x1 <= x2 <= 60
         assert 0 <= y1 <= y2 <= 30
         shares.append((x2 - x1) * (y2 - y1) / 1800)

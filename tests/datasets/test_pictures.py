@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cspdet.datasets.image_io import MAX_PIXELS, picture_header, picture_size, read_picture
+from cspdet.datasets.image_io import MAX_PIXELS, image_size, read_image, read_image_header
 from cspdet.errors import DataError
 
 RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8), (61, 45))
@@ -38,11 +38,11 @@ def test_lossless_formats_equal_pillow(tmp_path, mode, kind):
         pytest.skip(f"{kind} has no {mode}")
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    found = read_picture(path)
+    found = read_image(path)
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected)
-    assert picture_size(path) == (45, 61)
+    assert image_size(path) == (45, 61)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
@@ -52,8 +52,8 @@ def test_jpeg_is_within_three_levels_of_pillow(tmp_path, mode, progressive):
     in_mode(mode).save(path, quality=95, progressive=progressive)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(read_picture(path).astype(int) - expected).max() <= 3
-    assert picture_size(path) == (45, 61)
+    assert np.abs(read_image(path).astype(int) - expected).max() <= 3
+    assert image_size(path) == (45, 61)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -65,7 +65,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix, channels):
     bgr = stack[..., 0] if channels == 1 else stack[..., [2, 1, 0, 3][:channels]]
     path.write_bytes(cv2.imencode(suffix, bgr)[1].tobytes())
     expected = np.repeat(stack, 3, axis=-1) if channels == 1 else stack[..., :3]
-    found = read_picture(path)
+    found = read_image(path)
     assert np.abs(found - expected / 257).max() < 1  # 65535 / 257 = 255; decoders drop the low byte or round
     assert (found.min(), found.max()) == (0, 255)
 
@@ -79,10 +79,10 @@ def test_every_exif_orientation_is_applied(tmp_path, kind, orientation):
     Image.fromarray(RGB).save(path, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else LOSSLESS[kind]))
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
-    found = read_picture(path)
+    found = read_image(path)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= (3 if kind == "JPEG" else 0)
-    assert picture_size(path) == found.shape[:2]
+    assert image_size(path) == found.shape[:2]
 
 
 def test_orientation_of_either_byte_order_and_of_nonsense(tmp_path):
@@ -93,7 +93,7 @@ def test_orientation_of_either_byte_order_and_of_nonsense(tmp_path):
             )
             path = tmp_path / "picture.jpg"
             Image.fromarray(RGB).save(path, exif=b"Exif\0\0" + tiff)
-            assert picture_size(path) == read_picture(path).shape[:2] == size
+            assert image_size(path) == read_image(path).shape[:2] == size
 
 
 def encoded(kind: str, **options) -> bytes:
@@ -109,7 +109,7 @@ def test_truncated_files_are_errors_and_quiet(tmp_path, capfd, kind, share):
     path = tmp_path / "cut"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DataError, match=r"^[^\n]*cut: [^\n]+$"):
-        read_picture(path)
+        read_image(path)
     assert capfd.readouterr().err == ""
 
 
@@ -119,7 +119,7 @@ def test_the_header_check_sees_truncation_too(tmp_path, kind):
     path = tmp_path / "cut"
     for damaged in (data[: len(data) // 2], data[: len(data) // 2] + bytes(len(data) // 2)):
         path.write_bytes(damaged)
-        for read in (read_picture, picture_size):
+        for read in (read_image, image_size):
             with pytest.raises(DataError, match="truncated"):
                 read(path)
 
@@ -130,18 +130,18 @@ def test_a_thumbnail_does_not_lend_its_end_to_a_truncated_jpeg(tmp_path):
     data = encoded("JPEG", exif=b"Exif\0\0" + tiff)
     path = tmp_path / "cut.jpg"
     path.write_bytes(data)
-    assert picture_size(path) == (120, 160)
+    assert image_size(path) == (120, 160)
     path.write_bytes(data[:-40])
     with pytest.raises(DataError, match="truncated JPEG"):
-        picture_size(path)
+        image_size(path)
 
 
 def test_bytes_behind_the_end_are_no_damage(tmp_path):
     for kind in ("JPEG", "PNG"):
         path = tmp_path / kind
         path.write_bytes(encoded(kind) + b"\0trailer" * 1000)
-        assert read_picture(path).shape == (120, 160, 3)
-        assert picture_size(path) == (120, 160)
+        assert read_image(path).shape == (120, 160, 3)
+        assert image_size(path) == (120, 160)
 
 
 def test_what_is_no_picture(tmp_path, capfd):
@@ -155,16 +155,16 @@ def test_what_is_no_picture(tmp_path, capfd):
     for name, data in cases.items():
         (tmp_path / name).write_bytes(data)
     for name in (*cases, "missing", "."):
-        for read in (read_picture, picture_size):
+        for read in (read_image, image_size):
             with pytest.raises(DataError) as caught:
                 read(tmp_path / name)
             assert len(caught.value.problems) == 1
             assert str(caught.value).startswith(f"{tmp_path / name}: ")
             assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="empty"):
-        read_picture(tmp_path / "empty")
+        read_image(tmp_path / "empty")
     with pytest.raises(DataError, match="no such picture"):
-        picture_size(tmp_path / "missing")
+        image_size(tmp_path / "missing")
     assert capfd.readouterr().err == ""
 
 
@@ -184,7 +184,7 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path, kind):
         data = bytearray(encoded("BMP"))
         data[18:26] = struct.pack("<ii", 60_000, 60_000)
     path.write_bytes(data)
-    for read in (read_picture, picture_size):
+    for read in (read_image, image_size):
         with pytest.raises(DataError, match=str(MAX_PIXELS)):
             read(path)
 
@@ -194,27 +194,27 @@ def test_extreme_but_legal_sizes(tmp_path):
         for suffix in (".png", ".jpg"):
             path = tmp_path / f"picture{suffix}"
             path.write_bytes(cv2.imencode(suffix, np.full((*size_hw, 3), 200, np.uint8))[1].tobytes())
-            assert read_picture(path).shape == (*size_hw, 3)
-            assert picture_size(path) == size_hw
+            assert read_image(path).shape == (*size_hw, 3)
+            assert image_size(path) == size_hw
 
 
 def test_reading_leaves_opencv_logging_as_it_was(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(encoded("PNG"))
     before = cv2.utils.logging.getLogLevel()
-    read_picture(path)
+    read_image(path)
     assert cv2.utils.logging.getLogLevel() == before
 
 
 def test_paths_beyond_ascii_and_text_paths(tmp_path):
     path: Path = tmp_path / "été 東京.png"
     path.write_bytes(encoded("PNG"))
-    assert read_picture(str(path)).shape == (120, 160, 3)
-    assert picture_header(path).kind == "PNG"
+    assert read_image(str(path)).shape == (120, 160, 3)
+    assert read_image_header(path).file_format == "PNG"
 
 
 def test_float_pictures_have_no_range_to_scale(tmp_path):
     path = tmp_path / "float.tiff"
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(path)
     with pytest.raises(DataError, match="float32 have no fixed range"):
-        read_picture(path)
+        read_image(path)

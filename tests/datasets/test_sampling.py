@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.datasets.detection.loader import pick_workers
-from cspdet.datasets.sampler import EpochOrder, local_processes, repeat_factors
+from cspdet.datasets.detection.loader import resolve_num_workers
+from cspdet.datasets.sampler import EpochBatchSampler, local_world_size, repeat_factors
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import Shard
 
 
-def keys(order: EpochOrder, epoch: int = 0, start_batch: int = 0) -> list[list[tuple[int, ...]]]:
+def keys(order: EpochBatchSampler, epoch: int = 0, start_batch: int = 0) -> list[list[tuple[int, ...]]]:
     order.epoch, order.start_batch = epoch, start_batch
     return list(order)
 
@@ -34,8 +34,8 @@ def test_the_order_without_repeats_is_a_permutation_of_the_seed_and_epoch():
     # As it has always been: nothing but this stream decides, so that old runs can be gone on with.
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, 2), spawn_key=(0,))))
     expected = [(2, i) for i in stream.permutation(10).tolist()]
-    assert keys(EpochOrder(10, 4, 7), epoch=2) == [expected[:4], expected[4:8], expected[8:]]
-    rare_nowhere = EpochOrder(10, 4, 7, factors=np.ones(10))
+    assert keys(EpochBatchSampler(10, 4, 7), epoch=2) == [expected[:4], expected[4:8], expected[8:]]
+    rare_nowhere = EpochBatchSampler(10, 4, 7, factors=np.ones(10))
     assert keys(rare_nowhere, epoch=2) == [expected[:4], expected[4:8], expected[8:]]
 
 
@@ -44,7 +44,7 @@ FACTORS = st.lists(st.floats(1, 4), min_size=1, max_size=30).map(np.array)
 
 @given(factors=FACTORS, batch_size=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 50))
 def test_every_epoch_shows_all_pictures_and_has_one_length(factors, batch_size, seed, epoch):
-    order = EpochOrder(len(factors), batch_size, seed, factors=factors)
+    order = EpochBatchSampler(len(factors), batch_size, seed, factors=factors)
     batches = keys(order, epoch)
     shown = [key for batch in batches for key in batch]
     assert len(shown) == len(set(shown)) == order.length
@@ -56,12 +56,12 @@ def test_every_epoch_shows_all_pictures_and_has_one_length(factors, batch_size, 
         again = sorted(key[2] for key in shown if key[1] == index and len(key) == 3)
         assert again == list(range(1, count))  # each repeat has a number, and so a stream, of its own
         assert (epoch, index) in shown  # the first has none
-    assert [order.batch_pictures(number) for number in range(order.batches)] == [len(batch) for batch in batches]
+    assert [order.images_in_batch(number) for number in range(order.num_batches)] == [len(batch) for batch in batches]
 
 
 def test_pictures_are_shown_as_often_as_their_factors_say():
     factors = np.array([1, 1.25, 1.5, 3.75, 1, 2, 1.1, 1.4])  # 13 in all, 2 of them from fractions
-    order = EpochOrder(8, 4, 1, factors=factors)
+    order = EpochBatchSampler(8, 4, 1, factors=factors)
     epochs = [Counter(key[1] for batch in keys(order, epoch) for key in batch) for epoch in range(400)]
     times = np.array([[shown[i] for i in range(8)] for shown in epochs])
     assert (times.sum(axis=1) == 13).all()
@@ -87,8 +87,10 @@ def test_shards_are_the_whole_batches(pictures, batch_size, world, least, seed, 
     factors = np.random.default_rng(seed).uniform(1, 3, pictures) if repeated else None
     if min(batch_size, pictures) < least * world:
         return
-    shards = [EpochOrder(pictures, batch_size, seed, least, Shard(rank, world), factors) for rank in range(world)]
-    alone = EpochOrder(pictures, batch_size, seed, least * world, factors=factors)
+    shards = [
+        EpochBatchSampler(pictures, batch_size, seed, least, Shard(rank, world), factors) for rank in range(world)
+    ]
+    alone = EpochBatchSampler(pictures, batch_size, seed, least * world, factors=factors)
     whole = keys(alone, epoch=3)
     parts = [keys(order, epoch=3) for order in shards]
     assert {len(part) for part in parts} == {len(whole)}
@@ -97,42 +99,42 @@ def test_shards_are_the_whole_batches(pictures, batch_size, world, least, seed, 
         assert all(len(keys_of_one) >= least for keys_of_one in mine)
         assert sorted(key for keys_of_one in mine for key in keys_of_one) == sorted(batch)
         assert max(map(len, mine)) - min(map(len, mine)) <= 1
-        assert shards[0].batch_pictures(number) == len(batch)
+        assert shards[0].images_in_batch(number) == len(batch)
     assert [part[1:] for part in parts] == [keys(order, epoch=3, start_batch=1) for order in shards]
 
 
 def test_a_rest_that_cannot_be_shared_goes_into_the_batch_before():
     for world, expected in ((1, [4, 4, 2]), (2, [4, 4, 2]), (3, [4, 6])):
-        order = EpochOrder(10, 4, 0, shard=Shard(0, world))
-        assert [order.batch_pictures(number) for number in range(order.batches)] == expected
+        order = EpochBatchSampler(10, 4, 0, shard=Shard(0, world))
+        assert [order.images_in_batch(number) for number in range(order.num_batches)] == expected
 
 
 def test_what_cannot_be_shared_is_refused():
     with pytest.raises(
         ConfigError, match=r"train\.batch_size: .* 4 processes, 1 or more .* expected 4 or more, found 3"
     ):
-        EpochOrder(100, 3, 0, shard=Shard(0, 4))
+        EpochBatchSampler(100, 3, 0, shard=Shard(0, 4))
     with pytest.raises(ConfigError, match=r"expected 8 or more, found 7"):
-        EpochOrder(100, 7, 0, least=2, shard=Shard(0, 4))
+        EpochBatchSampler(100, 7, 0, min_per_rank=2, shard=Shard(0, 4))
     with pytest.raises(DataError, match=r"4 processes need 4 training pictures or more, 1 for each; found 3"):
-        EpochOrder(3, 8, 0, shard=Shard(0, 4))
+        EpochBatchSampler(3, 8, 0, shard=Shard(0, 4))
     with pytest.raises(ValueError, match="expected a rank from 0 to 1, found 2"):
-        EpochOrder(30, 8, 0, shard=Shard(2, 2))
+        EpochBatchSampler(30, 8, 0, shard=Shard(2, 2))
 
 
 def test_processes_of_one_machine(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert local_processes(Shard(0, 8)) == 8
+    assert local_world_size(Shard(0, 8)) == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert local_processes(Shard(0, 8)) == 4
-    assert local_processes(Shard(0, 1)) == 1
+    assert local_world_size(Shard(0, 8)) == 4
+    assert local_world_size(Shard(0, 1)) == 1
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "many")
-    assert local_processes(Shard(0, 8)) == 8
+    assert local_world_size(Shard(0, 8)) == 8
 
 
 def test_automatic_workers_share_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 12)
-    assert [pick_workers("auto", "cuda", processes) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
-    assert [pick_workers("auto", "cpu", processes) for processes in (1, 2, 4)] == [3, 1, 0]
-    assert pick_workers(5, "cuda", 4) == 5
+    assert [resolve_num_workers("auto", "cuda", processes) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
+    assert [resolve_num_workers("auto", "cpu", processes) for processes in (1, 2, 4)] == [3, 1, 0]
+    assert resolve_num_workers(5, "cuda", 4) == 5

@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.datasets.synthetic.dataset import _bounce, make_shapes
-from cspdet.datasets.synthetic.shapes import CATEGORIES, MIN_VISIBLE, Scene, Shape, cover, make_picture, outline, paint
+from cspdet.datasets.synthetic.shapes import (
+    CATEGORIES,
+    MIN_VISIBLE,
+    DrawnShape,
+    ShapesCanvas,
+    make_image,
+    outline,
+    paint,
+    rasterize,
+)
 from cspdet.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -24,12 +33,12 @@ KINDS = {name: kind for kind, name in enumerate(CATEGORIES.values())}
 BLACK, WHITE = np.zeros(3, np.float32), np.full(3, 255, np.float32)
 
 
-def shape(name: str, center: tuple[float, float], diameter: float, angle: float = 0.0) -> Shape:
-    return Shape(KINDS[name], center, diameter, angle, 1.0, WHITE, BLACK, 0, 8.0)
+def shape(name: str, center: tuple[float, float], diameter: float, angle: float = 0.0) -> DrawnShape:
+    return DrawnShape(KINDS[name], center, diameter, angle, 1.0, WHITE, BLACK, 0, 8.0)
 
 
-def scene(size: int = 64) -> Scene:
-    return Scene(np.zeros((size, size, 3), np.float32))
+def scene(size: int = 64) -> ShapesCanvas:
+    return ShapesCanvas(np.zeros((size, size, 3), np.float32))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -51,7 +60,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stretch=st.floats(0.7, 1.4),
 )
 def test_the_longer_side_of_an_outline_is_its_diameter(kind, diameter, angle, stretch):
-    shape = Shape(kind, (50.0, 70.0), diameter, angle, stretch, WHITE, BLACK, 0, 8.0)
+    shape = DrawnShape(kind, (50.0, 70.0), diameter, angle, stretch, WHITE, BLACK, 0, 8.0)
     points = outline(shape)[0]
     assert np.ptp(points, axis=0).max() == pytest.approx(diameter)
     assert (points.min(0) + points.max(0)) / 2 == pytest.approx([50.0, 70.0])
@@ -64,14 +73,14 @@ def test_an_upright_square_covers_exactly_its_pixels():
     (box,) = drawn.boxes()
     assert box.xywh == (15.0, 25.0, 10.0, 10.0)
     assert box.area == 100.0
-    assert drawn.canvas[25:35, 15:25].min() == 255.0
-    drawn.canvas[25:35, 15:25] = 0
-    assert drawn.canvas.max() <= 64  # OpenCV fills the border too: a quarter of a pixel, 255 / 4
+    assert drawn.image[25:35, 15:25].min() == 255.0
+    drawn.image[25:35, 15:25] = 0
+    assert drawn.image.max() <= 64  # OpenCV fills the border too: a quarter of a pixel, 255 / 4
 
 
 def test_area_of_a_circle_and_hole_of_a_ring():
-    circle = cover(shape("circle", (100.0, 100.0), 120.0), (200, 200))
-    ring = cover(shape("ring", (100.0, 100.0), 120.0), (200, 200))
+    circle = rasterize(shape("circle", (100.0, 100.0), 120.0), (200, 200))
+    ring = rasterize(shape("ring", (100.0, 100.0), 120.0), (200, 200))
     assert circle.alpha.sum() == pytest.approx(math.pi * 60**2, rel=0.01)
     assert ring.alpha.sum() == pytest.approx(math.pi * 60**2 * (1 - 0.55**2), rel=0.01)
     middle = ring.alpha.shape[0] // 2
@@ -111,9 +120,9 @@ def test_what_lies_outside_the_picture_counts_as_not_seen():
 def test_add_refuses_what_would_hide_too_much():
     drawn = scene()
     drawn.add(shape("square", (20.0, 30.0), 20.0))
-    before = drawn.canvas.copy()
+    before = drawn.image.copy()
     assert not drawn.add(shape("square", (25.0, 30.0), 20.0), 0.5)  # would leave 5 of 20 columns
-    assert (drawn.canvas == before).all()
+    assert (drawn.image == before).all()
     assert drawn.add(shape("square", (32.0, 30.0), 20.0), 0.5)  # leaves 12 of 20
     assert not drawn.add(shape("square", (64.0, 30.0), 20.0), 0.6)  # itself only half inside
 
@@ -121,7 +130,7 @@ def test_add_refuses_what_would_hide_too_much():
 @settings(max_examples=40, deadline=None)
 @given(index=st.integers(0, 10_000))
 def test_boxes_are_tight_and_inside(index):
-    _, boxes = make_picture(0, 0, index, 96)
+    _, boxes = make_image(0, 0, index, 96)
     assert (index % 20 == 13) <= (boxes == ())
     for box in boxes:
         x, y, width, height = box.xywh
@@ -137,7 +146,7 @@ def test_boxes_are_tight_and_inside(index):
 def test_painting_leaves_everything_outside_the_shape_alone():
     canvas = np.full((50, 50, 3), 7, np.float32)
     star = shape("star", (25.0, 25.0), 30.0, 0.4)
-    coverage = cover(star, (50, 50))
+    coverage = rasterize(star, (50, 50))
     paint(canvas, star, coverage)
     alpha = np.zeros((50, 50), np.float32)
     alpha[coverage.window] = coverage.alpha
@@ -152,9 +161,9 @@ def test_the_same_seed_makes_the_same_bytes(small_set, tmp_path):
 
 
 def test_other_seeds_splits_and_numbers_make_other_pictures():
-    picture = make_picture(0, 0, 0, 96)[0]
+    picture = make_image(0, 0, 0, 96)[0]
     for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert (make_picture(*other, 96)[0] != picture).mean() > 0.5
+        assert (make_image(*other, 96)[0] != picture).mean() > 0.5
 
 
 def test_a_larger_set_begins_with_the_smaller_one(small_set, tmp_path):

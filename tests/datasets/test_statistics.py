@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from cspdet.datasets.checks.statistics import GRID, DataStatistics, data_statistics
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.structures import Classes
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.structures import Categories
 
 Box = tuple[int, tuple[float, float, float, float], int, bool]  # picture, x1 y1 x2 y2, class, crowd
 
 
-def make_set(sizes_hw: list[tuple[int, int]], boxes: list[Box], classes: int = 3) -> CocoSet:
+def make_set(sizes_hw: list[tuple[int, int]], boxes: list[Box], classes: int = 3) -> CocoDataset:
     """Pictures without files, and boxes in any order."""
     boxes = sorted(boxes, key=lambda box: box[0])
     count = np.bincount([box[0] for box in boxes], minlength=len(sizes_hw)).astype(np.int64)
-    return CocoSet(
-        classes=Classes(tuple(f"class {i}" for i in range(classes)), tuple(range(10, 10 + classes))),
+    return CocoDataset(
+        classes=Categories(tuple(f"class {i}" for i in range(classes)), tuple(range(10, 10 + classes))),
         image_id=np.arange(len(sizes_hw)),
         size_hw=np.array(sizes_hw, np.int32).reshape(-1, 2),
         names=b"",
@@ -32,7 +32,7 @@ def make_set(sizes_hw: list[tuple[int, int]], boxes: list[Box], classes: int = 3
         box_class=np.array([box[2] for box in boxes], np.int32),
         box_crowd=np.array([box[3] for box in boxes], bool),
         box_start=np.concatenate(([0], np.cumsum(count))),
-        notes=(),
+        warnings=(),
         files=SplitFiles(Path("images"), Path("boxes.json")),
     )
 
@@ -54,15 +54,15 @@ def figures() -> DataStatistics:
 
 def test_counts_are_those_of_the_annotations():
     found = figures()
-    assert (found.pictures, found.empty_pictures, found.boxes, found.crowds) == (3, 1, 4, 1)
-    assert [(c.name, c.category_id, c.boxes, c.pictures, c.crowds) for c in found.classes] == [
+    assert (found.images, found.empty_images, found.boxes, found.crowds) == (3, 1, 4, 1)
+    assert [(c.name, c.category_id, c.boxes, c.images, c.crowds) for c in found.classes] == [
         ("class 0", 10, 1, 1, 0),
         ("class 1", 11, 0, 0, 0),
         ("class 2", 12, 2, 2, 1),  # two boxes in two pictures; the crowd counts apart
     ]
     assert (found.classes[1].median_side, found.classes[1].median_aspect) == (None, None)
     assert (found.classes[2].median_side, found.classes[2].median_aspect) == (32.0, 0.625)  # of 1 and 1/4
-    assert [(s.height, s.width, s.pictures) for s in found.picture_sizes] == [(320, 640, 2), (64, 64, 1)]
+    assert [(s.height, s.width, s.images) for s in found.image_sizes] == [(320, 640, 2), (64, 64, 1)]
 
 
 def test_sizes_fall_into_bins_that_grow_by_the_root_of_two():
@@ -91,7 +91,7 @@ def test_squares_are_the_middle_of_their_bin():
 
 
 def test_boxes_a_picture_count_empty_pictures_and_no_crowds():
-    found = figures().boxes_a_picture
+    found = figures().boxes_per_image
     assert found.edges == (0.0, 1.0, 2.0, 3.0)
     assert found.counts == (1, 1, 1)
     assert found.quantiles is not None
@@ -100,7 +100,7 @@ def test_boxes_a_picture_count_empty_pictures_and_no_crowds():
 
 def test_many_boxes_a_picture_share_bins():
     crowded = make_set([(64, 64), (64, 64)], [(0, (0, 0, 9, 9), 0, False)] * 100)
-    found = data_statistics(crowded).boxes_a_picture
+    found = data_statistics(crowded).boxes_per_image
     assert found.edges[:3] == (0.0, 3.0, 6.0)  # 0..100 are 101 numbers: 3 a bin leave 34 bins, 2 would be 51
     assert found.counts[0] == 1
     assert found.counts[-1] == 1
@@ -123,7 +123,7 @@ def test_a_split_without_boxes_has_empty_histograms():
         found = data_statistics(make_set(sizes, [], classes=2))
         assert found.sides.counts == found.aspects.counts == found.relative_sides.counts == ()
         assert found.sides.quantiles is None
-        assert sum(found.boxes_a_picture.counts) == len(sizes)
+        assert sum(found.boxes_per_image.counts) == len(sizes)
         assert not found.coverage.any()
         json.dumps(found.to_json(), allow_nan=False)
 
@@ -148,7 +148,7 @@ def test_every_figure_counts_every_box_once(sizes_hw, raw):
         assert sum(histogram.counts) == len(objects)
         assert len(histogram.edges) == (len(histogram.counts) + 1 if objects else 0)
     assert sum(found.coco_sizes.values()) == found.centers.sum() == sum(c.boxes for c in found.classes) == len(objects)
-    assert sum(found.boxes_a_picture.counts) == 3
+    assert sum(found.boxes_per_image.counts) == 3
     shares = [
         (x2 - x1) * (y2 - y1) / (sizes_hw[p][0] * sizes_hw[p][1]) for p, (x1, y1, x2, y2), _, _ in objects
     ]  # the mean coverage is the covered area a picture

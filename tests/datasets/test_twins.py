@@ -12,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.datasets.checks import near_duplicates as twins
-from cspdet.datasets.checks.near_duplicates import MAX_DISTANCE, Fingerprints, TwinReport, count_bits, find_twins
+from cspdet.datasets.checks.near_duplicates import (
+    MAX_DISTANCE,
+    DuplicateReport,
+    Fingerprints,
+    count_bits,
+    find_near_duplicates,
+)
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 
 
 def texture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
@@ -28,7 +34,7 @@ def texture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
     return ((picture - low) / (high - low) * 205 + 25).astype(np.uint8)
 
 
-def write(folder: Path, split: str, pictures: dict[str, np.ndarray | bytes]) -> CocoSet:
+def write(folder: Path, split: str, pictures: dict[str, np.ndarray | bytes]) -> CocoDataset:
     """A split of these pictures, without boxes; bytes are written as they are."""
     (folder / split).mkdir(parents=True, exist_ok=True)
     listed = []
@@ -48,7 +54,7 @@ def encode(picture: np.ndarray, suffix: str, quality: int) -> bytes:
     return bytes(data)
 
 
-def names(report: TwinReport) -> set[tuple[str, str, bool]]:
+def names(report: DuplicateReport) -> set[tuple[str, str, bool]]:
     return {(*sorted((pair.first.path.name, pair.second.path.name)), pair.mirrored) for pair in report.pairs}
 
 
@@ -80,27 +86,33 @@ def test_copies_are_twins(tmp_path, change, mirrored, seed):
     }[change]
     train = write(tmp_path, "train", {"a.png": original, "other.png": texture(90 + seed)})
     val = write(tmp_path, "val", {"b.jpg": np.ascontiguousarray(copy)})
-    report = find_twins({"train": train, "val": val})
+    report = find_near_duplicates({"train": train, "val": val})
     assert names(report) == {("a.png", "b.jpg", mirrored)}
-    assert (report.found, report.across, report.pictures, report.even, report.unreadable) == (1, 1, 3, 0, 0)
+    assert (report.total_pairs, report.cross_split_pairs, report.images, report.low_contrast, report.unreadable) == (
+        1,
+        1,
+        3,
+        0,
+        0,
+    )
     (pair,) = report.pairs
-    assert pair.across
+    assert pair.is_cross_split
     assert (pair.first.split, pair.second.split) == ("train", "val")
     assert pair.distance <= MAX_DISTANCE
-    assert pair.likeness > 0.75
+    assert pair.similarity > 0.75
 
 
 def test_different_pictures_are_no_twins(tmp_path):
     train = write(tmp_path, "train", {f"{i}.jpg": texture(i, 96, 128) for i in range(25)})
-    report = find_twins({"train": train})
-    assert (report.pairs, report.found, report.complete) == ((), 0, True)
+    report = find_near_duplicates({"train": train})
+    assert (report.pairs, report.total_pairs, report.complete) == ((), 0, True)
 
 
 def test_even_lighting_alone_makes_no_twins(tmp_path):
     # All have equal hashes, brighter to the right and below; their blots differ.
     slope = np.add.outer(np.linspace(0, 90, 240), np.linspace(0, 90, 320))[..., None]
     pictures = {f"{i}.png": (slope + texture(i) * 0.15).astype(np.uint8) for i in range(4)}
-    report = find_twins({"train": write(tmp_path, "train", {**pictures, "again.jpg": pictures["2.png"]})})
+    report = find_near_duplicates({"train": write(tmp_path, "train", {**pictures, "again.jpg": pictures["2.png"]})})
     assert names(report) == {("2.png", "again.jpg", False)}
 
 
@@ -119,24 +131,24 @@ def test_pictures_that_cannot_be_compared_are_counted(tmp_path):
         },
     )
     (tmp_path / "train" / "a.png").rename(tmp_path / "train" / "elsewhere.png")
-    report = find_twins({"train": train})
-    assert (report.pictures, report.even, report.unreadable, report.found) == (5, 3, 2, 0)
+    report = find_near_duplicates({"train": train})
+    assert (report.images, report.low_contrast, report.unreadable, report.total_pairs) == (5, 3, 2, 0)
 
 
 def test_a_file_that_two_splits_list_is_no_twin_of_itself(tmp_path):
     train = write(tmp_path, "train", {"a.png": texture(1)})
-    assert find_twins({"train": train, "val": train}).found == 0
-    assert find_twins({}) == TwinReport((), 0, 0, 0, 0, 0, True)
+    assert find_near_duplicates({"train": train, "val": train}).total_pairs == 0
+    assert find_near_duplicates({}) == DuplicateReport((), 0, 0, 0, 0, 0, True)
 
 
 def test_the_best_come_first_and_the_rest_are_counted(tmp_path):
     picture = texture(5)
     noisy = picture.astype(np.float32) + np.random.default_rng(0).normal(0, 40, picture.shape)
     pictures = {"a.png": picture, "b.png": picture, "c.png": noisy.clip(0, 255).astype(np.uint8)}
-    report = find_twins({"train": write(tmp_path, "train", pictures)}, limit=1)
+    report = find_near_duplicates({"train": write(tmp_path, "train", pictures)}, limit=1)
     assert names(report) == {("a.png", "b.png", False)}
-    assert (report.pairs[0].distance, report.found, report.across) == (0, 3, 0)
-    assert report.pairs[0].likeness == pytest.approx(1, abs=1e-3)
+    assert (report.pairs[0].distance, report.total_pairs, report.cross_split_pairs) == (0, 3, 0)
+    assert report.pairs[0].similarity == pytest.approx(1, abs=1e-3)
     document = json.loads(json.dumps(report.to_json()))
     assert document["pairs"][0]["pictures"][1]["path"].endswith("b.png")
     assert {key: document[key] for key in ("found", "pictures", "complete")} == {
@@ -149,7 +161,7 @@ def test_the_best_come_first_and_the_rest_are_counted(tmp_path):
 def test_a_picture_that_is_its_own_mirror_image_makes_one_pair(tmp_path):
     half = texture(7)[:, :160]
     whole = np.concatenate((half, half[:, ::-1]), axis=1)
-    report = find_twins({"train": write(tmp_path, "train", {"a.png": whole, "b.png": whole.copy()})})
+    report = find_near_duplicates({"train": write(tmp_path, "train", {"a.png": whole, "b.png": whole.copy()})})
     assert names(report) == {("a.png", "b.png", False)}
 
 
@@ -177,7 +189,7 @@ def test_the_search_finds_exactly_the_close_pairs(seed, count):
     centers = rng.random((3, 128)) < 0.5
     hashes = centers[rng.integers(0, 3, count)] ^ (rng.random((count, 128)) < rng.uniform(0, 0.12, (count, 1)))
     mirrored = centers[rng.integers(0, 3, count)] ^ (rng.random((count, 128)) < 0.06)
-    first, second, distance, flipped, complete = twins._candidates(prints_of(hashes, mirrored))
+    first, second, distance, flipped, complete = twins._candidate_pairs(prints_of(hashes, mirrored))
     found = {(int(i), int(j), bool(of)): int(d) for i, j, of, d in zip(first, second, flipped, distance, strict=True)}
     assert complete
     assert len(found) == len(first)
@@ -188,7 +200,7 @@ def test_a_search_that_would_take_too_long_says_that_it_is_incomplete(monkeypatc
     monkeypatch.setattr(twins, "MOST_COMPARISONS", 0)
     hashes = np.zeros((60, 128), bool)
     mirrored = ~hashes
-    first, *_, complete = twins._candidates(prints_of(hashes, mirrored))
+    first, *_, complete = twins._candidate_pairs(prints_of(hashes, mirrored))
     assert not complete
     # each with the LEAST_NEIGHBORS = 16 next in order: 60 * 16 less the 1 + ... + 16 beyond the end
     assert len(first) == 60 * 16 - 136
@@ -198,7 +210,9 @@ def test_more_candidates_than_are_kept_are_cut_to_the_nearest(monkeypatch):
     monkeypatch.setattr(twins, "MOST_CANDIDATES", 10)
     hashes = np.random.default_rng(0).random((1, 128)).repeat(40, axis=0) < 0.5
     hashes[20:, 3] ^= np.arange(20) % 2 == 0
-    _, _, distance, _, complete = twins._candidates(prints_of(hashes, np.random.default_rng(1).random((40, 128)) < 0.5))
+    _, _, distance, _, complete = twins._candidate_pairs(
+        prints_of(hashes, np.random.default_rng(1).random((40, 128)) < 0.5)
+    )
     assert not complete
     assert distance.tolist() == [0] * 10
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cspdet.cli.main import VERBS
+from cspdet.cli.main import COMMAND_HELP
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {"main", "arguments"}
@@ -181,7 +181,7 @@ def test_no_import_is_relative():
 
 def test_every_command_has_its_script_and_its_line_in_the_help_and_the_reverse():
     assert TOOLS - {"paper_page", "draw_networks"} == COMMANDS
-    assert {verb.replace("-", "_") for verb in VERBS} == COMMANDS
+    assert {verb.replace("-", "_") for verb in COMMAND_HELP} == COMMANDS
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.path.name)

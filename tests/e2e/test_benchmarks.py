@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cspdet.datasets.descriptor import load_descriptor
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.formats.yolo import convert_yolo
 from cspdet.datasets.synthetic.dataset import make_shapes
@@ -34,7 +34,7 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp("set") / "shapes", images=8, size=64).descriptor
+    return make_shapes(tmp_path_factory.mktemp("set") / "shapes", images=8, size=64).config_path
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -97,9 +97,9 @@ def test_the_folder_for_ultralytics_holds_the_same_boxes(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There and back again, through the converter of `cspdet prepare-data yolo`."""
-    descriptor = load_descriptor(shapes)
+    descriptor = load_dataset_config(shapes)
     data = script("yolo_folder", monkeypatch).write_yolo_folder(descriptor, tmp_path / "yolo")
-    back = load_descriptor(convert_yolo(data, tmp_path / "back").descriptor)
+    back = load_dataset_config(convert_yolo(data, tmp_path / "back").config_path)
     for split in ("train", "val"):
         first, second = (load_coco(given.split(split), split) for given in (descriptor, back))
         assert second.classes.names == first.classes.names
@@ -112,7 +112,7 @@ def test_the_folder_for_ultralytics_holds_the_same_boxes(
 
 
 def test_their_categories_become_those_of_the_val_split(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    descriptor = load_descriptor(shapes)
+    descriptor = load_dataset_config(shapes)
     train, val = (load_coco(descriptor.split(split), split) for split in ("train", "val"))
     found = [
         {"image_id": 7, "file_name": "7.jpg", "category_id": n, "bbox": [1, 2, 3, 4], "score": 0.5}

@@ -14,19 +14,19 @@ from classification_data import SHARPNESS, ColorTeller, color_model, picture, sa
 from darknet_data import CLASSIFIER, write_pair
 
 import cspdet
-from cspdet.checkpoints.loading import build_classifier, load_classifier_model, load_network
+from cspdet.checkpoints.loading import build_classifier, load_checkpoint_model, load_classifier_model
 from cspdet.cli.main import main, run_command
 from cspdet.config.loader import load_config
-from cspdet.darknet.weight_order import numbers_of
+from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import write_weights
 from cspdet.datasets.classification.crops import ImageCrop
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import CheckpointError, ConfigError, DataError
 from cspdet.inference import classifier as classify_module
 from cspdet.inference.classifier import Prediction, load_classifier
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
-from cspdet.recipe import ClassifierRecipe
-from cspdet.structures import Classes
+from cspdet.recipe import ClassificationRecipe
+from cspdet.structures import Categories
 
 ROOT = Path(__file__).parents[2]
 E = float(np.exp(SHARPNESS))
@@ -51,10 +51,10 @@ def teller(tmp_path, monkeypatch) -> ColorTeller:
 
 def saved_classifier(folder: Path) -> Path:
     (folder / "small.yaml").write_text(CONFIG)
-    recipe = load_config(folder / "small.yaml", ClassifierRecipe)
+    recipe = load_config(folder / "small.yaml", ClassificationRecipe)
     torch.manual_seed(0)
     model = build_classifier(recipe, "test")
-    save_checkpoint(folder / "small.pt", Checkpoint(recipe, Classes(("a", "b", "c"), (1, 2, 3)), model.state_dict()))
+    save_checkpoint(folder / "small.pt", Checkpoint(recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict()))
     return folder / "small.pt"
 
 
@@ -176,15 +176,15 @@ def test_features_of_a_checkpoint_are_those_of_its_backbone(tmp_path):
     file = save(tmp_path / "x.png", "red", 150, 200)
     classifier = load_classifier(path, device="cpu")
     maps = classifier.features(file)
-    views = torch.from_numpy(ImageCrop((64, 96), 192)(read_picture(file), "x"))
-    model = load_network(path).model
+    views = torch.from_numpy(ImageCrop((64, 96), 192)(read_image(file), "x"))
+    model = load_checkpoint_model(path).model
     with torch.no_grad():
         expected = model.backbone((views / 255 - 0.5) / 0.25)
         logits = model(views / 255)
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 12), (4, 6), (2, 3)]
     for x, y in zip(maps, expected, strict=True):
         assert torch.allclose(x, y[0], atol=1e-5)
-    assert torch.allclose(classifier.pooled(file), expected[-1][0].mean(dim=(1, 2)), atol=1e-5)
+    assert torch.allclose(classifier.pooled_features(file), expected[-1][0].mean(dim=(1, 2)), atol=1e-5)
     assert torch.allclose(classifier.probabilities(file), logits.softmax(1)[0], atol=1e-6)
     many = classifier.features([file, picture("blue")])
     assert len(many) == 2
@@ -200,8 +200,8 @@ def test_models_of_every_kind(tmp_path):
     thousand = tmp_path / "thousand.yaml"
     thousand.write_text(CONFIG.replace("classes: 3", "classes: 1000"))
     loaded = load_classifier_model(thousand, weights=path)  # as many classes as the weights have
-    assert (loaded.model.classes, loaded.classes.names) == (3, ("a", "b", "c"))
-    write_weights(tmp_path / "x.weights", numbers_of(loaded.model))
+    assert (loaded.model.num_classes, loaded.classes.names) == (3, ("a", "b", "c"))
+    write_weights(tmp_path / "x.weights", layers_in_file_order(loaded.model))
     again = load_classifier_model(config, weights=tmp_path / "x.weights").model.state_dict()
     assert all(torch.equal(again[name], value) for name, value in loaded.model.state_dict().items())
     with pytest.raises(CheckpointError, match=r"holds .* numbers, but the network needs"):
@@ -229,7 +229,7 @@ def test_pooled_features_in_one_file(tmp_path, capsys):
     with np.load(out) as found:
         assert sorted(found) == ["features", "names"]
         assert found["names"].tolist() == [str(files[1]), str(files[0])]  # in the order of their paths
-        expected = load_classifier(path, device="cpu").pooled(files[1]).numpy()
+        expected = load_classifier(path, device="cpu").pooled_features(files[1]).numpy()
         assert np.allclose(found["features"][0], expected, atol=1e-5)
 
 

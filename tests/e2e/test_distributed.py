@@ -20,8 +20,8 @@ from cspdet.cli.main import main
 from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.training.distributed import context as distributed
-from cspdet.training.distributed.context import World, join, own_device
-from cspdet.training.run.start import Request
+from cspdet.training.distributed.context import DistributedContext, init_distributed, local_device
+from cspdet.training.run.start import TrainArgs
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "tools" / "train.py")
@@ -254,42 +254,42 @@ def test_sigterm_at_torchrun_saves_and_one_process_goes_on(shapes, tmp_path):
 
 
 def test_alone_every_meeting_is_with_oneself():
-    with World() as world:
-        assert world.is_first
-        assert world.sum(torch.tensor(3.0)).item() == 3
-        assert world.share("x") == "x"
+    with DistributedContext() as world:
+        assert world.is_main_process
+        assert world.all_reduce_sum(torch.tensor(3.0)).item() == 3
+        assert world.broadcast("x") == "x"
         assert world.gather(7) == [7]
-        world.at("anywhere")
-    assert join(torch.device("cpu"), 10).size == 1
+        world.set_progress("anywhere")
+    assert init_distributed(torch.device("cpu"), 10).world_size == 1
 
 
 def test_devices_are_given_out_by_place(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     cuda = torch.device("cuda")
-    assert own_device(cuda) == cuda
+    assert local_device(cuda) == cuda
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert own_device(cuda) == torch.device("cuda", 1)
-    assert own_device(torch.device("cpu")) == torch.device("cpu")
+    assert local_device(cuda) == torch.device("cuda", 1)
+    assert local_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ConfigError, match="cuda:0 is one device, but torchrun started 2"):
-        own_device(torch.device("cuda", 0))
+        local_device(torch.device("cuda", 0))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="3 processes here, but there are 2 CUDA devices"):
-        own_device(cuda)
+        local_device(cuda)
 
 
 def test_restarts_need_a_folder_that_they_find(monkeypatch, tmp_path):
-    first = Request(Path("a.yaml"), None, None, None, torch.device("cpu"), None, ("train.epochs=3",))
-    assert first.after_restart() == first
+    first = TrainArgs(Path("a.yaml"), None, None, None, torch.device("cpu"), None, ("train.epochs=3",))
+    assert first.resume_after_restart() == first
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(ConfigError, match="--output"):
-        first.after_restart()
-    named = Request(Path("a.yaml"), tmp_path, None, "w.pt", torch.device("cpu"), 2, ("train.epochs=3",))
-    assert named.after_restart() == named
+        first.resume_after_restart()
+    named = TrainArgs(Path("a.yaml"), tmp_path, None, "w.pt", torch.device("cpu"), 2, ("train.epochs=3",))
+    assert named.resume_after_restart() == named
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert named.after_restart() == named  # it failed before it saved anything
+    assert named.resume_after_restart() == named  # it failed before it saved anything
     (tmp_path / "last.pt").touch()
-    assert named.after_restart() == Request(None, None, tmp_path, None, torch.device("cpu"), 2, ())
+    assert named.resume_after_restart() == TrainArgs(None, None, tmp_path, None, torch.device("cpu"), 2, ())
 
 
 def test_only_torchrun_makes_a_world(monkeypatch):
@@ -297,4 +297,4 @@ def test_only_torchrun_makes_a_world(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert not distributed.started_by_torchrun()
-    assert join(torch.device("cpu"), 1).size == 1
+    assert init_distributed(torch.device("cpu"), 1).world_size == 1

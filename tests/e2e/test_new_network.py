@@ -21,8 +21,8 @@ from cspdet.errors import ConfigError
 from cspdet.models import DetectorConfig
 from cspdet.models.backbones import BackboneConfig
 from cspdet.models.necks import NeckConfig
-from cspdet.models.profile import count
-from cspdet.recipe import Recipe
+from cspdet.models.profile import profile
+from cspdet.recipe import DetectionRecipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/new_network.md").read_text(encoding="utf-8")
@@ -64,12 +64,12 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modu
 
 
 @pytest.fixture(scope="module")
-def schema(modules: dict[str, ModuleType]) -> type[Recipe]:
+def schema(modules: dict[str, ModuleType]) -> type[DetectionRecipe]:
     """A recipe whose unions have one line more each."""
     backbone = joined(BackboneConfig, modules["tinycsp"].TinyCSPConfig)
     neck = joined(NeckConfig, modules["topdown"].TopDownConfig)
     detector = create_model("Detector", __base__=DetectorConfig, backbone=(backbone, ...), neck=(neck, ...))
-    return create_model("Extended", __base__=Recipe, model=(detector, ...))
+    return create_model("Extended", __base__=DetectionRecipe, model=(detector, ...))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_the_network_of_the_page_costs_what_the_page_says(schema, config):
     (key,), (call,) = row.keys, row.values
     name, golden = ast.literal_eval(key), Golden(*(ast.literal_eval(part) for part in call.args))
     with torch.device("meta"):
-        cost = count(load_config(config, schema).model.build(80), (golden.side, golden.side))
+        cost = profile(load_config(config, schema).model.build(80), (golden.side, golden.side))
     assert name == config.stem
     assert (cost.conv_weights, round(cost.bflops, 4)) == (golden.conv_weights, golden.bflops)
     assert f"{cost.bflops:.2f} BFLOPs at {golden.side}x{golden.side}" in YAML

@@ -25,11 +25,11 @@ from cspdet.cli.main import run_command
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.network import DarknetClassifier
-from cspdet.darknet.num_classes import text_for_classes
+from cspdet.darknet.num_classes import set_num_classes
 from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cspdet.recipe import ClassifierRecipe, ClassifierTrainConfig, Recipe, load_recipe
-from cspdet.structures import Classes
+from cspdet.recipe import ClassificationRecipe, ClassifierTrainConfig, DetectionRecipe, load_recipe
+from cspdet.structures import Categories
 from cspdet.training.tasks.classification import class_loss
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_the_loss_is_torchs_with_probabilities(seed, smoothing, classes, scale):
 
 
 def test_the_papers_recipe_takes_the_papers_steps():
-    paper = load_config(CONFIG, ClassifierRecipe, [f"train={ROOT}/configs/train/classifier_paper.yaml"]).train
+    paper = load_config(CONFIG, ClassificationRecipe, [f"train={ROOT}/configs/train/classifier_paper.yaml"]).train
     assert paper.nominal_batch_size == 128
     assert paper.epochs * 1_281_167 / 128 == pytest.approx(800_000, rel=0.001)
     assert (paper.schedule.name, paper.schedule.power, paper.optimizer.learning_rate) == ("polynomial", 4, 0.1)
@@ -124,12 +124,12 @@ def test_every_classifier_is_trained_by_the_recommended_recipe_unless_told_other
     paths = sorted((ROOT / "configs/classification").glob("*.yaml"))
     assert len(paths) > 20
     for path in paths:
-        assert load_config(path, ClassifierRecipe).train == expected, path
+        assert load_config(path, ClassificationRecipe).train == expected, path
 
 
 def test_configs_from_before_there_was_training_are_read():
     values = {"model": {"backbone": {"name": "csppeleenet"}, "classes": 4}, "input": {"size": [64, 64]}}
-    recipe = parse_config(values, ClassifierRecipe, "an old checkpoint")
+    recipe = parse_config(values, ClassificationRecipe, "an old checkpoint")
     assert recipe.data is None
     assert recipe.eval.crop == 0.887
     assert recipe.train.augment.crop_area == (1.0, 1.0)
@@ -137,7 +137,7 @@ def test_configs_from_before_there_was_training_are_read():
 
 def test_a_section_of_the_other_task_is_refused():
     with pytest.raises(ConfigError, match=r"train\.assign: unknown key"):
-        load_config(CONFIG, ClassifierRecipe, ["train.assign.ignore_iou=0.7"])
+        load_config(CONFIG, ClassificationRecipe, ["train.assigner.ignore_iou=0.7"])
     with pytest.raises(ConfigError, match=r"train\.augment\.crop_area: unknown key"):
         load_recipe(ROOT / "configs/csppelee_efm_sam.yaml", ["train.augment.crop_area=[0.5,1]"])
 
@@ -146,16 +146,16 @@ def test_a_section_of_the_other_task_is_refused():
 
 
 def test_a_cfg_gets_other_outputs_by_one_line():
-    changed = text_for_classes(TINY_CFG, 3, "x.cfg")
+    changed = set_num_classes(TINY_CFG, 3, "x.cfg")
     differing = [(a, b) for a, b in zip(TINY_CFG.split("\n"), changed.split("\n"), strict=True) if a != b]
     assert differing == [("filters=10", "filters=3")]
-    assert text_for_classes(TINY_CFG, 10, "x.cfg") == TINY_CFG
-    assert DarknetClassifier(parse_cfg(changed, "x.cfg")).classes == 3
+    assert set_num_classes(TINY_CFG, 10, "x.cfg") == TINY_CFG
+    assert DarknetClassifier(parse_cfg(changed, "x.cfg")).num_classes == 3
 
 
 def test_a_cfg_whose_default_count_is_used_gets_a_line():
     without = TINY_CFG.replace("filters=10\n", "")
-    assert DarknetClassifier(parse_cfg(text_for_classes(without, 7, "x.cfg"), "x.cfg")).classes == 7
+    assert DarknetClassifier(parse_cfg(set_num_classes(without, 7, "x.cfg"), "x.cfg")).num_classes == 7
 
 
 def test_a_cfg_whose_outputs_are_not_those_of_its_last_weights_is_refused():
@@ -163,7 +163,7 @@ def test_a_cfg_whose_outputs_are_not_those_of_its_last_weights_is_refused():
     with pytest.raises(
         ConfigError, match=r"x\.cfg:14: \[convolutional\] does not decide how many .* with 3, 6 numbers"
     ):
-        text_for_classes(joined, 3, "x.cfg")
+        set_num_classes(joined, 3, "x.cfg")
 
 
 # --- whole runs ----------------------------------------------------------------------------------
@@ -195,8 +195,8 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
         assert min(line["lr"], line["images_per_second"], line["data_wait_fraction"]) >= 0
     best = load_checkpoint(straight / "best.pt")
     assert best.training is None
-    assert isinstance(best.recipe, ClassifierRecipe)
-    assert best.recipe.model.classes == 3
+    assert isinstance(best.recipe, ClassificationRecipe)
+    assert best.recipe.model.num_classes == 3
     assert best.recipe.data == data.absolute()
     assert (best.classes.names, best.classes.category_ids) == (("blue", "green", "red"), (0, 1, 2))
     document = json.loads((straight / "metrics.json").read_text())
@@ -210,7 +210,7 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
 
 @pytest.mark.e2e
 def test_the_config_of_a_run_is_a_config(straight):
-    again = load_config(straight / "config.yaml", ClassifierRecipe)
+    again = load_config(straight / "config.yaml", ClassificationRecipe)
     assert again == load_checkpoint(straight / "best.pt").recipe
 
 
@@ -329,7 +329,7 @@ def test_a_classifier_of_a_cfg_trains_with_the_classes_of_the_data(data, tiny, t
     """At several sizes, with accumulated gradients, Darknet's rate and no average."""
     options = [
         f"train={ROOT}/configs/train/classifier_paper.yaml", "train.nominal_batch_size=12", "train.epochs=1",
-        "train.multi_scale={low: 0.5, high: 2, every: 1}", *SMALL[4:7], "train.batch_size=6",
+        "train.multi_scale={low: 0.5, high: 2, interval: 1}", *SMALL[4:7], "train.batch_size=6",
     ]  # fmt: skip
     assert train(tiny, "--data", data, *options, "--output", tmp_path / "run") == 0
     (line,) = PROOF.read_metrics(tmp_path / "run")
@@ -383,7 +383,7 @@ def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
     assert "class 'rad' is not one of the 3 classes" in told("unknown")
     (tmp_path / "rubbish/train/red/x.jpg").write_text("<html>")
     assert "x.jpg" in (said := told("rubbish"))
-    assert "train.bad_pictures=skip trains without them" in said
+    assert "train.on_bad_image=skip trains without them" in said
     (tmp_path / "halfway/val/red/0.png").write_bytes(b"")
     assert "halfway/val/red/0.png: the file is empty" in (said := told("halfway"))
     assert "skip" not in said
@@ -400,7 +400,7 @@ def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
     root = write_images(tmp_path / "set", train=2, val=1)
     (root / "train/red/x.jpg").write_text("<html>")
     (root / "train/red/notes.txt").write_text("no picture by its name, so only counted")
-    words = (CONFIG, "--data", root, *SMALL, "train.epochs=1", "train.bad_pictures=skip", "--output", tmp_path / "run")
+    words = (CONFIG, "--data", root, *SMALL, "train.epochs=1", "train.on_bad_image=skip", "--output", tmp_path / "run")
     assert train(*words) == 0
     said = capsys.readouterr().err
     assert "replaced by another picture" in said
@@ -410,7 +410,7 @@ def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
 
 def test_a_run_of_the_other_kind_cannot_be_resumed(tmp_path, capsys):
     recipe = load_recipe(ROOT / "configs/csppelee_efm_sam.yaml")
-    save_checkpoint(tmp_path / "last.pt", Checkpoint(recipe, Classes(("disc",), (1,)), {}, {"position": {}}))
-    assert isinstance(load_checkpoint(tmp_path / "last.pt").recipe, Recipe)
+    save_checkpoint(tmp_path / "last.pt", Checkpoint(recipe, Categories(("disc",), (1,)), {}, {"position": {}}))
+    assert isinstance(load_checkpoint(tmp_path / "last.pt").recipe, DetectionRecipe)
     assert train("--resume", tmp_path) == 2
     assert f"go on with: cspdet train --resume {tmp_path}" in capsys.readouterr().err

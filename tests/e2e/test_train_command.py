@@ -223,7 +223,7 @@ def test_a_run_that_diverges_stops_and_names_the_pictures(shapes, tmp_path, caps
 def test_every_option_of_a_recipe_trains(shapes, tmp_path):
     """Accumulation, multi-scale, no average, steps, mse, albumentations, non-square input: one epoch of all at once."""
     options = [
-        "train=configs/train/paper.yaml", "train.nominal_batch_size=16", "train.multi_scale={low: 0.5, every: 1}",
+        "train=configs/train/paper.yaml", "train.nominal_batch_size=16", "train.multi_scale={low: 0.5, interval: 1}",
         "train.augment.mosaic=0.5", "train.augment.albumentations=[{name: GaussianBlur, args: {p: 1.0}}]",
         "input.size=[64,96]", "model.neck.sam=false", "model.backbone.gamma=0.25", "model.backbone.fusion=last",
     ]  # fmt: skip

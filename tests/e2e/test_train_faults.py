@@ -32,8 +32,8 @@ from faults_data import (
 from torch import Tensor
 
 from cspdet.datasets.synthetic.dataset import make_shapes
-from cspdet.io.checkpoint import _Sink, load_checkpoint
-from cspdet.models.detector import PartsDetector
+from cspdet.io.checkpoint import _ErrorRecordingFile, load_checkpoint
+from cspdet.models.detector import ComposedDetector
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes that it finds in /proc")
 
@@ -77,13 +77,13 @@ def at_batch(monkeypatch) -> Callable[[int, Callable[[Tensor], Tensor]], None]:
     """Have a function see, and change, the pictures of the training batch of that number, 1 for the first."""
 
     def arrange(number: int, change: Callable[[Tensor], Tensor], training: bool = True) -> None:
-        forward, calls = PartsDetector.forward, [0]
+        forward, calls = ComposedDetector.forward, [0]
 
-        def watched(model: PartsDetector, images: Tensor) -> tuple[Tensor, ...]:
+        def watched(model: ComposedDetector, images: Tensor) -> tuple[Tensor, ...]:
             calls[0] += model.training is training
             return forward(model, change(images) if model.training is training and calls[0] == number else images)
 
-        monkeypatch.setattr(PartsDetector, "forward", watched)
+        monkeypatch.setattr(ComposedDetector, "forward", watched)
 
     return arrange
 
@@ -159,7 +159,7 @@ def test_a_picture_that_disappears_ends_the_run_with_its_name(own_shapes, straig
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_picture_that_disappears_can_be_skipped_and_is_counted(own_shapes, tmp_path, at_batch, capsys, workers):
     at_batch(BATCHES + 1, after((own_shapes.parent / "train/000007.jpg").unlink))
-    options = ["train.bad_pictures=skip", f"train.workers={workers}", "--output", tmp_path / "run"]
+    options = ["train.on_bad_image=skip", f"train.workers={workers}", "--output", tmp_path / "run"]
     assert train(CONFIG, f"data={own_shapes}", *SMALL, *options) == 0
     assert "1 unreadable pictures were replaced by others so far" in capsys.readouterr().err
     assert [line["images_seen"] for line in PROOF.read_metrics(tmp_path / "run")] == [20, 40, 60]
@@ -205,7 +205,7 @@ def test_a_disk_too_full_for_a_checkpoint_stops_the_run_and_keeps_the_one_before
     assert "the file that was there before is kept" in line
     assert (stopped / "last.pt").read_bytes() == before
     assert list(stopped.glob(DRAFTS)) == []
-    assert train("--resume", stopped, "train.save_every_minutes=10") == 0
+    assert train("--resume", stopped, "train.checkpoint_interval_minutes=10") == 0
     assert PROOF.compare_runs(stopped, straight) == []
 
 
@@ -294,17 +294,17 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_save_stays(stopped, straight
 def test_ctrl_c_inside_a_save_keeps_the_one_before(stopped, monkeypatch, capsys):
     """torch.save reports what interrupts it as an error of its own."""
     before = (stopped / "last.pt").read_bytes()
-    write = _Sink.write
+    write = _ErrorRecordingFile.write
     sizes: list[int] = []
 
-    def interrupted(sink: _Sink, data: bytes) -> int:
+    def interrupted(sink: _ErrorRecordingFile, data: bytes) -> int:
         sizes.append(len(data))
         if len(sizes) == 20:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
         return write(sink, data)
 
-    monkeypatch.setattr(_Sink, "write", interrupted)
+    monkeypatch.setattr(_ErrorRecordingFile, "write", interrupted)
     assert train("--resume", stopped, SAVE_EACH_STEP) == 130
     assert errors(capsys.readouterr().err) == []
     assert (stopped / "last.pt").read_bytes() == before

@@ -13,21 +13,21 @@ from evaluation_data import result, truth, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import DataError
-from cspdet.evaluation.coco import NUMBERS, CocoEvaluator, evaluate_results
+from cspdet.evaluation.coco import METRIC_NAMES, CocoEvaluator, evaluate_results
 from cspdet.evaluation.detection import match_classes
-from cspdet.evaluation.results import clip_results, cut_results, read_results
-from cspdet.structures import Classes, Detections
+from cspdet.evaluation.results import clip_results, filter_results, read_results
+from cspdet.structures import Categories, Detections
 
 
-def open_set(folder: Path, annotations: list[dict[str, Any]]) -> CocoSet:
-    return load_coco(load_descriptor(write_set(folder, annotations)).split("val"), "val")
+def open_set(folder: Path, annotations: list[dict[str, Any]]) -> CocoDataset:
+    return load_coco(load_dataset_config(write_set(folder, annotations)).split("val"), "val")
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> CocoSet:
+def empty(tmp_path: Path) -> CocoDataset:
     """The set without annotations."""
     return open_set(tmp_path, [])
 
@@ -65,7 +65,7 @@ def test_numbers_worked_out_by_hand(tmp_path):
 def test_json_has_the_promised_keys_and_nulls(tmp_path):
     coco = open_set(tmp_path, [truth(10, 3, [5, 5, 20, 20])])
     document = evaluate_results(coco, [], evaluator="pycocotools").to_json()
-    assert set(document) == {*NUMBERS, "per_class", "images", "detections", "evaluator"}
+    assert set(document) == {*METRIC_NAMES, "per_class", "images", "detections", "evaluator"}
     assert document["AP"] == 0.0, "a truth that nobody found"
     assert json.loads(json.dumps(document))["APl"] is None
     assert document["evaluator"].startswith("pycocotools 2")
@@ -73,7 +73,7 @@ def test_json_has_the_promised_keys_and_nulls(tmp_path):
 
 def test_nothing_to_find_is_undefined_not_zero(tmp_path):
     metrics = evaluate_results(open_set(tmp_path, []), [result(10, 3, [0, 0, 9, 9], 0.5)])
-    assert set(metrics.numbers.values()) == {None}
+    assert set(metrics.stats.values()) == {None}
 
 
 def test_results_carry_the_original_category_ids_in_pixels_of_the_picture(tmp_path):
@@ -271,22 +271,22 @@ def test_boxes_are_cut_at_the_border_of_their_pictures(tmp_path):
 
 def test_results_are_cut_picture_by_picture():
     results = [result(i, 3, [0, 0, 5, 5], score) for i in (1, 2) for score in (0.1, 0.9, 0.5)]
-    assert cut_results(results, None, None) == results
-    cut = cut_results(results, 0.1, 2)  # 0.1 is not above 0.1
+    assert filter_results(results, None, None) == results
+    cut = filter_results(results, 0.1, 2)  # 0.1 is not above 0.1
     assert [(one["image_id"], one["score"]) for one in cut] == [(1, 0.9), (1, 0.5), (2, 0.9), (2, 0.5)]
-    assert [one["score"] for one in cut_results(results, None, 1)] == [0.9, 0.9]
+    assert [one["score"] for one in filter_results(results, None, 1)] == [0.9, 0.9]
 
 
 def test_classes_match_by_name():
-    model = Classes(("disc", "bar"), (3, 17))
+    model = Categories(("disc", "bar"), (3, 17))
     assert match_classes(model, model, "x.json") is None
-    assert match_classes(model, Classes(("bar", "disc"), (17, 3)), "x.json") == (1, 0)
-    assert match_classes(model, Classes(("disc", "bar"), (0, 1)), "x.json") == (0, 1)
+    assert match_classes(model, Categories(("bar", "disc"), (17, 3)), "x.json") == (1, 0)
+    assert match_classes(model, Categories(("disc", "bar"), (0, 1)), "x.json") == (0, 1)
 
 
 def test_classes_that_differ_are_told_with_what_was_expected_and_found():
     with pytest.raises(DataError) as caught:
-        match_classes(Classes(("disc", "bar"), (3, 17)), Classes(("disc", "ring"), (3, 4)), "x.json")
+        match_classes(Categories(("disc", "bar"), (3, 17)), Categories(("disc", "ring"), (3, 4)), "x.json")
     summary, *problems = caught.value.problems
     assert "expected 2 (3 disc, 17 bar); found 2 (3 disc, 4 ring)" in summary
     assert len(problems) == 2
@@ -296,4 +296,4 @@ def test_classes_that_differ_are_told_with_what_was_expected_and_found():
 
 def test_classes_that_share_a_name_cannot_be_matched_by_it():
     with pytest.raises(DataError, match="share a name"):
-        match_classes(Classes(("disc", "disc"), (3, 17)), Classes(("disc", "disc"), (3, 4)), "x.json")
+        match_classes(Categories(("disc", "disc"), (3, 17)), Categories(("disc", "disc"), (3, 4)), "x.json")

@@ -23,13 +23,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cspdet.cli.main import run_command
-from cspdet.datasets.descriptor import SplitFiles, load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.descriptor import SplitFiles, load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation import coco_backends as engines
 from cspdet.evaluation.coco import CocoEvaluator, Metrics, evaluate_results
-from cspdet.evaluation.coco_backends import EVALUATORS, pick_engine
-from cspdet.evaluation.records import FOUND_TYPE, TRUTH_TYPE, ranks, to_records, to_results
+from cspdet.evaluation.coco_backends import EVALUATORS, select_backend
+from cspdet.evaluation.records import DETECTION_DTYPE, GROUND_TRUTH_DTYPE, index_in_sorted, to_records, to_results
 from cspdet.recipe import EvalConfig
 
 CASES = int(os.environ.get("CSPDET_EVALUATOR_CASES", "60"))
@@ -79,7 +79,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def write_case(folder: Path, case: Case) -> CocoSet:
+def write_case(folder: Path, case: Case) -> CocoDataset:
     images = [{"id": i, "file_name": f"{k}.png", "height": 200, "width": 200} for k, i in enumerate(IMAGE_IDS)]
     categories = [{"id": i, "name": f"class {i}"} for i in CATEGORY_IDS]
     content = {"images": images, "categories": categories, "annotations": case.annotations}
@@ -113,7 +113,7 @@ def number(value: float | None) -> float:
 
 def far_apart(metrics: Metrics, judge: COCOeval) -> float:
     """The largest difference of the 12 numbers and of AP and AP50 of each class."""
-    differences = [abs(number(a) - b) for a, b in zip(metrics.numbers.values(), judge.stats, strict=True)]
+    differences = [abs(number(a) - b) for a, b in zip(metrics.stats.values(), judge.stats, strict=True)]
     for category_id, k in zip(judge.params.catIds, range(len(CATEGORY_IDS)), strict=True):
         precision = judge.eval["precision"][:, :, k, 0, 2]
         of_class = metrics.per_class[f"class {category_id}"]
@@ -143,9 +143,9 @@ SQUARE = [5, 5, 20, 20]
 
 
 @pytest.fixture
-def coco(tmp_path: Path) -> CocoSet:
+def coco(tmp_path: Path) -> CocoDataset:
     path = write_set(tmp_path, [truth(10, 3, SQUARE), truth(20, 17, SQUARE)])
-    return load_coco(load_descriptor(path).split("val"), "val")
+    return load_coco(load_dataset_config(path).split("val"), "val")
 
 
 @pytest.fixture
@@ -182,14 +182,14 @@ def test_a_hotcoco_that_is_too_old_is_passed_over_or_told(monkeypatch):
     old = types.SimpleNamespace(COCO=object)
     monkeypatch.setitem(sys.modules, "hotcoco", old)
     monkeypatch.setattr("cspdet.evaluation.coco_backends.importlib.metadata.version", lambda name: "0.9")
-    assert pick_engine("auto").title == "pycocotools 0.9"
+    assert select_backend("auto").title == "pycocotools 0.9"
     with pytest.raises(ConfigError, match=r"0\.9 is too old, expected 1\.3 or newer"):
-        pick_engine("hotcoco")
+        select_backend("hotcoco")
 
 
 def test_an_unknown_evaluator_is_told_with_the_names_there_are():
     with pytest.raises(ConfigError, match="expected auto, pycocotools, hotcoco, found 'mine'"):
-        pick_engine("mine")  # type: ignore[arg-type]
+        select_backend("mine")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("evaluator", ["pycocotools", "hotcoco"])
@@ -205,8 +205,8 @@ def test_without_truth_engines_say_what_is_said_without_them(evaluator):
     if evaluator == "hotcoco":
         pytest.importorskip("hotcoco")
     found = to_records([result(0, 1, SQUARE, 0.5), result(1, 0, SQUARE, 0.5)])
-    case = engines.Case(2, 2, np.empty(0, TRUTH_TYPE), found)
-    for said, expected in zip(pick_engine(evaluator).judge(case), engines.nothing_to_measure(case), strict=True):
+    case = engines.CocoEvalInput(2, 2, np.empty(0, GROUND_TRUTH_DTYPE), found)
+    for said, expected in zip(select_backend(evaluator).evaluate(case), engines.empty_result(case), strict=True):
         np.testing.assert_array_equal(said, expected)
 
 
@@ -266,7 +266,7 @@ def test_the_command_line_decides_over_the_config(coco, tmp_path, capsys, monkey
 def test_results_survive_as_records():
     found = [result(2**53 + 1, 3, [0.1, -2.5, 3.0, 4.25], 0.75), result(-7, 0, [0.0] * 4, 0.0)]
     records = to_records(found)
-    assert (records.dtype, records.nbytes) == (FOUND_TYPE, 2 * 56)
+    assert (records.dtype, records.nbytes) == (DETECTION_DTYPE, 2 * 56)
     assert to_results(records) == found
     assert to_results(to_records([])) == []
 
@@ -277,5 +277,5 @@ def test_results_may_be_judged_as_records(coco):
 
 
 def test_ranks_are_places_among_the_sorted_ids():
-    assert ranks(np.array([30, 7, -5, 31]), np.array([30, -5, 10])).tolist() == [2, -1, 0, -1]
-    assert ranks(np.array([1]), np.array([], np.int64)).tolist() == [-1]
+    assert index_in_sorted(np.array([30, 7, -5, 31]), np.array([30, -5, 10])).tolist() == [2, -1, 0, -1]
+    assert index_in_sorted(np.array([1]), np.array([], np.int64)).tolist() == [-1]

@@ -12,37 +12,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.cli.main import run_command
-from cspdet.evaluation.voc import Curve, PictureBoxes, average_precision, match, overlap
+from cspdet.evaluation.voc import ImageBoxes, VocPrecisionRecall, average_precision, elementwise_iou, match_detections
 
 
-def boxes(*rows: tuple[int, list[float]]) -> PictureBoxes:
+def boxes(*rows: tuple[int, list[float]]) -> ImageBoxes:
     """Pictures and x1 y1 x2 y2."""
-    return PictureBoxes(np.array([image for image, _ in rows], np.int64), np.array([b for _, b in rows]).reshape(-1, 4))
+    return ImageBoxes(np.array([image for image, _ in rows], np.int64), np.array([b for _, b in rows]).reshape(-1, 4))
 
 
-def curve(found: PictureBoxes, score: list[float], truth: PictureBoxes, difficult: list[bool], **more: float) -> Curve:
+def curve(
+    found: ImageBoxes, score: list[float], truth: ImageBoxes, difficult: list[bool], **more: float
+) -> VocPrecisionRecall:
     settings = {"min_iou": 0.5, "pixel_inclusive": False} | more
-    return match(found, np.array(score), truth, np.array(difficult, bool), **settings)
+    return match_detections(found, np.array(score), truth, np.array(difficult, bool), **settings)
 
 
 def test_inclusive_boxes_are_one_pixel_longer():
     # Inclusive: 10x10 and 10x5 pixels, 50 shared of 100. Continuous: 9x9 and 9x4, 36 shared of 81.
     a, b = np.array([[0.0, 0, 9, 9]]), np.array([[0.0, 0, 9, 4]])
-    assert overlap(a, b, pixel_inclusive=True) == pytest.approx(50 / 100)
-    assert overlap(a, b, pixel_inclusive=False) == pytest.approx(36 / 81)
+    assert elementwise_iou(a, b, pixel_inclusive=True) == pytest.approx(50 / 100)
+    assert elementwise_iou(a, b, pixel_inclusive=False) == pytest.approx(36 / 81)
     # Boxes whose border pixels coincide share 10 of 190 pixels, and as areas nothing.
     beside = np.array([[9.0, 0, 18, 9]])
-    assert overlap(a, beside, pixel_inclusive=True) == pytest.approx(10 / 190)
-    assert overlap(a, beside, pixel_inclusive=False) == 0
+    assert elementwise_iou(a, beside, pixel_inclusive=True) == pytest.approx(10 / 190)
+    assert elementwise_iou(a, beside, pixel_inclusive=False) == 0
     point = np.array([[1.0, 1, 1, 1]])
-    assert overlap(point, point, pixel_inclusive=False) == 0
+    assert elementwise_iou(point, point, pixel_inclusive=False) == 0
 
 
 def test_both_areas_worked_out_by_hand():
     # Right, wrong, right, wrong with three truths: precision 1, 1/2, 2/3, 1/2 at recall 1/3, 1/3, 2/3, 2/3.
     #   11-point: recalls 0 to .3 take 1 (4 points), .4 to .6 take 2/3 (3 points), .7 to 1 nothing: (4 + 2) / 11
     #   every point: 1/3 x 1 + 1/3 x 2/3 = 5/9
-    ap = average_precision(Curve(np.array([1, 1, 2, 2]), 3))
+    ap = average_precision(VocPrecisionRecall(np.array([1, 1, 2, 2]), 3))
     assert ap is not None
     assert ap.eleven_point == pytest.approx(6 / 11)
     assert ap.every_point == pytest.approx(5 / 9)
@@ -50,15 +52,15 @@ def test_both_areas_worked_out_by_hand():
 
 def test_a_recall_of_exactly_six_tenths_misses_the_seventh_point():
     # Nine right of fifteen: floating point has .6 (9/15) below its 6 x .1. Points 0 to .5 take 1, the rest nothing.
-    ap = average_precision(Curve(np.arange(1, 10), 15))
+    ap = average_precision(VocPrecisionRecall(np.arange(1, 10), 15))
     assert ap is not None
     assert ap.eleven_point == pytest.approx(6 / 11)
     assert ap.every_point == pytest.approx(9 / 15)
 
 
 def test_nothing_found_is_0_and_nothing_to_find_is_no_number():
-    assert average_precision(Curve(np.array([], np.int64), 3)) == (0.0, 0.0)
-    assert average_precision(Curve(np.array([0, 0]), 0)) is None
+    assert average_precision(VocPrecisionRecall(np.array([], np.int64), 3)) == (0.0, 0.0)
+    assert average_precision(VocPrecisionRecall(np.array([0, 0]), 0)) is None
 
 
 def test_the_truth_that_overlaps_most_decides_even_when_it_is_taken():
@@ -85,14 +87,14 @@ def test_difficult_objects_are_neither_found_nor_missed():
 def test_pictures_are_kept_apart_and_ties_keep_their_order():
     truths = boxes((7, [0, 0, 10, 10]))
     found = boxes((8, [0, 0, 10, 10]), (7, [0, 0, 10, 10]))
-    assert curve(found, [0.5, 0.5], truths, [False]).true.tolist() == [0, 1]
-    assert curve(found, [0.5, 0.6], truths, [False]).true.tolist() == [1, 1]
+    assert curve(found, [0.5, 0.5], truths, [False]).true_positives.tolist() == [0, 1]
+    assert curve(found, [0.5, 0.6], truths, [False]).true_positives.tolist() == [1, 1]
 
 
 def test_an_overlap_of_exactly_the_limit_is_enough():
     truths, found = boxes((1, [0, 0, 10, 10])), boxes((1, [0, 0, 10, 5]))
-    assert curve(found, [0.5], truths, [False]).true.tolist() == [1]
-    assert curve(found, [0.5], truths, [False], min_iou=0.5000001).true.tolist() == [0]
+    assert curve(found, [0.5], truths, [False]).true_positives.tolist() == [1]
+    assert curve(found, [0.5], truths, [False], min_iou=0.5000001).true_positives.tolist() == [0]
 
 
 def by_plain_loops(
@@ -141,7 +143,7 @@ PLACE = st.tuples(st.integers(1, 3), st.tuples(CORNER, CORNER, st.integers(1, 6)
     inclusive=st.booleans(),
 )
 def test_agrees_with_the_rules_as_plain_loops(found, truths, min_iou, inclusive):
-    judged = match(
+    judged = match_detections(
         boxes(*(place for place, _ in found)),
         np.array([score / 5 for _, score in found]),
         boxes(*(place for place, _ in truths)),

@@ -15,17 +15,17 @@ import torch
 from engine_data import CLASSES, ROOT, SIZE_HW, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedModel
+from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.cli.main import main
-from cspdet.darknet.write.graph import Wanted, facts_for
+from cspdet.darknet.write.graph import ExportConfig, export_metadata
 from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.export import verify as check_module
-from cspdet.export.verify import of_two
+from cspdet.export.verify import detections_difference
 from cspdet.inference.engines import onnx_export as convert
-from cspdet.inference.engines.exported import read_exported_facts
+from cspdet.inference.engines.exported import read_exported_metadata
 from cspdet.inference.engines.factory import load_engine
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
-from cspdet.inference.metadata import NmsConfig, facts_of, read_facts
+from cspdet.inference.metadata import NmsConfig, build_metadata, parse_metadata
 from cspdet.inference.postprocess import postprocess
 from cspdet.inference.predictor import load_detector
 from cspdet.models.head import decode
@@ -34,12 +34,12 @@ from cspdet.structures import Detections
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-NMS = {"min_score": 0.3, "max_iou": 0.5, "max_detections": 7}
+NMS = {"min_score": 0.3, "nms_iou": 0.5, "max_detections": 7}
 NMS_WORDS = [word for name, value in NMS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> LoadedDetector:
     return small_detector()
 
 
@@ -104,9 +104,9 @@ def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
         with torch.no_grad():
             expected = decode(loaded.model(x), loaded.model.anchors)
         near(engine(x), expected)
-        limits = {"min_score": 0.25, "max_iou": 0.6, "max_detections": 50}
+        limits = {"min_score": 0.25, "nms_iou": 0.6, "max_detections": 50}
         for found, wanted in zip(engine.detect(x, **limits), postprocess(*expected, **limits), strict=True):
-            assert of_two(found, wanted) < 1e-4
+            assert detections_difference(found, wanted) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["nms.onnx", "nms.xml"])
@@ -117,7 +117,7 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
             expected = postprocess(*decode(loaded.model(x), loaded.model.anchors), **NMS)
         assert [len(each) for each in expected] == [7] * len(x), "so that the limit is at work"
         for found, wanted in zip(engine.detect(x, **NMS), expected, strict=True):
-            assert of_two(found, wanted) < 1e-4
+            assert detections_difference(found, wanted) < 1e-4
         stricter = {**NMS, "min_score": 0.5, "max_detections": 3}
         for found, wanted in zip(engine.detect(x, **stricter), expected, strict=True):
             assert found.score.tolist() == pytest.approx([s for s in wanted.score.tolist() if s > 0.5][:3], abs=1e-5)
@@ -156,7 +156,7 @@ def test_a_file_of_fixed_shape_takes_any_batch_one_by_one_and_no_other_size(chec
     with torch.no_grad():
         expected = postprocess(*decode(loaded.model(pictures(2)), loaded.model.anchors), **NMS)
     for found, wanted in zip(nms.detect(pictures(2), **NMS), expected, strict=True):
-        assert of_two(found, wanted) < 1e-4
+        assert detections_difference(found, wanted) < 1e-4
 
 
 def test_a_dynamic_file_is_used_at_another_size(raw_onnx):
@@ -169,7 +169,7 @@ def test_half_precision_halves_the_file_and_keeps_float32_at_both_ends(checkpoin
     half = exported(checkpoint, "half.onnx", "--precision", "fp16")
     assert half.stat().st_size < 0.6 * raw_onnx.stat().st_size
     engine = load_engine(half, backend="onnxruntime")
-    assert (engine.precision, engine.facts.precision) == ("fp16", "fp16")
+    assert (engine.precision, engine.metadata.precision) == ("fp16", "fp16")
     with torch.no_grad():
         near(engine(pictures(2)), loaded.model(pictures(2)), 2e-2)
 
@@ -193,7 +193,7 @@ def test_int8_is_calibrated_and_leaves_the_heads_in_float(tmp_path, capsys):
     in_float = [node for node in convolutions if node.input[1] not in quantized]
     assert len(in_float) == len(loaded.model.strides), "the head's, one a scale"
     engine = load_engine(path, backend="onnxruntime")
-    assert (engine.precision, engine.facts.precision) == ("int8", "int8")
+    assert (engine.precision, engine.metadata.precision) == ("int8", "int8")
     with pytest.raises(ConfigError, match=r"holds fp32 weights; int8 needs calibration"):
         load_engine(exported(checkpoint, "again.onnx"), backend="onnxruntime", precision="int8")
 
@@ -207,7 +207,7 @@ def test_opsets(opset, checkpoint, loaded):
 def test_a_classifier_is_exported_with_its_logits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = ROOT / "configs/classification/darknetref.yaml"
-    words = ["--format", "onnx", "--size", "64x64", "--json", "model.classes=5"]
+    words = ["--format", "onnx", "--size", "64x64", "--json", "model.num_classes=5"]
     assert main(["export", str(config), *words]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["files"], answer["classes"], answer["outputs"]) == (["darknetref.onnx"], 5, "logits")
@@ -228,7 +228,7 @@ def test_the_other_exporter_writes_the_same_network(loaded):
             raise TypeError("export() got an unexpected keyword argument 'dynamo'")
 
         patch.setattr(convert, "trace_to_onnx", gone)
-        data = to_onnx(loaded.model, SIZE_HW, names, step=32, dynamic=True)
+        data = to_onnx(loaded.model, SIZE_HW, names, size_divisor=32, dynamic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["raw_16", "raw_32"]
     for x in (pictures(1), pictures(3, 128, 32)):
@@ -257,17 +257,17 @@ def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
 @pytest.mark.parametrize("name", ["facts.onnx", "facts.xml", "facts.ts"])
 def test_every_format_gives_its_facts_back(name, checkpoint, loaded):
     path = exported(checkpoint, name, "--outputs", "decoded", "--size", "96x96")
-    facts = read_exported_facts(path)
-    wanted = facts_for(loaded, Wanted((96, 96), outputs="decoded"))
+    facts = read_exported_metadata(path)
+    wanted = export_metadata(loaded, ExportConfig((96, 96), outputs="decoded"))
     assert facts == wanted.model_copy(update={"name": "small"})
     assert facts.classes == CLASSES
 
 
 def test_facts_go_through_their_strings():
-    facts = facts_of(small_detector())
-    assert read_facts(facts.to_strings(), "here") == facts
+    facts = build_metadata(small_detector())
+    assert parse_metadata(facts.to_strings(), "here") == facts
     fixed = facts.model_copy(update={"outputs": "detections", "nms": NmsConfig(min_score=0.1), "dynamic": False})
-    assert read_facts(fixed.to_strings(), "here") == fixed
+    assert parse_metadata(fixed.to_strings(), "here") == fixed
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_facts_go_through_their_strings():
     ],
 )
 def test_metadata_that_were_changed_are_refused(changes, told):
-    strings = {**facts_of(small_detector()).to_strings(), **changes}
+    strings = {**build_metadata(small_detector()).to_strings(), **changes}
     with pytest.raises(CheckpointError, match=told):
-        read_facts(strings, "file.onnx")
+        parse_metadata(strings, "file.onnx")
 
 
 def test_files_of_others_and_damaged_ones_are_refused(tmp_path, raw_onnx, checkpoint):
@@ -331,7 +331,7 @@ def test_a_file_that_differs_is_not_left_on_disk(name, checkpoint, monkeypatch, 
         pytest.importorskip("openvino")
     target = checkpoint.with_name(name)
     target.write_text("earlier")
-    right = check_module.reference
+    right = check_module.reference_outputs
 
     def shifted(*arguments: object) -> tuple[Tensor, ...]:
         first, *rest = right(*arguments)  # type: ignore[arg-type]
@@ -362,11 +362,11 @@ def test_lists_of_detections_are_compared_in_any_order_of_equals():
         return Detections(table[:, :4], table[:, 4], table[:, 5].long())
 
     a, b = (0.0, 0.0, 10.0, 10.0, 0.5, 1), (5.0, 5.0, 20.0, 100.0, 0.5, 0)
-    assert of_two(found(a, b), found(b, a)) == 0
-    assert of_two(found(a), found(a, b)) == float("inf")
-    assert of_two(found(), found()) == 0
+    assert detections_difference(found(a, b), found(b, a)) == 0
+    assert detections_difference(found(a), found(a, b)) == float("inf")
+    assert detections_difference(found(), found()) == 0
     # Of the lower borders 101 and 10 the largest wanted is 100: (101 - 100) / 100
-    assert of_two(found(a, (5.0, 5.0, 20.0, 101.0, 0.5, 0)), found(a, b)) == pytest.approx(0.01)
+    assert detections_difference(found(a, (5.0, 5.0, 20.0, 101.0, 0.5, 0)), found(a, b)) == pytest.approx(0.01)
 
 
 class Unwritable(nn.Module):
@@ -376,7 +376,7 @@ class Unwritable(nn.Module):
 
 def test_an_operation_without_words_is_told():
     with pytest.raises(UserError, match="the network cannot be written as ONNX"):
-        to_onnx(Unwritable(), (32, 32), ["y"], step=32, dynamic=False)
+        to_onnx(Unwritable(), (32, 32), ["y"], size_divisor=32, dynamic=False)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_an_operation_without_words_is_told():
         (["--format", "onnx", "--precision", "int8", "--calibration", "."], "--calibration .: no pictures in it"),
         (["--format", "onnx", "--precision", "fp16", "--nms"], "too few for pixels"),
         (["--format", "onnx", "--min-score", "0.3"], "--min-score: goes with --nms"),
-        (["--format", "onnx", "--nms", "--max-iou", "2"], "--max-iou: expected a number from 0 to 1, found 2.0"),
+        (["--format", "onnx", "--nms", "--nms-iou", "2"], "--nms-iou: expected a number from 0 to 1, found 2.0"),
         (["--format", "onnx", "--nms", "--max-detections", "0"], "--max-detections: expected 1 or more"),
         (["--format", "onnx", "--opset", "9"], "--opset: expected a number from 13 to 20, found 9"),
         (["--format", "onnx", "--size", "100x100"], "--size: expected multiples of 32, found 100x100"),
@@ -431,7 +431,7 @@ def test_load_detector_takes_files(checkpoint, raw_onnx):
     detector = load_detector(raw_onnx, device="cpu", backend="onnxruntime")
     assert (detector.class_names, detector.category_ids) == (CLASSES.names, CLASSES.category_ids)
     assert detector.name == "small"
-    assert of_two(detector.predict(picture), expected) < 1e-4
+    assert detections_difference(detector.predict(picture), expected) < 1e-4
     assert len(detector.model(pictures(1))) == 2
 
 

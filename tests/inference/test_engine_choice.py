@@ -8,12 +8,12 @@ import torch
 from engine_data import SIZE_HW, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedModel
+from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines import factory as pick
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.factory import engine_of, fastest_of, load_engine
-from cspdet.inference.engines.parity import differences, disagreement, probes
+from cspdet.inference.engines.factory import build_engine, load_engine, select_fastest
+from cspdet.inference.engines.parity import parity_error, prediction_differences, probe_inputs
 from cspdet.inference.predictor import Predictor, load_detector
 from cspdet.models.head import Anchors, YoloHeadConfig
 
@@ -22,7 +22,7 @@ OTHERS = ["onnxruntime", "openvino"]
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> LoadedDetector:
     return small_detector()
 
 
@@ -35,7 +35,7 @@ class Pretended(Engine):
     """Gives what another engine gives, plus `error`, in `seconds` on a clock of its own."""
 
     def __init__(self, other: Engine, seconds: float, error: float, clock: list[float]):
-        super().__init__(f"{seconds} s", other.facts, CPU, "fp32")
+        super().__init__(f"{seconds} s", other.metadata, CPU, "fp32")
         self.other, self.seconds, self.error, self.clock = other, seconds, error, clock
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
 
 def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
-    reference = Pretended(engine_of(loaded, CPU), 0.3, 0, clock)
+    reference = Pretended(build_engine(loaded, CPU), 0.3, 0, clock)
 
     def broken() -> Engine:
         raise ConfigError("no such package")
@@ -62,16 +62,16 @@ def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
         "wrong": lambda: Pretended(reference, 0.1 - 0.3, 0.1, clock),
         "broken": broken,
     }
-    assert fastest_of(candidates, reference).name == "-0.09999999999999998 s"
+    assert select_fastest(candidates, reference).name == "-0.09999999999999998 s"
     assert "wrong is left out: its boxes or scores differ by" in telling.text
     assert "broken is left out: no such package" in telling.text
     assert "torch 300.0 ms, quick 200.0 ms" in telling.text
 
 
 def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
-    reference = engine_of(loaded, CPU)
+    reference = build_engine(loaded, CPU)
     with pytest.raises(ConfigError, match="no engine can do this\nwrong: its boxes or scores differ"):
-        fastest_of({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
+        select_fastest({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
 
 
 def test_disagreement_is_measured_in_scores_and_shares_of_the_input():
@@ -80,17 +80,17 @@ def test_disagreement_is_measured_in_scores_and_shares_of_the_input():
     anchors = Anchors(YoloHeadConfig(anchors=(((32, 32),),), scale_x_y=(1.0,)), (32,))
     expected, found = torch.zeros(1, 1, 1, 1, 6), torch.zeros(1, 1, 1, 1, 6)
     found[..., 0] = float(torch.logit(torch.tensor(0.564)))
-    assert float(differences((found,), (expected,), anchors, (64, 64))) == pytest.approx(0.032, abs=1e-6)
-    assert disagreement([(found,)], [(expected,)], anchors, "fp32", (64, 64)) is not None
-    assert disagreement([(expected,)], [(expected,)], anchors, "fp32", (64, 64)) is None
-    told = disagreement([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
+    assert float(prediction_differences((found,), (expected,), anchors, (64, 64))) == pytest.approx(0.032, abs=1e-6)
+    assert parity_error([(found,)], [(expected,)], anchors, "fp32", (64, 64)) is not None
+    assert parity_error([(expected,)], [(expected,)], anchors, "fp32", (64, 64)) is None
+    told = parity_error([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
     assert told is not None
     assert "other shapes" in told
 
 
 def test_probes_are_the_same_every_time_and_no_other():
-    first, second = probes((64, 96))
-    assert torch.equal(first, probes((64, 96))[0])
+    first, second = probe_inputs((64, 96))
+    assert torch.equal(first, probe_inputs((64, 96))[0])
     assert first.shape == second.shape == (1, 3, 64, 96)
     assert not torch.equal(first, second)
 
@@ -149,9 +149,9 @@ def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
     assert "auto: torch " in telling.text
     reference = load_engine(checkpoint, device="cpu", backend="torch")
     x = pictures(2)
-    assert disagreement([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
+    assert parity_error([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
 
 
 def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
-    detector = Predictor(loaded, CPU, min_score=0.25, max_iou=0.6, max_detections=100)
+    detector = Predictor(loaded, CPU, min_score=0.25, nms_iou=0.6, max_detections=100)
     assert (detector.engine.name, detector.model) == ("torch", loaded.model)

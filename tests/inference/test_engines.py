@@ -9,27 +9,27 @@ import torch
 from engine_data import CLASSES, SIZE_HW, pictures, small_detector
 from torch import nn
 
-from cspdet.checkpoints.loading import LoadedModel
+from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.errors import ConfigError
-from cspdet.inference.engines.base import Engine, pad, padded_batch, split_detections
+from cspdet.inference.engines.base import Engine, pad_batch, select_batch_size, split_detections
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
-from cspdet.inference.engines.factory import engine_of
+from cspdet.inference.engines.factory import build_engine
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine
-from cspdet.inference.engines.parity import disagreement
-from cspdet.inference.engines.prepack import PackedConv, pack
+from cspdet.inference.engines.parity import parity_error
+from cspdet.inference.engines.prepack import PackedConv, prepack
 from cspdet.inference.engines.torch_engine import TorchEngine
-from cspdet.inference.metadata import facts_of, head_config
-from cspdet.inference.pipeline import in_lanes
-from cspdet.models.fuse import fold
+from cspdet.inference.metadata import build_metadata, head_config_from_anchors
+from cspdet.inference.pipeline import parallel_map
+from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors, YoloHeadConfig
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]
-LIMITS = {"min_score": 0.25, "max_iou": 0.6, "max_detections": 100}
+LIMITS = {"min_score": 0.25, "nms_iou": 0.6, "max_detections": 100}
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> LoadedDetector:
     return small_detector()
 
 
@@ -42,17 +42,17 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def built(backend: str, loaded: LoadedModel) -> Engine:
+def built(backend: str, loaded: LoadedDetector) -> Engine:
     pytest.importorskip(backend)
-    return engine_of(loaded, CPU, backend=backend)
+    return build_engine(loaded, CPU, backend=backend)
 
 
 # --- torch -----------------------------------------------------------------------------------------
 
 
 def test_packed_convolutions_take_their_activations_and_any_shape(loaded):
-    folded = fold(loaded.model)
-    packed = pack(folded.to(memory_format=torch.channels_last), SIZE_HW)
+    folded = fuse_conv_bn(loaded.model)
+    packed = prepack(folded.to(memory_format=torch.channels_last), SIZE_HW)
     if packed is folded:
         pytest.skip("this torch has no oneDNN")
     assert any(isinstance(module, PackedConv) for module in packed.modules())
@@ -68,16 +68,16 @@ def test_packed_convolutions_take_their_activations_and_any_shape(loaded):
 
 
 def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatch, telling):
-    folded = fold(loaded.model)
+    folded = fuse_conv_bn(loaded.model)
     right = PackedConv.forward
     monkeypatch.setattr(PackedConv, "forward", lambda self, x: 1.01 * right(self, x))
-    assert pack(folded, SIZE_HW) is folded
+    assert prepack(folded, SIZE_HW) is folded
     assert "not packed" in telling.text
 
 
 def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
     before = copy.deepcopy(loaded.model.state_dict())
-    engine = TorchEngine(loaded.model, facts_of(loaded), CPU)
+    engine = TorchEngine(loaded.model, build_metadata(loaded), CPU)
     with torch.no_grad():
         for x in (pictures(1), pictures(2, 64, 160)):
             for a, b in zip(engine(x), loaded.model(x), strict=True):
@@ -88,11 +88,11 @@ def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
 
 
 def test_bf16_is_near_and_comes_as_float32(loaded):
-    exact, coarse = (engine_of(loaded, CPU, backend="torch", precision=p) for p in ("fp32", "bf16"))
+    exact, coarse = (build_engine(loaded, CPU, backend="torch", precision=p) for p in ("fp32", "bf16"))
     found, expected = coarse(pictures(1)), exact(pictures(1))
     assert {values.dtype for values in found} == {torch.float32}
     assert not torch.equal(found[0], expected[0])
-    assert disagreement([found], [expected], exact.anchors, "bf16", SIZE_HW) is None
+    assert parity_error([found], [expected], exact.anchors, "bf16", SIZE_HW) is None
 
 
 # --- every engine ----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_results_are_not_written_over_by_the_next_call(backend, loaded):
 
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
 def test_engines_take_bytes_and_find_the_same(backend, loaded):
-    engine, reference = built(backend, loaded), engine_of(loaded, CPU, backend="torch")
+    engine, reference = built(backend, loaded), build_engine(loaded, CPU, backend="torch")
     images = (pictures(2) * 255).to(torch.uint8)
     found = engine.detect(images, **LIMITS)
     expected = reference.detect(images.float() / 255, **LIMITS)
@@ -145,7 +145,7 @@ def test_engines_take_bytes_and_find_the_same(backend, loaded):
 )
 def test_engines_refuse_what_is_no_batch_of_pictures(images, told, loaded):
     with pytest.raises(ValueError, match=told):
-        engine_of(loaded, CPU, backend="torch")(images)
+        build_engine(loaded, CPU, backend="torch")(images)
 
 
 def test_openvino_computes_in_the_precision_that_is_said(loaded):
@@ -153,10 +153,10 @@ def test_openvino_computes_in_the_precision_that_is_said(loaded):
     assert isinstance(engine, OpenVinoEngine)
     engine(pictures(1))
     engine(pictures(2))
-    for compiled in (*engine.alone.values(), *(each.compiled for each in engine.abreast.values())):
+    for compiled in (*engine.latency_models.values(), *(each.compiled for each in engine.throughput_models.values())):
         hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         assert "f32" in hint or "float" in hint
-    assert len(engine.alone) == len(engine.abreast) == 1
+    assert len(engine.latency_models) == len(engine.throughput_models) == 1
 
 
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
@@ -164,19 +164,19 @@ def test_several_threads_may_ask_at_once_once_an_engine_was_widened(backend, loa
     engine = built(backend, loaded)
     images = [pictures(1) * level for level in (0.2, 0.5, 0.8, 1.0)] * 4
     expected = [engine(image) for image in images]
-    lanes = engine.widen(3)
+    lanes = engine.set_num_streams(3)
     assert lanes == (1 if backend != "openvino" else min(3, torch.get_num_threads()))
-    for (_, found), wanted in zip(in_lanes(images, engine, lanes), expected, strict=True):
+    for (_, found), wanted in zip(parallel_map(images, engine, lanes), expected, strict=True):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
-    assert engine.widen(1) == 1
+    assert engine.set_num_streams(1) == 1
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded):
     engine = built("openvino", loaded)
     expected = engine(pictures(3))
-    assert engine.widen(8) == 2
-    for _, found in in_lanes([pictures(3)] * 4, engine, 2):
+    assert engine.set_num_streams(8) == 2
+    for _, found in parallel_map([pictures(3)] * 4, engine, 2):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
@@ -185,10 +185,10 @@ def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded):
     engine = built("openvino", loaded)
     assert isinstance(engine, OpenVinoEngine)
     engine(pictures(2))
-    (first,) = engine.abreast.values()
+    (first,) = engine.throughput_models.values()
     for count in (5, 2, 8):
         engine(pictures(count))
-    assert list(engine.abreast.values()) == [first]
+    assert list(engine.throughput_models.values()) == [first]
     assert first.streams == 2
 
 
@@ -203,12 +203,12 @@ def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded):
     ],
 )
 def test_batches_are_filled_up_to_one_that_is_built(count, batches, expected):
-    assert padded_batch(count, (64, 96), {(batch, 64, 96) for batch in batches}) == expected
-    assert padded_batch(count, (96, 64), {(batch, 64, 96) for batch in batches}) == count
+    assert select_batch_size(count, (64, 96), {(batch, 64, 96) for batch in batches}) == expected
+    assert select_batch_size(count, (96, 64), {(batch, 64, 96) for batch in batches}) == count
 
 
 def test_padding_is_black_and_behind():
-    filled = pad(torch.ones(2, 3, 4, 4), 5)
+    filled = pad_batch(torch.ones(2, 3, 4, 4), 5)
     assert filled.sum(dim=(1, 2, 3)).tolist() == [48, 48, 0, 0, 0]
 
 
@@ -222,7 +222,7 @@ def test_rows_of_a_file_with_nms_become_each_pictures_detections():
 
 def test_anchors_come_back_from_the_facts():
     config = YoloHeadConfig(anchors=(((10, 13), (16.5, 30)), ((30, 61), (62, 45))), scale_x_y=(1.05, 1.2))
-    again = head_config(Anchors(config, (8, 16)))
+    again = head_config_from_anchors(Anchors(config, (8, 16)))
     assert again == config
 
 
@@ -233,7 +233,7 @@ def test_anchors_come_back_from_the_facts():
 def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     try:
-        engine = engine_of(loaded, CPU, backend="torch-compile")
+        engine = build_engine(loaded, CPU, backend="torch-compile")
         found = engine(pictures(2))
     except Exception as error:
         if "compiler" in str(error).lower():
@@ -241,19 +241,19 @@ def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
         raise
     with torch.no_grad():
         expected = loaded.model(pictures(2))
-    assert disagreement([found], [expected], loaded.model.anchors, "fp32", SIZE_HW) is None
+    assert parity_error([found], [expected], loaded.model.anchors, "fp32", SIZE_HW) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_recorded_graph_agrees(loaded, precision):
     device = torch.device("cuda")
-    engine = CudaGraphEngine(copy.deepcopy(loaded.model), facts_of(loaded), device, precision)
-    reference = TorchEngine(copy.deepcopy(loaded.model), facts_of(loaded), device)
+    engine = CudaGraphEngine(copy.deepcopy(loaded.model), build_metadata(loaded), device, precision)
+    reference = TorchEngine(copy.deepcopy(loaded.model), build_metadata(loaded), device)
     for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):
-        assert disagreement([engine(x)], [reference(x)], reference.anchors, precision, SIZE_HW) is None
+        assert parity_error([engine(x)], [reference(x)], reference.anchors, precision, SIZE_HW) is None
 
 
 def test_a_recorded_graph_needs_cuda(loaded):
     with pytest.raises(ConfigError, match="CUDA"):
-        CudaGraphEngine(loaded.model, facts_of(loaded), CPU)
+        CudaGraphEngine(loaded.model, build_metadata(loaded), CPU)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cspdet.boxes import iou
 from cspdet.inference import postprocess as module
-from cspdet.inference.postprocess import detect, postprocess, vote_boxes
+from cspdet.inference.postprocess import decode_and_nms, postprocess, vote_boxes
 from cspdet.models.head import YoloHeadConfig, decode
 from cspdet.structures import FeatureSpec
 
-LOOSE = {"min_score": 0.1, "max_iou": 0.5, "max_detections": 100}
+LOOSE = {"min_score": 0.1, "nms_iou": 0.5, "max_detections": 100}
 
 
 def test_nms_of_three_boxes():
@@ -31,7 +31,7 @@ def test_max_iou_is_the_highest_overlap_that_stays():
     # IoU of (0..10) and (5..15) is exactly 1/3.
     box, score = torch.tensor([[[0.0, 0, 10, 10], [5, 0, 15, 10]]]), torch.tensor([[[0.9], [0.8]]])
     for max_iou, count in ((0.34, 2), (0.33, 1), (1.0, 2), (0.0, 1)):
-        assert len(postprocess(box, score, **(LOOSE | {"max_iou": max_iou}))[0]) == count
+        assert len(postprocess(box, score, **(LOOSE | {"nms_iou": max_iou}))[0]) == count
 
 
 def test_a_slot_answers_for_every_class_above_the_threshold_and_classes_do_not_suppress_each_other():
@@ -95,7 +95,7 @@ def test_agrees_with_a_double_loop_whatever_the_order_of_the_slots(seed, slots, 
     expected = reference(box, score, 0.2, 0.45, limit)
     shuffled = torch.randperm(slots, generator=random)
     for order in (torch.arange(slots), shuffled):
-        (found,) = postprocess(box[None, order], score[None, order], min_score=0.2, max_iou=0.45, max_detections=limit)
+        (found,) = postprocess(box[None, order], score[None, order], min_score=0.2, nms_iou=0.45, max_detections=limit)
         assert found.class_id.tolist() == [kind for _, kind in expected]
         assert found.score.tolist() == [float(score[pair]) for pair in expected]
         assert found.box_xyxy.tolist() == [box[slot].tolist() for slot, _ in expected]
@@ -118,12 +118,12 @@ def test_nms_of_its_own_result_changes_nothing(seed):
 def test_detect_is_decode_and_postprocess(min_score, vote_iou):
     torch.manual_seed(3)
     specs = tuple(FeatureSpec(8, stride) for stride in (8, 16, 32))
-    head = YoloHeadConfig().build(specs, classes=4)
+    head = YoloHeadConfig().build(specs, num_classes=4)
     features = tuple(torch.randn(2, 8, 64 // stride, 96 // stride) * 200 for stride in (8, 16, 32))
     with torch.no_grad():
         raw = head(features)  # permuted views, as the network gives them
-    limits = {"min_score": min_score, "max_iou": 0.6, "max_detections": 20, "vote_iou": vote_iou}
-    expected, found = postprocess(*decode(raw, head.anchors), **limits), detect(raw, head.anchors, **limits)
+    limits = {"min_score": min_score, "nms_iou": 0.6, "max_detections": 20, "vote_iou": vote_iou}
+    expected, found = postprocess(*decode(raw, head.anchors), **limits), decode_and_nms(raw, head.anchors, **limits)
     assert any(len(one) for one in expected) or min_score > 0.5
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a.box_xyxy, b.box_xyxy)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cspdet.errors import SourceError, UserError
-from cspdet.inference.sources import PictureFile, Video, find_sources
-from cspdet.io.folders import free_folder
+from cspdet.inference.sources import ImageFile, Video, find_sources
+from cspdet.io.folders import increment_path
 
 
 def names(text: str | Path) -> list[str]:
@@ -35,7 +35,7 @@ def test_a_glob_gives_names_below_the_folder_that_its_matches_share(tree):
 
 
 def test_single_files_cameras_and_streams(tree, monkeypatch):
-    assert find_sources(str(tree / "a.png")) == [PictureFile(tree / "a.png", Path("a.png"))]
+    assert find_sources(str(tree / "a.png")) == [ImageFile(tree / "a.png", Path("a.png"))]
     assert find_sources(str(tree / "sub/clip.mp4")) == [Video(tree / "sub/clip.mp4", Path("clip.mp4"))]
     monkeypatch.chdir(tree)
     assert find_sources("0") == [Video(0, Path("camera-0.mp4"))]
@@ -67,16 +67,16 @@ def test_what_is_no_source_is_named_with_the_reason(tree, text, told):
 
 def test_free_folders_count_up_and_take_empty_ones(tmp_path):
     base = tmp_path / "runs" / "detect"
-    first = free_folder(base)
+    first = increment_path(base)
     assert first == base
-    assert free_folder(base) == base, "nothing was written into it"
+    assert increment_path(base) == base, "nothing was written into it"
     (first / "x").touch()
     (tmp_path / "runs" / "detect-2").touch()
-    assert free_folder(base).name == "detect-3"
+    assert increment_path(base).name == "detect-3"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be made"):
-        free_folder(tmp_path / "x")
+        increment_path(tmp_path / "x")

@@ -13,8 +13,8 @@ from video_data import frames_of, grey_video, h264_video, turn, write_video
 from cspdet.errors import ConfigError, SourceError, UserError
 from cspdet.inference.sources import Video
 from cspdet.inference.video import reader as video_reader
-from cspdet.inference.video.reader import OpenCvReader, VideoFacts, VideoReader, open_file
-from cspdet.inference.video.writer import Output, pick_codec, video_writer
+from cspdet.inference.video.reader import OpenCvReader, VideoInfo, VideoReader, open_video_file
+from cspdet.inference.video.writer import EncoderSettings, open_video_writer, select_codec
 
 READERS = ("opencv", "pyav")
 CODECS = ("mp4v", "h264")
@@ -38,12 +38,12 @@ def codec(request: pytest.FixtureRequest) -> str:
 
 
 def opened(path: Path, stride: int = 1) -> VideoReader:
-    return open_file(Video(path, Path(path.name)), stride)
+    return open_video_file(Video(path, Path(path.name)), stride)
 
 
-def output(rate: Fraction | float = 25, codec: str = "mp4v") -> Output:
+def output(rate: Fraction | float = 25, codec: str = "mp4v") -> EncoderSettings:
     exact = Fraction(rate).limit_denominator(10_000)
-    return Output(VideoFacts(exact, 1 / exact), codec)  # type: ignore[arg-type]
+    return EncoderSettings(VideoInfo(exact, 1 / exact), codec)  # type: ignore[arg-type]
 
 
 def greys(images: list[np.ndarray]) -> list[int]:
@@ -57,8 +57,8 @@ def test_a_video_is_read_frame_by_frame_as_it_was_written(tmp_path, reader):
     path = grey_video(tmp_path / "v.mp4", 7, rate=12.5)
     with opened(path) as video:
         frames = list(video)
-    assert (video.facts.declared, video.facts.rate, video.live, video.decoded) == (7, Fraction(25, 2), False, 7)
-    assert [frame.number for frame in frames] == list(range(7))
+    assert (video.info.num_frames, video.info.fps, video.live, video.decoded) == (7, Fraction(25, 2), False, 7)
+    assert [frame.index for frame in frames] == list(range(7))
     assert [frame.time_s for frame in frames] == pytest.approx([i / 12.5 for i in range(7)])
     assert greys([frame.image for frame in frames]) == list(range(7))
     assert frames[0].image.shape == (48, 64, 3)
@@ -67,7 +67,7 @@ def test_a_video_is_read_frame_by_frame_as_it_was_written(tmp_path, reader):
 def test_a_stride_leaves_out_and_keeps_numbers_and_times(tmp_path, reader):
     with opened(grey_video(tmp_path / "v.mp4", 7, rate=10), stride=3) as video:
         frames = list(video)
-    assert [(frame.number, round(frame.time_s, 6)) for frame in frames] == [(0, 0.0), (3, 0.3), (6, 0.6)]
+    assert [(frame.index, round(frame.time_s, 6)) for frame in frames] == [(0, 0.0), (3, 0.3), (6, 0.6)]
     assert greys([frame.image for frame in frames]) == [0, 3, 6]
     assert video.decoded == 7
 
@@ -128,7 +128,7 @@ def test_a_file_cut_short_gives_what_it_still_holds(tmp_path, reader):
     path.write_bytes(whole[: len(whole) // 2])
     with opened(path) as video:
         count = len(list(video))
-    assert video.facts.declared == 20
+    assert video.info.num_frames == 20
     assert 5 < count < 15
 
 
@@ -176,19 +176,19 @@ def test_rates_are_kept_to_a_thousandth(tmp_path, codec, rate):
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(179, 6)])
 def test_h264_keeps_rates_exactly(tmp_path, rate):
     pytest.importorskip("av")
-    with video_writer(tmp_path / "v.mp4", output(rate, "h264")) as writer:
+    with open_video_writer(tmp_path / "v.mp4", output(rate, "h264")) as writer:
         for _ in range(12):
             writer.write(np.zeros((32, 32, 3), np.uint8))
     with opened(tmp_path / "v.mp4") as video:
-        assert video.facts.rate == rate
+        assert video.info.fps == rate
         assert [frame.time_s for frame in video] == pytest.approx([float(i / rate) for i in range(12)])
 
 
 def test_h264_keeps_the_times_of_frames(tmp_path):
     pytest.importorskip("av")
-    facts = VideoFacts(Fraction(10), Fraction(1, 1000))
+    facts = VideoInfo(Fraction(10), Fraction(1, 1000))
     times = [0, 33, 34, 500, 900, 2000]
-    with video_writer(tmp_path / "v.mp4", Output(facts, "h264")) as writer:
+    with open_video_writer(tmp_path / "v.mp4", EncoderSettings(facts, "h264")) as writer:
         for time_ms in times:
             writer.write(np.zeros((32, 32, 3), np.uint8), time_ms)
     with opened(tmp_path / "v.mp4") as video:
@@ -197,7 +197,9 @@ def test_h264_keeps_the_times_of_frames(tmp_path):
 
 def test_h264_puts_times_that_stand_still_one_tick_apart(tmp_path):
     pytest.importorskip("av")
-    with video_writer(tmp_path / "v.mp4", Output(VideoFacts(Fraction(10), Fraction(1, 1000)), "h264")) as writer:
+    with open_video_writer(
+        tmp_path / "v.mp4", EncoderSettings(VideoInfo(Fraction(10), Fraction(1, 1000)), "h264")
+    ) as writer:
         for time_ms in (0, 100, 100, 50):
             writer.write(np.zeros((32, 32, 3), np.uint8), time_ms)
     with opened(tmp_path / "v.mp4") as video:
@@ -232,11 +234,11 @@ def test_frames_of_another_size_are_made_the_first_ones(tmp_path, codec):
 
 def test_pixels_that_are_not_square_stay_so(tmp_path):
     pytest.importorskip("av")
-    facts = VideoFacts(Fraction(25), Fraction(1, 25), pixel_aspect=Fraction(16, 15))
-    with video_writer(tmp_path / "v.mp4", Output(facts, "h264")) as writer:
+    facts = VideoInfo(Fraction(25), Fraction(1, 25), pixel_aspect=Fraction(16, 15))
+    with open_video_writer(tmp_path / "v.mp4", EncoderSettings(facts, "h264")) as writer:
         writer.write(np.zeros((32, 32, 3), np.uint8))
     with opened(tmp_path / "v.mp4") as video:
-        assert video.facts.pixel_aspect == Fraction(16, 15)
+        assert video.info.pixel_aspect == Fraction(16, 15)
 
 
 def test_sound_is_copied_up_to_the_last_frame(tmp_path):
@@ -245,8 +247,8 @@ def test_sound_is_copied_up_to_the_last_frame(tmp_path):
     source = h264_video(tmp_path / "source.mp4", images, sound=True)
     with opened(source) as video:
         frames = list(video)
-        wanted = Output(video.facts, "h264", audio=source, origin=video.origin)  # type: ignore[attr-defined]
-        with video_writer(tmp_path / "v.mp4", wanted) as writer:
+        wanted = EncoderSettings(video.info, "h264", audio=source, start_time_s=video.start_time_s)  # type: ignore[attr-defined]
+        with open_video_writer(tmp_path / "v.mp4", wanted) as writer:
             for frame in frames:
                 writer.write(frame.image, frame.ticks)
 
@@ -266,7 +268,7 @@ def test_sound_is_copied_up_to_the_last_frame(tmp_path):
 
 def test_ctrl_c_leaves_a_video_of_what_was_written(tmp_path, codec):
     def write_three_and_stop() -> None:
-        with video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
+        with open_video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
             for _ in range(3):
                 writer.write(np.zeros((32, 32, 3), np.uint8))
             raise KeyboardInterrupt
@@ -282,7 +284,7 @@ def test_a_failure_keeps_the_video_that_was_there(tmp_path, codec):
     before = (tmp_path / "v.mp4").read_bytes()
 
     def write_one_and_fail() -> None:
-        with video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
+        with open_video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
             writer.write(np.zeros((32, 32, 3), np.uint8))
             raise ZeroDivisionError
 
@@ -294,7 +296,7 @@ def test_a_failure_keeps_the_video_that_was_there(tmp_path, codec):
 
 def test_a_video_that_holds_fewer_frames_than_were_written_is_an_error(tmp_path, codec):
     def cut_short(count: int) -> None:
-        with video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
+        with open_video_writer(tmp_path / "v.mp4", output(codec=codec)) as writer:
             for _ in range(count):
                 writer.write(np.zeros((32, 32, 3), np.uint8))
             writer.written += 1  # what a full disk swallowed
@@ -305,7 +307,10 @@ def test_a_video_that_holds_fewer_frames_than_were_written_is_an_error(tmp_path,
 
 
 def test_a_video_without_a_frame_is_an_error(tmp_path, codec):
-    with pytest.raises(UserError, match="no frame to write"), video_writer(tmp_path / "v.mp4", output(codec=codec)):
+    with (
+        pytest.raises(UserError, match="no frame to write"),
+        open_video_writer(tmp_path / "v.mp4", output(codec=codec)),
+    ):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -316,7 +321,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     (tmp_path / "full.mp4").symlink_to("/dev/full")
     from cspdet.inference.video.h264_writer import H264Writer
 
-    writer = H264Writer(tmp_path / "full.mp4", rate=Fraction(25), time_base=Fraction(1, 25))
+    writer = H264Writer(tmp_path / "full.mp4", fps=Fraction(25), time_base=Fraction(1, 25))
 
     def write_until_the_end() -> None:
         writer.write(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))
@@ -327,14 +332,14 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 
 
 def test_codecs_are_picked_by_what_is_installed(monkeypatch):
-    assert pick_codec("mp4v") == "mp4v"
+    assert select_codec("mp4v") == "mp4v"
     monkeypatch.setattr("cspdet.inference.video.writer.has_pyav", lambda: False)
-    assert pick_codec("auto") == "mp4v"
+    assert select_codec("auto") == "mp4v"
     with pytest.raises(ConfigError, match=r"pip install 'cspdet\[video\]'"):
-        pick_codec("h264")
+        select_codec("h264")
     monkeypatch.undo()
     pytest.importorskip("av")
-    assert pick_codec("auto") == pick_codec("h264") == "h264"
+    assert select_codec("auto") == select_codec("h264") == "h264"
 
 
 def test_opencv_reads_where_pyav_is_not(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 
 from cspdet.errors import ConfigError
 from cspdet.inference import tracking
-from cspdet.inference.interop import mot_lines, to_supervision
+from cspdet.inference.interop import to_mot_lines, to_supervision
 from cspdet.inference.tracking import Tracker
 from cspdet.structures import Detections
 
@@ -20,11 +20,11 @@ FOUND = Detections(
 
 
 def test_lines_of_the_mot_challenge():
-    assert mot_lines(7, FOUND) == [
+    assert to_mot_lines(7, FOUND) == [
         "7,-1,10.00,20.00,20.50,40.00,0.750000,-1,-1,-1",
         "7,-1,0.00,0.00,4.00,4.00,0.500000,-1,-1,-1",
     ]
-    assert mot_lines(1, FOUND, [None, 3]) == ["1,3,0.00,0.00,4.00,4.00,0.500000,-1,-1,-1"]
+    assert to_mot_lines(1, FOUND, [None, 3]) == ["1,3,0.00,0.00,4.00,4.00,0.500000,-1,-1,-1"]
 
 
 def test_what_is_not_installed_is_told_with_the_command(monkeypatch):

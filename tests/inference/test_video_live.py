@@ -42,10 +42,10 @@ def test_the_newest_frame_is_given_and_older_ones_are_counted_as_dropped():
         taken.set()
         came.wait(60)
         newest = next(frames)
-        assert (newest.image[0, 0, 0], newest.number) == (40, 1)
+        assert (newest.image[0, 0, 0], newest.index) == (40, 1)
         assert live.dropped == 2
         assert next(frames, None) is None
-    assert live.lost == "camera 0: lost after 4 frames"
+    assert live.error == "camera 0: lost after 4 frames"
 
 
 def after_each(taken: threading.Semaphore) -> Callable[[int], None]:
@@ -94,7 +94,7 @@ def test_max_seconds_ends_even_a_camera_that_gives_no_more_frames():
         now[0] = 2.5
         assert next(frames, None) is None
         hang.set()
-    assert live.lost is None
+    assert live.error is None
 
 
 def connecting(monkeypatch: pytest.MonkeyPatch, captures: list[FakeCapture | None]) -> list[float]:
@@ -124,7 +124,7 @@ def test_a_lost_camera_is_connected_again_with_longer_and_longer_pauses(monkeypa
     assert first.released
     assert got[-1] == 50
     assert pauses == [0.5, 1.0, 2.0] + [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]
-    assert live.lost == "camera 0: lost after 2 frames, and 6 tries to connect again failed"
+    assert live.error == "camera 0: lost after 2 frames, and 6 tries to connect again failed"
     assert "connected again" in caplog.text
 
 
@@ -133,7 +133,7 @@ def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch
     with reader(FakeCapture(pictures(10)), reconnect=3, wait=lambda stopped, _: stopped.wait(60)) as live:
         assert next(iter(live)).image[0, 0, 0] == 10
     assert not live._thread.is_alive()
-    assert live.lost is None
+    assert live.error is None
 
 
 def test_a_stream_that_counts_its_frames_is_read_like_a_file(monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.inference.pipeline import Ahead, Behind, in_lanes
+from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, parallel_map
 from cspdet.inference.stopwatch import Stopwatch
 
 
@@ -27,7 +27,7 @@ def no_thread_is_left() -> Iterator[None]:
 @given(items=st.lists(st.integers(), max_size=30), depth=st.integers(1, 5))
 def test_everything_comes_through_in_order(items, depth):
     done: list[int] = []
-    with Behind(done.append, depth) as behind, Ahead(items, depth) as ahead:
+    with BackgroundConsumer(done.append, depth) as behind, Prefetcher(items, depth) as ahead:
         for item in ahead:
             behind.put(item)
     assert done == items
@@ -44,7 +44,7 @@ def test_no_more_is_made_ahead_than_allowed():
                 third.set()
             yield i
 
-    with Ahead(items(), 2) as ahead:
+    with Prefetcher(items(), 2) as ahead:
         iterator = iter(ahead)
         assert next(iterator) == 0
         third.wait(5)
@@ -60,11 +60,11 @@ def test_put_waits_while_the_queue_is_full():
         go.wait(5)
         done.append(item)
 
-    def fill(behind: Behind[int]) -> None:
+    def fill(behind: BackgroundConsumer[int]) -> None:
         for i in range(4):
             behind.put(i)
 
-    with Behind(step, 2) as behind:
+    with BackgroundConsumer(step, 2) as behind:
         filler = threading.Thread(target=fill, args=(behind,))
         filler.start()
         filler.join(0.1)
@@ -79,7 +79,7 @@ def test_what_fails_ahead_is_raised_after_what_came_before():
         yield 1
         raise ZeroDivisionError
 
-    with Ahead(items(), 3) as ahead:
+    with Prefetcher(items(), 3) as ahead:
         iterator = iter(ahead)
         assert next(iterator) == 1
         with pytest.raises(ZeroDivisionError):
@@ -93,7 +93,7 @@ def test_what_fails_behind_is_raised_by_a_later_put_and_ends_the_work():
         done.append(1 // item)
 
     def put_many() -> None:
-        with Behind(step, 1) as behind:
+        with BackgroundConsumer(step, 1) as behind:
             for item in (1, 0, *[1] * 50):
                 behind.put(item)
 
@@ -104,7 +104,7 @@ def test_what_fails_behind_is_raised_by_a_later_put_and_ends_the_work():
 
 def test_what_fails_at_the_last_item_is_raised_at_the_end():
     def put_one() -> None:
-        with Behind(lambda item: 1 // item, 4) as behind:  # type: ignore[arg-type, return-value]
+        with BackgroundConsumer(lambda item: 1 // item, 4) as behind:  # type: ignore[arg-type, return-value]
             behind.put(0)
 
     with pytest.raises(ZeroDivisionError):
@@ -113,8 +113,8 @@ def test_what_fails_at_the_last_item_is_raised_at_the_end():
 
 def test_a_failure_two_stages_behind_comes_to_the_front():
     def run() -> None:
-        last: Behind[int] = Behind(lambda item: 1 // item, 1)  # type: ignore[arg-type, return-value]
-        with last, Behind(last.put, 1) as middle, Ahead(iter([1, 0] + [1] * 50), 1) as ahead:
+        last: BackgroundConsumer[int] = BackgroundConsumer(lambda item: 1 // item, 1)  # type: ignore[arg-type, return-value]
+        with last, BackgroundConsumer(last.put, 1) as middle, Prefetcher(iter([1, 0] + [1] * 50), 1) as ahead:
             for item in ahead:
                 middle.put(item)
 
@@ -133,7 +133,7 @@ def stopped_by(error: type[BaseException]) -> list[int]:
         done.append(item)
 
     def run() -> None:
-        with Behind(step, 5) as behind:
+        with BackgroundConsumer(step, 5) as behind:
             for i in range(3):
                 behind.put(i)
             begun.wait(5)
@@ -160,7 +160,7 @@ def test_lanes_give_everything_in_order_however_long_each_takes(items, lanes):
         time.sleep(item / 1000)
         return -item
 
-    assert list(in_lanes(items, work, lanes)) == [(item, -item) for item in items]
+    assert list(parallel_map(items, work, lanes)) == [(item, -item) for item in items]
 
 
 def test_as_many_items_as_lanes_are_worked_on_at_once_and_as_many_more_wait():
@@ -172,14 +172,14 @@ def test_as_many_items_as_lanes_are_worked_on_at_once_and_as_many_more_wait():
             taken.append(i)
             yield i
 
-    with closing(in_lanes(items(), lambda item: together.wait() and item, 3)) as results:
+    with closing(parallel_map(items(), lambda item: together.wait() and item, 3)) as results:
         next(results)  # three met, or the barrier would have broken
         assert taken == [0, 1, 2, 3, 4, 5]
         together.abort()
 
 
 def test_what_fails_in_a_lane_is_raised_at_its_place():
-    results = in_lanes([1, 1, 0, 1], lambda item: 1 // item, 2)
+    results = parallel_map([1, 1, 0, 1], lambda item: 1 // item, 2)
     assert [next(results), next(results)] == [(1, 1), (1, 1)]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -187,13 +187,13 @@ def test_what_fails_in_a_lane_is_raised_at_its_place():
 
 def test_lanes_have_one_thread_of_pytorch_each_and_leave_the_others_alone():
     before = torch.get_num_threads()
-    assert [count for _, count in in_lanes(range(4), lambda _: torch.get_num_threads(), 2)] == [1] * 4
+    assert [count for _, count in parallel_map(range(4), lambda _: torch.get_num_threads(), 2)] == [1] * 4
     assert torch.get_num_threads() == before
 
 
 def test_no_thread_outlives_an_error_of_who_takes_the_results():
     def take() -> None:
-        with closing(in_lanes(range(100), lambda item: item, 2)) as results:
+        with closing(parallel_map(range(100), lambda item: item, 2)) as results:
             for item, _ in results:
                 if item == 3:
                     raise KeyboardInterrupt
@@ -213,23 +213,23 @@ def test_the_stopwatch_counts_each_stage_a_frame():
             yield i
 
     assert watch.milliseconds() == {"read": 0.0, "detect": 0.0}
-    assert watch.recent_rate() is None
-    for _ in watch.timed(frames(), "read"):
-        with watch.running("detect"):
+    assert watch.recent_fps() is None
+    for _ in watch.time_iter(frames(), "read"):
+        with watch.measure("detect"):
             now[0] += 0.030
         watch.frame_done()
     assert watch.milliseconds() == pytest.approx({"read": 10.0, "detect": 30.0})
-    assert watch.recent_rate() == pytest.approx(1 / 0.040)
-    with watch.running("detect", 8):  # a batch of 8 at 5 ms each: (4 * 30 + 40) / 12
+    assert watch.recent_fps() == pytest.approx(1 / 0.040)
+    with watch.measure("detect", 8):  # a batch of 8 at 5 ms each: (4 * 30 + 40) / 12
         now[0] += 0.040
     assert watch.milliseconds()["detect"] == pytest.approx(160 / 12)
-    assert watch.line() == "25.0 fps   ms: read 10.0  detect 13.3"
+    assert watch.format_line() == "25.0 fps   ms: read 10.0  detect 13.3"
 
 
 def test_blocks_that_run_at_once_count_with_their_share():
     now = [0.0]
     watch = Stopwatch(("detect",), clock=lambda: now[0])
-    with watch.running("detect", lanes=2), watch.running("detect", lanes=2):
+    with watch.measure("detect", lanes=2), watch.measure("detect", lanes=2):
         now[0] += 0.080
     assert watch.milliseconds() == pytest.approx({"detect": 40.0})  # two frames in 80 ms
 
@@ -240,4 +240,4 @@ def test_the_shown_rate_is_that_of_the_last_frames():
     for i in range(100):
         now[0] += 1.0 if i < 50 else 0.1
         watch.frame_done()
-    assert watch.recent_rate() == pytest.approx(10.0)
+    assert watch.recent_fps() == pytest.approx(10.0)

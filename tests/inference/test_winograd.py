@@ -13,17 +13,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from cspdet.inference.engines import openvino_engine, winograd
-from cspdet.inference.engines.factory import engine_of
+from cspdet.inference.engines.factory import build_engine
 from cspdet.inference.engines.openvino_graph import fold_constants
-from cspdet.inference.engines.parity import probes
-from cspdet.inference.engines.winograd import FILTER, INPUT, OUTPUT, time_share, use_winograd
+from cspdet.inference.engines.parity import probe_inputs
+from cspdet.inference.engines.winograd import (
+    FILTER_TRANSFORM,
+    INPUT_TRANSFORM,
+    OUTPUT_TRANSFORM,
+    estimated_time_ratio,
+    use_winograd,
+)
 
 ROUNDING = 2e-5  # of the largest output
 
 
 def test_four_rows_from_six_products_are_the_filter_at_four_places():
     """The product is bilinear, so the 6 x 3 pairs of unit vectors say all: row t takes input i by weight i - t."""
-    found = np.einsum("tk,kr,ki->tri", OUTPUT, FILTER, INPUT)
+    found = np.einsum("tk,kr,ki->tri", OUTPUT_TRANSFORM, FILTER_TRANSFORM, INPUT_TRANSFORM)
     expected = np.zeros((4, 3, 6))
     for row in range(4):
         for weight in range(3):
@@ -33,9 +39,9 @@ def test_four_rows_from_six_products_are_the_filter_at_four_places():
 
 def test_the_estimate_by_hand():
     # 6 products for 4 rows of 3: half. 10 (256 + 512) / (256 * 512) = 0.0586. 8 strips of 32: 10 / 256 = 0.0391.
-    assert time_share((256, 512), (32, 32)) == pytest.approx(0.5 + 0.0586 + 0.0391, abs=1e-4)
+    assert estimated_time_ratio((256, 512), (32, 32)) == pytest.approx(0.5 + 0.0586 + 0.0391, abs=1e-4)
     # 13 rows need 4 strips, of which 16 rows come: 24 / 39.
-    assert time_share((512, 1024), (13, 13)) == pytest.approx(24 / 39 + 0.0293 + 10 / 52, abs=1e-4)
+    assert estimated_time_ratio((512, 1024), (13, 13)) == pytest.approx(24 / 39 + 0.0293 + 10 / 52, abs=1e-4)
 
 
 def folded(layer: nn.Module, size: tuple[int, ...]):
@@ -73,7 +79,7 @@ def test_a_rewritten_layer_is_the_same_function(channels, size_hw, bias, activat
     with torch.no_grad():
         expected = block(image)
     model = folded(block, image.shape)
-    assert use_winograd(model, largest_share=float("inf")) == 1
+    assert use_winograd(model, max_time_ratio=float("inf")) == 1
     assert kinds_of(model).count("Convolution") == 6 + 1
     for found, value in zip(outputs_of(model, image), expected, strict=True):
         assert found.shape == value.shape
@@ -154,12 +160,12 @@ def test_the_engine_uses_it_in_fp32_alone_and_agrees_with_torch(monkeypatch):
     rewritten: list[int] = []
 
     def wherever_it_can(model):
-        rewritten.append(use_winograd(model, largest_share=float("inf")))
+        rewritten.append(use_winograd(model, max_time_ratio=float("inf")))
 
     monkeypatch.setattr(openvino_engine, "use_winograd", wherever_it_can)
     loaded, cpu = small_detector(), torch.device("cpu")
-    engine, reference = (engine_of(loaded, cpu, backend=name) for name in ("openvino", "torch"))
-    for image in probes(engine.size_hw):
+    engine, reference = (build_engine(loaded, cpu, backend=name) for name in ("openvino", "torch"))
+    for image in probe_inputs(engine.size_hw):
         for found, expected in zip(engine(image), reference(image), strict=True):
             assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
     assert len(rewritten) == 1

@@ -13,7 +13,16 @@ from cspdet.errors import ConfigError
 from cspdet.models import build_backbone
 from cspdet.models.backbones import BackboneConfig
 from cspdet.models.blocks import SAM, SPP, ConvBN, Maxout, SqueezeExcite, activation, shortcut, upsample
-from cspdet.models.csp import ConvSplit, CSPStage, Fusion, Split, TransitionSplit, has_t1, has_t2, partition
+from cspdet.models.csp import (
+    ConvSplit,
+    CSPStage,
+    Fusion,
+    Split,
+    TransitionSplit,
+    has_final_transition,
+    has_partial_transition,
+    partition,
+)
 from cspdet.models.necks import NeckConfig
 from cspdet.structures import FeatureSpec
 
@@ -132,7 +141,7 @@ def test_two_transitions_are_one_that_is_split_afterwards(pool_first):
     two = TransitionSplit(6, 2, 4, pool_first=pool_first, act="linear").eval()
     one = ConvBN(6, 6, act="linear").eval()
     assert isinstance(two.split, ConvSplit)
-    weights = torch.cat((two.split.carry.conv.weight, two.split.work.conv.weight))
+    weights = torch.cat((two.split.short_conv.conv.weight, two.split.main_conv.conv.weight))
     one.conv.load_state_dict({"weight": weights})
     x = torch.randn(2, 6, 4, 8)
     for a, b in zip(two(x), Split(2, 4)(F.avg_pool2d(one(x), 2)), strict=True):
@@ -140,7 +149,9 @@ def test_two_transitions_are_one_that_is_split_afterwards(pool_first):
 
 
 def test_fusion_strategies_have_the_transitions_of_the_paper():
-    table = {name: (has_t1(name), has_t2(name)) for name in ("both", "first", "last", "none")}
+    table = {
+        name: (has_partial_transition(name), has_final_transition(name)) for name in ("both", "first", "last", "none")
+    }
     assert table == {"both": (True, True), "first": (False, True), "last": (True, False), "none": (False, False)}
 
 
@@ -152,7 +163,7 @@ def test_gamma_is_the_share_that_is_carried():
 
 def test_backbones_by_name():
     backbone = build_backbone("csppeleenet", fusion="last")
-    assert [tuple(spec) for spec in backbone.out] == [(256, 8), (512, 16), (704, 32)]
+    assert [tuple(spec) for spec in backbone.out_specs] == [(256, 8), (512, 16), (704, 32)]
     with pytest.raises(ConfigError, match="csppeleenet"):
         build_backbone("csppeleenett")
     with pytest.raises(ConfigError, match="gama: unknown key \\(did you mean 'gamma'\\?\\)"):
@@ -206,7 +217,7 @@ def test_a_neck_says_when_there_are_too_few_maps(neck_name):
 @pytest.mark.parametrize("neck_name", NECKS)
 def test_necks_ignore_maps_that_are_finer_than_theirs(neck_name):
     with torch.device("meta"):
-        maps = (FeatureSpec(128, 4), *build_backbone("peleenet").out)
+        maps = (FeatureSpec(128, 4), *build_backbone("peleenet").out_specs)
         neck = NECKS[neck_name](name=neck_name).build(maps).eval()
         features = tuple(torch.zeros(1, c, 64 // s, 64 // s) for c, s in maps)
         assert [x.shape[1] for x in neck(features)] == [spec.channels for spec in neck.out]

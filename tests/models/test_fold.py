@@ -14,8 +14,8 @@ from cspdet.checkpoints.loading import build_classifier
 from cspdet.config.loader import load_config
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.network import DarknetDetector
-from cspdet.models.fuse import fold, folded_layer
-from cspdet.recipe import ClassifierRecipe
+from cspdet.models.fuse import fuse_conv_bn, fuse_norm_into_layer
+from cspdet.recipe import ClassificationRecipe
 
 
 def normalizations(model: nn.Module) -> int:
@@ -23,7 +23,7 @@ def normalizations(model: nn.Module) -> int:
 
 
 def small_classifier() -> nn.Module:
-    recipe = load_config(ROOT / "configs/classification/darknetref.yaml", ClassifierRecipe, ["model.classes=5"])
+    recipe = load_config(ROOT / "configs/classification/darknetref.yaml", ClassificationRecipe, ["model.num_classes=5"])
     return build_classifier(recipe, "darknetref")
 
 
@@ -40,7 +40,7 @@ def test_a_folded_network_computes_the_same_without_normalizations(name):
     model = NETWORKS[name]().eval().double()
     as_if_trained(model)
     before = copy.deepcopy(model.state_dict())
-    folded = fold(model)
+    folded = fuse_conv_bn(model)
     assert normalizations(model) > 0
     assert normalizations(folded) == 0
     images = pictures(2, 64, 64).double()
@@ -59,7 +59,7 @@ def test_folded_numbers_of_a_layer():
             value.fill_(number)
         norm.running_mean.fill_(1)
         norm.running_var.fill_(3)
-    folded = folded_layer(layer, norm)
+    folded = fuse_norm_into_layer(layer, norm)
     assert (float(folded.weight), float(folded.bias)) == (6.0, 17.0)
 
 
@@ -98,7 +98,7 @@ class Untraceable(nn.Module):
 @pytest.mark.parametrize(("network", "left"), [(ReadTwice(), 1), (Shared(), 0)])
 def test_only_what_a_layer_alone_is_read_by_is_folded(network, left):
     as_if_trained(network.eval())
-    folded = fold(network)
+    folded = fuse_conv_bn(network)
     assert normalizations(folded) == left
     x = pictures(2)
     with torch.no_grad():
@@ -107,15 +107,15 @@ def test_only_what_a_layer_alone_is_read_by_is_folded(network, left):
 
 def test_what_cannot_be_traced_or_has_nothing_to_fold_is_returned(telling):
     untraceable, plain = Untraceable().eval(), nn.Conv2d(3, 3, 1)
-    assert fold(untraceable) is untraceable
+    assert fuse_conv_bn(untraceable) is untraceable
     assert "not folded" in telling.text
-    assert fold(plain) is plain
+    assert fuse_conv_bn(plain) is plain
 
 
 def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():
-    plain = fold(small_detector().model)
+    plain = fuse_conv_bn(small_detector().model)
     assert not any(node.name.startswith(("sub", "truediv")) for node in plain.graph.nodes)
     shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").model
     with torch.no_grad():
-        for a, b in zip(fold(shifted)(pictures(1)), shifted(pictures(1)), strict=True):
+        for a, b in zip(fuse_conv_bn(shifted)(pictures(1)), shifted(pictures(1)), strict=True):
             assert torch.allclose(a, b, atol=1e-4)

@@ -38,7 +38,7 @@ def test_the_real_permuted_output_decodes_as_a_plain_loop_does():
     config = YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05))
     specs = (FeatureSpec(4, 8), FeatureSpec(4, 16), FeatureSpec(4, 32))
     torch.manual_seed(0)
-    head = YoloHead(config, specs, classes=2)
+    head = YoloHead(config, specs, num_classes=2)
     with torch.no_grad():
         raw = head(tuple(torch.randn(2, 4, 32 // s * 2, 32 // s * 3) for s in (8, 16, 32)))
     box, score = decode(raw, head.anchors)

@@ -12,9 +12,9 @@ from golden import CLASSIFIERS, DETECTORS, GOLDEN
 from cspdet.config.loader import load_config
 from cspdet.models import ClassifierConfig
 from cspdet.models.backbones.csppeleenet import CSPPeleeNetConfig
-from cspdet.models.profile import Cost, count
-from cspdet.models.published import OTHER_SIZES, PUBLISHED, Published, published_row
-from cspdet.recipe import ClassifierRecipe, load_recipe
+from cspdet.models.profile import ModelCost, profile
+from cspdet.models.published import OTHER_SIZES, PUBLISHED, PublishedResult, find_published_result
+from cspdet.recipe import ClassificationRecipe, load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # What the published numbers of a .weights file may differ by: 0.2% too many are printed for YOLOv3-tiny-PRN.
@@ -22,19 +22,21 @@ STORED_WITHIN = {"yolov3_tiny_prn": 0.003}
 
 
 @cache
-def cost_of(name: str, side: int | None = None) -> Cost:
+def cost_of(name: str, side: int | None = None) -> ModelCost:
     """A config at its golden size or another one, detectors with 80 classes; nothing is computed."""
     size_hw = (side or GOLDEN[name].side,) * 2
     with torch.device("meta"):
         if name in CLASSIFIERS:
-            return count(load_config(CONFIGS / f"classification/{name}.yaml", ClassifierRecipe).model.build(), size_hw)
-        return count(load_recipe(CONFIGS / f"{name}.yaml").model.build(80), size_hw)
+            return profile(
+                load_config(CONFIGS / f"classification/{name}.yaml", ClassificationRecipe).model.build(), size_hw
+            )
+        return profile(load_recipe(CONFIGS / f"{name}.yaml").model.build(80), size_hw)
 
 
-def classifier_cost(**options) -> Cost:
+def classifier_cost(**options) -> ModelCost:
     with torch.device("meta"):
         config = ClassifierConfig(backbone=CSPPeleeNetConfig(name="csppeleenet", **options))
-        return count(config.build(), (224, 224))
+        return profile(config.build(), (224, 224))
 
 
 def as_printed(ours: float, printed: float, within: float) -> bool:
@@ -57,13 +59,13 @@ def test_costs_are_the_golden_ones(name):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_configs_have_the_size_that_their_figures_are_for(name):
-    schema = ClassifierRecipe if name in CLASSIFIERS else None
+    schema = ClassificationRecipe if name in CLASSIFIERS else None
     path = CONFIGS / ("classification" if name in CLASSIFIERS else "") / f"{name}.yaml"
     recipe = load_config(path, schema) if schema else load_recipe(path)
     assert recipe.input.size == (GOLDEN[name].side,) * 2
 
 
-def wrong_figures(name: str, row: Published) -> list[str]:
+def wrong_figures(name: str, row: PublishedResult) -> list[str]:
     """Where our count of a config does not agree with a published row."""
     cost, within = cost_of(name, row.size[0]), GOLDEN[name].within
     pairs = [
@@ -71,8 +73,8 @@ def wrong_figures(name: str, row: Published) -> list[str]:
         ("M weights", cost.conv_weights / 1e6, row.conv_weights and row.conv_weights / 1e6, within),
         (
             "M stored numbers",
-            cost.stored_numbers / 1e6,
-            row.stored_numbers and row.stored_numbers / 1e6,
+            cost.stored_values / 1e6,
+            row.stored_values and row.stored_values / 1e6,
             STORED_WITHIN.get(name, within),
         ),
         ("M input and output elements", cost.cio / 1e6, row.cio and row.cio / 1e6, 0.0),
@@ -89,7 +91,7 @@ def test_published_figures_are_reproduced(name):
     for row in (PUBLISHED[name], *OTHER_SIZES.get(name, ())):
         assert row.size[0] == row.size[1]
         assert wrong_figures(name, row) == []
-    assert published_row(name, (GOLDEN[name].side,) * 2) is not None
+    assert find_published_result(name, (GOLDEN[name].side,) * 2) is not None
 
 
 def test_printed_figures_are_compared_to_their_last_digit():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cspdet.config.loader import load_config
 from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassifierRecipe, Recipe, load_recipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 from cspdet.structures import Features, FeatureSpec, Targets
 from cspdet.training.losses.yolo import yolo_loss
 from cspdet.training.schedule import OptimizerConfig, build_optimizer
@@ -34,16 +34,16 @@ LEARNED = (nn.Conv2d, nn.Linear)
 Network = Detector | Classifier
 
 
-def read(path: Path) -> Recipe | ClassifierRecipe:
-    return load_config(path, ClassifierRecipe if path in CLASSIFIERS else Recipe)
+def read(path: Path) -> DetectionRecipe | ClassificationRecipe:
+    return load_config(path, ClassificationRecipe if path in CLASSIFIERS else DetectionRecipe)
 
 
-def build(recipe: Recipe | ClassifierRecipe, seed: int) -> Network:
+def build(recipe: DetectionRecipe | ClassificationRecipe, seed: int) -> Network:
     """The network with fresh weights; its normalization has moments of its own, which a new one's has not."""
     torch.manual_seed(seed)
     model: Network
-    if isinstance(recipe, ClassifierRecipe):
-        model = recipe.model.model_copy(update={"classes": CLASSES}).build()
+    if isinstance(recipe, ClassificationRecipe):
+        model = recipe.model.model_copy(update={"num_classes": CLASSES}).build()
     else:
         model = recipe.model.build(CLASSES)
     for module in model.modules():
@@ -79,12 +79,12 @@ def parameter(path: Path):
 
 
 @pytest.fixture(scope="module", params=[parameter(path) for path in (*DETECTORS, *CLASSIFIERS)])
-def recipe(request: pytest.FixtureRequest) -> Recipe | ClassifierRecipe:
+def recipe(request: pytest.FixtureRequest) -> DetectionRecipe | ClassificationRecipe:
     return read(request.param)
 
 
 @pytest.fixture(scope="module")
-def network(recipe: Recipe | ClassifierRecipe) -> Network:
+def network(recipe: DetectionRecipe | ClassificationRecipe) -> Network:
     """pytest runs all checks of one config before it builds the next, so that one network is held at a time."""
     return build(recipe, seed=0)
 
@@ -99,11 +99,11 @@ class Step(NamedTuple):
     not_finite: list[str]
 
 
-def loss_of(model: Network, recipe: Recipe | ClassifierRecipe, images: Tensor) -> Tensor:
+def loss_of(model: Network, recipe: DetectionRecipe | ClassificationRecipe, images: Tensor) -> Tensor:
     """The training loss: of random boxes in all sizes, or of random classes."""
     if isinstance(model, Classifier):
         return F.cross_entropy(model(images), torch.arange(len(images)) % CLASSES)
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, DetectionRecipe)
     height, width = images.shape[2:]
     center = torch.rand(16, 2) * torch.tensor((width, height))
     half = torch.logspace(0.3, 1.8, 16)[:, None] * (0.7 + 0.6 * torch.rand(16, 2))
@@ -113,16 +113,16 @@ def loss_of(model: Network, recipe: Recipe | ClassifierRecipe, images: Tensor) -
         torch.cat((center - half, center + half), dim=1),
         torch.zeros(16, dtype=torch.bool),
     )
-    return yolo_loss(model(images), targets, model.anchors, recipe.train.loss, recipe.train.assign).total
+    return yolo_loss(model(images), targets, model.anchors, recipe.train.loss, recipe.train.assigner).total
 
 
 @pytest.fixture(scope="module")
-def step(recipe: Recipe | ClassifierRecipe) -> Step:
+def step(recipe: DetectionRecipe | ClassificationRecipe) -> Step:
     """One step of the config's own optimizer, but without decay, which moves a weight that learns nothing."""
     model = build(recipe, seed=1).train()
     weights = {f"{name}.weight": module.weight for name, module in model.named_modules() if isinstance(module, LEARNED)}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    config = recipe.train.optimizer if isinstance(recipe, Recipe) else OptimizerConfig()
+    config = recipe.train.optimizer if isinstance(recipe, DetectionRecipe) else OptimizerConfig()
     optimizer = build_optimizer(model, config.model_copy(update={"weight_decay": 0.0}))
     loss = loss_of(model, recipe, pictures(SIZES[0]))
     loss.backward()

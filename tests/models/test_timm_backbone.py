@@ -65,8 +65,8 @@ def test_maps_are_those_of_timm(timm, no_network, model):
     with torch.no_grad():
         maps, expected = ours(images), theirs(images)
     last = dict(zip(theirs.feature_info.reduction(), expected, strict=True))
-    assert [spec.stride for spec in ours.out] == [8, 16, 32]
-    for x, spec in zip(maps, ours.out, strict=True):
+    assert [spec.stride for spec in ours.out_specs] == [8, 16, 32]
+    for x, spec in zip(maps, ours.out_specs, strict=True):
         assert x.shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
         assert torch.equal(x, last[spec.stride])
 
@@ -95,7 +95,7 @@ def test_pretrained_weights_survive_the_initialization(filled_weights):
     detector = detector_config(name="timm:resnet18", pretrained=True).build(3)
     assert filled_weights == ["resnet18"]
     assert all((weights == 0.01).all() for weights in detector.backbone.parameters())
-    assert not any((conv.weight == 0.01).any() for conv in detector.head.predict)
+    assert not any((conv.weight == 0.01).any() for conv in detector.head.pred_convs)
     backbone = build_backbone("timm", model="resnet18", pretrained=True)
     assert all((weights == 0.01).all() for weights in backbone.parameters())
 

@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from pages_data import HEIGHT, WIDTH, Page, made_case, write_pictures, write_split
 
 from cspdet.analysis.structures import Analysis, ClassDifference, Comparison, Difference, RunComparison
-from cspdet.datasets.checks.near_duplicates import find_twins
+from cspdet.datasets.checks.near_duplicates import find_near_duplicates
 from cspdet.datasets.checks.statistics import data_statistics
-from cspdet.datasets.checks.validate import Report, SplitReport
+from cspdet.datasets.checks.validate import SplitReport, ValidationReport
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.formats.coco import CocoSet, load_coco
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import UserError
 from cspdet.reports.analysis_classes import most_confused
 from cspdet.reports.analysis_page import write_analysis_page
-from cspdet.reports.components import Column, Paragraph, Section, Table
-from cspdet.reports.data_input import fit_to_input, octaves, read_network_input
-from cspdet.reports.data_page import DataFigures, write_data_page
-from cspdet.reports.data_pictures import pick_samples
-from cspdet.reports.html import render, shown_value
-from cspdet.reports.thumbnails import Album, Box, around
+from cspdet.reports.components import Column, Paragraph, ReportSection, Table
+from cspdet.reports.data_input import fit_to_input, log2_histogram, read_network_input
+from cspdet.reports.data_page import DatasetReport, write_data_page
+from cspdet.reports.data_pictures import select_samples
+from cspdet.reports.html import format_cell, render
+from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<script>alert('x')</script>"
@@ -38,7 +38,7 @@ NASTY = ('"><img src=x onerror=alert(1)>', "a&b </script><b>", "{{ 7 * 7 }}")
 
 
 def analysis_page(
-    folder: Path, coco: CocoSet, *analyses: Analysis, comparison: Comparison | None = None, gallery: int = 8
+    folder: Path, coco: CocoDataset, *analyses: Analysis, comparison: Comparison | None = None, gallery: int = 8
 ) -> Page:
     path = folder / "page" / "index.html"
     write_analysis_page(path, analyses, comparison, coco, gallery=gallery)
@@ -66,7 +66,7 @@ def assert_alone(page: Page) -> None:
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> tuple[CocoSet, Analysis]:
+def case(tmp_path: Path) -> tuple[CocoDataset, Analysis]:
     return made_case(tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_names_are_text_whatever_they_say(tmp_path):
 
 
 def test_templates_do_not_run_what_they_show():
-    page = Page(render(NASTY[2], NASTY[0], [Section("one", NASTY[2], EVIL, (Paragraph(NASTY[2]),))]))
+    page = Page(render(NASTY[2], NASTY[0], [ReportSection("one", NASTY[2], EVIL, (Paragraph(NASTY[2]),))]))
     assert "49" not in page.plain
     assert page.plain.count("{{ 7 * 7 }}") == 5  # title, heading, contents, section, paragraph
 
@@ -210,7 +210,7 @@ def test_a_difference_by_chance_is_called_so(tmp_path, case):
 # --- the page of a data set ----------------------------------------------------------------------
 
 
-def data_case(folder: Path) -> dict[str, CocoSet]:
+def data_case(folder: Path) -> dict[str, CocoDataset]:
     """Two splits of three pictures; t1.png and v1.png are the same."""
     sets = {}
     for split, seed in (("train", 1), ("val", 2)):
@@ -230,7 +230,9 @@ def data_case(folder: Path) -> dict[str, CocoSet]:
     return sets
 
 
-def data_page(folder: Path, report: Report, figures: DataFigures, sets: dict[str, CocoSet], samples: int = 2) -> Page:
+def data_page(
+    folder: Path, report: ValidationReport, figures: DatasetReport, sets: dict[str, CocoDataset], samples: int = 2
+) -> Page:
     path = folder / "data.html"
     write_data_page(path, "made", report, figures, sets, samples=samples)
     return Page(path.read_text(encoding="utf-8"))
@@ -239,9 +241,11 @@ def data_page(folder: Path, report: Report, figures: DataFigures, sets: dict[str
 def test_a_data_page_shows_the_figures(tmp_path):
     sets = data_case(tmp_path)
     statistics = {name: data_statistics(coco) for name, coco in sets.items()}
-    report = Report({"train": SplitReport(notes=["a note"]), "val": SplitReport(errors=["an error"])}, SplitReport())
+    report = ValidationReport(
+        {"train": SplitReport(warnings=["a note"]), "val": SplitReport(errors=["an error"])}, SplitReport()
+    )
     fit = fit_to_input(read_network_input(ROOT / "configs/csppelee_efm_sam.yaml", ["input.size=[320, 480]"]), sets)
-    page = data_page(tmp_path, report, DataFigures(statistics, find_twins(sets), fit), sets)
+    page = data_page(tmp_path, report, DatasetReport(statistics, find_near_duplicates(sets), fit), sets)
     assert_alone(page)
     wanted = ["findings", "splits", "classes", "sizes", "shapes", "crowding", "places", "input", "twins", "samples"]
     assert [one for one in page.ids if one in wanted] == wanted
@@ -259,16 +263,16 @@ def test_a_data_page_shows_the_figures(tmp_path):
 
 
 def test_data_without_boxes_or_readable_splits_has_a_page(tmp_path):
-    broken = Report({"train": SplitReport(errors=["train.json: not JSON"])}, SplitReport())
-    page = data_page(tmp_path, broken, DataFigures({}), {})
+    broken = ValidationReport({"train": SplitReport(errors=["train.json: not JSON"])}, SplitReport())
+    page = data_page(tmp_path, broken, DatasetReport({}), {})
     assert [one for one in page.ids if one in ("findings", "splits")] == ["findings"]
     write_pictures(tmp_path / "images", ["a.png"])
     path = write_split(tmp_path, "val", ["disk"], ["a.png"], [])
     coco = load_coco(SplitFiles(tmp_path / "images", path), "val")
     page = data_page(
         tmp_path,
-        Report({"val": SplitReport()}, SplitReport()),
-        DataFigures({"val": data_statistics(coco)}),
+        ValidationReport({"val": SplitReport()}, SplitReport()),
+        DatasetReport({"val": data_statistics(coco)}),
         {"val": coco},
     )
     assert "sizes" not in page.ids
@@ -284,13 +288,13 @@ def test_anchors_are_measured_at_the_input(tmp_path):
     assert fit.network.anchors_wh[0] == (10, 13)
     assert fit.network.strides == (8, 8, 8, 16, 16, 16, 32, 32, 32)
     assert fit.fits["val"].mean_iou == pytest.approx(1)
-    assert fit.fits["val"].share == (1, *[0] * 8)
+    assert fit.fits["val"].best_match_fraction == (1, *[0] * 8)
     assert fit.sides["val"].quantiles == pytest.approx([math.sqrt(130)] * 3)
 
 
 @given(st.lists(st.floats(0.01, 5000), min_size=1, max_size=8))
 def test_octaves_hold_every_value(values):
-    found = octaves(np.array(values))
+    found = log2_histogram(np.array(values))
     assert sum(found.counts) == len(values)
     assert found.counts[0] > 0
     assert found.counts[-1] > 0
@@ -303,9 +307,9 @@ def test_samples_are_spread_over_the_set(tmp_path):
     boxes = [[i, i % 2, 0, 0, 10, 10, int(i == 8)] for i in range(9)]  # the disk of picture 8 is a crowd
     path = write_split(tmp_path, "val", ["disk", "star"], names, boxes)
     coco = load_coco(SplitFiles(tmp_path, path), "val")
-    assert pick_samples(coco, 0, 9) == [0, 2, 4, 6]
-    assert pick_samples(coco, 1, 2) == [1, 7]
-    assert pick_samples(coco, 0, 0) == []
+    assert select_samples(coco, 0, 9) == [0, 2, 4, 6]
+    assert select_samples(coco, 1, 2) == [1, 7]
+    assert select_samples(coco, 0, 0) == []
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -313,27 +317,29 @@ def test_samples_are_spread_over_the_set(tmp_path):
 
 def test_boxes_are_drawn_in_units_of_the_drawing(tmp_path):
     write_pictures(tmp_path, ["a.png"])  # 240x160 are drawn 480x320
-    boxes = [Box((10, 20, 40, 60), "box0", "M", "a disk"), Box((-50, -50, -10, -10), "box0")]
-    shown = Album().show(tmp_path / "a.png", boxes, "alt")
+    boxes = [GalleryBox((10, 20, 40, 60), "box0", "M", "a disk"), GalleryBox((-50, -50, -10, -10), "box0")]
+    shown = ThumbnailEmbedder().add(tmp_path / "a.png", boxes, "alt")
     assert shown is not None
-    (mark,) = shown.marks  # the other lies outside
+    (mark,) = shown.overlays  # the other lies outside
     assert (shown.width, shown.height) == (480, 320)
     assert (mark.x, mark.y, mark.width, mark.height) == (20, 40, 60, 80)
 
 
 def test_a_crop_moves_its_boxes(tmp_path):
     write_pictures(tmp_path, ["a.png"])
-    shown = Album().show(tmp_path / "a.png", [Box((60, 50, 80, 70), "suspect")], "alt", crop_xyxy=(40, 40, 120, 120))
+    shown = ThumbnailEmbedder().add(
+        tmp_path / "a.png", [GalleryBox((60, 50, 80, 70), "suspect")], "alt", crop_xyxy=(40, 40, 120, 120)
+    )
     assert shown is not None
     assert (shown.width, shown.height) == (480, 480)  # 80 pixels: six units each
-    assert [(mark.x, mark.y, mark.width, mark.height) for mark in shown.marks] == [(120, 60, 120, 120)]
+    assert [(mark.x, mark.y, mark.width, mark.height) for mark in shown.overlays] == [(120, 60, 120, 120)]
 
 
 def test_a_crop_beyond_the_picture_keeps_what_there_is(tmp_path):
     write_pictures(tmp_path, ["a.png"])
-    album = Album()
+    album = ThumbnailEmbedder()
     for crop in ((-100, -100, 60, 60), (230, 150, 999, 999), (500, 500, 600, 600)):
-        shown = album.show(tmp_path / "a.png", (), "alt", crop_xyxy=crop)
+        shown = album.add(tmp_path / "a.png", (), "alt", crop_xyxy=crop)
         assert shown is not None
         assert max(shown.width, shown.height) == 480
 
@@ -341,7 +347,7 @@ def test_a_crop_beyond_the_picture_keeps_what_there_is(tmp_path):
 @given(st.tuples(*[st.floats(0, 2000)] * 2, *[st.floats(0.1, 2000)] * 2))
 def test_a_crop_holds_its_box_in_the_middle(values):
     x, y, width, height = values
-    x1, y1, x2, y2 = around((x, y, x + width, y + height))
+    x1, y1, x2, y2 = square_crop((x, y, x + width, y + height))
     assert x2 - x1 == pytest.approx(y2 - y1)
     assert (x1 + x2) / 2 == pytest.approx(x + width / 2, abs=1e-6)
     assert x1 < x
@@ -352,12 +358,12 @@ def test_a_crop_holds_its_box_in_the_middle(values):
 def test_an_album_stops_when_it_is_full(tmp_path):
     names = [f"{i}.png" for i in range(4)]
     write_pictures(tmp_path, names)
-    size = len(Album().show(tmp_path / names[0], (), "").data)  # type: ignore[union-attr]
-    album = Album(budget=round(2.5 * size))  # noise pictures of one size compress alike
-    shown = [album.show(tmp_path / name, (), "") for name in names]
+    size = len(ThumbnailEmbedder().add(tmp_path / names[0], (), "").data_url)  # type: ignore[union-attr]
+    album = ThumbnailEmbedder(max_bytes=round(2.5 * size))  # noise pictures of one size compress alike
+    shown = [album.add(tmp_path / name, (), "") for name in names]
     assert [one is not None for one in shown] == [True, True, False, False]
-    assert album.used <= album.budget
-    assert album.notes() == ("2 more pictures are left out to keep this page small",)
+    assert album.used_bytes <= album.max_bytes
+    assert album.messages() == ("2 more pictures are left out to keep this page small",)
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -371,11 +377,11 @@ def test_the_most_confused_classes_are_kept():
 
 
 def test_values_are_shown_as_their_columns_say():
-    assert shown_value(None, Column("x")) == "–"
-    assert shown_value(1234567, Column("x", None, True)) == "1\N{THIN SPACE}234\N{THIN SPACE}567"
-    assert shown_value(-0.25, Column("x", 3, True, signed=True)) == "\N{MINUS SIGN}0.250"
-    assert shown_value(0.25, Column("x", 1, True, signed=True)) == "+0.2"
-    assert shown_value(70.1987, Column("x", None, True)) == "70.2"
+    assert format_cell(None, Column("x")) == "–"
+    assert format_cell(1234567, Column("x", None, True)) == "1\N{THIN SPACE}234\N{THIN SPACE}567"
+    assert format_cell(-0.25, Column("x", 3, True, signed=True)) == "\N{MINUS SIGN}0.250"
+    assert format_cell(0.25, Column("x", 1, True, signed=True)) == "+0.2"
+    assert format_cell(70.1987, Column("x", None, True)) == "70.2"
     with pytest.raises(ValueError, match="2 columns, but a row of 1"):
         Table("t", (Column("a"), Column("b")), (("x",),))
 

@@ -14,19 +14,19 @@ import pytest
 import torch
 from paper import drawings_command
 from paper.drawings.data_flow import data_flow
-from paper.drawings.efm import SIZE_HW, build_detector, efm_blocks, origins
-from paper.drawings.fusion import Row, fusion_row, lanes, plain_row, role
-from paper.drawings.gradients import NONE, READ, THROUGH, csp_stage, dependence, plain_stage
-from paper.drawings.pictures import PICTURES
+from paper.drawings.efm import SIZE_HW, build_detector, efm_blocks, source_levels
+from paper.drawings.fusion import FusionRow, baseline_row, block_paths, fusion_row, role
+from paper.drawings.gradients import DIRECT, INDIRECT, NONE, csp_stage, dense_stage, gradient_dependence
+from paper.drawings.pictures import DRAWINGS
 from paper.tables import ABLATION
 from torch import nn
 
-from cspdet.checkpoints.model_profile import count_model
+from cspdet.checkpoints.model_profile import profile_model
 from cspdet.cli.main import run_command
 from cspdet.models.backbones.csp_reference import CSPReferenceConfig, dense_layer
 from cspdet.models.blocks import ConvBN
-from cspdet.models.csp import CSPStage, Fusion, Split, has_t1, has_t2
-from cspdet.models.profile import Cost, count
+from cspdet.models.csp import CSPStage, Fusion, Split, has_final_transition, has_partial_transition
+from cspdet.models.profile import ModelCost, profile
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/csp.md").read_text(encoding="utf-8")
@@ -37,18 +37,18 @@ CODE_ROW = re.compile(r"^\|.*\| `([^`]+)` \| \[`([\w.]+)`\]\(\.\./([\w/]+\.py)\)
 
 
 @cache
-def row_of(fusion: Fusion, gamma: float = 0.5) -> Row:
+def row_of(fusion: Fusion, gamma: float = 0.5) -> FusionRow:
     return fusion_row(fusion, gamma)
 
 
 @cache
-def baseline() -> Row:
-    return plain_row()
+def baseline() -> FusionRow:
+    return baseline_row()
 
 
 @cache
-def detector_cost(*, sam: bool) -> Cost:
-    return count(build_detector(sam=sam), SIZE_HW)
+def detector_cost(*, sam: bool) -> ModelCost:
+    return profile(build_detector(sam=sam), SIZE_HW)
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +61,22 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.e2e
 def test_the_command_writes_the_drawings_and_nothing_else(drawn):
-    assert sorted(path.name for path in drawn.iterdir()) == sorted(PICTURES)
+    assert sorted(path.name for path in drawn.iterdir()) == sorted(DRAWINGS)
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_the_committed_drawing_is_the_one_that_the_modules_give(drawn, name):
     committed = (ROOT / "docs/pictures" / name).read_text(encoding="utf-8")
     assert committed == (drawn / name).read_text(encoding="utf-8"), "draw it anew: python tools/draw_networks.py"
 
 
 def test_the_page_shows_every_drawing_and_there_is_no_other():
-    assert sorted(PICTURES) == sorted(path.name for path in (ROOT / "docs/pictures").iterdir())
-    assert sorted(PICTURES) == sorted(re.findall(r"\(pictures/([\w.]+)\)", PAGE))
+    assert sorted(DRAWINGS) == sorted(path.name for path in (ROOT / "docs/pictures").iterdir())
+    assert sorted(DRAWINGS) == sorted(re.findall(r"\(pictures/([\w.]+)\)", PAGE))
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_boxes_lie_on_the_page_and_not_on_each_other(name):
     root = ElementTree.fromstring((ROOT / "docs/pictures" / name).read_text(encoding="utf-8"))
     boxes = [
@@ -96,7 +96,7 @@ def test_boxes_lie_on_the_page_and_not_on_each_other(name):
 
 def test_a_bad_folder_is_the_users_mistake(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    (tmp_path / "taken" / next(iter(PICTURES))).mkdir(parents=True)
+    (tmp_path / "taken" / next(iter(DRAWINGS))).mkdir(parents=True)
     for words, problem in (
         (["--output", str(tmp_path / "none")], "none: expected a folder that is there, found nothing"),
         (["--output", str(tmp_path / "file")], "file: expected a folder that is there, found a file"),
@@ -136,12 +136,12 @@ def test_a_module_that_runs_twice_is_two_blocks_with_their_own_costs():
 def test_the_drawn_strategies_have_their_transitions(fusion):
     row = row_of(fusion)
     roles = [role(block) for block in row.blocks]
-    assert roles.count("t1") == has_t1(fusion)
-    assert roles.count("t2") == has_t2(fusion)
+    assert roles.count("t1") == has_partial_transition(fusion)
+    assert roles.count("t2") == has_final_transition(fusion)
     assert roles.count("body") == roles.count("concat") == 1
-    ways = dict(zip(roles, lanes(row.blocks), strict=True))
+    ways = dict(zip(roles, block_paths(row.blocks), strict=True))
     assert ways["body"] == "worked"
-    assert "carried" in lanes(row.blocks)
+    assert "carried" in block_paths(row.blocks)
     assert ways["concat"] == "both"
     # the blocks that are drawn are all that the stage computes
     drawn_cost = sum(block.bflops(row.cost) for block in row.blocks)
@@ -152,7 +152,7 @@ def test_the_drawn_strategies_have_their_transitions(fusion):
 
 def test_each_scale_of_efm_sees_the_scale_below_its_own_and_the_one_above():
     blocks = efm_blocks(sam=True)
-    fused = {blocks[i].chw: origins(blocks, i) for i in range(len(blocks)) if blocks[i].kind == "concat"}
+    fused = {blocks[i].chw: source_levels(blocks, i) for i in range(len(blocks)) if blocks[i].block_type == "concat"}
     assert fused == {(128, 52, 52): (0, 1), (256, 26, 26): (0, 1, 2), (256, 13, 13): (1, 2)}
 
 
@@ -166,54 +166,54 @@ def reads(*maps: str) -> set[str]:
 def with_part(stage, kind=None, **options) -> dict[str, set[str]]:
     return {
         weight: {name for name, found in relations.items() if (found == kind if kind else found != NONE)}
-        for weight, relations in dependence(stage, **options).items()
+        for weight, relations in gradient_dependence(stage, **options).items()
     }
 
 
 def test_the_gradients_of_a_dense_stage_are_those_of_equation_2():
-    assert with_part(plain_stage()) == {
+    assert with_part(dense_stage()) == {
         "w1": reads("x0′", "x0″"),
         "w2": reads("x0′", "x0″", "x1"),
         "w3": reads("x0′", "x0″", "x1", "x2"),
         "wT": reads("x0′", "x0″", "x1", "x2", "x3"),
     }
-    assert with_part(plain_stage(), THROUGH) == {name: set() for name in ("w1", "w2", "w3", "wT")}
+    assert with_part(dense_stage(), INDIRECT) == {name: set() for name in ("w1", "w2", "w3", "wT")}
 
 
 def test_the_gradients_of_a_csp_stage_are_those_of_equation_4():
-    assert with_part(csp_stage(), READ) == {
+    assert with_part(csp_stage(), DIRECT) == {
         "w1": reads("x0″"),
         "w2": reads("x0″", "x1"),
         "w3": reads("x0″", "x1", "x2"),
         "wT": reads("x0″", "x1", "x2", "x3"),
         "wU": reads("x0′", "xT"),
     }
-    through = with_part(csp_stage(), THROUGH)
+    through = with_part(csp_stage(), INDIRECT)
     assert through.pop("wU") == {"x0″", "x1", "x2", "x3"}  # what xT is made of
     assert not any(through.values())
 
 
 def test_fusion_first_leaves_the_block_alone_but_reads_every_map_in_t2():
     found = with_part(csp_stage("first"))
-    both = with_part(csp_stage(), READ)
+    both = with_part(csp_stage(), DIRECT)
     assert found.pop("wU") == {"x0′", "x0″", "x1", "x2", "x3"}
     assert found == {name: both[name] for name in ("w1", "w2", "w3")}
-    assert not any(with_part(csp_stage("first"), THROUGH).values())
+    assert not any(with_part(csp_stage("first"), INDIRECT).values())
 
 
 @pytest.mark.parametrize(
     ("fusion", "act", "training", "relation"),
     [
         ("both", "leaky", False, NONE),
-        ("both", "leaky", True, THROUGH),  # the moments of a batch are of both parts
-        ("both", "swish", False, THROUGH),  # the slope of a smooth activation is, too
+        ("both", "leaky", True, INDIRECT),  # the moments of a batch are of both parts
+        ("both", "swish", False, INDIRECT),  # the slope of a smooth activation is, too
         ("last", "leaky", True, NONE),
         ("last", "swish", True, NONE),
     ],
 )
 def test_what_the_equations_leave_out(fusion, act, training, relation):
     """Behind T2 the parts are coupled by what is no linear function; without T2 they never are."""
-    found = dependence(csp_stage(fusion, act), training=training)
+    found = gradient_dependence(csp_stage(fusion, act), training=training)
     assert {found[name]["x0′"] for name in ("w1", "w2", "w3", "wT")} == {relation}
 
 
@@ -310,8 +310,8 @@ def elements(channels: int, layers: int, growth: int) -> float:
     config = CSPReferenceConfig(name="cspdenseref")
     with torch.device("meta"):
         block = [dense_layer(channels + i * growth, growth, config) for i in range(layers)]
-        cost = count(nn.Sequential(ConvBN(3, channels), *block), (4, 4))
-    return sum(layer.traffic for layer in cost.layers[1:]) / 16
+        cost = profile(nn.Sequential(ConvBN(3, channels), *block), (4, 4))
+    return sum(layer.memory_access for layer in cost.layers[1:]) / 16
 
 
 def test_the_memory_traffic_of_a_dense_block():
@@ -344,7 +344,7 @@ def test_the_largest_layers_of_the_detector():
 
 
 def test_the_largest_layer_of_the_baseline():
-    cost = count_model(ROOT / "configs/pelee_yolov3.yaml", size_hw=SIZE_HW, classes=80).cost
+    cost = profile_model(ROOT / "configs/pelee_yolov3.yaml", size_hw=SIZE_HW, num_classes=80).cost
     layer, ours = cost.largest_layer, detector_cost(sam=True).largest_layer_bflops
     text = (
         f"{layer.input_chw[0]} to {layer.output_chw[0]} channels at {layer.output_chw[1]}×{layer.output_chw[2]}, "
@@ -356,7 +356,7 @@ def test_the_largest_layer_of_the_baseline():
 def test_what_maxout_saves():
     """Each scale without Maxout would stack whole maps of 64, 128 and 256 channels."""
     sides, widths = (52, 26, 13), (64, 128, 256)
-    with_maxout = [block.chw[0] for block in efm_blocks(sam=True) if block.kind == "concat"]
+    with_maxout = [block.chw[0] for block in efm_blocks(sam=True) if block.block_type == "concat"]
     without = (64 + 128, 64 + 128 + 256, 128 + 256)
     for side, width, c, more in zip(sides, widths, with_maxout, without, strict=True):
         first = [f"{2 * n * width * side**2 / 1e9:.4f}" for n in (c, more)]

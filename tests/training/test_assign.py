@@ -11,11 +11,18 @@ from cspdet import boxes
 from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors, YoloHeadConfig
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import CROWD_SHARE, AssignConfig, Slots, assign, check_rule, unpunished
+from cspdet.training.assigners.assign import (
+    CROWD_IOF_THRESHOLD,
+    AssignConfig,
+    PriorLayout,
+    assign,
+    ignore_mask,
+    validate_assigner,
+)
 
 ANCHORS = Anchors(YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05)), (8, 16, 32))
 SIZE = 128
-SLOTS = Slots.of([(16, 16), (8, 8), (4, 4)], 3, torch.device("cpu"))
+SLOTS = PriorLayout.from_level_sizes([(16, 16), (8, 8), (4, 4)], 3, torch.device("cpu"))
 FIRST = (0, 3 * 256, 3 * 256 + 3 * 64)
 
 
@@ -39,7 +46,7 @@ def test_a_box_goes_to_the_cell_of_its_center_with_the_nearest_anchor():
     found = assign(targets((1, 0, *box)), ANCHORS, SLOTS)
     assert found.image.tolist() == [1]
     assert found.target.tolist() == [0]
-    assert found.slot.tolist() == [FIRST[1] + 1 * 64 + 3 * 8 + 2]
+    assert found.prior.tolist() == [FIRST[1] + 1 * 64 + 3 * 8 + 2]
 
 
 def test_match_iou_adds_the_other_similar_anchors():
@@ -47,7 +54,7 @@ def test_match_iou_adds_the_other_similar_anchors():
     found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, match_iou=0.3)
     sizes = torch.tensor(YoloHeadConfig().anchors).flatten(0, 1)
     similar = boxes.wh_iou(torch.tensor([[62.0, 45.0]]), sizes)[0]
-    assert len(found.slot) == int((similar > 0.3).sum()) > 1
+    assert len(found.prior) == int((similar > 0.3).sum()) > 1
 
 
 def places(level: int, anchor: int, *cells: tuple[int, int]) -> list[int]:
@@ -61,18 +68,18 @@ def test_match_ratio_adds_the_anchors_whose_sides_are_both_near():
     # 16x30 (2.5) and 59x119 (2.98) do not
     box = (20, 30, 60, 70)  # center (40, 50): column 5, row 6 of stride 8 and column 2, row 3 of stride 16
     found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, match_ratio=2.0)
-    assert found.slot.tolist() == places(0, 2, (5, 6)) + places(1, 0, (2, 3)) + places(1, 1, (2, 3))
+    assert found.prior.tolist() == places(0, 2, (5, 6)) + places(1, 0, (2, 3)) + places(1, 1, (2, 3))
     # within 1.54 only 30x61 beside the most similar one, 62x45 (IoU 0.57); within 1.5 nothing beside it
     for ratio, more in ((1.54, [0]), (1.5, []), (1.01, [])):
         found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, match_ratio=ratio)
-        assert found.slot.tolist() == [place for anchor in (*more, 1) for place in places(1, anchor, (2, 3))]
+        assert found.prior.tolist() == [place for anchor in (*more, 1) for place in places(1, anchor, (2, 3))]
 
 
 def test_match_ratio_comes_beside_match_iou():
     # 62x45 against 33x23 (IoU 0.27, sides 1.88 and 1.96) and 59x119 (IoU 0.37, sides 1.05 and 2.64)
     one = targets((0, 0, 40 - 31, 50 - 22.5, 40 + 31, 50 + 22.5))
     by_iou, by_ratio, both = (
-        set(assign(one, ANCHORS, SLOTS, *test).slot.tolist()) for test in ((0.3, None), (None, 2.0), (0.3, 2.0))
+        set(assign(one, ANCHORS, SLOTS, *test).prior.tolist()) for test in ((0.3, None), (None, 2.0), (0.3, 2.0))
     )
     small, tall = places(0, 2, (5, 6))[0], places(1, 2, (2, 3))[0]
     assert (small in by_ratio, small in by_iou) == (True, False)
@@ -84,16 +91,16 @@ def test_neighbors_are_the_nearest_cell_beside_and_the_nearest_above_or_below():
     # 62x45 at (41, 50): 2.5625 and 3.125 cells of 16 pixels, so the column to the right and the row above
     box = (41 - 31, 50 - 22.5, 41 + 31, 50 + 22.5)
     found = assign(targets((0, 0, *box)), ANCHORS, SLOTS, neighbors=3)
-    assert found.slot.tolist() == sorted(places(1, 1, (2, 3), (3, 3), (2, 2)))
+    assert found.prior.tolist() == sorted(places(1, 1, (2, 3), (3, 3), (2, 2)))
 
 
 def test_neighbors_beside_the_picture_are_left_out():
     # 10x13 at (5, 6.5) and at (123, 121.5): cells of 8 pixels, 0.625 and 0.8125, 15.375 and 15.1875
     low, high = (0, 0, 10, 13), (118, 115, 128, 128)
     found = assign(targets((0, 0, *low), (0, 0, *high)), ANCHORS, SLOTS, neighbors=3)
-    assert found.slot.tolist() == sorted(places(0, 0, (0, 0), (1, 0), (0, 1), (15, 15), (14, 15), (15, 14)))
+    assert found.prior.tolist() == sorted(places(0, 0, (0, 0), (1, 0), (0, 1), (15, 15), (14, 15), (15, 14)))
     corner = assign(targets((0, 0, 0, 0, 6, 6)), ANCHORS, SLOTS, neighbors=3)  # center 0.375 cells from both borders
-    assert corner.slot.tolist() == places(0, 0, (0, 0))
+    assert corner.prior.tolist() == places(0, 0, (0, 0))
 
 
 def test_a_cell_serves_the_center_in_it_before_the_neighbors():
@@ -101,7 +108,7 @@ def test_a_cell_serves_the_center_in_it_before_the_neighbors():
     exact, rough = (46 - 16.5, 42 - 11.5, 46 + 16.5, 42 + 11.5), (50 - 15, 42 - 10, 50 + 15, 42 + 10)
     for order in ((exact, rough), (rough, exact)):
         found = assign(targets(*((0, 0, *box) for box in order)), ANCHORS, SLOTS, neighbors=3)
-        served = dict(zip(found.slot.tolist(), found.target.tolist(), strict=True))
+        served = dict(zip(found.prior.tolist(), found.target.tolist(), strict=True))
         assert served[places(0, 2, (5, 5))[0]] == order.index(exact)
         assert served[places(0, 2, (6, 5))[0]] == order.index(rough)
 
@@ -112,10 +119,10 @@ def test_neighbors_only_add_slots_and_lie_within_a_cell_of_the_center(rows, matc
     wanted = targets(*rows)
     alone, more = (assign(wanted, ANCHORS, SLOTS, match, ratio, neighbors) for neighbors in (1, 3))
     served = {(i, s): t for i, s, t in zip(*(part.tolist() for part in more), strict=True)}
-    assert len(served) == len(more.slot)
+    assert len(served) == len(more.prior)
     assert {(i, s): t for i, s, t in zip(*(part.tolist() for part in alone), strict=True)}.items() <= served.items()
-    level = torch.searchsorted(SLOTS.first, more.slot, right=True) - 1
-    rest = (more.slot - SLOTS.first[level]) % (SLOTS.width[level] * SLOTS.height[level])
+    level = torch.searchsorted(SLOTS.offset, more.prior, right=True) - 1
+    rest = (more.prior - SLOTS.offset[level]) % (SLOTS.width[level] * SLOTS.height[level])
     cell = torch.stack((rest % SLOTS.width[level], rest // SLOTS.width[level]), dim=-1) + 0.5
     corners = wanted.box_xyxy[more.target]
     center = (corners[:, :2] + corners[:, 2:]) / 2 / ANCHORS.stride[level, None]
@@ -129,7 +136,7 @@ def test_match_ratio_is_the_same_for_boxes_larger_and_smaller_than_the_anchor(ro
     """Of the slots at a box's center, it or a rival has those that a comparison of both sides both ways gives it."""
     wanted = targets(*rows)
     found = assign(wanted, ANCHORS, SLOTS, match_ratio=ratio)
-    taken = set(zip(found.image.tolist(), found.slot.tolist(), strict=True))
+    taken = set(zip(found.image.tolist(), found.prior.tolist(), strict=True))
     for image, _, x1, y1, x2, y2 in rows:
         for level, stride in enumerate(ANCHORS.strides):
             col, row = (min(int((low + high) / 2 / stride), 128 // stride - 1) for low, high in ((x1, x2), (y1, y2)))
@@ -140,11 +147,11 @@ def test_match_ratio_is_the_same_for_boxes_larger_and_smaller_than_the_anchor(ro
 
 
 def test_neighbors_need_a_head_that_reaches_out_of_its_cells():
-    check_rule(AssignConfig(neighbors=3), (2.0, 2.0, 2.0))
-    check_rule(AssignConfig(neighbors=1), (1.0, 1.0, 1.0))
-    check_rule(AssignConfig(rule="dynamic", neighbors=3), (1.0, 1.0, 1.0))  # the static rule's alone
+    validate_assigner(AssignConfig(neighbors=3), (2.0, 2.0, 2.0))
+    validate_assigner(AssignConfig(neighbors=1), (1.0, 1.0, 1.0))
+    validate_assigner(AssignConfig(name="dynamic", neighbors=3), (1.0, 1.0, 1.0))  # the static rule's alone
     with pytest.raises(ConfigError, match=r"neighbors.*scale_x_y.*expected 2 for every scale, found \[1.2, 1.1, 2\]"):
-        check_rule(AssignConfig(neighbors=3), (1.2, 1.1, 2.0))
+        validate_assigner(AssignConfig(neighbors=3), (1.2, 1.1, 2.0))
 
 
 def test_the_better_fitting_of_two_boxes_has_the_slot():
@@ -163,9 +170,9 @@ def test_crowds_are_no_goals():
 
 def test_no_boxes_no_positives_and_nothing_ignored():
     empty = targets()
-    assert len(assign(empty, ANCHORS, SLOTS, 0.2).slot) == 0
-    predicted = torch.rand(2, SLOTS.total, 4)
-    assert not unpunished(predicted, empty, ANCHORS, SLOTS, 0.7).any()
+    assert len(assign(empty, ANCHORS, SLOTS, 0.2).prior) == 0
+    predicted = torch.rand(2, SLOTS.num_priors, 4)
+    assert not ignore_mask(predicted, empty, ANCHORS, SLOTS, 0.7).any()
 
 
 @given(rows=st.lists(ROW, max_size=12), match=st.sampled_from([None, 0.213, 0.5]))
@@ -173,15 +180,15 @@ def test_no_boxes_no_positives_and_nothing_ignored():
 def test_every_slot_serves_one_box_and_every_box_has_one_or_lost_a_tie(rows, match):
     wanted = targets(*rows)
     found = assign(wanted, ANCHORS, SLOTS, match)
-    places = (found.image * SLOTS.total + found.slot).tolist()
+    places = (found.image * SLOTS.num_priors + found.prior).tolist()
     assert places == sorted(set(places))
-    assert (found.image == wanted.image[found.target]).all()
+    assert (found.image == wanted.image_index[found.target]).all()
     for n in range(len(rows)):
         alone = assign(targets(rows[n]), ANCHORS, SLOTS)  # its best slot, were it the only box
         rival = [
             int(t)
-            for i, s, t in zip(found.image, found.slot, found.target, strict=True)
-            if (int(i), int(s)) == (int(alone.image), int(alone.slot))
+            for i, s, t in zip(found.image, found.prior, found.target, strict=True)
+            if (int(i), int(s)) == (int(alone.image), int(alone.prior))
         ]
         assert len(rival) == 1  # itself, or the one that it lost to
 
@@ -197,12 +204,12 @@ def test_unpunished_slots_are_those_of_the_full_comparison(rows, seed, threshold
     predicted = decode_boxes(raw, ANCHORS)
     crowd = tuple(range(0, len(rows), 2))
     wanted = targets(*rows, crowd=crowd)
-    expected = torch.zeros(2, SLOTS.total, dtype=torch.bool)
-    for image, box, of_crowd in zip(wanted.image, wanted.box_xyxy, wanted.is_crowd, strict=True):
+    expected = torch.zeros(2, SLOTS.num_priors, dtype=torch.bool)
+    for image, box, of_crowd in zip(wanted.image_index, wanted.box_xyxy, wanted.is_crowd, strict=True):
         own = predicted[image]
         share = boxes.intersection(own, box) / boxes.area(own)
-        expected[image] |= share > CROWD_SHARE if of_crowd else boxes.iou(own, box) > threshold
-    found = unpunished(predicted, wanted, ANCHORS, SLOTS, threshold)
+        expected[image] |= share > CROWD_IOF_THRESHOLD if of_crowd else boxes.iou(own, box) > threshold
+    found = ignore_mask(predicted, wanted, ANCHORS, SLOTS, threshold)
     differing = found != expected
     if differing.any():  # only pairs that lie on the threshold to the last bit may differ
         assert differing.float().mean() < 1e-3

@@ -15,13 +15,13 @@ from torch import Tensor
 from cspdet import boxes
 from cspdet.models.head import Anchors, YoloHeadConfig, decode_boxes
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import Assignment, DynamicConfig, Slots
-from cspdet.training.assigners.simota import assign_dynamic, class_cost, slots_of_box
+from cspdet.training.assigners.assign import Assignment, PriorLayout, SimOTAConfig
+from cspdet.training.assigners.simota import assign_simota, class_cost, dynamic_k
 
 ANCHORS = Anchors(YoloHeadConfig(anchors=(((10, 13), (30, 20)), ((40, 30), (60, 60))), scale_x_y=(1.2, 1.1)), (8, 16))
 CELLS = ((6, 8), (3, 4))  # height, width
 HEIGHT, WIDTH = 48, 64
-SLOTS = Slots.of(list(CELLS), 2, torch.device("cpu"))
+SLOTS = PriorLayout.from_level_sizes(list(CELLS), 2, torch.device("cpu"))
 
 
 def targets(*rows: tuple[int, int, float, float, float, float], crowd: tuple[int, ...] = ()) -> Targets:
@@ -37,7 +37,7 @@ ROW = st.tuples(
     st.integers(0, 1), st.integers(0, 2), st.floats(0, 60, width=32), st.floats(0, 44, width=32), SPAN, SPAN
 ).map(lambda r: (r[0], r[1], r[2], r[3], min(r[2] + r[4], WIDTH), min(r[3] + r[5], HEIGHT)))
 CONFIG = st.builds(
-    DynamicConfig,
+    SimOTAConfig,
     top=st.integers(1, 12),
     radius=st.sampled_from([0.6, 1.0, 1.5, 2.5]),
     iou_weight=st.sampled_from([0.0, 3.0]),
@@ -50,8 +50,8 @@ def random_raw(seed: int, images: int = 2, classes: int = 3) -> tuple[Tensor, ..
     return tuple(torch.randn(images, 2, h, w, 5 + classes, generator=generator) for h, w in CELLS)
 
 
-def assigned(raw: tuple[Tensor, ...], wanted: Targets, config: DynamicConfig) -> Assignment:
-    return assign_dynamic(raw, decode_boxes(raw, ANCHORS), wanted, ANCHORS, SLOTS, config)
+def assigned(raw: tuple[Tensor, ...], wanted: Targets, config: SimOTAConfig) -> Assignment:
+    return assign_simota(raw, decode_boxes(raw, ANCHORS), wanted, ANCHORS, SLOTS, config)
 
 
 class Offer(NamedTuple):
@@ -62,9 +62,9 @@ class Offer(NamedTuple):
     overlap: float
 
 
-def offers(raw: tuple[Tensor, ...], wanted: Targets, n: int, config: DynamicConfig) -> list[Offer]:
+def offers(raw: tuple[Tensor, ...], wanted: Targets, n: int, config: SimOTAConfig) -> list[Offer]:
     """A second way to the candidates of box n: every slot of its picture is looked at, one after another."""
-    image, box, class_id = int(wanted.image[n]), wanted.box_xyxy[n], int(wanted.class_id[n])
+    image, box, class_id = int(wanted.image_index[n]), wanted.box_xyxy[n], int(wanted.class_id[n])
     predicted = decode_boxes(raw, ANCHORS)[image]
     x, y = float((box[0] + box[2]) / 2), float((box[1] + box[3]) / 2)
     found, slot = [], 0
@@ -87,13 +87,13 @@ def offers(raw: tuple[Tensor, ...], wanted: Targets, n: int, config: DynamicConf
     return found
 
 
-def by_plain_loops(raw: tuple[Tensor, ...], wanted: Targets, config: DynamicConfig) -> dict[tuple[int, int], int]:
+def by_plain_loops(raw: tuple[Tensor, ...], wanted: Targets, config: SimOTAConfig) -> dict[tuple[int, int], int]:
     taken: dict[tuple[int, int], tuple[float, int]] = {}
-    for n in range(len(wanted.image)):
+    for n in range(len(wanted.image_index)):
         if wanted.is_crowd[n]:
             continue
         candidates = sorted(offers(raw, wanted, n, config))
-        best = sorted((offer.overlap for offer in candidates), reverse=True)[: config.top]
+        best = sorted((offer.overlap for offer in candidates), reverse=True)[: config.candidate_topk]
         for offer in candidates[: max(1, int(sum(best)))]:
             taken[offer.place] = min(taken.get(offer.place, (math.inf, n)), (offer.cost, n))
     return {place: n for place, (_, n) in taken.items()}
@@ -116,44 +116,46 @@ def test_every_slot_serves_one_box_and_every_box_has_one_or_lost_it_to_a_cheaper
     crowd = tuple(range(0, len(rows), 5))
     wanted = targets(*rows, crowd=crowd)
     found = assigned(raw, wanted, config)
-    places = (found.image * SLOTS.total + found.slot).tolist()
+    places = (found.image * SLOTS.num_priors + found.prior).tolist()
     assert places == sorted(set(places))
-    assert (found.image == wanted.image[found.target]).all()
+    assert (found.image == wanted.image_index[found.target]).all()
     assert not wanted.is_crowd[found.target].any()
     counts = found.target.bincount(minlength=len(rows))
     assert (counts <= config.top).all()
     for n in set(range(len(rows))) - set(crowd):
         alone = assigned(raw, targets(rows[n]), config)
-        assert len(alone.slot) >= max(1, int(counts[n]))
-        assert set((alone.image * SLOTS.total + alone.slot).tolist()) <= set(places)  # its own, or those of rivals
+        assert len(alone.prior) >= max(1, int(counts[n]))
+        assert set((alone.image * SLOTS.num_priors + alone.prior).tolist()) <= set(
+            places
+        )  # its own, or those of rivals
 
 
 def test_pictures_do_not_look_at_each_other():
-    raw, config = random_raw(5), DynamicConfig()
+    raw, config = random_raw(5), SimOTAConfig()
     first, second = (0, 1, 5, 5, 40, 30), (1, 2, 20, 10, 60, 40)
     both = assigned(raw, targets(first, second), config)
     for i, row in enumerate((first, second)):
         one = assigned(tuple(level[i : i + 1] for level in raw), targets((0, *row[1:])), config)
-        assert both.slot[both.image == i].tolist() == one.slot.tolist()
+        assert both.prior[both.image == i].tolist() == one.prior.tolist()
 
 
 def test_nothing_wanted_nothing_given():
     for wanted in (targets(), targets((0, 0, 3, 3, 40, 40), crowd=(0,))):
-        found = assigned(random_raw(0), wanted, DynamicConfig())
+        found = assigned(random_raw(0), wanted, SimOTAConfig())
         assert [len(part) for part in found] == [0, 0, 0]
 
 
 def test_one_class():
-    found = assigned(random_raw(0, classes=1), targets((0, 0, 3, 3, 40, 40)), DynamicConfig())
-    assert len(found.slot) >= 1
+    found = assigned(random_raw(0, classes=1), targets((0, 0, 3, 3, 40, 40)), SimOTAConfig())
+    assert len(found.prior) >= 1
     assert set(found.target.tolist()) == {0}
 
 
 def test_a_box_gets_as_many_slots_as_its_best_overlaps_sum_up_to():
     overlap = torch.tensor([[0.9, 0.1, 0.8, 0.75], [0.2, 0.1, 0.0, 0.3], [1.0, 1.0, 1.0, 1.0]])
-    assert slots_of_box(overlap, 3).tolist() == [2, 1, 3]  # 2.45; 0.6, but at least one; 3
-    assert slots_of_box(overlap, 2).tolist() == [1, 1, 2]  # 1.7; 0.5; 2
-    assert slots_of_box(overlap, 10).tolist() == [2, 1, 4]  # there are only four: 2.55; 0.6; 4
+    assert dynamic_k(overlap, 3).tolist() == [2, 1, 3]  # 2.45; 0.6, but at least one; 3
+    assert dynamic_k(overlap, 2).tolist() == [1, 1, 2]  # 1.7; 0.5; 2
+    assert dynamic_k(overlap, 10).tolist() == [2, 1, 4]  # there are only four: 2.55; 0.6; 4
 
 
 def test_the_cost_of_a_class_is_the_cross_entropy_of_the_root_of_objectness_times_class():
@@ -177,22 +179,22 @@ def test_slots_that_already_say_so_are_chosen_and_the_doubtful_are_not():
     sure[0], doubtful[0] = x, -x
     sure[4:6], doubtful[4:6] = 8.0, -8.0
     box = (0, 0, 2, 24 - 30, 62, 24 + 30)  # center (32, 24)
-    found = assigned(raw, targets(box), DynamicConfig(top=1))
+    found = assigned(raw, targets(box), SimOTAConfig(candidate_topk=1))
     first = 2 * 6 * 8 + 1 * 3 * 4
-    assert found.slot.tolist() == [first + 1 * 4 + 1]
+    assert found.prior.tolist() == [first + 1 * 4 + 1]
     sure[4:6], doubtful[4:6] = doubtful[4:6].clone(), sure[4:6].clone()
-    assert assigned(raw, targets(box), DynamicConfig(top=1)).slot.tolist() == [first + 1 * 4 + 2]
+    assert assigned(raw, targets(box), SimOTAConfig(candidate_topk=1)).prior.tolist() == [first + 1 * 4 + 2]
 
 
 def test_outputs_that_are_no_numbers_do_no_harm():
     raw = tuple(level * 1e38 for level in random_raw(3))
     raw[0][0, 0, 2, 2] = math.nan
-    found = assigned(raw, targets((0, 0, 10, 10, 30, 30), (1, 1, 1, 1, 60, 40)), DynamicConfig())
+    found = assigned(raw, targets((0, 0, 10, 10, 30, 30), (1, 1, 1, 1, 60, 40)), SimOTAConfig())
     assert found.image.tolist() == sorted(found.image.tolist())
-    assert ((found.slot >= 0) & (found.slot < SLOTS.total)).all()
+    assert ((found.prior >= 0) & (found.prior < SLOTS.num_priors)).all()
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 2.0, 2.0), (62.0, 46.0, 64.0, 48.0), (64.0, 48.0, 64.0, 48.0)])
 def test_a_center_in_a_corner_has_candidates(box):
-    found = assigned(random_raw(1), targets((0, 0, *box)), DynamicConfig(radius=0.6, top=1))
+    found = assigned(random_raw(1), targets((0, 0, *box)), SimOTAConfig(radius=0.6, candidate_topk=1))
     assert found.target.tolist() == [0]

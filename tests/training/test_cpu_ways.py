@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cspdet.training.cpu_fast_paths.contiguous_gradients import WIDE, DenseGradients
-from cspdet.training.cpu_fast_paths.pointwise import FasterPointwise
-from cspdet.training.cpu_fast_paths.switch import cpu_ways
+from cspdet.training.cpu_fast_paths.contiguous_gradients import MAX_CHANNELS, ContiguousGradients
+from cspdet.training.cpu_fast_paths.pointwise import PointwiseAsMatmul
+from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
 
 ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swish": nn.SiLU(), "mish": nn.Mish()}
 
@@ -18,14 +18,14 @@ ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swi
 @pytest.mark.parametrize(
     ("device", "precision", "way"),
     [
-        ("cpu", "fp32", FasterPointwise),
-        ("cpu", "bf16", DenseGradients),
+        ("cpu", "fp32", PointwiseAsMatmul),
+        ("cpu", "bf16", ContiguousGradients),
         ("cuda", "fp32", nullcontext),
         ("cuda", "bf16", nullcontext),
     ],
 )
 def test_each_precision_of_a_cpu_has_its_way(device, precision, way):
-    assert type(cpu_ways(torch.device(device), precision)) is way
+    assert type(cpu_fast_paths(torch.device(device), precision)) is way
 
 
 class Halves(nn.Module):
@@ -55,7 +55,7 @@ def test_activations_get_dense_gradients_of_the_same_values(name, monkeypatch):
     told = torch.randn(2, 12, 6, 5, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     network(image).backward(told)
     plain = [p.grad.clone() for p in network.parameters()]
-    context = DenseGradients()
+    context = ContiguousGradients()
     for _ in range(2):
         network.zero_grad()
         with context:
@@ -70,7 +70,7 @@ def test_activations_get_dense_gradients_of_the_same_values(name, monkeypatch):
 
 def test_nothing_is_asked_where_there_is_no_gradient():
     flat = torch.ones(2, 3, requires_grad=True)
-    with DenseGradients():
+    with ContiguousGradients():
         nn.functional.relu(flat).sum().backward()  # a classifier's vector has no channels to lie last
         with torch.no_grad():
             assert not nn.functional.relu(torch.ones(1, 3, 2, 2)).requires_grad
@@ -79,9 +79,11 @@ def test_nothing_is_asked_where_there_is_no_gradient():
 
 def test_wide_slices_are_fast_enough_as_they_are():
     seen: list[bool] = []
-    wide = torch.zeros(1, WIDE, 2, 2, requires_grad=True)
-    with DenseGradients():
+    wide = torch.zeros(1, MAX_CHANNELS, 2, 2, requires_grad=True)
+    with ContiguousGradients():
         output = nn.functional.relu(wide + 1)
     output.register_hook(lambda gradient: seen.append(gradient.is_contiguous(memory_format=torch.channels_last)))
-    output.backward(torch.ones(1, 2 * WIDE, 2, 2).contiguous(memory_format=torch.channels_last)[:, WIDE:])
+    output.backward(
+        torch.ones(1, 2 * MAX_CHANNELS, 2, 2).contiguous(memory_format=torch.channels_last)[:, MAX_CHANNELS:]
+    )
     assert seen == [False]

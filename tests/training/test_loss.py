@@ -14,9 +14,9 @@ from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors, YoloHeadConfig, decode_boxes
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig, Slots, assign, unpunished
-from cspdet.training.assigners.simota import assign_dynamic
-from cspdet.training.losses.class_weights import class_weights, weights_of_counts
+from cspdet.training.assigners.assign import AssignConfig, PriorLayout, assign, ignore_mask
+from cspdet.training.assigners.simota import assign_simota
+from cspdet.training.losses.class_weights import class_weights, weights_from_counts
 from cspdet.training.losses.focal import focal_cross_entropy
 from cspdet.training.losses.yolo import LossConfig, Losses, yolo_loss
 
@@ -84,7 +84,7 @@ def test_mse_gradients_are_goal_minus_prediction():
 RULES = {
     "static": AssignConfig(match_iou=0.3, ignore_iou=0.5),
     "ratio and neighbors": AssignConfig(match_ratio=2.0, neighbors=3, ignore_iou=0.5),
-    "dynamic": AssignConfig(rule="dynamic", ignore_iou=0.5),
+    "dynamic": AssignConfig(name="dynamic", ignore_iou=0.5),
 }
 
 
@@ -93,22 +93,22 @@ RULES = {
 @pytest.mark.parametrize("normalizer", ["positives", "images"])
 def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     raw, truth = random_raw(), some_targets()
-    loss = LossConfig(box="ciou", normalizer=normalizer, objectness_goal=goal, label_smoothing=0.1, box_weight=2.0)
+    loss = LossConfig(box="ciou", normalizer=normalizer, objectness_target=goal, label_smoothing=0.1, box_weight=2.0)
     found = yolo_loss(raw, truth, ANCHORS, loss, rule)
 
     flat = torch.cat([level.flatten(1, 3) for level in raw], dim=1)
     predicted = decode_boxes(raw, ANCHORS)
-    slots = Slots.of([(n, n) for n in CELLS], 3, torch.device("cpu"))
+    slots = PriorLayout.from_level_sizes([(n, n) for n in CELLS], 3, torch.device("cpu"))
     positive = (
         assign(truth, ANCHORS, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
         if rule.rule == "static"
-        else assign_dynamic(raw, predicted, truth, ANCHORS, slots, rule.dynamic)
+        else assign_simota(raw, predicted, truth, ANCHORS, slots, rule.dynamic)
     )
-    skip = unpunished(predicted, truth, ANCHORS, slots, rule.ignore_iou)
+    skip = ignore_mask(predicted, truth, ANCHORS, slots, rule.ignore_iou)
     taken = {(int(i), int(s)): int(t) for i, s, t in zip(*positive, strict=True)}
     box = objectness = classes = 0.0
     for image in range(2):
-        for slot in range(slots.total):
+        for slot in range(slots.num_priors):
             values = flat[image, slot]
             if (image, slot) in taken:
                 n = taken[image, slot]
@@ -127,12 +127,12 @@ def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     assert found.classes.item() == pytest.approx(float(classes.detach()) / count, rel=1e-4)
 
 
-@pytest.mark.parametrize("rule", [AssignConfig(match_iou=0.2), AssignConfig(rule="dynamic")], ids=("static", "dynamic"))
+@pytest.mark.parametrize("rule", [AssignConfig(match_iou=0.2), AssignConfig(name="dynamic")], ids=("static", "dynamic"))
 @pytest.mark.parametrize("focal", ["none", "both"])
 @pytest.mark.parametrize("kind", ["mse", "iou", "giou", "diou", "ciou"])
 def test_losses_and_gradients_are_finite_even_for_wild_outputs(kind, focal, rule):
     raw = random_raw(spread=100.0)
-    loss = LossConfig(box=kind, focal=focal, focal_gamma=0.5, objectness_goal="iou")
+    loss = LossConfig(box=kind, focal=focal, focal_gamma=0.5, objectness_target="iou")
     yolo_loss(raw, some_targets(), ANCHORS, loss, rule).total.backward()
     assert all(level.grad.isfinite().all() for level in raw)
 
@@ -182,7 +182,7 @@ def test_focal_loss_of_hard_goals_is_torchvisions(gamma, alpha):
 @pytest.mark.parametrize("focal", ["objectness", "class", "both"])
 def test_focal_loss_takes_what_it_is_told_to(focal):
     raw, truth = random_raw(), some_targets()
-    plain = LossConfig(label_smoothing=0.1, objectness_goal="iou")
+    plain = LossConfig(label_smoothing=0.1, objectness_target="iou")
     without = yolo_loss(raw, truth, ANCHORS, plain, AssignConfig())
     same = yolo_loss(
         raw,
@@ -220,14 +220,14 @@ def test_the_weight_of_a_class_is_that_of_its_boxes():
 
 def test_rare_classes_weigh_more_and_the_mean_over_the_boxes_is_one():
     # roots 10 and 5: 1/10 and 1/5, whose mean over 125 boxes is (10 + 5) / 125 = 0.12
-    weight = weights_of_counts(torch.tensor([100, 25]))
+    weight = weights_from_counts(torch.tensor([100, 25]))
     assert weight.tolist() == pytest.approx([0.1 / 0.12, 0.2 / 0.12])
     counts = torch.tensor([4000, 0, 37, 1])
-    weight = weights_of_counts(counts)
+    weight = weights_from_counts(counts)
     assert float((weight * counts).sum() / counts.sum()) == pytest.approx(1)
     assert weight[0] < weight[2] < weight[3] == weight[1]  # no box counts as one
-    assert weights_of_counts(torch.tensor([0, 0])).tolist() == [1, 1]
-    assert weights_of_counts(torch.tensor([7])).tolist() == [1]
+    assert weights_from_counts(torch.tensor([0, 0])).tolist() == [1, 1]
+    assert weights_from_counts(torch.tensor([7])).tolist() == [1]
 
 
 def test_class_weights_of_a_config():
@@ -235,7 +235,7 @@ def test_class_weights_of_a_config():
     assert class_weights(LossConfig(), (5, 6, 7), names) is None
     auto = class_weights(LossConfig(class_weights="auto"), (100, 25, 25), names)
     assert auto is not None
-    assert auto.tolist() == pytest.approx(weights_of_counts(torch.tensor([100, 25, 25])).tolist())
+    assert auto.tolist() == pytest.approx(weights_from_counts(torch.tensor([100, 25, 25])).tolist())
     listed = class_weights(LossConfig(class_weights=(1.0, 2.0, 0.5)), (5, 6, 7), names)
     assert listed is not None
     assert listed.tolist() == [1, 2, 0.5]
@@ -252,11 +252,11 @@ def test_class_weights_of_a_config():
         ("train.loss.focal=objectnes", "did you mean 'objectness'"),
         ("train.loss.focal_gamma=-1", "train.loss.focal_gamma"),
         ("train.loss.focal_alpha=1", "train.loss.focal_alpha"),
-        ("train.assign.neighbors=2", "train.assign.neighbors"),
-        ("train.assign.match_ratio=1", "train.assign.match_ratio"),
-        ("train.assign.rule=dynamics", "did you mean 'dynamic'"),
-        ("train.assign.dynamic.radius=0.5", "train.assign.dynamic.radius"),
-        ("train.assign.dynamic.tops=3", "did you mean 'top'"),
+        ("train.assigner.neighbors=2", "train.assigner.neighbors"),
+        ("train.assigner.match_ratio=1", "train.assigner.match_ratio"),
+        ("train.assigner.name=dynamics", "did you mean 'dynamic'"),
+        ("train.assigner.simota.radius=0.5", "train.assigner.simota.radius"),
+        ("train.assigner.simota.tops=3", "did you mean 'top'"),
     ],
 )
 def test_a_mistake_in_a_setting_is_named(override, expected):
@@ -267,9 +267,9 @@ def test_a_mistake_in_a_setting_is_named(override, expected):
 
 
 def test_settings_are_read():
-    train = load_recipe(CONFIG, ["train.loss.class_weights=[1, 0.5]", "train.assign.dynamic.top=5"]).train
+    train = load_recipe(CONFIG, ["train.loss.class_weights=[1, 0.5]", "train.assigner.simota.candidate_topk=5"]).train
     assert train.loss.class_weights == (1.0, 0.5)
-    assert train.assign.dynamic.top == 5
+    assert train.assigner.simota.candidate_topk == 5
     assert load_recipe(CONFIG, ["train.loss.class_weights=auto"]).train.loss.class_weights == "auto"
 
 
@@ -283,22 +283,24 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
     raw = random_raw(images=4)
     box = torch.tensor([[5.0, 5, 20, 30], [40, 40, 110, 100], [50, 8, 70, 40], [0, 60, 120, 128]])
     truth = Targets(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 1, 0]), box, torch.zeros(4).bool())
-    loss = LossConfig(normalizer=normalizer, objectness_goal="iou")
+    loss = LossConfig(normalizer=normalizer, objectness_target="iou")
     whole = yolo_loss(raw, truth, ANCHORS, loss, rule)
     whole_gradient = torch.autograd.grad(whole.total, raw)
 
     halves = []
     for low, high in ((0, 3), (3, 4)):
-        mine = (truth.image >= low) & (truth.image < high)
+        mine = (truth.image_index >= low) & (truth.image_index < high)
         part = Targets(*(values[mine] for values in truth))
-        halves.append((tuple(level[low:high] for level in raw), part._replace(image=part.image - low)))
+        halves.append((tuple(level[low:high] for level in raw), part._replace(image_index=part.image_index - low)))
     counts: list[torch.Tensor] = []
     for part_raw, part in halves:
-        yolo_loss(part_raw, part, ANCHORS, loss, rule, across=lambda count: counts.append(count) or count)
+        yolo_loss(part_raw, part, ANCHORS, loss, rule, all_reduce_sum=lambda count: counts.append(count) or count)
     assert len(counts) == 2  # once in every call: a collective that all enter
     assert len({float(count) for count in counts}) == 2
     total = torch.stack(counts).sum()
-    parts = [yolo_loss(part_raw, part, ANCHORS, loss, rule, across=lambda _: total) for part_raw, part in halves]
+    parts = [
+        yolo_loss(part_raw, part, ANCHORS, loss, rule, all_reduce_sum=lambda _: total) for part_raw, part in halves
+    ]
     for name, one in whole._asdict().items():
         torch.testing.assert_close(sum(getattr(part, name) for part in parts), one, rtol=1e-6, atol=1e-6)
     gradient = torch.autograd.grad(parts[0].total + parts[1].total, raw)
@@ -307,6 +309,6 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
 
 def test_a_process_without_boxes_divides_by_those_of_the_others():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
-    losses = yolo_loss(raw, no_targets(), ONE, LossConfig(), AssignConfig(), across=lambda count: count + 6)
+    losses = yolo_loss(raw, no_targets(), ONE, LossConfig(), AssignConfig(), all_reduce_sum=lambda count: count + 6)
     assert losses.objectness.item() == pytest.approx(24 / 6 * math.log(2))
     assert losses.box.item() == losses.classes.item() == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cspdet.training.cpu_fast_paths import pointwise
-from cspdet.training.cpu_fast_paths.pointwise import ENOUGH_PICTURES, LARGEST_MAP, FasterPointwise, convolve
+from cspdet.training.cpu_fast_paths.pointwise import MAX_MATMUL_PIXELS, MIN_ONEDNN_BATCH, PointwiseAsMatmul, conv2d
 
 
 def channels_last(*shape: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ def test_it_is_the_convolution_with_its_gradients(pictures, batch, channels, siz
     shift = torch.arange(c_out, dtype=torch.float64) if bias else None
     told = channels_last(batch, c_out, *size_hw)
     even = pictures if pictures is not None and batch * math.prod(size_hw) % pictures == 0 else 1
-    way = pointwise._product if pictures is None else partial(pointwise._cut_anew, pictures=even)
+    way = pointwise._matmul_1x1 if pictures is None else partial(pointwise._conv_rebatched, new_batch_size=even)
     results = []
     for function in (F.conv2d, way):
         leaves = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (whole, weight)]
@@ -74,11 +74,11 @@ def test_it_is_the_convolution_with_its_gradients(pictures, batch, channels, siz
 @pytest.mark.parametrize("threads", [1, 2])
 def test_large_maps_are_products_where_one_thread_computes(threads, products, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    side = int(LARGEST_MAP**0.5)
+    side = int(MAX_MATMUL_PIXELS**0.5)
     weight = channels_last(8, 4, 1, 1)
-    convolve(channels_last(2, 4, side, side), weight)
+    conv2d(channels_last(2, 4, side, side), weight)
     assert products == [(2 * side * side, 4, 8)]
-    convolve(channels_last(2, 4, side, side + 1), weight)
+    conv2d(channels_last(2, 4, side, side + 1), weight)
     assert len(products) == (2 if threads == 1 else 1)
 
 
@@ -91,7 +91,7 @@ def test_large_maps_are_products_where_one_thread_computes(threads, products, mo
         ((1, 4, 67, 1), (1, 4, 67, 1)),  # a prime number of pixels stays as it is
         ((1, 4, 4, 8), (16, 4, 1, 2)),  # 32 pixels, 4 to 8 channels: 1024 multiply-adds
         ((1, 4, 4, 7), (1, 4, 4, 7)),  # less work than that
-        ((ENOUGH_PICTURES, 4, 8, 8), (ENOUGH_PICTURES, 4, 8, 8)),
+        ((MIN_ONEDNN_BATCH, 4, 8, 8), (MIN_ONEDNN_BATCH, 4, 8, 8)),
     ],
 )
 def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected, monkeypatch):
@@ -104,7 +104,7 @@ def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected
 
     monkeypatch.setattr(F, "conv2d", spy)
     weight = channels_last(8, 4, 1, 1).requires_grad_()
-    output = convolve(channels_last(*shape), weight)
+    output = conv2d(channels_last(*shape), weight)
     assert seen == [expected]
     output.sum().backward()
     assert weight.grad.stride() == weight.stride()  # or DistributedDataParallel would copy it
@@ -127,7 +127,7 @@ def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected
 )
 def test_other_convolutions_stay_as_they_are(layer, image, products):
     layer = layer.double()
-    with FasterPointwise():
+    with PointwiseAsMatmul():
         found = layer(image)
     assert products == []
     assert torch.equal(found, layer(image))
@@ -135,7 +135,7 @@ def test_other_convolutions_stay_as_they_are(layer, image, products):
 
 def test_layers_need_not_know_of_it(products):
     layer, image = nn.Conv2d(4, 8, 1).double().to(memory_format=torch.channels_last), channels_last(2, 4, 6, 6)
-    context = FasterPointwise()
+    context = PointwiseAsMatmul()
     for count in (1, 2):
         with context:
             layer(image).sum().backward()

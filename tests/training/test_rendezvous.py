@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from cspdet.errors import UserError
-from cspdet.training.distributed.rendezvous import fresh_part
+from cspdet.training.distributed.rendezvous import attempt_store
 
 
 def meet(store: dist.Store, size: int, delays: list[float], timeout_s: float = 20.0) -> list[dist.Store]:
@@ -18,7 +18,7 @@ def meet(store: dist.Store, size: int, delays: list[float], timeout_s: float = 2
 
     def come(rank: int) -> dist.Store:
         time.sleep(delays[rank])
-        return fresh_part(store, rank, size, timeout_s)
+        return attempt_store(store, rank, size, timeout_s)
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(come, range(size)))
@@ -40,9 +40,9 @@ def test_every_attempt_has_a_part_of_its_own(seed):
 def test_what_a_process_asked_that_died_holds_nobody_up():
     store = dist.HashStore()
     with pytest.raises(UserError, match=r"rank 1: waited 0 minutes .*: rank 0 never answered"):
-        fresh_part(store, 1, 3, timeout_s=0.05)
+        attempt_store(store, 1, 3, timeout_s=0.05)
     with pytest.raises(UserError, match=r"rank 0: waited 0 minutes .*: never heard of rank 1, 2"):
-        fresh_part(store, 0, 3, timeout_s=0.05)
+        attempt_store(store, 0, 3, timeout_s=0.05)
     one, two, three = meet(store, 3, [0.0, 0.1, 0.0])
     one.set("said", "here")
     assert two.get("said") == three.get("said") == b"here"

@@ -14,8 +14,8 @@ import pytest
 
 from cspdet.cli.main import run_command
 from cspdet.errors import ConfigError, UserError
-from cspdet.io.atomic import remove_abandoned, temporary
-from cspdet.training.run.run_lock import LOCK_FILE, FolderInUse, RunLock
+from cspdet.io.atomic import atomic_write, remove_stale_temp_files
+from cspdet.training.run.run_lock import LOCK_FILE, RunDirInUseError, RunLock
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -51,8 +51,8 @@ def holder(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 def test_the_second_is_told_who_the_first_is(tmp_path):
     with holder(tmp_path) as (process, _):
-        with pytest.raises(FolderInUse) as caught:
-            RunLock().take(tmp_path)
+        with pytest.raises(RunDirInUseError) as caught:
+            RunLock().acquire(tmp_path)
         (line,) = caught.value.problems
         assert line.startswith(f"{tmp_path}: another run writes into this folder (process {process.pid} on ")
         assert line.endswith("; wait for its end, or choose another --output")
@@ -65,7 +65,7 @@ def test_a_killed_process_keeps_nobody_out_even_while_its_children_live(tmp_path
         process.wait()
         os.kill(child, 0)  # still there
         with RunLock() as lock:
-            lock.take(tmp_path)
+            lock.acquire(tmp_path)
             assert f"process {os.getpid()} on ".encode() in (tmp_path / LOCK_FILE).read_bytes()
         assert not (tmp_path / LOCK_FILE).exists()
 
@@ -78,13 +78,13 @@ def test_a_released_folder_is_free_and_holds_no_lock_file(tmp_path):
         process.stdin = None  # communicate would flush it
         assert list(tmp_path.iterdir()) == []
         with RunLock() as lock:
-            lock.take(tmp_path)
+            lock.acquire(tmp_path)
 
 
 def test_taking_twice_is_taking_once_and_another_folder_frees_the_first(tmp_path):
     with RunLock() as lock:
         for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
-            lock.take(folder)
+            lock.acquire(folder)
         assert [path.name for path in sorted(tmp_path.rglob(LOCK_FILE))] == [LOCK_FILE]
         assert (tmp_path / "b" / LOCK_FILE).exists()
     assert not list(tmp_path.rglob(LOCK_FILE))
@@ -94,7 +94,7 @@ def test_a_folder_that_was_made_and_stayed_empty_goes_with_the_lock(tmp_path):
     (tmp_path / "yours").mkdir()
     for name, holds, stays in (("new", False, False), ("used", True, True), ("yours", False, True)):
         with RunLock() as lock:
-            lock.take(tmp_path / name)
+            lock.acquire(tmp_path / name)
             if holds:
                 (tmp_path / name / "config.yaml").write_text("")
         assert (tmp_path / name).exists() is stays
@@ -102,7 +102,7 @@ def test_a_folder_that_was_made_and_stayed_empty_goes_with_the_lock(tmp_path):
 
 def test_the_first_process_of_a_distributed_run_locks_for_all(tmp_path):
     with holder(tmp_path):
-        RunLock(active=False).take(tmp_path)
+        RunLock(active=False).acquire(tmp_path)
         assert f"process {os.getpid()}".encode() not in (tmp_path / LOCK_FILE).read_bytes()
 
 
@@ -128,17 +128,17 @@ def test_a_free_folder_is_one_that_nobody_holds(tmp_path, monkeypatch):
     answers = iter([tmp_path / "run", tmp_path / "run-2"])
     monkeypatch.setattr("cspdet.training.run.run_lock.free_folder", lambda base: next(answers))
     with holder(tmp_path / "run"), RunLock() as lock:
-        assert lock.take_free(tmp_path / "run") == tmp_path / "run-2"
+        assert lock.acquire_unused(tmp_path / "run") == tmp_path / "run-2"
     monkeypatch.undo()
     with holder(tmp_path / "run"), RunLock() as lock:
-        assert lock.take_free(tmp_path / "run") == tmp_path / "run-2"
+        assert lock.acquire_unused(tmp_path / "run") == tmp_path / "run-2"
 
 
 def test_folders_that_cannot_be_written_are_told_in_a_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/run", Path("/proc/run")):
         with pytest.raises(UserError, match=f"^{folder}: cannot be written: [^\n]*$"):
-            RunLock().take(folder)
+            RunLock().acquire(folder)
 
 
 def test_file_systems_without_locks_are_told_and_used(tmp_path, monkeypatch, caplog):
@@ -147,7 +147,7 @@ def test_file_systems_without_locks_are_told_and_used(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with caplog.at_level("WARNING", logger="cspdet"), RunLock() as lock:
-        lock.take(tmp_path)
+        lock.acquire(tmp_path)
     assert "No locks available; take care that no second run writes into this folder" in caplog.text
 
 
@@ -160,7 +160,7 @@ def test_drafts_of_dead_processes_are_removed_and_no_other_file(tmp_path, caplog
         (tmp_path / name).write_text("x")
     (tmp_path / f".folder.{dead.pid}.part").mkdir()
     with caplog.at_level("INFO", logger="cspdet"), RunLock() as lock:
-        lock.take(tmp_path)
+        lock.acquire(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*kept, f".folder.{dead.pid}.part"}
     assert all(name in caplog.text for name in gone)
 
@@ -168,8 +168,8 @@ def test_drafts_of_dead_processes_are_removed_and_no_other_file(tmp_path, caplog
 def test_what_a_process_leaves_when_it_dies_in_a_write_is_found(tmp_path):
     """The name that `temporary` gives is the name that `remove_abandoned` looks for."""
     for name in ("last.pt", "metrics.jsonl", "README", "a.b.c"):
-        with temporary(tmp_path / name) as draft:
+        with atomic_write(tmp_path / name) as draft:
             draft.write_text("whole")
         draft.write_text("half")  # as a kill would have left it
-        assert remove_abandoned(tmp_path) == [draft.name]
+        assert remove_stale_temp_files(tmp_path) == [draft.name]
         assert (tmp_path / name).read_text() == "whole"

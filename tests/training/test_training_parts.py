@@ -12,40 +12,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cspdet.device import pick_device, pick_precision
+from cspdet.device import resolve_precision, select_device
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import ConvBN
 from cspdet.recipe import TrainConfig, load_recipe
-from cspdet.training.batch_size import largest_power, with_batch_size
-from cspdet.training.distributed.context import World
+from cspdet.training.batch_size import find_max_batch_size, resolve_batch_size
+from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.ema import EMA
-from cspdet.training.run.graceful_stop import StopRequest
-from cspdet.training.schedule import OptimizerConfig, ScheduleConfig, build_optimizer, rate
-from cspdet.training.state import Position, TrainingState
+from cspdet.training.run.graceful_stop import GracefulStop
+from cspdet.training.schedule import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
+from cspdet.training.state import TrainingState, TrainProgress
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm_sam.yaml"
 
 
 def test_the_papers_steps():
-    paper = ScheduleConfig(name="step", steps=(0.8, 0.9), burn_in_steps=1000, burn_in_share=1.0, burn_in_power=4)
-    assert rate(paper, 499, 500_000) == pytest.approx(0.5**4)
-    assert rate(paper, 999, 500_000) == rate(paper, 399_999, 500_000) == 1
-    assert rate(paper, 400_000, 500_000) == pytest.approx(0.1)
-    assert rate(paper, 450_000, 500_000) == pytest.approx(0.01)
+    paper = ScheduleConfig(name="step", steps=(0.8, 0.9), warmup_steps=1000, warmup_max_fraction=1.0, warmup_power=4)
+    assert lr_factor(paper, 499, 500_000) == pytest.approx(0.5**4)
+    assert lr_factor(paper, 999, 500_000) == lr_factor(paper, 399_999, 500_000) == 1
+    assert lr_factor(paper, 400_000, 500_000) == pytest.approx(0.1)
+    assert lr_factor(paper, 450_000, 500_000) == pytest.approx(0.01)
 
 
 def test_the_cosine_ends_at_its_final_share():
-    cosine = ScheduleConfig(name="cosine", final=0.1, burn_in_steps=0)
-    assert rate(cosine, 0, 100) == 1
-    assert rate(cosine, 50, 100) == pytest.approx(0.55)
-    assert rate(cosine, 100, 100) == pytest.approx(0.1)
+    cosine = ScheduleConfig(name="cosine", final_lr_ratio=0.1, warmup_steps=0)
+    assert lr_factor(cosine, 0, 100) == 1
+    assert lr_factor(cosine, 50, 100) == pytest.approx(0.55)
+    assert lr_factor(cosine, 100, 100) == pytest.approx(0.1)
 
 
 def test_the_polynomial_by_hand():
-    darknet = ScheduleConfig(name="polynomial", power=4, burn_in_steps=0)
-    assert [rate(darknet, step, 100) for step in (0, 50, 90)] == pytest.approx([1, 1 / 16, 1e-4])
-    linear = ScheduleConfig(name="polynomial", power=1, burn_in_steps=10, burn_in_share=1.0)
-    assert rate(linear, 4, 100) == pytest.approx(0.5 * 0.96)
+    darknet = ScheduleConfig(name="polynomial", power=4, warmup_steps=0)
+    assert [lr_factor(darknet, step, 100) for step in (0, 50, 90)] == pytest.approx([1, 1 / 16, 1e-4])
+    linear = ScheduleConfig(name="polynomial", power=1, warmup_steps=10, warmup_max_fraction=1.0)
+    assert lr_factor(linear, 4, 100) == pytest.approx(0.5 * 0.96)
 
 
 @given(
@@ -53,14 +53,14 @@ def test_the_polynomial_by_hand():
     power=st.floats(0.5, 4), burn_in=st.integers(0, 2000),
 )  # fmt: skip
 def test_rates_are_positive_and_never_above_one(step, name, power, burn_in):
-    config = ScheduleConfig(name=name, burn_in_steps=burn_in, burn_in_power=power)
-    assert 0 < rate(config, step, 1000) <= 1
+    config = ScheduleConfig(name=name, warmup_steps=burn_in, warmup_power=power)
+    assert 0 < lr_factor(config, step, 1000) <= 1
 
 
 def test_burn_in_takes_its_share_of_a_short_run_at_most():
-    config = ScheduleConfig(name="constant", burn_in_steps=1000, burn_in_share=0.1)
-    assert rate(config, 9, 100) == 1
-    assert rate(config, 8, 100) == pytest.approx(0.9)
+    config = ScheduleConfig(name="constant", warmup_steps=1000, warmup_max_fraction=0.1)
+    assert lr_factor(config, 9, 100) == 1
+    assert lr_factor(config, 8, 100) == pytest.approx(0.9)
 
 
 def test_only_weights_of_convolutions_and_linears_decay():
@@ -98,7 +98,7 @@ def test_a_run_from_another_device_steps_as_this_one_does():
     state = saved.state_dict()
     for group in state["optimizer"]["param_groups"]:
         group |= {"foreach": True, "fused": False, "lr": 0.125}
-    goes_on.load_state_dict(state, saved.averaged.state_dict())
+    goes_on.load_state_dict(state, saved.ema_or_model.state_dict())
     for group in goes_on.optimizer.param_groups:
         assert (group["foreach"], group["fused"], group["lr"]) == (False, True, 0.125)
 
@@ -106,7 +106,7 @@ def test_a_run_from_another_device_steps_as_this_one_does():
 def test_the_average_follows_quickly_first_and_slowly_later():
     model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
     nn.init.zeros_(model[0].weight)
-    ema = EMA(model, decay=0.6, share=0.5)
+    ema = EMA(model, decay=0.6, window_fraction=0.5)
     nn.init.ones_(model[0].weight)
     expected = 0.0
     for n in range(1, 6):
@@ -129,25 +129,25 @@ def test_states_go_on_and_so_do_those_of_earlier_versions():
     one.model(torch.rand(2, 3, 8, 8)).sum().backward()
     one.optimizer.step()
     one.ema.update(one.model)
-    one.position = Position(epoch=3, step=7, best=0.25, sums={"loss_box": 1.0})
-    saved, averaged = one.state_dict(), one.averaged.state_dict()
+    one.progress = TrainProgress(epoch=3, step=7, best_metric=0.25, loss_sums={"loss_box": 1.0})
+    saved, averaged = one.state_dict(), one.ema_or_model.state_dict()
     two.load_state_dict(saved, averaged)
-    assert two.position == one.position
+    assert two.progress == one.progress
     assert two.ema.updates == 1
     for name, value in averaged.items():
-        assert torch.equal(two.averaged.state_dict()[name], value)
+        assert torch.equal(two.ema_or_model.state_dict()[name], value)
     saved["position"]["best_AP"] = saved["position"].pop("best")  # as it was called when there were only detectors
     two = fresh()
     two.load_state_dict(saved, averaged)
-    assert two.position == one.position
+    assert two.progress == one.progress
 
 
 def test_devices_and_precisions_that_cannot_be_are_refused():
     for name in ("cuda:99", "tpu", "meta", "cpu:x"):
         with pytest.raises(ConfigError, match="--device"):
-            pick_device(name)
+            select_device(name)
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
-        pick_precision("fp16", torch.device("cpu"))
+        resolve_precision("fp16", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("tiles", "vectors", "picked"), [
@@ -156,20 +156,20 @@ def test_devices_and_precisions_that_cannot_be_are_refused():
 def test_a_cpu_trains_in_bf16_where_it_multiplies_it(monkeypatch, tiles, vectors, picked):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
-    assert pick_precision("auto", torch.device("cpu")) == picked
-    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+    assert resolve_precision("auto", torch.device("cpu")) == picked
+    assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
 
 
 def test_a_torch_that_cannot_tell_trains_in_fp32(monkeypatch):
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert pick_precision("auto", torch.device("cpu")) == "fp32"
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_asks_and_is_handed_back(number, code):
     before = signal.getsignal(number)
-    with StopRequest() as stop:
+    with GracefulStop() as stop:
         assert stop.exit_code == 0
         os.kill(os.getpid(), number)
         assert stop.exit_code == code
@@ -177,7 +177,7 @@ def test_a_signal_asks_and_is_handed_back(number, code):
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    with StopRequest() as stop:
+    with GracefulStop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.exit_code == 130
         with pytest.raises(KeyboardInterrupt):
@@ -185,13 +185,13 @@ def test_a_second_ctrl_c_does_not_wait():
 
 
 def test_processes_stop_when_all_of_them_know():
-    stop = StopRequest()
-    stop.agree([0.0, 0.0])
-    assert stop.agreed == 0
-    stop.agree([1.0, 0.0])
-    assert stop.agreed == 130
-    stop.agree([2.0, 1.0])
-    assert stop.agreed == 143
+    stop = GracefulStop()
+    stop.sync([0.0, 0.0])
+    assert stop.stop_code == 0
+    stop.sync([1.0, 0.0])
+    assert stop.stop_code == 130
+    stop.sync([2.0, 1.0])
+    assert stop.stop_code == 143
 
 
 class TwoParts(nn.Module):
@@ -241,7 +241,7 @@ def test_spoiled_statistics_become_those_of_the_average_again(ema):
         state.ema.model.head.norm.running_mean.fill_(3)
         state.ema.model.head.norm.running_var.fill_(5)
     state.model.backbone[0].norm.running_mean.fill_(7)  # finite: stays
-    state.mend_statistics()
+    state.reset_nonfinite_bn_stats()
     assert norm.running_mean.tolist() == ([3, 3] if ema else [0, 0])
     assert norm.running_var.tolist() == ([5, 5] if ema else [1, 1])
     assert state.model.backbone[0].norm.running_mean.tolist() == [7] * 4
@@ -251,16 +251,16 @@ def test_the_batch_grows_by_powers_of_two_as_long_as_it_fits():
     def fits(pictures: int) -> int | None:
         return None if pictures > 16 else 100 * pictures
 
-    assert largest_power(fits, usable=10_000, most=64) == 16
-    assert largest_power(fits, usable=900, most=64) == 8
-    assert largest_power(fits, usable=10_000, most=12) == 8
-    assert largest_power(fits, usable=99, most=64) == 0
+    assert find_max_batch_size(fits, available_bytes=10_000, max_batch_size=64) == 16
+    assert find_max_batch_size(fits, available_bytes=900, max_batch_size=64) == 8
+    assert find_max_batch_size(fits, available_bytes=10_000, max_batch_size=12) == 8
+    assert find_max_batch_size(fits, available_bytes=99, max_batch_size=64) == 0
 
 
 def test_a_batch_size_is_measured_on_cuda_only():
     recipe = load_recipe(CONFIG, ["train.batch_size=auto", "train.nominal_batch_size=32"])
-    assert recipe.train.step_pictures == 32
+    assert recipe.train.max_batch_size == 32
     with pytest.raises(ConfigError, match="auto is measured on a CUDA device"):
-        with_batch_size(recipe, TwoParts(), torch.device("cpu"), World())
+        resolve_batch_size(recipe, TwoParts(), torch.device("cpu"), DistributedContext())
     fixed = load_recipe(CONFIG, ["train.batch_size=4"])
-    assert with_batch_size(fixed, TwoParts(), torch.device("cpu"), World()) is fixed
+    assert resolve_batch_size(fixed, TwoParts(), torch.device("cpu"), DistributedContext()) is fixed

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from cspdet.errors import ConfigError
-from paper.drawings.pictures import draw_pictures
+from paper.drawings.pictures import write_drawings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> None:
     """Draw and write every picture."""
     if args.overrides:
         raise ConfigError(f"draw-networks: takes no overrides, found {args.overrides[0]!r}")
-    for path in draw_pictures(args.output):
+    for path in write_drawings(args.output):
         print(f"written: {path}")

@@ -9,38 +9,40 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from cspdet.checkpoints.model_profile import count_model
+from cspdet.checkpoints.model_profile import profile_model
 from cspdet.errors import ConfigError
-from cspdet.models.profile import Cost
-from cspdet.models.published import PUBLISHED, Published, Size
+from cspdet.models.profile import ModelCost
+from cspdet.models.published import PUBLISHED, PublishedResult, Size
 from cspdet.recipe import load_recipe
 from paper import tables
-from paper.tables import Row
+from paper.tables import PaperRow
 
-COCO_CLASSES = 80
+NUM_COCO_CLASSES = 80
 
 
-class Costs:
+class CostCache:
     """What rows cost; each network is counted once for each size."""
 
     def __init__(self, configs: Path):
         self._configs = configs
-        self._known: dict[tuple[str, tuple[str, ...], Size], Cost] = {}
+        self._cache: dict[tuple[str, tuple[str, ...], Size], ModelCost] = {}
 
-    def path(self, config: str) -> Path:
+    def config_path(self, config: str) -> Path:
         """Where a config is, or would be were it a detector's."""
         classifier = self._configs / "classification" / f"{config}.yaml"
         return classifier if classifier.exists() else self._configs / f"{config}.yaml"
 
-    def of(self, row: Row) -> Cost:
+    def get(self, row: PaperRow) -> ModelCost:
         """The cost at the size of the published figures; overrides that leave the network alone are only checked."""
         changes = tuple(text for text in row.overrides if text.startswith("model."))
         if changes != row.overrides:
-            load_recipe(self.path(row.config), row.overrides)
-        key = (row.config, changes, row.figures.size)
-        if key not in self._known:
-            self._known[key] = count_model(self.path(row.config), changes, row.figures.size, COCO_CLASSES).cost
-        return self._known[key]
+            load_recipe(self.config_path(row.config), row.overrides)
+        key = (row.config, changes, row.reference.size)
+        if key not in self._cache:
+            self._cache[key] = profile_model(
+                self.config_path(row.config), changes, row.reference.size, NUM_COCO_CLASSES
+            ).cost
+        return self._cache[key]
 
 
 def paper_page(configs: Path) -> str:
@@ -49,7 +51,7 @@ def paper_page(configs: Path) -> str:
     Raises:
         ConfigError: a published row whose config is missing or broken, or a published row that no table shows.
     """
-    costs = Costs(configs)
+    costs = CostCache(configs)
     check_complete(configs, costs)
     sections = [
         tables.PREAMBLE,
@@ -62,25 +64,27 @@ def paper_page(configs: Path) -> str:
         _settings("Box losses, CSPResNeXt50-PANet-SPP", "loss", tables.LOSSES, costs),
         _settings("NMS thresholds, CSPResNeXt50-PANet-SPP", "highest overlap, loss", tables.NMS, costs),
         _bottlenecks("Largest layers (Figure 7)", costs),
-        _traffic("Memory traffic (Figure 8)", costs),
+        _memory_access("Memory traffic (Figure 8)", costs),
         _not_built(),
     ]
     return "\n".join(sections)
 
 
-def all_rows() -> tuple[Row, ...]:
+def all_rows() -> tuple[PaperRow, ...]:
     """The rows of all tables."""
     return (
         *tables.IMAGENET, tables.ABLATION_BASELINE, *tables.ABLATION, *tables.FUSION, *tables.LARGER, *tables.SMALLER,
-        *tables.PRN, *tables.LOSSES, *tables.NMS, *chain(*tables.BOTTLENECKS), *tables.TRAFFIC,
+        *tables.PRN, *tables.LOSSES, *tables.NMS, *chain(*tables.BOTTLENECKS), *tables.MEMORY_ACCESS,
     )  # fmt: skip
 
 
-def check_complete(configs: Path, costs: Costs) -> None:
+def check_complete(configs: Path, costs: CostCache) -> None:
     """Nothing is skipped silently: every published row is in a table, and its config in the folder."""
     shown = {row.config for row in all_rows()}
     files = {path.stem for folder in (configs, configs / "classification") for path in folder.glob("*.yaml")}
-    problems = [f"{costs.path(name)}: no such file, but the paper's tables name it" for name in sorted(shown - files)]
+    problems = [
+        f"{costs.config_path(name)}: no such file, but the paper's tables name it" for name in sorted(shown - files)
+    ]
     problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - shown)]
     if problems:
         raise ConfigError(*problems)
@@ -89,63 +93,65 @@ def check_complete(configs: Path, costs: Costs) -> None:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _imagenet(title: str, rows: Sequence[Row], costs: Costs) -> str:
+def _imagenet(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     head = ("network", "config", "size", "weights", "ours", "difference", "BFLOPs", "ours", "difference",
             "top-1 / top-5", "ours", "kind")  # fmt: skip
     lines = []
     for row in rows:
-        figures, cost = row.figures, costs.of(row)
+        reference, cost = row.reference, costs.get(row)
         lines.append(
-            (row.label, _config(row, costs), figures.size[0], *_weights(cost, figures), *_bflops(cost, figures),
-             _numbers(figures.top1, figures.top5), tables.MEASURED.get(row.config, ""), figures.network)
+            (row.label, _config(row, costs), reference.size[0], *_weights(cost, reference), *_bflops(cost, reference),
+             _format_values(reference.top1, reference.top5), tables.MEASURED.get(row.config, ""), reference.fidelity)
         )  # fmt: skip
     return _section(title, head, lines, notes=_notes(rows))
 
 
-def _coco(title: str, rows: Sequence[Row], costs: Costs) -> str:
+def _coco(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     head = ("detector", "config", "size", "BFLOPs", "ours", "difference", "our weights", "AP / AP50 / AP75", "ours",
             "fps", "kind")  # fmt: skip
     lines = []
     for row in rows:
-        figures, cost = row.figures, costs.of(row)
+        reference, cost = row.reference, costs.get(row)
         lines.append(
-            (row.label, _config(row, costs), figures.size[0], *_bflops(cost, figures), _millions(cost.conv_weights),
-             _ap(figures), tables.MEASURED.get(row.config, ""), figures.fps, figures.network)
+            (row.label, _config(row, costs), reference.size[0], *_bflops(cost, reference), _millions(cost.conv_weights),
+             _ap(reference), tables.MEASURED.get(row.config, ""), reference.fps, reference.fidelity)
         )  # fmt: skip
     return _section(title, head, lines, notes=_notes(rows))
 
 
-def _prn(title: str, rows: Sequence[Row], costs: Costs) -> str:
+def _prn(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     head = ("detector", "config", "size", "stored numbers", "ours", "difference", "BFLOPs", "ours", "difference",
             "AP / AP50 / AP75", "ours", "kind")  # fmt: skip
     lines = []
     for row in rows:
-        figures, cost = row.figures, costs.of(row)
-        stored = _pair(cost.stored_numbers / 1e6, figures.stored_numbers and figures.stored_numbers / 1e6, "{:.2f}")
+        reference, cost = row.reference, costs.get(row)
+        stored = _comparison_cells(
+            cost.stored_values / 1e6, reference.stored_values and reference.stored_values / 1e6, "{:.2f}"
+        )
         lines.append(
-            (row.label, _config(row, costs), figures.size[0], *stored, *_bflops(cost, figures), _ap(figures),
-             tables.MEASURED.get(row.config, ""), figures.network)
+            (row.label, _config(row, costs), reference.size[0], *stored, *_bflops(cost, reference), _ap(reference),
+             tables.MEASURED.get(row.config, ""), reference.fidelity)
         )  # fmt: skip
     return _section(title, head, lines, notes=_notes(rows))
 
 
-def _settings(title: str, what: str, rows: Sequence[Row], costs: Costs) -> str:
+def _settings(title: str, what: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     """Rows of one network under several settings."""
     head = (what, "config", "size", "our BFLOPs", "AP / AP50 / AP75", "ours", "kind")
     lines = [
-        (row.label, _config(row, costs), row.figures.size[0], f"{costs.of(row).bflops:.4f}", _ap(row.figures), "",
-         row.figures.network)
+        (row.label, _config(row, costs), row.reference.size[0], f"{costs.get(row).bflops:.4f}", _ap(row.reference), "",
+         row.reference.fidelity)
         for row in rows
     ]  # fmt: skip
     return _section(title, head, lines)
 
 
-def _ablation(title: str, costs: Costs) -> str:
-    baseline = costs.of(tables.ABLATION_BASELINE).bflops
+def _ablation(title: str, costs: CostCache) -> str:
+    baseline = costs.get(tables.ABLATION_BASELINE).bflops
     head = ("fusion and share", "config", "our weights", "our BFLOPs", "change", "ours", "change of top-1", "ours")
     lines = []
     for row in tables.ABLATION:
-        cost = costs.of(row)
+        cost = costs.get(row)
         lines.append(
             (row.label, _config(row, costs), _millions(cost.conv_weights), f"{cost.bflops:.4f}",
              "" if row.change is None else f"{row.change:+.0%}", f"{cost.bflops / baseline - 1:+.1%}", row.claim, "")
@@ -153,29 +159,29 @@ def _ablation(title: str, costs: Costs) -> str:
     return _section(title, head, lines, text=tables.ABLATION_TEXT.format(baseline=baseline))
 
 
-def _bottlenecks(title: str, costs: Costs) -> str:
+def _bottlenecks(title: str, costs: CostCache) -> str:
     head = ("network", "config", "size", "largest layer", "BFLOPs", "published", "ours")
     lines = []
     for group in tables.BOTTLENECKS:
-        first = costs.of(group[0]).largest_layer_bflops
+        first = costs.get(group[0]).largest_layer_bflops
         for row in group:
-            largest = costs.of(row).largest_layer
+            largest = costs.get(row).largest_layer
             change = "" if row is group[0] else f"{largest.operations / 1e9 / first - 1:+.1%}"
             lines.append(
-                (row.label, _config(row, costs), row.figures.size[0], f"`{largest.name}`",
+                (row.label, _config(row, costs), row.reference.size[0], f"`{largest.name}`",
                  f"{largest.operations / 1e9:.4f}", row.claim, change)
             )  # fmt: skip
     return _section(title, head, lines, text=tables.BOTTLENECK_TEXT)
 
 
-def _traffic(title: str, costs: Costs) -> str:
+def _memory_access(title: str, costs: CostCache) -> str:
     head = ("network", "config", "published", "ours", "difference", "convolutions alone")
     lines = []
-    for row in tables.TRAFFIC:
-        cost, printed = costs.of(row), row.figures.cio
-        pair = _pair(cost.cio / 1e6, printed and printed / 1e6, "{:.1f}", "{:.2f}")
-        lines.append((row.label, _config(row, costs), *pair, f"{cost.memory_traffic / 1e6:.2f}"))
-    return _section(title, head, lines, text=tables.TRAFFIC_TEXT)
+    for row in tables.MEMORY_ACCESS:
+        cost, printed = costs.get(row), row.reference.cio
+        pair = _comparison_cells(cost.cio / 1e6, printed and printed / 1e6, "{:.1f}", "{:.2f}")
+        lines.append((row.label, _config(row, costs), *pair, f"{cost.conv_memory_access / 1e6:.2f}"))
+    return _section(title, head, lines, text=tables.MEMORY_ACCESS_TEXT)
 
 
 def _not_built() -> str:
@@ -190,42 +196,44 @@ def _section(
 ) -> str:
     parts = [f"## {title}", ""]
     parts += [text, ""] if text else []
-    parts += [_line(head), _line(["---"] * len(head)), *map(_line, lines), ""]
+    parts += [_table_row(head), _table_row(["---"] * len(head)), *map(_table_row, lines), ""]
     parts += [*notes, ""] if notes else []
     return "\n".join(parts)
 
 
-def _line(cells: Sequence[object]) -> str:
+def _table_row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[PaperRow]) -> list[str]:
     """What one must know about the published figures, once each."""
     notes = []
     for row in rows:
-        words = [row.figures.note] if row.figures.note else []
-        words += [row.figures.source] if "counted" in row.figures.source else []
-        notes += [f"- {row.label}, {row.figures.size[0]}: {'; '.join(words)}"] if words else []
+        words = [row.reference.note] if row.reference.note else []
+        words += [row.reference.source] if "counted" in row.reference.source else []
+        notes += [f"- {row.label}, {row.reference.size[0]}: {'; '.join(words)}"] if words else []
     return list(dict.fromkeys(notes))
 
 
-def _config(row: Row, costs: Costs) -> str:
+def _config(row: PaperRow, costs: CostCache) -> str:
     """A link to the file, and the overrides."""
-    path = costs.path(row.config)
+    path = costs.config_path(row.config)
     folder = "classification/" if path.parent.name == "classification" else ""
     return " ".join([f"[{row.config}](../configs/{folder}{row.config}.yaml)", *(f"`{text}`" for text in row.overrides)])
 
 
-def _weights(cost: Cost, figures: Published) -> tuple[str, str, str]:
-    return _pair(cost.conv_weights / 1e6, figures.conv_weights and figures.conv_weights / 1e6, "{:.2f}")
+def _weights(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]:
+    return _comparison_cells(cost.conv_weights / 1e6, reference.conv_weights and reference.conv_weights / 1e6, "{:.2f}")
 
 
-def _bflops(cost: Cost, figures: Published) -> tuple[str, str, str]:
-    printed, ours, _ = _pair(cost.bflops, figures.bflops, "{:g}", "{:.4f}")
-    return printed, ours, _difference(cost.bflops, figures.expected_bflops)
+def _bflops(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]:
+    printed, ours, _ = _comparison_cells(cost.bflops, reference.bflops, "{:g}", "{:.4f}")
+    return printed, ours, _difference(cost.bflops, reference.expected_bflops)
 
 
-def _pair(ours: float, printed: float | None, digits: str, our_digits: str = "{:.3f}") -> tuple[str, str, str]:
+def _comparison_cells(
+    ours: float, printed: float | None, digits: str, our_digits: str = "{:.3f}"
+) -> tuple[str, str, str]:
     """The printed figure, ours, and the difference."""
     return "" if printed is None else digits.format(printed), our_digits.format(ours), _difference(ours, printed)
 
@@ -234,16 +242,16 @@ def _difference(ours: float, printed: float | None) -> str:
     return "" if printed is None else f"{ours / printed - 1:+.2%}".replace("-0.00%", "+0.00%")
 
 
-def _millions(number: int) -> str:
-    return f"{number / 1e6:.3f}"
+def _millions(value: int) -> str:
+    return f"{value / 1e6:.3f}"
 
 
-def _ap(figures: Published) -> str:
-    return _numbers(figures.ap, figures.ap50, figures.ap75)
+def _ap(reference: PublishedResult) -> str:
+    return _format_values(reference.ap, reference.ap50, reference.ap75)
 
 
-def _numbers(*numbers: float | None) -> str:
+def _format_values(*values: float | None) -> str:
     """`23.1 / 44.5 / 22.0`, with a dash for what is unknown; nothing where all is."""
-    if all(number is None for number in numbers):
+    if all(value is None for value in values):
         return ""
-    return " / ".join("-" if number is None else f"{number:.1f}" for number in numbers)
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)

@@ -7,68 +7,68 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cspdet.models.published import OTHER_SIZES, PUBLISHED, RESULTS, Published, Size
+from cspdet.models.published import OTHER_SIZES, PUBLISHED, RESULTS, PublishedResult, Size
 
 MEASURED: dict[str, str] = {}  # our own accuracy on the same data, by config name; none has been measured yet
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """A line of a published table."""
 
     label: str
     config: str  # its stem
     overrides: tuple[str, ...] = ()
-    published: Published | None = None  # None: the config's main row
+    published: PublishedResult | None = None  # None: the config's main row
     change: float | None = None  # published change of computation against the table's baseline, a share
     claim: str = ""  # what the paper says in words
 
     @property
-    def figures(self) -> Published:
+    def reference(self) -> PublishedResult:
         return self.published or PUBLISHED[self.config]
 
 
-def _at(label: str, config: str, size: Size) -> Row:
+def _row_at_size(label: str, config: str, size: Size) -> PaperRow:
     """The row of a config for another input size than its main one."""
-    (figures,) = (row for row in OTHER_SIZES[config] if row.size == size)
-    return Row(label, config, published=figures)
+    (reference,) = (row for row in OTHER_SIZES[config] if row.size == size)
+    return PaperRow(label, config, published=reference)
 
 
 IMAGENET = (
-    Row("Darknet-53", "darknet53"),
-    Row("CSPDarknet-53", "cspdarknet53"),
-    Row("CSPDarknet-53-Elastic", "cspdarknet53_elastic"),
-    Row("ResNet-50", "resnet50"),
-    Row("CSPResNet-50", "cspresnet50"),
-    Row("CSPResNet-50-Elastic", "cspresnet50_elastic"),
-    Row("ResNeXt-50", "resnext50"),
-    Row("CSPResNeXt-50", "cspresnext50"),
-    Row("CSPResNeXt-50-Elastic", "cspresnext50_elastic"),
-    Row("PeleeNet", "peleenet"),
-    Row(
+    PaperRow("Darknet-53", "darknet53"),
+    PaperRow("CSPDarknet-53", "cspdarknet53"),
+    PaperRow("CSPDarknet-53-Elastic", "cspdarknet53_elastic"),
+    PaperRow("ResNet-50", "resnet50"),
+    PaperRow("CSPResNet-50", "cspresnet50"),
+    PaperRow("CSPResNet-50-Elastic", "cspresnet50_elastic"),
+    PaperRow("ResNeXt-50", "resnext50"),
+    PaperRow("CSPResNeXt-50", "cspresnext50"),
+    PaperRow("CSPResNeXt-50-Elastic", "cspresnext50_elastic"),
+    PaperRow("PeleeNet", "peleenet"),
+    PaperRow(
         "PeleeNet, swish", "peleenet", ("model.backbone.activation=swish",),
         PUBLISHED["peleenet"]._replace(top1=71.5, top5=90.7),
     ),
-    Row("CSPPeleeNet", "csppeleenet"),
-    Row("CSPPeleeNet, swish", "csppeleenet_swish"),
-    Row("CSPPeleeNet, swish, SE", "csppeleenet_swish_se"),
-    Row("MobileNet-v2", "mobilenetv2"),
-    Row("CSPMobileNet-v2", "cspmobilenetv2"),
-    Row("Darknet Ref.", "darknetref"),
-    Row("CSPDenseNet Ref.", "cspdenseref"),
-    Row("CSPPeleeNet Ref.", "csppeleeref"),
-    Row("CSPDenseNetb Ref.", "cspdensebref"),
-    Row("CSPPeleeNetb Ref.", "csppeleebref"),
-    Row("ResNet-10", "resnet10"),
-    Row("CSPResNet-10", "cspresnet10"),
+    PaperRow("CSPPeleeNet", "csppeleenet"),
+    PaperRow("CSPPeleeNet, swish", "csppeleenet_swish"),
+    PaperRow("CSPPeleeNet, swish, SE", "csppeleenet_swish_se"),
+    PaperRow("MobileNet-v2", "mobilenetv2"),
+    PaperRow("CSPMobileNet-v2", "cspmobilenetv2"),
+    PaperRow("Darknet Ref.", "darknetref"),
+    PaperRow("CSPDenseNet Ref.", "cspdenseref"),
+    PaperRow("CSPPeleeNet Ref.", "csppeleeref"),
+    PaperRow("CSPDenseNetb Ref.", "cspdensebref"),
+    PaperRow("CSPPeleeNetb Ref.", "csppeleebref"),
+    PaperRow("ResNet-10", "resnet10"),
+    PaperRow("CSPResNet-10", "cspresnet10"),
 )  # fmt: skip
 
 
-def _ablation(fusion: str, gamma: float, change: float | None = None, claim: str = "") -> Row:
+def _ablation(fusion: str, gamma: float, change: float | None = None, claim: str = "") -> PaperRow:
     overrides = (f"model.backbone.fusion={fusion}", f"model.backbone.gamma={gamma}")
-    return Row(f"fusion {fusion}, gamma {gamma}", "csppeleenet", overrides, change=change, claim=claim)
+    return PaperRow(f"fusion {fusion}, gamma {gamma}", "csppeleenet", overrides, change=change, claim=claim)
 
 
-ABLATION_BASELINE = Row("PeleeNet", "peleenet")
+ABLATION_BASELINE = PaperRow("PeleeNet", "peleenet")
 ABLATION = (
     _ablation("first", 0.25),
     _ablation("first", 0.5, -0.26, "-1.5"),
@@ -82,38 +82,38 @@ ABLATION = (
 )
 
 FUSION = (
-    Row("PRN", "csppelee_prn"),
-    Row("PRN, swish", "csppelee_prn_swish"),
-    Row("PRN-3l", "csppelee_prn3l"),
-    Row("CEM (ThunderNet)", "csppelee_cem"),
-    Row("CEM (SAM)", "csppelee_cem_sam"),
-    Row("GFM", "csppelee_gfm"),
-    Row("EFM", "csppelee_efm"),
-    Row("EFM, GIoU", "csppelee_efm_giou"),
-    Row("EFM (SAM)", "csppelee_efm_sam"),
-    Row("EFM (SPP)", "csppelee_efm_spp"),
-    _at("EFM (SAM)", "csppelee_efm_sam", (512, 512)),
+    PaperRow("PRN", "csppelee_prn"),
+    PaperRow("PRN, swish", "csppelee_prn_swish"),
+    PaperRow("PRN-3l", "csppelee_prn3l"),
+    PaperRow("CEM (ThunderNet)", "csppelee_cem"),
+    PaperRow("CEM (SAM)", "csppelee_cem_sam"),
+    PaperRow("GFM", "csppelee_gfm"),
+    PaperRow("EFM", "csppelee_efm"),
+    PaperRow("EFM, GIoU", "csppelee_efm_giou"),
+    PaperRow("EFM (SAM)", "csppelee_efm_sam"),
+    PaperRow("EFM (SPP)", "csppelee_efm_spp"),
+    _row_at_size("EFM (SAM)", "csppelee_efm_sam", (512, 512)),
 )
 
 LARGER = (
-    Row("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp"),
-    _at("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp", (416, 416)),
-    Row("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal"),
-    _at("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal", (608, 608)),
-    Row("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam"),
-    _at("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam", (608, 608)),
-    Row("CSPDarknet53-PANet-SPP", "cspdarknet53_panet_spp"),
-    Row("CSPResNet50-PANet-SPP", "cspresnet50_panet_spp"),
-    Row("YOLOv3", "yolov3"),
+    PaperRow("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp"),
+    _row_at_size("CSPResNeXt50-PANet-SPP", "cspresnext50_panet_spp", (416, 416)),
+    PaperRow("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal"),
+    _row_at_size("CSPResNeXt50-PANet-SPP, optimal", "cspresnext50_panet_spp_optimal", (608, 608)),
+    PaperRow("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam"),
+    _row_at_size("CSPResNeXt50-PANet-SPP (SAM)", "cspresnext50_panet_spp_sam", (608, 608)),
+    PaperRow("CSPDarknet53-PANet-SPP", "cspdarknet53_panet_spp"),
+    PaperRow("CSPResNet50-PANet-SPP", "cspresnet50_panet_spp"),
+    PaperRow("YOLOv3", "yolov3"),
 )
 
 SMALLER = (
-    Row("CSPPeleeNet Ref.-EFM (SAM)", "csppeleeref_efm_sam"),
-    Row("CSPDenseNet Ref.-EFM (SAM)", "cspdenseref_efm_sam"),
-    Row("CSPPeleeNet Ref.-PRN (3l)", "csppeleeref_prn3l"),
-    Row("CSPDenseNetb Ref.-PRN", "cspdensebref_prn"),
-    Row("YOLOv3-tiny", "yolov3_tiny"),
-    Row("YOLOv3-tiny-PRN", "yolov3_tiny_prn"),
+    PaperRow("CSPPeleeNet Ref.-EFM (SAM)", "csppeleeref_efm_sam"),
+    PaperRow("CSPDenseNet Ref.-EFM (SAM)", "cspdenseref_efm_sam"),
+    PaperRow("CSPPeleeNet Ref.-PRN (3l)", "csppeleeref_prn3l"),
+    PaperRow("CSPDenseNetb Ref.-PRN", "cspdensebref_prn"),
+    PaperRow("YOLOv3-tiny", "yolov3_tiny"),
+    PaperRow("YOLOv3-tiny-PRN", "yolov3_tiny_prn"),
 )
 
 PRN = tuple(
@@ -124,14 +124,18 @@ PRN = tuple(
         ("Pelee-PRN", "pelee_prn"),
         ("Pelee-PRN-3l", "pelee_prn3l"),
     )
-    for row in (_at(label, config, (320, 320)), Row(label, config))
-) + (Row("YOLOv3-tiny", "yolov3_tiny"), Row("YOLOv3-tiny-PRN", "yolov3_tiny_prn"))
+    for row in (_row_at_size(label, config, (320, 320)), PaperRow(label, config))
+) + (PaperRow("YOLOv3-tiny", "yolov3_tiny"), PaperRow("YOLOv3-tiny-PRN", "yolov3_tiny_prn"))
 
 
-def _loss(label: str, config: str, loss: str, ap: tuple[float, float, float], size: int = 512, source: str = "") -> Row:
-    figures = PUBLISHED[config]
-    figures = figures._replace(ap=ap[0], ap50=ap[1], ap75=ap[2], size=(size, size), source=source or figures.source)
-    return Row(label, config, (f"train.loss.box={loss}",), figures)
+def _loss(
+    label: str, config: str, loss: str, ap: tuple[float, float, float], size: int = 512, source: str = ""
+) -> PaperRow:
+    reference = PUBLISHED[config]
+    reference = reference._replace(
+        ap=ap[0], ap50=ap[1], ap75=ap[2], size=(size, size), source=source or reference.source
+    )
+    return PaperRow(label, config, (f"train.loss.box={loss}",), reference)
 
 
 LOSSES = (
@@ -148,10 +152,10 @@ LOSSES = (
 )
 
 
-def _nms(max_iou: float, ap: tuple[float, float, float], loss: str = "mse") -> Row:
-    figures = PUBLISHED["cspresnext50_panet_spp"]._replace(ap=ap[0], ap50=ap[1], ap75=ap[2])
-    overrides = (f"train.loss.box={loss}", f"eval.max_iou={max_iou}")
-    return Row(f"{max_iou:.2f}, {loss}", "cspresnext50_panet_spp", overrides, figures)
+def _nms(nms_iou: float, ap: tuple[float, float, float], loss: str = "mse") -> PaperRow:
+    reference = PUBLISHED["cspresnext50_panet_spp"]._replace(ap=ap[0], ap50=ap[1], ap75=ap[2])
+    overrides = (f"train.loss.box={loss}", f"eval.nms_iou={nms_iou}")
+    return PaperRow(f"{nms_iou:.2f}, {loss}", "cspresnext50_panet_spp", overrides, reference)
 
 
 NMS = (
@@ -171,16 +175,16 @@ NMS = (
 
 # Each against the first of its group
 BOTTLENECKS = (
-    (Row("PeleeNet", "peleenet"), Row("CSPPeleeNet", "csppeleenet", claim="-44%")),
+    (PaperRow("PeleeNet", "peleenet"), PaperRow("CSPPeleeNet", "csppeleenet", claim="-44%")),
     (
-        Row("Pelee-YOLOv3", "pelee_yolov3"),
-        Row("Pelee-PRN", "pelee_prn"),
-        Row("CSPPeleeNet-EFM", "csppelee_efm", claim="-80%"),
-        Row("CSPPeleeNet-EFM (SAM)", "csppelee_efm_sam"),
+        PaperRow("Pelee-YOLOv3", "pelee_yolov3"),
+        PaperRow("Pelee-PRN", "pelee_prn"),
+        PaperRow("CSPPeleeNet-EFM", "csppelee_efm", claim="-80%"),
+        PaperRow("CSPPeleeNet-EFM (SAM)", "csppelee_efm_sam"),
     ),
 )
 
-TRAFFIC = (Row("ResNeXt-50", "resnext50"), Row("CSPResNeXt-50", "cspresnext50"))
+MEMORY_ACCESS = (PaperRow("ResNeXt-50", "resnext50"), PaperRow("CSPResNeXt-50", "cspresnext50"))
 
 # Published rows that no config stands for, and why.
 NOT_BUILT = (
@@ -222,7 +226,7 @@ BOTTLENECK_TEXT = """\
 The layer of most operations, in BFLOPs, against the first network of each group. The paper says that CSPPeleeNet lowers
 PeleeNet's by 44%, and that CSPPeleeNet-EFM lowers PeleeNet-YOLO's, in its head, by 80%. The EFM's own largest layers
 cost as much as the backbone's: `cspdet info --layers` lists them."""
-TRAFFIC_TEXT = """\
+MEMORY_ACCESS_TEXT = """\
 Input and output elements, in millions, at 256x256. The paper cites HarDNet's CIO, a sum over convolutions, which is
 `memory_traffic` of `cspdet info --json`. The two printed figures are reached by taking in the poolings too, the global
 one and the last linear layer included, but no shortcut and no route; at 256x256, not at 224x224."""

@@ -13,92 +13,96 @@ from typing import NoReturn
 
 from torch import fx, nn
 
-from cspdet.darknet.layer_spec import IMAGE, Shape
+from cspdet.darknet.layer_spec import IMAGE, FeatureShape
 from cspdet.errors import ConfigError
 from cspdet.models.head import YoloHead
-from cspdet.models.trace import by_registration, name_of, shape_of, upstream
+from cspdet.models.trace import ancestors, feature_shape, node_name, weighted_nodes_in_order
 
-Rule = Callable[["Writer", fx.Node], int]  # the layer that gives the map of the node
-Weighted = nn.Conv2d | nn.Linear
+Rule = Callable[["CfgWriter", fx.Node], int]  # the layer that gives the map of the node
+WeightedModule = nn.Conv2d | nn.Linear
 
 
 @dataclass
-class Layer:
+class CfgLayer:
     """A section on its way: a later normalization or activation may still become part of it."""
 
-    kind: str
-    shape: Shape
+    section_type: str
+    shape: FeatureShape
     options: dict[str, object] = field(default_factory=dict)
     name: str = ""  # of the module whose weights it has
-    weighted: Weighted | None = None
+    weighted_module: WeightedModule | None = None
     norm: nn.BatchNorm2d | None = None
 
 
-class Writer:
+class CfgWriter:
     """Places the nodes of a graph as layers; `head` gives the options of the [yolo] of a scale, 0 the finest."""
 
     def __init__(
-        self, model: nn.Module, where: str, rules: Mapping[object, Rule], head: Callable[[int], dict[str, object]]
+        self,
+        model: nn.Module,
+        where: str,
+        rules: Mapping[object, Rule],
+        head_options: Callable[[int], dict[str, object]],
     ):
-        self.model, self.where, self.rules, self.head = model, where, rules, head
-        self.layers: list[Layer] = []
-        self._at: dict[fx.Node, int] = {}
+        self.model, self.where, self.rules, self.head_options = model, where, rules, head_options
+        self.layers: list[CfgLayer] = []
+        self._index_of_node: dict[fx.Node, int] = {}
         self._shared: set[int] = set()  # layers whose map is read more than once: nothing can be added to them
 
     def write(self, graph: fx.Graph) -> None:
         """Place everything that the output depends on."""
-        waiting = self._heads(graph)
+        pending_heads = self._head_inputs(graph)
         done: set[fx.Node] = set()
-        order = by_registration(self.model, graph)
+        order = weighted_nodes_in_order(self.model, graph)
         for node in order:
-            self.place(node)
+            self.resolve(node)
             done.add(node)
-            for level, source in list(waiting.items()):
-                if (upstream(source) | {source}).intersection(order) <= done:
+            for level, source in list(pending_heads.items()):
+                if (ancestors(source) | {source}).intersection(order) <= done:
                     self._write_head(level, source)
-                    del waiting[level]
-        if self.layers and self.layers[-1].kind != "yolo":
+                    del pending_heads[level]
+        if self.layers and self.layers[-1].section_type != "yolo":
             (output,) = (node for node in graph.nodes if node.op == "output")
-            self.last(output.all_input_nodes[0], output)
+            self.ensure_last(output.all_input_nodes[0], output)
             self.emit("softmax", self.layers[-1].shape, {"groups": 1})
 
-    def place(self, node: fx.Node) -> int:
+    def resolve(self, node: fx.Node) -> int:
         """The layer that gives the map of a node."""
-        if node not in self._at:
-            self._at[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
+        if node not in self._index_of_node:
+            self._index_of_node[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
             if len(node.users) > 1:
-                self._shared.add(self._at[node])
-        return self._at[node]
+                self._shared.add(self._index_of_node[node])
+        return self._index_of_node[node]
 
     def emit(
         self,
-        kind: str,
-        shape: Shape,
+        section_type: str,
+        shape: FeatureShape,
         options: Mapping[str, object],
         *,
         name: str = "",
-        weighted: Weighted | None = None,
+        weighted_module: WeightedModule | None = None,
     ) -> int:
         """Append a layer."""
-        self.layers.append(Layer(kind, shape, dict(options), name, weighted))
+        self.layers.append(CfgLayer(section_type, shape, dict(options), name, weighted_module))
         return len(self.layers) - 1
 
-    def reference(self, index: int, node: fx.Node) -> int:
+    def relative_index(self, index: int, node: fx.Node) -> int:
         """A layer as the next section refers to it: backwards."""
         if index == IMAGE:
-            self.refuse(node, "only the first layer can read the picture")
+            self.unsupported(node, "only the first layer can read the picture")
         return index - len(self.layers)
 
-    def last(self, source: fx.Node, node: fx.Node) -> int:
+    def ensure_last(self, source: fx.Node, node: fx.Node) -> int:
         """The layer of `source`, which `node` reads, as the last one: that is what most sections read."""
-        return self.last_layer(self.place(source), node)
+        return self.ensure_layer_last(self.resolve(source), node)
 
-    def last_layer(self, index: int, node: fx.Node) -> int:
+    def ensure_layer_last(self, index: int, node: fx.Node) -> int:
         if index == len(self.layers) - 1:
             return index
-        return self.emit("route", self.layers[index].shape, {"layers": self.reference(index, node)})
+        return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})
 
-    def open(self, index: int) -> Layer | None:
+    def fusable_layer(self, index: int) -> CfgLayer | None:
         """A layer that can still take an activation: without one, and read once."""
         if index == IMAGE or index in self._shared or self.layers[index].options.get("activation") != "linear":
             return None
@@ -107,17 +111,17 @@ class Writer:
     def module(self, node: fx.Node) -> nn.Module:
         return self.model.get_submodule(str(node.target))
 
-    def refuse(self, node: fx.Node, why: str) -> NoReturn:
+    def unsupported(self, node: fx.Node, reason: str) -> NoReturn:
         """Raise the error that says what there are no words for."""
-        raise ConfigError(f"{self.where}: Darknet has no words for {name_of(node)}: {why}")
+        raise ConfigError(f"{self.where}: Darknet has no words for {node_name(node)}: {reason}")
 
     def _rule(self, node: fx.Node) -> Rule:
         key = type(self.module(node)) if node.op == "call_module" else node.target
         if key not in self.rules:
-            self.refuse(node, f"there is no section for {getattr(key, '__name__', key)}")
+            self.unsupported(node, f"there is no section for {getattr(key, '__name__', key)}")
         return self.rules[key]
 
-    def _heads(self, graph: fx.Graph) -> dict[int, fx.Node]:
+    def _head_inputs(self, graph: fx.Graph) -> dict[int, fx.Node]:
         """Of each scale the map that its head reads."""
         found: dict[int, fx.Node] = {}
         for node in graph.nodes:
@@ -127,12 +131,12 @@ class Writer:
 
     def _write_head(self, level: int, source: fx.Node) -> None:
         (head,) = (module for module in self.model.modules() if isinstance(module, YoloHead))
-        conv = head.predict[level]
+        conv = head.pred_convs[level]
         assert isinstance(conv, nn.Conv2d)
-        self.last(source, source)
-        shape = shape_of(source)._replace(channels=conv.out_channels)
+        self.ensure_last(source, source)
+        shape = feature_shape(source)._replace(channels=conv.out_channels)
         # With `new_coords` Darknet leaves the sigmoid of all numbers to the convolution
-        act = "logistic" if head.anchors.sizes == "square" else "linear"
+        act = "logistic" if head.anchors.wh_decoding == "square" else "linear"
         options = {"filters": conv.out_channels, "size": 1, "stride": 1, "pad": 1, "activation": act}
-        self.emit("convolutional", shape, options, name=f"head.predict.{level}", weighted=conv)
-        self.emit("yolo", shape, self.head(level))
+        self.emit("convolutional", shape, options, name=f"head.predict.{level}", weighted_module=conv)
+        self.emit("yolo", shape, self.head_options(level))

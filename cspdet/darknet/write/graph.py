@@ -10,17 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedModel
+from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.errors import ConfigError
-from cspdet.inference.metadata import Facts, NmsConfig, Outputs, facts_of
-from cspdet.models.fuse import fold
+from cspdet.inference.metadata import ModelMetadata, NmsConfig, OutputType, build_metadata
+from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors, decode
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportConfig:
     """How a model is to be exported; `nms` None leaves NMS outside."""
 
     size_hw: tuple[int, int]
@@ -32,7 +32,7 @@ class Wanted:
     calibration: Path | None = None  # a folder of pictures, for int8
 
 
-class Decoded(nn.Module):
+class DecodedDetector(nn.Module):
     """(B, 3, H, W) -> boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C)."""
 
     def __init__(self, network: nn.Module, anchors: Anchors):
@@ -43,39 +43,41 @@ class Decoded(nn.Module):
         return decode(self.network(images), self.anchors)
 
 
-def facts_for(loaded: LoadedModel | LoadedClassifier, wanted: Wanted) -> Facts:
+def export_metadata(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig) -> ModelMetadata:
     """The facts of the file: those of the model, at the wanted size, with what the file's outputs are.
 
     Raises:
         ConfigError: a size that the network does not take, or wishes that only detectors have.
     """
     try:
-        loaded.model.check_size(wanted.size_hw)
+        loaded.model.check_size(config.size_hw)
     except ValueError as error:
         raise ConfigError(f"--size: {error}") from None
-    facts = facts_of(loaded)
-    outputs: Outputs = "logits"
-    if facts.task == "detector":
-        outputs = "detections" if wanted.nms is not None else wanted.outputs
-    elif wanted.nms is not None or wanted.outputs != "raw":
+    metadata = build_metadata(loaded)
+    outputs: OutputType = "logits"
+    if metadata.task == "detector":
+        outputs = "detections" if config.nms is not None else config.outputs
+    elif config.nms is not None or config.outputs != "raw":
         raise ConfigError("--outputs and --nms: a classifier has logits, nothing to decode")
     changes = {
-        "input": facts.input.model_copy(update={"size": wanted.size_hw}),
-        "outputs": outputs, "nms": wanted.nms, "precision": wanted.precision, "dynamic": wanted.dynamic,
+        "input": metadata.input.model_copy(update={"size": config.size_hw}),
+        "outputs": outputs, "nms": config.nms, "precision": config.precision, "dynamic": config.dynamic,
     }  # fmt: skip
-    return facts.model_copy(update=changes)
+    return metadata.model_copy(update=changes)
 
 
-def network_for(loaded: LoadedModel | LoadedClassifier, outputs: Outputs) -> nn.Module:
+def export_module(loaded: LoadedDetector | LoadedClassifier, outputs: OutputType) -> nn.Module:
     """The network to be written, on the CPU; the graph of NMS itself is added behind `decoded`."""
-    network = fold(loaded.model).to("cpu")
+    network = fuse_conv_bn(loaded.model).to("cpu")
     if outputs in ("decoded", "detections"):
-        assert isinstance(loaded, LoadedModel)
-        return Decoded(network, copy.deepcopy(loaded.model.anchors).to("cpu")).eval()
+        assert isinstance(loaded, LoadedDetector)
+        return DecodedDetector(network, copy.deepcopy(loaded.model.anchors).to("cpu")).eval()
     return network
 
 
-def reference(loaded: LoadedModel | LoadedClassifier, outputs: Outputs, images: Tensor) -> tuple[Tensor, ...]:
+def reference_outputs(
+    loaded: LoadedDetector | LoadedClassifier, outputs: OutputType, images: Tensor
+) -> tuple[Tensor, ...]:
     """What the file has to give for `images`, (B, 3, H, W) float32: from the network as it was trained, not folded."""
     with torch.inference_mode():
         result = loaded.model.cpu()(images)
@@ -83,5 +85,5 @@ def reference(loaded: LoadedModel | LoadedClassifier, outputs: Outputs, images: 
             return (result,)
         if outputs == "raw":
             return tuple(result)
-        assert isinstance(loaded, LoadedModel)
+        assert isinstance(loaded, LoadedDetector)
         return decode(result, loaded.model.anchors)

@@ -7,38 +7,38 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-NAMED = 3  # places told for each kind
+MAX_EXAMPLES = 3  # places told for each kind
 
 
 @dataclass
-class Tally:
+class IssueCounter:
     """Findings in one file by kind: how often each, and its first places."""
 
     where: str
     counts: dict[str, int] = field(default_factory=dict)
-    places: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, place: str = "") -> None:
+    def add(self, issue_type: str, example: str = "") -> None:
         """Count one finding."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        named = self.places.setdefault(kind, [])
-        if place and len(named) < NAMED:
-            named.append(place)
+        self.counts[issue_type] = self.counts.get(issue_type, 0) + 1
+        named = self.examples.setdefault(issue_type, [])
+        if example and len(named) < MAX_EXAMPLES:
+            named.append(example)
 
-    def add_where(self, kind: str, found: np.ndarray, place: Callable[[int], str]) -> None:
+    def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
         """Count the true entries of `found`, (N,) bool, and name the first ones."""
-        (indices,) = np.nonzero(found)
+        (indices,) = np.nonzero(mask)
         if len(indices):
-            self.counts[kind] = self.counts.get(kind, 0) + len(indices)
-            named = self.places.setdefault(kind, [])
-            named.extend(place(int(i)) for i in indices[: NAMED - len(named)])
+            self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)
+            named = self.examples.setdefault(issue_type, [])
+            named.extend(describe(int(i)) for i in indices[: MAX_EXAMPLES - len(named)])
 
     def lines(self) -> list[str]:
         """`file: kind: place; place; place; and 54 more`, a line a kind."""
         result = []
-        for kind, count in self.counts.items():
-            places = list(self.places[kind])
-            if places and count > len(places):
-                places.append(f"and {count - len(places)} more")
-            result.append(": ".join((self.where, kind, *(("; ".join(places),) if places else ()))))
+        for issue_type, count in self.counts.items():
+            examples = list(self.examples[issue_type])
+            if examples and count > len(examples):
+                examples.append(f"and {count - len(examples)} more")
+            result.append(": ".join((self.where, issue_type, *(("; ".join(examples),) if examples else ()))))
         return result

@@ -26,25 +26,25 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.datasets.image_io import picture_header, read_picture
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.datasets.image_io import read_image, read_image_header
 from cspdet.errors import DataError
 from cspdet.io.progress import progress
 
 MAX_DISTANCE = 12  # of 128 bits
-MIN_LIKENESS = 0.75  # correlation of the fine structure
+MIN_SIMILARITY = 0.75  # correlation of the fine structure
 MIN_CONTRAST = 1.0  # grey levels: the deviation of the fine structure below which there is nothing to compare
 THUMBNAIL = 32  # pixels a side of the fine structure; also half the least side that reduced decoding may leave
-SURROUNDINGS = 5  # fine structure is what a pixel of the thumbnail has more than the mean of 5x5 around it
-MOST_COMPARISONS = 800_000_000  # of hashes, some twenty seconds
-LEAST_NEIGHBORS = 16  # that each picture is compared with in each band, whatever there are
-MOST_CANDIDATES = 500_000  # more are cut to the nearest
+BLUR_SIZE = 5  # fine structure is what a pixel of the thumbnail has more than the mean of 5x5 around it
+MAX_COMPARISONS = 800_000_000  # of hashes, some twenty seconds
+MIN_NEIGHBORS = 16  # that each picture is compared with in each band, whatever there are
+MAX_CANDIDATES = 500_000  # more are cut to the nearest
 BITS, BANDS = 128, MAX_DISTANCE + 1
 # Of every 16 bits; numpy counts bits itself from 2.0 on.
 BIT_COUNTS = (
     None if hasattr(np, "bitwise_count") else np.array([bin(number).count("1") for number in range(1 << 16)], np.uint8)
 )
-REDUCED = {
+REDUCED_READ_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -52,47 +52,47 @@ REDUCED = {
 }
 
 
-class TwinPicture(NamedTuple):
+class ComparedImage(NamedTuple):
     """A picture of a split: its row in the CocoSet, and its file."""
 
     split: str
-    row: int
+    image_index: int
     path: Path
 
 
-class Twins(NamedTuple):
+class DuplicatePair(NamedTuple):
     """Two pictures that look the same."""
 
-    first: TwinPicture
-    second: TwinPicture
+    first: ComparedImage
+    second: ComparedImage
     distance: int  # bits of the hashes that differ, 0 to MAX_DISTANCE
-    likeness: float  # correlation of the fine structure, MIN_LIKENESS to 1
+    similarity: float  # correlation of the fine structure, MIN_LIKENESS to 1
     mirrored: bool  # the second is the first with left and right exchanged
 
     @property
-    def across(self) -> bool:
+    def is_cross_split(self) -> bool:
         """Whether they are in different splits."""
         return self.first.split != self.second.split
 
     def to_json(self) -> dict[str, Any]:
-        pictures = [{"split": one.split, "path": str(one.path)} for one in (self.first, self.second)]
+        images = [{"split": one.split, "path": str(one.path)} for one in (self.first, self.second)]
         return {
-            "pictures": pictures,
+            "pictures": images,
             "distance": self.distance,
-            "likeness": round(self.likeness, 4),
+            "likeness": round(self.similarity, 4),
             "mirrored": self.mirrored,
         }
 
 
 @dataclass(frozen=True)
-class TwinReport:
+class DuplicateReport:
     """The pairs that look most alike, best first, and how many there are."""
 
-    pairs: tuple[Twins, ...]
-    found: int  # pairs in all, of which `pairs` may be the first few
-    across: int  # of these, pairs of two splits
-    pictures: int  # looked at
-    even: int  # left out, because they have too little contrast to compare
+    pairs: tuple[DuplicatePair, ...]
+    total_pairs: int  # pairs in all, of which `pairs` may be the first few
+    cross_split_pairs: int  # of these, pairs of two splits
+    images: int  # looked at
+    low_contrast: int  # left out, because they have too little contrast to compare
     unreadable: int  # left out
     complete: bool  # whether every pair of close hashes was looked at
 
@@ -111,36 +111,38 @@ class Fingerprints(NamedTuple):
     unreadable: np.ndarray  # (N,) bool
 
 
-def find_twins(sets: Mapping[str, CocoSet], *, limit: int = 1000) -> TwinReport:
+def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
     """Twins within and across the splits, each picture compared as it is and mirrored; at most `limit` pairs.
 
     Unreadable and even pictures are left out and counted. A file that two splits list is no twin of itself.
     """
-    places = [TwinPicture(name, i, coco.path(i)) for name, coco in sets.items() for i in range(len(coco))]
-    prints = take_fingerprints([place.path for place in places])
-    first, second, distance, mirrored, complete = _candidates(prints)
-    likeness = _likeness(prints.detail, first, second, mirrored)
-    other_file = np.array([places[i].path != places[j].path for i, j in zip(first, second, strict=True)], dtype=bool)
-    kept = np.flatnonzero((likeness >= MIN_LIKENESS) & other_file)
-    kept = kept[np.lexsort((second[kept], first[kept], -likeness[kept], distance[kept]))]
-    _, once = np.unique(np.stack((first[kept], second[kept])), axis=1, return_index=True)  # symmetric: not twice
-    kept = kept[np.sort(once)]
+    images = [ComparedImage(name, i, coco.path(i)) for name, coco in sets.items() for i in range(len(coco))]
+    fingerprints = compute_fingerprints([image.path for image in images])
+    first, second, distance, mirrored, complete = _candidate_pairs(fingerprints)
+    similarity = _pair_similarities(fingerprints.detail, first, second, mirrored)
+    other_file = np.array([images[i].path != images[j].path for i, j in zip(first, second, strict=True)], dtype=bool)
+    kept = np.flatnonzero((similarity >= MIN_SIMILARITY) & other_file)
+    kept = kept[np.lexsort((second[kept], first[kept], -similarity[kept], distance[kept]))]
+    _, unique_rows = np.unique(np.stack((first[kept], second[kept])), axis=1, return_index=True)  # symmetric: not twice
+    kept = kept[np.sort(unique_rows)]
     split = np.repeat(np.arange(len(sets)), [len(coco) for coco in sets.values()])
-    return TwinReport(
+    return DuplicateReport(
         pairs=tuple(
-            Twins(places[first[k]], places[second[k]], int(distance[k]), float(likeness[k]), bool(mirrored[k]))
+            DuplicatePair(
+                images[first[k]], images[second[k]], int(distance[k]), float(similarity[k]), bool(mirrored[k])
+            )
             for k in kept[:limit]
         ),
-        found=len(kept),
-        across=int((split[first[kept]] != split[second[kept]]).sum()),
-        pictures=len(places),
-        even=int((~prints.usable & ~prints.unreadable).sum()),
-        unreadable=int(prints.unreadable.sum()),
+        total_pairs=len(kept),
+        cross_split_pairs=int((split[first[kept]] != split[second[kept]]).sum()),
+        images=len(images),
+        low_contrast=int((~fingerprints.usable & ~fingerprints.unreadable).sum()),
+        unreadable=int(fingerprints.unreadable.sum()),
         complete=complete,
     )
 
 
-def take_fingerprints(paths: list[Path]) -> Fingerprints:
+def compute_fingerprints(paths: list[Path]) -> Fingerprints:
     """Read every picture, small, in threads."""
     count = len(paths)
     hashes, mirrored = np.zeros((count, BITS), bool), np.zeros((count, BITS), bool)
@@ -169,11 +171,11 @@ def read_small_grey(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is no whole picture.
     """
-    side = min(picture_header(path).stored_hw)
+    side = min(read_image_header(path).stored_hw)
     factor = next((factor for factor in (8, 4, 2) if side >= 2 * THUMBNAIL * factor), 1)
-    grey = cv2.imread(str(path), REDUCED[factor])
+    grey = cv2.imread(str(path), REDUCED_READ_FLAGS[factor])
     if grey is None:  # a format that only Pillow knows
-        grey = cv2.cvtColor(read_picture(path), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
     return grey.astype(np.float32)
 
 
@@ -186,9 +188,9 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """(h, w) to (THUMBNAIL, THUMBNAIL) of mean 0 and norm THUMBNAIL, and its deviation in grey levels before that."""
-    side, margin = THUMBNAIL + SURROUNDINGS - 1, SURROUNDINGS // 2
+    side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-    detail = small - cv2.blur(small, (SURROUNDINGS, SURROUNDINGS))
+    detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))
     detail = detail[margin:-margin, margin:-margin]  # what has all of its surroundings: a slope leaves nothing there
     detail = detail - detail.mean()
     deviation = float(detail.std())
@@ -198,52 +200,52 @@ def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
 # --- candidates ----------------------------------------------------------------------------------
 
 
-def _candidates(prints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
     """first < second (P,), distance (P,) and mirrored (P,) of pairs of close hashes, and whether these are all."""
-    (rows,) = np.nonzero(prints.usable)
-    hashes = np.concatenate((prints.hashes[rows], prints.mirrored[rows]))
+    (rows,) = np.nonzero(fingerprints.usable)
+    hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
     words = np.packbits(hashes, axis=1).view(np.uint64)  # (2n, 2)
-    found, complete = np.zeros((0, 2), np.int64), True  # (key of the pair, distance)
+    candidates, complete = np.zeros((0, 2), np.int64), True  # (key of the pair, distance)
     count = len(rows)
-    for part, whole in _close_pairs(hashes, words, count):
+    for pairs, whole in _close_pairs(hashes, words, count):
         complete &= whole
-        i, j, distance = part.T
-        picture_i, picture_j = i % max(1, count), j % max(1, count)
-        low, high = np.minimum(picture_i, picture_j), np.maximum(picture_i, picture_j)
+        i, j, distance = pairs.T
+        image_i, image_j = i % max(1, count), j % max(1, count)
+        low, high = np.minimum(image_i, image_j), np.maximum(image_i, image_j)
         key = 2 * (low * count + high) + ((i < count) != (j < count))
-        found = np.concatenate((found, np.stack((key, distance), axis=1)[low != high]))
-        if len(found) > 2 * MOST_CANDIDATES:
-            found, cut = _nearest_once(found)
+        candidates = np.concatenate((candidates, np.stack((key, distance), axis=1)[low != high]))
+        if len(candidates) > 2 * MAX_CANDIDATES:
+            candidates, cut = _deduplicate_and_limit(candidates)
             complete &= not cut
-    found, cut = _nearest_once(found)
-    pair, mirrored = found[:, 0] // 2, found[:, 0] % 2 == 1
+    candidates, cut = _deduplicate_and_limit(candidates)
+    pair, mirrored = candidates[:, 0] // 2, candidates[:, 0] % 2 == 1
     first, second = rows[pair // max(1, count)], rows[pair % max(1, count)]
-    return first, second, found[:, 1], mirrored, complete and not cut
+    return first, second, candidates[:, 1], mirrored, complete and not cut
 
 
-def _nearest_once(found: np.ndarray) -> tuple[np.ndarray, bool]:
+def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
     """(P, 2) keys and distances: each key once, at most MOST_CANDIDATES; and whether some had to go."""
-    found = found[np.lexsort((found[:, 1], found[:, 0]))]
-    first = np.ones(len(found), bool)
-    first[1:] = found[1:, 0] != found[:-1, 0]
-    found = found[first]
-    if len(found) <= MOST_CANDIDATES:
-        return found, False
-    return found[np.argsort(found[:, 1], kind="stable")[:MOST_CANDIDATES]], True
+    candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 0]))]
+    first = np.ones(len(candidates), bool)
+    first[1:] = candidates[1:, 0] != candidates[:-1, 0]
+    candidates = candidates[first]
+    if len(candidates) <= MAX_CANDIDATES:
+        return candidates, False
+    return candidates[np.argsort(candidates[:, 1], kind="stable")[:MAX_CANDIDATES]], True
 
 
-def _close_pairs(hashes: np.ndarray, words: np.ndarray, originals: int) -> Iterator[tuple[np.ndarray, bool]]:
+def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> Iterator[tuple[np.ndarray, bool]]:
     """(P, 3) rows i, j and distance of close hashes that share a band, a part at a time; not of two mirrored ones.
 
     With each part: False where a band is shared by more pictures than are compared.
     """
     # Neighboring bits tend to be equal in all pictures; spread over the bands, they leave each band choosy.
     bands = np.array_split(np.random.default_rng(0).permutation(BITS), BANDS)
-    neighbors = max(LEAST_NEIGHBORS, MOST_COMPARISONS // (BANDS * max(1, len(hashes))))
+    neighbors = max(MIN_NEIGHBORS, MAX_COMPARISONS // (BANDS * max(1, len(hashes))))
     for band in bands:
         value = hashes[:, band] @ (1 << np.arange(len(band)))
         order = np.lexsort((words[:, 1], words[:, 0], value))
-        value, words_in_order, mirrored = value[order], words[order], order >= originals
+        value, words_in_order, mirrored = value[order], words[order], order >= num_originals
         for step in range(1, min(neighbors, len(order) - 1) + 1):
             same = value[step:] == value[:-step]
             if not same.any():
@@ -261,13 +263,13 @@ def count_bits(words: np.ndarray) -> np.ndarray:
     return counts.sum(axis=1, dtype=np.int64)
 
 
-def _likeness(detail: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+def _pair_similarities(detail: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """(P,) correlations of the fine structure of pairs of pictures."""
     result = np.zeros(len(first), np.float32)
     for start in range(0, len(first), 4096):
-        part = slice(start, start + 4096)
-        ours, theirs = detail[first[part]].astype(np.float32), detail[second[part]].astype(np.float32)
-        flip = mirrored[part]
+        chunk = slice(start, start + 4096)
+        ours, theirs = detail[first[chunk]].astype(np.float32), detail[second[chunk]].astype(np.float32)
+        flip = mirrored[chunk]
         theirs[flip] = theirs[flip][:, :, ::-1]
-        result[part] = (ours * theirs).mean(axis=(1, 2))
+        result[chunk] = (ours * theirs).mean(axis=(1, 2))
     return result.clip(max=1.0)

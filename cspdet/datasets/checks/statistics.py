@@ -11,11 +11,11 @@ from typing import TypedDict
 import numpy as np
 
 from cspdet.datasets.checks.validate import LARGE_AREA, SMALL_AREA
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 
 GRID = 32  # rows and columns of the maps
-BINS_AN_OCTAVE = 2  # of the histograms of sizes and shapes: each bin reaches from its low edge to 1.41 times of it
-MOST_BINS = 40  # of the histogram of boxes a picture
+BINS_PER_OCTAVE = 2  # of the histograms of sizes and shapes: each bin reaches from its low edge to 1.41 times of it
+MAX_BINS = 40  # of the histogram of boxes a picture
 BELOW_ONE = 1 - 2**-20  # a box that fills its picture counts to the bin that ends at 1
 CHUNK = 1 << 16  # boxes that are spread over the map of coverage at a time
 
@@ -34,7 +34,7 @@ class ClassJson(TypedDict):
     name: str
     category_id: int
     boxes: int
-    pictures: int
+    images: int
     crowds: int
     median_side: float | None
     median_aspect: float | None
@@ -43,8 +43,8 @@ class ClassJson(TypedDict):
 class StatisticsJson(TypedDict):
     """The figures of a split as JSON has them."""
 
-    pictures: int
-    empty_pictures: int
+    images: int
+    empty_images: int
     boxes: int
     crowds: int
     classes: list[ClassJson]
@@ -52,8 +52,8 @@ class StatisticsJson(TypedDict):
     relative_sides: HistogramJson
     coco_sizes: dict[str, int]
     aspects: HistogramJson
-    boxes_a_picture: HistogramJson
-    picture_sizes: list[dict[str, int]]
+    boxes_per_image: HistogramJson
+    image_sizes: list[dict[str, int]]
     centers: list[list[int]]
     coverage: list[list[float]]
 
@@ -78,7 +78,7 @@ class ClassStatistics:
     name: str
     category_id: int
     boxes: int  # without crowds
-    pictures: int  # that have at least one of these boxes
+    images: int  # that have at least one of these boxes
     crowds: int
     median_side: float | None  # sqrt(width * height) in image pixels
     median_aspect: float | None  # width / height
@@ -88,7 +88,7 @@ class ClassStatistics:
             "name": self.name,
             "category_id": self.category_id,
             "boxes": self.boxes,
-            "pictures": self.pictures,
+            "images": self.images,
             "crowds": self.crowds,
             "median_side": self.median_side,
             "median_aspect": self.median_aspect,
@@ -96,12 +96,12 @@ class ClassStatistics:
 
 
 @dataclass(frozen=True)
-class PictureSize:
+class ImageSize:
     """A size in pixels, and how many pictures have it."""
 
     height: int
     width: int
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,8 @@ class DataStatistics:
     leaves crowds out, as training does.
     """
 
-    pictures: int
-    empty_pictures: int  # without any box
+    images: int
+    empty_images: int  # without any box
     boxes: int
     crowds: int
     classes: tuple[ClassStatistics, ...]  # in the order of the network's outputs
@@ -119,16 +119,16 @@ class DataStatistics:
     relative_sides: Histogram  # the same over sqrt(width * height) of the picture, at most 1
     coco_sizes: dict[str, int]  # boxes "small" (below 32x32 pixels), "medium", "large" (above 96x96), by box area
     aspects: Histogram  # width / height; 1 lies in the middle of its bin
-    boxes_a_picture: Histogram  # whole numbers; empty pictures count
-    picture_sizes: tuple[PictureSize, ...]  # the most frequent first
+    boxes_per_image: Histogram  # whole numbers; empty pictures count
+    image_sizes: tuple[ImageSize, ...]  # the most frequent first
     centers: np.ndarray  # (GRID, GRID) int64: boxes with their center there, rows from the top, relative to the picture
     coverage: np.ndarray  # (GRID, GRID) float64: boxes over a point there, in the mean over all pictures
 
     def to_json(self) -> StatisticsJson:
         """The same under the same names, as plain values."""
         return {
-            "pictures": self.pictures,
-            "empty_pictures": self.empty_pictures,
+            "images": self.images,
+            "empty_images": self.empty_images,
             "boxes": self.boxes,
             "crowds": self.crowds,
             "classes": [entry.to_json() for entry in self.classes],
@@ -136,56 +136,56 @@ class DataStatistics:
             "relative_sides": self.relative_sides.to_json(),
             "coco_sizes": dict(self.coco_sizes),
             "aspects": self.aspects.to_json(),
-            "boxes_a_picture": self.boxes_a_picture.to_json(),
-            "picture_sizes": [dict(vars(size)) for size in self.picture_sizes],
+            "boxes_per_image": self.boxes_per_image.to_json(),
+            "image_sizes": [dict(vars(size)) for size in self.image_sizes],
             "centers": self.centers.tolist(),
             "coverage": [[round(value, 6) for value in row] for row in self.coverage.tolist()],
         }
 
 
-def data_statistics(coco: CocoSet) -> DataStatistics:
+def data_statistics(coco: CocoDataset) -> DataStatistics:
     """The figures of a split, from its annotations alone."""
     objects = ~coco.box_crowd
-    picture = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
-    box_xyxy, picture_of_box = coco.box_xyxy[objects].astype(np.float64), picture[objects]
+    image_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    box_xyxy, image_of_box = coco.box_xyxy[objects].astype(np.float64), image_index[objects]
     size_wh = box_xyxy[:, 2:] - box_xyxy[:, :2]
-    image_wh = coco.size_hw[picture_of_box][:, ::-1].astype(np.float64)
+    image_wh = coco.size_hw[image_of_box][:, ::-1].astype(np.float64)
     area, image_area = size_wh.prod(axis=1), image_wh.prod(axis=1)
     side, aspect = np.sqrt(area), size_wh[:, 0] / size_wh[:, 1]
     small, large = int((area < SMALL_AREA).sum()), int((area > LARGE_AREA).sum())
     relative_xyxy = box_xyxy / np.tile(image_wh, 2)
     return DataStatistics(
-        pictures=len(coco),
-        empty_pictures=int((np.diff(coco.box_start) == 0).sum()),
+        images=len(coco),
+        empty_images=int((np.diff(coco.box_start) == 0).sum()),
         boxes=len(objects),
         crowds=int(coco.box_crowd.sum()),
-        classes=_classes(coco, objects, picture_of_box, side, aspect),
-        sides=_octaves(side, middle=False),
-        relative_sides=_octaves(np.sqrt(area / image_area).clip(max=BELOW_ONE), middle=False),
+        classes=_class_statistics(coco, objects, image_of_box, side, aspect),
+        sides=_log2_histogram(side, center_bins=False),
+        relative_sides=_log2_histogram(np.sqrt(area / image_area).clip(max=BELOW_ONE), center_bins=False),
         coco_sizes={"small": small, "medium": len(area) - small - large, "large": large},
-        aspects=_octaves(aspect, middle=True),
-        boxes_a_picture=_whole_numbers(np.bincount(picture_of_box, minlength=len(coco))),
-        picture_sizes=_picture_sizes(coco.size_hw),
+        aspects=_log2_histogram(aspect, center_bins=True),
+        boxes_per_image=_integer_histogram(np.bincount(image_of_box, minlength=len(coco))),
+        image_sizes=_image_sizes(coco.size_hw),
         centers=_centers(relative_xyxy),
         coverage=_coverage(relative_xyxy, len(coco)),
     )
 
 
-def _classes(
-    coco: CocoSet, objects: np.ndarray, picture: np.ndarray, side: np.ndarray, aspect: np.ndarray
+def _class_statistics(
+    coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
     """`picture`, `side` and `aspect` are (M',), of the boxes among `objects` (M,) bool."""
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
     crowds = np.bincount(coco.box_class[coco.box_crowd], minlength=count)
-    with_class = np.bincount(np.unique(picture * count + class_id) % count, minlength=count) if count else boxes
+    with_class = np.bincount(np.unique(image_index * count + class_id) % count, minlength=count) if count else boxes
     by_class = np.split(np.argsort(class_id, kind="stable"), np.cumsum(boxes)[:-1])
     return tuple(
         ClassStatistics(
             name=coco.classes.names[i],
             category_id=coco.classes.category_ids[i],
             boxes=int(boxes[i]),
-            pictures=int(with_class[i]),
+            images=int(with_class[i]),
             crowds=int(crowds[i]),
             median_side=float(np.median(side[by_class[i]])) if boxes[i] else None,
             median_aspect=float(np.median(aspect[by_class[i]])) if boxes[i] else None,
@@ -194,23 +194,23 @@ def _classes(
     )
 
 
-def _octaves(values: np.ndarray, *, middle: bool) -> Histogram:
+def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
     """Bins between powers of sqrt(2); with `middle` these are the middles of the bins. Values are positive."""
     if not len(values):
         return Histogram((), (), None)
-    shift = 0.5 if middle else 0.0
-    place = np.floor(BINS_AN_OCTAVE * np.log2(values) + shift).astype(np.int64)
-    first = int(place.min())
-    counts = np.bincount(place - first)
-    edges = 2.0 ** ((np.arange(first, first + len(counts) + 1) - shift) / BINS_AN_OCTAVE)
+    shift = 0.5 if center_bins else 0.0
+    bin_index = np.floor(BINS_PER_OCTAVE * np.log2(values) + shift).astype(np.int64)
+    first = int(bin_index.min())
+    counts = np.bincount(bin_index - first)
+    edges = 2.0 ** ((np.arange(first, first + len(counts) + 1) - shift) / BINS_PER_OCTAVE)
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), _quantiles(values))
 
 
-def _whole_numbers(values: np.ndarray) -> Histogram:
+def _integer_histogram(values: np.ndarray) -> Histogram:
     """A bin a number from 0 on, or bins of equally many numbers where that would be too many."""
     if not len(values):
         return Histogram((), (), None)
-    step = -(-(int(values.max()) + 1) // MOST_BINS)
+    step = -(-(int(values.max()) + 1) // MAX_BINS)
     counts = np.bincount(values // step)
     edges = tuple(float(step * i) for i in range(len(counts) + 1))
     return Histogram(edges, tuple(counts.tolist()), _quantiles(values))
@@ -221,10 +221,10 @@ def _quantiles(values: np.ndarray) -> tuple[float, float, float]:
     return (low, median, high)
 
 
-def _picture_sizes(size_hw: np.ndarray) -> tuple[PictureSize, ...]:
+def _image_sizes(size_hw: np.ndarray) -> tuple[ImageSize, ...]:
     sizes, counts = np.unique(size_hw.reshape(-1, 2), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return tuple(PictureSize(int(sizes[i, 0]), int(sizes[i, 1]), int(counts[i])) for i in order)
+    return tuple(ImageSize(int(sizes[i, 0]), int(sizes[i, 1]), int(counts[i])) for i in order)
 
 
 def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
@@ -234,7 +234,7 @@ def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
     return np.bincount(row * GRID + col, minlength=GRID * GRID).reshape(GRID, GRID)
 
 
-def _coverage(relative_xyxy: np.ndarray, pictures: int) -> np.ndarray:
+def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
     """(GRID, GRID): the covered area of each cell, summed over boxes, in cells and a picture.
 
     A box covers the cell at row r and column c by (its share of the row) times (its share of the column), so that the
@@ -243,8 +243,8 @@ def _coverage(relative_xyxy: np.ndarray, pictures: int) -> np.ndarray:
     total = np.zeros((GRID, GRID))
     cells = np.arange(GRID)
     for first in range(0, len(relative_xyxy), CHUNK):
-        part = GRID * relative_xyxy[first : first + CHUNK]
-        low, high = part[:, :2, None], part[:, 2:, None]
-        share = (np.minimum(high, cells + 1) - np.maximum(low, cells)).clip(min=0)  # (chunk, 2, GRID): x, y
-        total += share[:, 1].T @ share[:, 0]
-    return total / max(1, pictures)
+        chunk = GRID * relative_xyxy[first : first + CHUNK]
+        low, high = chunk[:, :2, None], chunk[:, 2:, None]
+        covered_fraction = (np.minimum(high, cells + 1) - np.maximum(low, cells)).clip(min=0)  # (chunk, 2, GRID): x, y
+        total += covered_fraction[:, 1].T @ covered_fraction[:, 0]
+    return total / max(1, num_images)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.descriptor import Descriptor, shown
-from cspdet.datasets.formats.coco import CocoSet, check_pictures, pack
+from cspdet.datasets.descriptor import DatasetConfig, display_path
+from cspdet.datasets.formats.coco import CocoDataset, check_image_files, to_arrays
 from cspdet.datasets.formats.coco_json import Annotations, read_annotations
-from cspdet.errors import DataError, counted
+from cspdet.errors import DataError, truncate_list
 
-TINY = 2.0  # pixels; a shorter side carries next to nothing
+MIN_USEFUL_SIDE = 2.0  # pixels; a shorter side carries next to nothing
 SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's bounds of small, medium and large
 
 
@@ -25,7 +25,7 @@ class SplitReport:
     """The figures and findings of a split: errors make training or AP wrong, notes may be meant."""
 
     errors: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     images: int = 0
     empty_images: int = 0
     boxes: int = 0
@@ -35,66 +35,66 @@ class SplitReport:
 
 
 @dataclass
-class Report:
+class ValidationReport:
     """The splits of a descriptor, and what is wrong between them."""
 
     splits: dict[str, SplitReport]
-    between: SplitReport
+    cross_split: SplitReport
 
     @property
     def errors(self) -> list[str]:
-        return [line for part in (*self.splits.values(), self.between) for line in part.errors]
+        return [line for part in (*self.splits.values(), self.cross_split) for line in part.errors]
 
     @property
-    def notes(self) -> list[str]:
-        return [line for part in (*self.splits.values(), self.between) for line in part.notes]
+    def warnings(self) -> list[str]:
+        return [line for part in (*self.splits.values(), self.cross_split) for line in part.warnings]
 
 
-def examine(descriptor: Descriptor, *, fast: bool = False) -> Report:
+def validate_dataset(config: DatasetConfig, *, fast: bool = False) -> ValidationReport:
     """Check every split: decode every picture, or with `fast` read headers only. Raises no DataError."""
     splits, sets = {}, {}
-    for name in descriptor.splits:
-        splits[name], coco = _examine_split(descriptor, name, fast)
+    for name in config.splits:
+        splits[name], coco = _validate_split(config, name, fast)
         if coco is not None:
             sets[name] = coco
-    between = SplitReport()
+    cross_split = SplitReport()
     for other in ("val", "test"):
         if "train" in sets and other in sets:
-            where = f"{shown(descriptor.path)}: train and {other}"
-            between.errors += _class_differences(sets["train"], sets[other], where)
-            between.errors += _shared_pictures(sets["train"], sets[other], where)
-    return Report(splits, between)
+            where = f"{display_path(config.path)}: train and {other}"
+            cross_split.errors += _category_differences(sets["train"], sets[other], where)
+            cross_split.errors += _find_shared_images(sets["train"], sets[other], where)
+    return ValidationReport(splits, cross_split)
 
 
-def _examine_split(descriptor: Descriptor, name: str, fast: bool) -> tuple[SplitReport, CocoSet | None]:
+def _validate_split(config: DatasetConfig, name: str, fast: bool) -> tuple[SplitReport, CocoDataset | None]:
     report = SplitReport()
     try:
-        files = descriptor.split(name)
+        files = config.split(name)
         annotations = read_annotations(files.annotations, allow_empty=name == "test")
     except DataError as error:
         report.errors += error.problems
         return report, None
     report.errors += annotations.problems
     if annotations.problems:
-        report.notes.append(f"{files.annotations}: boxes and pictures are checked once the errors are mended")
+        report.warnings.append(f"{files.annotations}: boxes and pictures are checked once the errors are mended")
         return report, None
-    report.errors += _conventions(annotations)
-    coco = pack(annotations, files)
-    report.notes += coco.notes
-    _describe_boxes(coco, annotations, name, report)
-    problems = check_pictures(coco, decode=not fast)
+    report.errors += _check_box_format(annotations)
+    coco = to_arrays(annotations, files)
+    report.warnings += coco.warnings
+    _summarize_boxes(coco, annotations, name, report)
+    problems = check_image_files(coco, decode=not fast)
     if len(problems) > 10:
         report.errors.append(f"{files.images}: {len(problems)} of {len(coco)} pictures have a problem")
-    report.errors += counted(problems)
+    report.errors += truncate_list(problems)
     return report, coco
 
 
-def _conventions(annotations: Annotations) -> list[str]:
+def _check_box_format(annotations: Annotations) -> list[str]:
     """Boxes that were written in another format than COCO's x, y, width, height in pixels."""
     records, path = annotations.records, annotations.path
     if not len(records):
         return []
-    xywh, size_wh = records["xywh"], annotations.size_hw[annotations.image][:, ::-1]
+    xywh, size_wh = records["xywh"], annotations.size_hw[annotations.image_index][:, ::-1]
     if xywh.max() <= 1 and xywh.min() >= 0 and size_wh.min() > 2:
         return [f"{path}: all {len(xywh)} boxes lie within 0..1: they look normalized; COCO boxes are in pixels"]
     fits_as_corners = (xywh[:, 2:] >= xywh[:, :2]).all(axis=1) & (xywh[:, 2:] <= size_wh + 1).all(axis=1)
@@ -110,7 +110,7 @@ def _conventions(annotations: Annotations) -> list[str]:
     return []
 
 
-def _describe_boxes(coco: CocoSet, annotations: Annotations, name: str, report: SplitReport) -> None:
+def _summarize_boxes(coco: CocoDataset, annotations: Annotations, name: str, report: SplitReport) -> None:
     path = coco.files.annotations
     per_class = np.bincount(coco.box_class, minlength=len(coco.classes)).tolist()
     area = (coco.box_xyxy[:, 2:] - coco.box_xyxy[:, :2]).prod(axis=1)
@@ -120,80 +120,84 @@ def _describe_boxes(coco: CocoSet, annotations: Annotations, name: str, report: 
     report.boxes, report.crowds = len(area), int(coco.box_crowd.sum())
     report.sizes = {"small": small, "medium": len(area) - small - large, "large": large}
     report.classes = [
-        {"name": class_name, "category_id": number, "boxes": boxes}
-        for class_name, number, boxes in zip(coco.classes.names, coco.classes.category_ids, per_class, strict=True)
+        {"name": class_name, "category_id": category_id, "boxes": boxes}
+        for class_name, category_id, boxes in zip(coco.classes.names, coco.classes.category_ids, per_class, strict=True)
     ]
     if not len(area):
         if name == "train":
             report.errors.append(f"{path}: no boxes; a train split needs some")
         elif name == "val":
-            report.notes.append(f"{path}: no boxes; AP is undefined without them")
+            report.warnings.append(f"{path}: no boxes; AP is undefined without them")
         return
     if report.empty_images:
-        report.notes.append(f"{path}: {report.empty_images} of {len(coco)} pictures have no boxes")
+        report.warnings.append(f"{path}: {report.empty_images} of {len(coco)} pictures have no boxes")
     unused = [entry["name"] for entry in report.classes if not entry["boxes"]]
     if unused:
-        report.notes.append(f"{path}: {len(unused)} classes have no boxes: {_first(unused)}")
-    tiny = int(((coco.box_xyxy[:, 2:] - coco.box_xyxy[:, :2]).min(axis=1) < TINY).sum())
+        report.warnings.append(f"{path}: {len(unused)} classes have no boxes: {_format_examples(unused)}")
+    tiny = int(((coco.box_xyxy[:, 2:] - coco.box_xyxy[:, :2]).min(axis=1) < MIN_USEFUL_SIDE).sum())
     if tiny:
-        report.notes.append(f"{path}: {tiny} boxes are less than {TINY:g} pixels wide or high")
-    report.notes += _repetitions(coco, annotations)
+        report.warnings.append(f"{path}: {tiny} boxes are less than {MIN_USEFUL_SIDE:g} pixels wide or high")
+    report.warnings += _find_repeated_entries(coco, annotations)
 
 
-def _repetitions(coco: CocoSet, annotations: Annotations) -> list[str]:
+def _find_repeated_entries(coco: CocoDataset, annotations: Annotations) -> list[str]:
     """The same box twice in one picture, and the same file under two image ids."""
-    notes, path, records = [], coco.files.annotations, annotations.records
-    keys = np.column_stack((annotations.image, annotations.class_id, records["xywh"]))
+    warnings, path, records = [], coco.files.annotations, annotations.records
+    keys = np.column_stack((annotations.image_index, annotations.class_id, records["xywh"]))
     _, first, count = np.unique(keys, axis=0, return_index=True, return_counts=True)
     repeated = first[count > 1]
     if len(repeated):
-        places = _first(f"image {records['image_id'][i]} {records['xywh'][i].tolist()}" for i in np.sort(repeated))
-        notes.append(f"{path}: {int((count - 1).sum())} boxes repeat another of the same class: {places}")
+        examples = _format_examples(
+            f"image {records['image_id'][i]} {records['xywh'][i].tolist()}" for i in np.sort(repeated)
+        )
+        warnings.append(f"{path}: {int((count - 1).sum())} boxes repeat another of the same class: {examples}")
     names = [coco.name(i) for i in range(len(coco))]
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
-    if twice:
-        notes.append(f"{path}: {len(twice)} files are listed under more than one image id: {_first(twice)}")
-    return notes
+    duplicates = sorted(name for name, times in Counter(names).items() if times > 1)
+    if duplicates:
+        warnings.append(
+            f"{path}: {len(duplicates)} files are listed under more than one image id: {_format_examples(duplicates)}"
+        )
+    return warnings
 
 
-def _class_differences(train: CocoSet, other: CocoSet, where: str) -> list[str]:
+def _category_differences(train: CocoDataset, other: CocoDataset, where: str) -> list[str]:
     if train.classes == other.classes:
         return []
-    ours = dict(zip(train.classes.category_ids, train.classes.names, strict=True))
-    theirs = dict(zip(other.classes.category_ids, other.classes.names, strict=True))
+    train_names = dict(zip(train.classes.category_ids, train.classes.names, strict=True))
+    other_names = dict(zip(other.classes.category_ids, other.classes.names, strict=True))
     differing = [
-        f"{number} is {ours.get(number, 'missing')!r} and {theirs.get(number, 'missing')!r}"
-        for number in sorted(ours.keys() | theirs.keys())
-        if ours.get(number) != theirs.get(number)
+        f"{category_id} is {train_names.get(category_id, 'missing')!r} and {other_names.get(category_id, 'missing')!r}"
+        for category_id in sorted(train_names.keys() | other_names.keys())
+        if train_names.get(category_id) != other_names.get(category_id)
     ]
-    return [f"{where} have different categories: {_first(differing)}"]
+    return [f"{where} have different categories: {_format_examples(differing)}"]
 
 
-def _shared_pictures(train: CocoSet, other: CocoSet, where: str) -> list[str]:
+def _find_shared_images(train: CocoDataset, other: CocoDataset, where: str) -> list[str]:
     """Pictures that the network would be judged on after training on them, by path and by content."""
-    ours, theirs = ({coco.path(i) for i in range(len(coco))} for coco in (train, other))
-    same = sorted(ours & theirs)
-    errors = [f"{where} share {len(same)} pictures: {_first(path.name for path in same)}"] if same else []
-    twins = _same_content(ours - theirs, theirs - ours)
-    if twins:
-        places = _first(f"{shown(one)} = {shown(two)}" for one, two in twins)
-        errors.append(f"{where} hold {len(twins)} pictures of the same content: {places}")
+    train_paths, other_paths = ({coco.path(i) for i in range(len(coco))} for coco in (train, other))
+    same = sorted(train_paths & other_paths)
+    errors = [f"{where} share {len(same)} pictures: {_format_examples(path.name for path in same)}"] if same else []
+    duplicates = _find_identical_files(train_paths - other_paths, other_paths - train_paths)
+    if duplicates:
+        examples = _format_examples(f"{display_path(one)} = {display_path(two)}" for one, two in duplicates)
+        errors.append(f"{where} hold {len(duplicates)} pictures of the same content: {examples}")
     return errors
 
 
-def _same_content(ours: Iterable[Path], theirs: Iterable[Path]) -> list[tuple[Path, Path]]:
+def _find_identical_files(train_paths: Iterable[Path], other_paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """Pairs of files with equal bytes; only files of equal size are read."""
     sizes: dict[int, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
-    for side, paths in enumerate((ours, theirs)):
+    for side, paths in enumerate((train_paths, other_paths)):
         for path in sorted(paths):
             if path.is_file():
                 sizes[path.stat().st_size][side].append(path)
-    twins = []
+    duplicates = []
     for size, (left, right) in sizes.items():
         if size and left and right:
             known = {_digest(path): path for path in left}
-            twins += [(known[digest], path) for path in right if (digest := _digest(path)) in known]
-    return twins
+            duplicates += [(known[digest], path) for path in right if (digest := _digest(path)) in known]
+    return duplicates
 
 
 def _digest(path: Path) -> bytes:
@@ -203,7 +207,7 @@ def _digest(path: Path) -> bytes:
         return str(path).encode()
 
 
-def _first(items: Iterable[object], limit: int = 5) -> str:
+def _format_examples(items: Iterable[object], limit: int = 5) -> str:
     texts = [str(item) for item in items]
     rest = len(texts) - limit
     return ", ".join(texts[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -17,12 +17,12 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from cspdet.config.loader import ConfigModel
-from cspdet.datasets.detection.augment import AugmentConfig, change_colors, random_colors
+from cspdet.datasets.detection.augment import AugmentConfig, apply_hsv, random_hsv_gains
 from cspdet.letterbox import resize_image
 
-MOST_PARTS = 4  # classes that one picture can have: a mosaic's
-CROP_TRIES = 10  # draws of a crop that do not fit into the picture before its center is taken
-MOSAIC_EDGE = 0.2  # the four pictures of a mosaic meet no closer to the border than this share of the side
+MAX_CLASSES_PER_IMAGE = 4  # classes that one picture can have: a mosaic's
+MAX_CROP_ATTEMPTS = 10  # draws of a crop that do not fit into the picture before its center is taken
+MOSAIC_MIN_MARGIN = 0.2  # the four pictures of a mosaic meet no closer to the border than this share of the side
 
 Range = tuple[float, float]
 
@@ -49,20 +49,20 @@ class ImageAugmentConfig(ConfigModel):
 
     @field_validator("crop_area", "erase_area")
     @classmethod
-    def _shares(cls, area: Range) -> Range:
+    def _check_fractions(cls, area: Range) -> Range:
         if not 0 < area[0] <= area[1] <= 1:
             raise ValueError(f"expected two shares above 0 and up to 1, the lower first, found [{area[0]}, {area[1]}]")
         return area
 
     @field_validator("crop_ratio")
     @classmethod
-    def _ratios(cls, ratio: Range) -> Range:
+    def _check_ratios(cls, ratio: Range) -> Range:
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"expected two ratios above 0, the lower first, found [{ratio[0]}, {ratio[1]}]")
         return ratio
 
     @model_validator(mode="after")
-    def _one_mixing(self) -> ImageAugmentConfig:
+    def _check_mixing_probabilities(self) -> ImageAugmentConfig:
         chances = self.mixup + self.cutmix + self.mosaic
         if chances > 1 + 1e-9:
             raise ValueError(
@@ -77,11 +77,11 @@ class ImageSample:
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     class_id: tuple[int, ...]  # M
-    share: tuple[float, ...]  # M, of the goal; they sum to 1
+    label_weight: tuple[float, ...]  # M, of the goal; they sum to 1
     index: int  # number of the picture in its set, or of the one that was read in its place
 
 
-class Rectangle(NamedTuple):
+class ImageRegion(NamedTuple):
     """Whole pixels of a picture: rows top to bottom - 1, columns left to right - 1."""
 
     top: int
@@ -94,7 +94,7 @@ class Rectangle(NamedTuple):
         """Pixels."""
         return (self.bottom - self.top) * (self.right - self.left)
 
-    def of(self, image: np.ndarray) -> np.ndarray:
+    def view(self, image: np.ndarray) -> np.ndarray:
         """That part of a picture, in the picture's own memory."""
         return image[self.top : self.bottom, self.left : self.right]
 
@@ -107,58 +107,60 @@ class ImageAugment:
 
     def __init__(self, config: ImageAugmentConfig, size_hw: tuple[int, int]):
         self.config, self.size_hw = config, size_hw
-        self._colors = AugmentConfig(hue=config.hue, saturation=config.saturation, exposure=config.exposure)
+        self._hsv_config = AugmentConfig(hue=config.hue, saturation=config.saturation, exposure=config.exposure)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(h, w, 3) uint8 RGB, left as it is, to a new (H, W, 3): a function of the arguments alone."""
         config = self.config
-        view = resize_image(random_crop(config, image.shape[:2], self.size_hw, rng).of(image), self.size_hw)
+        view = resize_image(random_crop(config, image.shape[:2], self.size_hw, rng).view(image), self.size_hw)
         if config.rotate:
-            view = rotated(view, rng.uniform(-config.rotate, config.rotate))
-        colors = random_colors(self._colors, rng)
-        view = np.array(view) if colors is None else change_colors(np.ascontiguousarray(view), colors)
+            view = rotate_image(view, rng.uniform(-config.rotate, config.rotate))
+        colors = random_hsv_gains(self._hsv_config, rng)
+        view = np.array(view) if colors is None else apply_hsv(np.ascontiguousarray(view), colors)
         flip_x, flip_y, erases = (rng.random(3) < (config.flip_horizontal, config.flip_vertical, config.erase)).tolist()
         view = np.ascontiguousarray(view[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
         if erases:
-            hole = random_rectangle(self.size_hw, rng.uniform(*config.erase_area), rng.uniform(-1.2, 1.2), rng)
-            hole.of(view)[...] = rng.integers(0, 256, (*hole.of(view).shape[:2], 3), np.uint8)
+            hole = random_region(self.size_hw, rng.uniform(*config.erase_area), rng.uniform(-1.2, 1.2), rng)
+            hole.view(view)[...] = rng.integers(0, 256, (*hole.view(view).shape[:2], 3), np.uint8)
         return view
 
 
 def random_crop(
     config: ImageAugmentConfig, image_hw: tuple[int, int], size_hw: tuple[int, int], rng: np.random.Generator
-) -> Rectangle:
+) -> ImageRegion:
     """A part of random area, ratio and place; the largest center of the input's ratio where none fits."""
     height, width = image_hw
     straight = size_hw[1] / size_hw[0]
     low, high = (math.log(ratio) for ratio in config.crop_ratio)
-    for _ in range(CROP_TRIES):
+    for _ in range(MAX_CROP_ATTEMPTS):
         area = rng.uniform(*config.crop_area) * height * width
         ratio = straight * math.exp(rng.uniform(low, high))
         crop_w, crop_h = max(1, round(math.sqrt(area * ratio))), max(1, round(math.sqrt(area / ratio)))
         if crop_w <= width and crop_h <= height:
             top, left = int(rng.integers(height - crop_h + 1)), int(rng.integers(width - crop_w + 1))
-            return Rectangle(top, top + crop_h, left, left + crop_w)
+            return ImageRegion(top, top + crop_h, left, left + crop_w)
     crop_h, crop_w = min(height, max(1, round(width / straight))), min(width, max(1, round(height * straight)))
     top, left = (height - crop_h) // 2, (width - crop_w) // 2
-    return Rectangle(top, top + crop_h, left, left + crop_w)
+    return ImageRegion(top, top + crop_h, left, left + crop_w)
 
 
-def random_rectangle(size_hw: tuple[int, int], share: float, log_ratio: float, rng: np.random.Generator) -> Rectangle:
+def random_region(
+    size_hw: tuple[int, int], area_fraction: float, log_ratio: float, rng: np.random.Generator
+) -> ImageRegion:
     """Of about this share of the area, its center anywhere, cut to the picture; at least one pixel.
 
     log_ratio  of its width over height, relative to that of the picture; 0 keeps the picture's
     """
-    sides = (math.sqrt(share * math.exp(-log_ratio)), math.sqrt(share * math.exp(log_ratio)))
+    sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))
     edges: list[int] = []
     for side, length in zip(sides, size_hw, strict=True):
         half, center = side * length / 2, rng.uniform(0, length)
         first = min(length - 1, max(0, round(center - half)))
         edges += [first, min(length, max(first + 1, round(center + half)))]
-    return Rectangle(*edges)
+    return ImageRegion(*edges)
 
 
-def rotated(image: np.ndarray, degrees: float) -> np.ndarray:
+def rotate_image(image: np.ndarray, degrees: float) -> np.ndarray:
     """(H, W, 3) uint8, turned about its center; what lies outside is its own mirror image."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
@@ -168,45 +170,45 @@ def rotated(image: np.ndarray, degrees: float) -> np.ndarray:
 # --- several pictures ----------------------------------------------------------------------------
 
 
-def mix(
-    samples: Sequence[ImageSample], config: ImageAugmentConfig, streams: Sequence[np.random.Generator]
+def mix_batch(
+    samples: Sequence[ImageSample], config: ImageAugmentConfig, rngs: Sequence[np.random.Generator]
 ) -> list[ImageSample]:
     """Each picture mixed with others of the list by its own stream, or left as it is.
 
     samples  of one size and of one class each
     """
-    return [_mixed(samples, i, config, rng) for i, rng in enumerate(streams)]
+    return [_mix_sample(samples, i, config, rng) for i, rng in enumerate(rngs)]
 
 
-def _mixed(
+def _mix_sample(
     samples: Sequence[ImageSample], index: int, config: ImageAugmentConfig, rng: np.random.Generator
 ) -> ImageSample:
-    own, kind = samples[index], rng.random()
-    others = [samples[int(i)] for i in rng.integers(len(samples), size=MOST_PARTS - 1)]
-    if kind < config.mixup:
-        return mix_up(own, others[0], rng.beta(config.mixup_alpha, config.mixup_alpha))
-    if kind < config.mixup + config.cutmix:
-        share = 1 - rng.beta(config.cutmix_alpha, config.cutmix_alpha)
-        size_hw = (own.image.shape[0], own.image.shape[1])
-        return cut_mix(own, others[0], random_rectangle(size_hw, share, 0.0, rng))
-    if kind < config.mixup + config.cutmix + config.mosaic:
-        meet_y, meet_x = rng.uniform(MOSAIC_EDGE, 1 - MOSAIC_EDGE, 2) * own.image.shape[:2]
-        return mosaic([own, *others], round(meet_y), round(meet_x))
-    return own
+    sample, draw = samples[index], rng.random()
+    others = [samples[int(i)] for i in rng.integers(len(samples), size=MAX_CLASSES_PER_IMAGE - 1)]
+    if draw < config.mixup:
+        return mixup(sample, others[0], rng.beta(config.mixup_alpha, config.mixup_alpha))
+    if draw < config.mixup + config.cutmix:
+        area_fraction = 1 - rng.beta(config.cutmix_alpha, config.cutmix_alpha)
+        size_hw = (sample.image.shape[0], sample.image.shape[1])
+        return cutmix(sample, others[0], random_region(size_hw, area_fraction, 0.0, rng))
+    if draw < config.mixup + config.cutmix + config.mosaic:
+        meet_y, meet_x = rng.uniform(MOSAIC_MIN_MARGIN, 1 - MOSAIC_MIN_MARGIN, 2) * sample.image.shape[:2]
+        return mosaic([sample, *others], round(meet_y), round(meet_x))
+    return sample
 
 
-def mix_up(one: ImageSample, two: ImageSample, share: float) -> ImageSample:
+def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> ImageSample:
     """`share` of the second picture over the first (arXiv:1710.09412)."""
-    blended = cv2.addWeighted(one.image, 1 - share, two.image, share, 0)
-    return ImageSample(blended, one.class_id + two.class_id, (1 - share, share), one.index)
+    blended = cv2.addWeighted(first.image, 1 - second_weight, second.image, second_weight, 0)
+    return ImageSample(blended, first.class_id + second.class_id, (1 - second_weight, second_weight), first.index)
 
 
-def cut_mix(one: ImageSample, two: ImageSample, part: Rectangle) -> ImageSample:
+def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
     """That part of the second picture in its place in the first (arXiv:1905.04899)."""
-    image = one.image.copy()
-    part.of(image)[...] = part.of(two.image)
-    share = part.area / (image.shape[0] * image.shape[1])
-    return ImageSample(image, one.class_id + two.class_id, (1 - share, share), one.index)
+    image = first.image.copy()
+    region.view(image)[...] = region.view(second.image)
+    second_weight = region.area / (image.shape[0] * image.shape[1])
+    return ImageSample(image, first.class_id + second.class_id, (1 - second_weight, second_weight), first.index)
 
 
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
@@ -216,11 +218,11 @@ def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample
     """
     height, width = four[0].image.shape[:2]
     image = np.empty_like(four[0].image)
-    shares = []
+    weights = []
     for i, sample in enumerate(four):
         rows = (0, meet_y) if i < 2 else (meet_y, height)
         columns = (0, meet_x) if i % 2 == 0 else (meet_x, width)
-        quarter = Rectangle(*rows, *columns)
-        quarter.of(image)[...] = quarter.of(sample.image)
-        shares.append(quarter.area / (height * width))
-    return ImageSample(image, tuple(c for sample in four for c in sample.class_id), tuple(shares), four[0].index)
+        quarter = ImageRegion(*rows, *columns)
+        quarter.view(image)[...] = quarter.view(sample.image)
+        weights.append(quarter.area / (height * width))
+    return ImageSample(image, tuple(c for sample in four for c in sample.class_id), tuple(weights), four[0].index)

@@ -10,83 +10,83 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cspdet.datasets.classification.crops import ImageCrop
-from cspdet.datasets.classification.image_folder import ImageSet
+from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.detection.loader import (
     Workers,
-    as_is,
-    explain_death,
-    pick_workers,
-    quiet_worker,
-    started,
+    identity_collate,
+    resolve_num_workers,
+    start_workers,
     worker_context,
+    worker_crash_error,
+    worker_init_fn,
 )
-from cspdet.datasets.image_io import read_picture
-from cspdet.datasets.sampler import local_processes
+from cspdet.datasets.image_io import read_image
+from cspdet.datasets.sampler import local_world_size
 from cspdet.errors import DataError
-from cspdet.structures import WHOLE, Shard
+from cspdet.structures import SINGLE_PROCESS, Shard
 
 
-class CropBatch(NamedTuple):
+class IndexedCropBatch(NamedTuple):
     """The pictures of a batch that could be read, and what is wrong with the others."""
 
     images: Tensor  # (B, views, 3, H, W) uint8 RGB
-    number: tuple[int, ...]  # of each picture in its set
+    indices: tuple[int, ...]  # of each picture in its set
     problems: tuple[str, ...]
 
 
-class CropData(Dataset[CropBatch]):
+class CropBatchDataset(Dataset[IndexedCropBatch]):
     """Makes whole batches; unreadable pictures travel as values, since raised they would bring a traceback."""
 
-    def __init__(self, images: ImageSet, crop: ImageCrop):
+    def __init__(self, images: ImageFolderDataset, crop: ImageCrop):
         self.images, self.crop = images, crop
 
-    def __getitem__(self, index: int) -> CropBatch:
+    def __getitem__(self, index: int) -> IndexedCropBatch:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> CropBatch:
+    def __getitems__(self, indices: Sequence[int]) -> IndexedCropBatch:
         views: list[Tensor] = []
         read: list[int] = []
         problems: list[str] = []
         for index in indices:
             path = self.images.path(index)
             try:
-                image = read_picture(path)
+                image = read_image(path)
                 views.append(torch.from_numpy(self.crop(image, str(path))))
                 read.append(index)
             except DataError as error:
                 problems += error.problems
-        empty = torch.empty((0, self.crop.views, 3, *self.crop.size_hw), dtype=torch.uint8)
-        return CropBatch(torch.stack(views) if views else empty, tuple(read), tuple(problems))
+        empty = torch.empty((0, self.crop.num_crops, 3, *self.crop.size_hw), dtype=torch.uint8)
+        return IndexedCropBatch(torch.stack(views) if views else empty, tuple(read), tuple(problems))
 
 
 def crop_batches(
-    images: ImageSet,
+    images: ImageFolderDataset,
     crop: ImageCrop,
     batch_size: int,
     workers: Workers = 0,
     *,
     device_type: str = "cpu",
-    shard: Shard = WHOLE,
-) -> Iterator[CropBatch]:
+    shard: Shard = SINGLE_PROCESS,
+) -> Iterator[IndexedCropBatch]:
     """All pictures of the set in batches, read by `workers` processes; or of one process's shard of it, every world-th.
 
     Raises:
         DataError: a loader process died.
     """
-    mine = range(shard.rank, len(images), shard.world)
-    order = [list(mine[at : at + batch_size]) for at in range(0, len(mine), batch_size)]
-    processes = pick_workers(workers, device_type, local_processes(shard))
-    loader: DataLoader[CropBatch] = DataLoader(
-        CropData(images, crop),
+    local_indices = range(shard.rank, len(images), shard.world_size)
+    order = [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
+    num_workers = resolve_num_workers(workers, device_type, local_world_size(shard))
+    loader: DataLoader[IndexedCropBatch] = DataLoader(
+        CropBatchDataset(images, crop),
         batch_sampler=order,
-        num_workers=processes,
-        collate_fn=as_is,
+        num_workers=num_workers,
+        collate_fn=identity_collate,
         pin_memory=device_type == "cuda",
-        worker_init_fn=quiet_worker,
-        multiprocessing_context=worker_context(processes),
+        worker_init_fn=worker_init_fn,
+        multiprocessing_context=worker_context(num_workers),
         generator=torch.Generator(),
     )
     try:
-        yield from started(loader)
+        yield from start_workers(loader)
     except (RuntimeError, EOFError, OSError) as error:
-        raise explain_death(error) or error from None
+        raise worker_crash_error(error) or error from None

@@ -8,16 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cspdet.datasets.descriptor import load_descriptor
-from cspdet.datasets.formats.coco import CocoSet, load_coco
-from cspdet.datasets.formats.coco_writer import Prepared
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.datasets.formats.coco_writer import ConversionResult
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import ConfigError, DataError
 from cspdet.io.atomic import write_bytes
 from cspdet.io.progress import progress
 
 
-def cut_objects(descriptor: Path, output: Path, *, margin: float = 0.15, min_side: float = 8.0) -> Prepared:
+def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_side: float = 8.0) -> ConversionResult:
     """Cut every object of the train and val splits into `output`/SPLIT/CLASS/IMAGE-BOX.png.
 
     margin    share of the box that is added on each side, as far as the picture goes
@@ -33,24 +33,24 @@ def cut_objects(descriptor: Path, output: Path, *, margin: float = 0.15, min_sid
         raise ConfigError(f"--min-side: expected 1 or more, found {min_side:g}")
     if output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"--output {output}: expected a new or empty folder")
-    loaded = load_descriptor(descriptor)
+    loaded = load_dataset_config(config_path)
     counts: dict[str, dict[str, int]] = {}
-    notes: list[str] = []
+    warnings: list[str] = []
     for split in ("train", "val"):
         if getattr(loaded, split) is None:
             continue
         coco = load_coco(loaded.split(split), split)
-        _check_names(coco)
-        written, small = _cut_split(coco, output / split, margin, min_side)
+        _check_class_names(coco)
+        written, small = _crop_split(coco, output / split, margin, min_side)
         counts[split] = {"images": written, "boxes": len(coco.box_xyxy)}
         if crowds := int(coco.box_crowd.sum()):
-            notes.append(f"{split}: {crowds} crowds were left out")
+            warnings.append(f"{split}: {crowds} crowds were left out")
         if small:
-            notes.append(f"{split}: {small} boxes with a side below {min_side:g} pixels were left out")
-    return Prepared(output, counts, tuple(notes))
+            warnings.append(f"{split}: {small} boxes with a side below {min_side:g} pixels were left out")
+    return ConversionResult(output, counts, tuple(warnings))
 
 
-def with_margin(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box (4,) with a margin on each side, in whole pixels, inside the picture: x1 y1 x2 y2, ends excluded."""
     x1, y1, x2, y2 = (float(value) for value in box_xyxy)
     wide, high = margin * (x2 - x1), margin * (y2 - y1)
@@ -63,27 +63,27 @@ def with_margin(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -
     )
 
 
-def _check_names(coco: CocoSet) -> None:
+def _check_class_names(coco: CocoDataset) -> None:
     for name in coco.classes.names:
         if name.startswith(".") or os.sep in name or "\0" in name or "/" in name:
             raise DataError(f"{coco.files.annotations}: class {name!r}: its name cannot be that of a folder")
 
 
-def _cut_split(coco: CocoSet, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
+def _crop_split(coco: CocoDataset, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
     """How many objects were written, and how many were too small."""
     written = small = 0
     for i in progress(range(len(coco)), f"cutting {folder.name}", "picture", len(coco)):
         boxes, classes, crowds = coco.boxes(i)
         if crowds.all():
             continue
-        image = read_picture(coco.path(i))
-        for number, (box, class_id) in enumerate(zip(boxes[~crowds], classes[~crowds], strict=True)):
+        image = read_image(coco.path(i))
+        for box_index, (box, class_id) in enumerate(zip(boxes[~crowds], classes[~crowds], strict=True)):
             if min(box[2] - box[0], box[3] - box[1]) < min_side:
                 small += 1
                 continue
-            x1, y1, x2, y2 = with_margin(box, margin, image.shape[:2])
+            x1, y1, x2, y2 = expand_box(box, margin, image.shape[:2])
             _, data = cv2.imencode(".png", cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_RGB2BGR))
-            name = f"{int(coco.image_id[i])}-{number}.png"
+            name = f"{int(coco.image_id[i])}-{box_index}.png"
             write_bytes(folder / coco.classes.names[class_id] / name, data.tobytes())
             written += 1
     return written, small

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from cspdet.datasets.classification.crops import ImageCrop
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import DataError
 
-READERS = 4  # threads; decoding and resizing leave Python's lock alone
+READ_THREADS = 4  # threads; decoding and resizing leave Python's lock alone
 
 
-class Views(NamedTuple):
+class CropBatch(NamedTuple):
     """The pictures of one batch that could be read, and what is wrong with the others."""
 
     paths: tuple[Path, ...]
@@ -25,15 +25,15 @@ class Views(NamedTuple):
     problems: tuple[str, ...]
 
 
-def read_views(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[Views]:
+def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
     """All files in order, up to `batch_size` at a time; a batch may be empty but for its problems."""
-    empty = np.empty((0, crop.views, 3, *crop.size_hw), np.uint8)
-    with ThreadPoolExecutor(READERS) as threads:
+    empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
+    with ThreadPoolExecutor(READ_THREADS) as threads:
         for first in range(0, len(paths), batch_size):
             batch = paths[first : first + batch_size]
-            results = list(threads.map(lambda path: _read(path, crop), batch))
+            results = list(threads.map(lambda path: _read_crops(path, crop), batch))
             read = [(path, *found) for path, found in zip(batch, results, strict=True) if isinstance(found, tuple)]
-            yield Views(
+            yield CropBatch(
                 paths=tuple(path for path, _, _ in read),
                 sizes_hw=tuple(size_hw for _, size_hw, _ in read),
                 images=np.stack([views for _, _, views in read]) if read else empty,
@@ -41,10 +41,10 @@ def read_views(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Itera
             )
 
 
-def _read(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
+def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
     """Height and width of a picture, and its views."""
     try:
-        image = read_picture(path)
+        image = read_image(path)
         return (image.shape[0], image.shape[1]), crop(image, str(path))
     except DataError as error:
         return error

@@ -23,7 +23,7 @@ from cspdet.errors import ConfigError, DataError
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
-VIEWS = 10  # of a ten-crop
+NUM_TEN_CROPS = 10  # of a ten-crop
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ImageCrop:
 
     size_hw: tuple[int, int]
     resize: int
-    ten: bool = False
+    ten_crop: bool = False
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
@@ -46,9 +46,9 @@ class ImageCrop:
             )
 
     @property
-    def views(self) -> int:
+    def num_crops(self) -> int:
         """Crops of a picture."""
-        return VIEWS if self.ten else 1
+        return NUM_TEN_CROPS if self.ten_crop else 1
 
     def __call__(self, image: np.ndarray, name: str) -> np.ndarray:
         """(H, W, 3) uint8 RGB to (views, 3, h, w) uint8; a ten-crop is corners by rows, center, and these mirrored.
@@ -62,10 +62,10 @@ class ImageCrop:
         mode = InterpolationMode.BICUBIC if self.interpolation == "bicubic" else InterpolationMode.BILINEAR
         resized = functional.resize(Image.fromarray(image), [self.resize], interpolation=mode, antialias=True)
         size = list(self.size_hw)
-        crops = functional.ten_crop(resized, size) if self.ten else [functional.center_crop(resized, size)]
+        crops = functional.ten_crop(resized, size) if self.ten_crop else [functional.center_crop(resized, size)]
         return np.stack([np.asarray(crop).transpose(2, 0, 1) for crop in crops])
 
 
-def short_side(size_hw: tuple[int, int], share: float) -> int:
+def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
     """The short side of which an input of `size_hw` shows `share`: 288 for 256x256 and 0.887."""
-    return max(*size_hw, math.floor(max(size_hw) / share + 1e-9))
+    return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))

@@ -15,11 +15,11 @@ import numpy as np
 
 from cspdet.datasets.detection.augment import AlbumentationsTransform
 from cspdet.datasets.detection.mixing import MIN_SIDE
-from cspdet.errors import ConfigError, nearest
+from cspdet.errors import ConfigError, did_you_mean
 from cspdet.letterbox import PAD_VALUE
 from cspdet.structures import Sample
 
-WHERE = "train.augment.albumentations"
+CONFIG_KEY = "train.augment.albumentations"
 
 
 class AlbumentationsHook:
@@ -34,10 +34,10 @@ class AlbumentationsHook:
         built: list[Any] = []
         problems: list[str] = []
         for i, transform in enumerate(transforms):
-            where = f"{WHERE}[{i}]: {transform.name}"
+            where = f"{CONFIG_KEY}[{i}]: {transform.name}"
             try:
                 built.append(_build(transform, where))
-                _try_out(transform, size_hw, where)
+                _dry_run(transform, size_hw, where)
             except ConfigError as error:
                 problems += error.problems
         if problems:
@@ -46,38 +46,40 @@ class AlbumentationsHook:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         self._compose.set_random_seed(int(rng.integers(2**32)))
-        return _apply(self._compose, sample, WHERE)
+        return _apply(self._compose, sample, CONFIG_KEY)
 
 
-def _import() -> Any:
+def _import_albumentations() -> Any:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for newer versions
     try:
         import albumentations
     except ImportError as error:
-        raise ConfigError(f"{WHERE}: needs `pip install albumentations==2.0.8` ({error})") from None
+        raise ConfigError(f"{CONFIG_KEY}: needs `pip install albumentations==2.0.8` ({error})") from None
     return albumentations
 
 
-def _build(transform: AlbumentationsTransform, where: str, **more: Any) -> Any:
+def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> Any:
     """The transform that the config names, with its arguments and `more`."""
-    library = _import()
+    library = _import_albumentations()
     base = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
     valid = {
-        name: kind
-        for name, kind in vars(library).items()
-        if isinstance(kind, type) and issubclass(kind, library.BasicTransform) and name not in base
+        name: transform_class
+        for name, transform_class in vars(library).items()
+        if isinstance(transform_class, type)
+        and issubclass(transform_class, library.BasicTransform)
+        and name not in base
     }
     if transform.name not in valid:
-        raise ConfigError(f"{where}: no such transform in albumentations{nearest(transform.name, valid)}")
+        raise ConfigError(f"{where}: no such transform in albumentations{did_you_mean(transform.name, valid)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # arguments that it does not know only make it warn
-            return valid[transform.name](**{**transform.args, **more})
+            return valid[transform.name](**{**transform.args, **overrides})
     except (ValueError, TypeError, UserWarning) as error:
         raise ConfigError(f"{where}: {_one_line(error)}") from None
 
 
-def _try_out(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
+def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
     """Run the transform once, so that one which cannot work stops the run before it starts."""
     height, width = size_hw
     box = np.array(((width / 4, height / 4, width / 2, height / 2),), np.float32)
@@ -94,7 +96,7 @@ def _try_out(transform: AlbumentationsTransform, size_hw: tuple[int, int], where
 
 
 def _compose(transforms: list[Any]) -> Any:
-    library = _import()
+    library = _import_albumentations()
     boxes = library.BboxParams(
         format="pascal_voc",
         label_fields=["row"],

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 from cspdet.boxes import wh_iou
-from cspdet.datasets.formats.coco import CocoSet
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
 from cspdet.letterbox import Letterbox
 from cspdet.recipe import InputConfig
 
 STRICT_IOU = 0.5  # reported beside the threshold of training, which is low or missing
 RESTARTS = 10
-MOST_ROUNDS = 100
-SAMPLE = 20_000  # boxes that k-means looks at; the figures are of all
+MAX_ITERATIONS = 100
+KMEANS_SAMPLE_SIZE = 20_000  # boxes that k-means looks at; the figures are of all
 CHUNK = 1 << 16
 DECIMALS = 1  # of a pixel, to which the found anchors are rounded
 
@@ -33,8 +33,8 @@ class FitJson(TypedDict):
     recall: float | None
     recall50: float
     mean_iou: float
-    anchors_a_box: float
-    share: list[float]
+    anchors_per_box: float
+    best_match_fraction: list[float]
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class AnchorFit:
     recall: float | None  # share of the boxes whose best anchor has an IoU above match_iou; None without match_iou
     recall50: float  # the same above STRICT_IOU
     mean_iou: float  # of the boxes with their best anchors
-    anchors_a_box: float  # that answer for it in training, in the mean
-    share: tuple[float, ...]  # (K,) of the boxes that each anchor is the best for
+    anchors_per_box: float  # that answer for it in training, in the mean
+    best_match_fraction: tuple[float, ...]  # (K,) of the boxes that each anchor is the best for
 
     def to_json(self) -> FitJson:
         return {
             "recall": self.recall,
             "recall50": self.recall50,
             "mean_iou": self.mean_iou,
-            "anchors_a_box": self.anchors_a_box,
-            "share": list(self.share),
+            "anchors_per_box": self.anchors_per_box,
+            "best_match_fraction": list(self.best_match_fraction),
         }
 
 
@@ -64,14 +64,14 @@ class BestAnchors(NamedTuple):
     anchor: np.ndarray  # (N,) int64, which that is; the first of equals, as in training
 
 
-def input_box_wh(coco: CocoSet, input_: InputConfig) -> np.ndarray:
+def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
     """(N, 2) float64 widths and heights in input pixels of all boxes of a set that are no crowds."""
-    picture = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
+    image_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     size_wh = coco.box_xyxy[:, 2:].astype(np.float64) - coco.box_xyxy[:, :2]
-    sizes_hw, kind = np.unique(coco.size_hw.reshape(-1, 2), axis=0, return_inverse=True)
+    sizes_hw, size_index = np.unique(coco.size_hw.reshape(-1, 2), axis=0, return_inverse=True)
     fits = [Letterbox.fit((height, width), input_.size, input_.resize) for height, width in sizes_hw.tolist()]
     scales = np.array([(fit.scale_x, fit.scale_y) for fit in fits], np.float64).reshape(-1, 2)
-    return (size_wh * scales[kind.reshape(-1)[picture]])[~coco.box_crowd]
+    return (size_wh * scales[size_index.reshape(-1)[image_index]])[~coco.box_crowd]
 
 
 def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
@@ -84,25 +84,25 @@ def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: 
     return float((best_anchors(box_wh, anchors_wh).iou > match_iou).mean())
 
 
-def anchor_fit(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
+def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
     """The figures of (K, 2) anchors on (N, 2) boxes.
 
     Raises:
         DataError: no boxes, or sizes that are not above 0.
     """
     check_sizes(box_wh)
-    best, answering = best_anchors(box_wh, anchors_wh), 0
+    best, num_positives = best_anchors(box_wh, anchors_wh), 0
     for start in range(0, len(box_wh), CHUNK):
         iou = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
-        wanted = np.zeros_like(iou, dtype=bool) if match_iou is None else iou > match_iou
-        wanted[np.arange(len(iou)), best.anchor[start : start + CHUNK]] = True
-        answering += int(wanted.sum())
+        positive = np.zeros_like(iou, dtype=bool) if match_iou is None else iou > match_iou
+        positive[np.arange(len(iou)), best.anchor[start : start + CHUNK]] = True
+        num_positives += int(positive.sum())
     return AnchorFit(
         recall=None if match_iou is None else float((best.iou > match_iou).mean()),
         recall50=float((best.iou > STRICT_IOU).mean()),
         mean_iou=float(best.iou.mean()),
-        anchors_a_box=answering / len(box_wh),
-        share=tuple((np.bincount(best.anchor, minlength=len(anchors_wh)) / len(box_wh)).tolist()),
+        anchors_per_box=num_positives / len(box_wh),
+        best_match_fraction=tuple((np.bincount(best.anchor, minlength=len(anchors_wh)) / len(box_wh)).tolist()),
     )
 
 
@@ -153,17 +153,17 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     different = np.unique(ordered, axis=0)
     if len(different) < count:
         raise DataError(f"anchors: {count} anchors need as many different box sizes, found {len(different)}")
-    if len(ordered) > max(SAMPLE, count):
-        ordered = ordered[np.sort(rng.choice(len(ordered), max(SAMPLE, count), replace=False))]
+    if len(ordered) > max(KMEANS_SAMPLE_SIZE, count):
+        ordered = ordered[np.sort(rng.choice(len(ordered), max(KMEANS_SAMPLE_SIZE, count), replace=False))]
         if len(np.unique(ordered, axis=0)) < count:
             ordered = different  # nearly all boxes are of one size
-    runs = [_refined(ordered, _spread(ordered, count, rng)) for _ in range(RESTARTS)]
+    runs = [_lloyd_iterations(ordered, _kmeans_plus_plus(ordered, count, rng)) for _ in range(RESTARTS)]
     found = max(runs, key=lambda anchors: float(best_anchors(ordered, anchors).iou.mean()))
     found = np.maximum(np.round(found, DECIMALS), 10.0**-DECIMALS)
     return found[np.lexsort((found[:, 1], found[:, 0], found.prod(axis=1)))]
 
 
-def _spread(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` boxes, each drawn with odds that grow with the squared distance to those drawn before."""
     chosen = [int(rng.integers(len(box_wh)))]
     nearest = np.ones(len(box_wh))
@@ -175,11 +175,11 @@ def _spread(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return box_wh[chosen]
 
 
-def _refined(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
+def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     """The best anchors on the way: medians do not make the mean IoU grow in every round."""
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ITERATIONS):
         iou, anchor = best_anchors(box_wh, anchors_wh)
         if iou.mean() > best_iou:
             best_wh, best_iou = anchors_wh, float(iou.mean())

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from cspdet.config.loader import ConfigModel
-from cspdet.datasets.detection.mixing import Scene, copy_small, cut_mix, mix_up, random_part, worth_learning
+from cspdet.datasets.detection.mixing import AugmentedSample, copy_small, cutmix, keep_mask, mixup, rand_bbox
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.structures import Sample
 
@@ -60,13 +60,13 @@ class AugmentConfig(ConfigModel):
 
     @field_validator("scale")
     @classmethod
-    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"expected two zooms above 0, the lower first, found [{scale[0]}, {scale[1]}]")
         return scale
 
     @model_validator(mode="after")
-    def _one_mixing(self) -> AugmentConfig:
+    def _check_mixing_probabilities(self) -> AugmentConfig:
         if self.mixup + self.cutmix > 1 + 1e-9:
             raise ValueError(
                 "mixup: a picture is mixed in one way: expected mixup + cutmix up to 1, "
@@ -75,7 +75,7 @@ class AugmentConfig(ConfigModel):
         return self
 
 
-class Source(Protocol):
+class SampleDataset(Protocol):
     """Pictures by number, each no larger than the network's input, with boxes in its own pixels."""
 
     def __len__(self) -> int: ...
@@ -97,74 +97,78 @@ class Augment:
     ):
         self.config, self.size_hw, self.resize, self.extra = config, size_hw, resize, extra
 
-    def __call__(self, source: Source, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
+    def __call__(self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
         """The sample is a function of the arguments alone; `mosaic` false keeps to single pictures."""
-        scene = self._scene(source, index, rng, mosaic=mosaic)
+        composed = self._compose_image(dataset, index, rng, mosaic=mosaic)
         if mosaic and self.config.mixup + self.config.cutmix > 0:
-            scene = self._mixed(scene, source, rng)
-        return scene.sample if self.extra is None else self.extra(scene.sample, rng)
+            composed = self._mix_in_second(composed, dataset, rng)
+        return composed.sample if self.extra is None else self.extra(composed.sample, rng)
 
-    def _scene(self, source: Source, index: int, rng: np.random.Generator, *, mosaic: bool) -> Scene:
+    def _compose_image(
+        self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool
+    ) -> AugmentedSample:
         """One picture, or a mosaic, seen as the settings want it."""
-        pictures = [source[index]]
+        samples = [dataset[index]]
         if mosaic and rng.random() < self.config.mosaic:
-            pictures += [source[int(i)] for i in rng.integers(len(source), size=3)]
+            samples += [dataset[int(i)] for i in rng.integers(len(dataset), size=3)]
         if self.config.copy_small:
-            pictures = [self._with_copies(picture, rng) for picture in pictures]
-        places = self._places(pictures, rng)
-        view = random_view(self.config, self.size_hw, rng)
+            samples = [self._copy_small_objects(sample, rng) for sample in samples]
+        placements = self._placements(samples, rng)
+        view = random_affine_matrix(self.config, self.size_hw, rng)
         image = np.full((*self.size_hw, 3), PAD_VALUE, np.uint8)
         moved = []
-        for picture, place in zip(pictures, places, strict=True):
-            drawn_by = paint(image, picture.image, view @ place, random_colors(self.config, rng))
-            moved.append(move_boxes(picture.box_xyxy, drawn_by))
-        return self._visible(image, np.concatenate(moved), pictures)
+        for sample, placement in zip(samples, placements, strict=True):
+            drawn_by = warp_into(image, sample.image, view @ placement, random_hsv_gains(self.config, rng))
+            moved.append(transform_boxes(sample.box_xyxy, drawn_by))
+        return self._clip_and_filter(image, np.concatenate(moved), samples)
 
-    def _mixed(self, scene: Scene, source: Source, rng: np.random.Generator) -> Scene:
+    def _mix_in_second(
+        self, first: AugmentedSample, dataset: SampleDataset, rng: np.random.Generator
+    ) -> AugmentedSample:
         """The scene with a second one in it, or as it is."""
-        config, kind = self.config, rng.random()
-        if kind >= config.mixup + config.cutmix:
-            return scene
-        other = self._scene(source, int(rng.integers(len(source))), rng, mosaic=True)
-        if kind < config.mixup:
-            return mix_up(scene, other, rng.beta(config.mixup_alpha, config.mixup_alpha))
-        return cut_mix(scene, other, random_part(self.size_hw, rng), config.min_visible)
+        config, draw = self.config, rng.random()
+        if draw >= config.mixup + config.cutmix:
+            return first
+        other = self._compose_image(dataset, int(rng.integers(len(dataset))), rng, mosaic=True)
+        if draw < config.mixup:
+            return mixup(first, other, rng.beta(config.mixup_alpha, config.mixup_alpha))
+        return cutmix(first, other, rand_bbox(self.size_hw, rng), config.min_visible)
 
-    def _with_copies(self, picture: Sample, rng: np.random.Generator) -> Sample:
+    def _copy_small_objects(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A picture of the source with more of its small objects."""
-        box = Letterbox.fit(picture.image.shape[:2], self.size_hw, self.resize)
-        sides = picture.box_xyxy[:, 2:] - picture.box_xyxy[:, :2]
+        box = Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize)
+        sides = sample.box_xyxy[:, 2:] - sample.box_xyxy[:, :2]
         area = sides.prod(axis=1) * (box.scale_x * box.scale_y)
-        return copy_small(picture, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
+        return copy_small(sample, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
 
-    def _places(self, pictures: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
+    def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
         """(3, 3) maps from each picture to the input: its letterbox, or four that meet in a random point.
 
         A mosaic is a canvas of twice the input, centered on it; its pictures meet in the middle half of the
         canvas, which is anywhere in the input.
         """
-        boxes = [Letterbox.fit(p.image.shape[:2], self.size_hw, self.resize) for p in pictures]
-        if len(pictures) == 1:
+        boxes = [Letterbox.fit(p.image.shape[:2], self.size_hw, self.resize) for p in samples]
+        if len(samples) == 1:
             return [affine((box.scale_x, 0, box.left), (0, box.scale_y, box.top)) for box in boxes]
         meet_y, meet_x = rng.random(2) * self.size_hw
-        places = []
-        for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
-            left = meet_x - (picture.image.shape[1] * box.scale_x if i % 2 == 0 else 0)
-            top = meet_y - (picture.image.shape[0] * box.scale_y if i < 2 else 0)
-            places.append(affine((box.scale_x, 0, left), (0, box.scale_y, top)))
-        return places
+        placements = []
+        for i, (sample, box) in enumerate(zip(samples, boxes, strict=True)):
+            left = meet_x - (sample.image.shape[1] * box.scale_x if i % 2 == 0 else 0)
+            top = meet_y - (sample.image.shape[0] * box.scale_y if i < 2 else 0)
+            placements.append(affine((box.scale_x, 0, left), (0, box.scale_y, top)))
+        return placements
 
-    def _visible(self, image: np.ndarray, box_xyxy: np.ndarray, pictures: list[Sample]) -> Scene:
+    def _clip_and_filter(self, image: np.ndarray, box_xyxy: np.ndarray, samples: list[Sample]) -> AugmentedSample:
         """The boxes (N, 4) cut to the input, without those that show too little."""
-        class_id = np.concatenate([picture.class_id for picture in pictures])
-        is_crowd = np.concatenate([picture.is_crowd for picture in pictures])
+        class_id = np.concatenate([sample.class_id for sample in samples])
+        is_crowd = np.concatenate([sample.is_crowd for sample in samples])
         height, width = self.size_hw
-        cut = box_xyxy.clip(0, (width, height, width, height))
-        shown = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
+        clipped = box_xyxy.clip(0, (width, height, width, height))
+        visible_area = (clipped[:, 2:] - clipped[:, :2]).prod(axis=1)
         area = (box_xyxy[:, 2:] - box_xyxy[:, :2]).prod(axis=1)
-        keep = worth_learning(cut, shown, area, is_crowd, self.config.min_visible)
-        boxes = cut[keep].astype(np.float32)
-        return Scene(Sample(image, boxes, class_id[keep], is_crowd[keep], pictures[0].image_id), area[keep])
+        keep = keep_mask(clipped, visible_area, area, is_crowd, self.config.min_visible)
+        boxes = clipped[keep].astype(np.float32)
+        return AugmentedSample(Sample(image, boxes, class_id[keep], is_crowd[keep], samples[0].image_id), area[keep])
 
 
 def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:
@@ -172,7 +176,7 @@ def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float])
     return np.array((x_row, y_row, (0, 0, 1)), dtype=np.float64)
 
 
-def random_view(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def random_affine_matrix(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """(3, 3) map of the input onto itself: shear, rotation, zoom, flips about its center, then a shift."""
     height, width = size_hw
     draw = rng.random(8).tolist()
@@ -195,7 +199,7 @@ def random_view(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.
     )
 
 
-def move_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(N, 4) boxes through a (3, 3) map: the tight boxes around their four moved corners, (N, 4) float64."""
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     if b == 0 == c:
@@ -205,7 +209,7 @@ def move_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
-def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: ColorChange | None = None) -> np.ndarray:
+def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: HsvGains | None = None) -> np.ndarray:
     """Draw `image` (h, w, 3) into `canvas` (H, W, 3), both uint8, by a (3, 3) map; the rest is left alone.
 
     Returns the map by which it was drawn, for the boxes. What a picture shows that stays upright begins and ends at
@@ -215,19 +219,19 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: Col
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     corners = [(a * u + b * v + x, c * u + d * v + y) for u, v in ((0, 0), (width, 0), (width, height), (0, height))]
     # A pixel is covered where its center is, so that neighbors share an edge without a gap or an overlap.
-    left, right = _covered([corner[0] for corner in corners], canvas.shape[1])
-    top, bottom = _covered([corner[1] for corner in corners], canvas.shape[0])
+    left, right = _covered_pixels([corner[0] for corner in corners], canvas.shape[1])
+    top, bottom = _covered_pixels([corner[1] for corner in corners], canvas.shape[0])
     if right <= left or bottom <= top:
         return matrix
     region = canvas[top:bottom, left:right]
     if b == 0 == c:
-        across, down = _cut(left, right, a, x, width), _cut(top, bottom, d, y, height)
+        across, down = _axis_crop(left, right, a, x, width), _axis_crop(top, bottom, d, y, height)
         patch = image[down.start : down.end, across.start : across.end]
         if patch.shape[:2] != region.shape[:2]:
             patch = cv2.resize(patch, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
         if a < 0 or d < 0:
             patch = cv2.flip(patch, -1 if a < 0 and d < 0 else int(a < 0))
-        region[...] = patch if colors is None else change_colors(patch, colors)
+        region[...] = patch if gains is None else apply_hsv(patch, gains)
         return affine((across.scale, 0, across.shift), (0, down.scale, down.shift))
     # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
     # It warps four channels in two thirds of the time that three take.
@@ -238,7 +242,7 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: Col
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    patch = patch[..., :3] if colors is None else change_colors(patch, colors)
+    patch = patch[..., :3] if gains is None else apply_hsv(patch, gains)
     mask = np.zeros(region.shape[:2], np.uint8)
     outline = (np.array(corners) - (left + 0.5, top + 0.5)) * (1 << MASK_BITS)
     cv2.fillConvexPoly(mask, np.rint(outline).astype(np.int32), 255, shift=MASK_BITS)
@@ -246,7 +250,7 @@ def paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, colors: Col
     return matrix
 
 
-class _Cut(NamedTuple):
+class _AxisCrop(NamedTuple):
     """What a picture shows in one direction: its pixels from `start` to before `end`, and the map that puts them there,
     scale * pixel + shift."""
 
@@ -256,24 +260,26 @@ class _Cut(NamedTuple):
     shift: float
 
 
-def _cut(first: int, last: int, scale: float, shift: float, length: int) -> _Cut:
+def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
     """The pixels, out of `length`, that the map puts from `first` to `last` of the canvas, rounded to whole ones."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
     exact = (last - first) / (end - start)
     return (
-        _Cut(start, end, exact, first - exact * start) if scale > 0 else _Cut(start, end, -exact, first + exact * end)
+        _AxisCrop(start, end, exact, first - exact * start)
+        if scale > 0
+        else _AxisCrop(start, end, -exact, first + exact * end)
     )
 
 
-def _covered(edges: list[float], limit: int) -> tuple[int, int]:
+def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
     """First and past-the-last pixel, out of `limit`, whose centers lie between the outermost edges."""
     slack = 0.5 + 1e-6  # edges that should be whole numbers come out of the maps with rounding errors
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 
 
-class ColorChange(NamedTuple):
+class HsvGains(NamedTuple):
     """What happens to a picture in HSV: hue turns by a share of the circle, the others are multiplied."""
 
     hue: float
@@ -281,35 +287,35 @@ class ColorChange(NamedTuple):
     value: float
 
 
-def random_colors(config: AugmentConfig, rng: np.random.Generator) -> ColorChange | None:
+def random_hsv_gains(config: AugmentConfig, rng: np.random.Generator) -> HsvGains | None:
     """As Darknet draws: hue either way, factors up to their limit or its inverse. None to change nothing."""
     if config.hue == 0 and config.saturation == 1 and config.exposure == 1:
         return None
     hue, saturation, divide_saturation, value, divide_value = rng.random(5).tolist()
     saturation, value = 1 + saturation * (config.saturation - 1), 1 + value * (config.exposure - 1)
-    return ColorChange(
+    return HsvGains(
         (2 * hue - 1) * config.hue,
         1 / saturation if divide_saturation < 0.5 else saturation,
         1 / value if divide_value < 0.5 else value,
     )
 
 
-def change_colors(image: np.ndarray, change: ColorChange) -> np.ndarray:
+def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
     """(h, w, 3 or 4) uint8 RGB or RGBA to (h, w, 3) RGB; what leaves the range stops at its end."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     height, width = hsv.shape[:2]
     # Whole rows at a time, faster than tables by channel: hue fills uint8, so that its sum wraps around
     # as the circle does, and the factors are uint8 in units that hold the largest.
     rows = hsv.reshape(height, 3 * width)
-    rows += _row((round(change.hue * 256) % 256, 0, 0), width)
-    unit = int(255 / max(1.0, change.saturation, change.value))
+    rows += _repeat_pixel((round(gains.hue * 256) % 256, 0, 0), width)
+    unit = int(255 / max(1.0, gains.saturation, gains.value))
     factors = np.empty_like(rows)
-    factors[...] = _row((unit, round(change.saturation * unit), round(change.value * unit)), width)
+    factors[...] = _repeat_pixel((unit, round(gains.saturation * unit), round(gains.value * unit)), width)
     cv2.multiply(rows, factors, dst=rows, scale=1 / unit)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)
 
 
-def _row(pixel: tuple[int, int, int], width: int) -> np.ndarray:
+def _repeat_pixel(pixel: tuple[int, int, int], width: int) -> np.ndarray:
     """(3 width,) uint8: the pixel again and again."""
     row = np.empty((width, 3), np.uint8)
     row[...] = pixel

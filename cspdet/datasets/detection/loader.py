@@ -20,24 +20,26 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from cspdet.datasets.cached_dataset import BadPictures, Cache, PictureSource, Resize
+from cspdet.datasets.cached_dataset import Cache, DetectionDataset, OnBadImage, Resize
 from cspdet.datasets.detection.albumentations_transforms import AlbumentationsHook
 from cspdet.datasets.detection.augment import Augment, AugmentConfig
-from cspdet.datasets.detection.batches import BatchData, EvalData, Reply, TrainData
-from cspdet.datasets.formats.coco import CocoSet
-from cspdet.datasets.sampler import EpochOrder, local_processes, repeat_factors
+from cspdet.datasets.detection.batches import BatchDataset, EvalBatches, TrainBatches, WorkerResult
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.datasets.sampler import EpochBatchSampler, local_world_size, repeat_factors
 from cspdet.errors import DataError
-from cspdet.structures import WHOLE, Batch, Shard
+from cspdet.structures import SINGLE_PROCESS, Batch, Shard
 
 if TYPE_CHECKING:
-    from cspdet.recipe import Recipe
+    from cspdet.recipe import DetectionRecipe
 
 Workers = int | Literal["auto"]
-CAN_TELL_SENDERS = hasattr(signal, "sigwaitinfo")  # of signals: Linux, not macOS nor Windows
-B = TypeVar("B", bound=tuple[object, ...])  # a batch, as a named tuple
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # of signals: Linux, not macOS nor Windows
+BatchT = TypeVar("BatchT", bound=tuple[object, ...])  # a batch, as a named tuple
 
 
-def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu", shard: Shard = WHOLE) -> TrainLoader:
+def train_loader(
+    coco: CocoDataset, recipe: DetectionRecipe, *, device_type: str = "cpu", shard: Shard = SINGLE_PROCESS
+) -> TrainLoader:
     """One process's part of the training batches that a recipe describes.
 
     Raises:
@@ -51,89 +53,89 @@ def train_loader(coco: CocoSet, recipe: Recipe, *, device_type: str = "cpu", sha
         resize=recipe.input.resize,
         augment=train.augment,
         epochs=train.epochs,
-        batch_size=train.step_pictures,
+        batch_size=train.max_batch_size,
         seed=train.seed,
-        workers=pick_workers(train.workers, device_type, local_processes(shard)),
+        workers=resolve_num_workers(train.workers, device_type, local_world_size(shard)),
         cache=train.cache,
-        bad_pictures=train.bad_pictures,
+        on_bad_image=train.on_bad_image,
         device_type=device_type,
         shard=shard,
-        repeat_factor=train.repeat_factor,
+        repeat_threshold=train.repeat_threshold,
         cache_folder=train.cache_folder,
     )
 
 
 def eval_loader(
-    coco: CocoSet,
+    coco: CocoDataset,
     size_hw: tuple[int, int],
     resize: Resize = "letterbox",
     batch_size: int = 16,
     workers: Workers = 0,
     *,
     device_type: str = "cpu",
-    shard: Shard = WHOLE,
+    shard: Shard = SINGLE_PROCESS,
 ) -> EvalLoader:
     """The pictures of a set as the network is judged on them, with all of their boxes, crowds included.
 
     shard  gives every world-th picture from number `rank` on, maybe none; `batch_size` is that of this process
     """
-    processes = pick_workers(workers, device_type, local_processes(shard))
-    return EvalLoader(coco, size_hw, resize, batch_size, processes, device_type, shard)
+    num_workers = resolve_num_workers(workers, device_type, local_world_size(shard))
+    return EvalLoader(coco, size_hw, resize, batch_size, num_workers, device_type, shard)
 
 
-def pick_workers(wanted: Workers, device_type: str, processes: int = 1) -> int:
+def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
     """`auto`: all cores up to 8 beside a GPU; a quarter of them where the network itself runs on the CPU, since loader
     processes that take its cores away slow it down by more than they help. The cores are shared by `processes`.
     """
-    if wanted != "auto":
-        return wanted
+    if requested != "auto":
+        return requested
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    cores //= processes
+    cores //= num_processes
     return min(8, cores if device_type == "cuda" else cores // 4)
 
 
-class EpochLoader(Generic[B]):
+class EpochLoader(Generic[BatchT]):
     """The batches that `data` makes of the keys in `order`, epoch by epoch. The last batch of an epoch may be smaller:
     no picture is left out.
 
-    `skipped` maps the pictures that could not be read so far to the reason (`bad_pictures: skip`).
+    `skipped` maps the pictures that could not be read so far to the reason (`on_bad_image: skip`).
     """
 
     def __init__(
         self,
-        data: BatchData,
+        data: BatchDataset,
         path_of: Callable[[int], Path],
-        order: EpochOrder,
+        batch_sampler: EpochBatchSampler,
         *,
         workers: int,
         device_type: str,
     ):
         self.skipped: dict[str, str] = {}
         self._path_of = path_of
-        self._note(data.news())  # what a cache could not be filled with
-        self._order = order
-        self._batches = _data_loader(data, self._order, workers, device_type, persistent=True)
+        self._record_skipped(data.pop_new_errors())  # what a cache could not be filled with
+        self._batch_sampler = batch_sampler
+        self._batches = _data_loader(data, self._batch_sampler, workers, device_type, persistent=True)
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return self._order.batches
+        return self._batch_sampler.num_batches
 
-    def batch_pictures(self, number: int) -> int:
+    def images_in_batch(self, batch_index: int) -> int:
         """Pictures in batch `number` of an epoch, over all processes."""
-        return self._order.batch_pictures(number)
+        return self._batch_sampler.images_in_batch(batch_index)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[B]:
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT]:
         """The batches of epoch `epoch` (0-based) from number `start_batch` on; one epoch at a time.
 
         Raises:
-            DataError: an unreadable picture (`bad_pictures: error`), or a loader process that died.
+            DataError: an unreadable picture (`on_bad_image: error`), or a loader process that died.
         """
-        self._order.epoch, self._order.start_batch = epoch, start_batch
-        for reply in _replies(self._batches):
-            self._note(reply.skipped)
-            yield cast(B, _batch_of(reply))
+        self._batch_sampler.epoch, self._batch_sampler.start_batch = epoch, start_batch
+        for reply in _iter_results(self._batches):
+            self._record_skipped(reply.skipped)
+            yield cast(BatchT, _unwrap_batch(reply))
 
-    def _note(self, skipped: dict[int, str]) -> None:
+    def _record_skipped(self, skipped: dict[int, str]) -> None:
         self.skipped.update({str(self._path_of(i)): reason for i, reason in skipped.items()})
 
 
@@ -142,14 +144,14 @@ class TrainLoader(EpochLoader[Batch]):
 
     batch_size     pictures a step, over all processes
     shard          which of these processes this is
-    repeat_factor  classes in a smaller share of the pictures than this are shown more often; None shows each picture
+    repeat_threshold  classes in a smaller share of the pictures than this are shown more often; None shows each picture
                    once an epoch
     cache_folder   where `cache: disk` keeps its files
     """
 
     def __init__(
         self,
-        coco: CocoSet,
+        coco: CocoDataset,
         *,
         size_hw: tuple[int, int],
         augment: AugmentConfig,
@@ -159,28 +161,28 @@ class TrainLoader(EpochLoader[Batch]):
         seed: int = 0,
         workers: int = 0,
         cache: Cache = "none",
-        bad_pictures: BadPictures = "error",
+        on_bad_image: OnBadImage = "error",
         device_type: str = "cpu",
-        shard: Shard = WHOLE,
-        repeat_factor: float | None = None,
+        shard: Shard = SINGLE_PROCESS,
+        repeat_threshold: float | None = None,
         cache_folder: Path | None = None,
     ):
         extra = AlbumentationsHook(augment.albumentations, size_hw) if augment.albumentations else None
-        factors = None if repeat_factor is None else _box_factors(coco, repeat_factor)
-        order = EpochOrder(len(coco), batch_size, seed, shard=shard, factors=factors)
-        source = PictureSource(
-            coco, size_hw, resize, cache, bad_pictures, spawns(workers),
-            cache_folder=cache_folder, processes=local_processes(shard),
+        factors = None if repeat_threshold is None else _image_repeat_factors(coco, repeat_threshold)
+        order = EpochBatchSampler(len(coco), batch_size, seed, shard=shard, factors=factors)
+        dataset = DetectionDataset(
+            coco, size_hw, resize, cache, on_bad_image, uses_spawn(workers),
+            cache_folder=cache_folder, num_processes=local_world_size(shard),
         )  # fmt: skip
-        data = TrainData(source, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
+        data = TrainBatches(dataset, Augment(augment, size_hw, resize, extra), seed, epochs - augment.close_mosaic)
         super().__init__(data, coco.path, order, workers=workers, device_type=device_type)
 
 
-def _box_factors(coco: CocoSet, threshold: float) -> np.ndarray:
+def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
     """(N,) how often to show each picture; a crowd, which is never learned, asks for nothing."""
     image = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
-    goal = ~coco.box_crowd
-    return repeat_factors(image[goal], coco.box_class[goal], len(coco), threshold)
+    is_target = ~coco.box_crowd
+    return repeat_factors(image[is_target], coco.box_class[is_target], len(coco), threshold)
 
 
 class EvalLoader:
@@ -188,34 +190,38 @@ class EvalLoader:
 
     def __init__(
         self,
-        coco: CocoSet,
+        coco: CocoDataset,
         size_hw: tuple[int, int],
         resize: Resize,
         batch_size: int,
         workers: int,
         device_type: str,
-        shard: Shard = WHOLE,
+        shard: Shard = SINGLE_PROCESS,
     ):
-        mine = range(shard.rank, len(coco), shard.world)
-        order = [[(0, i) for i in mine[at : at + batch_size]] for at in range(0, len(mine), batch_size)]
-        self._batches = _data_loader(EvalData(coco, size_hw, resize), order, workers, device_type, persistent=False)
+        local_indices = range(shard.rank, len(coco), shard.world_size)
+        order = [
+            [(0, i) for i in local_indices[at : at + batch_size]] for at in range(0, len(local_indices), batch_size)
+        ]
+        self._batches = _data_loader(EvalBatches(coco, size_hw, resize), order, workers, device_type, persistent=False)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises DataError at an unreadable picture, or when a loader process died."""
-        return (cast(Batch, _batch_of(reply)) for reply in _replies(self._batches))
+        return (cast(Batch, _unwrap_batch(reply)) for reply in _iter_results(self._batches))
 
 
-def _data_loader(data: BatchData, order: Any, workers: int, device_type: str, *, persistent: bool) -> DataLoader[Any]:
+def _data_loader(
+    data: BatchDataset, batch_sampler: Any, workers: int, device_type: str, *, persistent: bool
+) -> DataLoader[Any]:
     return DataLoader(
         data,
-        batch_sampler=order,
+        batch_sampler=batch_sampler,
         num_workers=workers,
-        collate_fn=as_is,  # it gets what the data set made of the keys
+        collate_fn=identity_collate,  # it gets what the data set made of the keys
         pin_memory=device_type == "cuda",
-        worker_init_fn=quiet_worker,
+        worker_init_fn=worker_init_fn,
         persistent_workers=persistent and workers > 0,
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),  # its own: starting an epoch must leave the global one alone
@@ -228,30 +234,30 @@ def worker_context(workers: int) -> str | None:
     return "fork" if workers > 0 and can_fork else None
 
 
-def spawns(workers: int) -> bool:
+def uses_spawn(workers: int) -> bool:
     """Whether loader processes start anew, and share only what stands in shared memory."""
     return workers > 0 and worker_context(workers) is None
 
 
-def as_is(reply: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """For loaders whose data set makes whole batches itself."""
-    return reply
+    return batch
 
 
-def quiet_worker(worker: int) -> None:
+def worker_init_fn(worker: int) -> None:
     """One thread computes. Ctrl-C and SIGTERM, which terminals and schedulers send to every process, are left to the
     training process, which ends the others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if CAN_TELL_SENDERS and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+    if HAS_SIGWAITINFO and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        threading.Thread(target=_exit_on_parent_sigterm, args=(os.getppid(),), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _obey(parent: int) -> None:
+def _exit_on_parent_sigterm(parent: int) -> None:
     """End this process at a SIGTERM of its parent.
 
     That is how a process whose loader was lost in a cycle of garbage, with the queue to its workers closed already, is
@@ -262,7 +268,7 @@ def _obey(parent: int) -> None:
     os._exit(0)
 
 
-def explain_death(error: Exception) -> DataError | None:
+def worker_crash_error(error: Exception) -> DataError | None:
     """What shows when a loader process is killed, as one line for the user; None for any other error.
 
     torch may raise its RuntimeError wherever the training process is at that moment, not only while it waits
@@ -277,9 +283,9 @@ def explain_death(error: Exception) -> DataError | None:
     )
 
 
-def started(batches: DataLoader[Any]) -> Iterator[Any]:
+def start_workers(batches: DataLoader[Any]) -> Iterator[Any]:
     """The loader's iterator. Its processes are born with SIGTERM blocked, in all threads that they will ever have."""
-    if not CAN_TELL_SENDERS:
+    if not HAS_SIGWAITINFO:
         return iter(batches)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
@@ -288,14 +294,14 @@ def started(batches: DataLoader[Any]) -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _replies(batches: DataLoader[Any]) -> Iterator[Reply]:
+def _iter_results(batches: DataLoader[Any]) -> Iterator[WorkerResult]:
     try:
-        yield from started(batches)
+        yield from start_workers(batches)
     except (RuntimeError, EOFError, OSError) as error:
-        raise explain_death(error) or error from None
+        raise worker_crash_error(error) or error from None
 
 
-def _batch_of(reply: Reply) -> tuple[object, ...]:
-    if reply.batch is None:
-        raise DataError(*reply.problems)
-    return reply.batch
+def _unwrap_batch(result: WorkerResult) -> tuple[object, ...]:
+    if result.batch is None:
+        raise DataError(*result.problems)
+    return result.batch

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from cspdet.datasets.checks.issues import Tally
+from cspdet.datasets.checks.issues import IssueCounter
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco_json import Annotations, read_annotations
-from cspdet.datasets.image_io import picture_header, read_picture
+from cspdet.datasets.image_io import read_image, read_image_header
 from cspdet.errors import DataError
-from cspdet.structures import Classes
+from cspdet.structures import Categories
 
-TOLERANCE = 1.0  # pixels that a box may stick out of its picture without being counted
+CLIP_TOLERANCE = 1.0  # pixels that a box may stick out of its picture without being counted
 CHUNK = 256  # pictures that a checking thread takes at a time
 
 
 @dataclass(frozen=True, eq=False)
-class CocoSet:
+class CocoDataset:
     """N pictures with M boxes. No picture or box is a Python object, so forked workers share the memory."""
 
-    classes: Classes
+    classes: Categories
     image_id: np.ndarray  # (N,) int64, the file's own ids, in its order
     size_hw: np.ndarray  # (N, 2) int32, height and width of the upright pictures
     names: bytes  # file names one after the other, UTF-8
@@ -34,7 +34,7 @@ class CocoSet:
     box_class: np.ndarray  # (M,) int32
     box_crowd: np.ndarray  # (M,) bool
     box_start: np.ndarray  # (N + 1,) int64, offsets of each picture's boxes
-    notes: tuple[str, ...]  # counted summaries of what was skipped or clipped
+    warnings: tuple[str, ...]  # counted summaries of what was skipped or clipped
     files: SplitFiles
 
     def __len__(self) -> int:
@@ -52,8 +52,8 @@ class CocoSet:
     def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A picture's boxes: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
         index = range(len(self))[index]
-        own = slice(self.box_start[index], self.box_start[index + 1])
-        return self.box_xyxy[own].copy(), self.box_class[own].astype(np.int64), self.box_crowd[own].copy()
+        local = slice(self.box_start[index], self.box_start[index + 1])
+        return self.box_xyxy[local].copy(), self.box_class[local].astype(np.int64), self.box_crowd[local].copy()
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +62,7 @@ class CocoSet:
         return len(self.names) + sum(array.nbytes for array in arrays)
 
 
-def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> CocoSet:
+def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> CocoDataset:
     """Read a split; `allow_empty` admits files without annotations (COCO's test sets) or boxes.
 
     Raises:
@@ -71,16 +71,16 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
     annotations = read_annotations(files.annotations, allow_empty=allow_empty)
     if annotations.problems:
         raise DataError(*annotations.problems)
-    coco = pack(annotations, files)
+    coco = to_arrays(annotations, files)
     if split == "train" and not allow_empty and not len(coco.box_xyxy):
-        raise DataError(f"{files.annotations}: no boxes; a train split needs some", *coco.notes)
+        raise DataError(f"{files.annotations}: no boxes; a train split needs some", *coco.warnings)
     return coco
 
 
-def pack(annotations: Annotations, files: SplitFiles) -> CocoSet:
+def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
     """Sort sound annotations by picture, fit the boxes to the pictures; `notes` count what that changes."""
-    records, notes = annotations.records, Tally(str(files.annotations))
-    limit_wh = annotations.size_hw[annotations.image][:, ::-1].astype(np.float64)
+    records, issues = annotations.records, IssueCounter(str(files.annotations))
+    limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
     with np.errstate(over="ignore"):  # 1e308 + 1e308 is beyond every picture, as it should be
         high = low + size_wh
@@ -91,20 +91,20 @@ def pack(annotations: Annotations, files: SplitFiles) -> CocoSet:
     outside = ~flat & ((low >= limit_wh) | (high <= 0)).any(axis=1)
     # a box may also lose its size here, to the spacing of float32
     flat |= ~outside & (box_xyxy[:, 2:] <= box_xyxy[:, :2]).any(axis=1)
-    clipped = ~flat & ~outside & (beyond > TOLERANCE)
+    clipped = ~flat & ~outside & (beyond > CLIP_TOLERANCE)
 
-    def note(which: np.ndarray, what: str) -> None:
-        count = int(which.sum())
-        kind = f"{count} box{'' if count == 1 else 'es'} {what}"
-        notes.add_where(kind, which, lambda i: f"image {records['image_id'][i]} {records['xywh'][i].tolist()}")
+    def add_issue(mask: np.ndarray, description: str) -> None:
+        count = int(mask.sum())
+        issue_type = f"{count} box{'' if count == 1 else 'es'} {description}"
+        issues.add_where(issue_type, mask, lambda i: f"image {records['image_id'][i]} {records['xywh'][i].tolist()}")
 
-    note(flat, "without width or height skipped")
-    note(outside, "wholly outside the picture skipped")
-    note(clipped, "partly outside the picture clipped to it")
+    add_issue(flat, "without width or height skipped")
+    add_issue(outside, "wholly outside the picture skipped")
+    add_issue(clipped, "partly outside the picture clipped to it")
     (kept,) = np.nonzero(~(flat | outside))
-    kept = kept[np.argsort(annotations.image[kept], kind="stable")]
-    count = np.bincount(annotations.image[kept], minlength=len(annotations.image_id))
-    return CocoSet(
+    kept = kept[np.argsort(annotations.image_index[kept], kind="stable")]
+    count = np.bincount(annotations.image_index[kept], minlength=len(annotations.image_id))
+    return CocoDataset(
         classes=annotations.classes,
         image_id=annotations.image_id,
         size_hw=annotations.size_hw,
@@ -114,19 +114,19 @@ def pack(annotations: Annotations, files: SplitFiles) -> CocoSet:
         box_class=annotations.class_id[kept].astype(np.int32),
         box_crowd=records["crowd"][kept].astype(bool),
         box_start=np.concatenate(([0], np.cumsum(count))).astype(np.int64),
-        notes=tuple(notes.lines()),
+        warnings=tuple(issues.lines()),
         files=files,
     )
 
 
-def check_pictures(coco: CocoSet, *, decode: bool = False) -> list[str]:
+def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:
     """One line for each picture that is missing, unreadable, or of another size than the annotations say.
 
     Reads headers only, some thousand a second, or with `decode` everything.
     """
 
     def check(start: int) -> list[str]:
-        lines = (_picture_problem(coco, i, decode) for i in range(start, min(start + CHUNK, len(coco))))
+        lines = (_image_file_error(coco, i, decode) for i in range(start, min(start + CHUNK, len(coco))))
         return [line for line in lines if line]
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
@@ -134,12 +134,12 @@ def check_pictures(coco: CocoSet, *, decode: bool = False) -> list[str]:
         return [line for lines in found for line in lines]
 
 
-def _picture_problem(coco: CocoSet, index: int, decode: bool) -> str:
+def _image_file_error(coco: CocoDataset, index: int, decode: bool) -> str:
     path = coco.path(index)
     try:
-        header = picture_header(path)
+        header = read_image_header(path)
         if decode:
-            read_picture(path)
+            read_image(path)
     except DataError as error:
         return error.problems[0]
     expected, found = tuple(coco.size_hw[index].tolist()), header.size_hw

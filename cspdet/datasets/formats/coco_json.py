@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.checks.issues import Tally
+from cspdet.datasets.checks.issues import IssueCounter
 from cspdet.errors import DataError
-from cspdet.structures import Classes
+from cspdet.structures import Categories
 
-RECORD = struct.Struct("<qqq4dB")
-RECORD_TYPE = np.dtype(
+RECORD_STRUCT = struct.Struct("<qqq4dB")
+RECORD_DTYPE = np.dtype(
     [("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", 4), ("crowd", "u1")]
 )
 NO_ID = -(2**63)  # annotation ids are optional
-HEAVY_KEYS = ("segmentation", "keypoints", "caption", "segments_info")
-INT64 = range(-(2**63) + 1, 2**63)
+DROPPED_KEYS = ("segmentation", "keypoints", "caption", "segments_info")
+INT64_RANGE = range(-(2**63) + 1, 2**63)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Annotations:
 
     path: Path
     problems: tuple[str, ...]
-    classes: Classes
+    classes: Categories
     image_id: np.ndarray  # (N,) int64
     size_hw: np.ndarray  # (N, 2) int32
     names: bytes  # the file names one after the other, UTF-8
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     records: np.ndarray  # (M,) RECORD_TYPE
-    image: np.ndarray  # (M,) int64, index of each annotation's image
+    image_index: np.ndarray  # (M,) int64, index of each annotation's image
     class_id: np.ndarray  # (M,) int64, index of each annotation's class
 
 
@@ -52,51 +52,53 @@ def read_annotations(path: Path, *, allow_empty: bool = False) -> Annotations:
         DataError: the file cannot be read or is no JSON object. What is wrong inside it is in `.problems`.
     """
     content = _parse(path)
-    tally = Tally(str(path))
-    images = _take_list(content, "images", tally)
-    categories = _take_list(content, "categories", tally)
-    entries = _take_list(content, "annotations", tally, optional=allow_empty)
-    classes = _read_categories(categories, tally)
-    image_id, size_hw, names = _read_images(images, tally)
-    records = _read_records(entries, tally)
-    image = _look_up(records["image_id"], image_id)
-    class_id = _look_up(records["category_id"], np.array(classes.category_ids, np.int64))
+    issues = IssueCounter(str(path))
+    images = _pop_list(content, "images", issues)
+    categories = _pop_list(content, "categories", issues)
+    entries = _pop_list(content, "annotations", issues, optional=allow_empty)
+    classes = _read_categories(categories, issues)
+    image_id, size_hw, names = _read_images(images, issues)
+    records = _read_records(entries, issues)
+    image = _find_indices(records["image_id"], image_id)
+    class_id = _find_indices(records["category_id"], np.array(classes.category_ids, np.int64))
     if len(image_id):
-        tally.add_where("unknown image_id", image < 0, lambda i: f"{_place(records[i])} has {records['image_id'][i]}")
+        issues.add_where(
+            "unknown image_id", image < 0, lambda i: f"{_describe_record(records[i])} has {records['image_id'][i]}"
+        )
     if len(classes):
-        tally.add_where(
+        issues.add_where(
             "unknown category_id",
             class_id < 0,
-            lambda i: f"{_place(records[i])} has {records['category_id'][i]}",
+            lambda i: f"{_describe_record(records[i])} has {records['category_id'][i]}",
         )
     ids = records["id"]
     repeated = np.ones(len(ids), bool)
     repeated[np.unique(ids, return_index=True)[1]] = False
-    tally.add_where("duplicate annotation id", repeated & (ids != NO_ID), lambda i: str(ids[i]))
-    _check_boxes(records, tally)
+    issues.add_where("duplicate annotation id", repeated & (ids != NO_ID), lambda i: str(ids[i]))
+    _check_boxes(records, issues)
     name_start = np.cumsum([0, *map(len, names)], dtype=np.int64)
     return Annotations(
         path=path,
-        problems=tuple(tally.lines()),
+        problems=tuple(issues.lines()),
         classes=classes,
         image_id=image_id,
         size_hw=size_hw,
         names=b"".join(names),
         name_start=name_start,
         records=records,
-        image=image,
+        image_index=image,
         class_id=class_id,
     )
 
 
-def _take_list(content: dict[str, Any], key: str, tally: Tally, *, optional: bool = False) -> list[Any]:
+def _pop_list(content: dict[str, Any], key: str, issues: IssueCounter, *, optional: bool = False) -> list[Any]:
     value = content.pop(key, [] if optional else None)
     if value is None:
-        tally.add(f"no {key!r}; expected an object with images, annotations and categories")
+        issues.add(f"no {key!r}; expected an object with images, annotations and categories")
     elif not isinstance(value, list):
-        tally.add(f"{key!r} is {_describe(value)}; expected a list")
+        issues.add(f"{key!r} is {_describe(value)}; expected a list")
     elif not value and key != "annotations":
-        tally.add(f"{key!r} is empty; expected at least one")
+        issues.add(f"{key!r} is empty; expected at least one")
     return value if isinstance(value, list) else []
 
 
@@ -112,7 +114,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         text = data.decode(json.detect_encoding(data))
         del data  # half a gigabyte for COCO
-        content = json.loads(text.lstrip("\ufeff"), object_hook=_pack)
+        content = json.loads(text.lstrip("\ufeff"), object_hook=_pack_annotation)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except RecursionError:
@@ -129,107 +131,107 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
-def _pack(entry: dict[str, Any]) -> dict[str, Any] | bytes:
+def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
     """json's object_hook: a well-formed annotation becomes a packed record, the rest stays."""
     box = entry.get("bbox")
     if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
-        crowd, number = entry.get("iscrowd", 0), entry.get("id")
-        if type(number) is not int or number not in INT64:
-            number = NO_ID
+        crowd, annotation_id = entry.get("iscrowd", 0), entry.get("id")
+        if type(annotation_id) is not int or annotation_id not in INT64_RANGE:
+            annotation_id = NO_ID
         if type(entry.get("category_id")) is int and crowd in (0, 1) and bool not in map(type, box):
             try:
-                return RECORD.pack(number, entry["image_id"], entry["category_id"], *box, int(crowd))
+                return RECORD_STRUCT.pack(annotation_id, entry["image_id"], entry["category_id"], *box, int(crowd))
             except (struct.error, OverflowError):
                 return entry  # text, null or a number beyond 64 bits, which _explain finds
-    for key in HEAVY_KEYS:
+    for key in DROPPED_KEYS:
         entry.pop(key, None)
     return entry
 
 
-def _read_records(entries: list[Any], tally: Tally) -> np.ndarray:
+def _read_records(entries: list[Any], issues: IssueCounter) -> np.ndarray:
     for i, entry in enumerate(entries):
         if type(entry) is not bytes:
-            _explain(i, entry, tally)
-    return np.frombuffer(b"".join(entry for entry in entries if type(entry) is bytes), RECORD_TYPE)
+            _report_malformed(i, entry, issues)
+    return np.frombuffer(b"".join(entry for entry in entries if type(entry) is bytes), RECORD_DTYPE)
 
 
-def _explain(index: int, entry: Any, tally: Tally) -> None:
+def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
     """Say what keeps an annotation from being one."""
     if not isinstance(entry, dict):
-        tally.add("annotations must be objects", f"annotations[{index}] is {_describe(entry)}")
+        issues.add("annotations must be objects", f"annotations[{index}] is {_describe(entry)}")
         return
-    place = f"annotation {_describe(entry['id'])}" if "id" in entry else f"annotations[{index}]"
+    label = f"annotation {_describe(entry['id'])}" if "id" in entry else f"annotations[{index}]"
     for key in ("image_id", "category_id"):
         if not _is_int64(entry.get(key)):
-            tally.add(f"{key} must be a whole number", f"{place} has {_describe_key(entry, key)}")
+            issues.add(f"{key} must be a whole number", f"{label} has {_describe_key(entry, key)}")
     box = entry.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
         found = json.dumps(box)[:60] if isinstance(box, list) else _describe_key(entry, "bbox")
-        tally.add("bbox must be 4 numbers: x, y, width, height", f"{place} has {found}")
+        issues.add("bbox must be 4 numbers: x, y, width, height", f"{label} has {found}")
     if entry.get("iscrowd", 0) not in (0, 1):
-        tally.add("iscrowd must be 0 or 1", f"{place} has {_describe(entry['iscrowd'])}")
+        issues.add("iscrowd must be 0 or 1", f"{label} has {_describe(entry['iscrowd'])}")
 
 
-def _read_categories(entries: list[Any], tally: Tally) -> Classes:
+def _read_categories(entries: list[Any], issues: IssueCounter) -> Categories:
     names: dict[int, str] = {}
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            tally.add("categories must be objects with id and name", f"categories[{i}] is {_describe(entry)}")
+            issues.add("categories must be objects with id and name", f"categories[{i}] is {_describe(entry)}")
             continue
-        number, name = entry.get("id"), entry.get("name")
-        if not isinstance(number, int) or not _is_int64(number):
+        category_id, name = entry.get("id"), entry.get("name")
+        if not isinstance(category_id, int) or not _is_int64(category_id):
             found = _describe_key(entry, "id")
-            tally.add("a category's id must be a whole number", f"categories[{i}] has {found}")
+            issues.add("a category's id must be a whole number", f"categories[{i}] has {found}")
             continue
         if not isinstance(name, str) or not name.strip():
-            tally.add("a category needs a name", f"category {number} has {_describe_key(entry, 'name')}")
+            issues.add("a category needs a name", f"category {category_id} has {_describe_key(entry, 'name')}")
             name = ""
         elif name in names.values():
-            tally.add("duplicate category name", f"{name!r} is category {number} and another one")
-        if number in names:
-            tally.add("duplicate category id", f"{number} is {names[number]!r} and {name!r}")
-        names[number] = name
+            issues.add("duplicate category name", f"{name!r} is category {category_id} and another one")
+        if category_id in names:
+            issues.add("duplicate category id", f"{category_id} is {names[category_id]!r} and {name!r}")
+        names[category_id] = name
     ids = sorted(names)
-    return Classes(tuple(names[number] for number in ids), tuple(ids))
+    return Categories(tuple(names[category_id] for category_id in ids), tuple(ids))
 
 
-def _read_images(entries: list[Any], tally: Tally) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
     """Ids, sizes and names of all images that have an id; where size or name are wrong a stand-in is kept."""
     ids: list[int] = []
     sizes: list[tuple[int, int]] = []
     names: list[bytes] = []
     for i, entry in enumerate(entries):
         if type(entry) is not dict:
-            tally.add("images must be objects with id, file_name, width, height", f"images[{i}]: {_describe(entry)}")
+            issues.add("images must be objects with id, file_name, width, height", f"images[{i}]: {_describe(entry)}")
             continue
-        number, name = entry.get("id"), entry.get("file_name")
-        if not isinstance(number, int) or not _is_int64(number):
-            tally.add("an image's id must be a whole number", f"images[{i}] has {_describe_key(entry, 'id')}")
+        given_id, name = entry.get("id"), entry.get("file_name")
+        if not isinstance(given_id, int) or not _is_int64(given_id):
+            issues.add("an image's id must be a whole number", f"images[{i}] has {_describe_key(entry, 'id')}")
             continue
-        reason = _name_problem(name)
+        reason = _file_name_error(name)
         if reason:
-            tally.add(f"file_name {reason}", f"image {number} has {_describe_key(entry, 'file_name')}")
+            issues.add(f"file_name {reason}", f"image {given_id} has {_describe_key(entry, 'file_name')}")
         for key in ("width", "height"):
-            if not _is_side(entry.get(key)):
+            if not _is_valid_side(entry.get(key)):
                 found = _describe_key(entry, key)
-                tally.add(f"an image's {key} must be a whole number above 0", f"image {number} has {found}")
-        sound = _is_side(entry.get("height")) and _is_side(entry.get("width"))
-        ids.append(number)
+                issues.add(f"an image's {key} must be a whole number above 0", f"image {given_id} has {found}")
+        sound = _is_valid_side(entry.get("height")) and _is_valid_side(entry.get("width"))
+        ids.append(given_id)
         sizes.append((entry["height"], entry["width"]) if sound else (1, 1))
         names.append(b"" if reason else str(name).encode())
     image_id = np.array(ids, np.int64)
     order = np.argsort(image_id, kind="stable")
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = image_id[order[1:]] == image_id[order[:-1]]
-    tally.add_where("duplicate image id", repeated, lambda i: f"{ids[i]} again for {names[i].decode()!r}")
+    issues.add_where("duplicate image id", repeated, lambda i: f"{ids[i]} again for {names[i].decode()!r}")
     return image_id, np.array(sizes, np.int32).reshape(-1, 2), names
 
 
-def _name_problem(name: Any) -> str:
+def _file_name_error(name: Any) -> str:
     """What keeps a name from naming a file inside the image folder, here or on Windows; "" if it does."""
     if not isinstance(name, str) or not name.strip():
         return "must be text"
-    if "\0" in name or not _encodes(name):
+    if "\0" in name or not _is_utf8_encodable(name):
         return "is not valid text"
     if "/" in name or "\\" in name or ":" in name or name.startswith("."):
         for form in (name, name.replace("\\", "/")):
@@ -239,46 +241,46 @@ def _name_problem(name: Any) -> str:
     return ""
 
 
-def _encodes(name: str) -> bool:
+def _is_utf8_encodable(name: str) -> bool:
     try:
         return bool(name.encode())
     except UnicodeEncodeError:  # half a surrogate pair
         return False
 
 
-def _look_up(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The index in `known` (K,) of each of `wanted` (M,), -1 where it is not there."""
     if not len(known):
-        return np.full(len(wanted), -1, np.int64)
+        return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")
-    at = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
-    return np.where(known[order[at]] == wanted, order[at], -1)
+    at = np.minimum(np.searchsorted(known, queries, sorter=order), len(known) - 1)
+    return np.where(known[order[at]] == queries, order[at], -1)
 
 
-def _place(record: np.void) -> str:
+def _describe_record(record: np.void) -> str:
     if record["id"] == NO_ID:
         return f"an annotation of image {record['image_id']}"
     return f"annotation {record['id']}"
 
 
-def _check_boxes(records: np.ndarray, tally: Tally) -> None:
+def _check_boxes(records: np.ndarray, issues: IssueCounter) -> None:
     xywh = records["xywh"]
     endless = ~np.isfinite(xywh).all(axis=1)
     negative = (xywh[:, 2:] < 0).any(axis=1) & ~endless
 
-    def place(i: int) -> str:
-        return f"{_place(records[i])} has [{', '.join(f'{value:g}' for value in xywh[i])}]"
+    def describe(i: int) -> str:
+        return f"{_describe_record(records[i])} has [{', '.join(f'{value:g}' for value in xywh[i])}]"
 
-    tally.add_where("bbox must be finite numbers", endless, place)
-    tally.add_where("bbox [x, y, width, height] needs width and height of 0 or more", negative, place)
+    issues.add_where("bbox must be finite numbers", endless, describe)
+    issues.add_where("bbox [x, y, width, height] needs width and height of 0 or more", negative, describe)
 
 
-def _is_side(value: Any) -> bool:
+def _is_valid_side(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**31
 
 
 def _is_int64(value: Any) -> bool:
-    return type(value) is int and value in INT64
+    return type(value) is int and value in INT64_RANGE
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,7 @@ class CocoBox:
 
 
 @dataclass(frozen=True)
-class CocoPicture:
+class CocoImage:
     """One picture: its file, relative to the folder of its split, and its objects."""
 
     file_name: str
@@ -36,22 +36,22 @@ class CocoPicture:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ConversionResult:
     """What a preparation left on disk."""
 
-    descriptor: Path
+    config_path: Path
     counts: dict[str, dict[str, int]]  # split -> {"images", "boxes"}
-    notes: tuple[str, ...]  # counted summaries of what was skipped, clipped or kept
+    warnings: tuple[str, ...]  # counted summaries of what was skipped, clipped or kept
 
 
-def coco_json(categories: dict[int, str], pictures: Sequence[CocoPicture], first_id: int = 1) -> str:
+def coco_json(categories: dict[int, str], coco_images: Sequence[CocoImage], first_id: int = 1) -> str:
     """A COCO detection file as text; pictures are numbered from `first_id` on, boxes from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(pictures, first_id):
-        height, width = picture.size_hw
-        images.append({"id": image_id, "file_name": picture.file_name, "width": width, "height": height})
-        for box in picture.boxes:
+    for image_id, coco_image in enumerate(coco_images, first_id):
+        height, width = coco_image.size_hw
+        images.append({"id": image_id, "file_name": coco_image.file_name, "width": width, "height": height})
+        for box in coco_image.boxes:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -62,18 +62,18 @@ def coco_json(categories: dict[int, str], pictures: Sequence[CocoPicture], first
                     "iscrowd": int(box.is_crowd),
                 }
             )
-    named = [{"id": number, "name": name, "supercategory": ""} for number, name in categories.items()]
+    named = [{"id": category_id, "name": name, "supercategory": ""} for category_id, name in categories.items()]
     return json.dumps({"images": images, "annotations": annotations, "categories": named})
 
 
-def count(pictures: Sequence[CocoPicture]) -> dict[str, int]:
+def count_images_and_boxes(images: Sequence[CocoImage]) -> dict[str, int]:
     """How many pictures and boxes."""
-    return {"images": len(pictures), "boxes": sum(len(picture.boxes) for picture in pictures)}
+    return {"images": len(images), "boxes": sum(len(image.boxes) for image in images)}
 
 
-def descriptor_text(maker: str, splits: dict[str, tuple[str, str]]) -> str:
+def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) -> str:
     """The descriptor of `splits` (name -> images folder, annotation file); its first line names its maker."""
-    lines = [_signature(maker)]
+    lines = [_signature(converter)]
     for name in SPLITS:
         if name in splits:
             images, annotations = (json.dumps(path, ensure_ascii=False) for path in splits[name])
@@ -81,19 +81,19 @@ def descriptor_text(maker: str, splits: dict[str, tuple[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _signature(maker: str) -> str:
-    return f"# made by cspdet prepare-data {maker}; paths are relative to this file"
+def _signature(converter: str) -> str:
+    return f"# made by cspdet prepare-data {converter}; paths are relative to this file"
 
 
-def is_ours(descriptor: Path, maker: str) -> bool:
+def was_written_by(config_path: Path, converter: str) -> bool:
     """Whether an earlier `prepare-data <maker>` wrote this descriptor."""
     try:
-        return descriptor.read_text(encoding="utf-8").startswith(_signature(maker))
+        return config_path.read_text(encoding="utf-8").startswith(_signature(converter))
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def check_output(folder: Path, maker: str) -> None:
+def check_output_folder(folder: Path, converter: str) -> None:
     """Refuse a folder that holds anything but an earlier output of the same maker.
 
     Raises:
@@ -101,38 +101,42 @@ def check_output(folder: Path, maker: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder to write to, found a file")
-    if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder / f"{maker}.yaml", maker):
+    if folder.is_dir() and any(folder.iterdir()) and not was_written_by(folder / f"{converter}.yaml", converter):
         raise DataError(
             f"{folder}: the folder has other files in it; give an empty or a new one to --output "
-            f"(or one that `prepare-data {maker}` filled earlier, to replace that)"
+            f"(or one that `prepare-data {converter}` filled earlier, to replace that)"
         )
 
 
-def write_converted(
+def write_coco_dataset(
     folder: Path,
-    maker: str,
+    converter: str,
     categories: dict[int, str],
-    splits: Mapping[str, tuple[Path, Sequence[CocoPicture]]],
-    notes: Sequence[str],
-) -> Prepared:
+    splits: Mapping[str, tuple[Path, Sequence[CocoImage]]],
+    warnings: Sequence[str],
+) -> ConversionResult:
     """Write `annotations/instances_<split>.json` and `<maker>.yaml` into `folder`.
 
     `splits`: name -> folder of the pictures, pictures. Picture ids go on from one split to the next. The
     pictures stay where they are.
     """
-    check_output(folder, maker)
+    check_output_folder(folder, converter)
     described, first_id = {}, 1
-    for name, (images, pictures) in splits.items():
+    for name, (images, coco_images) in splits.items():
         file = f"annotations/instances_{name}.json"
-        write_text(folder / file, coco_json(categories, pictures, first_id))
+        write_text(folder / file, coco_json(categories, coco_images, first_id))
         described[name] = (os.path.abspath(images), file)
-        first_id += len(pictures)
-    descriptor = folder / f"{maker}.yaml"
-    write_text(descriptor, descriptor_text(maker, described))
-    return Prepared(descriptor, {name: count(pictures) for name, (_, pictures) in splits.items()}, tuple(notes))
+        first_id += len(coco_images)
+    config_path = folder / f"{converter}.yaml"
+    write_text(config_path, format_dataset_config(converter, described))
+    return ConversionResult(
+        config_path,
+        {name: count_images_and_boxes(coco_images) for name, (_, coco_images) in splits.items()},
+        tuple(warnings),
+    )
 
 
-def val_names(names: Iterable[str], fraction: float) -> set[str]:
+def hash_split(names: Iterable[str], fraction: float) -> set[str]:
     """The share `fraction` of `names` that goes to val: those whose hashes are the least.
 
     So order and place do not matter. Where there are two names, and the fraction is neither 0 nor 1, each
@@ -143,10 +147,10 @@ def val_names(names: Iterable[str], fraction: float) -> set[str]:
         return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
     ranked = sorted(set(names), key=rank)
-    number = round(fraction * len(ranked))
+    num_val = round(fraction * len(ranked))
     if 0 < fraction < 1 and len(ranked) > 1:
-        number = min(max(number, 1), len(ranked) - 1)
-    return set(ranked[:number])
+        num_val = min(max(num_val, 1), len(ranked) - 1)
+    return set(ranked[:num_val])
 
 
 def clip_box(

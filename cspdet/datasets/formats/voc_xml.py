@@ -23,7 +23,7 @@ class VocObject:
 
 
 @dataclass(frozen=True)
-class VocFile:
+class VocAnnotation:
     """One xml file, read."""
 
     filename: str  # what it calls its picture; may be empty
@@ -31,7 +31,7 @@ class VocFile:
     objects: tuple[VocObject, ...]
 
 
-def parse_voc(file: Path, problems: list[str]) -> VocFile | None:
+def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
     """Read one xml file; what is wrong with it is added to `problems`, and then there may be no result."""
     try:
         root = _safe_xml(file)
@@ -42,33 +42,33 @@ def parse_voc(file: Path, problems: list[str]) -> VocFile | None:
         problems.append(f"{file}: expected <annotation> at the top, found <{root.tag}>")
         return None
     objects = []
-    for number, node in enumerate(root.findall("object"), 1):
-        item = _object(node, f"{file}: object {number}", problems)
+    for object_number, node in enumerate(root.findall("object"), 1):
+        item = _parse_object(node, f"{file}: object {object_number}", problems)
         if item is not None:
             objects.append(item)
     size: list[float | None] = [0.0, 0.0]
     if root.find("size") is not None:
-        size = [_number(root, f"size/{side}", str(file), problems) for side in ("height", "width")]
+        size = [_parse_float(root, f"size/{side}", str(file), problems) for side in ("height", "width")]
     if size[0] is None or size[1] is None:
         return None
-    stated = (int(size[0]), int(size[1])) if all(size) else None
-    return VocFile(root.findtext("filename", "").strip(), stated, tuple(objects))
+    declared = (int(size[0]), int(size[1])) if all(size) else None
+    return VocAnnotation(root.findtext("filename", "").strip(), declared, tuple(objects))
 
 
-def _object(node: ElementTree.Element, where: str, problems: list[str]) -> VocObject | None:
+def _parse_object(node: ElementTree.Element, where: str, problems: list[str]) -> VocObject | None:
     name = (node.findtext("name") or "").strip()
     if not name:
         problems.append(f"{where}: <name> is missing or empty")
     if node.find("bndbox") is None:
         problems.append(f"{where}: <bndbox> is missing")
         return None
-    x1, y1, x2, y2 = (_number(node, f"bndbox/{corner}", where, problems) for corner in CORNERS)
+    x1, y1, x2, y2 = (_parse_float(node, f"bndbox/{corner}", where, problems) for corner in CORNERS)
     if not name or x1 is None or y1 is None or x2 is None or y2 is None:
         return None
     return VocObject(name, (x1, y1, x2, y2), (node.findtext("difficult") or "").strip() in ("1", "true", "True"))
 
 
-def _number(node: ElementTree.Element, path: str, where: str, problems: list[str]) -> float | None:
+def _parse_float(node: ElementTree.Element, path: str, where: str, problems: list[str]) -> float | None:
     text = node.findtext(path)
     if text is None:
         problems.append(f"{where}: <{path}> is missing")

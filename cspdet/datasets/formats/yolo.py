@@ -15,21 +15,21 @@ from pathlib import Path
 
 from cspdet.datasets.formats.coco_writer import (
     CocoBox,
-    CocoPicture,
-    Prepared,
-    check_output,
+    CocoImage,
+    ConversionResult,
+    check_output_folder,
     clip_box,
-    val_names,
-    write_converted,
+    hash_split,
+    write_coco_dataset,
 )
-from cspdet.datasets.formats.yolo_dataset import YoloSet, find_yolo_set
-from cspdet.datasets.image_io import picture_size
-from cspdet.errors import DataError, counted
+from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset
+from cspdet.datasets.image_io import image_size
+from cspdet.errors import DataError, truncate_list
 
-SLACK = 1e-4  # how far a value may lie outside 0..1: what writing it with few digits can cost
+COORDINATE_TOLERANCE = 1e-4  # how far a value may lie outside 0..1: what writing it with few digits can cost
 
 
-def convert_yolo(source: str | Path, output: str | Path, *, val_fraction: float = 0.2) -> Prepared:
+def convert_yolo(source: str | Path, output: str | Path, *, val_fraction: float = 0.2) -> ConversionResult:
     """Convert a data.yaml, a Darknet .data file or a folder; write `output`/yolo.yaml.
 
     Where the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the pictures'
@@ -39,29 +39,29 @@ def convert_yolo(source: str | Path, output: str | Path, *, val_fraction: float 
         ConfigError, DataError: with every mistake in the files, the first ten spelled out.
     """
     output = Path(output)
-    check_output(output, "yolo")
+    check_output_folder(output, "yolo")
     problems: list[str] = []
-    found = find_yolo_set(Path(source), problems)
-    if not any(found.splits.values()):
-        raise DataError(*counted(problems or [f"{found.where}: no pictures found"]))
-    reader = _Reader(found, problems)
+    dataset = find_yolo_dataset(Path(source), problems)
+    if not any(dataset.splits.values()):
+        raise DataError(*truncate_list(problems or [f"{dataset.path}: no pictures found"]))
+    reader = _YoloReader(dataset, problems)
     splits = {}
-    for split, paths in _with_val(found, val_fraction).items():
+    for split, paths in _add_val_split(dataset, val_fraction).items():
         folder = _common_folder(paths)
-        pictures = [read for path in paths if (read := reader.read(path, folder)) is not None]
-        splits[split] = (folder, pictures)
+        images = [read for path in paths if (read := reader.read(path, folder)) is not None]
+        splits[split] = (folder, images)
     if not reader.label_files:
-        first = next((path for paths in found.splits.values() for path in paths), found.where)
-        problems.append(f"{found.where}: no label file found; for {first} looked at {label_candidates(first)[0]}")
+        first = next((path for paths in dataset.splits.values() for path in paths), dataset.path)
+        problems.append(f"{dataset.path}: no label file found; for {first} looked at {label_candidates(first)[0]}")
     if problems:
-        raise DataError(*counted(problems))
-    return write_converted(output, "yolo", dict(enumerate(found.names)), splits, reader.notes())
+        raise DataError(*truncate_list(problems))
+    return write_coco_dataset(output, "yolo", dict(enumerate(dataset.names)), splits, reader.warnings())
 
 
-def _with_val(found: YoloSet, val_fraction: float) -> dict[str, list[Path]]:
-    splits = {name: paths for name, paths in found.splits.items() if paths}
+def _add_val_split(dataset: YoloDataset, val_fraction: float) -> dict[str, list[Path]]:
+    splits = {name: paths for name, paths in dataset.splits.items() if paths}
     if "train" in splits and "val" not in splits:
-        val = val_names((path.name for path in splits["train"]), val_fraction)
+        val = hash_split((path.name for path in splits["train"]), val_fraction)
         train = splits["train"]
         splits["train"] = [path for path in train if path.name not in val]
         splits["val"] = [path for path in train if path.name in val]
@@ -72,28 +72,28 @@ def _common_folder(paths: list[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path.cwd()
 
 
-def label_candidates(picture: Path) -> list[Path]:
+def label_candidates(image_path: Path) -> list[Path]:
     """Where a picture's labels may be: the last `images` of its path turned to `labels`, or beside it."""
-    parts = list(picture.with_suffix(".txt").parts)
-    candidates = [picture.with_suffix(".txt")]
+    parts = list(image_path.with_suffix(".txt").parts)
+    candidates = [image_path.with_suffix(".txt")]
     if "images" in parts[:-1]:
         at = len(parts) - 2 - parts[-2::-1].index("images")
         candidates.insert(0, Path(*parts[:at], "labels", *parts[at + 1 :]))
     return candidates
 
 
-class _Reader:
+class _YoloReader:
     """Reads label files, and collects what is wrong with them and what was mended."""
 
-    def __init__(self, found: YoloSet, problems: list[str]):
-        self.names, self.problems = found.names, problems
+    def __init__(self, dataset: YoloDataset, problems: list[str]):
+        self.names, self.problems = dataset.names, problems
         self.counts: Counter[str] = Counter()
         self.label_files = 0
 
-    def read(self, path: Path, folder: Path) -> CocoPicture | None:
+    def read(self, path: Path, folder: Path) -> CocoImage | None:
         """One picture with its boxes; None when the picture itself is missing or damaged."""
         try:
-            size_hw = picture_size(path)
+            size_hw = image_size(path)
         except DataError as error:
             self.problems.extend(error.problems)
             return None
@@ -103,20 +103,20 @@ class _Reader:
             self.counts["pictures without a label file, taken as empty"] += 1
         else:
             self.label_files += 1
-            boxes = tuple(self._boxes(labels, size_hw))
-        return CocoPicture(path.relative_to(folder).as_posix(), size_hw, boxes)
+            boxes = tuple(self._read_boxes(labels, size_hw))
+        return CocoImage(path.relative_to(folder).as_posix(), size_hw, boxes)
 
-    def _boxes(self, file: Path, size_hw: tuple[int, int]) -> Iterator[CocoBox]:
+    def _read_boxes(self, file: Path, size_hw: tuple[int, int]) -> Iterator[CocoBox]:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             self.problems.append(f"{file}: not readable as text: {error}")
             return
         height, width = size_hw
-        for number, line in enumerate(lines, 1):
+        for line_number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            parsed = self._line(line, f"{file}:{number}")
+            parsed = self._parse_line(line, f"{file}:{line_number}")
             if parsed is None:
                 continue
             class_id, (x1, y1, x2, y2) = parsed
@@ -128,7 +128,7 @@ class _Reader:
             self.counts["boxes clipped to their picture"] += cut
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
-    def _line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
+    def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
         """The class and the corners, as shares of the picture, of one line."""
         words = line.split()
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
@@ -143,8 +143,8 @@ class _Reader:
         if not all(math.isfinite(value) for value in values):
             self.problems.append(f"{where}: expected numbers, found {line.strip()[:60]!r}")
             return None
-        class_id = self._class(words[0], where)
-        outside = [value for value in values if not -SLACK <= value <= 1 + SLACK]
+        class_id = self._parse_class(words[0], where)
+        outside = [value for value in values if not -COORDINATE_TOLERANCE <= value <= 1 + COORDINATE_TOLERANCE]
         if outside:
             self.problems.append(f"{where}: expected shares of the picture from 0 to 1, found {outside[0]:g}")
         if class_id is None or outside:
@@ -155,15 +155,15 @@ class _Reader:
         self.counts["polygons turned to their boxes"] += 1
         return class_id, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
 
-    def _class(self, word: str, where: str) -> int | None:
+    def _parse_class(self, word: str, where: str) -> int | None:
         try:
-            number = float(word)  # some tools write 0.0
+            value = float(word)  # some tools write 0.0
         except ValueError:
-            number = math.nan
-        if number in range(len(self.names)):
-            return int(number)
+            value = math.nan
+        if value in range(len(self.names)):
+            return int(value)
         self.problems.append(f"{where}: expected a class from 0 to {len(self.names) - 1}, found {word[:20]!r}")
         return None
 
-    def notes(self) -> list[str]:
-        return [f"{number} {what}" for what, number in self.counts.items() if number]
+    def warnings(self) -> list[str]:
+        return [f"{count} {what}" for what, count in self.counts.items() if count]

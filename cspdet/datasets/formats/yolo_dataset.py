@@ -17,23 +17,23 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cspdet.datasets.formats.coco_writer import SPLITS
-from cspdet.datasets.image_io import PICTURE_SUFFIXES
-from cspdet.errors import DataError, nearest
+from cspdet.datasets.image_io import IMAGE_SUFFIXES
+from cspdet.errors import DataError, did_you_mean
 
-NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
-FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+CLASS_NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
-class YoloSet:
+class YoloDataset:
     """A YOLO data set as found on disk."""
 
-    where: Path  # the file or folder that described it
+    path: Path  # the file or folder that described it
     names: tuple[str, ...]
     splits: dict[str, list[Path]]  # absolute picture paths, sorted within a folder
 
 
-def find_yolo_set(source: Path, problems: list[str]) -> YoloSet:
+def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
     """Find the pictures of each split; pictures that a list names in vain are added to `problems`.
 
     Raises:
@@ -41,8 +41,8 @@ def find_yolo_set(source: Path, problems: list[str]) -> YoloSet:
     """
     source = Path(os.path.abspath(source))
     if source.is_dir():
-        described = _description(source)
-        return find_yolo_set(described, problems) if described else _from_folder(source)
+        described = _find_dataset_config(source)
+        return find_yolo_dataset(described, problems) if described else _from_folder(source)
     if not source.is_file():
         raise DataError(f"{source}: no such file or folder")
     if source.suffix.lower() in (".yaml", ".yml"):
@@ -52,16 +52,18 @@ def find_yolo_set(source: Path, problems: list[str]) -> YoloSet:
     raise DataError(f"{source}: expected a data.yaml, a Darknet .data file or a folder")
 
 
-def _description(folder: Path) -> Path | None:
+def _find_dataset_config(folder: Path) -> Path | None:
     """The file in `folder` that describes the set."""
     for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
         for file in sorted(folder.glob(pattern)):
-            if file.suffix == ".data" or (isinstance(_yaml(file), dict) and {"train", "val"} & set(_yaml(file))):
+            if file.suffix == ".data" or (
+                isinstance(_load_yaml(file), dict) and {"train", "val"} & set(_load_yaml(file))
+            ):
                 return file
     return None
 
 
-def _yaml(file: Path) -> Any:
+def _load_yaml(file: Path) -> Any:
     """A foreign YAML file: class names may be keyed by numbers there, which our own files do not allow."""
     try:
         return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
@@ -72,24 +74,24 @@ def _yaml(file: Path) -> Any:
         raise DataError(f"{where}: not readable as YAML: {str(reason).splitlines()[0]}") from None
 
 
-def _from_yaml(file: Path, problems: list[str]) -> YoloSet:
-    values = _yaml(file)
+def _from_yaml(file: Path, problems: list[str]) -> YoloDataset:
+    values = _load_yaml(file)
     if not isinstance(values, dict):
         raise DataError(f"{file}: expected keys like path, train, val and names")
     if not any(values.get(split) for split in SPLITS):
         found = [str(key) for key in values]
-        raise DataError(f"{file}: train: missing key{nearest('train', found)}; found the keys {', '.join(found)}")
+        raise DataError(f"{file}: train: missing key{did_you_mean('train', found)}; found the keys {', '.join(found)}")
     base = values.get("path") or "."
     bases = [file.parent / base, Path.cwd() / base, file.parent]
     splits = {}
     for split in SPLITS:
-        given = values.get(split) or (values.get("valid") if split == "val" else None)
-        entries = given if isinstance(given, list) else [given] if given else []
-        splits[split] = _pictures((str(entry) for entry in entries), bases, f"{file}: {split}", problems)
-    return YoloSet(file, _names(values, file), splits)
+        value = values.get(split) or (values.get("valid") if split == "val" else None)
+        entries = value if isinstance(value, list) else [value] if value else []
+        splits[split] = _collect_images((str(entry) for entry in entries), bases, f"{file}: {split}", problems)
+    return YoloDataset(file, _parse_class_names(values, file), splits)
 
 
-def _names(values: dict[Any, Any], file: Path) -> tuple[str, ...]:
+def _parse_class_names(values: dict[Any, Any], file: Path) -> tuple[str, ...]:
     names = values.get("names")
     if isinstance(names, dict) and sorted(names) == list(range(len(names))) and names:
         return tuple(str(names[i]) for i in range(len(names)))
@@ -100,12 +102,12 @@ def _names(values: dict[Any, Any], file: Path) -> tuple[str, ...]:
     raise DataError(f"{file}: names: expected a list of class names, or a mapping of 0, 1, 2 ... to names")
 
 
-def _from_darknet(file: Path, problems: list[str]) -> YoloSet:
+def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
     pairs = (line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
     values = {key.strip(): value.strip() for key, value in pairs}
     missing = [key for key in ("train", "names") if key not in values]
     if missing:
-        raise DataError(*(f"{file}: {key}: missing key{nearest(key, values)}" for key in missing))
+        raise DataError(*(f"{file}: {key}: missing key{did_you_mean(key, values)}" for key in missing))
     # Darknet takes paths from where it is started, mostly one folder above the .data file
     bases = [file.parent, file.parent.parent, Path.cwd()]
     names = _first_existing(values["names"], bases)
@@ -113,27 +115,27 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloSet:
         raise DataError(f"{file}: names: no such file {values['names']}")
     keys = {"train": "train", "val": "valid", "test": "test"}
     splits = {
-        split: _pictures([values[key]], bases, f"{file}: {key}", problems) if values.get(key) else []
+        split: _collect_images([values[key]], bases, f"{file}: {key}", problems) if values.get(key) else []
         for split, key in keys.items()
     }
-    return YoloSet(file, _name_lines(names), splits)
+    return YoloDataset(file, _read_class_names(names), splits)
 
 
-def _from_folder(folder: Path) -> YoloSet:
-    names = next((folder / name for name in NAME_FILES if (folder / name).is_file()), None)
+def _from_folder(folder: Path) -> YoloDataset:
+    names = next((folder / name for name in CLASS_NAME_FILES if (folder / name).is_file()), None)
     if names is None:
-        expected = ", ".join(("data.yaml", *NAME_FILES[:2]))
+        expected = ", ".join(("data.yaml", *CLASS_NAME_FILES[:2]))
         raise DataError(f"{folder}: nothing there names the classes; expected {expected} with a name a line")
     splits: dict[str, list[Path]] = {}
-    for split, folders in FOLDER_NAMES.items():
-        places = [place for name in folders for place in (folder / "images" / name, folder / name)]
-        splits[split] = next((found for place in places if (found := _walk(place))), [])
+    for split, folders in SPLIT_FOLDERS.items():
+        candidates = [candidate for name in folders for candidate in (folder / "images" / name, folder / name)]
+        splits[split] = next((found for candidate in candidates if (found := _find_images(candidate))), [])
     if not any(splits.values()):
-        splits["train"] = _walk(folder)
-    return YoloSet(folder, _name_lines(names), splits)
+        splits["train"] = _find_images(folder)
+    return YoloDataset(folder, _read_class_names(names), splits)
 
 
-def _name_lines(file: Path) -> tuple[str, ...]:
+def _read_class_names(file: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     while lines and not lines[-1]:
         lines.pop()
@@ -142,33 +144,33 @@ def _name_lines(file: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _pictures(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
+def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
     """The pictures that folders, list files or single pictures name."""
-    found: list[Path] = []
+    images: list[Path] = []
     for entry in entries:
         # Roboflow writes ../train/images beside train/ itself
-        place = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
-        if place is None:
+        path = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
+        if path is None:
             problems.append(f"{where}: no such file or folder: {entry} (looked from {bases[0]})")
-        elif place.is_dir():
-            found += _walk(place)
-        elif place.suffix.lower() in PICTURE_SUFFIXES:
-            found.append(place)
+        elif path.is_dir():
+            images += _find_images(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(path)
         else:
-            found += _listed(place, bases, problems)
-    return list(dict.fromkeys(found))
+            images += _read_image_list(path, bases, problems)
+    return list(dict.fromkeys(images))
 
 
-def _listed(file: Path, bases: list[Path], problems: list[str]) -> list[Path]:
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+def _read_image_list(file: Path, bases: list[Path], problems: list[str]) -> list[Path]:
+    images = []
+    for line_number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip():
-            picture = _first_existing(line.strip(), [file.parent, *bases])
-            if picture is None:
-                problems.append(f"{file}:{number}: no such picture: {line.strip()}")
+            image = _first_existing(line.strip(), [file.parent, *bases])
+            if image is None:
+                problems.append(f"{file}:{line_number}: no such picture: {line.strip()}")
             else:
-                found.append(picture)
-    return found
+                images.append(image)
+    return images
 
 
 def _first_existing(entry: str, bases: list[Path]) -> Path | None:
@@ -177,9 +179,9 @@ def _first_existing(entry: str, bases: list[Path]) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _walk(folder: Path) -> list[Path]:
+def _find_images(folder: Path) -> list[Path]:
     found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        found += [Path(place, name) for name in sorted(files) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+        found += [Path(parent, name) for name in sorted(files) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     return found

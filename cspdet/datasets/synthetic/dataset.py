@@ -14,24 +14,26 @@ import cv2
 import numpy as np
 
 from cspdet.datasets.formats.coco_writer import (
-    CocoPicture,
-    Prepared,
-    check_output,
+    CocoImage,
+    ConversionResult,
+    check_output_folder,
     coco_json,
-    count,
-    descriptor_text,
+    count_images_and_boxes,
+    format_dataset_config,
 )
-from cspdet.datasets.synthetic.shapes import CATEGORIES, Scene, Shape, draw_shape, make_picture
-from cspdet.datasets.synthetic.texture import background, draw_clutter, with_grain
+from cspdet.datasets.synthetic.shapes import CATEGORIES, DrawnShape, ShapesCanvas, make_image, random_shape
+from cspdet.datasets.synthetic.texture import add_gaussian_noise, background, draw_clutter
 from cspdet.errors import DataError, UserError
 
-OURS = re.compile(r"(train|val)(/\d{6}\.jpg)?|annotations(/instances_(train|val)\.json)?|shapes\.yaml|video\.mp4")
+GENERATED_FILES = re.compile(
+    r"(train|val)(/\d{6}\.jpg)?|annotations(/instances_(train|val)\.json)?|shapes\.yaml|video\.mp4"
+)
 FRAMES_PER_SECOND = 25
-FRAMES = 150
-VIDEO_STREAM = 2  # what takes the place of a split in the video's seed
+NUM_FRAMES = 150
+VIDEO_SEED_KEY = 2  # what takes the place of a split in the video's seed
 
 
-def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> Prepared:
+def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> ConversionResult:
     """Make `images` train pictures, a fifth as many val pictures and a video in `output`, all or nothing.
 
     Raises:
@@ -39,22 +41,22 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
         UserError: the disk is full or cannot be written; what an earlier run left there is kept.
     """
     output = Path(os.path.abspath(output))
-    _check_numbers(images, size, seed)
+    _validate_args(images, size, seed)
     _check_folder(output)
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+    tmp_folder = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        draft.mkdir(parents=True)
-        counts = _fill(draft, {"train": images, "val": max(images // 5, 1)}, size, seed)
-        write_video(draft / "video.mp4", size=size, seed=seed)
-        _put_into_place(draft, output)
+        tmp_folder.mkdir(parents=True)
+        counts = _write_splits(tmp_folder, {"train": images, "val": max(images // 5, 1)}, size, seed)
+        write_video(tmp_folder / "video.mp4", size=size, seed=seed)
+        _replace_dir(tmp_folder, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return Prepared(output / "shapes.yaml", counts, ())
+        shutil.rmtree(tmp_folder, ignore_errors=True)
+    return ConversionResult(output / "shapes.yaml", counts, ())
 
 
-def _check_numbers(images: int, size: int, seed: int) -> None:
+def _validate_args(images: int, size: int, seed: int) -> None:
     problems = []
     if not 1 <= images <= 200_000:
         problems.append(f"--images: expected 1 to 200000 train pictures, found {images}")
@@ -67,11 +69,13 @@ def _check_numbers(images: int, size: int, seed: int) -> None:
 
 
 def _check_folder(output: Path) -> None:
-    check_output(output, "shapes")
+    check_output_folder(output, "shapes")
     if not output.is_dir():
         return
     foreign = sorted(
-        path for path in (file.relative_to(output).as_posix() for file in output.rglob("*")) if not OURS.fullmatch(path)
+        path
+        for path in (file.relative_to(output).as_posix() for file in output.rglob("*"))
+        if not GENERATED_FILES.fullmatch(path)
     )
     if foreign:
         raise DataError(
@@ -80,42 +84,42 @@ def _check_folder(output: Path) -> None:
         )
 
 
-def _fill(folder: Path, numbers: dict[str, int], size: int, seed: int) -> dict[str, dict[str, int]]:
+def _write_splits(folder: Path, images_per_split: dict[str, int], size: int, seed: int) -> dict[str, dict[str, int]]:
     counts = {}
     (folder / "annotations").mkdir()
-    for split, (name, number) in enumerate(numbers.items()):
+    for split, (name, num_images) in enumerate(images_per_split.items()):
         (folder / name).mkdir()
-        pictures = []
-        for index in range(number):
-            image, boxes = make_picture(seed, split, index, size)
+        coco_images = []
+        for index in range(num_images):
+            image, boxes = make_image(seed, split, index, size)
             file_name = f"{index + 1:06d}.jpg"
             _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
             (folder / name / file_name).write_bytes(data.tobytes())
-            pictures.append(CocoPicture(file_name, (size, size), boxes))
-        text = coco_json(CATEGORIES, pictures, first_id=split * 1_000_000 + 1)
+            coco_images.append(CocoImage(file_name, (size, size), boxes))
+        text = coco_json(CATEGORIES, coco_images, first_id=split * 1_000_000 + 1)
         (folder / "annotations" / f"instances_{name}.json").write_text(text, encoding="utf-8")
-        counts[name] = count(pictures)
-    described = {name: (name, f"annotations/instances_{name}.json") for name in numbers}
-    (folder / "shapes.yaml").write_text(descriptor_text("shapes", described), encoding="utf-8")
+        counts[name] = count_images_and_boxes(coco_images)
+    described = {name: (name, f"annotations/instances_{name}.json") for name in images_per_split}
+    (folder / "shapes.yaml").write_text(format_dataset_config("shapes", described), encoding="utf-8")
     return counts
 
 
-def _put_into_place(draft: Path, output: Path) -> None:
+def _replace_dir(tmp_folder: Path, output: Path) -> None:
     """Rename the finished set to its name; an earlier one steps aside first and comes back if that fails."""
     if not output.exists():
-        draft.rename(output)
+        tmp_folder.rename(output)
         return
     aside = output.with_name(f".{output.name}.{os.getpid()}.old")
     output.rename(aside)
     try:
-        draft.rename(output)
+        tmp_folder.rename(output)
     except OSError:
         aside.rename(output)
         raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = FRAMES) -> None:
+def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM_FRAMES) -> None:
     """A video (25 frames a second) of one shape of each kind moving, turning and bouncing over a texture.
 
     Raises:
@@ -135,26 +139,26 @@ def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = FRA
 
 
 def _frames(side: int, seed: int, frames: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng((seed, VIDEO_STREAM, 0))
-    still = background(rng, (side, side))
-    draw_clutter(rng, still, 5)
-    shapes = [_moving(rng, still, kind) for kind in range(len(CATEGORIES))]
+    rng = np.random.default_rng((seed, VIDEO_SEED_KEY, 0))
+    base_image = background(rng, (side, side))
+    draw_clutter(rng, base_image, 5)
+    shapes = [_random_moving_shape(rng, base_image, class_index) for class_index in range(len(CATEGORIES))]
     speeds = [rng.choice([-1, 1], 2) * rng.uniform(0.15, 0.45, 2) * side / FRAMES_PER_SECOND for _ in shapes]
     spins = [float(rng.uniform(-2, 2)) / FRAMES_PER_SECOND for _ in shapes]  # radians a frame
     for i in range(frames):
-        scene = Scene(still.copy())
+        canvas = ShapesCanvas(base_image.copy())
         for shape, speed, spin in zip(shapes, speeds, spins, strict=True):
             x, y = (
                 _bounce(at + i * step, shape.diameter / 2, side - shape.diameter / 2)
                 for at, step in zip(shape.center, speed, strict=True)
             )
-            scene.add(replace(shape, center=(x, y), angle=shape.angle + i * spin))
-        yield with_grain(rng, scene.canvas, 4.0)
+            canvas.add(replace(shape, center=(x, y), angle=shape.angle + i * spin))
+        yield add_gaussian_noise(rng, canvas.image, 4.0)
 
 
-def _moving(rng: np.random.Generator, still: np.ndarray, kind: int) -> Shape:
-    side = min(still.shape[:2])
-    return replace(draw_shape(rng, still, kind), diameter=float(rng.uniform(0.15, 0.3) * side))
+def _random_moving_shape(rng: np.random.Generator, base_image: np.ndarray, class_index: int) -> DrawnShape:
+    side = min(base_image.shape[:2])
+    return replace(random_shape(rng, base_image, class_index), diameter=float(rng.uniform(0.15, 0.3) * side))
 
 
 def _bounce(at: float, low: float, high: float) -> float:

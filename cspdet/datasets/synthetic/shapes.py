@@ -15,33 +15,33 @@ import numpy as np
 from cspdet.datasets.formats.coco_writer import CocoBox
 from cspdet.datasets.synthetic.texture import (
     Color,
+    apply_camera_noise,
     background,
     draw_clutter,
-    photograph,
-    strokes_mask,
+    draw_occluding_strokes,
     vivid_color,
 )
 
 # On purpose with gaps and not from 1: what works here works with COCO's ids.
 CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
 MIN_VISIBLE = 0.3  # share of a shape's pixels that must be seen for it to be annotated
-SMALLEST = 8.0  # pixels, the longer side of the smallest shapes
+MIN_DIAMETER = 8.0  # pixels, the longer side of the smallest shapes
 # Each class has hues of its own, as fruits do, so that a few hundred steps of training tell the classes apart.
 HUE_SPREAD = 1 / 24  # of the color circle, either way
 OVERSAMPLE = 4  # shapes are drawn this many times larger and shrunk, which smooths their edges
 
 
 @dataclass(frozen=True)
-class Shape:
+class DrawnShape:
     """One object: what it is, where it lies, how it is painted. Pixels of the picture; angles in radians."""
 
-    kind: int  # index into CATEGORIES
+    class_index: int  # index into CATEGORIES
     center: tuple[float, float]  # x, y
     diameter: float  # longer side of its upright box
     angle: float
-    stretch: float  # its own width over its own height
+    aspect_ratio: float  # its own width over its own height
     color: Color
-    second: Color
+    second_color: Color
     style: int  # 0 plain, 1 gradient, 2 stripes
     period: float  # of the stripes, in pixels
 
@@ -52,7 +52,7 @@ def _star(points: int, inner: float) -> np.ndarray:
     return np.stack((np.cos(turn), np.sin(turn)), 1) * radius[:, None]
 
 
-def _regular(corners: int) -> np.ndarray:
+def _regular_polygon(corners: int) -> np.ndarray:
     turn = np.arange(corners) * 2 * np.pi / corners - np.pi / 2
     return np.stack((np.cos(turn), np.sin(turn)), 1)
 
@@ -65,28 +65,28 @@ _CROSS = np.array(
 _SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
 # contours of each kind about its own center; a second contour is a hole
 _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
-    (_regular(48),),
+    (_regular_polygon(48),),
     (_SQUARE,),
-    (_regular(3),),
+    (_regular_polygon(3),),
     (_star(5, 0.42),),
-    (_regular(48), 0.55 * _regular(48)),
+    (_regular_polygon(48), 0.55 * _regular_polygon(48)),
     (_CROSS,),
 )
 
 
-def outline(shape: Shape) -> list[np.ndarray]:
+def outline(shape: DrawnShape) -> list[np.ndarray]:
     """The contours in the picture, each (n, 2) float64 x y; the longer side of their box is `diameter`."""
-    wide, high = math.sqrt(shape.stretch), 1 / math.sqrt(shape.stretch)
+    wide, high = math.sqrt(shape.aspect_ratio), 1 / math.sqrt(shape.aspect_ratio)
     c, s = math.cos(shape.angle), math.sin(shape.angle)
     turn = np.array([[c, s], [-s, c]])
-    contours = [contour * (wide, high) @ turn for contour in _OUTLINES[shape.kind]]
+    contours = [contour * (wide, high) @ turn for contour in _OUTLINES[shape.class_index]]
     low, top = contours[0].min(0), contours[0].max(0)
     scale = shape.diameter / (top - low).max()
     return [(contour - (low + top) / 2) * scale + shape.center for contour in contours]
 
 
 @dataclass(frozen=True)
-class Coverage:
+class RasterizedShape:
     """Where a shape falls on the picture: a window of it, and how much of each pixel there is covered."""
 
     top: int
@@ -104,7 +104,7 @@ class Coverage:
         return self.alpha >= 0.5
 
 
-def cover(shape: Shape, size_hw: tuple[int, ...]) -> Coverage:
+def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
     """Rasterize a shape with smooth edges."""
     contours = outline(shape)
     left, top = np.floor(contours[0].min(0)).astype(int) - 1
@@ -116,12 +116,12 @@ def cover(shape: Shape, size_hw: tuple[int, ...]) -> Coverage:
     alpha = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     rows = slice(max(-top, 0), max(min(size_hw[0] - top, bottom - top), 0))
     columns = slice(max(-left, 0), max(min(size_hw[1] - left, right - left), 0))
-    return Coverage(max(int(top), 0), max(int(left), 0), alpha[rows, columns], int((alpha >= 0.5).sum()))
+    return RasterizedShape(max(int(top), 0), max(int(left), 0), alpha[rows, columns], int((alpha >= 0.5).sum()))
 
 
-def paint(canvas: np.ndarray, shape: Shape, coverage: Coverage) -> None:
+def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) -> None:
     """Draw a shape into `canvas` (H, W, 3) float32. Its texture turns with it."""
-    rows, columns = coverage.window
+    rows, columns = rasterized.window
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(shape.center[1])
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(shape.center[0])
     along = x * np.float32(math.cos(shape.angle)) + y * np.float32(math.sin(shape.angle))
@@ -131,88 +131,90 @@ def paint(canvas: np.ndarray, shape: Shape, coverage: Coverage) -> None:
         weight = (np.sin(along * np.float32(2 * math.pi / shape.period)) > 0).astype(np.float32)
     else:
         weight = np.zeros_like(along)
-    for channel, (first, second) in enumerate(zip(shape.color, shape.second, strict=True)):
+    for channel, (first, second) in enumerate(zip(shape.color, shape.second_color, strict=True)):
         part = canvas[rows, columns, channel]
-        part += (first + (second - first) * weight - part) * coverage.alpha
+        part += (first + (second - first) * weight - part) * rasterized.alpha
 
 
-def draw_diameter(rng: np.random.Generator, size: int) -> float:
+def random_diameter(rng: np.random.Generator, size: int) -> float:
     """Log-uniform in three bands, most from 1/10 to 3/8 of the picture; at least 8 pixels, at most half."""
-    low, high = [(SMALLEST / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
-    share = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
-    return float(np.clip(share * size, SMALLEST, size / 2))
+    low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
+    fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
+    return float(np.clip(fraction * size, MIN_DIAMETER, size / 2))
 
 
-def draw_shape(rng: np.random.Generator, canvas: np.ndarray, kind: int | None = None) -> Shape:
+def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int | None = None) -> DrawnShape:
     """A shape (of `kind`, else of any) anywhere in the picture, in its class's part of the color circle."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
-    diameter = draw_diameter(rng, min(height, width))
-    kind = int(rng.integers(len(CATEGORIES))) if kind is None else kind
-    color = vivid_color(rng, kind / len(CATEGORIES), HUE_SPREAD)
+    diameter = random_diameter(rng, min(height, width))
+    class_index = int(rng.integers(len(CATEGORIES))) if class_index is None else class_index
+    color = vivid_color(rng, class_index / len(CATEGORIES), HUE_SPREAD)
     second = np.clip(color + rng.uniform(-50, 50, 3), 0, 255).astype(np.float32)
-    return Shape(
-        kind=kind,
+    return DrawnShape(
+        class_index=class_index,
         center=center,
         diameter=diameter,
         angle=float(rng.uniform(0, 2 * math.pi)),
-        stretch=float(math.exp(rng.uniform(-0.3, 0.3))),
+        aspect_ratio=float(math.exp(rng.uniform(-0.3, 0.3))),
         color=color,
-        second=second,
+        second_color=second,
         style=int(rng.choice(3, p=[0.5, 0.3, 0.2])),
         period=float(rng.uniform(6, 16)),
     )
 
 
-class Scene:
+class ShapesCanvas:
     """A picture in the making: later shapes lie over earlier ones, and each pixel remembers who owns it."""
 
-    def __init__(self, canvas: np.ndarray):
-        self.canvas = canvas
-        self.owner = np.full(canvas.shape[:2], -1, np.int16)
-        self.shapes: list[Shape] = []
-        self.pixels: list[int] = []  # of each shape, were nothing in front of it
-        self.seen: list[int] = []  # of each shape, what is left
+    def __init__(self, image: np.ndarray):
+        self.image = image
+        self.shape_index = np.full(image.shape[:2], -1, np.int16)
+        self.shapes: list[DrawnShape] = []
+        self.full_areas: list[int] = []  # of each shape, were nothing in front of it
+        self.visible_areas: list[int] = []  # of each shape, what is left
 
-    def add(self, shape: Shape, min_left: float = 0.0) -> bool:
+    def add(self, shape: DrawnShape, min_visible_fraction: float = 0.0) -> bool:
         """Put a shape on top, unless less than the share `min_left` of it or of one below would be seen."""
-        coverage = cover(shape, self.canvas.shape[:2])
-        rows, columns = coverage.window
-        mask = coverage.mask
-        taken = np.bincount(self.owner[rows, columns][mask] + 1, minlength=len(self.shapes) + 1)[1:].tolist()
-        seen = [n - k for n, k in zip(self.seen, taken, strict=True)] + [int(mask.sum())]
-        pixels = [*self.pixels, coverage.pixels]
-        if any(n < min_left * whole for n, whole in zip(seen, pixels, strict=True)):
+        rasterized = rasterize(shape, self.image.shape[:2])
+        rows, columns = rasterized.window
+        mask = rasterized.mask
+        taken = np.bincount(self.shape_index[rows, columns][mask] + 1, minlength=len(self.shapes) + 1)[1:].tolist()
+        visible_areas = [n - k for n, k in zip(self.visible_areas, taken, strict=True)] + [int(mask.sum())]
+        full_areas = [*self.full_areas, rasterized.pixels]
+        if any(n < min_visible_fraction * whole for n, whole in zip(visible_areas, full_areas, strict=True)):
             return False
-        paint(self.canvas, shape, coverage)
-        self.owner[rows, columns][mask] = len(self.shapes)
+        paint(self.image, shape, rasterized)
+        self.shape_index[rows, columns][mask] = len(self.shapes)
         self.shapes.append(shape)
-        self.seen, self.pixels = seen, pixels
+        self.visible_areas, self.full_areas = visible_areas, full_areas
         return True
 
     def boxes(self) -> tuple[CocoBox, ...]:
         """The visible shapes, in the order in which they were drawn."""
         ids, boxes = list(CATEGORIES), []
-        for i, (shape, pixels) in enumerate(zip(self.shapes, self.pixels, strict=True)):
-            seen = self.owner == i
+        for i, (shape, pixels) in enumerate(zip(self.shapes, self.full_areas, strict=True)):
+            seen = self.shape_index == i
             area = int(seen.sum())
             if area == 0 or area < MIN_VISIBLE * pixels:
                 continue
             x, y, width, height = cv2.boundingRect(seen.astype(np.uint8))
-            boxes.append(CocoBox(ids[shape.kind], (float(x), float(y), float(width), float(height)), float(area)))
+            boxes.append(
+                CocoBox(ids[shape.class_index], (float(x), float(y), float(width), float(height)), float(area))
+            )
         return tuple(boxes)
 
 
-def make_picture(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
+def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
     """Picture `index` of a split, (size, size, 3) uint8 BGR, and its boxes: made of the arguments alone."""
     rng = np.random.default_rng((seed, split, index))
-    scene = Scene(background(rng, (size, size)))
-    draw_clutter(rng, scene.canvas, int(rng.integers(0, 9)))
+    canvas = ShapesCanvas(background(rng, (size, size)))
+    draw_clutter(rng, canvas.image, int(rng.integers(0, 9)))
     if index % 20 != 13:  # one picture in twenty stays empty
         for _ in range(int(rng.integers(2, 10))):
             # mostly a free place is found; the last try stands as it falls, so that deep occlusion occurs too
-            _ = any(scene.add(draw_shape(rng, scene.canvas), 0.6) for _ in range(4)) or scene.add(
-                draw_shape(rng, scene.canvas)
+            _ = any(canvas.add(random_shape(rng, canvas.image), 0.6) for _ in range(4)) or canvas.add(
+                random_shape(rng, canvas.image)
             )
-    scene.owner[strokes_mask(rng, scene.canvas, int(rng.integers(0, 4)))] = -1
-    return photograph(rng, scene.canvas), scene.boxes()
+    canvas.shape_index[draw_occluding_strokes(rng, canvas.image, int(rng.integers(0, 4)))] = -1
+    return apply_camera_noise(rng, canvas.image), canvas.boxes()

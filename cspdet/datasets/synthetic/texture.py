@@ -38,15 +38,15 @@ def background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray
 
 def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     """(H, W) float32 in about 0..1: a gradient, stripes, soft blobs or grain."""
-    kind = rng.integers(4)
-    if kind == 0:
+    pattern_type = rng.integers(4)
+    if pattern_type == 0:
         along = _ramp(size_hw, rng.uniform(0, 2 * np.pi))
         return along / max(size_hw) + np.float32(0.5)
-    if kind == 1:
+    if pattern_type == 1:
         along = _ramp(size_hw, rng.uniform(0, 2 * np.pi))
         wave = np.sin(along * np.float32(2 * np.pi / rng.uniform(8, 60)))
         return wave * np.float32(0.5) + np.float32(0.5)
-    cells = rng.integers(3, 9) if kind == 2 else rng.integers(24, 80)
+    cells = rng.integers(3, 9) if pattern_type == 2 else rng.integers(24, 80)
     coarse = rng.random((cells, cells), dtype=np.float32)
     return cv2.resize(coarse, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC)
 
@@ -58,18 +58,18 @@ def _ramp(size_hw: tuple[int, int], angle: float) -> np.ndarray:
     return columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
 
 
-def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, number: int) -> None:
+def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, count: int) -> None:
     """Things that are no object of the set, drawn into `canvas`: bent strokes, specks, and lobed blobs."""
     side = min(canvas.shape[:2])
-    for _ in range(number):
+    for _ in range(count):
         color = tuple(float(c) for c in muted_color(rng))
         middle = rng.uniform(0, 1, 2) * (canvas.shape[1], canvas.shape[0])
-        kind = rng.integers(3)
-        if kind == 0:
+        clutter_type = rng.integers(3)
+        if clutter_type == 0:
             steps = rng.normal(0, side * 0.06, (rng.integers(3, 7), 2))
             bent = np.round((middle + steps.cumsum(0)) * 16).astype(np.int32)
             cv2.polylines(canvas, [bent], False, color, int(rng.integers(1, 4)), cv2.LINE_AA, shift=4)
-        elif kind == 1:
+        elif clutter_type == 1:
             specks = middle + rng.normal(0, side * 0.05, (rng.integers(4, 12), 2))
             for x, y in np.round(specks).astype(int).tolist():
                 cv2.rectangle(canvas, (x, y), (x + int(rng.integers(1, 3)), y + 1), color, -1)
@@ -81,10 +81,10 @@ def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, number: int) -> N
             cv2.fillPoly(canvas, [np.round(outline * 16).astype(np.int32)], color, cv2.LINE_AA, shift=4)
 
 
-def strokes_mask(rng: np.random.Generator, canvas: np.ndarray, number: int) -> np.ndarray:
+def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: int) -> np.ndarray:
     """Draw `number` thin strokes over everything; (H, W) bool, where they hide what is below."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    for _ in range(number):
+    for _ in range(count):
         ends = rng.uniform(0, 1, (2, 2)) * (canvas.shape[1], canvas.shape[0])
         first, second = (tuple(int(v) for v in np.round(end * 16)) for end in ends)
         color, width = tuple(float(c) for c in muted_color(rng)), int(rng.integers(1, 4))
@@ -93,16 +93,16 @@ def strokes_mask(rng: np.random.Generator, canvas: np.ndarray, number: int) -> n
     return mask.astype(bool)
 
 
-def photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """What a camera makes of `canvas` (which changes), (H, W, 3) uint8: uneven light, soft focus, noise."""
     light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
     cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
     if rng.random() < 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.5, 1.2)))
-    return with_grain(rng, canvas, float(rng.uniform(2, 14)))
+    return add_gaussian_noise(rng, canvas, float(rng.uniform(2, 14)))
 
 
-def with_grain(rng: np.random.Generator, canvas: np.ndarray, sigma: float) -> np.ndarray:
+def add_gaussian_noise(rng: np.random.Generator, canvas: np.ndarray, sigma: float) -> np.ndarray:
     """`canvas` with Gaussian noise, rounded to (H, W, 3) uint8."""
     grain = rng.standard_normal(canvas.shape, dtype=np.float32)
     return cv2.addWeighted(grain, sigma, canvas, 1.0, 0.0, dtype=cv2.CV_8U)  # rounds and saturates

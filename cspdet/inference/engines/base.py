@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
-from cspdet.inference.metadata import Facts
-from cspdet.inference.postprocess import detect, postprocess
+from cspdet.inference.metadata import ModelMetadata
+from cspdet.inference.postprocess import decode_and_nms, postprocess
 from cspdet.models.head import Anchors
-from cspdet.structures import Classes, Detections
+from cspdet.structures import Categories, Detections
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
-class Limits(TypedDict):
+class PostprocessConfig(TypedDict):
     """What post-processing is told."""
 
     min_score: float
-    max_iou: float
+    nms_iou: float
     max_detections: int
     vote_iou: float | None
 
 
-LARGEST_PADDING = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
+MAX_PADDING_RATIO = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
 
 
 class Engine(ABC):
@@ -37,12 +37,12 @@ class Engine(ABC):
     facts      classes, input and head; `facts.eval` are the limits that the network was evaluated with
     """
 
-    def __init__(self, name: str, facts: Facts, device: torch.device, precision: EnginePrecision):
+    def __init__(self, name: str, metadata: ModelMetadata, device: torch.device, precision: EnginePrecision):
         self.name = name
-        self.facts = facts
+        self.metadata = metadata
         self.device = device
         self.precision: EnginePrecision = precision
-        self._anchors = facts.anchors().to(device) if facts.head is not None else None
+        self._anchors = metadata.anchors().to(device) if metadata.head is not None else None
 
     @property
     def anchors(self) -> Anchors:
@@ -51,22 +51,22 @@ class Engine(ABC):
         return self._anchors
 
     @property
-    def classes(self) -> Classes:
-        return self.facts.classes
+    def classes(self) -> Categories:
+        return self.metadata.classes
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell, one number a scale, finest first."""
-        return self.facts.strides
+        return self.metadata.strides
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the input that the network is meant for."""
-        return self.facts.size_hw
+        return self.metadata.size_hw
 
     @property
     def resize(self) -> Literal["letterbox", "stretch"]:
-        return self.facts.input.resize
+        return self.metadata.input.resize
 
     def __str__(self) -> str:
         return f"{self.name} {self.precision} on {self.device}"
@@ -79,35 +79,40 @@ class Engine(ABC):
         Raises:
             ValueError: another shape, or a size that the network or the file is not made for.
         """
-        self._check(images)
+        self._check_images(images)
         with torch.inference_mode():
             images = images.to(self.device, non_blocking=True)
             if images.dtype == torch.uint8:
                 images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-            if self.facts.dynamic or len(images) == 1:
+            if self.metadata.dynamic or len(images) == 1:
                 return self.forward(images)
-            return self._one_by_one(images)
+            return self._forward_one_by_one(images)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As `__call__`, for float32 on the engine's device and a size that was checked; in inference mode."""
 
     def detect(
-        self, images: Tensor, *, min_score: float, max_iou: float, max_detections: int, vote_iou: float | None = None
+        self, images: Tensor, *, min_score: float, nms_iou: float, max_detections: int, vote_iou: float | None = None
     ) -> list[Detections]:
         """Each picture's detections in input pixels: the same post-processing for every engine.
 
         A file with NMS inside was made with limits of its own; what it gives is cut to those given here.
         """
         outputs = self(images)
-        if self.facts.outputs == "detections":
-            return [cut(found, min_score, max_detections) for found in split_detections(outputs[0], len(images))]
-        limits = Limits(min_score=min_score, max_iou=max_iou, max_detections=max_detections, vote_iou=vote_iou)
-        if self.facts.outputs == "decoded":
+        if self.metadata.outputs == "detections":
+            return [
+                limit_detections(found, min_score, max_detections)
+                for found in split_detections(outputs[0], len(images))
+            ]
+        limits = PostprocessConfig(
+            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
+        )
+        if self.metadata.outputs == "decoded":
             return postprocess(*outputs, **limits)
-        return detect(outputs, self.anchors, **limits)
+        return decode_and_nms(outputs, self.anchors, **limits)
 
-    def widen(self, lanes: int) -> int:
+    def set_num_streams(self, num_streams: int) -> int:
         """Prepare for up to `lanes` threads, each with a picture of its own; gives how many are worth it, often 1.
 
         At 1, calls come one after the other, and several pictures are best given as a batch.
@@ -126,42 +131,42 @@ class Engine(ABC):
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError unless the engine takes pictures of this size."""
-        if not self.facts.dynamic and size_hw != self.size_hw:
-            raise ValueError(f"the file is made for {_shown(self.size_hw)}, not for {_shown(size_hw)}")
+        if not self.metadata.dynamic and size_hw != self.size_hw:
+            raise ValueError(f"the file is made for {_format_size(self.size_hw)}, not for {_format_size(size_hw)}")
         step = max(self.strides)
-        if self.facts.task == "detector" and any(side % step for side in size_hw):
-            raise ValueError(f"expected multiples of {step}, found {_shown(size_hw)}")
+        if self.metadata.task == "detector" and any(side % step for side in size_hw):
+            raise ValueError(f"expected multiples of {step}, found {_format_size(size_hw)}")
 
     def check_voting(self, vote_iou: float | None) -> None:
         """Raise ConfigError where box voting is asked of a file with NMS inside, which gives no boxes to vote.
 
         1 asks for none: no box overlaps another by more.
         """
-        if vote_iou is not None and vote_iou < 1 and self.facts.outputs == "detections":
+        if vote_iou is not None and vote_iou < 1 and self.metadata.outputs == "detections":
             raise ConfigError(
-                f"vote_iou {vote_iou:g}: {self.facts.name} is a file with NMS inside, which keeps the boxes that vote; "
+                f"vote_iou {vote_iou:g}: {self.metadata.name} is a file with NMS inside, which keeps the boxes that vote; "
                 "export it without --nms"
             )
 
-    def forward_each(self, images: Tensor) -> list[tuple[Tensor, ...]]:
+    def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
         """`forward` of every picture by itself; an engine that can has several on their way at once."""
         return [self.forward(images[i : i + 1]) for i in range(len(images))]
 
-    def _one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _forward_one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
         """As `forward`, for a file or an engine that takes one picture at a time."""
-        parts = self.forward_each(images)
-        if self.facts.outputs == "detections":
+        parts = self.forward_parallel(images)
+        if self.metadata.outputs == "detections":
             for i, (rows,) in enumerate(parts):
                 rows[:, 0] += i
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
-    def _first(self, outputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+    def _drop_padding(self, outputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
         """Outputs of a batch that was padded, without those of the padding."""
-        if self.facts.outputs == "detections":
+        if self.metadata.outputs == "detections":
             return tuple(rows[rows[:, 0] < count] for rows in outputs)
         return tuple(values[:count] for values in outputs)
 
-    def _check(self, images: Tensor) -> None:
+    def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (torch.float32, torch.uint8):
             raise ValueError(f"expected (B, 3, H, W) float32 or uint8, found {tuple(images.shape)} {images.dtype}")
         if len(images) == 0:
@@ -169,42 +174,46 @@ class Engine(ABC):
         self.check_size((images.shape[2], images.shape[3]))
 
 
-def padded_batch(count: int, size_hw: tuple[int, int], built: set[tuple[int, int, int]]) -> int:
+def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
     """For engines that are built for a shape: how many pictures to run for `count`, given the shapes (B, H, W) so far.
 
     A larger batch that exists already is cheaper than another build, unless most of it would be padding.
     """
-    fits = [batch for batch, *size in built if tuple(size) == size_hw and count <= batch <= LARGEST_PADDING * count]
+    fits = [
+        batch
+        for batch, *size in compiled_shapes
+        if tuple(size) == size_hw and count <= batch <= MAX_PADDING_RATIO * count
+    ]
     return min(fits, default=count)
 
 
-def pad(images: Tensor, batch: int) -> Tensor:
+def pad_batch(images: Tensor, batch: int) -> Tensor:
     """Black pictures behind the given ones, up to `batch` of them."""
     if len(images) == batch:
         return images
     return torch.cat((images, images.new_zeros(batch - len(images), *images.shape[1:])))
 
 
-def split_detections(rows: Tensor, pictures: int) -> list[Detections]:
+def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
     """Rows (N, 7) of picture, x1 y1 x2 y2, score, class, as files with NMS give them, to each picture's, best first."""
     found = []
-    for picture in range(pictures):
-        own = rows[rows[:, 0] == picture]
-        own = own[own[:, 5].sort(descending=True, stable=True).indices]
-        found.append(Detections(own[:, 1:5], own[:, 5], own[:, 6].long()))
+    for image_index in range(num_images):
+        image_rows = rows[rows[:, 0] == image_index]
+        image_rows = image_rows[image_rows[:, 5].sort(descending=True, stable=True).indices]
+        found.append(Detections(image_rows[:, 1:5], image_rows[:, 5], image_rows[:, 6].long()))
     return found
 
 
-def cut(found: Detections, min_score: float, max_detections: int) -> Detections:
+def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
     """The first `max_detections` above `min_score`."""
-    count = min(int((found.score > min_score).sum()), max_detections)
-    return Detections(found.box_xyxy[:count], found.score[:count], found.class_id[:count])
+    count = min(int((detections.score > min_score).sum()), max_detections)
+    return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])
 
 
-def missing_package(name: str, extra: str, what: str) -> ConfigError:
+def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
     """The error of an engine or export whose package is not installed."""
     return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
 
 
-def _shown(size_hw: tuple[int, int]) -> str:
+def _format_size(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[0]}x{size_hw[1]}"

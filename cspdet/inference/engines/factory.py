@@ -14,31 +14,31 @@ from typing import get_args
 import torch
 from torch import nn
 
-from cspdet.checkpoints.loading import LoadedModel, check_size, load_model
-from cspdet.device import pick_device
-from cspdet.errors import CheckpointError, ConfigError, UserError, nearest
+from cspdet.checkpoints.loading import LoadedDetector, check_size, load_detector_model
+from cspdet.device import select_device
+from cspdet.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from cspdet.inference.engines.base import Engine, EnginePrecision
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
-from cspdet.inference.engines.exported import BACKENDS_OF_SUFFIX, is_exported, load_exported, read_exported_facts
+from cspdet.inference.engines.exported import BACKENDS_BY_SUFFIX, is_exported, load_exported, read_exported_metadata
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine, import_openvino
-from cspdet.inference.engines.parity import disagreement, probes
+from cspdet.inference.engines.parity import parity_error, probe_inputs
 from cspdet.inference.engines.torch_engine import CompiledEngine, TorchEngine
-from cspdet.inference.metadata import Facts, facts_of
+from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.models import Detector
-from cspdet.models.fuse import fold
+from cspdet.models.fuse import fuse_conv_bn
 
 log = logging.getLogger("cspdet")
 
 BACKENDS = ("auto", "torch", "torch-compile", "onnxruntime", "openvino", "cuda-graph", "tensorrt")
 PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 # What `auto` tries. torch.compile and TensorRT are not among them: they build for longer than most runs take.
-TRIED = {"cpu": ("torch", "onnxruntime", "openvino"), "cuda": ("torch", "cuda-graph", "onnxruntime")}
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+AUTO_CANDIDATES = {"cpu": ("torch", "onnxruntime", "openvino"), "cuda": ("torch", "cuda-graph", "onnxruntime")}
+BACKEND_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
-TIMED_SECONDS = 0.5  # of forward passes a candidate, after one to warm up; at least
-TIMED_PASSES = 3
+MIN_TIMING_SECONDS = 0.5  # of forward passes a candidate, after one to warm up; at least
+MIN_TIMING_PASSES = 3
 
 
 def load_engine(
@@ -62,39 +62,43 @@ def load_engine(
     Raises:
         UserError: no such model, backend, precision, device or size, or a package that is missing.
     """
-    check_choice(backend, precision)
-    chosen = device if isinstance(device, torch.device) else pick_device(device)
+    check_backend_and_precision(backend, precision)
+    chosen = device if isinstance(device, torch.device) else select_device(device)
     if is_exported(model):
-        return exported_engine(
+        return build_exported_engine(
             Path(model), weights=weights, overrides=overrides, backend=backend, precision=precision, device=chosen,
             size=size, threads=threads,
         )  # fmt: skip
-    loaded = load_model(model, weights=weights, overrides=overrides)
-    return engine_of(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
+    loaded = load_detector_model(model, weights=weights, overrides=overrides)
+    return build_engine(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
 
 
-def _resized(loaded: LoadedModel, size_hw: tuple[int, int]) -> LoadedModel:
+def _with_input_size(loaded: LoadedDetector, size_hw: tuple[int, int]) -> LoadedDetector:
     """The model for another input size."""
     check_size(size_hw, loaded.model, "--size")
     input_ = loaded.recipe.input.model_copy(update={"size": size_hw})
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"input": input_}))
 
 
-def check_choice(backend: str, precision: str) -> EnginePrecision:
+def check_backend_and_precision(backend: str, precision: str) -> EnginePrecision:
     """Raise ConfigError unless both are known words."""
     problems = []
     if backend not in BACKENDS:
-        problems.append(f"--backend: unknown {backend!r}{nearest(backend, BACKENDS)}; there are: {', '.join(BACKENDS)}")
+        problems.append(
+            f"--backend: unknown {backend!r}{did_you_mean(backend, BACKENDS)}; there are: {', '.join(BACKENDS)}"
+        )
     if precision not in PRECISIONS:
-        there = ", ".join(PRECISIONS)
-        problems.append(f"--precision: unknown {precision!r}{nearest(precision, PRECISIONS)}; there are: {there}")
+        known_precisions = ", ".join(PRECISIONS)
+        problems.append(
+            f"--precision: unknown {precision!r}{did_you_mean(precision, PRECISIONS)}; there are: {known_precisions}"
+        )
     if problems:
         raise ConfigError(*problems)
     return next(known for known in PRECISIONS if known == precision)
 
 
-def engine_of(
-    loaded: LoadedModel,
+def build_engine(
+    loaded: LoadedDetector,
     device: torch.device,
     *,
     backend: str = "torch",
@@ -108,15 +112,15 @@ def engine_of(
         ConfigError: a backend or precision that this machine or network does not have.
     """
     if size is not None:
-        loaded = _resized(loaded, size)
-    return engine_of_network(
-        loaded.model, facts_of(loaded), device, backend=backend, precision=precision, threads=threads
+        loaded = _with_input_size(loaded, size)
+    return build_engine_from_network(
+        loaded.model, build_metadata(loaded), device, backend=backend, precision=precision, threads=threads
     )
 
 
-def engine_of_network(
+def build_engine_from_network(
     model: nn.Module,
-    facts: Facts,
+    metadata: ModelMetadata,
     device: torch.device,
     *,
     backend: str = "torch",
@@ -128,19 +132,19 @@ def engine_of_network(
     Raises:
         ConfigError: a backend or precision that this machine or network does not have.
     """
-    wanted = check_choice(backend, precision)
+    engine_precision = check_backend_and_precision(backend, precision)
     _set_threads(threads)
-    if wanted == "int8":
+    if engine_precision == "int8":
         raise ConfigError(
             "--precision: int8 needs calibration pictures; `cspdet export MODEL --format onnx --precision int8 "
             "--calibration DIR` writes a file that runs so"
         )
-    builder = _Builder(model, facts, device, wanted, threads)
+    builder = _EngineBuilder(model, metadata, device, engine_precision, threads)
     if backend == "auto":
-        engine = _fastest(builder)
+        engine = _build_auto_engine(builder)
     else:
         engine = builder.build(backend)
-    log.info("%s: %s", facts.name, engine)
+    log.info("%s: %s", metadata.name, engine)
     return engine
 
 
@@ -152,76 +156,78 @@ def _set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-class _Builder:
+class _EngineBuilder:
     """Makes the engines of one network; what is converted is converted once."""
 
     def __init__(
         self,
         model: nn.Module,
-        facts: Facts,
+        metadata: ModelMetadata,
         device: torch.device,
         precision: EnginePrecision,
         threads: int | None,
     ):
-        self.model, self.facts, self.device = model, facts, device
+        self.model, self.metadata, self.device = model, metadata, device
         self.precision, self.threads = precision, threads
-        self._onnx: bytes | None = None
+        self._onnx_bytes: bytes | None = None
 
     def build(self, backend: str, precision: EnginePrecision | None = None) -> Engine:
         """Raises ConfigError where it cannot be."""
-        model, facts, device = self.model, self.facts, self.device
+        model, metadata, device = self.model, self.metadata, self.device
         precision = precision or self.precision
         if backend == "torch":
-            return TorchEngine(model, facts, device, precision)
+            return TorchEngine(model, metadata, device, precision)
         if backend == "torch-compile":
-            return CompiledEngine(model, facts, device, precision)
+            return CompiledEngine(model, metadata, device, precision)
         if backend == "cuda-graph":
-            return CudaGraphEngine(model, facts, device, precision)
+            return CudaGraphEngine(model, metadata, device, precision)
         if backend == "openvino":
             if device.type != "cpu":
                 raise ConfigError(f"--backend: openvino runs on the CPU here, found {device}")
             import_openvino()
-            return OpenVinoEngine(self.onnx(), facts, precision=precision, threads=self.threads)
+            return OpenVinoEngine(self.onnx_bytes(), metadata, precision=precision, threads=self.threads)
         if backend == "tensorrt" and device.type != "cuda":
             raise ConfigError(f"--backend: tensorrt needs a CUDA device, found {device}")
         possible = ("fp32", "fp16") if backend == "tensorrt" else ("fp32",)
         if precision not in possible:
             raise ConfigError(f"--precision: {backend} computes in {' or '.join(possible)}, found {precision}")
         import_onnxruntime()
-        return OnnxEngine(self.onnx(), facts, device, name=backend, precision=precision, threads=self.threads)
+        return OnnxEngine(self.onnx_bytes(), metadata, device, name=backend, precision=precision, threads=self.threads)
 
-    def onnx(self) -> bytes:
-        if self._onnx is None:
-            folded = fold(self.model).to("cpu")
-            names = output_names(self.facts.outputs, self.facts.strides)
-            self._onnx = to_onnx(folded, self.facts.size_hw, names, step=max(self.facts.strides), dynamic=True)
-        return self._onnx
+    def onnx_bytes(self) -> bytes:
+        if self._onnx_bytes is None:
+            folded = fuse_conv_bn(self.model).to("cpu")
+            names = output_names(self.metadata.outputs, self.metadata.strides)
+            self._onnx_bytes = to_onnx(
+                folded, self.metadata.size_hw, names, size_divisor=max(self.metadata.strides), dynamic=True
+            )
+        return self._onnx_bytes
 
 
-def _fastest(builder: _Builder) -> Engine:
+def _build_auto_engine(builder: _EngineBuilder) -> Engine:
     """The candidate with the quickest forward pass of one picture, of those that agree with torch in fp32."""
     network: nn.Module = builder.model
     if not isinstance(network, Detector):  # something that stands in for one, in Python that only torch runs
         return builder.build("torch")
     reference = builder.build("torch", "fp32")
     candidates: dict[str, Callable[[], Engine]] = {}
-    for name in TRIED.get(builder.device.type, ("torch",)):
-        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+    for name in AUTO_CANDIDATES.get(builder.device.type, ("torch",)):
+        if name in BACKEND_PACKAGES and importlib.util.find_spec(BACKEND_PACKAGES[name]) is None:
             log.info("auto: %s is not installed", name)
         elif name == "torch" and builder.precision == "fp32":
             candidates[name] = lambda: reference
         else:
             candidates[name] = partial(builder.build, name)
-    return fastest_of(candidates, reference)
+    return select_fastest(candidates, reference)
 
 
-def fastest_of(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
+def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
     """Try each candidate: build, compare with the reference, time. What fails is told with its reason.
 
     Raises:
         ConfigError: none is left.
     """
-    images = probes(reference.size_hw)
+    images = probe_inputs(reference.size_hw)
     expected = [reference(image.to(reference.device)) for image in images]
     times: dict[str, tuple[float, Engine]] = {}
     problems = []
@@ -231,11 +237,11 @@ def fastest_of(candidates: dict[str, Callable[[], Engine]], reference: Engine) -
             problem = None
             if engine is not reference:
                 found = [engine(image) for image in images]
-                problem = disagreement(found, expected, reference.anchors, engine.precision, reference.size_hw)
+                problem = parity_error(found, expected, reference.anchors, engine.precision, reference.size_hw)
         except (UserError, RuntimeError, ImportError) as error:
             problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if problem is None:
-            times[name] = (forward_seconds(engine), engine)
+            times[name] = (time_forward(engine), engine)
         else:
             problems.append(f"{name}: {problem}")
             log.warning("auto: %s is left out: %s", name, problem)
@@ -246,14 +252,14 @@ def fastest_of(candidates: dict[str, Callable[[], Engine]], reference: Engine) -
     return min(times.values(), key=lambda timed: timed[0])[1]
 
 
-def forward_seconds(engine: Engine) -> float:
+def time_forward(engine: Engine) -> float:
     """The quickest of several forward passes of one picture of the engine's own size, after one that warms up."""
-    (image, _) = probes(engine.size_hw)
+    (image, _) = probe_inputs(engine.size_hw)
     image = image.to(engine.device)
     engine(image)
     engine.synchronize()
     seconds: list[float] = []
-    while len(seconds) < TIMED_PASSES or sum(seconds) < TIMED_SECONDS:
+    while len(seconds) < MIN_TIMING_PASSES or sum(seconds) < MIN_TIMING_SECONDS:
         start = time.perf_counter()
         engine(image)
         engine.synchronize()
@@ -261,7 +267,7 @@ def forward_seconds(engine: Engine) -> float:
     return min(seconds)
 
 
-def exported_engine(
+def build_exported_engine(
     path: Path,
     *,
     weights: str | Path | None,
@@ -273,36 +279,36 @@ def exported_engine(
     threads: int | None,
 ) -> Engine:
     """As `load_engine`, for a file that `cspdet export` wrote."""
-    wanted = check_choice(backend, precision)
+    engine_precision = check_backend_and_precision(backend, precision)
     _set_threads(threads)
     if weights is not None:
         raise CheckpointError(f"{path}: an exported file brings its own weights; --weights goes with a config (.yaml)")
     if overrides:
         raise ConfigError(f"{path}: an exported file has no config that {overrides[0]!r} could override")
-    facts = read_exported_facts(path)
-    if facts.task != "detector":
-        raise CheckpointError(f"{path}: holds a {facts.task}; expected a detector")
+    metadata = read_exported_metadata(path)
+    if metadata.task != "detector":
+        raise CheckpointError(f"{path}: holds a {metadata.task}; expected a detector")
     if backend == "auto":
-        engine = _fastest_reader(path, wanted, device, threads)
+        engine = _load_auto_engine(path, engine_precision, device, threads)
     else:
-        engine = load_exported(path, backend, precision=wanted, device=device, threads=threads)
+        engine = load_exported(path, backend, precision=engine_precision, device=device, threads=threads)
     if size is not None:
         try:
             engine.check_size(size)
         except ValueError as error:
             raise ConfigError(f"--size: {path.name}: {error}") from None
-        input_ = engine.facts.input.model_copy(update={"size": size})
-        engine.facts = engine.facts.model_copy(update={"input": input_})
+        input_ = engine.metadata.input.model_copy(update={"size": size})
+        engine.metadata = engine.metadata.model_copy(update={"input": input_})
     log.info("%s: %s", path.name, engine)
     return engine
 
 
-def _fastest_reader(path: Path, precision: EnginePrecision, device: torch.device, threads: int | None) -> Engine:
+def _load_auto_engine(path: Path, precision: EnginePrecision, device: torch.device, threads: int | None) -> Engine:
     readers = [
         name
-        for name in BACKENDS_OF_SUFFIX[path.suffix]
+        for name in BACKENDS_BY_SUFFIX[path.suffix]
         if name != "tensorrt"
-        and (name not in PACKAGES or importlib.util.find_spec(PACKAGES[name]) is not None)
+        and (name not in BACKEND_PACKAGES or importlib.util.find_spec(BACKEND_PACKAGES[name]) is not None)
         and not (name == "openvino" and device.type != "cpu")
     ]
     if precision != "fp32":  # there is nothing in the file to compare with
@@ -313,10 +319,10 @@ def _fastest_reader(path: Path, precision: EnginePrecision, device: torch.device
         return load_exported(path, name, precision=precision, device=device, threads=threads)
 
     if len(readers) < 2:
-        return load(readers[0] if readers else BACKENDS_OF_SUFFIX[path.suffix][0])
+        return load(readers[0] if readers else BACKENDS_BY_SUFFIX[path.suffix][0])
     reference = load(readers[0])
-    if reference.facts.outputs != "raw":
+    if reference.metadata.outputs != "raw":
         return reference
     candidates: dict[str, Callable[[], Engine]] = {name: partial(load, name) for name in readers[1:]}
     candidates[readers[0]] = lambda: reference
-    return fastest_of(candidates, reference)
+    return select_fastest(candidates, reference)

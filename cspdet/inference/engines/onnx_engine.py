@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package
-from cspdet.inference.engines.onnx_export import INPUT
-from cspdet.inference.metadata import Facts, read_facts
+from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package_error
+from cspdet.inference.engines.onnx_export import INPUT_NAME
+from cspdet.inference.metadata import ModelMetadata, parse_metadata
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,24 +30,24 @@ class OnnxEngine(Engine):
     def __init__(
         self,
         model: bytes | Path,
-        facts: Facts,
+        metadata: ModelMetadata,
         device: torch.device,
         *,
         name: str = "onnxruntime",
         precision: EnginePrecision = "fp32",
         threads: int | None = None,
     ):
-        super().__init__(name, facts, device, precision)
+        super().__init__(name, metadata, device, precision)
         self.session = open_session(model, "tensorrt" if name == "tensorrt" else device.type, precision, threads)
         self.session_device = device
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.session.run(None, {INPUT: images.contiguous().cpu().numpy()})
+        outputs = self.session.run(None, {INPUT_NAME: images.contiguous().cpu().numpy()})
         return tuple(torch.from_numpy(values).to(self.device) for values in outputs)
 
 
 def open_session(
-    model: bytes | Path, kind: str, precision: EnginePrecision = "fp32", threads: int | None = None
+    model: bytes | Path, provider: str, precision: EnginePrecision = "fp32", threads: int | None = None
 ) -> onnxruntime.InferenceSession:
     """A session on "cpu", "cuda" or "tensorrt" with as many threads as torch has, or `threads`.
 
@@ -56,26 +56,26 @@ def open_session(
         CheckpointError: a damaged file.
     """
     onnxruntime = import_onnxruntime()
-    wanted = PROVIDERS[kind]
-    if wanted[0] not in onnxruntime.get_available_providers():
+    providers = PROVIDERS[provider]
+    if providers[0] not in onnxruntime.get_available_providers():
         have = ", ".join(onnxruntime.get_available_providers())
-        raise ConfigError(f"--backend: this onnxruntime has no {wanted[0]}; it has {have}")
+        raise ConfigError(f"--backend: this onnxruntime has no {providers[0]}; it has {have}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     provider_options = [
-        {"trt_fp16_enable": precision == "fp16"} if name.startswith("Tensorrt") else {} for name in wanted
+        {"trt_fp16_enable": precision == "fp16"} if name.startswith("Tensorrt") else {} for name in providers
     ]
     source = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(source, options, wanted, provider_options)
+        return onnxruntime.InferenceSession(source, options, providers, provider_options)
     except Exception as error:  # onnxruntime's errors share no other base
         where = model if isinstance(model, Path) else "the converted network"
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(f"{where}: onnxruntime cannot read it: {reason}") from None
 
 
-def read_onnx_facts(path: Path) -> Facts:
+def read_onnx_metadata(path: Path) -> ModelMetadata:
     """The facts in the metadata of an ONNX file.
 
     Raises:
@@ -83,7 +83,7 @@ def read_onnx_facts(path: Path) -> Facts:
         CheckpointError: a damaged or foreign file.
     """
     metadata = open_session(path, "cpu", threads=1).get_modelmeta().custom_metadata_map
-    return read_facts(metadata, str(path))
+    return parse_metadata(metadata, str(path))
 
 
 def import_onnxruntime() -> ModuleType:
@@ -91,5 +91,5 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError:
-        raise missing_package("onnxruntime", "export", "the backend onnxruntime") from None
+        raise missing_package_error("onnxruntime", "export", "the backend onnxruntime") from None
     return onnxruntime

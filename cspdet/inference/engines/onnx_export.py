@@ -14,8 +14,8 @@ from cspdet.errors import ConfigError, UserError
 
 log = logging.getLogger("cspdet")
 
-INPUT = "images"
-OLDEST_OPSET, OPSET, NEWEST_OPSET = 13, 17, 20
+INPUT_NAME = "images"
+MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 
 
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
@@ -28,7 +28,13 @@ def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
 
 
 def to_onnx(
-    model: nn.Module, size_hw: tuple[int, int], names: Sequence[str], *, step: int, dynamic: bool, opset: int = OPSET
+    model: nn.Module,
+    size_hw: tuple[int, int],
+    names: Sequence[str],
+    *,
+    size_divisor: int,
+    dynamic: bool,
+    opset: int = DEFAULT_OPSET,
 ) -> bytes:
     """The model as one ONNX file; `images` (batch, 3, height, width) float32 is its input, `names` are its outputs.
 
@@ -40,15 +46,15 @@ def to_onnx(
         UserError: the network has an operation that ONNX has no words for.
         ConfigError: an opset that PyTorch does not write.
     """
-    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
-        raise ConfigError(f"--opset: expected a number from {OLDEST_OPSET} to {NEWEST_OPSET}, found {opset}")
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ConfigError(f"--opset: expected a number from {MIN_OPSET} to {MAX_OPSET}, found {opset}")
     images = torch.rand(2 if dynamic else 1, 3, *size_hw, generator=torch.Generator().manual_seed(0))
     try:
         return trace_to_onnx(model, images, names, dynamic, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         # PyTorch has announced the end of its tracing exporter; its successor takes some thirty times as long.
         log.info("export by tracing failed (%s); trying torch.export", str(error).splitlines()[0][:120])
-        return _by_export(model, images, names, step if dynamic else None, opset)
+        return _export_with_dynamo(model, images, names, size_divisor if dynamic else None, opset)
     except RuntimeError as error:  # among them what torch.onnx raises of its own
         raise UserError(f"the network cannot be written as ONNX: {str(error).splitlines()[0][:200]}") from None
 
@@ -56,28 +62,34 @@ def to_onnx(
 def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
     """`to_onnx` by PyTorch's tracing exporter alone: `images` (B, 3, H, W) go through the model once."""
     file = io.BytesIO()
-    free = {INPUT: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}} if dynamic else None
+    dynamic_axes = (
+        {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
+        if dynamic
+        else None
+    )
     export: Callable[..., object] = torch.onnx.export  # its types know no file in memory, which this way has
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
         export(
-            model, (images,), file, dynamo=False, input_names=[INPUT], output_names=list(names), dynamic_axes=free,
+            model, (images,), file, dynamo=False, input_names=[INPUT_NAME], output_names=list(names), dynamic_axes=dynamic_axes,
             opset_version=opset,
         )  # fmt: skip
     return file.getvalue()
 
 
-def _by_export(model: nn.Module, images: Tensor, names: Sequence[str], step: int | None, opset: int) -> bytes:
+def _export_with_dynamo(
+    model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
+) -> bytes:
     """`step` None: no axis is free. Otherwise sides are told as multiples of it; else nothing upsampled would fit."""
     from torch.export import Dim
 
-    free = None
-    if step is not None:
-        free = ({0: Dim("batch"), 2: step * Dim("rows"), 3: step * Dim("columns")},)
+    dynamic_shapes = None
+    if size_divisor is not None:
+        dynamic_shapes = ({0: Dim("batch"), 2: size_divisor * Dim("rows"), 3: size_divisor * Dim("columns")},)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, (images,), dynamo=True, input_names=[INPUT], output_names=list(names), dynamic_shapes=free,
+            model, (images,), dynamo=True, input_names=[INPUT_NAME], output_names=list(names), dynamic_shapes=dynamic_shapes,
             opset_version=max(opset, 18), verbose=False, external_data=False,
         )  # fmt: skip
     if program is None:

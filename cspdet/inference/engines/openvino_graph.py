@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import openvino
 
 # From (B, anchors, numbers, H, W) to (B, anchors, H, W, numbers): the last step of every raw output.
-NUMBERS_LAST = (0, 1, 3, 4, 2)
+HEAD_PERMUTATION = (0, 1, 3, 4, 2)
 
 
 def fold_constants(model: openvino.Model) -> None:
@@ -35,40 +35,42 @@ def split_channels_last(model: openvino.Model) -> int:
     from openvino import opset8 as ops
 
     count = 0
-    for turn in model.get_ordered_ops():
-        shape = _split_of(turn)
+    for transpose in model.get_ordered_ops():
+        shape = _match_raw_output(transpose)
         if shape is None:
             continue
-        batch, anchors, numbers, height, width = shape
-        maps = turn.input_value(0).get_node().input_value(0)
+        batch, anchors, values, height, width = shape
+        maps = transpose.input_value(0).get_node().input_value(0)
         cells = ops.reshape(
-            ops.transpose(maps, integers(0, 2, 3, 1)), integers(batch, height, width, anchors, numbers), False
+            ops.transpose(maps, int64_constant(0, 2, 3, 1)),
+            int64_constant(batch, height, width, anchors, values),
+            False,
         )
-        result = ops.transpose(cells, integers(0, 3, 1, 2, 4))
-        result.set_friendly_name(turn.get_friendly_name())
-        turn.output(0).replace(result.output(0))
+        result = ops.transpose(cells, int64_constant(0, 3, 1, 2, 4))
+        result.set_friendly_name(transpose.get_friendly_name())
+        transpose.output(0).replace(result.output(0))
         count += 1
     if count:
         model.validate_nodes_and_infer_types()
     return count
 
 
-def _split_of(turn: Any) -> Sequence[int] | None:
+def _match_raw_output(transpose: Any) -> Sequence[int] | None:
     """(B, anchors, numbers, H, W) where a node is the last step of a raw output of known size."""
-    if turn.get_type_name() != "Transpose" or not turn.input_value(0).get_partial_shape().is_static:
+    if transpose.get_type_name() != "Transpose" or not transpose.input_value(0).get_partial_shape().is_static:
         return None
-    order, split = constant(turn.input_value(1)), turn.input_value(0).get_node()
-    if order is None or tuple(order) != NUMBERS_LAST or split.get_type_name() != "Reshape":
+    order, split = constant_value(transpose.input_value(1)), transpose.input_value(0).get_node()
+    if order is None or tuple(order) != HEAD_PERMUTATION or split.get_type_name() != "Reshape":
         return None
     maps = split.input_value(0).get_partial_shape()
-    shape = list(turn.input_value(0).get_shape())
+    shape = list(transpose.input_value(0).get_shape())
     if not maps.is_static or len(maps) != 4:
         return None
     channels_cut = [shape[0], shape[1] * shape[2], *shape[3:]]
     return shape if channels_cut == list(maps.to_shape()) else None
 
 
-def constant(output: Any) -> np.ndarray | None:
+def constant_value(output: Any) -> np.ndarray | None:
     """The values of a constant, also where a file holds them in fewer bits; None where it is none."""
     node = output.get_node()
     if node.get_type_name() == "Convert":
@@ -76,16 +78,16 @@ def constant(output: Any) -> np.ndarray | None:
     return np.asarray(node.data) if node.get_type_name() == "Constant" else None
 
 
-def integers(*values: int) -> Any:
+def int64_constant(*values: int) -> Any:
     """A constant of int64."""
     from openvino import opset8 as ops
 
     return ops.constant(np.array(values, np.int64))
 
 
-def only_reader(node: Any, kind: str) -> Any | None:
+def sole_consumer(node: Any, op_type: str) -> Any | None:
     """The one node that takes this one's output as its first input, if it is of that kind and no other reads it."""
     readers = list(node.output(0).get_target_inputs())
-    if len(readers) != 1 or readers[0].get_node().get_type_name() != kind:
+    if len(readers) != 1 or readers[0].get_node().get_type_name() != op_type:
         return None
     return readers[0].get_node() if readers[0].get_index() == 0 else None

@@ -8,11 +8,11 @@ from torch import Tensor
 from cspdet.models.head import Anchors, decode
 
 # fp32: the most that any box or score may be off. Fewer bits: their average, since single logits move further.
-LARGEST = 1e-3
-LARGEST_AVERAGE = 1e-2
+MAX_ERROR = 1e-3
+MAX_MEAN_ERROR = 1e-2
 
 
-def probes(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Two pictures (1, 3, H, W) in [0, 1], always the same: noise, and smooth patches."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, *size_hw, generator=generator)
@@ -20,34 +20,36 @@ def probes(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return noise, torch.nn.functional.interpolate(coarse, size_hw, mode="bilinear")
 
 
-def differences(
-    found: tuple[Tensor, ...], expected: tuple[Tensor, ...], anchors: Anchors, size_hw: tuple[int, int]
+def prediction_differences(
+    actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], anchors: Anchors, size_hw: tuple[int, int]
 ) -> Tensor:
     """How far each slot's box and scores are apart, (B, S): scores as they are, boxes as a share of the larger of the
     input's longer side and the box's own; the worst number of a slot counts."""
     like = expected[0].device
-    box_xyxy, score = decode(tuple(values.to(like).float() for values in found), anchors)
+    box_xyxy, score = decode(tuple(values.to(like).float() for values in actual), anchors)
     true_xyxy, true_score = decode(expected, anchors)
-    own = (true_xyxy[..., 2:] - true_xyxy[..., :2]).amax(dim=-1).clamp(min=max(size_hw))
-    boxes = (box_xyxy - true_xyxy).abs().amax(dim=-1) / own
+    box_size = (true_xyxy[..., 2:] - true_xyxy[..., :2]).amax(dim=-1).clamp(min=max(size_hw))
+    boxes = (box_xyxy - true_xyxy).abs().amax(dim=-1) / box_size
     return torch.maximum(boxes, (score - true_score).abs().amax(dim=-1))
 
 
-def disagreement(
-    found: list[tuple[Tensor, ...]],
+def parity_error(
+    actual: list[tuple[Tensor, ...]],
     expected: list[tuple[Tensor, ...]],
     anchors: Anchors,
     precision: str,
     size_hw: tuple[int, int],
 ) -> str | None:
     """What is wrong with the raw outputs of an engine of that precision, in words; None: nothing."""
-    shapes = [[tuple(values.shape) for values in outputs] for outputs in found]
+    shapes = [[tuple(values.shape) for values in outputs] for outputs in actual]
     if shapes != [[tuple(values.shape) for values in outputs] for outputs in expected]:
         return f"its outputs have other shapes: {shapes[0]}"
-    apart = torch.stack([differences(a, b, anchors, size_hw) for a, b in zip(found, expected, strict=True)])
+    apart = torch.stack([prediction_differences(a, b, anchors, size_hw) for a, b in zip(actual, expected, strict=True)])
     worst, average = float(apart.max()), float(apart.mean())
     if precision == "fp32":
-        return None if worst <= LARGEST else f"its boxes or scores differ by {worst:.1e}; expected at most {LARGEST:g}"
-    if average <= LARGEST_AVERAGE:
+        return (
+            None if worst <= MAX_ERROR else f"its boxes or scores differ by {worst:.1e}; expected at most {MAX_ERROR:g}"
+        )
+    if average <= MAX_MEAN_ERROR:
         return None
-    return f"its boxes and scores differ by {average:.1e} on average; expected at most {LARGEST_AVERAGE:g}"
+    return f"its boxes and scores differ by {average:.1e} on average; expected at most {MAX_MEAN_ERROR:g}"

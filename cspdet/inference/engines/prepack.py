@@ -15,29 +15,29 @@ from torch import Tensor, fx, nn
 
 log = logging.getLogger("cspdet")
 
-LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest output
+MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest output
 
-Fused = tuple[str, list[float]]  # the operator's name of an activation, and its numbers
+FusedActivation = tuple[str, list[float]]  # the operator's name of an activation, and its numbers
 
 
 class PackedConv(nn.Module):
     """A convolution and the activation behind it: (B, C, H, W) -> (B, C', H', W'), any batch and size."""
 
-    def __init__(self, conv: nn.Conv2d, fused: Fused, input_shape: tuple[int, ...]):
+    def __init__(self, conv: nn.Conv2d, fused: FusedActivation, input_shape: tuple[int, ...]):
         super().__init__()
-        self.arguments = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        self.conv_args = (conv.padding, conv.stride, conv.dilation, conv.groups)
         reorder: Callable[..., Tensor] = torch._C._nn.mkldnn_reorder_conv2d_weight
-        self.weight = reorder(conv.weight.detach().to_mkldnn(), *self.arguments, input_shape)
+        self.weight = reorder(conv.weight.detach().to_mkldnn(), *self.conv_args, input_shape)
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.activation, self.scalars = fused
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.arguments, self.activation, self.scalars, ""
+            x, self.weight, self.bias, *self.conv_args, self.activation, self.scalars, ""
         )
 
 
-def pack(folded: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
+def prepack(folded: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
     """What `folded` computes, quickest for one picture of `size_hw`; the same network where it cannot be packed.
 
     folded  what `fold` made, on the CPU in evaluation mode
@@ -49,28 +49,28 @@ def pack(folded: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
     images = images.contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
-            packed = _packed(folded, images)
-            difference = _difference(_outputs(packed(images)), _outputs(folded(images)))
+            packed = _prepack_graph(folded, images)
+            difference = _relative_error(_outputs(packed(images)), _outputs(folded(images)))
     except (AttributeError, RuntimeError, TypeError) as error:
         log.info("torch: weights are not packed: %s", str(error).splitlines()[0][:120])
         return folded
-    if not difference <= LARGEST_DIFFERENCE.get(dtype, 1e-4):
+    if not difference <= MAX_RELATIVE_ERROR.get(dtype, 1e-4):
         log.info("torch: weights are not packed: the outputs differ by %.1e of the largest", difference)
         return folded
     return packed
 
 
-def _packed(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
-    shapes = _Shapes(folded)
+def _prepack_graph(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
+    shapes = _ShapePropagator(folded)
     shapes.run(images)
-    packed = fx.GraphModule(folded, _copy(folded.graph))
+    packed = fx.GraphModule(folded, _copy_graph(folded.graph))
     for node in list(packed.graph.nodes):
         conv = packed.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             continue
-        fused = _activation_behind(packed, node)
+        fused = _following_activation(packed, node)
         name = f"{node.name}_packed"
-        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), shapes.of_input[node.name]))
+        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), shapes.input_shapes[node.name]))
         node.target = name
         if fused is not None:
             (behind,) = node.users
@@ -81,14 +81,14 @@ def _packed(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
     return packed.eval()
 
 
-def _copy(graph: fx.Graph) -> fx.Graph:
+def _copy_graph(graph: fx.Graph) -> fx.Graph:
     result = fx.Graph()
     output = result.graph_copy(graph, {})
     result.output(output)
     return result
 
 
-def _activation_behind(owner: fx.GraphModule, node: fx.Node) -> Fused | None:
+def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivation | None:
     """The activation that alone reads `node`, in the operator's words, where it has words for it."""
     if len(node.users) != 1:
         return None
@@ -103,18 +103,18 @@ def _activation_behind(owner: fx.GraphModule, node: fx.Node) -> Fused | None:
     return None if name is None else (name, [])
 
 
-class _Shapes(fx.Interpreter):
+class _ShapePropagator(fx.Interpreter):
     """Runs the network once and keeps the shape of what each module is given, by the name of its node."""
 
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
-        self.of_input: dict[str, tuple[int, ...]] = {}
+        self.input_shapes: dict[str, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> object:
         if n.op == "call_module":
-            (given,), _ = self.fetch_args_kwargs_from_env(n)
-            if isinstance(given, Tensor):
-                self.of_input[n.name] = tuple(given.shape)
+            (module_input,), _ = self.fetch_args_kwargs_from_env(n)
+            if isinstance(module_input, Tensor):
+                self.input_shapes[n.name] = tuple(module_input.shape)
         return super().run_node(n)
 
 
@@ -122,7 +122,7 @@ def _outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else result
 
 
-def _difference(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
-    pairs = list(zip(found, expected, strict=True))
-    largest = max(float(b.float().abs().max()) for _, b in pairs)
-    return max(float((a.float() - b.float()).abs().max()) for a, b in pairs) / max(largest, 1e-12)
+def _relative_error(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
+    pairs = list(zip(actual, expected, strict=True))
+    max_magnitude = max(float(b.float().abs().max()) for _, b in pairs)
+    return max(float((a.float() - b.float()).abs().max()) for a, b in pairs) / max(max_magnitude, 1e-12)

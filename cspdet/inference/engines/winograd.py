@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cspdet.inference.engines.openvino_graph import constant, integers, only_reader
+from cspdet.inference.engines.openvino_graph import constant_value, int64_constant, sole_consumer
 
 if TYPE_CHECKING:
     import openvino
 
-ROWS = 4  # of the output that are computed together
+OUTPUT_ROWS = 4  # of the output that are computed together
 # With products at 0, 1, -1, 2, -2 and infinity: y = OUTPUT ((FILTER g) * (INPUT d)) for 6 inputs d, 3 weights g.
-INPUT = np.array(
+INPUT_TRANSFORM = np.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]], dtype=np.float32,
 )  # fmt: skip
-FILTER = np.array(
+FILTER_TRANSFORM = np.array(
     [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
      [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
 )  # fmt: skip
-OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-PRODUCTS = len(INPUT)
+OUTPUT_TRANSFORM = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+NUM_PRODUCTS = len(INPUT_TRANSFORM)
 
-LARGEST_SHARE = 0.85  # of the time without; a layer for which `time_share` estimates more is left alone
+MAX_TIME_RATIO = 0.85  # of the time without; a layer for which `time_share` estimates more is left alone
 
 
-def time_share(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
+def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
     """Estimated time of a 3x3 layer of Winograd's kind, as a share of its time without.
 
     channels  of the input and the output
@@ -47,14 +47,14 @@ def time_share(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
     and twice the weights, which small maps hardly use. docs/speed.md has the times of single layers behind it.
     """
     height, width = size_hw
-    strips = -(-height // ROWS)
-    multiplications = PRODUCTS * strips / (3 * height)
+    strips = -(-height // OUTPUT_ROWS)
+    multiplications = NUM_PRODUCTS * strips / (3 * height)
     mixing = 10 * sum(channels) / (channels[0] * channels[1])
     weights = 10 / (strips * width)
     return multiplications + mixing + weights
 
 
-def use_winograd(model: openvino.Model, largest_share: float = LARGEST_SHARE) -> int:
+def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) -> int:
     """Rewrite, in place, the 3x3 convolutions that gain by it; returns how many.
 
     Those with constant weights, stride 1, padding 1, no groups and no dilation, on a map whose size is known: a model
@@ -62,7 +62,7 @@ def use_winograd(model: openvino.Model, largest_share: float = LARGEST_SHARE) ->
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has kernels of its own
         return 0
-    layers = [_Layer.of(node, largest_share) for node in model.get_ordered_ops()]
+    layers = [_ConvSpec.from_node(node, max_time_ratio) for node in model.get_ordered_ops()]
     found = [layer for layer in layers if layer is not None]
     for layer in found:
         layer.rewrite()
@@ -71,32 +71,32 @@ def use_winograd(model: openvino.Model, largest_share: float = LARGEST_SHARE) ->
     return len(found)
 
 
-class _Layer:
+class _ConvSpec:
     """A 3x3 convolution of a graph, with the bias and the activation behind it."""
 
     def __init__(self, convolution: Any, weight: np.ndarray):
         self.convolution = convolution
         self.weight = weight
-        self.last, self.bias, self.activation = convolution, None, None
-        add = only_reader(self.last, "Add")
+        self.output_node, self.bias, self.activation = convolution, None, None
+        add = sole_consumer(self.output_node, "Add")
         if add is not None and _is_bias(add.input_value(1), len(weight)):
-            self.last, self.bias = add, add.input_value(1)
-        activation = only_reader(self.last, "PRelu") or only_reader(self.last, "Relu")
+            self.output_node, self.bias = add, add.input_value(1)
+        activation = sole_consumer(self.output_node, "PRelu") or sole_consumer(self.output_node, "Relu")
         if activation is not None:
-            self.last = self.activation = activation
+            self.output_node = self.activation = activation
 
     @classmethod
-    def of(cls, node: Any, largest_share: float) -> _Layer | None:
+    def from_node(cls, node: Any, max_time_ratio: float) -> _ConvSpec | None:
         """The layer that begins with `node`; None where it is of another kind, or would not gain."""
         if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
             return None
-        weight = constant(node.input_value(1))
-        kind = node.get_attributes()
+        weight = constant_value(node.input_value(1))
+        attributes = node.get_attributes()
         plain = {"strides": [1, 1], "dilations": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1]}
-        if weight is None or weight.shape[2:] != (3, 3) or any(list(kind[key]) != plain[key] for key in plain):
+        if weight is None or weight.shape[2:] != (3, 3) or any(list(attributes[key]) != plain[key] for key in plain):
             return None
         height, width = list(node.output(0).shape)[2:]
-        if time_share((weight.shape[1], weight.shape[0]), (height, width)) > largest_share:
+        if estimated_time_ratio((weight.shape[1], weight.shape[0]), (height, width)) > max_time_ratio:
             return None
         return cls(node, weight)
 
@@ -107,28 +107,28 @@ class _Layer:
         image = self.convolution.input_value(0)  # not before: the layer that it comes from may have been rewritten
         height, width = list(image.shape)[2:]
         out_channels = len(self.weight)
-        strips = -(-height // ROWS)
-        mixed = np.einsum("kr,oirs->kois", FILTER, self.weight.astype(np.float64)).astype(np.float32)
+        strips = -(-height // OUTPUT_ROWS)
+        mixed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
         products = []
-        for rows, weight in zip(INPUT, mixed, strict=True):
-            strip = _mix_rows(ops, image, rows, below=1 + ROWS * strips - height)
+        for rows, weight in zip(INPUT_TRANSFORM, mixed, strict=True):
+            strip = _transform_input(ops, image, rows, below=1 + OUTPUT_ROWS * strips - height)
             product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
             products.append(product)
         if self.bias is not None:
             products[1] = ops.add(products[1], self.bias)  # the one that every row takes once
-        rows_of_strips = [self._activated(ops, row) for row in _mix_products(ops, products)]
+        rows_of_strips = [self._apply_activation(ops, row) for row in _transform_output(ops, products)]
         # Channels come last in memory, so a strip's rows side by side are the map: nothing is copied for it.
-        side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), integers(0, 2, 3, 1))
-        shape = integers(*image.shape[:1], ROWS * strips, width, out_channels)
+        side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), int64_constant(0, 2, 3, 1))
+        shape = int64_constant(*image.shape[:1], OUTPUT_ROWS * strips, width, out_channels)
         whole = ops.reshape(side_by_side, shape, False)
-        if ROWS * strips != height:
-            one = integers(1)
-            whole = ops.slice(whole, integers(0), integers(height), one, one)
-        result = ops.transpose(whole, integers(0, 3, 1, 2))
-        result.set_friendly_name(self.last.get_friendly_name())
-        self.last.output(0).replace(result.output(0))
+        if OUTPUT_ROWS * strips != height:
+            one = int64_constant(1)
+            whole = ops.slice(whole, int64_constant(0), int64_constant(height), one, one)
+        result = ops.transpose(whole, int64_constant(0, 3, 1, 2))
+        result.set_friendly_name(self.output_node.get_friendly_name())
+        self.output_node.output(0).replace(result.output(0))
 
-    def _activated(self, ops: Any, row: Any) -> Any:
+    def _apply_activation(self, ops: Any, row: Any) -> Any:
         if self.activation is None:
             return row
         if self.activation.get_type_name() == "PRelu":
@@ -136,17 +136,17 @@ class _Layer:
         return ops.relu(row)
 
 
-def _mix_rows(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
+def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
     """(1, C, H, W) to (1, C, strips, W): one mixture of the six rows of each strip, a row above it to one below it.
 
     below  rows of zeros under the map, for the last strip
     """
     channels = image.shape[1]
-    kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, PRODUCTS, 1)))
-    return ops.group_convolution(image, ops.constant(kernel), [ROWS, 1], [1, 0], [below, 0], [1, 1])
+    kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, NUM_PRODUCTS, 1)))
+    return ops.group_convolution(image, ops.constant(kernel), [OUTPUT_ROWS, 1], [1, 0], [below, 0], [1, 1])
 
 
-def _mix_products(ops: Any, products: list[Any]) -> list[Any]:
+def _transform_output(ops: Any, products: list[Any]) -> list[Any]:
     """OUTPUT times the six products: the first, second, third and fourth row of each strip."""
 
     def times(factor: float, value: Any) -> Any:
@@ -164,5 +164,5 @@ def _mix_products(ops: Any, products: list[Any]) -> list[Any]:
 
 
 def _is_bias(output: Any, channels: int) -> bool:
-    values = constant(output)
+    values = constant_value(output)
     return values is not None and values.shape == (1, channels, 1, 1)

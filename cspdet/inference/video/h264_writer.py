@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-QUALITY = "23"  # x264's constant rate factor: its own default, hard to tell from the source
+CRF = "23"  # x264's constant rate factor: its own default, hard to tell from the source
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
-SOUND_IN_MP4 = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus"))  # copied as they are; others are left out
+MP4_AUDIO_CODECS = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus"))  # copied as they are; others are left out
 
 # The numbers of ITU-T H.273: OpenCV converts to the luma and chroma of BT.601 with limited range, so the file says
 # so; without it players take large pictures for BT.709 and show other greens.
@@ -44,22 +44,22 @@ class H264Writer:
         self,
         path: Path,
         *,
-        rate: Fraction,
+        fps: Fraction,
         time_base: Fraction,
         pixel_aspect: Fraction = Fraction(1),
         preset: str = "ultrafast",
         audio: Path | None = None,
-        origin: Fraction = Fraction(0),
+        start_time_s: Fraction = Fraction(0),
     ):
         self.path, self.written = path, 0
-        self._rate, self._time_base, self._pixel_aspect, self._preset = rate, time_base, pixel_aspect, preset
-        self._step = max(1, round(1 / (rate * time_base)))  # ticks that a frame lasts
-        self._last = -self._step
+        self._fps, self._time_base, self._pixel_aspect, self._preset = fps, time_base, pixel_aspect, preset
+        self._ticks_per_frame = max(1, round(1 / (fps * time_base)))  # ticks that a frame lasts
+        self._last_pts = -self._ticks_per_frame
         self._size_hw = (0, 0)
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream
-        self._audio, self._origin = audio, origin
-        self._sound: Sound | None = None
+        self._audio, self._start_time_s = audio, start_time_s
+        self._audio_passthrough: AudioPassthrough | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
         """See VideoWriter."""
@@ -70,16 +70,18 @@ class H264Writer:
         assert self._container is not None
         if image.shape[:2] != self._size_hw:
             image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
-        frame = self._as_yuv(image)
-        frame.pts = max(self._last + (self._step if ticks is None else 1), ticks or 0)
-        frame.time_base, frame.duration = self._time_base, self._step
+        frame = self._to_yuv_frame(image)
+        frame.pts = max(self._last_pts + (self._ticks_per_frame if ticks is None else 1), ticks or 0)
+        frame.time_base, frame.duration = self._time_base, self._ticks_per_frame
         try:
             self._container.mux(self._stream.encode(frame))
-            if self._sound is not None:
-                self._container.mux(list(self._sound.until((frame.pts + self._step) * self._time_base)))
+            if self._audio_passthrough is not None:
+                self._container.mux(
+                    list(self._audio_passthrough.packets_until((frame.pts + self._ticks_per_frame) * self._time_base))
+                )
         except av.error.FFmpegError as error:
             raise OSError(error.errno, f"the video cannot be written: {error.strerror}") from None
-        self._last = frame.pts
+        self._last_pts = frame.pts
         self.written += 1
 
     def _open(self, size_hw: tuple[int, int]) -> None:
@@ -88,9 +90,7 @@ class H264Writer:
         self._size_hw = size_hw
         height, width = size_hw
         self._container = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        stream = self._container.add_stream(
-            "libx264", rate=self._rate, options={"preset": self._preset, "crf": QUALITY}
-        )
+        stream = self._container.add_stream("libx264", rate=self._fps, options={"preset": self._preset, "crf": CRF})
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         context = stream.codec_context
@@ -100,17 +100,17 @@ class H264Writer:
         if self._pixel_aspect != 1:
             context.sample_aspect_ratio = self._pixel_aspect
         if self._audio is not None:  # not before there is a picture: the network has something to do meanwhile
-            self._sound = Sound(self._audio, self._origin)
-            self._sound.add_to(self._container)
+            self._audio_passthrough = AudioPassthrough(self._audio, self._start_time_s)
+            self._audio_passthrough.add_stream_to(self._container)
         self._stream = stream
         try:
             context.open()
         except av.error.FFmpegError:
             raise SourceError(
-                f"frames of {width}x{height} at {float(self._rate):g} a second cannot be written as H.264"
+                f"frames of {width}x{height} at {float(self._fps):g} a second cannot be written as H.264"
             ) from None
 
-    def _as_yuv(self, image: np.ndarray) -> VideoFrame:
+    def _to_yuv_frame(self, image: np.ndarray) -> VideoFrame:
         import av
 
         if self._stream.pix_fmt == "yuv420p":  # OpenCV converts twice as fast as FFmpeg
@@ -132,49 +132,49 @@ class H264Writer:
         except av.error.FFmpegError as error:
             raise OSError(error.errno, f"the video cannot be written: {error.strerror}") from None
         finally:
-            if self._sound is not None:
-                self._sound.close()
+            if self._audio_passthrough is not None:
+                self._audio_passthrough.close()
 
 
-class Sound:
+class AudioPassthrough:
     """The first sound track of a file, copied beside the pictures without decoding it.
 
     origin  seconds in the file's own time at which its first picture stands, the beginning of what is written
     """
 
-    def __init__(self, path: Path, origin: Fraction = Fraction(0)):
-        self._origin = origin
+    def __init__(self, path: Path, start_time_s: Fraction = Fraction(0)):
+        self._start_time_s = start_time_s
         self._container = open_container(path)
         tracks = [track for track in self._container.streams.audio if track.codec_context is not None]
-        self._from = tracks[0] if tracks and tracks[0].codec_context.name in SOUND_IN_MP4 else None
-        if tracks and self._from is None:
+        self._input_stream = tracks[0] if tracks and tracks[0].codec_context.name in MP4_AUDIO_CODECS else None
+        if tracks and self._input_stream is None:
             log.warning("%s: mp4 cannot hold its %s sound, which is left out", path, tracks[0].codec_context.name)
-        self._packets = self._container.demux(self._from) if self._from is not None else iter(())
-        self._next: Packet | None = None
-        self._to: AudioStream | None = None
+        self._packets = self._container.demux(self._input_stream) if self._input_stream is not None else iter(())
+        self._pending_packet: Packet | None = None
+        self._output_stream: AudioStream | None = None
 
-    def add_to(self, container: av.container.OutputContainer) -> None:
+    def add_stream_to(self, container: av.container.OutputContainer) -> None:
         """Make the track of the written file; before its first frame."""
-        if self._from is not None:
-            self._to = container.add_stream_from_template(self._from)
+        if self._input_stream is not None:
+            self._output_stream = container.add_stream_from_template(self._input_stream)
 
-    def until(self, seconds: Fraction) -> Iterator[Packet]:
+    def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
         """The packets that begin before this time of the source."""
-        while self._to is not None:
-            packet = self._next if self._next is not None else next(self._packets, None)
-            self._next = None
+        while self._output_stream is not None:
+            packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
+            self._pending_packet = None
             if packet is None:
                 return
             if packet.pts is None or packet.dts is None:  # the mark at the end
                 continue
             time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-            begins = packet.pts * time_base - self._origin
+            begins = packet.pts * time_base - self._start_time_s
             if begins >= seconds:
-                self._next = packet
+                self._pending_packet = packet
                 return
             if begins >= 0:
-                shift = round(self._origin / time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._to
+                shift = round(self._start_time_s / time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._output_stream
                 yield packet
 
     def close(self) -> None:

@@ -14,17 +14,17 @@ import numpy as np
 
 from cspdet.errors import SourceError
 from cspdet.inference.sources import Video
-from cspdet.inference.video.reader import Frame, OpenCvReader, VideoFacts, VideoReader, capture_facts, open_capture
+from cspdet.inference.video.reader import Frame, OpenCvReader, VideoInfo, VideoReader, open_capture, read_capture_info
 
 log = logging.getLogger("cspdet")
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # before trying to connect again: doubled each time, up to this
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0  # before trying to connect again: doubled each time, up to this
 TIME_BASE = Fraction(1, 1000)  # of live frames, in seconds
-POLL_S = 0.2  # so often the waiting reader looks at the clock, and lets Ctrl-C through
-LETTING_GO_S = 2.0  # a driver that hangs for longer is left alone at the end
+POLL_INTERVAL_S = 0.2  # so often the waiting reader looks at the clock, and lets Ctrl-C through
+RELEASE_TIMEOUT_S = 2.0  # a driver that hangs for longer is left alone at the end
 
 
-class _Newest(NamedTuple):
+class _LatestFrame(NamedTuple):
     """The last frame that came, which nobody has taken yet."""
 
     image: np.ndarray  # BGR
@@ -38,7 +38,7 @@ def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: fl
         SourceError: no such camera, a stream that does not answer.
     """
     capture = open_capture(video)
-    if isinstance(video.address, str) and capture_facts(capture).declared:
+    if isinstance(video.address, str) and read_capture_info(capture).num_frames:
         return OpenCvReader(video, capture, stride)
     return LiveReader(video, capture, stride=stride, reconnect=reconnect, max_seconds=max_seconds)
 
@@ -53,7 +53,7 @@ class LiveReader:
     """
 
     live = True
-    origin = Fraction(0)
+    start_time_s = Fraction(0)
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class LiveReader:
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ):
         self.video, self._capture = video, capture
-        said = capture_facts(capture)
-        self.facts = VideoFacts(said.rate, TIME_BASE)
+        info = read_capture_info(capture)
+        self.info = VideoInfo(info.fps, TIME_BASE)
         self.decoded = self.dropped = self.received = 0
-        self.lost: str | None = None
+        self.error: str | None = None
         self._stride, self._reconnect, self._max_seconds = stride, reconnect, max_seconds
         self._clock, self._wait = clock, wait
-        self._newest: _Newest | None = None
+        self._latest: _LatestFrame | None = None
         self._ended = False
         self._changed = threading.Condition()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="cspdet-live", daemon=True)
+        self._thread = threading.Thread(target=self._capture_loop, name="cspdet-live", daemon=True)
 
     def __enter__(self) -> LiveReader:
         self._thread.start()
@@ -86,59 +86,59 @@ class LiveReader:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(LETTING_GO_S)
+            self._thread.join(RELEASE_TIMEOUT_S)
         if not self._thread.is_alive():
             self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         start: float | None = None
-        while (newest := self._take(start)) is not None:
-            start = newest.time if start is None else start
-            seconds = newest.time - start
+        while (latest := self._wait_for_frame(start)) is not None:
+            start = latest.time if start is None else start
+            seconds = latest.time - start
             if self._max_seconds is not None and seconds >= self._max_seconds and self.decoded:
                 return
-            image = cv2.cvtColor(newest.image, cv2.COLOR_BGR2RGB)
+            image = cv2.cvtColor(latest.image, cv2.COLOR_BGR2RGB)
             yield Frame(image, self.decoded, seconds, round(seconds / TIME_BASE))
             self.decoded += 1
 
-    def _take(self, start: float | None) -> _Newest | None:
+    def _wait_for_frame(self, start: float | None) -> _LatestFrame | None:
         """The newest frame as soon as there is one; None when no more will come, or the time is up."""
         with self._changed:
-            while self._newest is None:
+            while self._latest is None:
                 late = start is not None and self._max_seconds is not None
                 if self._ended or (late and self._clock() - start >= self._max_seconds):  # type: ignore[operator]
                     return None
-                self._changed.wait(POLL_S)
-            newest, self._newest = self._newest, None
-            return newest
+                self._changed.wait(POLL_INTERVAL_S)
+            latest, self._latest = self._latest, None
+            return latest
 
-    def _watch(self) -> None:
+    def _capture_loop(self) -> None:
         while not self._stopped.is_set():
             ok, image = self._capture.read()
             if ok:
-                self._offer(image)
-            elif not self._connect_again():
+                self._publish(image)
+            elif not self._try_reconnect():
                 break
         with self._changed:
             self._ended = True
             self._changed.notify()
 
-    def _offer(self, image: np.ndarray) -> None:
-        number, self.received = self.received, self.received + 1
-        if number % self._stride:
+    def _publish(self, image: np.ndarray) -> None:
+        frame_index, self.received = self.received, self.received + 1
+        if frame_index % self._stride:
             return
         with self._changed:
-            self.dropped += self._newest is not None
-            self._newest = _Newest(image, self._clock())
+            self.dropped += self._latest is not None
+            self._latest = _LatestFrame(image, self._clock())
             self._changed.notify()
 
-    def _connect_again(self) -> bool:
+    def _try_reconnect(self) -> bool:
         """Whether there is a connection that gives frames; tries with longer and longer pauses."""
         self._capture.release()
         for attempt in range(1, self._reconnect + 1):
-            pause = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
-            told = (self.video, pause, attempt, self._reconnect)
-            log.warning("%s: no more frames; connecting again in %g s (%d of %d)", *told)
+            pause = min(INITIAL_BACKOFF_S * 2 ** (attempt - 1), MAX_BACKOFF_S)
+            log_args = (self.video, pause, attempt, self._reconnect)
+            log.warning("%s: no more frames; connecting again in %g s (%d of %d)", *log_args)
             if self._wait(self._stopped, pause) or self._stopped.is_set():
                 return False
             try:
@@ -148,9 +148,9 @@ class LiveReader:
             ok, image = self._capture.read()
             if ok:
                 log.info("%s: connected again", self.video)
-                self._offer(image)
+                self._publish(image)
                 return True
             self._capture.release()
         tried = f", and {self._reconnect} tries to connect again failed" if self._reconnect else ""
-        self.lost = f"{self.video}: lost after {self.received} frames{tried}"
+        self.error = f"{self.video}: lost after {self.received} frames{tried}"
         return False

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-USUAL_RATE = Fraction(25)  # frames a second where a video does not say
-FASTEST_RATE = 1000  # a container that says more than this is wrong
+DEFAULT_FPS = Fraction(25)  # frames a second where a video does not say
+MAX_FPS = 1000  # a container that says more than this is wrong
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Frame:
     """One picture of a video."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
-    number: int  # from 0; in a file as stored, whatever is left out; live of those that were taken
+    index: int  # from 0; in a file as stored, whatever is left out; live of those that were taken
     time_s: float  # since the first frame
     ticks: int  # the same in units of the reader's `time_base`
 
 
 @dataclass(frozen=True)
-class VideoFacts:
+class VideoInfo:
     """What a video says of itself."""
 
-    rate: Fraction | None  # frames a second; the mean where they vary
+    fps: Fraction | None  # frames a second; the mean where they vary
     time_base: Fraction  # seconds that one of `Frame.ticks` lasts
-    declared: int | None = None  # frames, which may be wrong
+    num_frames: int | None = None  # frames, which may be wrong
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as it is to be shown
 
 
@@ -49,12 +49,12 @@ class VideoReader(Protocol):
     """The frames of a video as RGB. A context manager: the camera or file is let go at its end."""
 
     video: Video
-    facts: VideoFacts
+    info: VideoInfo
     live: bool  # the world does not wait for who reads it
     decoded: int  # frames so far
-    lost: str | None  # why the frames ended before the video did
+    error: str | None  # why the frames ended before the video did
     dropped: int  # frames that came while the one before was worked on
-    origin: Fraction  # seconds in the file's own time at which its first frame stands
+    start_time_s: Fraction  # seconds in the file's own time at which its first frame stands
 
     def __enter__(self) -> VideoReader: ...
     def __exit__(self, *_: object) -> None: ...
@@ -66,7 +66,7 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def open_file(video: Video, stride: int = 1, *, beside_network: bool = False) -> VideoReader:
+def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = False) -> VideoReader:
     """The reader of a video file, for every `stride`-th frame.
 
     beside_network  the network runs on the same cores: several frames decoded at once would come no sooner, and cost
@@ -79,7 +79,7 @@ def open_file(video: Video, stride: int = 1, *, beside_network: bool = False) ->
     if not video.address.stat().st_size:
         raise SourceError(f"{video}: not a video that can be decoded (the file is empty)")
     return (
-        PyAvReader(video, stride, beside_network=beside_network)
+        PyAvReader(video, stride, slice_threading=slice_threading)
         if has_pyav()
         else OpenCvReader(video, open_capture(video), stride)
     )
@@ -95,11 +95,11 @@ def open_capture(video: Video) -> cv2.VideoCapture:
         cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         capture.release()
-        raise SourceError(f"{video}: {_why_not(video)}")
+        raise SourceError(f"{video}: {_open_error_reason(video)}")
     return capture
 
 
-def _why_not(video: Video) -> str:
+def _open_error_reason(video: Video) -> str:
     if isinstance(video.address, int):
         return "cannot be opened; is it connected, and not in use?"
     if isinstance(video.address, str):
@@ -107,14 +107,14 @@ def _why_not(video: Video) -> str:
     return f"not a video that can be decoded ({video.address.stat().st_size} bytes)"
 
 
-def capture_facts(capture: cv2.VideoCapture) -> VideoFacts:
+def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
     """Rate and frame count as OpenCV gives them; what is not believable is unknown."""
-    said = capture.get(cv2.CAP_PROP_FPS)
-    believed = math.isfinite(said) and 0 < said <= FASTEST_RATE
-    rate = Fraction(said).limit_denominator(10_000) if believed else None
+    reported_fps = capture.get(cv2.CAP_PROP_FPS)
+    is_valid = math.isfinite(reported_fps) and 0 < reported_fps <= MAX_FPS
+    fps = Fraction(reported_fps).limit_denominator(10_000) if is_valid else None
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    declared = int(count) if math.isfinite(count) and count > 0 else None
-    return VideoFacts(rate, 1 / (rate or USUAL_RATE), declared)
+    num_frames = int(count) if math.isfinite(count) and count > 0 else None
+    return VideoInfo(fps, 1 / (fps or DEFAULT_FPS), num_frames)
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -131,13 +131,13 @@ class OpenCvReader:
     """A file, or a file behind a URL; frames follow each other at a constant rate. OpenCV turns them upright."""
 
     live = False
-    lost: str | None = None
+    error: str | None = None
     dropped = 0
-    origin = Fraction(0)
+    start_time_s = Fraction(0)
 
     def __init__(self, video: Video, capture: cv2.VideoCapture, stride: int = 1):
         self.video, self._capture, self._stride = video, capture, stride
-        self.facts = capture_facts(capture)
+        self.info = read_capture_info(capture)
         self.decoded = 0
 
     def __enter__(self) -> OpenCvReader:
@@ -148,13 +148,16 @@ class OpenCvReader:
 
     def __iter__(self) -> Iterator[Frame]:
         while self._capture.grab():
-            number = self.decoded
-            if number % self._stride == 0:
+            frame_index = self.decoded
+            if frame_index % self._stride == 0:
                 ok, image = self._capture.retrieve()
                 if not ok:
                     return
                 yield Frame(
-                    cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, float(number * self.facts.time_base), number
+                    cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
+                    frame_index,
+                    float(frame_index * self.info.time_base),
+                    frame_index,
                 )
             self.decoded += 1
 
@@ -165,26 +168,28 @@ class PyAvReader:
     live = False
     dropped = 0
 
-    def __init__(self, video: Video, stride: int = 1, *, beside_network: bool = False):
+    def __init__(self, video: Video, stride: int = 1, *, slice_threading: bool = False):
         import av
 
         self.video, self._stride = video, stride
-        self._threads: Literal["SLICE", "AUTO"] = "SLICE" if beside_network else "AUTO"  # AUTO: frames at once as well
+        self._thread_type: Literal["SLICE", "AUTO"] = (
+            "SLICE" if slice_threading else "AUTO"
+        )  # AUTO: frames at once as well
         self.decoded = 0
-        self.lost: str | None = None
-        self.origin = Fraction(0)
+        self.error: str | None = None
+        self.start_time_s = Fraction(0)
         try:
             self._container = open_container(Path(str(video.address)))
         except av.error.FFmpegError:
-            raise SourceError(f"{video}: {_why_not(video)}") from None
+            raise SourceError(f"{video}: {_open_error_reason(video)}") from None
         try:
-            self._stream = self._picture_stream(self._container)
+            self._stream = self._select_video_stream(self._container)
         except SourceError:
             self._container.close()
             raise
-        self.facts = self._facts(self._stream)
+        self.info = self._read_info(self._stream)
 
-    def _picture_stream(self, container: av.container.InputContainer) -> VideoStream:
+    def _select_video_stream(self, container: av.container.InputContainer) -> VideoStream:
         best = container.streams.best("video")  # of several, not the cover of an album
         stream = next((track for track in container.streams.video if best is None or track.index == best.index), None)
         if stream is None:
@@ -192,15 +197,15 @@ class PyAvReader:
             raise SourceError(f"{self.video}: expected a video, found a file with {found} and no pictures")
         if stream.codec_context is None:
             raise SourceError(f"{self.video}: its codec is not known here; convert it to H.264, or look for damage")
-        stream.thread_type = self._threads
+        stream.thread_type = self._thread_type
         return stream
 
     @staticmethod
-    def _facts(stream: VideoStream) -> VideoFacts:
-        mean = _fraction(stream.average_rate)
-        rate = mean if mean is not None and 0 < mean <= FASTEST_RATE else None
-        time_base = _fraction(stream.time_base) or 1 / (rate or USUAL_RATE)
-        return VideoFacts(rate, time_base, stream.frames or None, _fraction(stream.sample_aspect_ratio) or Fraction(1))
+    def _read_info(stream: VideoStream) -> VideoInfo:
+        mean = _to_fraction(stream.average_rate)
+        fps = mean if mean is not None and 0 < mean <= MAX_FPS else None
+        time_base = _to_fraction(stream.time_base) or 1 / (fps or DEFAULT_FPS)
+        return VideoInfo(fps, time_base, stream.frames or None, _to_fraction(stream.sample_aspect_ratio) or Fraction(1))
 
     def __enter__(self) -> PyAvReader:
         return self
@@ -209,21 +214,21 @@ class PyAvReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        step = max(1, round(1 / ((self.facts.rate or USUAL_RATE) * self.facts.time_base)))
+        step = max(1, round(1 / ((self.info.fps or DEFAULT_FPS) * self.info.time_base)))
         first, last = None, -step
-        for picture in self._pictures():
+        for frame in self._decode_frames():
             # A file without times, or with times that go back, plays at its rate.
-            ticks = last + step if picture.pts is None else picture.pts - (first or 0)
+            ticks = last + step if frame.pts is None else frame.pts - (first or 0)
             if first is None:
-                first, ticks = picture.pts, 0
-                self.origin = (first or 0) * self.facts.time_base
+                first, ticks = frame.pts, 0
+                self.start_time_s = (first or 0) * self.info.time_base
             ticks = max(ticks, last + 1)
             if self.decoded % self._stride == 0:
-                yield Frame(_upright_rgb(picture), self.decoded, float(ticks * self.facts.time_base), ticks)
+                yield Frame(_to_upright_rgb(frame), self.decoded, float(ticks * self.info.time_base), ticks)
             last = ticks
             self.decoded += 1
 
-    def _pictures(self) -> Iterator[VideoFrame]:
+    def _decode_frames(self) -> Iterator[VideoFrame]:
         """All that can be decoded: damaged packets are left out, and the end is where reading fails."""
         import av
 
@@ -234,22 +239,22 @@ class PyAvReader:
             except (StopIteration, av.error.FFmpegError):
                 return
             try:
-                pictures = packet.decode()
+                frames = packet.decode()
             except av.error.InvalidDataError:
                 continue
             except av.error.FFmpegError as error:
-                self.lost = f"{self.video}: frame {self.decoded} cannot be decoded: {error.strerror}"
+                self.error = f"{self.video}: frame {self.decoded} cannot be decoded: {error.strerror}"
                 return
-            yield from pictures
+            yield from frames
 
 
-def _fraction(value: Fraction | None) -> Fraction | None:
+def _to_fraction(value: Fraction | None) -> Fraction | None:
     """PyAV's rational numbers, which are a class of its own since its version 19; None where it has none."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
-def _upright_rgb(picture: VideoFrame) -> np.ndarray:
+def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as the file's rotation says (degrees counter-clockwise)."""
-    image = picture.to_ndarray(format="rgb24")
-    turns = round(picture.rotation / 90) % 4
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -14,30 +14,30 @@ import numpy as np
 
 from cspdet.errors import ConfigError, SourceError, UserError
 from cspdet.inference.video.h264_writer import H264Writer
-from cspdet.inference.video.reader import USUAL_RATE, VideoFacts, has_pyav
-from cspdet.io.atomic import temporary
+from cspdet.inference.video.reader import DEFAULT_FPS, VideoInfo, has_pyav
+from cspdet.io.atomic import atomic_write
 
 Codec = Literal["h264", "mp4v"]
-MPEG4 = cv2.VideoWriter.fourcc(*"mp4v")  # the one mp4 codec that every OpenCV wheel can write
-MOST_TICKS = 65535  # MPEG-4 divides a second into at most so many; a rate like 119.881 has to lose digits
+MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the one mp4 codec that every OpenCV wheel can write
+MAX_TICKS_PER_SECOND = 65535  # MPEG-4 divides a second into at most so many; a rate like 119.881 has to lose digits
 
 
 @dataclass(frozen=True)
-class Output:
+class EncoderSettings:
     """How a video is to be written."""
 
-    facts: VideoFacts  # of its source: the rate and time base of what is written, and the shape of its pixels
+    info: VideoInfo  # of its source: the rate and time base of what is written, and the shape of its pixels
     codec: Codec = "mp4v"
     preset: str = "ultrafast"  # of x264
     live: bool = False  # frames come at any time; at a constant rate each stays until the next one
     stride: int = 1  # every so-manieth frame of the source is written
     audio: Path | None = None  # the source's file, for its sound; H.264 only
-    origin: Fraction = Fraction(0)  # seconds in that file's own time at which its first frame stands
+    start_time_s: Fraction = Fraction(0)  # seconds in that file's own time at which its first frame stands
 
     @property
-    def rate(self) -> Fraction:
+    def fps(self) -> Fraction:
         """Frames a second that are written."""
-        return (self.facts.rate or USUAL_RATE) / (1 if self.live else self.stride)
+        return (self.info.fps or DEFAULT_FPS) / (1 if self.live else self.stride)
 
 
 class VideoWriter(Protocol):
@@ -59,7 +59,7 @@ class VideoWriter(Protocol):
         """Complete the file; to be called once, whatever happened."""
 
 
-def pick_codec(name: str) -> Codec:
+def select_codec(name: str) -> Codec:
     """`auto`, `h264` or `mp4v` to what can be written here: H.264, which browsers play, needs PyAV.
 
     Raises:
@@ -84,9 +84,9 @@ class Mpeg4Writer:
     Of an odd width or height the codec leaves out the last column or row.
     """
 
-    def __init__(self, path: Path, output: Output):
+    def __init__(self, path: Path, settings: EncoderSettings):
         self.path, self.written = path, 0
-        self._output = output
+        self._settings = settings
         self._size_hw: tuple[int, int] | None = None
         self._writer: cv2.VideoWriter | None = None
 
@@ -100,23 +100,23 @@ class Mpeg4Writer:
             image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
         shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         due = 1
-        if self._output.live and ticks is not None:
-            due = round(ticks * self._output.facts.time_base * self._output.rate) + 1 - self.written
+        if self._settings.live and ticks is not None:
+            due = round(ticks * self._settings.info.time_base * self._settings.fps) + 1 - self.written
         for _ in range(max(1, due)):
             self._writer.write(shown)
             self.written += 1
 
     def _open(self, size_hw: tuple[int, int]) -> cv2.VideoWriter:
-        wanted = float(self._output.rate)
-        digits = next(d for d in (3, 2, 1, 0) if wanted * 10**d <= MOST_TICKS or d == 0)
-        rate = round(wanted, digits)
+        requested_fps = float(self._settings.fps)
+        digits = next(d for d in (3, 2, 1, 0) if requested_fps * 10**d <= MAX_TICKS_PER_SECOND or d == 0)
+        fps = round(requested_fps, digits)
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is said below, once
         try:
-            writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, MPEG4, rate, size_hw[::-1])
+            writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not writer.isOpened():
-            raise SourceError(f"frames of {size_hw[1]}x{size_hw[0]} at {rate:g} a second cannot be written as mp4")
+            raise SourceError(f"frames of {size_hw[1]}x{size_hw[0]} at {fps:g} a second cannot be written as mp4")
         return writer
 
     def finish(self) -> None:
@@ -125,7 +125,7 @@ class Mpeg4Writer:
             self._writer.release()
 
 
-def check_count(path: Path, written: int) -> None:
+def check_frame_count(path: Path, written: int) -> None:
     """Raise OSError unless the file holds what was written: OpenCV does not tell of a full disk."""
     capture = cv2.VideoCapture(str(path))
     held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
@@ -135,7 +135,7 @@ def check_count(path: Path, written: int) -> None:
 
 
 @contextmanager
-def video_writer(path: Path, output: Output) -> Iterator[VideoWriter]:
+def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWriter]:
     """A writer to a temporary file beside `path`, which gets its name when the block ends.
 
     Ctrl-C in the block ends the video there: what is written is finished and named; the interrupt goes on.
@@ -144,20 +144,20 @@ def video_writer(path: Path, output: Output) -> Iterator[VideoWriter]:
         UserError: nothing was written, or the disk is full.
     """
     interrupted = False
-    with temporary(path) as draft:
+    with atomic_write(path) as tmp_path:
         writer: VideoWriter
-        if output.codec == "h264":
+        if settings.codec == "h264":
             writer = H264Writer(
-                draft,
-                rate=output.rate,
-                time_base=output.facts.time_base,
-                pixel_aspect=output.facts.pixel_aspect,
-                preset=output.preset,
-                audio=output.audio,
-                origin=output.origin,
+                tmp_path,
+                fps=settings.fps,
+                time_base=settings.info.time_base,
+                pixel_aspect=settings.info.pixel_aspect,
+                preset=settings.preset,
+                audio=settings.audio,
+                start_time_s=settings.start_time_s,
             )
         else:
-            writer = Mpeg4Writer(draft, output)
+            writer = Mpeg4Writer(tmp_path, settings)
         try:
             yield writer
         except KeyboardInterrupt:
@@ -168,6 +168,6 @@ def video_writer(path: Path, output: Output) -> Iterator[VideoWriter]:
             writer.finish()
         if not writer.written:
             raise UserError(f"{path}: there was no frame to write")
-        check_count(draft, writer.written)
+        check_frame_count(tmp_path, writer.written)
     if interrupted:
         raise KeyboardInterrupt

@@ -40,6 +40,6 @@ BackboneConfig = Annotated[
 class Backbone(Protocol):
     """(B, 3, H, W) -> feature maps, finest first; `out` declares their channels and strides."""
 
-    out: tuple[FeatureSpec, ...]
+    out_specs: tuple[FeatureSpec, ...]
 
     def __call__(self, image: Tensor) -> Features: ...

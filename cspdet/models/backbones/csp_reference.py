@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.backbones.peleenet import TwoWayDense
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.models.csp import CSPStage, Split, partition
@@ -40,7 +40,7 @@ GAMMA = 0.5
 DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways
 
 
-class CSPReferenceConfig(BackboneSettings):
+class CSPReferenceConfig(BackboneConfigBase):
     """A name for each published row, "b" with a bottleneck; only the activation is free."""
 
     name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"]
@@ -59,7 +59,7 @@ class CSPReferenceConfig(BackboneSettings):
         return CSPReference(self)
 
 
-class Plan(NamedTuple):
+class CSPReferenceArchSpec(NamedTuple):
     """What the fit chose for a pair of networks."""
 
     stem: tuple[int, ...]  # channels of the 3x3 convolutions, a pool behind each
@@ -67,19 +67,19 @@ class Plan(NamedTuple):
     growths: tuple[int, ...]  # channels that each layer of a stage adds
 
 
-PLAIN = Plan((16, 32), (1, 1, 1, 2), (48, 96, 192, 384))
-BOTTLENECK = Plan((16, 32, 64), (2, 8, 8), (24, 24, 24))
+PLAIN_SPEC = CSPReferenceArchSpec((16, 32), (1, 1, 1, 2), (48, 96, 192, 384))
+BOTTLENECK_SPEC = CSPReferenceArchSpec((16, 32, 64), (2, 8, 8), (24, 24, 24))
 
 
 class DenseLayer(nn.Module):
     """(B, C, H, W) -> (B, C + growth, H, W): x, and what the ways make of it."""
 
-    def __init__(self, *ways: nn.Module):
+    def __init__(self, *branches: nn.Module):
         super().__init__()
-        self.ways = nn.ModuleList(ways)
+        self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, *(way(x) for way in self.ways)), dim=1)
+        return torch.cat((x, *(branch(x) for branch in self.branches)), dim=1)
 
 
 def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module:
@@ -88,11 +88,11 @@ def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module
     if config.two_way and config.bottleneck:
         return TwoWayDense(c_in, PELEE_BOTTLENECK, growth, act)
     if config.two_way:
-        far = nn.Sequential(ConvBN(c_in, half, 3, act=act), ConvBN(half, half, 3, act=act))
-        return DenseLayer(ConvBN(c_in, half, 3, act=act), far)
+        branch_5x5 = nn.Sequential(ConvBN(c_in, half, 3, act=act), ConvBN(half, half, 3, act=act))
+        return DenseLayer(ConvBN(c_in, half, 3, act=act), branch_5x5)
     if config.bottleneck:
-        narrow = ConvBN(c_in, DENSE_BOTTLENECK, act=act)
-        return DenseLayer(nn.Sequential(narrow, ConvBN(DENSE_BOTTLENECK, growth, 3, act=act)))
+        bottleneck = ConvBN(c_in, DENSE_BOTTLENECK, act=act)
+        return DenseLayer(nn.Sequential(bottleneck, ConvBN(DENSE_BOTTLENECK, growth, 3, act=act)))
     return DenseLayer(ConvBN(c_in, growth, 3, act=act))
 
 
@@ -101,33 +101,41 @@ class CSPReference(nn.Module):
 
     def __init__(self, config: CSPReferenceConfig):
         super().__init__()
-        act, plan = config.activation, BOTTLENECK if config.bottleneck else PLAIN
+        act, spec = config.activation, BOTTLENECK_SPEC if config.bottleneck else PLAIN_SPEC
         stem: list[nn.Module] = []
-        for before, c in zip((3, *plan.stem), plan.stem, strict=False):
+        for before, c in zip((3, *spec.stem), spec.stem, strict=False):
             stem += [ConvBN(before, c, 3, act=act), nn.MaxPool2d(2)]
         self.stem = nn.Sequential(*stem)
-        self.enter, self.stages = nn.ModuleList([nn.Identity()]), nn.ModuleList()
-        c_in, channels = plan.stem[-1], []
-        for i, (depth, growth) in enumerate(zip(plan.depths, plan.growths, strict=True)):
-            carried, worked = partition(c_in, GAMMA) if i > 0 else (0, c_in)
-            c_body, c_out = worked + depth * growth, 2 * c_in
-            body = nn.Sequential(*(dense_layer(worked + j * growth, growth, config) for j in range(depth)))
-            t1 = ConvBN(c_body, c_body if config.bottleneck else c_out // 2, act=act)
-            fused = t1.conv.out_channels + carried
-            t2 = ConvBN(fused, c_out, act=act)
-            last = i + 1 == len(plan.depths)
-            late = config.bottleneck and not last  # T2 stands behind the pool, on the way into the next stage
-            parts = (body, t1, nn.Identity() if late else t2)
-            self.stages.append(CSPStage(Split(carried, worked), *parts) if carried else nn.Sequential(*parts))
+        self.downsample, self.stages = nn.ModuleList([nn.Identity()]), nn.ModuleList()
+        c_in, channels = spec.stem[-1], []
+        for i, (depth, growth) in enumerate(zip(spec.depths, spec.growths, strict=True)):
+            shortcut_channels, main_channels = partition(c_in, GAMMA) if i > 0 else (0, c_in)
+            c_body, c_out = main_channels + depth * growth, 2 * c_in
+            body = nn.Sequential(*(dense_layer(main_channels + j * growth, growth, config) for j in range(depth)))
+            partial_transition = ConvBN(c_body, c_body if config.bottleneck else c_out // 2, act=act)
+            fused = partial_transition.conv.out_channels + shortcut_channels
+            final_transition = ConvBN(fused, c_out, act=act)
+            last = i + 1 == len(spec.depths)
+            pool_before_transition = (
+                config.bottleneck and not last
+            )  # T2 stands behind the pool, on the way into the next stage
+            parts = (body, partial_transition, nn.Identity() if pool_before_transition else final_transition)
+            self.stages.append(
+                CSPStage(Split(shortcut_channels, main_channels), *parts)
+                if shortcut_channels
+                else nn.Sequential(*parts)
+            )
             if not last:
-                self.enter.append(nn.Sequential(nn.AvgPool2d(2), t2) if late else nn.AvgPool2d(2))
-            channels.append(fused if late else c_out)
+                self.downsample.append(
+                    nn.Sequential(nn.AvgPool2d(2), final_transition) if pool_before_transition else nn.AvgPool2d(2)
+                )
+            channels.append(fused if pool_before_transition else c_out)
             c_in = c_out
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[-3:], (8, 16, 32), strict=True))
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[-3:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
         x, maps = self.stem(image), []
-        for enter, stage in zip(self.enter, self.stages, strict=True):
+        for enter, stage in zip(self.downsample, self.stages, strict=True):
             x = stage(enter(x))
             maps.append(x)
         return tuple(maps[-3:])

@@ -19,14 +19,22 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
-from cspdet.models.backbones.peleenet import BOTTLENECKS, DEPTHS, STEM_CHANNELS, Stem, dense_block
+from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.peleenet import BOTTLENECKS, DEPTHS, STEM_CHANNELS, PeleeStem, dense_block
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import CSPStage, Fusion, Split, TransitionSplit, has_t1, has_t2, partition
+from cspdet.models.csp import (
+    CSPStage,
+    Fusion,
+    Split,
+    TransitionSplit,
+    has_final_transition,
+    has_partial_transition,
+    partition,
+)
 from cspdet.structures import Features, FeatureSpec
 
 
-class CSPPeleeNetConfig(BackboneSettings):
+class CSPPeleeNetConfig(BackboneConfigBase):
     """gamma is the share of channels that bypasses each dense block; fusion as in `cspdet.models.csp`.
 
     se adds squeeze and excitation to what each dense layer adds: 0.02M weights more, as published; the place is ours.
@@ -48,27 +56,29 @@ class CSPPeleeNet(nn.Module):
     def __init__(self, config: CSPPeleeNetConfig):
         super().__init__()
         act = config.activation
-        self.stem = Stem(STEM_CHANNELS, act)
+        self.stem = PeleeStem(STEM_CHANNELS, act)
         self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
         for i, (depth, bottleneck) in enumerate(zip(DEPTHS, BOTTLENECKS, strict=True)):
             c_in = channels[-1]
-            carried, worked = partition(c_in, config.gamma)
+            shortcut_channels, main_channels = partition(c_in, config.gamma)
             split: nn.Module
             if i == 0:
-                split = Split(carried, worked)
-            elif i == 1 or has_t2(config.fusion):
+                split = Split(shortcut_channels, main_channels)
+            elif i == 1 or has_final_transition(config.fusion):
                 # At stride 4 pooling comes last; a T1 there would be the largest layer of all, so stage 1 has none and
                 # keeps this transition whatever the fusion.
-                split = TransitionSplit(c_in, carried, worked, pool_first=i > 1, act=act)
+                split = TransitionSplit(c_in, shortcut_channels, main_channels, pool_first=i > 1, act=act)
             else:
-                split = nn.Sequential(nn.AvgPool2d(2), Split(carried, worked))
-            body, c_body = dense_block(worked, depth, bottleneck, act, se=config.se)
-            t1 = ConvBN(c_body, c_body, act=act) if has_t1(config.fusion) and i > 0 else nn.Identity()
-            self.stages.append(CSPStage(split, body, t1, nn.Identity()))
-            channels.append(c_body + carried)
+                split = nn.Sequential(nn.AvgPool2d(2), Split(shortcut_channels, main_channels))
+            body, c_body = dense_block(main_channels, depth, bottleneck, act, se=config.se)
+            partial_transition = (
+                ConvBN(c_body, c_body, act=act) if has_partial_transition(config.fusion) and i > 0 else nn.Identity()
+            )
+            self.stages.append(CSPStage(split, body, partial_transition, nn.Identity()))
+            channels.append(c_body + shortcut_channels)
         c_out = channels[-1]
-        self.last_transition = ConvBN(c_out, c_out, act=act) if has_t2(config.fusion) else nn.Identity()
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+        self.last_transition = ConvBN(c_out, c_out, act=act) if has_final_transition(config.fusion) else nn.Identity()
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
         c3 = self.stages[1](self.stages[0](self.stem(image)))

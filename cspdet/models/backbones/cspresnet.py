@@ -29,35 +29,35 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.backbones.residual import Bottleneck, ElasticBottleneck
-from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.backbones.resnet import STEM_CHANNELS, ResNetStem
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
+from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 3, 5, 2)  # bottlenecks a stage
 WIDTHS = (128, 256, 512, 1024)  # channels of either part of a stage at its fusion
-FIRST_WORKED = 64  # channels that the work convolution of stage 1 gives to plain bottlenecks
-LINEAR_SPLITS = (1, 2)  # stages, from 0, whose split convolutions have no activation
+FIRST_MAIN_CHANNELS = 64  # channels that the work convolution of stage 1 gives to plain bottlenecks
+LINEAR_SPLIT_STAGES = (1, 2)  # stages, from 0, whose split convolutions have no activation
 
 
-class Layout(NamedTuple):
+class CSPResNetArchSpec(NamedTuple):
     """What tells the two networks apart, a number a stage."""
 
-    middle: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
-    out: tuple[int, ...]  # channels of T2
+    mid_channels: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
+    out_channels: tuple[int, ...]  # channels of T2
     groups: int
 
 
-ELASTIC_MIDDLE = (64, 128, 256, 512)  # a half, in both networks
-LAYOUTS = {
-    "cspresnet50": Layout((64, 128, 256, 512), (128, 256, 512, 1024), 1),
-    "cspresnext50": Layout((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
+ELASTIC_MID_CHANNELS = (64, 128, 256, 512)  # a half, in both networks
+ARCH_SPECS = {
+    "cspresnet50": CSPResNetArchSpec((64, 128, 256, 512), (128, 256, 512, 1024), 1),
+    "cspresnext50": CSPResNetArchSpec((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
 }
 
 
-class CSPResNetConfig(BackboneSettings):
+class CSPResNetConfig(BackboneConfigBase):
     """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
 
     elastic runs half of every bottleneck's channels at half the resolution.
@@ -77,20 +77,20 @@ class CSPResNet(nn.Module):
 
     def __init__(self, config: CSPResNetConfig):
         super().__init__()
-        layout, act = LAYOUTS[config.name], config.activation
-        self.stem = Stem(act)
+        spec, act = ARCH_SPECS[config.name], config.activation
+        self.stem = ResNetStem(act)
         self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
-        for i, (width, c_out) in enumerate(zip(WIDTHS, layout.out, strict=True)):
+        for i, (width, c_out) in enumerate(zip(WIDTHS, spec.out_channels, strict=True)):
             parts: list[nn.Module] = []
             c_in = channels[-1]
             if i > 0:
-                c_down = layout.out[i - 1]
-                parts.append(ConvBN(c_in, c_down, 3, 2, groups=layout.groups, act=act))
+                c_down = spec.out_channels[i - 1]
+                parts.append(ConvBN(c_in, c_down, 3, 2, groups=spec.groups, act=act))
                 c_in = c_down
             parts.append(_csp_stage(config, i, c_in))
             self.stages.append(nn.Sequential(*parts))
-            channels.append(c_out if has_t2(config.fusion) else 2 * width)
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+            channels.append(c_out if has_final_transition(config.fusion) else 2 * width)
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
         c3 = self.stages[1](self.stages[0](self.stem(image)))
@@ -101,17 +101,21 @@ class CSPResNet(nn.Module):
 
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
     """The i-th stage without its strided convolution: c_in channels to those of T2."""
-    layout, act, width = LAYOUTS[config.name], config.activation, WIDTHS[i]
-    worked = FIRST_WORKED if i == 0 and not config.elastic else width
+    spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
+    main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width
     blocks: list[nn.Module] = []
     for j in range(DEPTHS[i]):
         if config.elastic:
-            blocks.append(ElasticBottleneck(width, ELASTIC_MIDDLE[i], act, groups=max(layout.groups // 2, 1)))
+            blocks.append(ElasticBottleneck(width, ELASTIC_MID_CHANNELS[i], act, groups=max(spec.groups // 2, 1)))
         else:
-            blocks.append(Bottleneck(width if j else worked, layout.middle[i], width, act, groups=layout.groups))
+            blocks.append(
+                Bottleneck(width if j else main_channels, spec.mid_channels[i], width, act, groups=spec.groups)
+            )
     return CSPStage(
-        split=ConvSplit(c_in, width, worked, "linear" if i in LINEAR_SPLITS else act),
+        split=ConvSplit(c_in, width, main_channels, "linear" if i in LINEAR_SPLIT_STAGES else act),
         body=nn.Sequential(*blocks),
-        t1=ConvBN(width, width, act=act) if has_t1(config.fusion) else nn.Identity(),
-        t2=ConvBN(2 * width, layout.out[i], act=act) if has_t2(config.fusion) else nn.Identity(),
+        partial_transition=ConvBN(width, width, act=act) if has_partial_transition(config.fusion) else nn.Identity(),
+        final_transition=ConvBN(2 * width, spec.out_channels[i], act=act)
+        if has_final_transition(config.fusion)
+        else nn.Identity(),
     )

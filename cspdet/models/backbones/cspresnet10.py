@@ -20,18 +20,18 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.backbones.residual import BasicBlock
-from cspdet.models.backbones.resnet import STEM_CHANNELS, Stem
+from cspdet.models.backbones.resnet import STEM_CHANNELS, ResNetStem
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import CSPStage, Fusion, has_t1, has_t2
+from cspdet.models.csp import CSPStage, Fusion, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
-HALVES = (64, 64, 128, 256)  # channels of either part of a stage
+SPLIT_CHANNELS = (64, 64, 128, 256)  # channels of either part of a stage
 STRIDES = (1, 2, 2, 2)
 
 
-class CSPResNet10Config(BackboneSettings):
+class CSPResNet10Config(BackboneConfigBase):
     """fusion as in `cspdet.models.csp`; the maps have the same channels whatever it is."""
 
     name: Literal["cspresnet10"]
@@ -48,13 +48,13 @@ class StridedSplit(nn.Module):
     (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
     """
 
-    def __init__(self, c_in: int, carried: int, stride: int, act: ActivationName):
+    def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):
         super().__init__()
-        self.carry = ConvBN(c_in, carried, act=act)
+        self.short_conv = ConvBN(c_in, shortcut_channels, act=act)
         self.pool = nn.MaxPool2d(stride) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pool(self.carry(x)), x
+        return self.pool(self.short_conv(x)), x
 
 
 class CSPResNet10(nn.Module):
@@ -63,16 +63,18 @@ class CSPResNet10(nn.Module):
     def __init__(self, config: CSPResNet10Config):
         super().__init__()
         act = config.activation
-        self.stem = Stem(act)
+        self.stem = ResNetStem(act)
         self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
-        for half, stride in zip(HALVES, STRIDES, strict=True):
+        for half, stride in zip(SPLIT_CHANNELS, STRIDES, strict=True):
             split = StridedSplit(channels[-1], half, stride, act)
             block = BasicBlock(channels[-1], half, act, stride=stride)
-            t1 = ConvBN(half, half, act=act) if has_t1(config.fusion) else nn.Identity()
-            t2 = ConvBN(2 * half, 2 * half, act=act) if has_t2(config.fusion) else nn.Identity()
-            self.stages.append(CSPStage(split, block, t1, t2))
+            partial_transition = ConvBN(half, half, act=act) if has_partial_transition(config.fusion) else nn.Identity()
+            final_transition = (
+                ConvBN(2 * half, 2 * half, act=act) if has_final_transition(config.fusion) else nn.Identity()
+            )
+            self.stages.append(CSPStage(split, block, partial_transition, final_transition))
             channels.append(2 * half)
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
         c3 = self.stages[1](self.stages[0](self.stem(image)))

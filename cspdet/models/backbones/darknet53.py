@@ -29,21 +29,21 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.backbones.residual import DarknetResidual, ElasticDarknetResidual
 from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_t1, has_t2
+from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
 DEPTHS = (1, 2, 8, 8, 4)  # residual blocks a stage
 WIDTHS = (64, 128, 256, 512, 1024)  # channels of a stage
-PARTS = (64, 64, 128, 256, 512)  # channels of either part of a CSP stage
-MIDDLE = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
+SPLIT_CHANNELS = (64, 64, 128, 256, 512)  # channels of either part of a CSP stage
+MID_CHANNELS = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
 STRIDES = (8, 16, 32)
 
 
-class Darknet53Config(BackboneSettings):
+class Darknet53Config(BackboneConfigBase):
     """The published depths and widths; the activation takes the place of every leaky one."""
 
     name: Literal["darknet53"]
@@ -53,7 +53,7 @@ class Darknet53Config(BackboneSettings):
         return Darknet53(self)
 
 
-class CSPDarknet53Config(BackboneSettings):
+class CSPDarknet53Config(BackboneConfigBase):
     """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
 
     elastic runs half of every block's channels at half the resolution.
@@ -76,14 +76,14 @@ class Darknet53(nn.Module):
         act = config.activation
         self.stem = ConvBN(3, STEM_CHANNELS, 3, act=act)
         self.stages, c_in = nn.ModuleList(), STEM_CHANNELS
-        for depth, width, middle in zip(DEPTHS, WIDTHS, MIDDLE, strict=True):
-            blocks = (DarknetResidual(width, middle, act) for _ in range(depth))
+        for depth, width, mid_channels in zip(DEPTHS, WIDTHS, MID_CHANNELS, strict=True):
+            blocks = (DarknetResidual(width, mid_channels, act) for _ in range(depth))
             self.stages.append(nn.Sequential(ConvBN(c_in, width, 3, 2, act=act), *blocks))
             c_in = width
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(WIDTHS[2:], STRIDES, strict=True))
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(WIDTHS[2:], STRIDES, strict=True))
 
     def forward(self, image: Tensor) -> Features:
-        return _coarsest_three(self.stages, self.stem(image))
+        return _forward_last_three(self.stages, self.stem(image))
 
 
 class CSPDarknet53(nn.Module):
@@ -97,31 +97,35 @@ class CSPDarknet53(nn.Module):
         for i, width in enumerate(WIDTHS):
             down = ConvBN(channels[-1], width, 3, 2, act=act)
             self.stages.append(nn.Sequential(down, _csp_stage(config, i)))
-            channels.append(width if has_t2(config.fusion) else 2 * PARTS[i])
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[3:], STRIDES, strict=True))
+            channels.append(width if has_final_transition(config.fusion) else 2 * SPLIT_CHANNELS[i])
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[3:], STRIDES, strict=True))
 
     def forward(self, image: Tensor) -> Features:
-        return _coarsest_three(self.stages, self.stem(image))
+        return _forward_last_three(self.stages, self.stem(image))
 
 
 def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
     """The i-th stage without its strided convolution: WIDTHS[i] channels to as many."""
-    act, width, part = config.activation, WIDTHS[i], PARTS[i]
+    act, width, split_channels = config.activation, WIDTHS[i], SPLIT_CHANNELS[i]
     blocks: list[nn.Module] = []
     for _ in range(DEPTHS[i]):
         if config.elastic:
-            blocks.append(ElasticDarknetResidual(part, part // 2, act))
+            blocks.append(ElasticDarknetResidual(split_channels, split_channels // 2, act))
         else:
-            blocks.append(DarknetResidual(part, MIDDLE[i], act))
+            blocks.append(DarknetResidual(split_channels, MID_CHANNELS[i], act))
     return CSPStage(
-        split=ConvSplit(width, part, part, act),
+        split=ConvSplit(width, split_channels, split_channels, act),
         body=nn.Sequential(*blocks),
-        t1=ConvBN(part, part, act=act) if has_t1(config.fusion) else nn.Identity(),
-        t2=ConvBN(2 * part, width, act=act) if has_t2(config.fusion) else nn.Identity(),
+        partial_transition=ConvBN(split_channels, split_channels, act=act)
+        if has_partial_transition(config.fusion)
+        else nn.Identity(),
+        final_transition=ConvBN(2 * split_channels, width, act=act)
+        if has_final_transition(config.fusion)
+        else nn.Identity(),
     )
 
 
-def _coarsest_three(stages: nn.ModuleList, x: Tensor) -> Features:
+def _forward_last_three(stages: nn.ModuleList, x: Tensor) -> Features:
     """The outputs of the last three stages, finest first."""
     maps = []
     for stage in stages:

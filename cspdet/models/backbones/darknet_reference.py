@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
 
 
-class DarknetReferenceConfig(BackboneSettings):
+class DarknetReferenceConfig(BackboneConfigBase):
     """last_stride, channels and residual are those of the last 3x3 convolution; see the table of this file."""
 
     name: Literal["darknetref"]
@@ -75,7 +75,9 @@ class DarknetReference(nn.Module):
         specs = [FeatureSpec(c, 2**i) for i, c in enumerate(WIDTHS)]
         last = FeatureSpec(config.channels, config.last_stride)
         # At stride 32 the last convolution's map stands for the scale, not the one that it is computed from
-        self.out: tuple[FeatureSpec, ...] = (*(spec for spec in specs if spec.stride < config.last_stride), last)[-3:]
+        self.out_specs: tuple[FeatureSpec, ...] = (*(spec for spec in specs if spec.stride < config.last_stride), last)[
+            -3:
+        ]
 
     def forward(self, image: Tensor) -> Features:
         maps = [self.convs[0](image)]
@@ -85,4 +87,4 @@ class DarknetReference(nn.Module):
         last = self.last(self.last_pool(x))
         if self.residual:
             last = self.act(shortcut(last, x))
-        return (maps[3], maps[4], last) if self.out[-1].stride == 32 else (maps[4], maps[5], last)
+        return (maps[3], maps[4], last) if self.out_specs[-1].stride == 32 else (maps[4], maps[5], last)

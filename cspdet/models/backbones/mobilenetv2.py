@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.blocks import ActivationName, ConvBN, shortcut
 from cspdet.models.csp import CSPStage
 from cspdet.structures import Features, FeatureSpec
@@ -32,7 +32,7 @@ EXPANSION = 6  # of the depthwise convolutions; the 1x1 before them gives as muc
 LAST_CHANNELS = 1280
 
 
-class Stage(NamedTuple):
+class StageSpec(NamedTuple):
     """One row a run of inverted residuals."""
 
     widths: tuple[int, ...]  # the output channels of each
@@ -41,16 +41,16 @@ class Stage(NamedTuple):
 
 # 24 and 32 at the strides of the paper; 64 begins at stride 8, where the paper has 16, as in the cfgs
 STAGES = (
-    Stage((24, 24), 2),
-    Stage((32, 32, 32, 64, 64, 64, 64), 2),
-    Stage((96, 96, 96), 2),
-    Stage((160, 160, 160, 320), 2),
+    StageSpec((24, 24), 2),
+    StageSpec((32, 32, 32, 64, 64, 64, 64), 2),
+    StageSpec((96, 96, 96), 2),
+    StageSpec((160, 160, 160, 320), 2),
 )
 FIRST_CHANNELS = 16  # of the one inverted residual at stride 2, which does not expand
-T2_CHANNELS = (72, 192, 288, 640)  # of the stages above
+FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # of the stages above
 
 
-class MobileNetV2Config(BackboneSettings):
+class MobileNetV2Config(BackboneConfigBase):
     """The widths and depths of the cfgs; only the activation is free."""
 
     name: Literal["mobilenetv2", "cspmobilenetv2"]
@@ -66,16 +66,24 @@ class InvertedResidual(nn.Module):
     `narrow` None leaves the first convolution out: x is expanded already. The input is added where the shapes agree.
     """
 
-    def __init__(self, c_in: int, narrow: int | None, wide: int, c_out: int, stride: int, act: ActivationName):
+    def __init__(
+        self,
+        c_in: int,
+        expand_channels: int | None,
+        depthwise_channels: int,
+        c_out: int,
+        stride: int,
+        act: ActivationName,
+    ):
         super().__init__()
-        self.expand = nn.Identity() if narrow is None else ConvBN(c_in, narrow, act=act)
-        groups = c_in if narrow is None else narrow
-        self.filter = ConvBN(groups, wide, 3, stride, groups=groups, act=act)
-        self.project = ConvBN(wide, c_out, act="linear")
-        self.residual = stride == 1 and c_in == c_out and narrow is not None
+        self.expand = nn.Identity() if expand_channels is None else ConvBN(c_in, expand_channels, act=act)
+        groups = c_in if expand_channels is None else expand_channels
+        self.depthwise = ConvBN(groups, depthwise_channels, 3, stride, groups=groups, act=act)
+        self.project = ConvBN(depthwise_channels, c_out, act="linear")
+        self.residual = stride == 1 and c_in == c_out and expand_channels is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        projected = self.project(self.filter(self.expand(x)))
+        projected = self.project(self.depthwise(self.expand(x)))
         return shortcut(projected, x) if self.residual else projected
 
 
@@ -85,12 +93,12 @@ class DepthwiseSplit(nn.Module):
     (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
     """
 
-    def __init__(self, c_in: int, carried: int, stride: int, act: ActivationName):
+    def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):
         super().__init__()
-        self.carry = ConvBN(c_in, carried, 3, stride, groups=carried, act=act)
+        self.short_conv = ConvBN(c_in, shortcut_channels, 3, stride, groups=shortcut_channels, act=act)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.carry(x), x
+        return self.short_conv(x), x
 
 
 class MobileNetV2(nn.Module):
@@ -108,13 +116,17 @@ class MobileNetV2(nn.Module):
             self.stages.append(nn.Sequential(*self._blocks(c_in, stage, act)))
             c_in = stage.widths[-1]
         self.last = ConvBN(c_in, LAST_CHANNELS, act=act)
-        self.out: tuple[FeatureSpec, ...] = (FeatureSpec(64, 8), FeatureSpec(96, 16), FeatureSpec(LAST_CHANNELS, 32))
+        self.out_specs: tuple[FeatureSpec, ...] = (
+            FeatureSpec(64, 8),
+            FeatureSpec(96, 16),
+            FeatureSpec(LAST_CHANNELS, 32),
+        )
 
     @staticmethod
-    def _blocks(c_in: int, stage: Stage, act: ActivationName) -> Iterator[InvertedResidual]:
+    def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
         for i, c_out in enumerate(stage.widths):
-            wide = EXPANSION * c_in
-            yield InvertedResidual(c_in, wide, wide, c_out, stage.stride if i == 0 else 1, act)
+            expand_channels = EXPANSION * c_in
+            yield InvertedResidual(c_in, expand_channels, expand_channels, c_out, stage.stride if i == 0 else 1, act)
             c_in = c_out
 
     def forward(self, image: Tensor) -> Features:
@@ -134,18 +146,20 @@ class CSPMobileNetV2(nn.Module):
         first = InvertedResidual(STEM_CHANNELS, STEM_CHANNELS, STEM_CHANNELS, FIRST_CHANNELS, 1, act)
         c_in = EXPANSION // 2 * FIRST_CHANNELS
         split = DepthwiseSplit(STEM_CHANNELS, FIRST_CHANNELS, 1, act)
-        t2 = ConvBN(2 * FIRST_CHANNELS, c_in, act=act)
-        self.stages = nn.ModuleList([CSPStage(split, first, nn.Identity(), t2)])
-        for stage, c_out in zip(STAGES, T2_CHANNELS, strict=True):
+        final_transition = ConvBN(2 * FIRST_CHANNELS, c_in, act=act)
+        self.stages = nn.ModuleList([CSPStage(split, first, nn.Identity(), final_transition)])
+        for stage, c_out in zip(STAGES, FINAL_TRANSITION_CHANNELS, strict=True):
             split = DepthwiseSplit(c_in, c_in, stage.stride, act)
             body = nn.Sequential(*self._blocks(c_in, stage, act))
-            t2 = ConvBN(stage.widths[-1] + c_in, c_out, act=act)
-            self.stages.append(CSPStage(split, body, nn.Identity(), t2))
+            final_transition = ConvBN(stage.widths[-1] + c_in, c_out, act=act)
+            self.stages.append(CSPStage(split, body, nn.Identity(), final_transition))
             c_in = c_out
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(T2_CHANNELS[1:], (8, 16, 32), strict=True))
+        self.out_specs = tuple(
+            FeatureSpec(c, stride) for c, stride in zip(FINAL_TRANSITION_CHANNELS[1:], (8, 16, 32), strict=True)
+        )
 
     @staticmethod
-    def _blocks(c_in: int, stage: Stage, act: ActivationName) -> Iterator[InvertedResidual]:
+    def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
         """The first finds its input expanded by the previous T2."""
         yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
         for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):

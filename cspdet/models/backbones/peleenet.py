@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.blocks import ActivationName, ConvBN, SqueezeExcite
 from cspdet.structures import Features, FeatureSpec
 
@@ -27,7 +27,7 @@ STEM_CHANNELS = 32
 SE_REDUCTION = 2  # of the channels that a dense layer adds
 
 
-class PeleeNetConfig(BackboneSettings):
+class PeleeNetConfig(BackboneConfigBase):
     """The published widths and depths; only the activation is free."""
 
     name: Literal["peleenet"]
@@ -37,21 +37,21 @@ class PeleeNetConfig(BackboneSettings):
         return PeleeNet(self)
 
 
-class Stem(nn.Module):
+class PeleeStem(nn.Module):
     """PeleeNet's stem block: (B, 3, H, W) -> (B, 32, H/4, W/4), half by convolution and half by pooling."""
 
     def __init__(self, channels: int, act: ActivationName):
         super().__init__()
-        self.enter = ConvBN(3, channels, 3, stride=2, act=act)
-        self.convolve = nn.Sequential(
+        self.conv = ConvBN(3, channels, 3, stride=2, act=act)
+        self.conv_branch = nn.Sequential(
             ConvBN(channels, channels // 2, act=act), ConvBN(channels // 2, channels, 3, stride=2, act=act)
         )
         self.pool = nn.MaxPool2d(2)
         self.merge = ConvBN(2 * channels, channels, act=act)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.enter(image)
-        return self.merge(torch.cat((self.convolve(x), self.pool(x)), dim=1))
+        x = self.conv(image)
+        return self.merge(torch.cat((self.conv_branch(x), self.pool(x)), dim=1))
 
 
 class TwoWayDense(nn.Module):
@@ -64,17 +64,19 @@ class TwoWayDense(nn.Module):
     def __init__(self, c_in: int, bottleneck: int, growth: int, act: ActivationName, *, se: bool = False):
         super().__init__()
         self.reduce = ConvBN(c_in, 2 * bottleneck, act=act)
-        self.near = ConvBN(bottleneck, growth // 2, 3, act=act)
-        self.far = nn.Sequential(
+        self.branch_3x3 = ConvBN(bottleneck, growth // 2, 3, act=act)
+        self.branch_5x5 = nn.Sequential(
             ConvBN(bottleneck, growth // 2, 3, act=act), ConvBN(growth // 2, growth // 2, 3, act=act)
         )
         self.se = SqueezeExcite(growth, SE_REDUCTION, act) if se else None
 
     def forward(self, x: Tensor) -> Tensor:
-        near, far = self.reduce(x).chunk(2, dim=1)
+        branch_3x3, branch_5x5 = self.reduce(x).chunk(2, dim=1)
         if self.se is None:
-            return torch.cat((x, self.near(near), self.far(far)), dim=1)
-        return torch.cat((x, self.se(torch.cat((self.near(near), self.far(far)), dim=1))), dim=1)
+            return torch.cat((x, self.branch_3x3(branch_3x3), self.branch_5x5(branch_5x5)), dim=1)
+        return torch.cat(
+            (x, self.se(torch.cat((self.branch_3x3(branch_3x3), self.branch_5x5(branch_5x5)), dim=1))), dim=1
+        )
 
 
 def dense_block(
@@ -91,14 +93,14 @@ class PeleeNet(nn.Module):
     def __init__(self, config: PeleeNetConfig):
         super().__init__()
         act = config.activation
-        self.stem = Stem(STEM_CHANNELS, act)
+        self.stem = PeleeStem(STEM_CHANNELS, act)
         self.stages, channels = nn.ModuleList(), [STEM_CHANNELS]
         for depth, bottleneck in zip(DEPTHS, BOTTLENECKS, strict=True):
             block, c_out = dense_block(channels[-1], depth, bottleneck, act)
             self.stages.append(nn.Sequential(block, ConvBN(c_out, c_out, act=act)))
             channels.append(c_out)
         self.pool = nn.AvgPool2d(2)
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
         c2 = self.stages[0](self.stem(image))

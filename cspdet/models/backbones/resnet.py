@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneSettings
+from cspdet.models.backbones.base import BackboneConfigBase
 from cspdet.models.backbones.residual import BasicBlock, Bottleneck
 from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.structures import Features, FeatureSpec
@@ -34,23 +34,23 @@ from cspdet.structures import Features, FeatureSpec
 STEM_CHANNELS = 64
 
 
-class Layout(NamedTuple):
+class ResNetArchSpec(NamedTuple):
     """What tells the members of the family apart, a number a stage; a `middle` of None means basic blocks."""
 
     depths: tuple[int, ...]
-    middle: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
-    out: tuple[int, ...]
+    mid_channels: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
+    out_channels: tuple[int, ...]
     groups: int
 
 
-LAYOUTS = {
-    "resnet10": Layout((1, 1, 1, 1), None, (64, 128, 256, 512), 1),
-    "resnet50": Layout((3, 4, 6, 3), (64, 128, 256, 512), (256, 512, 1024, 2048), 1),
-    "resnext50": Layout((3, 4, 6, 3), (128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
+ARCH_SPECS = {
+    "resnet10": ResNetArchSpec((1, 1, 1, 1), None, (64, 128, 256, 512), 1),
+    "resnet50": ResNetArchSpec((3, 4, 6, 3), (64, 128, 256, 512), (256, 512, 1024, 2048), 1),
+    "resnext50": ResNetArchSpec((3, 4, 6, 3), (128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
 }
 
 
-class ResNetConfig(BackboneSettings):
+class ResNetConfig(BackboneConfigBase):
     """The published depths and widths; the activation takes the place of every leaky one."""
 
     name: Literal["resnet10", "resnet50", "resnext50"]
@@ -60,7 +60,7 @@ class ResNetConfig(BackboneSettings):
         return ResNet(self)
 
 
-class Stem(nn.Sequential):
+class ResNetStem(nn.Sequential):
     """The beginning of every ResNet here: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
 
     def __init__(self, act: ActivationName):
@@ -72,13 +72,15 @@ class ResNet(nn.Module):
 
     def __init__(self, config: ResNetConfig):
         super().__init__()
-        layout = LAYOUTS[config.name]
-        self.stem = Stem(config.activation)
+        spec = ARCH_SPECS[config.name]
+        self.stem = ResNetStem(config.activation)
         self.stages, c_in = nn.ModuleList(), STEM_CHANNELS
-        for i, c_out in enumerate(layout.out):
-            self.stages.append(_stage(layout, i, c_in, config.activation))
+        for i, c_out in enumerate(spec.out_channels):
+            self.stages.append(_make_stage(spec, i, c_in, config.activation))
             c_in = c_out
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(layout.out[1:], (8, 16, 32), strict=True))
+        self.out_specs = tuple(
+            FeatureSpec(c, stride) for c, stride in zip(spec.out_channels[1:], (8, 16, 32), strict=True)
+        )
 
     def forward(self, image: Tensor) -> Features:
         c3 = self.stages[1](self.stages[0](self.stem(image)))
@@ -87,15 +89,15 @@ class ResNet(nn.Module):
         return c3, c4, c5
 
 
-def _stage(layout: Layout, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
+def _make_stage(spec: ResNetArchSpec, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
     """The i-th stage, whose first block halves the resolution, but not in stage 0, where the stem has done so."""
     blocks: list[nn.Module] = []
-    c_out = layout.out[i]
-    for j in range(layout.depths[i]):
+    c_out = spec.out_channels[i]
+    for j in range(spec.depths[i]):
         stride = 2 if j == 0 and i > 0 else 1
-        if layout.middle is None:
+        if spec.mid_channels is None:
             blocks.append(BasicBlock(c_in, c_out, act, stride=stride))
         else:
-            blocks.append(Bottleneck(c_in, layout.middle[i], c_out, act, stride=stride, groups=layout.groups))
+            blocks.append(Bottleneck(c_in, spec.mid_channels[i], c_out, act, stride=stride, groups=spec.groups))
         c_in = c_out
     return nn.Sequential(*blocks)

@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.errors import ConfigError, nearest
-from cspdet.models.backbones.base import TIMM, BackboneSettings
+from cspdet.errors import ConfigError, did_you_mean
+from cspdet.models.backbones.base import TIMM_PREFIX, BackboneConfigBase
 from cspdet.structures import Features, FeatureSpec
 
 STRIDES = (8, 16, 32)
@@ -30,14 +30,14 @@ PROBE_HW = (256, 320)  # of the picture that a model must be able to take
 def expand_timm_name(value: Any) -> Any:
     """`{"name": "timm:X", ...}` as `{"name": "timm", "model": "X", ...}`; everything else as it is."""
     name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str) or not name.startswith(TIMM):
+    if not isinstance(name, str) or not name.startswith(TIMM_PREFIX):
         return value
     if "model" in value:
         raise ValueError("model: the name says it already; leave one of them out")
-    return {**value, "name": "timm", "model": name.removeprefix(TIMM)}
+    return {**value, "name": "timm", "model": name.removeprefix(TIMM_PREFIX)}
 
 
-class TimmConfig(BackboneSettings):
+class TimmConfig(BackboneConfigBase):
     """model is a name of timm's, with or without a tag of its weights; `name: timm:MODEL` is the short form.
 
     pretrained starts a training from timm's weights, which are downloaded and kept in the cache of their hub.
@@ -59,23 +59,23 @@ class TimmConfig(BackboneSettings):
 class TimmBackbone(nn.Module):
     """(B, 3, H, W) -> timm's maps at strides 8, 16, 32, those that exist, finest first; multiples of the coarsest."""
 
-    initialized = True  # its weights are as timm draws or loads them; not to be drawn anew
+    skip_init_weights = True  # its weights are as timm draws or loads them; not to be drawn anew
 
     def __init__(self, config: TimmConfig):
         super().__init__()
         self.model, self.pretrained = config.model, config.pretrained
         self.network = _create(config.model, pretrained=False)
         channels, strides = self.network.feature_info.channels(), self.network.feature_info.reduction()
-        places = {stride: i for i, stride in enumerate(strides)}  # the last map of each
-        self.places = tuple(places[stride] for stride in STRIDES if stride in places)
-        self.out = tuple(FeatureSpec(channels[i], strides[i]) for i in self.places)
-        if not self.out:
+        index_of_stride = {stride: i for i, stride in enumerate(strides)}  # the last map of each
+        self.out_indices = tuple(index_of_stride[stride] for stride in STRIDES if stride in index_of_stride)
+        self.out_specs = tuple(FeatureSpec(channels[i], strides[i]) for i in self.out_indices)
+        if not self.out_specs:
             raise _error(config.model, f"has no map at stride 8, 16 or 32, but at {', '.join(map(str, strides))}")
-        self._check()
+        self._validate_outputs()
 
     def forward(self, image: Tensor) -> Features:
         maps = self.network(image)
-        return tuple(maps[i] for i in self.places)
+        return tuple(maps[i] for i in self.out_indices)
 
     def load_pretrained(self) -> None:
         """Take over timm's pretrained weights: from the cache of their hub, or from the network.
@@ -83,9 +83,9 @@ class TimmBackbone(nn.Module):
         Raises:
             ConfigError: there are none, or they cannot be fetched.
         """
-        self.load_state_dict(self.weights_of(self.model))
+        self.load_state_dict(self.pretrained_state_dict(self.model))
 
-    def weights_of(self, model: str) -> dict[str, Tensor]:
+    def pretrained_state_dict(self, model: str) -> dict[str, Tensor]:
         """timm's pretrained weights of this architecture, as entries of this module, from its hub's cache or the hub.
 
         Raises:
@@ -98,14 +98,14 @@ class TimmBackbone(nn.Module):
         return {f"network.{key}": value for key, value in _create(model, pretrained=True).state_dict().items()}
 
     @torch.no_grad()
-    def _check(self) -> None:
+    def _validate_outputs(self) -> None:
         """Hold the model to what it declares, on the meta device: transformers may insist on one size, or on NHWC."""
         probe = copy.deepcopy(self).to("meta").eval()
         try:
             maps = probe(torch.zeros(1, 3, *PROBE_HW, device="meta"))
         except Exception as error:
             raise _error(self.model, f"does not take pictures of any size ({_reason(error)})") from None
-        for x, spec in zip(maps, self.out, strict=True):
+        for x, spec in zip(maps, self.out_specs, strict=True):
             expected = (1, spec.channels, PROBE_HW[0] // spec.stride, PROBE_HW[1] // spec.stride)
             if tuple(x.shape) != expected:
                 raise _error(self.model, f"declares maps of shape {expected}, but gives {tuple(x.shape)}")
@@ -130,22 +130,22 @@ def _create(model: str, *, pretrained: bool) -> Any:
         raise _error(model, "needs timm, which is not installed: pip install 'cspdet[timm]'") from None
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
-        raise _error(model, f"is no model of timm {timm.__version__}{nearest(architecture, timm.list_models())}")
+        raise _error(model, f"is no model of timm {timm.__version__}{did_you_mean(architecture, timm.list_models())}")
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and model not in tagged:
         known = f"; valid: {', '.join(tagged)}" if tagged else ""
-        raise _error(model, f"timm {timm.__version__} has no weights of this tag{nearest(model, tagged)}{known}")
+        raise _error(model, f"timm {timm.__version__} has no weights of this tag{did_you_mean(model, tagged)}{known}")
     if pretrained and not tagged:
         raise _error(model, "has no pretrained weights; leave `pretrained` out")
     try:
         return timm.create_model(model, features_only=True, pretrained=pretrained)
     except Exception as error:  # of timm, of the hub's client, of the network: their types are many, and no contract
-        what = "its pretrained weights cannot be fetched" if pretrained else "cannot give feature maps"
-        raise _error(model, f"{what} ({_reason(error)})") from None
+        failure = "its pretrained weights cannot be fetched" if pretrained else "cannot give feature maps"
+        raise _error(model, f"{failure} ({_reason(error)})") from None
 
 
-def _error(model: str, what: str) -> ConfigError:
-    return ConfigError(f"backbone {TIMM}{model}: {what}")
+def _error(model: str, message: str) -> ConfigError:
+    return ConfigError(f"backbone {TIMM_PREFIX}{model}: {message}")
 
 
 def _reason(error: Exception) -> str:

@@ -34,6 +34,6 @@ NeckConfig = Annotated[
 class Neck(Protocol):
     """Feature maps -> feature maps, finest first; built from the backbone's `out`, declares its own."""
 
-    out: tuple[FeatureSpec, ...]
+    out_specs: tuple[FeatureSpec, ...]
 
     def __call__(self, features: Features) -> Features: ...

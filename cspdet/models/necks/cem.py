@@ -25,8 +25,8 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, ActivationName, ConvBN, upsample
-from cspdet.models.necks.efm import refinement
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.efm import conv_block
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 
@@ -47,22 +47,24 @@ class CEM(nn.Module):
 
     def __init__(self, config: CEMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        c4, c5 = coarsest(inputs, 2, config.name)
+        c4, c5 = select_top_levels(inputs, 2, config.name)
         context, act = 2 * config.width, config.activation
-        self.local = ConvBN(c4.channels, context, act=act)
-        self.wide = ConvBN(c5.channels, context, act=act)
-        self.average = nn.AdaptiveAvgPool2d(1)
+        self.c4_lateral = ConvBN(c4.channels, context, act=act)
+        self.c5_lateral = ConvBN(c5.channels, context, act=act)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
         # One number a channel and picture leaves batch normalization little to average over
-        self.whole = nn.Conv2d(c5.channels, context, 1)
+        self.global_conv = nn.Conv2d(c5.channels, context, 1)
         self.down = nn.MaxPool2d(2)
-        self.attend = nn.ModuleList(SAM(context) if config.sam else nn.Identity() for _ in range(3))
+        self.attention = nn.ModuleList(SAM(context) if config.sam else nn.Identity() for _ in range(3))
         widths = (config.width, 2 * config.width, 4 * config.width)
-        self.refine = nn.ModuleList(refinement(context, c, 1, act) for c in widths)
+        self.conv_blocks = nn.ModuleList(conv_block(context, c, 1, act) for c in widths)
         strides = (c4.stride // 2, c4.stride, c5.stride)
-        self.out = tuple(FeatureSpec(c, stride) for c, stride in zip(widths, strides, strict=True))
+        self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(widths, strides, strict=True))
 
     def forward(self, features: Features) -> Features:
         c4, c5 = features[-2:]
-        context = self.local(c4) + upsample(self.wide(c5)) + self.whole(self.average(c5))
+        context = self.c4_lateral(c4) + upsample(self.c5_lateral(c5)) + self.global_conv(self.global_pool(c5))
         scales = (upsample(context), context, self.down(context))
-        return tuple(refine(attend(x)) for attend, refine, x in zip(self.attend, self.refine, scales, strict=True))
+        return tuple(
+            block(attention(x)) for attention, block, x in zip(self.attention, self.conv_blocks, scales, strict=True)
+        )

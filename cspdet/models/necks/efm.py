@@ -29,7 +29,7 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, Maxout, upsample
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 SPP_REDUCTION = 8  # of C5's channels, before the pooling multiplies them by four
@@ -48,18 +48,18 @@ class EFMConfig(ConfigModel):
         return EFM(self, inputs)
 
 
-def refinement(c_in: int, c: int, pairs: int, act: ActivationName) -> nn.Sequential:
+def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Sequential:
     """`pairs` times a 1x1 and a 3x3 convolution of the same width: (B, c_in, H, W) -> (B, c, H, W)."""
     layers: list[nn.Module] = []
-    for i in range(pairs):
+    for i in range(num_pairs):
         layers += [ConvBN(c if i else c_in, c, 1, act=act), ConvBN(c, c, 3, act=act)]
     return nn.Sequential(*layers)
 
 
-def pooled_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
+def spp_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
     """A lateral that sees its neighborhoods: (B, c_in, H, W) -> (B, c, H, W)."""
-    narrow = c_in // SPP_REDUCTION
-    return nn.Sequential(ConvBN(c_in, narrow, act=act), SPP(), ConvBN(4 * narrow, c, act=act))
+    reduced_channels = c_in // SPP_REDUCTION
+    return nn.Sequential(ConvBN(c_in, reduced_channels, act=act), SPP(), ConvBN(4 * reduced_channels, c, act=act))
 
 
 class EFM(nn.Module):
@@ -67,25 +67,27 @@ class EFM(nn.Module):
 
     def __init__(self, config: EFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        inputs = coarsest(inputs, 3, config.name)
+        inputs = select_top_levels(inputs, 3, config.name)
         fine, middle, coarse = config.width, 2 * config.width, 4 * config.width
         act = config.activation
         lateral: list[nn.Module] = [
             ConvBN(spec.channels, c, act=act) for spec, c in zip(inputs, (fine, middle, coarse), strict=True)
         ]
         if config.spp:
-            lateral[-1] = pooled_lateral(inputs[-1].channels, coarse, act)
+            lateral[-1] = spp_lateral(inputs[-1].channels, coarse, act)
         self.lateral = nn.ModuleList(lateral)
         self.down = nn.MaxPool2d(2)
         self.middle_to_fine = Maxout(middle, fine)
         self.coarse_to_middle = Maxout(coarse, fine)
         self.coarse_to_coarse = Maxout(coarse, middle)
         fused = (2 * fine, 2 * fine + middle, 2 * middle)
-        self.attend = nn.ModuleList(SAM(c) if config.sam else nn.Identity() for c in fused)
-        self.refine = nn.ModuleList(
-            refinement(c_in, c, 2, act) for c_in, c in zip(fused, (fine, middle, coarse), strict=True)
+        self.attention = nn.ModuleList(SAM(c) if config.sam else nn.Identity() for c in fused)
+        self.conv_blocks = nn.ModuleList(
+            conv_block(c_in, c, 2, act) for c_in, c in zip(fused, (fine, middle, coarse), strict=True)
         )
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip((fine, middle, coarse), inputs, strict=True))
+        self.out_specs = tuple(
+            FeatureSpec(c, spec.stride) for c, spec in zip((fine, middle, coarse), inputs, strict=True)
+        )
 
     def forward(self, features: Features) -> Features:
         p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
@@ -94,4 +96,6 @@ class EFM(nn.Module):
             torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1),
             torch.cat((self.down(p4), self.coarse_to_coarse(p5)), dim=1),
         )
-        return tuple(refine(attend(x)) for attend, refine, x in zip(self.attend, self.refine, fused, strict=True))
+        return tuple(
+            block(attention(x)) for attention, block, x in zip(self.attention, self.conv_blocks, fused, strict=True)
+        )

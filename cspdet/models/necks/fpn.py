@@ -18,7 +18,7 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
@@ -39,16 +39,16 @@ class FPN(nn.Module):
 
     def __init__(self, config: FPNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        fine, coarse = coarsest(inputs, 2, config.name)
+        fine, coarse = select_top_levels(inputs, 2, config.name)
         act, (narrow, wide) = config.activation, WIDTHS
         self.reduce = ConvBN(coarse.channels, wide, act=act)
         self.coarse = ConvBN(wide, wide, 3, act=act)
-        self.carry = ConvBN(wide, narrow, act=act)
+        self.upsample_conv = ConvBN(wide, narrow, act=act)
         self.lateral = ConvBN(fine.channels, narrow, 3, act=act)
         self.fine = ConvBN(narrow, narrow, 3, act=act)
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
+        self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
-        return self.fine(self.lateral(c4) + upsample(self.carry(reduced))), self.coarse(reduced)
+        return self.fine(self.lateral(c4) + upsample(self.upsample_conv(reduced))), self.coarse(reduced)

@@ -24,8 +24,8 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, Maxout, upsample
-from cspdet.models.necks.efm import refinement
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.efm import conv_block
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 
@@ -45,18 +45,18 @@ class GFM(nn.Module):
 
     def __init__(self, config: GFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        inputs = coarsest(inputs, 3, config.name)
+        inputs = select_top_levels(inputs, 3, config.name)
         fine, middle, coarse = widths = (config.width, 2 * config.width, 4 * config.width)
         act = config.activation
         self.lateral = nn.ModuleList(ConvBN(spec.channels, c, act=act) for spec, c in zip(inputs, widths, strict=True))
         self.down = nn.MaxPool2d(2)
         self.coarse_to_middle = Maxout(coarse, fine)
-        self.fuse = refinement(2 * fine + middle, middle, 2, act)
-        self.refine = nn.ModuleList(refinement(middle, c, 1, act) for c in widths)
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, inputs, strict=True))
+        self.fuse = conv_block(2 * fine + middle, middle, 2, act)
+        self.conv_blocks = nn.ModuleList(conv_block(middle, c, 1, act) for c in widths)
+        self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, inputs, strict=True))
 
     def forward(self, features: Features) -> Features:
         p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
-        every = self.fuse(torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1))
-        scales = (upsample(every), every, self.down(every))
-        return tuple(refine(x) for refine, x in zip(self.refine, scales, strict=True))
+        fused = self.fuse(torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1))
+        scales = (upsample(fused), fused, self.down(fused))
+        return tuple(block(x) for block, x in zip(self.conv_blocks, scales, strict=True))

@@ -37,10 +37,10 @@ from torch import Tensor, nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, upsample
-from cspdet.models.necks.scales import alternating, coarsest
+from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec
 
-SET = 5  # convolutions after a concatenation
+NUM_CONVS = 5  # convolutions after a concatenation
 
 
 class PANetSPPConfig(ConfigModel):
@@ -62,10 +62,10 @@ class TopDown(nn.Module):
         super().__init__()
         self.reduce = ConvBN(2 * width, width, act=act)
         self.lateral = ConvBN(c_in, width, act=act)
-        self.set = alternating(2 * width, width, SET, act)
+        self.convs = yolo_conv_stack(2 * width, width, NUM_CONVS, act)
 
     def forward(self, coarser: Tensor, x: Tensor) -> Tensor:
-        return self.set(torch.cat((self.lateral(x), upsample(self.reduce(coarser))), dim=1))
+        return self.convs(torch.cat((self.lateral(x), upsample(self.reduce(coarser))), dim=1))
 
 
 class BottomUp(nn.Module):
@@ -74,13 +74,13 @@ class BottomUp(nn.Module):
     def __init__(self, width: int, act: ActivationName):
         super().__init__()
         self.down = ConvBN(width // 2, width, 3, stride=2, act=act)
-        self.set = alternating(2 * width, width, SET, act)
+        self.convs = yolo_conv_stack(2 * width, width, NUM_CONVS, act)
 
     def forward(self, finer: Tensor, x: Tensor) -> Tensor:
-        return self.set(torch.cat((self.down(finer), x), dim=1))
+        return self.convs(torch.cat((self.down(finer), x), dim=1))
 
 
-def last(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential:
+def output_block(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential:
     """What stands before the head: (B, width, H, W) -> (B, 2 width, H, W)."""
     conv = ConvBN(width, 2 * width, 3, act=act)
     return nn.Sequential(conv, SAM(2 * width)) if sam else nn.Sequential(conv)
@@ -91,19 +91,19 @@ class PANetSPP(nn.Module):
 
     def __init__(self, config: PANetSPPConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        fine, middle, coarse = coarsest(inputs, 3, config.name)
+        fine, middle, coarse = select_top_levels(inputs, 3, config.name)
         width, act, sam = config.width, config.activation, config.sam
         self.pyramid = nn.Sequential(
-            alternating(coarse.channels, width, 3, act), SPP(), alternating(4 * width, width, 3, act)
+            yolo_conv_stack(coarse.channels, width, 3, act), SPP(), yolo_conv_stack(4 * width, width, 3, act)
         )
         self.middle_down = TopDown(middle.channels, width // 2, act)
         self.fine_down = TopDown(fine.channels, width // 4, act)
-        self.fine_last = last(width // 4, act, sam=sam)
+        self.fine_output = output_block(width // 4, act, sam=sam)
         self.middle_up = BottomUp(width // 2, act)
-        self.middle_last = last(width // 2, act, sam=sam)
+        self.middle_output = output_block(width // 2, act, sam=sam)
         self.coarse_up = BottomUp(width, act)
-        self.coarse_last = last(width, act, sam=sam)
-        self.out: tuple[FeatureSpec, ...] = (
+        self.coarse_output = output_block(width, act, sam=sam)
+        self.out_specs: tuple[FeatureSpec, ...] = (
             FeatureSpec(width // 2, fine.stride),
             FeatureSpec(width, middle.stride),
             FeatureSpec(2 * width, coarse.stride),
@@ -116,4 +116,4 @@ class PANetSPP(nn.Module):
         n3 = self.fine_down(p4, c3)
         n4 = self.middle_up(n3, p4)
         n5 = self.coarse_up(n4, p5)
-        return self.fine_last(n3), self.middle_last(n4), self.coarse_last(n5)
+        return self.fine_output(n3), self.middle_output(n4), self.coarse_output(n5)

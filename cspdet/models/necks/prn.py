@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
-COARSE = 256  # channels of the coarsest scale
-FINE = 128  # channels of the finer scales
+COARSE_CHANNELS = 256  # channels of the coarsest scale
+FINE_CHANNELS = 128  # channels of the finer scales
 
 
 class PRNConfig(ConfigModel):
@@ -51,13 +51,13 @@ class PRNConfig(ConfigModel):
         return PRN(self, inputs)
 
 
-class CoarsestScale(nn.Module):
+class PRNCoarsestScale(nn.Module):
     """(B, C, H, W) -> what the next finer scale takes and the output, both (B, 256, H, W)."""
 
     def __init__(self, c_in: int, act: ActivationName):
         super().__init__()
-        self.reduce = ConvBN(c_in, COARSE, act=act)
-        self.mix = ConvBN(COARSE, COARSE, 3, act=act)
+        self.reduce = ConvBN(c_in, COARSE_CHANNELS, act=act)
+        self.mix = ConvBN(COARSE_CHANNELS, COARSE_CHANNELS, 3, act=act)
         self.act = activation(act)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ class CoarsestScale(nn.Module):
         return mixed, self.act(mixed + reduced)
 
 
-class FinerScale(nn.Module):
+class PRNFinerScale(nn.Module):
     """A coarser scale, (B, C', H/2, W/2), and a map of the backbone, (B, C, H, W) -> as `CoarsestScale`, of 128.
 
     The finer scale takes the 3x3 convolution's output before the sums, as the cfg's route does.
@@ -74,8 +74,8 @@ class FinerScale(nn.Module):
 
     def __init__(self, c_coarser: int, act: ActivationName):
         super().__init__()
-        self.reduce = ConvBN(c_coarser, FINE, act=act)
-        self.mix = ConvBN(FINE, FINE, 3, act=act)
+        self.reduce = ConvBN(c_coarser, FINE_CHANNELS, act=act)
+        self.mix = ConvBN(FINE_CHANNELS, FINE_CHANNELS, 3, act=act)
         self.act = activation(act)
 
     def forward(self, coarser: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,18 +89,19 @@ class PRN(nn.Module):
 
     def __init__(self, config: PRNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        chosen = coarsest(inputs, config.scales, config.name)
-        self.coarse = CoarsestScale(chosen[-1].channels, config.activation)
+        chosen = select_top_levels(inputs, config.scales, config.name)
+        self.coarse = PRNCoarsestScale(chosen[-1].channels, config.activation)
         self.finer = nn.ModuleList(  # from the coarser to the finer
-            FinerScale(COARSE if i == 0 else FINE, config.activation) for i in range(config.scales - 1)
+            PRNFinerScale(COARSE_CHANNELS if i == 0 else FINE_CHANNELS, config.activation)
+            for i in range(config.scales - 1)
         )
-        widths = (FINE,) * (config.scales - 1) + (COARSE,)
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, chosen, strict=True))
+        widths = (FINE_CHANNELS,) * (config.scales - 1) + (COARSE_CHANNELS,)
+        self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, chosen, strict=True))
 
     def forward(self, features: Features) -> Features:
-        taken, output = self.coarse(features[-1])
+        route, output = self.coarse(features[-1])
         outputs = [output]
         for i, scale in enumerate(self.finer):
-            taken, output = scale(taken, features[-2 - i])
+            route, output = scale(route, features[-2 - i])
             outputs.insert(0, output)
         return tuple(outputs)

@@ -10,28 +10,28 @@ from cspdet.models.blocks import ActivationName, ConvBN
 from cspdet.structures import FeatureSpec
 
 
-def coarsest(inputs: tuple[FeatureSpec, ...], count: int, neck_name: str) -> tuple[FeatureSpec, ...]:
+def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_name: str) -> tuple[FeatureSpec, ...]:
     """The coarsest `count` of a backbone's declared maps, finest first.
 
     Raises:
         ValueError: there are fewer maps, or the strides of neighbors do not double, as the necks' upsampling needs.
     """
-    if len(inputs) < count:
-        raise ValueError(f"the neck {neck_name} fuses {count} feature maps; the backbone has {len(inputs)}")
-    chosen = inputs[-count:]
+    if len(inputs) < num_levels:
+        raise ValueError(f"the neck {neck_name} fuses {num_levels} feature maps; the backbone has {len(inputs)}")
+    chosen = inputs[-num_levels:]
     strides = [spec.stride for spec in chosen]
     if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
         raise ValueError(f"the neck {neck_name} needs strides that double from map to map; the backbone has {strides}")
     return chosen
 
 
-def alternating(c_in: int, width: int, count: int, act: ActivationName) -> nn.Sequential:
+def yolo_conv_stack(c_in: int, width: int, num_convs: int, act: ActivationName) -> nn.Sequential:
     """`count` convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
 
     (B, c_in, H, W) -> (B, width, H, W) where `count` is odd, (B, 2 width, H, W) where it is even.
     """
     layers: list[nn.Module] = []
-    for i in range(count):
+    for i in range(num_convs):
         layers.append(ConvBN(2 * width, width, act=act) if i % 2 == 0 else ConvBN(width, 2 * width, 3, act=act))
     layers[0] = ConvBN(c_in, width, act=act)
     return nn.Sequential(*layers)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
-from cspdet.models.necks.scales import alternating, coarsest
+from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec
 
-SET = 5  # convolutions before a scale branches off to the next finer one
+NUM_CONVS = 5  # convolutions before a scale branches off to the next finer one
 
 
 class YOLOv3Config(ConfigModel):
@@ -39,31 +39,31 @@ class YOLOv3Config(ConfigModel):
         return YOLOv3Neck(self, inputs)
 
 
-class CoarsestScale(nn.Module):
+class YOLOv3CoarsestScale(nn.Module):
     """(B, C, H, W) -> what the next finer scale takes, (B, width, H, W), and the output, (B, 2 width, H, W)."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
-        self.set = alternating(c_in, width, SET, act)
-        self.last = ConvBN(width, 2 * width, 3, act=act)
+        self.convs = yolo_conv_stack(c_in, width, NUM_CONVS, act)
+        self.output_conv = ConvBN(width, 2 * width, 3, act=act)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        taken = self.set(x)
-        return taken, self.last(taken)
+        route = self.convs(x)
+        return route, self.output_conv(route)
 
 
-class FinerScale(nn.Module):
+class YOLOv3FinerScale(nn.Module):
     """As `CoarsestScale`, on a map of the backbone beside the coarser scale, (B, 2 width, H/2, W/2), upsampled."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
         self.reduce = ConvBN(2 * width, width, act=act)
-        self.set = alternating(width + c_in, width, SET, act)
-        self.last = ConvBN(width, 2 * width, 3, act=act)
+        self.convs = yolo_conv_stack(width + c_in, width, NUM_CONVS, act)
+        self.output_conv = ConvBN(width, 2 * width, 3, act=act)
 
     def forward(self, coarser: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        taken = self.set(torch.cat((upsample(self.reduce(coarser)), x), dim=1))
-        return taken, self.last(taken)
+        route = self.convs(torch.cat((upsample(self.reduce(coarser)), x), dim=1))
+        return route, self.output_conv(route)
 
 
 class YOLOv3Neck(nn.Module):
@@ -71,12 +71,12 @@ class YOLOv3Neck(nn.Module):
 
     def __init__(self, config: YOLOv3Config, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        fine, middle, coarse = coarsest(inputs, 3, config.name)
+        fine, middle, coarse = select_top_levels(inputs, 3, config.name)
         width, act = config.width, config.activation
-        self.coarse = CoarsestScale(coarse.channels, width, act)
-        self.middle = FinerScale(middle.channels, width // 2, act)
-        self.fine = FinerScale(fine.channels, width // 4, act)
-        self.out: tuple[FeatureSpec, ...] = (
+        self.coarse = YOLOv3CoarsestScale(coarse.channels, width, act)
+        self.middle = YOLOv3FinerScale(middle.channels, width // 2, act)
+        self.fine = YOLOv3FinerScale(fine.channels, width // 4, act)
+        self.out_specs: tuple[FeatureSpec, ...] = (
             FeatureSpec(width // 2, fine.stride),
             FeatureSpec(width, middle.stride),
             FeatureSpec(2 * width, coarse.stride),
@@ -84,7 +84,7 @@ class YOLOv3Neck(nn.Module):
 
     def forward(self, features: Features) -> Features:
         c3, c4, c5 = features[-3:]
-        taken, p5 = self.coarse(c5)
-        taken, p4 = self.middle(taken, c4)
-        _, p3 = self.fine(taken, c3)
+        route, p5 = self.coarse(c5)
+        route, p4 = self.middle(route, c4)
+        _, p3 = self.fine(route, c3)
         return p3, p4, p5

@@ -20,7 +20,7 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
@@ -41,20 +41,20 @@ class YOLOv3LightNeck(nn.Module):
 
     def __init__(self, config: YOLOv3LightConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        fine, coarse = coarsest(inputs, 2, config.name)
+        fine, coarse = select_top_levels(inputs, 2, config.name)
         act, (narrow, wide) = config.activation, WIDTHS
         self.reduce = ConvBN(coarse.channels, wide, act=act)
         self.coarse = ConvBN(wide, wide, 3, act=act)
-        self.carry = ConvBN(wide, narrow, act=act)
+        self.upsample_conv = ConvBN(wide, narrow, act=act)
         self.fine = nn.Sequential(
             ConvBN(narrow + fine.channels, narrow, 3, act=act),
             ConvBN(narrow, narrow, act=act),
             ConvBN(narrow, narrow, 3, act=act),
         )
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
+        self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
-        fused = torch.cat((upsample(self.carry(reduced)), c4), dim=1)
+        fused = torch.cat((upsample(self.upsample_conv(reduced)), c4), dim=1)
         return self.fine(fused), self.coarse(reduced)

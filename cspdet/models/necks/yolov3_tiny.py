@@ -17,11 +17,11 @@ from torch import nn
 
 from cspdet.config.loader import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
-from cspdet.models.necks.scales import coarsest
+from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
-REDUCED = 256  # channels of the coarse scale's 1x1 convolution
-CARRIED = 128  # channels that the finer scale gets from it
+REDUCED_CHANNELS = 256  # channels of the coarse scale's 1x1 convolution
+UPSAMPLED_CHANNELS = 128  # channels that the finer scale gets from it
 WIDTHS = (256, 512)  # channels of the outputs, finest first
 
 
@@ -40,16 +40,16 @@ class YOLOv3TinyNeck(nn.Module):
 
     def __init__(self, config: YOLOv3TinyConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
-        fine, coarse = coarsest(inputs, 2, config.name)
+        fine, coarse = select_top_levels(inputs, 2, config.name)
         act = config.activation
-        self.reduce = ConvBN(coarse.channels, REDUCED, act=act)
-        self.coarse = ConvBN(REDUCED, WIDTHS[1], 3, act=act)
-        self.carry = ConvBN(REDUCED, CARRIED, act=act)
-        self.fine = ConvBN(CARRIED + fine.channels, WIDTHS[0], 3, act=act)
-        self.out = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
+        self.reduce = ConvBN(coarse.channels, REDUCED_CHANNELS, act=act)
+        self.coarse = ConvBN(REDUCED_CHANNELS, WIDTHS[1], 3, act=act)
+        self.upsample_conv = ConvBN(REDUCED_CHANNELS, UPSAMPLED_CHANNELS, act=act)
+        self.fine = ConvBN(UPSAMPLED_CHANNELS + fine.channels, WIDTHS[0], 3, act=act)
+        self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
-        fused = torch.cat((upsample(self.carry(reduced)), c4), dim=1)
+        fused = torch.cat((upsample(self.upsample_conv(reduced)), c4), dim=1)
         return self.fine(fused), self.coarse(reduced)

@@ -25,16 +25,16 @@ from cspdet.models.head import Anchors
 from cspdet.structures import Targets
 
 # A detection counts as inside a crowd from half of its area on: COCO's lowest matching threshold, and COCO's measure.
-CROWD_SHARE = 0.5
+CROWD_IOF_THRESHOLD = 0.5
 # A center up to half a cell outside its cell is 1.5 cells from the far side: s sigmoid(t) - (s - 1) / 2 needs s = 2.
-NEIGHBOR_SCALE = 2.0
-NOWHERE = -1  # in place of a place: this pair of a box and a slot is not wanted
+NEIGHBOR_MIN_SCALE_X_Y = 2.0
+INVALID_INDEX = -1  # in place of a place: this pair of a box and a slot is not wanted
 
 
-class DynamicConfig(ConfigModel):
+class SimOTAConfig(ConfigModel):
     """The numbers of the dynamic rule; see `cspdet.training.assigners.simota`."""
 
-    top: int = Field(10, ge=1)  # a box gets as many slots as the IoUs of its `top` best candidates sum up to
+    candidate_topk: int = Field(10, ge=1)  # a box gets as many slots as the IoUs of its `top` best candidates sum up to
     radius: float = Field(2.5, gt=0.5, le=16)  # cells; candidates have the center of their cell nearer than this
     iou_weight: float = Field(3.0, ge=0)  # of -log(IoU) against the cross-entropy of the classes
     center_weight: float = Field(1.0, ge=0)  # of 10^(cells from the center - 3)
@@ -43,16 +43,16 @@ class DynamicConfig(ConfigModel):
 class AssignConfig(ConfigModel):
     """Which slots answer for which boxes."""
 
-    rule: Literal["static", "dynamic"] = "static"  # by sizes and centers alone, or by what the slots predict
+    name: Literal["static", "dynamic"] = "static"  # by sizes and centers alone, or by what the slots predict
     # The static rule's. A box always has its most similar anchor; anchors that pass either of the two tests answer too.
     match_iou: float | None = Field(None, gt=0, lt=1)  # anchors whose size overlaps it by more; null: no such test
     match_ratio: float | None = Field(None, gt=1)  # anchors with both sides within this factor of its; null: no such
     neighbors: Literal[1, 3] = 1  # cells: the center's; or with the nearest one beside and the nearest above or below
-    dynamic: DynamicConfig = DynamicConfig()  # the dynamic rule's
+    simota: SimOTAConfig = SimOTAConfig()  # the dynamic rule's
     ignore_iou: float = Field(0.7, ge=0.5, le=1)  # a slot whose box overlaps a truth by more is not punished
 
 
-def check_rule(rule: AssignConfig, scale_x_y: tuple[float, ...]) -> None:
+def validate_assigner(assigner: AssignConfig, scale_x_y: tuple[float, ...]) -> None:
     """Whether a head can answer for what it is given; to be asked once, before training.
 
     scale_x_y   the head's, one a scale
@@ -60,11 +60,11 @@ def check_rule(rule: AssignConfig, scale_x_y: tuple[float, ...]) -> None:
     Raises:
         ConfigError: `neighbors` hands out centers that lie outside of what a cell can predict.
     """
-    if rule.rule == "static" and rule.neighbors > 1 and min(scale_x_y) < NEIGHBOR_SCALE:
+    if assigner.name == "static" and assigner.neighbors > 1 and min(scale_x_y) < NEIGHBOR_MIN_SCALE_X_Y:
         found = ", ".join(f"{scale:g}" for scale in scale_x_y)
         raise ConfigError(
-            f"train.assign.neighbors: {rule.neighbors} gives cells boxes with centers up to half a cell outside, which "
-            f"model.head.scale_x_y must let them reach: expected {NEIGHBOR_SCALE:g} for every scale, found [{found}]"
+            f"train.assigner.neighbors: {assigner.neighbors} gives cells boxes with centers up to half a cell outside, which "
+            f"model.head.scale_x_y must let them reach: expected {NEIGHBOR_MIN_SCALE_X_Y:g} for every scale, found [{found}]"
         )
 
 
@@ -72,33 +72,33 @@ class Assignment(NamedTuple):
     """P positives in ascending order of (image, slot), each slot at most once."""
 
     image: Tensor  # (P,) int64
-    slot: Tensor  # (P,) int64, 0 <= slot < S; scale after scale, and anchor, row, column within
+    prior: Tensor  # (P,) int64, 0 <= slot < S; scale after scale, and anchor, row, column within
     target: Tensor  # (P,) int64, index into the targets
 
 
-class Slots(NamedTuple):
+class PriorLayout(NamedTuple):
     """Where the slots of each scale stand in the flat order of S."""
 
     height: Tensor  # (L,) int64 cells
     width: Tensor  # (L,) int64 cells
-    first: Tensor  # (L,) int64
-    anchors: int  # A
-    total: int  # S
+    offset: Tensor  # (L,) int64
+    num_anchors: int  # A
+    num_priors: int  # S
 
     @classmethod
-    def of(cls, sizes_hw: list[tuple[int, int]], anchors: int, device: torch.device) -> Slots:
+    def from_level_sizes(cls, sizes_hw: list[tuple[int, int]], num_anchors: int, device: torch.device) -> PriorLayout:
         """From the (height, width) of each scale in cells."""
         # Filled on the device: copying a list there would wait for everything that the device still has to do.
         height, width = torch.stack([torch.full((), n, device=device) for size in sizes_hw for n in size]).view(-1, 2).T
-        count = anchors * height * width
-        total = sum(anchors * h * w for h, w in sizes_hw)
-        return cls(height, width, count.cumsum(0) - count, anchors, total)
+        count = num_anchors * height * width
+        num_priors = sum(num_anchors * h * w for h, w in sizes_hw)
+        return cls(height, width, count.cumsum(0) - count, num_anchors, num_priors)
 
 
 def assign(
     targets: Targets,
     anchors: Anchors,
-    slots: Slots,
+    layout: PriorLayout,
     match_iou: float | None = None,
     match_ratio: float | None = None,
     neighbors: int = 1,
@@ -110,73 +110,75 @@ def assign(
     """
     levels, per_level = anchors.wh.shape[:2]
     box = targets.box_xyxy
-    similar, wanted = _similar_anchors(box[:, 2:] - box[:, :2], anchors.wh.flatten(0, 1), match_iou, match_ratio)
-    wanted &= ~targets.is_crowd[:, None]
+    size_iou, matched = _match_anchors(box[:, 2:] - box[:, :2], anchors.wh.flatten(0, 1), match_iou, match_ratio)
+    matched &= ~targets.is_crowd[:, None]
 
-    kind = torch.arange(levels * per_level, device=box.device)
-    level, anchor = kind // per_level, kind % per_level
+    anchor_index = torch.arange(levels * per_level, device=box.device)
+    level, anchor = anchor_index // per_level, anchor_index % per_level
     center = (box[:, None, :2] + box[:, None, 2:]) / 2 / anchors.stride[level, None]  # (N, L * A, 2) cells x, y
-    cell = _cells(center, neighbors)  # (N, L * A, neighbors, 2)
-    limit = torch.stack((slots.width, slots.height), dim=-1)[level, None]  # (L * A, 1, 2)
-    own = torch.minimum(cell[:, :, :1].clamp(min=0), limit - 1)
-    cell = torch.cat((own, cell[:, :, 1:]), dim=2)
+    cell = _candidate_cells(center, neighbors)  # (N, L * A, neighbors, 2)
+    limit = torch.stack((layout.width, layout.height), dim=-1)[level, None]  # (L * A, 1, 2)
+    center_cell = torch.minimum(cell[:, :, :1].clamp(min=0), limit - 1)
+    cell = torch.cat((center_cell, cell[:, :, 1:]), dim=2)
     inside = ((cell >= 0) & (cell < limit)).all(dim=-1)
 
-    row_of_anchor = anchor[:, None] * slots.height[level, None] + cell[..., 1]
-    slot = slots.first[level, None] + row_of_anchor * slots.width[level, None] + cell[..., 0]
-    place = targets.image[:, None, None] * slots.total + slot
-    place = torch.where(wanted[:, :, None] & inside, place, NOWHERE)  # (N, L * A, neighbors)
-    rank = similar[:, :, None].expand_as(place).flatten().argsort(descending=True, stable=True)
+    row_of_anchor = anchor[:, None] * layout.height[level, None] + cell[..., 1]
+    prior = layout.offset[level, None] + row_of_anchor * layout.width[level, None] + cell[..., 0]
+    flat_index = targets.image_index[:, None, None] * layout.num_priors + prior
+    flat_index = torch.where(matched[:, :, None] & inside, flat_index, INVALID_INDEX)  # (N, L * A, neighbors)
+    rank = size_iou[:, :, None].expand_as(flat_index).flatten().argsort(descending=True, stable=True)
     if neighbors > 1:
-        guest = (torch.arange(neighbors, device=box.device) > 0).expand_as(place).flatten()
-        rank = rank[guest[rank].argsort(stable=True)]
-    return one_box_a_slot(place, rank, slots)
+        is_neighbor_cell = (torch.arange(neighbors, device=box.device) > 0).expand_as(flat_index).flatten()
+        rank = rank[is_neighbor_cell[rank].argsort(stable=True)]
+    return resolve_conflicts(flat_index, rank, layout)
 
 
-def _similar_anchors(
+def _match_anchors(
     box_wh: Tensor, anchor_wh: Tensor, match_iou: float | None, match_ratio: float | None
 ) -> tuple[Tensor, Tensor]:
     """(N, 2) and (K, 2) pixels to the IoU of the sizes (N, K), and which anchors a box wants (N, K)."""
-    similar = wh_iou(box_wh, anchor_wh)
-    wanted = torch.zeros_like(similar, dtype=torch.bool)
-    wanted.scatter_(1, similar.argmax(dim=1, keepdim=True), True)
+    size_iou = wh_iou(box_wh, anchor_wh)
+    matched = torch.zeros_like(size_iou, dtype=torch.bool)
+    matched.scatter_(1, size_iou.argmax(dim=1, keepdim=True), True)
     if match_iou is not None:
-        wanted |= similar > match_iou
+        matched |= size_iou > match_iou
     if match_ratio is not None:
         ratio = box_wh[:, None] / anchor_wh
-        wanted |= ((ratio < match_ratio) & (ratio * match_ratio > 1)).all(dim=-1)
-    return similar, wanted
+        matched |= ((ratio < match_ratio) & (ratio * match_ratio > 1)).all(dim=-1)
+    return size_iou, matched
 
 
-def _cells(center: Tensor, neighbors: int) -> Tensor:
+def _candidate_cells(center: Tensor, neighbors: int) -> Tensor:
     """(..., 2) centers in cells x, y to the (..., neighbors, 2) cells that answer: the own one, then the nearest beside
     it and the nearest above or below.
     """
-    own = center.long()
+    center_cell = center.long()
     if neighbors == 1:
-        return own[..., None, :]
-    step = torch.where(center - own < 0.5, -1, 1)
-    beside = torch.stack((step[..., 0], torch.zeros_like(step[..., 0])), dim=-1)
-    return torch.stack((own, own + beside, own + step - beside), dim=-2)
+        return center_cell[..., None, :]
+    step = torch.where(center - center_cell < 0.5, -1, 1)
+    step_x = torch.stack((step[..., 0], torch.zeros_like(step[..., 0])), dim=-1)
+    return torch.stack((center_cell, center_cell + step_x, center_cell + step - step_x), dim=-2)
 
 
-def one_box_a_slot(place: Tensor, best_first: Tensor, slots: Slots) -> Assignment:
+def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout) -> Assignment:
     """Settle who has the slots that several boxes want.
 
     place       (N, ...) int64: for each box, the slots that it wants as image * S + slot, or NOWHERE
     best_first  (elements of `place`,) int64: which of these go first, as indices into the flat `place`
     """
-    wishes = place[0].numel() if len(place) else 1
-    flat = place.flatten()
-    order = best_first[flat[best_first].argsort(stable=True)]
-    sorted_place = flat[order]
-    first = sorted_place > NOWHERE
-    first[1:] &= sorted_place[1:] != sorted_place[:-1]
+    candidates_per_box = flat_index[0].numel() if len(flat_index) else 1
+    flat = flat_index.flatten()
+    order = priority[flat[priority].argsort(stable=True)]
+    sorted_index = flat[order]
+    first = sorted_index > INVALID_INDEX
+    first[1:] &= sorted_index[1:] != sorted_index[:-1]
     chosen = order[first.nonzero().squeeze(1)]
-    return Assignment(flat[chosen] // slots.total, flat[chosen] % slots.total, chosen // wishes)
+    return Assignment(flat[chosen] // layout.num_priors, flat[chosen] % layout.num_priors, chosen // candidates_per_box)
 
 
-def unpunished(predicted_xyxy: Tensor, targets: Targets, anchors: Anchors, slots: Slots, ignore_iou: float) -> Tensor:
+def ignore_mask(
+    predicted_xyxy: Tensor, targets: Targets, anchors: Anchors, layout: PriorLayout, ignore_iou: float
+) -> Tensor:
     """(B, S) bool: slots whose predicted box overlaps a truth by more than `ignore_iou`, or lies in a crowd.
 
     predicted_xyxy is (B, S, 4) in input pixels. Only pairs that can reach half overlap are compared: a box whose center
@@ -186,18 +188,20 @@ def unpunished(predicted_xyxy: Tensor, targets: Targets, anchors: Anchors, slots
     images, total = predicted_xyxy.shape[:2]
     # One place more than there are slots, for the pairs that do not count: picking the rest would wait for the device.
     ignored = torch.zeros(images * total + 1, dtype=torch.bool, device=predicted_xyxy.device)
-    truth, flat = _reachable(targets, anchors, slots)
-    predicted, box = predicted_xyxy.reshape(-1, 4)[flat], targets.box_xyxy[truth]
-    shared = intersection(predicted, box)
-    own = area(predicted)
-    crowd = targets.is_crowd[truth]
-    union = own + area(box) - shared
-    covered = torch.where(crowd, shared > CROWD_SHARE * own, shared > ignore_iou * union)
+    gt, flat = _candidate_pairs(targets, anchors, layout)
+    predicted, box = predicted_xyxy.reshape(-1, 4)[flat], targets.box_xyxy[gt]
+    intersection_area = intersection(predicted, box)
+    predicted_area = area(predicted)
+    crowd = targets.is_crowd[gt]
+    union = predicted_area + area(box) - intersection_area
+    covered = torch.where(
+        crowd, intersection_area > CROWD_IOF_THRESHOLD * predicted_area, intersection_area > ignore_iou * union
+    )
     ignored[torch.where(covered, flat, images * total)] = True
     return ignored[:-1].view(images, total)
 
 
-def _reachable(targets: Targets, anchors: Anchors, slots: Slots) -> tuple[Tensor, Tensor]:
+def _candidate_pairs(targets: Targets, anchors: Anchors, layout: PriorLayout) -> tuple[Tensor, Tensor]:
     """All pairs of a truth and a slot of its picture whose box can have its center in the truth.
 
     Returns the truth's index and the slot's index into (B * S), each (pairs,).
@@ -205,20 +209,20 @@ def _reachable(targets: Targets, anchors: Anchors, slots: Slots) -> tuple[Tensor
     margin = (anchors.scale_x_y - 1) / 2
     low = targets.box_xyxy[:, None, :2] / anchors.stride[:, None] - 1 - margin[:, None]  # (N, L, 2) cells x, y
     high = targets.box_xyxy[:, None, 2:] / anchors.stride[:, None] + margin[:, None]
-    limit = torch.stack((slots.width, slots.height), dim=-1) - 1  # (L, 2)
+    limit = torch.stack((layout.width, layout.height), dim=-1) - 1  # (L, 2)
     low_cell = torch.minimum(low.ceil().long().clamp(min=0), limit + 1)
     high_cell = torch.minimum(high.floor().long(), limit)
     span = (high_cell - low_cell + 1).clamp(min=0).flatten(0, 1)  # (N * L, 2) cells in x and y
-    count = slots.anchors * span.prod(dim=-1)
+    count = layout.num_anchors * span.prod(dim=-1)
     row_of_pair = torch.repeat_interleave(count)
     rank = torch.arange(len(row_of_pair), device=count.device) - (count.cumsum(0) - count)[row_of_pair]
 
-    levels = len(slots.first)
-    level, truth = row_of_pair % levels, row_of_pair // levels
+    levels = len(layout.offset)
+    level, gt = row_of_pair % levels, row_of_pair // levels
     width, height = span[row_of_pair].unbind(-1)
     start = low_cell.flatten(0, 1)[row_of_pair]
     col = start[:, 0] + rank % width
     row = start[:, 1] + rank // width % height
     anchor = rank // (width * height)
-    slot = slots.first[level] + (anchor * slots.height[level] + row) * slots.width[level] + col
-    return truth, targets.image[truth] * slots.total + slot
+    prior = layout.offset[level] + (anchor * layout.height[level] + row) * layout.width[level] + col
+    return gt, targets.image_index[gt] * layout.num_priors + prior

@@ -20,29 +20,29 @@ from torch import Tensor
 from cspdet.boxes import iou
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import NOWHERE, Assignment, DynamicConfig, Slots, one_box_a_slot
+from cspdet.training.assigners.assign import INVALID_INDEX, Assignment, PriorLayout, SimOTAConfig, resolve_conflicts
 
-LEAST_IOU = 1e-8  # its logarithm is finite
-LEAST_LOG = -100.0  # of a probability: no candidate is so wrong that the others' costs are lost beside it
-PRIOR_BASE, PRIOR_CELLS = 10.0, 3.0  # the soft center prior of RTMDet (Lyu et al. 2022, section 3.3)
+MIN_IOU = 1e-8  # its logarithm is finite
+MIN_LOG_PROB = -100.0  # of a probability: no candidate is so wrong that the others' costs are lost beside it
+SOFT_CENTER_BASE, SOFT_CENTER_RADIUS = 10.0, 3.0  # the soft center prior of RTMDet (Lyu et al. 2022, section 3.3)
 
 
-class Candidates(NamedTuple):
+class AssignCandidates(NamedTuple):
     """The slots near the center of each box, M for each: a window of the same size on every scale."""
 
-    place: Tensor  # (N, M) int64, image * S + slot; NOWHERE for what lies beside the picture, and for crowds
+    flat_index: Tensor  # (N, M) int64, image * S + slot; NOWHERE for what lies beside the picture, and for crowds
     overlap: Tensor  # (N, M) IoU of the slot's box with the box, 0 where the place is NOWHERE
     cost: Tensor  # (N, M), infinite where the place is NOWHERE
 
 
 @torch.no_grad()
-def assign_dynamic(
+def assign_simota(
     raw: tuple[Tensor, ...],
     predicted_xyxy: Tensor,
     targets: Targets,
     anchors: Anchors,
-    slots: Slots,
-    config: DynamicConfig,
+    layout: PriorLayout,
+    config: SimOTAConfig,
 ) -> Assignment:
     """Give every box that is no crowd to its cheapest slots, as many as their overlaps sum up to, and at least one.
 
@@ -51,21 +51,21 @@ def assign_dynamic(
 
     Two boxes that want one slot: the one that it costs less has it, then the first in order.
     """
-    parts = [_candidates(raw, level, predicted_xyxy, targets, anchors, slots, config) for level in range(len(raw))]
-    place, overlap, cost = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    count = slots_of_box(overlap, config.top)
-    most = min(config.top, cost.shape[1])
+    parts = [_candidates(raw, level, predicted_xyxy, targets, anchors, layout, config) for level in range(len(raw))]
+    flat_index, overlap, cost = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    k = dynamic_k(overlap, config.candidate_topk)
+    max_k = min(config.candidate_topk, cost.shape[1])
     cost, cheapest = cost.sort(dim=1, stable=True)
-    place = place.gather(1, cheapest)[:, :most]
-    beyond = torch.arange(most, device=place.device) >= count[:, None]
-    place = place.masked_fill(beyond, NOWHERE)
-    return one_box_a_slot(place, cost[:, :most].flatten().argsort(stable=True), slots)
+    flat_index = flat_index.gather(1, cheapest)[:, :max_k]
+    is_beyond_k = torch.arange(max_k, device=flat_index.device) >= k[:, None]
+    flat_index = flat_index.masked_fill(is_beyond_k, INVALID_INDEX)
+    return resolve_conflicts(flat_index, cost[:, :max_k].flatten().argsort(stable=True), layout)
 
 
-def slots_of_box(overlap: Tensor, top: int) -> Tensor:
+def dynamic_k(overlap: Tensor, candidate_topk: int) -> Tensor:
     """(N,) int64 from the IoUs (N, M) of candidates: the whole part of the sum of the `top` best ones, at least 1."""
-    most = min(top, overlap.shape[1])
-    return overlap.topk(most, dim=1).values.sum(dim=1).long().clamp(1, most)
+    max_k = min(candidate_topk, overlap.shape[1])
+    return overlap.topk(max_k, dim=1).values.sum(dim=1).long().clamp(1, max_k)
 
 
 def _candidates(
@@ -74,28 +74,28 @@ def _candidates(
     predicted_xyxy: Tensor,
     targets: Targets,
     anchors: Anchors,
-    slots: Slots,
-    config: DynamicConfig,
-) -> Candidates:
+    layout: PriorLayout,
+    config: SimOTAConfig,
+) -> AssignCandidates:
     """Those of one scale: for each box the cells around its center in reading order, and in each cell all anchors."""
     height, width = raw[level].shape[2:4]
     col, row, distance = _window(targets.box_xyxy, anchors.stride[level], (height, width), config.radius)
     inside = (col >= 0) & (col < width) & (row >= 0) & (row < height) & ~targets.is_crowd[:, None]
     col, row = col.clamp(0, width - 1), row.clamp(0, height - 1)  # (N, K)
 
-    image = targets.image[:, None].expand_as(col)
-    anchor = torch.arange(slots.anchors, device=col.device)
-    slot = slots.first[level] + (anchor * height + row[..., None]) * width + col[..., None]  # (N, K, A)
-    place = torch.where(inside[..., None], image[..., None] * slots.total + slot, NOWHERE)
-    overlap = iou(predicted_xyxy[image[..., None], slot], targets.box_xyxy[:, None, None])
-    overlap = overlap.nan_to_num(nan=0.0).masked_fill(place == NOWHERE, 0)
+    image = targets.image_index[:, None].expand_as(col)
+    anchor = torch.arange(layout.num_anchors, device=col.device)
+    prior = layout.offset[level] + (anchor * height + row[..., None]) * width + col[..., None]  # (N, K, A)
+    flat_index = torch.where(inside[..., None], image[..., None] * layout.num_priors + prior, INVALID_INDEX)
+    overlap = iou(predicted_xyxy[image[..., None], prior], targets.box_xyxy[:, None, None])
+    overlap = overlap.nan_to_num(nan=0.0).masked_fill(flat_index == INVALID_INDEX, 0)
 
     rows = raw[level][image, :, row, col, 4:].float()  # (N, K, A, 1 + C)
     cost = class_cost(rows[..., 0], rows[..., 1:], targets.class_id[:, None, None])
-    cost = cost - config.iou_weight * overlap.clamp(min=LEAST_IOU).log()
-    cost = cost + config.center_weight * PRIOR_BASE ** (distance[..., None] - PRIOR_CELLS)
-    cost = cost.nan_to_num(nan=torch.inf).masked_fill(place == NOWHERE, torch.inf)
-    return Candidates(place.flatten(1), overlap.flatten(1), cost.flatten(1))
+    cost = cost - config.iou_weight * overlap.clamp(min=MIN_IOU).log()
+    cost = cost + config.center_weight * SOFT_CENTER_BASE ** (distance[..., None] - SOFT_CENTER_RADIUS)
+    cost = cost.nan_to_num(nan=torch.inf).masked_fill(flat_index == INVALID_INDEX, torch.inf)
+    return AssignCandidates(flat_index.flatten(1), overlap.flatten(1), cost.flatten(1))
 
 
 def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +125,7 @@ def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
     The probability of a class is the root of objectness times class, as in YOLOX: neither alone makes a slot cheap.
     """
     log_p = (F.logsigmoid(classes) + F.logsigmoid(objectness)[..., None]) / 2
-    log_not = torch.log(-torch.expm1(log_p)).clamp(min=LEAST_LOG)
+    log_not = torch.log(-torch.expm1(log_p)).clamp(min=MIN_LOG_PROB)
     chosen = class_id.expand(objectness.shape)[..., None]
-    of_class = log_p.clamp(min=LEAST_LOG).gather(-1, chosen) - log_not.gather(-1, chosen)
+    of_class = log_p.clamp(min=MIN_LOG_PROB).gather(-1, chosen) - log_not.gather(-1, chosen)
     return -(log_not.sum(dim=-1) + of_class.squeeze(-1))

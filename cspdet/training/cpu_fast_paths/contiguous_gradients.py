@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 ACTIVATIONS = {F.leaky_relu, F.relu, F.silu, F.mish}
-WIDE = 64  # channels of a slice that is as fast as its copy
+MAX_CHANNELS = 64  # channels of a slice that is as fast as its copy
 
 
-class DenseGradients(TorchFunctionMode):
+class ContiguousGradients(TorchFunctionMode):
     """Activations of few channels in a forward pass within it get dense gradients; the networks stay as they are."""
 
     def __torch_function__(
@@ -28,9 +28,9 @@ class DenseGradients(TorchFunctionMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         if func in ACTIVATIONS and output.ndim == 4 and output.requires_grad:
-            output.register_hook(_dense)
+            output.register_hook(_make_contiguous)
         return output
 
 
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient if gradient.shape[1] >= WIDE else gradient.contiguous(memory_format=torch.channels_last)
+def _make_contiguous(gradient: Tensor) -> Tensor:
+    return gradient if gradient.shape[1] >= MAX_CHANNELS else gradient.contiguous(memory_format=torch.channels_last)

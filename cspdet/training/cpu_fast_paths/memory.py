@@ -9,7 +9,7 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-def reuse_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let glibc keep what a step frees for the next one, instead of handing it back to the kernel.
 
     By default every activation above 32 MB is mapped anew in each step, and its pages are zeroed one by one; without

@@ -19,22 +19,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-LARGEST_MAP = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
-ENOUGH_PICTURES = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
-ENOUGH_WORK = 8_000_000  # multiply-adds of a layer; below, cutting its pictures anew costs more than it saves
+MAX_MATMUL_PIXELS = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
+MIN_ONEDNN_BATCH = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
+MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, cutting its pictures anew costs more than it saves
 
 
-class FasterPointwise(TorchFunctionMode):
+class PointwiseAsMatmul(TorchFunctionMode):
     """A forward pass within it takes them the faster way; the networks stay as they are."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        chosen = convolve if func is F.conv2d else func
+        chosen = conv2d if func is F.conv2d else func
         return chosen(*args, **(kwargs or {}))
 
 
-def convolve(
+def conv2d(
     image: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -45,18 +45,22 @@ def convolve(
 ) -> Tensor:
     """`torch.nn.functional.conv2d`; where it is 1x1 over every pixel, without groups or padding, and channels lie last
     in memory: as a matrix product or over pictures cut anew, if the map is small or one thread computes."""
-    pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all(stride, 1) and _all(padding, 0)
+    pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all_equal(stride, 1) and _all_equal(padding, 0)
     if pointwise and image.ndim == 4 and image.stride(1) == 1:
-        alone = torch.get_num_threads() == 1
-        if alone and products_are_slow():
-            pictures = _pictures(image.shape, len(weight))
-            return F.conv2d(image, weight, bias) if pictures is None else _cut_anew(image, weight, bias, pictures)
-        if alone or image.shape[2] * image.shape[3] <= LARGEST_MAP:
-            return _product(image, weight, bias)
+        single_thread = torch.get_num_threads() == 1
+        if single_thread and mkl_matmul_is_slow():
+            new_batch_size = _rebatch_size(image.shape, len(weight))
+            return (
+                F.conv2d(image, weight, bias)
+                if new_batch_size is None
+                else _conv_rebatched(image, weight, bias, new_batch_size)
+            )
+        if single_thread or image.shape[2] * image.shape[3] <= MAX_MATMUL_PIXELS:
+            return _matmul_1x1(image, weight, bias)
     return F.conv2d(image, weight, bias, stride, padding, dilation, groups)
 
 
-def _product(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _matmul_1x1(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """All pixels of the batch, a row each, times the weight."""
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
@@ -65,30 +69,30 @@ def _product(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(pixels, matrix, bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
-def _pictures(shape: tuple[int, ...], channels_out: int) -> int | None:
+def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
     """How many pictures of one row the pixels of an image (B, C, H, W) are best cut into; None: they stay."""
     batch, channels, height, width = shape
     pixels = batch * height * width
-    if batch >= ENOUGH_PICTURES or pixels * channels * channels_out < ENOUGH_WORK:
+    if batch >= MIN_ONEDNN_BATCH or pixels * channels * channels_out < MIN_REBATCH_MACS:
         return None
-    return next((n for n in range(ENOUGH_PICTURES, 4 * ENOUGH_PICTURES) if pixels % n == 0), None)
+    return next((n for n in range(MIN_ONEDNN_BATCH, 4 * MIN_ONEDNN_BATCH) if pixels % n == 0), None)
 
 
-def _cut_anew(image: Tensor, weight: Tensor, bias: Tensor | None, pictures: int) -> Tensor:
+def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batch_size: int) -> Tensor:
     """The convolution of the same pixels as so many pictures of one row."""
     batch, channels, height, width = image.shape
-    rows = image.permute(0, 2, 3, 1).reshape(pictures, 1, -1, channels).permute(0, 3, 1, 2)
+    rows = image.permute(0, 2, 3, 1).reshape(new_batch_size, 1, -1, channels).permute(0, 3, 1, 2)
     output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)
     return output.reshape(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 @cache
-def products_are_slow() -> bool:
+def mkl_matmul_is_slow() -> bool:
     """Whether MKL multiplies the matrices and the CPU is AMD's, on which it reaches half of what convolutions do."""
     cpuinfo = Path("/proc/cpuinfo")
-    about = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
-    return torch.backends.mkl.is_available() and "AuthenticAMD" in about
+    cpu_name = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
+    return torch.backends.mkl.is_available() and "AuthenticAMD" in cpu_name
 
 
-def _all(sides: Any, value: int) -> bool:
+def _all_equal(sides: Any, value: int) -> bool:
     return sides == value or sides == (value, value) or sides == [value, value]

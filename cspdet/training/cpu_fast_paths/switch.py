@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from cspdet.device import Precision
-from cspdet.training.cpu_fast_paths.contiguous_gradients import DenseGradients
-from cspdet.training.cpu_fast_paths.pointwise import FasterPointwise
+from cspdet.training.cpu_fast_paths.contiguous_gradients import ContiguousGradients
+from cspdet.training.cpu_fast_paths.pointwise import PointwiseAsMatmul
 
 
-def cpu_ways(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+def cpu_fast_paths(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The context of a forward pass while training: faster 1x1 layers in fp32 on a CPU, dense gradients in bf16 there,
     elsewhere nothing. It may be entered any number of times; neither changes more than rounding."""
     if device.type != "cpu":
         return nullcontext()
-    return FasterPointwise() if precision == "fp32" else DenseGradients()
+    return PointwiseAsMatmul() if precision == "fp32" else ContiguousGradients()

@@ -14,10 +14,10 @@ import torch.distributed as dist
 
 from cspdet.errors import UserError
 
-LOOKED_EVERY_S = 0.02
+POLL_INTERVAL_S = 0.02
 
 
-def fresh_part(store: dist.Store, rank: int, size: int, timeout_s: float) -> dist.Store:
+def attempt_store(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.Store:
     """The part of `store` that the processes of this attempt write to, and no others; all have come when it returns.
 
     Every rank but 0 asks under a number of its own, which no process of an earlier attempt can have answered. Rank 0
@@ -27,44 +27,44 @@ def fresh_part(store: dist.Store, rank: int, size: int, timeout_s: float) -> dis
         UserError: other ranks did not come within `timeout_s`; it says which.
     """
     if rank == 0:
-        name = _answer_all(store, size, timeout_s)
+        attempt_id = _publish_attempt_id(store, world_size, timeout_s)
     else:
-        question = uuid.uuid4().hex
-        store.set(_asked_by(rank), question)
+        request_id = uuid.uuid4().hex
+        store.set(_request_key(rank), request_id)
         try:
-            store.wait([_answer_to(question)], timedelta(seconds=timeout_s))
+            store.wait([_response_key(request_id)], timedelta(seconds=timeout_s))
         except RuntimeError:  # DistStoreError, or DistNetworkError where rank 0 held the store and is gone
-            raise UserError(f"rank {rank}: {_waited(timeout_s)}: rank 0 never answered") from None
-        name = store.get(_answer_to(question)).decode()
-        store.set(_come(name, rank), "")
-    return dist.PrefixStore(f"cspdet/{name}", store)
+            raise UserError(f"rank {rank}: {_timeout_message(timeout_s)}: rank 0 never answered") from None
+        attempt_id = store.get(_response_key(request_id)).decode()
+        store.set(_arrival_key(attempt_id, rank), "")
+    return dist.PrefixStore(f"cspdet/{attempt_id}", store)
 
 
-def _answer_all(store: dist.Store, size: int, timeout_s: float) -> str:
-    name, limit, missing = uuid.uuid4().hex, time.monotonic() + timeout_s, set(range(1, size))
+def _publish_attempt_id(store: dist.Store, world_size: int, timeout_s: float) -> str:
+    attempt_id, limit, missing = uuid.uuid4().hex, time.monotonic() + timeout_s, set(range(1, world_size))
     while missing:
         for rank in missing:
-            if store.check([_asked_by(rank)]):
-                store.set(_answer_to(store.get(_asked_by(rank)).decode()), name)
-        missing = {rank for rank in missing if not store.check([_come(name, rank)])}
+            if store.check([_request_key(rank)]):
+                store.set(_response_key(store.get(_request_key(rank)).decode()), attempt_id)
+        missing = {rank for rank in missing if not store.check([_arrival_key(attempt_id, rank)])}
         if missing and time.monotonic() > limit:
             ranks = ", ".join(str(rank) for rank in sorted(missing))
-            raise UserError(f"rank 0: {_waited(timeout_s)}: never heard of rank {ranks}")
-        time.sleep(LOOKED_EVERY_S if missing else 0)
-    return name
+            raise UserError(f"rank 0: {_timeout_message(timeout_s)}: never heard of rank {ranks}")
+        time.sleep(POLL_INTERVAL_S if missing else 0)
+    return attempt_id
 
 
-def _asked_by(rank: int) -> str:
+def _request_key(rank: int) -> str:
     return f"cspdet/asked/{rank}"
 
 
-def _answer_to(question: str) -> str:
-    return f"cspdet/answer/{question}"
+def _response_key(request_id: str) -> str:
+    return f"cspdet/answer/{request_id}"
 
 
-def _come(name: str, rank: int) -> str:
-    return f"cspdet/{name}/come/{rank}"
+def _arrival_key(attempt_id: str, rank: int) -> str:
+    return f"cspdet/{attempt_id}/come/{rank}"
 
 
-def _waited(timeout_s: float) -> str:
+def _timeout_message(timeout_s: float) -> str:
     return f"waited {timeout_s / 60:.0f} minutes (train.timeout_minutes) for all processes to meet"

@@ -30,22 +30,22 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return out
 
 
-def synchronized(model: nn.Module) -> None:
+def convert_sync_batchnorm(model: nn.Module) -> None:
     """Put a synchronized normalization in the place of every batch normalization, in place, weights and all."""
     for name, part in model.named_children():
         if type(part) is nn.BatchNorm2d:
-            norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _synchronized(part)
+            norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _to_sync_batchnorm(part)
             setattr(model, name, norm)
         else:
-            synchronized(part)
+            convert_sync_batchnorm(part)
 
 
-def _synchronized(norm: nn.BatchNorm2d) -> SyncBatchNorm:
-    same = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum).train(norm.training)
-    same.weight, same.bias = norm.weight, norm.bias
+def _to_sync_batchnorm(norm: nn.BatchNorm2d) -> SyncBatchNorm:
+    sync_norm = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum).train(norm.training)
+    sync_norm.weight, sync_norm.bias = norm.weight, norm.bias
     for name, buffer in norm.named_buffers(recurse=False):
-        setattr(same, name, buffer)
-    return same
+        setattr(sync_norm, name, buffer)
+    return sync_norm
 
 
 class _Normalize(torch.autograd.Function):
@@ -53,13 +53,13 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = _wide(x)
-        here = wide.new_tensor(float(x.numel() // x.shape[1]))
+        wide = _upcast(x)
+        local_count = wide.new_tensor(float(x.numel() // x.shape[1]))
         mean = wide.mean(dim=(0, 2, 3))
         spread = (wide - mean[:, None, None]).square().sum(dim=(0, 2, 3))
         # Parts are put together from their means and spreads (Chan et al. 1979): sums of squares would cancel.
         parts = [wide.new_empty(2 * x.shape[1] + 1) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, torch.cat((mean, spread, here[None])))
+        dist.all_gather(parts, torch.cat((mean, spread, local_count[None])))
         table = torch.stack(parts)
         means, spreads, counts = table.split((x.shape[1], x.shape[1], 1), dim=1)
         count = counts.sum()
@@ -75,16 +75,16 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
-        grad = _wide(grads[0])
-        normal = (_wide(x) - mean[:, None, None]) * scale[:, None, None]
-        of_bias, of_weight = grad.sum(dim=(0, 2, 3)), (grad * normal).sum(dim=(0, 2, 3))
-        both = torch.cat((of_bias, of_weight))
+        grad = _upcast(grads[0])
+        normal = (_upcast(x) - mean[:, None, None]) * scale[:, None, None]
+        grad_bias, grad_weight = grad.sum(dim=(0, 2, 3)), (grad * normal).sum(dim=(0, 2, 3))
+        both = torch.cat((grad_bias, grad_weight))
         dist.all_reduce(both)  # the mean and the variance depend on every process's pictures
         all_bias, all_weight = (part[:, None, None] for part in (both / count).chunk(2))
-        of_x = (weight * scale)[:, None, None] * (grad - all_bias - normal * all_weight)
-        return of_x.to(x.dtype), of_weight, of_bias, None
+        grad_x = (weight * scale)[:, None, None] * (grad - all_bias - normal * all_weight)
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None
 
 
-def _wide(x: Tensor) -> Tensor:
+def _upcast(x: Tensor) -> Tensor:
     """Half precision as fp32; sums over a batch need it."""
     return x if x.dtype == torch.float64 else x.float()

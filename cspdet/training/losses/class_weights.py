@@ -23,7 +23,7 @@ def class_weights(config: LossConfig, class_counts: Sequence[int], names: Sequen
     if config.class_weights == "none":
         return None
     if config.class_weights == "auto":
-        return weights_of_counts(torch.tensor(class_counts))
+        return weights_from_counts(torch.tensor(class_counts))
     if len(config.class_weights) != len(names):
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise ConfigError(
@@ -33,7 +33,7 @@ def class_weights(config: LossConfig, class_counts: Sequence[int], names: Sequen
     return torch.tensor(config.class_weights)
 
 
-def weights_of_counts(counts: Tensor) -> Tensor:
+def weights_from_counts(counts: Tensor) -> Tensor:
     """(C,) boxes of each class to (C,) fp32 weights: in inverse proportion to the root of the count.
 
     The usual way between equal weights and 1 / count (named by Cui et al. 2019, whose own has a number to choose).

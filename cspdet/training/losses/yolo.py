@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
-from cspdet.boxes import cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
+from cspdet.boxes import bbox_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from cspdet.config.loader import ConfigModel
-from cspdet.models.head import Anchors, Sizes, decode_boxes, relative_sizes
+from cspdet.models.head import Anchors, WhDecoding, decode_boxes, decode_wh
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig, Assignment, Slots, assign, unpunished
-from cspdet.training.assigners.simota import assign_dynamic
+from cspdet.training.assigners.assign import AssignConfig, Assignment, PriorLayout, assign, ignore_mask
+from cspdet.training.assigners.simota import assign_simota
 from cspdet.training.losses.focal import focal_cross_entropy
 
 
@@ -38,7 +38,7 @@ class LossConfig(ConfigModel):
     objectness_weight: float = Field(1.0, ge=0)  # Darknet: obj_normalizer
     class_weight: float = Field(1.0, ge=0)  # Darknet: cls_normalizer
     normalizer: Literal["positives", "images"] = "positives"
-    objectness_goal: Literal["one", "iou"] = "one"  # what a positive's objectness should be: 1, or its box's IoU
+    objectness_target: Literal["one", "iou"] = "one"  # what a positive's objectness should be: 1, or its box's IoU
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # class goals s/2 and 1 - s/2, as Darknet's label_smooth_eps
     focal: Literal["none", "objectness", "class", "both"] = "none"  # what takes the focal loss: Lin et al. 2017
     focal_gamma: float = Field(2.0, ge=0)  # 0 is the plain cross-entropy; more looks further away from what is easy
@@ -59,7 +59,7 @@ class Losses(NamedTuple):
         return self.box + self.objectness + self.classes
 
 
-class Answers(NamedTuple):
+class PositivePredictions(NamedTuple):
     """What the positives say, and from where."""
 
     values: Tensor  # (P, 5 + C) raw, fp32
@@ -69,7 +69,7 @@ class Answers(NamedTuple):
     scale_x_y: Tensor  # (P, 1)
 
 
-def only_here(total: Tensor) -> Tensor:
+def no_reduction(total: Tensor) -> Tensor:
     """The sum over all processes where there is one process."""
     return total
 
@@ -79,9 +79,9 @@ def yolo_loss(
     targets: Targets,
     anchors: Anchors,
     loss: LossConfig,
-    rule: AssignConfig,
+    assigner: AssignConfig,
     class_weight: Tensor | None = None,
-    across: Callable[[Tensor], Tensor] = only_here,
+    all_reduce_sum: Callable[[Tensor], Tensor] = no_reduction,
 ) -> Losses:
     """Loss of raw scales (B, A, H_l, W_l, 5 + C) against targets in input pixels; computed in fp32.
 
@@ -92,25 +92,27 @@ def yolo_loss(
                   pictures the whole batch has, so that the losses of the processes add up to that of the whole batch in
                   one process. Their gradients are to be added, not averaged.
     """
-    slots = Slots.of([(level.shape[2], level.shape[3]) for level in raw], raw[0].shape[1], raw[0].device)
+    layout = PriorLayout.from_level_sizes(
+        [(level.shape[2], level.shape[3]) for level in raw], raw[0].shape[1], raw[0].device
+    )
     with torch.no_grad():
         predicted = decode_boxes(tuple(level[..., :4].float() for level in raw), anchors)
-        positive = _assignment(raw, predicted, targets, anchors, slots, rule)
-        ignored = unpunished(predicted, targets, anchors, slots, rule.ignore_iou)
+        positive = _assign_priors(raw, predicted, targets, anchors, layout, assigner)
+        ignored = ignore_mask(predicted, targets, anchors, layout, assigner.ignore_iou)
 
-    answers = _gather(raw, positive, anchors, slots)
-    goal_xyxy, class_id = targets.box_xyxy[positive.target], targets.class_id[positive.target]
-    box, overlap = _box_loss(answers, goal_xyxy, loss.box, anchors.sizes)
+    positive_preds = _gather_positives(raw, positive, anchors, layout)
+    target_xyxy, class_id = targets.box_xyxy[positive.target], targets.class_id[positive.target]
+    box, overlap = _box_loss(positive_preds, target_xyxy, loss.box, anchors.wh_decoding)
     if loss.box == "mse":
-        size = torch.stack((slots.width[0], slots.height[0])) * anchors.stride[0]
-        share = ((goal_xyxy[:, 2:] - goal_xyxy[:, :2]) / size).prod(dim=-1)
-        box = box * (2 - share)  # small boxes weigh more: Darknet's 2 - w h
+        size = torch.stack((layout.width[0], layout.height[0])) * anchors.stride[0]
+        area_fraction = ((target_xyxy[:, 2:] - target_xyxy[:, :2]) / size).prod(dim=-1)
+        box = box * (2 - area_fraction)  # small boxes weigh more: Darknet's 2 - w h
     objectness = _objectness_loss(raw, positive, overlap, ignored, loss)
-    classes = _class_loss(answers.values[:, 5:], class_id, class_weight, loss)
+    classes = _class_loss(positive_preds.values[:, 5:], class_id, class_weight, loss)
 
     # Filled on the device: copying a number there would wait for everything that the device still has to do.
-    own = len(positive.slot) if loss.normalizer == "positives" else raw[0].shape[0]
-    count = across(torch.full((), float(own), device=raw[0].device)).clamp(min=1)
+    local_count = len(positive.prior) if loss.normalizer == "positives" else raw[0].shape[0]
+    count = all_reduce_sum(torch.full((), float(local_count), device=raw[0].device)).clamp(min=1)
     return Losses(
         loss.box_weight * box.sum() / count,
         loss.objectness_weight * objectness / count,
@@ -118,24 +120,26 @@ def yolo_loss(
     )
 
 
-def _assignment(
+def _assign_priors(
     raw: tuple[Tensor, ...],
     predicted_xyxy: Tensor,
     targets: Targets,
     anchors: Anchors,
-    slots: Slots,
-    rule: AssignConfig,
+    layout: PriorLayout,
+    assigner: AssignConfig,
 ) -> Assignment:
-    if rule.rule == "dynamic":
-        return assign_dynamic(raw, predicted_xyxy, targets, anchors, slots, rule.dynamic)
-    return assign(targets, anchors, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
+    if assigner.name == "dynamic":
+        return assign_simota(raw, predicted_xyxy, targets, anchors, layout, assigner.simota)
+    return assign(targets, anchors, layout, assigner.match_iou, assigner.match_ratio, assigner.neighbors)
 
 
-def _gather(raw: tuple[Tensor, ...], positive: Assignment, anchors: Anchors, slots: Slots) -> Answers:
+def _gather_positives(
+    raw: tuple[Tensor, ...], positive: Assignment, anchors: Anchors, layout: PriorLayout
+) -> PositivePredictions:
     """In the order of the positives."""
-    level = torch.searchsorted(slots.first, positive.slot, right=True) - 1
-    rest = positive.slot - slots.first[level]
-    width, cells = slots.width[level], slots.height[level] * slots.width[level]
+    level = torch.searchsorted(layout.offset, positive.prior, right=True) - 1
+    rest = positive.prior - layout.offset[level]
+    width, cells = layout.width[level], layout.height[level] * layout.width[level]
     anchor, row, col = rest // cells, rest % cells // width, rest % width
     values = raw[0].new_zeros((len(level), raw[0].shape[-1]))
     for i, scale in enumerate(raw):
@@ -143,7 +147,7 @@ def _gather(raw: tuple[Tensor, ...], positive: Assignment, anchors: Anchors, slo
         read = scale[positive.image, anchor, row.clamp(max=scale.shape[2] - 1), col.clamp(max=scale.shape[3] - 1)]
         values = torch.where((level == i)[:, None], read, values)
     cell = torch.stack((col, row), dim=-1).float()
-    return Answers(
+    return PositivePredictions(
         values.float(), cell, anchors.wh[level, anchor], anchors.stride[level, None], anchors.scale_x_y[level, None]
     )
 
@@ -153,47 +157,49 @@ def _objectness_loss(
 ) -> Tensor:
     """Sum over all slots: positives against their goal, the rest against 0 unless ignored."""
     objectness = torch.cat([level[..., 4].flatten(1) for level in raw], dim=1).float()
-    goal = torch.zeros_like(objectness)
-    goal[positive.image, positive.slot] = overlap.clamp(min=0) if loss.objectness_goal == "iou" else 1.0
+    target = torch.zeros_like(objectness)
+    target[positive.image, positive.prior] = overlap.clamp(min=0) if loss.objectness_target == "iou" else 1.0
     weight = (~ignored).float()
-    weight[positive.image, positive.slot] = 1.0
-    return _cross_entropy(objectness, goal, weight, loss, loss.focal in ("objectness", "both"))
+    weight[positive.image, positive.prior] = 1.0
+    return _cross_entropy(objectness, target, weight, loss, loss.focal in ("objectness", "both"))
 
 
 def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, loss: LossConfig) -> Tensor:
     """Sum over the positives' logits (P, C) against their classes (P,)."""
-    goal = torch.full_like(classes, loss.label_smoothing / 2)
-    goal.scatter_(1, class_id[:, None], 1 - loss.label_smoothing / 2)
+    target = torch.full_like(classes, loss.label_smoothing / 2)
+    target.scatter_(1, class_id[:, None], 1 - loss.label_smoothing / 2)
     weight = None if class_weight is None else class_weight.to(classes)[class_id, None].expand_as(classes)
-    return _cross_entropy(classes, goal, weight, loss, loss.focal in ("class", "both"))
+    return _cross_entropy(classes, target, weight, loss, loss.focal in ("class", "both"))
 
 
-def _cross_entropy(logits: Tensor, goal: Tensor, weight: Tensor | None, loss: LossConfig, focal: bool) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, loss: LossConfig, focal: bool) -> Tensor:
     if not focal:
-        return F.binary_cross_entropy_with_logits(logits, goal, weight, reduction="sum")
-    each = focal_cross_entropy(logits, goal, loss.focal_gamma, loss.focal_alpha)
+        return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
+    each = focal_cross_entropy(logits, target, loss.focal_gamma, loss.focal_alpha)
     return each.sum() if weight is None else (each * weight).sum()
 
 
-def _box_loss(answers: Answers, goal_xyxy: Tensor, kind: str, sizes: Sizes) -> tuple[Tensor, Tensor]:
+def _box_loss(
+    positive_preds: PositivePredictions, target_xyxy: Tensor, loss_type: str, wh_decoding: WhDecoding
+) -> tuple[Tensor, Tensor]:
     """(P,) loss a box, and the (P,) IoU of each with its goal, without gradient.
 
     `mse` is YOLOv3's: its gradients are goal minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the sigmoids
     the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
     """
-    values, cell, anchor_wh, stride, scale = answers
+    values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]
     fraction = t[:, :2].sigmoid() * scale - (scale - 1) / 2
     predicted = cxcywh_to_xyxy(
-        torch.cat(((fraction + cell) * stride, relative_sizes(t[:, 2:], sizes) * anchor_wh), dim=-1)
+        torch.cat(((fraction + cell) * stride, decode_wh(t[:, 2:], wh_decoding) * anchor_wh), dim=-1)
     )
     with torch.no_grad():
-        overlap = generalized_iou(predicted, goal_xyxy, "iou")
-    if kind != "mse":
-        return 1 - generalized_iou(predicted, goal_xyxy, kind), overlap
-    goal = xyxy_to_cxcywh(goal_xyxy)
-    goal_fraction = ((goal[:, :2] / stride - cell + (scale - 1) / 2) / scale).clamp(0, 1)
-    center = F.binary_cross_entropy_with_logits(t[:, :2], goal_fraction, reduction="none")
-    ratio = (goal[:, 2:] / anchor_wh).clamp(min=1e-6)
-    size = (t[:, 2:].sigmoid() - ratio.sqrt() / 2 if sizes == "square" else t[:, 2:] - ratio.log()).square() / 2
+        overlap = bbox_iou(predicted, target_xyxy, "iou")
+    if loss_type != "mse":
+        return 1 - bbox_iou(predicted, target_xyxy, loss_type), overlap
+    target_cxcywh = xyxy_to_cxcywh(target_xyxy)
+    target_fraction = ((target_cxcywh[:, :2] / stride - cell + (scale - 1) / 2) / scale).clamp(0, 1)
+    center = F.binary_cross_entropy_with_logits(t[:, :2], target_fraction, reduction="none")
+    ratio = (target_cxcywh[:, 2:] / anchor_wh).clamp(min=1e-6)
+    size = (t[:, 2:].sigmoid() - ratio.sqrt() / 2 if wh_decoding == "square" else t[:, 2:] - ratio.log()).square() / 2
     return center.sum(dim=-1) + size.sum(dim=-1), overlap

@@ -10,7 +10,7 @@ from types import FrameType, TracebackType
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-class StopRequest:
+class GracefulStop:
     """While entered, a first signal only asks; a second Ctrl-C interrupts at once, and loses what was not saved.
 
     A run of several processes stops when all of them know: after the same step.
@@ -18,25 +18,27 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.exit_code = 0  # what this process was asked for; 0: go on
-        self.agreed = 0  # what all processes do
-        self._before: dict[int, object] = {}
+        self.stop_code = 0  # what all processes do
+        self._previous_handlers: dict[int, object] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in EXIT_CODES}
+            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in EXIT_CODES}
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def agree(self, askers: Sequence[float]) -> None:
+    def sync(self, request_counts: Sequence[float]) -> None:
         """How many processes were asked for each of EXIT_CODES, in its order; the last one counts most."""
-        self.agreed = max((code for code, count in zip(EXIT_CODES.values(), askers, strict=True) if count), default=0)
+        self.stop_code = max(
+            (code for code, count in zip(EXIT_CODES.values(), request_counts, strict=True) if count), default=0
+        )
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.exit_code and number == signal.SIGINT:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.exit_code and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.exit_code = EXIT_CODES[signal.Signals(number)]
+        self.exit_code = EXIT_CODES[signal.Signals(signum)]

@@ -17,35 +17,35 @@ from cspdet.checkpoints.load_report import TransferReport
 from cspdet.config.loader import dump_config
 from cspdet.io.atomic import write_bytes, write_text
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
-from cspdet.recipe import ClassifierRecipe, Recipe
-from cspdet.structures import Classes
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.structures import Categories
 from cspdet.training.state import TrainingState
-from cspdet.training.tasks.base import Model
+from cspdet.training.tasks.base import ModelT
 
 log = logging.getLogger("cspdet")
 
 
-class RunFolder:
+class RunDir:
     """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run, and `transfer.csv`
     of one that began with other weights."""
 
-    def __init__(self, path: Path, recipe: Recipe | ClassifierRecipe, classes: Classes):
+    def __init__(self, path: Path, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories):
         self.path, self.recipe, self.classes = path, recipe, classes
-        self._told = False
+        self._write_error_logged = False
 
-    def start(self, transferred: TransferReport | None) -> None:
+    def start(self, transfer_report: TransferReport | None) -> None:
         write_text(self.path / "config.yaml", dump_config(self.recipe))
-        if transferred is not None:
-            write_text(self.path / "transfer.csv", transferred.table())
+        if transfer_report is not None:
+            write_text(self.path / "transfer.csv", transfer_report.to_csv())
 
-    def save_last(self, state: TrainingState[Model]) -> None:
+    def save_last(self, state: TrainingState[ModelT]) -> None:
         """`last.pt`: everything, to resume from."""
-        weights = _plain_weights(state.averaged)
+        weights = _cpu_float_weights(state.ema_or_model)
         save_checkpoint(self.path / "last.pt", Checkpoint(self.recipe, self.classes, weights, state.state_dict()))
 
-    def save_best(self, state: TrainingState[Model]) -> None:
+    def save_best(self, state: TrainingState[ModelT]) -> None:
         """`best.pt`: the averaged weights, for use."""
-        weights = _plain_weights(state.averaged)
+        weights = _cpu_float_weights(state.ema_or_model)
         save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -62,9 +62,9 @@ class RunFolder:
                 lines.append(line)
         return lines
 
-    def write_metrics(self, line: dict[str, Any]) -> None:
+    def write_metrics(self, epoch_metrics: dict[str, Any]) -> None:
         """Add the line of one epoch; lines of that epoch or later, left by a run that was cut off, go away."""
-        lines = [old for old in self.read_metrics() if old["epoch"] < line["epoch"]] + [line]
+        lines = [old for old in self.read_metrics() if old["epoch"] < epoch_metrics["epoch"]] + [epoch_metrics]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in lines))
 
     def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
@@ -78,51 +78,51 @@ class RunFolder:
         """A SummaryWriter, or None where it cannot write; what an earlier process wrote past `step` is hidden."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
-        board = None
-        with self._curves():
-            board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
+        writer = None
+        with self._ignore_write_errors():
+            writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=step or None)
         try:
-            yield board
+            yield writer
         finally:
-            with self._curves():
-                if board is not None:
-                    board.close()
+            with self._ignore_write_errors():
+                if writer is not None:
+                    writer.close()
 
     @contextmanager
-    def _curves(self) -> Iterator[None]:
+    def _ignore_write_errors(self) -> Iterator[None]:
         """TensorBoard's page is not worth a run: what it cannot write is told once."""
         try:
             yield
         except OSError as error:
-            if not self._told:
+            if not self._write_error_logged:
                 log.warning("%s: cannot be written: %s; the run goes on", self.path / "tensorboard", error.strerror)
-            self._told = True
+            self._write_error_logged = True
 
-    def add_scalars(self, board: Any, line: dict[str, Any], step: int) -> None:
+    def add_scalars(self, writer: Any, epoch_metrics: dict[str, Any], step: int) -> None:
         """The numbers of an epoch, onto TensorBoard's page, what belongs together in one group."""
-        if board is None:
+        if writer is None:
             return
-        with self._curves():
-            for name, value in line.items():
+        with self._ignore_write_errors():
+            for name, value in epoch_metrics.items():
                 if isinstance(value, (int, float)) and name not in ("epoch", "step", "images_seen"):
-                    board.add_scalar(board_tag(name), value, step)
+                    writer.add_scalar(scalar_tag(name), value, step)
 
-    def add_pictures(self, board: Any, names: Sequence[str], step: int) -> None:
+    def add_images(self, writer: Any, names: Sequence[str], step: int) -> None:
         """Pictures of this folder, where they are there, onto TensorBoard's page."""
         for name in names:
             image = cv2.imread(str(self.path / name)) if (self.path / name).exists() else None
-            if board is not None and image is not None:
-                with self._curves():
-                    board.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
+            if writer is not None and image is not None:
+                with self._ignore_write_errors():
+                    writer.add_image(name.removesuffix(".jpg"), image[..., ::-1].copy(), step, dataformats="HWC")
 
-    def save_picture(self, name: str, image: np.ndarray) -> None:
+    def save_image(self, name: str, image: np.ndarray) -> None:
         """An (H, W, 3) uint8 RGB picture as JPEG."""
         encoded, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         assert encoded
         write_bytes(self.path / name, data.tobytes())
 
 
-def board_tag(name: str) -> str:
+def scalar_tag(name: str) -> str:
     """Where a number of `metrics.jsonl` stands on TensorBoard's page: `group/name`."""
     if name.startswith(("AP", "AR")):
         return f"{name[:2]}/{name}"
@@ -133,7 +133,7 @@ def board_tag(name: str) -> str:
     return f"run/{name}"
 
 
-def _plain_weights(model: nn.Module) -> dict[str, Any]:
+def _cpu_float_weights(model: nn.Module) -> dict[str, Any]:
     return {
         name: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
         for name, value in model.state_dict().items()

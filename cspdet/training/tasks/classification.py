@@ -11,21 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.datasets.classification.image_folder import ImageSet
-from cspdet.datasets.classification.loader import LEAST, ImageBatch, ImageLoader, image_loader
-from cspdet.datasets.image_io import read_picture
+from cspdet.datasets.classification.image_folder import ImageFolderDataset
+from cspdet.datasets.classification.loader import MIN_BATCH, ImageBatch, ImageLoader, image_loader
+from cspdet.datasets.image_io import read_image
 from cspdet.errors import ConfigError
-from cspdet.evaluation.classification import ClassifierMetrics, image_crop, judge_all, look_at
+from cspdet.evaluation.classification import (
+    ClassifierMetrics,
+    build_image_crop,
+    compute_sharded_metrics,
+    predict_dataset,
+)
 from cspdet.inference.draw import class_color
 from cspdet.letterbox import Letterbox
 from cspdet.models import Classifier
-from cspdet.recipe import ClassifierRecipe
-from cspdet.structures import WHOLE, Classes, Shard
-from cspdet.training.distributed.context import World
-from cspdet.training.image_grid import MOST_TILES, captioned, tile
-from cspdet.training.tasks.base import Across, Judgment
+from cspdet.recipe import ClassificationRecipe
+from cspdet.structures import SINGLE_PROCESS, Categories, Shard
+from cspdet.training.distributed.context import DistributedContext
+from cspdet.training.image_grid import MAX_GRID_IMAGES, add_caption, make_grid
+from cspdet.training.tasks.base import AllReduce, EvalResult
 
-RIGHT, WRONG = (90, 220, 110), (250, 110, 90)  # colors of words
+CORRECT_COLOR, WRONG_COLOR = (90, 220, 110), (250, 110, 90)  # colors of words
 
 
 class ClassLosses(NamedTuple):
@@ -38,7 +43,7 @@ class ClassLosses(NamedTuple):
         return self.classes
 
 
-def class_loss(logits: Tensor, class_id: Tensor, share: Tensor, label_smoothing: float) -> Tensor:
+def class_loss(logits: Tensor, class_id: Tensor, label_weight: Tensor, label_smoothing: float) -> Tensor:
     """Mean cross entropy against goals that may be shared between classes; computed in fp32.
 
     logits    (B, C)
@@ -46,8 +51,8 @@ def class_loss(logits: Tensor, class_id: Tensor, share: Tensor, label_smoothing:
     The goal of a class is (1 - label_smoothing) times its share, plus label_smoothing / C.
     """
     log_p = logits.float().log_softmax(dim=1)
-    of_goal = (log_p.gather(1, class_id) * share).sum(dim=1)
-    return -((1 - label_smoothing) * of_goal + label_smoothing * log_p.mean(dim=1)).mean()
+    target_log_p = (log_p.gather(1, class_id) * label_weight).sum(dim=1)
+    return -((1 - label_smoothing) * target_log_p + label_smoothing * log_p.mean(dim=1)).mean()
 
 
 class ClassificationTask:
@@ -58,90 +63,107 @@ class ClassificationTask:
         DataError: with `cache: ram`, the unreadable pictures.
     """
 
-    verb = "train-classifier"
+    command = "train-classifier"
     loss_names: tuple[str, ...] = ("class",)
-    told: tuple[str, ...] = ("top1", "top5")
-    val_picture = "val_predictions.jpg"
-    image_names = "pictures"
+    log_metrics: tuple[str, ...] = ("top1", "top5")
+    val_image_name = "val_predictions.jpg"
+    image_list_label = "pictures"
 
     def __init__(
         self,
-        recipe: ClassifierRecipe,
-        classes: Classes,
-        train_set: ImageSet,
-        val_set: ImageSet | None,
+        recipe: ClassificationRecipe,
+        classes: Categories,
+        train_set: ImageFolderDataset,
+        val_set: ImageFolderDataset | None,
         device: torch.device,
-        shard: Shard = WHOLE,
+        shard: Shard = SINGLE_PROCESS,
     ):
-        if min(len(train_set), recipe.train.step_pictures) < LEAST:
+        if min(len(train_set), recipe.train.max_batch_size) < MIN_BATCH:
             raise ConfigError(
-                f"train.batch_size: batch normalization needs {LEAST} pictures or more in a batch, found "
-                f"{recipe.train.step_pictures}, of {len(train_set)} in {train_set.root}"
+                f"train.batch_size: batch normalization needs {MIN_BATCH} pictures or more in a batch, found "
+                f"{recipe.train.max_batch_size}, of {len(train_set)} in {train_set.root}"
             )
-        image_crop(recipe.input, recipe.eval, "bilinear")  # a mistake in it should not wait for the first evaluation
+        build_image_crop(
+            recipe.input, recipe.eval, "bilinear"
+        )  # a mistake in it should not wait for the first evaluation
         self.recipe, self.classes, self.train_set, self.val_set = recipe, classes, train_set, val_set
         self.device = device
         self.loader: ImageLoader = image_loader(train_set, recipe, device_type=device.type, shard=shard)
 
     @property
-    def can_judge(self) -> bool:
+    def has_val_set(self) -> bool:
         """Whether there is a val split."""
         return self.val_set is not None
 
     def losses(
-        self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int], across: Across
+        self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int], all_reduce_sum: AllReduce
     ) -> ClassLosses:
         """Of the logits."""
-        class_id, share = (part.to(self.device, non_blocking=True) for part in (batch.class_id, batch.share))
-        mean = class_loss(output, class_id, share, self.recipe.train.label_smoothing)
-        own = mean.new_full((), len(output))
-        return ClassLosses(mean * (own / across(own)))
+        class_id, label_weight = (
+            part.to(self.device, non_blocking=True) for part in (batch.class_id, batch.label_weight)
+        )
+        mean = class_loss(output, class_id, label_weight, self.recipe.train.label_smoothing)
+        local_count = mean.new_full((), len(output))
+        return ClassLosses(mean * (local_count / all_reduce_sum(local_count)))
 
-    def judge(self, model: Classifier, name: str, world: World) -> Judgment | None:
+    def evaluate(self, model: Classifier, name: str, context: DistributedContext) -> EvalResult | None:
         """Top-1, top-5 where there are more than five classes, and those of each class."""
         assert self.val_set is not None
         recipe = self.recipe
-        parts = world.gather(look_at(model, self.val_set, recipe.input, recipe.eval, self.device, shard=world.shard))
-        if not world.is_first:
+        parts = context.gather(
+            predict_dataset(model, self.val_set, recipe.input, recipe.eval, self.device, shard=context.shard)
+        )
+        if not context.is_main_process:
             return None
-        metrics = judge_all(self.val_set, parts)
-        numbers = {"top1": metrics.top1, "top5": metrics.top5}
-        per_class = {class_name: found._asdict() for class_name, found in metrics.per_class.items()}
-        document = {**numbers, "per_class": per_class, "images": metrics.images}
-        return Judgment(metrics.top1, numbers, document, None, draw_predictions(self.val_set, metrics))
+        metrics = compute_sharded_metrics(self.val_set, parts)
+        scalar_metrics = {"top1": metrics.top1, "top5": metrics.top5}
+        per_class = {class_name: class_metrics._asdict() for class_name, class_metrics in metrics.per_class.items()}
+        full_metrics = {**scalar_metrics, "per_class": per_class, "images": metrics.images}
+        return EvalResult(metrics.top1, scalar_metrics, full_metrics, None, draw_predictions(self.val_set, metrics))
 
     def draw_batch(self, batch: ImageBatch) -> np.ndarray:
         """What the network sees, over its classes with their shares."""
         return draw_images(batch, self.classes.names)
 
-    def names_of(self, batch: ImageBatch) -> list[str]:
+    def describe_images(self, batch: ImageBatch) -> list[str]:
         """The pictures' paths in the data folder."""
         return [self.train_set.name(index) for index in batch.image_id.tolist()]
 
 
 def draw_images(batch: ImageBatch, names: tuple[str, ...]) -> np.ndarray:
     """Up to 16 pictures of a batch over the names of their classes, with shares where there are several."""
-    goals = [
-        [(c, s) for c, s in zip(class_id, share, strict=True) if s > 0]
-        for class_id, share in zip(batch.class_id[:MOST_TILES].tolist(), batch.share[:MOST_TILES].tolist(), strict=True)
+    targets = [
+        [(c, s) for c, s in zip(class_id, label_weight, strict=True) if s > 0]
+        for class_id, label_weight in zip(
+            batch.class_id[:MAX_GRID_IMAGES].tolist(), batch.label_weight[:MAX_GRID_IMAGES].tolist(), strict=True
+        )
     ]
-    lines = max(len(goal) for goal in goals)
-    pictures = []
-    for image, goal in zip(batch.images[:MOST_TILES].permute(0, 2, 3, 1).contiguous().numpy(), goals, strict=True):
-        words = [(f"{names[c]} {s:.2f}" if s < 1 else names[c], class_color(c)) for c, s in goal]
-        pictures.append(captioned(image, words, lines))
-    return tile(pictures)
+    lines = max(len(target) for target in targets)
+    grid_images = []
+    for image, target in zip(
+        batch.images[:MAX_GRID_IMAGES].permute(0, 2, 3, 1).contiguous().numpy(), targets, strict=True
+    ):
+        words = [(f"{names[c]} {s:.2f}" if s < 1 else names[c], class_color(c)) for c, s in target]
+        grid_images.append(add_caption(image, words, lines))
+    return make_grid(grid_images)
 
 
-def draw_predictions(images: ImageSet, metrics: ClassifierMetrics) -> np.ndarray:
+def draw_predictions(images: ImageFolderDataset, metrics: ClassifierMetrics) -> np.ndarray:
     """Up to 16 pictures spread evenly over a set, over what each was taken for, and what it is where that is wrong."""
     size_hw = (192, 192)
-    pictures = []
-    for index in np.unique(np.linspace(0, len(images) - 1, MOST_TILES).astype(int)).tolist():
-        image = read_picture(images.path(index))
-        found, truth = int(metrics.ranked[index, 0]), int(images.label[index])
-        words = [(f"{images.classes[found]} {metrics.scores[index, 0]:.2f}", RIGHT if found == truth else WRONG)]
-        if found != truth:
-            words.append((f"is {images.classes[truth]}", RIGHT))
-        pictures.append(captioned(Letterbox.fit(image.shape[:2], size_hw).draw(image, size_hw), words, 2))
-    return tile(pictures)
+    grid_images = []
+    for index in np.unique(np.linspace(0, len(images) - 1, MAX_GRID_IMAGES).astype(int)).tolist():
+        image = read_image(images.path(index))
+        predicted, gt = int(metrics.ranked[index, 0]), int(images.label[index])
+        words = [
+            (
+                f"{images.classes[predicted]} {metrics.scores[index, 0]:.2f}",
+                CORRECT_COLOR if predicted == gt else WRONG_COLOR,
+            )
+        ]
+        if predicted != gt:
+            words.append((f"is {images.classes[gt]}", CORRECT_COLOR))
+        grid_images.append(
+            add_caption(Letterbox.fit(image.shape[:2], size_hw).resize_and_pad(image, size_hw), words, 2)
+        )
+    return make_grid(grid_images)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cspdet.models.profile import Cost
+from cspdet.models.profile import ModelCost
 
 FUNCTIONS: dict[Any, str] = {torch.cat: "concat", F.interpolate: "upsample"}
 
@@ -25,17 +25,17 @@ class Block:
     """One map of the network: an input, or what a module or function gives."""
 
     name: str  # dotted path of the module; of an input, its own name; of a function, which and the how-many-th
-    kind: str  # the module's class, `input`, or a value of FUNCTIONS
+    block_type: str  # the module's class, `input`, or a value of FUNCTIONS
     chw: tuple[int, int, int]
     sources: tuple[int, ...]  # places in the list of blocks, in the order in which they are read
     module: nn.Module | None = None
-    part: int | None = None  # which output, of a module that has several
+    output_index: int | None = None  # which output, of a module that has several
 
-    def bflops(self, cost: Cost) -> float:
+    def bflops(self, cost: ModelCost) -> float:
         """What `cost` counts for the block and all inside it; of a module that runs several times, for this run."""
-        own = [layer for layer in cost.layers if layer.name == self.name and layer.output_chw == self.chw]
+        matching = [layer for layer in cost.layers if layer.name == self.name and layer.output_chw == self.chw]
         inside = [layer for layer in cost.layers if layer.name.startswith(f"{self.name}.")]
-        return sum(layer.operations for layer in (*own, *inside)) / 1e9
+        return sum(layer.operations for layer in (*matching, *inside)) / 1e9
 
 
 def data_flow(
@@ -51,73 +51,73 @@ def data_flow(
     Raises:
         ValueError: a tensor of unknown origin: a function between the blocks that has no name here.
     """
-    walk = _Walk()
+    recorder = _GraphRecorder()
     for name, tensor in inputs.items():
-        walk.add(name, "input", (), tensor)
+        recorder.add(name, "input", (), tensor)
     handles = []
     for name, module in modules:
         if is_block(name, module):
-            handles.append(module.register_forward_pre_hook(walk.enter))
-            handles.append(module.register_forward_hook(walk.leaver(name)))
+            handles.append(module.register_forward_pre_hook(recorder.pre_hook))
+            handles.append(module.register_forward_hook(recorder.make_post_hook(name)))
     try:
-        with torch.no_grad(), walk:
+        with torch.no_grad(), recorder:
             run(*inputs.values())
     finally:
         for handle in handles:
             handle.remove()
-    return walk.blocks
+    return recorder.blocks
 
 
-class _Walk(TorchFunctionMode):
+class _GraphRecorder(TorchFunctionMode):
     """Remembers who made each tensor, by its identity; tensors are kept, so that no two have the same."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[Block] = []
-        self._place: dict[int, int] = {}
-        self._kept: list[Tensor] = []
+        self._block_index: dict[int, int] = {}
+        self._kept_tensors: list[Tensor] = []
         self._depth = 0  # blocks that we are inside of
 
-    def __enter__(self) -> _Walk:
+    def __enter__(self) -> _GraphRecorder:
         super().__enter__()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(exc_type, exc_value, traceback)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if self._depth == 0 and func in FUNCTIONS:
-            kind = FUNCTIONS[func]
-            name = f"{kind} {sum(block.kind == kind for block in self.blocks) + 1}"
-            self.add(name, kind, args[0] if isinstance(args[0], (tuple, list)) else args[:1], result)
+            block_type = FUNCTIONS[func]
+            name = f"{block_type} {sum(block.block_type == block_type for block in self.blocks) + 1}"
+            self.add(name, block_type, args[0] if isinstance(args[0], (tuple, list)) else args[:1], result)
         return result
 
     def add(
         self,
         name: str,
-        kind: str,
-        read: Iterable[Tensor],
-        given: Tensor,
+        block_type: str,
+        inputs: Iterable[Tensor],
+        output: Tensor,
         module: nn.Module | None = None,
-        part: int | None = None,
+        output_index: int | None = None,
     ) -> None:
         """Append a block that reads and gives these tensors."""
-        unknown = [tuple(tensor.shape) for tensor in read if id(tensor) not in self._place]
+        unknown = [tuple(tensor.shape) for tensor in inputs if id(tensor) not in self._block_index]
         if unknown:
             raise ValueError(f"{name}: reads a tensor of shape {unknown[0]} that no block made")
-        sources = tuple(self._place[id(tensor)] for tensor in read)
-        channels, height, width = given.shape[1:]
-        self._place[id(given)] = len(self.blocks)
-        self._kept.append(given)
-        self.blocks.append(Block(name, kind, (channels, height, width), sources, module, part))
+        sources = tuple(self._block_index[id(tensor)] for tensor in inputs)
+        channels, height, width = output.shape[1:]
+        self._block_index[id(output)] = len(self.blocks)
+        self._kept_tensors.append(output)
+        self.blocks.append(Block(name, block_type, (channels, height, width), sources, module, output_index))
 
-    def enter(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def pre_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._depth += 1
 
-    def leaver(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | tuple[Tensor, ...]], None]:
+    def make_post_hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor | tuple[Tensor, ...]], None]:
         def leave(module: nn.Module, args: tuple[Tensor, ...], given: Tensor | tuple[Tensor, ...]) -> None:
             self._depth -= 1
             if self._depth:
@@ -131,14 +131,14 @@ class _Walk(TorchFunctionMode):
         return leave
 
 
-def upstream(blocks: list[Block], place: int) -> set[int]:
+def ancestors(blocks: list[Block], index: int) -> set[int]:
     """The block at `place` and every block that it depends on."""
-    found, todo = set(), [place]
+    found, todo = set(), [index]
     while todo:
-        place = todo.pop()
-        if place not in found:
-            found.add(place)
-            todo += blocks[place].sources
+        index = todo.pop()
+        if index not in found:
+            found.add(index)
+            todo += blocks[index].sources
     return found
 
 

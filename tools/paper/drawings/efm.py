@@ -9,16 +9,16 @@ from cspdet.models.backbones.csppeleenet import CSPPeleeNetConfig
 from cspdet.models.blocks import SAM, ConvBN, Maxout
 from cspdet.models.detector import Detector, DetectorConfig
 from cspdet.models.necks.efm import EFMConfig
-from cspdet.models.profile import Cost, count
-from paper.drawings.data_flow import Block, conv_text, data_flow, size_text, upstream
-from paper.drawings.svg import INK, Box, Canvas
+from cspdet.models.profile import ModelCost, profile
+from paper.drawings.data_flow import Block, ancestors, conv_text, data_flow, size_text
+from paper.drawings.svg import TEXT_COLOR, SvgCanvas, SvgRect
 
 SIZE_HW = (416, 416)
-CLASSES = 80
+NUM_CLASSES = 80
 COLORS = {"input": "#ffffff", "ConvBN": "#ddf4ff", "Maxout": "#ffd8b5", "MaxPool2d": "#eaeef2", "upsample": "#eaeef2",
           "concat": "#ffffff", "SAM": "#e9d8fd"}  # fmt: skip
-LARGEST = "#ffc1ba"  # the layers that cost most, all the same
-SCALES = ("#0969da", "#1a7f37", "#bc4c00")  # what comes from the finest, the middle and the coarsest map
+LARGEST_COLOR = "#ffc1ba"  # the layers that cost most, all the same
+LEVEL_COLORS = ("#0969da", "#1a7f37", "#bc4c00")  # what comes from the finest, the middle and the coarsest map
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 90, 48, 106, 12
 TOP, LANE = 66, 62  # the middle of the first row; from a scale to the ways below it, and between these
 
@@ -27,111 +27,113 @@ def build_detector(*, sam: bool) -> Detector:
     """CSPPeleeNet-EFM or CSPPeleeNet-EFM (SAM), on the meta device."""
     with torch.device("meta"):
         backbone = CSPPeleeNetConfig(name="csppeleenet")
-        return DetectorConfig(backbone=backbone, neck=EFMConfig(name="efm", sam=sam)).build(CLASSES)
+        return DetectorConfig(backbone=backbone, neck=EFMConfig(name="efm", sam=sam)).build(NUM_CLASSES)
 
 
 def efm_blocks(*, sam: bool) -> list[Block]:
     """The neck's blocks, from C3, C4, C5 on; their names are those in the detector."""
     with torch.device("meta"):
-        specs = CSPPeleeNetConfig(name="csppeleenet").build().out
+        specs = CSPPeleeNetConfig(name="csppeleenet").build().out_specs
         neck = EFMConfig(name="efm", sam=sam).build(specs)
         inputs = {
             f"C{i}": torch.zeros(1, spec.channels, SIZE_HW[0] // spec.stride, SIZE_HW[1] // spec.stride)
             for i, spec in enumerate(specs, start=3)
         }
-    kinds = (ConvBN, SAM, Maxout, nn.MaxPool2d)
+    block_types = (ConvBN, SAM, Maxout, nn.MaxPool2d)
     named = neck.named_modules(prefix="neck")
-    return data_flow(lambda *maps: neck(maps), inputs, named, lambda _, module: isinstance(module, kinds))
+    return data_flow(lambda *maps: neck(maps), inputs, named, lambda _, module: isinstance(module, block_types))
 
 
-def scale(block: Block) -> int:
+def level_index(block: Block) -> int:
     """0, 1 or 2: the map's place among the three sizes, the finest first."""
     return (SIZE_HW[0] // block.chw[1]).bit_length() - 4
 
 
-def origins(blocks: list[Block], place: int) -> tuple[int, ...]:
+def source_levels(blocks: list[Block], index: int) -> tuple[int, ...]:
     """The scales of the backbone's maps that a block depends on."""
-    return tuple(sorted(scale(blocks[i]) for i in upstream(blocks, place) if blocks[i].kind == "input"))
+    return tuple(sorted(level_index(blocks[i]) for i in ancestors(blocks, index) if blocks[i].block_type == "input"))
 
 
-def way(blocks: list[Block], place: int) -> tuple[int, int]:
+def level_span(blocks: list[Block], index: int) -> tuple[int, int]:
     """From which scale to which a block brings its map; the same twice for a block of one scale."""
-    came_from = origins(blocks, place)
-    if len(came_from) > 1:  # behind the concatenation
-        return scale(blocks[place]), scale(blocks[place])
-    end = place
-    while blocks[end].kind != "concat":
+    sources = source_levels(blocks, index)
+    if len(sources) > 1:  # behind the concatenation
+        return level_index(blocks[index]), level_index(blocks[index])
+    end = index
+    while blocks[end].block_type != "concat":
         readers = [i for i, block in enumerate(blocks) if end in block.sources]
         if len(readers) > 1:
-            return came_from[0], came_from[0]  # a lateral: several scales read it
+            return sources[0], sources[0]  # a lateral: several scales read it
         end = readers[0]
-    return came_from[0], scale(blocks[end])
+    return sources[0], level_index(blocks[end])
 
 
-def columns(blocks: list[Block]) -> list[int]:
+def layout_columns(blocks: list[Block]) -> list[int]:
     """How many blocks stand before each one at most; the concatenations share a column, as do those behind them."""
-    place: list[int] = []
+    result: list[int] = []
     for block in blocks:
-        place.append(max((place[source] + 1 for source in block.sources), default=0))
-    join = max(column for column, block in zip(place, blocks, strict=True) if block.kind == "concat")
+        result.append(max((result[source] + 1 for source in block.sources), default=0))
+    join = max(column for column, block in zip(result, blocks, strict=True) if block.block_type == "concat")
     for i, block in enumerate(blocks):
-        if block.kind == "concat":
-            place[i] = join
-        elif len(origins(blocks, i)) > 1:
-            place[i] = place[block.sources[0]] + 1
-    return place
+        if block.block_type == "concat":
+            result[i] = join
+        elif len(source_levels(blocks, i)) > 1:
+            result[i] = result[block.sources[0]] + 1
+    return result
 
 
-def _row(blocks: list[Block], place: int) -> int:
+def _row_index(blocks: list[Block], index: int) -> int:
     """In lanes from the top: a scale's own, below it the way up to it, then the way down from it."""
-    start, end = way(blocks, place)
+    start, end = level_span(blocks, index)
     return 3 * min(start, end) + (0 if start == end else 1 if start > end else 2)
 
 
 def _title(block: Block) -> str:
-    if block.kind == "ConvBN":
+    if block.block_type == "ConvBN":
         return conv_text(block)
     if isinstance(block.module, Maxout):
         return f"Maxout {block.module.c_in // block.module.c_out}:1"
-    return {"MaxPool2d": "max pool", "input": block.name}.get(block.kind, block.kind)
+    return {"MaxPool2d": "max pool", "input": block.name}.get(block.block_type, block.block_type)
 
 
 def draw_efm() -> str:
     """The SVG of EFM (SAM) with channels, sizes and BFLOPs."""
     blocks = efm_blocks(sam=True)
-    cost = count(build_detector(sam=True), SIZE_HW)
-    across = columns(blocks)
-    width = 2 * MARGIN + max(across) * STEP + BOX_WIDTH
+    cost = profile(build_detector(sam=True), SIZE_HW)
+    columns = layout_columns(blocks)
+    width = 2 * MARGIN + max(columns) * STEP + BOX_WIDTH
     height = TOP + 6 * LANE + BOX_HEIGHT // 2 + 40
-    canvas = Canvas(width, height, "The Exact Fusion Model behind CSPPeleeNet")
-    canvas.text(MARGIN, 22, "CSPPeleeNet-EFM (SAM)", bold=True, color=INK)
-    for i, color in enumerate(SCALES):
+    canvas = SvgCanvas(width, height, "The Exact Fusion Model behind CSPPeleeNet")
+    canvas.text(MARGIN, 22, "CSPPeleeNet-EFM (SAM)", bold=True, color=TEXT_COLOR)
+    for i, color in enumerate(LEVEL_COLORS):
         x = 250 + 130 * i
         canvas.arrow((x, 18), (x + 24, 18), color)
         canvas.text(x + 30, 22, f"from C{i + 3} alone", color=color)
     canvas.text(width - MARGIN, 22, f"channels · height×width, BFLOPs; input {SIZE_HW[0]}×{SIZE_HW[1]}", anchor="end")
     boxes = [
-        Box(MARGIN + STEP * across[i], TOP + LANE * _row(blocks, i) - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
+        SvgRect(MARGIN + STEP * columns[i], TOP + LANE * _row_index(blocks, i) - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
         for i in range(len(blocks))
     ]
     for i in range(3):
-        canvas.band(Box(0, TOP + 3 * i * LANE - BOX_HEIGHT / 2 - 6, width, BOX_HEIGHT + 12), "#f6f8fa")
+        canvas.band(SvgRect(0, TOP + 3 * i * LANE - BOX_HEIGHT / 2 - 6, width, BOX_HEIGHT + 12), "#f6f8fa")
     for i, block in enumerate(blocks):
         for source in block.sources:
-            came_from = origins(blocks, source)
-            canvas.arrow(boxes[source].right, boxes[i].left, SCALES[came_from[0]] if len(came_from) == 1 else INK)
+            sources = source_levels(blocks, source)
+            canvas.arrow(
+                boxes[source].right, boxes[i].left, LEVEL_COLORS[sources[0]] if len(sources) == 1 else TEXT_COLOR
+            )
     _draw_boxes(canvas, blocks, boxes, cost)
     largest = cost.largest_layer_bflops
-    canvas.band(Box(MARGIN, height - 24, 14, 12), LARGEST)
+    canvas.band(SvgRect(MARGIN, height - 24, 14, 12), LARGEST_COLOR)
     canvas.text(
         MARGIN + 20, height - 14, f"{largest:.4f} BFLOPs, as much as the largest layer of the backbone", size=11
     )
     return str(canvas)
 
 
-def _draw_boxes(canvas: Canvas, blocks: list[Block], boxes: list[Box], cost: Cost) -> None:
+def _draw_boxes(canvas: SvgCanvas, blocks: list[Block], boxes: list[SvgRect], cost: ModelCost) -> None:
     for block, box in zip(blocks, boxes, strict=True):
         bflops = block.bflops(cost)
-        fill = LARGEST if bflops == cost.largest_layer_bflops else COLORS[block.kind]
+        fill = LARGEST_COLOR if bflops == cost.largest_layer_bflops else COLORS[block.block_type]
         lines = (_title(block), size_text(block))
         canvas.box(box, (*lines, f"{bflops:.4f}") if bflops >= 0.00005 else lines, fill)

@@ -11,14 +11,14 @@ from paper.drawings.efm import draw_efm
 from paper.drawings.fusion import draw_fusion
 from paper.drawings.gradients import draw_gradients
 
-PICTURES: dict[str, Callable[[], str]] = {
+DRAWINGS: dict[str, Callable[[], str]] = {
     "csp_gradients.svg": draw_gradients,
     "csp_fusion.svg": draw_fusion,
     "efm.svg": draw_efm,
 }
 
 
-def draw_pictures(folder: Path) -> list[Path]:
+def write_drawings(folder: Path) -> list[Path]:
     """Write every drawing into `folder`, which must be there; those of the same names are replaced.
 
     Raises:
@@ -29,7 +29,7 @@ def draw_pictures(folder: Path) -> list[Path]:
         found = "a file" if folder.exists() else "nothing"
         raise ConfigError(f"--output {folder}: expected a folder that is there, found {found}")
     paths = []
-    for name, draw in PICTURES.items():
+    for name, draw in DRAWINGS.items():
         paths.append(folder / name)
         write_text(paths[-1], draw())
     return paths

@@ -6,11 +6,11 @@ from html import escape
 from typing import NamedTuple
 
 FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
-INK, FAINT = "#24292f", "#57606a"
+TEXT_COLOR, MUTED_COLOR = "#24292f", "#57606a"
 LINE_HEIGHT = 14
 
 
-class Box(NamedTuple):
+class SvgRect(NamedTuple):
     """A rectangle on the page, in pixels."""
 
     x: float
@@ -27,7 +27,7 @@ class Box(NamedTuple):
         return self.x + self.width, self.y + self.height / 2
 
 
-class Canvas:
+class SvgCanvas:
     """A white page that things are drawn on, later ones over earlier ones."""
 
     def __init__(self, width: int, height: int, title: str):
@@ -41,16 +41,22 @@ class Canvas:
     def __str__(self) -> str:
         return "\n".join([*self._parts, "</svg>", ""])
 
-    def box(self, box: Box, lines: tuple[str, ...], fill: str) -> None:
+    def box(self, box: SvgRect, lines: tuple[str, ...], fill: str) -> None:
         """A rounded rectangle with centered lines, the first one bold."""
-        x, y, width, height = map(_number, box)
+        x, y, width, height = map(_format_number, box)
         self._parts.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="{fill}" stroke="{INK}"/>'
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="{fill}" stroke="{TEXT_COLOR}"/>'
         )
         top = box.y + (box.height - LINE_HEIGHT * len(lines)) / 2 + 11
         for i, line in enumerate(lines):
             self.text(
-                box.x + box.width / 2, top + i * LINE_HEIGHT, line, size=11, anchor="middle", bold=i == 0, color=INK
+                box.x + box.width / 2,
+                top + i * LINE_HEIGHT,
+                line,
+                size=11,
+                anchor="middle",
+                bold=i == 0,
+                color=TEXT_COLOR,
             )
 
     def text(
@@ -62,12 +68,12 @@ class Canvas:
         size: int = 12,
         anchor: str = "start",
         bold: bool = False,
-        color: str = FAINT,
+        color: str = MUTED_COLOR,
     ) -> None:
         """One line; y is its base line."""
         weight = ' font-weight="bold"' if bold else ""
         self._parts.append(
-            f'<text x="{_number(x)}" y="{_number(y)}" font-size="{size}" text-anchor="{anchor}" fill="{color}"{weight}>'
+            f'<text x="{_format_number(x)}" y="{_format_number(y)}" font-size="{size}" text-anchor="{anchor}" fill="{color}"{weight}>'
             f"{escape(text)}</text>"
         )
 
@@ -76,20 +82,20 @@ class Canvas:
         (x, y), (to_x, to_y) = start, end
         bend = (x + to_x) / 2
         tip = to_x - 5
-        control = [_number(n) for n in (x, y, bend, y, bend, to_y, tip, to_y)]
+        control = [_format_number(n) for n in (x, y, bend, y, bend, to_y, tip, to_y)]
         self._parts.append(
             f'<path d="M{control[0]} {control[1]} C{control[2]} {control[3]} {control[4]} {control[5]}'
             f' {control[6]} {control[7]}" fill="none" stroke="{color}" stroke-width="2"/>'
         )
         head = [(to_x, to_y), (to_x - 8, to_y - 4), (to_x - 8, to_y + 4)]
-        points = " ".join(f"{_number(a)},{_number(b)}" for a, b in head)
+        points = " ".join(f"{_format_number(a)},{_format_number(b)}" for a, b in head)
         self._parts.append(f'<polygon points="{points}" fill="{color}"/>')
 
-    def band(self, box: Box, fill: str) -> None:
+    def band(self, box: SvgRect, fill: str) -> None:
         """A plain rectangle, to lie behind other things."""
-        x, y, width, height = map(_number, box)
+        x, y, width, height = map(_format_number, box)
         self._parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>')
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
