@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from cspdet.config.loader import ConfigModel, load_config
+from cspdet.config.base import ConfigModel
+from cspdet.config.loader import load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.classification.augment import ImageAugmentConfig
 from cspdet.datasets.detection.augment import AugmentConfig

@@ -16,22 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from cspdet.config.registry import Component
+from cspdet.config.user_modules import USER_NAME, allow_user_modules
 from cspdet.errors import ConfigError, did_you_mean
 
 KeyPath = tuple[str | int, ...]  # where a value stands: ("model", "head", "anchors", 0)
 OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
-
-
-class ConfigModel(BaseModel):
-    """Base of every config section: unknown keys are errors, types are exact, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
@@ -47,16 +43,25 @@ def load_config(path: str | Path, schema: type[SchemaT], overrides: Sequence[str
     """
     path = Path(path)
     tree = _ConfigLoader(schema)
-    tree.read(path, ())
-    return tree.apply_and_validate(str(path), overrides)
+    with allow_user_modules(path.parent):
+        tree.read(path, ())
+        return tree.apply_and_validate(str(path), overrides)
 
 
 def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, overrides: Sequence[str] = ()) -> SchemaT:
-    """Validate values that were read from a checkpoint or another safe place, named `where` in messages."""
+    """Validate values that were read from a checkpoint or another file, named `where` in messages.
+
+    Only `overrides`, which the user wrote, may have modules imported (`cspdet.config.user_modules`); the values may not.
+
+    Raises:
+        ConfigError: with one line for each mistake.
+    """
     tree = _ConfigLoader(schema)
     tree.values = values
     tree.source_locations[()] = where
-    return tree.apply_and_validate(where, overrides)
+    named_by_user = {module for text in overrides for module, _ in USER_NAME.findall(text)}
+    with allow_user_modules(modules=named_by_user):
+        return tree.apply_and_validate(where, overrides)
 
 
 def dump_config(config: BaseModel) -> str:
@@ -204,14 +209,14 @@ class _ConfigLoader:
         value = self._get(key_path)
         annotation = _annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:
-            if _select_model(annotation, {}) is not None and value.endswith((".yaml", ".yml")):
+            if _takes_mapping(annotation) and value.endswith((".yaml", ".yml")):
                 self.read(folder / value, key_path)
             elif (
                 Path in _union_members(annotation) and "\n" not in value
             ):  # not a text in the place of the file that holds it
                 self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
-        elif isinstance(value, dict):
-            for key in value:
+        elif isinstance(value, (dict, list)):
+            for key in value if isinstance(value, dict) else range(len(value)):
                 self._resolve((*key_path, key), folder)
 
     def _get(self, key_path: KeyPath) -> Any:
@@ -238,7 +243,7 @@ class _ConfigLoader:
     def _format_error(self, entry: Any, name: str) -> str:
         path = self._strip_tags(entry["loc"])
         message = self._error_message(entry, path)
-        if entry["type"] == "union_tag_invalid":
+        if entry["type"] in ("union_tag_invalid", "component_unknown"):
             path = (*path, "name")
         # A rule between several keys of a section begins with the key that it blames
         blamed, _, rest = message.partition(": ")
@@ -271,6 +276,8 @@ class _ConfigLoader:
             return f"expected {context['expected']}, found {describe(found)}{did_you_mean(str(found), valid)}"
         if error_type == "value_error":
             return f"{context['error']}"
+        if error_type in ("component_name", "component_unknown"):
+            return str(entry["msg"])
         return f"{_simplify_message(entry['msg'])}, found {describe(entry['input'])}"
 
     def _strip_tags(self, location: tuple[str | int, ...]) -> KeyPath:
@@ -313,19 +320,23 @@ def describe(value: Any) -> str:
 
 
 def _union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself; Annotated is seen through."""
+    """The members of a union, or the type itself; of an annotated type its `Component`, if any."""
     if typing.get_origin(annotation) is typing.Annotated:
-        return _union_members(typing.get_args(annotation)[0])
+        member, *metadata = typing.get_args(annotation)
+        components = tuple(entry for entry in metadata if isinstance(entry, Component))
+        return components or _union_members(member)
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         return tuple(option for member in typing.get_args(annotation) for option in _union_members(member))
     return (annotation,)
 
 
 def _select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """The pydantic model that `value` is meant for: of a union, the one whose `name` it gives."""
-    models = [
-        option for option in _union_members(annotation) if isinstance(option, type) and issubclass(option, BaseModel)
-    ]
+    """The pydantic model that `value` is meant for: of a union or registry, the one whose `name` it gives."""
+    members = _union_members(annotation)
+    for member in members:
+        if isinstance(member, Component):
+            return member.config_class(value)
+    models = [option for option in members if isinstance(option, type) and issubclass(option, BaseModel)]
     if len(models) > 1 and isinstance(value, dict):
         name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` is a short form of the one named `timm`
         for model in models:
@@ -334,14 +345,28 @@ def _select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
     return models[0] if models else None
 
 
+def _takes_mapping(annotation: Any) -> bool:
+    """Whether a value of this type may be given as the path of a YAML file that holds its keys."""
+    return any(
+        isinstance(member, Component) or (isinstance(member, type) and issubclass(member, BaseModel))
+        for member in _union_members(annotation)
+    )
+
+
 def _annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:
     """The declared type at a path, or None where the schema has no such place."""
     annotation: Any = schema
     for key in key_path:
+        if isinstance(key, int):  # an item of a list: tuple[Item, ...]
+            annotation = next((typing.get_args(member)[0] for member in _union_members(annotation)
+                               if typing.get_origin(member) is tuple), None)  # fmt: skip
+            values = values[key] if isinstance(values, list) and key < len(values) else None
+            continue
         model = _select_model(annotation, values)
-        if model is None or not isinstance(key, str) or key not in model.model_fields:
+        if model is None or key not in model.model_fields:
             return None
         field = model.model_fields[key]
-        annotation = field.annotation
+        components = [entry for entry in field.metadata if isinstance(entry, Component)]
+        annotation = typing.Annotated[field.annotation, components[0]] if components else field.annotation
         values = values.get(key) if isinstance(values, dict) else None
     return annotation

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.darknet.cfg import parse_cfg, read_cfg, with_num_classes
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from cspdet.config.loader import ConfigModel, load_config
+from cspdet.config.base import ConfigModel
+from cspdet.config.loader import load_config
 from cspdet.errors import DataError, did_you_mean
 
 SPLITS = ("train", "val", "test")

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
-from cspdet.config.loader import ConfigModel, parse_config
+from cspdet.config.base import ConfigModel
+from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.models.detector import ComposedDetector, NormalizeConfig

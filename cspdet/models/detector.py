@@ -6,7 +6,7 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import init_weights

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.structures import Features, FeatureSpec
 
 # Box sizes are exp(t) times the anchor; beyond exp(6), about 400 anchors, lies only overflow.

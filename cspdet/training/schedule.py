@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 
 
 class OptimizerConfig(ConfigModel):

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.datasets.detection.augment import AugmentConfig, apply_hsv, random_hsv_gains
 from cspdet.letterbox import resize_image
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.datasets.detection.mixing import AugmentedSample, copy_small, cutmix, keep_mask, mixup, rand_bbox
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.structures import Sample

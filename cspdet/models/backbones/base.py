@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 
 TIMM_PREFIX = "timm:"
 

@@ -23,7 +23,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.models.blocks import SAM, ActivationName, ConvBN, upsample
 from cspdet.models.necks.efm import conv_block
 from cspdet.models.necks.scales import select_top_levels

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, Maxout, upsample
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec

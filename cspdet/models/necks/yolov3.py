@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec

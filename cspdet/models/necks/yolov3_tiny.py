@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.models.blocks import ActivationName, ConvBN, upsample
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec

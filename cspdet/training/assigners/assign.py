@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cspdet.boxes import area, intersection, wh_iou
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
