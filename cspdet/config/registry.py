@@ -71,7 +71,9 @@ class Registry:
         found = self.get(name)
         config = found if _is_component_config(found) else getattr(found, "Config", None)
         if not _is_component_config(config):
-            raise ConfigError(f"{name!r} is no {self.kind}: expected a ComponentConfig, or a class with a nested Config")
+            raise ConfigError(
+                f"{name!r} is no {self.kind}: expected a ComponentConfig, or a class with a nested Config"
+            )
         return config
 
 

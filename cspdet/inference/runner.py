@@ -301,6 +301,7 @@ def _read_image(source: ImageFile) -> PendingImage | DataError:
 
 
 def batched(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield the items in lists of `size`, the last one shorter where they do not divide."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -53,8 +53,10 @@ def trace_network(model: nn.Module) -> fx.Graph:
 
 
 class ModelTracer(fx.Tracer):
+    """Trace a network with `shortcut` as one call, since its Python code reads shapes."""
+
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(shortcut,))  # its Python code asks for shapes
+        super().__init__(autowrap_functions=(shortcut,))
 
 
 def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:

@@ -68,6 +68,8 @@ def node_name(node: fx.Node) -> str:
 
 
 class SectionTracer(fx.Tracer):
+    """Trace a network down to the modules and functions that are one cfg section each."""
+
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(shortcut,))  # it asks for shapes, and is one section
 
@@ -76,6 +78,8 @@ class SectionTracer(fx.Tracer):
 
 
 class ShapePropagator(fx.Interpreter):
+    """Run a traced network and note the shape of each result in `node.meta["shape"]`."""
+
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and result.ndim in (2, 4):

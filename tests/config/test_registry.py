@@ -80,7 +80,9 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
 
 
 def test_the_name_chooses_the_config_class(tmp_path):
-    config = load(tmp_path, "shape: {name: round, radius: 2, sides: [1, 2]}\noptional: {}\nmore: [square, {name: round}]\n")
+    config = load(
+        tmp_path, "shape: {name: round, radius: 2, sides: [1, 2]}\noptional: {}\nmore: [square, {name: round}]\n"
+    )
     assert config.shape == RoundConfig(name="round", radius=2.0, sides=(1, 2))
     assert config.optional == RoundConfig(name="round")
     assert config.more == (SquareConfig(name="square"), RoundConfig(name="round"))
@@ -103,19 +105,37 @@ def test_a_component_may_be_a_file_and_keys_may_be_overridden(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("shape: {name: rond}", "c.yaml:1: shape.name: unknown shape 'rond' (did you mean 'round'?); valid: round, square"),
+        (
+            "shape: {name: rond}",
+            "c.yaml:1: shape.name: unknown shape 'rond' (did you mean 'round'?); valid: round, square",
+        ),
         ("shape: rond", "c.yaml:1: shape.name: unknown shape 'rond' (did you mean 'round'?)"),
         ("shape: {radius: 1}", "c.yaml:1: shape: missing key 'name', the name of a shape; valid: round, square"),
         ("shape: {name: 3}", "c.yaml:1: shape: expected text for the key 'name', the name of a shape"),
         ("shape: 3", "c.yaml:1: shape: expected a mapping of keys to values, found 3"),
-        ("shape: {name: round, radios: 1}", "c.yaml:1: shape.radios: unknown key (did you mean 'radius'?); valid keys: "),
+        (
+            "shape: {name: round, radios: 1}",
+            "c.yaml:1: shape.radios: unknown key (did you mean 'radius'?); valid keys: ",
+        ),
         ("shape: {name: round,\n radius: -1}", "c.yaml:2: shape.radius: expected greater than 0, found -1"),
-        ("shape: {name: round}\nmore:\n- round\n- {name: round, x: 1}", "c.yaml:4: more[1].x: unknown key; valid keys: "),
-        ("shape: {name: round}\noptional: {x: 1}", "c.yaml:2: optional.x: unknown key; valid keys: name, sides, radius"),
-        ("shape: {name: round, sides: [1, a]}", "c.yaml:1: shape.sides[1]: expected a whole number, found the text 'a'"),
+        (
+            "shape: {name: round}\nmore:\n- round\n- {name: round, x: 1}",
+            "c.yaml:4: more[1].x: unknown key; valid keys: ",
+        ),
+        (
+            "shape: {name: round}\noptional: {x: 1}",
+            "c.yaml:2: optional.x: unknown key; valid keys: name, sides, radius",
+        ),
+        (
+            "shape: {name: round, sides: [1, a]}",
+            "c.yaml:1: shape.sides[1]: expected a whole number, found the text 'a'",
+        ),
         ("shape: {name: no_such_module:X}", "c.yaml:1: shape.name: no module 'no_such_module'; expected one that is "),
         ("shape: {name: json:Nothing}", "c.yaml:1: shape.name: module 'json' has no 'Nothing'"),
-        ("shape: {name: json:loads}", "c.yaml:1: shape.name: 'json:loads' is no shape: expected a ComponentConfig, or "),
+        (
+            "shape: {name: json:loads}",
+            "c.yaml:1: shape.name: 'json:loads' is no shape: expected a ComponentConfig, or ",
+        ),
     ],
 )
 def test_errors_say_where_and_what_was_expected(tmp_path, text, expected):
@@ -128,7 +148,9 @@ def test_errors_of_several_components_come_together(tmp_path):
 
 
 def test_a_class_of_the_users_own_is_named_by_its_module(tmp_path, user_module):
-    config = load(tmp_path, f"shape: {{name: '{user_module}:Star', points: 7}}\nmore: ['{user_module}:TriangleConfig']\n")
+    config = load(
+        tmp_path, f"shape: {{name: '{user_module}:Star', points: 7}}\nmore: ['{user_module}:TriangleConfig']\n"
+    )
     star = config.shape.build(2)
     assert (type(star).__name__, star.points, star.size) == ("Star", 7, 2)
     assert config.more[0].build(2) == 6.0
@@ -183,7 +205,12 @@ def test_user_modules_are_found_in_the_working_directory_without_python_m(tmp_pa
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": root}, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": root},
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("3\n", "")
 
