@@ -27,9 +27,8 @@ from cspdet.config.loader import load_config
 from cspdet.datasets.classification.image_folder import load_image_folder
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.device import Precision, autocast, resolve_precision, select_device
+from cspdet.device import Precision, autocast, resolve_precision, select_device, to_float_tensor
 from cspdet.errors import ConfigError
-from cspdet.inference.predictor import to_float_tensor
 from cspdet.models.profile import profile
 from cspdet.recipe import ClassificationRecipe, load_recipe
 from cspdet.structures import Categories

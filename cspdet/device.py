@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from cspdet.errors import ConfigError
 
@@ -55,3 +56,9 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def to_float_tensor(images: Tensor, device: torch.device) -> Tensor:
+    """Convert (B, 3, H, W) uint8 images to float32 in [0, 1], channels last, on `device`."""
+    moved = images.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)

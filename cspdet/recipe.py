@@ -14,6 +14,7 @@ from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.classification.augment import ImageAugmentConfig
 from cspdet.datasets.detection.augment import AugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
+from cspdet.models.config import PostprocessConfig
 from cspdet.training.assigners.assign import AssignConfig
 from cspdet.training.losses.yolo import LossConfig
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig
@@ -113,16 +114,11 @@ class ClassifierTrainConfig(TrainerConfig):
     augment: ImageAugmentConfig = ImageAugmentConfig()
 
 
-class EvalConfig(ConfigModel):
+class EvalConfig(PostprocessConfig):
     """How outputs become detections when AP is measured."""
 
     batch_size: int = Field(16, ge=1)
-    min_score: float = Field(0.001, ge=0, lt=1)
-    nms_iou: float = Field(0.6, ge=0, le=1)  # class-wise NMS drops what overlaps a better box by more
-    # Box voting: what stays becomes the average of what overlaps it by more than this; null: boxes stay as they are
-    vote_iou: float | None = Field(None, ge=0, le=1)
-    max_detections: int = Field(100, ge=1)  # a picture
-    clip_boxes: bool = True  # cut boxes at the picture's border before they are judged; Darknet's `map` does not
+    min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the detections that are evaluated.")
     evaluator: Literal["auto", "pycocotools", "hotcoco"] = "auto"  # auto: hotcoco, the same but faster, if installed
     workers: Workers = "auto"
 

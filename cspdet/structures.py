@@ -8,11 +8,14 @@ of A*H*W), N boxes, P positives. Boxes live in one of two frames: *image* (pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cspdet.letterbox import Letterbox
 
 
 class FeatureSpec(NamedTuple):
@@ -91,7 +94,25 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
+    def to_image(self, letterbox: Letterbox, size_hw: tuple[int, ...], *, clip_boxes: bool = True) -> Detections:
+        """Map detections from input pixels to image pixels, on the CPU.
+
+        Args:
+            letterbox: Where the image lies in the input.
+            size_hw: Height and width of the image.
+            clip_boxes: Clip the boxes to the image border.
+        """
+        on_cpu = self.to("cpu")
+        margins = on_cpu.box_xyxy.new_tensor((letterbox.left, letterbox.top) * 2)
+        scales = on_cpu.box_xyxy.new_tensor((letterbox.scale_x, letterbox.scale_y) * 2)
+        box_xyxy = (on_cpu.box_xyxy - margins) / scales
+        if clip_boxes:
+            height, width = size_hw
+            box_xyxy = box_xyxy.clamp(min=0).minimum(box_xyxy.new_tensor((width, height, width, height)))
+        return Detections(box_xyxy, on_cpu.score, on_cpu.class_id)
+
     def to(self, device: torch.device | str) -> Detections:
+        """Move the tensors to `device`."""
         return Detections(self.box_xyxy.to(device), self.score.to(device), self.class_id.to(device))
 
 

@@ -24,6 +24,7 @@ from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import build_engine_from_network, load_engine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
+from cspdet.models.config import PostprocessConfig
 from cspdet.recipe import InputConfig
 
 TORCHVISION_PREFIX = "torchvision:"
@@ -121,8 +122,8 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
 def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> Callable[[], object] | None:
     """From decoded pictures to detections in their pixels, or to class probabilities."""
     if engine.metadata.task == "detector":
-        postprocess = {"nms_iou": NMS_IOU, "max_detections": MAX_DETECTIONS}
-        predictor = Predictor(engine, engine.device, min_score=spec.min_score, **postprocess)  # type: ignore[arg-type]
+        postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
+        predictor = Predictor(engine, engine.device, postprocess)
         return lambda: predictor.predict([image] * spec.batch)
     crop = ImageCrop(engine.size_hw, short_side(engine.size_hw, CROP_RATIO))
 

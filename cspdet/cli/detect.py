@@ -20,6 +20,7 @@ from cspdet.inference.tracking import check_installed
 from cspdet.inference.video.h264_writer import PRESETS
 from cspdet.inference.video.writer import select_codec
 from cspdet.io.folders import increment_path
+from cspdet.models.config import PostprocessConfig
 
 MIN_TILE_SIZE, MAX_TILE_OVERLAP = 32, 0.9
 MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from so many on, `--backend auto` looks for the fastest engine
@@ -112,11 +113,11 @@ def run(args: argparse.Namespace) -> None:
     classes = None
     if args.classes is not None:
         classes = parse_class_filter(args.classes, engine.classes.names, engine.classes.category_ids)
-    search = SlicedDetector(args.max_detections, args.max_iou, classes, _tiling(args))
-    detector = Predictor(
-        engine, engine.device, min_score=args.min_score, nms_iou=args.max_iou, vote_iou=args.vote_iou,
-        max_detections=search.required_max_detections,
-    )  # fmt: skip
+    postprocess = PostprocessConfig(
+        min_score=args.min_score, nms_iou=args.max_iou, vote_iou=args.vote_iou, max_detections=args.max_detections
+    )
+    search = SlicedDetector(postprocess, classes, _tiling(args))
+    detector = Predictor(engine, engine.device, search.detector_config)
     output = args.output or increment_path(Path("runs/detect"))
     for count in sorted(
         {_frames_per_batch(source, args.batch_size) for source in sources if isinstance(source, Video)}

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from cspdet.datasets.detection.loader import eval_loader
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.device import Precision, autocast
+from cspdet.device import Precision, autocast, to_float_tensor
 from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.coco import CocoEvaluator, Metrics, Result
-from cspdet.inference.engines.base import Engine, PostprocessConfig
-from cspdet.inference.postprocess import decode_and_nms
-from cspdet.inference.predictor import scale_boxes_to_image, to_float_tensor
+from cspdet.inference.engines.base import Engine
 from cspdet.io.progress import progress
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
+from cspdet.models.postprocess import decode_and_nms
 from cspdet.recipe import EvalConfig, InputConfig
 from cspdet.structures import SINGLE_PROCESS, Categories, Detections, Shard
 
@@ -63,12 +62,11 @@ def inference_on_dataset(
     shard: Shard = SINGLE_PROCESS,
 ) -> CocoEvaluator:
     """What `evaluate_model` judges: the detections in all pictures of `coco`, or in those of one process's shard."""
-    postprocess = _postprocess_config(eval_)
 
     def predict(images: Tensor) -> list[Detections]:
         with autocast(device, precision):
             raw = model(to_float_tensor(images, device))
-        return decode_and_nms(raw, model.anchors, **postprocess)
+        return decode_and_nms(raw, model.anchors, eval_)
 
     was_training = model.training
     model.eval()
@@ -82,24 +80,14 @@ def evaluate_engine(
     engine: Engine, coco: CocoDataset, eval_: EvalConfig, *, class_mapping: Sequence[int] | None = None
 ) -> tuple[Metrics, list[Result]]:
     """As `evaluate_model`, for a network in an engine, at the input size of that."""
-    postprocess = _postprocess_config(eval_)
 
     def predict(images: Tensor) -> list[Detections]:
-        return engine.detect(images, **postprocess)
+        return engine.detect(images, eval_)
 
     evaluator = _inference_loop(
         predict, coco, engine.metadata.input, eval_, engine.device, class_mapping, SINGLE_PROCESS
     )
     return evaluator.evaluate(), evaluator.results
-
-
-def _postprocess_config(eval_: EvalConfig) -> PostprocessConfig:
-    return {
-        "min_score": eval_.min_score,
-        "nms_iou": eval_.nms_iou,
-        "max_detections": eval_.max_detections,
-        "vote_iou": eval_.vote_iou,
-    }
 
 
 @torch.inference_mode()
@@ -120,11 +108,9 @@ def _inference_loop(
     class_index = None if class_mapping is None else torch.tensor(class_mapping, dtype=torch.int64)
     for batch in progress(loader, "evaluating", "batch", total=len(loader)):
         sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]
-        letterboxes = [Letterbox.fit(size_hw, input_.size, input_.resize) for size_hw in sizes_hw]
-        batch_detections = scale_boxes_to_image(
-            predict(batch.images), letterboxes, sizes_hw, clip_boxes=eval_.clip_boxes
-        )
-        for image_id, detections in zip(batch.image_id.tolist(), batch_detections, strict=True):
+        for image_id, size_hw, in_input in zip(batch.image_id.tolist(), sizes_hw, predict(batch.images), strict=True):
+            letterbox = Letterbox.fit(size_hw, input_.size, input_.resize)
+            detections = in_input.to_image(letterbox, size_hw, clip_boxes=eval_.clip_boxes)
             if class_index is not None:
                 detections = Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
             evaluator.add(image_id, detections)

@@ -16,7 +16,7 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) by `detections` (N, 7).
 
     A row is picture, x1, y1, x2, y2 in input pixels, score, class; best first over the whole batch, of each picture at
-    most `max_detections`. NMS is class by class, as `cspdet.inference.postprocess` does it.
+    most `max_detections`. NMS is class by class, as `cspdet.models.postprocess` does it.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -12,9 +12,10 @@ from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.darknet.write.graph import reference_outputs
 from cspdet.errors import DataError, UserError
 from cspdet.export.quantize import calibration_batches, calibration_images
-from cspdet.inference.engines.base import Engine, PostprocessConfig
+from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata
-from cspdet.inference.postprocess import postprocess
+from cspdet.models.config import PostprocessConfig
+from cspdet.models.postprocess import postprocess
 from cspdet.structures import Detections
 
 # The most that an output may differ, as a share of the largest number of that output: its rounding.
@@ -112,11 +113,9 @@ def _relative_error(engine: Engine, loaded: LoadedDetector | LoadedClassifier, i
 def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tensor) -> float:
     nms = engine.metadata.nms
     assert nms is not None
-    nms_options = PostprocessConfig(
-        min_score=nms.min_score, nms_iou=nms.nms_iou, max_detections=nms.max_detections, vote_iou=None
-    )  # fmt: skip
-    expected = postprocess(decoded[0], decoded[1], **nms_options)
-    found = engine.detect(images, **nms_options)
+    config = PostprocessConfig(min_score=nms.min_score, nms_iou=nms.nms_iou, max_detections=nms.max_detections)
+    expected = postprocess(decoded[0], decoded[1], config)
+    found = engine.detect(images, config)
     return max(detections_difference(a, b) for a, b in zip(found, expected, strict=True))
 
 

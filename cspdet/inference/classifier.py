@@ -14,9 +14,9 @@ from torch import Tensor
 from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_classifier_model
 from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop, Interpolation, short_side
-from cspdet.device import Precision, autocast, select_device
+from cspdet.device import Precision, autocast, select_device, to_float_tensor
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
-from cspdet.inference.predictor import MAX_BATCH_SIZE, ImageInput, load_image, to_float_tensor
+from cspdet.inference.predictor import MAX_BATCH_SIZE, ImageInput, load_image
 from cspdet.models import Classifier
 from cspdet.recipe import ClassifierEvalConfig, InputConfig
 from cspdet.structures import Features

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import ValidationError
 
-from cspdet.boxes import clip_boxes_to_image
 from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
 from cspdet.datasets.image_io import read_image
 from cspdet.device import select_device
-from cspdet.inference.engines.base import Engine, PostprocessConfig
+from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import build_engine, load_engine
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
+from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 ImageInput = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
@@ -55,6 +55,13 @@ def load_detector(
         UserError: no such model, a damaged file, no such device, backend or precision, or voting of a file with NMS.
         ValueError: thresholds outside [0, 1].
     """
+    try:
+        postprocess = PostprocessConfig(
+            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
+        )
+    except ValidationError as error:
+        problems = "; ".join(f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors())
+        raise ValueError(problems) from None
     chosen = select_device(device)
     network: Detector | None = None
     if is_exported(model):
@@ -65,10 +72,7 @@ def load_detector(
         loaded = load_detector_model(model, weights=weights)
         network = loaded.model
         engine = build_engine(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
-    return Predictor(
-        engine, chosen, min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou,
-        network=network,
-    )  # fmt: skip
+    return Predictor(engine, chosen, postprocess, network=network)
 
 
 class Predictor:
@@ -78,22 +82,13 @@ class Predictor:
         self,
         loaded: LoadedDetector | Engine,
         device: torch.device,
+        postprocess: PostprocessConfig,
         *,
-        min_score: float,
-        nms_iou: float,
-        max_detections: int,
-        vote_iou: float | None = None,
         network: Detector | None = None,
     ):
         """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
-        thresholds = (min_score, nms_iou, 0 if vote_iou is None else vote_iou)
-        if not (all(0 <= threshold <= 1 for threshold in thresholds) and max_detections >= 1):
-            raise ValueError(
-                "expected min_score, nms_iou and vote_iou from 0 to 1 and max_detections of 1 or more; "
-                f"got {min_score}, {nms_iou}, {vote_iou}, {max_detections}"
-            )
         engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, build_metadata(loaded), device)
-        engine.check_voting(vote_iou)
+        engine.check_voting(postprocess.vote_iou)
         self.engine = engine
         network = loaded.model if isinstance(loaded, LoadedDetector) else network
         # (B, 3, H, W) in [0, 1] to raw scales
@@ -106,9 +101,7 @@ class Predictor:
         self.size_hw: tuple[int, int] = engine.size_hw
         self.resize = engine.resize
         self.device = device
-        self._postprocess_config = PostprocessConfig(
-            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
-        )  # fmt: skip
+        self.postprocess = postprocess
 
     @overload
     def predict(self, x: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
@@ -138,30 +131,11 @@ class Predictor:
         drawn = np.stack(
             [box.resize_and_pad(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)]
         )
-        found = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), **self._postprocess_config)
-        return list(scale_boxes_to_image(found, letterboxes, [image.shape[:2] for image in images]))
-
-
-def to_float_tensor(images: Tensor, device: torch.device) -> Tensor:
-    """(B, 3, H, W) uint8 to float32 in [0, 1], channels last, on the device."""
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
-
-
-def scale_boxes_to_image(
-    batch_detections: Sequence[Detections],
-    letterboxes: Sequence[Letterbox],
-    sizes_hw: Sequence[tuple[int, ...]],
-    *,
-    clip_boxes: bool = True,
-) -> Iterator[Detections]:
-    """Detections in input pixels to ones on the CPU in the pixels of their pictures, `cut` to these."""
-    for detections, letterbox, (height, width) in zip(batch_detections, letterboxes, sizes_hw, strict=True):
-        on_cpu = detections.to("cpu")
-        box_xyxy = letterbox.to_image(on_cpu.box_xyxy)
-        yield Detections(
-            clip_boxes_to_image(box_xyxy, (height, width)) if clip_boxes else box_xyxy, on_cpu.score, on_cpu.class_id
-        )
+        batch_detections = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), self.postprocess)
+        return [
+            detections.to_image(letterbox, image.shape[:2], clip_boxes=self.postprocess.clip_boxes)
+            for detections, letterbox, image in zip(batch_detections, letterboxes, images, strict=True)
+        ]
 
 
 def load_image(image: ImageInput) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from cspdet.errors import ConfigError, did_you_mean
 from cspdet.inference.tiles import Tile, merge_tiles, tile_grid
+from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 # What a detector is to give of a picture where some of it is left out afterwards: so the first `max_detections`
@@ -49,16 +50,17 @@ class SlicedDetector:
     the others. A picture that fits into one tile has no more than that.
     """
 
-    max_detections: int = 100  # a picture
-    nms_iou: float = 0.6  # above it, the worse of two boxes of a class goes; between tiles
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)  # of the image; NMS between tiles too
     class_ids: frozenset[int] | None = None  # indices into the class names; None for all
     tiling: Tiling | None = None
 
     @property
-    def required_max_detections(self) -> int:
-        """The `max_detections` with which the detector has to be made."""
-        narrowed = self.class_ids is not None or self.tiling is not None
-        return max(self.max_detections, PRE_FILTER_LIMIT) if narrowed else self.max_detections
+    def detector_config(self) -> PostprocessConfig:
+        """The post-processing of the detector: a higher `max_detections` where detections are filtered afterwards."""
+        if self.class_ids is None and self.tiling is None:
+            return self.postprocess
+        limit = max(self.postprocess.max_detections, PRE_FILTER_LIMIT)
+        return self.postprocess.model_copy(update={"max_detections": limit})
 
     def predict(self, detector: SupportsPredict, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each (H, W, 3) uint8 RGB picture, best first, in its pixels."""
@@ -73,7 +75,7 @@ class SlicedDetector:
         crops = [np.ascontiguousarray(image[t.y1 : t.y2, t.x1 : t.x2]) for t in tiles]
         found = [self._filter_classes(part) for part in detector.predict(crops)]
         parts = list(zip(tiles, found, strict=True))
-        return merge_tiles(parts, size_hw, nms_iou=self.nms_iou, max_detections=self.max_detections)
+        return merge_tiles(parts, size_hw, self.postprocess)
 
     def _filter_classes(self, detections: Detections) -> Detections:
         if self.class_ids is None:
@@ -83,7 +85,7 @@ class SlicedDetector:
 
     def _filter_and_limit(self, detections: Detections) -> Detections:
         some = self._filter_classes(detections)
-        n = self.max_detections
+        n = self.postprocess.max_detections
         return Detections(some.box_xyxy[:n], some.score[:n], some.class_id[:n])
 
 

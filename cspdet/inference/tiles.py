@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cspdet.boxes import area, intersection, iou
+from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 BORDER_TOLERANCE = 0.01  # a box is a fragment when it comes this close to an inner border, of the tile's side ...
@@ -62,7 +63,7 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 
 
 def merge_tiles(
-    parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], *, nms_iou: float, max_detections: int
+    parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], config: PostprocessConfig
 ) -> Detections:
     """What was found in tiles of a picture of `size_hw`, each in pixels of its tile, as detections in the picture.
 
@@ -76,12 +77,12 @@ def merge_tiles(
         one = _resolve_fragments(box[here], score[here], tile[here], fragment[here])
         order = one[1].sort(descending=True, stable=True).indices
         one_box, one_score, one_tile = (values[order] for values in one)
-        kept = _greedy_nms(one_box, one_tile, nms_iou)
+        kept = _greedy_nms(one_box, one_tile, config.nms_iou)
         boxes.append(one_box[kept])
         scores.append(one_score[kept])
         classes.append(torch.full((len(kept),), class_index, dtype=torch.int64))
     found = torch.cat(boxes), torch.cat(scores), torch.cat(classes)
-    best = found[1].sort(descending=True, stable=True).indices[:max_detections]
+    best = found[1].sort(descending=True, stable=True).indices[: config.max_detections]
     return Detections(found[0][best].float(), found[1][best].float(), found[2][best])
 
 

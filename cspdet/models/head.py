@@ -1,4 +1,4 @@
-"""The YOLOv3 head: a 1x1 convolution a scale, and the equations that turn its numbers into boxes."""
+"""The YOLOv3 head: a 1x1 convolution per level; `cspdet.models.postprocess` decodes its outputs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from cspdet.config.base import ConfigModel
 from cspdet.structures import Features, FeatureSpec
-
-# Box sizes are exp(t) times the anchor; beyond exp(6), about 400 anchors, lies only overflow.
-MAX_LOG_SIZE = 6.0
 
 WH = tuple[float, float]
 WhDecoding = Literal["exponential", "square"]
@@ -103,40 +100,3 @@ def init_prediction_bias(conv: nn.Conv2d, num_classes: int, stride: int) -> None
     # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
     bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
     bias[:, 5:] = -math.log(max(num_classes - 1, 1))
-
-
-def make_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(height, width, 2): column and row of each cell."""
-    row, col = torch.meshgrid(
-        torch.arange(height, device=like.device, dtype=like.dtype),
-        torch.arange(width, device=like.device, dtype=like.dtype),
-        indexing="ij",
-    )
-    return torch.stack((col, row), dim=-1)
-
-
-def decode_wh(t: Tensor, wh_decoding: WhDecoding) -> Tensor:
-    """Raw widths and heights to multiples of the anchor's."""
-    return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
-
-
-def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
-    """Raw scales (B, A, H_l, W_l, 5 + C) to (B, S, 4) boxes x1 y1 x2 y2 in input pixels, scale after scale.
-
-    YOLOv3 eq. for b_x, b_y, b_w, b_h; the center follows Darknet's `scale_x_y` s: s sigmoid(t) - (s - 1) / 2 of a cell.
-    """
-    boxes = []
-    for level, values in enumerate(raw):
-        grid = make_grid(values.shape[2], values.shape[3], values)
-        scale, stride = anchors.scale_x_y[level], anchors.stride[level]
-        center = (values[..., 0:2].sigmoid() * scale - (scale - 1) / 2 + grid) * stride
-        half = decode_wh(values[..., 2:4], anchors.wh_decoding) * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
-        boxes.append(torch.cat((center - half, center + half), dim=-1).flatten(1, 3))
-    return torch.cat(boxes, dim=1)
-
-
-def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
-    """Raw scales to boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C): objectness times class."""
-    outputs = torch.cat([values[..., 4:].flatten(1, 3) for values in raw], dim=1).float().sigmoid()
-    box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
-    return box_xyxy, outputs[..., :1] * outputs[..., 1:]

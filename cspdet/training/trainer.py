@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cspdet.datasets.detection.loader import worker_crash_error
-from cspdet.device import autocast, resolve_precision
+from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
-from cspdet.inference.predictor import to_float_tensor
 from cspdet.io.checkpoint import Checkpoint
 from cspdet.recipe import TrainerConfig
 from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim

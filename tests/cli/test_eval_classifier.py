@@ -21,10 +21,10 @@ from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop, short_side
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
 from cspdet.datasets.image_io import read_image
+from cspdet.device import to_float_tensor
 from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.classification import compute_metrics, evaluate_classifier, match_image_classes
 from cspdet.inference.classifier import override_eval_config, predict_probabilities
-from cspdet.inference.predictor import to_float_tensor
 from cspdet.models import ClassifierConfig
 from cspdet.models.published import CLASSIFIERS
 from cspdet.recipe import ClassifierEvalConfig

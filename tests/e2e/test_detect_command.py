@@ -21,7 +21,7 @@ from video_data import FakeCapture, frames_of, h264_video, turn, write_video
 
 from cspdet.cli.main import run_command
 from cspdet.inference import predictor
-from cspdet.inference.predictor import Predictor, load_detector, scale_boxes_to_image
+from cspdet.inference.predictor import Predictor, load_detector
 from cspdet.letterbox import Letterbox
 from cspdet.structures import Detections
 
@@ -83,7 +83,7 @@ def test_boxes_come_in_pixels_of_the_original():
 def test_boxes_are_cut_to_the_picture():
     found = Detections(torch.tensor([[-5.0, 10, 200, 99]]), torch.tensor([0.5]), torch.tensor([0]))
     # 30x40 pixels at twice the size, 8 pixels from the left: x (200 - 8) / 2 = 96 and y 99 / 2 lie outside
-    (cut,) = scale_boxes_to_image([found], [Letterbox(2.0, 2.0, 8, 0)], [(30, 40)])
+    cut = found.to_image(Letterbox(2.0, 2.0, 8, 0), (30, 40))
     assert cut.box_xyxy.tolist() == [[0.0, 5.0, 40.0, 30.0]]
 
 

@@ -26,9 +26,9 @@ from cspdet.inference.engines.exported import read_exported_metadata
 from cspdet.inference.engines.factory import load_engine
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import NmsConfig, build_metadata, parse_metadata
-from cspdet.inference.postprocess import postprocess
 from cspdet.inference.predictor import load_detector
-from cspdet.models.head import decode
+from cspdet.models.config import PostprocessConfig
+from cspdet.models.postprocess import decode, postprocess
 from cspdet.structures import Detections
 
 onnx = pytest.importorskip("onnx")
@@ -104,8 +104,8 @@ def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
         with torch.no_grad():
             expected = decode(loaded.model(x), loaded.model.anchors)
         near(engine(x), expected)
-        limits = {"min_score": 0.25, "nms_iou": 0.6, "max_detections": 50}
-        for found, wanted in zip(engine.detect(x, **limits), postprocess(*expected, **limits), strict=True):
+        config = PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=50)
+        for found, wanted in zip(engine.detect(x, config), postprocess(*expected, config), strict=True):
             assert detections_difference(found, wanted) < 1e-4
 
 
@@ -114,12 +114,12 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
     engine = load_engine(exported(checkpoint, name, "--nms", *NMS_WORDS), backend=backends(Path(name))[0])
     for x in (pictures(1), pictures(3), pictures(2, 128, 32)):
         with torch.no_grad():
-            expected = postprocess(*decode(loaded.model(x), loaded.model.anchors), **NMS)
+            expected = postprocess(*decode(loaded.model(x), loaded.model.anchors), PostprocessConfig(**NMS))
         assert [len(each) for each in expected] == [7] * len(x), "so that the limit is at work"
-        for found, wanted in zip(engine.detect(x, **NMS), expected, strict=True):
+        for found, wanted in zip(engine.detect(x, PostprocessConfig(**NMS)), expected, strict=True):
             assert detections_difference(found, wanted) < 1e-4
-        stricter = {**NMS, "min_score": 0.5, "max_detections": 3}
-        for found, wanted in zip(engine.detect(x, **stricter), expected, strict=True):
+        stricter = PostprocessConfig(nms_iou=0.5, min_score=0.5, max_detections=3)
+        for found, wanted in zip(engine.detect(x, stricter), expected, strict=True):
             assert found.score.tolist() == pytest.approx([s for s in wanted.score.tolist() if s > 0.5][:3], abs=1e-5)
 
 
@@ -154,8 +154,8 @@ def test_a_file_of_fixed_shape_takes_any_batch_one_by_one_and_no_other_size(chec
         load_engine(path, size=(64, 64))
     nms = load_engine(exported(checkpoint, "fixed_nms.onnx", "--no-dynamic", "--nms", *NMS_WORDS))
     with torch.no_grad():
-        expected = postprocess(*decode(loaded.model(pictures(2)), loaded.model.anchors), **NMS)
-    for found, wanted in zip(nms.detect(pictures(2), **NMS), expected, strict=True):
+        expected = postprocess(*decode(loaded.model(pictures(2)), loaded.model.anchors), PostprocessConfig(**NMS))
+    for found, wanted in zip(nms.detect(pictures(2), PostprocessConfig(**NMS)), expected, strict=True):
         assert detections_difference(found, wanted) < 1e-4
 
 

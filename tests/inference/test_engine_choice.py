@@ -15,6 +15,7 @@ from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.factory import build_engine, load_engine, select_fastest
 from cspdet.inference.engines.parity import parity_error, prediction_differences, probe_inputs
 from cspdet.inference.predictor import Predictor, load_detector
+from cspdet.models.config import PostprocessConfig
 from cspdet.models.head import Anchors, YoloHeadConfig
 
 CPU = torch.device("cpu")
@@ -153,5 +154,5 @@ def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
 
 
 def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
-    detector = Predictor(loaded, CPU, min_score=0.25, nms_iou=0.6, max_detections=100)
+    detector = Predictor(loaded, CPU, PostprocessConfig())
     assert (detector.engine.name, detector.model) == ("torch", loaded.model)

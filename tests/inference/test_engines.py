@@ -20,12 +20,13 @@ from cspdet.inference.engines.prepack import PackedConv, prepack
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata, head_config_from_anchors
 from cspdet.inference.pipeline import parallel_map
+from cspdet.models.config import PostprocessConfig
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors, YoloHeadConfig
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]
-LIMITS = {"min_score": 0.25, "nms_iou": 0.6, "max_detections": 100}
+POSTPROCESS = PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=100)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,8 @@ def test_results_are_not_written_over_by_the_next_call(backend, loaded):
 def test_engines_take_bytes_and_find_the_same(backend, loaded):
     engine, reference = built(backend, loaded), build_engine(loaded, CPU, backend="torch")
     images = (pictures(2) * 255).to(torch.uint8)
-    found = engine.detect(images, **LIMITS)
-    expected = reference.detect(images.float() / 255, **LIMITS)
+    found = engine.detect(images, POSTPROCESS)
+    expected = reference.detect(images.float() / 255, POSTPROCESS)
     assert sum(len(each) for each in expected) > 10
     for a, b in zip(found, expected, strict=True):
         assert a.class_id.tolist() == b.class_id.tolist()

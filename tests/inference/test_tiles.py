@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cspdet.errors import ConfigError
 from cspdet.inference.slicing import SlicedDetector, Tiling, parse_class_filter
 from cspdet.inference.tiles import Tile, merge_tiles, tile_grid
+from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 Box = tuple[float, float, float, float]
@@ -95,11 +96,11 @@ def test_a_perfect_detector_on_tiles_finds_every_object_once(scene, with_whole, 
     size, objects = scene
     tiles = tile_grid(size, (side, side), 0.3) + ([Tile.from_image_size(size)] if with_whole else [])
     parts = [(tile, perfect(objects, tile)) for tile in tiles]
-    merged = merge_tiles(parts, size, nms_iou=0.6, max_detections=100)
+    merged = merge_tiles(parts, size, PostprocessConfig(nms_iou=0.6, max_detections=100))
     assert as_set(merged) == as_set(detections(*map(list, zip(*objects, strict=True))) if objects else detections([]))
     assert merged.score.tolist() == sorted(merged.score.tolist(), reverse=True)
     random.Random(seed).shuffle(parts)
-    again = merge_tiles(parts, size, nms_iou=0.6, max_detections=100)
+    again = merge_tiles(parts, size, PostprocessConfig(nms_iou=0.6, max_detections=100))
     assert torch.equal(again.box_xyxy, merged.box_xyxy)
     assert torch.equal(again.class_id, merged.class_id)
 
@@ -110,7 +111,7 @@ LEFT, RIGHT = Tile(0, 0, 100, 100), Tile(80, 0, 180, 100)
 def test_halves_of_an_object_are_joined_and_the_better_score_stays():
     # 50-130 is cut at 100 in the left tile and at 80 in the right one; both saw the strip 80-100 of it.
     parts = [(LEFT, detections([(50, 10, 100, 60)], [0.6])), (RIGHT, detections([(0, 12, 50, 60)], [0.8]))]
-    merged = merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=9)
+    merged = merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))
     assert merged.box_xyxy.tolist() == [[50, 10, 130, 60]]
     assert merged.score.tolist() == pytest.approx([0.8])
 
@@ -119,13 +120,13 @@ def test_halves_of_different_classes_or_heights_stay_apart():
     boxes = ([(50, 10, 100, 60)], [(0, 12, 50, 60)], [(0, 65, 50, 99)])
     for other, kind in ((boxes[1], 1), (boxes[2], 0)):
         parts = [(LEFT, detections(boxes[0])), (RIGHT, detections(other, None, [kind]))]
-        assert len(merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=9)) == 2
+        assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
 
 
 def test_a_fragment_gives_way_to_the_whole_box_even_when_it_scores_higher():
     whole = Tile(0, 0, 180, 100)
     parts = [(LEFT, detections([(50, 10, 100, 60)], [0.9])), (whole, detections([(50, 10, 130, 60)], [0.4]))]
-    merged = merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=9)
+    merged = merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))
     assert merged.box_xyxy.tolist() == [[50, 10, 130, 60]]
 
 
@@ -134,25 +135,30 @@ def test_two_tiles_agree_on_an_object_sooner_than_two_boxes_of_one_tile():
     first, second = (30, 30, 70, 70), (30, 40, 70, 64)
     apart = [(LEFT, detections([first])), (Tile(0, 0, 180, 100), detections([second], [0.5]))]
     together = [(LEFT, detections([first, second], [0.9, 0.5]))]
-    counts = [len(merge_tiles(parts, (100, 180), nms_iou=0.7, max_detections=9)) for parts in (apart, together)]
+    counts = [
+        len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.7, max_detections=9)))
+        for parts in (apart, together)
+    ]
     assert counts == [1, 2]
 
 
 def test_a_box_inside_a_larger_one_of_its_class_stays_when_no_border_cut_it():
     parts = [(LEFT, detections([(30, 30, 50, 50)], [0.5])), (Tile(0, 0, 180, 100), detections([(10, 5, 90, 80)]))]
-    assert len(merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=9)) == 2
+    assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
 
 
 def test_the_border_of_the_picture_cuts_nothing():
     # The small box ends at the left border of its tile, which is the picture's: it is whole. 25/30 of it lie inside
     # another one, which would do for a fragment.
     parts = [(LEFT, detections([(0, 30, 30, 60)], [0.5])), (Tile(0, 0, 180, 100), detections([(5, 5, 90, 80)]))]
-    assert len(merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=9)) == 2
+    assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
 
 
 def test_no_more_than_asked_for_and_the_best():
     parts = [(LEFT, detections([(10 * i, 0, 10 * i + 8, 8) for i in range(1, 9)], [i / 10 for i in range(1, 9)]))]
-    assert merge_tiles(parts, (100, 180), nms_iou=0.6, max_detections=2).score.tolist() == pytest.approx([0.8, 0.7])
+    assert merge_tiles(
+        parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=2)
+    ).score.tolist() == pytest.approx([0.8, 0.7])
 
 
 class SpotFinder:
@@ -201,11 +207,11 @@ def test_classes_are_kept_before_detections_are_counted():
         def predict(self, x: list[np.ndarray]) -> list[Detections]:
             return [detections([(0, 0, 1, 1)] * 4, [0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1]) for _ in x]
 
-    search = SlicedDetector(max_detections=1, class_ids=frozenset({1}))
+    search = SlicedDetector(PostprocessConfig(max_detections=1), class_ids=frozenset({1}))
     (found,) = search.predict(Fixed(), [np.zeros((8, 8, 3), np.uint8)])
     assert (found.class_id.tolist(), found.score.tolist()) == ([1], pytest.approx([0.7]))
-    assert search.required_max_detections >= 100
-    assert SlicedDetector(max_detections=1).required_max_detections == 1
+    assert search.detector_config.max_detections >= 100
+    assert SlicedDetector(PostprocessConfig(max_detections=1)).detector_config.max_detections == 1
 
 
 def test_classes_by_name_and_id():

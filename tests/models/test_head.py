@@ -8,7 +8,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig, decode, decode_boxes
+from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
+from cspdet.models.postprocess import decode, decode_boxes
 from cspdet.structures import FeatureSpec
 
 ONE = YoloHeadConfig(anchors=(((10.0, 20.0),),), scale_x_y=(1.0,))

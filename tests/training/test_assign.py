@@ -197,7 +197,7 @@ def test_every_slot_serves_one_box_and_every_box_has_one_or_lost_a_tie(rows, mat
 @settings(max_examples=40)
 def test_unpunished_slots_are_those_of_the_full_comparison(rows, seed, threshold):
     """The window of reachable cells must not miss a pair: the full table of S x N overlaps says the same."""
-    from cspdet.models.head import decode_boxes
+    from cspdet.models.postprocess import decode_boxes
 
     torch.manual_seed(seed)
     raw = tuple(torch.randn(2, 3, n, n, 6) * 1.5 for n in (16, 8, 4))

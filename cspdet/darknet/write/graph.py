@@ -14,7 +14,8 @@ from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.errors import ConfigError
 from cspdet.inference.metadata import ModelMetadata, NmsConfig, OutputType, build_metadata
 from cspdet.models.fuse import fuse_conv_bn
-from cspdet.models.head import Anchors, decode
+from cspdet.models.head import Anchors
+from cspdet.models.postprocess import decode
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
 from cspdet.inference.metadata import ModelMetadata
-from cspdet.inference.postprocess import decode_and_nms, postprocess
+from cspdet.models.config import PostprocessConfig
 from cspdet.models.head import Anchors
+from cspdet.models.postprocess import decode_and_nms, postprocess
 from cspdet.structures import Categories, Detections
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
-
-
-class PostprocessConfig(TypedDict):
-    """What post-processing is told."""
-
-    min_score: float
-    nms_iou: float
-    max_detections: int
-    vote_iou: float | None
 
 
 MAX_PADDING_RATIO = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
@@ -92,25 +84,29 @@ class Engine(ABC):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As `__call__`, for float32 on the engine's device and a size that was checked; in inference mode."""
 
-    def detect(
-        self, images: Tensor, *, min_score: float, nms_iou: float, max_detections: int, vote_iou: float | None = None
-    ) -> list[Detections]:
-        """Each picture's detections in input pixels: the same post-processing for every engine.
+    def detect(self, images: Tensor, config: PostprocessConfig) -> list[Detections]:
+        """Detect objects in a batch, with the same post-processing for every engine.
 
-        A file with NMS inside was made with limits of its own; what it gives is cut to those given here.
+        A file with built-in NMS has limits of its own; its detections are filtered by `min_score` and
+        `max_detections`.
+
+        Args:
+            images: As for `__call__`.
+            config: Thresholds and limits.
+
+        Returns:
+            The detections of each image, best first, in input pixels.
         """
         outputs = self(images)
         if self.metadata.outputs == "detections":
             return [
-                limit_detections(found, min_score, max_detections)
-                for found in split_detections(outputs[0], len(images))
+                limit_detections(detections, config.min_score, config.max_detections)
+                for detections in split_detections(outputs[0], len(images))
             ]
-        limits = PostprocessConfig(
-            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
-        )
         if self.metadata.outputs == "decoded":
-            return postprocess(*outputs, **limits)
-        return decode_and_nms(outputs, self.anchors, **limits)
+            box_xyxy, score = outputs
+            return postprocess(box_xyxy, score, config)
+        return decode_and_nms(outputs, self.anchors, config)
 
     def set_num_streams(self, num_streams: int) -> int:
         """Prepare for up to `lanes` threads, each with a picture of its own; gives how many are worth it, often 1.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cspdet.models.head import Anchors, decode
+from cspdet.models.head import Anchors
+from cspdet.models.postprocess import decode
 
 # fp32: the most that any box or score may be off. Fewer bits: their average, since single logits move further.
 MAX_ERROR = 1e-3

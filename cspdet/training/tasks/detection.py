@@ -106,10 +106,10 @@ class DetectionTask:
         """The first pictures of the val split with what is found in them, fit into one picture."""
         assert self.val_set is not None
         loaded = LoadedDetector(model, self.recipe, self.classes, name)
-        predictor = Predictor(
-            loaded, self.device, min_score=DRAW_SCORE_THRESHOLD, nms_iou=self.recipe.eval.nms_iou, max_detections=100,
-            vote_iou=self.recipe.eval.vote_iou,
-        )  # fmt: skip
+        postprocess = self.recipe.eval.model_copy(
+            update={"min_score": DRAW_SCORE_THRESHOLD, "max_detections": 100, "clip_boxes": True}
+        )
+        predictor = Predictor(loaded, self.device, postprocess)
         grid_images, size = [], self.recipe.input.size
         for i in range(min(NUM_DRAWN_IMAGES, len(self.val_set))):
             image = read_image(self.val_set.path(i))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,12 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cspdet.boxes import iou
-from cspdet.inference import postprocess as module
-from cspdet.inference.postprocess import decode_and_nms, postprocess, vote_boxes
-from cspdet.models.head import YoloHeadConfig, decode
+from cspdet.models import postprocess as module
+from cspdet.models.config import PostprocessConfig
+from cspdet.models.head import YoloHeadConfig
+from cspdet.models.postprocess import decode, decode_and_nms, postprocess, vote_boxes
 from cspdet.structures import FeatureSpec
 
-LOOSE = {"min_score": 0.1, "nms_iou": 0.5, "max_detections": 100}
+LOOSE = PostprocessConfig(min_score=0.1, nms_iou=0.5, max_detections=100)
+
+
+def loose(**changes: Any) -> PostprocessConfig:
+    """LOOSE with some values replaced."""
+    return LOOSE.model_copy(update=changes)
 
 
 def test_nms_of_three_boxes():
@@ -22,7 +30,7 @@ def test_nms_of_three_boxes():
     # C (5..15): shared with A 5 x 10 = 50, union 150, IoU 1/3: C stays.
     box = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10]]])
     score = torch.tensor([[[0.9], [0.8], [0.7]]])[:, [1, 0, 2]]
-    (found,) = postprocess(box[:, [1, 0, 2]], score, **LOOSE)
+    (found,) = postprocess(box[:, [1, 0, 2]], score, LOOSE)
     assert found.box_xyxy.tolist() == [[0.0, 0, 10, 10], [5.0, 0, 15, 10]]
     assert found.score.tolist() == pytest.approx([0.9, 0.7])
 
@@ -31,13 +39,13 @@ def test_max_iou_is_the_highest_overlap_that_stays():
     # IoU of (0..10) and (5..15) is exactly 1/3.
     box, score = torch.tensor([[[0.0, 0, 10, 10], [5, 0, 15, 10]]]), torch.tensor([[[0.9], [0.8]]])
     for max_iou, count in ((0.34, 2), (0.33, 1), (1.0, 2), (0.0, 1)):
-        assert len(postprocess(box, score, **(LOOSE | {"nms_iou": max_iou}))[0]) == count
+        assert len(postprocess(box, score, loose(nms_iou=max_iou))[0]) == count
 
 
 def test_a_slot_answers_for_every_class_above_the_threshold_and_classes_do_not_suppress_each_other():
     box = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10]]])
     score = torch.tensor([[[0.9, 0.3, 0.1], [0.5, 0.6, 0.05]]])  # 0.1 is not above 0.1
-    (found,) = postprocess(box, score, **LOOSE)
+    (found,) = postprocess(box, score, LOOSE)
     assert found.class_id.tolist() == [
         0,
         1,
@@ -47,7 +55,7 @@ def test_a_slot_answers_for_every_class_above_the_threshold_and_classes_do_not_s
 
 def test_classes_stay_apart_for_boxes_far_outside_the_picture():
     box = torch.tensor([[[-1e30, -1e30, 1e30, 1e30], [-1e30, -1e30, 1e30, 1e30]]])
-    (found,) = postprocess(box, torch.tensor([[[0.9, 0.0], [0.0, 0.8]]]), **LOOSE)
+    (found,) = postprocess(box, torch.tensor([[[0.9, 0.0], [0.0, 0.8]]]), LOOSE)
     assert found.class_id.tolist() == [0, 1]
 
 
@@ -55,7 +63,7 @@ def test_what_is_not_finite_never_comes_out():
     nan, inf = float("nan"), float("inf")
     box = torch.tensor([[[0.0, 0, 10, 10], [nan, 0, 5, 5], [0, 0, inf, 5], [20, 20, 30, 30], [40, 40, 50, 50]]])
     score = torch.tensor([[[0.5], [0.9], [0.9], [nan], [inf]]])
-    (found,) = postprocess(box, score, **LOOSE)
+    (found,) = postprocess(box, score, LOOSE)
     assert found.box_xyxy.tolist() == [[0.0, 0, 10, 10]]
 
 
@@ -63,13 +71,13 @@ def test_equal_scores_keep_the_order_of_slots_also_when_the_candidates_are_cut()
     count = 200  # more than 30 candidates for one detection
     left = torch.arange(count).float() * 20
     box = torch.stack((left, left * 0, left + 10, left * 0 + 10), dim=-1)[None]
-    (found,) = postprocess(box, torch.full((1, count, 1), 0.5), **(LOOSE | {"max_detections": 3}))
+    (found,) = postprocess(box, torch.full((1, count, 1), 0.5), loose(max_detections=3))
     assert found.box_xyxy[:, 0].tolist() == [0.0, 20.0, 40.0]
 
 
 def test_nothing_found_and_no_classes_are_legal():
     for classes in (0, 3):
-        found = postprocess(torch.rand(2, 5, 4), torch.zeros(2, 5, classes), **LOOSE)
+        found = postprocess(torch.rand(2, 5, 4), torch.zeros(2, 5, classes), LOOSE)
         assert [len(one) for one in found] == [0, 0]
         assert found[0].box_xyxy.shape == (0, 4)
 
@@ -92,10 +100,11 @@ def test_agrees_with_a_double_loop_whatever_the_order_of_the_slots(seed, slots, 
     corner = torch.rand(slots, 2, generator=random) * 40
     box = torch.cat((corner, corner + 5 + torch.rand(slots, 2, generator=random) * 40), dim=-1)
     score = torch.rand(slots, classes, generator=random)
+    config = PostprocessConfig(min_score=0.2, nms_iou=0.45, max_detections=limit)
     expected = reference(box, score, 0.2, 0.45, limit)
     shuffled = torch.randperm(slots, generator=random)
     for order in (torch.arange(slots), shuffled):
-        (found,) = postprocess(box[None, order], score[None, order], min_score=0.2, nms_iou=0.45, max_detections=limit)
+        (found,) = postprocess(box[None, order], score[None, order], config)
         assert found.class_id.tolist() == [kind for _, kind in expected]
         assert found.score.tolist() == [float(score[pair]) for pair in expected]
         assert found.box_xyxy.tolist() == [box[slot].tolist() for slot, _ in expected]
@@ -107,8 +116,8 @@ def test_nms_of_its_own_result_changes_nothing(seed):
     random = torch.Generator().manual_seed(seed)
     corner = torch.rand(1, 50, 2, generator=random) * 40
     box = torch.cat((corner, corner + 20), dim=-1)
-    (once,) = postprocess(box, torch.rand(1, 50, 1, generator=random), **LOOSE)
-    (twice,) = postprocess(once.box_xyxy[None], once.score[None, :, None], **LOOSE)
+    (once,) = postprocess(box, torch.rand(1, 50, 1, generator=random), LOOSE)
+    (twice,) = postprocess(once.box_xyxy[None], once.score[None, :, None], LOOSE)
     assert torch.equal(once.box_xyxy, twice.box_xyxy)
     assert torch.equal(once.score, twice.score)
 
@@ -122,8 +131,8 @@ def test_detect_is_decode_and_postprocess(min_score, vote_iou):
     features = tuple(torch.randn(2, 8, 64 // stride, 96 // stride) * 200 for stride in (8, 16, 32))
     with torch.no_grad():
         raw = head(features)  # permuted views, as the network gives them
-    limits = {"min_score": min_score, "nms_iou": 0.6, "max_detections": 20, "vote_iou": vote_iou}
-    expected, found = postprocess(*decode(raw, head.anchors), **limits), decode_and_nms(raw, head.anchors, **limits)
+    config = PostprocessConfig(min_score=min_score, nms_iou=0.6, max_detections=20, vote_iou=vote_iou)
+    expected, found = postprocess(*decode(raw, head.anchors), config), decode_and_nms(raw, head.anchors, config)
     assert any(len(one) for one in expected) or min_score > 0.5
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a.box_xyxy, b.box_xyxy)
@@ -138,7 +147,7 @@ def test_a_box_becomes_the_average_of_those_that_overlap_it():
     # Overlaps with A (0..10): B (1..11) 90 / 110 = 0.818, C (5..15) 1/3; D is A's place in another class.
     box = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10], [0, 0, 30, 10]]])
     score = torch.tensor([[[0.6, 0.0], [0.3, 0.0], [0.2, 0.0], [0.0, 0.5]]])
-    (found,) = postprocess(box, score, **LOOSE, vote_iou=0.5)
+    (found,) = postprocess(box, score, loose(vote_iou=0.5))
     # A with B: (0.6 * 0 + 0.3 * 1) / 0.9 = 1/3. C overlaps B by 0.43, and stays as it is, as D does.
     assert found.box_xyxy.tolist() == pytest.approx(
         torch.tensor([[1 / 3, 0, 31 / 3, 10], [0, 0, 30, 10], [5, 0, 15, 10]])
@@ -146,16 +155,16 @@ def test_a_box_becomes_the_average_of_those_that_overlap_it():
     assert found.score.tolist() == pytest.approx([0.6, 0.5, 0.2])
     assert found.class_id.tolist() == [0, 1, 0]
     # With 0.3, C votes for A too, and A and B for C: (0.6 * 0 + 0.3 * 1 + 0.2 * 5) / 1.1 = 1.1818.
-    (found,) = postprocess(box, score, **LOOSE, vote_iou=0.3)
+    (found,) = postprocess(box, score, loose(vote_iou=0.3))
     assert found.box_xyxy[[0, 2], 0].tolist() == pytest.approx([13 / 11, 13 / 11])
 
 
 def test_a_limit_of_one_moves_nothing_and_boxes_without_area_stay():
     box = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [4, 4, 4, 4], [9, 9, 2, 2]]])
     score = torch.tensor([[[0.9], [0.8], [0.7], [0.6]]])
-    plain = postprocess(box, score, **LOOSE)[0]
+    plain = postprocess(box, score, LOOSE)[0]
     for vote_iou in (1.0, 0.5):
-        voted = postprocess(box, score, **LOOSE, vote_iou=vote_iou)[0]
+        voted = postprocess(box, score, loose(vote_iou=vote_iou))[0]
         assert torch.equal(voted.box_xyxy, plain.box_xyxy)
 
 
@@ -169,7 +178,7 @@ def test_voting_agrees_with_a_double_loop_in_pieces_of_any_length(seed, slots, c
     kind = torch.randint(classes, (slots,), generator=random)
     kept = torch.randperm(slots, generator=random)[: slots // 2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PAIRS_AT_ONCE", pairs)
+        patch.setattr(module, "MAX_IOU_PAIRS", pairs)
         found = vote_boxes(box, score, kind, kept, 0.5)
     assert found.shape == (len(kept), 4)
     for moved, index in zip(found, kept.tolist(), strict=True):
@@ -182,7 +191,7 @@ def test_voting_changes_neither_scores_nor_classes():
     random = torch.Generator().manual_seed(0)
     corner = torch.rand(1, 80, 2, generator=random) * 40
     box, score = torch.cat((corner, corner + 15), dim=-1), torch.rand(1, 80, 2, generator=random)
-    plain, voted = postprocess(box, score, **LOOSE)[0], postprocess(box, score, **LOOSE, vote_iou=0.6)[0]
+    plain, voted = postprocess(box, score, LOOSE)[0], postprocess(box, score, loose(vote_iou=0.6))[0]
     assert torch.equal(plain.score, voted.score)
     assert torch.equal(plain.class_id, voted.class_id)
     assert not torch.equal(plain.box_xyxy, voted.box_xyxy)

@@ -1,0 +1,207 @@
+"""Post-processing: decode the raw outputs of a YOLO head, threshold, class-wise NMS, box voting, limit.
+
+Pure functions of tensors. Letters as in `cspdet.structures`: B images, A anchors per level, S priors, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from cspdet.boxes import iou
+from cspdet.models.config import PostprocessConfig
+from cspdet.structures import Detections
+
+if TYPE_CHECKING:
+    from cspdet.models.head import Anchors, WhDecoding
+
+# Box sizes are exp(t) times the anchor; values above exp(6), about 400 anchors, only overflow.
+MAX_LOG_SIZE = 6.0
+
+# NMS takes at most `PRE_NMS_FACTOR * max_detections` candidates per image, best first: at a low `min_score` nearly
+# every prior is a candidate, and one ranked below the first thousands is not among the 100 best detections.
+PRE_NMS_FACTOR = 30
+
+# For NMS only, boxes are clamped to +-this many pixels, twice the largest input: areas do not overflow, and an offset
+# of more than twice this value per class keeps the classes apart.
+MAX_NMS_COORDINATE = 16384.0
+
+# Box voting compares at most this many pairs of boxes at once, which limits its memory to some megabytes.
+MAX_IOU_PAIRS = 2**20
+
+
+def decode_wh(t: Tensor, wh_decoding: WhDecoding) -> Tensor:
+    """Decode raw widths and heights to multiples of the anchor's."""
+    return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
+
+
+def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
+    """Decode the boxes of raw outputs.
+
+    YOLOv3 equations for b_x, b_y, b_w, b_h; the center follows Darknet's `scale_x_y` s: s sigmoid(t) - (s - 1) / 2
+    cells.
+
+    Args:
+        raw: One (B, A, H_l, W_l, 4 or more) per level, finest first; the first four channels are tx, ty, tw, th.
+        anchors: Anchor sizes, strides and decoding of the head.
+
+    Returns:
+        (B, S, 4) boxes x1 y1 x2 y2 in input pixels, level after level.
+    """
+    boxes = []
+    for level, values in enumerate(raw):
+        grid = _make_grid(values.shape[2], values.shape[3], values)
+        scale, stride = anchors.scale_x_y[level], anchors.stride[level]
+        center = (values[..., 0:2].sigmoid() * scale - (scale - 1) / 2 + grid) * stride
+        half = decode_wh(values[..., 2:4], anchors.wh_decoding) * (anchors.wh[level] / 2).view(1, -1, 1, 1, 2)
+        boxes.append(torch.cat((center - half, center + half), dim=-1).flatten(1, 3))
+    return torch.cat(boxes, dim=1)
+
+
+def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
+    """Decode raw outputs to boxes and class scores.
+
+    Args:
+        raw: One (B, A, H_l, W_l, 5 + C) per level, finest first.
+        anchors: Anchor sizes, strides and decoding of the head.
+
+    Returns:
+        Boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C), objectness times class probability.
+    """
+    outputs = torch.cat([values[..., 4:].flatten(1, 3) for values in raw], dim=1).float().sigmoid()
+    box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
+    return box_xyxy, outputs[..., :1] * outputs[..., 1:]
+
+
+def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: PostprocessConfig) -> list[Detections]:
+    """Turn the raw outputs of a detector into detections.
+
+    Gives what `postprocess(*decode(raw, anchors), config)` gives, but faster: no score exceeds the objectness of its
+    prior, so class scores are computed only where the objectness is above `config.min_score`.
+
+    Args:
+        raw: One (B, A, H_l, W_l, 5 + C) per level, finest first.
+        anchors: Anchor sizes, strides and decoding of the head.
+        config: Thresholds and limits; `clip_boxes` is applied later, in the frame of the image.
+
+    Returns:
+        The detections of each image, best first, in input pixels.
+    """
+    box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
+    results = []
+    for image_index in range(box_xyxy.shape[0]):
+        priors, scores, first = [], [], 0
+        for values in raw:
+            objectness = values[image_index, ..., 4].float().sigmoid()
+            index = torch.where(objectness > config.min_score)
+            classes = values[image_index, ..., 5:][index].float().sigmoid()
+            scores.append(objectness[index][:, None] * classes)
+            _, height, width = objectness.shape
+            priors.append(first + (index[0] * height + index[1]) * width + index[2])
+            first += objectness.numel()
+        results.append(_nms_image(box_xyxy[image_index, torch.cat(priors)], torch.cat(scores), config))
+    return results
+
+
+def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> list[Detections]:
+    """Threshold, class-wise NMS and limit of decoded outputs.
+
+    Every pair of prior and class that scores above `min_score` is a candidate. Per class, greedy NMS removes boxes that
+    overlap a better box by more than `nms_iou`; at most `max_detections` remain per image, best first, equal scores in
+    the order of (prior, class). Candidates with a box or score that is not finite are dropped. With `vote_iou`, the
+    remaining boxes are those of `vote_boxes`.
+
+    Args:
+        box_xyxy: (B, S, 4) boxes.
+        score: (B, S, C) class scores.
+        config: Thresholds and limits; `clip_boxes` is not applied.
+
+    Returns:
+        The detections of each image, in the frame of the boxes.
+    """
+    return [_nms_image(box, values, config) for box, values in zip(box_xyxy, score, strict=True)]
+
+
+def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
+    """Average each kept box with the candidates that overlap it (box voting).
+
+    Each kept box becomes the score-weighted average of all candidates of its class that overlap it by more than
+    `vote_iou`, itself included (Gidaris and Komodakis 2015, arXiv:1505.01749). Scores do not change.
+
+    Args:
+        box_xyxy: (N, 4) boxes of all candidates before NMS.
+        score: (N,) their scores.
+        class_id: (N,) their classes.
+        kept: (K,) indices of the candidates that NMS kept.
+        vote_iou: IoU above which a candidate votes.
+
+    Returns:
+        (K, 4) boxes.
+    """
+    box, weight, moved = box_xyxy.double(), score.double(), [box_xyxy[:0].double()]
+    clamped = box_xyxy.clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE)
+    for part in kept.split(max(1, MAX_IOU_PAIRS // max(1, len(box)))):
+        near = (iou(clamped[part][:, None], clamped[None]) > vote_iou) & (class_id[part][:, None] == class_id[None])
+        near[torch.arange(len(part), device=near.device), part] = True  # a box without area overlaps nothing
+        votes = near * weight
+        moved.append(votes @ box / votes.sum(dim=1, keepdim=True))
+    return torch.cat(moved).to(box_xyxy.dtype)
+
+
+def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> Detections:
+    """`postprocess` of one image: boxes (S, 4), scores (S, C)."""
+    classes = score.shape[1]
+    flat = score.detach().float().flatten()
+    index = _topk_above(flat, config.min_score, PRE_NMS_FACTOR * config.max_detections)
+    box = box_xyxy.detach()[index // max(classes, 1)].float()
+    finite = box.isfinite().all(dim=1) & flat[index].isfinite()
+    box, index = box[finite], index[finite]
+    class_id = index % max(classes, 1)
+    kept = _nms(box, flat[index], class_id, config)
+    best = box[kept] if config.vote_iou is None else vote_boxes(box, flat[index], class_id, kept, config.vote_iou)
+    return Detections(best, flat[index[kept]], class_id[kept])
+
+
+def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
+    """Indices into `flat` (M,) of the `limit` highest values above `threshold`: highest first, equal ones in order."""
+    if flat.device.type == "cpu":  # numpy scans and partitions several times faster than torch on the CPU
+        values = flat.numpy()
+        index = torch.from_numpy(np.flatnonzero(values > threshold))
+        if len(index) > limit:
+            last = np.partition(values[index.numpy()], len(index) - limit)[len(index) - limit]
+            index = index[flat[index] >= last]
+    else:
+        index = (flat > threshold).nonzero()[:, 0]
+        if len(index) > limit:
+            index = index[flat[index] >= flat[index].topk(limit).values[-1]]
+    return index[flat[index].sort(descending=True, stable=True).indices[:limit]]
+
+
+def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessConfig) -> Tensor:
+    """Indices kept by class-wise NMS, at most `max_detections`; the boxes (N, 4) come best first.
+
+    In greedy NMS a box depends only on better boxes, so the survivors of the first n boxes are the first survivors of
+    all. A prefix of a few boxes per requested detection is usually enough, which avoids the quadratic cost of the rest.
+    """
+    class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
+    shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset
+    count = 4 * config.max_detections
+    while True:
+        kept = torchvision.ops.nms(shifted[:count], score[:count].double(), config.nms_iou)
+        if len(kept) >= config.max_detections or count >= len(box_xyxy):
+            return kept[: config.max_detections]
+        count *= 3
+
+
+def _make_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """(H, W, 2): column and row of each cell, with the type and device of `like`."""
+    row, col = torch.meshgrid(
+        torch.arange(height, device=like.device, dtype=like.dtype),
+        torch.arange(width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack((col, row), dim=-1)
