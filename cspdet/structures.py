@@ -25,6 +25,27 @@ class FeatureSpec(NamedTuple):
     stride: int
 
 
+class FeatureShape(NamedTuple):
+    """Channels, height and width of the feature map of one image."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def num_elements(self) -> int:
+        """Number of values in the map."""
+        return self.channels * self.height * self.width
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
 Features = tuple[Tensor, ...]  # finest first; the l-th is (B, spec.channels, H / spec.stride, W / spec.stride)
 
 

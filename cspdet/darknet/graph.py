@@ -14,7 +14,8 @@ from torch import nn
 
 from cspdet.darknet.cfg import Cfg, CfgSection
 from cspdet.darknet.layer_builders import LAYER_BUILDERS
-from cspdet.darknet.layer_spec import IMAGE, FeatureShape, LayerSpec, SectionContext
+from cspdet.darknet.layer_spec import IMAGE, LayerSpec, SectionContext
+from cspdet.structures import FeatureShape
 
 MAX_WEIGHTS = 2**29  # 2 GiB; the largest released network has 276 million
 MAX_LIVE_ACTIVATIONS = 2**27  # feature maps of one picture that are needed at the same time: 512 MiB

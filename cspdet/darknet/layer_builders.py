@@ -9,7 +9,8 @@ from torch import nn
 
 from cspdet.darknet import layers
 from cspdet.darknet.cfg import CfgSection, anchor_mask
-from cspdet.darknet.layer_spec import FeatureShape, LayerSpec, SectionContext
+from cspdet.darknet.layer_spec import LayerSpec, SectionContext
+from cspdet.structures import FeatureShape
 from cspdet.models.blocks import Maxout
 
 MAX_KERNEL_SIZE = 1024  # of windows and strides

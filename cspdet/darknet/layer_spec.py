@@ -9,27 +9,9 @@ from typing import NamedTuple
 from torch import nn
 
 from cspdet.darknet.cfg import CfgSection
+from cspdet.structures import FeatureShape
 
 IMAGE = -1  # the source that is no layer
-
-
-class FeatureShape(NamedTuple):
-    """Of a feature map of one picture."""
-
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def num_elements(self) -> int:
-        return self.channels * self.height * self.width
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        return self.height, self.width
-
-    def __str__(self) -> str:
-        return f"{self.channels}x{self.height}x{self.width}"
 
 
 class LayerSpec(NamedTuple):

@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolution before it: the same function with one pass less over every map."""
+"""Fusion of batch normalization into the convolution or linear layer before it, for inference."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 import torch
 from torch import fx, nn
 
-from cspdet.models.blocks import shortcut
 from cspdet.models.detector import ComposedDetector
+from cspdet.models.trace import TRACE_ERRORS, trace
 
 log = logging.getLogger("cspdet")
 
@@ -17,20 +17,25 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAYERS = (nn.Conv2d, nn.Linear)
 
 
-def fuse_conv_bn(model: nn.Module) -> nn.Module:
-    """A network in evaluation mode that gives what `model` gives, up to rounding, for inference alone.
+def fuse_conv_bn(model: nn.Module) -> fx.GraphModule | None:
+    """Return a copy of a network for inference, with batch normalization fused into convolutions and linear layers.
 
-    Every batch normalization whose input comes from one convolution or linear layer, and from nowhere else, goes into
-    that layer's weights; (image - 0) / 1 is left out. `model` stays as it is.
-    A network without normalizations, or whose Python code cannot be traced, is returned itself.
+    A normalization is fused where its input comes from one layer and nothing else reads the output of that layer.
+    An image normalization (image - 0) / 1 is removed. The outputs are those of `model` up to rounding.
+
+    Args:
+        model: In evaluation mode; it is not changed.
+
+    Returns:
+        None where the network has no batch normalization, or cannot be traced.
     """
     if not any(isinstance(part, NORMS) for part in model.modules()):
-        return model
+        return None
     try:
-        graph = trace_network(model)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        log.info("the normalizations are not folded: %s", str(error).splitlines()[0][:120] if str(error) else error)
-        return model
+        graph = trace(model)
+    except TRACE_ERRORS as error:
+        log.info("batch normalization is not fused: %s", str(error).splitlines()[0][:120] if str(error) else error)
+        return None
     fused = fx.GraphModule(model, graph, type(model).__name__)
     for node in list(graph.nodes):
         _fuse_norm_node(fused, node)
@@ -40,23 +45,8 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
     graph.lint()
     fused.delete_all_unused_submodules()
     fused.recompile()
-    return copy.deepcopy(fused).requires_grad_(False).eval()
-
-
-def trace_network(model: nn.Module) -> fx.Graph:
-    """The calls of a forward pass, module for module.
-
-    Raises:
-        fx.proxy.TraceError, TypeError: its Python code depends on the numbers in a map.
-    """
-    return ModelTracer().trace(model)
-
-
-class ModelTracer(fx.Tracer):
-    """Trace a network with `shortcut` as one call, since its Python code reads shapes."""
-
-    def __init__(self) -> None:
-        super().__init__(autowrap_functions=(shortcut,))
+    result: fx.GraphModule = copy.deepcopy(fused).requires_grad_(False).eval()
+    return result
 
 
 def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -64,7 +54,7 @@ def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    """Fold the normalization that `node` calls into the layer that it reads, where nothing else reads that."""
+    """Fuse the normalization that `node` calls into the layer before it, where nothing else reads that layer."""
     norm = _module(graph_module, node)
     before = node.args[0] if node.args else None
     if not isinstance(norm, NORMS) or not isinstance(before, fx.Node) or len(before.users) != 1:
@@ -72,7 +62,7 @@ def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
     layer = _module(graph_module, before)
     if not isinstance(layer, LAYERS) or norm.running_mean is None:
         return
-    name = f"{before.name}_folded"  # a new name: the layer may be called in several places
+    name = f"{before.name}_fused"  # a new name: the layer may be called in several places
     graph_module.add_submodule(name, fuse_norm_into_layer(layer, norm))
     before.target = name
     node.replace_all_uses_with(before)
@@ -81,10 +71,10 @@ def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 @torch.no_grad()
 def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
-    """One layer for a convolution or linear layer and the normalization of its output, in evaluation mode.
+    """Return one layer that computes a convolution or linear layer and the normalization of its output.
 
-    y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h with s = g / sqrt(v + eps) an output
-    channel. Worked out in float64, as a variance near 0 would cost digits.
+    y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h, with s = g / sqrt(v + eps) for each output
+    channel. Computed in float64, because a variance near 0 costs precision.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -117,7 +107,7 @@ def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _skip_normalization(graph: fx.Graph) -> None:
-    """Take (images - mean) / std out of the graph: what reads it reads the images."""
+    """Remove (images - mean) / std from the graph: its readers read the images instead."""
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     (centered,) = images.users
     (scaled,) = centered.users

@@ -1,7 +1,4 @@
-"""A network of ours as a graph of what Darknet has sections for, traced from the modules themselves.
-
-Nodes are the layers of PyTorch, the few blocks of ours that are one section each, and the functions between them.
-"""
+"""Networks as graphs of their modules and functions, traced with torch.fx: for fusion, packing and cfg export."""
 
 from __future__ import annotations
 
@@ -10,78 +7,84 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cspdet.darknet.layer_spec import FeatureShape
-from cspdet.models.backbones.darknet_reference import SameSizeMaxPool
-from cspdet.models.blocks import Maxout, shortcut
-from cspdet.models.head import YoloHead
+from cspdet.models.blocks import shortcut
+from cspdet.structures import FeatureShape
 
-LEAF_MODULES = (Maxout, SameSizeMaxPool, YoloHead)
-WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
+# What tracing raises where the Python code of a network depends on the values or shapes of its tensors.
+TRACE_ERRORS = (fx.proxy.TraceError, TypeError, RuntimeError)
+FEATURE_MAP_NDIM = (2, 4)  # (B, C) and (B, C, H, W)
 
 
-def trace(model: nn.Module, size_hw: tuple[int, int]) -> fx.Graph:
-    """The graph of a network in evaluation mode, with the shape of every map for one picture of `size_hw`.
+class ModelTracer(fx.Tracer):
+    """Trace a network; `blocks.shortcut` and modules of the types `leaf_types` become one node each."""
+
+    def __init__(self, leaf_types: tuple[type[nn.Module], ...] = ()) -> None:
+        super().__init__(autowrap_functions=(shortcut,))  # its Python code depends on tensor shapes
+        self.leaf_types = leaf_types
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one node of the graph; called by torch.fx."""
+        return isinstance(m, self.leaf_types) or super().is_leaf_module(m, module_qualified_name)
+
+
+class ShapePropagator(fx.Interpreter):
+    """Run a graph and store the shape of each tensor in the `meta` of its node."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; called by torch.fx."""
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
+
+
+def trace(model: nn.Module, leaf_types: tuple[type[nn.Module], ...] = ()) -> fx.Graph:
+    """Trace the forward pass of a network.
+
+    Args:
+        model: In evaluation mode.
+        leaf_types: Module types that become one node, although they are not modules of torch.
 
     Raises:
-        fx.proxy.TraceError, TypeError: its Python code depends on the numbers in a map.
+        fx.proxy.TraceError, TypeError: The Python code of the network depends on tensor values.
     """
-    graph = SectionTracer().trace(model)
+    return ModelTracer(leaf_types).trace(model)
+
+
+def propagate_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:
+    """Store the shape of every tensor of `graph` in its node, for a forward pass of `images` (B, 3, H, W)."""
     with torch.no_grad():
-        ShapePropagator(model, graph=graph).run(torch.zeros(1, 3, *size_hw, device=next(model.parameters()).device))
-    return graph
+        ShapePropagator(model, graph=graph).run(images)
+
+
+def is_feature_map(node: fx.Node) -> bool:
+    """Whether the output of a node is one tensor (B, C) or (B, C, H, W); needs `propagate_shapes`."""
+    return len(node.meta.get("shape", ())) in FEATURE_MAP_NDIM
 
 
 def feature_shape(node: fx.Node) -> FeatureShape:
-    """Of the map of a node, for one picture."""
-    shape = node.meta["shape"]
-    assert isinstance(shape, FeatureShape)
-    return shape
-
-
-def weighted_nodes_in_order(model: nn.Module, graph: fx.Graph) -> list[fx.Node]:
-    """The layers with weights as the network registers them: where a cfg was released, in its order."""
-    rank = {name: i for i, (name, _) in enumerate(model.named_modules())}
-    called = [node for node in graph.nodes if node.op == "call_module"]
-    found = [node for node in called if isinstance(model.get_submodule(str(node.target)), WEIGHTED_MODULES)]
-    return sorted(found, key=lambda node: rank[str(node.target)])
+    """Return channels, height and width of the feature map of a node; (C, 1, 1) for (B, C)."""
+    assert is_feature_map(node), f"{node_name(node)} has no feature map"
+    channels, height, width = (*node.meta["shape"][1:], 1, 1)[:3]
+    return FeatureShape(channels, height, width)
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
-    """Every node that this one depends on."""
-    found: set[fx.Node] = set()
-    todo = list(node.all_input_nodes)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo += node.all_input_nodes
-    return found
+    """Return every node on which this node depends."""
+    visited: set[fx.Node] = set()
+    pending = list(node.all_input_nodes)
+    while pending:
+        node = pending.pop()
+        if node not in visited:
+            visited.add(node)
+            pending += node.all_input_nodes
+    return visited
 
 
 def node_name(node: fx.Node) -> str:
-    """As messages call it: a module's path, or the module that a function stands in, and the function."""
+    """Return the name for messages: the path of a module, or a function and the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     function = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return f"`{function}` in {stack[-1][0]}" if stack and stack[-1][0] else f"`{function}`"
-
-
-class SectionTracer(fx.Tracer):
-    """Trace a network down to the modules and functions that are one cfg section each."""
-
-    def __init__(self) -> None:
-        super().__init__(autowrap_functions=(shortcut,))  # it asks for shapes, and is one section
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAF_MODULES) or super().is_leaf_module(m, module_qualified_name)
-
-
-class ShapePropagator(fx.Interpreter):
-    """Run a traced network and note the shape of each result in `node.meta["shape"]`."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor) and result.ndim in (2, 4):
-            n.meta["shape"] = FeatureShape(*(*result.shape[1:], 1, 1)[:3])
-        return result

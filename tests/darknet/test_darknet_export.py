@@ -89,7 +89,7 @@ def test_every_config_has_words_of_the_right_shapes_in_the_released_order(path, 
     if head is not None and isinstance(
         loaded.recipe, DetectionRecipe
     ):  # its buffers' values are needed, not those of weights
-        loaded.model.head.anchors = loaded.recipe.model.head.build(loaded.model.neck.out, 1).anchors
+        loaded.model.head.anchors = loaded.recipe.model.head.build(loaded.model.neck.out_specs, 1).anchors
     files = export.build_darknet_files(loaded, size_of(path), str(path))
     cfg = parse_cfg(files.cfg, "x.cfg")
     layers = build_graph(cfg).layers
@@ -140,7 +140,7 @@ class Small(nn.Module):
     def __init__(self, last: nn.Module, channels: int):
         super().__init__()
         self.stem, self.last = ConvBN(3, 12, 3, 2), last
-        self.out = (FeatureSpec(channels, 2),)
+        self.out_specs = (FeatureSpec(channels, 2),)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.last(self.stem(x)),)
@@ -160,7 +160,7 @@ class Do(nn.Module):
 def small(last: nn.Module, channels: int = 12) -> LoadedClassifier:
     model = BackboneClassifier(Small(last, channels), 3).eval()
     trained(model)
-    values = {"model": {"backbone": {"name": "peleenet"}, "classes": 3}}
+    values = {"model": {"backbone": {"name": "peleenet"}, "num_classes": 3}}
     return LoadedClassifier(model, parse_config(values, ClassificationRecipe, "x"), categories_from_count(3), "x")
 
 
@@ -205,7 +205,7 @@ class Raw(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = ConvBN(3, 4), ConvBN(3, 4)
-        self.out = (FeatureSpec(8, 1),)
+        self.out_specs = (FeatureSpec(8, 1),)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return (torch.cat((self.a(x), self.b(x)), dim=1),)
@@ -291,7 +291,7 @@ def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     files = export.build_darknet_files(loaded, (32, 32), "x")
     (tmp_path / "x.weights").write_text("old")
     with monkeypatch.context() as patch:
-        patch.setattr(export, "CLOSE", -1.0)
+        patch.setattr(export, "MAX_RELATIVE_ERROR", -1.0)
         with pytest.raises(UserError, match=r"not written: read back as Darknet reads it, .* something else, by 0\.0"):
             export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
     trained(loaded.model, eps=0.5)

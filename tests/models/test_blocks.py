@@ -188,10 +188,10 @@ def test_any_backbone_goes_with_any_neck(backbone_name):
     with torch.device("meta"):
         backbone = BACKBONES[backbone_name](name=backbone_name).build()
         for neck_name, cls in NECKS.items():
-            neck = cls(name=neck_name).build(backbone.out).eval()
-            coarsest = 2 * backbone.out[-1].stride
-            features = tuple(torch.zeros(1, c, coarsest // s, 2 * coarsest // s) for c, s in backbone.out)
-            expected = [(1, c, coarsest // s, 2 * coarsest // s) for c, s in neck.out]
+            neck = cls(name=neck_name).build(backbone.out_specs).eval()
+            coarsest = 2 * backbone.out_specs[-1].stride
+            features = tuple(torch.zeros(1, c, coarsest // s, 2 * coarsest // s) for c, s in backbone.out_specs)
+            expected = [(1, c, coarsest // s, 2 * coarsest // s) for c, s in neck.out_specs]
             assert [tuple(x.shape) for x in neck(features)] == expected, neck_name
 
 
@@ -204,7 +204,7 @@ def test_declared_maps_are_real_whatever_the_fusion(name, fusion):
     with torch.device("meta"):
         backbone = BACKBONES[name](name=name, fusion=fusion, activation="mish").build().eval()
         maps = backbone(torch.zeros(1, 3, 64, 128))
-    assert [tuple(x.shape) for x in maps] == [(1, c, 64 // stride, 128 // stride) for c, stride in backbone.out]
+    assert [tuple(x.shape) for x in maps] == [(1, c, 64 // stride, 128 // stride) for c, stride in backbone.out_specs]
     assert not any(isinstance(module, nn.LeakyReLU) for module in backbone.modules())
 
 
@@ -220,4 +220,4 @@ def test_necks_ignore_maps_that_are_finer_than_theirs(neck_name):
         maps = (FeatureSpec(128, 4), *build_backbone("peleenet").out_specs)
         neck = NECKS[neck_name](name=neck_name).build(maps).eval()
         features = tuple(torch.zeros(1, c, 64 // s, 64 // s) for c, s in maps)
-        assert [x.shape[1] for x in neck(features)] == [spec.channels for spec in neck.out]
+        assert [x.shape[1] for x in neck(features)] == [spec.channels for spec in neck.out_specs]

@@ -105,11 +105,11 @@ def test_only_what_a_layer_alone_is_read_by_is_folded(network, left):
         assert torch.allclose(folded(x), network(x), atol=1e-5)
 
 
-def test_what_cannot_be_traced_or_has_nothing_to_fold_is_returned(telling):
+def test_what_cannot_be_traced_or_has_nothing_to_fuse_is_refused(telling):
     untraceable, plain = Untraceable().eval(), nn.Conv2d(3, 3, 1)
-    assert fuse_conv_bn(untraceable) is untraceable
-    assert "not folded" in telling.text
-    assert fuse_conv_bn(plain) is plain
+    assert fuse_conv_bn(untraceable) is None
+    assert "not fused" in telling.text
+    assert fuse_conv_bn(plain) is None
 
 
 def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():

@@ -151,14 +151,14 @@ def test_declared_shapes_are_the_real_ones(network, size_hw):
     images = pictures(size_hw)
     with torch.no_grad():
         features = network.backbone(images)
-    assert shapes(features) == declared(network.backbone.out, size_hw)
-    assert [spec.stride for spec in network.backbone.out] == sorted({spec.stride for spec in network.backbone.out})
+    assert shapes(features) == declared(network.backbone.out_specs, size_hw)
+    assert [spec.stride for spec in network.backbone.out_specs] == sorted({spec.stride for spec in network.backbone.out_specs})
     if isinstance(network, Classifier):
         assert shapes(outputs(network, images)) == [(2, CLASSES)]
         return
     with torch.no_grad():
-        assert shapes(network.neck(features)) == declared(network.neck.out, size_hw)
-    assert network.strides == tuple(spec.stride for spec in network.neck.out)
+        assert shapes(network.neck(features)) == declared(network.neck.out_specs, size_hw)
+    assert network.strides == tuple(spec.stride for spec in network.neck.out_specs)
     assert shapes(outputs(network, images)) == [
         (2, 3, size_hw[0] // stride, size_hw[1] // stride, 5 + CLASSES) for stride in network.strides
     ]

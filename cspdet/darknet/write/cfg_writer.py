@@ -13,13 +13,15 @@ from typing import NoReturn
 
 from torch import fx, nn
 
-from cspdet.darknet.layer_spec import IMAGE, FeatureShape
+from cspdet.darknet.layer_spec import IMAGE
 from cspdet.errors import ConfigError
 from cspdet.models.head import YoloHead
-from cspdet.models.trace import ancestors, feature_shape, node_name, weighted_nodes_in_order
+from cspdet.models.trace import ancestors, feature_shape, node_name
+from cspdet.structures import FeatureShape
 
 Rule = Callable[["CfgWriter", fx.Node], int]  # the layer that gives the map of the node
 WeightedModule = nn.Conv2d | nn.Linear
+WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 
 @dataclass
@@ -53,7 +55,7 @@ class CfgWriter:
         """Place everything that the output depends on."""
         pending_heads = self._head_inputs(graph)
         done: set[fx.Node] = set()
-        order = weighted_nodes_in_order(self.model, graph)
+        order = self._weighted_nodes_in_order(graph)
         for node in order:
             self.resolve(node)
             done.add(node)
@@ -120,6 +122,13 @@ class CfgWriter:
         if key not in self.rules:
             self.unsupported(node, f"there is no section for {getattr(key, '__name__', key)}")
         return self.rules[key]
+
+    def _weighted_nodes_in_order(self, graph: fx.Graph) -> list[fx.Node]:
+        """Return the layers with weights in the order of their registration, which is that of the released cfgs."""
+        rank = {name: i for i, (name, _) in enumerate(self.model.named_modules())}
+        called = [node for node in graph.nodes if node.op == "call_module"]
+        weighted = [node for node in called if isinstance(self.module(node), WEIGHTED_MODULES)]
+        return sorted(weighted, key=lambda node: rank[str(node.target)])
 
     def _head_inputs(self, graph: fx.Graph) -> dict[int, fx.Node]:
         """Of each scale the map that its head reads."""

@@ -69,7 +69,7 @@ def export_metadata(loaded: LoadedDetector | LoadedClassifier, config: ExportCon
 
 def export_module(loaded: LoadedDetector | LoadedClassifier, outputs: OutputType) -> nn.Module:
     """The network to be written, on the CPU; the graph of NMS itself is added behind `decoded`."""
-    network = fuse_conv_bn(loaded.model).to("cpu")
+    network = (fuse_conv_bn(loaded.model) or loaded.model).to("cpu")
     if outputs in ("decoded", "detections"):
         assert isinstance(loaded, LoadedDetector)
         return DecodedDetector(network, copy.deepcopy(loaded.model.anchors).to("cpu")).eval()

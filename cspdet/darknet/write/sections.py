@@ -20,14 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from cspdet.darknet.layer_spec import FeatureShape
 from cspdet.darknet.write import module_rules as modules
 from cspdet.darknet.write.cfg_writer import CfgLayer, CfgWriter, Rule
 from cspdet.darknet.write.module_rules import activation, identity, pool
 from cspdet.errors import ConfigError
 from cspdet.models.backbones.darknet_reference import SameSizeMaxPool
 from cspdet.models.blocks import Maxout, shortcut
-from cspdet.models.trace import feature_shape, trace
+from cspdet.models.head import YoloHead
+from cspdet.models.trace import feature_shape, is_feature_map, propagate_shapes, trace
+from cspdet.structures import FeatureShape
+
+SECTION_MODULES = (Maxout, SameSizeMaxPool, YoloHead)  # modules of cspdet that are one section each
 
 
 def build_sections(
@@ -39,7 +42,8 @@ def build_sections(
         ConfigError: something in the network that Darknet has no section for.
     """
     try:
-        graph = trace(model, size_hw)
+        graph = trace(model, SECTION_MODULES)
+        propagate_shapes(model, graph, torch.zeros(1, 3, *size_hw, device=next(model.parameters()).device))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ConfigError(f"{where}: is no fixed sequence of layers, as a cfg is: {error}") from None
     writer = CfgWriter(model, where, EXPORT_RULES, head_options)
@@ -145,7 +149,7 @@ def _getitem(writer: CfgWriter, node: fx.Node) -> int:
             writer.unsupported(node, "of a split along the channels all parts have to be used, once each")
         first = sum(feature_shape(use).channels for use in pieces[:key])
         return _channel_slice(writer, node, input_node, first, first + feature_shape(node).channels)
-    if "shape" not in source.meta or feature_shape(source) != feature_shape(node):
+    if not is_feature_map(source) or feature_shape(source) != feature_shape(node):
         writer.unsupported(node, "it cuts a piece out of a map, as of an odd one that was halved; another size may not")
     return writer.resolve(source)
 

@@ -196,7 +196,7 @@ class _EngineBuilder:
 
     def onnx_bytes(self) -> bytes:
         if self._onnx_bytes is None:
-            folded = fuse_conv_bn(self.model).to("cpu")
+            folded = (fuse_conv_bn(self.model) or self.model).to("cpu")
             names = output_names(self.metadata.outputs, self.metadata.strides)
             self._onnx_bytes = to_onnx(
                 folded, self.metadata.size_hw, names, size_divisor=max(self.metadata.strides), dynamic=True

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
+from cspdet.models.trace import propagate_shapes
+
 log = logging.getLogger("cspdet")
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest output
@@ -37,40 +39,44 @@ class PackedConv(nn.Module):
         )
 
 
-def prepack(folded: nn.Module, size_hw: tuple[int, int]) -> nn.Module:
-    """What `folded` computes, quickest for one picture of `size_hw`; the same network where it cannot be packed.
+def prepack(fused: nn.Module, size_hw: tuple[int, int]) -> fx.GraphModule | None:
+    """Return a copy of a network with its convolution weights packed for oneDNN.
 
-    folded  what `fold` made, on the CPU in evaluation mode
+    Args:
+        fused: The result of `fuse_conv_bn`, on the CPU in evaluation mode.
+        size_hw: Height and width of the images for which the layout is chosen; other sizes work too.
+
+    Returns:
+        None where the network cannot be packed, or the packed network computes something else.
     """
-    if not isinstance(folded, fx.GraphModule) or not torch.backends.mkldnn.is_available():
-        return folded
-    dtype = next(folded.parameters()).dtype
+    if not isinstance(fused, fx.GraphModule) or not torch.backends.mkldnn.is_available():
+        return None
+    dtype = next(fused.parameters()).dtype
     images = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(0)).to(dtype)
     images = images.contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
-            packed = _prepack_graph(folded, images)
-            difference = _relative_error(_outputs(packed(images)), _outputs(folded(images)))
+            packed = _prepack_graph(fused, images)
+            difference = _relative_error(_outputs(packed(images)), _outputs(fused(images)))
     except (AttributeError, RuntimeError, TypeError) as error:
         log.info("torch: weights are not packed: %s", str(error).splitlines()[0][:120])
-        return folded
+        return None
     if not difference <= MAX_RELATIVE_ERROR.get(dtype, 1e-4):
         log.info("torch: weights are not packed: the outputs differ by %.1e of the largest", difference)
-        return folded
+        return None
     return packed
 
 
-def _prepack_graph(folded: fx.GraphModule, images: Tensor) -> fx.GraphModule:
-    shapes = _ShapePropagator(folded)
-    shapes.run(images)
-    packed = fx.GraphModule(folded, _copy_graph(folded.graph))
+def _prepack_graph(fused: fx.GraphModule, images: Tensor) -> fx.GraphModule:
+    propagate_shapes(fused, fused.graph, images)
+    packed = fx.GraphModule(fused, _copy_graph(fused.graph))
     for node in list(packed.graph.nodes):
         conv = packed.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             continue
         fused = _following_activation(packed, node)
         name = f"{node.name}_packed"
-        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), shapes.input_shapes[node.name]))
+        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), node.all_input_nodes[0].meta["shape"]))
         node.target = name
         if fused is not None:
             (behind,) = node.users
@@ -101,21 +107,6 @@ def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivati
     names = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SiLU: "swish", nn.Tanh: "tanh"}
     name = names.get(type(module))
     return None if name is None else (name, [])
-
-
-class _ShapePropagator(fx.Interpreter):
-    """Runs the network once and keeps the shape of what each module is given, by the name of its node."""
-
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.input_shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> object:
-        if n.op == "call_module":
-            (module_input,), _ = self.fetch_args_kwargs_from_env(n)
-            if isinstance(module_input, Tensor):
-                self.input_shapes[n.name] = tuple(module_input.shape)
-        return super().run_node(n)
 
 
 def _outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -31,10 +31,11 @@ def prepare_for_inference(model: nn.Module, device: torch.device, precision: Eng
             f"--precision: torch on {device.type} computes in "
             f"{'fp32 or bf16' if device.type == 'cpu' else 'fp32, bf16 or fp16'}; found {precision}"
         )
-    folded = fuse_conv_bn(model)
-    if precision != "fp32" and folded is model:
+    fused = fuse_conv_bn(model)
+    if precision != "fp32" and fused is None:
         raise ConfigError(f"--precision: this network cannot be converted to {precision}; use fp32")
-    return folded.eval().to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
+    network: nn.Module = fused or model
+    return network.eval().to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
 
 
 class TorchEngine(Engine):
@@ -46,7 +47,7 @@ class TorchEngine(Engine):
         super().__init__("torch", metadata, device, precision)
         self.model = prepare_for_inference(model, device, precision)
         if device.type == "cpu":
-            self.model = prepack(self.model, metadata.size_hw)
+            self.model = prepack(self.model, metadata.size_hw) or self.model
         self.dtype = DTYPES[precision]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
