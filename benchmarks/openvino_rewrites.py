@@ -52,7 +52,13 @@ def main() -> None:
         loaded = load_detector_model(config)
         facts = build_metadata(loaded)
         names = output_names(facts.outputs, facts.strides)
-        onnx = to_onnx(fuse_conv_bn(loaded.model) or loaded.model, facts.size_hw, names, size_divisor=max(facts.strides), dynamic=True)
+        onnx = to_onnx(
+            fuse_conv_bn(loaded.model) or loaded.model,
+            facts.size_hw,
+            names,
+            size_divisor=max(facts.strides),
+            dynamic=True,
+        )
         runs = [request(onnx, facts.size_hw, way, args.threads) for way in range(len(WAYS))]
         image = np.random.default_rng(0).random((1, 3, *facts.size_hw), dtype=np.float32)
         times: list[list[float]] = [[] for _ in runs]

@@ -112,7 +112,9 @@ def _export_onnx(spec: BenchmarkSpec, folder: Path) -> tuple[Path, ModelMetadata
         network, facts = loaded.model, build_metadata(loaded)
     names = output_names(facts.outputs, facts.strides)
     with torch.no_grad():
-        data = to_onnx(fuse_conv_bn(network) or network, facts.size_hw, names, size_divisor=max(facts.strides), dynamic=False)
+        data = to_onnx(
+            fuse_conv_bn(network) or network, facts.size_hw, names, size_divisor=max(facts.strides), dynamic=False
+        )
     (folder / "x.onnx").write_bytes(data)
     return folder / "x.onnx", facts
 

@@ -10,8 +10,8 @@ from torch import nn
 from cspdet.darknet import layers
 from cspdet.darknet.cfg import CfgSection, anchor_mask
 from cspdet.darknet.layer_spec import LayerSpec, SectionContext
-from cspdet.structures import FeatureShape
 from cspdet.models.blocks import Maxout
+from cspdet.structures import FeatureShape
 
 MAX_KERNEL_SIZE = 1024  # of windows and strides
 MAX_CHANNELS = 2**20

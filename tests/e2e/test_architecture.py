@@ -47,7 +47,6 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("inference", "recipe"),
     ("io", "config"),
     ("io", "recipe"),
-    ("models", "darknet"),
     ("reports", "checkpoints"),
     ("reports", "recipe"),
     ("training", "checkpoints"),

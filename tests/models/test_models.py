@@ -152,7 +152,9 @@ def test_declared_shapes_are_the_real_ones(network, size_hw):
     with torch.no_grad():
         features = network.backbone(images)
     assert shapes(features) == declared(network.backbone.out_specs, size_hw)
-    assert [spec.stride for spec in network.backbone.out_specs] == sorted({spec.stride for spec in network.backbone.out_specs})
+    assert [spec.stride for spec in network.backbone.out_specs] == sorted(
+        {spec.stride for spec in network.backbone.out_specs}
+    )
     if isinstance(network, Classifier):
         assert shapes(outputs(network, images)) == [(2, CLASSES)]
         return
