@@ -74,11 +74,11 @@ def _prepack_graph(fused: fx.GraphModule, images: Tensor) -> fx.GraphModule:
         conv = packed.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             continue
-        fused = _following_activation(packed, node)
+        activation = _following_activation(packed, node)
         name = f"{node.name}_packed"
-        packed.add_submodule(name, PackedConv(conv, fused or ("none", []), node.all_input_nodes[0].meta["shape"]))
+        packed.add_submodule(name, PackedConv(conv, activation or ("none", []), node.all_input_nodes[0].meta["shape"]))
         node.target = name
-        if fused is not None:
+        if activation is not None:
             (behind,) = node.users
             behind.replace_all_uses_with(node)
             packed.graph.erase_node(behind)
