@@ -33,7 +33,7 @@ from typing import Any
 
 from yolo_folder import write_yolo_folder
 
-from cspdet.checkpoints.loading import load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, UserError, did_you_mean
@@ -136,8 +136,8 @@ def _train_ours(name: str, plan: Plan) -> dict[str, Any]:
         (after - before) / epoch["images_per_second"]
         for before, after, epoch in zip(seen[:-1], seen[1:], epochs, strict=True)
     )
-    loaded = load_detector_model(folder / "best.pt")
-    cost = profile(loaded.model, loaded.recipe.input.size)
+    bundle = load_model(folder / "best.pt")
+    cost = profile(bundle.detector, bundle.config.input.size)
     return {
         "minutes": minutes, "cpu_minutes": cpu_minutes, "images_per_second": seen[-1] / seconds,
         "bflops": cost.bflops, "own_gflops": None,

@@ -15,7 +15,7 @@ import numpy as np
 import openvino
 import torch
 
-from cspdet.checkpoints.loading import load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
@@ -49,11 +49,11 @@ def main() -> None:
     print("| network | layers | " + " | ".join(WAYS) + " |")
     print("|---|--:|" + "--:|" * len(WAYS))
     for config in args.configs:
-        loaded = load_detector_model(config)
-        facts = build_metadata(loaded)
+        bundle = load_model(config)
+        facts = build_metadata(bundle)
         names = output_names(facts.outputs, facts.strides)
         onnx = to_onnx(
-            fuse_conv_bn(loaded.model) or loaded.model,
+            fuse_conv_bn(bundle.detector) or bundle.detector,
             facts.size_hw,
             names,
             size_divisor=max(facts.strides),

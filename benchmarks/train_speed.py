@@ -32,7 +32,7 @@ from training_step import PARTS, Loaded, Variant
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
 from cspdet.benchmark.rows import interleave
-from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.checkpoints.building import is_classifier_config
 from cspdet.datasets.classification.crop_objects import crop_objects
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import ConfigError, UserError

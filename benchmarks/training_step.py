@@ -20,8 +20,7 @@ import torch
 from cspdet.benchmark.ipc import Message, reserve_stdio, serve
 from cspdet.benchmark.opencv_worker import peak_mib
 from cspdet.benchmark.worker import cpu_name
-from cspdet.checkpoints.loading import build_classifier, build_detector, check_size
-from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.checkpoints.building import build_classifier, build_detector, is_classifier_config
 from cspdet.cli.train_classifier import with_num_classes
 from cspdet.config.loader import load_config
 from cspdet.datasets.classification.image_folder import load_image_folder
@@ -29,6 +28,7 @@ from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.device import Precision, autocast, resolve_precision, select_device, to_float_tensor
 from cspdet.errors import ConfigError
+from cspdet.models.bundle import check_size
 from cspdet.models.profile import profile
 from cspdet.recipe import ClassificationRecipe, load_recipe
 from cspdet.structures import Categories

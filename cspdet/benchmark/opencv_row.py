@@ -19,12 +19,13 @@ from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.rows import BenchmarkSpec, EngineInfo
 from cspdet.benchmark.target import TORCHVISION_PREFIX, torchvision_classifier
 from cspdet.benchmark.worker import cpu_name
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.darknet.write.export import build_darknet_files, write_darknet
 from cspdet.errors import UserError
 from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import ModelMetadata, build_metadata
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 
 OPENCV = "opencv"
@@ -71,11 +72,11 @@ class OpenCvWorker:
         """By Darknet's files if that is possible, else by ONNX."""
         reasons: list[str] = []
         if not is_exported(spec.model) and not spec.model.startswith(TORCHVISION_PREFIX):
-            loaded = _load_model(spec)
-            facts = build_metadata(loaded)
+            bundle = _load_model(spec)
+            facts = build_metadata(bundle)
             try:
-                files = build_darknet_files(loaded, spec.size_hw, spec.model)
-                written = write_darknet(files, loaded.model, folder / "x.cfg")
+                files = build_darknet_files(bundle, spec.size_hw, spec.model)
+                written = write_darknet(files, bundle.torch_network, folder / "x.cfg")
                 return facts, self._load_in_worker(written.paths[:2], facts, spec.batch, folder), "Darknet"
             except UserError as error:
                 reasons += error.problems
@@ -96,7 +97,7 @@ class OpenCvWorker:
         )  # fmt: skip
 
 
-def _load_model(spec: BenchmarkSpec) -> LoadedDetector | LoadedClassifier:
+def _load_model(spec: BenchmarkSpec) -> ModelBundle:
     size = () if spec.size_hw is None else (f"input.size=[{spec.size_hw[0]},{spec.size_hw[1]}]",)
     return load_model(spec.model, weights=spec.weights, overrides=(*spec.overrides, *size))
 
@@ -108,8 +109,8 @@ def _export_onnx(spec: BenchmarkSpec, folder: Path) -> tuple[Path, ModelMetadata
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, facts = torchvision_classifier(spec.model, spec.size_hw)
     else:
-        loaded = _load_model(spec)
-        network, facts = loaded.model, build_metadata(loaded)
+        bundle = _load_model(spec)
+        network, facts = bundle.torch_network, build_metadata(bundle)
     names = output_names(facts.outputs, facts.strides)
     with torch.no_grad():
         data = to_onnx(

@@ -13,8 +13,8 @@ import torchvision
 from torch import Tensor, nn
 
 from cspdet.benchmark.rows import BenchmarkSpec
-from cspdet.checkpoints.loading import LoadedClassifier, load_classifier_model, load_model
-from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.checkpoints.building import is_classifier_config
+from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.classification.crops import ImageCrop, short_side
 from cspdet.datasets.image_io import read_image
 from cspdet.device import select_device
@@ -71,8 +71,10 @@ def _engine(spec: BenchmarkSpec) -> Engine:
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, facts = torchvision_classifier(spec.model, spec.size_hw)
     elif not is_exported(spec.model) and _is_classifier_model(spec):
-        loaded = load_classifier_model(spec.model, weights=spec.weights, overrides=_with_size(spec))
-        network, facts = loaded.model, build_metadata(loaded)
+        bundle = load_model(
+            spec.model, weights=spec.weights, overrides=_with_size(spec), task="classification"
+        )  # fmt: skip
+        network, facts = bundle.torch_network, build_metadata(bundle)
     else:
         return load_engine(
             spec.model, weights=spec.weights, overrides=spec.overrides, backend=spec.backend,
@@ -87,7 +89,7 @@ def _is_classifier_model(spec: BenchmarkSpec) -> bool:
     path = Path(spec.model)
     if path.suffix in (".yaml", ".yml"):
         return path.is_file() and is_classifier_config(path)
-    return path.suffix == ".pt" and path.is_file() and isinstance(load_model(path), LoadedClassifier)
+    return path.suffix == ".pt" and path.is_file() and load_model(path).task == "classification"
 
 
 def _with_size(spec: BenchmarkSpec) -> tuple[str, ...]:

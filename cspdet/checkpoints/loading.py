@@ -1,227 +1,159 @@
-"""MODEL, as every command takes it: a checkpoint, or a config with or without weights."""
+"""The one loader of models: a checkpoint, a config with or without weights, a Darknet pair, or an exported file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.pretrained import DARKNET_FILE, load_backbone_weights
-from cspdet.config.loader import load_config, parse_config, read_yaml
+from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, infer_task
+from cspdet.checkpoints.darknet_cfg import recipe_from_cfg
+from cspdet.checkpoints.pretrained import DARKNET_FILE
+from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import read_weights
-from cspdet.datasets.coco_classes import COCO_CLASSES
-from cspdet.datasets.descriptor import load_dataset_config
-from cspdet.datasets.formats.coco import load_coco
-from cspdet.errors import CheckpointError, ConfigError, DataError
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.models import Classifier, ClassifierConfig, Detector
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe, recipe_to_dict
+from cspdet.models import ClassifierConfig
+from cspdet.models.bundle import MODEL_TYPES, ModelBundle, Network, TaskName, check_task
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
 from cspdet.structures import Categories
 
+Recipe = DetectionRecipe | ClassificationRecipe
 
-@dataclass(frozen=True)
-class LoadedDetector:
-    """A detector in evaluation mode on the CPU, with what it was trained for."""
-
-    model: Detector
-    recipe: DetectionRecipe
-    classes: Categories
-    name: str
-
-
-@dataclass(frozen=True)
-class LoadedClassifier:
-    """A classifier in evaluation mode on the CPU, with what it was trained for."""
-
-    model: Classifier
-    recipe: ClassificationRecipe
-    classes: Categories
-    name: str
-
-
-def load_detector_model(
-    path: str | Path, *, weights: str | Path | None = None, overrides: Sequence[str] = ()
-) -> LoadedDetector:
-    """Load a MODEL: `.pt` with its own config, or `.yaml` with `weights` (a `.pt`) or random ones (seeded).
-
-    Overrides apply to a config, and to a checkpoint's own config where the network stays the same.
-
-    Raises:
-        CheckpointError, ConfigError: with what was expected and found.
-    """
-    path = Path(path)
-    if path.suffix in (".yaml", ".yml"):
-        recipe = load_recipe(path, overrides)
-        if weights is None:
-            classes = classes_from_config(recipe)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.train.seed)
-                model = build_detector(recipe, len(classes), str(path))
-            return LoadedDetector(model.eval(), recipe, classes, path.stem)
-        return _detector_with_weights(recipe, load_checkpoint(weights), str(weights), path.stem)
-    if weights is not None and path.is_file():
-        raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
-    loaded = load_checkpoint_model(path, overrides)
-    if isinstance(loaded, LoadedClassifier):
-        raise CheckpointError(f"{path}: holds a classifier; expected a detector")
-    return loaded
-
-
-def load_checkpoint_model(path: str | Path, overrides: Sequence[str] = ()) -> LoadedDetector | LoadedClassifier:
-    """Load a checkpoint (`.pt`) of either kind.
-
-    Raises:
-        CheckpointError, ConfigError: with what was expected and found.
-    """
-    path = Path(path)
-    if path.suffix != ".pt" and not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
-    checkpoint = load_checkpoint(path)
-    if isinstance(checkpoint.recipe, DetectionRecipe):
-        return _detector_with_weights(_apply_overrides(checkpoint.recipe, overrides), checkpoint, str(path), path.stem)
-    recipe = checkpoint.recipe
-    if overrides:
-        recipe = parse_config(recipe_to_dict(recipe), ClassificationRecipe, "the checkpoint's config", overrides)
-    return _classifier_with_weights(recipe, checkpoint, str(path), path.stem)
-
-
-def load_classifier_model(
-    path: str | Path, *, weights: str | Path | None = None, overrides: Sequence[str] = ()
-) -> LoadedClassifier:
-    """As `load_model`, for a classifier; `weights` may also be Darknet's, of the network that the config is for.
-
-    Classes without names are called by their numbers.
-
-    Raises:
-        CheckpointError, ConfigError: with what was expected and found.
-    """
-    path = Path(path)
-    if path.suffix not in (".yaml", ".yml"):
-        loaded = load_model(path, weights=weights, overrides=overrides)
-        if isinstance(loaded, LoadedDetector):
-            raise CheckpointError(f"{path}: holds a detector; expected a classifier")
-        return loaded
-    if _is_detector_config(path):
-        raise ConfigError(f"{path}: describes a detector; expected a classifier, as in configs/classification")
-    recipe = load_config(path, ClassificationRecipe, overrides)
-    if weights is not None and not DARKNET_FILE.search(str(weights)):
-        checkpoint = load_checkpoint(weights)
-        if isinstance(checkpoint.recipe, DetectionRecipe):
-            raise CheckpointError(f"{weights}: holds a detector; expected a classifier")
-        return _classifier_with_weights(
-            _with_num_classes(recipe, checkpoint.classes), checkpoint, str(weights), path.stem
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.train.seed)
-        classifier = build_classifier(recipe, str(path), pretrained=weights is None)
-    if weights is not None:
-        try:
-            layers = layers_in_file_order(classifier)
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}, so there are no weights of Darknet's for this network") from None
-        read_weights(weights, layers)
-    return LoadedClassifier(classifier.eval(), recipe, categories_from_count(classifier.num_classes), path.stem)
+TASK_BY_METADATA: dict[str, TaskName] = {"detector": "detection", "classifier": "classification"}
 
 
 def load_model(
-    path: str | Path, *, weights: str | Path | None = None, overrides: Sequence[str] = ()
-) -> LoadedDetector | LoadedClassifier:
-    """A detector or a classifier, whichever `path` is; errors as of `load_model` and `load_classifier_model`."""
-    path = Path(path)
+    source: str | Path,
+    *,
+    weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    task: TaskName | None = None,
+) -> ModelBundle:
+    """Load a model for either task, in evaluation mode on the CPU.
+
+    Args:
+        source: A checkpoint (`.pt`) with its own config; a config (`.yaml`); a Darknet cfg (`.cfg`); or a file that
+            `cspdet export` wrote, whose bundle has metadata and no network.
+        weights: Trained values for a config or cfg: a checkpoint, or Darknet's `.weights`. Without, a config has random
+            values, drawn by `train.seed`.
+        overrides: `key.path=value` for a config, or for a checkpoint's own config where the network stays the same.
+        task: The expected task; None accepts both.
+
+    Returns:
+        The bundle; classes without names are called by their index.
+
+    Raises:
+        CheckpointError: missing, damaged, for another task, or weights that do not fit.
+        ConfigError: a config or override that is not valid.
+    """
+    path = Path(source)
+    if is_exported(path):
+        return _load_exported(path, weights, overrides, task)
     if path.suffix in (".yaml", ".yml"):
-        return (load_detector_model if _is_detector_config(path) else load_classifier_model)(
-            path, weights=weights, overrides=overrides
-        )
+        return _load_config(path, weights, overrides, task)
+    if path.suffix == ".cfg":
+        return _load_cfg(path, weights, overrides, task)
     if weights is not None and path.is_file():
         raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
-    return load_checkpoint_model(path, overrides)
+    if path.suffix != ".pt" and not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
+    checkpoint = load_checkpoint(path)
+    check_task(task or _task(checkpoint.recipe), _task(checkpoint.recipe), str(path))
+    return _bundle_from_checkpoint(_apply_overrides(checkpoint.recipe, overrides), checkpoint, str(path), path.stem)
 
 
-def _is_detector_config(path: Path) -> bool:
-    """Whether a config's model has a neck."""
-    values, _ = read_yaml(path)
-    model = values.get("model") if isinstance(values, dict) else None
-    return isinstance(model, dict) and "neck" in model
+def _task(recipe: Recipe) -> TaskName:
+    return "detection" if isinstance(recipe, DetectionRecipe) else "classification"
 
 
-def _with_num_classes(recipe: ClassificationRecipe, classes: Categories) -> ClassificationRecipe:
+def _load_exported(
+    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
+) -> ModelBundle:  # fmt: skip
+    if weights is not None:
+        raise CheckpointError(f"{path}: an exported file brings its own weights; --weights goes with a config (.yaml)")
+    if overrides:
+        raise ConfigError(f"{path}: an exported file has no config that {overrides[0]!r} could override")
+    metadata = read_exported_metadata(path)
+    found = TASK_BY_METADATA[metadata.task]
+    check_task(task or found, found, str(path))
+    return ModelBundle(found, None, metadata, metadata.classes, metadata.name, metadata, path)
+
+
+def _load_config(
+    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
+) -> ModelBundle:  # fmt: skip
+    found = infer_task(path, task)
+    if task is not None and found is not None and found != task:
+        example = ", such as configs/yolov3_tiny.yaml" if task == "detection" else ", as in configs/classification"
+        raise ConfigError(f"{path}: expected {MODEL_TYPES[task]}{example}, found {MODEL_TYPES[found]}")
+    recipe: Recipe
+    if (task or found) == "classification":
+        recipe = load_config(path, ClassificationRecipe, overrides)
+    else:
+        recipe = load_config(path, DetectionRecipe, overrides)
+    return _bundle_from_recipe(recipe, weights, str(path), path.stem)
+
+
+def _load_cfg(
+    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
+) -> ModelBundle:  # fmt: skip
+    recipe, categories = recipe_from_cfg(path, overrides=overrides)
+    check_task(task or _task(recipe), _task(recipe), str(path))
+    return _bundle_from_recipe(recipe, weights, str(path), path.stem, categories)
+
+
+def _bundle_from_recipe(
+    recipe: Recipe, weights: str | Path | None, source: str, name: str, categories: Categories | None = None
+) -> ModelBundle:
+    """The network of a config, with random values, or those of a checkpoint or of Darknet's file."""
+    if weights is not None and not DARKNET_FILE.search(str(weights)):
+        checkpoint = load_checkpoint(weights)
+        check_task(_task(recipe), _task(checkpoint.recipe), str(weights))
+        return _bundle_from_checkpoint(
+            _with_num_classes(recipe, len(checkpoint.classes)), checkpoint, str(weights), name
+        )
+    if categories is None and isinstance(recipe, DetectionRecipe):
+        categories = classes_from_config(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        network = _build(recipe, 0 if categories is None else len(categories), source, pretrained=weights is None)
+    if weights is not None:
+        try:
+            layers = layers_in_file_order(network)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {error}, so there are no weights of Darknet's for this network") from None
+        read_weights(weights, layers)
+    return ModelBundle(
+        _task(recipe), network.eval(), recipe, categories or categories_from_count(network.num_classes), name
+    )
+
+
+def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> ModelBundle:
+    network = _build(recipe, len(checkpoint.classes), source, pretrained=False)
+    load_weights(network, checkpoint.weights, source)
+    return ModelBundle(_task(recipe), network.eval(), recipe, checkpoint.classes, name)
+
+
+def _build(recipe: Recipe, num_classes: int, source: str, *, pretrained: bool) -> Network:
+    if isinstance(recipe, DetectionRecipe):
+        return build_detector(recipe, num_classes, source, pretrained=pretrained)
+    return build_classifier(recipe, source, pretrained=pretrained)
+
+
+def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
     """The config for as many classes as the weights have; that of a cfg says itself how many it has."""
     if not isinstance(recipe.model, ClassifierConfig):
         return recipe
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": len(classes)})})
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": num_classes})})
 
 
-def _classifier_with_weights(
-    recipe: ClassificationRecipe, checkpoint: Checkpoint, source: str, name: str
-) -> LoadedClassifier:
-    classifier = build_classifier(recipe, source, pretrained=False)
-    load_weights(classifier, checkpoint.weights, source)
-    return LoadedClassifier(classifier.eval(), recipe, checkpoint.classes, name)
-
-
-def _detector_with_weights(recipe: DetectionRecipe, checkpoint: Checkpoint, source: str, name: str) -> LoadedDetector:
-    model = build_detector(recipe, len(checkpoint.classes), source, pretrained=False)
-    load_weights(model, checkpoint.weights, source)
-    return LoadedDetector(model.eval(), recipe, checkpoint.classes, name)
-
-
-def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pretrained: bool = True) -> Detector:
-    """The network of a recipe; parts that do not fit, or an input that its strides do not divide, are a ConfigError.
-
-    pretrained=False leaves out the weights that the config may ask for (`model.backbone.weights`, timm's), since others
-    will replace them.
-    """
-    try:
-        model: Detector = recipe.model.build(num_classes, pretrained=pretrained)
-    except ValueError as error:
-        raise ConfigError(f"{where}: model: {error}") from None
-    check_size(recipe.input.size, model, where)
-    if pretrained:
-        _load_backbone_weights(model, recipe)
-    return model
-
-
-def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bool = True) -> Classifier:
-    """As `build_detector`, for a classifier."""
-    try:
-        model: Classifier = recipe.model.build(pretrained=pretrained)
-    except ValueError as error:
-        raise ConfigError(f"{where}: model: {error}") from None
-    check_size(recipe.input.size, model, where)
-    if pretrained:
-        _load_backbone_weights(model, recipe)
-    return model
-
-
-def _load_backbone_weights(model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe) -> None:
-    """Obey `model.backbone.weights`; on the meta device there is nothing to fill."""
-    backbone = getattr(recipe.model, "backbone", None)
-    weights: Path | None = getattr(backbone, "weights", None)
-    if weights is not None and not next(model.parameters()).is_meta:
-        load_backbone_weights(model, weights)
-
-
-def check_size(size_hw: tuple[int, int], model: Detector | Classifier, where: str) -> None:
-    """Raise ConfigError unless the network takes pictures of this size."""
-    try:
-        model.check_size(size_hw)
-    except ValueError as error:
-        raise ConfigError(f"{where}: input.size: {error}") from None
-
-
-def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """The classes of the recipe's data where it is on disk, else COCO's 80: for networks without trained weights."""
-    try:
-        return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
-    except (DataError, ConfigError):
-        return COCO_CLASSES
-
-
-def _apply_overrides(recipe: DetectionRecipe, overrides: Sequence[str]) -> DetectionRecipe:
+def _apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     if not overrides:
         return recipe
-    return parse_config(recipe_to_dict(recipe), DetectionRecipe, "the checkpoint's config", overrides)
+    schema: type[Recipe] = type(recipe)
+    return parse_config(recipe_to_dict(recipe), schema, "the checkpoint's config", overrides)

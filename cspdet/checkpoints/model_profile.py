@@ -8,13 +8,17 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.loading import build_detector, check_size, classes_from_config, load_checkpoint_model
-from cspdet.config.loader import load_config, read_yaml
-from cspdet.models import Classifier, Detector
+from cspdet.checkpoints.building import build_detector, classes_from_config, is_classifier_config
+from cspdet.checkpoints.loading import load_model
+from cspdet.config.loader import load_config
+from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
 from cspdet.recipe import ClassificationRecipe, load_recipe
 
-DEFAULT_NUM_CLASSES = {"detector": 80, "classifier": 1000}  # of the published figures: COCO's and ImageNet's
+DEFAULT_NUM_CLASSES: dict[TaskName, int] = {
+    "detection": 80,
+    "classification": 1000,
+}  # of the published figures: COCO's and ImageNet's
 
 
 @dataclass(frozen=True)
@@ -43,30 +47,27 @@ def profile_model(
         ConfigError, CheckpointError: no such model, or one that cannot be built at this size.
     """
     path = Path(path)
-    model, config_size = _build_model(
+    task, model, config_size = _build_model(
         path, overrides, num_classes, {} if num_classes_cache is None else num_classes_cache
     )
     size_hw = size_hw or config_size
     check_size(size_hw, model, str(path))
-    if isinstance(model, Detector):
-        is_default = model.num_classes == DEFAULT_NUM_CLASSES["detector"]
-    else:
-        is_default = model.num_classes == DEFAULT_NUM_CLASSES["classifier"]
+    is_default = model.num_classes == DEFAULT_NUM_CLASSES[task]
     changed = any(text.split("=")[0].split(".")[0] == "model" for text in overrides)
     return ModelProfile(path.stem, profile(model, size_hw), model.strides, is_default and not changed)
 
 
 def _build_model(
     path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
-) -> tuple[Detector | Classifier, tuple[int, int]]:
-    """The network, and the input size that it is meant for."""
+) -> tuple[TaskName, Network, tuple[int, int]]:
+    """The task, the network, and the input size of its config."""
     if path.suffix not in (".yaml", ".yml"):
-        loaded = load_checkpoint_model(path, overrides)
-        return loaded.model, loaded.recipe.input.size
+        bundle = load_model(path, overrides=overrides)
+        return bundle.task, bundle.torch_network, bundle.config.input.size
     if is_classifier_config(path):
         recipe = load_config(path, ClassificationRecipe, overrides)
         with torch.device("meta"):
-            return recipe.model.build(pretrained=False), recipe.input.size
+            return "classification", recipe.model.build(pretrained=False), recipe.input.size
     detector = load_recipe(path, overrides)
     if num_classes is None:
         if detector.data not in num_classes_cache:  # a large annotation file takes many seconds to read
@@ -74,13 +75,4 @@ def _build_model(
         num_classes = num_classes_cache[detector.data]
     with torch.device("meta"):
         model = build_detector(detector, num_classes, str(path), pretrained=False)
-    return model, detector.input.size
-
-
-def is_classifier_config(path: Path) -> bool:
-    """Whether a config is a classifier's: its model has no neck, or is a Darknet cfg without data to detect on."""
-    values, _ = read_yaml(path)
-    model = values.get("model") if isinstance(values, dict) else None
-    if not isinstance(model, dict):
-        return False
-    return "data" not in values if model.get("name") == "darknet" else "neck" not in model
+    return "detection", model, detector.input.size

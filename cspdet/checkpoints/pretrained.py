@@ -171,7 +171,7 @@ def _append_following_layers(
             layer.num_elements for layer in all_layers
         ):
             return all_layers
-    channels = model.get_submodule("backbone").out[-1].channels  # type: ignore[index, union-attr]
+    channels = model.get_submodule("backbone").out_specs[-1].channels  # type: ignore[index, union-attr]
     num_classes, rest = divmod(surplus, channels + 1)
     if rest or num_classes > MAX_CLASSES:
         raise CheckpointError(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cspdet.checkpoints.loading import build_detector
+from cspdet.checkpoints.building import build_detector
 from cspdet.cli.arguments import parse_image_size
 from cspdet.config.loader import parse_config
 from cspdet.darknet.model import DarknetModelConfig

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cspdet.checkpoints.loading import load_classifier_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.datasets.classification.crop_reader import CropBatch, iter_crops
 from cspdet.device import select_device
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> None:
     _validate_args(args)
     paths = [image.path for image in find_image_files(args.source)]
     device = select_device(args.device)
-    loaded = load_classifier_model(args.model, weights=args.weights, overrides=args.overrides)
-    crop = build_image_crop(loaded.recipe.input, eval_config_from_args(args, loaded.recipe.eval), args.interpolation)
-    classifier = ClassifierPredictor(loaded, device, crop)
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
+    crop = build_image_crop(bundle.config.input, eval_config_from_args(args, bundle.config.eval), args.interpolation)
+    classifier = ClassifierPredictor(bundle, device, crop)
     records: list[Record] = []
     problems: list[str] = []
     batches = iter_crops(paths, crop, args.batch_size)

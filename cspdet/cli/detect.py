@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
     if args.classes is not None:
         classes = parse_class_filter(args.classes, engine.classes.names, engine.classes.category_ids)
     postprocess = PostprocessConfig(
-        min_score=args.min_score, nms_iou=args.max_iou, vote_iou=args.vote_iou, max_detections=args.max_detections
+        min_score=args.min_score, nms_iou=args.nms_iou, vote_iou=args.vote_iou, max_detections=args.max_detections
     )
     search = SlicedDetector(postprocess, classes, _tiling(args))
     detector = Predictor(engine, engine.device, search.detector_config)
@@ -150,7 +150,7 @@ def _validate_args(args: argparse.Namespace) -> None:
     """Raise ConfigError with all mistakes of the command line at once."""
     expected: list[tuple[str, bool, str]] = [
         ("min_score", 0 <= args.min_score <= 1, "a number from 0 to 1"),
-        ("nms_iou", 0 <= args.max_iou <= 1, "a number from 0 to 1"),
+        ("nms_iou", 0 <= args.nms_iou <= 1, "a number from 0 to 1"),
         ("vote_iou", args.vote_iou is None or 0 <= args.vote_iou <= 1, "a number from 0 to 1"),
         ("max_detections", args.max_detections >= 1, "1 or more"),
         ("batch_size", args.batch_size >= 1, "1 or more"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.config.loader import parse_config
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
@@ -36,7 +36,8 @@ from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import BACKENDS, build_engine, load_engine
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
-from cspdet.recipe import DetectionRecipe, EvalConfig
+from cspdet.models.bundle import BundleConfig
+from cspdet.recipe import EvalConfig
 from cspdet.structures import Categories
 
 METRIC_DESCRIPTIONS = {
@@ -174,15 +175,17 @@ def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
     device = select_device(args.device)
     if is_exported(args.model):
         return _evaluate_engine(args, _load_exported(args, device), None)
-    loaded: LoadedDetector = load_detector_model(args.model, weights=args.weights, overrides=args.overrides)
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection")
     if args.backend is not None or args.precision != "fp32":
-        engine = build_engine(loaded, device, backend=args.backend or "torch", precision=args.precision)
-        return _evaluate_engine(args, engine, loaded.recipe)
-    eval_ = _eval_config_from_args(args, loaded.recipe.eval.model_dump(mode="json"))
-    coco, class_mapping = _load_data(args, loaded.recipe.data, loaded.classes)
-    input_ = loaded.recipe.input
-    metrics, results = evaluate_model(loaded.model.to(device), coco, input_, eval_, device, class_mapping=class_mapping)
-    return _EvalOutput(coco, metrics, results, {"model": loaded.name, "size": list(input_.size)})
+        engine = build_engine(bundle, device, backend=args.backend or "torch", precision=args.precision)
+        return _evaluate_engine(args, engine, bundle.config)
+    eval_ = _eval_config_from_args(args, bundle.config.eval.model_dump(mode="json"))
+    coco, class_mapping = _load_data(args, bundle.config.data, bundle.categories)
+    input_ = bundle.config.input
+    metrics, results = evaluate_model(
+        bundle.detector.to(device), coco, input_, eval_, device, class_mapping=class_mapping
+    )
+    return _EvalOutput(coco, metrics, results, {"model": bundle.name, "size": list(input_.size)})
 
 
 def _load_exported(args: argparse.Namespace, device: torch.device) -> Engine:
@@ -194,11 +197,11 @@ def _load_exported(args: argparse.Namespace, device: torch.device) -> Engine:
     )  # fmt: skip
 
 
-def _evaluate_engine(args: argparse.Namespace, engine: Engine, recipe: DetectionRecipe | None) -> _EvalOutput:
-    """A network that another program runs, or ours in another precision; `recipe` is None for an exported file."""
+def _evaluate_engine(args: argparse.Namespace, engine: Engine, config: BundleConfig | None) -> _EvalOutput:
+    """A network that another program runs, or ours in another precision; `config` is None for an exported file."""
     engine.check_voting(args.vote_iou)
     eval_ = _eval_config_from_args(args, engine.metadata.eval.model_dump(mode="json"))
-    coco, class_mapping = _load_data(args, None if recipe is None else recipe.data, engine.classes)
+    coco, class_mapping = _load_data(args, None if config is None else config.data, engine.classes)
     metrics, results = evaluate_engine(engine, coco, eval_, class_mapping=class_mapping)
     model_info = {"model": engine.metadata.name, "size": list(engine.size_hw), "backend": engine.name}
     return _EvalOutput(coco, metrics, results, {**model_info, "precision": engine.precision})

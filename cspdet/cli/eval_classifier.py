@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.checkpoints.loading import load_classifier_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
 from cspdet.device import select_device
@@ -55,21 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and leave metrics.json and predictions.csv in the output folder."""
     device = select_device(args.device)
-    loaded = load_classifier_model(args.model, weights=args.weights, overrides=args.overrides)
-    eval_ = eval_config_from_args(args, loaded.recipe.eval)
-    crop = build_image_crop(loaded.recipe.input, eval_, args.interpolation)
-    data = args.data or loaded.recipe.data
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
+    eval_ = eval_config_from_args(args, bundle.config.eval)
+    crop = build_image_crop(bundle.config.input, eval_, args.interpolation)
+    data = args.data or bundle.config.data
     if data is None:
         raise ConfigError("eval-classifier: --data DIR is missing, the folder with val/CLASS/*")
     images = load_image_folder(data, args.split)
     for note in images.warnings:
         log.info("%s", note)
-    images = match_image_classes(images, loaded.classes.names, f"{data} ({args.split})")
-    model = loaded.model.to(device)
+    images = match_image_classes(images, bundle.categories.names, f"{data} ({args.split})")
+    model = bundle.classifier.to(device)
     metrics = evaluate_classifier(
-        model, images, loaded.recipe.input, eval_, device, interpolation=args.interpolation
+        model, images, bundle.config.input, eval_, device, interpolation=args.interpolation
     )  # fmt: skip
-    document = _document(metrics, images, crop, loaded.name)
+    document = _document(metrics, images, crop, bundle.name)
     output = args.output or increment_path(Path("runs/eval-classifier"))
     write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     write_text(output / "predictions.csv", predictions_csv(metrics, images))

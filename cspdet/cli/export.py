@@ -17,14 +17,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from cspdet.checkpoints.loading import (
-    LoadedClassifier,
-    LoadedDetector,
-    load_checkpoint_model,
-    load_classifier_model,
-    load_detector_model,
-)
-from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.arguments import parse_image_size
 from cspdet.darknet.write import export as darknet
 from cspdet.darknet.write.graph import ExportConfig, export_metadata
@@ -34,11 +27,11 @@ from cspdet.export.openvino import write_openvino
 from cspdet.export.torchscript import write_torchscript
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from cspdet.inference.metadata import NmsConfig
+from cspdet.models.bundle import ModelBundle
 
 log = logging.getLogger("cspdet")
 
-Model = LoadedDetector | LoadedClassifier
-WriterFn = Callable[[Model, ExportConfig, Path], float]
+WriterFn = Callable[[ModelBundle, ExportConfig, Path], float]
 
 WRITERS: dict[str, WriterFn] = {"onnx": write_onnx, "openvino": write_openvino, "torchscript": write_torchscript}
 FORMATS = ("onnx", "openvino", "torchscript", "darknet")
@@ -96,21 +89,21 @@ def run(args: argparse.Namespace) -> None:
         _reject_graph_flags(args)
     nms = _nms_config(args)
     _validate_choices(args)
-    loaded = _load(args)
+    bundle = _load(args)
     target = args.output or _default_output(args.model, suffixes[0])
     if args.format == "darknet":
-        _write_darknet(args, loaded, target)
+        _write_darknet(args, bundle, target)
     else:
-        _write_graph(args, loaded, target, nms)
+        _write_graph(args, bundle, target, nms)
 
 
-def _write_graph(args: argparse.Namespace, loaded: Model, target: Path, nms: NmsConfig | None) -> None:
-    size_hw = args.size or loaded.recipe.input.size
+def _write_graph(args: argparse.Namespace, bundle: ModelBundle, target: Path, nms: NmsConfig | None) -> None:
+    size_hw = args.size or bundle.config.input.size
     export_config = ExportConfig(
         size_hw, args.outputs, nms, args.dynamic, args.opset, args.precision, args.calibration
     )  # fmt: skip
-    difference = WRITERS[args.format](loaded, export_config, target)
-    metadata = export_metadata(loaded, export_config)
+    difference = WRITERS[args.format](bundle, export_config, target)
+    metadata = export_metadata(bundle, export_config)
     if nms is not None and metadata.eval.vote_iou is not None:
         log.warning(
             "%s: without box voting (eval.vote_iou %g), which needs what NMS drops", target, metadata.eval.vote_iou
@@ -132,9 +125,9 @@ def _write_graph(args: argparse.Namespace, loaded: Model, target: Path, nms: Nms
     )
 
 
-def _write_darknet(args: argparse.Namespace, loaded: Model, target: Path) -> None:
-    files = darknet.build_darknet_files(loaded, args.size, str(args.model))
-    written = darknet.write_darknet(files, loaded.model, target)
+def _write_darknet(args: argparse.Namespace, bundle: ModelBundle, target: Path) -> None:
+    files = darknet.build_darknet_files(bundle, args.size, str(args.model))
+    written = darknet.write_darknet(files, bundle.torch_network, target)
     if args.json:
         print(json.dumps({
             "files": [str(path) for path in written.paths], "size": list(files.size_hw), "classes": len(files.names),
@@ -196,13 +189,7 @@ def _default_output(model: Path, suffix: str) -> Path:
     return model.with_suffix(suffix) if model.suffix == ".pt" else Path(f"{model.stem}{suffix}")
 
 
-def _load(args: argparse.Namespace) -> Model:
-    path = args.model
-    if path.suffix in (".yaml", ".yml"):
-        if args.weights is None:
-            log.warning("%s: without --weights the network is written with random ones", path)
-        load = load_classifier_model if is_classifier_config(path) else load_detector_model
-        return load(path, weights=args.weights, overrides=args.overrides)
-    if args.weights is not None:
-        load_detector_model(path, weights=args.weights)  # which says that a checkpoint brings its own
-    return load_checkpoint_model(path, args.overrides)
+def _load(args: argparse.Namespace) -> ModelBundle:
+    if args.model.suffix in (".yaml", ".yml") and args.weights is None:
+        log.warning("%s: without --weights the network is written with random ones", args.model)
+    return load_model(args.model, weights=args.weights, overrides=args.overrides)

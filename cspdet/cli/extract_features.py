@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.arguments import parse_image_size
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import eval_config_from_args
@@ -31,6 +31,7 @@ from cspdet.inference.features import feature_maps, feature_specs, global_avg_po
 from cspdet.inference.sources import ImageFile
 from cspdet.io.atomic import atomic_write
 from cspdet.io.progress import progress
+from cspdet.models.bundle import ModelBundle
 from cspdet.recipe import ClassifierEvalConfig
 
 log = logging.getLogger("cspdet")
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> None:
     images = find_image_files(args.source)
     device = select_device(args.device)
     overrides = [*args.overrides, *([] if args.size is None else [f"input.size={list(args.size)}"])]
-    loaded = load_model(args.model, weights=args.weights, overrides=overrides)
-    extractor = _Extractor(loaded, device, _crop(args, loaded), maps=args.layer == "maps")
+    bundle = load_model(args.model, weights=args.weights, overrides=overrides)
+    extractor = _Extractor(bundle, device, _crop(args, bundle), maps=args.layer == "maps")
     in_one = args.output.suffix == ".npz"
     if in_one and extractor.bytes_per_image * len(images) > MAX_FILE_BYTES:
         size = extractor.bytes_per_image * len(images) / 2**30
@@ -85,22 +86,22 @@ def run(args: argparse.Namespace) -> None:
         raise SourceError(*truncate_list(extractor.problems))
 
 
-def _crop(args: argparse.Namespace, loaded: LoadedClassifier | LoadedDetector) -> ImageCrop:
+def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
     """As the model's own `eval` says; a detector has no such, and sees the whole short side."""
-    base = loaded.recipe.eval if isinstance(loaded, LoadedClassifier) else ClassifierEvalConfig(crop=1.0)
+    base = bundle.config.eval if bundle.task == "classification" else ClassifierEvalConfig(crop=1.0)
     settings = eval_config_from_args(args, base).model_copy(update={"ten_crop": False})
-    return build_image_crop(loaded.recipe.input, settings, args.interpolation)
+    return build_image_crop(bundle.config.input, settings, args.interpolation)
 
 
 class _Extractor:
     """Batches of pictures to arrays; what cannot be read is noted in `problems`, and the others go on."""
 
-    def __init__(self, loaded: LoadedClassifier | LoadedDetector, device: torch.device, crop: ImageCrop, *, maps: bool):
+    def __init__(self, bundle: ModelBundle, device: torch.device, crop: ImageCrop, *, maps: bool):
         try:
-            self.specs = feature_specs(loaded.model)
+            self.specs = feature_specs(bundle.torch_network)
         except ValueError as error:
-            raise ConfigError(f"{loaded.name}: {error}") from None
-        self.model, self.device, self.crop, self.maps = loaded.model.to(device), device, crop, maps
+            raise ConfigError(f"{bundle.name}: {error}") from None
+        self.model, self.device, self.crop, self.maps = bundle.torch_network.to(device), device, crop, maps
         self.problems: list[str] = []
 
     @property

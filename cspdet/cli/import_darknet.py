@@ -13,16 +13,13 @@ import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from cspdet.checkpoints.loading import build_classifier, build_detector, classes_from_config
-from cspdet.checkpoints.model_profile import is_classifier_config
-from cspdet.config.loader import load_config, parse_config
-from cspdet.darknet.cfg import parse_cfg, read_cfg
-from cspdet.darknet.graph import build_graph
-from cspdet.darknet.names import categories_from_count, categories_from_names, read_names
+from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, is_classifier_config
+from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg, recipe_from_cfg
+from cspdet.config.loader import load_config
+from cspdet.darknet.names import categories_from_names, read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LoadResult, SkipInit, read_weights
@@ -33,10 +30,6 @@ from cspdet.recipe import ClassificationRecipe, DetectionRecipe
 from cspdet.structures import Categories
 
 log = logging.getLogger("cspdet")
-
-# Where `eval` looks unless told otherwise, by the number of classes.
-DEFAULT_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
-BN_EPS = 1e-5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if args.cfg.suffix in (".yaml", ".yml"):
         recipe, classes = _config_from_yaml(args, names)
     else:
-        recipe, classes = _config_from_cfg(args, names)
+        bn_eps = BN_EPS if args.bn_eps is None else args.bn_eps
+        recipe, classes = recipe_from_cfg(args.cfg, names=names, bn_eps=bn_eps, overrides=args.overrides)
     model = _build(recipe, classes, args)
     load_result = read_weights(args.weights, layers_in_file_order(model), partial=args.partial)
     save_checkpoint(args.output, Checkpoint(recipe, classes, model.state_dict()))
@@ -79,39 +73,9 @@ def _config_from_yaml(
         recipe = load_config(args.cfg, ClassificationRecipe, args.overrides)
         with torch.device("meta"):
             count = build_classifier(recipe, str(args.cfg)).num_classes
-        return recipe, _classes(count, names, args)
+        return recipe, categories_from_cfg(count, names, args.cfg)
     recipe = load_config(args.cfg, DetectionRecipe, args.overrides)
     return recipe, classes_from_config(recipe) if names is None else categories_from_names(names)
-
-
-def _config_from_cfg(
-    args: argparse.Namespace, names: tuple[str, ...] | None
-) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
-    """The config that a cfg asks for, with its text inside."""
-    text = read_cfg(args.cfg)
-    cfg = parse_cfg(text, str(args.cfg))
-    graph = build_graph(cfg)
-    ignored_keys = cfg.ignored_keys
-    if ignored_keys:
-        log.info("%s: no say in what the network computes: %s", args.cfg, _format_ignored_keys(ignored_keys))
-    model = {"name": "darknet", "cfg": text, "bn_eps": BN_EPS if args.bn_eps is None else args.bn_eps}
-    resize = "letterbox" if cfg.net.get_int("letter_box", 0) else "stretch"
-    values: dict[str, Any] = {"model": model, "input": {"size": list(cfg.size_hw), "resize": resize}}
-    if not cfg.heads:
-        classes = _classes(graph.layers[-1].shape.channels, names, args)
-        return parse_config(values, ClassificationRecipe, str(args.cfg), args.overrides), classes
-    classes = _classes(cfg.num_classes, names, args)
-    values["data"] = DEFAULT_DATA.get(len(classes), "data.yaml")
-    values["eval"] = {"clip_boxes": False}  # figures of such models mostly come from Darknet's `map`, which cuts none
-    return parse_config(values, DetectionRecipe, str(args.cfg), args.overrides), classes
-
-
-def _classes(count: int, names: tuple[str, ...] | None, args: argparse.Namespace) -> Categories:
-    if names is None:
-        return categories_from_count(count)
-    if len(names) != count:
-        raise ConfigError(f"{args.names}: {len(names)} names, but {args.cfg} has {count} classes")
-    return categories_from_names(names)
 
 
 def _build(
@@ -148,7 +112,3 @@ def _print_summary(
         print("Darknet stretches its pictures; for its own results, import with input.resize=stretch")
     if model_type == "detector":
         print("Darknet's own results keep scores above 0.005 and use --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")
-
-
-def _format_ignored_keys(ignored_keys: dict[str, int]) -> str:
-    return ", ".join(f"{name}{f' (x{count})' if count > 1 else ''}" for name, count in ignored_keys.items())

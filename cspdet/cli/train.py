@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cspdet.analysis.build import analyze_results
 from cspdet.analysis.summary import short_summary
-from cspdet.checkpoints.loading import build_detector
+from cspdet.checkpoints.building import build_detector
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, check_image_files, load_coco
 from cspdet.errors import DataError, truncate_list

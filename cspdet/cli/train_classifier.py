@@ -13,7 +13,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from cspdet.checkpoints.loading import build_classifier
+from cspdet.checkpoints.building import build_classifier
 from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.darknet.num_classes import set_num_classes
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, has_split, load_image_folder

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.darknet.write.graph import ExportConfig, export_metadata, export_module
 from cspdet.errors import ConfigError
 from cspdet.export.nms import add_nms
@@ -19,31 +18,30 @@ from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import ModelMetadata
 from cspdet.io.atomic import atomic_write
+from cspdet.models.bundle import ModelBundle
 
 if TYPE_CHECKING:
     import onnx
 
 
-def write_onnx(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, target: Path) -> float:
+def write_onnx(bundle: ModelBundle, config: ExportConfig, target: Path) -> float:
     """Write `target`; returns the largest difference from the network, as a share of the largest output.
 
     Raises:
         UserError: a package is missing, the network cannot be written so, or the file differs; nothing is left then.
     """
     import_onnxruntime()
-    metadata = export_metadata(loaded, config)
-    inputs = verification_inputs(loaded, metadata, config.calibration)
-    model = build_onnx(loaded, config, metadata)
+    metadata = export_metadata(bundle, config)
+    inputs = verification_inputs(bundle, metadata, config.calibration)
+    model = build_onnx(bundle, config, metadata)
     with atomic_write(target) as tmp_path:
         tmp_path.write_bytes(model.SerializeToString())
         precision = "int8" if metadata.precision == "int8" else "fp32"
         engine = OnnxEngine(tmp_path, metadata, torch.device("cpu"), precision=precision)  # type: ignore[arg-type]
-        return verify_export(engine, loaded, inputs, str(target))
+        return verify_export(engine, bundle, inputs, str(target))
 
 
-def build_onnx(
-    loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, metadata: ModelMetadata
-) -> onnx.ModelProto:
+def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
     """The model with its metadata, in memory.
 
     Raises:
@@ -54,7 +52,7 @@ def build_onnx(
         raise ConfigError("--precision fp16: 10 bits are too few for pixels; use --outputs raw, without --nms")
     if config.precision == "int8" and config.calibration is None:
         raise ConfigError("--precision int8: expected --calibration DIR, a folder of pictures like those to come")
-    network = export_module(loaded, metadata.outputs)
+    network = export_module(bundle, metadata.outputs)
     model_outputs = "decoded" if metadata.outputs == "detections" else metadata.outputs
     names = output_names(model_outputs, metadata.strides)
     data = to_onnx(

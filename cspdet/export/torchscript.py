@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.darknet.write.graph import ExportConfig, export_metadata, export_module
 from cspdet.errors import ConfigError, UserError
 from cspdet.export.verify import verification_inputs, verify_export
 from cspdet.inference.engines.exported import load_exported
 from cspdet.io.atomic import atomic_write
+from cspdet.models.bundle import ModelBundle
 
 
-def write_torchscript(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig, target: Path) -> float:
+def write_torchscript(bundle: ModelBundle, config: ExportConfig, target: Path) -> float:
     """Write `target`; returns the largest difference from the network, as `write_onnx` does.
 
     Raises:
@@ -23,9 +23,9 @@ def write_torchscript(loaded: LoadedDetector | LoadedClassifier, config: ExportC
     """
     if config.precision != "fp32" or config.nms is not None:
         raise ConfigError("--format torchscript: expected --precision fp32 and no --nms; --format onnx has both")
-    metadata = export_metadata(loaded, config)
-    inputs = verification_inputs(loaded, metadata)
-    network = export_module(loaded, metadata.outputs)
+    metadata = export_metadata(bundle, config)
+    inputs = verification_inputs(bundle, metadata)
+    network = export_module(bundle, metadata.outputs)
     images = torch.rand(2 if metadata.dynamic else 1, 3, *metadata.size_hw, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # TorchScript is in maintenance, and says so
@@ -37,4 +37,4 @@ def write_torchscript(loaded: LoadedDetector | LoadedClassifier, config: ExportC
         with atomic_write(target) as tmp_path:
             torch.jit.save(script, str(tmp_path), _extra_files=metadata.to_strings())
             engine = load_exported(tmp_path, "torch", precision="fp32", device=torch.device("cpu"))
-            return verify_export(engine, loaded, inputs, str(target))
+            return verify_export(engine, bundle, inputs, str(target))

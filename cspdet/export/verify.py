@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.darknet.write.graph import reference_outputs
 from cspdet.errors import DataError, UserError
 from cspdet.export.quantize import calibration_batches, calibration_images
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import postprocess
 from cspdet.structures import Detections
@@ -28,9 +28,7 @@ class ExportMismatchError(UserError):
     """An export that does not compute what the network computes; nothing is left on disk."""
 
 
-def verification_inputs(
-    loaded: LoadedDetector | LoadedClassifier, metadata: ModelMetadata, calibration: Path | None = None
-) -> list[Tensor]:
+def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibration: Path | None = None) -> list[Tensor]:
     """Two inputs: where batch and size are free, also of another batch and another size.
 
     They are made up, but from the pictures of `calibration` where these say what int8 is to reach.
@@ -50,7 +48,7 @@ def verification_inputs(
     step = max(metadata.strides)
     other = (height + step, width + 2 * step)
     try:
-        loaded.model.check_size(other)
+        bundle.torch_network.check_size(other)
     except ValueError as error:
         raise ExportMismatchError(f"the network takes no other size ({error}); export it with --no-dynamic") from None
     return [first, torch.rand(2, 3, *other, generator=generator)]
@@ -70,7 +68,7 @@ def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> lis
 
 
 def verify_export(
-    engine: Engine, loaded: LoadedDetector | LoadedClassifier, inputs: Sequence[Tensor], where: str
+    engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str
 ) -> float:  # fmt: skip
     """The largest difference between the file in `engine` and the network, as a share of the largest output.
 
@@ -79,7 +77,7 @@ def verify_export(
     """
     worst = 0.0
     for images in inputs:
-        worst = max(worst, _relative_error(engine, loaded, images))
+        worst = max(worst, _relative_error(engine, bundle, images))
     quantized = engine.metadata.precision == "int8"
     limit = MAX_MEAN_RELATIVE_ERROR if quantized else MAX_RELATIVE_ERROR[engine.metadata.precision]
     if not worst <= limit:
@@ -92,7 +90,7 @@ def verify_export(
     return worst
 
 
-def _relative_error(engine: Engine, loaded: LoadedDetector | LoadedClassifier, images: Tensor) -> float:
+def _relative_error(engine: Engine, bundle: ModelBundle, images: Tensor) -> float:
     metadata = engine.metadata
     try:
         found = engine(images)
@@ -100,7 +98,7 @@ def _relative_error(engine: Engine, loaded: LoadedDetector | LoadedClassifier, i
         raise ExportMismatchError(
             f"the file does not run for {tuple(images.shape)}: {str(error).splitlines()[0][:200]}"
         ) from None
-    expected = reference_outputs(loaded, metadata.outputs, images)
+    expected = reference_outputs(bundle, metadata.outputs, images)
     if metadata.outputs == "detections":
         return _detections_error(engine, expected, images)
     if [tuple(values.shape) for values in found] != [tuple(values.shape) for values in expected]:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, load_classifier_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop, Interpolation, short_side
 from cspdet.device import Precision, autocast, select_device, to_float_tensor
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
 from cspdet.inference.predictor import MAX_BATCH_SIZE, ImageInput, load_image
 from cspdet.models import Classifier
+from cspdet.models.bundle import ModelBundle
 from cspdet.recipe import ClassifierEvalConfig, InputConfig
 from cspdet.structures import Features
 
@@ -80,12 +81,12 @@ def load_classifier(
         UserError: no such model, a damaged file, no such device, or a `resize` below the input's size.
     """
     chosen = select_device(device)
-    loaded = load_classifier_model(model, weights=weights)
+    bundle = load_model(model, weights=weights, task="classification")
     overrides = {"resize": resize, "crop": crop, "ten_crop": ten_crop}
     eval_ = override_eval_config(
-        loaded.recipe.eval, {name: value for name, value in overrides.items() if value is not None}
+        bundle.config.eval, {name: value for name, value in overrides.items() if value is not None}
     )
-    return ClassifierPredictor(loaded, chosen, build_image_crop(loaded.recipe.input, eval_, interpolation))
+    return ClassifierPredictor(bundle, chosen, build_image_crop(bundle.config.input, eval_, interpolation))
 
 
 def override_eval_config(eval_: ClassifierEvalConfig, overrides: dict[str, int | float | bool]) -> ClassifierEvalConfig:
@@ -126,10 +127,10 @@ def predict_probabilities(
 class FeaturePredictor:
     """Pictures to the maps of a backbone, which may be a classifier's or a detector's."""
 
-    def __init__(self, loaded: LoadedClassifier | LoadedDetector, device: torch.device, crop: ImageCrop):
-        self.model = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
-        self.name = loaded.name
-        self.class_names: tuple[str, ...] = loaded.classes.names  # by class_id
+    def __init__(self, bundle: ModelBundle, device: torch.device, crop: ImageCrop):
+        self.model = bundle.torch_network.eval().to(device).to(memory_format=torch.channels_last)
+        self.name = bundle.name
+        self.class_names: tuple[str, ...] = bundle.categories.names  # by class_id
         self.device, self.crop = device, crop
 
     @property

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.models.detector import ComposedDetector, NormalizeConfig
 from cspdet.models.head import Anchors, YoloHeadConfig
-from cspdet.recipe import DetectionRecipe, EvalConfig, InputConfig
+from cspdet.recipe import EvalConfig, InputConfig
 from cspdet.structures import Categories
 from cspdet.version import __version__
 
@@ -79,6 +79,11 @@ class ModelMetadata(ConfigModel):
         return Categories(self.class_names, self.category_ids)
 
     @property
+    def data(self) -> None:
+        """An exported file names no data."""
+        return None
+
+    @property
     def size_hw(self) -> tuple[int, int]:
         return self.input.size
 
@@ -119,22 +124,26 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
         raise CheckpointError(*error.problems) from None
 
 
-def build_metadata(loaded: LoadedDetector | LoadedClassifier) -> ModelMetadata:
-    """The facts of a network that was loaded with its config."""
-    recipe, model = loaded.recipe, loaded.model
-    detector = isinstance(loaded, LoadedDetector)
-    anchors = loaded.model.anchors if isinstance(loaded, LoadedDetector) else None
+def build_metadata(bundle: ModelBundle) -> ModelMetadata:
+    """The metadata of a model that was loaded with its config.
+
+    Raises:
+        CheckpointError: an exported file, which brings its own.
+    """
+    config, network = bundle.config, bundle.torch_network
+    is_detector = bundle.task == "detection"
+    anchors = bundle.detector.anchors if is_detector else None
     return ModelMetadata(
-        name=loaded.name,
-        task="detector" if detector else "classifier",
-        class_names=loaded.classes.names,
-        category_ids=loaded.classes.category_ids,
-        input=recipe.input,
-        pixels=PixelsConfig(normalize=_normalize_config(model)),
-        outputs="raw" if detector else "logits",
-        strides=anchors.strides if anchors is not None else tuple(model.strides),
+        name=bundle.name,
+        task="detector" if is_detector else "classifier",
+        class_names=bundle.categories.names,
+        category_ids=bundle.categories.category_ids,
+        input=config.input,
+        pixels=PixelsConfig(normalize=_normalize_config(network)),
+        outputs="raw" if is_detector else "logits",
+        strides=anchors.strides if anchors is not None else tuple(network.strides),
         head=None if anchors is None else head_config_from_anchors(anchors),
-        eval=recipe.eval if isinstance(recipe, DetectionRecipe) else EvalConfig(),
+        eval=config.eval if is_detector else EvalConfig(),
     )
 
 

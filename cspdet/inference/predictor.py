@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.image_io import read_image
 from cspdet.device import select_device
 from cspdet.inference.engines.base import Engine
@@ -20,6 +20,7 @@ from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
@@ -69,9 +70,9 @@ def load_detector(
             model, weights=weights, backend=backend, precision=precision, device=chosen, size=size, threads=threads
         )
     else:
-        loaded = load_detector_model(model, weights=weights)
-        network = loaded.model
-        engine = build_engine(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
+        bundle = load_model(model, weights=weights, task="detection")
+        network = bundle.detector
+        engine = build_engine(bundle, chosen, backend=backend, precision=precision, size=size, threads=threads)
     return Predictor(engine, chosen, postprocess, network=network)
 
 
@@ -80,17 +81,20 @@ class Predictor:
 
     def __init__(
         self,
-        loaded: LoadedDetector | Engine,
+        model: ModelBundle | Engine,
         device: torch.device,
         postprocess: PostprocessConfig,
         *,
         network: Detector | None = None,
     ):
         """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
-        engine = loaded if isinstance(loaded, Engine) else TorchEngine(loaded.model, build_metadata(loaded), device)
+        if isinstance(model, ModelBundle):
+            network = model.detector
+            engine: Engine = TorchEngine(network, build_metadata(model), device)
+        else:
+            engine = model
         engine.check_voting(postprocess.vote_iou)
         self.engine = engine
-        network = loaded.model if isinstance(loaded, LoadedDetector) else network
         # (B, 3, H, W) in [0, 1] to raw scales
         self.model: Detector | Engine = (
             engine if network is None else network.eval().to(device).to(memory_format=torch.channels_last)

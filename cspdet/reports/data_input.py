@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from cspdet.checkpoints.loading import build_detector
+from cspdet.checkpoints.building import build_detector
 from cspdet.datasets.checks.statistics import BINS_PER_OCTAVE, Histogram
 from cspdet.datasets.detection.anchors import AnchorFit, box_sizes_at_input, evaluate_anchors
 from cspdet.datasets.formats.coco import CocoDataset

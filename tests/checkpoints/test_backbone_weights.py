@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cspdet.checkpoints.building import build_classifier, build_detector
 from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.checkpoints.loading import build_classifier, build_detector, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.pretrained import load_backbone_weights
 from cspdet.cli.main import main
 from cspdet.config.loader import dump_config, load_config
@@ -143,7 +144,7 @@ def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
     names = Categories(("a", "b", "c"), (1, 2, 3))
     save_checkpoint(tmp_path / "d.pt", Checkpoint(trained, names, build_detector(trained, 3, "test").state_dict()))
     path.unlink()
-    assert same(part(load_detector_model(tmp_path / "d.pt").model, "backbone"), part(model, "backbone"))
+    assert same(part(load_model(tmp_path / "d.pt").detector, "backbone"), part(model, "backbone"))
     with pytest.raises(CheckpointError, match=r"x\.pt: no such file"):
         build_detector(trained, 3, "test")
 
@@ -289,7 +290,7 @@ def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, telling, weigh
     load_initial_weights(model, weights)
     assert isinstance(model.backbone, TimmBackbone)
     assert all((value == 0.01).all() for value in model.backbone.parameters())
-    assert not any((conv.weight == 0.01).any() for conv in model.head.predict)
+    assert not any((conv.weight == 0.01).any() for conv in model.head.pred_convs)
     assert f"{weights}: took" in telling.text
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.checkpoints.initial_weights import transfer
-from cspdet.checkpoints.loading import load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from cspdet.recipe import load_recipe
@@ -45,12 +45,14 @@ def test_what_is_written_comes_back(file, checkpoint):
 
 
 def test_a_checkpoint_is_a_model_with_its_own_config_and_classes(file, checkpoint):
-    loaded = load_detector_model(file)
-    assert loaded.classes == CLASSES
-    assert loaded.recipe.input.size == (64, 64)
-    assert not loaded.model.training
-    assert torch.equal(loaded.model.state_dict()["head.predict.0.bias"], checkpoint.weights["head.predict.0.bias"])
-    assert load_detector_model(file, overrides=["input.size=96"]).recipe.input.size == (96, 96)
+    loaded = load_model(file)
+    assert loaded.categories == CLASSES
+    assert loaded.config.input.size == (64, 64)
+    assert not loaded.network.training
+    assert torch.equal(
+        loaded.network.state_dict()["head.pred_convs.0.bias"], checkpoint.weights["head.pred_convs.0.bias"]
+    )
+    assert load_model(file, overrides=["input.size=96"]).config.input.size == (96, 96)
 
 
 class _Bomb:
@@ -121,14 +123,14 @@ def test_weights_of_another_architecture_are_counted(file, checkpoint):
 
 
 def test_a_config_takes_the_weights_of_a_checkpoint_of_its_network_only(file):
-    loaded = load_detector_model(CONFIG, weights=file, overrides=["model.neck.width=8", "input.size=64"])
-    assert loaded.classes == CLASSES
+    loaded = load_model(CONFIG, weights=file, overrides=["model.neck.width=8", "input.size=64"])
+    assert loaded.categories == CLASSES
     with pytest.raises(CheckpointError, match="another architecture"):
-        load_detector_model(CONFIG, weights=file)
+        load_model(CONFIG, weights=file)
     with pytest.raises(CheckpointError, match="brings its own weights"):
-        load_detector_model(file, weights=file)
+        load_model(file, weights=file)
     with pytest.raises(ConfigError, match="multiples of 32, found 100x100"):
-        load_detector_model(file, overrides=["input.size=100"])
+        load_model(file, overrides=["input.size=100"])
 
 
 def test_transfer_takes_what_fits_and_tells_the_rest(checkpoint, caplog):
@@ -138,8 +140,8 @@ def test_transfer_takes_what_fits_and_tells_the_rest(checkpoint, caplog):
         transfer(other, checkpoint.weights, "x.pt")
     own = {name: value for name, value in other.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert f"took {len(own) - 6} of the network's {len(own)} entries" in caplog.text  # three weights, three biases
-    assert torch.equal(own["backbone.stem.enter.conv.weight"], checkpoint.weights["backbone.stem.enter.conv.weight"])
-    assert torch.equal(own["head.predict.0.weight"], fresh["head.predict.0.weight"])
+    assert torch.equal(own["backbone.stem.conv.conv.weight"], checkpoint.weights["backbone.stem.conv.conv.weight"])
+    assert torch.equal(own["head.pred_convs.0.weight"], fresh["head.pred_convs.0.weight"])
     with pytest.raises(CheckpointError, match="none of its 1 entries fits"):
         transfer(other, {"a": torch.zeros(1)}, "x.pt")
 

@@ -229,7 +229,7 @@ def test_classes_are_matched_by_name_else_by_number(telling):
 @pytest.fixture
 def colors(tmp_path, monkeypatch):
     loaded = color_model(more=3)
-    monkeypatch.setattr("cspdet.cli.eval_classifier.load_classifier_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.cli.eval_classifier.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     return write_colors(tmp_path / "data")
 

@@ -15,7 +15,7 @@ from darknet_data import TINY, write_pair
 from engine_data import CLASSES, small_detector, write_checkpoint
 from evaluation_data import result, square_model, truth, write_set
 
-from cspdet.checkpoints.loading import LoadedDetector, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import run_command
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
@@ -23,6 +23,7 @@ from cspdet.evaluation.coco import METRIC_NAMES
 from cspdet.evaluation.detection import evaluate_model
 from cspdet.evaluation.submission import submission_name
 from cspdet.io.checkpoint import load_checkpoint
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.head import Anchors, YoloHeadConfig
 from cspdet.recipe import EvalConfig
 
@@ -33,7 +34,7 @@ SQUARES = [truth(10, 3, [0, 0, 32, 32]), truth(20, 3, [64, 32, 32, 32])]
 
 
 @pytest.fixture(autouse=True)
-def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedDetector:
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelBundle:
     """The model finds white squares, and the working directory holds the data set."""
     model = square_model(write_set(tmp_path, SQUARES))
     monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
@@ -101,7 +102,7 @@ def test_limits_cut_detections_and_leave_the_meaning_of_the_numbers(capsys):
 
 
 def test_box_voting_is_asked_for_in_the_config_or_on_the_line_and_moves_boxes_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("cspdet.cli.eval.load_model", load_detector_model)
+    monkeypatch.setattr("cspdet.cli.eval.load_model", load_model)
     categories = [
         {"id": number, "name": name} for number, name in zip(CLASSES.category_ids, CLASSES.names, strict=True)
     ]
@@ -183,9 +184,9 @@ def test_the_default_output_never_overwrites_an_earlier_run():
 
 def test_a_model_in_training_comes_back_in_training(loaded):
     coco = load_coco(load_dataset_config("data.yaml").split("val"), "val")
-    loaded.model.train()
-    evaluate_model(loaded.model, coco, loaded.recipe.input, loaded.recipe.eval, torch.device("cpu"))
-    assert loaded.model.training
+    loaded.network.train()
+    evaluate_model(loaded.network, coco, loaded.config.input, loaded.config.eval, torch.device("cpu"))
+    assert loaded.network.training
 
 
 def test_bad_results_are_told_and_nothing_is_written(capsys):
@@ -204,9 +205,9 @@ def test_bad_results_are_told_and_nothing_is_written(capsys):
 
 
 @pytest.fixture
-def sticking_out(loaded: LoadedDetector) -> LoadedDetector:
+def sticking_out(loaded: ModelBundle) -> ModelBundle:
     """Boxes of 64x64 pixels in the middle of the cells: 16 pixels more than the cell on each side."""
-    loaded.model.anchors = Anchors(YoloHeadConfig(anchors=(((64, 64),),), scale_x_y=(1.0,)), (32,))
+    loaded.network.anchors = Anchors(YoloHeadConfig(anchors=(((64, 64),),), scale_x_y=(1.0,)), (32,))
     return loaded
 
 
@@ -224,9 +225,9 @@ CUT = [[0.0, 0.0, 48.0, 48.0], [48.0, 16.0, 48.0, 48.0]]
     ],
 )
 def test_boxes_are_cut_as_the_config_and_the_flags_say(sticking_out, monkeypatch, config, flags, expected):
-    eval_ = sticking_out.recipe.eval.model_copy(update={"clip_boxes": config})
-    changed = sticking_out.recipe.model_copy(update={"eval": eval_})
-    model = LoadedDetector(sticking_out.model, changed, sticking_out.classes, "squares")
+    eval_ = sticking_out.config.eval.model_copy(update={"clip_boxes": config})
+    changed = sticking_out.config.model_copy(update={"eval": eval_})
+    model = ModelBundle("detection", sticking_out.network, changed, sticking_out.categories, "squares")
     monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
     assert run_command("eval", ["squares.pt", "--output", "out", *flags]) == 0
     assert [one["bbox"] for one in json.loads(Path("out/detections.json").read_text())] == expected

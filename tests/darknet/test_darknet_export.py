@@ -13,14 +13,8 @@ import torch
 from darknet_data import CLASSIFIER, RICH, TINY, write_pair
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import (
-    LoadedClassifier,
-    LoadedDetector,
-    build_classifier,
-    build_detector,
-    load_detector_model,
-)
-from cspdet.checkpoints.model_profile import is_classifier_config
+from cspdet.checkpoints.building import build_classifier, build_detector, is_classifier_config
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import run_command
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import Cfg, parse_cfg
@@ -33,6 +27,7 @@ from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.errors import ConfigError, UserError
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
 from cspdet.models.blocks import ConvBN, shortcut, upsample
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 from cspdet.structures import Categories, FeatureSpec
@@ -50,15 +45,17 @@ SQUARE = {"csppelee_cem", "csppelee_cem_sam"}
 OTHER_ORDER = {"cspdensebref_prn", "cspdensebref", "csppeleebref"}
 
 
-def loaded_from(path: Path, *overrides: str) -> LoadedDetector | LoadedClassifier:
+def loaded_from(path: Path, *overrides: str) -> ModelBundle:
     """A config as a network of 80 or of its own classes, on the device that is the default."""
     if is_classifier_config(path):
         recipe = load_config(path, ClassificationRecipe, overrides)
         classifier = build_classifier(recipe, str(path)).eval()
-        return LoadedClassifier(classifier, recipe, categories_from_count(classifier.num_classes), path.stem)
+        return ModelBundle(
+            "classification", classifier, recipe, categories_from_count(classifier.num_classes), path.stem
+        )
     detector_recipe = load_recipe(path, overrides)
     model = build_detector(detector_recipe, 80, str(path), pretrained=False).eval()
-    return LoadedDetector(model, detector_recipe, COCO_CLASSES, path.stem)
+    return ModelBundle("detection", model, detector_recipe, COCO_CLASSES, path.stem)
 
 
 def trained(model: nn.Module, *, eps: float = 1e-5) -> None:
@@ -85,31 +82,31 @@ def test_every_config_has_words_of_the_right_shapes_in_the_released_order(path, 
     """Nothing is allocated, so that the largest networks take part as well."""
     with torch.device("meta"):
         loaded = loaded_from(path)
-    head = getattr(loaded.model, "anchors", None)
+    head = getattr(loaded.network, "anchors", None)
     if head is not None and isinstance(
-        loaded.recipe, DetectionRecipe
+        loaded.config, DetectionRecipe
     ):  # its buffers' values are needed, not those of weights
-        loaded.model.head.anchors = loaded.recipe.model.head.build(loaded.model.neck.out_specs, 1).anchors
+        loaded.network.head.anchors = loaded.config.model.head.build(loaded.network.neck.out_specs, 1).anchors
     files = export.build_darknet_files(loaded, size_of(path), str(path))
     cfg = parse_cfg(files.cfg, "x.cfg")
     layers = build_graph(cfg).layers
     assert cfg.size_hw == size_of(path)
-    assert len(cfg.heads) == (0 if isinstance(loaded, LoadedClassifier) else len(loaded.model.strides))
+    assert len(cfg.heads) == (0 if loaded.task == "classification" else len(loaded.network.strides))
     assert sum(layer.num_elements for layer in files.layers) == sum(layer.num_weights for layer in layers)
-    official = isinstance(loaded.model, BackboneClassifier) or len(HEAD_LEVELS.get(type(loaded.model.neck), ())) == len(
-        loaded.model.strides
-    )
+    official = isinstance(loaded.network, BackboneClassifier) or len(
+        HEAD_LEVELS.get(type(loaded.network.neck), ())
+    ) == len(loaded.network.strides)
     if official and path.stem not in OTHER_ORDER:
-        assert [layer.name for layer in files.layers] == [layer.name for layer in layers_in_file_order(loaded.model)]
+        assert [layer.name for layer in files.layers] == [layer.name for layer in layers_in_file_order(loaded.network)]
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem not in REFUSED], ids=lambda path: path.stem)
 def test_every_config_is_the_same_function_read_back(path, tmp_path):
     loaded = loaded_from(path)
-    trained(loaded.model)
+    trained(loaded.network)
     files = export.build_darknet_files(loaded, size_of(path), str(path))
-    written = export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
+    written = export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
     assert written.relative_error <= 1e-5
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["x.cfg", "x.names", "x.weights"]
     assert (tmp_path / "x.weights").stat().st_size == 20 + 4 * written.num_weights
@@ -126,8 +123,10 @@ def test_every_config_is_the_same_function_read_back(path, tmp_path):
 @pytest.mark.e2e
 def test_options_of_the_configs(options, tmp_path):
     loaded = loaded_from(ROOT / "configs/csppelee_efm.yaml", options)
-    trained(loaded.model)
-    written = export.write_darknet(export.build_darknet_files(loaded, (64, 96), "x"), loaded.model, tmp_path / "x.cfg")
+    trained(loaded.network)
+    written = export.write_darknet(
+        export.build_darknet_files(loaded, (64, 96), "x"), loaded.network, tmp_path / "x.cfg"
+    )
     assert written.relative_error <= 1e-5
 
 
@@ -157,11 +156,13 @@ class Do(nn.Module):
         return self.function(x, *self.convs)
 
 
-def small(last: nn.Module, channels: int = 12) -> LoadedClassifier:
+def small(last: nn.Module, channels: int = 12) -> ModelBundle:
     model = BackboneClassifier(Small(last, channels), 3).eval()
     trained(model)
     values = {"model": {"backbone": {"name": "peleenet"}, "num_classes": 3}}
-    return LoadedClassifier(model, parse_config(values, ClassificationRecipe, "x"), categories_from_count(3), "x")
+    return ModelBundle(
+        "classification", model, parse_config(values, ClassificationRecipe, "x"), categories_from_count(3), "x"
+    )
 
 
 def uneven(x: Tensor, conv: nn.Module) -> Tensor:
@@ -195,7 +196,9 @@ def test_small_networks_read_back(name, tmp_path):
     last = SAYABLE[name]
     channels = last(torch.zeros(2, 12, 16, 16)).shape[1]
     loaded = small(last, channels)
-    written = export.write_darknet(export.build_darknet_files(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
+    written = export.write_darknet(
+        export.build_darknet_files(loaded, (32, 32), "x"), loaded.network, tmp_path / "x.cfg"
+    )
     assert written.relative_error <= 1e-5
 
 
@@ -247,7 +250,7 @@ def test_what_has_no_words_is_named(name):
 
 def test_the_picture_is_read_once():
     loaded = small(nn.Identity())
-    loaded.model.backbone, loaded.model.fc = Raw(), nn.Linear(8, 3)
+    loaded.network.backbone, loaded.network.fc = Raw(), nn.Linear(8, 3)
     with pytest.raises(ConfigError, match="only the first layer can read the picture"):
         export.build_darknet_files(loaded, (32, 32), "x")
 
@@ -274,10 +277,10 @@ def test_networks_of_timm_and_normalized_pictures_are_refused():
 
 def test_another_epsilon_is_made_up_for(tmp_path):
     loaded = small(ConvBN(12, 12))
-    trained(loaded.model, eps=1e-2)
+    trained(loaded.network, eps=1e-2)
     assert (
         export.write_darknet(
-            export.build_darknet_files(loaded, (32, 32), "x"), loaded.model, tmp_path / "x.cfg"
+            export.build_darknet_files(loaded, (32, 32), "x"), loaded.network, tmp_path / "x.cfg"
         ).relative_error
         <= 1e-5
     )
@@ -293,22 +296,22 @@ def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(export, "MAX_RELATIVE_ERROR", -1.0)
         with pytest.raises(UserError, match=r"not written: read back as Darknet reads it, .* something else, by 0\.0"):
-            export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
-    trained(loaded.model, eps=0.5)
+            export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
+    trained(loaded.network, eps=0.5)
     with pytest.raises(UserError, match="not written: read back"):
-        export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
     with torch.no_grad():
-        loaded.model.fc.weight.fill_(torch.nan)
+        loaded.network.fc.weight.fill_(torch.nan)
     with pytest.raises(UserError, match="its weights are not all finite"):
-        export.write_darknet(files, loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.weights", "old")]
 
 
 def test_names_that_a_line_cannot_hold(tmp_path):
     loaded = small(nn.Identity())
-    odd = LoadedClassifier(loaded.model, loaded.recipe, Categories(("a", "b\nc", "d"), (1, 2, 3)), "x")
+    odd = ModelBundle("classification", loaded.network, loaded.config, Categories(("a", "b\nc", "d"), (1, 2, 3)), "x")
     with pytest.raises(UserError, match="a name a line"):
-        export.write_darknet(export.build_darknet_files(odd, (32, 32), "x"), loaded.model, tmp_path / "x.cfg")
+        export.write_darknet(export.build_darknet_files(odd, (32, 32), "x"), loaded.network, tmp_path / "x.cfg")
     assert not list(tmp_path.iterdir())
 
 
@@ -326,7 +329,7 @@ def test_an_imported_cfg_follows_size_classes_and_epsilon(tmp_path):
     cfg, weights = write_pair(tmp_path, TINY)
     words = [str(cfg), str(weights), "--output", str(tmp_path / "a.pt"), "--bn-eps", "1e-6"]
     assert run_command("import-darknet", words) == 0
-    checkpoint = load_detector_model(tmp_path / "a.pt")
+    checkpoint = load_model(tmp_path / "a.pt")
     model = checkpoint.recipe.model.build(3)
     save_checkpoint(
         tmp_path / "b.pt", Checkpoint(checkpoint.recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
@@ -344,9 +347,9 @@ def test_an_imported_cfg_follows_size_classes_and_epsilon(tmp_path):
 def test_there_and_back_again(tmp_path):
     """A checkpoint of ours, to Darknet, and as a MODEL again: the same outputs, classes and input."""
     loaded = loaded_from(ROOT / "configs/csppelee_efm_sam.yaml")
-    trained(loaded.model)
+    trained(loaded.network)
     classes = Categories(COCO_CLASSES.names, COCO_CLASSES.category_ids)
-    save_checkpoint(tmp_path / "a.pt", Checkpoint(loaded.recipe, classes, loaded.model.state_dict()))
+    save_checkpoint(tmp_path / "a.pt", Checkpoint(loaded.config, classes, loaded.network.state_dict()))
     words = ["tools/export.py", str(tmp_path / "a.pt"), "--format", "darknet", "--output", str(tmp_path / "b.cfg")]
     done = subprocess.run(
         [sys.executable, *words, "--size", "64x96", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -357,14 +360,14 @@ def test_there_and_back_again(tmp_path):
     assert told["difference"] <= 1e-5
     words = [str(tmp_path / "b.cfg"), str(tmp_path / "b.weights"), "--names", str(tmp_path / "b.names")]
     assert run_command("import-darknet", [*words, "--output", str(tmp_path / "c.pt")]) == 0
-    back = load_detector_model(tmp_path / "c.pt")
+    back = load_model(tmp_path / "c.pt")
     assert back.classes == COCO_CLASSES
     assert (back.recipe.input.size, back.recipe.input.resize) == ((64, 96), "letterbox")
-    assert torch.equal(back.model.anchors.wh, loaded.model.anchors.wh)
-    assert back.model.anchors.scale_x_y.tolist() == loaded.model.anchors.scale_x_y.tolist()
+    assert torch.equal(back.network.anchors.wh, loaded.network.anchors.wh)
+    assert back.network.anchors.scale_x_y.tolist() == loaded.network.anchors.scale_x_y.tolist()
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        for a, b in zip(back.model(x), loaded.model(x), strict=True):
+        for a, b in zip(back.network(x), loaded.network(x), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from darknet_data import CFGS, write_numbers
 
-from cspdet.checkpoints.loading import load_checkpoint_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import main
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.graph import build_graph
@@ -129,10 +129,10 @@ def run_case(seed: int, folder: Path) -> str:
     assert output.exists() == (code == 0)
     if code == 2:
         return "error"
-    loaded = load_checkpoint_model(output)
-    assert layers_in_file_order(loaded.model)
+    loaded = load_model(output)
+    assert layers_in_file_order(loaded.network)
     with torch.no_grad():
-        out = loaded.model(torch.rand(1, 3, *loaded.recipe.input.size))
+        out = loaded.network(torch.rand(1, 3, *loaded.config.input.size))
     for raw in out if isinstance(out, tuple) else (out,):
         assert raw.numel()
     return "model"

@@ -18,7 +18,7 @@ import torch
 from benchmark_scripts import load_script
 from darknet_data import CLASSIFIER, NET, RICH, TINY, conv, network, write_numbers, write_pair, yolo
 
-from cspdet.checkpoints.loading import LoadedClassifier, load_checkpoint_model, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import main
 from cspdet.config.loader import load_config
 from cspdet.darknet.cfg import parse_cfg, read_cfg
@@ -48,37 +48,37 @@ def test_a_detector_becomes_a_model(tmp_path, capsys):
     path = imported(tmp_path, TINY)
     told = capsys.readouterr().out
     assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 numbers in all 7 layers" in told
-    loaded = load_detector_model(path)
+    loaded = load_model(path)
     direct = network(TINY)
-    read_weights(tmp_path / "x.weights", direct.body.numbers())
+    read_weights(tmp_path / "x.weights", direct.body.layer_weights())
     x = torch.rand(1, 3, 64, 64)
-    for a, b in zip(loaded.model(x), direct.eval()(x), strict=True):
+    for a, b in zip(loaded.network(x), direct.eval()(x), strict=True):
         assert torch.equal(a, b)
-    assert (loaded.recipe.input.size, loaded.recipe.input.resize) == ((64, 64), "stretch")
-    assert load_detector_model(path, overrides=["input.size=[32,96]"]).recipe.input.size == (32, 96)
+    assert (loaded.config.input.size, loaded.config.input.resize) == ((64, 64), "stretch")
+    assert load_model(path, overrides=["input.size=[32,96]"]).config.input.size == (32, 96)
     with pytest.raises(
         ConfigError, match=r"input\.size: 40x40 does not fit the cfg: model\.cfg:78: \[route\] layers: layer 12"
     ):
-        load_detector_model(path, overrides=["input.size=40"])
+        load_model(path, overrides=["input.size=40"])
     assert main(["info", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["strides"] == [4, 16]
 
 
 def test_the_cfg_decides_letterbox_and_the_flag_the_epsilon(tmp_path):
-    loaded = load_detector_model(imported(tmp_path, RICH, "--bn-eps", "1e-6"))
-    assert loaded.recipe.input.resize == "letterbox"
-    assert {m.eps for m in loaded.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-6}
-    assert loaded.model.anchors.wh_decoding == "square"
+    loaded = load_model(imported(tmp_path, RICH, "--bn-eps", "1e-6"))
+    assert loaded.config.input.resize == "letterbox"
+    assert {m.eps for m in loaded.network.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-6}
+    assert loaded.network.anchors.wh_decoding == "square"
 
 
 def test_a_classifier_becomes_one(tmp_path, capsys):
     path = imported(tmp_path, CLASSIFIER, "--json")
     assert json.loads(capsys.readouterr().out)["kind"] == "classifier"
-    loaded = load_checkpoint_model(path)
-    assert isinstance(loaded, LoadedClassifier)
-    assert loaded.model(torch.rand(2, 3, 64, 64)).shape == (2, 5)
-    with pytest.raises(CheckpointError, match="holds a classifier; expected a detector"):
-        load_detector_model(path)
+    loaded = load_model(path)
+    assert loaded.task == "classification"
+    assert loaded.network(torch.rand(2, 3, 64, 64)).shape == (2, 5)
+    with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
+        load_model(path, task="detection")
     assert main(["info", str(path)]) == 0
 
 
@@ -86,8 +86,8 @@ def test_names_and_their_ids(tmp_path):
     names = tmp_path / "x.names"
     names.write_text("cat \r\nhot dog\r\n\r\n")
     assert read_names(names) == ("cat", "hot dog")
-    loaded = load_detector_model(imported(tmp_path, TINY, "--names", str(names)))
-    assert (loaded.classes.names, loaded.classes.category_ids) == (("cat", "hot dog"), (1, 2))
+    loaded = load_model(imported(tmp_path, TINY, "--names", str(names)))
+    assert (loaded.categories.names, loaded.categories.category_ids) == (("cat", "hot dog"), (1, 2))
     darknets = tuple({"airplane": "aeroplane", "tv": "tvmonitor"}.get(name, name) for name in COCO_CLASSES.names)
     assert (
         categories_from_names(darknets)

@@ -14,7 +14,8 @@ from classification_data import SHARPNESS, ColorTeller, color_model, picture, sa
 from darknet_data import CLASSIFIER, write_pair
 
 import cspdet
-from cspdet.checkpoints.loading import build_classifier, load_checkpoint_model, load_classifier_model
+from cspdet.checkpoints.building import build_classifier
+from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import main, run_command
 from cspdet.config.loader import load_config
 from cspdet.darknet.weight_order import layers_in_file_order
@@ -33,7 +34,7 @@ E = float(np.exp(SHARPNESS))
 SCORE = E / (E + 2)  # softmax of (SHARPNESS, 0, 0)
 
 CONFIG = """
-model: {backbone: {name: csppeleenet}, classes: 3, normalize: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}
+model: {backbone: {name: csppeleenet}, num_classes: 3, normalize: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}
 input: {size: [64, 96]}
 eval: {crop: 0.5}
 """
@@ -43,10 +44,10 @@ eval: {crop: 0.5}
 def teller(tmp_path, monkeypatch) -> ColorTeller:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
-    monkeypatch.setattr("cspdet.cli.classify.load_classifier_model", lambda *_, **__: loaded)
-    monkeypatch.setattr(classify_module, "load_classifier_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.cli.classify.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr(classify_module, "load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
-    return loaded.model  # type: ignore[return-value]
+    return loaded.network  # type: ignore[return-value]
 
 
 def saved_classifier(folder: Path) -> Path:
@@ -177,7 +178,7 @@ def test_features_of_a_checkpoint_are_those_of_its_backbone(tmp_path):
     classifier = load_classifier(path, device="cpu")
     maps = classifier.features(file)
     views = torch.from_numpy(ImageCrop((64, 96), 192)(read_image(file), "x"))
-    model = load_checkpoint_model(path).model
+    model = load_model(path).classifier
     with torch.no_grad():
         expected = model.backbone((views / 255 - 0.5) / 0.25)
         logits = model(views / 255)
@@ -193,25 +194,27 @@ def test_features_of_a_checkpoint_are_those_of_its_backbone(tmp_path):
 
 def test_models_of_every_kind(tmp_path):
     path = saved_classifier(tmp_path)
-    assert load_classifier_model(path).classes.names == ("a", "b", "c")
+    assert load_model(path).categories.names == ("a", "b", "c")
     config = tmp_path / "small.yaml"
-    fresh = load_classifier_model(config)
-    assert fresh.classes.names == ("class 1", "class 2", "class 3")
+    fresh = load_model(config)
+    assert fresh.categories.names == ("class 1", "class 2", "class 3")
     thousand = tmp_path / "thousand.yaml"
-    thousand.write_text(CONFIG.replace("classes: 3", "classes: 1000"))
-    loaded = load_classifier_model(thousand, weights=path)  # as many classes as the weights have
-    assert (loaded.model.num_classes, loaded.classes.names) == (3, ("a", "b", "c"))
-    write_weights(tmp_path / "x.weights", layers_in_file_order(loaded.model))
-    again = load_classifier_model(config, weights=tmp_path / "x.weights").model.state_dict()
-    assert all(torch.equal(again[name], value) for name, value in loaded.model.state_dict().items())
+    thousand.write_text(CONFIG.replace("num_classes: 3", "num_classes: 1000"))
+    loaded = load_model(thousand, weights=path)  # as many classes as the weights have
+    assert (loaded.network.num_classes, loaded.categories.names) == (3, ("a", "b", "c"))
+    write_weights(tmp_path / "x.weights", layers_in_file_order(loaded.network))
+    again = load_model(config, weights=tmp_path / "x.weights").classifier.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in loaded.network.state_dict().items())
     with pytest.raises(CheckpointError, match=r"holds .* numbers, but the network needs"):
-        load_classifier_model(thousand, weights=tmp_path / "x.weights")
+        load_model(thousand, weights=tmp_path / "x.weights")
     with pytest.raises(CheckpointError, match="brings its own weights"):
-        load_classifier_model(path, weights=path)
-    with pytest.raises(ConfigError, match="describes a detector; expected a classifier"):
-        load_classifier_model(ROOT / "configs/yolov3_tiny.yaml")
+        load_model(path, weights=path)
+    with pytest.raises(ConfigError, match="expected a classifier, as in configs/classification, found a detector"):
+        load_model(ROOT / "configs/yolov3_tiny.yaml", task="classification")
+    with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
+        load_model(path, task="detection")
     with pytest.raises(CheckpointError, match="no such file"):
-        load_classifier_model("nothing.pt")
+        load_model("nothing.pt")
 
 
 # --- extract-features ------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     monkeypatch.setattr("cspdet.inference.engines.factory.load_model", lambda *_, **__: loaded)
     monkeypatch.setattr(predictor, "load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
-    return loaded.model  # type: ignore[return-value]
+    return loaded.network  # type: ignore[return-value]
 
 
 def save(path: str, image: np.ndarray) -> None:

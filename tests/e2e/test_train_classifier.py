@@ -128,7 +128,7 @@ def test_every_classifier_is_trained_by_the_recommended_recipe_unless_told_other
 
 
 def test_configs_from_before_there_was_training_are_read():
-    values = {"model": {"backbone": {"name": "csppeleenet"}, "classes": 4}, "input": {"size": [64, 64]}}
+    values = {"model": {"backbone": {"name": "csppeleenet"}, "num_classes": 4}, "input": {"size": [64, 64]}}
     recipe = parse_config(values, ClassificationRecipe, "an old checkpoint")
     assert recipe.data is None
     assert recipe.eval.crop == 0.887

@@ -15,7 +15,6 @@ import torch
 from engine_data import CLASSES, ROOT, SIZE_HW, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.cli.main import main
 from cspdet.darknet.write.graph import ExportConfig, export_metadata
 from cspdet.errors import CheckpointError, ConfigError, UserError
@@ -27,6 +26,7 @@ from cspdet.inference.engines.factory import load_engine
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import NmsConfig, build_metadata, parse_metadata
 from cspdet.inference.predictor import load_detector
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import decode, postprocess
 from cspdet.structures import Detections
@@ -39,7 +39,7 @@ NMS_WORDS = [word for name, value in NMS.items() for word in (f"--{name.replace(
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedDetector:
+def loaded() -> ModelBundle:
     return small_detector()
 
 
@@ -93,7 +93,7 @@ def test_raw_files_give_what_the_network_gives_for_any_batch_and_size(name, chec
         engine = load_engine(path, backend=backend, device="cpu")
         for x in (pictures(1), pictures(3), pictures(2, 128, 32)):
             with torch.no_grad():
-                near(engine(x), loaded.model(x))
+                near(engine(x), loaded.network(x))
     assert not list(checkpoint.parent.glob(".*")), "no draft is left"
 
 
@@ -102,7 +102,7 @@ def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
     engine = load_engine(exported(checkpoint, name, "--outputs", "decoded"), backend=backends(Path(name))[0])
     for x in (pictures(1), pictures(2, 128, 32)):
         with torch.no_grad():
-            expected = decode(loaded.model(x), loaded.model.anchors)
+            expected = decode(loaded.network(x), loaded.network.anchors)
         near(engine(x), expected)
         config = PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=50)
         for found, wanted in zip(engine.detect(x, config), postprocess(*expected, config), strict=True):
@@ -114,7 +114,7 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
     engine = load_engine(exported(checkpoint, name, "--nms", *NMS_WORDS), backend=backends(Path(name))[0])
     for x in (pictures(1), pictures(3), pictures(2, 128, 32)):
         with torch.no_grad():
-            expected = postprocess(*decode(loaded.model(x), loaded.model.anchors), PostprocessConfig(**NMS))
+            expected = postprocess(*decode(loaded.network(x), loaded.network.anchors), PostprocessConfig(**NMS))
         assert [len(each) for each in expected] == [7] * len(x), "so that the limit is at work"
         for found, wanted in zip(engine.detect(x, PostprocessConfig(**NMS)), expected, strict=True):
             assert detections_difference(found, wanted) < 1e-4
@@ -147,14 +147,14 @@ def test_a_file_of_fixed_shape_takes_any_batch_one_by_one_and_no_other_size(chec
     engine = load_engine(path, backend="onnxruntime")
     assert engine.size_hw == (96, 64)
     with torch.no_grad():
-        near(engine(pictures(3, 96, 64)), loaded.model(pictures(3, 96, 64)))
+        near(engine(pictures(3, 96, 64)), loaded.network(pictures(3, 96, 64)))
     with pytest.raises(ValueError, match="made for 96x64, not for 64x96"):
         engine(pictures(1, 64, 96))
     with pytest.raises(ConfigError, match=r"--size: fixed\.onnx: the file is made for 96x64, not for 64x64"):
         load_engine(path, size=(64, 64))
     nms = load_engine(exported(checkpoint, "fixed_nms.onnx", "--no-dynamic", "--nms", *NMS_WORDS))
     with torch.no_grad():
-        expected = postprocess(*decode(loaded.model(pictures(2)), loaded.model.anchors), PostprocessConfig(**NMS))
+        expected = postprocess(*decode(loaded.network(pictures(2)), loaded.network.anchors), PostprocessConfig(**NMS))
     for found, wanted in zip(nms.detect(pictures(2), PostprocessConfig(**NMS)), expected, strict=True):
         assert detections_difference(found, wanted) < 1e-4
 
@@ -171,7 +171,7 @@ def test_half_precision_halves_the_file_and_keeps_float32_at_both_ends(checkpoin
     engine = load_engine(half, backend="onnxruntime")
     assert (engine.precision, engine.metadata.precision) == ("fp16", "fp16")
     with torch.no_grad():
-        near(engine(pictures(2)), loaded.model(pictures(2)), 2e-2)
+        near(engine(pictures(2)), loaded.network(pictures(2)), 2e-2)
 
 
 @pytest.mark.e2e
@@ -191,7 +191,7 @@ def test_int8_is_calibrated_and_leaves_the_heads_in_float(tmp_path, capsys):
     quantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     in_float = [node for node in convolutions if node.input[1] not in quantized]
-    assert len(in_float) == len(loaded.model.strides), "the head's, one a scale"
+    assert len(in_float) == len(loaded.network.strides), "the head's, one a scale"
     engine = load_engine(path, backend="onnxruntime")
     assert (engine.precision, engine.metadata.precision) == ("int8", "int8")
     with pytest.raises(ConfigError, match=r"holds fp32 weights; int8 needs calibration"):
@@ -214,26 +214,26 @@ def test_a_classifier_is_exported_with_its_logits(tmp_path, monkeypatch, capsys)
     session = onnxruntime.InferenceSession("darknetref.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": pictures(2, 96, 96).numpy()})
     assert logits.shape == (2, 5)
-    with pytest.raises(CheckpointError, match="holds a classifier; expected a detector"):
+    with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
         load_engine("darknetref.onnx")
     assert "a classifier has logits" in wrong(["export", config, "--format", "onnx", "--nms"], capsys)
 
 
 @pytest.mark.e2e
 def test_the_other_exporter_writes_the_same_network(loaded):
-    names = output_names("raw", loaded.model.strides)
+    names = output_names("raw", loaded.network.strides)
     with pytest.MonkeyPatch.context() as patch:
 
         def gone(*_: object) -> bytes:
             raise TypeError("export() got an unexpected keyword argument 'dynamo'")
 
         patch.setattr(convert, "trace_to_onnx", gone)
-        data = to_onnx(loaded.model, SIZE_HW, names, size_divisor=32, dynamic=True)
+        data = to_onnx(loaded.network, SIZE_HW, names, size_divisor=32, dynamic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["raw_16", "raw_32"]
     for x in (pictures(1), pictures(3, 128, 32)):
         with torch.no_grad():
-            near(tuple(torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})), loaded.model(x))
+            near(tuple(torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})), loaded.network(x))
 
 
 # --- metadata --------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
     assert values["class_names"] == ["disc", "bar", "bär"]
     assert values["category_ids"] == [3, 17, 90]
     assert values["strides"] == [16, 32]
-    assert values["head"]["anchors"] == loaded.model.anchors.wh.tolist()
+    assert values["head"]["anchors"] == loaded.network.anchors.wh.tolist()
     assert values["input"] == {"size": [64, 96], "resize": "letterbox"}
     assert values["pixels"]["range"] == [0.0, 1.0]
     assert values["pixels"]["order"] == "RGB"
@@ -337,7 +337,7 @@ def test_a_file_that_differs_is_not_left_on_disk(name, checkpoint, monkeypatch, 
         first, *rest = right(*arguments)  # type: ignore[arg-type]
         return (first + 2e-4 * first.abs().max(), *rest)
 
-    monkeypatch.setattr(check_module, "reference", shifted)
+    monkeypatch.setattr(check_module, "reference_outputs", shifted)
     before = sorted(path.name for path in checkpoint.parent.iterdir())
     told = wrong(["export", checkpoint, "--format", kind, "--output", target], capsys)
     assert f"{name}: not written: its outputs differ by 2.0e-04 of the largest" in told

@@ -8,13 +8,13 @@ import torch
 from engine_data import SIZE_HW, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines import factory as pick
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.factory import build_engine, load_engine, select_fastest
 from cspdet.inference.engines.parity import parity_error, prediction_differences, probe_inputs
 from cspdet.inference.predictor import Predictor, load_detector
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.head import Anchors, YoloHeadConfig
 
@@ -23,7 +23,7 @@ OTHERS = ["onnxruntime", "openvino"]
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedDetector:
+def loaded() -> ModelBundle:
     return small_detector()
 
 
@@ -155,4 +155,4 @@ def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
 
 def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
     detector = Predictor(loaded, CPU, PostprocessConfig())
-    assert (detector.engine.name, detector.model) == ("torch", loaded.model)
+    assert (detector.engine.name, detector.model) == ("torch", loaded.network)

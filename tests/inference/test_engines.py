@@ -9,7 +9,6 @@ import torch
 from engine_data import CLASSES, SIZE_HW, pictures, small_detector
 from torch import nn
 
-from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.errors import ConfigError
 from cspdet.inference.engines.base import Engine, pad_batch, select_batch_size, split_detections
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
@@ -20,6 +19,7 @@ from cspdet.inference.engines.prepack import PackedConv, prepack
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata, head_config_from_anchors
 from cspdet.inference.pipeline import parallel_map
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors, YoloHeadConfig
@@ -30,7 +30,7 @@ POSTPROCESS = PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=100)
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedDetector:
+def loaded() -> ModelBundle:
     return small_detector()
 
 
@@ -43,7 +43,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def built(backend: str, loaded: LoadedDetector) -> Engine:
+def built(backend: str, loaded: ModelBundle) -> Engine:
     pytest.importorskip(backend)
     return build_engine(loaded, CPU, backend=backend)
 
@@ -52,7 +52,7 @@ def built(backend: str, loaded: LoadedDetector) -> Engine:
 
 
 def test_packed_convolutions_take_their_activations_and_any_shape(loaded):
-    folded = fuse_conv_bn(loaded.model)
+    folded = fuse_conv_bn(loaded.network)
     packed = prepack(folded.to(memory_format=torch.channels_last), SIZE_HW)
     if packed is None:
         pytest.skip("this torch has no oneDNN")
@@ -69,7 +69,7 @@ def test_packed_convolutions_take_their_activations_and_any_shape(loaded):
 
 
 def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatch, telling):
-    folded = fuse_conv_bn(loaded.model)
+    folded = fuse_conv_bn(loaded.network)
     right = PackedConv.forward
     monkeypatch.setattr(PackedConv, "forward", lambda self, x: 1.01 * right(self, x))
     assert prepack(folded, SIZE_HW) is None
@@ -77,15 +77,15 @@ def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatc
 
 
 def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
-    before = copy.deepcopy(loaded.model.state_dict())
-    engine = TorchEngine(loaded.model, build_metadata(loaded), CPU)
+    before = copy.deepcopy(loaded.network.state_dict())
+    engine = TorchEngine(loaded.network, build_metadata(loaded), CPU)
     with torch.no_grad():
         for x in (pictures(1), pictures(2, 64, 160)):
-            for a, b in zip(engine(x), loaded.model(x), strict=True):
+            for a, b in zip(engine(x), loaded.network(x), strict=True):
                 assert a.shape == b.shape
                 assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
-    assert all(torch.equal(value, before[key]) for key, value in loaded.model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in loaded.network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in loaded.network.parameters())
 
 
 def test_bf16_is_near_and_comes_as_float32(loaded):
@@ -103,10 +103,10 @@ def test_bf16_is_near_and_comes_as_float32(loaded):
 def test_engines_agree_with_the_network(backend, loaded):
     engine = built(backend, loaded)
     assert (engine.name, engine.precision, engine.classes) == (backend, "fp32", CLASSES)
-    assert (engine.strides, engine.size_hw, engine.resize) == (loaded.model.strides, SIZE_HW, "letterbox")
+    assert (engine.strides, engine.size_hw, engine.resize) == (loaded.network.strides, SIZE_HW, "letterbox")
     for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):  # two after three: a batch is filled up
         with torch.no_grad():
-            expected = loaded.model(x)
+            expected = loaded.network(x)
         for a, b in zip(engine(x), expected, strict=True):
             assert a.shape == b.shape
             assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
@@ -241,20 +241,20 @@ def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
             pytest.skip("there is no C++ compiler")
         raise
     with torch.no_grad():
-        expected = loaded.model(pictures(2))
-    assert parity_error([found], [expected], loaded.model.anchors, "fp32", SIZE_HW) is None
+        expected = loaded.network(pictures(2))
+    assert parity_error([found], [expected], loaded.network.anchors, "fp32", SIZE_HW) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_recorded_graph_agrees(loaded, precision):
     device = torch.device("cuda")
-    engine = CudaGraphEngine(copy.deepcopy(loaded.model), build_metadata(loaded), device, precision)
-    reference = TorchEngine(copy.deepcopy(loaded.model), build_metadata(loaded), device)
+    engine = CudaGraphEngine(copy.deepcopy(loaded.network), build_metadata(loaded), device, precision)
+    reference = TorchEngine(copy.deepcopy(loaded.network), build_metadata(loaded), device)
     for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):
         assert parity_error([engine(x)], [reference(x)], reference.anchors, precision, SIZE_HW) is None
 
 
 def test_a_recorded_graph_needs_cuda(loaded):
     with pytest.raises(ConfigError, match="CUDA"):
-        CudaGraphEngine(loaded.model, build_metadata(loaded), CPU)
+        CudaGraphEngine(loaded.network, build_metadata(loaded), CPU)

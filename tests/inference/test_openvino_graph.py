@@ -43,7 +43,7 @@ def test_raw_outputs_are_cut_to_the_same_numbers(anchors):
 def test_all_raw_outputs_of_a_detector_are_found():
     loaded = small_detector()
     names = ("raw_16", "raw_32")
-    model = graph_of(loaded.model, (1, 3, 64, 96), names)
+    model = graph_of(loaded.network, (1, 3, 64, 96), names)
     image = torch.rand(1, 3, 64, 96)
     before = outputs_of(model, image)
     assert split_channels_last(model) == len(before) == 2

@@ -10,7 +10,7 @@ from darknet_data import TINY
 from engine_data import ROOT, as_if_trained, pictures, small_detector
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import build_classifier
+from cspdet.checkpoints.building import build_classifier
 from cspdet.config.loader import load_config
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.network import DarknetDetector
@@ -28,8 +28,8 @@ def small_classifier() -> nn.Module:
 
 
 NETWORKS = {
-    "prn": lambda: small_detector().model,
-    "sam": lambda: small_detector("csppelee_efm_sam").model,
+    "prn": lambda: small_detector().network,
+    "sam": lambda: small_detector("csppelee_efm_sam").network,
     "classifier": small_classifier,
     "cfg": lambda: DarknetDetector(parse_cfg(TINY, "tiny.cfg")),
 }
@@ -113,9 +113,9 @@ def test_what_cannot_be_traced_or_has_nothing_to_fuse_is_refused(telling):
 
 
 def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():
-    plain = fuse_conv_bn(small_detector().model)
+    plain = fuse_conv_bn(small_detector().network)
     assert not any(node.name.startswith(("sub", "truediv")) for node in plain.graph.nodes)
-    shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").model
+    shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").network
     with torch.no_grad():
         for a, b in zip(fuse_conv_bn(shifted)(pictures(1)), shifted(pictures(1)), strict=True):
             assert torch.allclose(a, b, atol=1e-4)

@@ -6,11 +6,11 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector, check_size
 from cspdet.darknet.cfg import Cfg, parse_cfg, with_num_classes
 from cspdet.darknet.model import CFG_SOURCE_NAME, DarknetClassifierConfig, DarknetModelConfig
 from cspdet.darknet.names import read_names
@@ -22,9 +22,10 @@ from cspdet.darknet.write.sections import build_sections
 from cspdet.errors import ConfigError, UserError
 from cspdet.io.atomic import atomic_write
 from cspdet.models.backbones.timm_backbone import TimmBackbone
+from cspdet.models.bundle import ModelBundle, check_size
 from cspdet.models.classifier import ClassifierConfig
 from cspdet.models.detector import ComposedDetector, DetectorConfig, NormalizeConfig
-from cspdet.recipe import DetectionRecipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
 
 BN_EPS = 1e-5  # Darknet's
 MAX_RELATIVE_ERROR = 1e-5  # of the largest output: what the files read back may differ by
@@ -49,21 +50,19 @@ class ExportResult:
     relative_error: float
 
 
-def build_darknet_files(
-    loaded: LoadedDetector | LoadedClassifier, size_hw: tuple[int, int] | None, where: str
-) -> DarknetFiles:
+def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, where: str) -> DarknetFiles:
     """The files of a model for pictures of `size_hw`; None: of its own input size.
 
     Raises:
         ConfigError: the model has something that Darknet has no words for, or does not take this size.
     """
-    size_hw = size_hw or loaded.recipe.input.size
-    check_size(size_hw, loaded.model, where)
-    if isinstance(loaded.model, (DarknetDetector, DarknetClassifier)):
-        cfg, layers = _updated_cfg_text(loaded, size_hw), _body_weights(loaded.model)
+    size_hw = size_hw or bundle.config.input.size
+    check_size(size_hw, bundle.torch_network, where)
+    if isinstance(bundle.torch_network, (DarknetDetector, DarknetClassifier)):
+        cfg, layers = _updated_cfg_text(bundle, size_hw), _body_weights(bundle.torch_network)
     else:
-        cfg, layers = _export_model(loaded, size_hw, where)
-    return DarknetFiles(cfg, layers, loaded.classes.names, size_hw)
+        cfg, layers = _export_model(bundle, size_hw, where)
+    return DarknetFiles(cfg, layers, bundle.categories.names, size_hw)
 
 
 def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> ExportResult:
@@ -121,10 +120,8 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 # --- networks of ours ----------------------------------------------------------------------------
 
 
-def _export_model(
-    loaded: LoadedDetector | LoadedClassifier, size_hw: tuple[int, int], where: str
-) -> tuple[str, list[LayerWeights]]:
-    model, recipe = loaded.model, loaded.recipe
+def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> tuple[str, list[LayerWeights]]:
+    model, recipe = bundle.torch_network, cast(DetectionRecipe | ClassificationRecipe, bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):
             raise ConfigError(f"{where}: Darknet has no words for {name}, a network of timm ({module.model})")
@@ -138,9 +135,9 @@ def _export_model(
         return yolo_options(recipe, model.anchors, model.num_classes, level)
 
     layers = build_sections(model, size_hw, where, head)
-    sections = [_format_section("net", net_options(recipe, size_hw, len(loaded.classes)))]
+    sections = [_format_section("net", net_options(recipe, size_hw, len(bundle.categories)))]
     sections += [_format_section(layer.section_type, layer.options, layer.name) for layer in layers]
-    title = f"# {loaded.name}, written by cspdet for {size_hw[0]}x{size_hw[1]}\n"
+    title = f"# {bundle.name}, written by cspdet for {size_hw[0]}x{size_hw[1]}\n"
     return "\n".join([title, *sections]), [
         _layer_weights(layer) for layer in layers if layer.weighted_module is not None
     ]
@@ -180,14 +177,14 @@ def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
 # --- networks that came from a cfg ---------------------------------------------------------------
 
 
-def _updated_cfg_text(loaded: LoadedDetector | LoadedClassifier, size_hw: tuple[int, int]) -> str:
+def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
     """The cfg as it came, but for another input or another number of classes."""
-    config = loaded.recipe.model
+    config = cast(DetectionRecipe | ClassificationRecipe, bundle.config).model
     assert isinstance(config, (DarknetModelConfig, DarknetClassifierConfig))
     cfg = parse_cfg(config.text, CFG_SOURCE_NAME)
-    changed = with_num_classes(cfg, len(loaded.classes)) if cfg.heads else cfg
+    changed = with_num_classes(cfg, len(bundle.categories)) if cfg.heads else cfg
     height, width = size_hw
-    requested = {"width": width, "height": height, "letter_box": int(loaded.recipe.input.resize == "letterbox")}
+    requested = {"width": width, "height": height, "letter_box": int(bundle.config.input.resize == "letterbox")}
     net = changed.net.with_options(
         **{key: value for key, value in requested.items() if cfg.net.get_int(key, 0) != value}
     )

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cspdet.checkpoints.loading import LoadedClassifier, LoadedDetector
 from cspdet.errors import ConfigError
 from cspdet.inference.metadata import ModelMetadata, NmsConfig, OutputType, build_metadata
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
@@ -44,17 +44,17 @@ class DecodedDetector(nn.Module):
         return decode(self.network(images), self.anchors)
 
 
-def export_metadata(loaded: LoadedDetector | LoadedClassifier, config: ExportConfig) -> ModelMetadata:
+def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
     """The facts of the file: those of the model, at the wanted size, with what the file's outputs are.
 
     Raises:
         ConfigError: a size that the network does not take, or wishes that only detectors have.
     """
     try:
-        loaded.model.check_size(config.size_hw)
+        bundle.torch_network.check_size(config.size_hw)
     except ValueError as error:
         raise ConfigError(f"--size: {error}") from None
-    metadata = build_metadata(loaded)
+    metadata = build_metadata(bundle)
     outputs: OutputType = "logits"
     if metadata.task == "detector":
         outputs = "detections" if config.nms is not None else config.outputs
@@ -67,24 +67,20 @@ def export_metadata(loaded: LoadedDetector | LoadedClassifier, config: ExportCon
     return metadata.model_copy(update=changes)
 
 
-def export_module(loaded: LoadedDetector | LoadedClassifier, outputs: OutputType) -> nn.Module:
+def export_module(bundle: ModelBundle, outputs: OutputType) -> nn.Module:
     """The network to be written, on the CPU; the graph of NMS itself is added behind `decoded`."""
-    network = (fuse_conv_bn(loaded.model) or loaded.model).to("cpu")
+    network = (fuse_conv_bn(bundle.torch_network) or bundle.torch_network).to("cpu")
     if outputs in ("decoded", "detections"):
-        assert isinstance(loaded, LoadedDetector)
-        return DecodedDetector(network, copy.deepcopy(loaded.model.anchors).to("cpu")).eval()
+        return DecodedDetector(network, copy.deepcopy(bundle.detector.anchors).to("cpu")).eval()
     return network
 
 
-def reference_outputs(
-    loaded: LoadedDetector | LoadedClassifier, outputs: OutputType, images: Tensor
-) -> tuple[Tensor, ...]:
+def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
     """What the file has to give for `images`, (B, 3, H, W) float32: from the network as it was trained, not folded."""
     with torch.inference_mode():
-        result = loaded.model.cpu()(images)
+        result = bundle.torch_network.cpu()(images)
         if isinstance(result, Tensor):
             return (result,)
         if outputs == "raw":
             return tuple(result)
-        assert isinstance(loaded, LoadedDetector)
-        return decode(result, loaded.model.anchors)
+        return decode(result, bundle.detector.anchors)

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -14,7 +13,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from cspdet.checkpoints.loading import LoadedDetector, check_size, load_detector_model
+from cspdet.checkpoints.loading import load_model
 from cspdet.device import select_device
 from cspdet.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from cspdet.inference.engines.base import Engine, EnginePrecision
@@ -27,6 +26,7 @@ from cspdet.inference.engines.parity import parity_error, probe_inputs
 from cspdet.inference.engines.torch_engine import CompiledEngine, TorchEngine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.models import Detector
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 
 log = logging.getLogger("cspdet")
@@ -69,15 +69,8 @@ def load_engine(
             Path(model), weights=weights, overrides=overrides, backend=backend, precision=precision, device=chosen,
             size=size, threads=threads,
         )  # fmt: skip
-    loaded = load_detector_model(model, weights=weights, overrides=overrides)
-    return build_engine(loaded, chosen, backend=backend, precision=precision, size=size, threads=threads)
-
-
-def _with_input_size(loaded: LoadedDetector, size_hw: tuple[int, int]) -> LoadedDetector:
-    """The model for another input size."""
-    check_size(size_hw, loaded.model, "--size")
-    input_ = loaded.recipe.input.model_copy(update={"size": size_hw})
-    return replace(loaded, recipe=loaded.recipe.model_copy(update={"input": input_}))
+    bundle = load_model(model, weights=weights, overrides=overrides, task="detection")
+    return build_engine(bundle, chosen, backend=backend, precision=precision, size=size, threads=threads)
 
 
 def check_backend_and_precision(backend: str, precision: str) -> EnginePrecision:
@@ -98,7 +91,7 @@ def check_backend_and_precision(backend: str, precision: str) -> EnginePrecision
 
 
 def build_engine(
-    loaded: LoadedDetector,
+    bundle: ModelBundle,
     device: torch.device,
     *,
     backend: str = "torch",
@@ -112,9 +105,9 @@ def build_engine(
         ConfigError: a backend or precision that this machine or network does not have.
     """
     if size is not None:
-        loaded = _with_input_size(loaded, size)
+        bundle = bundle.with_input_size(size, "--size")
     return build_engine_from_network(
-        loaded.model, build_metadata(loaded), device, backend=backend, precision=precision, threads=threads
+        bundle.torch_network, build_metadata(bundle), device, backend=backend, precision=precision, threads=threads
     )
 
 
@@ -287,7 +280,7 @@ def build_exported_engine(
         raise ConfigError(f"{path}: an exported file has no config that {overrides[0]!r} could override")
     metadata = read_exported_metadata(path)
     if metadata.task != "detector":
-        raise CheckpointError(f"{path}: holds a {metadata.task}; expected a detector")
+        raise CheckpointError(f"{path}: expected a detector, found a {metadata.task}")
     if backend == "auto":
         engine = _load_auto_engine(path, engine_precision, device, threads)
     else:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.checkpoints.loading import LoadedDetector
 from cspdet.datasets.detection.loader import TrainLoader, train_loader
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.image_io import read_image
@@ -19,6 +18,7 @@ from cspdet.inference.draw import class_color, draw_boxes, draw_detections
 from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
+from cspdet.models.bundle import ModelBundle
 from cspdet.recipe import DetectionRecipe
 from cspdet.structures import SINGLE_PROCESS, Batch, Categories, Shard, Targets
 from cspdet.training.distributed.context import DistributedContext
@@ -105,11 +105,11 @@ class DetectionTask:
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:
         """The first pictures of the val split with what is found in them, fit into one picture."""
         assert self.val_set is not None
-        loaded = LoadedDetector(model, self.recipe, self.classes, name)
+        bundle = ModelBundle("detection", model, self.recipe, self.classes, name)
         postprocess = self.recipe.eval.model_copy(
             update={"min_score": DRAW_SCORE_THRESHOLD, "max_detections": 100, "clip_boxes": True}
         )
-        predictor = Predictor(loaded, self.device, postprocess)
+        predictor = Predictor(bundle, self.device, postprocess)
         grid_images, size = [], self.recipe.input.size
         for i in range(min(NUM_DRAWN_IMAGES, len(self.val_set))):
             image = read_image(self.val_set.path(i))

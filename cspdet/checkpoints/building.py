@@ -1,0 +1,89 @@
+"""From a recipe to its network with initial weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cspdet.checkpoints.pretrained import load_backbone_weights
+from cspdet.config.loader import read_yaml
+from cspdet.datasets.coco_classes import COCO_CLASSES
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import load_coco
+from cspdet.errors import ConfigError, DataError
+from cspdet.models import Classifier, Detector
+from cspdet.models.bundle import Network, TaskName, check_size
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.structures import Categories
+
+
+def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pretrained: bool = True) -> Detector:
+    """Build the network of a detector's recipe; initial weights are drawn from torch's current random stream.
+
+    Args:
+        recipe: Names the model and its input size.
+        num_classes: Number of classes of the head.
+        where: The file that an error names.
+        pretrained: Whether to load the weights that the config asks for (`model.backbone.weights`, timm's); False
+            where other weights replace them.
+
+    Raises:
+        ConfigError: components that do not fit each other, or an input size that the strides do not divide.
+    """
+    try:
+        model: Detector = recipe.model.build(num_classes, pretrained=pretrained)
+    except ValueError as error:
+        raise ConfigError(f"{where}: model: {error}") from None
+    _prepare(model, recipe, where, pretrained=pretrained)
+    return model
+
+
+def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bool = True) -> Classifier:
+    """Build the network of a classifier's recipe; arguments and errors as of `build_detector`."""
+    try:
+        model: Classifier = recipe.model.build(pretrained=pretrained)
+    except ValueError as error:
+        raise ConfigError(f"{where}: model: {error}") from None
+    _prepare(model, recipe, where, pretrained=pretrained)
+    return model
+
+
+def _prepare(
+    model: Network, recipe: DetectionRecipe | ClassificationRecipe, where: str, *, pretrained: bool
+) -> None:  # fmt: skip
+    """Check the input size and load `model.backbone.weights`; on the meta device there is nothing to load into."""
+    check_size(recipe.input.size, model, where)
+    weights: Path | None = getattr(getattr(recipe.model, "backbone", None), "weights", None)
+    if pretrained and weights is not None and not next(model.parameters()).is_meta:
+        load_backbone_weights(model, weights)
+
+
+def classes_from_config(recipe: DetectionRecipe) -> Categories:
+    """The classes of the recipe's data where that is on disk, else COCO's 80: for networks without trained weights."""
+    try:
+        return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
+    except (DataError, ConfigError):
+        return COCO_CLASSES
+
+
+def is_classifier_config(path: Path) -> bool:
+    """Whether a config is a classifier's: its model has no neck, or is a Darknet cfg without data to detect on."""
+    return infer_task(path) == "classification"
+
+
+def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
+    """The task of a config file by its model: a detector has a neck.
+
+    Args:
+        path: The config file.
+        expected: The task of a config with a Darknet cfg; None tells it by whether the config names data to detect on.
+
+    Returns:
+        None where the config has no valid model section.
+    """
+    values, _ = read_yaml(path)
+    model = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(model, dict):
+        return None
+    if model.get("name") == "darknet":
+        return expected or ("detection" if "data" in values else "classification")
+    return "detection" if "neck" in model else "classification"

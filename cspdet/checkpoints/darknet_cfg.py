@@ -1,0 +1,76 @@
+"""The recipe of a Darknet cfg, with the text of the cfg inside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cspdet.config.loader import parse_config
+from cspdet.darknet.cfg import parse_cfg, read_cfg
+from cspdet.darknet.graph import build_graph
+from cspdet.darknet.names import categories_from_count, categories_from_names
+from cspdet.errors import ConfigError
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.structures import Categories
+
+log = logging.getLogger("cspdet")
+
+# The data descriptor of an imported detector, by its number of classes.
+DEFAULT_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
+BN_EPS = 1e-5
+
+
+def recipe_from_cfg(
+    path: Path,
+    *,
+    names: tuple[str, ...] | None = None,
+    bn_eps: float = BN_EPS,
+    overrides: Sequence[str] = (),
+) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
+    """Make the recipe that a cfg stands for: a detector where it has heads, else a classifier.
+
+    Args:
+        path: The cfg file.
+        names: Class names; None takes those of COCO or VOC by their number, else numbered ones.
+        bn_eps: Epsilon of the batch normalizations.
+        overrides: `key.path=value` for the recipe.
+
+    Raises:
+        ConfigError: a cfg that is not valid, or names that are not one per class.
+    """
+    text = read_cfg(path)
+    cfg = parse_cfg(text, str(path))
+    graph = build_graph(cfg)
+    if cfg.ignored_keys:
+        log.info("%s: keys without effect on the network: %s", path, _format_ignored_keys(cfg.ignored_keys))
+    model = {"name": "darknet", "cfg": text, "bn_eps": bn_eps}
+    resize = "letterbox" if cfg.net.get_int("letter_box", 0) else "stretch"
+    values: dict[str, Any] = {"model": model, "input": {"size": list(cfg.size_hw), "resize": resize}}
+    if not cfg.heads:
+        categories = categories_from_cfg(graph.layers[-1].shape.channels, names, path)
+        return parse_config(values, ClassificationRecipe, str(path), overrides), categories
+    categories = categories_from_cfg(cfg.num_classes, names, path)
+    values["data"] = DEFAULT_DATA.get(len(categories), "data.yaml")
+    values["eval"] = {
+        "clip_boxes": False
+    }  # published AP of such models is mostly from Darknet's `map`, without clipping
+    return parse_config(values, DetectionRecipe, str(path), overrides), categories
+
+
+def categories_from_cfg(count: int, names: tuple[str, ...] | None, where: Path) -> Categories:
+    """Categories for `count` classes, with `names` where they are given.
+
+    Raises:
+        ConfigError: another number of names.
+    """
+    if names is None:
+        return categories_from_count(count)
+    if len(names) != count:
+        raise ConfigError(f"--names: {len(names)} names, but {where} has {count} classes")
+    return categories_from_names(names)
+
+
+def _format_ignored_keys(ignored_keys: dict[str, int]) -> str:
+    return ", ".join(f"{name}{f' (x{count})' if count > 1 else ''}" for name, count in ignored_keys.items())
