@@ -149,7 +149,7 @@ def _statistics_to_json(figures: DatasetReport) -> dict[str, Any]:
     """What the page draws, as JSON."""
     result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
     if figures.near_duplicates is not None:
-        result["twins"] = figures.near_duplicates.to_json()
+        result["near_duplicates"] = figures.near_duplicates.to_json()
     if figures.input_fit is not None:
         result["anchors"] = figures.input_fit.to_json()
     return result

@@ -210,7 +210,7 @@ def test_a_report_has_its_figures_in_the_json(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["page"] == str(page)
     assert document["statistics"]["train"]["classes"][0]["boxes"] == 2
-    assert document["twins"]["pictures"] == 8
+    assert document["near_duplicates"]["images"] == 8
     assert document["anchors"]["size"] == [320, 416]
     assert 'id="input"' in page.read_text()
     # pictures of 80x100 fill the 320 rows: boxes are four times as large, and 20x20 is 80x80
@@ -220,7 +220,7 @@ def test_a_report_has_its_figures_in_the_json(tmp_path, capsys):
 def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
     descriptor, page = make_set(tmp_path), tmp_path / "data.html"
     assert main(["check-data", str(descriptor), "--fast", "--report", str(page), "--json"]) == 0
-    assert "twins" not in json.loads(capsys.readouterr().out)
+    assert "near_duplicates" not in json.loads(capsys.readouterr().out)
     assert 'id="twins"' not in page.read_text()
 
 

@@ -153,7 +153,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     server.cuts = [None, 4000]
     with pytest.raises(UserError, match=rf"ended after 4000 of {len(PICTURES)} bytes.*again to go on"):
-        download(server, tmp_path, attempts=1)
+        download(server, tmp_path, max_attempts=1)
     assert (tmp_path / "val2017.zip.part").stat().st_size == 4000
     assert not (tmp_path / "coco.yaml").exists()
     download(server, tmp_path)

@@ -8,7 +8,7 @@ bytes are the doctor's; this finds what looks the same:
    hashes agree in at least one whole band, so only pictures that share a band are compared;
 3. of these, the pairs whose fine structure correlates: hashes alone take any two evenly lit surfaces for twins.
 
-Of n pictures with balanced bands this compares about n^2 / 80 pairs, and never more than MOST_COMPARISONS: where more
+Of n pictures with balanced bands this compares about n^2 / 80 pairs, and never more than MAX_COMPARISONS: where more
 pictures share a band, each is compared only with the next few in the order of the hashes, and the report says that it
 may be incomplete. Memory grows with n. The hash of a nearly even picture is noise, so that its twins may be missed, and
 a crop that moves what is seen by more than some hundredths of the picture is no twin.
@@ -77,9 +77,9 @@ class DuplicatePair(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         images = [{"split": one.split, "path": str(one.path)} for one in (self.first, self.second)]
         return {
-            "pictures": images,
+            "images": images,
             "distance": self.distance,
-            "likeness": round(self.similarity, 4),
+            "similarity": round(self.similarity, 4),
             "mirrored": self.mirrored,
         }
 
@@ -224,7 +224,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(P, 2) keys and distances: each key once, at most MOST_CANDIDATES; and whether some had to go."""
+    """(P, 2) keys and distances: each key once, at most MAX_CANDIDATES; and whether some had to go."""
     candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 0]))]
     first = np.ones(len(candidates), bool)
     first[1:] = candidates[1:, 0] != candidates[:-1, 0]

@@ -150,10 +150,10 @@ def test_the_best_come_first_and_the_rest_are_counted(tmp_path):
     assert (report.pairs[0].distance, report.total_pairs, report.cross_split_pairs) == (0, 3, 0)
     assert report.pairs[0].similarity == pytest.approx(1, abs=1e-3)
     document = json.loads(json.dumps(report.to_json()))
-    assert document["pairs"][0]["pictures"][1]["path"].endswith("b.png")
-    assert {key: document[key] for key in ("found", "pictures", "complete")} == {
-        "found": 3,
-        "pictures": 3,
+    assert document["pairs"][0]["images"][1]["path"].endswith("b.png")
+    assert {key: document[key] for key in ("total_pairs", "images", "complete")} == {
+        "total_pairs": 3,
+        "images": 3,
         "complete": True,
     }
 
@@ -197,17 +197,17 @@ def test_the_search_finds_exactly_the_close_pairs(seed, count):
 
 
 def test_a_search_that_would_take_too_long_says_that_it_is_incomplete(monkeypatch):
-    monkeypatch.setattr(twins, "MOST_COMPARISONS", 0)
+    monkeypatch.setattr(twins, "MAX_COMPARISONS", 0)
     hashes = np.zeros((60, 128), bool)
     mirrored = ~hashes
     first, *_, complete = twins._candidate_pairs(prints_of(hashes, mirrored))
     assert not complete
-    # each with the LEAST_NEIGHBORS = 16 next in order: 60 * 16 less the 1 + ... + 16 beyond the end
+    # each with the MIN_NEIGHBORS = 16 next in order: 60 * 16 less the 1 + ... + 16 beyond the end
     assert len(first) == 60 * 16 - 136
 
 
 def test_more_candidates_than_are_kept_are_cut_to_the_nearest(monkeypatch):
-    monkeypatch.setattr(twins, "MOST_CANDIDATES", 10)
+    monkeypatch.setattr(twins, "MAX_CANDIDATES", 10)
     hashes = np.random.default_rng(0).random((1, 128)).repeat(40, axis=0) < 0.5
     hashes[20:, 3] ^= np.arange(20) % 2 == 0
     _, _, distance, _, complete = twins._candidate_pairs(
