@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.evaluation.ground_truth import read_ground_truth
-from cspdet.evaluation.records import Records, Result, to_records
+from cspdet.evaluation.records import Records, Result, read_ground_truth, to_records
 
 MAX_DETS = 100  # COCO judges so many detections of a picture and class, best score first
 

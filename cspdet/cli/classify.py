@@ -19,12 +19,14 @@ import torch
 from cspdet.checkpoints.loading import load_model
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.datasets.classification.crop_reader import CropBatch, iter_crops
+from cspdet.datasets.classification.crops import build_image_crop
 from cspdet.device import select_device
 from cspdet.errors import ConfigError, SourceError, truncate_list
-from cspdet.inference.classifier import ClassifierPredictor, Prediction, build_image_crop, predict_probabilities
+from cspdet.inference.classifier import ClassifierPredictor, Prediction
 from cspdet.inference.sources import ImageFile, find_sources
 from cspdet.io.atomic import write_text
 from cspdet.io.progress import progress
+from cspdet.models.classifier import predict_probabilities
 
 log = logging.getLogger("cspdet")
 

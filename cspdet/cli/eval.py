@@ -25,11 +25,17 @@ from cspdet.device import select_device
 from cspdet.errors import ConfigError
 from cspdet.evaluation.coco import Metrics, Result, evaluate_results
 from cspdet.evaluation.coco_backends import EVALUATORS, select_backend
-from cspdet.evaluation.detection import evaluate_engine, evaluate_model, match_classes
-from cspdet.evaluation.ground_truth import read_ground_truth
-from cspdet.evaluation.records import to_records
-from cspdet.evaluation.results import clip_results, filter_results, read_results
-from cspdet.evaluation.submission import submission_name, validate_algorithm_name, write_submission
+from cspdet.evaluation.detection import evaluate_detector, match_classes
+from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
+from cspdet.evaluation.records import read_ground_truth, to_records
+from cspdet.evaluation.results import (
+    clip_results,
+    filter_results,
+    read_results,
+    submission_name,
+    validate_algorithm_name,
+    write_submission,
+)
 from cspdet.evaluation.voc import VocMetrics, evaluate_voc
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import is_exported
@@ -182,9 +188,9 @@ def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
     eval_ = _eval_config_from_args(args, bundle.config.eval.model_dump(mode="json"))
     coco, class_mapping = _load_data(args, bundle.config.data, bundle.categories)
     input_ = bundle.config.input
-    metrics, results = evaluate_model(
-        bundle.detector.to(device), coco, input_, eval_, device, class_mapping=class_mapping
-    )
+    network = bundle.detector.to(device)
+    with evaluation_mode(network):
+        metrics, results = evaluate_detector(NetworkDetector(network, device), coco, input_, eval_, class_mapping)
     return _EvalOutput(coco, metrics, results, {"model": bundle.name, "size": list(input_.size)})
 
 
@@ -202,7 +208,7 @@ def _evaluate_engine(args: argparse.Namespace, engine: Engine, config: BundleCon
     engine.check_voting(args.vote_iou)
     eval_ = _eval_config_from_args(args, engine.metadata.eval.model_dump(mode="json"))
     coco, class_mapping = _load_data(args, None if config is None else config.data, engine.classes)
-    metrics, results = evaluate_engine(engine, coco, eval_, class_mapping=class_mapping)
+    metrics, results = evaluate_detector(engine, coco, engine.metadata.input, eval_, class_mapping)
     model_info = {"model": engine.metadata.name, "size": list(engine.size_hw), "backend": engine.name}
     return _EvalOutput(coco, metrics, results, {**model_info, "precision": engine.precision})
 

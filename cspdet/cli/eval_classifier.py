@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from cspdet.checkpoints.loading import load_model
-from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
+from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop, build_image_crop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
 from cspdet.device import select_device
 from cspdet.errors import ConfigError
 from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, log, match_image_classes
-from cspdet.inference.classifier import build_image_crop, override_eval_config
+from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
+from cspdet.inference.classifier import override_eval_config
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
 from cspdet.recipe import ClassifierEvalConfig
@@ -65,10 +66,9 @@ def run(args: argparse.Namespace) -> None:
     for note in images.warnings:
         log.info("%s", note)
     images = match_image_classes(images, bundle.categories.names, f"{data} ({args.split})")
-    model = bundle.classifier.to(device)
-    metrics = evaluate_classifier(
-        model, images, bundle.config.input, eval_, device, interpolation=args.interpolation
-    )  # fmt: skip
+    network = bundle.classifier.to(device)
+    with evaluation_mode(network):
+        metrics = evaluate_classifier(NetworkClassifier(network, device), images, crop, eval_)
     document = _document(metrics, images, crop, bundle.name)
     output = args.output or increment_path(Path("runs/eval-classifier"))
     write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")

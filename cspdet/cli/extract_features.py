@@ -23,10 +23,9 @@ from cspdet.cli.arguments import parse_image_size
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import eval_config_from_args
 from cspdet.datasets.classification.crop_reader import iter_crops
-from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop
+from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop, build_image_crop
 from cspdet.device import select_device, to_float_tensor
 from cspdet.errors import ConfigError, SourceError, UserError, truncate_list
-from cspdet.inference.classifier import build_image_crop
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
 from cspdet.inference.sources import ImageFile
 from cspdet.io.atomic import atomic_write

@@ -19,8 +19,15 @@ from cspdet.evaluation.coco_backends import (
     empty_result,
     select_backend,
 )
-from cspdet.evaluation.ground_truth import read_ground_truth
-from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
+from cspdet.evaluation.records import (
+    DETECTION_DTYPE,
+    Records,
+    Result,
+    index_in_sorted,
+    read_ground_truth,
+    to_records,
+    to_results,
+)
 from cspdet.structures import Detections
 
 # COCO's summary, in its order: averages over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of

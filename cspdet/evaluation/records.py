@@ -1,28 +1,35 @@
-"""Detections and truths as rows of one flat array: 56 and 65 bytes each, whatever the number of pictures.
+"""Detections and ground truth as rows of one flat array, 56 and 65 bytes per object.
 
-A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python objects half a million of them
-take ten times the memory, and longer to look through than hotcoco takes to judge them.
+A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python objects, half a million of them
+take ten times the memory, and iterating over them takes longer than hotcoco needs for the evaluation.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.errors import DataError
+
 Result = dict[str, Any]  # image_id, category_id, bbox [x, y, width, height], score
-Records = np.ndarray  # (N,) FOUND_TYPE or TRUTH_TYPE
+Records = np.ndarray  # (N,) DETECTION_DTYPE or GROUND_TRUTH_DTYPE
 
 DETECTION_DTYPE = np.dtype([("image_id", "<i8"), ("category_id", "<i8"), ("bbox", "<f8", 4), ("score", "<f8")])
 GROUND_TRUTH_DTYPE = np.dtype(
     [("image_id", "<i8"), ("category_id", "<i8"), ("bbox", "<f8", 4), ("area", "<f8"), ("crowd", "u1")]
 )
+GROUND_TRUTH_STRUCT = struct.Struct("<qq4ddB")  # one row of GROUND_TRUTH_DTYPE
 
 
 def to_records(results: Sequence[Result]) -> Records:
-    """(N,) FOUND_TYPE of COCO results, in their order."""
+    """Convert COCO results to (N,) DETECTION_DTYPE, in their order."""
     records = np.empty(len(results), DETECTION_DTYPE)
     for key in ("image_id", "category_id", "score"):
         records[key] = np.fromiter((result[key] for result in results), DETECTION_DTYPE[key], len(results))
@@ -32,7 +39,7 @@ def to_records(results: Sequence[Result]) -> Records:
 
 
 def to_results(records: Records) -> list[Result]:
-    """COCO results of (N,) FOUND_TYPE, in their order, as a results file lists them."""
+    """Convert (N,) DETECTION_DTYPE to COCO results, in their order, as a results file lists them."""
     columns = (records[key].tolist() for key in ("image_id", "category_id", "bbox", "score"))
     return [
         {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
@@ -41,9 +48,62 @@ def to_results(records: Records) -> list[Result]:
 
 
 def index_in_sorted(ids: np.ndarray, known_ids: np.ndarray) -> np.ndarray:
-    """(N,) the place of each of `wanted` among the sorted `known` (K,) ids, -1 where it is none of them."""
+    """Find ids among the sorted known ids.
+
+    Args:
+        ids: (N,) integers.
+        known_ids: (K,) integers in any order.
+
+    Returns:
+        (N,) int64, the index of each id in `sort(known_ids)`, -1 where it is none of them.
+    """
     known_ids = np.sort(known_ids)
     if not len(known_ids):
         return np.full(len(ids), -1, np.int64)
     index = np.minimum(np.searchsorted(known_ids, ids), len(known_ids) - 1)
     return np.where(known_ids[index] == ids, index, -1)
+
+
+def read_ground_truth(coco: CocoDataset) -> Records:
+    """Read the annotations of a dataset as COCO's metrics need them.
+
+    The arrays of `CocoDataset` do not serve here: for training, its boxes are clipped to the image and rounded to
+    float32, and it does not keep the areas.
+
+    Returns:
+        (M,) GROUND_TRUTH_DTYPE: every annotation of the file, in its order; without an `area`, that of the box.
+
+    Raises:
+        DataError: the file is missing, or has changed since `coco` was read from it.
+    """
+    path = coco.files.annotations
+    try:
+        annotations = json.loads(path.read_bytes(), object_hook=_pack_annotation).get("annotations", [])
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read again for the evaluation: {error}") from None
+    rows = [row for row in annotations if type(row) is bytes]
+    ground_truth = np.frombuffer(b"".join(rows), GROUND_TRUTH_DTYPE)
+    known = index_in_sorted(ground_truth["image_id"], coco.image_id) >= 0
+    known &= index_in_sorted(ground_truth["category_id"], np.array(coco.classes.category_ids, np.int64)) >= 0
+    num_unknown = len(annotations) - int(known.sum())
+    if num_unknown:
+        raise DataError(
+            f"{path}: has changed since it was read: {num_unknown} annotations do not match its earlier content"
+        )
+    return ground_truth
+
+
+def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
+    """json's object_hook: pack an annotation into a row while the file is being read; everything else stays."""
+    box = entry.get("bbox")
+    if type(box) is not list or len(box) != 4 or "image_id" not in entry:
+        entry.pop("segmentation", None)
+        return entry
+    area = entry.get("area")
+    try:
+        if not isinstance(area, (int, float)) or isinstance(area, bool) or not math.isfinite(area):
+            area = box[2] * box[3]
+        is_crowd = bool(entry.get("iscrowd"))
+        return GROUND_TRUTH_STRUCT.pack(entry["image_id"], entry["category_id"], *box, area, is_crowd)
+    except (KeyError, TypeError, OverflowError, struct.error):
+        return entry

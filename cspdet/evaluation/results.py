@@ -1,9 +1,12 @@
-"""COCO results files, `[{"image_id", "category_id", "bbox", "score"}, ...]`: read, checked, cut."""
+"""COCO results files, `[{"image_id", "category_id", "bbox", "score"}, ...]`: read, check, filter, pack for submission."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import struct
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,24 +16,30 @@ from typing import Any
 import numpy as np
 
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.errors import DataError
+from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
+from cspdet.io.atomic import write_bytes
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 EXPECTED_FORMAT = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
 EXPECTED_BOX = "expected a bbox of four finite numbers"
 EXPECTED_SCORE = "expected a finite score"
-ROW = struct.Struct("<qq4dd")  # FOUND_TYPE
+ROW = struct.Struct("<qq4dd")  # one row of DETECTION_DTYPE
 COMPRESSED_MAGIC = {b"\x1f\x8b": "gzip-compressed; unpack it first", b"PK\x03\x04": "a zip archive; unpack it first"}
+
+DEFAULT_SET = "test-dev2017"
+SET_NAME = re.compile(r"((?:test-dev|test-challenge|test|val|train)\d{4})(?!\d)")  # in image_info_test-dev2017
+ALGORITHM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: equal results make equal bytes
 
 
 class _RawObject(list[tuple[str, Any]]):
-    """A JSON object that is no result, as key and value pairs: a key may stand twice."""
+    """A JSON object that is not a result, as key and value pairs, since a key may occur twice."""
 
 
 @dataclass
 class _IssueCounter:
-    """How often each kind of mistake occurs, and its first offender: place in the file, and what was found there."""
+    """Counts issues by type, with the first entry of each: its index in the file and what was found there."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -47,21 +56,28 @@ class _IssueCounter:
 
 
 def read_results(path: Path, coco: CocoDataset) -> list[Result]:
-    """The detections of a results file, each with just its four keys, in the order of the file.
+    """Read and check a results file.
+
+    Args:
+        path: The JSON file.
+        coco: The dataset whose images and categories the results refer to.
+
+    Returns:
+        The detections, each with its four keys only, in the order of the file.
 
     Raises:
-        DataError: not such a file; or a line for each kind of mistake, with its first offender and a count.
+        DataError: not a results file; or one line per type of issue, with its first entry and a count.
     """
-    listed = _parse(path)
-    rows = [entry for entry in listed if type(entry) is bytes]
+    entries = _parse(path)
+    rows = [entry for entry in entries if type(entry) is bytes]
     records = np.frombuffer(b"".join(rows), DETECTION_DTYPE)
     issues = _IssueCounter()
-    if len(rows) < len(listed):
-        for index, entry in enumerate(listed):
+    if len(rows) < len(entries):
+        for index, entry in enumerate(entries):
             if type(entry) is not bytes:
                 issue, actual = _classify_issue(entry)
                 issues.add(issue, index, actual)
-    file_indices = np.array([index for index, entry in enumerate(listed) if type(entry) is bytes], np.int64)
+    file_indices = np.array([index for index, entry in enumerate(entries) if type(entry) is bytes], np.int64)
     _check_records(records, file_indices, coco, issues)
     if issues.first:
         raise DataError(*issues.lines(path))
@@ -69,7 +85,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
 
 
 def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
-    """Results above `min_score`, and at most the best `max_detections` of a picture; None cuts nothing."""
+    """Keep results above `min_score`, and at most the best `max_detections` per image; None does not limit."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
         return kept
@@ -84,7 +100,7 @@ def filter_results(results: list[Result], min_score: float | None, max_detection
 
 
 def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
-    """Results whose boxes are cut at the border of their pictures, whose ids have to be known."""
+    """Clip the boxes of results to their images, whose ids must be those of the dataset."""
     records = to_records(results)
     order = np.argsort(coco.image_id, kind="stable")
     limit_wh = coco.size_hw[order[index_in_sorted(records["image_id"], coco.image_id)]][:, ::-1]
@@ -95,13 +111,13 @@ def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
 
 
 def _parse(path: Path) -> list[Any]:
-    """The entries of the file: the well-formed ones as packed rows."""
+    """The entries of the file, well-formed ones as packed rows."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not data.strip():
-        raise DataError(f"{path}: the file is empty; {EXPECTED_FORMAT} ([] where nothing was found)")
+        raise DataError(f"{path}: the file is empty; {EXPECTED_FORMAT} ([] for no detections)")
     for magic, what in COMPRESSED_MAGIC.items():
         if data.startswith(magic):
             raise DataError(f"{path}: {what}; {EXPECTED_FORMAT}")
@@ -122,7 +138,7 @@ def _parse(path: Path) -> list[Any]:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """json's object_pairs_hook: a well-formed result becomes a row, anything else keeps its pairs to be explained."""
+    """json's object_pairs_hook: pack a well-formed result into a row; keep the pairs of anything else for the message."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")
@@ -130,7 +146,7 @@ def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
             try:
                 return ROW.pack(entry["image_id"], entry["category_id"], *box, score)
             except (struct.error, OverflowError):
-                return _RawObject(pairs)  # text, null or a number beyond 64 bits
+                return _RawObject(pairs)  # text, null, or a number of more than 64 bits
     return _RawObject(pairs)
 
 
@@ -145,19 +161,19 @@ def _describe_top_level(content: object) -> str:
 
 
 def _classify_issue(entry: object) -> tuple[str, str]:
-    """The kind of mistake in an entry that could not be packed, and what was found."""
+    """The type of issue of an entry that could not be packed, and what was found."""
     if not isinstance(entry, _RawObject):
         return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
     result = dict(entry)
     if len(result) < len(entry):
         keys = [key for key, _ in entry]
-        return "a key stands twice", repr(next(key for key in keys if keys.count(key) > 1))
+        return "a key occurs twice", repr(next(key for key in keys if keys.count(key) > 1))
     missing = [key for key in RESULT_KEYS if key not in result]
     if missing:
         return f"no {missing[0]!r}", f"has the keys {', '.join(result) or 'none'}"
     for key in ("image_id", "category_id"):
         if type(result[key]) is not int or not -(2**63) <= result[key] < 2**63:
-            return f"expected a whole number as {key}", f"{result[key]!r:.60}"
+            return f"expected an integer as {key}", f"{result[key]!r:.60}"
     box = result["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
         return EXPECTED_BOX, f"{box!r:.60}"
@@ -169,7 +185,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
-    """Find the well-formed records (N,) that cannot be judged; `places` (N,) says where they stand in the file."""
+    """Check the well-formed records (N,), which are the entries `file_indices` (N,) of the file."""
 
     def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
         (indices,) = np.nonzero(mask)
@@ -180,12 +196,12 @@ def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset
     finite = np.isfinite(records["bbox"]).all(axis=1)
     add(EXPECTED_BOX, ~finite, lambda record: record["bbox"].tolist())
     negative = finite & (records["bbox"][:, 2:] < 0).any(axis=1)
-    add("expected a bbox [x, y, width, height] of no negative size", negative, lambda record: record["bbox"].tolist())
+    add("expected a bbox [x, y, width, height] without negative size", negative, lambda record: record["bbox"].tolist())
     add(EXPECTED_SCORE, ~np.isfinite(records["score"]), lambda record: record["score"])
     unknown = index_in_sorted(records["image_id"], coco.image_id) < 0
     issue = "not an image id of the annotations"
     if len(unknown) and unknown.all():
-        issue = f"results of another data set? No image id is one of {coco.files.annotations} ({_preview_ids(coco.image_id)})"
+        issue = f"results of another dataset? No image id is one of {coco.files.annotations} ({_preview_ids(coco.image_id)})"
     add(issue, unknown, lambda record: f"image_id {record['image_id']}")
     categories = coco.classes.category_ids
     unknown = index_in_sorted(records["category_id"], np.array(categories, np.int64)) < 0
@@ -195,3 +211,44 @@ def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset
 
 def _preview_ids(ids: Sequence[int] | np.ndarray) -> str:
     return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+
+
+# --- submissions to COCO's evaluation server ---------------------------------------------------------
+
+
+def validate_algorithm_name(name: str) -> str:
+    """Check a name for `submission_name`, and return it.
+
+    Raises:
+        ConfigError: it contains other characters than letters, digits and . _ + -, or begins with one of these.
+    """
+    if not ALGORITHM.fullmatch(name):
+        raise ConfigError(f"--name: expected letters and digits, then also any of . _ + -, found {name!r}")
+    return name
+
+
+def submission_name(annotations: Path, algorithm: str) -> str:
+    """Name a submission `detections_SET_ALGORITHM_results`, SET from the annotation file's name, else test-dev2017."""
+    match = SET_NAME.search(annotations.stem)
+    return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
+
+
+def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
+    """Write the zip that COCO's evaluation server takes: `name`.zip with the one file `name`.json.
+
+    Returns:
+        The path of the zip.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = 3  # Unix, on every system, so that the permissions below are read
+    entry.external_attr = 0o644 << 16
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(entry, json.dumps(list(results)))
+    path = folder / f"{name}.zip"
+    write_bytes(path, packed.getvalue())
+    return path

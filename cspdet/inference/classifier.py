@@ -13,13 +13,13 @@ from torch import Tensor
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.config.loader import parse_config
-from cspdet.datasets.classification.crops import ImageCrop, Interpolation, short_side
-from cspdet.device import Precision, autocast, select_device, to_float_tensor
+from cspdet.datasets.classification.crops import ImageCrop, Interpolation, build_image_crop
+from cspdet.device import select_device, to_float_tensor
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
 from cspdet.inference.predictor import MAX_BATCH_SIZE, ImageInput, load_image
-from cspdet.models import Classifier
 from cspdet.models.bundle import ModelBundle
-from cspdet.recipe import ClassifierEvalConfig, InputConfig
+from cspdet.models.classifier import Classifier, predict_probabilities
+from cspdet.recipe import ClassifierEvalConfig
 from cspdet.structures import Features
 
 ResultT = TypeVar("ResultT")
@@ -99,29 +99,6 @@ def override_eval_config(eval_: ClassifierEvalConfig, overrides: dict[str, int |
     if "crop" in overrides and "resize" not in overrides:
         base["resize"] = None
     return parse_config({**base, **overrides}, ClassifierEvalConfig, "command line")
-
-
-def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpolation: Interpolation) -> ImageCrop:
-    """What the settings make of a picture."""
-    resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
-    return ImageCrop(input_.size, resize, eval_.ten_crop, interpolation)
-
-
-@torch.inference_mode()
-def predict_probabilities(
-    model: Classifier, images: Tensor, device: torch.device, precision: Precision = "fp32"
-) -> Tensor:
-    """(B, views, 3, H, W) uint8 to (B, C) float32: the softmax of every view, averaged over the views of a picture.
-
-    What is not finite, as of a diverged training, counts as no probability at all.
-    """
-    count, num_crops = images.shape[:2]
-    parts = []
-    for part in images.flatten(0, 1).split(max(1, count)):  # ten views take no more memory than one
-        with autocast(device, precision):
-            logits = model(to_float_tensor(part, device))
-        parts.append(logits.float().softmax(dim=1).nan_to_num(0.0))
-    return torch.cat(parts).unflatten(0, (count, num_crops)).mean(dim=1)
 
 
 class FeaturePredictor:

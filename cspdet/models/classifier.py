@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cspdet.config.base import ConfigModel
+from cspdet.device import Precision, autocast, to_float_tensor
 from cspdet.models.backbones import Backbone, BackboneConfig
 from cspdet.models.backbones.timm_backbone import load_pretrained
 from cspdet.models.blocks import init_weights
@@ -77,3 +78,27 @@ class BackboneClassifier(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.pool(self.backbone(self.normalize(images))[-1]).flatten(1))
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    model: Classifier, crops: Tensor, device: torch.device, precision: Precision = "fp32"
+) -> Tensor:
+    """Predict class probabilities, averaged over the crops of each image.
+
+    Args:
+        model: The network, on `device`.
+        crops: (B, V, 3, H, W) uint8 RGB, V crops per image.
+        device: Where the network is.
+        precision: The number format of the forward pass.
+
+    Returns:
+        (B, C) float32. Probabilities that are not finite (of a diverged training) become 0.
+    """
+    count, num_crops = crops.shape[:2]
+    parts = []
+    for part in crops.flatten(0, 1).split(max(1, count)):  # ten crops take no more memory than one
+        with autocast(device, precision):
+            logits = model(to_float_tensor(part, device))
+        parts.append(logits.float().softmax(dim=1).nan_to_num(0.0))
+    return torch.cat(parts).unflatten(0, (count, num_crops)).mean(dim=1)

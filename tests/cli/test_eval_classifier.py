@@ -18,14 +18,21 @@ from torchvision import transforms
 
 from cspdet.cli.main import run_command
 from cspdet.config.loader import parse_config
-from cspdet.datasets.classification.crops import ImageCrop, short_side
+from cspdet.datasets.classification.crops import ImageCrop, build_image_crop, short_side
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
 from cspdet.datasets.image_io import read_image
 from cspdet.device import to_float_tensor
 from cspdet.errors import ConfigError, DataError
-from cspdet.evaluation.classification import compute_metrics, evaluate_classifier, match_image_classes
-from cspdet.inference.classifier import override_eval_config, predict_probabilities
+from cspdet.evaluation.classification import (
+    ClassifierMetrics,
+    compute_metrics,
+    evaluate_classifier,
+    match_image_classes,
+)
+from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
+from cspdet.inference.classifier import override_eval_config
 from cspdet.models import ClassifierConfig
+from cspdet.models.classifier import predict_probabilities
 from cspdet.models.published import CLASSIFIERS
 from cspdet.recipe import ClassifierEvalConfig
 
@@ -155,7 +162,7 @@ def test_top5_of_five_classes_is_none_and_outputs_that_are_not_finite_are_wrong(
     scores = np.array([[0.6, 0.1, 0.1, 0.1, 0.1], [0, 0, 0, 0, 0]], np.float32)
     metrics = compute_metrics(image_set([0, 0], tuple("abcde")), ranked, scores)
     assert (metrics.top1, metrics.top5) == (0.5, None)
-    assert "1 pictures got outputs that are not finite" in telling.text
+    assert "1 images have outputs that are not finite" in telling.text
 
 
 def test_a_ten_crop_averages_probabilities():
@@ -171,12 +178,19 @@ def test_a_ten_crop_averages_probabilities():
     assert predict_probabilities(model, views, CPU).tolist() == [[0.0, 0.0, 0.0]]
 
 
+def evaluate(model: ColorTeller, images: ImageFolderDataset, eval_: ClassifierEvalConfig) -> ClassifierMetrics:
+    crop = build_image_crop(color_recipe().input, eval_, "bilinear")
+    return evaluate_classifier(NetworkClassifier(model, CPU), images, crop, eval_)
+
+
 @pytest.mark.parametrize("more", [{}, {"ten_crop": True}, {"batch_size": 1}, {"workers": 1, "batch_size": 4}])
 def test_pictures_of_one_color(tmp_path, more):
     images = load_image_folder(write_colors(tmp_path), "val", ("red", "green", "blue"))
     model = ColorTeller().train()
     eval_ = ClassifierEvalConfig(**{"workers": 0, **more})
-    metrics = evaluate_classifier(model, images, color_recipe().input, eval_, CPU)
+    with evaluation_mode(model):
+        assert not model.training
+        metrics = evaluate(model, images, eval_)
     assert metrics.top1 == pytest.approx(5 / 6)
     assert {name: found.top1 for name, found in metrics.per_class.items()} == {"red": 1, "green": 1, "blue": 0.5}
     assert metrics.confusion.tolist() == [[2, 0, 0], [0, 2, 0], [1, 0, 1]]
@@ -193,15 +207,15 @@ def test_unreadable_pictures_are_all_told(tmp_path):
     model = ColorTeller()
     eval_ = ClassifierEvalConfig(workers=0, batch_size=2)
     with pytest.raises(DataError) as error:
-        evaluate_classifier(model, images, color_recipe().input, eval_, CPU)
+        evaluate(model, images, eval_)
     heading, *lines = error.value.problems
-    assert heading.endswith("2 of 6 pictures cannot be read")
+    assert heading.endswith("2 of 6 images cannot be read")
     assert [line.split(":")[0] for line in lines] == [str(tmp_path / f"val/{n}") for n in ("blue/1.png", "red/2.png")]
     assert model.calls == 0  # the first batch has one already: nothing was computed in vain
     with pytest.raises(DataError, match="2 classes, but the model has 3"):
-        evaluate_classifier(model, image_set([0], ("a", "b")), color_recipe().input, eval_, CPU)
-    with pytest.raises(DataError, match="no pictures"):
-        evaluate_classifier(model, image_set([], ("a", "b", "c")), color_recipe().input, eval_, CPU)
+        evaluate(model, image_set([0], ("a", "b")), eval_)
+    with pytest.raises(DataError, match="no images"):
+        evaluate(model, image_set([], ("a", "b", "c")), eval_)
 
 
 def test_classes_are_matched_by_name_else_by_number(telling):
@@ -216,10 +230,10 @@ def test_classes_are_matched_by_name_else_by_number(telling):
     with pytest.raises(DataError) as error:
         match_image_classes(images, ("a", "x"), "set")
     assert error.value.problems == (
-        "set: the classes are not the model's: expected 2 (a, x); found 2 (a, b)",
+        "set: the classes differ from the model's: expected 2 (a, x); found 2 (a, b)",
         "set: class 'b' is unknown to the model",
     )
-    with pytest.raises(DataError, match="share a name"):
+    with pytest.raises(DataError, match="have the same name"):
         match_image_classes(images, ("a", "a", "b"), "set")
 
 

@@ -20,8 +20,9 @@ from cspdet.cli.main import run_command
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.evaluation.coco import METRIC_NAMES
-from cspdet.evaluation.detection import evaluate_model
-from cspdet.evaluation.submission import submission_name
+from cspdet.evaluation.detection import evaluate_detector
+from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
+from cspdet.evaluation.results import submission_name
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.head import Anchors, YoloHeadConfig
@@ -185,7 +186,10 @@ def test_the_default_output_never_overwrites_an_earlier_run():
 def test_a_model_in_training_comes_back_in_training(loaded):
     coco = load_coco(load_dataset_config("data.yaml").split("val"), "val")
     loaded.network.train()
-    evaluate_model(loaded.network, coco, loaded.config.input, loaded.config.eval, torch.device("cpu"))
+    predictor = NetworkDetector(loaded.network, torch.device("cpu"))
+    with evaluation_mode(loaded.network):
+        assert not loaded.network.training
+        evaluate_detector(predictor, coco, loaded.config.input, loaded.config.eval)
     assert loaded.network.training
 
 
@@ -194,7 +198,7 @@ def test_bad_results_are_told_and_nothing_is_written(capsys):
     Path("found.json").write_text(json.dumps(found))
     assert run_command("eval", ["--detections", "found.json", "--data", "data.yaml"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: found.json: expected a bbox [x, y, width, height] of no negative size: 2 such, "
+        "error: found.json: expected a bbox [x, y, width, height] without negative size: 2 such, "
         "the first is result 1: [0.0, 0.0, -1.0, 32.0]",
         "error: found.json: not an image id of the annotations: 1 such, the first is result 2: image_id 9",
     ]

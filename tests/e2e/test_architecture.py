@@ -40,8 +40,6 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("darknet", "recipe"),
     ("darknet", "training"),
     ("datasets", "recipe"),
-    ("evaluation", "inference"),
-    ("evaluation", "recipe"),
     ("export", "checkpoints"),
     ("inference", "checkpoints"),
     ("inference", "recipe"),

@@ -165,22 +165,22 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
         ([GOOD | {"bbox": [True, 0, 5, 5]}], "four finite numbers: 1 such, the first is result 0: [True, 0, 5, 5]"),
         ([GOOD | {"bbox": [10**400, 0, 5, 5]}], "four finite numbers: 1 such"),
         ([GOOD | {"bbox": [0, 0, 5]}], "four finite numbers: 1 such"),
-        ([GOOD | {"bbox": [0, 0, -5, 5]}], "no negative size: 1 such"),
+        ([GOOD | {"bbox": [0, 0, -5, 5]}], "without negative size: 1 such"),
         (
             [GOOD, GOOD | {"image_id": 11}],
             "image id of the annotations: 1 such, the first is result 1: image_id 11",
         ),
         ([GOOD | {"category_id": 1}], "category id of the annotations (3, 17): 1 such"),
         ([{"image_id": 10}], "no 'category_id': 1 such, the first is result 0: has the keys image_id"),
-        ([GOOD, GOOD | {"image_id": 10.0}], "whole number as image_id: 1 such, the first is result 1: 10.0"),
-        ([GOOD | {"image_id": True}], "whole number as image_id: 1 such, the first is result 0: True"),
-        ([GOOD | {"image_id": "10"}], "whole number as image_id: 1 such, the first is result 0: '10'"),
-        ([GOOD | {"image_id": 2**63}], "whole number as image_id: 1 such, the first is result 0: 9223372036854775808"),
-        ([GOOD | {"category_id": False}], "whole number as category_id: 1 such, the first is result 0: False"),
-        ([GOOD | {"category_id": 3.5}] * 2, "whole number as category_id: 2 such, the first is result 0: 3.5"),
+        ([GOOD, GOOD | {"image_id": 10.0}], "integer as image_id: 1 such, the first is result 1: 10.0"),
+        ([GOOD | {"image_id": True}], "integer as image_id: 1 such, the first is result 0: True"),
+        ([GOOD | {"image_id": "10"}], "integer as image_id: 1 such, the first is result 0: '10'"),
+        ([GOOD | {"image_id": 2**63}], "integer as image_id: 1 such, the first is result 0: 9223372036854775808"),
+        ([GOOD | {"category_id": False}], "integer as category_id: 1 such, the first is result 0: False"),
+        ([GOOD | {"category_id": 3.5}] * 2, "integer as category_id: 2 such, the first is result 0: 3.5"),
         (
             [GOOD | {"image_id": 391895}, GOOD | {"image_id": 22}],
-            "results of another data set? No image id is one of ",
+            "results of another dataset? No image id is one of ",
         ),
         (
             [GOOD | {"image_id": 391895}, GOOD | {"image_id": 22}],
@@ -188,7 +188,7 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
         ),
         (
             '[{"image_id": 10, "score": 0.5, "score": 0.6}]',
-            "a key stands twice: 1 such, the first is result 0: 'score'",
+            "a key occurs twice: 1 such, the first is result 0: 'score'",
         ),
         ([7], "not a result: 1 such"),
         ([GOOD, [GOOD]], "not a result: 1 such, the first is result 1: a list of 1"),
@@ -295,5 +295,5 @@ def test_classes_that_differ_are_told_with_what_was_expected_and_found():
 
 
 def test_classes_that_share_a_name_cannot_be_matched_by_it():
-    with pytest.raises(DataError, match="share a name"):
+    with pytest.raises(DataError, match="have the same name"):
         match_classes(Categories(("disc", "disc"), (3, 17)), Categories(("disc", "disc"), (3, 4)), "x.json")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,9 @@ from torchvision.transforms.v2 import functional
 
 from cspdet.datasets.image_io import MAX_PIXELS
 from cspdet.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cspdet.recipe import ClassifierEvalConfig, InputConfig
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
@@ -69,3 +72,15 @@ class ImageCrop:
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
     """The short side of which an input of `size_hw` shows `share`: 288 for 256x256 and 0.887."""
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
+
+
+def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpolation: Interpolation) -> ImageCrop:
+    """Make the crop that a classifier's config describes.
+
+    Args:
+        input_: Input size of the network.
+        eval_: Short side (`resize`, else the input's size over `crop`) and ten-crop.
+        interpolation: Of the resizing.
+    """
+    resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
+    return ImageCrop(input_.size, resize, eval_.ten_crop, interpolation)

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cspdet.datasets.classification.crops import build_image_crop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.classification.loader import MIN_BATCH, ImageBatch, ImageLoader, image_loader
 from cspdet.datasets.image_io import read_image
 from cspdet.errors import ConfigError
 from cspdet.evaluation.classification import (
     ClassifierMetrics,
-    build_image_crop,
     compute_sharded_metrics,
     predict_dataset,
 )
+from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
 from cspdet.inference.draw import class_color
 from cspdet.letterbox import Letterbox
 from cspdet.models import Classifier
@@ -83,9 +84,8 @@ class ClassificationTask:
                 f"train.batch_size: batch normalization needs {MIN_BATCH} pictures or more in a batch, found "
                 f"{recipe.train.max_batch_size}, of {len(train_set)} in {train_set.root}"
             )
-        build_image_crop(
-            recipe.input, recipe.eval, "bilinear"
-        )  # a mistake in it should not wait for the first evaluation
+        # Made here, so that an error in it does not appear only at the first evaluation.
+        self.eval_crop = build_image_crop(recipe.input, recipe.eval, "bilinear")
         self.recipe, self.classes, self.train_set, self.val_set = recipe, classes, train_set, val_set
         self.device = device
         self.loader: ImageLoader = image_loader(train_set, recipe, device_type=device.type, shard=shard)
@@ -109,10 +109,11 @@ class ClassificationTask:
     def evaluate(self, model: Classifier, name: str, context: DistributedContext) -> EvalResult | None:
         """Top-1, top-5 where there are more than five classes, and those of each class."""
         assert self.val_set is not None
-        recipe = self.recipe
-        parts = context.gather(
-            predict_dataset(model, self.val_set, recipe.input, recipe.eval, self.device, shard=context.shard)
-        )
+        with evaluation_mode(model):
+            predictions = predict_dataset(
+                NetworkClassifier(model, self.device), self.val_set, self.eval_crop, self.recipe.eval, context.shard
+            )
+        parts = context.gather(predictions)
         if not context.is_main_process:
             return None
         metrics = compute_sharded_metrics(self.val_set, parts)

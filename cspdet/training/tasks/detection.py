@@ -14,6 +14,7 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.image_io import read_image
 from cspdet.evaluation.coco_backends import select_backend
 from cspdet.evaluation.detection import inference_on_dataset, match_classes
+from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
 from cspdet.inference.draw import class_color, draw_boxes, draw_detections
 from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
@@ -81,10 +82,11 @@ class DetectionTask:
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
         """The COCO numbers, and all detections."""
         assert self.val_set is not None
-        predictions = inference_on_dataset(
-            model, self.val_set, self.recipe.input, self.recipe.eval, self.device, class_mapping=self.class_mapping,
-            shard=context.shard,
-        )  # fmt: skip
+        with evaluation_mode(model):
+            predictions = inference_on_dataset(
+                NetworkDetector(model, self.device), self.val_set, self.recipe.input, self.recipe.eval,
+                self.class_mapping, context.shard,
+            )  # fmt: skip
         parts = context.gather(predictions.records)
         if not context.is_main_process:
             return None
