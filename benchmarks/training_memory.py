@@ -146,7 +146,7 @@ from torch.utils.data import DataLoader, Dataset
 from training_memory import Memory
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.detection.loader import as_is, quiet_worker, worker_context
+from cspdet.datasets.detection.loader import identity_collate, worker_context, worker_init_fn
 
 class Touch(Dataset):
     def __getitem__(self, turn):
@@ -164,8 +164,8 @@ coco = load_coco(SplitFiles(Path(sys.argv[1]).parent, Path(sys.argv[1])), "train
 seconds = time.perf_counter() - began
 loaded = Memory.of("self")
 # item n goes to process n % workers: each has one turn without touching anything, and one with
-loader = DataLoader(Touch(), sampler=range(2 * workers), batch_size=None, num_workers=workers, collate_fn=as_is,
-                    worker_init_fn=quiet_worker, multiprocessing_context=worker_context(workers), prefetch_factor=2)
+loader = DataLoader(Touch(), sampler=range(2 * workers), batch_size=None, num_workers=workers, collate_fn=identity_collate,
+                    worker_init_fn=worker_init_fn, multiprocessing_context=worker_context(workers), prefetch_factor=2)
 turns = sorted(loader, key=lambda turn: turn[0])
 print(json.dumps({"images": len(coco), "boxes": len(coco.box_xyxy), "seconds": seconds, "mb": coco.nbytes / 1e6,
                   "rss_grown": loaded.rss - empty.rss, "turns": turns}))

@@ -272,11 +272,11 @@ def test_sources_shrink_what_is_much_larger_and_know_their_memory(images, monkey
     assert source[0].image.shape == (48, 56, 3)
     assert source.estimate_cache_bytes() == 12 * 3 * 48 * 56
     monkeypatch.setattr(
-        source_module, "free_memory", lambda: 2 * source.estimate_cache_bytes()
+        source_module, "available_memory", lambda: 2 * source.estimate_cache_bytes()
     )  # room, but not plenty of it
     assert ClassificationDataset(images, (32, 32), cache="auto")._cache is None
     assert ClassificationDataset(images, (32, 32), cache="ram")._cache is not None
-    monkeypatch.setattr(source_module, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(source_module, "available_memory", lambda: 10_000)
     with pytest.raises(ConfigError, match=r"train\.cache: 12 pictures of this size need .* use train\.cache=none"):
         loader(images, cache="ram")
 
@@ -300,7 +300,7 @@ def test_unreadable_pictures_are_replaced_and_counted(images, workers, cache, tm
     images.path(5).write_bytes(b"no picture")
     break_picture(images, 11)
     batches = loader(
-        images, workers=workers, cache=cache, bad_pictures="skip", augment=ImageAugmentConfig(), cache_folder=tmp_path
+        images, workers=workers, cache=cache, on_bad_image="skip", augment=ImageAugmentConfig(), cache_folder=tmp_path
     )
     made = list(batches.epoch(0))
     # 5 is replaced by 6, the last by the first; each with its own class
@@ -360,7 +360,7 @@ def test_rare_classes_are_shown_more_often(tmp_path):
         path.unlink()
     images = load_image_folder(root, "train")
     # 9 pictures, 1 and 4 and 4 of a class: below a threshold of 4/9, the first wants sqrt(4/9 / (1/9)) = 2 showings.
-    (batch,) = loader(images, augment=ImageAugmentConfig(), batch_size=64, repeat_factor=4 / 9).epoch(0)
+    (batch,) = loader(images, augment=ImageAugmentConfig(), batch_size=64, repeat_threshold=4 / 9).epoch(0)
     times = Counter(images.name(index).split("/")[1] for index in batch.image_id.tolist())
     assert times == {rare.name: 2, **{other.name: 4 for other in others}}
 

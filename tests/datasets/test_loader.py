@@ -195,7 +195,7 @@ def test_a_cache_needs_no_files_once_filled(coco):
 
 
 def test_a_cache_that_does_not_fit_is_refused(coco, monkeypatch):
-    monkeypatch.setattr(source_module, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(source_module, "available_memory", lambda: 10_000)
     with pytest.raises(ConfigError, match=r"train\.cache: 11 pictures of this size need .* use train\.cache=none"):
         loader(coco, cache="ram")
 
@@ -260,7 +260,7 @@ def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache, runs
         break_picture(coco, index)
     for _ in range(runs):  # the second finds the cache of the first
         batches = loader(
-            coco, workers=workers, cache=cache, bad_pictures="skip", augment=AugmentConfig(), cache_folder=tmp_path
+            coco, workers=workers, cache=cache, on_bad_image="skip", augment=AugmentConfig(), cache_folder=tmp_path
         )
     made = list(batches.epoch(0))
     ids = Counter(torch.cat([batch.image_id for batch in made]).tolist())
@@ -277,7 +277,7 @@ def test_no_readable_picture_is_an_error(coco):
     for index in range(PICTURES):
         break_picture(coco, index)
     with pytest.raises(DataError, match="no picture is readable"):
-        list(loader(coco, bad_pictures="skip").epoch(0))
+        list(loader(coco, on_bad_image="skip").epoch(0))
 
 
 def test_a_size_other_than_annotated_is_an_error(coco):
@@ -349,7 +349,7 @@ def test_errors_of_evaluation_arrive_from_workers(coco):
 def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
     assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
     needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
-    monkeypatch.setattr(source_module, "free_memory", lambda: 2 * needed)  # room, but not plenty of it
+    monkeypatch.setattr(source_module, "available_memory", lambda: 2 * needed)  # room, but not plenty of it
     assert DetectionDataset(coco, (64, 64), cache="auto")._cache is None
     assert DetectionDataset(coco, (64, 64), cache="ram")._cache is not None
 
@@ -406,7 +406,7 @@ def test_evaluation_is_shared_in_order(coco):
 def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
     # Without the crowd on 1 and the empty 2, class 0 (pictures 0, 4, 6, 8, 10) has a share of 5/11 and class 1
     # (3, 5, 7, 9) one of 4/11; below a threshold of 1 they want sqrt(11 / 5) = 1.48 and sqrt(11 / 4) = 1.66.
-    batches = loader(coco, repeat_factor=1.0, batch_size=32)
+    batches = loader(coco, repeat_threshold=1.0, batch_size=32)
     (batch,) = batches.epoch(0)
     (plain,) = loader(coco, batch_size=32).epoch(0)
     assert len(batch.images) == round(5 * (11 / 5) ** 0.5 + 4 * (11 / 4) ** 0.5 + 2) == 16
@@ -418,13 +418,13 @@ def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
         shown = [batch.images[i] for i in (batch.image_id == image_id).nonzero().flatten().tolist()]
         same = [torch.equal(image, first_shown[image_id][0]) for image in shown]
         assert sum(same) == 1  # the first time as without repeats, the others in another way
-    (again,) = loader(coco, repeat_factor=1.0, batch_size=32, workers=2).epoch(0)
+    (again,) = loader(coco, repeat_threshold=1.0, batch_size=32, workers=2).epoch(0)
     assert equal(batch, again)
 
 
 def test_processes_share_the_memory_of_a_machine(coco, monkeypatch):
     needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
-    monkeypatch.setattr(source_module, "free_memory", lambda: 4 * needed)
+    monkeypatch.setattr(source_module, "available_memory", lambda: 4 * needed)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
     assert DetectionDataset(coco, (64, 64), cache="auto", num_processes=2)._cache is None

@@ -257,7 +257,7 @@ def test_copies_show_their_object_at_free_places(seed, copies):
 
 
 def test_fractions_of_pixels_move_with_their_object(monkeypatch):
-    monkeypatch.setattr("cspdet.datasets.detection.mixing.COPY_ZOOM", (1.0, 1.0))
+    monkeypatch.setattr("cspdet.datasets.detection.mixing.COPY_SCALE_RANGE", (1.0, 1.0))
     sample = painted((10, 10, 20, 20))
     sample = Sample(
         sample.image, np.array([[10.25, 10.5, 19.5, 19.75]], np.float32), sample.class_id, sample.is_crowd, 7
