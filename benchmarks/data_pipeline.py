@@ -32,10 +32,12 @@ import torch
 from yolo_folder import write_yolo_folder
 
 from cspdet.benchmark.ipc import Worker
-from cspdet.datasets.cached_dataset import DetectionDataset
+from cspdet.datasets.cache import build_cache
+from cspdet.datasets.config import LoaderConfig
 from cspdet.datasets.descriptor import DatasetConfig, load_dataset_config
 from cspdet.datasets.detection.augment import Augment, AugmentConfig
-from cspdet.datasets.detection.batches import TrainBatches
+from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
+from cspdet.datasets.detection.loader import BuildTrainBatch
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import UserError
 
@@ -137,11 +139,11 @@ def measure(
 
 def batches(coco: CocoDataset, config: AugmentConfig, size: int, *, cached: bool) -> Iterator[int]:
     """Makes a batch at a time; gives how many pictures it has."""
-    source = DetectionDataset(coco, (size, size), cache="ram" if cached else "none")
-    data = TrainBatches(source, Augment(config, (size, size)), seed=0, mosaic_epochs=1)
+    images = build_cache(DetectionImages(coco, (size, size)), LoaderConfig(cache="ram" if cached else "none"))
+    build_batch = BuildTrainBatch(DetectionDataset(coco, images), Augment(config, (size, size)), 0, mosaic_epochs=1)
     draw = np.random.default_rng(0)
     while True:
-        data.__getitems__([(0, index) for index in draw.integers(len(coco), size=BATCH).tolist()])
+        build_batch([(0, index) for index in draw.integers(len(coco), size=BATCH).tolist()])
         yield BATCH
 
 

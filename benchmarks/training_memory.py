@@ -146,7 +146,7 @@ from torch.utils.data import DataLoader, Dataset
 from training_memory import Memory
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.detection.loader import identity_collate, worker_context, worker_init_fn
+from cspdet.datasets.workers import identity_collate, worker_context, worker_init_fn
 
 class Touch(Dataset):
     def __getitem__(self, turn):

@@ -12,6 +12,7 @@ from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.classification.augment import ImageAugmentConfig
+from cspdet.datasets.config import LoaderConfig, Workers
 from cspdet.datasets.detection.augment import AugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
 from cspdet.models.config import PostprocessConfig
@@ -28,9 +29,6 @@ def _as_height_width(side: Any) -> Any:
 
 
 InputSize = Annotated[tuple[int, int], BeforeValidator(_as_height_width)]
-
-
-Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 class InputConfig(ConfigModel):
@@ -62,14 +60,9 @@ class MultiScaleConfig(ConfigModel):
     interval: int = Field(10, ge=1)
 
 
-class TrainerConfig(ConfigModel):
+class TrainerConfig(LoaderConfig):
     """How anything is trained: what the loop reads, whatever the task."""
 
-    epochs: int = Field(100, ge=1)
-    # pictures a forward pass, over all processes; auto: as many as fit on the CUDA device, up to nominal_batch_size
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 16
-    nominal_batch_size: int = Field(16, ge=1)  # pictures an optimizer step; more than batch_size accumulates gradients
-    seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = (
         "auto"  # auto: bf16 where the hardware has it, else fp32 or fp16
     )
@@ -78,25 +71,12 @@ class TrainerConfig(ConfigModel):
     ema: EMAConfig | None = EMAConfig()
     multi_scale: MultiScaleConfig | None = None
     freeze: tuple[str, ...] = ()  # parts whose weights and statistics stay as they are, by name: [backbone]
-    repeat_threshold: float | None = Field(
-        None, gt=0, le=1
-    )  # classes in a smaller share of the pictures come more often
     patience: int | None = Field(None, ge=1)  # stop after so many evaluations without a better one; null: never
-    workers: Workers = "auto"  # loader processes; 0 loads in the training process; auto: by cores and device
-    # ram, disk: keep the decoded, resized pictures; auto: in memory where they fit well
-    cache: Literal["auto", "none", "ram", "disk"] = "auto"
-    cache_folder: Path | None = None  # where cache: disk keeps its files; runs may share it; null: in the run's folder
-    on_bad_image: Literal["error", "skip"] = "error"  # what to do about unreadable training pictures; skip counts them
     eval_interval: int = Field(1, ge=1)  # epochs; the last epoch is always evaluated
     checkpoint_interval_minutes: float = Field(10.0, gt=0)  # last.pt is also written inside long epochs
     compile: bool = False  # torch.compile: minutes before the first step, faster ones after it
     sync_batch_norm: bool = True  # several processes: statistics over the pictures of all of them
     timeout_minutes: float = Field(10.0, gt=0)  # several processes: how long one waits for another
-
-    @property
-    def max_batch_size(self) -> int:
-        """`batch_size`; for `auto`, the most that this can become."""
-        return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
 
 
 class TrainConfig(TrainerConfig):

@@ -73,6 +73,7 @@ class Sample:
     class_id: np.ndarray  # (N,) int64, index into Classes.names
     is_crowd: np.ndarray  # (N,) bool
     image_id: int  # the annotation file's own id
+    image_hw: tuple[int, int] | None = None  # height, width of the original image; None: those of `image`
 
 
 class Targets(NamedTuple):

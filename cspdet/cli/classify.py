@@ -18,8 +18,7 @@ import torch
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
-from cspdet.datasets.classification.crop_reader import CropBatch, iter_crops
-from cspdet.datasets.classification.crops import build_image_crop
+from cspdet.datasets.classification.crops import CropBatch, build_image_crop, iter_crops
 from cspdet.device import select_device
 from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.inference.classifier import ClassifierPredictor, Prediction

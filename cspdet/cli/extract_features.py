@@ -22,8 +22,7 @@ from cspdet.checkpoints.loading import load_model
 from cspdet.cli.arguments import parse_image_size
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import eval_config_from_args
-from cspdet.datasets.classification.crop_reader import iter_crops
-from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop, build_image_crop
+from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop, build_image_crop, iter_crops
 from cspdet.device import select_device, to_float_tensor
 from cspdet.errors import ConfigError, SourceError, UserError, truncate_list
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool

@@ -16,8 +16,8 @@ from pathlib import Path
 from cspdet.checkpoints.building import build_classifier
 from cspdet.darknet.model import DarknetClassifierConfig
 from cspdet.darknet.num_classes import set_num_classes
+from cspdet.datasets.classification.dataset import check_images
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, has_split, load_image_folder
-from cspdet.datasets.classification.loader import check_images
 from cspdet.errors import ConfigError, DataError, truncate_list
 from cspdet.io.checkpoint import Checkpoint
 from cspdet.recipe import ClassificationRecipe

@@ -12,12 +12,19 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from cspdet.datasets.detection.batches import SampleKey, seeded_rng
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
 
-# Spawn keys, which keep these streams apart from each other and from those of the pictures.
+# A sample is a function of (seed, key): epoch, image index, and for repeats within an epoch the number of the repeat.
+SampleKey = tuple[int, int] | tuple[int, int, int]
+
+# Spawn keys, which keep these random streams apart from each other and from those of the samples.
 ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
+
+
+def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
+    """A generator that depends on nothing but the numbers given."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:

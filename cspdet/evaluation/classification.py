@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cspdet.datasets.classification.crop_loader import crop_batches
 from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
+from cspdet.datasets.classification.loader import crop_batches
 from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.predictors import ClassificationPredictor
 from cspdet.io.progress import progress

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cspdet.datasets.detection.loader import worker_crash_error
+from cspdet.datasets.workers import worker_crash_error
 from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint

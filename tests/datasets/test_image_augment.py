@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from image_set_data import COLORS, write_images
 
 from cspdet.config.loader import parse_config
-from cspdet.datasets import cached_dataset as source_module
+from cspdet.datasets import cache as cache_module
+from cspdet.datasets.cache import RamCache, build_cache
 from cspdet.datasets.classification.augment import (
     ImageAugment,
     ImageAugmentConfig,
@@ -28,12 +29,16 @@ from cspdet.datasets.classification.augment import (
     random_region,
     rotate_image,
 )
-from cspdet.datasets.classification.crop_loader import crop_batches
 from cspdet.datasets.classification.crops import ImageCrop
+from cspdet.datasets.classification.dataset import ClassificationDataset, ClassificationImages, check_images
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
-from cspdet.datasets.classification.loader import ClassificationDataset, ImageBatch, ImageLoader, check_images
+from cspdet.datasets.classification.loader import crop_batches, image_loader
+from cspdet.datasets.collate import ImageBatch
+from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.loader import EpochLoader
 from cspdet.errors import ConfigError, DataError
-from cspdet.structures import Shard
+from cspdet.recipe import InputConfig
+from cspdet.structures import SINGLE_PROCESS, Shard
 
 STRONG = ImageAugmentConfig(
     crop_area=(0.3, 1.0), crop_ratio=(0.7, 1.4), rotate=10, hue=0.05, saturation=1.5, exposure=1.5,
@@ -198,9 +203,16 @@ def images(tmp_path: Path) -> ImageFolderDataset:
     return load_image_folder(write_images(tmp_path / "set", train=4), "train")
 
 
-def loader(images: ImageFolderDataset, **changes) -> ImageLoader:
-    values = {"size_hw": (32, 32), "augment": STRONG, "epochs": 10, "batch_size": 5, "seed": 3}
-    return ImageLoader(images, **{**values, **changes})
+def loader(
+    images: ImageFolderDataset,
+    size_hw: tuple[int, int] = (32, 32),
+    augment: ImageAugmentConfig = STRONG,
+    shard: Shard = SINGLE_PROCESS,
+    **changes,
+) -> EpochLoader[ImageBatch]:
+    values = {"epochs": 10, "batch_size": 5, "seed": 3, "workers": 0, "cache": "none"}
+    input_ = InputConfig.model_construct(size=size_hw)  # smaller than a config may ask for
+    return image_loader(images, input_, augment, LoaderConfig(**{**values, **changes}), shard=shard)
 
 
 def equal(a: ImageBatch, b: ImageBatch) -> bool:
@@ -267,17 +279,18 @@ def test_cached_pictures_give_the_same_batches(images, workers, size, cache, tmp
 
 
 def test_sources_shrink_what_is_much_larger_and_know_their_memory(images, monkeypatch):
-    assert ClassificationDataset(images, (8, 8))[0].image.shape == (16, 19, 3)  # 48x56 by a third
-    source = ClassificationDataset(images, (32, 32))
-    assert source[0].image.shape == (48, 56, 3)
+    small = ClassificationDataset(images.label, ClassificationImages(images, (8, 8)))
+    assert small[0].image.shape == (16, 19, 3)  # 48x56 by a third
+    source = ClassificationImages(images, (32, 32))
+    assert ClassificationDataset(images.label, source)[0].image.shape == (48, 56, 3)
     assert source.estimate_cache_bytes() == 12 * 3 * 48 * 56
     monkeypatch.setattr(
-        source_module, "available_memory", lambda: 2 * source.estimate_cache_bytes()
+        cache_module, "available_memory", lambda: 2 * source.estimate_cache_bytes()
     )  # room, but not plenty of it
-    assert ClassificationDataset(images, (32, 32), cache="auto")._cache is None
-    assert ClassificationDataset(images, (32, 32), cache="ram")._cache is not None
-    monkeypatch.setattr(source_module, "available_memory", lambda: 10_000)
-    with pytest.raises(ConfigError, match=r"train\.cache: 12 pictures of this size need .* use train\.cache=none"):
+    assert build_cache(source, LoaderConfig(cache="auto")) is source
+    assert isinstance(build_cache(source, LoaderConfig(cache="ram")), RamCache)
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 10_000)
+    with pytest.raises(ConfigError, match=r"train\.cache: 12 images of this size need .* use train\.cache=none"):
         loader(images, cache="ram")
 
 

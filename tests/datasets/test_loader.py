@@ -15,15 +15,20 @@ import numpy as np
 import pytest
 import torch
 
-from cspdet.datasets import cached_dataset as source_module
-from cspdet.datasets.cached_dataset import DetectionDataset
+from cspdet.datasets import cache as cache_module
+from cspdet.datasets.cache import RamCache, build_cache
+from cspdet.datasets.config import LoaderConfig
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.detection.augment import AlbumentationsTransform, AugmentConfig
-from cspdet.datasets.detection.loader import TrainLoader, eval_loader, worker_crash_error
+from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
+from cspdet.datasets.detection.loader import eval_loader, train_loader
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.datasets.loader import EpochLoader
+from cspdet.datasets.workers import worker_crash_error
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
-from cspdet.structures import Batch, Shard
+from cspdet.recipe import InputConfig
+from cspdet.structures import SINGLE_PROCESS, Batch, Shard
 
 PICTURES = 11
 STRONG = AugmentConfig(
@@ -58,9 +63,21 @@ def coco(tmp_path: Path) -> CocoDataset:
     return make_set(tmp_path / "set")
 
 
-def loader(coco: CocoDataset, **changes) -> TrainLoader:
-    values = {"size_hw": (64, 64), "augment": STRONG, "epochs": 10, "batch_size": 4, "seed": 3}
-    return TrainLoader(coco, **{**values, **changes})
+def loader(
+    coco: CocoDataset,
+    size_hw: tuple[int, int] = (64, 64),
+    resize: str = "letterbox",
+    augment: AugmentConfig = STRONG,
+    shard: Shard = SINGLE_PROCESS,
+    **changes,
+) -> EpochLoader[Batch]:
+    values = {"epochs": 10, "batch_size": 4, "seed": 3, "workers": 0, "cache": "none"}
+    config = LoaderConfig(**{**values, **changes})
+    return train_loader(coco, InputConfig(size=size_hw, resize=resize), augment, config, shard=shard)
+
+
+def cached(coco: CocoDataset, cache: str, num_processes: int = 1) -> RamCache | DetectionImages:
+    return build_cache(DetectionImages(coco, (64, 64)), LoaderConfig(cache=cache), num_processes=num_processes)
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -171,7 +188,7 @@ def test_cached_pictures_give_the_same_batches(coco, workers, resize, cache, tmp
 def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
     batches = loader(coco, cache="disk", cache_folder=tmp_path)
     read = list(batches.epoch(0))
-    monkeypatch.setattr(DetectionDataset, "load", lambda self, index: pytest.fail("decoded again"))
+    monkeypatch.setattr(DetectionImages, "__getitem__", lambda self, index: pytest.fail("decoded again"))
     for workers in (0, 2):
         again = loader(coco, cache="disk", cache_folder=tmp_path, workers=workers)
         assert all(equal(a, b) for a, b in zip(read, again.epoch(0), strict=True))
@@ -195,18 +212,18 @@ def test_a_cache_needs_no_files_once_filled(coco):
 
 
 def test_a_cache_that_does_not_fit_is_refused(coco, monkeypatch):
-    monkeypatch.setattr(source_module, "available_memory", lambda: 10_000)
-    with pytest.raises(ConfigError, match=r"train\.cache: 11 pictures of this size need .* use train\.cache=none"):
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 10_000)
+    with pytest.raises(ConfigError, match=r"train\.cache: 11 images of this size need .* use train\.cache=none"):
         loader(coco, cache="ram")
 
 
 def test_free_memory_is_known_on_linux():
-    free = source_module.available_memory()
+    free = cache_module.available_memory()
     assert free is None or free > 2**20
 
 
 def test_sources_shrink_but_never_enlarge(coco):
-    source = DetectionDataset(coco, (64, 64))
+    source = DetectionDataset(coco, DetectionImages(coco, (64, 64)))
     # 60x48 is smaller than the input and stays; 160x48 shrinks by 0.4 to 64x19.
     assert source[0].image.shape == (48, 60, 3)
     assert source[10].image.shape == (19, 64, 3)
@@ -276,7 +293,7 @@ def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache, runs
 def test_no_readable_picture_is_an_error(coco):
     for index in range(PICTURES):
         break_picture(coco, index)
-    with pytest.raises(DataError, match="no picture is readable"):
+    with pytest.raises(DataError, match="no image is readable"):
         list(loader(coco, on_bad_image="skip").epoch(0))
 
 
@@ -347,11 +364,11 @@ def test_errors_of_evaluation_arrive_from_workers(coco):
 
 
 def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
-    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
-    needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
-    monkeypatch.setattr(source_module, "available_memory", lambda: 2 * needed)  # room, but not plenty of it
-    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is None
-    assert DetectionDataset(coco, (64, 64), cache="ram")._cache is not None
+    assert isinstance(cached(coco, "auto"), RamCache)
+    needed = cached(coco, "ram").nbytes
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 2 * needed)  # room, but not plenty of it
+    assert isinstance(cached(coco, "auto"), DetectionImages)
+    assert isinstance(cached(coco, "ram"), RamCache)
 
 
 # --- several processes, and rare classes --------------------------------------------------------
@@ -423,11 +440,11 @@ def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
 
 
 def test_processes_share_the_memory_of_a_machine(coco, monkeypatch):
-    needed = DetectionDataset(coco, (64, 64), cache="ram")._cache.nbytes
-    monkeypatch.setattr(source_module, "available_memory", lambda: 4 * needed)
+    needed = cached(coco, "ram").nbytes
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 4 * needed)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert DetectionDataset(coco, (64, 64), cache="auto")._cache is not None
-    assert DetectionDataset(coco, (64, 64), cache="auto", num_processes=2)._cache is None
+    assert isinstance(cached(coco, "auto"), RamCache)
+    assert isinstance(cached(coco, "auto", num_processes=2), DetectionImages)
     loader(coco, cache="ram", shard=Shard(0, 2))
     with pytest.raises(ConfigError, match=r"in each of 4 processes, .* train\.cache=disk"):
         loader(coco, cache="ram", shard=Shard(0, 4))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.datasets.detection.loader import resolve_num_workers
 from cspdet.datasets.sampler import EpochBatchSampler, local_world_size, repeat_factors
+from cspdet.datasets.workers import resolve_num_workers
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import Shard
 

@@ -327,13 +327,13 @@ def test_sigterm_to_all_processes_at_once_saves_and_exits_143(words, tmp_path):
 STOPPED_WHILE_FILLING = """
 import os, signal, sys
 from cspdet.cli.main import main
-from cspdet.datasets.cached_dataset import DetectionDataset
-load = DetectionDataset.load
-def stopped(source, index):
+from cspdet.datasets.detection.dataset import DetectionImages
+read = DetectionImages.__getitem__
+def stopped(images, index):
     if index == 5:
         os.kill(os.getpid(), signal.SIGTERM)
-    return load(source, index)
-DetectionDataset.load = stopped
+    return read(images, index)
+DetectionImages.__getitem__ = stopped
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,15 +10,18 @@ shrinking, every pixel counts (antialiased), unlike in OpenCV's bilinear resize.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from cspdet.datasets.image_io import MAX_PIXELS
+from cspdet.datasets.image_io import MAX_PIXELS, read_image
 from cspdet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 NUM_TEN_CROPS = 10  # of a ten-crop
+READ_THREADS = 4  # threads that decode and resize, outside of the GIL
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,37 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
     return ImageCrop(input_.size, resize, eval_.ten_crop, interpolation)
+
+
+class CropBatch(NamedTuple):
+    """The images of a batch of files that could be read, and the errors of the others."""
+
+    paths: tuple[Path, ...]
+    sizes_hw: tuple[tuple[int, int], ...]  # of the original images
+    images: np.ndarray  # (B, crops, 3, H, W) uint8 RGB
+    problems: tuple[str, ...]
+
+
+def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
+    """Read files in order, up to `batch_size` per batch, in threads; a batch may have nothing but problems."""
+    empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        for first in range(0, len(paths), batch_size):
+            batch = paths[first : first + batch_size]
+            results = list(threads.map(lambda path: _read_crops(path, crop), batch))
+            read = [(path, *result) for path, result in zip(batch, results, strict=True) if isinstance(result, tuple)]
+            yield CropBatch(
+                paths=tuple(path for path, _, _ in read),
+                sizes_hw=tuple(size_hw for _, size_hw, _ in read),
+                images=np.stack([crops for _, _, crops in read]) if read else empty,
+                problems=tuple(line for result in results if isinstance(result, DataError) for line in result.problems),
+            )
+
+
+def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
+    """Height and width of an image, and its crops."""
+    try:
+        image = read_image(path)
+        return (image.shape[0], image.shape[1]), crop(image, str(path))
+    except DataError as error:
+        return error

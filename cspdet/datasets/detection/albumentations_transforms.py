@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def _apply(compose: Any, sample: Sample, where: str) -> Sample:
         raise ConfigError(f"{where}: a transform ({names}) must keep the picture {expected}; it came back {found}")
     row = np.asarray(result["row"]).astype(np.int64).reshape(-1)
     box_xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-    return Sample(image, box_xyxy, sample.class_id[row], sample.is_crowd[row], sample.image_id)
+    return replace(sample, image=image, box_xyxy=box_xyxy, class_id=sample.class_id[row], is_crowd=sample.is_crowd[row])
 
 
 def _one_line(error: BaseException) -> str:

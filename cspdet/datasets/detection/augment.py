@@ -168,7 +168,9 @@ class Augment:
         area = (box_xyxy[:, 2:] - box_xyxy[:, :2]).prod(axis=1)
         keep = keep_mask(clipped, visible_area, area, is_crowd, self.config.min_visible)
         boxes = clipped[keep].astype(np.float32)
-        return AugmentedSample(Sample(image, boxes, class_id[keep], is_crowd[keep], samples[0].image_id), area[keep])
+        first = samples[0]
+        kept = Sample(image, boxes, class_id[keep], is_crowd[keep], first.image_id, first.image_hw)
+        return AugmentedSample(kept, area[keep])
 
 
 def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:

@@ -6,6 +6,7 @@ of the picture that a sample holds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -106,19 +107,19 @@ def _select(augmented: AugmentedSample, box_xyxy: np.ndarray, keep: np.ndarray) 
     """Some boxes of a scene, at their new places."""
     sample = augmented.sample
     boxes = box_xyxy[keep].astype(np.float32)
-    kept = Sample(sample.image, boxes, sample.class_id[keep], sample.is_crowd[keep], sample.image_id)
+    kept = replace(sample, box_xyxy=boxes, class_id=sample.class_id[keep], is_crowd=sample.is_crowd[keep])
     return AugmentedSample(kept, augmented.area[keep])
 
 
 def _concat(one: AugmentedSample, two: AugmentedSample, image: np.ndarray) -> AugmentedSample:
     """The boxes of both on a picture that goes by the first's id."""
     first, second = one.sample, two.sample
-    sample = Sample(
-        image,
-        np.concatenate((first.box_xyxy, second.box_xyxy)),
-        np.concatenate((first.class_id, second.class_id)),
-        np.concatenate((first.is_crowd, second.is_crowd)),
-        first.image_id,
+    sample = replace(
+        first,
+        image=image,
+        box_xyxy=np.concatenate((first.box_xyxy, second.box_xyxy)),
+        class_id=np.concatenate((first.class_id, second.class_id)),
+        is_crowd=np.concatenate((first.is_crowd, second.is_crowd)),
     )
     return AugmentedSample(sample, np.concatenate((one.area, two.area)))
 
@@ -154,12 +155,12 @@ def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Ge
         copied_box = (boxes[row].reshape(2, 2) - source[:2]) * ratio + target[:2]
         boxes.append(copied_box.reshape(4))
         made.append(row)
-    return Sample(
-        image,
-        np.array(boxes).astype(np.float32),
-        np.concatenate((sample.class_id, sample.class_id[made])),
-        np.concatenate((sample.is_crowd, sample.is_crowd[made])),
-        sample.image_id,
+    return replace(
+        sample,
+        image=image,
+        box_xyxy=np.array(boxes).astype(np.float32),
+        class_id=np.concatenate((sample.class_id, sample.class_id[made])),
+        is_crowd=np.concatenate((sample.is_crowd, sample.is_crowd[made])),
     )
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from cspdet.datasets.classification.crops import build_image_crop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
-from cspdet.datasets.classification.loader import MIN_BATCH, ImageBatch, ImageLoader, image_loader
+from cspdet.datasets.classification.loader import MIN_BATCH, image_loader
+from cspdet.datasets.collate import ImageBatch
 from cspdet.datasets.image_io import read_image
+from cspdet.datasets.loader import EpochLoader
 from cspdet.errors import ConfigError
 from cspdet.evaluation.classification import (
     ClassifierMetrics,
@@ -88,7 +90,9 @@ class ClassificationTask:
         self.eval_crop = build_image_crop(recipe.input, recipe.eval, "bilinear")
         self.recipe, self.classes, self.train_set, self.val_set = recipe, classes, train_set, val_set
         self.device = device
-        self.loader: ImageLoader = image_loader(train_set, recipe, device_type=device.type, shard=shard)
+        self.loader: EpochLoader[ImageBatch] = image_loader(
+            train_set, recipe.input, recipe.train.augment, recipe.train, device_type=device.type, shard=shard
+        )
 
     @property
     def has_val_set(self) -> bool:

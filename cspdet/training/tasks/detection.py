@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.datasets.detection.loader import TrainLoader, train_loader
+from cspdet.datasets.detection.loader import train_loader
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.image_io import read_image
+from cspdet.datasets.loader import EpochLoader
 from cspdet.evaluation.coco_backends import select_backend
 from cspdet.evaluation.detection import inference_on_dataset, match_classes
 from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
@@ -52,7 +53,9 @@ class DetectionTask:
         self.recipe, self.train_set, self.val_set, self.device = recipe, train_set, val_set, device
         self.classes: Categories = train_set.classes
         select_backend(recipe.eval.evaluator)  # one that is missing is told before the first epoch
-        self.loader: TrainLoader = train_loader(train_set, recipe, device_type=device.type, shard=shard)
+        self.loader: EpochLoader[Batch] = train_loader(
+            train_set, recipe.input, recipe.train.augment, recipe.train, device_type=device.type, shard=shard
+        )
         weight = class_weights(recipe.train.loss, _boxes_per_class(train_set), self.classes.names)
         self.class_weight = None if weight is None else weight.to(device)
         self.class_mapping = (

@@ -1,0 +1,170 @@
+"""Caches of decoded images: wrappers with the interface of what they wrap, index -> image.
+
+DetectionImages, ClassificationImages   read from the image file on every access
+RamCache                                all images decoded once, in memory that loader processes share
+DiskCache                               all images decoded once, in a memory-mapped file that runs share
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.disk_cache import SUFFIX, DiskCache, fingerprint, open_or_build_cache
+from cspdet.errors import ConfigError, DataError, truncate_list
+
+log = logging.getLogger("cspdet")
+
+MAX_FREE_MEMORY_FRACTION = 0.9  # of the free memory, for cache: ram
+AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # of the free memory, for cache: auto
+
+
+class Images(Protocol):
+    """The interface that files and caches share."""
+
+    @property
+    def problems(self) -> dict[int, str]:
+        """Images that are known to be unreadable: index to reason."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """Image `index`, (h, w, 3) uint8 RGB, read-only; raises DataError if it is unreadable."""
+
+
+class ImageFiles(Images, Protocol):
+    """Images in files, and what a cache has to know about them."""
+
+    def __len__(self) -> int: ...
+    def path(self, index: int, /) -> Path:
+        """The file of an image."""
+
+    def cache_key(self) -> bytes:
+        """Everything except the files that the pixels depend on."""
+
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Height and width of every image as `__getitem__` returns it."""
+
+    def estimate_cache_bytes(self) -> int:
+        """Approximate size of all decoded images."""
+
+
+def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False, num_processes: int = 1) -> Images:
+    """Decode all images now, in threads, as `config.cache` says.
+
+    Args:
+        files: The images to decode.
+        config: `cache`, `cache_folder` and `on_bad_image` are read.
+        shared: Put a RAM cache into shared memory, for loader processes that are not forked.
+        num_processes: Training processes on this machine; each has a RAM cache of its own.
+
+    Returns:
+        The cache, or `files` itself where nothing is cached.
+
+    Raises:
+        ConfigError: not enough memory or disk space, or no cache folder.
+        DataError: all unreadable images, with `on_bad_image: error`.
+    """
+    skip_bad_images = config.on_bad_image == "skip"
+    if config.cache == "disk":
+        return _open_disk_cache(files, config.cache_folder, skip_bad_images=skip_bad_images)
+    if config.cache == "ram" or (config.cache == "auto" and _fits_in_free_memory(files, num_processes)):
+        return _build_ram_cache(files, shared, num_processes, skip_bad_images=skip_bad_images)
+    return files
+
+
+def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images: bool) -> DiskCache:
+    if folder is None:
+        raise ConfigError("train.cache_folder: train.cache=disk needs a folder for decoded images, found null")
+    path = folder / f"cspdet-{fingerprint(files.cache_key(), files.path, len(files))}{SUFFIX}"
+    return open_or_build_cache(
+        path, len(files), files.estimate_cache_bytes, files.__getitem__, skip_bad_images=skip_bad_images
+    )
+
+
+def _fits_in_free_memory(files: ImageFiles, num_processes: int) -> bool:
+    """Whether all decoded images take a small part of the free memory."""
+    required_bytes, free = files.estimate_cache_bytes(), available_memory()
+    fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
+    if not fits:
+        log.info("images are decoded again in each epoch: a cache in RAM would take %.0f MB", required_bytes / 1e6)
+    return fits
+
+
+def _build_ram_cache(files: ImageFiles, shared: bool, num_processes: int, *, skip_bad_images: bool) -> RamCache:
+    cache = RamCache(files.sizes_hw(), shared, num_processes)
+
+    def store(index: int) -> str | None:
+        try:
+            cache[index] = files[index]
+        except DataError as error:
+            return str(error)
+        return None
+
+    threads = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        results = threads.map(store, range(len(files)))
+        cache.problems.update({index: problem for index, problem in enumerate(results) if problem})
+    finally:
+        threads.shutdown(cancel_futures=True)
+    if cache.problems and not skip_bad_images:
+        raise DataError(*truncate_list(list(cache.problems.values())))
+    log.info("cached %d images in RAM: %.0f MB", len(files) - len(cache.problems), cache.nbytes / 1e6)
+    return cache
+
+
+class RamCache:
+    """Images of known sizes in one block of memory, which forked loader processes share without a copy.
+
+    Args:
+        sizes_hw: Height and width of each image.
+        shared: Use shared memory, for loader processes that are not forked.
+        num_processes: Training processes on this machine, each of which has such a cache.
+
+    Raises:
+        ConfigError: not enough free memory.
+    """
+
+    def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool, num_processes: int = 1):
+        self.problems: dict[int, str] = {}
+        self._size_hw = np.array(sizes_hw, np.int64).reshape(-1, 2)
+        self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
+        self.nbytes = int(self._start[-1])
+        free = available_memory()
+        if free is not None and num_processes * self.nbytes > MAX_FREE_MEMORY_FRACTION * free:
+            times = f" in each of {num_processes} processes" if num_processes > 1 else ""
+            raise ConfigError(
+                f"train.cache: {len(sizes_hw)} images of this size need {self.nbytes / 1e6:.0f} MB of RAM{times}, "
+                f"but the limit is {MAX_FREE_MEMORY_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_MEMORY_FRACTION:.0%} of "
+                "what is free); use train.cache=none, or train.cache=disk with a train.cache_folder, which processes "
+                "share"
+            )
+        self._pixels = torch.empty(self.nbytes, dtype=torch.uint8)
+        if shared:
+            self._pixels.share_memory_()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(h, w, 3) uint8, a view of the cache's memory: read-only."""
+        first, last = self._start[index : index + 2].tolist()
+        return self._pixels.numpy()[first:last].reshape(*self._size_hw[index].tolist(), 3)
+
+    def __setitem__(self, index: int, image: np.ndarray) -> None:
+        self[index][...] = image
+
+
+def available_memory() -> int | None:
+    """Free bytes of memory by the system and the limit of the control group; None where they are unknown."""
+    limits = []
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        group = Path("/sys/fs/cgroup")
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError, KeyError) as error:  # not Linux, or a group without a limit ("max")
+        log.debug("no more is known about free memory: %s", error)
+    return max(0, min(limits)) if limits else None

@@ -1,0 +1,121 @@
+"""Classification dataset: index -> image with its class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from cspdet.datasets.cache import Images
+from cspdet.datasets.classification.augment import ImageSample
+from cspdet.datasets.classification.image_folder import ImageFolderDataset
+from cspdet.datasets.image_io import image_size, read_image
+from cspdet.errors import DataError
+from cspdet.io.progress import progress
+from cspdet.letterbox import resize_image
+
+MAX_SIDE_RATIO = 2  # images are shrunk to a short side of so many times the longer side of the input
+CHUNK = 256  # files that one thread handles per task
+SIZE_SAMPLE = 256  # images whose sizes estimate the size of a cache
+ResultT = TypeVar("ResultT")
+
+
+class ClassificationImages:
+    """The images of a folder dataset. Only images much larger than the input are shrunk, so that crops stay sharp.
+
+    Args:
+        images: The files and their classes.
+        size_hw: Input height and width in pixels.
+    """
+
+    def __init__(self, images: ImageFolderDataset, size_hw: tuple[int, int]):
+        self.images, self.max_short_side = images, MAX_SIDE_RATIO * max(size_hw)
+        self.problems: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Decode an image, turn it upright and shrink it: (h, w, 3) uint8 RGB."""
+        image = read_image(self.images.path(index))
+        return resize_image(image, self._stored_hw((image.shape[0], image.shape[1])))
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.images.path(index)
+
+    def cache_key(self) -> bytes:
+        """The upper limit of the short side."""
+        return f"short side {self.max_short_side}".encode()
+
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Height and width of every image after shrinking, from the file headers; (1, 1) for an unreadable one."""
+        return self._sizes(range(len(self)))
+
+    def estimate_cache_bytes(self) -> int:
+        """Size of all decoded images, estimated from some of them, evenly spaced."""
+        sampled = np.unique(np.linspace(0, len(self) - 1, SIZE_SAMPLE).astype(int)).tolist()
+        mean = float(np.mean([3 * height * width for height, width in self._sizes(sampled)]))
+        return round(mean * len(self))
+
+    def _sizes(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        def size_of(index: int) -> tuple[int, int]:
+            try:
+                return self._stored_hw(image_size(self.images.path(index)))
+            except DataError:
+                return 1, 1
+
+        return list(_parallel_map(size_of, indices))
+
+    def _stored_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        scale = min(1.0, self.max_short_side / min(image_hw))
+        return max(1, round(image_hw[0] * scale)), max(1, round(image_hw[1] * scale))
+
+
+class ClassificationDataset:
+    """Images with their classes.
+
+    Args:
+        labels: (N,) class index of each image.
+        images: The images by index: `ClassificationImages`, or a cache of them.
+    """
+
+    def __init__(self, labels: np.ndarray, images: Images):
+        self.labels, self.images = labels, images
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        """An image with its class; raises DataError if it is unreadable."""
+        return ImageSample(self.images[index], (int(self.labels[index]),), (1.0,), index)
+
+
+def check_images(images: ImageFolderDataset) -> list[str]:
+    """Check all files by their headers.
+
+    Returns:
+        One line for each file that is missing or not an image.
+    """
+
+    def problem(index: int) -> str | None:
+        try:
+            image_size(images.path(index))
+        except DataError as error:
+            return str(error)
+        return None
+
+    problems = progress(_parallel_map(problem, range(len(images))), "checking the files", "image", len(images))
+    return [line for line in problems if line is not None]
+
+
+def _parallel_map(function: Callable[[int], ResultT], indices: Sequence[int]) -> Iterator[ResultT]:
+    """`map` in threads, in chunks: file systems answer several requests at a time."""
+    chunks = [indices[at : at + CHUNK] for at in range(0, len(indices), CHUNK)]
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
+        for results in threads.map(lambda chunk: [function(index) for index in chunk], chunks):
+            yield from results

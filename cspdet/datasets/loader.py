@@ -1,0 +1,79 @@
+"""Training batches, epoch by epoch, for detection and for classification.
+
+Batches are the same for every number of loader processes. The order of an epoch is a function of (seed, epoch), so
+that a resumed run can start in its middle. Each training process has its part of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from cspdet.datasets.sampler import EpochBatchSampler
+from cspdet.datasets.workers import (
+    BuildBatch,
+    SkipUnreadable,
+    WorkerDataset,
+    build_data_loader,
+    iter_batches,
+    no_errors,
+)
+
+BatchT = TypeVar("BatchT", bound=tuple[object, ...])
+
+
+class EpochLoader(Generic[BatchT]):
+    """The batches of each epoch; the last one may be smaller, no image is left out.
+
+    Attributes:
+        skipped: Images found unreadable so far: path to reason (`on_bad_image: skip`).
+    """
+
+    def __init__(
+        self,
+        build_batch: BuildBatch[BatchT],
+        batch_sampler: EpochBatchSampler,
+        path_of: Callable[[int], Path],
+        *,
+        skip: SkipUnreadable[Any] | None,
+        num_workers: int,
+        device_type: str,
+    ):
+        """Build the loader.
+
+        Args:
+            build_batch: Sample keys to a batch; runs in the loader processes.
+            batch_sampler: The keys of each batch of an epoch.
+            path_of: The file of an image, by index.
+            skip: The wrapper that replaces unreadable samples, if there is one.
+            num_workers: Loader processes.
+            device_type: Where batches go: "cuda" pins their memory.
+        """
+        self.skipped: dict[str, str] = {}
+        self._path_of = path_of
+        pop_new_errors = no_errors if skip is None else skip.pop_new_errors
+        self._record_skipped(pop_new_errors())  # those that the cache found
+        self._batch_sampler = batch_sampler
+        dataset = WorkerDataset(build_batch, pop_new_errors)
+        self._batches = build_data_loader(dataset, batch_sampler, num_workers, device_type, persistent=True)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._batch_sampler.num_batches
+
+    def images_in_batch(self, batch_index: int) -> int:
+        """Images in a batch of an epoch, over all training processes."""
+        return self._batch_sampler.images_in_batch(batch_index)
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT]:
+        """The batches of epoch `epoch` (0-based) from `start_batch` on; one epoch at a time.
+
+        Raises:
+            DataError: an unreadable image (`on_bad_image: error`), or a loader process that died.
+        """
+        self._batch_sampler.epoch, self._batch_sampler.start_batch = epoch, start_batch
+        yield from iter_batches(self._batches, self._record_skipped)
+
+    def _record_skipped(self, skipped: dict[int, str]) -> None:
+        self.skipped.update({str(self._path_of(i)): reason for i, reason in skipped.items()})

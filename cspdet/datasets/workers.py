@@ -1,0 +1,241 @@
+"""Loader processes: start, signals, crashes, and data errors that travel as values.
+
+A data error that is raised inside a loader process would arrive with the traceback of that process in its message.
+So `WorkerDataset` returns it as a value, and `iter_batches` raises it again in the training process. `SkipUnreadable`
+wraps a dataset and returns another sample in place of an unreadable one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cspdet.datasets.config import Workers
+from cspdet.errors import DataError, UserError, truncate_list
+
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # which tells the sender of a signal: Linux, not macOS or Windows
+SampleT = TypeVar("SampleT")
+SampleT_co = TypeVar("SampleT_co", covariant=True)
+BatchT_co = TypeVar("BatchT_co", bound=tuple[object, ...], covariant=True)
+
+
+class IndexedSamples(Protocol[SampleT_co]):
+    """A dataset: index to sample."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> SampleT_co: ...
+
+
+class BuildBatch(Protocol[BatchT_co]):
+    """Builds the batch of some sample keys, a named tuple; runs in the loader processes."""
+
+    def __call__(self, keys: Sequence[Any], /) -> BatchT_co: ...
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+class WorkerResult(NamedTuple):
+    """What a loader process sends for a batch."""
+
+    batch: tuple[object, ...] | None  # None if there are problems
+    problems: tuple[str, ...]  # of a UserError, which ends the run
+    skipped: dict[int, str]  # images found unreadable since the last result: index to reason
+
+
+def no_errors() -> dict[int, str]:
+    """The new errors of a dataset that skips nothing."""
+    return {}
+
+
+class WorkerDataset(Dataset[Any]):
+    """Builds whole batches and returns user errors as values.
+
+    Args:
+        build_batch: Sample keys to a batch.
+        pop_new_errors: Images found unreadable since the last call, `SkipUnreadable.pop_new_errors`.
+    """
+
+    def __init__(self, build_batch: BuildBatch[Any], pop_new_errors: Callable[[], dict[int, str]] = no_errors):
+        self.build_batch, self.pop_new_errors = build_batch, pop_new_errors
+
+    def __getitems__(self, keys: Sequence[Any]) -> WorkerResult:
+        try:
+            batch = self.build_batch(keys)
+        except UserError as error:
+            return WorkerResult(None, error.problems, self.pop_new_errors())
+        return WorkerResult(batch, (), self.pop_new_errors())
+
+
+class SkipUnreadable(Generic[SampleT]):
+    """Wraps a dataset: an unreadable sample is replaced by the next readable one.
+
+    Args:
+        dataset: The dataset to wrap.
+        skipped: Samples that are known to be unreadable: index to reason.
+    """
+
+    def __init__(self, dataset: IndexedSamples[SampleT], skipped: dict[int, str]):
+        self.dataset, self.skipped = dataset, dict(skipped)
+        self._reported: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> SampleT:
+        while True:
+            row = self._replacement_index(index)
+            try:
+                return self.dataset[row]
+            except DataError as error:
+                self.skipped[row] = str(error)
+
+    def _replacement_index(self, index: int) -> int:
+        """`index`, or the next one that is not known to be unreadable."""
+        for row in (*range(index, len(self)), *range(index)) if index in self.skipped else (index,):
+            if row not in self.skipped:
+                return row
+        raise DataError(*truncate_list(["no image is readable", *self.skipped.values()]))
+
+    def pop_new_errors(self) -> dict[int, str]:
+        """Samples found unreadable since the last call: index to reason."""
+        new_errors = {index: why for index, why in self.skipped.items() if index not in self._reported}
+        self._reported |= set(new_errors)
+        return new_errors
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
+    """The number of loader processes.
+
+    `auto` takes all cores, at most 8, beside a GPU. On the CPU it takes a quarter of them, because the network needs
+    the cores more than the loader does. `num_processes` training processes share the cores of a machine.
+    """
+    if requested != "auto":
+        return requested
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores //= num_processes
+    return min(8, cores if device_type == "cuda" else cores // 4)
+
+
+def build_data_loader(
+    dataset: WorkerDataset, batch_sampler: Any, num_workers: int, device_type: str, *, persistent: bool
+) -> DataLoader[Any]:
+    """A torch DataLoader of the whole batches that `dataset` builds.
+
+    Args:
+        dataset: Builds the batches.
+        batch_sampler: The sample keys of each batch.
+        num_workers: Loader processes; 0 loads in this process.
+        device_type: Memory is pinned for "cuda".
+        persistent: Keep the processes from one epoch to the next.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        num_workers=num_workers,
+        collate_fn=identity_collate,
+        pin_memory=device_type == "cuda",
+        worker_init_fn=worker_init_fn,
+        persistent_workers=persistent and num_workers > 0,
+        multiprocessing_context=worker_context(num_workers),
+        generator=torch.Generator(),  # separate: starting an epoch must leave the global one alone
+    )
+
+
+def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]], None]) -> Iterator[Any]:
+    """The batches of a loader; user errors and the death of a loader process are raised here.
+
+    Args:
+        loader: From `build_data_loader`.
+        on_skipped: Called with the images that were found unreadable, before each batch.
+
+    Raises:
+        DataError: an unreadable image, or a loader process that died.
+    """
+    try:
+        for result in start_workers(loader):
+            on_skipped(result.skipped)
+            if result.batch is None:
+                raise DataError(*result.problems)
+            yield result.batch
+    except (RuntimeError, EOFError, OSError) as error:
+        raise worker_crash_error(error) or error from None
+
+
+def worker_context(num_workers: int) -> str | None:
+    """How loader processes start: forked ones share annotations and cache; off Linux, forking is not safe."""
+    can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+    return "fork" if num_workers > 0 and can_fork else None
+
+
+def uses_spawn(num_workers: int) -> bool:
+    """Whether loader processes are new interpreters, which share only what lies in shared memory."""
+    return num_workers > 0 and worker_context(num_workers) is None
+
+
+def identity_collate(batch: Any) -> Any:
+    """The collate function of loaders whose dataset builds whole batches."""
+    return batch
+
+
+def worker_init_fn(worker: int) -> None:
+    """Set up a loader process: one thread, and SIGINT and SIGTERM left to the training process.
+
+    Terminals and schedulers send both signals to every process. The training process ends its loader processes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if HAS_SIGWAITINFO and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        threading.Thread(target=_exit_on_parent_sigterm, args=(os.getppid(),), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _exit_on_parent_sigterm(parent: int) -> None:
+    """End this process when its parent sends SIGTERM.
+
+    torch sends it at exit to loader processes whose DataLoader was garbage-collected without a shutdown. Without this,
+    the training process would wait for them forever.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def worker_crash_error(error: Exception) -> DataError | None:
+    """One line for the user if `error` is what torch raises when a loader process died; otherwise None.
+
+    torch may raise its RuntimeError wherever the training process is at that moment. The other types come from a batch
+    whose memory was announced but not yet handed over.
+    """
+    lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
+    if not lost and "DataLoader worker (pid" not in str(error):
+        return None
+    return DataError(
+        "a loader process died, most often because memory ran out: use fewer train.workers or eval.workers, "
+        f"or train.cache=none ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+    )
+
+
+def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
+    """The loader's iterator; its processes start with SIGTERM blocked in all their threads."""
+    if not HAS_SIGWAITINFO:
+        return cast(Iterator[WorkerResult], iter(loader))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return cast(Iterator[WorkerResult], iter(loader))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
