@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cspdet.config.loader import ConfigModel
+from cspdet.config.base import ConfigModel
 
 Resize = Literal["letterbox", "stretch"]
 Cache = Literal["auto", "none", "ram", "disk"]
