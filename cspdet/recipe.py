@@ -12,7 +12,7 @@ from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.classification.augment import ImageAugmentConfig
-from cspdet.datasets.config import LoaderConfig, Workers
+from cspdet.datasets.config import LoaderConfig
 from cspdet.datasets.detection.augment import AugmentConfig
 from cspdet.models import ClassifierConfig, DetectorConfig
 from cspdet.models.config import PostprocessConfig
@@ -100,7 +100,7 @@ class EvalConfig(PostprocessConfig):
     batch_size: int = Field(16, ge=1)
     min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the detections that are evaluated.")
     evaluator: Literal["auto", "pycocotools", "hotcoco"] = "auto"  # auto: hotcoco, the same but faster, if installed
-    workers: Workers = "auto"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
 class ClassifierEvalConfig(ConfigModel):
@@ -110,7 +110,7 @@ class ClassifierEvalConfig(ConfigModel):
     crop: float = Field(0.887, gt=0, le=1)  # share of the short side that the input shows: 256 of 288
     ten_crop: bool = False  # the corners and the center, and all five mirrored, averaged
     batch_size: int = Field(32, ge=1)
-    workers: Workers = "auto"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
 def _model_type(model: Any) -> str:
