@@ -1,4 +1,4 @@
-"""OpenVINO's .xml with its .bin, the facts in the runtime information."""
+"""Export to OpenVINO IR: an .xml and a .bin file, the metadata in the runtime information of the model."""
 
 from __future__ import annotations
 
@@ -6,46 +6,54 @@ from pathlib import Path
 
 import torch
 
-from cspdet.darknet.write.graph import ExportConfig, export_metadata, export_module
 from cspdet.errors import ConfigError
+from cspdet.export.base import ExportConfig
+from cspdet.export.graph import GraphFormat, export_module
 from cspdet.export.onnx import build_onnx
-from cspdet.export.verify import verification_inputs, verify_export
+from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
-from cspdet.inference.engines.onnx_export import output_names, to_onnx
+from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_metadata
 from cspdet.inference.metadata import ModelMetadata
-from cspdet.io.atomic import atomic_write
 from cspdet.models.bundle import ModelBundle
 
 
-def write_openvino(bundle: ModelBundle, config: ExportConfig, target: Path) -> float:
-    """Write `target`, an .xml, and its .bin; returns the largest difference from the network, as `write_onnx` does.
+class OpenVinoFormat(GraphFormat):
+    """An .xml file and its .bin with the weights, verified with OpenVINO.
 
-    With fp16 the weights are stored in half the space; the precision of the computation is chosen where it runs.
-
-    Raises:
-        UserError: a package is missing, the network cannot be written so, or the files differ; nothing is left then.
+    With fp16 the file stores half-precision weights; the engine chooses the precision of the computation.
     """
-    openvino = import_openvino()
-    metadata = export_metadata(bundle, config)
-    inputs = verification_inputs(bundle, metadata, config.calibration)
-    model = read_model(_onnx_bytes(bundle, config, metadata))
-    write_openvino_metadata(model, metadata)
-    # The inner block ends first: a reader of the .xml finds the weights in place.
-    with atomic_write(target) as tmp_path, atomic_write(target.with_suffix(".bin")):
-        openvino.save_model(model, str(tmp_path), compress_to_fp16=config.precision == "fp16")
-        engine = load_exported(tmp_path, "openvino", precision="fp32", device=torch.device("cpu"))
-        return verify_export(engine, bundle, inputs, str(target))
+
+    suffixes = (".xml",)
+    options = frozenset({"outputs", "nms", "dynamic", "opset", "precision", "calibration"})
+
+    def files(self, target: Path) -> tuple[Path, ...]:
+        """Return the paths of the graph and of the weights."""
+        return target, target.with_suffix(".bin")
+
+    def check_packages(self) -> None:
+        """Raise ConfigError without OpenVINO."""
+        import_openvino()
+
+    def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
+        """Write both files; see `GraphFormat.write`."""
+        model = read_model(_onnx_bytes(bundle, config, metadata))
+        write_openvino_metadata(model, metadata)
+        import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
+
+    def load(self, path: Path, metadata: ModelMetadata) -> Engine:
+        """Load the files into OpenVINO."""
+        return load_exported(path, "openvino", precision="fp32", device=torch.device("cpu"))
 
 
 def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> bytes:
-    """ONNX in memory; the package onnx is only needed for more than the plain network."""
+    """Return the ONNX model in memory; the package `onnx` is only needed for int8 and NMS."""
     if config.precision == "int8" or metadata.nms is not None:
         if config.precision == "fp16":
-            raise ConfigError("--precision fp16: 10 bits are too few for pixels; use it without --nms")
+            raise ConfigError("--precision fp16: its 10 bits are too few for pixel coordinates; use it without --nms")
         return build_onnx(bundle, config, metadata).SerializeToString()
     names = output_names(metadata.outputs, metadata.strides)
     return to_onnx(
         export_module(bundle, metadata.outputs), metadata.size_hw, names, size_divisor=max(metadata.strides), dynamic=metadata.dynamic,
-        opset=config.opset,
+        opset=config.opset or DEFAULT_OPSET,
     )  # fmt: skip

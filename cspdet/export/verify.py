@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cspdet.darknet.write.graph import reference_outputs
 from cspdet.errors import DataError, UserError
 from cspdet.export.quantize import calibration_batches, calibration_images
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.metadata import ModelMetadata
+from cspdet.inference.metadata import ModelMetadata, OutputType
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
-from cspdet.models.postprocess import postprocess
+from cspdet.models.postprocess import decode, postprocess
 from cspdet.structures import Detections
 
 # The most that an output may differ, as a share of the largest number of that output: its rounding.
@@ -115,6 +114,17 @@ def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tenso
     expected = postprocess(decoded[0], decoded[1], config)
     found = engine.detect(images, config)
     return max(detections_difference(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
+    """Return what the file must compute for `images` (B, 3, H, W) float32, from the network without fusion."""
+    with torch.inference_mode():
+        result = bundle.torch_network.cpu()(images)
+        if isinstance(result, Tensor):
+            return (result,)
+        if outputs == "raw":
+            return tuple(result)
+        return decode(result, bundle.detector.anchors)
 
 
 def detections_difference(found: Detections, expected: Detections) -> float:

@@ -37,7 +37,7 @@ OPENCV = os.environ.get("CSPDET_OPENCV4_PYTHON")
 CONFIGS = sorted(path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name != "train")
 IDS = [path.stem for path in CONFIGS]
 
-# Configs that Darknet has no words for, and why. So far there is none.
+# Configs that a Darknet cfg cannot express, and why. There is none so far.
 REFUSED: dict[str, str] = {}
 # Its map of one cell is repeated by an [upsample], which has one factor for both sides.
 SQUARE = {"csppelee_cem", "csppelee_cem_sam"}
@@ -215,8 +215,8 @@ class Raw(nn.Module):
 
 
 UNSAYABLE = {
-    "PReLU": (nn.PReLU(), "backbone.last: there is no section for PReLU"),
-    "slope": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.LeakyReLU(0.2)), "last.1: its `leaky` has the slope 0.1"),
+    "PReLU": (nn.PReLU(), "backbone.last cannot be expressed in a Darknet cfg: there is no section for PReLU"),
+    "slope": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.LeakyReLU(0.2)), "last.1 cannot be expressed in a Darknet cfg: the slope of `leaky` is 0.1"),
     "two activations": (nn.SiLU(), "an activation is a part of the convolution, sum or product before it"),
     "late norm": (nn.BatchNorm2d(12), "normalization is a part of the convolution"),
     "bias and norm": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.BatchNorm2d(12)), "a normalized convolution has no bias"),
@@ -235,7 +235,7 @@ UNSAYABLE = {
     "twice itself": (Do(lambda x: x + x), "sums are of two different maps"),
     "squared": (Do(lambda x: x * x), "products are of two different maps"),
     "along the rows": (Do(lambda x, a: torch.cat((x, a(x)), dim=2), ConvBN(12, 12)), "along their channels"),
-    "arithmetic": (Do(lambda x: x.exp()), "`exp` in backbone.last: there is no section for exp"),
+    "arithmetic": (Do(lambda x: x.exp()), "`exp` in backbone.last cannot be expressed in a Darknet cfg: there is no section for exp"),
     "a choice": (Do(lambda x: x if x.sum() > 0 else -x), "is no fixed sequence of layers"),
 }  # fmt: skip
 
@@ -267,11 +267,11 @@ def test_networks_of_timm_and_normalized_pictures_are_refused():
     path = ROOT / "configs/csppelee_efm.yaml"
     with torch.device("meta"):
         loaded = loaded_from(path, "model.normalize={mean: [0.5, 0.5, 0.5], std: [1, 1, 1]}")
-        with pytest.raises(ConfigError, match=r"model\.normalize: Darknet takes pictures in \[0, 1\] as they are"):
+        with pytest.raises(ConfigError, match=r"model\.normalize: Darknet takes images in \[0, 1\] without normalization"):
             export.build_darknet_files(loaded, (64, 64), "x")
         pytest.importorskip("timm")
         loaded = loaded_from(path, "model.backbone={name: timm:resnet18}")
-        with pytest.raises(ConfigError, match=r"has no words for backbone, a network of timm \(resnet18\)"):
+        with pytest.raises(ConfigError, match=r"backbone cannot be expressed in a Darknet cfg: a network of timm \(resnet18\)"):
             export.build_darknet_files(loaded, (64, 64), "x")
 
 
@@ -295,10 +295,10 @@ def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "x.weights").write_text("old")
     with monkeypatch.context() as patch:
         patch.setattr(export, "MAX_RELATIVE_ERROR", -1.0)
-        with pytest.raises(UserError, match=r"not written: read back as Darknet reads it, .* something else, by 0\.0"):
+        with pytest.raises(UserError, match=r"not written: the outputs of the network read back differ by 0\.0"):
             export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
     trained(loaded.network, eps=0.5)
-    with pytest.raises(UserError, match="not written: read back"):
+    with pytest.raises(UserError, match="not written: the outputs of the network read back"):
         export.write_darknet(files, loaded.network, tmp_path / "x.cfg")
     with torch.no_grad():
         loaded.network.fc.weight.fill_(torch.nan)
@@ -310,7 +310,7 @@ def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
 def test_names_that_a_line_cannot_hold(tmp_path):
     loaded = small(nn.Identity())
     odd = ModelBundle("classification", loaded.network, loaded.config, Categories(("a", "b\nc", "d"), (1, 2, 3)), "x")
-    with pytest.raises(UserError, match="a name a line"):
+    with pytest.raises(UserError, match="one name per line"):
         export.write_darknet(export.build_darknet_files(odd, (32, 32), "x"), loaded.network, tmp_path / "x.cfg")
     assert not list(tmp_path.iterdir())
 
@@ -330,9 +330,9 @@ def test_an_imported_cfg_follows_size_classes_and_epsilon(tmp_path):
     words = [str(cfg), str(weights), "--output", str(tmp_path / "a.pt"), "--bn-eps", "1e-6"]
     assert run_command("import-darknet", words) == 0
     checkpoint = load_model(tmp_path / "a.pt")
-    model = checkpoint.recipe.model.build(3)
+    model = checkpoint.config.model.build(3)
     save_checkpoint(
-        tmp_path / "b.pt", Checkpoint(checkpoint.recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
+        tmp_path / "b.pt", Checkpoint(checkpoint.config, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
     )
     words = [str(tmp_path / "b.pt"), "--format", "darknet", "--size", "32x96", "input.resize=letterbox"]
     assert run_command("export", words) == 0
@@ -361,8 +361,8 @@ def test_there_and_back_again(tmp_path):
     words = [str(tmp_path / "b.cfg"), str(tmp_path / "b.weights"), "--names", str(tmp_path / "b.names")]
     assert run_command("import-darknet", [*words, "--output", str(tmp_path / "c.pt")]) == 0
     back = load_model(tmp_path / "c.pt")
-    assert back.classes == COCO_CLASSES
-    assert (back.recipe.input.size, back.recipe.input.resize) == ((64, 96), "letterbox")
+    assert back.categories == COCO_CLASSES
+    assert (back.config.input.size, back.config.input.resize) == ((64, 96), "letterbox")
     assert torch.equal(back.network.anchors.wh, loaded.network.anchors.wh)
     assert back.network.anchors.scale_x_y.tolist() == loaded.network.anchors.scale_x_y.tolist()
     x = torch.rand(1, 3, 64, 96)
@@ -376,7 +376,8 @@ def test_the_recipe_in_darknets_keys():
         path = ROOT / "configs/csppelee_efm_sam.yaml"
         recipe = load_recipe(path, [f"train={ROOT / 'configs/train'}/{name}.yaml", *overrides])
         anchors = recipe.model.head.build((FeatureSpec(1, 8), FeatureSpec(1, 16), FeatureSpec(1, 32)), classes).anchors
-        return net_options(recipe, (320, 416), classes), yolo_options(recipe, anchors, classes, 1)
+        bundle = ModelBundle("detection", None, recipe, categories_from_count(classes), name)
+        return net_options(bundle, (320, 416)), yolo_options(recipe.train, anchors, classes, 1)
 
     net, yolo = keys("optimal")
     assert (net["width"], net["height"], net["batch"], net["subdivisions"]) == (416, 320, 64, 8)
@@ -400,10 +401,10 @@ def test_the_recipe_in_darknets_keys():
     ("words", "message"),
     [
         (["x.pt"], "--format"),
-        (["x.pt", "--format", "onxn"], "--format: unknown 'onxn' (did you mean 'onnx'?)"),
+        (["x.pt", "--format", "onxn"], "--format: unknown export format 'onxn' (did you mean 'onnx'?)"),
         (["x.pt", "--format", "darkent"], "(did you mean 'darknet'?)"),
         (["x.pt", "--format", "darknet"], "no such file"),
-        (["{yaml}", "--format", "darknet", "--output", "x.pt"], "expected the name of a .cfg"),
+        (["{yaml}", "--format", "darknet", "--output", "x.pt"], "expected a file name that ends in .cfg"),
         (["{yaml}", "--format", "darknet", "--size", "big"], "or HEIGHTxWIDTH"),
         (["{yaml}", "--format", "darknet", "--size", "0x64"], "or HEIGHTxWIDTH"),
         (["{yaml}", "--format", "darknet", "--size", "50x64"], "expected multiples of"),
@@ -424,12 +425,12 @@ def test_a_classifier_config_with_weights(tmp_path, monkeypatch, capsys):
     yaml = str(ROOT / "configs/classification/darknetref.yaml")
     words = [yaml, "--format", "darknet", "--size", "64x64", "model.num_classes=3"]
     assert run_command("export", words) == 0
-    assert "without --weights the network is written with random ones" in capsys.readouterr().err
+    assert "exporting random weights; use --weights for trained ones" in capsys.readouterr().err
     recipe = load_config(yaml, ClassificationRecipe, ["model.num_classes=3"])
     names = Categories(("a", "b", "c"), (1, 2, 3))
     save_checkpoint("x.pt", Checkpoint(recipe, names, build_classifier(recipe, "x").state_dict()))
     assert run_command("export", [*words, "--weights", "x.pt", "--output", "there/y.cfg"]) == 0
-    assert "read back, the outputs differ by" in capsys.readouterr().out
+    assert "verified: the outputs differ from the network's by" in capsys.readouterr().out
     assert (tmp_path / "there/y.names").read_text() == "a\nb\nc\n"
 
 

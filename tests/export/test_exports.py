@@ -16,9 +16,10 @@ from engine_data import CLASSES, ROOT, SIZE_HW, pictures, small_detector, write_
 from torch import Tensor, nn
 
 from cspdet.cli.main import main
-from cspdet.darknet.write.graph import ExportConfig, export_metadata
 from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.export import verify as check_module
+from cspdet.export.base import ExportConfig
+from cspdet.export.graph import export_metadata
 from cspdet.export.verify import detections_difference
 from cspdet.inference.engines import onnx_export as convert
 from cspdet.inference.engines.exported import read_exported_metadata
@@ -216,7 +217,7 @@ def test_a_classifier_is_exported_with_its_logits(tmp_path, monkeypatch, capsys)
     assert logits.shape == (2, 5)
     with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
         load_engine("darknetref.onnx")
-    assert "a classifier has logits" in wrong(["export", config, "--format", "onnx", "--nms"], capsys)
+    assert "the outputs of a classifier are logits" in wrong(["export", config, "--format", "onnx", "--nms"], capsys)
 
 
 @pytest.mark.e2e
@@ -382,23 +383,24 @@ def test_an_operation_without_words_is_told():
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--format", "onx"], "--format: unknown 'onx' (did you mean 'onnx'?); there are: onnx, openvino"),
-        (["--format", "onnx", "--output", "a.xml"], "--output: expected the name of a .onnx, found 'a.xml'"),
+        (["--format", "onx"], "--format: unknown export format 'onx' (did you mean 'onnx'?); valid: onnx, openvino"),
+        (["--format", "onnx", "--output", "a.xml"], "--output: expected a file name that ends in .onnx, found 'a.xml'"),
         (["--format", "onnx", "--outputs", "decode"], "did you mean 'decoded'?"),
         (["--format", "onnx", "--precision", "int8"], "expected --calibration DIR too"),
         (["--format", "onnx", "--precision", "fp8"], "--precision: expected fp32, fp16, int8; found 'fp8'"),
-        (["--format", "onnx", "--calibration", "."], "--calibration: goes with --precision int8"),
+        (["--format", "onnx", "--calibration", "."], "--calibration: needs --precision int8"),
         (["--format", "onnx", "--precision", "int8", "--calibration", "none"], "--calibration none: no such folder"),
         (["--format", "onnx", "--precision", "int8", "--calibration", "."], "--calibration .: no pictures in it"),
-        (["--format", "onnx", "--precision", "fp16", "--nms"], "too few for pixels"),
-        (["--format", "onnx", "--min-score", "0.3"], "--min-score: goes with --nms"),
+        (["--format", "onnx", "--precision", "fp16", "--nms"], "too few for pixel coordinates"),
+        (["--format", "onnx", "--min-score", "0.3"], "--min-score: needs --nms"),
         (["--format", "onnx", "--nms", "--nms-iou", "2"], "--nms-iou: expected a number from 0 to 1, found 2.0"),
         (["--format", "onnx", "--nms", "--max-detections", "0"], "--max-detections: expected 1 or more"),
         (["--format", "onnx", "--opset", "9"], "--opset: expected a number from 13 to 20, found 9"),
         (["--format", "onnx", "--size", "100x100"], "--size: expected multiples of 32, found 100x100"),
         (["--format", "onnx", "--size", "9999"], "--size: expected a side such as 416, or HEIGHTxWIDTH"),
-        (["--format", "torchscript", "--nms"], "--format torchscript: expected --precision fp32 and no --nms"),
-        (["--format", "darknet", "--nms", "--opset", "13"], "--opset: --format darknet has no such choice"),
+        (["--format", "torchscript", "--nms"], "--nms: --format torchscript does not have this option"),
+        (["--format", "torchscript", "--precision", "fp16"], "--precision: --format torchscript does not have"),
+        (["--format", "darknet", "--nms", "--opset", "13"], "--opset: --format darknet does not have this option"),
     ],
 )
 def test_mistakes_end_with_2_and_leave_nothing(words, told, checkpoint, tmp_path, monkeypatch, capsys):

@@ -114,8 +114,8 @@ class CfgWriter:
         return self.model.get_submodule(str(node.target))
 
     def unsupported(self, node: fx.Node, reason: str) -> NoReturn:
-        """Raise the error that says what there are no words for."""
-        raise ConfigError(f"{self.where}: Darknet has no words for {node_name(node)}: {reason}")
+        """Raise the error that names a node that no section of a cfg can express."""
+        raise ConfigError(f"{self.where}: {node_name(node)} cannot be expressed in a Darknet cfg: {reason}")
 
     def _rule(self, node: fx.Node) -> Rule:
         key = type(self.module(node)) if node.op == "call_module" else node.target

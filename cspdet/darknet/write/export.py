@@ -1,4 +1,4 @@
-"""A model of ours as Darknet's files: cfg, weights and names, read back and compared before they are left on disk."""
+"""Write a model as Darknet files (cfg, weights, names), read back and compared before they get their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ from cspdet.errors import ConfigError, UserError
 from cspdet.io.atomic import atomic_write
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.bundle import ModelBundle, check_size
-from cspdet.models.classifier import ClassifierConfig
-from cspdet.models.detector import ComposedDetector, DetectorConfig, NormalizeConfig
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.models.detector import NormalizeConfig
+
+if TYPE_CHECKING:
+    from cspdet.recipe import ClassificationRecipe, DetectionRecipe
 
 BN_EPS = 1e-5  # Darknet's
 MAX_RELATIVE_ERROR = 1e-5  # of the largest output: what the files read back may differ by
@@ -33,7 +34,7 @@ MAX_RELATIVE_ERROR = 1e-5  # of the largest output: what the files read back may
 
 @dataclass(frozen=True)
 class DarknetFiles:
-    """What goes into the three files."""
+    """The contents of the three files."""
 
     cfg: str
     layers: list[LayerWeights]
@@ -43,7 +44,13 @@ class DarknetFiles:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was left on disk; `difference` is that of the network read back, as a share of the largest output."""
+    """The written files.
+
+    Attributes:
+        paths: The .cfg, the .weights and the .names file.
+        num_weights: Number of values in the .weights file.
+        relative_error: Largest difference of the network read back, as a fraction of the largest output.
+    """
 
     paths: tuple[Path, ...]
     num_weights: int
@@ -51,10 +58,15 @@ class ExportResult:
 
 
 def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, where: str) -> DarknetFiles:
-    """The files of a model for pictures of `size_hw`; None: of its own input size.
+    """Build the contents of the files of a model.
+
+    Args:
+        bundle: The model.
+        size_hw: Height and width in [net]; None: the input size of the model.
+        where: Name of the model in messages.
 
     Raises:
-        ConfigError: the model has something that Darknet has no words for, or does not take this size.
+        ConfigError: The model cannot be expressed in a Darknet cfg, or does not take this size.
     """
     size_hw = size_hw or bundle.config.input.size
     check_size(size_hw, bundle.torch_network, where)
@@ -66,10 +78,15 @@ def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, wh
 
 
 def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> ExportResult:
-    """Write `target`, which ends in .cfg, and its .weights and .names, once the drafts gave the model's outputs.
+    """Write the .cfg, .weights and .names files, if the network read back from them computes the same outputs.
+
+    Args:
+        files: The contents.
+        model: The exported network, in evaluation mode.
+        target: Path of the .cfg; the other files are beside it.
 
     Raises:
-        UserError: they did not, or a file cannot be written; what stood there before is kept.
+        UserError: The outputs differ, or a file cannot be written; earlier files of these names are kept.
     """
     paths = tuple(target.with_suffix(suffix) for suffix in (".cfg", ".weights", ".names"))
     with ExitStack() as stack:
@@ -78,12 +95,12 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
         names.write_text("".join(f"{name}\n" for name in files.names), encoding="utf-8")
         write_weights(weights, files.layers)
         if read_names(names) != files.names:
-            raise UserError(f"{paths[2]}: not written: a .names file has a name a line, and none empty")
+            raise UserError(f"{paths[2]}: not written: a .names file holds one name per line, and no empty one")
         relative_error = _relative_error(model, _read_back(cfg, weights), files.size_hw)
         if not relative_error <= MAX_RELATIVE_ERROR:
             raise UserError(
-                f"{target}: not written: read back as Darknet reads it, the network gives something else, by "
-                f"{relative_error:.1e} of its largest output; expected {MAX_RELATIVE_ERROR:g} at most"
+                f"{target}: not written: the outputs of the network read back differ by {relative_error:.1e} of the "
+                f"largest; expected at most {MAX_RELATIVE_ERROR:g}"
             )
     return ExportResult(paths, sum(layer.num_elements for layer in files.layers), relative_error)
 
@@ -98,7 +115,7 @@ def _read_back(cfg: Path, weights: Path) -> nn.Module:
 
 @torch.no_grad()
 def _relative_error(model: nn.Module, network: nn.Module, size_hw: tuple[int, int]) -> float:
-    """The largest between their outputs, as a share of the largest output, on two pictures of noise."""
+    """Return the largest difference of the outputs for two noise images, as a fraction of the largest output."""
     relative_errors = []
     for seed in range(2):
         images = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
@@ -107,7 +124,7 @@ def _relative_error(model: nn.Module, network: nn.Module, size_hw: tuple[int, in
             return math.inf
         max_abs = max(float(x.abs().max()) for x in ours)
         absolute_errors = [float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)]
-        # What is no number compares as neither larger nor smaller
+        # Comparisons with NaN are false, so a NaN has to become infinite
         relative_errors += [error / (max_abs or 1.0) if math.isfinite(error) else math.inf for error in absolute_errors]
     return max(relative_errors)
 
@@ -117,25 +134,26 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     return (output,) if isinstance(output, Tensor) else output
 
 
-# --- networks of ours ----------------------------------------------------------------------------
+# --- networks of cspdet --------------------------------------------------------------------------
 
 
 def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> tuple[str, list[LayerWeights]]:
-    model, recipe = bundle.torch_network, cast(DetectionRecipe | ClassificationRecipe, bundle.config)
+    """Return the cfg text and the weights, in the order of the file, of a network that was not built from a cfg."""
+    model, recipe = bundle.torch_network, cast("DetectionRecipe | ClassificationRecipe", bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):
-            raise ConfigError(f"{where}: Darknet has no words for {name}, a network of timm ({module.model})")
-    if isinstance(recipe.model, (DetectorConfig, ClassifierConfig)) and recipe.model.normalize != NormalizeConfig():
+            raise ConfigError(f"{where}: {name} cannot be expressed in a Darknet cfg: a network of timm ({module.model})")
+    if getattr(recipe.model, "normalize", NormalizeConfig()) != NormalizeConfig():
         raise ConfigError(
-            f"{where}: model.normalize: Darknet takes pictures in [0, 1] as they are; expected mean 0 and std 1"
+            f"{where}: model.normalize: Darknet takes images in [0, 1] without normalization; expected mean 0 and std 1"
         )
 
-    def head(level: int) -> Options:
-        assert isinstance(recipe, DetectionRecipe) and isinstance(model, ComposedDetector)
-        return yolo_options(recipe, model.anchors, model.num_classes, level)
+    def head_options(level: int) -> Options:
+        train = cast("DetectionRecipe", recipe).train
+        return yolo_options(train, bundle.detector.anchors, bundle.detector.num_classes, level)
 
-    layers = build_sections(model, size_hw, where, head)
-    sections = [_format_section("net", net_options(recipe, size_hw, len(bundle.categories)))]
+    layers = build_sections(model, size_hw, where, head_options)
+    sections = [_format_section("net", net_options(bundle, size_hw))]
     sections += [_format_section(layer.section_type, layer.options, layer.name) for layer in layers]
     title = f"# {bundle.name}, written by cspdet for {size_hw[0]}x{size_hw[1]}\n"
     return "\n".join([title, *sections]), [
@@ -149,7 +167,7 @@ def _format_section(section_type: str, options: Options, name: str = "") -> str:
 
 
 def _layer_weights(layer: CfgLayer) -> LayerWeights:
-    """Of a convolution with a bias or a normalization, or with neither, which Darknet stores as a bias of 0."""
+    """Return the weights of a layer; without bias and normalization, Darknet stores a bias of 0."""
     weighted, norm = layer.weighted_module, layer.norm
     assert weighted is not None
     weights = ("weights", weighted.weight)
@@ -163,7 +181,7 @@ def _layer_weights(layer: CfgLayer) -> LayerWeights:
 
 
 def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
-    """The same function with Darknet's epsilon: the scales make up for the other one."""
+    """Rescale a normalization that was trained with `eps`, so that it computes the same with Darknet's epsilon."""
     named_tensors = dict(layer.named_tensors)
     if eps == BN_EPS or "scales" not in named_tensors:
         return layer
@@ -174,12 +192,12 @@ def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
     return LayerWeights(layer.name, tuple(named_tensors.items()))
 
 
-# --- networks that came from a cfg ---------------------------------------------------------------
+# --- networks built from a cfg -------------------------------------------------------------------
 
 
 def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
-    """The cfg as it came, but for another input or another number of classes."""
-    config = cast(DetectionRecipe | ClassificationRecipe, bundle.config).model
+    """Return the text of the imported cfg with the input size and the number of classes of the model."""
+    config = cast("DetectionRecipe | ClassificationRecipe", bundle.config).model
     assert isinstance(config, (DarknetModelConfig, DarknetClassifierConfig))
     cfg = parse_cfg(config.text, CFG_SOURCE_NAME)
     changed = with_num_classes(cfg, len(bundle.categories)) if cfg.heads else cfg
@@ -192,7 +210,7 @@ def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
 
 
 def _edit_cfg_text(text: str, before: Cfg, after: Cfg) -> str:
-    """The text with the lines of the keys that differ changed, and new keys right behind their heading."""
+    """Change the lines of keys that differ, and insert new keys after the heading of their section."""
     lines = text.split("\n")
     pairs = zip((before.net, *before.layers), (after.net, *after.layers), strict=True)
     for old, new in pairs:

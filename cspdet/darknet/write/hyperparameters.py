@@ -1,31 +1,42 @@
-"""What a recipe says about training, in Darknet's keys, so that an exported cfg can be trained there.
+"""Training hyperparameters in Darknet's cfg keys, so that an exported cfg can be trained with Darknet.
 
-Darknet counts steps where we count epochs, and divides its sums by the pictures of a step. A recipe that divides by the
-positives has other weights and another learning rate; for these the authors' later ones stand in.
+Darknet counts steps instead of epochs, and divides loss sums by the number of images in a step. A recipe that divides
+by the number of positives has other loss weights and another learning rate: it is exported with the values of
+csresnext50-panet-spp-original-optimal.cfg instead.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
+from cspdet.models.bundle import ModelBundle
 from cspdet.models.head import Anchors
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, TrainConfig
-from cspdet.training.losses.yolo import LossConfig
+
+if TYPE_CHECKING:
+    from cspdet.recipe import DetectionRecipe, TrainConfig
+    from cspdet.training.losses.yolo import LossConfig
 
 COCO_NUM_CLASSES, COCO_NUM_IMAGES = 80, 118_287
-STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # a class, and at all: AlexeyAB's advice for data of one's own
-# csresnext50-panet-spp-original-optimal.cfg
+STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # AlexeyAB's advice for custom data sets
 REFERENCE_LEARNING_RATE, REFERENCE_BOX_WEIGHT = 0.00261, 0.07
 
 Options = dict[str, object]
 
 
-def net_options(recipe: DetectionRecipe | ClassificationRecipe, size_hw: tuple[int, int], num_classes: int) -> Options:
-    """The [net] section."""
+def net_options(bundle: ModelBundle, size_hw: tuple[int, int]) -> Options:
+    """Return the options of the [net] section: input size, optimizer, augmentation and schedule.
+
+    Args:
+        bundle: The model; `config` is its recipe.
+        size_hw: Height and width of the input in pixels.
+    """
     size: Options = {"width": size_hw[1], "height": size_hw[0], "channels": 3}
-    letterbox: Options = {"letter_box": 1} if recipe.input.resize == "letterbox" else {}
-    if isinstance(recipe, ClassificationRecipe):  # the training of the paper's classifiers
+    letterbox: Options = {"letter_box": 1} if bundle.config.input.resize == "letterbox" else {}
+    if bundle.task == "classification":  # the training of the paper's classifiers
         paper: Options = {"learning_rate": 0.1, "policy": "poly", "power": 4, "max_batches": 800_000}
         return {"batch": 128, "subdivisions": 4, **size, **letterbox, "momentum": 0.9, "decay": 0.0005, **paper}
-    train, augment = recipe.train, recipe.train.augment
+    train = cast("DetectionRecipe", bundle.config).train
+    augment = train.augment
     return {
         "batch": train.nominal_batch_size,
         "subdivisions": max(1, train.nominal_batch_size // train.max_batch_size),
@@ -33,13 +44,12 @@ def net_options(recipe: DetectionRecipe | ClassificationRecipe, size_hw: tuple[i
         "momentum": train.optimizer.momentum, "decay": train.optimizer.weight_decay,
         "saturation": augment.saturation, "exposure": augment.exposure, "hue": augment.hue,
         "flip": int(augment.flip_horizontal > 0), **({"mosaic": 1} if augment.mosaic else {}),
-        **_schedule_options(train, num_classes),
+        **_schedule_options(train, len(bundle.categories)),
     }  # fmt: skip
 
 
-def yolo_options(recipe: DetectionRecipe, anchors: Anchors, num_classes: int, level: int) -> Options:
-    """The [yolo] section of a scale, 0 the finest; every one lists the anchors of all."""
-    train = recipe.train
+def yolo_options(train: TrainConfig, anchors: Anchors, num_classes: int, level: int) -> Options:
+    """Return the options of the [yolo] section of a level, 0 the finest; each section lists the anchors of all."""
     wh = anchors.wh.tolist()
     anchors_per_level = len(wh[level])
     mask = range(level * anchors_per_level, (level + 1) * anchors_per_level)

@@ -55,7 +55,7 @@ def activation(name: str) -> Rule:
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         if node.op == "call_module" and getattr(writer.module(node), "negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE:
-            writer.unsupported(node, f"its `leaky` has the slope {LEAKY_SLOPE}")
+            writer.unsupported(node, f"the slope of `leaky` is {LEAKY_SLOPE}")
         index = writer.resolve(node.all_input_nodes[0])
         layer = writer.fusable_layer(index)
         if layer is None:

@@ -1,0 +1,163 @@
+"""Export formats: their registry, their interface, and the options of an export.
+
+A format is one file and one entry of `EXPORT_FORMATS`, or a class of the user's own that `--format module:Class` names.
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cspdet.config.registry import Registry
+from cspdet.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from cspdet.inference.metadata import NmsConfig
+    from cspdet.models.bundle import ModelBundle
+
+EXPORT_FORMATS = Registry(
+    "export format",
+    {
+        "onnx": "cspdet.export.onnx:OnnxFormat",
+        "openvino": "cspdet.export.openvino:OpenVinoFormat",
+        "torchscript": "cspdet.export.torchscript:TorchScriptFormat",
+        "darknet": "cspdet.export.darknet:DarknetFormat",
+    },
+)
+
+OUTPUTS = ("raw", "decoded")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The options of an export; each format uses the size and those that it lists in `ExportFormat.options`.
+
+    Attributes:
+        size_hw: Height and width of the input in pixels; None: the input size of the model.
+        outputs: raw: what the network returns; decoded: boxes in input pixels and scores.
+        nms: Limits of the NMS inside the file, whose outputs are then the detections; None: no NMS.
+        dynamic: Whether batch, height and width stay free; otherwise one image of `size_hw`.
+        opset: ONNX opset; None: the default of `cspdet.inference.engines.onnx_export`.
+        precision: Of the weights.
+        calibration: Folder of representative images, for int8.
+    """
+
+    size_hw: tuple[int, int] | None = None
+    outputs: Literal["raw", "decoded"] = "raw"
+    nms: NmsConfig | None = None
+    dynamic: bool = True
+    opset: int | None = None
+    precision: ExportPrecision = "fp32"
+    calibration: Path | None = None
+
+    def changed_options(self) -> list[str]:
+        """Return the names of the options, without the size, that differ from their defaults."""
+        names = [option.name for option in fields(self) if getattr(self, option.name) != option.default]
+        return [name for name in names if name != "size_hw"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        paths: The files; the first one names the export.
+        size_hw: Input size in pixels.
+        num_classes: Number of classes.
+        difference: Largest difference between the outputs of the files and of the network, as a fraction of the
+            largest output.
+        description: What the files hold, for the user.
+        details: More about the files, for the JSON output.
+    """
+
+    paths: tuple[Path, ...]
+    size_hw: tuple[int, int]
+    num_classes: int
+    difference: float
+    description: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class ExportFormat(ABC):
+    """One format: where its files are, which options it has, and how it writes and verifies them.
+
+    Attributes:
+        suffixes: Suffixes of the file that names an export; the first one is the default.
+        options: Names of the fields of `ExportConfig` that the format uses, apart from the size.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    options: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, name: str):
+        """Create the format.
+
+        Args:
+            name: The name by which it was chosen, for messages.
+        """
+        self.name = name
+
+    @abstractmethod
+    def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
+        """Write a model to `target`, verified against the network before the files get their names.
+
+        Raises:
+            UserError: The network or an option is not supported, or the files differ from the network; no file is left.
+        """
+
+    def check_target(self, target: Path) -> None:
+        """Raise ConfigError unless the suffix of `target` is one of the format."""
+        if target.suffix not in self.suffixes:
+            expected = " or ".join(self.suffixes)
+            raise ConfigError(f"--output: expected a file name that ends in {expected}, found {str(target)!r}")
+
+    def check_options(self, config: ExportConfig) -> None:
+        """Raise ConfigError where an option is set that the format does not have."""
+        unused = [name for name in config.changed_options() if name not in self.options]
+        if unused:
+            raise ConfigError(*(f"{_flag(name)}: --format {self.name} does not have this option" for name in unused))
+
+
+def load_format(name: str) -> ExportFormat:
+    """Create an export format by name, or by `module:Class` for one of the user's own.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
+    try:
+        format_class = EXPORT_FORMATS.get(name)
+    except ConfigError as error:
+        raise ConfigError(*(f"--format: {problem}" for problem in error.problems)) from None
+    if not (isinstance(format_class, type) and issubclass(format_class, ExportFormat)):
+        raise ConfigError(f"--format: {name!r} is not an export format: expected a subclass of ExportFormat")
+    return format_class(name)
+
+
+def check_config(config: ExportConfig) -> None:
+    """Check the values of the options that hold for every format.
+
+    Raises:
+        ConfigError: With one line for each wrong value.
+    """
+    problems = [
+        f"--{name}: expected {', '.join(words)}; found {word!r}{did_you_mean(word, words)}"
+        for name, word, words in (("outputs", config.outputs, OUTPUTS), ("precision", config.precision, PRECISIONS))
+        if word not in words
+    ]
+    if config.calibration is not None and config.precision != "int8":
+        problems.append("--calibration: needs --precision int8")
+    if config.precision == "int8" and config.calibration is None:
+        problems.append("--precision int8: expected --calibration DIR too, a folder of representative images")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _flag(option: str) -> str:
+    return "--no-dynamic" if option == "dynamic" else f"--{option}"

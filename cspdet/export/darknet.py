@@ -1,0 +1,26 @@
+"""Export to Darknet: a .cfg, its .weights and its .names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cspdet.darknet.write.export import build_darknet_files, write_darknet
+from cspdet.export.base import ExportConfig, ExportFormat, ExportResult
+from cspdet.models.bundle import ModelBundle
+
+
+class DarknetFormat(ExportFormat):
+    """A .cfg file with .weights and .names beside it, read back and compared with the network."""
+
+    suffixes = (".cfg",)
+
+    def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
+        """Write the three files; see `ExportFormat.export`."""
+        self.check_options(config)
+        files = build_darknet_files(bundle, config.size_hw, bundle.name)
+        written = write_darknet(files, bundle.torch_network, target)
+        height, width = files.size_hw
+        return ExportResult(
+            written.paths, files.size_hw, len(files.names), written.relative_error,
+            f"{written.num_weights:,} weights for {height}x{width}", {"numbers": written.num_weights},
+        )  # fmt: skip

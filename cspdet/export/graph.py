@@ -1,0 +1,124 @@
+"""Formats that hold a computation graph: what the graph computes, its metadata, and the export with verification."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from abc import abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from cspdet.errors import ConfigError
+from cspdet.export.base import ExportConfig, ExportFormat, ExportResult
+from cspdet.export.verify import verification_inputs, verify_export
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.metadata import ModelMetadata, OutputType, build_metadata
+from cspdet.io.atomic import atomic_write
+from cspdet.models.bundle import ModelBundle
+from cspdet.models.fuse import fuse_conv_bn
+from cspdet.models.head import Anchors
+from cspdet.models.postprocess import decode
+
+log = logging.getLogger("cspdet")
+
+
+class GraphFormat(ExportFormat):
+    """A format whose file is the network as a graph with its metadata, run by an engine.
+
+    A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the two networks.
+    """
+
+    def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
+        """Write the files of a model; see `ExportFormat.export`."""
+        self.check_options(config)
+        self.check_packages()
+        metadata = export_metadata(bundle, config)
+        inputs = verification_inputs(bundle, metadata, config.calibration)
+        if config.nms is not None and metadata.eval.vote_iou is not None:
+            log.warning("%s: without box voting (eval.vote_iou %g): NMS drops the boxes it needs",
+                        target, metadata.eval.vote_iou)  # fmt: skip
+        paths = self.files(target)
+        with ExitStack() as stack:
+            # The last file gets its name first: a reader of the first one finds the others in place.
+            tmp_path = [stack.enter_context(atomic_write(path)) for path in paths][0]
+            self.write(bundle, config, metadata, tmp_path)
+            difference = verify_export(self.load(tmp_path, metadata), bundle, inputs, str(target))
+        height, width = metadata.size_hw
+        shape = f"any batch and size, made for {height}x{width}" if config.dynamic else f"one image of {height}x{width}"
+        return ExportResult(
+            paths, metadata.size_hw, len(metadata.class_names), difference,
+            f"{metadata.outputs} outputs, {config.precision}, {shape}",
+            {"outputs": metadata.outputs, "precision": config.precision, "dynamic": config.dynamic},
+        )  # fmt: skip
+
+    def files(self, target: Path) -> tuple[Path, ...]:
+        """Return the paths of an export, `target` first."""
+        return (target,)
+
+    def check_packages(self) -> None:
+        """Raise ConfigError where a package is missing that writing or verifying needs."""
+
+    @abstractmethod
+    def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
+        """Write the files of the export, `path` in place of `target`.
+
+        Args:
+            bundle: The model.
+            config: The options.
+            metadata: What the files must carry for `load`; its outputs are those that the graph computes.
+            path: A temporary path with the suffix of the target.
+
+        Raises:
+            UserError: The network or an option is not supported.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, metadata: ModelMetadata) -> Engine:
+        """Load the written files into an engine on the CPU, for verification."""
+
+
+class DecodedDetector(nn.Module):
+    """A detector with decoding: (B, 3, H, W) -> boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C)."""
+
+    def __init__(self, network: nn.Module, anchors: Anchors):
+        super().__init__()
+        self.network, self.anchors = network, anchors
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return boxes and scores of images in [0, 1]."""
+        return decode(self.network(images), self.anchors)
+
+
+def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
+    """Return the metadata of the file: those of the model, with the input size and the outputs of the export.
+
+    Raises:
+        ConfigError: A size that the network does not take, or options that only detectors have.
+    """
+    metadata = build_metadata(bundle)
+    size_hw = config.size_hw or metadata.size_hw
+    try:
+        bundle.torch_network.check_size(size_hw)
+    except ValueError as error:
+        raise ConfigError(f"--size: {error}") from None
+    outputs: OutputType = "logits"
+    if bundle.task == "detection":
+        outputs = "detections" if config.nms is not None else config.outputs
+    elif config.nms is not None or config.outputs != "raw":
+        raise ConfigError("--outputs and --nms: only for detectors; the outputs of a classifier are logits")
+    changes = {
+        "input": metadata.input.model_copy(update={"size": size_hw}),
+        "outputs": outputs, "nms": config.nms, "precision": config.precision, "dynamic": config.dynamic,
+    }  # fmt: skip
+    return metadata.model_copy(update=changes)
+
+
+def export_module(bundle: ModelBundle, outputs: OutputType) -> nn.Module:
+    """Return the network to write, on the CPU; NMS is not part of it and follows its decoded outputs."""
+    network = bundle.torch_network
+    module = (fuse_conv_bn(network) or network).to("cpu")
+    if outputs in ("decoded", "detections"):
+        return DecodedDetector(module, copy.deepcopy(bundle.detector.anchors).to("cpu")).eval()
+    return module
