@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING
 from cspdet.cli.arguments import parse_image_size
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
-from cspdet.export.base import EXPORT_FORMATS, OUTPUTS, PRECISIONS, ExportConfig, ExportResult, check_config, load_format
+from cspdet.export.base import (
+    EXPORT_FORMATS,
+    OUTPUTS,
+    PRECISIONS,
+    ExportConfig,
+    ExportResult,
+    check_config,
+    load_format,
+)
 
 if TYPE_CHECKING:
     from cspdet.inference.metadata import NmsConfig

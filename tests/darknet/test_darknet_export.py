@@ -267,11 +267,15 @@ def test_networks_of_timm_and_normalized_pictures_are_refused():
     path = ROOT / "configs/csppelee_efm.yaml"
     with torch.device("meta"):
         loaded = loaded_from(path, "model.normalize={mean: [0.5, 0.5, 0.5], std: [1, 1, 1]}")
-        with pytest.raises(ConfigError, match=r"model\.normalize: Darknet takes images in \[0, 1\] without normalization"):
+        with pytest.raises(
+            ConfigError, match=r"model\.normalize: Darknet takes images in \[0, 1\] without normalization"
+        ):
             export.build_darknet_files(loaded, (64, 64), "x")
         pytest.importorskip("timm")
         loaded = loaded_from(path, "model.backbone={name: timm:resnet18}")
-        with pytest.raises(ConfigError, match=r"backbone cannot be expressed in a Darknet cfg: a network of timm \(resnet18\)"):
+        with pytest.raises(
+            ConfigError, match=r"backbone cannot be expressed in a Darknet cfg: a network of timm \(resnet18\)"
+        ):
             export.build_darknet_files(loaded, (64, 64), "x")
 
 

@@ -142,7 +142,9 @@ def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> 
     model, recipe = bundle.torch_network, cast("DetectionRecipe | ClassificationRecipe", bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):
-            raise ConfigError(f"{where}: {name} cannot be expressed in a Darknet cfg: a network of timm ({module.model})")
+            raise ConfigError(
+                f"{where}: {name} cannot be expressed in a Darknet cfg: a network of timm ({module.model})"
+            )
     if getattr(recipe.model, "normalize", NormalizeConfig()) != NormalizeConfig():
         raise ConfigError(
             f"{where}: model.normalize: Darknet takes images in [0, 1] without normalization; expected mean 0 and std 1"
