@@ -42,7 +42,7 @@ class GraphFormat(ExportFormat):
         paths = self.files(target)
         with ExitStack() as stack:
             # The last file gets its name first: a reader of the first one finds the others in place.
-            tmp_path = [stack.enter_context(atomic_write(path)) for path in paths][0]
+            tmp_path, *_ = [stack.enter_context(atomic_write(path)) for path in paths]
             self.write(bundle, config, metadata, tmp_path)
             difference = verify_export(self.load(tmp_path, metadata), bundle, inputs, str(target))
         height, width = metadata.size_hw
