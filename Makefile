@@ -37,7 +37,7 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py constraints.txt cspdet/version.py
+$(STAMP): setup.py constraints.txt cspdet/__init__.py
 	$(if $(PYTHON),,$(error no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3))
 	'$(PYTHON)' -m venv '$(VENV)'
 	'$(BIN)/python' -m pip install --disable-pip-version-check -c '$(CONSTRAINTS)' -e '.[dev]'

@@ -8,8 +8,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cspdet/version.py").read_text(encoding="utf-8"), re.M)
-assert VERSION is not None, "cspdet/version.py holds the version"
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cspdet/__init__.py").read_text(encoding="utf-8"), re.M)
+assert VERSION is not None, "cspdet/__init__.py holds the version"
 
 setup(
     name="cspdet",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cspdet.version import __version__
-
 if TYPE_CHECKING:
     from cspdet.inference.classifier import ClassifierPredictor, Prediction, load_classifier
     from cspdet.inference.predictor import Predictor, load_detector
     from cspdet.recipe import Recipe, load_recipe
     from cspdet.structures import Detections
+
+__version__ = "0.1.0"  # setup.py and the Makefile read this line
 
 __all__ = [
     "ClassifierPredictor",

@@ -1,4 +1,4 @@
-"""The command line: `cspdet VERB ...`, and what `tools/VERB.py` calls."""
+"""The command line: `cspdet COMMAND ...`, which `tools/COMMAND.py` and `python -m cspdet` call too."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cspdet.config.loader import OVERRIDE
 from cspdet.errors import ConfigError, UserError, did_you_mean
 
 COMMAND_HELP = {
     "train": "train a detector",
     "eval": "COCO AP of a detector or of a results file",
-    "detect": "draw and list what a detector finds in pictures and videos",
-    "import-darknet": "Darknet's cfg and weights to a checkpoint",
-    "export": "a model as files of other programs: Darknet's cfg, weights and names",
-    "info": "parameters, BFLOPs and memory traffic, beside the published figures",
-    "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
-    "check-data": "what is wrong with a data set, where, and how often",
-    "anchors": "how well anchors fit a data set, and better ones",
-    "analyze": "why AP is what it is: errors, curves, worst pictures, and runs side by side, as a page",
+    "detect": "detect objects in images and videos: draw and list them",
+    "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
+    "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
+    "info": "parameters, BFLOPs and memory traffic, beside the published values",
+    "prepare-data": "create the built-in data set, download COCO, convert VOC or YOLO",
+    "check-data": "check a data set for errors",
+    "anchors": "fit of the anchors to a data set, and better anchors by k-means",
+    "analyze": "error analysis of detections: error types, curves, worst images, comparison of runs",
     "plot": "training curves of one or several runs",
     "train-classifier": "train a backbone as a classifier",
-    "eval-classifier": "top-1 and top-5 of a classifier",
-    "classify": "the classes of pictures",
-    "extract-features": "a backbone's features of pictures",
+    "eval-classifier": "top-1 and top-5 accuracy of a classifier",
+    "classify": "classify images",
+    "extract-features": "feature maps of a backbone for images",
     "benchmark": "speed and memory of models on this machine",
 }
 
+# Iterations that a libgomp thread spins at the end of a parallel region, and milliseconds that one of Intel's runtime
+# does, before it sleeps. By default they spin 300,000 iterations and 200 ms: beside other processes they then occupy
+# the cores that the threads they wait for need. benchmarks/busy_machine.py measures both.
+OPENMP_SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+OPENMP_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that reports mistakes as ConfigError, with the nearest valid flag."""
+    """argparse that raises ConfigError with the nearest valid flag."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments:"):
@@ -49,11 +54,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console command: the first word is the verb."""
+    """Run the command that the first argument names.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code, as `run_command` does.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        print("usage: cspdet VERB ...   (cspdet VERB --help tells more)\n")
-        print("\n".join(f"  {command:14} {meaning}" for command, meaning in COMMAND_HELP.items()))
+        print("usage: cspdet COMMAND ...   (cspdet COMMAND --help lists its arguments)\n")
+        print("\n".join(f"  {command:16} {summary}" for command, summary in COMMAND_HELP.items()))
         return 0 if words else 2
     if words[0] == "--version":
         from cspdet import __version__
@@ -61,22 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cspdet {__version__}")
         return 0
     if words[0] not in COMMAND_HELP:
-        print(
-            f"error: unknown command {words[0]!r}{did_you_mean(words[0], COMMAND_HELP)}; there are: {', '.join(COMMAND_HELP)}",
-            file=sys.stderr,
-        )
+        hint, names = did_you_mean(words[0], COMMAND_HELP), ", ".join(COMMAND_HELP)
+        print(f"error: unknown command {words[0]!r}{hint}; the commands are: {names}", file=sys.stderr)
         return 2
     return run_command(words[0], words[1:])
 
 
 def run_command(command: str, argv: Sequence[str] | None = None, module: Any = None) -> int:
-    """Run one command and turn what it raises into an exit code: 2 the user's mistake, 130 interrupted.
+    """Run one command and convert its exceptions into an exit code.
 
     Args:
-        verb: name of the command; without `module`, `cspdet.cli.<verb>` implements it.
-        argv: words after the command's name; default: those of this process.
-        module: implements a command that is not part of the package (`add_arguments`, `run`, docstring as help).
+        command: Name of the command; without `module`, `cspdet.cli.<command>` implements it.
+        argv: Arguments after the command's name; None takes those of the process.
+        module: Implementation of a command outside the package (`add_arguments`, `run`, docstring as help).
+
+    Returns:
+        0 done, 2 error of the user, 130 interrupted; or what the command itself returns.
     """
+    limit_openmp_spinning(os.environ)
     logger = _log_to_stderr()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -97,22 +111,37 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130
-    except BrokenPipeError:  # `cspdet info ... | head`: nobody reads on, which is no mistake
+    except BrokenPipeError:  # `cspdet info ... | head`: the reader has gone, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
+    """Let waiting OpenMP threads of this process and its children sleep early, unless the user set how they wait.
+
+    libgomp reads the variables when it is loaded, which `import torch` does: later calls affect child processes only.
+
+    Args:
+        environ: The environment to change, `os.environ`.
+    """
+    if not any(name in environ for name in OPENMP_WAIT_VARIABLES):
+        environ.update(OPENMP_SETTINGS)
+
+
 def _is_override(word: str) -> bool:
-    """`key.path=value`, unless a file of that very name is meant."""
-    return OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
+    """Whether the word is `key.path=value`, and not an existing file of that name."""
+    from cspdet.config.loader import OVERRIDE
+
+    return "=" in word and OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """Flags and positional words in any order; overrides are taken out first, and kept as `overrides`."""
-    plain = [word for word in words if not _is_override(word)]
+    overrides = [word for word in words if _is_override(word)]
+    plain = [word for word in words if word not in overrides]
     has_subcommands = parser._subparsers is not None  # argparse parses those in order only
     args = parser.parse_args(plain) if has_subcommands else parser.parse_intermixed_args(plain)
-    args.overrides = [word for word in words if _is_override(word)]
+    args.overrides = overrides
     return args
 
 

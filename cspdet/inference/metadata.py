@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from cspdet import __version__
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
@@ -20,7 +21,6 @@ from cspdet.models.detector import ComposedDetector, NormalizeConfig
 from cspdet.models.head import Anchors, YoloHeadConfig
 from cspdet.recipe import EvalConfig, InputConfig
 from cspdet.structures import Categories
-from cspdet.version import __version__
 
 FORMAT: Literal["cspdet 1"] = "cspdet 1"
 FORMAT_KEY = "format"

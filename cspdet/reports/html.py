@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jinja2
 
+from cspdet import __version__
 from cspdet.io.atomic import write_text
 from cspdet.reports.components import CellValue, Column, ReportSection
-from cspdet.version import __version__
 
 DASH = "–"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from cspdet.cli.main import COMMAND_HELP, main
+import cspdet
+from cspdet.cli.main import COMMAND_HELP, OPENMP_SETTINGS, OPENMP_WAIT_VARIABLES, limit_openmp_spinning, main
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [str(ROOT / "configs" / name) for name in ("csppelee_efm.yaml", "csppelee_efm_sam.yaml")]
@@ -52,3 +55,42 @@ def test_mistakes_exit_2_with_error_lines(words, expected, capsys):
     said = capsys.readouterr().err
     assert all(line.startswith("error: ") for line in said.splitlines())
     assert expected in said
+
+
+# --- OpenMP: threads that wait ---------------------------------------------------------------------
+
+
+def test_openmp_threads_sleep_early_by_default():
+    environ = {"OMP_NUM_THREADS": "2"}
+    limit_openmp_spinning(environ)
+    assert environ == {"OMP_NUM_THREADS": "2", **OPENMP_SETTINGS}
+
+
+@pytest.mark.parametrize("name", OPENMP_WAIT_VARIABLES)
+def test_openmp_settings_of_the_user_stay(name):
+    environ = {name: "anything"}
+    limit_openmp_spinning(environ)
+    assert environ == {name: "anything"}
+
+
+@pytest.mark.parametrize("module", ["cspdet", "cspdet.cli"])
+def test_python_runs_the_package_as_the_command(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"cspdet {cspdet.__version__}\n")
+
+
+def test_commands_set_openmp_and_importing_the_package_does_not():
+    code = """
+import os, sys
+for name in %r: os.environ.pop(name, None)
+import cspdet, cspdet.cli.main
+assert "GOMP_SPINCOUNT" not in os.environ
+cspdet.cli.main.main(["info"])
+print(os.environ["GOMP_SPINCOUNT"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code % (OPENMP_WAIT_VARIABLES,)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == OPENMP_SETTINGS["GOMP_SPINCOUNT"] + "\n", done.stderr

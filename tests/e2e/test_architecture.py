@@ -20,7 +20,7 @@ TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 
 # A part is a module or a package directly below cspdet. It may import what stands in the lines above its own.
 LAYERS = (
-    "errors structures boxes version",
+    "errors structures boxes",
     "io config device letterbox",
     "models datasets",
     "darknet inference evaluation",
@@ -30,6 +30,7 @@ LAYERS = (
     "benchmark",
     "__init__",
     "cli",
+    "__main__",
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 
@@ -89,7 +90,8 @@ def imports(module: Module, *, into_functions: bool) -> Iterator[tuple[int, str,
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, None) for alias in node.names if alias.name.startswith("cspdet"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cspdet":
-            yield from ((node.lineno, str(node.module), alias.name) for alias in node.names)
+            names = [alias.name for alias in node.names if alias.name != "__version__"]  # a constant of the package
+            yield from ((node.lineno, str(node.module), name) for name in names)
 
 
 def imported_part(source: str, name: str | None) -> str:

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import cspdet.version
+import cspdet
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +116,7 @@ def requirements_of(name: str) -> list[Requirement]:
 
 
 def test_metadata_comes_from_one_place():
-    assert metadata.version("cspdet") == cspdet.version.__version__, "run `make install` after a new version"
+    assert metadata.version("cspdet") == cspdet.__version__, "run `make install` after a new version"
     (script,) = [entry for entry in metadata.entry_points(group="console_scripts") if entry.name == "cspdet"]
     assert script.value == "cspdet.cli.main:main"
     assert callable(script.load())

@@ -1,0 +1,10 @@
+"""`python -m cspdet` is the command `cspdet`."""
+
+from __future__ import annotations
+
+import sys
+
+from cspdet.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
