@@ -185,7 +185,7 @@ def read_position(folder: Path) -> tuple[str, int]:
         return "no last.pt yet", 0
     training = load_checkpoint(path).training
     assert training is not None
-    position = training["position"]
+    position = training["progress"]
     return f"epoch {position['epoch'] + 1} batch {position['batch']}", position["step"]
 
 

@@ -10,6 +10,7 @@ import torch
 from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, infer_task
 from cspdet.checkpoints.darknet_cfg import recipe_from_cfg
 from cspdet.checkpoints.pretrained import DARKNET_FILE
+from cspdet.checkpoints.recipes import Recipe, recipe_from_checkpoint, task_of_recipe
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import layers_in_file_order
@@ -21,8 +22,6 @@ from cspdet.models import ClassifierConfig
 from cspdet.models.bundle import MODEL_TYPES, ModelBundle, Network, TaskName, check_task
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
 from cspdet.structures import Categories
-
-Recipe = DetectionRecipe | ClassificationRecipe
 
 TASK_BY_METADATA: dict[str, TaskName] = {"detector": "detection", "classifier": "classification"}
 
@@ -63,12 +62,9 @@ def load_model(
     if path.suffix != ".pt" and not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
     checkpoint = load_checkpoint(path)
-    check_task(task or _task(checkpoint.recipe), _task(checkpoint.recipe), str(path))
-    return _bundle_from_checkpoint(_apply_overrides(checkpoint.recipe, overrides), checkpoint, str(path), path.stem)
-
-
-def _task(recipe: Recipe) -> TaskName:
-    return "detection" if isinstance(recipe, DetectionRecipe) else "classification"
+    check_task(task or checkpoint.task, checkpoint.task, str(path))
+    recipe = _apply_overrides(recipe_from_checkpoint(checkpoint, str(path)), overrides)
+    return _bundle_from_checkpoint(recipe, checkpoint, str(path), path.stem)
 
 
 def _load_exported(
@@ -103,7 +99,7 @@ def _load_cfg(
     path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
 ) -> ModelBundle:  # fmt: skip
     recipe, categories = recipe_from_cfg(path, overrides=overrides)
-    check_task(task or _task(recipe), _task(recipe), str(path))
+    check_task(task or task_of_recipe(recipe), task_of_recipe(recipe), str(path))
     return _bundle_from_recipe(recipe, weights, str(path), path.stem, categories)
 
 
@@ -113,9 +109,9 @@ def _bundle_from_recipe(
     """The network of a config, with random values, or those of a checkpoint or of Darknet's file."""
     if weights is not None and not DARKNET_FILE.search(str(weights)):
         checkpoint = load_checkpoint(weights)
-        check_task(_task(recipe), _task(checkpoint.recipe), str(weights))
+        check_task(task_of_recipe(recipe), checkpoint.task, str(weights))
         return _bundle_from_checkpoint(
-            _with_num_classes(recipe, len(checkpoint.classes)), checkpoint, str(weights), name
+            _with_num_classes(recipe, len(checkpoint.categories)), checkpoint, str(weights), name
         )
     if categories is None and isinstance(recipe, DetectionRecipe):
         categories = classes_from_config(recipe)
@@ -129,14 +125,14 @@ def _bundle_from_recipe(
             raise ConfigError(f"{source}: {error}, so there are no weights of Darknet's for this network") from None
         read_weights(weights, layers)
     return ModelBundle(
-        _task(recipe), network.eval(), recipe, categories or categories_from_count(network.num_classes), name
+        task_of_recipe(recipe), network.eval(), recipe, categories or categories_from_count(network.num_classes), name
     )
 
 
 def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> ModelBundle:
-    network = _build(recipe, len(checkpoint.classes), source, pretrained=False)
+    network = _build(recipe, len(checkpoint.categories), source, pretrained=False)
     load_weights(network, checkpoint.weights, source)
-    return ModelBundle(_task(recipe), network.eval(), recipe, checkpoint.classes, name)
+    return ModelBundle(task_of_recipe(recipe), network.eval(), recipe, checkpoint.categories, name)
 
 
 def _build(recipe: Recipe, num_classes: int, source: str, *, pretrained: bool) -> Network:

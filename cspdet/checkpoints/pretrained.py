@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.darknet.model import DarknetClassifierConfig
+from cspdet.checkpoints.recipes import recipe_from_checkpoint
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.models.backbones.base import TIMM_PREFIX
 from cspdet.models.backbones.timm_backbone import TimmBackbone
-from cspdet.models.classifier import BackboneClassifier
+from cspdet.models.classifier import BackboneClassifier, Classifier
 from cspdet.models.detector import ComposedDetector
 
 StateDict = dict[str, Tensor]  # entries of a state dict
@@ -94,8 +94,7 @@ def _from_timm(model: nn.Module, name: str) -> StateDict:
 
 def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
     """The backbone of a checkpoint, complete."""
-    config = checkpoint.recipe.model
-    if isinstance(config, DarknetClassifierConfig):
+    if is_darknet_classifier(checkpoint):
         return _from_cfg(model, checkpoint, name)
     found = {key: value for key, value in checkpoint.weights.items() if key.startswith(BACKBONE_PREFIX)}
     if not found:
@@ -107,12 +106,17 @@ def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> Sta
     return found
 
 
+def is_darknet_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds a classifier of a Darknet cfg, whose network has no backbone by name."""
+    model = checkpoint.config.get("model")
+    return checkpoint.task == "classification" and isinstance(model, dict) and model.get("name") == "darknet"
+
+
 def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
     """The first layers of a classifier that was imported as a cfg, where they are those of the backbone, one by one."""
     with SkipInit():
-        config = checkpoint.recipe.model
-        assert isinstance(config, DarknetClassifierConfig)
-        classifier = config.build(pretrained=False)
+        recipe = recipe_from_checkpoint(checkpoint, name)
+        classifier: Classifier = recipe.model.build(pretrained=False)  # type: ignore[assignment, call-arg]
     load_weights(classifier, checkpoint.weights, name)
     target = copy.deepcopy(model)
     source_layers, target_layers = layers_in_file_order(classifier), _backbone_layers(target)

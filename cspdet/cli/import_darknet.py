@@ -18,13 +18,14 @@ import torch
 
 from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, is_classifier_config
 from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg, recipe_from_cfg
+from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.config.loader import load_config
 from cspdet.darknet.names import categories_from_names, read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LoadResult, SkipInit, read_weights
 from cspdet.errors import ConfigError
-from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models import Classifier, Detector
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe
 from cspdet.structures import Categories
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         recipe, classes = recipe_from_cfg(args.cfg, names=names, bn_eps=bn_eps, overrides=args.overrides)
     model = _build(recipe, classes, args)
     load_result = read_weights(args.weights, layers_in_file_order(model), partial=args.partial)
-    save_checkpoint(args.output, Checkpoint(recipe, classes, model.state_dict()))
+    save_checkpoint(args.output, make_checkpoint(recipe, classes, model.state_dict()))
     _print_summary(args, model, recipe, classes, load_result)
 
 

@@ -67,7 +67,7 @@ def _run(
     train_set = load_coco(descriptor.split("train"), "train")
     val_set = load_coco(descriptor.split("val"), "val") if descriptor.val else None
     _check_sets(train_set, val_set, recipe.train.on_bad_image)
-    if checkpoint is not None and checkpoint.classes != train_set.classes:
+    if checkpoint is not None and checkpoint.categories != train_set.classes:
         raise DataError(f"{train_set.files.annotations}: its classes are not those of the run that is resumed")
 
     classes = len(train_set.classes)

@@ -107,7 +107,7 @@ def _load_sets(
     """The train split, and the val split where there is one, both looked through."""
     if recipe.data is None:
         raise ConfigError("train-classifier: expected --data DIR, a folder with train/CLASS/* and val/CLASS/*")
-    known = None if checkpoint is None else checkpoint.classes.names
+    known = None if checkpoint is None else checkpoint.categories.names
     train_set = load_image_folder(recipe.data, "train")
     if known is not None and known != train_set.classes:
         raise DataError(f"{recipe.data}: its classes are not those of the run that is resumed")

@@ -1,7 +1,8 @@
-"""Checkpoints: weights with all that is needed to use them, in plain types, read without running code.
+"""Checkpoint files: weights with everything that is needed to use them, in plain types, read without running code.
 
-A checkpoint holds `format`, `task` (detector where it is missing, or classifier), `recipe` (every value of the config),
-`class_names`, `category_ids`, `weights` (the averaged ones, for use) and, for resuming, `training`.
+Format `cspdet 2` is a dict with the keys `format`, `program` (what wrote it), `task` (detection or classification),
+`config` (every value of the recipe), `class_names`, `category_ids`, `weights` (the averaged ones, for use) and, for
+resuming, `training`. Files of format `cspdet 1` are read too; see `cspdet.io.checkpoint_v1`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,35 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor, nn
 
-from cspdet.config.loader import parse_config
-from cspdet.errors import CheckpointError, ConfigError, truncate_list
+from cspdet import __version__
+from cspdet.errors import CheckpointError, truncate_list
 from cspdet.io.atomic import atomic_write
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
+from cspdet.io.checkpoint_v1 import FORMAT_1, upgrade_content
 from cspdet.structures import Categories
 
-FORMAT = "cspdet 1"
+FORMAT = "cspdet 2"
+TASKS = ("detection", "classification")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file says. `training` is None in files that cannot be resumed from."""
+    """The content of a checkpoint file.
 
-    recipe: DetectionRecipe | ClassificationRecipe
-    classes: Categories
+    Attributes:
+        task: detection or classification.
+        config: The recipe as plain values, as `model_dump(mode="json")` gives it.
+        categories: Names and ids of the classes, by class index.
+        weights: The state dict for use: of the averaged network, float32, on the CPU.
+        training: The state to resume from, as `TrainingState.state_dict` gives it; None where there is none.
+        program: The version of cspdet that wrote the file.
+    """
+
+    task: str
+    config: dict[str, Any]
+    categories: Categories
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
+    program: str = f"cspdet {__version__}"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -42,10 +55,11 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     content = {
         "format": FORMAT,
-        "task": "detector" if isinstance(checkpoint.recipe, DetectionRecipe) else "classifier",
-        "recipe": recipe_to_dict(checkpoint.recipe),
-        "class_names": list(checkpoint.classes.names),
-        "category_ids": list(checkpoint.classes.category_ids),
+        "program": checkpoint.program,
+        "task": checkpoint.task,
+        "config": checkpoint.config,
+        "class_names": list(checkpoint.categories.names),
+        "category_ids": list(checkpoint.categories.category_ids),
         "weights": checkpoint.weights,
         "training": checkpoint.training,
     }
@@ -60,14 +74,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """What torch's complaint about its own file came from: Ctrl-C, or the news of a dead loader process, just then."""
+    """The error behind torch's error about its file: Ctrl-C, or the death of a loader process, at that moment."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 class _ErrorRecordingFile:
-    """A file that keeps what the disk says to the end: torch.save hides it behind an error of its own."""
+    """A file that keeps the first error of the disk until the end: torch.save hides it behind an error of its own."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -86,18 +100,43 @@ class _ErrorRecordingFile:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint that `train` wrote, onto the CPU.
+    """Read a checkpoint that `cspdet train` wrote, onto the CPU.
+
+    The keys of its config are those of the version that wrote it; reading it as a recipe renames them.
 
     Raises:
-        CheckpointError: missing, damaged, foreign, or a file that would have to run code.
+        CheckpointError: missing, damaged, of another program, or a file that would have to run code.
     """
     path = Path(path)
+    content = _read(path)
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if not isinstance(content, dict) or found not in (FORMAT, FORMAT_1):
+        raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
+    try:
+        if found == FORMAT_1:
+            content = upgrade_content(content)
+        if content["task"] not in TASKS:
+            raise ValueError(f"task: expected {' or '.join(TASKS)}, found {content['task']!r}")
+        return Checkpoint(
+            content["task"],
+            dict(content["config"]),
+            Categories(tuple(content["class_names"]), tuple(content["category_ids"])),
+            dict(content["weights"]),
+            content["training"],
+            str(content["program"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: is an incomplete checkpoint: {error}") from None
+
+
+def _read(path: Path) -> Any:
+    """The content of a zip archive of tensors and plain values."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
     if not zipfile.is_zipfile(path):  # what torch.save writes; bare pickles are not even opened
         raise CheckpointError(f"{path}: is no checkpoint, or a damaged one (not a zip archive)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain values, and reading it could run code; refused "
@@ -106,21 +145,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is no checkpoint, or a damaged one ({reason})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
-    try:
-        recipe: DetectionRecipe | ClassificationRecipe
-        if content.get("task") == "classifier":
-            recipe = parse_config(content["recipe"], ClassificationRecipe, str(path))
-        else:
-            recipe = parse_config(content["recipe"], DetectionRecipe, str(path))
-        classes = Categories(tuple(content["class_names"]), tuple(content["category_ids"]))
-        return Checkpoint(recipe, classes, dict(content["weights"]), content["training"])
-    except ConfigError as error:
-        raise CheckpointError(*error.problems) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: is an incomplete checkpoint: {error}") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:

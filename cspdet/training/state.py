@@ -19,8 +19,6 @@ from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
 from cspdet.training.tasks.base import ModelT
 
-LEGACY_PROGRESS_KEYS = {"best_AP": "best"}  # in states that earlier versions saved
-
 
 @dataclass
 class TrainProgress:
@@ -76,7 +74,7 @@ class TrainingState(Generic[ModelT]):
             "ema_updates": self.ema.updates if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "position": asdict(self.progress),
+            "progress": asdict(self.progress),
         }
 
     def load_state_dict(self, state: dict[str, Any], ema_weights: dict[str, torch.Tensor]) -> None:
@@ -90,9 +88,7 @@ class TrainingState(Generic[ModelT]):
         for group, flag in zip(self.optimizer.param_groups, device_flags, strict=True):
             group.update(flag)  # of this device, not of the one that the run was on
         self.scaler.load_state_dict(state["scaler"])
-        self.progress = TrainProgress(
-            **{LEGACY_PROGRESS_KEYS.get(name, name): value for name, value in state["position"].items()}
-        )
+        self.progress = TrainProgress(**state["progress"])
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:

@@ -13,12 +13,13 @@ from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.pretrained import load_backbone_weights
+from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import main
 from cspdet.config.loader import dump_config, load_config
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import write_weights
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models import Classifier, Detector, DetectorConfig, build_backbone
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.recipe import ClassificationRecipe, load_recipe
@@ -53,7 +54,7 @@ def classifier(folder: Path, backbone: str = TRUNK, classes: int = 7) -> tuple[C
 
 def save(path: Path, recipe: ClassificationRecipe, model: nn.Module, classes: int = 7) -> Path:
     names = Categories(tuple(f"c{i}" for i in range(classes)), tuple(range(1, classes + 1)))
-    save_checkpoint(path, Checkpoint(recipe, names, model.state_dict()))
+    save_checkpoint(path, make_checkpoint(recipe, names, model.state_dict()))
     return path
 
 
@@ -142,7 +143,7 @@ def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
     path = save(tmp_path / "x.pt", recipe, model)
     trained = load_recipe(DETECTOR, [f"model.backbone.weights={path}"])
     names = Categories(("a", "b", "c"), (1, 2, 3))
-    save_checkpoint(tmp_path / "d.pt", Checkpoint(trained, names, build_detector(trained, 3, "test").state_dict()))
+    save_checkpoint(tmp_path / "d.pt", make_checkpoint(trained, names, build_detector(trained, 3, "test").state_dict()))
     path.unlink()
     assert same(part(load_model(tmp_path / "d.pt").detector, "backbone"), part(model, "backbone"))
     with pytest.raises(CheckpointError, match=r"x\.pt: no such file"):

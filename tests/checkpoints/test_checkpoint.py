@@ -13,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cspdet import __version__
 from cspdet.checkpoints.initial_weights import transfer
 from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.recipes import make_checkpoint, recipe_from_checkpoint
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from cspdet.recipe import load_recipe
@@ -28,7 +30,7 @@ CLASSES = Categories(("cat", "dog"), (3, 17))
 def checkpoint() -> Checkpoint:
     recipe = load_recipe(CONFIG, ["input.size=64", "model.neck.width=8"])
     torch.manual_seed(0)
-    return Checkpoint(recipe, CLASSES, recipe.model.build(2).state_dict(), {"position": {"epoch": 1}})
+    return make_checkpoint(recipe, CLASSES, recipe.model.build(2).state_dict(), {"progress": {"epoch": 1}})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def file(checkpoint, tmp_path_factory) -> Path:
 
 def test_what_is_written_comes_back(file, checkpoint):
     again = load_checkpoint(file)
-    assert (again.recipe, again.classes, again.training) == (checkpoint.recipe, CLASSES, checkpoint.training)
+    assert (again.task, again.config, again.categories) == ("detection", checkpoint.config, CLASSES)
+    assert (again.training, again.program) == (checkpoint.training, f"cspdet {__version__}")
+    assert recipe_from_checkpoint(again, "x.pt") == load_recipe(CONFIG, ["input.size=64", "model.neck.width=8"])
     assert all(torch.equal(again.weights[name], value) for name, value in checkpoint.weights.items())
 
 
@@ -107,11 +111,20 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
 
 def test_other_peoples_checkpoints_are_named_as_such(tmp_path):
     torch.save({"model": {"w": torch.zeros(1)}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of cspdet: expected format 'cspdet 1', found None"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of cspdet: expected format 'cspdet 2', found None"):
         load_checkpoint(tmp_path / "other.pt")
-    torch.save({"format": "cspdet 1", "recipe": {}}, tmp_path / "empty.pt")
+    torch.save({"format": "cspdet 2", "task": "detection"}, tmp_path / "cut.pt")
+    with pytest.raises(CheckpointError, match="incomplete checkpoint: 'config'"):
+        load_checkpoint(tmp_path / "cut.pt")
+    torch.save({"format": "cspdet 1", "recipe": {}}, tmp_path / "cut_1.pt")
+    with pytest.raises(CheckpointError, match="incomplete checkpoint: 'training'"):
+        load_checkpoint(tmp_path / "cut_1.pt")
+    save_checkpoint(tmp_path / "empty.pt", Checkpoint("detection", {}, CLASSES, {}))
     with pytest.raises(CheckpointError, match="model: missing key"):
-        load_checkpoint(tmp_path / "empty.pt")
+        load_model(tmp_path / "empty.pt")
+    save_checkpoint(tmp_path / "task.pt", Checkpoint("segmentation", {}, CLASSES, {}))
+    with pytest.raises(CheckpointError, match="expected detection or classification, found 'segmentation'"):
+        load_checkpoint(tmp_path / "task.pt")
 
 
 def test_weights_of_another_architecture_are_counted(file, checkpoint):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cspdet.checkpoints.building import build_classifier, build_detector, is_classifier_config
 from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import run_command
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import Cfg, parse_cfg
@@ -25,7 +26,7 @@ from cspdet.darknet.write import export
 from cspdet.darknet.write.hyperparameters import net_options, yolo_options
 from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.errors import ConfigError, UserError
-from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models.blocks import ConvBN, shortcut, upsample
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
@@ -336,7 +337,8 @@ def test_an_imported_cfg_follows_size_classes_and_epsilon(tmp_path):
     checkpoint = load_model(tmp_path / "a.pt")
     model = checkpoint.config.model.build(3)
     save_checkpoint(
-        tmp_path / "b.pt", Checkpoint(checkpoint.config, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
+        tmp_path / "b.pt",
+        make_checkpoint(checkpoint.config, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict()),
     )
     words = [str(tmp_path / "b.pt"), "--format", "darknet", "--size", "32x96", "input.resize=letterbox"]
     assert run_command("export", words) == 0
@@ -353,7 +355,7 @@ def test_there_and_back_again(tmp_path):
     loaded = loaded_from(ROOT / "configs/csppelee_efm_sam.yaml")
     trained(loaded.network)
     classes = Categories(COCO_CLASSES.names, COCO_CLASSES.category_ids)
-    save_checkpoint(tmp_path / "a.pt", Checkpoint(loaded.config, classes, loaded.network.state_dict()))
+    save_checkpoint(tmp_path / "a.pt", make_checkpoint(loaded.config, classes, loaded.network.state_dict()))
     words = ["tools/export.py", str(tmp_path / "a.pt"), "--format", "darknet", "--output", str(tmp_path / "b.cfg")]
     done = subprocess.run(
         [sys.executable, *words, "--size", "64x96", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -432,7 +434,7 @@ def test_a_classifier_config_with_weights(tmp_path, monkeypatch, capsys):
     assert "exporting random weights; use --weights for trained ones" in capsys.readouterr().err
     recipe = load_config(yaml, ClassificationRecipe, ["model.num_classes=3"])
     names = Categories(("a", "b", "c"), (1, 2, 3))
-    save_checkpoint("x.pt", Checkpoint(recipe, names, build_classifier(recipe, "x").state_dict()))
+    save_checkpoint("x.pt", make_checkpoint(recipe, names, build_classifier(recipe, "x").state_dict()))
     assert run_command("export", [*words, "--weights", "x.pt", "--output", "there/y.cfg"]) == 0
     assert "verified: the outputs differ from the network's by" in capsys.readouterr().out
     assert (tmp_path / "there/y.names").read_text() == "a\nb\nc\n"

@@ -39,8 +39,6 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("datasets", "recipe"),
     ("inference", "checkpoints"),
     ("inference", "recipe"),
-    ("io", "config"),
-    ("io", "recipe"),
     ("reports", "checkpoints"),
     ("reports", "recipe"),
     ("training", "checkpoints"),

@@ -16,6 +16,7 @@ from darknet_data import CLASSIFIER, write_pair
 import cspdet
 from cspdet.checkpoints.building import build_classifier
 from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import main, run_command
 from cspdet.config.loader import load_config
 from cspdet.darknet.weight_order import layers_in_file_order
@@ -25,7 +26,7 @@ from cspdet.datasets.image_io import read_image
 from cspdet.errors import CheckpointError, ConfigError, DataError
 from cspdet.inference import classifier as classify_module
 from cspdet.inference.classifier import Prediction, load_classifier
-from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.io.checkpoint import save_checkpoint
 from cspdet.recipe import ClassificationRecipe
 from cspdet.structures import Categories
 
@@ -55,7 +56,9 @@ def saved_classifier(folder: Path) -> Path:
     recipe = load_config(folder / "small.yaml", ClassificationRecipe)
     torch.manual_seed(0)
     model = build_classifier(recipe, "test")
-    save_checkpoint(folder / "small.pt", Checkpoint(recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict()))
+    save_checkpoint(
+        folder / "small.pt", make_checkpoint(recipe, Categories(("a", "b", "c"), (1, 2, 3)), model.state_dict())
+    )
     return folder / "small.pt"
 
 

@@ -249,7 +249,7 @@ def test_sigterm_at_torchrun_saves_and_one_process_goes_on(shapes, tmp_path):
     assert "stopped and saved in" in said
     stopped = load_checkpoint(run / "last.pt").training
     assert stopped is not None
-    epoch = stopped["position"]["epoch"]
+    epoch = stopped["progress"]["epoch"]
     assert main(["train", "--resume", str(run), "--device", "cpu", "--stop-after", str(epoch + 1)]) == 0
 
 

@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_set_data import write_images
 
+from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import run_command
 from cspdet.config.loader import load_config, parse_config
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.network import DarknetClassifier
 from cspdet.darknet.num_classes import set_num_classes
 from cspdet.errors import ConfigError
-from cspdet.io.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cspdet.io.checkpoint import load_checkpoint, save_checkpoint
 from cspdet.recipe import ClassificationRecipe, ClassifierTrainConfig, DetectionRecipe, load_recipe
 from cspdet.structures import Categories
 from cspdet.training.tasks.classification import class_loss
@@ -265,7 +266,7 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(data, straight, tmp_p
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
     assert f"go on with: cspdet train-classifier --resume {folder}" in said
-    assert load_checkpoint(folder / "last.pt").training["position"]["epoch"] < 4
+    assert load_checkpoint(folder / "last.pt").training["progress"]["epoch"] < 4
     assert train("--resume", folder, "train.workers=0", "--data", data) == 0
     assert PROOF.compare_runs(folder, straight) == []
 
@@ -410,7 +411,7 @@ def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
 
 def test_a_run_of_the_other_kind_cannot_be_resumed(tmp_path, capsys):
     recipe = load_recipe(ROOT / "configs/csppelee_efm_sam.yaml")
-    save_checkpoint(tmp_path / "last.pt", Checkpoint(recipe, Categories(("disc",), (1,)), {}, {"position": {}}))
+    save_checkpoint(tmp_path / "last.pt", make_checkpoint(recipe, Categories(("disc",), (1,)), {}, {"progress": {}}))
     assert isinstance(load_checkpoint(tmp_path / "last.pt").recipe, DetectionRecipe)
     assert train("--resume", tmp_path) == 2
     assert f"go on with: cspdet train --resume {tmp_path}" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_ctrl_c_saves_and_exits_130(shapes, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said
-    assert load_checkpoint(folder / "last.pt").training["position"]["images_seen"] > 0
+    assert load_checkpoint(folder / "last.pt").training["progress"]["images_seen"] > 0
 
 
 @pytest.mark.e2e

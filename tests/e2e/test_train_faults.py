@@ -116,7 +116,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_in_a_line(words, tmp_path)
     (line,) = errors(said)
     assert line.startswith("error: a loader process died, most often because memory ran out")
     assert PROOF.living(process.pid) == []
-    done = load_checkpoint(folder / "last.pt").training["position"]["epoch"]
+    done = load_checkpoint(folder / "last.pt").training["progress"]["epoch"]
     assert list(folder.glob(DRAFTS)) == []
     assert train("--resume", folder, f"train.epochs={done + 1}", "train.workers=0") == 0
 
@@ -145,7 +145,7 @@ def test_a_picture_that_disappears_ends_the_run_with_its_name(own_shapes, straig
     at_batch(BATCHES + 1, after(lambda: picture.rename(tmp_path / "elsewhere.jpg")))  # in the second epoch
     assert train(CONFIG, f"data={own_shapes}", *SMALL, "--output", folder) == 2
     assert errors(capsys.readouterr().err) == [f"error: {picture}: no such picture"]
-    assert load_checkpoint(folder / "last.pt").training["position"]["epoch"] >= 1
+    assert load_checkpoint(folder / "last.pt").training["progress"]["epoch"] >= 1
     (tmp_path / "elsewhere.jpg").rename(picture)
     assert train("--resume", folder) == 0
     assert PROOF.read_metrics(folder) == PROOF.read_metrics(straight)
@@ -180,7 +180,7 @@ def poisoned(words, tmp_path, at_batch, capsys) -> tuple[Path, str]:
 def test_a_step_that_is_not_finite_is_skipped_and_told(poisoned):
     folder, said = poisoned
     assert "epoch 1: step skipped, its gradient is not finite (image ids of the last: " in said
-    position = load_checkpoint(folder / "last.pt").training["position"]
+    position = load_checkpoint(folder / "last.pt").training["progress"]
     assert (position["skipped_steps"], position["step"]) == (1, 3 * BATCHES)
 
 
@@ -276,7 +276,7 @@ def test_a_second_sigterm_changes_nothing(words, straight, tmp_path, at_batch):
     folder = tmp_path / "run"
     at_batch(2, send(signal.SIGTERM, signal.SIGTERM))
     assert train(*words, "--output", folder) == 143
-    assert load_checkpoint(folder / "last.pt").training["position"]["batch"] == 2
+    assert load_checkpoint(folder / "last.pt").training["progress"]["batch"] == 2
     assert finishes_like(straight, folder) == []
 
 
@@ -320,7 +320,7 @@ def test_sigterm_to_all_processes_at_once_saves_and_exits_143(words, tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
-    assert load_checkpoint(folder / "last.pt").training["position"]["images_seen"] > 0
+    assert load_checkpoint(folder / "last.pt").training["progress"]["images_seen"] > 0
     assert PROOF.living(process.pid) == []
 
 
@@ -369,7 +369,7 @@ def test_the_comparison_sees_a_single_bit(straight, tmp_path, capsys):
     content = torch.load(copy / "last.pt", weights_only=True)
     name = next(name for name, value in content["training"]["model"].items() if value.shape == (32,))
     content["training"]["model"][name].view(torch.int32)[1] ^= 1
-    content["training"]["position"]["best"] += 1e-9
+    content["training"]["progress"]["best_metric"] += 1e-9
     torch.save(content, copy / "last.pt")
     lines = (copy / "metrics.jsonl").read_text().splitlines()
     (copy / "metrics.jsonl").write_text("\n".join([*lines[:2], lines[2].replace('"loss": ', '"loss": 1')]))
@@ -377,7 +377,7 @@ def test_the_comparison_sees_a_single_bit(straight, tmp_path, capsys):
     found = PROOF.compare_runs(straight, copy)
     starts = (
         "last.pt: training/model/" + name,
-        "last.pt: training/position/best",
+        "last.pt: training/progress/best_metric",
         "metrics.jsonl/2/loss",
         "metrics.json:",
     )
@@ -469,5 +469,5 @@ def test_two_runs_do_not_share_a_folder(words, tmp_path, capsys):
     finally:
         process.kill()
         process.communicate()
-    done = load_checkpoint(folder / "last.pt").training["position"]["epoch"]
+    done = load_checkpoint(folder / "last.pt").training["progress"]["epoch"]
     assert train("--resume", folder, f"train.epochs={done + 1}") == 0  # the lock went with its process

@@ -13,11 +13,8 @@ import cv2
 import numpy as np
 from torch import nn
 
-from cspdet.checkpoints.load_report import TransferReport
-from cspdet.config.loader import dump_config
 from cspdet.io.atomic import write_bytes, write_text
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe
 from cspdet.structures import Categories
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.base import ModelT
@@ -29,24 +26,35 @@ class RunDir:
     """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run, and `transfer.csv`
     of one that began with other weights."""
 
-    def __init__(self, path: Path, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories):
-        self.path, self.recipe, self.classes = path, recipe, classes
+    def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories):
+        """Describe the run; nothing is written yet.
+
+        Args:
+            path: The folder.
+            task: detection or classification.
+            config: The recipe as plain values, for the checkpoints.
+            categories: Names and ids of the classes.
+        """
+        self.path, self.task, self.config, self.categories = path, task, config, categories
         self._write_error_logged = False
 
-    def start(self, transfer_report: TransferReport | None) -> None:
-        write_text(self.path / "config.yaml", dump_config(self.recipe))
-        if transfer_report is not None:
-            write_text(self.path / "transfer.csv", transfer_report.to_csv())
+    def start(self, config_yaml: str, transfer_csv: str | None) -> None:
+        """Write `config.yaml`, and `transfer.csv` where the run starts from other weights."""
+        write_text(self.path / "config.yaml", config_yaml)
+        if transfer_csv is not None:
+            write_text(self.path / "transfer.csv", transfer_csv)
 
     def save_last(self, state: TrainingState[ModelT]) -> None:
         """`last.pt`: everything, to resume from."""
-        weights = _cpu_float_weights(state.ema_or_model)
-        save_checkpoint(self.path / "last.pt", Checkpoint(self.recipe, self.classes, weights, state.state_dict()))
+        save_checkpoint(self.path / "last.pt", self._checkpoint(state, state.state_dict()))
 
     def save_best(self, state: TrainingState[ModelT]) -> None:
         """`best.pt`: the averaged weights, for use."""
+        save_checkpoint(self.path / "best.pt", self._checkpoint(state))
+
+    def _checkpoint(self, state: TrainingState[ModelT], training: dict[str, Any] | None = None) -> Checkpoint:
         weights = _cpu_float_weights(state.ema_or_model)
-        save_checkpoint(self.path / "best.pt", Checkpoint(self.recipe, self.classes, weights))
+        return Checkpoint(self.task, self.config, self.categories, weights, training)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs so far; lines that are damaged are left out, and told."""

@@ -15,7 +15,8 @@ import torch
 
 from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.config.loader import load_config, parse_config
+from cspdet.checkpoints.recipes import recipe_from_checkpoint, task_of_recipe
+from cspdet.config.loader import dump_config, load_config, parse_config
 from cspdet.device import select_device
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint
@@ -131,21 +132,22 @@ def load_recipe_or_resume(
     checkpoint = load_checkpoint(path)
     if checkpoint.training is None:
         raise CheckpointError(f"{path}: holds no training state to resume from")
-    if not isinstance(checkpoint.recipe, schema):
-        other = COMMAND_BY_RECIPE[type(checkpoint.recipe)]
+    recipe = recipe_from_checkpoint(checkpoint, str(path))
+    if not isinstance(recipe, schema):
+        other = COMMAND_BY_RECIPE[type(recipe)]
         raise ConfigError(f"{path}: is of another kind; go on with: cspdet {other} --resume {train_args.resume}")
     if train_args.config is not None:
-        given = with_num_classes(load_config(train_args.config, schema), len(checkpoint.classes))
-        if given.model != checkpoint.recipe.model:
+        given = with_num_classes(load_config(train_args.config, schema), len(checkpoint.categories))
+        if given.model != recipe.model:
             raise ConfigError(f"{train_args.config}: describes another network than the run in {train_args.resume}")
-    _warn_if_config_edited(train_args.resume / "config.yaml", checkpoint.recipe, schema)
+    _warn_if_config_edited(train_args.resume / "config.yaml", recipe, schema)
     for word in train_args.overrides:
         key = word.split("=")[0]
         if not any(key == overridable or key.startswith(f"{overridable}.") for overridable in RESUME_OVERRIDABLE):
             raise ConfigError(
                 f"override {word!r}: cannot change on --resume; what can: {', '.join(RESUME_OVERRIDABLE)}"
             )
-    return parse_config(recipe_to_dict(checkpoint.recipe), schema, str(path), train_args.overrides), checkpoint
+    return parse_config(recipe_to_dict(recipe), schema, str(path), train_args.overrides), checkpoint
 
 
 def _warn_if_config_edited(path: Path, recipe: DetectionRecipe | ClassificationRecipe, schema: type[RecipeT]) -> None:
@@ -200,9 +202,10 @@ def open_run_dir(
     context: DistributedContext,
 ) -> RunDir:
     """The run's folder, with its config.yaml, and transfer.csv where it starts from other weights."""
-    run_dir = RunDir(path, recipe, classes)
+    task = task_of_recipe(recipe)
+    run_dir = RunDir(path, task, recipe_to_dict(recipe), classes)
     if context.is_main_process:
-        run_dir.start(transfer_report)
+        run_dir.start(dump_config(recipe), None if transfer_report is None else transfer_report.to_csv())
     return run_dir
 
 

@@ -1,0 +1,48 @@
+"""Checkpoints and recipes: the config of a checkpoint as a recipe, and a checkpoint of a recipe's network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from cspdet.config.loader import parse_config
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.io.checkpoint import Checkpoint
+from cspdet.models.bundle import TaskName
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
+from cspdet.structures import Categories
+
+Recipe = DetectionRecipe | ClassificationRecipe
+SCHEMAS: dict[str, type[Recipe]] = {"detection": DetectionRecipe, "classification": ClassificationRecipe}
+
+
+def task_of_recipe(recipe: Recipe) -> TaskName:
+    """detection or classification."""
+    return "detection" if isinstance(recipe, DetectionRecipe) else "classification"
+
+
+def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
+    """The recipe that a checkpoint was trained with; keys of cspdet 1 are renamed.
+
+    Args:
+        checkpoint: What `load_checkpoint` read.
+        where: The file that an error names.
+
+    Raises:
+        CheckpointError: a config that is not valid, or that names a class of a user's module that is not imported.
+    """
+    try:
+        return parse_config(checkpoint.config, SCHEMAS[checkpoint.task], where)
+    except ConfigError as error:
+        raise CheckpointError(*error.problems) from None
+
+
+def make_checkpoint(
+    recipe: Recipe,
+    categories: Categories,
+    weights: dict[str, Tensor],
+    training: dict[str, Any] | None = None,
+) -> Checkpoint:
+    """A checkpoint of the network of a recipe, to be saved with `save_checkpoint`."""
+    return Checkpoint(task_of_recipe(recipe), recipe_to_dict(recipe), categories, weights, training)
