@@ -14,8 +14,7 @@ from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.datasets.classification.augment import ImageAugmentConfig
 from cspdet.datasets.config import LoaderConfig
 from cspdet.datasets.detection.augment import AugmentConfig
-from cspdet.models import ClassifierConfig, DetectorConfig
-from cspdet.models.config import PostprocessConfig
+from cspdet.models.config import ClassifierConfig, DetectorConfig, PostprocessConfig
 from cspdet.training.assigners.assign import AssignConfig
 from cspdet.training.losses.yolo import LossConfig
 from cspdet.training.schedule import OptimizerConfig, ScheduleConfig

@@ -8,13 +8,13 @@ of A*H*W), N boxes, P positives. Boxes live in one of two frames: *image* (pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
     from cspdet.letterbox import Letterbox
 
 
@@ -46,7 +46,8 @@ class FeatureShape(NamedTuple):
         return f"{self.channels}x{self.height}x{self.width}"
 
 
-Features = tuple[Tensor, ...]  # finest first; the l-th is (B, spec.channels, H / spec.stride, W / spec.stride)
+# Finest first; the l-th is (B, spec.channels, H / spec.stride, W / spec.stride).
+Features: TypeAlias = "tuple[Tensor, ...]"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("epochs: 3", "epochs: 0", "c.yaml:6: train.epochs: expected greater than or equal to 1, found 0"),
         ("sam: true", "sam: yes", "c.yaml:3: model.neck.sam: expected true or false, found the text 'yes'"),
         ("data: coco.yaml\n", "", "c.yaml: data: missing key"),
-        ("name: efm", "name: emf", "c.yaml:3: model.neck.name: unknown name 'emf' (did you mean 'efm'?); valid: "),
+        ("name: efm", "name: emf", "c.yaml:3: model.neck.name: unknown neck 'emf' (did you mean 'efm'?); valid: "),
         ("epochs: 3", "epochs: 3\n  epochs: 4", "c.yaml:7: duplicate key 'epochs'; write it once"),
         ("epochs: 3", "epochs: .nan", "c.yaml:6: train.epochs: "),
         ("train:", "train: [1, 2]\ntrian:", "c.yaml:6: trian: unknown key (did you mean 'train'?)"),
@@ -140,7 +140,7 @@ def test_null_switches_a_section_off():
 
 def test_a_rule_between_keys_blames_the_key(tmp_path):
     (line,) = problems(tmp_path, TEXT, "model.head.scale_x_y=[1,2]")
-    assert line.endswith("model.head.scale_x_y: expected 3 numbers, one a scale; found 2")
+    assert line.endswith("model.head.scale_x_y: expected 3 values, one per scale; found 2")
 
 
 def every_key(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -18,8 +18,8 @@ from cspdet.darknet.weights import read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.models import ClassifierConfig
 from cspdet.models.bundle import MODEL_TYPES, ModelBundle, Network, TaskName, check_task
+from cspdet.models.config import ClassifierConfig
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
 from cspdet.structures import Categories
 

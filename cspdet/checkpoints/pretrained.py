@@ -23,7 +23,6 @@ from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.models.backbones.base import TIMM_PREFIX
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.classifier import BackboneClassifier, Classifier
 from cspdet.models.detector import ComposedDetector

@@ -33,7 +33,7 @@ from cspdet.datasets.detection.anchors import (
 )
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError
-from cspdet.models.head import WH, YoloHeadConfig
+from cspdet.models.config import WH, YoloHeadConfig
 from cspdet.recipe import InputConfig, load_recipe
 
 Levels = tuple[tuple[WH, ...], ...]  # width, height in input pixels, one tuple a scale, finest first

@@ -12,8 +12,9 @@ from cspdet.darknet.weights import LayerWeights, connected_weights, conv_weights
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import init_weights
 from cspdet.models.classifier import Classifier
+from cspdet.models.config import YoloHeadConfig
 from cspdet.models.detector import Detector
-from cspdet.models.head import Anchors, YoloHeadConfig, init_prediction_bias
+from cspdet.models.head import Anchors, init_prediction_bias
 
 
 class DarknetBody(nn.Module):

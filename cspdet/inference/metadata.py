@@ -17,8 +17,9 @@ from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import ComposedDetector, NormalizeConfig
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import NormalizeConfig, YoloHeadConfig
+from cspdet.models.detector import ComposedDetector
+from cspdet.models.head import Anchors
 from cspdet.recipe import EvalConfig, InputConfig
 from cspdet.structures import Categories
 

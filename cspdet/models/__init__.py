@@ -1,31 +1,49 @@
-"""Networks: configs that build them, and the modules they build."""
+"""Networks: configs that build them, and the modules they build. Importing this package imports no torch."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from cspdet.config.loader import parse_config
-from cspdet.models.backbones import Backbone, BackboneConfig
-from cspdet.models.backbones.timm_backbone import load_pretrained
-from cspdet.models.classifier import Classifier, ClassifierConfig
-from cspdet.models.detector import Detector, DetectorConfig
+if TYPE_CHECKING:
+    from cspdet.models.backbones import Backbone
+    from cspdet.models.classifier import Classifier
+    from cspdet.models.config import ClassifierConfig, DetectorConfig
+    from cspdet.models.detector import Detector
 
 __all__ = ["Classifier", "ClassifierConfig", "Detector", "DetectorConfig", "build_backbone"]
 
+_MODULES = {
+    "Classifier": "cspdet.models.classifier",
+    "ClassifierConfig": "cspdet.models.config",
+    "Detector": "cspdet.models.detector",
+    "DetectorConfig": "cspdet.models.config",
+}
 
-class _BackboneOnly(BaseModel):
-    backbone: BackboneConfig
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build_backbone(name: str, **options: Any) -> Backbone:
-    """A backbone by name, with the options of its config: `build_backbone("csppeleenet", gamma=0.25)`.
+    """Build a backbone by name: `build_backbone("csppeleenet", gamma=0.25)`.
+
+    Args:
+        name: A name of `BACKBONES`, `timm:MODEL`, or `module:Class`.
+        options: Keys of the backbone's config.
 
     Raises:
-        ConfigError: no such backbone or option, or a backbone of timm that cannot be had.
+        ConfigError: no such backbone or option, or a backbone of timm that is not available.
     """
-    values = {"backbone": {"name": name, **options}}
-    backbone = parse_config(values, _BackboneOnly, "build_backbone").backbone.build()
+    from cspdet.config.loader import parse_config
+    from cspdet.config.user_modules import allow_user_modules
+    from cspdet.models.backbones import BACKBONES
+    from cspdet.models.backbones.timm_backbone import load_pretrained
+
+    with allow_user_modules():
+        config_class = BACKBONES.config_class(name)
+    backbone = parse_config({"name": name, **options}, config_class, "build_backbone").build()
     load_pretrained(backbone)
     return backbone

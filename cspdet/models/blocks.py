@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ActivationName = Literal["leaky", "relu", "swish", "mish", "sigmoid", "linear"]
+from cspdet.models.base_config import ActivationName
 
 LEAKY_SLOPE = 0.1  # Darknet's
 

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
 from cspdet.device import Precision, autocast, to_float_tensor
-from cspdet.models.backbones import Backbone, BackboneConfig
-from cspdet.models.backbones.timm_backbone import load_pretrained
+from cspdet.models.backbones import Backbone
 from cspdet.models.blocks import init_weights
-from cspdet.models.detector import NormalizeConfig, check_divisible
-
-
-class ClassifierConfig(ConfigModel):
-    """A backbone and the number of classes it tells apart."""
-
-    backbone: BackboneConfig
-    num_classes: int = Field(1000, ge=1)
-    normalize: NormalizeConfig = NormalizeConfig()
-
-    def build(self, *, pretrained: bool = True) -> BackboneClassifier:
-        """As `DetectorConfig.build`, for a classifier."""
-        classifier = BackboneClassifier(self.backbone.build(), self.num_classes, self.normalize)
-        if pretrained:
-            load_pretrained(classifier)
-        return classifier
+from cspdet.models.config import NormalizeConfig
+from cspdet.models.detector import check_divisible
 
 
 class Classifier(nn.Module):

@@ -1,10 +1,145 @@
-"""Config of what follows a network's forward pass. Imports neither torch nor torchvision."""
+"""Configs of detectors and classifiers and of their post-processing. Imports no torch: `build` imports the networks."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
 
 from cspdet.config.base import ConfigModel
+from cspdet.config.registry import component
+from cspdet.models.backbones import BACKBONES
+from cspdet.models.base_config import BackboneConfigBase, NeckConfigBase
+from cspdet.models.necks import NECKS
+from cspdet.structures import FeatureSpec
+
+if TYPE_CHECKING:
+    from cspdet.models.classifier import BackboneClassifier
+    from cspdet.models.detector import ComposedDetector
+    from cspdet.models.head import YoloHead
+
+WH = tuple[float, float]
+RGB = tuple[float, float, float]
+WhDecoding = Literal["exponential", "square"]
+
+BackboneConfig = Annotated[BackboneConfigBase, component(BACKBONES)]
+NeckConfig = Annotated[NeckConfigBase, component(NECKS)]
+
+
+class NormalizeConfig(ConfigModel):
+    """Input normalization: (image - mean) / std per channel, on images in [0, 1]."""
+
+    mean: RGB = Field((0.0, 0.0, 0.0), description="Mean of each RGB channel, of values in [0, 1]; 0 as in Darknet.")
+    std: RGB = Field((1.0, 1.0, 1.0), description="Standard deviation of each RGB channel, above 0; 1 as in Darknet.")
+
+    @field_validator("std")
+    @classmethod
+    def _check_positive(cls, std: RGB) -> RGB:
+        if min(std) <= 0:
+            raise ValueError(f"expected values above 0, found {list(std)}")
+        return std
+
+
+class YoloHeadConfig(ConfigModel):
+    """The YOLOv3 head: anchors and the decoding of boxes; the defaults are YOLOv3's."""
+
+    name: Literal["yolo"] = Field("yolo", description="Name of the head.")
+    anchors: tuple[tuple[WH, ...], ...] = Field(
+        (
+            ((10, 13), (16, 30), (33, 23)),
+            ((30, 61), (62, 45), (59, 119)),
+            ((116, 90), (156, 198), (373, 326)),
+        ),
+        description="Anchors as [width, height] in input pixels: one list per scale, finest scale first.",
+    )
+    scale_x_y: tuple[float, ...] = Field(
+        (1.0, 1.0, 1.0),
+        description="Factor of the sigmoid of the box center, one per scale, from 1 to 2; above 1, centers reach the "
+        "borders of their cell.",
+    )
+    wh_decoding: WhDecoding = Field(
+        "exponential",
+        description="Box size as a factor of the anchor: exp(t), or (2 sigmoid(t))^2 (Darknet: new_coords=1).",
+    )
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> YoloHeadConfig:
+        if len({len(level) for level in self.anchors}) != 1 or not self.anchors[0]:
+            raise ValueError(
+                "anchors: expected the same number of anchors on every scale, found "
+                f"{[len(level) for level in self.anchors]}"
+            )
+        if any(side <= 0 for level in self.anchors for wh in level for side in wh):
+            raise ValueError("anchors: expected widths and heights above 0 pixels")
+        if len(self.scale_x_y) != len(self.anchors):
+            raise ValueError(
+                f"scale_x_y: expected {len(self.anchors)} values, one per scale; found {len(self.scale_x_y)}"
+            )
+        if any(not 1 <= scale <= 2 for scale in self.scale_x_y):
+            raise ValueError(f"scale_x_y: expected values from 1 to 2, found {list(self.scale_x_y)}")
+        return self
+
+    def build(self, inputs: tuple[FeatureSpec, ...], num_classes: int) -> YoloHead:
+        """Build the head with random weights.
+
+        Args:
+            inputs: The feature maps of the neck, finest first.
+            num_classes: Number of classes of the data.
+
+        Raises:
+            ValueError: the number of feature maps is not that of the anchor lists.
+        """
+        from cspdet.models.head import YoloHead
+
+        return YoloHead(self, inputs, num_classes)
+
+
+class DetectorConfig(ConfigModel):
+    """A detector: a backbone, a neck and a head. The data gives the number of classes."""
+
+    backbone: BackboneConfig = Field(description="The backbone, by name, with its keys.")
+    neck: NeckConfig = Field(description="The neck, by name, with its keys.")
+    head: YoloHeadConfig = Field(YoloHeadConfig(), description="The head.")
+    normalize: NormalizeConfig = Field(NormalizeConfig(), description="Normalization of the input images.")
+
+    def build(self, num_classes: int, *, pretrained: bool = True) -> ComposedDetector:
+        """Build the network with random weights, drawn from torch's current random stream.
+
+        Args:
+            num_classes: Number of classes of the data.
+            pretrained: Follow a backbone's `pretrained: true`; False where a checkpoint's weights are loaded next.
+
+        Raises:
+            ValueError: backbone, neck and head do not fit together.
+            ConfigError: a backbone of timm that is not available.
+        """
+        from cspdet.models.backbones.timm_backbone import load_pretrained
+        from cspdet.models.detector import ComposedDetector
+
+        backbone = self.backbone.build()
+        neck = self.neck.build(backbone.out_specs)
+        detector = ComposedDetector(backbone, neck, self.head.build(neck.out_specs, num_classes), self.normalize)
+        if pretrained:
+            load_pretrained(detector)
+        return detector
+
+
+class ClassifierConfig(ConfigModel):
+    """A classifier: a backbone, global average pooling and a linear layer."""
+
+    backbone: BackboneConfig = Field(description="The backbone, by name, with its keys.")
+    num_classes: int = Field(1000, ge=1, description="Number of classes.")
+    normalize: NormalizeConfig = Field(NormalizeConfig(), description="Normalization of the input images.")
+
+    def build(self, *, pretrained: bool = True) -> BackboneClassifier:
+        """Build the network with random weights; see `DetectorConfig.build`."""
+        from cspdet.models.backbones.timm_backbone import load_pretrained
+        from cspdet.models.classifier import BackboneClassifier
+
+        classifier = BackboneClassifier(self.backbone.build(), self.num_classes, self.normalize)
+        if pretrained:
+            load_pretrained(classifier)
+        return classifier
 
 
 class PostprocessConfig(ConfigModel):

@@ -16,14 +16,11 @@ part already says. T1 is the partial transition before the fusion, T2 the one af
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.blocks import ActivationName, ConvBN
-
-Fusion = Literal["both", "first", "last", "none"]
+from cspdet.models.base_config import ActivationName, Fusion
+from cspdet.models.blocks import ConvBN
 
 
 def has_partial_transition(fusion: Fusion) -> bool:

@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 import torch
-from pydantic import field_validator
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.backbones import Backbone, BackboneConfig
-from cspdet.models.backbones.timm_backbone import load_pretrained
+from cspdet.models.backbones import Backbone
 from cspdet.models.blocks import init_weights
-from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
-from cspdet.models.necks import Neck, NeckConfig
-
-RGB = tuple[float, float, float]
-
-
-class NormalizeConfig(ConfigModel):
-    """(image - mean) / std, a channel, on pictures in [0, 1]. Darknet's networks take the pictures as they are."""
-
-    mean: RGB = (0.0, 0.0, 0.0)
-    std: RGB = (1.0, 1.0, 1.0)
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, std: RGB) -> RGB:
-        if min(std) <= 0:
-            raise ValueError(f"expected numbers above 0, found {list(std)}")
-        return std
-
-
-class DetectorConfig(ConfigModel):
-    """A backbone, a neck, a head; the number of classes comes from the data."""
-
-    backbone: BackboneConfig
-    neck: NeckConfig
-    head: YoloHeadConfig = YoloHeadConfig()
-    normalize: NormalizeConfig = NormalizeConfig()
-
-    def build(self, num_classes: int, *, pretrained: bool = True) -> ComposedDetector:
-        """The network with fresh weights, drawn from torch's current random stream.
-
-        A backbone's `pretrained: true` is obeyed unless `pretrained` is False, for when a checkpoint's weights follow.
-
-        Raises:
-            ValueError: parts that do not fit each other.
-            ConfigError: a backbone of timm that cannot be had.
-        """
-        backbone = self.backbone.build()
-        neck = self.neck.build(backbone.out_specs)
-        detector = ComposedDetector(backbone, neck, self.head.build(neck.out_specs, num_classes), self.normalize)
-        if pretrained:
-            load_pretrained(detector)
-        return detector
+from cspdet.models.config import NormalizeConfig
+from cspdet.models.head import Anchors, YoloHead
+from cspdet.models.necks import Neck
 
 
 class Detector(nn.Module):

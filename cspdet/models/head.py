@@ -3,49 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
+from cspdet.models.config import WhDecoding, YoloHeadConfig
 from cspdet.structures import Features, FeatureSpec
-
-WH = tuple[float, float]
-WhDecoding = Literal["exponential", "square"]
-
-
-class YoloHeadConfig(ConfigModel):
-    """Anchors are (width, height) in input pixels, one list a scale, finest scale first; the defaults are YOLOv3's."""
-
-    name: Literal["yolo"] = "yolo"
-    anchors: tuple[tuple[WH, ...], ...] = (
-        ((10, 13), (16, 30), (33, 23)),
-        ((30, 61), (62, 45), (59, 119)),
-        ((116, 90), (156, 198), (373, 326)),
-    )
-    scale_x_y: tuple[float, ...] = Field((1.0, 1.0, 1.0))  # above 1, centers reach the borders of their cell
-    wh_decoding: WhDecoding = (
-        "exponential"  # of the anchor: exp(t), or (2 sigmoid(t))^2, which Darknet calls new_coords
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> YoloHeadConfig:
-        if len({len(level) for level in self.anchors}) != 1 or not self.anchors[0]:
-            raise ValueError(f"anchors: every scale needs equally many; found {[len(level) for level in self.anchors]}")
-        if any(side <= 0 for level in self.anchors for wh in level for side in wh):
-            raise ValueError("anchors: widths and heights are pixels above 0")
-        if len(self.scale_x_y) != len(self.anchors):
-            raise ValueError(
-                f"scale_x_y: expected {len(self.anchors)} numbers, one a scale; found {len(self.scale_x_y)}"
-            )
-        if any(not 1 <= scale <= 2 for scale in self.scale_x_y):
-            raise ValueError(f"scale_x_y: expected numbers from 1 to 2, found {list(self.scale_x_y)}")
-        return self
-
-    def build(self, inputs: tuple[FeatureSpec, ...], num_classes: int) -> YoloHead:
-        return YoloHead(self, inputs, num_classes)
 
 
 class Anchors(nn.Module):

@@ -17,7 +17,8 @@ from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 if TYPE_CHECKING:
-    from cspdet.models.head import Anchors, WhDecoding
+    from cspdet.models.config import WhDecoding
+    from cspdet.models.head import Anchors
 
 # Box sizes are exp(t) times the anchor; values above exp(6), about 400 anchors, only overflow.
 MAX_LOG_SIZE = 6.0

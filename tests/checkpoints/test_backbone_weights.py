@@ -20,8 +20,9 @@ from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import write_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import save_checkpoint
-from cspdet.models import Classifier, Detector, DetectorConfig, build_backbone
+from cspdet.models import Classifier, Detector, build_backbone
 from cspdet.models.backbones.timm_backbone import TimmBackbone
+from cspdet.models.config import DetectorConfig
 from cspdet.recipe import ClassificationRecipe, load_recipe
 from cspdet.structures import Categories
 

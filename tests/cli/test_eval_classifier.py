@@ -31,8 +31,8 @@ from cspdet.evaluation.classification import (
 )
 from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
 from cspdet.inference.classifier import override_eval_config
-from cspdet.models import ClassifierConfig
 from cspdet.models.classifier import predict_probabilities
+from cspdet.models.config import ClassifierConfig
 from cspdet.models.published import CLASSIFIERS
 from cspdet.recipe import ClassifierEvalConfig
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.graph import build_graph
 from cspdet.darknet.layers import ACTIVATIONS, AvgPool, Multiply, Reorg, Route, Shortcut, SpaceToDepth, max_pool
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
 from cspdet.models.profile import profile
 from cspdet.structures import Targets

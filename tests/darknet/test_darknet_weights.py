@@ -16,8 +16,9 @@ from cspdet.config.loader import parse_config
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import SkipInit, WeightsHeader, conv_weights, read_weights, write_weights
 from cspdet.errors import CheckpointError, ConfigError, UserError
-from cspdet.models import Detector, DetectorConfig
+from cspdet.models import Detector
 from cspdet.models.blocks import ConvBN
+from cspdet.models.config import DetectorConfig
 
 
 def counted_off(folder, layers, version=(0, 2, 5)):

@@ -26,7 +26,8 @@ from cspdet.datasets.detection.anchors import (
 )
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.errors import DataError
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors
 from cspdet.recipe import InputConfig, load_recipe
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import PriorLayout, assign

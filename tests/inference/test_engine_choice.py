@@ -15,8 +15,8 @@ from cspdet.inference.engines.factory import build_engine, load_engine, select_f
 from cspdet.inference.engines.parity import parity_error, prediction_differences, probe_inputs
 from cspdet.inference.predictor import Predictor, load_detector
 from cspdet.models.bundle import ModelBundle
-from cspdet.models.config import PostprocessConfig
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import PostprocessConfig, YoloHeadConfig
+from cspdet.models.head import Anchors
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]

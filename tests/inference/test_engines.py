@@ -22,7 +22,7 @@ from cspdet.inference.pipeline import parallel_map
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.fuse import fuse_conv_bn
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.head import Anchors
 
 CPU = torch.device("cpu")
 OTHERS = ["onnxruntime", "openvino"]

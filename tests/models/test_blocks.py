@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from cspdet.errors import ConfigError
 from cspdet.models import build_backbone
-from cspdet.models.backbones import BackboneConfig
+from cspdet.models.backbones import BACKBONES
+from cspdet.models.base_config import Fusion
 from cspdet.models.blocks import SAM, SPP, ConvBN, Maxout, SqueezeExcite, activation, shortcut, upsample
 from cspdet.models.csp import (
     ConvSplit,
     CSPStage,
-    Fusion,
     Split,
     TransitionSplit,
     has_final_transition,
     has_partial_transition,
     partition,
 )
-from cspdet.models.necks import NeckConfig
+from cspdet.models.necks import NECKS
 from cspdet.structures import FeatureSpec
 
 
@@ -172,22 +172,16 @@ def test_backbones_by_name():
         build_backbone("csppeleenet", gamma=0.001)
 
 
-def members(union: object) -> dict[str, type]:
-    """The config classes of a union by the names that YAML may give."""
-    classes = get_args(get_args(union)[0])  # Annotated[A | B | ..., Field(...)]
-    return {name: cls for cls in classes for name in get_args(cls.model_fields["name"].annotation)}
+BACKBONE_CONFIGS = {name: BACKBONES.config_class(name) for name in BACKBONES.names() if name != "timm"}
+NECK_CONFIGS = {name: NECKS.config_class(name) for name in NECKS.names()}
 
 
-BACKBONES = {name: cls for name, cls in members(BackboneConfig).items() if name != "timm"}
-NECKS = members(NeckConfig)
-
-
-@pytest.mark.parametrize("backbone_name", BACKBONES)
+@pytest.mark.parametrize("backbone_name", BACKBONE_CONFIGS)
 def test_any_backbone_goes_with_any_neck(backbone_name):
     """Nothing is computed: a neck knows a backbone by its declared maps only, which the contract holds to be real."""
     with torch.device("meta"):
-        backbone = BACKBONES[backbone_name](name=backbone_name).build()
-        for neck_name, cls in NECKS.items():
+        backbone = BACKBONE_CONFIGS[backbone_name](name=backbone_name).build()
+        for neck_name, cls in NECK_CONFIGS.items():
             neck = cls(name=neck_name).build(backbone.out_specs).eval()
             coarsest = 2 * backbone.out_specs[-1].stride
             features = tuple(torch.zeros(1, c, coarsest // s, 2 * coarsest // s) for c, s in backbone.out_specs)
@@ -195,29 +189,29 @@ def test_any_backbone_goes_with_any_neck(backbone_name):
             assert [tuple(x.shape) for x in neck(features)] == expected, neck_name
 
 
-CSP = [name for name, cls in BACKBONES.items() if "fusion" in cls.model_fields]
+CSP = [name for name, cls in BACKBONE_CONFIGS.items() if "fusion" in cls.model_fields]
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
 @pytest.mark.parametrize("name", CSP)
 def test_declared_maps_are_real_whatever_the_fusion(name, fusion):
     with torch.device("meta"):
-        backbone = BACKBONES[name](name=name, fusion=fusion, activation="mish").build().eval()
+        backbone = BACKBONE_CONFIGS[name](name=name, fusion=fusion, activation="mish").build().eval()
         maps = backbone(torch.zeros(1, 3, 64, 128))
     assert [tuple(x.shape) for x in maps] == [(1, c, 64 // stride, 128 // stride) for c, stride in backbone.out_specs]
     assert not any(isinstance(module, nn.LeakyReLU) for module in backbone.modules())
 
 
-@pytest.mark.parametrize("neck_name", NECKS)
+@pytest.mark.parametrize("neck_name", NECK_CONFIGS)
 def test_a_neck_says_when_there_are_too_few_maps(neck_name):
     with pytest.raises(ValueError, match=rf"{neck_name} fuses [23] feature maps; the backbone has 1"):
-        NECKS[neck_name](name=neck_name).build((FeatureSpec(64, 32),))
+        NECK_CONFIGS[neck_name](name=neck_name).build((FeatureSpec(64, 32),))
 
 
-@pytest.mark.parametrize("neck_name", NECKS)
+@pytest.mark.parametrize("neck_name", NECK_CONFIGS)
 def test_necks_ignore_maps_that_are_finer_than_theirs(neck_name):
     with torch.device("meta"):
         maps = (FeatureSpec(128, 4), *build_backbone("peleenet").out_specs)
-        neck = NECKS[neck_name](name=neck_name).build(maps).eval()
+        neck = NECK_CONFIGS[neck_name](name=neck_name).build(maps).eval()
         features = tuple(torch.zeros(1, c, 64 // s, 64 // s) for c, s in maps)
         assert [x.shape[1] for x in neck(features)] == [spec.channels for spec in neck.out_specs]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cspdet.models.head import Anchors, YoloHead, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors, YoloHead
 from cspdet.models.postprocess import decode, decode_boxes
 from cspdet.structures import FeatureSpec
 
@@ -64,7 +65,7 @@ def test_the_real_permuted_output_decodes_as_a_plain_loop_does():
     [
         ({"scale_x_y": (1.0, 1.0)}, "one a scale"),
         ({"scale_x_y": (0.5, 1.0, 1.0)}, "from 1 to 2"),
-        ({"anchors": (((1.0, 2.0),), ((1.0, 2.0), (3.0, 4.0)), ((1.0, 2.0),))}, "equally many"),
+        ({"anchors": (((1.0, 2.0),), ((1.0, 2.0), (3.0, 4.0)), ((1.0, 2.0),))}, "same number of anchors"),
         ({"anchors": (((1.0, 0.0),),) * 3}, "above 0"),
     ],
 )

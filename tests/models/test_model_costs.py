@@ -10,8 +10,8 @@ import torch
 from golden import CLASSIFIERS, DETECTORS, GOLDEN
 
 from cspdet.config.loader import load_config
-from cspdet.models import ClassifierConfig
-from cspdet.models.backbones.csppeleenet import CSPPeleeNetConfig
+from cspdet.models.backbones.config import CSPPeleeNetConfig
+from cspdet.models.config import ClassifierConfig
 from cspdet.models.profile import ModelCost, profile
 from cspdet.models.published import OTHER_SIZES, PUBLISHED, PublishedResult, find_published_result
 from cspdet.recipe import ClassificationRecipe, load_recipe

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from cspdet.boxes import iou
 from cspdet.models import postprocess as module
-from cspdet.models.config import PostprocessConfig
-from cspdet.models.head import YoloHeadConfig
+from cspdet.models.config import PostprocessConfig, YoloHeadConfig
 from cspdet.models.postprocess import decode, decode_and_nms, postprocess, vote_boxes
 from cspdet.structures import FeatureSpec
 

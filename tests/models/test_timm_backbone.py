@@ -10,8 +10,10 @@ import torch
 
 from cspdet.config.loader import dump_config, parse_config
 from cspdet.errors import ConfigError
-from cspdet.models import DetectorConfig, build_backbone
-from cspdet.models.backbones.timm_backbone import TimmConfig, expand_timm_name, load_pretrained
+from cspdet.models import build_backbone
+from cspdet.models.backbones.config import TimmConfig, expand_timm_name
+from cspdet.models.backbones.timm_backbone import load_pretrained
+from cspdet.models.config import DetectorConfig
 
 MODELS = ["resnet18", "mobilenetv3_small_050.lamb_in1k", "convnext_atto"]
 
@@ -143,9 +145,9 @@ def test_the_short_name():
     config = detector_config(name="timm:resnet18")
     assert config.backbone == TimmConfig(name="timm", model="resnet18")
     assert "name: timm, model: resnet18" in dump_config(config)
-    with pytest.raises(ConfigError, match=r"backbone\.model: the name says it already"):
+    with pytest.raises(ConfigError, match=r"backbone\.model: already given by the name"):
         detector_config(name="timm:resnet18", model="resnet18")
     with pytest.raises(ConfigError, match=r"pretraind: unknown key \(did you mean 'pretrained'\?\)"):
         detector_config(name="timm:resnet18", pretraind=True)
-    with pytest.raises(ConfigError, match=r"unknown name 'tim'.*timm"):
+    with pytest.raises(ConfigError, match=r"unknown backbone 'tim'.*timm"):
         detector_config(name="tim")

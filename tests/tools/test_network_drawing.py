@@ -23,9 +23,11 @@ from torch import nn
 
 from cspdet.checkpoints.model_profile import profile_model
 from cspdet.cli.main import run_command
-from cspdet.models.backbones.csp_reference import CSPReferenceConfig, dense_layer
+from cspdet.models.backbones.config import CSPReferenceConfig
+from cspdet.models.backbones.csp_reference import dense_layer
+from cspdet.models.base_config import Fusion
 from cspdet.models.blocks import ConvBN
-from cspdet.models.csp import CSPStage, Fusion, Split, has_final_transition, has_partial_transition
+from cspdet.models.csp import CSPStage, Split, has_final_transition, has_partial_transition
 from cspdet.models.profile import ModelCost, profile
 
 ROOT = Path(__file__).parents[2]

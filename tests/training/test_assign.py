@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cspdet import boxes
 from cspdet.errors import ConfigError
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import (
     CROWD_IOF_THRESHOLD,

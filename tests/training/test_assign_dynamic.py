@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cspdet import boxes
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import Assignment, PriorLayout, SimOTAConfig

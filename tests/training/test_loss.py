@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import torchvision
 
 from cspdet.errors import ConfigError
-from cspdet.models.head import Anchors, YoloHeadConfig
+from cspdet.models.config import YoloHeadConfig
+from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets

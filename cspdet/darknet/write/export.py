@@ -23,7 +23,7 @@ from cspdet.errors import ConfigError, UserError
 from cspdet.io.atomic import atomic_write
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.bundle import ModelBundle, check_size
-from cspdet.models.detector import NormalizeConfig
+from cspdet.models.config import NormalizeConfig
 
 if TYPE_CHECKING:
     from cspdet.recipe import ClassificationRecipe, DetectionRecipe

@@ -1,44 +1,45 @@
-"""Every backbone there is. A new one is a file here, and its config added to `BackboneConfig`."""
+"""The backbones, by name. A new one is a file in this folder and an entry in `BACKBONES`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import BeforeValidator, Field
-from torch import Tensor
+from cspdet.config.registry import Registry
 
-from cspdet.models.backbones.csp_reference import CSPReferenceConfig
-from cspdet.models.backbones.csppeleenet import CSPPeleeNetConfig
-from cspdet.models.backbones.cspresnet import CSPResNetConfig
-from cspdet.models.backbones.cspresnet10 import CSPResNet10Config
-from cspdet.models.backbones.darknet53 import CSPDarknet53Config, Darknet53Config
-from cspdet.models.backbones.darknet_reference import DarknetReferenceConfig
-from cspdet.models.backbones.mobilenetv2 import MobileNetV2Config
-from cspdet.models.backbones.peleenet import PeleeNetConfig
-from cspdet.models.backbones.resnet import ResNetConfig
-from cspdet.models.backbones.timm_backbone import TimmConfig, expand_timm_name
-from cspdet.structures import Features, FeatureSpec
+if TYPE_CHECKING:
+    from torch import Tensor
 
-BackboneConfig = Annotated[
-    CSPDarknet53Config
-    | CSPPeleeNetConfig
-    | CSPReferenceConfig
-    | CSPResNetConfig
-    | CSPResNet10Config
-    | Darknet53Config
-    | DarknetReferenceConfig
-    | MobileNetV2Config
-    | PeleeNetConfig
-    | ResNetConfig
-    | TimmConfig,
-    Field(discriminator="name"),
-    # Behind it values are no longer JSON: strict mode would refuse a list for a tuple, so configs here have no tuples
-    BeforeValidator(expand_timm_name),
-]
+    from cspdet.structures import Features, FeatureSpec
+
+_CONFIG = "cspdet.models.backbones.config"
+
+BACKBONES = Registry(
+    "backbone",
+    {
+        "cspdarknet53": f"{_CONFIG}:CSPDarknet53Config",
+        "cspdensebref": f"{_CONFIG}:CSPReferenceConfig",
+        "cspdenseref": f"{_CONFIG}:CSPReferenceConfig",
+        "cspmobilenetv2": f"{_CONFIG}:MobileNetV2Config",
+        "csppeleebref": f"{_CONFIG}:CSPReferenceConfig",
+        "csppeleenet": f"{_CONFIG}:CSPPeleeNetConfig",
+        "csppeleeref": f"{_CONFIG}:CSPReferenceConfig",
+        "cspresnet10": f"{_CONFIG}:CSPResNet10Config",
+        "cspresnet50": f"{_CONFIG}:CSPResNetConfig",
+        "cspresnext50": f"{_CONFIG}:CSPResNetConfig",
+        "darknet53": f"{_CONFIG}:Darknet53Config",
+        "darknetref": f"{_CONFIG}:DarknetReferenceConfig",
+        "mobilenetv2": f"{_CONFIG}:MobileNetV2Config",
+        "peleenet": f"{_CONFIG}:PeleeNetConfig",
+        "resnet10": f"{_CONFIG}:ResNetConfig",
+        "resnet50": f"{_CONFIG}:ResNetConfig",
+        "resnext50": f"{_CONFIG}:ResNetConfig",
+        "timm": f"{_CONFIG}:TimmConfig",
+    },
+)
 
 
 class Backbone(Protocol):
-    """(B, 3, H, W) -> feature maps, finest first; `out` declares their channels and strides."""
+    """(B, 3, H, W) -> feature maps, finest first; `out_specs` declares their channels and strides."""
 
     out_specs: tuple[FeatureSpec, ...]
 

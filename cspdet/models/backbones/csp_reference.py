@@ -25,38 +25,19 @@ table, found by search; treat it with LOW CONFIDENCE.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import CSPReferenceConfig
 from cspdet.models.backbones.peleenet import TwoWayDense
-from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.blocks import ConvBN
 from cspdet.models.csp import CSPStage, Split, partition
 from cspdet.structures import Features, FeatureSpec
 
 GAMMA = 0.5
 DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways
-
-
-class CSPReferenceConfig(BackboneConfigBase):
-    """A name for each published row, "b" with a bottleneck; only the activation is free."""
-
-    name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"]
-    activation: ActivationName = "leaky"
-
-    @property
-    def two_way(self) -> bool:
-        """PeleeNet's layers instead of DenseNet's."""
-        return self.name.startswith("csppelee")
-
-    @property
-    def bottleneck(self) -> bool:
-        return self.name.endswith("bref")
-
-    def build(self) -> CSPReference:
-        return CSPReference(self)
 
 
 class CSPReferenceArchSpec(NamedTuple):

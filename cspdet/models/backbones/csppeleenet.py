@@ -14,17 +14,13 @@ T2 is two convolutions, one for each part of the next stage's split (`Transition
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import CSPPeleeNetConfig
 from cspdet.models.backbones.peleenet import BOTTLENECKS, DEPTHS, STEM_CHANNELS, PeleeStem, dense_block
-from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.blocks import ConvBN
 from cspdet.models.csp import (
     CSPStage,
-    Fusion,
     Split,
     TransitionSplit,
     has_final_transition,
@@ -32,22 +28,6 @@ from cspdet.models.csp import (
     partition,
 )
 from cspdet.structures import Features, FeatureSpec
-
-
-class CSPPeleeNetConfig(BackboneConfigBase):
-    """gamma is the share of channels that bypasses each dense block; fusion as in `cspdet.models.csp`.
-
-    se adds squeeze and excitation to what each dense layer adds: 0.02M weights more, as published; the place is ours.
-    """
-
-    name: Literal["csppeleenet"]
-    gamma: float = Field(0.5, gt=0, lt=1)
-    fusion: Fusion = "both"
-    activation: ActivationName = "leaky"
-    se: bool = False
-
-    def build(self) -> CSPPeleeNet:
-        return CSPPeleeNet(self)
 
 
 class CSPPeleeNet(nn.Module):

@@ -25,15 +25,15 @@ Counted as classifiers of 1000 classes at 256x256:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import CSPResNetConfig
 from cspdet.models.backbones.residual import Bottleneck, ElasticBottleneck
 from cspdet.models.backbones.resnet import STEM_CHANNELS, ResNetStem
-from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_final_transition, has_partial_transition
+from cspdet.models.blocks import ConvBN
+from cspdet.models.csp import ConvSplit, CSPStage, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 3, 5, 2)  # bottlenecks a stage
@@ -55,21 +55,6 @@ ARCH_SPECS = {
     "cspresnet50": CSPResNetArchSpec((64, 128, 256, 512), (128, 256, 512, 1024), 1),
     "cspresnext50": CSPResNetArchSpec((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
 }
-
-
-class CSPResNetConfig(BackboneConfigBase):
-    """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
-
-    elastic runs half of every bottleneck's channels at half the resolution.
-    """
-
-    name: Literal["cspresnet50", "cspresnext50"]
-    fusion: Fusion = "both"
-    activation: ActivationName = "leaky"
-    elastic: bool = False
-
-    def build(self) -> CSPResNet:
-        return CSPResNet(self)
 
 
 class CSPResNet(nn.Module):

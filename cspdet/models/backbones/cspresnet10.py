@@ -16,30 +16,18 @@ carried part's pooling; the block's shortcut is that of the authors' resnet10.cf
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import CSPResNet10Config
 from cspdet.models.backbones.residual import BasicBlock
 from cspdet.models.backbones.resnet import STEM_CHANNELS, ResNetStem
-from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import CSPStage, Fusion, has_final_transition, has_partial_transition
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN
+from cspdet.models.csp import CSPStage, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
 SPLIT_CHANNELS = (64, 64, 128, 256)  # channels of either part of a stage
 STRIDES = (1, 2, 2, 2)
-
-
-class CSPResNet10Config(BackboneConfigBase):
-    """fusion as in `cspdet.models.csp`; the maps have the same channels whatever it is."""
-
-    name: Literal["cspresnet10"]
-    fusion: Fusion = "both"
-    activation: ActivationName = "leaky"
-
-    def build(self) -> CSPResNet10:
-        return CSPResNet10(self)
 
 
 class StridedSplit(nn.Module):

@@ -25,14 +25,12 @@ Counted as classifiers of 1000 classes at 256x256:
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import CSPDarknet53Config, Darknet53Config
 from cspdet.models.backbones.residual import DarknetResidual, ElasticDarknetResidual
-from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import ConvSplit, CSPStage, Fusion, has_final_transition, has_partial_transition
+from cspdet.models.blocks import ConvBN
+from cspdet.models.csp import ConvSplit, CSPStage, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
@@ -41,31 +39,6 @@ WIDTHS = (64, 128, 256, 512, 1024)  # channels of a stage
 SPLIT_CHANNELS = (64, 64, 128, 256, 512)  # channels of either part of a CSP stage
 MID_CHANNELS = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
 STRIDES = (8, 16, 32)
-
-
-class Darknet53Config(BackboneConfigBase):
-    """The published depths and widths; the activation takes the place of every leaky one."""
-
-    name: Literal["darknet53"]
-    activation: ActivationName = "leaky"
-
-    def build(self) -> Darknet53:
-        return Darknet53(self)
-
-
-class CSPDarknet53Config(BackboneConfigBase):
-    """fusion as in `cspdet.models.csp`; the activation takes the place of every leaky one.
-
-    elastic runs half of every block's channels at half the resolution.
-    """
-
-    name: Literal["cspdarknet53"]
-    fusion: Fusion = "both"
-    activation: ActivationName = "leaky"
-    elastic: bool = False
-
-    def build(self) -> CSPDarknet53:
-        return CSPDarknet53(self)
 
 
 class Darknet53(nn.Module):

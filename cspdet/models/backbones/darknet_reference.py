@@ -16,36 +16,14 @@ As a classifier at 256x256 darknet.cfg counts 7,314,352 convolution and fc weigh
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
-from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut
+from cspdet.models.backbones.config import DarknetReferenceConfig
+from cspdet.models.blocks import ConvBN, activation, shortcut
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
-
-
-class DarknetReferenceConfig(BackboneConfigBase):
-    """last_stride, channels and residual are those of the last 3x3 convolution; see the table of this file."""
-
-    name: Literal["darknetref"]
-    last_stride: Literal[32, 64] = 64
-    channels: int = Field(1024, ge=1)
-    residual: bool = False  # add the last convolution's input before its pool; needs last_stride 32
-    activation: ActivationName = "leaky"
-
-    @model_validator(mode="after")
-    def _fits(self) -> DarknetReferenceConfig:
-        if self.residual and self.last_stride != 32:
-            raise ValueError("residual: needs last_stride 32, where the last pool keeps the size")
-        return self
-
-    def build(self) -> DarknetReference:
-        return DarknetReference(self)
 
 
 class SameSizeMaxPool(nn.Module):

@@ -18,12 +18,13 @@ they count 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.4
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
-from cspdet.models.blocks import ActivationName, ConvBN, shortcut
+from cspdet.models.backbones.config import MobileNetV2Config
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN, shortcut
 from cspdet.models.csp import CSPStage
 from cspdet.structures import Features, FeatureSpec
 
@@ -48,16 +49,6 @@ STAGES = (
 )
 FIRST_CHANNELS = 16  # of the one inverted residual at stride 2, which does not expand
 FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # of the stages above
-
-
-class MobileNetV2Config(BackboneConfigBase):
-    """The widths and depths of the cfgs; only the activation is free."""
-
-    name: Literal["mobilenetv2", "cspmobilenetv2"]
-    activation: ActivationName = "relu"
-
-    def build(self) -> MobileNetV2 | CSPMobileNetV2:
-        return MobileNetV2(self) if self.name == "mobilenetv2" else CSPMobileNetV2(self)
 
 
 class InvertedResidual(nn.Module):

@@ -11,13 +11,12 @@ At 224x224 it counts 2.7915M convolution and fc weights (published 2.79M) and 1.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
-from cspdet.models.blocks import ActivationName, ConvBN, SqueezeExcite
+from cspdet.models.backbones.config import PeleeNetConfig
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN, SqueezeExcite
 from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 4, 8, 6)  # two-way dense layers a stage
@@ -25,16 +24,6 @@ BOTTLENECKS = (16, 32, 64, 64)  # channels of a dense layer's 1x1 convolutions
 GROWTH = 32  # channels that a dense layer adds, half from either way
 STEM_CHANNELS = 32
 SE_REDUCTION = 2  # of the channels that a dense layer adds
-
-
-class PeleeNetConfig(BackboneConfigBase):
-    """The published widths and depths; only the activation is free."""
-
-    name: Literal["peleenet"]
-    activation: ActivationName = "leaky"
-
-    def build(self) -> PeleeNet:
-        return PeleeNet(self)
 
 
 class PeleeStem(nn.Module):

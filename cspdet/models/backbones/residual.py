@@ -18,7 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN, activation, shortcut, upsample
 
 
 class Residual(nn.Module):

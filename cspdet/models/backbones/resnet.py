@@ -22,13 +22,14 @@ resnet50.cfg has its 1000-class convolution before the average: the same functio
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cspdet.models.backbones.base import BackboneConfigBase
+from cspdet.models.backbones.config import ResNetConfig
 from cspdet.models.backbones.residual import BasicBlock, Bottleneck
-from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 64
@@ -48,16 +49,6 @@ ARCH_SPECS = {
     "resnet50": ResNetArchSpec((3, 4, 6, 3), (64, 128, 256, 512), (256, 512, 1024, 2048), 1),
     "resnext50": ResNetArchSpec((3, 4, 6, 3), (128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
 }
-
-
-class ResNetConfig(BackboneConfigBase):
-    """The published depths and widths; the activation takes the place of every leaky one."""
-
-    name: Literal["resnet10", "resnet50", "resnext50"]
-    activation: ActivationName = "leaky"
-
-    def build(self) -> ResNet:
-        return ResNet(self)
 
 
 class ResNetStem(nn.Sequential):

@@ -13,47 +13,18 @@ were made for pictures normalized by timm's mean and std, which `model.normalize
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from cspdet.errors import ConfigError, did_you_mean
-from cspdet.models.backbones.base import TIMM_PREFIX, BackboneConfigBase
+from cspdet.models.backbones.config import TimmConfig
+from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.structures import Features, FeatureSpec
 
 STRIDES = (8, 16, 32)
 PROBE_HW = (256, 320)  # of the picture that a model must be able to take
-
-
-def expand_timm_name(value: Any) -> Any:
-    """`{"name": "timm:X", ...}` as `{"name": "timm", "model": "X", ...}`; everything else as it is."""
-    name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str) or not name.startswith(TIMM_PREFIX):
-        return value
-    if "model" in value:
-        raise ValueError("model: the name says it already; leave one of them out")
-    return {**value, "name": "timm", "model": name.removeprefix(TIMM_PREFIX)}
-
-
-class TimmConfig(BackboneConfigBase):
-    """model is a name of timm's, with or without a tag of its weights; `name: timm:MODEL` is the short form.
-
-    pretrained starts a training from timm's weights, which are downloaded and kept in the cache of their hub.
-    """
-
-    name: Literal["timm"]
-    model: str = Field(min_length=1)
-    pretrained: bool = False
-
-    def build(self) -> TimmBackbone:
-        """With timm's own fresh weights; `load_pretrained` fetches the others.
-
-        Raises:
-            ConfigError: timm is not installed, has no such model, or the model has no maps of these strides.
-        """
-        return TimmBackbone(self)
 
 
 class TimmBackbone(nn.Module):

@@ -1,38 +1,34 @@
-"""Every neck there is. A new one is a file here, and its config added to `NeckConfig`."""
+"""The necks, by name. A new one is a file in this folder and an entry in `NECKS`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field
+from cspdet.config.registry import Registry
 
-from cspdet.models.necks.cem import CEMConfig
-from cspdet.models.necks.efm import EFMConfig
-from cspdet.models.necks.fpn import FPNConfig
-from cspdet.models.necks.gfm import GFMConfig
-from cspdet.models.necks.panet_spp import PANetSPPConfig
-from cspdet.models.necks.prn import PRNConfig
-from cspdet.models.necks.yolov3 import YOLOv3Config
-from cspdet.models.necks.yolov3_light import YOLOv3LightConfig
-from cspdet.models.necks.yolov3_tiny import YOLOv3TinyConfig
-from cspdet.structures import Features, FeatureSpec
+if TYPE_CHECKING:
+    from cspdet.structures import Features, FeatureSpec
 
-NeckConfig = Annotated[
-    CEMConfig
-    | EFMConfig
-    | FPNConfig
-    | GFMConfig
-    | PANetSPPConfig
-    | PRNConfig
-    | YOLOv3Config
-    | YOLOv3LightConfig
-    | YOLOv3TinyConfig,
-    Field(discriminator="name"),
-]
+_CONFIG = "cspdet.models.necks.config"
+
+NECKS = Registry(
+    "neck",
+    {
+        "cem": f"{_CONFIG}:CEMConfig",
+        "efm": f"{_CONFIG}:EFMConfig",
+        "fpn": f"{_CONFIG}:FPNConfig",
+        "gfm": f"{_CONFIG}:GFMConfig",
+        "panet_spp": f"{_CONFIG}:PANetSPPConfig",
+        "prn": f"{_CONFIG}:PRNConfig",
+        "yolov3": f"{_CONFIG}:YOLOv3Config",
+        "yolov3_light": f"{_CONFIG}:YOLOv3LightConfig",
+        "yolov3_tiny": f"{_CONFIG}:YOLOv3TinyConfig",
+    },
+)
 
 
 class Neck(Protocol):
-    """Feature maps -> feature maps, finest first; built from the backbone's `out`, declares its own."""
+    """Feature maps -> feature maps, finest first; built from the backbone's `out_specs`, declares its own."""
 
     out_specs: tuple[FeatureSpec, ...]
 

@@ -18,28 +18,13 @@ With CSPPeleeNet at 416x416 and 80 classes it counts 4.020 BFLOPs (published 4.0
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import SAM, ActivationName, ConvBN, upsample
+from cspdet.models.blocks import SAM, ConvBN, upsample
+from cspdet.models.necks.config import CEMConfig
 from cspdet.models.necks.efm import conv_block
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
-
-
-class CEMConfig(ConfigModel):
-    """width is that of the finest head; each coarser one doubles it, and the context map is as wide as the middle."""
-
-    name: Literal["cem"]
-    width: int = Field(64, ge=1)
-    sam: bool = False
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> CEM:
-        return CEM(self, inputs)
 
 
 class CEM(nn.Module):

@@ -21,31 +21,16 @@ published: the eighth is the only power of two near it (a quarter: +0.050, a six
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, Maxout, upsample
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import SAM, SPP, ConvBN, Maxout, upsample
+from cspdet.models.necks.config import EFMConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 SPP_REDUCTION = 8  # of C5's channels, before the pooling multiplies them by four
-
-
-class EFMConfig(ConfigModel):
-    """width is that of the finest scale; each coarser one doubles it. spp pools C5 before anything reads it."""
-
-    name: Literal["efm"]
-    width: int = Field(64, ge=2, multiple_of=2)
-    sam: bool = False
-    spp: bool = False
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> EFM:
-        return EFM(self, inputs)
 
 
 def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Sequential:

@@ -12,26 +12,14 @@ stores them (3.75M).
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.blocks import ConvBN, upsample
+from cspdet.models.necks.config import FPNConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
-
-
-class FPNConfig(ConfigModel):
-    """The widths found; only the activation is free."""
-
-    name: Literal["fpn"]
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> FPN:
-        return FPN(self, inputs)
 
 
 class FPN(nn.Module):

@@ -16,28 +16,14 @@ A reconstruction, since no cfg was released: with CSPPeleeNet at 416x416 and 80 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, Maxout, upsample
+from cspdet.models.blocks import ConvBN, Maxout, upsample
+from cspdet.models.necks.config import GFMConfig
 from cspdet.models.necks.efm import conv_block
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
-
-
-class GFMConfig(ConfigModel):
-    """width is that of the finest scale; each coarser one doubles it, and the global map is as wide as the middle."""
-
-    name: Literal["gfm"]
-    width: int = Field(64, ge=1)
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> GFM:
-        return GFM(self, inputs)
 
 
 class GFM(nn.Module):

@@ -29,30 +29,16 @@ convolution gates the last 3x3 of each scale.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import SAM, SPP, ActivationName, ConvBN, upsample
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import SAM, SPP, ConvBN, upsample
+from cspdet.models.necks.config import PANetSPPConfig
 from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec
 
 NUM_CONVS = 5  # convolutions after a concatenation
-
-
-class PANetSPPConfig(ConfigModel):
-    """width is that of the coarsest scale's 1x1 convolutions; each finer scale halves it."""
-
-    name: Literal["panet_spp"]
-    width: int = Field(512, ge=4, multiple_of=4)
-    sam: bool = False
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> PANetSPP:
-        return PANetSPP(self, inputs)
 
 
 class TopDown(nn.Module):

@@ -27,28 +27,16 @@ The 3.98 is taken for a misprint of 2.98.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, activation, shortcut, upsample
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN, activation, shortcut, upsample
+from cspdet.models.necks.config import PRNConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 COARSE_CHANNELS = 256  # channels of the coarsest scale
 FINE_CHANNELS = 128  # channels of the finer scales
-
-
-class PRNConfig(ConfigModel):
-    """scales is 2 for PRN, 3 for PRN-3l."""
-
-    name: Literal["prn"]
-    scales: Literal[2, 3] = 2
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> PRN:
-        return PRN(self, inputs)
 
 
 class PRNCoarsestScale(nn.Module):

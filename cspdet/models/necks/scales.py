@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from cspdet.models.blocks import ActivationName, ConvBN
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN
 from cspdet.structures import FeatureSpec
 
 

@@ -14,29 +14,16 @@ and 80 classes it counts 61,895,776 convolution weights and 65.864 BFLOPs at 416
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.base_config import ActivationName
+from cspdet.models.blocks import ConvBN, upsample
+from cspdet.models.necks.config import YOLOv3Config
 from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec
 
 NUM_CONVS = 5  # convolutions before a scale branches off to the next finer one
-
-
-class YOLOv3Config(ConfigModel):
-    """width is that of the coarsest scale's 1x1 convolutions; each finer scale halves it."""
-
-    name: Literal["yolov3"]
-    width: int = Field(512, ge=4, multiple_of=4)
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> YOLOv3Neck:
-        return YOLOv3Neck(self, inputs)
 
 
 class YOLOv3CoarsestScale(nn.Module):

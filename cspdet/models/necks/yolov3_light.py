@@ -13,27 +13,15 @@ CSPNet paper's balanced necks undercut by 80%.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.blocks import ConvBN, upsample
+from cspdet.models.necks.config import YOLOv3LightConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
-
-
-class YOLOv3LightConfig(ConfigModel):
-    """The widths found; only the activation is free."""
-
-    name: Literal["yolov3_light"]
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> YOLOv3LightNeck:
-        return YOLOv3LightNeck(self, inputs)
 
 
 class YOLOv3LightNeck(nn.Module):

@@ -10,29 +10,17 @@ BFLOPs at 416x416 (published 5.571), and 8.8587M parameters as Darknet stores th
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-from cspdet.models.blocks import ActivationName, ConvBN, upsample
+from cspdet.models.blocks import ConvBN, upsample
+from cspdet.models.necks.config import YOLOv3TinyConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 REDUCED_CHANNELS = 256  # channels of the coarse scale's 1x1 convolution
 UPSAMPLED_CHANNELS = 128  # channels that the finer scale gets from it
 WIDTHS = (256, 512)  # channels of the outputs, finest first
-
-
-class YOLOv3TinyConfig(ConfigModel):
-    """The cfg's widths; only the activation is free."""
-
-    name: Literal["yolov3_tiny"]
-    activation: ActivationName = "leaky"
-
-    def build(self, inputs: tuple[FeatureSpec, ...]) -> YOLOv3TinyNeck:
-        return YOLOv3TinyNeck(self, inputs)
 
 
 class YOLOv3TinyNeck(nn.Module):

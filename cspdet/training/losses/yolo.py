@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cspdet.boxes import bbox_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from cspdet.config.base import ConfigModel
-from cspdet.models.head import Anchors, WhDecoding
+from cspdet.models.config import WhDecoding
+from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes, decode_wh
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import AssignConfig, Assignment, PriorLayout, assign, ignore_mask

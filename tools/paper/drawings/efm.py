@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cspdet.models.backbones.csppeleenet import CSPPeleeNetConfig
+from cspdet.models.backbones.config import CSPPeleeNetConfig
 from cspdet.models.blocks import SAM, ConvBN, Maxout
-from cspdet.models.detector import Detector, DetectorConfig
-from cspdet.models.necks.efm import EFMConfig
+from cspdet.models.config import DetectorConfig
+from cspdet.models.detector import Detector
+from cspdet.models.necks.config import EFMConfig
 from cspdet.models.profile import ModelCost, profile
 from paper.drawings.data_flow import Block, ancestors, conv_text, data_flow, size_text
 from paper.drawings.svg import TEXT_COLOR, SvgCanvas, SvgRect

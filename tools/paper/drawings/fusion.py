@@ -8,11 +8,13 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from cspdet.models.backbones.csppeleenet import CSPPeleeNet, CSPPeleeNetConfig
-from cspdet.models.backbones.peleenet import PeleeNet, PeleeNetConfig
+from cspdet.models.backbones.config import CSPPeleeNetConfig, PeleeNetConfig
+from cspdet.models.backbones.csppeleenet import CSPPeleeNet
+from cspdet.models.backbones.peleenet import PeleeNet
+from cspdet.models.base_config import Fusion
 from cspdet.models.blocks import ConvBN
-from cspdet.models.classifier import ClassifierConfig
-from cspdet.models.csp import Fusion, Split
+from cspdet.models.config import ClassifierConfig
+from cspdet.models.csp import Split
 from cspdet.models.profile import ModelCost, profile
 from paper.drawings.data_flow import Block, ancestors, conv_text, data_flow, size_text
 from paper.drawings.svg import MUTED_COLOR, TEXT_COLOR, SvgCanvas, SvgRect

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.models.backbones.peleenet import TwoWayDense, dense_block
-from cspdet.models.blocks import ActivationName, ConvBN
-from cspdet.models.csp import CSPStage, Fusion, Split, has_final_transition, has_partial_transition, partition
+from cspdet.models.base_config import ActivationName, Fusion
+from cspdet.models.blocks import ConvBN
+from cspdet.models.csp import CSPStage, Split, has_final_transition, has_partial_transition, partition
 from paper.drawings.svg import MUTED_COLOR, TEXT_COLOR, SvgCanvas, SvgRect
 
 CHANNELS, GAMMA, DEPTH, BOTTLENECK = 64, 0.5, 3, 16

@@ -1,0 +1,58 @@
+"""What the configs of all backbones and of all necks share. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from cspdet.config.base import ComponentConfig
+from cspdet.structures import FeatureSpec
+
+if TYPE_CHECKING:
+    from cspdet.models.backbones import Backbone
+    from cspdet.models.necks import Neck
+
+TIMM_PREFIX = "timm:"
+
+ActivationName = Literal["leaky", "relu", "swish", "mish", "sigmoid", "linear"]
+Fusion = Literal["both", "first", "last", "none"]  # which transitions a cross stage partial stage has
+
+
+class BackboneConfigBase(ComponentConfig):
+    """Base of every backbone's config."""
+
+    weights: Path | None = Field(
+        None,
+        description="Initial weights of the backbone: a checkpoint of a classifier or detector with the same backbone "
+        "(.pt), a Darknet classifier's .weights or .conv.N, or `timm:NAME` for a backbone of timm; null: random "
+        "weights. A checkpoint of the training holds the trained weights and no longer needs the file.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _strip_dir_from_timm_name(cls, weights: Path | None) -> Path | None:
+        """Paths in configs are made absolute; a name of timm is no path."""
+        return Path(weights.name) if weights is not None and weights.name.startswith(TIMM_PREFIX) else weights
+
+    def build(self) -> Backbone:
+        """Build the network with random weights, drawn from torch's current random stream."""
+        backbone: Backbone = super().build()
+        return backbone
+
+
+class NeckConfigBase(ComponentConfig):
+    """Base of every neck's config."""
+
+    def build(self, inputs: tuple[FeatureSpec, ...]) -> Neck:
+        """Build the neck with random weights.
+
+        Args:
+            inputs: The feature maps of the backbone, finest first.
+
+        Raises:
+            ValueError: the neck needs other feature maps.
+        """
+        neck: Neck = super().build(inputs)
+        return neck
