@@ -20,7 +20,7 @@ from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata, head_config_from_anchors
 from cspdet.inference.pipeline import parallel_map
 from cspdet.models.bundle import ModelBundle
-from cspdet.models.config import PostprocessConfig
+from cspdet.models.config import PostprocessConfig, YoloHeadConfig
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors
 
