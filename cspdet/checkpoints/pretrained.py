@@ -24,6 +24,7 @@ from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.models.backbones.timm_backbone import TimmBackbone
+from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.models.classifier import BackboneClassifier, Classifier
 from cspdet.models.detector import ComposedDetector
 
