@@ -16,10 +16,10 @@ import openvino
 import torch
 
 from cspdet.checkpoints.loading import load_model
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.cpu_kernels.winograd import use_winograd
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
-from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
-from cspdet.inference.engines.winograd import use_winograd
 from cspdet.inference.metadata import build_metadata
 from cspdet.models.fuse import fuse_conv_bn
 

@@ -16,7 +16,7 @@ import numpy as np
 import openvino
 from openvino import opset8 as ops
 
-from cspdet.inference.engines.winograd import MAX_TIME_RATIO, estimated_time_ratio, use_winograd
+from cspdet.inference.engines.cpu_kernels.winograd import MAX_TIME_RATIO, estimated_time_ratio, use_winograd
 
 # channels of the input and the output, and the side of the map
 LAYERS = (

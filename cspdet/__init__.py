@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cspdet.inference.classifier import ClassifierPredictor, Prediction, load_classifier
-    from cspdet.inference.predictor import Predictor, load_detector
+    from cspdet.api import load_classifier, load_detector
+    from cspdet.inference.classifier import ClassifierPredictor, Prediction
+    from cspdet.inference.predictor import Predictor
     from cspdet.recipe import Recipe, load_recipe
     from cspdet.structures import Detections
 
@@ -30,8 +31,8 @@ _LAZY_IMPORTS = {
     "Prediction": "cspdet.inference.classifier",
     "Predictor": "cspdet.inference.predictor",
     "Recipe": "cspdet.recipe",
-    "load_classifier": "cspdet.inference.classifier",
-    "load_detector": "cspdet.inference.predictor",
+    "load_classifier": "cspdet.api",
+    "load_detector": "cspdet.api",
     "load_recipe": "cspdet.recipe",
 }
 

@@ -30,6 +30,11 @@ class SourceError(UserError):
     """A picture, video, camera or stream that cannot be read."""
 
 
+def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
+    """The error of an engine or export whose package is not installed; `extra` is the extra of cspdet that has it."""
+    return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the valid word closest to `word`, or nothing when none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)

@@ -17,11 +17,11 @@ from cspdet.checkpoints.building import is_classifier_config
 from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.classification.crops import ImageCrop, short_side
 from cspdet.datasets.image_io import read_image
-from cspdet.device import select_device
 from cspdet.errors import ConfigError, did_you_mean
+from cspdet.inference.config import EngineConfig
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import build_engine_from_network, load_engine
+from cspdet.inference.engines.factory import build_engine, build_network_engine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
 from cspdet.models.config import PostprocessConfig
@@ -67,7 +67,8 @@ def synthetic_image() -> np.ndarray:
 
 
 def _engine(spec: BenchmarkSpec) -> Engine:
-    device = select_device(spec.device)
+    config = EngineConfig(spec.backend, spec.precision, spec.device, spec.size_hw, spec.threads)
+    config.check()
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, facts = torchvision_classifier(spec.model, spec.size_hw)
     elif not is_exported(spec.model) and _is_classifier_model(spec):
@@ -76,13 +77,9 @@ def _engine(spec: BenchmarkSpec) -> Engine:
         )  # fmt: skip
         network, facts = bundle.torch_network, build_metadata(bundle)
     else:
-        return load_engine(
-            spec.model, weights=spec.weights, overrides=spec.overrides, backend=spec.backend,
-            precision=spec.precision, device=device, size=spec.size_hw, threads=spec.threads,
-        )  # fmt: skip
-    return build_engine_from_network(
-        network, facts, device, backend=spec.backend, precision=spec.precision, threads=spec.threads
-    )
+        bundle = load_model(spec.model, weights=spec.weights, overrides=spec.overrides, task="detection")
+        return build_engine(bundle, config)
+    return build_network_engine(network, facts, config)
 
 
 def _is_classifier_model(spec: BenchmarkSpec) -> bool:
@@ -125,7 +122,7 @@ def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> 
     """From decoded pictures to detections in their pixels, or to class probabilities."""
     if engine.metadata.task == "detector":
         postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
-        predictor = Predictor(engine, engine.device, postprocess)
+        predictor = Predictor(engine, postprocess)
         return lambda: predictor.predict([image] * spec.batch)
     crop = ImageCrop(engine.size_hw, short_side(engine.size_hw, CROP_RATIO))
 

@@ -23,7 +23,7 @@ from cspdet.benchmark.runner import run_benchmarks
 from cspdet.cli.arguments import parse_image_size
 from cspdet.device import select_device
 from cspdet.errors import ConfigError, UserError, did_you_mean
-from cspdet.inference.engines.factory import BACKENDS, PRECISIONS
+from cspdet.inference.config import BACKENDS, PRECISIONS
 from cspdet.reports.layer_plot import validate_output_path
 
 

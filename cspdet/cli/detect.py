@@ -8,9 +8,11 @@ import math
 import time
 from pathlib import Path
 
+from cspdet.checkpoints.loading import load_model
 from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.inference.config import BACKENDS, EngineConfig
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import BACKENDS, load_engine
+from cspdet.inference.engines.factory import build_engine
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import read_records
 from cspdet.inference.runner import DetectionRunner, DetectionSettings
@@ -106,10 +108,10 @@ def run(args: argparse.Namespace) -> None:
     settings = _settings(args)
     sources = find_sources(args.source)
     _check_sequence(args, sources)
-    engine = load_engine(
-        args.model, weights=args.weights, overrides=args.overrides, backend=_backend(args, sources),
-        precision=args.precision, device=args.device,
-    )  # fmt: skip
+    config = EngineConfig(_backend(args, sources), args.precision, args.device)
+    config.check()
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection")
+    engine = build_engine(bundle, config)
     classes = None
     if args.classes is not None:
         classes = parse_class_filter(args.classes, engine.classes.names, engine.classes.category_ids)
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         min_score=args.min_score, nms_iou=args.nms_iou, vote_iou=args.vote_iou, max_detections=args.max_detections
     )
     search = SlicedDetector(postprocess, classes, _tiling(args))
-    detector = Predictor(engine, engine.device, search.detector_config)
+    detector = Predictor(engine, search.detector_config)
     output = args.output or increment_path(Path("runs/detect"))
     for count in sorted(
         {_frames_per_batch(source, args.batch_size) for source in sources if isinstance(source, Video)}

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cspdet.checkpoints.loading import load_model
 from cspdet.config.loader import parse_config
 from cspdet.datasets.descriptor import load_dataset_config
@@ -37,9 +35,10 @@ from cspdet.evaluation.results import (
     write_submission,
 )
 from cspdet.evaluation.voc import VocMetrics, evaluate_voc
+from cspdet.inference.config import BACKENDS, EngineConfig
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import BACKENDS, build_engine, load_engine
+from cspdet.inference.engines.factory import build_engine
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
 from cspdet.models.bundle import BundleConfig
@@ -178,13 +177,15 @@ def _check_file_options(args: argparse.Namespace) -> None:
 
 
 def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
+    exported = is_exported(args.model)
+    if exported and args.data is None:
+        raise ConfigError(f"{args.model}: an exported file does not name any data; expected --data DESCRIPTOR")
+    engine_config = EngineConfig(args.backend or ("auto" if exported else "torch"), args.precision, args.device)
+    engine_config.check()
     device = select_device(args.device)
-    if is_exported(args.model):
-        return _evaluate_engine(args, _load_exported(args, device), None)
     bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection")
-    if args.backend is not None or args.precision != "fp32":
-        engine = build_engine(bundle, device, backend=args.backend or "torch", precision=args.precision)
-        return _evaluate_engine(args, engine, bundle.config)
+    if exported or args.backend is not None or args.precision != "fp32":
+        return _evaluate_engine(args, build_engine(bundle, engine_config), None if exported else bundle.config)
     eval_ = _eval_config_from_args(args, bundle.config.eval.model_dump(mode="json"))
     coco, class_mapping = _load_data(args, bundle.config.data, bundle.categories)
     input_ = bundle.config.input
@@ -192,15 +193,6 @@ def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
     with evaluation_mode(network):
         metrics, results = evaluate_detector(NetworkDetector(network, device), coco, input_, eval_, class_mapping)
     return _EvalOutput(coco, metrics, results, {"model": bundle.name, "size": list(input_.size)})
-
-
-def _load_exported(args: argparse.Namespace, device: torch.device) -> Engine:
-    if args.data is None:
-        raise ConfigError(f"{args.model}: an exported file does not name any data; expected --data DESCRIPTOR")
-    return load_engine(
-        args.model, weights=args.weights, overrides=args.overrides, backend=args.backend or "auto",
-        precision=args.precision, device=device,
-    )  # fmt: skip
 
 
 def _evaluate_engine(args: argparse.Namespace, engine: Engine, config: BundleConfig | None) -> _EvalOutput:

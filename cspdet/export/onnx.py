@@ -6,16 +6,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import torch
-
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, missing_package_error
 from cspdet.export.base import ExportConfig
 from cspdet.export.graph import GraphFormat, export_module
 from cspdet.export.nms import add_nms
 from cspdet.export.quantize import convert_to_fp16, quantize_int8
-from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package_error
+from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
+from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
 from cspdet.models.bundle import ModelBundle
 
@@ -39,8 +38,7 @@ class OnnxFormat(GraphFormat):
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the file into onnxruntime."""
-        precision: EnginePrecision = "int8" if metadata.precision == "int8" else "fp32"
-        return OnnxEngine(path, metadata, torch.device("cpu"), precision=precision)
+        return OnnxEngine.from_file(path, metadata, EngineOptions())
 
 
 def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from cspdet.errors import ConfigError
 from cspdet.export.base import ExportConfig
 from cspdet.export.graph import GraphFormat, export_module
@@ -14,6 +12,7 @@ from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_metadata
+from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
 from cspdet.models.bundle import ModelBundle
 
@@ -43,7 +42,7 @@ class OpenVinoFormat(GraphFormat):
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the files into OpenVINO."""
-        return load_exported(path, "openvino", precision="fp32", device=torch.device("cpu"))
+        return load_exported(path, "openvino", EngineOptions())
 
 
 def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> bytes:

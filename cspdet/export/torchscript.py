@@ -12,6 +12,7 @@ from cspdet.export.base import ExportConfig
 from cspdet.export.graph import GraphFormat, export_module
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
+from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
 from cspdet.models.bundle import ModelBundle
 
@@ -38,4 +39,4 @@ class TorchScriptFormat(GraphFormat):
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the archive."""
-        return load_exported(path, "torch", precision="fp32", device=torch.device("cpu"))
+        return load_exported(path, "torch", EngineOptions())

@@ -1,149 +1,134 @@
-"""One detector, ready to use: pictures in, detections in their own pixels out."""
+"""Predictors: images in, results in image coordinates out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
-from cspdet.checkpoints.loading import load_model
 from cspdet.datasets.image_io import read_image
-from cspdet.device import select_device
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import build_engine, load_engine
-from cspdet.inference.engines.torch_engine import TorchEngine
-from cspdet.inference.metadata import build_metadata
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
-from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
+ResultT = TypeVar("ResultT")
+
 ImageInput = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
 
-MAX_BATCH_SIZE = 16  # pictures a forward pass; longer lists are worked off in pieces of this many
+MAX_BATCH_SIZE = 16  # images per forward pass; longer lists are split into batches of this size
 
 
-def load_detector(
-    model: str | Path,
-    *,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "fp32",
-    size: tuple[int, int] | None = None,
-    threads: int | None = None,
-    min_score: float = 0.25,
-    nms_iou: float = 0.6,
-    max_detections: int = 100,
-    vote_iou: float | None = None,
-) -> Predictor:
-    """A detector from a checkpoint, a config (with `weights`, else with random values) or an exported file.
+class ImagePredictor(ABC, Generic[ResultT]):
+    """The interface of all predictors: `predict` takes one image or a list, and gives one result or a list.
 
-    backend    auto: the fastest installed engine that agrees with torch, which takes seconds to find out; or one of
-               torch, torch-compile, onnxruntime, openvino, cuda-graph, tensorrt
-    precision  fp32, bf16, fp16 (CUDA), int8 (files that were exported so)
-    size       (height, width) of the input in place of the model's own
-    threads    of the CPU; None: as many as torch has
-    vote_iou   box voting: a box becomes the average of the candidates that overlap it by more than this; None: none
-
-    Raises:
-        UserError: no such model, a damaged file, no such device, backend or precision, or voting of a file with NMS.
-        ValueError: thresholds outside [0, 1].
+    Attributes:
+        name: The model's name.
+        class_names: Names of the classes, by class index.
+        device: The device of the network.
     """
-    try:
-        postprocess = PostprocessConfig(
-            min_score=min_score, nms_iou=nms_iou, max_detections=max_detections, vote_iou=vote_iou
-        )
-    except ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors())
-        raise ValueError(problems) from None
-    chosen = select_device(device)
-    network: Detector | None = None
-    if is_exported(model):
-        engine = load_engine(
-            model, weights=weights, backend=backend, precision=precision, device=chosen, size=size, threads=threads
-        )
-    else:
-        bundle = load_model(model, weights=weights, task="detection")
-        network = bundle.detector
-        engine = build_engine(bundle, chosen, backend=backend, precision=precision, size=size, threads=threads)
-    return Predictor(engine, chosen, postprocess, network=network)
 
-
-class Predictor:
-    """What `load_detector` returns. Boxes come in pixels of the picture that was given, cut to it."""
-
-    def __init__(
-        self,
-        model: ModelBundle | Engine,
-        device: torch.device,
-        postprocess: PostprocessConfig,
-        *,
-        network: Detector | None = None,
-    ):
-        """`network` is what the engine was made from, for `model`; where there is none, `model` is the engine."""
-        if isinstance(model, ModelBundle):
-            network = model.detector
-            engine: Engine = TorchEngine(network, build_metadata(model), device)
-        else:
-            engine = model
-        engine.check_voting(postprocess.vote_iou)
-        self.engine = engine
-        # (B, 3, H, W) in [0, 1] to raw scales
-        self.model: Detector | Engine = (
-            engine if network is None else network.eval().to(device).to(memory_format=torch.channels_last)
-        )
-        self.name = engine.metadata.name
-        self.class_names: tuple[str, ...] = engine.metadata.class_names  # by class_id
-        self.category_ids: tuple[int, ...] = engine.metadata.category_ids  # by class_id, as the annotations had them
-        self.size_hw: tuple[int, int] = engine.size_hw
-        self.resize = engine.resize
-        self.device = device
-        self.postprocess = postprocess
+    def __init__(self, name: str, class_names: tuple[str, ...], device: torch.device):
+        self.name, self.class_names, self.device = name, class_names, device
 
     @overload
-    def predict(self, x: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
+    def predict(self, x: ImageInput) -> ResultT: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, x: Sequence[ImageInput]) -> list[Detections]: ...
+    def predict(self, x: Sequence[ImageInput]) -> list[ResultT]: ...
 
-    def predict(self, x: ImageInput | Sequence[ImageInput]) -> Detections | list[Detections]:
-        """What is on one picture, or on each of a list of pictures: a path, or (H, W, 3) uint8 RGB.
+    def predict(self, x: ImageInput | Sequence[ImageInput]) -> ResultT | list[ResultT]:
+        """Run the model on one image, or on each of a list of images.
+
+        Args:
+            x: Paths of image files, or (H, W, 3) uint8 RGB arrays.
 
         Raises:
-            ValueError: an array of another shape or type.
-            DataError: a file that is not a readable picture.
+            ValueError: An array of another shape or type.
+            DataError: A file that is not a readable image.
         """
-        if isinstance(x, (str, Path, np.ndarray)):
-            return self._predict([x])[0]
-        if not isinstance(x, Sequence):
-            raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
-        found: list[Detections] = []
-        for first in range(0, len(x), MAX_BATCH_SIZE):
-            found += self._predict(x[first : first + MAX_BATCH_SIZE])
-        return found
+        return map_images(x, self._predict_batch)
+
+    __call__ = predict
+
+    @abstractmethod
+    def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[ResultT]:
+        """The results of at most MAX_BATCH_SIZE images."""
+
+
+class Predictor(ImagePredictor[Detections]):
+    """A detector that is ready to use. Its detections are in pixels of the given image, clipped to it.
+
+    Attributes:
+        engine: What runs the network.
+        model: The network itself on `device`, (B, 3, H, W) in [0, 1] to raw outputs; the engine of an exported file.
+        category_ids: Category ids of the annotations, by class index.
+        size_hw: Height and width of the network's input, in pixels.
+        resize: How images are fit into the input.
+        postprocess: Thresholds and limits.
+    """
+
+    def __init__(self, engine: Engine, postprocess: PostprocessConfig, *, network: Detector | None = None):
+        """Make a predictor of an engine.
+
+        Args:
+            engine: The engine of a detector.
+            postprocess: Thresholds and limits.
+            network: The network that the engine was built from, if any; it is moved to the engine's device.
+
+        Raises:
+            ConfigError: Box voting of a file with built-in NMS.
+        """
+        super().__init__(engine.metadata.name, engine.metadata.class_names, engine.device)
+        engine.check_voting(postprocess.vote_iou)
+        self.engine = engine
+        self.model: Detector | Engine = engine
+        if network is not None:
+            self.model = network.eval().to(engine.device).to(memory_format=torch.channels_last)
+        self.category_ids: tuple[int, ...] = engine.metadata.category_ids
+        self.size_hw: tuple[int, int] = engine.size_hw
+        self.resize = engine.resize
+        self.postprocess = postprocess
 
     @torch.inference_mode()
-    def _predict(self, inputs: Sequence[ImageInput]) -> list[Detections]:
+    def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[Detections]:
         images = [load_image(item) for item in inputs]
         letterboxes = [Letterbox.fit(image.shape[:2], self.size_hw, self.resize) for image in images]
-        drawn = np.stack(
+        padded = np.stack(
             [box.resize_and_pad(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)]
         )
-        batch_detections = self.engine.detect(torch.from_numpy(drawn).permute(0, 3, 1, 2), self.postprocess)
+        batch_detections = self.engine.detect(torch.from_numpy(padded).permute(0, 3, 1, 2), self.postprocess)
         return [
             detections.to_image(letterbox, image.shape[:2], clip_boxes=self.postprocess.clip_boxes)
             for detections, letterbox, image in zip(batch_detections, letterboxes, images, strict=True)
         ]
 
 
+def map_images(
+    x: ImageInput | Sequence[ImageInput], function: Callable[[Sequence[ImageInput]], list[ResultT]]
+) -> ResultT | list[ResultT]:
+    """Apply a function of a batch to one image, or to a list of images in batches of MAX_BATCH_SIZE."""
+    if isinstance(x, (str, Path, np.ndarray)):
+        return function([x])[0]
+    if not isinstance(x, Sequence):
+        raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
+    results: list[ResultT] = []
+    for first in range(0, len(x), MAX_BATCH_SIZE):
+        results += function(x[first : first + MAX_BATCH_SIZE])
+    return results
+
+
 def load_image(image: ImageInput) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: a file read, or an array that was checked."""
+    """Read an image file, or check an array; returns (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: An array of another shape or type.
+        DataError: A file that is not a readable image.
+    """
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if not isinstance(image, np.ndarray):

@@ -18,6 +18,7 @@ import torch
 from benchmark_scripts import load_script
 from darknet_data import CLASSIFIER, NET, RICH, TINY, conv, network, write_numbers, write_pair, yolo
 
+from cspdet import load_detector
 from cspdet.checkpoints.loading import load_model
 from cspdet.cli.main import main
 from cspdet.config.loader import load_config
@@ -29,7 +30,6 @@ from cspdet.darknet.weights import SkipInit, read_weights, write_weights
 from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.predictor import load_detector
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from classification_data import SHARPNESS, ColorTeller, color_model, picture, sa
 from darknet_data import CLASSIFIER, write_pair
 
 import cspdet
+from cspdet import load_classifier
 from cspdet.checkpoints.building import build_classifier
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.recipes import make_checkpoint
@@ -24,8 +25,7 @@ from cspdet.darknet.weights import write_weights
 from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.datasets.image_io import read_image
 from cspdet.errors import CheckpointError, ConfigError, DataError
-from cspdet.inference import classifier as classify_module
-from cspdet.inference.classifier import Prediction, load_classifier
+from cspdet.inference.classifier import Prediction
 from cspdet.io.checkpoint import save_checkpoint
 from cspdet.recipe import ClassificationRecipe
 from cspdet.structures import Categories
@@ -46,7 +46,7 @@ def teller(tmp_path, monkeypatch) -> ColorTeller:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
     monkeypatch.setattr("cspdet.cli.classify.load_model", lambda *_, **__: loaded)
-    monkeypatch.setattr(classify_module, "load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.api.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     return loaded.network  # type: ignore[return-value]
 

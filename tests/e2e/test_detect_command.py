@@ -19,9 +19,9 @@ from engine_data import small_detector, write_checkpoint
 from evaluation_data import CONFIG, SquareFinder, picture_with_square, square_model
 from video_data import FakeCapture, frames_of, h264_video, turn, write_video
 
+from cspdet import load_detector
 from cspdet.cli.main import run_command
-from cspdet.inference import predictor
-from cspdet.inference.predictor import Predictor, load_detector
+from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
 from cspdet.structures import Detections
 
@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """The command finds white squares, and runs in an empty folder."""
     loaded = square_model()
-    monkeypatch.setattr("cspdet.inference.engines.factory.load_model", lambda *_, **__: loaded)
-    monkeypatch.setattr(predictor, "load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.cli.detect.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.api.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     return loaded.network  # type: ignore[return-value]
 

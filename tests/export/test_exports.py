@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from engine_data import CLASSES, ROOT, SIZE_HW, pictures, small_detector, write_checkpoint
+from engine_data import CLASSES, ROOT, SIZE_HW, load_engine, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
+from cspdet import load_detector
 from cspdet.cli.main import main
 from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.export import verify as check_module
@@ -23,10 +24,8 @@ from cspdet.export.graph import export_metadata
 from cspdet.export.verify import detections_difference
 from cspdet.inference.engines import onnx_export as convert
 from cspdet.inference.engines.exported import read_exported_metadata
-from cspdet.inference.engines.factory import load_engine
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import NmsConfig, build_metadata, parse_metadata
-from cspdet.inference.predictor import load_detector
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import decode, postprocess

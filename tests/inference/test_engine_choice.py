@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 import torch
-from engine_data import SIZE_HW, pictures, small_detector, write_checkpoint
+from engine_data import ROOT, SIZE_HW, build, load_engine, pictures, small_detector, write_checkpoint
 from torch import Tensor, nn
 
+from cspdet import load_detector
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines import factory as pick
+from cspdet.inference.engines import selection
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.factory import build_engine, load_engine, select_fastest
 from cspdet.inference.engines.parity import parity_error, prediction_differences, probe_inputs
-from cspdet.inference.predictor import Predictor, load_detector
+from cspdet.inference.engines.selection import select_fastest
+from cspdet.inference.engines.source import EngineOptions
+from cspdet.inference.predictor import Predictor
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig, YoloHeadConfig
 from cspdet.models.head import Anchors
@@ -36,7 +43,8 @@ class Pretended(Engine):
     """Gives what another engine gives, plus `error`, in `seconds` on a clock of its own."""
 
     def __init__(self, other: Engine, seconds: float, error: float, clock: list[float]):
-        super().__init__(f"{seconds} s", other.metadata, CPU, "fp32")
+        super().__init__(other.metadata, EngineOptions())
+        self.name = f"{seconds} s"  # type: ignore[misc]
         self.other, self.seconds, self.error, self.clock = other, seconds, error, clock
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -47,12 +55,12 @@ class Pretended(Engine):
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(pick.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(selection.time, "perf_counter", lambda: now[0])
     return now
 
 
 def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
-    reference = Pretended(build_engine(loaded, CPU), 0.3, 0, clock)
+    reference = Pretended(build(loaded), 0.3, 0, clock)
 
     def broken() -> Engine:
         raise ConfigError("no such package")
@@ -70,7 +78,7 @@ def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
 
 
 def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
-    reference = build_engine(loaded, CPU)
+    reference = build(loaded)
     with pytest.raises(ConfigError, match="no engine can do this\nwrong: its boxes or scores differ"):
         select_fastest({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
 
@@ -101,11 +109,11 @@ def test_probes_are_the_same_every_time_and_no_other():
     [
         ({"backend": "onnxrutime"}, r"--backend: unknown 'onnxrutime' \(did you mean 'onnxruntime'\?\)"),
         ({"precision": "fp8"}, "--precision: unknown 'fp8'"),
-        ({"precision": "int8"}, "needs calibration pictures"),
+        ({"precision": "int8"}, "needs calibration images"),
         ({"backend": "cuda-graph"}, "needs a CUDA device, found cpu"),
         ({"backend": "tensorrt"}, "needs a CUDA device, found cpu"),
-        ({"backend": "onnxruntime", "precision": "bf16"}, "computes in fp32, found bf16"),
-        ({"backend": "torch", "precision": "fp16"}, "torch on cpu computes in fp32 or bf16; found fp16"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "onnxruntime on cpu computes in fp32, found bf16"),
+        ({"backend": "torch", "precision": "fp16"}, "torch on cpu computes in fp32 or bf16, found fp16"),
         ({"threads": 0}, "--threads: expected 1 or more"),
         ({"size": (60, 60)}, "expected multiples of 32"),
     ],
@@ -153,6 +161,75 @@ def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
     assert parity_error([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
 
 
-def test_a_predictor_of_a_loaded_model_runs_torch(loaded):
-    detector = Predictor(loaded, CPU, PostprocessConfig())
-    assert (detector.engine.name, detector.model) == ("torch", loaded.network)
+def test_a_predictor_keeps_the_network_beside_its_engine(loaded):
+    detector = Predictor(build(loaded), PostprocessConfig(), network=loaded.detector)
+    assert (detector.engine.name, detector.model, detector.device) == ("torch", loaded.network, CPU)
+
+
+# --- an engine of the user's own ---------------------------------------------------------------------
+
+OWN_ENGINE = """
+import torch
+
+from cspdet.inference.engines.base import Engine
+
+
+class MyEngine(Engine):
+    name = "mine"
+    devices = ("cpu",)
+
+    def __init__(self, network, metadata, options):
+        super().__init__(metadata, options)
+        self.network = network
+
+    @classmethod
+    def from_network(cls, source, options):
+        return cls(source.network, source.metadata, options)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+class NoEngine:
+    pass
+"""
+
+
+def test_an_engine_of_the_users_own_is_named_by_module_and_class(checkpoint, tmp_path):
+    (tmp_path / "my_engines.py").write_text(OWN_ENGINE)
+    code = (
+        "from cspdet import load_detector\n"
+        "import torch, sys\n"
+        f"own = load_detector({str(checkpoint)!r}, device='cpu', backend='my_engines:MyEngine')\n"
+        f"torch_ = load_detector({str(checkpoint)!r}, device='cpu', backend='torch')\n"
+        "x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))\n"
+        "print(own.engine, all(torch.allclose(a, b, atol=1e-4) for a, b in zip(own.engine(x), torch_.engine(x))))\n"
+        "for backend in ('my_engines:NoEngine', 'my_engines:MyEngin', 'no_such_module:X'):\n"
+        "    try:\n"
+        f"        load_detector({str(checkpoint)!r}, device='cpu', backend=backend)\n"
+        "    except Exception as error:\n"
+        "        print(f'{type(error).__name__}: {error}')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment()
+    )
+    lines = run.stdout.splitlines()
+    assert lines[0] == "mine fp32 on cpu True"
+    assert lines[1].startswith("ConfigError: --backend: expected a subclass of cspdet.inference.engines.base.Engine")
+    assert "module 'my_engines' has no 'MyEngin' (did you mean 'MyEngine'?)" in lines[2]
+    assert "no module 'no_such_module'" in lines[3]
+
+
+def test_detect_takes_an_engine_of_the_users_own(checkpoint, tmp_path):
+    (tmp_path / "my_engines.py").write_text(OWN_ENGINE)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 96, 3), np.uint8))
+    words = [sys.executable, "-m", "cspdet", "detect", str(checkpoint), "a.png", "--device", "cpu"]
+    run = subprocess.run(
+        [*words, "--backend", "my_engines:MyEngine"], cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
+    assert run.returncode == 0, run.stderr
+    assert "small: mine fp32 on cpu" in run.stderr
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

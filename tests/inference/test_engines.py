@@ -6,16 +6,17 @@ import copy
 
 import pytest
 import torch
-from engine_data import CLASSES, SIZE_HW, pictures, small_detector
+from engine_data import CLASSES, SIZE_HW, build, pictures, small_detector
 from torch import nn
 
 from cspdet.errors import ConfigError
-from cspdet.inference.engines.base import Engine, pad_batch, select_batch_size, split_detections
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.batching import pad_batch, select_batch_size, split_detections
+from cspdet.inference.engines.cpu_kernels.prepack import PackedConv, prepack
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
-from cspdet.inference.engines.factory import build_engine
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine
 from cspdet.inference.engines.parity import parity_error
-from cspdet.inference.engines.prepack import PackedConv, prepack
+from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata, head_config_from_anchors
 from cspdet.inference.pipeline import parallel_map
@@ -45,7 +46,7 @@ def two_threads():
 
 def built(backend: str, loaded: ModelBundle) -> Engine:
     pytest.importorskip(backend)
-    return build_engine(loaded, CPU, backend=backend)
+    return build(loaded, backend)
 
 
 # --- torch -----------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatc
 
 def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
     before = copy.deepcopy(loaded.network.state_dict())
-    engine = TorchEngine(loaded.network, build_metadata(loaded), CPU)
+    engine = TorchEngine(loaded.network, build_metadata(loaded), EngineOptions())
     with torch.no_grad():
         for x in (pictures(1), pictures(2, 64, 160)):
             for a, b in zip(engine(x), loaded.network(x), strict=True):
@@ -89,7 +90,7 @@ def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
 
 
 def test_bf16_is_near_and_comes_as_float32(loaded):
-    exact, coarse = (build_engine(loaded, CPU, backend="torch", precision=p) for p in ("fp32", "bf16"))
+    exact, coarse = (build(loaded, "torch", p) for p in ("fp32", "bf16"))
     found, expected = coarse(pictures(1)), exact(pictures(1))
     assert {values.dtype for values in found} == {torch.float32}
     assert not torch.equal(found[0], expected[0])
@@ -123,7 +124,7 @@ def test_results_are_not_written_over_by_the_next_call(backend, loaded):
 
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
 def test_engines_take_bytes_and_find_the_same(backend, loaded):
-    engine, reference = built(backend, loaded), build_engine(loaded, CPU, backend="torch")
+    engine, reference = built(backend, loaded), build(loaded, "torch")
     images = (pictures(2) * 255).to(torch.uint8)
     found = engine.detect(images, POSTPROCESS)
     expected = reference.detect(images.float() / 255, POSTPROCESS)
@@ -146,7 +147,7 @@ def test_engines_take_bytes_and_find_the_same(backend, loaded):
 )
 def test_engines_refuse_what_is_no_batch_of_pictures(images, told, loaded):
     with pytest.raises(ValueError, match=told):
-        build_engine(loaded, CPU, backend="torch")(images)
+        build(loaded, "torch")(images)
 
 
 def test_openvino_computes_in_the_precision_that_is_said(loaded):
@@ -234,7 +235,7 @@ def test_anchors_come_back_from_the_facts():
 def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     try:
-        engine = build_engine(loaded, CPU, backend="torch-compile")
+        engine = build(loaded, "torch-compile")
         found = engine(pictures(2))
     except Exception as error:
         if "compiler" in str(error).lower():
@@ -249,12 +250,12 @@ def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_recorded_graph_agrees(loaded, precision):
     device = torch.device("cuda")
-    engine = CudaGraphEngine(copy.deepcopy(loaded.network), build_metadata(loaded), device, precision)
-    reference = TorchEngine(copy.deepcopy(loaded.network), build_metadata(loaded), device)
+    engine = CudaGraphEngine(copy.deepcopy(loaded.network), build_metadata(loaded), EngineOptions(device, precision))
+    reference = TorchEngine(copy.deepcopy(loaded.network), build_metadata(loaded), EngineOptions(device))
     for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):
         assert parity_error([engine(x)], [reference(x)], reference.anchors, precision, SIZE_HW) is None
 
 
 def test_a_recorded_graph_needs_cuda(loaded):
     with pytest.raises(ConfigError, match="CUDA"):
-        CudaGraphEngine(loaded.network, build_metadata(loaded), CPU)
+        CudaGraphEngine(loaded.network, build_metadata(loaded), EngineOptions())

@@ -9,7 +9,7 @@ from engine_data import small_detector
 from openvino_data import graph_of, kinds_of, outputs_of
 from torch import nn
 
-from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants, split_channels_last
 
 SIZE = (1, 12, 5, 7)
 

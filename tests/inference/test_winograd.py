@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine_data import small_detector
+from engine_data import build, small_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino_data import graph_of, kinds_of, outputs_of
 from torch import nn
 from torch.nn import functional as F
 
-from cspdet.inference.engines import openvino_engine, winograd
-from cspdet.inference.engines.factory import build_engine
-from cspdet.inference.engines.openvino_graph import fold_constants
-from cspdet.inference.engines.parity import probe_inputs
-from cspdet.inference.engines.winograd import (
+from cspdet.inference.engines import openvino_engine
+from cspdet.inference.engines.cpu_kernels import winograd
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants
+from cspdet.inference.engines.cpu_kernels.winograd import (
     FILTER_TRANSFORM,
     INPUT_TRANSFORM,
     OUTPUT_TRANSFORM,
     estimated_time_ratio,
     use_winograd,
 )
+from cspdet.inference.engines.parity import probe_inputs
 
 ROUNDING = 2e-5  # of the largest output
 
@@ -163,8 +163,8 @@ def test_the_engine_uses_it_in_fp32_alone_and_agrees_with_torch(monkeypatch):
         rewritten.append(use_winograd(model, max_time_ratio=float("inf")))
 
     monkeypatch.setattr(openvino_engine, "use_winograd", wherever_it_can)
-    loaded, cpu = small_detector(), torch.device("cpu")
-    engine, reference = (build_engine(loaded, cpu, backend=name) for name in ("openvino", "torch"))
+    loaded = small_detector()
+    engine, reference = (build(loaded, name) for name in ("openvino", "torch"))
     for image in probe_inputs(engine.size_hw):
         for found, expected in zip(engine(image), reference(image), strict=True):
             assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()

@@ -1,75 +1,148 @@
-"""The interface of all engines: a batch of pictures in, what a `Detector` gives out."""
+"""The interface of all inference engines: a batch of images in, the outputs of a detector or classifier out."""
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
+from cspdet.inference.config import EnginePrecision
+from cspdet.inference.engines.batching import limit_detections, split_detections
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
 from cspdet.inference.metadata import ModelMetadata
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_and_nms, postprocess
 from cspdet.structures import Categories, Detections
 
-EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
-
-
-MAX_PADDING_RATIO = 2  # an engine that is built for a shape fills up batches to at most so many times their pictures
-
 
 class Engine(ABC):
     """One network on one device, ready to run.
 
-    name       "torch", "torch-compile", "onnxruntime", "openvino", "cuda-graph" or "tensorrt"
-    precision  in which convolutions are computed
-    facts      classes, input and head; `facts.eval` are the limits that the network was evaluated with
+    A subclass sets the class attributes, implements `forward`, and overrides `from_network`, or `from_file` and
+    `read_metadata`, or all three. An entry in `cspdet.inference.engines.registry` gives it a name; a class of the
+    user's own is named as `--backend module:Class`.
+
+    Attributes:
+        name: The name that `--backend` takes.
+        devices: Types of devices that it runs on.
+        precisions: Precisions in which it computes a network.
+        file_precisions: Precisions in which it computes an exported file.
+        suffixes: Suffixes of the exported files that it reads.
+        auto_devices: Types of devices on which `--backend auto` tries it.
+        package: The package that it needs, and the extra of cspdet that installs it.
+        metadata: Classes, input and head of the network.
+        device: The device of its outputs.
+        precision: Precision of the convolutions.
     """
 
-    def __init__(self, name: str, metadata: ModelMetadata, device: torch.device, precision: EnginePrecision):
-        self.name = name
+    name: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    precisions: ClassVar[tuple[EnginePrecision, ...]] = ("fp32",)
+    file_precisions: ClassVar[tuple[EnginePrecision, ...]] = ("fp32",)
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    auto_devices: ClassVar[tuple[str, ...]] = ()
+    package: ClassVar[tuple[str, str] | None] = None
+
+    def __init__(self, metadata: ModelMetadata, options: EngineOptions):
         self.metadata = metadata
-        self.device = device
-        self.precision: EnginePrecision = precision
-        self._anchors = metadata.anchors().to(device) if metadata.head is not None else None
+        self.device = options.device
+        self.precision: EnginePrecision = options.precision
+        self._anchors = metadata.anchors().to(options.device) if metadata.head is not None else None
+
+    @classmethod
+    def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
+        """Build the engine for a network; device and precision were checked.
+
+        Raises:
+            ConfigError: The engine reads exported files only, or cannot run this network here.
+        """
+        raise ConfigError(f"--backend: {cls.name} runs files of {' '.join(cls.suffixes)} only; export the model first")
+
+    @classmethod
+    def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
+        """Build the engine for a file that `cspdet export` wrote; device and precision were checked.
+
+        Raises:
+            CheckpointError: A damaged file.
+            ConfigError: The engine cannot run it here.
+        """
+        raise ConfigError(f"--backend: {cls.name} reads no exported files")
+
+    @classmethod
+    def read_metadata(cls, path: Path) -> ModelMetadata:
+        """Read the metadata of an exported file.
+
+        Raises:
+            CheckpointError: A damaged file, or not from `cspdet export`.
+            ConfigError: The package that reads such files is not installed.
+        """
+        raise ConfigError(f"--backend: {cls.name} reads no exported files")
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Whether the package that the engine needs is installed."""
+        return cls.package is None or importlib.util.find_spec(cls.package[0]) is not None
+
+    @classmethod
+    def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
+        """The precisions in which the engine computes a network on a device."""
+        return cls.precisions
+
+    @classmethod
+    def check_device(cls, device: torch.device) -> None:
+        """Raise ConfigError unless the engine runs on this type of device."""
+        if device.type in cls.devices:
+            return
+        expected = "needs a CUDA device" if cls.devices == ("cuda",) else f"runs on {' or '.join(cls.devices)}"
+        raise ConfigError(f"--backend: {cls.name} {expected}, found {device}")
 
     @property
     def anchors(self) -> Anchors:
-        """On the engine's device."""
+        """The anchors of a detector, on the engine's device."""
         assert self._anchors is not None, "a classifier has no anchors"
         return self._anchors
 
     @property
     def classes(self) -> Categories:
+        """Names and ids of the classes, by class index."""
         return self.metadata.classes
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell, one number a scale, finest first."""
+        """Input pixels per cell of each level, finest first."""
         return self.metadata.strides
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the input that the network is meant for."""
+        """Height and width of the input, in pixels."""
         return self.metadata.size_hw
 
     @property
     def resize(self) -> Literal["letterbox", "stretch"]:
+        """How images are fit into the input."""
         return self.metadata.input.resize
 
     def __str__(self) -> str:
         return f"{self.name} {self.precision} on {self.device}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) RGB, float32 in [0, 1] or uint8 -> one raw float32 tensor a scale, (B, A, H_l, W_l, 5 + C).
+        """Run the network.
 
-        Of a classifier one tensor of logits, (B, C); of a file with decoded outputs what its `facts.outputs` say.
+        Args:
+            images: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
+
+        Returns:
+            For a detector one raw float32 tensor per level, (B, A, H_l, W_l, 5 + C); for a classifier one tensor of
+            logits, (B, C); for a file with other outputs, those that `metadata.outputs` names.
 
         Raises:
-            ValueError: another shape, or a size that the network or the file is not made for.
+            ValueError: Another shape, or a size that the network or the file does not take.
         """
         self._check_images(images)
         with torch.inference_mode():
@@ -82,7 +155,7 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As `__call__`, for float32 on the engine's device and a size that was checked; in inference mode."""
+        """Run the network on checked float32 images on the engine's device; called in inference mode."""
 
     def detect(self, images: Tensor, config: PostprocessConfig) -> list[Detections]:
         """Detect objects in a batch, with the same post-processing for every engine.
@@ -109,106 +182,63 @@ class Engine(ABC):
         return decode_and_nms(outputs, self.anchors, config)
 
     def set_num_streams(self, num_streams: int) -> int:
-        """Prepare for up to `lanes` threads, each with a picture of its own; gives how many are worth it, often 1.
+        """Prepare for calls from several threads at once, each with one image.
 
-        At 1, calls come one after the other, and several pictures are best given as a batch.
+        Args:
+            num_streams: The requested number of threads.
+
+        Returns:
+            The number of threads that is useful, often 1: then images are best given as a batch.
         """
         return 1
 
-    def warm_up(self, count: int) -> None:
-        """Take `count` black pictures: an engine that builds itself for what comes does so now, not at a frame."""
-        self(torch.zeros(count, 3, *self.size_hw, dtype=torch.uint8))
+    def warm_up(self, batch_size: int) -> None:
+        """Run one batch of black images, so that an engine that builds itself for a shape does so now."""
+        self(torch.zeros(batch_size, 3, *self.size_hw, dtype=torch.uint8))
         self.synchronize()
 
     def synchronize(self) -> None:
-        """Wait until the device is done: for whoever measures."""
+        """Wait until the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the engine takes pictures of this size."""
+        """Raise ValueError unless the engine takes images of this height and width."""
         if not self.metadata.dynamic and size_hw != self.size_hw:
             raise ValueError(f"the file is made for {_format_size(self.size_hw)}, not for {_format_size(size_hw)}")
         step = max(self.strides)
-        if self.metadata.task == "detector" and any(side % step for side in size_hw):
+        if self.metadata.head is not None and any(side % step for side in size_hw):
             raise ValueError(f"expected multiples of {step}, found {_format_size(size_hw)}")
 
     def check_voting(self, vote_iou: float | None) -> None:
-        """Raise ConfigError where box voting is asked of a file with NMS inside, which gives no boxes to vote.
+        """Raise ConfigError where box voting is requested of a file with built-in NMS, which outputs kept boxes only.
 
-        1 asks for none: no box overlaps another by more.
+        A `vote_iou` of 1 requests none: no box overlaps another by more.
         """
         if vote_iou is not None and vote_iou < 1 and self.metadata.outputs == "detections":
             raise ConfigError(
-                f"vote_iou {vote_iou:g}: {self.metadata.name} is a file with NMS inside, which keeps the boxes that vote; "
-                "export it without --nms"
+                f"vote_iou {vote_iou:g}: {self.metadata.name} is a file with built-in NMS, which removes the boxes that "
+                "vote; export it without --nms"
             )
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """`forward` of every picture by itself; an engine that can has several on their way at once."""
+        """Run each image on its own; an engine may override it to run several at once."""
         return [self.forward(images[i : i + 1]) for i in range(len(images))]
 
     def _forward_one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As `forward`, for a file or an engine that takes one picture at a time."""
+        """`forward` for a file or an engine that takes one image at a time."""
         parts = self.forward_parallel(images)
         if self.metadata.outputs == "detections":
             for i, (rows,) in enumerate(parts):
                 rows[:, 0] += i
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
-    def _drop_padding(self, outputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
-        """Outputs of a batch that was padded, without those of the padding."""
-        if self.metadata.outputs == "detections":
-            return tuple(rows[rows[:, 0] < count] for rows in outputs)
-        return tuple(values[:count] for values in outputs)
-
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (torch.float32, torch.uint8):
             raise ValueError(f"expected (B, 3, H, W) float32 or uint8, found {tuple(images.shape)} {images.dtype}")
         if len(images) == 0:
-            raise ValueError("expected at least one picture")
+            raise ValueError("expected at least one image")
         self.check_size((images.shape[2], images.shape[3]))
-
-
-def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
-    """For engines that are built for a shape: how many pictures to run for `count`, given the shapes (B, H, W) so far.
-
-    A larger batch that exists already is cheaper than another build, unless most of it would be padding.
-    """
-    fits = [
-        batch
-        for batch, *size in compiled_shapes
-        if tuple(size) == size_hw and count <= batch <= MAX_PADDING_RATIO * count
-    ]
-    return min(fits, default=count)
-
-
-def pad_batch(images: Tensor, batch: int) -> Tensor:
-    """Black pictures behind the given ones, up to `batch` of them."""
-    if len(images) == batch:
-        return images
-    return torch.cat((images, images.new_zeros(batch - len(images), *images.shape[1:])))
-
-
-def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
-    """Rows (N, 7) of picture, x1 y1 x2 y2, score, class, as files with NMS give them, to each picture's, best first."""
-    found = []
-    for image_index in range(num_images):
-        image_rows = rows[rows[:, 0] == image_index]
-        image_rows = image_rows[image_rows[:, 5].sort(descending=True, stable=True).indices]
-        found.append(Detections(image_rows[:, 1:5], image_rows[:, 5], image_rows[:, 6].long()))
-    return found
-
-
-def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
-    """The first `max_detections` above `min_score`."""
-    count = min(int((detections.score > min_score).sum()), max_detections)
-    return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])
-
-
-def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
-    """The error of an engine or export whose package is not installed."""
-    return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
 
 
 def _format_size(size_hw: tuple[int, int]) -> str:

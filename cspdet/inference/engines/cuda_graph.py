@@ -1,4 +1,4 @@
-"""PyTorch on CUDA with the launches of a whole forward pass recorded once: at batch 1 they cost more than the work."""
+"""PyTorch with CUDA graphs: the kernel launches of a forward pass are recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.errors import ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, select_batch_size
-from cspdet.inference.engines.torch_engine import DTYPES, as_floats, prepare_for_inference
+from cspdet.inference.config import EnginePrecision
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.batching import select_batch_size
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
+from cspdet.inference.engines.torch_engine import DTYPES, prepare_for_inference, to_float_outputs, torch_precisions
 from cspdet.inference.metadata import ModelMetadata
 
-WARMUP_PASSES = 3  # passes before recording, as PyTorch asks for: they choose the kernels and fill the caches
-MAX_GRAPHS = 8  # shapes that are kept; each holds the memory of its maps
+WARMUP_PASSES = 3  # forward passes before recording, as PyTorch requires: they choose kernels and fill caches
+MAX_GRAPHS = 8  # graphs that are kept, one per shape; each holds the memory of its feature maps
 
 
 @dataclass(frozen=True)
 class _CapturedGraph:
-    """A graph with the tensors that it reads and writes."""
+    """A recorded graph with the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     images: Tensor
@@ -26,19 +29,35 @@ class _CapturedGraph:
 
 
 class CudaGraphEngine(Engine):
-    """A graph for each shape that comes; the results are copied out, so that the next call may overwrite them."""
+    """One CUDA graph for each input shape. At batch size 1, launching kernels costs more than running them.
 
-    def __init__(
-        self, model: nn.Module, metadata: ModelMetadata, device: torch.device, precision: EnginePrecision = "fp32"
-    ):
-        super().__init__("cuda-graph", metadata, device, precision)
-        if device.type != "cuda":
-            raise ConfigError(f"--backend: cuda-graph needs a CUDA device, found {device}")
-        self.model = prepare_for_inference(model, device, precision)
-        self.dtype = DTYPES[precision]
+    Outputs are copied out of the graph's memory, so that the next call may overwrite it.
+    """
+
+    name = "cuda-graph"
+    devices = ("cuda",)
+    auto_devices = ("cuda",)
+
+    def __init__(self, network: nn.Module, metadata: ModelMetadata, options: EngineOptions):
+        super().__init__(metadata, options)
+        if options.device.type != "cuda":
+            raise ConfigError(f"--backend: cuda-graph needs a CUDA device, found {options.device}")
+        self.model = prepare_for_inference(network, options)
+        self.dtype = DTYPES[options.precision]
         self.captured: dict[tuple[int, int, int], _CapturedGraph] = {}
 
+    @classmethod
+    def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
+        """As eager torch."""
+        return torch_precisions(device)
+
+    @classmethod
+    def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
+        """Build the engine; shapes are recorded on their first call."""
+        return cls(source.network, source.metadata, options)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Replay the graph of the shape, recorded on its first use."""
         count, _, height, width = images.shape
         batch = select_batch_size(count, (height, width), set(self.captured))
         shape = (batch, height, width)
@@ -64,5 +83,5 @@ class CudaGraphEngine(Engine):
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                raw = as_floats(self.model(images))
+                raw = to_float_outputs(self.model(images))
         return _CapturedGraph(graph, images, raw)

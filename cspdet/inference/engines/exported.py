@@ -1,94 +1,80 @@
-"""Files that `cspdet export` wrote, as engines: .onnx, OpenVINO's .xml, and TorchScript."""
+"""Files that `cspdet export` wrote: which engines read them, and their metadata."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-import torch
-
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision
-from cspdet.inference.engines.onnx_engine import OnnxEngine, read_onnx_metadata
-from cspdet.inference.engines.openvino_engine import OpenVinoEngine, read_openvino_metadata
-from cspdet.inference.engines.torch_engine import TorchScriptEngine
-from cspdet.inference.metadata import FORMAT_KEY, ModelMetadata, parse_metadata
-
-BACKENDS_BY_SUFFIX = {
-    ".onnx": ("onnxruntime", "openvino", "tensorrt"),
-    ".xml": ("openvino",),
-    ".torchscript": ("torch",),
-    ".ts": ("torch",),
-}  # each with the one that `auto` would rather take first
+from cspdet.inference.config import AUTO
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.registry import engine_class, engine_classes
+from cspdet.inference.engines.source import EngineOptions
+from cspdet.inference.metadata import ModelMetadata
 
 
-def is_exported(path: str | Path) -> bool:
-    """Whether a MODEL is named as an exported file."""
-    return Path(path).suffix in BACKENDS_BY_SUFFIX
+def readers(suffix: str) -> list[type[Engine]]:
+    """The built-in engines that read files with this suffix, in the order of the registry."""
+    return [engine for engine in engine_classes() if suffix in engine.suffixes]
 
 
-def read_exported_metadata(path: str | Path) -> ModelMetadata:
-    """What an exported file says of itself.
-
-    Raises:
-        CheckpointError: missing, damaged, or not of `cspdet export`.
-        ConfigError: the package that reads such files is not installed.
-    """
-    path = _require_file(path)
-    if path.suffix == ".onnx":
-        return _load_onnx_metadata(path)
-    return read_openvino_metadata(path) if path.suffix == ".xml" else _load_torchscript(path, "cpu")[1]
+def is_exported(path: str | Path, backend: str = AUTO) -> bool:
+    """Whether a path names an exported file, by its suffix: one that any built-in engine or `backend` reads."""
+    suffix = Path(path).suffix
+    if backend != AUTO and suffix in engine_class(backend).suffixes:
+        return True
+    return bool(suffix) and bool(readers(suffix))
 
 
-def load_exported(
-    path: str | Path, backend: str, *, precision: EnginePrecision, device: torch.device, threads: int | None = None
-) -> Engine:
-    """An exported file in one of the backends that read it.
+def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetadata:
+    """Read the metadata of an exported file.
+
+    Args:
+        path: The file.
+        backend: An engine that reads files of this suffix; auto: the first built-in one.
 
     Raises:
-        CheckpointError, ConfigError: as `read_exported_facts`; or a backend or precision that the file is not for.
+        CheckpointError: A missing or damaged file, or not from `cspdet export`.
+        ConfigError: The package that reads such files is not installed.
     """
     path = _require_file(path)
-    readers = BACKENDS_BY_SUFFIX[path.suffix]
-    if backend not in readers:
-        raise ConfigError(f"--backend: {path.name} is read by {' or '.join(readers)}; found {backend!r}")
-    if path.suffix in (".torchscript", ".ts"):
-        script, metadata = _load_torchscript(path, str(device))
-        _check_precision(path, metadata, precision, ("fp32",))
-        return TorchScriptEngine(script, metadata, device)
-    metadata = read_exported_metadata(path)
-    if backend == "openvino":
-        _check_device(path, device)
-        _check_precision(path, metadata, precision, ("fp32", "bf16", "fp16"))
-        return OpenVinoEngine(path, metadata, precision=_effective_precision(metadata, precision), threads=threads)
-    _check_precision(path, metadata, precision, ("fp32", "fp16") if backend == "tensorrt" else ("fp32",))
-    # onnxruntime computes in what the file holds; OpenVINO above in what it is told.
-    actual = "fp16" if metadata.precision == "fp16" else _effective_precision(metadata, precision)
-    return OnnxEngine(path, metadata, device, name=backend, precision=actual, threads=threads)
+    engine = readers(path.suffix)[0] if backend == AUTO else engine_class(backend)
+    return engine.read_metadata(path)
 
 
-def _effective_precision(metadata: ModelMetadata, precision: EnginePrecision) -> EnginePrecision:
-    """A quantized file computes in int8 whatever is asked for: that is what it is."""
-    return "int8" if metadata.precision == "int8" else precision
+def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Engine:
+    """Load an exported file in an engine.
+
+    Args:
+        path: The file.
+        backend: The name of an engine that reads files of this suffix.
+        options: Device, precision, threads.
+
+    Raises:
+        CheckpointError: As `read_exported_metadata`.
+        ConfigError: The engine does not read the file, or not with these options.
+    """
+    path = _require_file(path)
+    engine = engine_class(backend)
+    if path.suffix not in engine.suffixes:
+        names = " or ".join(reader.name for reader in readers(path.suffix))
+        raise ConfigError(f"--backend: {path.name} is read by {names}; found {backend!r}")
+    metadata = engine.read_metadata(path)
+    _check_options(engine, path, metadata, options)
+    return engine.from_file(path, metadata, options)
 
 
-def _check_precision(
-    path: Path, metadata: ModelMetadata, precision: EnginePrecision, supported: tuple[EnginePrecision, ...]
-) -> None:
-    if metadata.precision == "int8" and precision in ("fp32", "int8"):
+def _check_options(engine: type[Engine], path: Path, metadata: ModelMetadata, options: EngineOptions) -> None:
+    engine.check_device(options.device)
+    if metadata.precision == "int8" and options.precision in ("fp32", "int8"):
         return
-    if precision == "int8":
+    if options.precision == "int8":
         raise ConfigError(
-            f"{path}: holds {metadata.precision} weights; int8 needs calibration pictures: "
+            f"{path}: holds {metadata.precision} weights; int8 needs calibration images: "
             "cspdet export MODEL --format onnx --precision int8 --calibration DIR"
         )
-    if precision not in supported:
-        raise ConfigError(f"--precision: for {path.name} expected {' or '.join(supported)}, found {precision}")
-
-
-def _check_device(path: Path, device: torch.device) -> None:
-    if device.type != "cpu":
-        raise ConfigError(f"--device: openvino runs {path.name} on the CPU here, found {device}")
+    if options.precision not in engine.file_precisions:
+        expected = " or ".join(name for name in engine.file_precisions if name != "int8")
+        raise ConfigError(f"--precision: for {path.name} expected {expected}, found {options.precision}")
 
 
 def _require_file(path: str | Path) -> Path:
@@ -96,30 +82,3 @@ def _require_file(path: str | Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected one that `cspdet export` wrote")
     return path
-
-
-def _load_onnx_metadata(path: Path) -> ModelMetadata:
-    try:
-        return read_onnx_metadata(path)
-    except ConfigError:  # no onnxruntime: OpenVINO reads .onnx too, but its metadata only through the package onnx
-        try:
-            import onnx
-        except ImportError:
-            raise ConfigError(
-                f"{path}: reading .onnx needs onnxruntime or onnx: pip install 'cspdet[export]'"
-            ) from None  # fmt: skip
-    model = onnx.load(str(path))
-    return parse_metadata({entry.key: entry.value for entry in model.metadata_props}, str(path))
-
-
-def _load_torchscript(path: Path, device: str) -> tuple[torch.jit.ScriptModule, ModelMetadata]:
-    extra_files: dict[str, str | bytes] = dict.fromkeys((FORMAT_KEY, *ModelMetadata.model_fields), "")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is in maintenance, and says so
-            script = torch.jit.load(str(path), map_location=device, _extra_files=extra_files)
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise CheckpointError(f"{path}: is no TorchScript file, or a damaged one ({reason})") from None
-    found = {key: value.decode() if isinstance(value, bytes) else value for key, value in extra_files.items() if value}
-    return script, parse_metadata(found, str(path))

@@ -1,17 +1,20 @@
-"""ONNX Runtime, on the CPU or on CUDA, there also with TensorRT where its provider is installed."""
+"""ONNX Runtime as an engine, on the CPU or on CUDA."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package_error
+from cspdet.errors import CheckpointError, ConfigError, missing_package_error
+from cspdet.inference.config import EnginePrecision
+from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.onnx_export import INPUT_NAME
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
 from cspdet.inference.metadata import ModelMetadata, parse_metadata
 
 if TYPE_CHECKING:
@@ -25,23 +28,37 @@ PROVIDERS = {
 
 
 class OnnxEngine(Engine):
-    """A session over an ONNX model: bytes that were converted in memory, or a file that `cspdet export` wrote."""
+    """A session of ONNX Runtime over a model converted in memory, or a file that `cspdet export` wrote."""
 
-    def __init__(
-        self,
-        model: bytes | Path,
-        metadata: ModelMetadata,
-        device: torch.device,
-        *,
-        name: str = "onnxruntime",
-        precision: EnginePrecision = "fp32",
-        threads: int | None = None,
-    ):
-        super().__init__(name, metadata, device, precision)
-        self.session = open_session(model, "tensorrt" if name == "tensorrt" else device.type, precision, threads)
-        self.session_device = device
+    name = "onnxruntime"
+    suffixes = (".onnx",)
+    auto_devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    package = ("onnxruntime", "export")
+    provider: ClassVar[str | None] = None  # None: the one of the device
+
+    def __init__(self, model: bytes | Path, metadata: ModelMetadata, options: EngineOptions):
+        super().__init__(metadata, options)
+        self.session = open_session(model, self.provider or options.device.type, options.precision, options.threads)
+
+    @classmethod
+    def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
+        """Convert the network to ONNX in memory and open a session."""
+        import_onnxruntime()  # before the conversion, which takes seconds
+        return cls(source.onnx_bytes, source.metadata, options)
+
+    @classmethod
+    def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
+        """Open a session over an ONNX file; a file of fp16 weights computes in fp16."""
+        precision: EnginePrecision = metadata.precision if metadata.precision != "fp32" else options.precision
+        return cls(path, metadata, replace(options, precision=precision))
+
+    @classmethod
+    def read_metadata(cls, path: Path) -> ModelMetadata:
+        """Read the metadata of an ONNX file with onnxruntime, or with the package onnx where only that is installed."""
+        return read_onnx_metadata(path)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the session."""
         outputs = self.session.run(None, {INPUT_NAME: images.contiguous().cpu().numpy()})
         return tuple(torch.from_numpy(values).to(self.device) for values in outputs)
 
@@ -49,11 +66,17 @@ class OnnxEngine(Engine):
 def open_session(
     model: bytes | Path, provider: str, precision: EnginePrecision = "fp32", threads: int | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session on "cpu", "cuda" or "tensorrt" with as many threads as torch has, or `threads`.
+    """Open a session of ONNX Runtime.
+
+    Args:
+        model: An ONNX model in memory, or a file.
+        provider: cpu, cuda or tensorrt.
+        precision: fp16 lets TensorRT compute in half precision.
+        threads: Number of CPU threads; None: as many as torch uses.
 
     Raises:
-        ConfigError: the package or its provider is not installed.
-        CheckpointError: a damaged file.
+        ConfigError: The package or the provider is not installed.
+        CheckpointError: A damaged file.
     """
     onnxruntime = import_onnxruntime()
     providers = PROVIDERS[provider]
@@ -76,18 +99,29 @@ def open_session(
 
 
 def read_onnx_metadata(path: Path) -> ModelMetadata:
-    """The facts in the metadata of an ONNX file.
+    """Read the metadata of an ONNX file.
+
+    OpenVINO runs .onnx too, but cannot read its metadata: the package onnx is enough for that.
 
     Raises:
-        ConfigError: onnxruntime is not installed.
-        CheckpointError: a damaged or foreign file.
+        ConfigError: Neither onnxruntime nor onnx is installed.
+        CheckpointError: A damaged file, or not from `cspdet export`.
     """
-    metadata = open_session(path, "cpu", threads=1).get_modelmeta().custom_metadata_map
-    return parse_metadata(metadata, str(path))
+    try:
+        strings = open_session(path, "cpu", threads=1).get_modelmeta().custom_metadata_map
+    except ConfigError:
+        try:
+            import onnx
+        except ImportError:
+            raise ConfigError(
+                f"{path}: reading .onnx needs onnxruntime or onnx: pip install 'cspdet[export]'"
+            ) from None  # fmt: skip
+        strings = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    return parse_metadata(strings, str(path))
 
 
 def import_onnxruntime() -> ModuleType:
-    """The package, or a ConfigError that says how to get it."""
+    """Import onnxruntime; raise ConfigError with the command that installs it where it is missing."""
     try:
         import onnxruntime
     except ImportError:

@@ -1,10 +1,11 @@
-"""OpenVINO on the CPU, compiled for each size that comes, in a precision that is always said."""
+"""OpenVINO on the CPU as an engine, compiled for each input size."""
 
 from __future__ import annotations
 
 import json
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
@@ -14,51 +15,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.errors import CheckpointError, ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, missing_package_error
-from cspdet.inference.engines.openvino_graph import fold_constants, split_channels_last
-from cspdet.inference.engines.winograd import use_winograd
+from cspdet.errors import CheckpointError, ConfigError, missing_package_error
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.cpu_kernels.winograd import use_winograd
+from cspdet.inference.engines.onnx_engine import read_onnx_metadata
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
 from cspdet.inference.metadata import FORMAT_KEY, ModelMetadata, parse_metadata
 
 if TYPE_CHECKING:
     import openvino
 
-PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what was not quantized
-RT_INFO_SECTION = "cspdet"  # the section of a file's runtime information that holds its facts
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: of layers not quantized
+CPU_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}  # OpenVINO's names
+RT_INFO_SECTION = "cspdet"  # the section of a file's runtime information that holds its metadata
 
 
 class OpenVinoEngine(Engine):
     """A model that OpenVINO reads: ONNX in memory, or an .onnx or .xml that `cspdet export` wrote.
 
-    Its own default is bf16 wherever the CPU has it; the hint makes it what `precision` says.
+    OpenVINO's own default is bf16 wherever the CPU has it; the precision hint makes it what `precision` says.
+
+    Attributes:
+        latency_models: Compiled models by (height, width), which use all cores for one image.
+        throughput_models: Compiled models by (height, width), which run several images at once.
     """
 
-    def __init__(
-        self,
-        model: bytes | Path,
-        metadata: ModelMetadata,
-        *,
-        precision: EnginePrecision = "fp32",
-        threads: int | None = None,
-    ):
-        super().__init__("openvino", metadata, torch.device("cpu"), precision)
+    name = "openvino"
+    devices = ("cpu",)
+    precisions = ("fp32", "bf16", "fp16")
+    file_precisions = ("fp32", "bf16", "fp16", "int8")
+    suffixes = (".onnx", ".xml")
+    auto_devices = ("cpu",)
+    package = ("openvino", "openvino")
+
+    def __init__(self, model: bytes | Path, metadata: ModelMetadata, options: EngineOptions):
+        super().__init__(metadata, options)
         self.core = import_openvino().Core()
         self.model = read_model(model)
         supported = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision in ("bf16", "fp16") and {"bf16": "BF16", "fp16": "FP16"}[precision] not in supported:
+        precision = options.precision
+        if CPU_CAPABILITIES.get(precision, supported[0]) not in supported:
             raise ConfigError(f"--precision: OpenVINO has no {precision} on this CPU; it has {', '.join(supported)}")
-        self.threads = threads or torch.get_num_threads()
+        self.threads = options.threads or torch.get_num_threads()
         self.precision_hint = PRECISION_HINTS[precision]
+        self.cpu_kernels = options.cpu_kernels
         self.num_streams = 1
-        self.latency_models: dict[
-            tuple[int, int], openvino.CompiledModel
-        ] = {}  # by height and width: all cores at a picture
-        self.throughput_models: dict[
-            tuple[int, int], _ThroughputModel
-        ] = {}  # several pictures at once, a share of the cores each
+        self.latency_models: dict[tuple[int, int], openvino.CompiledModel] = {}
+        self.throughput_models: dict[tuple[int, int], _ThroughputModel] = {}
         self._lock = threading.Lock()
 
+    @classmethod
+    def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
+        """Convert the network to ONNX in memory; it is compiled on the first call of each size."""
+        import_openvino()  # before the conversion, which takes seconds
+        return cls(source.onnx_bytes, source.metadata, options)
+
+    @classmethod
+    def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
+        """Read an .onnx or .xml file; a quantized file computes in int8 in any case."""
+        return cls(path, metadata, replace(options, precision="int8") if metadata.precision == "int8" else options)
+
+    @classmethod
+    def read_metadata(cls, path: Path) -> ModelMetadata:
+        """Read the metadata of an .onnx or .xml file."""
+        return read_onnx_metadata(path) if path.suffix == ".onnx" else read_openvino_metadata(path)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run one image on all cores, or several images at once."""
         if len(images) > 1:
             return self._forward_one_by_one(images)
         size_hw, image = (images.shape[2], images.shape[3]), images.contiguous().numpy()
@@ -68,10 +92,10 @@ class OpenVinoEngine(Engine):
         return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """A picture a core instead of all cores at one picture after the other.
+        """Run the images side by side, one core each.
 
-        Cores that share a picture wait for each other after every layer, the longer the more else they have to do:
-        decoding and encoding of a video, say.
+        Threads that share one image synchronize after every layer; this overhead grows under load, for example beside
+        decoding and encoding of a video.
         """
         if self.num_streams > 1:  # other threads keep the other cores busy
             return super().forward_parallel(images)
@@ -79,7 +103,7 @@ class OpenVinoEngine(Engine):
         return throughput_model.run(images.contiguous().numpy())
 
     def set_num_streams(self, num_streams: int) -> int:
-        """As many as there are threads."""
+        """Prepare for up to `threads` calls at once."""
         self.num_streams = min(num_streams, self.threads)
         return self.num_streams
 
@@ -89,7 +113,7 @@ class OpenVinoEngine(Engine):
         return self.latency_models[size_hw]
 
     def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _ThroughputModel:
-        """For up to so many pictures of this size at once, but no more than there are threads."""
+        """The compiled model for up to `num_images` images of this size at once, at most one per thread."""
         streams = min(num_images, self.threads)
         with self._lock:
             if size_hw not in self.throughput_models or self.throughput_models[size_hw].streams < streams:
@@ -100,8 +124,9 @@ class OpenVinoEngine(Engine):
         model = self.model.clone()
         if self.metadata.dynamic:
             model.reshape([1, 3, *size_hw])
-        split_channels_last(model)
-        if self.precision == "fp32":  # with fewer bits the mixtures of rows would round too much away
+        if self.cpu_kernels:
+            split_channels_last(model)
+        if self.cpu_kernels and self.precision == "fp32":  # with fewer bits, Winograd's transforms lose too much
             fold_constants(model)
             use_winograd(model)
         options = {
@@ -114,9 +139,9 @@ class OpenVinoEngine(Engine):
 
 
 class _ThroughputModel:
-    """A model compiled for several pictures at once, with a request for each of them.
+    """A model compiled for several images at once, with one inference request for each.
 
-    The requests stay: the first run of a new one, whose memory the system has yet to give, takes twice as long.
+    Requests are kept: the first run of a new one, which allocates its memory, takes twice as long.
     """
 
     def __init__(self, compiled: openvino.CompiledModel, streams: int):
@@ -126,7 +151,7 @@ class _ThroughputModel:
             self._idle.put(compiled.create_infer_request())
 
     def run_one(self, image: np.ndarray) -> tuple[Tensor, ...]:
-        """(1, 3, H, W) to its outputs; waits for a request while other threads have them all."""
+        """Run (1, 3, H, W); waits for a request while other threads use all of them."""
         request = self._idle.get()
         try:
             request.infer([image], share_inputs=True)
@@ -135,28 +160,28 @@ class _ThroughputModel:
             self._idle.put(request)
 
     def run(self, images: np.ndarray) -> list[tuple[Tensor, ...]]:
-        """(B, 3, H, W) to the outputs of each picture."""
+        """Run (B, 3, H, W) and return the outputs of each image."""
         requests = [self._idle.get()]
-        with suppress(Empty):  # waiting for a second one while another thread waits for its second never ends
+        with suppress(Empty):  # two threads that hold one request and wait for a second would wait forever
             while len(requests) < len(images):
                 requests.append(self._idle.get_nowait())
-        found: list[tuple[Tensor, ...]] = []
+        outputs: list[tuple[Tensor, ...]] = []
         try:
             for index in range(len(images) + len(requests)):
                 request = requests[index % len(requests)]
                 if index >= len(requests):
                     request.wait()
-                    found.append(_copy_outputs(request))
+                    outputs.append(_copy_outputs(request))
                 if index < len(images):
                     request.start_async([images[index : index + 1]], share_inputs=True)
         finally:
             for request in requests:
                 self._idle.put(request)
-        return found
+        return outputs
 
 
 def _copy_outputs(request: openvino.InferRequest) -> tuple[Tensor, ...]:
-    """The outputs, copied: the request's own memory is written over by its next run."""
+    """Copy the outputs: the next run of the request overwrites its memory."""
     return tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
 
 
@@ -165,7 +190,7 @@ def read_model(model: bytes | Path) -> openvino.Model:
 
     Raises:
         ConfigError: OpenVINO is not installed.
-        CheckpointError: a damaged file, or an .xml without its .bin.
+        CheckpointError: A damaged file, or an .xml without its .bin.
     """
     core = import_openvino().Core()
     if isinstance(model, Path) and model.suffix == ".xml" and not model.with_suffix(".bin").is_file():
@@ -179,11 +204,11 @@ def read_model(model: bytes | Path) -> openvino.Model:
 
 
 def read_openvino_metadata(path: Path) -> ModelMetadata:
-    """The facts in the runtime information of an .xml.
+    """Read the metadata from the runtime information of an .xml.
 
     Raises:
         ConfigError: OpenVINO is not installed.
-        CheckpointError: a damaged or foreign file.
+        CheckpointError: A damaged file, or not from `cspdet export`.
     """
     model = read_model(path)
     if not model.has_rt_info([RT_INFO_SECTION, FORMAT_KEY]):
@@ -193,14 +218,14 @@ def read_openvino_metadata(path: Path) -> ModelMetadata:
 
 
 def write_openvino_metadata(model: openvino.Model, metadata: ModelMetadata) -> None:
-    """Put the facts into the model's runtime information, which its .xml holds."""
+    """Write the metadata into the model's runtime information, which its .xml holds."""
     for key, value in metadata.to_strings().items():
         assert key == FORMAT_KEY or json.loads(value) is not None
         model.set_rt_info(value, [RT_INFO_SECTION, key])
 
 
 def import_openvino() -> ModuleType:
-    """The package, or a ConfigError that says how to get it."""
+    """Import openvino; raise ConfigError with the command that installs it where it is missing."""
     try:
         import openvino
     except ImportError:

@@ -1,98 +1,112 @@
-"""PyTorch itself as an engine, and its compiler."""
+"""PyTorch as an engine: networks, and TorchScript files."""
 
 from __future__ import annotations
 
-import logging
-import time
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cspdet.errors import ConfigError
-from cspdet.inference.engines.base import Engine, EnginePrecision, pad_batch, select_batch_size
-from cspdet.inference.engines.prepack import prepack
-from cspdet.inference.metadata import ModelMetadata
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.inference.config import EnginePrecision
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.cpu_kernels.prepack import prepack
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
+from cspdet.inference.metadata import FORMAT_KEY, ModelMetadata, parse_metadata
 from cspdet.models.fuse import fuse_conv_bn
 
-log = logging.getLogger("cspdet")
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def prepare_for_inference(model: nn.Module, device: torch.device, precision: EnginePrecision) -> nn.Module:
-    """A copy of a network for inference: normalizations folded, channels last, in the precision, on the device.
-
-    Raises:
-        ConfigError: a precision that torch does not compute these networks in there.
-    """
-    if precision not in DTYPES or (precision == "fp16" and device.type == "cpu"):
-        raise ConfigError(
-            f"--precision: torch on {device.type} computes in "
-            f"{'fp32 or bf16' if device.type == 'cpu' else 'fp32, bf16 or fp16'}; found {precision}"
-        )
-    fused = fuse_conv_bn(model)
-    if precision != "fp32" and fused is None:
-        raise ConfigError(f"--precision: this network cannot be converted to {precision}; use fp32")
-    network: nn.Module = fused or model
-    return network.eval().to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine(Engine):
-    """Eager PyTorch: folded, channels last, on a CPU with packed weights."""
+    """Eager PyTorch: batch normalization fused, channels last, on a CPU with packed weights."""
 
-    def __init__(
-        self, model: nn.Module, metadata: ModelMetadata, device: torch.device, precision: EnginePrecision = "fp32"
-    ):
-        super().__init__("torch", metadata, device, precision)
-        self.model = prepare_for_inference(model, device, precision)
-        if device.type == "cpu":
+    name = "torch"
+    suffixes = (".torchscript", ".ts")
+    auto_devices = ("cpu", "cuda")
+
+    def __init__(self, network: nn.Module, metadata: ModelMetadata, options: EngineOptions):
+        super().__init__(metadata, options)
+        self.model = prepare_for_inference(network, options)
+        if options.device.type == "cpu" and options.cpu_kernels:
             self.model = prepack(self.model, metadata.size_hw) or self.model
-        self.dtype = DTYPES[precision]
+        self.dtype = DTYPES[options.precision]
+
+    @classmethod
+    def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
+        """fp32 and bf16, on CUDA also fp16."""
+        return torch_precisions(device)
+
+    @classmethod
+    def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
+        """Build the engine for a network."""
+        return cls(source.network, source.metadata, options)
+
+    @classmethod
+    def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
+        """Load a TorchScript file."""
+        script, _ = _load_torchscript(path, str(options.device))
+        return TorchScriptEngine(script, metadata, options)
+
+    @classmethod
+    def read_metadata(cls, path: Path) -> ModelMetadata:
+        """Read the metadata of a TorchScript file."""
+        return _load_torchscript(path, "cpu")[1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return as_floats(self.model(images.to(self.dtype, memory_format=torch.channels_last)))
-
-
-class CompiledEngine(Engine):
-    """torch.compile, frozen, for each shape that comes: the first call of a shape takes up to minutes."""
-
-    def __init__(
-        self, model: nn.Module, metadata: ModelMetadata, device: torch.device, precision: EnginePrecision = "fp32"
-    ):
-        super().__init__("torch-compile", metadata, device, precision)
-        self.eager_model = prepare_for_inference(model, device, precision)
-        self.dtype = DTYPES[precision]
-        self.compiled_model = torch.compile(
-            self.eager_model, dynamic=False, options={"freezing": True} if device.type == "cpu" else None
-        )
-        self.compiled_shapes: set[tuple[int, int, int]] = set()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        count, _, height, width = images.shape
-        batch = select_batch_size(count, (height, width), self.compiled_shapes)
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's remarks about itself
-            raw = self.compiled_model(pad_batch(images, batch).to(self.dtype, memory_format=torch.channels_last))
-        if (batch, height, width) not in self.compiled_shapes:
-            self.compiled_shapes.add((batch, height, width))
-            log.info("torch-compile: %d x %dx%d in %.1f s", batch, height, width, time.perf_counter() - start)
-        return self._drop_padding(as_floats(raw), count)
+        """Run the network in the engine's precision."""
+        return to_float_outputs(self.model(images.to(self.dtype, memory_format=torch.channels_last)))
 
 
 class TorchScriptEngine(Engine):
     """A TorchScript file that `cspdet export` wrote."""
 
-    def __init__(self, script: torch.jit.ScriptModule, metadata: ModelMetadata, device: torch.device):
-        super().__init__("torch", metadata, device, "fp32")
-        self.script = script.to(device).eval()
+    name = "torch"
+
+    def __init__(self, script: torch.jit.ScriptModule, metadata: ModelMetadata, options: EngineOptions):
+        super().__init__(metadata, options)
+        self.script = script.to(options.device).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return as_floats(self.script(images))
+        """Run the script."""
+        return to_float_outputs(self.script(images))
 
 
-def as_floats(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a network gave, as a tuple of float32 tensors."""
-    outputs = (result,) if isinstance(result, Tensor) else tuple(result)
-    return tuple(values.float() for values in outputs)
+def torch_precisions(device: torch.device) -> tuple[EnginePrecision, ...]:
+    """The precisions in which torch computes these networks on a device."""
+    return ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16")
+
+
+def prepare_for_inference(network: nn.Module, options: EngineOptions) -> nn.Module:
+    """Return a network for inference: batch normalization fused, channels last, in the precision, on the device.
+
+    Raises:
+        ConfigError: The network cannot be converted to the precision.
+    """
+    fused = fuse_conv_bn(network)
+    if fused is None and options.precision != "fp32":
+        raise ConfigError(f"--precision: this network cannot be converted to {options.precision}; use fp32")
+    prepared: nn.Module = fused or network
+    return prepared.eval().to(options.device, DTYPES[options.precision]).to(memory_format=torch.channels_last)
+
+
+def to_float_outputs(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Convert the output of a network to a tuple of float32 tensors."""
+    tensors = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    return tuple(values.float() for values in tensors)
+
+
+def _load_torchscript(path: Path, device: str) -> tuple[torch.jit.ScriptModule, ModelMetadata]:
+    extra_files: dict[str, str | bytes] = dict.fromkeys((FORMAT_KEY, *ModelMetadata.model_fields), "")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is in maintenance and warns about it
+            script = torch.jit.load(str(path), map_location=device, _extra_files=extra_files)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise CheckpointError(f"{path}: not a TorchScript file, or corrupt ({reason})") from None
+    strings = {
+        key: value.decode() if isinstance(value, bytes) else value for key, value in extra_files.items() if value
+    }
+    return script, parse_metadata(strings, str(path))

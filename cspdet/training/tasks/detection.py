@@ -17,6 +17,9 @@ from cspdet.evaluation.coco_backends import select_backend
 from cspdet.evaluation.detection import inference_on_dataset, match_classes
 from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
 from cspdet.inference.draw import class_color, draw_boxes, draw_detections
+from cspdet.inference.engines.source import EngineOptions
+from cspdet.inference.engines.torch_engine import TorchEngine
+from cspdet.inference.metadata import build_metadata
 from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
@@ -114,7 +117,8 @@ class DetectionTask:
         postprocess = self.recipe.eval.model_copy(
             update={"min_score": DRAW_SCORE_THRESHOLD, "max_detections": 100, "clip_boxes": True}
         )
-        predictor = Predictor(bundle, self.device, postprocess)
+        engine = TorchEngine(model, build_metadata(bundle), EngineOptions(self.device))
+        predictor = Predictor(engine, postprocess, network=model)
         grid_images, size = [], self.recipe.input.size
         for i in range(min(NUM_DRAWN_IMAGES, len(self.val_set))):
             image = read_image(self.val_set.path(i))

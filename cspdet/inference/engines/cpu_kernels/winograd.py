@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cspdet.inference.engines.openvino_graph import constant_value, int64_constant, sole_consumer
+from cspdet.inference.engines.cpu_kernels.openvino_graph import constant_value, int64_constant, sole_consumer
 
 if TYPE_CHECKING:
     import openvino

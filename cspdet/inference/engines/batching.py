@@ -1,0 +1,59 @@
+"""Batches of engines that are built for a shape, and rows of files with built-in NMS."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cspdet.structures import Detections
+
+MAX_PADDING_RATIO = 2  # an engine that is built for a shape pads batches to at most this many times their images
+
+
+def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
+    """Choose the batch size to run for `count` images, for engines that are built for a shape.
+
+    A larger batch size that is already built is cheaper than another build, unless most of it would be padding.
+
+    Args:
+        count: Number of images.
+        size_hw: Their height and width.
+        compiled_shapes: The shapes (B, H, W) that are built.
+    """
+    fits = [
+        batch
+        for batch, *size in compiled_shapes
+        if tuple(size) == size_hw and count <= batch <= MAX_PADDING_RATIO * count
+    ]
+    return min(fits, default=count)
+
+
+def pad_batch(images: Tensor, batch_size: int) -> Tensor:
+    """Append black images up to `batch_size`."""
+    if len(images) == batch_size:
+        return images
+    return torch.cat((images, images.new_zeros(batch_size - len(images), *images.shape[1:])))
+
+
+def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
+    """Split the rows of a file with built-in NMS by image.
+
+    Args:
+        rows: (N, 7) image index, x1, y1, x2, y2, score, class index.
+        num_images: Number of images in the batch.
+
+    Returns:
+        The detections of each image, best first.
+    """
+    results = []
+    for image_index in range(num_images):
+        image_rows = rows[rows[:, 0] == image_index]
+        image_rows = image_rows[image_rows[:, 5].sort(descending=True, stable=True).indices]
+        results.append(Detections(image_rows[:, 1:5], image_rows[:, 5], image_rows[:, 6].long()))
+    return results
+
+
+def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
+    """Keep the first `max_detections` detections that score above `min_score`."""
+    count = min(int((detections.score > min_score).sum()), max_detections)
+    return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])

@@ -1,0 +1,48 @@
+"""The engines by the name that `--backend` takes; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cspdet.config.registry import Registry
+from cspdet.config.user_modules import allow_user_modules
+from cspdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cspdet.inference.engines.base import Engine
+
+# One entry per engine. `--backend auto`, and files that several engines read, try them in this order.
+ENGINES = Registry(
+    "engine",
+    {
+        "torch": "cspdet.inference.engines.torch_engine:TorchEngine",
+        "torch-compile": "cspdet.inference.engines.torch_compile:CompiledEngine",
+        "cuda-graph": "cspdet.inference.engines.cuda_graph:CudaGraphEngine",
+        "onnxruntime": "cspdet.inference.engines.onnx_engine:OnnxEngine",
+        "openvino": "cspdet.inference.engines.openvino_engine:OpenVinoEngine",
+        "tensorrt": "cspdet.inference.engines.tensorrt_engine:TensorRtEngine",
+    },
+)
+
+
+def engine_class(backend: str) -> type[Engine]:
+    """The class of an engine, by its name or a user's `module:Class`.
+
+    Raises:
+        ConfigError: Unknown name, or a user's class that cannot be imported or is no Engine.
+    """
+    from cspdet.inference.engines.base import Engine
+
+    with allow_user_modules():  # the user named it: a backend never comes from a checkpoint
+        try:
+            found = ENGINES.get(backend)
+        except ConfigError as error:
+            raise ConfigError(*(f"--backend: {problem}" for problem in error.problems)) from None
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise ConfigError(f"--backend: expected a subclass of cspdet.inference.engines.base.Engine, found {backend!r}")
+    return found
+
+
+def engine_classes() -> list[type[Engine]]:
+    """All built-in engines, in the order of the registry."""
+    return [engine_class(name) for name in ENGINES.names()]

@@ -1,0 +1,127 @@
+"""`--backend auto`: the fastest installed engine whose outputs agree with a reference."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from cspdet.errors import ConfigError, UserError
+from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.exported import load_exported, readers
+from cspdet.inference.engines.parity import parity_error, probe_inputs
+from cspdet.inference.engines.registry import engine_classes
+from cspdet.inference.engines.source import EngineOptions, NetworkSource
+from cspdet.models import Detector
+
+log = logging.getLogger("cspdet")
+
+MIN_TIMING_SECONDS = 0.5  # of forward passes per candidate, after one to warm up
+MIN_TIMING_PASSES = 3
+
+
+def build_fastest(
+    source: NetworkSource, options: EngineOptions, build: Callable[[str, EngineOptions], Engine]
+) -> Engine:
+    """Build the engine with the fastest forward pass of one image among those that agree with torch in fp32.
+
+    Args:
+        source: The network; anything but a detector runs in torch.
+        options: Device, precision, threads.
+        build: Builds the engine of a name.
+
+    Raises:
+        ConfigError: No engine can run the network with these options.
+    """
+    if not isinstance(source.network, Detector):  # only torch is sure to run it, and outputs cannot be compared
+        return build("torch", options)
+    reference = build("torch", replace(options, precision="fp32"))
+    candidates: dict[str, Callable[[], Engine]] = {}
+    for engine in engine_classes():
+        if options.device.type not in engine.auto_devices:
+            continue
+        if not engine.is_installed():
+            log.info("auto: %s is not installed", engine.name)
+        elif engine.name == "torch" and options.precision == "fp32":
+            candidates[engine.name] = lambda: reference
+        else:
+            candidates[engine.name] = partial(build, engine.name, options)
+    return select_fastest(candidates, reference)
+
+
+def load_fastest(path: Path, options: EngineOptions) -> Engine:
+    """Load an exported file in the fastest engine that reads it.
+
+    With raw outputs in fp32, the engines are compared with the first one and timed. Otherwise the first engine that
+    computes in the precision is used: the file holds nothing to compare with.
+
+    Raises:
+        CheckpointError, ConfigError: As `load_exported`.
+    """
+    all_readers = readers(path.suffix)
+    usable = [engine for engine in all_readers if engine.is_installed() and options.device.type in engine.auto_devices]
+    if options.precision != "fp32":
+        usable = [engine for engine in usable if options.precision in engine.file_precisions] or usable
+        return load_exported(path, (usable or all_readers)[0].name, options)
+    first, *others = usable or all_readers[:1]
+    reference = load_exported(path, first.name, options)
+    if not others or reference.metadata.outputs != "raw":
+        return reference
+    candidates: dict[str, Callable[[], Engine]] = {
+        engine.name: partial(load_exported, path, engine.name, options) for engine in others
+    }
+    candidates[first.name] = lambda: reference
+    return select_fastest(candidates, reference)
+
+
+def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
+    """Build each candidate, compare it with the reference, and time it. A failure is logged with its reason.
+
+    Args:
+        candidates: Functions that build an engine, by name.
+        reference: The engine whose outputs the candidates must reproduce.
+
+    Raises:
+        ConfigError: No candidate is left.
+    """
+    images = probe_inputs(reference.size_hw)
+    expected = [reference(image.to(reference.device)) for image in images]
+    times: dict[str, tuple[float, Engine]] = {}
+    problems = []
+    for name, build in candidates.items():
+        try:
+            engine = build()
+            problem = None
+            if engine is not reference:
+                outputs = [engine(image) for image in images]
+                problem = parity_error(outputs, expected, reference.anchors, engine.precision, reference.size_hw)
+        except (UserError, RuntimeError, ImportError) as error:
+            problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if problem is None:
+            times[name] = (time_forward(engine), engine)
+        else:
+            problems.append(f"{name}: {problem}")
+            log.warning("auto: %s is left out: %s", name, problem)
+    if not times:
+        raise ConfigError("--backend auto: no engine can do this", *problems)
+    listed = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, (seconds, _) in times.items())
+    log.info("auto: %s", listed)
+    return min(times.values(), key=lambda timed: timed[0])[1]
+
+
+def time_forward(engine: Engine) -> float:
+    """Seconds of the fastest of several forward passes of one image at the engine's own size, after a warm-up."""
+    (image, _) = probe_inputs(engine.size_hw)
+    image = image.to(engine.device)
+    engine(image)
+    engine.synchronize()
+    seconds: list[float] = []
+    while len(seconds) < MIN_TIMING_PASSES or sum(seconds) < MIN_TIMING_SECONDS:
+        start = time.perf_counter()
+        engine(image)
+        engine.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
