@@ -1,4 +1,9 @@
-"""Make the built-in shapes set, download COCO 2017, convert VOC xml or YOLO txt to COCO JSON, or cut objects out."""
+"""Make the built-in shapes dataset, download COCO 2017, convert a dataset to COCO JSON, or crop objects.
+
+cspdet prepare-data shapes --output data/shapes
+cspdet prepare-data yolo data.yaml --output data/mine
+cspdet prepare-data convert labels.csv --format mymodule:CsvFormat --output data/mine delimiter=";"
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,10 @@ from pathlib import Path
 
 from cspdet.datasets.classification.crop_objects import crop_objects
 from cspdet.datasets.download import BASE_URL, download_coco
+from cspdet.datasets.formats.base import DATASET_FORMATS, DatasetFormat, build_format, recognize_format
 from cspdet.datasets.formats.coco_writer import SPLITS, ConversionResult
-from cspdet.datasets.formats.voc import convert_voc
-from cspdet.datasets.formats.yolo import convert_yolo
+from cspdet.datasets.formats.voc import VocFormat
+from cspdet.datasets.formats.yolo import YoloFormat
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import ConfigError, DataError
 
@@ -19,13 +25,14 @@ log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|objects")
-    _add_shapes(subparsers.add_parser("shapes", help="make the built-in set of drawn shapes, and a video"))
-    _add_coco(subparsers.add_parser("coco", help="download COCO 2017 and check it (27 GB on disk, 46 GB on the way)"))
+    subparsers = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|convert|objects")
+    _add_shapes(subparsers.add_parser("shapes", help="make the built-in dataset of drawn shapes, and a video"))
+    _add_coco(subparsers.add_parser("coco", help="download and verify COCO 2017 (27 GB on disk, 46 GB meanwhile)"))
     _add_voc(subparsers.add_parser("voc", help="convert Pascal VOC xml files"))
     _add_yolo(subparsers.add_parser("yolo", help="convert YOLO txt labels (ultralytics or Darknet)"))
+    _add_convert(subparsers.add_parser("convert", help="convert a dataset in any known format, or in one of your own"))
     _add_objects(
-        subparsers.add_parser("objects", help="cut the objects of a set into class folders, for train-classifier")
+        subparsers.add_parser("objects", help="crop the objects of a dataset into class folders, for train-classifier")
     )
 
 
@@ -36,9 +43,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="train pictures; val gets a fifth of it")
-    parser.add_argument("--size", type=int, default=320, metavar="S", help="height and width of the pictures")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed makes the same bytes")
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="train images; val gets a fifth of it")
+    parser.add_argument("--size", type=int, default=320, metavar="S", help="height and width of the images")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same bytes")
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +57,7 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
 def _add_voc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="VOCdevkit, VOC2007 ..., or a folder with xml files")
     _add_output(parser)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures are, if not within SRC")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="image folder, if not in SRC")
     _add_val_fraction(parser)
     corners = parser.add_mutually_exclusive_group()
     corners.add_argument(
@@ -69,9 +76,11 @@ def _add_voc(parser: argparse.ArgumentParser) -> None:
         "--difficult",
         choices=("keep", "crowd", "skip"),
         default="keep",
-        help="objects marked difficult: boxes (default), crowds (neither goal nor mistake), or left out",
+        help="objects marked difficult: boxes (default), crowds (ignored in training and evaluation), or left out",
     )
-    parser.add_argument("--names", type=Path, metavar="FILE", help="class names, one a line, in the order of their ids")
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE", help="class names, one per line, in the order of their ids"
+    )
 
 
 def _add_yolo(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +89,22 @@ def _add_yolo(parser: argparse.ArgumentParser) -> None:
     _add_val_fraction(parser)
 
 
-def _add_objects(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="DESCRIPTOR", help="the data descriptor of a detection set")
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SRC", help="file or folder with the dataset")
     _add_output(parser)
     parser.add_argument(
-        "--margin", type=float, default=0.15, metavar="F", help="share of a box added on each side (default 0.15)"
+        "--format",
+        metavar="NAME",
+        help=f"{', '.join(DATASET_FORMATS.names())}, or module:Class of your own; its options follow as key=value "
+        "(default: as the files look)",
+    )
+
+
+def _add_objects(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="DESCRIPTOR", help="data descriptor of a detection dataset")
+    _add_output(parser)
+    parser.add_argument(
+        "--margin", type=float, default=0.15, metavar="F", help="fraction of a box added on each side (default 0.15)"
     )
     parser.add_argument(
         "--min-side", type=float, default=8.0, metavar="PIXELS", help="leave out boxes with a shorter side (default 8)"
@@ -97,15 +117,15 @@ def _add_val_fraction(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="F",
-        help="share of the pictures for val, where SRC has no split of its own (default 0.2)",
+        help="fraction of the images for val, where SRC has no split of its own (default 0.2)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    if getattr(args, "overrides", None):
-        raise ConfigError(f"prepare-data takes no key=value words; found {args.overrides[0]!r}")
+    if args.kind != "convert" and getattr(args, "overrides", None):
+        raise ConfigError(f"prepare-data {args.kind}: takes no key=value arguments; found {args.overrides[0]!r}")
     if not 0 <= getattr(args, "val_fraction", 0.2) < 1:
-        raise ConfigError(f"--val-fraction: expected a share from 0 to below 1, found {args.val_fraction}")
+        raise ConfigError(f"--val-fraction: expected a fraction from 0 to below 1, found {args.val_fraction}")
     print_summary(_prepare(args), as_json=args.json)
 
 
@@ -116,11 +136,15 @@ def _prepare(args: argparse.Namespace) -> ConversionResult:
         return download_coco(args.output, splits=args.splits, base_url=args.base_url)
     if args.kind == "objects":
         return crop_objects(args.source, args.output, margin=args.margin, min_side=args.min_side)
+    return _dataset_format(args).convert(args.source, args.output)
+
+
+def _dataset_format(args: argparse.Namespace) -> DatasetFormat:
+    if args.kind == "convert":
+        return build_format(args.format or recognize_format(args.source), args.overrides)
     if args.kind == "yolo":
-        return convert_yolo(args.source, args.output, val_fraction=args.val_fraction)
-    return convert_voc(
-        args.source,
-        args.output,
+        return YoloFormat(val_fraction=args.val_fraction)
+    return VocFormat(
         images=args.images,
         val_fraction=args.val_fraction,
         one_based=args.one_based,
@@ -130,24 +154,28 @@ def _prepare(args: argparse.Namespace) -> ConversionResult:
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """Class names, one a line."""
+    """Read class names, one per line.
+
+    Raises:
+        DataError: not a text file, or names that are not all different.
+    """
     try:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not readable as a list of class names: {error}") from None
     if not names or len(set(names)) < len(names):
-        raise DataError(f"{file}: expected different class names, one a line")
+        raise DataError(f"{file}: expected different class names, one per line")
     return names
 
 
 def print_summary(conversion: ConversionResult, *, as_json: bool) -> None:
-    """Tell what was made: notes to the log, the numbers and last the descriptor's path to stdout."""
-    for note in conversion.warnings:
-        log.warning("%s", note)
+    """Log the warnings; print the counts and last the path of the descriptor, or one JSON document."""
+    for warning in conversion.warnings:
+        log.warning("%s", warning)
     if as_json:
         result = {"descriptor": str(conversion.config_path), **conversion.counts, "notes": list(conversion.warnings)}
         print(json.dumps(result))
         return
     for split, counts in conversion.counts.items():
-        print(f"{split}: {counts['images']} pictures, {counts['boxes']} boxes")
+        print(f"{split}: {counts['images']} images, {counts['boxes']} boxes")
     print(conversion.config_path)

@@ -1,52 +1,85 @@
-"""The data descriptor: a YAML file that says where the pictures and COCO annotations of each split are."""
+"""The data descriptor: a YAML file that says where the images and annotations of each split are.
+
+    train: {images: train2017, annotations: annotations/instances_train2017.json}
+    val: {images: val2017, annotations: annotations/instances_val2017.json}
+
+or, for a dataset in another format than COCO JSON, with the splits that the format finds in it:
+
+    format: yolo                # or {name: voc, one_based: false}, or mymodule:MyFormat
+    source: ../yolo_data
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
+from cspdet.datasets.formats.base import FormatField
+from cspdet.datasets.formats.coco_writer import SPLITS, coco_json
 from cspdet.errors import DataError, did_you_mean
 
-SPLITS = ("train", "val", "test")
+log = logging.getLogger("cspdet")
+
 BUILT_IN_DATASET_HINT = (
     "to start on the built-in set, run `cspdet prepare-data shapes --output data/shapes` "
     "and add `data=data/shapes.yaml` to your command"
 )
 
 
-class _SplitSection(ConfigModel):
-    images: Path
-    annotations: Path
+class SplitConfig(ConfigModel):
+    """One split of a dataset with COCO annotations."""
+
+    images: Path = Field(description="Folder of the images.")
+    annotations: Path = Field(description="COCO JSON file.")
 
 
-class _DatasetConfigFile(ConfigModel):
-    train: _SplitSection | None = None
-    val: _SplitSection | None = None
-    test: _SplitSection | None = None
+class DescriptorConfig(ConfigModel):
+    """The keys of a data descriptor: either splits, or a format and a source."""
+
+    train: SplitConfig | None = Field(None, description="Images and annotations to train on.")
+    val: SplitConfig | None = Field(None, description="Images and annotations to evaluate on.")
+    test: SplitConfig | None = Field(None, description="Images and annotations of the final test.")
+    format: FormatField | None = Field(None, description="Format of `source`: a name, or a mapping with its options.")
+    source: Path | None = Field(None, description="File or folder with a dataset in `format`, which has the splits.")
 
     @model_validator(mode="after")
-    def _check_has_split(self) -> _DatasetConfigFile:
-        if all(getattr(self, name) is None for name in SPLITS):
+    def _check_has_split(self) -> DescriptorConfig:
+        has_split = any(getattr(self, name) is not None for name in SPLITS)
+        if (self.format is None) != (self.source is None):
+            raise ValueError("expected format and source together: the source is what is read in the format")
+        if self.format is not None and has_split:
+            raise ValueError("expected either format and source, or splits with images and annotations, found both")
+        if self.format is None and not has_split:
             raise ValueError("no split; expected train, val or test, each with images and annotations")
         return self
 
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The picture folder and the COCO annotation file of one split, as absolute paths."""
+    """The image folder and the annotations of one split, as absolute paths."""
 
     images: Path
-    annotations: Path
+    annotations: Path  # COCO JSON, or the source of a dataset in another format
+    content: bytes | None = field(default=None, repr=False)  # COCO JSON of a split that was read in another format
+
+    def read_annotations(self) -> bytes:
+        """The COCO JSON of the split, as text in UTF-8.
+
+        Raises:
+            OSError: the annotation file cannot be read.
+        """
+        return self.annotations.read_bytes() if self.content is None else self.content
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """The splits that a descriptor file names; None for those that it leaves out."""
+    """The splits of a dataset; None for those that it does not have."""
 
     train: SplitFiles | None
     val: SplitFiles | None
@@ -55,14 +88,14 @@ class DatasetConfig:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that are there."""
+        """The names of its splits."""
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
     def split(self, name: str) -> SplitFiles:
-        """The files of a split, which exist.
+        """The files of a split; checks that they exist.
 
         Raises:
-            DataError: no such split in the descriptor, or its files are missing, then with the ways on.
+            DataError: no such split in the descriptor, or its files are missing, with hints what to do.
         """
         files = getattr(self, name) if name in SPLITS else None
         if files is None:
@@ -71,7 +104,7 @@ class DatasetConfig:
                 f"{display_path(self.path)}: no split {name!r}{did_you_mean(name, self.splits)}; it has {known}"
             )
         problems = []
-        if not files.annotations.is_file():
+        if files.content is None and not files.annotations.is_file():
             problems.append(f"{name}.annotations: no such file: {display_path(files.annotations)}")
         if not files.images.is_dir():
             problems.append(f"{name}.images: no such folder: {display_path(files.images)}")
@@ -90,11 +123,13 @@ class DatasetConfig:
 
 
 def load_dataset_config(path: str | Path) -> DatasetConfig:
-    """Read and check a descriptor. Its paths are relative to it and may not exist (see `Descriptor.split`).
+    """Read and check a descriptor; with `format` and `source`, also read the dataset.
+
+    Paths in a descriptor are relative to it. The files of its splits may not exist (see `DatasetConfig.split`).
 
     Raises:
-        DataError: there is no such file.
-        ConfigError: it is not a descriptor; one line for each mistake.
+        DataError: there is no such file, or the source has errors.
+        ConfigError: it is not a descriptor; one line per error.
     """
     path = Path(path).absolute()
     if not path.is_file():
@@ -102,16 +137,36 @@ def load_dataset_config(path: str | Path) -> DatasetConfig:
         raise DataError(
             f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}", BUILT_IN_DATASET_HINT
         )
-    content = load_config(path, _DatasetConfigFile)
+    config = load_config(path, DescriptorConfig)
+    splits = _read_source(config) if config.format is not None else _split_files(config)
+    return DatasetConfig(splits.get("train"), splits.get("val"), splits.get("test"), path)
 
-    def files(section: _SplitSection | None) -> SplitFiles | None:
-        return (
-            None
-            if section is None
-            else SplitFiles(_normalize_path(section.images), _normalize_path(section.annotations))
-        )
 
-    return DatasetConfig(files(content.train), files(content.val), files(content.test), path)
+def _split_files(config: DescriptorConfig) -> dict[str, SplitFiles]:
+    sections = {name: getattr(config, name) for name in SPLITS}
+    return {
+        name: SplitFiles(_normalize_path(section.images), _normalize_path(section.annotations))
+        for name, section in sections.items()
+        if section is not None
+    }
+
+
+def _read_source(config: DescriptorConfig) -> dict[str, SplitFiles]:
+    """Read a dataset in another format; its splits are kept as COCO JSON in memory, and read from there."""
+    assert config.format is not None
+    assert config.source is not None
+    source = _normalize_path(config.source)
+    if not source.exists():
+        raise DataError(f"source: no such file or folder: {display_path(source)}")
+    dataset = config.format.read(source)
+    for warning in dataset.warnings:
+        log.warning("%s: %s", display_path(source), warning)
+    files, first_id = {}, 1
+    for name, split in dataset.splits.items():
+        text = coco_json(dataset.categories, split.images, first_id)
+        files[name] = SplitFiles(Path(os.path.abspath(split.folder)), source, text.encode("utf-8", "surrogateescape"))
+        first_id += len(split.images)
+    return files
 
 
 def _normalize_path(path: Path) -> Path:
@@ -119,7 +174,7 @@ def _normalize_path(path: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """A path as messages show it: relative to the working directory when it lies below."""
+    """A path for messages: relative to the working directory where it is inside it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

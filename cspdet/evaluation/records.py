@@ -78,7 +78,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
     """
     path = coco.files.annotations
     try:
-        annotations = json.loads(path.read_bytes(), object_hook=_pack_annotation).get("annotations", [])
+        annotations = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation).get("annotations", [])
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read again for the evaluation: {error}") from None
     rows = [row for row in annotations if type(row) is bytes]

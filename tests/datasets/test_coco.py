@@ -139,8 +139,8 @@ def test_boxes_that_are_skipped_or_clipped_are_counted(tmp_path):
     ]
     text = "\n".join(coco.warnings)
     assert "2 boxes without width or height skipped: image 20 [5.0, 5.0, 0.0, 10.0]; " in text
-    assert "2 boxes wholly outside the picture skipped: image 20 [100.0, " in text
-    assert "2 boxes partly outside the picture clipped to it: image 20 [-2.0, " in text
+    assert "2 boxes completely outside the image skipped: image 20 [100.0, " in text
+    assert "2 boxes partly outside the image clipped to it: image 20 [-2.0, " in text
 
 
 MISTAKES = {
@@ -148,7 +148,7 @@ MISTAKES = {
     "images not a list": ({"images": {"id": 1}}, "'images' is an object; expected a list"),
     "images is null": ({"images": None}, "no 'images'"),
     "no categories": ({"categories": []}, "'categories' is empty"),
-    "category without id": ({"categories": [{"name": "x"}]}, "whole number: categories[0] has no id"),
+    "category without id": ({"categories": [{"name": "x"}]}, "integer: categories[0] has no id"),
     "category text id": ({"categories": [{"id": "7", "name": "x"}]}, 'categories[0] has id "7"'),
     "category without name": ({"categories": [{"id": 7, "name": " "}]}, 'category 7 has name " "'),
     "category name list": ({"categories": [{"id": 7, "name": ["a"]}]}, "category 7 has name a list of 1"),
@@ -171,11 +171,11 @@ MISTAKES = {
     ),
     "text image_id": (
         {"annotations": [box(1, 1, 2, 2, image_id="20")]},
-        'image_id must be a whole number: annotations[0] has image_id "20"',
+        'image_id must be an integer: annotations[0] has image_id "20"',
     ),
     "no category_id": (
         {"annotations": [{"id": 4, "image_id": 20, "bbox": [1, 1, 2, 2]}]},
-        "category_id must be a whole number: annotation 4 has no category_id",
+        "category_id must be an integer: annotation 4 has no category_id",
     ),
     "huge image_id": ({"annotations": [box(1, 1, 2, 2, image_id=10**30)]}, "a number of more than 20 digits"),
     "no bbox": ({"annotations": [{"id": 4, "image_id": 20, "category_id": 7}]}, "bbox must be 4 numbers"),
@@ -213,12 +213,12 @@ def test_each_list_must_be_there(tmp_path, key):
         ("file_name", "", "file_name must be text"),
         ("file_name", "a\0b.png", "file_name is not valid text"),
         ("file_name", "\ud800.png", "file_name is not valid text"),
-        ("width", None, "an image's width must be a whole number above 0"),
+        ("width", None, "an image's width must be an integer above 0"),
         ("width", 0, "an image's width"),
         ("height", -5, "an image's height"),
         ("height", 80.0, "an image's height"),
         ("height", 10**12, "an image's height"),
-        ("id", "20", "an image's id must be a whole number"),
+        ("id", "20", "an image's id must be an integer"),
         ("id", True, "an image's id"),
         ("id", 2**63, "an image's id"),
     ],

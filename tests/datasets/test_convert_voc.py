@@ -7,13 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converter_data import converted, few, picture, pictures, problems, voc, write, xml
+from converter_data import convert_voc, converted, few, picture, pictures, problems, voc, write, xml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.datasets.formats.voc import convert_voc
 
 
 @few
@@ -66,7 +65,7 @@ def test_voc_trainval_alone_is_shared_out(tmp_path):
     write(source / "ImageSets/Main/trainval.txt", "".join(f"p{i}\n" for i in range(8)))
     prepared = convert_voc(source, tmp_path / "out", val_fraction=0.25)
     assert prepared.counts == {"train": {"images": 6, "boxes": 0}, "val": {"images": 2, "boxes": 0}}
-    assert prepared.warnings == ("2 pictures left out: no xml file of these splits describes them",)
+    assert prepared.warnings == ("2 images left out: no xml file of these splits describes them",)
 
 
 def test_voc_years_side_by_side(tmp_path):
@@ -101,8 +100,8 @@ def test_voc_skips_clips_and_counts(tmp_path):
     counts = sorted((int(note.split()[0]), note.split(" ", 1)[1]) for note in prepared.warnings)
     assert counts == [
         (1, "boxes begin at 0 though VOC counts from 1; if the set counts from 0, add --zero-based"),
-        (1, "boxes clipped to their picture"),
-        (1, "boxes skipped: outside their picture"),
+        (1, "boxes clipped to their image"),
+        (1, "boxes skipped: outside their image"),
         (2, "boxes skipped: xmin >= xmax or ymin >= ymax"),
     ]
 
@@ -160,7 +159,7 @@ def test_voc_tells_every_mistake_with_its_file(tmp_path):
         ("f_size.xml", "size says 40x60 (width x height), but"),
         ("g_cut.xml", "not readable as xml"),
         ("h_other.xml", "expected <annotation> at the top, found <html>"),
-        ("i_lost.xml", "no picture i_lost.*"),
+        ("i_lost.xml", "no image i_lost.*"),
     ]
     assert len(found) == len(expected)
     for where, what in expected:
@@ -198,4 +197,4 @@ def test_voc_filename_cannot_climb_out(tmp_path):
     write(tmp_path / "src/Annotations/a.xml", text)
     (tmp_path / "src/JPEGImages").mkdir()
     (problem,) = problems(convert_voc, tmp_path / "src", tmp_path / "out")
-    assert "no picture a.* or 'secret.png'" in problem
+    assert "no image a.* or 'secret.png'" in problem

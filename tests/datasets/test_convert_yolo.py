@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converter_data import converted, few, picture, pictures, problems, write, yolo, yolo_line
+from converter_data import convert_yolo, converted, few, picture, pictures, problems, write, yolo, yolo_line
 from hypothesis import given
 
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.datasets.formats.yolo import convert_yolo, label_candidates
+from cspdet.datasets.formats.yolo import label_candidates
 
 
 @few
@@ -98,10 +98,10 @@ def test_yolo_polygons_clips_and_missing_labels_are_counted(tmp_path):
     prepared = convert_yolo(yolo(tmp_path / "src", {"train/a": lines, "val/b": None}), tmp_path / "out")
     assert converted(tmp_path / "out")["a.png"] == [("ant", 6, 4, 24, 32), ("bee", 0, 10, 9, 20)]
     assert sorted(prepared.warnings) == [
-        "1 boxes clipped to their picture",
+        "1 boxes clipped to their image",
         "1 boxes skipped: no width or height",
-        "1 pictures without a label file, taken as empty",
-        "1 polygons turned to their boxes",
+        "1 images without a label file, taken as empty",
+        "1 polygons replaced by their boxes",
     ]
 
 
@@ -118,7 +118,7 @@ def test_yolo_tells_every_mistake_with_file_and_line(tmp_path):
         "a.txt:3: expected a class from 0 to 2, found '3'",
         "a.txt:4: expected a class from 0 to 2, found '-1'",
         "a.txt:5: expected a class from 0 to 2, found 'ant'",
-        "a.txt:6: expected shares of the picture from 0 to 1, found 30",
+        "a.txt:6: expected fractions of the image from 0 to 1, found 30",
         "a.txt:7: expected numbers, found '0 x .5 .5 .5'",
         "a.txt:8: expected numbers",
         "a.txt:9: expected a class from 0 to 2, found '0.5'",
@@ -134,7 +134,7 @@ def test_yolo_lists_name_what_is_not_there(tmp_path):
     source = darknet(tmp_path / "src")
     write(tmp_path / "src/data/train.txt", "data/obj/a.png\ndata/obj/lost.png\n")
     (problem,) = problems(convert_yolo, source, tmp_path / "out")
-    assert "train.txt:2: no such picture: data/obj/lost.png" in problem
+    assert "train.txt:2: no such image: data/obj/lost.png" in problem
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from converter_data import HEIGHT, WIDTH, problems, voc, write, xml, yolo
+from converter_data import HEIGHT, WIDTH, convert_voc, convert_yolo, problems, voc, write, xml, yolo
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.datasets.formats.coco_writer import clip_box, hash_split
-from cspdet.datasets.formats.voc import convert_voc
-from cspdet.datasets.formats.yolo import convert_yolo
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
-from cspdet.datasets.formats.yolo import convert_yolo
+from cspdet.datasets.formats.yolo import YoloFormat
 from cspdet.datasets.synthetic.dataset import make_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_the_folder_for_ultralytics_holds_the_same_boxes(
     """There and back again, through the converter of `cspdet prepare-data yolo`."""
     descriptor = load_dataset_config(shapes)
     data = script("yolo_folder", monkeypatch).write_yolo_folder(descriptor, tmp_path / "yolo")
-    back = load_dataset_config(convert_yolo(data, tmp_path / "back").config_path)
+    back = load_dataset_config(YoloFormat().convert(data, tmp_path / "back").config_path)
     for split in ("train", "val"):
         first, second = (load_coco(given.split(split), split) for given in (descriptor, back))
         assert second.classes.names == first.classes.names

@@ -70,7 +70,7 @@ def _validate_split(config: DatasetConfig, name: str, fast: bool) -> tuple[Split
     report = SplitReport()
     try:
         files = config.split(name)
-        annotations = read_annotations(files.annotations, allow_empty=name == "test")
+        annotations = read_annotations(files, allow_empty=name == "test")
     except DataError as error:
         report.errors += error.problems
         return report, None

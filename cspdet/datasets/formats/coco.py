@@ -1,4 +1,4 @@
-"""A split of a data set in a few flat arrays: what training, evaluation and check-data read."""
+"""A split of a detection dataset as flat arrays, as training, evaluation and check-data use it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from cspdet.datasets.image_io import read_image, read_image_header
 from cspdet.errors import DataError
 from cspdet.structures import Categories
 
-CLIP_TOLERANCE = 1.0  # pixels that a box may stick out of its picture without being counted
-CHUNK = 256  # pictures that a checking thread takes at a time
+CLIP_TOLERANCE = 1.0  # pixels that a box may reach beyond its image without being reported
+CHUNK_SIZE = 256  # images per task of a checking thread
 
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """N pictures with M boxes. No picture or box is a Python object, so forked workers share the memory."""
+    """N images with M boxes. No image or box is a Python object, so forked workers share the memory."""
 
     classes: Categories
     image_id: np.ndarray  # (N,) int64, the file's own ids, in its order
-    size_hw: np.ndarray  # (N, 2) int32, height and width of the upright pictures
+    size_hw: np.ndarray  # (N, 2) int32, height and width of the upright images
     names: bytes  # file names one after the other, UTF-8
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
-    box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the picture, sorted by picture
+    box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the image, sorted by image
     box_class: np.ndarray  # (M,) int32
     box_crowd: np.ndarray  # (M,) bool
-    box_start: np.ndarray  # (N + 1,) int64, offsets of each picture's boxes
+    box_start: np.ndarray  # (N + 1,) int64, offsets of each image's boxes
     warnings: tuple[str, ...]  # counted summaries of what was skipped or clipped
     files: SplitFiles
 
@@ -41,34 +41,39 @@ class CocoDataset:
         return len(self.image_id)
 
     def path(self, index: int) -> Path:
-        """Where the picture is."""
+        """The path of an image."""
         return self.files.images / self.name(index)
 
     def name(self, index: int) -> str:
-        """The picture's file name as the annotations have it."""
+        """The file name of an image as the annotations have it."""
         index = range(len(self))[index]
         return self.names[self.name_start[index] : self.name_start[index + 1]].decode()
 
     def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A picture's boxes: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
+        """The boxes of an image: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
         index = range(len(self))[index]
         local = slice(self.box_start[index], self.box_start[index + 1])
         return self.box_xyxy[local].copy(), self.box_class[local].astype(np.int64), self.box_crowd[local].copy()
 
     @property
     def nbytes(self) -> int:
-        """Memory that the set takes."""
+        """Memory that the dataset takes, in bytes."""
         arrays = (value for value in vars(self).values() if isinstance(value, np.ndarray))
         return len(self.names) + sum(array.nbytes for array in arrays)
 
 
 def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> CocoDataset:
-    """Read a split; `allow_empty` admits files without annotations (COCO's test sets) or boxes.
+    """Read a split.
+
+    Args:
+        files: Its images and annotations, from `DatasetConfig.split`.
+        split: Its name; a split named train must have boxes.
+        allow_empty: Whether the file may have no annotations (COCO's test sets) or boxes.
 
     Raises:
-        DataError: one line for each kind of mistake in the annotation file, with its count and first places.
+        DataError: one line per type of error in the annotation file, with its count and first examples.
     """
-    annotations = read_annotations(files.annotations, allow_empty=allow_empty)
+    annotations = read_annotations(files, allow_empty=allow_empty)
     if annotations.problems:
         raise DataError(*annotations.problems)
     coco = to_arrays(annotations, files)
@@ -78,18 +83,18 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
 
 
 def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
-    """Sort sound annotations by picture, fit the boxes to the pictures; `notes` count what that changes."""
+    """Sort valid annotations by image and clip the boxes to the images; `warnings` count what that changes."""
     records, issues = annotations.records, IssueCounter(str(files.annotations))
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
-    with np.errstate(over="ignore"):  # 1e308 + 1e308 is beyond every picture, as it should be
+    with np.errstate(over="ignore"):  # 1e308 + 1e308 is inf, which is outside every image
         high = low + size_wh
     beyond = np.maximum(-low, high - limit_wh).max(axis=1, initial=-np.inf)
     corners = np.concatenate((np.clip(low, 0, limit_wh), np.clip(high, 0, limit_wh)), axis=1)
     box_xyxy = corners.astype(np.float32)
     flat = (size_wh <= 0).any(axis=1)
     outside = ~flat & ((low >= limit_wh) | (high <= 0)).any(axis=1)
-    # a box may also lose its size here, to the spacing of float32
+    # a box may also lose its size by rounding to float32
     flat |= ~outside & (box_xyxy[:, 2:] <= box_xyxy[:, :2]).any(axis=1)
     clipped = ~flat & ~outside & (beyond > CLIP_TOLERANCE)
 
@@ -99,8 +104,8 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
         issues.add_where(issue_type, mask, lambda i: f"image {records['image_id'][i]} {records['xywh'][i].tolist()}")
 
     add_issue(flat, "without width or height skipped")
-    add_issue(outside, "wholly outside the picture skipped")
-    add_issue(clipped, "partly outside the picture clipped to it")
+    add_issue(outside, "completely outside the image skipped")
+    add_issue(clipped, "partly outside the image clipped to it")
     (kept,) = np.nonzero(~(flat | outside))
     kept = kept[np.argsort(annotations.image_index[kept], kind="stable")]
     count = np.bincount(annotations.image_index[kept], minlength=len(annotations.image_id))
@@ -120,18 +125,23 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
 
 
 def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:
-    """One line for each picture that is missing, unreadable, or of another size than the annotations say.
+    """Check the image files of a split.
 
-    Reads headers only, some thousand a second, or with `decode` everything.
+    Args:
+        coco: The split.
+        decode: Whether to decode the images; otherwise only headers are read, some thousand per second.
+
+    Returns:
+        One line per image that is missing, unreadable, or has another size than in the annotations.
     """
 
     def check(start: int) -> list[str]:
-        lines = (_image_file_error(coco, i, decode) for i in range(start, min(start + CHUNK, len(coco))))
+        lines = (_image_file_error(coco, i, decode) for i in range(start, min(start + CHUNK_SIZE, len(coco))))
         return [line for line in lines if line]
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
-        found: Iterable[list[str]] = threads.map(check, range(0, len(coco), CHUNK))
-        return [line for lines in found for line in lines]
+        results: Iterable[list[str]] = threads.map(check, range(0, len(coco), CHUNK_SIZE))
+        return [line for lines in results for line in lines]
 
 
 def _image_file_error(coco: CocoDataset, index: int, decode: bool) -> str:

@@ -1,10 +1,11 @@
-"""Writing COCO detection JSON and its descriptor: what every converter and the built-in set end with."""
+"""Write COCO detection JSON and a data descriptor; used by every converter and by the built-in dataset."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,37 +19,39 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class CocoBox:
-    """One object: its category's id and its box, x y width height in pixels from the top left corner."""
+    """One object: category id, and box x y width height in pixels from the top left corner of the image."""
 
     category_id: int
     xywh: tuple[float, float, float, float]
-    area: float  # square pixels; the box's where no outline is known
+    area: float  # square pixels; that of the box where no outline is known
     is_crowd: bool = False
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One picture: its file, relative to the folder of its split, and its objects."""
+    """One image: its file, relative to the image folder of its split, and its objects."""
 
     file_name: str
-    size_hw: tuple[int, int]
+    size_hw: tuple[int, int]  # height, width of the upright image
     boxes: tuple[CocoBox, ...]
+    image_id: int | None = None  # None: numbered when written
 
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """What a preparation left on disk."""
+    """The output of a preparation or conversion."""
 
     config_path: Path
     counts: dict[str, dict[str, int]]  # split -> {"images", "boxes"}
     warnings: tuple[str, ...]  # counted summaries of what was skipped, clipped or kept
 
 
-def coco_json(categories: dict[int, str], coco_images: Sequence[CocoImage], first_id: int = 1) -> str:
-    """A COCO detection file as text; pictures are numbered from `first_id` on, boxes from 1."""
+def coco_json(categories: Mapping[int, str], coco_images: Sequence[CocoImage], first_id: int = 1) -> str:
+    """Format a COCO detection file; images without an id are numbered from `first_id`, boxes from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, coco_image in enumerate(coco_images, first_id):
+    for number, coco_image in enumerate(coco_images, first_id):
+        image_id = number if coco_image.image_id is None else coco_image.image_id
         height, width = coco_image.size_hw
         images.append({"id": image_id, "file_name": coco_image.file_name, "width": width, "height": height})
         for box in coco_image.boxes:
@@ -62,17 +65,24 @@ def coco_json(categories: dict[int, str], coco_images: Sequence[CocoImage], firs
                     "iscrowd": int(box.is_crowd),
                 }
             )
-    named = [{"id": category_id, "name": name, "supercategory": ""} for category_id, name in categories.items()]
-    return json.dumps({"images": images, "annotations": annotations, "categories": named})
+    categories_list = [
+        {"id": category_id, "name": name, "supercategory": ""} for category_id, name in categories.items()
+    ]
+    return json.dumps({"images": images, "annotations": annotations, "categories": categories_list})
 
 
 def count_images_and_boxes(images: Sequence[CocoImage]) -> dict[str, int]:
-    """How many pictures and boxes."""
+    """Count the images and boxes of a split, as `ConversionResult.counts` has them."""
     return {"images": len(images), "boxes": sum(len(image.boxes) for image in images)}
 
 
 def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) -> str:
-    """The descriptor of `splits` (name -> images folder, annotation file); its first line names its maker."""
+    """Format a data descriptor, whose first line names the converter.
+
+    Args:
+        converter: The words behind `prepare-data`: `shapes`, `voc`, `convert --format mymodule:CSV`.
+        splits: Split -> (image folder, annotation file).
+    """
     lines = [_signature(converter)]
     for name in SPLITS:
         if name in splits:
@@ -85,8 +95,13 @@ def _signature(converter: str) -> str:
     return f"# made by cspdet prepare-data {converter}; paths are relative to this file"
 
 
+def config_file_name(converter: str) -> str:
+    """The file name of a converter's descriptor: `voc.yaml`; `csv.yaml` for `convert --format mymodule:CSV`."""
+    return f"{re.split('[ :]', converter)[-1].lower()}.yaml"
+
+
 def was_written_by(config_path: Path, converter: str) -> bool:
-    """Whether an earlier `prepare-data <maker>` wrote this descriptor."""
+    """Whether an earlier run of `converter` wrote this descriptor."""
     try:
         return config_path.read_text(encoding="utf-8").startswith(_signature(converter))
     except (OSError, UnicodeDecodeError):
@@ -94,14 +109,18 @@ def was_written_by(config_path: Path, converter: str) -> bool:
 
 
 def check_output_folder(folder: Path, converter: str) -> None:
-    """Refuse a folder that holds anything but an earlier output of the same maker.
+    """Refuse an output folder that has other files than an earlier output of the same converter.
 
     Raises:
-        DataError: `folder` is a file, or has files of someone else in it.
+        DataError: `folder` is a file, or has other files in it.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder to write to, found a file")
-    if folder.is_dir() and any(folder.iterdir()) and not was_written_by(folder / f"{converter}.yaml", converter):
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not was_written_by(folder / config_file_name(converter), converter)
+    ):
         raise DataError(
             f"{folder}: the folder has other files in it; give an empty or a new one to --output "
             f"(or one that `prepare-data {converter}` filled earlier, to replace that)"
@@ -111,14 +130,21 @@ def check_output_folder(folder: Path, converter: str) -> None:
 def write_coco_dataset(
     folder: Path,
     converter: str,
-    categories: dict[int, str],
+    categories: Mapping[int, str],
     splits: Mapping[str, tuple[Path, Sequence[CocoImage]]],
     warnings: Sequence[str],
 ) -> ConversionResult:
-    """Write `annotations/instances_<split>.json` and `<maker>.yaml` into `folder`.
+    """Write `annotations/instances_<split>.json` and `<converter>.yaml`; the images stay where they are.
 
-    `splits`: name -> folder of the pictures, pictures. Picture ids go on from one split to the next. The
-    pictures stay where they are.
+    Args:
+        folder: The output folder.
+        converter: See `format_dataset_config`.
+        categories: Category id -> class name.
+        splits: Split -> (image folder, images). Image ids continue from one split to the next.
+        warnings: Counted summaries for the result.
+
+    Raises:
+        DataError: `folder` has other files in it.
     """
     check_output_folder(folder, converter)
     described, first_id = {}, 1
@@ -127,7 +153,7 @@ def write_coco_dataset(
         write_text(folder / file, coco_json(categories, coco_images, first_id))
         described[name] = (os.path.abspath(images), file)
         first_id += len(coco_images)
-    config_path = folder / f"{converter}.yaml"
+    config_path = folder / config_file_name(converter)
     write_text(config_path, format_dataset_config(converter, described))
     return ConversionResult(
         config_path,
@@ -137,10 +163,10 @@ def write_coco_dataset(
 
 
 def hash_split(names: Iterable[str], fraction: float) -> set[str]:
-    """The share `fraction` of `names` that goes to val: those whose hashes are the least.
+    """Choose the fraction of `names` that goes to val: the names with the smallest hashes.
 
-    So order and place do not matter. Where there are two names, and the fraction is neither 0 nor 1, each
-    side gets at least one.
+    The choice depends neither on the order of the names nor on their folder. With two names or more, and a fraction
+    other than 0 and 1, both sides get at least one.
     """
 
     def rank(name: str) -> bytes:
@@ -156,9 +182,15 @@ def hash_split(names: Iterable[str], fraction: float) -> set[str]:
 def clip_box(
     corners: tuple[float, float, float, float], size_hw: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float], bool] | None:
-    """x1 y1 x2 y2 cut to the picture, as x y width height rounded to a thousandth of a pixel.
+    """Clip a box to its image.
 
-    Returns the box and whether more than one pixel was cut off a side, or None when nothing of it is inside.
+    Args:
+        corners: x1, y1, x2, y2 in image pixels.
+        size_hw: Height and width of the image.
+
+    Returns:
+        x, y, width, height rounded to a thousandth of a pixel, and whether a side was clipped by more than one pixel;
+        None where nothing of the box is inside the image.
     """
     height, width = size_hw
     x1, y1, x2, y2 = corners

@@ -1,13 +1,21 @@
-"""Reading one Pascal VOC xml file, trusting nothing in it."""
+"""Pascal VOC xml files: parse them without trusting their content, find their images, make boxes of them."""
 
 from __future__ import annotations
 
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Literal
 from xml.parsers import expat
+
+from cspdet.datasets.formats.coco_writer import CocoBox, CocoImage, clip_box
+from cspdet.datasets.image_io import image_size
+from cspdet.errors import DataError, did_you_mean
+
+Difficult = Literal["keep", "crowd", "skip"]
 
 MAX_XML_BYTES = 16 * 2**20
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -24,15 +32,32 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """One xml file, read."""
+    """The content of one xml file."""
 
-    filename: str  # what it calls its picture; may be empty
-    size_hw: tuple[int, int] | None  # None where it does not say, or says 0
+    filename: str  # of the image; may be empty
+    size_hw: tuple[int, int] | None  # None where the file does not give it, or gives 0
     objects: tuple[VocObject, ...]
 
 
+@dataclass(frozen=True)
+class VocImage:
+    """One annotated image, before classes have category ids."""
+
+    path: Path
+    size_hw: tuple[int, int]
+    boxes: list[tuple[str, CocoBox]]  # class name, box
+
+
 def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
-    """Read one xml file; what is wrong with it is added to `problems`, and then there may be no result."""
+    """Parse one xml file.
+
+    Args:
+        file: The file.
+        problems: Errors are appended to it.
+
+    Returns:
+        The content, or None after an error that leaves none.
+    """
     try:
         root = _safe_xml(file)
     except (OSError, ValueError, ElementTree.ParseError) as error:
@@ -80,13 +105,13 @@ def _parse_float(node: ElementTree.Element, path: str, where: str, problems: lis
 
 
 def _safe_xml(file: Path) -> ElementTree.Element:
-    """Parse a file that declares no document type: without one there are no entities to expand."""
+    """Parse xml, but refuse a document type declaration: without one there are no entities to expand."""
     if file.stat().st_size > MAX_XML_BYTES:
-        raise ValueError(f"{file.stat().st_size} bytes are more than the {MAX_XML_BYTES} of any honest annotation")
+        raise ValueError(f"{file.stat().st_size} bytes exceed the maximum size of an annotation file, {MAX_XML_BYTES}")
     data = file.read_bytes()
 
     def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type (DOCTYPE), which annotations do not need and attacks do")
+        raise ValueError("it declares a document type (DOCTYPE), which annotations do not need and attacks use")
 
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse
@@ -95,3 +120,128 @@ def _safe_xml(file: Path) -> ElementTree.Element:
     except expat.ExpatError as error:
         raise ValueError(str(error)) from None
     return ElementTree.fromstring(data)
+
+
+class VocReader:
+    """Reads xml files; collects errors (`problems`) and counts what was corrected (`counts`).
+
+    Args:
+        folder: The image folder.
+        images_by_stem: All images below it, by file name without suffix.
+        one_based: Whether corners count from 1 and belong to the box.
+        difficult: What becomes of objects marked difficult.
+        names: The class names that are allowed, in the order of their ids; None: all, alphabetically.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images_by_stem: dict[str, list[Path]],
+        *,
+        one_based: bool,
+        difficult: Difficult,
+        names: tuple[str, ...] | None,
+    ):
+        self.folder, self.images_by_stem = folder, images_by_stem
+        self.one_based, self.difficult, self.names = one_based, difficult, names
+        self.problems: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.classes: set[str] = set()
+
+    def read(self, files: list[Path]) -> list[VocImage]:
+        """Read files; gives image, size and boxes (still with category id 0) of each file without errors."""
+        items = []
+        for file in files:
+            if not file.is_file():
+                continue  # already reported
+            before = len(self.problems)
+            annotated = parse_voc(file, self.problems)
+            if annotated is None:
+                continue
+            image_path = self._find_image(file, annotated.filename)
+            size_hw = self._read_image_size(file, image_path, annotated.size_hw) if image_path else None
+            if image_path and size_hw and len(self.problems) == before:
+                items.append(VocImage(image_path, size_hw, self._boxes(file, annotated.objects, size_hw)))
+        return items
+
+    def _find_image(self, file: Path, filename: str) -> Path | None:
+        """The image with the same name as the xml file, else the one that the file names."""
+        name = PurePosixPath(filename.replace("\\", "/")).name
+        candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
+        exact = [path for path in candidates if path.name == name]
+        beside = [path for path in candidates if path.parent.parent == file.parent.parent]
+        for choice in (exact, beside, candidates):
+            if len(choice) == 1:
+                return choice[0]
+        if candidates:
+            self.problems.append(f"{file}: {len(candidates)} images match: {candidates[0]}, {candidates[1]}")
+        else:
+            self.problems.append(f"{file}: no image {file.stem}.* or {name!r} below {self.folder}")
+        return None
+
+    def _read_image_size(
+        self, file: Path, image_path: Path, declared: tuple[int, int] | None
+    ) -> tuple[int, int] | None:
+        try:
+            size_hw = image_size(image_path)
+        except DataError as error:
+            self.problems.extend(error.problems)
+            return None
+        if declared is None:
+            self.counts["files do not give the size of their image; it was read from the image"] += 1
+        elif declared != size_hw:
+            self.problems.append(
+                f"{file}: size says {declared[1]}x{declared[0]} (width x height), "
+                f"but {image_path} is {size_hw[1]}x{size_hw[0]}"
+            )
+            return None
+        return size_hw
+
+    def _boxes(self, file: Path, objects: tuple[VocObject, ...], size_hw: tuple[int, int]) -> list[tuple[str, CocoBox]]:
+        boxes = []
+        for item in objects:
+            if self.names is not None and item.name not in self.names:
+                self.problems.append(
+                    f"{file}: class {item.name!r} is not in the names{did_you_mean(item.name, self.names)}"
+                )
+                continue
+            self.classes.add(item.name)
+            x1, y1, x2, y2 = item.corners
+            if item.difficult and self.difficult == "skip":
+                self.counts["difficult objects left out"] += 1
+            elif x1 >= x2 or y1 >= y2:
+                self.counts["boxes skipped: xmin >= xmax or ymin >= ymax"] += 1
+            elif (clipped := self._clip(x1, y1, x2, y2, size_hw)) is not None:
+                crowd = item.difficult and self.difficult == "crowd"
+                boxes.append((item.name, CocoBox(0, clipped, round(clipped[2] * clipped[3], 3), crowd)))
+        return boxes
+
+    def _clip(
+        self, x1: float, y1: float, x2: float, y2: float, size_hw: tuple[int, int]
+    ) -> tuple[float, float, float, float] | None:
+        if self.one_based:
+            if min(x1, y1) < 1:
+                self.counts[
+                    "boxes begin at 0 though VOC counts from 1; if the set counts from 0, add --zero-based"
+                ] += 1
+            x1, y1 = x1 - 1, y1 - 1
+        clipped = clip_box((x1, y1, x2, y2), size_hw)
+        if clipped is None:
+            self.counts["boxes skipped: outside their image"] += 1
+            return None
+        if clipped[1]:
+            self.counts["boxes clipped to their image"] += 1
+        return clipped[0]
+
+    def category_ids(self) -> dict[str, int]:
+        """Class name -> category id, from 1, after all files were read."""
+        return {name: i for i, name in enumerate(self.names or sorted(self.classes), 1)}
+
+    def to_coco_image(self, item: VocImage, ids: dict[str, int]) -> CocoImage:
+        """Give the boxes of an image their category ids."""
+        boxes = tuple(CocoBox(ids[name], box.xywh, box.area, box.is_crowd) for name, box in item.boxes)
+        return CocoImage(item.path.relative_to(self.folder).as_posix(), item.size_hw, boxes)
+
+    def warnings(self) -> list[str]:
+        """One line per type of correction, with its count."""
+        return [f"{count} {what}" for what, count in self.counts.items()]

@@ -1,8 +1,7 @@
-"""YOLO txt labels (ultralytics or Darknet layout) to COCO JSON. The pictures stay where they are.
+"""YOLO dataset format: txt labels in ultralytics' or Darknet's layout; the images stay where they are.
 
-A label line is `class center_x center_y width height`, divided by the picture's width and height; of a
-polygon (`class x1 y1 x2 y2 x3 y3 ...`) the box around it is taken. The index of a class is its category id,
-from 0 on.
+A label line is `class center_x center_y width height`, divided by the width and height of the image; of a polygon
+(`class x1 y1 x2 y2 x3 y3 ...`) the enclosing box is taken. The index of a class is its category id, from 0.
 """
 
 from __future__ import annotations
@@ -13,49 +12,61 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from cspdet.datasets.formats.coco_writer import (
-    CocoBox,
-    CocoImage,
-    ConversionResult,
-    check_output_folder,
-    clip_box,
-    hash_split,
-    write_coco_dataset,
-)
-from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset
+from pydantic import Field
+
+from cspdet.datasets.formats.base import DatasetContent, DatasetFormat, SplitContent
+from cspdet.datasets.formats.coco_writer import CocoBox, CocoImage, clip_box, hash_split
+from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset, is_yolo_dataset
 from cspdet.datasets.image_io import image_size
 from cspdet.errors import DataError, truncate_list
 
-COORDINATE_TOLERANCE = 1e-4  # how far a value may lie outside 0..1: what writing it with few digits can cost
+COORDINATE_TOLERANCE = 1e-4  # how far a value may be outside 0..1: the rounding error of few digits
 
 
-def convert_yolo(source: str | Path, output: str | Path, *, val_fraction: float = 0.2) -> ConversionResult:
-    """Convert a data.yaml, a Darknet .data file or a folder; write `output`/yolo.yaml.
+class YoloFormat(DatasetFormat):
+    """A data.yaml, a Darknet .data file, or a folder with images and txt labels.
 
-    Where the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the pictures'
-    names. A picture without a label file is a picture without objects.
-
-    Raises:
-        ConfigError, DataError: with every mistake in the files, the first ten spelled out.
+    Where the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the file names. An image
+    without a label file is an image without objects.
     """
-    output = Path(output)
-    check_output_folder(output, "yolo")
-    problems: list[str] = []
-    dataset = find_yolo_dataset(Path(source), problems)
-    if not any(dataset.splits.values()):
-        raise DataError(*truncate_list(problems or [f"{dataset.path}: no pictures found"]))
-    reader = _YoloReader(dataset, problems)
-    splits = {}
-    for split, paths in _add_val_split(dataset, val_fraction).items():
-        folder = _common_folder(paths)
-        images = [read for path in paths if (read := reader.read(path, folder)) is not None]
-        splits[split] = (folder, images)
-    if not reader.label_files:
-        first = next((path for paths in dataset.splits.values() for path in paths), dataset.path)
-        problems.append(f"{dataset.path}: no label file found; for {first} looked at {label_candidates(first)[0]}")
-    if problems:
-        raise DataError(*truncate_list(problems))
-    return write_coco_dataset(output, "yolo", dict(enumerate(dataset.names)), splits, reader.warnings())
+
+    name: str = Field("yolo", description="Name of the format.")
+    val_fraction: float = Field(
+        0.2, ge=0, lt=1, description="Fraction of the images that goes to val where the source has no split."
+    )
+
+    @property
+    def converter(self) -> str:
+        """The words behind `cspdet prepare-data` that convert this format."""
+        return "yolo"
+
+    @classmethod
+    def recognizes(cls, source: Path) -> bool:
+        """Whether it is a data.yaml, a .data file, or a folder with one of them or with class names."""
+        return is_yolo_dataset(source)
+
+    def read(self, source: Path) -> DatasetContent:
+        """Read all label files, and the sizes of their images.
+
+        Raises:
+            DataError: all errors in the files, the first ten in full.
+        """
+        problems: list[str] = []
+        dataset = find_yolo_dataset(source, problems)
+        if not any(dataset.splits.values()):
+            raise DataError(*truncate_list(problems or [f"{dataset.path}: no images found"]))
+        reader = _YoloReader(dataset, problems)
+        splits = {}
+        for split, paths in _add_val_split(dataset, self.val_fraction).items():
+            folder = _common_folder(paths)
+            images = [image for path in paths if (image := reader.read(path, folder)) is not None]
+            splits[split] = SplitContent(folder, tuple(images))
+        if not reader.label_files:
+            first = next((path for paths in dataset.splits.values() for path in paths), dataset.path)
+            problems.append(f"{dataset.path}: no label file found; expected {label_candidates(first)[0]} for {first}")
+        if problems:
+            raise DataError(*truncate_list(problems))
+        return DatasetContent(dict(enumerate(dataset.names)), splits, tuple(reader.warnings()))
 
 
 def _add_val_split(dataset: YoloDataset, val_fraction: float) -> dict[str, list[Path]]:
@@ -73,7 +84,7 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """Where a picture's labels may be: the last `images` of its path turned to `labels`, or beside it."""
+    """The paths where the labels of an image may be: the last `images` of its path replaced by `labels`, or beside it."""
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
     if "images" in parts[:-1]:
@@ -83,7 +94,7 @@ def label_candidates(image_path: Path) -> list[Path]:
 
 
 class _YoloReader:
-    """Reads label files, and collects what is wrong with them and what was mended."""
+    """Reads label files; collects errors (`problems`) and counts what was corrected (`counts`)."""
 
     def __init__(self, dataset: YoloDataset, problems: list[str]):
         self.names, self.problems = dataset.names, problems
@@ -91,7 +102,7 @@ class _YoloReader:
         self.label_files = 0
 
     def read(self, path: Path, folder: Path) -> CocoImage | None:
-        """One picture with its boxes; None when the picture itself is missing or damaged."""
+        """One image with its boxes; None where the image is missing or corrupt."""
         try:
             size_hw = image_size(path)
         except DataError as error:
@@ -100,7 +111,7 @@ class _YoloReader:
         labels = next((file for file in label_candidates(path) if file.is_file()), None)
         boxes: tuple[CocoBox, ...] = ()
         if labels is None:
-            self.counts["pictures without a label file, taken as empty"] += 1
+            self.counts["images without a label file, taken as empty"] += 1
         else:
             self.label_files += 1
             boxes = tuple(self._read_boxes(labels, size_hw))
@@ -125,11 +136,11 @@ class _YoloReader:
                 self.counts["boxes skipped: no width or height"] += 1
                 continue
             xywh, cut = clipped
-            self.counts["boxes clipped to their picture"] += cut
+            self.counts["boxes clipped to their image"] += cut
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
-        """The class and the corners, as shares of the picture, of one line."""
+        """The class, and the corners as fractions of the image, of one line."""
         words = line.split()
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
             self.problems.append(
@@ -146,13 +157,13 @@ class _YoloReader:
         class_id = self._parse_class(words[0], where)
         outside = [value for value in values if not -COORDINATE_TOLERANCE <= value <= 1 + COORDINATE_TOLERANCE]
         if outside:
-            self.problems.append(f"{where}: expected shares of the picture from 0 to 1, found {outside[0]:g}")
+            self.problems.append(f"{where}: expected fractions of the image from 0 to 1, found {outside[0]:g}")
         if class_id is None or outside:
             return None
         if len(values) == 4:
             x, y, w, h = values
             return class_id, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-        self.counts["polygons turned to their boxes"] += 1
+        self.counts["polygons replaced by their boxes"] += 1
         return class_id, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
 
     def _parse_class(self, word: str, where: str) -> int | None:
@@ -166,4 +177,5 @@ class _YoloReader:
         return None
 
     def warnings(self) -> list[str]:
+        """One line per type of correction, with its count."""
         return [f"{count} {what}" for what, count in self.counts.items() if count]

@@ -1,8 +1,7 @@
-"""Where a YOLO data set keeps its pictures and its class names.
+"""Find the images and class names of a YOLO dataset.
 
-Understood are a data.yaml as ultralytics and Roboflow write it, a Darknet .data file, a folder that holds one
-of these, a folder with images/{train,val} and labels/{train,val}, and a flat folder of pictures with txt
-files.
+Supported are a data.yaml as ultralytics and Roboflow write it, a Darknet .data file, a folder with one of these, a
+folder with images/{train,val} and labels/{train,val}, and a flat folder of images with txt files.
 """
 
 from __future__ import annotations
@@ -26,18 +25,22 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "te
 
 @dataclass(frozen=True)
 class YoloDataset:
-    """A YOLO data set as found on disk."""
+    """A YOLO dataset as found on disk."""
 
     path: Path  # the file or folder that described it
     names: tuple[str, ...]
-    splits: dict[str, list[Path]]  # absolute picture paths, sorted within a folder
+    splits: dict[str, list[Path]]  # absolute image paths, sorted within a folder
 
 
 def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
-    """Find the pictures of each split; pictures that a list names in vain are added to `problems`.
+    """Find the images of each split.
+
+    Args:
+        source: A data.yaml, a .data file or a folder.
+        problems: Entries of lists for which there is no image are appended to it.
 
     Raises:
-        DataError: there is no such source, or it does not say what its classes are called.
+        DataError: there is no such source, or it has no class names.
     """
     source = Path(os.path.abspath(source))
     if source.is_dir():
@@ -52,8 +55,24 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
     raise DataError(f"{source}: expected a data.yaml, a Darknet .data file or a folder")
 
 
+def is_yolo_dataset(source: Path) -> bool:
+    """Whether a file or folder looks like a YOLO dataset, by names and the keys of YAML files."""
+    try:
+        if source.is_dir():
+            return _find_dataset_config(source) is not None or _find_class_names(source) is not None
+        if source.suffix.lower() in (".yaml", ".yml"):
+            return isinstance(values := _load_yaml(source), dict) and {"names", "nc"} & set(values) != set()
+        return source.suffix.lower() == ".data"
+    except DataError:
+        return False
+
+
+def _find_class_names(folder: Path) -> Path | None:
+    return next((folder / name for name in CLASS_NAME_FILES if (folder / name).is_file()), None)
+
+
 def _find_dataset_config(folder: Path) -> Path | None:
-    """The file in `folder` that describes the set."""
+    """The file in `folder` that describes the dataset."""
     for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
         for file in sorted(folder.glob(pattern)):
             if file.suffix == ".data" or (
@@ -64,7 +83,7 @@ def _find_dataset_config(folder: Path) -> Path | None:
 
 
 def _load_yaml(file: Path) -> Any:
-    """A foreign YAML file: class names may be keyed by numbers there, which our own files do not allow."""
+    """Read YAML of other programs: integers as keys are allowed, unlike in cspdet's config files."""
     try:
         return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError, ValueError) as error:
@@ -108,7 +127,7 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
     missing = [key for key in ("train", "names") if key not in values]
     if missing:
         raise DataError(*(f"{file}: {key}: missing key{did_you_mean(key, values)}" for key in missing))
-    # Darknet takes paths from where it is started, mostly one folder above the .data file
+    # Darknet's paths are relative to the working directory, usually one folder above the .data file
     bases = [file.parent, file.parent.parent, Path.cwd()]
     names = _first_existing(values["names"], bases)
     if names is None:
@@ -122,10 +141,10 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
 
 
 def _from_folder(folder: Path) -> YoloDataset:
-    names = next((folder / name for name in CLASS_NAME_FILES if (folder / name).is_file()), None)
+    names = _find_class_names(folder)
     if names is None:
         expected = ", ".join(("data.yaml", *CLASS_NAME_FILES[:2]))
-        raise DataError(f"{folder}: nothing there names the classes; expected {expected} with a name a line")
+        raise DataError(f"{folder}: no class names; expected {expected} with one name per line")
     splits: dict[str, list[Path]] = {}
     for split, folders in SPLIT_FOLDERS.items():
         candidates = [candidate for name in folders for candidate in (folder / "images" / name, folder / name)]
@@ -145,7 +164,7 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
-    """The pictures that folders, list files or single pictures name."""
+    """The images of entries, each a folder, a list file or an image."""
     images: list[Path] = []
     for entry in entries:
         # Roboflow writes ../train/images beside train/ itself
@@ -167,7 +186,7 @@ def _read_image_list(file: Path, bases: list[Path], problems: list[str]) -> list
         if line.strip():
             image = _first_existing(line.strip(), [file.parent, *bases])
             if image is None:
-                problems.append(f"{file}:{line_number}: no such picture: {line.strip()}")
+                problems.append(f"{file}:{line_number}: no such image: {line.strip()}")
             else:
                 images.append(image)
     return images

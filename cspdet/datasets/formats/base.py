@@ -1,0 +1,147 @@
+"""The interface of dataset formats, and their registry.
+
+A format reads a dataset of its kind (`read`): class names, and the images of each split with their boxes. With that
+`cspdet prepare-data convert` writes COCO JSON, and a data descriptor (`format:`, `source:`) can be used for training
+without a conversion. A new format is a subclass of `DatasetFormat` in a file of its own and an entry in
+`DATASET_FORMATS`; one of the user's own is named `module:Class` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from cspdet.config.base import ComponentConfig, ConfigModel
+from cspdet.config.loader import parse_config
+from cspdet.config.registry import Registry, component
+from cspdet.datasets.formats.coco_writer import (
+    CocoImage,
+    ConversionResult,
+    check_output_folder,
+    write_coco_dataset,
+)
+from cspdet.errors import ConfigError, DataError
+
+DATASET_FORMATS = Registry(
+    "dataset format",
+    {
+        "coco": "cspdet.datasets.formats.coco_format:CocoFormat",
+        "voc": "cspdet.datasets.formats.voc:VocFormat",
+        "yolo": "cspdet.datasets.formats.yolo:YoloFormat",
+    },
+)
+
+
+@dataclass(frozen=True)
+class SplitContent:
+    """The images of one split."""
+
+    folder: Path  # the images' file names are relative to it
+    images: tuple[CocoImage, ...]
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """A dataset as a format read it."""
+
+    categories: Mapping[int, str]  # category id -> class name; output c of a network is the c-th id in ascending order
+    splits: Mapping[str, SplitContent]  # train, val, test, those that there are
+    warnings: tuple[str, ...] = ()  # counted summaries of what was skipped, clipped or kept
+
+
+class DatasetFormat(ComponentConfig):
+    """One way to store a detection dataset on disk.
+
+    The fields of a subclass are the options of the format; users give them as keys of `format:` in a data descriptor or
+    as `key=value` after `cspdet prepare-data convert`.
+    """
+
+    @property
+    def converter(self) -> str:
+        """The words behind `cspdet prepare-data` that convert this format."""
+        return f"convert --format {self.name}"
+
+    @classmethod
+    def recognizes(cls, source: Path) -> bool:
+        """Whether a file or folder looks like a dataset of this format, judged by names and first lines only.
+
+        Args:
+            source: A path that exists.
+        """
+        return False
+
+    def read(self, source: Path) -> DatasetContent:
+        """Read a dataset.
+
+        Args:
+            source: The file or folder that the user names.
+
+        Raises:
+            DataError: all errors in the files together, the first ones in full.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method read")
+
+    def convert(self, source: str | Path, output: str | Path) -> ConversionResult:
+        """Convert a dataset to COCO JSON and a data descriptor; its images stay where they are.
+
+        Args:
+            source: The dataset.
+            output: The folder to write to: a new or empty one, or an earlier output of the same format.
+
+        Raises:
+            DataError: errors in the dataset, or other files in `output`.
+        """
+        source, output = Path(source), Path(output)
+        check_output_folder(output, self.converter)
+        content = self.read(source)
+        splits = {name: (split.folder, split.images) for name, split in content.splits.items()}
+        return write_coco_dataset(output, self.converter, content.categories, splits, content.warnings)
+
+
+FormatField = Annotated[DatasetFormat, component(DATASET_FORMATS)]
+
+
+class _FormatChoice(ConfigModel):
+    format: FormatField = Field(description="The dataset format, with its options.")
+
+
+def build_format(name: str, options: tuple[str, ...] | list[str] = ()) -> DatasetFormat:
+    """Make the format that the command line names.
+
+    Args:
+        name: A name in `DATASET_FORMATS`, or `module:Class`.
+        options: `key=value` texts, the options of the format.
+
+    Raises:
+        ConfigError: unknown format, or one line per invalid option.
+    """
+    overrides = [f"format.name={name}", *(f"format.{option}" for option in options)]
+    chosen = parse_config({"format": {"name": name}}, _FormatChoice, "command line", overrides).format
+    if not isinstance(chosen, DatasetFormat):
+        raise ConfigError(f"--format {name}: expected a subclass of cspdet.datasets.formats.base.DatasetFormat")
+    return chosen
+
+
+def recognize_format(source: Path) -> str:
+    """Find the built-in format of a dataset.
+
+    Returns:
+        Its name in `DATASET_FORMATS`.
+
+    Raises:
+        DataError: there is no such path, or not exactly one format recognizes it.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    names = [name for name in DATASET_FORMATS.names() if DATASET_FORMATS.get(name).recognizes(source)]
+    if len(names) != 1:
+        found = " and ".join(names) or "none of them"
+        raise DataError(
+            f"{source}: the format cannot be told from the files: expected one of "
+            f"{', '.join(DATASET_FORMATS.names())}, found {found}; add --format NAME"
+        )
+    return names[0]

@@ -1,0 +1,98 @@
+"""COCO JSON dataset format: one annotation file, or a folder in the layout of COCO 2017."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field
+
+from cspdet.datasets.descriptor import SplitFiles
+from cspdet.datasets.formats.base import DatasetContent, DatasetFormat, SplitContent
+from cspdet.datasets.formats.coco_json import read_annotations
+from cspdet.datasets.formats.coco_writer import SPLITS, CocoBox, CocoImage, hash_split
+from cspdet.errors import DataError, truncate_list
+
+SPLIT_FILE = re.compile(r"instances_(train|val|test)")  # annotations/instances_train2017.json
+
+
+class CocoFormat(DatasetFormat):
+    """A COCO detection file, or a folder with annotations/instances_{train,val,test}*.json.
+
+    Of a single file, `val_fraction` of the images goes to val, chosen by a hash of their names. Image ids and category
+    ids are kept. Only boxes are read; the area of an object becomes that of its box.
+    """
+
+    name: str = Field("coco", description="Name of the format.")
+    images: Path | None = Field(None, description="Image folder; null: images beside the file, else its folder.")
+    val_fraction: float = Field(
+        0.2, ge=0, lt=1, description="Fraction of the images of a single file that goes to val."
+    )
+
+    @classmethod
+    def recognizes(cls, source: Path) -> bool:
+        """Whether it is a JSON file, or a folder with annotation files of COCO's names."""
+        return source.suffix.lower() == ".json" if source.is_file() else bool(_find_split_files(source))
+
+    def read(self, source: Path) -> DatasetContent:
+        """Read the annotations of all splits.
+
+        Raises:
+            DataError: all errors in the files, or splits with different categories.
+        """
+        if source.is_file():
+            return self._read_single(source)
+        files = _find_split_files(source)
+        if not files:
+            raise DataError(f"{source}: expected a COCO JSON file, or a folder with annotations/instances_train*.json")
+        read = {split: _read_file(file, _find_image_folder(source, file)) for split, file in files.items()}
+        categories, _ = next(iter(read.values()))
+        for split, (others, _) in read.items():
+            if others != categories:
+                raise DataError(f"{source}: {next(iter(read))} and {split} have different categories")
+        return DatasetContent(categories, {split: content for split, (_, content) in read.items()})
+
+    def _read_single(self, file: Path) -> DatasetContent:
+        folder = self.images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+        categories, content = _read_file(file, folder)
+        val = hash_split((image.file_name for image in content.images), self.val_fraction)
+        splits = {
+            "train": tuple(image for image in content.images if image.file_name not in val),
+            "val": tuple(image for image in content.images if image.file_name in val),
+        }
+        return DatasetContent(categories, {name: SplitContent(folder, images) for name, images in splits.items()})
+
+
+def _find_split_files(folder: Path) -> dict[str, Path]:
+    """The annotation file of each split, the last one by name where there are several."""
+    files = sorted((folder / "annotations").glob("instances_*.json"))
+    matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
+    return {split: file for name in SPLITS for split, file in matches if split == name}
+
+
+def _find_image_folder(root: Path, file: Path) -> Path:
+    """Of annotations/instances_train2017.json: train2017, images/train2017, images/train, else images."""
+    name = file.stem.removeprefix("instances_")
+    candidates = [root / name, root / "images" / name, root / "images" / SPLIT_FILE.match(file.stem)[1]]  # type: ignore[index]
+    return next((folder for folder in candidates if folder.is_dir()), root / "images")
+
+
+def _read_file(file: Path, folder: Path) -> tuple[dict[int, str], SplitContent]:
+    """Categories and images of one annotation file."""
+    annotations = read_annotations(SplitFiles(folder, file), allow_empty=True)
+    if annotations.problems:
+        raise DataError(*truncate_list(list(annotations.problems)))
+    categories = dict(zip(annotations.classes.category_ids, annotations.classes.names, strict=True))
+    boxes: list[list[CocoBox]] = [[] for _ in annotations.image_id]
+    for index, record in zip(annotations.image_index.tolist(), annotations.records, strict=True):
+        x, y, width, height = record["xywh"].tolist()
+        category_id, is_crowd = int(record["category_id"]), bool(record["crowd"])
+        boxes[index].append(CocoBox(category_id, (x, y, width, height), width * height, is_crowd))
+    names = [
+        annotations.names[start:end].decode()
+        for start, end in zip(annotations.name_start[:-1], annotations.name_start[1:], strict=True)
+    ]
+    sizes = [(height, width) for height, width in annotations.size_hw.tolist()]
+    image_ids = annotations.image_id.tolist()
+    images = zip(names, sizes, boxes, image_ids, strict=True)
+    return categories, SplitContent(folder, tuple(CocoImage(n, hw, tuple(b), i) for n, hw, b, i in images))

@@ -1,0 +1,113 @@
+"""Parse a COCO annotation file into packed records.
+
+A file may hold a million boxes, so no Python object is kept per box: each well-formed annotation is packed into bytes
+while the JSON is being parsed. Malformed ones stay as they are, for `coco_json` to report.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+from cspdet.datasets.descriptor import SplitFiles
+from cspdet.errors import DataError
+
+RECORD_STRUCT = struct.Struct("<qqq4dB")
+RECORD_DTYPE = np.dtype(
+    [("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", 4), ("crowd", "u1")]
+)
+NO_ID = -(2**63)  # annotation ids are optional
+DROPPED_KEYS = ("segmentation", "keypoints", "caption", "segments_info")
+INT64_RANGE = range(-(2**63) + 1, 2**63)
+
+
+def parse_annotations(files: SplitFiles) -> dict[str, Any]:
+    """Parse the annotation file of a split.
+
+    Returns:
+        The top-level object. Well-formed annotations are `bytes` of RECORD_STRUCT, everything else is plain JSON.
+
+    Raises:
+        DataError: the file cannot be read, or is not a JSON object.
+    """
+    path = files.annotations
+    try:
+        data = files.read_annotations()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not data.strip():
+        raise DataError(f"{path}: the file is empty; expected COCO JSON")
+    try:
+        text = data.decode(json.detect_encoding(data))
+        del data  # half a gigabyte for COCO
+        content = json.loads(text.lstrip("\ufeff"), object_hook=_pack_annotation)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{path}: not COCO JSON: nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not valid JSON: byte {error.start} is not {error.encoding} text") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        expected = "expected an object with images, annotations and categories"
+        if isinstance(content, list):
+            expected += " (a list of detections is for `cspdet eval --detections`)"
+        raise DataError(f"{path}: the top level is {describe(content)}; {expected}")
+    return content
+
+
+def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
+    """json's object_hook: pack a well-formed annotation into a record; the rest stays."""
+    box = entry.get("bbox")
+    if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
+        crowd, annotation_id = entry.get("iscrowd", 0), entry.get("id")
+        if type(annotation_id) is not int or annotation_id not in INT64_RANGE:
+            annotation_id = NO_ID
+        if type(entry.get("category_id")) is int and crowd in (0, 1) and bool not in map(type, box):
+            try:
+                return RECORD_STRUCT.pack(annotation_id, entry["image_id"], entry["category_id"], *box, int(crowd))
+            except (struct.error, OverflowError):
+                return entry  # text, null, or a number of more than 64 bits, reported by coco_json
+    for key in DROPPED_KEYS:
+        entry.pop(key, None)
+    return entry
+
+
+def is_valid_side(value: Any) -> bool:
+    """Whether a value can be the width or height of an image."""
+    return type(value) is int and 0 < value < 2**31
+
+
+def is_int64(value: Any) -> bool:
+    """Whether a value is an integer of 64 bits, with one value left for NO_ID."""
+    return type(value) is int and value in INT64_RANGE
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that fits into float64, or infinite or NaN."""
+    if type(value) not in (int, float):
+        return False
+    return abs(value) < 2**1023 or value != value or value in (float("inf"), float("-inf"))
+
+
+def describe_key(entry: dict[str, Any], key: str) -> str:
+    """The value of a key for a message: `width -3`, or `no width`."""
+    return f"{key} {describe(entry[key])}" if key in entry else f"no {key}"
+
+
+def describe(value: Any) -> str:
+    """A JSON value for a message, in at most 80 characters."""
+    if isinstance(value, (dict, bytes)):  # bytes: an annotation in the wrong place
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**20:
+        return "a number of more than 20 digits"
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
