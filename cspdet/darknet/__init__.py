@@ -1,1 +1,1 @@
-"""Darknet's files: `.cfg` texts as networks, `.weights` files in and out."""
+"""Darknet interoperability: networks from .cfg files, .weights files in and out; `write` exports to Darknet."""

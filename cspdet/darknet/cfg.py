@@ -1,8 +1,8 @@
-"""Darknet's cfg files as sections whose values know their line.
+"""Parser of Darknet cfg files: sections with options that know their line.
 
-The grammar is Darknet's: all blanks of a line go, `#` and `;` begin a comment only at its start, the first of two equal
-keys counts, numbers stop at a `#`. What Darknet passes over in silence, lines it cannot read and words that are no
-numbers, is an error here: it has always been a mistake in the file.
+The grammar is Darknet's: blanks are removed, `#` and `;` begin a comment only at the start of a line, the first of two
+equal keys counts, numbers end at a `#`. Lines and numbers that Darknet ignores silently because it cannot parse them
+are errors here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cspdet.errors import ConfigError, did_you_mean, truncate_list
 MAX_FILE_SIZE = 1_000_000  # characters; the longest released cfg has 50,000
 MAX_SECTIONS = 4096
 NUMBER_PATTERN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-MAX_INT = 2**31 - 1  # what Darknet's own numbers hold
+MAX_INT = 2**31 - 1  # Darknet reads int
 
 
 @dataclass(frozen=True)
 class Option:
-    """What stands behind a key, and in which line."""
+    """The value of a key, as text, and its line."""
 
     text: str
     line: int
@@ -32,7 +32,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CfgSection:
-    """One `[kind]` with its options. The readers raise ConfigError, which names file, line and key."""
+    """One `[type]` with its options. The `get_*` methods raise ConfigError with file, line and key."""
 
     section_type: str  # the long form: `convolutional` for [conv]
     line: int
@@ -40,52 +40,53 @@ class CfgSection:
     source: str
 
     def location(self, key: str | None = None) -> str:
-        """`file:line` of the section, or of one of its keys."""
+        """Return `file:line` of the section, or of one of its keys."""
         option = None if key is None else self.options.get(key)
         return f"{self.source}:{self.line if option is None else option.line}"
 
     def error(self, message: str, key: str | None = None) -> ConfigError:
-        """The error that says `text` of this section, or of one of its keys."""
+        """Return an error about this section, or about one of its keys."""
         return ConfigError(f"{self.location(key)}: [{self.section_type}] {f'{key}: ' if key else ''}{message}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.options
 
     def get_int(self, key: str, default: int | None = None, *, min_value: int = 0, max_value: int = MAX_INT) -> int:
-        """A whole number from `low` to `high`; a key without default has to be there."""
+        """Return an integer from `min_value` to `max_value`; a key without default is required."""
         if key not in self.options:
             if default is None:
                 raise self.error(f"{key} is missing")
             return default
         value = self._parse_int(key, self._value_text(key))
         if not min_value <= value <= max_value:
-            raise self.error(f"expected a whole number from {min_value} to {max_value}, found {value}", key)
+            raise self.error(f"expected an integer from {min_value} to {max_value}, found {value}", key)
         return value
 
     def get_ints(self, key: str) -> tuple[int, ...]:
-        """A list of whole numbers, which has to be there."""
+        """Return a list of integers; the key is required."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_int(key, text) for text in self._value_text(key).split(","))
 
     def get_float(self, key: str, default: float) -> float:
+        """Return a finite number."""
         return self._parse_float(key, self._value_text(key)) if key in self.options else default
 
     def get_floats(self, key: str) -> tuple[float, ...]:
-        """A list of numbers, which has to be there."""
+        """Return a list of finite numbers; the key is required."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_float(key, text) for text in self._value_text(key).split(","))
 
     def get_choice(self, key: str, default: str, choices: Iterable[str]) -> str:
-        """One of the `valid` words."""
+        """Return one of the words `choices`."""
         value = self._value_text(key) if key in self.options else default
         if value not in choices:
             raise self.error(f"unknown {value!r}{did_you_mean(value, choices)}; known: {', '.join(choices)}", key)
         return value
 
     def with_options(self, **values: object) -> CfgSection:
-        """The section with other values for these keys."""
+        """Return the section with other values for these keys."""
         new = {key: Option(str(value), self.options[key].line if key in self else self.line)
                for key, value in values.items()}  # fmt: skip
         return replace(self, options={**self.options, **new})
@@ -95,7 +96,7 @@ class CfgSection:
 
     def _parse_int(self, key: str, text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,12}", text):
-            raise self.error(f"expected a whole number, found {_quoted(text)}", key)
+            raise self.error(f"expected an integer, found {_quoted(text)}", key)
         return int(text)
 
     def _parse_float(self, key: str, text: str) -> float:
@@ -106,7 +107,7 @@ class CfgSection:
 
 @dataclass(frozen=True)
 class Cfg:
-    """A cfg: its [net], its layers in order, and what it says that has no say in what the network computes."""
+    """A cfg: its [net] section and its layers in order."""
 
     net: CfgSection
     layers: tuple[CfgSection, ...]
@@ -114,30 +115,30 @@ class Cfg:
 
     @property
     def ignored_keys(self) -> dict[str, int]:
-        """Keys that only Darknet's own training reads, as `[kind] key`, with how often they stand there."""
-        found: dict[str, int] = {}
+        """Keys that do not affect the network, such as those of training, as `[type] key` with their counts."""
+        counts: dict[str, int] = {}
         for section in (self.net, *self.layers):
             for key in section.options:
                 if key not in SECTION_SCHEMAS[section.section_type].read_keys:
                     name = f"[{section.section_type}] {key}"
-                    found[name] = found.get(name, 0) + 1
-        return found
+                    counts[name] = counts.get(name, 0) + 1
+        return counts
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the pictures that the network is made for."""
+        """Height and width of the input in pixels."""
         return self.net.get_int("height", min_value=1, max_value=8192), self.net.get_int(
             "width", min_value=1, max_value=8192
         )
 
     @property
     def heads(self) -> tuple[CfgSection, ...]:
-        """The [yolo] sections: none in a classifier."""
+        """The [yolo] sections; a classifier has none."""
         return tuple(section for section in self.layers if section.section_type == "yolo")
 
     @property
     def num_classes(self) -> int:
-        """How many classes the [yolo] sections tell apart, which have to agree."""
+        """Number of classes, equal in all [yolo] sections."""
         counts = [section.get_int("classes", 20, min_value=1, max_value=2**20) for section in self.heads]
         for section, count in zip(self.heads, counts, strict=True):
             if count != counts[0]:
@@ -146,15 +147,15 @@ class Cfg:
 
 
 def read_cfg(path: str | Path) -> str:
-    """The text of a cfg file.
+    """Return the text of a cfg file.
 
     Raises:
-        ConfigError: missing or unreadable.
+        ConfigError: The file is missing, unreadable or too large.
     """
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_SIZE:
-            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes are no cfg; expected {MAX_FILE_SIZE:,} at most")
+            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected a cfg of at most {MAX_FILE_SIZE:,}")
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.cfg")] if path.parent.is_dir() else []
@@ -164,10 +165,14 @@ def read_cfg(path: str | Path) -> str:
 
 
 def parse_cfg(text: str, source: str) -> Cfg:
-    """Sections of a cfg, every kind and key of it known.
+    """Parse a cfg and check its section types and keys.
+
+    Args:
+        text: The content of the file.
+        source: The name of the file in messages.
 
     Raises:
-        ConfigError: with one line for each mistake, `source:line: ...`.
+        ConfigError: With one line for each mistake, `source:line: ...`.
     """
     sections, problems = _parse_sections(text, source)
     for section in sections:
@@ -181,36 +186,36 @@ def parse_cfg(text: str, source: str) -> Cfg:
     if problems:
         raise ConfigError(*truncate_list(problems))
     if not sections or sections[0].section_type != "net":
-        raise ConfigError(f"{source}: a cfg begins with a [net] section")
+        raise ConfigError(f"{source}: expected [net] as the first section")
     if len(sections) > MAX_SECTIONS:
-        raise ConfigError(f"{source}: {len(sections)} sections; expected {MAX_SECTIONS} at most")
+        raise ConfigError(f"{source}: {len(sections)} sections; expected at most {MAX_SECTIONS}")
     duplicates = [section for section in sections[1:] if section.section_type == "net"]
     if duplicates:
-        raise duplicates[0].error("stands a second time")
+        raise duplicates[0].error("is not the first [net]; expected only one")
     if len(sections) == 1:
-        raise ConfigError(f"{source}: has no layer behind its [net]")
+        raise ConfigError(f"{source}: expected layers after [net], found none")
     return Cfg(sections[0], tuple(sections[1:]), source)
 
 
 def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
-    """The cfg for another number of classes: its [yolo] sections, and the filters of the convolutions before them.
+    """Return the cfg for another number of classes: changes the [yolo] sections and the filters before them.
 
     Raises:
-        ConfigError: a [yolo] without a convolution before it.
+        ConfigError: A [yolo] without a convolution before it.
     """
     layers = list(cfg.layers)
     for i, section in enumerate(cfg.layers):
         if section.section_type != "yolo" or section.get_int("classes", 20) == num_classes:
             continue
         if i == 0 or layers[i - 1].section_type != "convolutional":
-            raise section.error("stands behind no [convolutional], whose filters could follow the number of classes")
+            raise section.error("expected a [convolutional] before it, whose filters depend on the number of classes")
         layers[i] = section.with_options(classes=num_classes)
         layers[i - 1] = layers[i - 1].with_options(filters=len(anchor_mask(section)) * (5 + num_classes))
     return replace(cfg, layers=tuple(layers))
 
 
 def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
-    """Which of its anchors a [yolo] section uses: those that it names, else all."""
+    """Return the indices of the anchors that a [yolo] section uses: its `mask`, by default all."""
     return (
         yolo.get_ints("mask") if "mask" in yolo else tuple(range(yolo.get_int("num", 1, min_value=1, max_value=1000)))
     )
@@ -218,7 +223,7 @@ def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
 
 def _parse_sections(text: str, source: str) -> tuple[list[CfgSection], list[str]]:
     if len(text) > MAX_FILE_SIZE:
-        raise ConfigError(f"{source}: {len(text):,} characters are no cfg; expected {MAX_FILE_SIZE:,} at most")
+        raise ConfigError(f"{source}: {len(text):,} characters; expected a cfg of at most {MAX_FILE_SIZE:,}")
     sections: list[CfgSection] = []
     problems: list[str] = []
     options: dict[str, Option] = {}
@@ -233,7 +238,7 @@ def _parse_sections(text: str, source: str) -> tuple[list[CfgSection], list[str]
         elif "=" not in line or line[0] in "[=":
             problems.append(f"{source}:{line_number}: expected [section] or key=value, found {_quoted(line)}")
         elif not sections:
-            problems.append(f"{source}:{line_number}: {_quoted(line)} stands before the first [section]")
+            problems.append(f"{source}:{line_number}: {_quoted(line)} is before the first [section]")
         else:
             key, value = line.split("=", 1)
             options.setdefault(key, Option(value, line_number))
@@ -241,7 +246,7 @@ def _parse_sections(text: str, source: str) -> tuple[list[CfgSection], list[str]
 
 
 def _unsupported_keys(section: CfgSection, schema: SectionSchema) -> list[str]:
-    """One line for each key that is not known, or that asks for what is not implemented."""
+    """Return one message for each key that is unknown or has an unsupported value."""
     problems = []
     for key, option in section.options.items():
         if key in schema.fixed_values:

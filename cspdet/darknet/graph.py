@@ -1,7 +1,7 @@
-"""From a cfg to the plan of a network: what every layer takes, what it gives, and how to build it. Allocates nothing.
+"""The layer graph of a cfg: inputs, output shape and constructor of every layer, computed without allocating tensors.
 
-The shapes are worked out for one input size, so that maps which do not fit, references that lead nowhere and absurd
-sizes are told with the line that they stand in before any memory is spent.
+Shapes are computed for one input size, so that mismatched shapes, invalid references and excessive sizes are reported
+with their line before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cspdet.darknet.layer_spec import IMAGE, LayerSpec, SectionContext
 from cspdet.structures import FeatureShape
 
 MAX_WEIGHTS = 2**29  # 2 GiB; the largest released network has 276 million
-MAX_LIVE_ACTIVATIONS = 2**27  # feature maps of one picture that are needed at the same time: 512 MiB
+MAX_LIVE_ACTIVATIONS = 2**27  # values of one image that are live at the same time: 512 MiB
 IMAGE_CHANNELS = 3
 
 
@@ -35,12 +35,12 @@ class LayerNode:
 
     @property
     def name(self) -> str:
-        """As messages call it, counted as Darknet counts."""
+        """The name in messages; the index is Darknet's."""
         return f"layer {self.index} [{self.section.section_type}], line {self.section.line}"
 
 
 class Graph(NamedTuple):
-    """All layers, and which of them no later layer needs once layer i has run."""
+    """All layers; `last_uses[i]` are the layers whose outputs can be freed after layer i."""
 
     layers: tuple[LayerNode, ...]
     last_uses: tuple[tuple[int, ...], ...]
@@ -48,14 +48,19 @@ class Graph(NamedTuple):
 
 
 def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: float = 1e-5) -> Graph:
-    """The plan for pictures of `size_hw`; None: those of the cfg.
+    """Build the layer graph of a cfg.
+
+    Args:
+        cfg: The parsed cfg.
+        size_hw: Height and width of the input in pixels; None: those of the cfg.
+        bn_eps: Epsilon of the batch normalization.
 
     Raises:
-        ConfigError: layers that cannot be, with `source:line`.
+        ConfigError: An invalid layer, with `source:line`.
     """
     channels = cfg.net.get_int("channels", 3)
     if channels != IMAGE_CHANNELS:
-        raise cfg.net.error(f"pictures here have 3 channels, found {channels}", "channels")
+        raise cfg.net.error(f"expected 3 input channels, found {channels}", "channels")
     height, width = size_hw or cfg.size_hw
     image = FeatureShape(IMAGE_CHANNELS, height, width)
     layers: list[LayerNode] = []
@@ -72,28 +77,28 @@ def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: flo
 
 def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
     if min(spec.shape) < 1:
-        raise section.error(f"nothing is left of its input: the output would be {spec.shape}")
+        raise section.error(f"the output is empty: {spec.shape}")
     if spec.num_weights > MAX_WEIGHTS:
-        raise section.error(f"{spec.num_weights:,} weights; expected {MAX_WEIGHTS:,} at most")
+        raise section.error(f"{spec.num_weights:,} weights; expected at most {MAX_WEIGHTS:,}")
     if spec.shape.num_elements > MAX_LIVE_ACTIVATIONS:
-        raise section.error(f"an output of {spec.shape} numbers; expected {MAX_LIVE_ACTIVATIONS:,} at most")
+        raise section.error(f"the output has {spec.shape} values; expected at most {MAX_LIVE_ACTIVATIONS:,}")
     return spec
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Heads are ends: Darknet gives boxes on, but no released network takes them."""
+    """Raise ConfigError where a layer reads the boxes of a [yolo], which no released network does."""
     for source in sources:
         if source == IMAGE:
             continue
         if cfg.layers[source].section_type == "yolo":
-            raise section.error(f"takes layer {source}, a [yolo], whose boxes are no feature map")
+            raise section.error(f"reads layer {source}, a [yolo], whose output is not a feature map")
         after = cfg.layers[source + 1]
         if section is not after and after.section_type == "yolo" and after.get_int("new_coords", 0):
-            raise section.error(f"takes layer {source}, which with new_coords is the head's alone")
+            raise section.error(f"reads layer {source}, which with new_coords only the [yolo] after it may read")
 
 
 def _last_uses(layers: list[LayerNode]) -> Iterator[tuple[int, ...]]:
-    """Of every layer, the maps that it is the last to take; its own where nobody takes it."""
+    """Yield for every layer the outputs that no later layer reads; its own where no layer reads it."""
     last = {layer.index: layer.index for layer in layers}
     for layer in layers:
         last.update((source, layer.index) for source in layer.sources)
@@ -107,13 +112,13 @@ def _check_memory(
 ) -> None:
     num_weights = sum(layer.num_weights for layer in layers)
     if num_weights > MAX_WEIGHTS:
-        raise cfg.net.error(f"the layers have {num_weights:,} weights; expected {MAX_WEIGHTS:,} at most")
+        raise cfg.net.error(f"the layers have {num_weights:,} weights; expected at most {MAX_WEIGHTS:,}")
     live = image.num_elements
     for layer, gone in zip(layers, last_uses, strict=True):
         live += layer.shape.num_elements
         if live > MAX_LIVE_ACTIVATIONS:
             raise layer.section.error(
-                f"the feature maps of one picture of {image} hold {live:,} numbers here; "
-                f"expected {MAX_LIVE_ACTIVATIONS:,} at most"
+                f"the live feature maps of one image of {image} have {live:,} values; "
+                f"expected at most {MAX_LIVE_ACTIVATIONS:,}"
             )
         live -= sum(image.num_elements if source == IMAGE else layers[source].shape.num_elements for source in gone)

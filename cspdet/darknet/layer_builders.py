@@ -1,4 +1,4 @@
-"""What each kind of section does to shapes, and the module that does it: one function a kind."""
+"""Layer builders: one function for each section type, which returns output shape and constructor of its layer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cspdet.darknet.layer_spec import LayerSpec, SectionContext
 from cspdet.models.blocks import Maxout
 from cspdet.structures import FeatureShape
 
-MAX_KERNEL_SIZE = 1024  # of windows and strides
+MAX_KERNEL_SIZE = 1024  # of kernels and strides
 MAX_CHANNELS = 2**20
-MOMENTUM = 0.03  # as in our own networks
+MOMENTUM = 0.03  # as in cspdet.models.blocks
 
 
 def _strides(section: CfgSection) -> tuple[int, int]:
-    """Down and across."""
+    """Return the vertical and the horizontal stride."""
     stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     down = section.get_int("stride_y", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
     return down, section.get_int("stride_x", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -30,7 +30,7 @@ def _activation(section: CfgSection, default: str = "linear") -> str:
 
 
 def convolutional(context: SectionContext) -> LayerSpec:
-    """`[convolutional]`; with `new_coords` behind it, without the sigmoid that our own decoding applies."""
+    """Build a `[convolutional]`; before a [yolo] with `new_coords` without sigmoid, which the decoding applies."""
     section, in_shape = context.section, context.input_shape
     filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
     size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -42,14 +42,14 @@ def convolutional(context: SectionContext) -> LayerSpec:
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     if in_shape.channels % groups or filters % groups:
         raise section.error(
-            f"{groups} do not divide {in_shape.channels} input channels and {filters} filters", "groups"
+            f"{groups} groups do not divide {in_shape.channels} input channels and {filters} filters", "groups"
         )
     norm = bool(section.get_int("batch_normalize", 0) or section.get_int("cbn", 0))
     act = _activation(section, "logistic")
     after = context.next_section
     if after is not None and after.section_type == "yolo" and after.get_int("new_coords", 0):
         if act != "logistic" or norm:
-            raise section.error("new_coords of the [yolo] behind it needs activation=logistic", "activation")
+            raise section.error("new_coords of the [yolo] after it needs activation=logistic", "activation")
         act = "linear"
     reach = dilation * (size - 1) + 1
     height, width = (
@@ -65,7 +65,7 @@ def convolutional(context: SectionContext) -> LayerSpec:
 
 
 def connected(context: SectionContext) -> LayerSpec:
-    """`[connected]`, which takes the whole map as one row of numbers."""
+    """Build a `[connected]`, which flattens its input."""
     section, in_shape = context.section, context.input_shape
     outputs = section.get_int("output", 1, min_value=1, max_value=MAX_CHANNELS)
     norm, act = bool(section.get_int("batch_normalize", 0)), _activation(section, "logistic")
@@ -83,14 +83,14 @@ def _norm(channels: int, context: SectionContext) -> nn.BatchNorm2d:
 
 
 def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, FeatureShape]:
-    """Size, strides, padding and output of the poolings."""
+    """Return kernel size, strides, padding and output shape of a pooling."""
     section, in_shape = context.section, context.input_shape
     stride_hw = _strides(section)
     stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     size = section.get_int("size", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
     padding = section.get_int("padding", size - 1)
-    if padding > 2 * (size - 1):  # a window that sees nothing but padding
-        raise section.error(f"expected {2 * (size - 1)} at most for a size of {size}, found {padding}", "padding")
+    if padding > 2 * (size - 1):  # a window of padding only
+        raise section.error(f"expected at most {2 * (size - 1)} for a size of {size}, found {padding}", "padding")
     height, width = (
         (side + padding - size) // step + 1 for side, step in zip(in_shape.size_hw, stride_hw, strict=True)
     )
@@ -98,7 +98,7 @@ def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, Fe
 
 
 def maxpool(context: SectionContext) -> LayerSpec:
-    """`[maxpool]` over places, or with `maxpool_depth` over channels."""
+    """Build a `[maxpool]`, with `maxpool_depth` over channels."""
     section, in_shape = context.section, context.input_shape
     if section.get_int("maxpool_depth", 0):
         channels = section.get_int("out_channels", 1, min_value=1, max_value=MAX_CHANNELS)
@@ -111,20 +111,20 @@ def maxpool(context: SectionContext) -> LayerSpec:
 
 
 def local_avgpool(context: SectionContext) -> LayerSpec:
-    """`[local_avgpool]`."""
+    """Build a `[local_avgpool]`."""
     size, stride_hw, padding, shape = _pool_params(context)
     return LayerSpec((context.previous_index,), shape, partial(layers.AvgPool, size, stride_hw, padding))
 
 
 def avgpool(context: SectionContext) -> LayerSpec:
-    """`[avgpool]`: over the whole map."""
+    """Build an `[avgpool]`: global average pooling."""
     return LayerSpec(
         (context.previous_index,), FeatureShape(context.input_shape.channels, 1, 1), partial(nn.AdaptiveAvgPool2d, 1)
     )
 
 
 def upsample(context: SectionContext) -> LayerSpec:
-    """`[upsample]`."""
+    """Build an `[upsample]`."""
     stride = context.section.get_int("stride", 2, min_value=1, max_value=MAX_KERNEL_SIZE)
     channels, height, width = context.input_shape
     build = partial(layers.Upsample, stride, context.section.get_float("scale", 1.0))
@@ -132,7 +132,7 @@ def upsample(context: SectionContext) -> LayerSpec:
 
 
 def route(context: SectionContext) -> LayerSpec:
-    """`[route]`: maps of one size, or a group of the channels of each."""
+    """Build a `[route]`: concatenation of maps of one size, or of one channel group of each."""
     section, sources = context.section, context.resolve_layers("layers")
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     group = section.get_int("group_id", 0, max_value=groups - 1)
@@ -142,13 +142,15 @@ def route(context: SectionContext) -> LayerSpec:
             first = f"layer {sources[0]} is {shapes[0]}"
             raise section.error(f"{first}, but layer {source} is {shape}; expected one height and width", "layers")
         if shape.channels % groups:
-            raise section.error(f"{groups} do not divide the {shape.channels} channels of layer {source}", "groups")
+            raise section.error(
+                f"{groups} groups do not divide the {shape.channels} channels of layer {source}", "groups"
+            )
     channels = sum(shape.channels // groups for shape in shapes)
     return LayerSpec(sources, shapes[0]._replace(channels=channels), partial(layers.Route, groups, group))
 
 
 def shortcut(context: SectionContext) -> LayerSpec:
-    """`[shortcut]`: as many channels as both have, of a map of the same size or of a multiple of it."""
+    """Build a `[shortcut]`: adds the common channels of maps of the same size or of a multiple of it."""
     section, sources, in_shape = context.section, context.resolve_layers("from"), context.input_shape
     for source in sources:
         shape = context.shape_at(source)
@@ -162,17 +164,17 @@ def shortcut(context: SectionContext) -> LayerSpec:
 
 
 def sam(context: SectionContext) -> LayerSpec:
-    """`[sam]`: the layer before times another of the same shape."""
+    """Build a `[sam]`: the product of the layer before and another of the same shape."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     if context.shape_at(source) != in_shape:
         raise section.error(
-            f"layer {source} is {context.shape_at(source)}; expected {in_shape} as the layer before", "from"
+            f"layer {source} is {context.shape_at(source)}; expected {in_shape}, as in the layer before", "from"
         )
     return LayerSpec((context.previous_index, source), in_shape, partial(layers.Multiply, _activation(section)))
 
 
 def scale_channels(context: SectionContext) -> LayerSpec:
-    """`[scale_channels]`: another layer times the layer before, one number a channel, or with `scale_wh` a place."""
+    """Build a `[scale_channels]`: scales a layer with one value per channel, or per cell with `scale_wh`."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     shape = context.shape_at(source)
     expected = shape._replace(channels=1) if section.get_int("scale_wh", 0) else FeatureShape(shape.channels, 1, 1)
@@ -184,7 +186,7 @@ def scale_channels(context: SectionContext) -> LayerSpec:
 
 
 def reorg(context: SectionContext, *, reorg3d: bool = False) -> LayerSpec:
-    """`[reorg]`, and with `plain` `[reorg3d]`: cells to channels."""
+    """Build a `[reorg]` or a `[reorg3d]`: space to depth."""
     section, (channels, height, width) = context.section, context.input_shape
     s = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     if height % s or width % s or (not reorg3d and channels % (s * s)):
@@ -194,15 +196,15 @@ def reorg(context: SectionContext, *, reorg3d: bool = False) -> LayerSpec:
 
 
 def dropout(context: SectionContext) -> LayerSpec:
-    """`[dropout]`, which only training sees."""
+    """Build a `[dropout]`."""
     probability = context.section.get_float("probability", 0.2)
     if not 0 <= probability < 1:
-        raise context.section.error(f"expected a number from 0 to below 1, found {probability:g}", "probability")
+        raise context.section.error(f"expected a number from 0 to less than 1, found {probability:g}", "probability")
     return LayerSpec((context.previous_index,), context.input_shape, partial(nn.Dropout, probability))
 
 
 def softmax(context: SectionContext) -> LayerSpec:
-    """`[softmax]`, the end of a classifier: what stands before it is divided by the temperature."""
+    """Build a `[softmax]`, the last layer of a classifier; returns logits divided by the temperature."""
     temperature = context.section.get_float("temperature", 1.0)
     if temperature <= 0:
         raise context.section.error(f"expected a number above 0, found {temperature:g}", "temperature")
@@ -212,14 +214,14 @@ def softmax(context: SectionContext) -> LayerSpec:
 
 
 def cost(context: SectionContext) -> LayerSpec:
-    """`[cost]`, which only Darknet's training sees."""
+    """Build a `[cost]`, which has no function outside of Darknet's training."""
     if context.next_section is not None:
         raise context.section.error("is supported as the last layer only")
     return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)
 
 
 def yolo(context: SectionContext) -> LayerSpec:
-    """`[yolo]`: a head; no other layer may take what it gives."""
+    """Build a `[yolo]`: one output of a detector."""
     section, in_shape = context.section, context.input_shape
     num_anchors, num_classes = (
         len(anchor_mask(section)),
@@ -228,7 +230,7 @@ def yolo(context: SectionContext) -> LayerSpec:
     expected = num_anchors * (5 + num_classes)
     if in_shape.channels != expected:
         why = f"{num_anchors} anchors times (5 + {num_classes} classes)"
-        raise section.error(f"takes {in_shape.channels} channels; expected {expected}, which are {why}")
+        raise section.error(f"has {in_shape.channels} input channels; expected {expected}: {why}")
     return LayerSpec((context.previous_index,), in_shape, partial(layers.YoloOutput, num_anchors))
 
 

@@ -1,4 +1,4 @@
-"""Where a section stands: its neighbors, what they give, and the layers that it names."""
+"""The context of a cfg section: the shapes of earlier layers, and the layers to which it refers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from cspdet.darknet.cfg import CfgSection
 from cspdet.structures import FeatureShape
 
-IMAGE = -1  # the source that is no layer
+IMAGE = -1  # index of the input image as a source
 
 
 class LayerSpec(NamedTuple):
-    """What a layer takes, what it gives, how to build it, and the trained numbers that it has."""
+    """Inputs, output shape, constructor and number of weights of a layer; `sources` are layer indices or IMAGE."""
 
     sources: tuple[int, ...]
     shape: FeatureShape
@@ -25,7 +25,7 @@ class LayerSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class SectionContext:
-    """A section between those around it."""
+    """A section with what its layer builder needs to know about the layers before it."""
 
     section: CfgSection
     index: int
@@ -36,33 +36,41 @@ class SectionContext:
 
     @property
     def previous_index(self) -> int:
-        """The layer before, or the image."""
+        """Index of the layer before, or IMAGE."""
         return self.index - 1
 
     @property
     def input_shape(self) -> FeatureShape:
-        """What the layer before gives."""
+        """Output shape of the layer before."""
         return self.shape_at(self.previous_index)
 
     def shape_at(self, index: int) -> FeatureShape:
         return self.image_shape if index == IMAGE else self.previous_shapes[index]
 
     def resolve_layers(self, key: str) -> tuple[int, ...]:
-        """The layers that a key names: from the start, or, below 0, backwards from here."""
-        found = []
+        """Return the layer indices in the value of a key; negative ones are relative to this layer.
+
+        Raises:
+            ConfigError: An index that is not of an earlier layer.
+        """
+        indices = []
         for reference in self.section.get_ints(key):
             index = reference if reference >= 0 else self.index + reference
             if not 0 <= index < self.index:
-                allowed = f"one of the layers before, 0 to {self.index - 1}" if self.index else "none, as the first"
+                allowed = f"an earlier layer, 0 to {self.index - 1}" if self.index else "none: it is the first layer"
                 raise self.section.error(
-                    f"{reference} is layer {index} as seen from {self.index}; expected {allowed}", key
+                    f"{reference} is layer {index} relative to layer {self.index}; expected {allowed}", key
                 )
-            found.append(index)
-        return tuple(found)
+            indices.append(index)
+        return tuple(indices)
 
     def resolve_layer(self, key: str) -> int:
-        """The single layer that a key names."""
-        found = self.resolve_layers(key)
-        if len(found) != 1:
-            raise self.section.error(f"expected one layer, found {len(found)}", key)
-        return found[0]
+        """Return the only layer index in the value of a key.
+
+        Raises:
+            ConfigError: Several layers, or one that is not earlier.
+        """
+        indices = self.resolve_layers(key)
+        if len(indices) != 1:
+            raise self.section.error(f"expected one layer, found {len(indices)}", key)
+        return indices[0]

@@ -1,6 +1,6 @@
-"""The layers of a cfg as modules, where PyTorch and the blocks of our own networks have no such module yet.
+"""Modules for the layers of a cfg that neither PyTorch nor `cspdet.models.blocks` has.
 
-A module takes the feature maps of the layers that its section names, (B, C, H, W) each, and gives one.
+A module takes the outputs of the layers to which its section refers, (B, C, H, W) each, and returns one feature map.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cspdet.models.blocks import activation, shortcut
 
 
 class _FunctionalActivation(nn.Module):
-    """An activation that PyTorch has no module for."""
+    """An activation without a module in PyTorch."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -24,7 +24,7 @@ class _FunctionalActivation(nn.Module):
         return self.function(x)
 
 
-# Those of Darknet's activations that depend on nothing but the number itself.
+# Darknet's elementwise activations, by their names in a cfg.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: activation("linear"),
     "leaky": lambda: activation("leaky"),
@@ -46,7 +46,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Convolution(nn.Module):
-    """Convolution, normalization where there is one, activation: `[convolutional]`."""
+    """`[convolutional]`: convolution, optional batch normalization, activation."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, act: str):
         super().__init__()
@@ -58,7 +58,7 @@ class Convolution(nn.Module):
 
 
 class Connected(nn.Module):
-    """(B, C, H, W) -> (B, outputs, 1, 1): `[connected]`."""
+    """`[connected]`: (B, C, H, W) -> (B, outputs, 1, 1)."""
 
     def __init__(self, linear: nn.Linear, norm: nn.BatchNorm2d | None, act: str):
         super().__init__()
@@ -70,7 +70,7 @@ class Connected(nn.Module):
 
 
 def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
-    """`[maxpool]`: `padding` is what both sides have together; the left and upper ones get the smaller half."""
+    """Return a `[maxpool]`; `padding` is the total of both sides, of which left and top get the smaller half."""
     before, after = padding // 2, padding - padding // 2
     if before == after and 2 * before <= size:
         return nn.MaxPool2d(size, stride_hw, before)
@@ -82,7 +82,7 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
 
 
 class AvgPool(nn.Module):
-    """`[local_avgpool]`: padded as `[maxpool]`, but what lies outside of the map is not counted."""
+    """`[local_avgpool]`: padded like `[maxpool]`; the padding is not part of the average."""
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
         super().__init__()
@@ -96,7 +96,7 @@ class AvgPool(nn.Module):
 
 
 class Upsample(nn.Module):
-    """`[upsample]`: every value `stride` times each way, times `scale`."""
+    """`[upsample]`: nearest-neighbor upsampling by `stride`, multiplied by `scale`."""
 
     def __init__(self, stride: int, scale: float):
         super().__init__()
@@ -109,7 +109,7 @@ class Upsample(nn.Module):
 
 
 class Route(nn.Module):
-    """`[route]`: of every map the `group`-th of `groups` equal parts, one after the other."""
+    """`[route]`: concatenates channel group `group` of `groups` of every input."""
 
     def __init__(self, groups: int, group: int):
         super().__init__()
@@ -122,7 +122,7 @@ class Route(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """`[shortcut]`: the map before and those that it names, added up; the activation stands behind the sum."""
+    """`[shortcut]`: the sum of its inputs, then the activation."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -135,7 +135,7 @@ class Shortcut(nn.Module):
 
 
 class Multiply(nn.Module):
-    """`[sam]` and `[scale_channels]`: two maps multiplied, of which one may have one cell or one channel only."""
+    """`[sam]` and `[scale_channels]`: the product of two maps; one of them may have one cell or one channel."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -146,7 +146,7 @@ class Multiply(nn.Module):
 
 
 class SpaceToDepth(nn.Module):
-    """`[reorg3d]`: (B, C, sH, sW) -> (B, s*s*C, H, W); the channels of one place in the s x s windows stay together."""
+    """`[reorg3d]`: (B, C, sH, sW) -> (B, s*s*C, H, W); channels of one position in the s x s windows stay adjacent."""
 
     def __init__(self, stride: int):
         super().__init__()
@@ -160,9 +160,9 @@ class SpaceToDepth(nn.Module):
 
 
 class Reorg(nn.Module):
-    """`[reorg]`, YOLOv2's: `SpaceToDepth`, but of the numbers read as (B, C / s / s, s*sH, s*sW).
+    """`[reorg]` of YOLOv2: `SpaceToDepth` of the input viewed as (B, C / s / s, s*sH, s*sW).
 
-    Darknet mixes up the two sides; the networks were trained with it.
+    This is Darknet's implementation, with which the released networks were trained.
     """
 
     def __init__(self, stride: int):
@@ -178,7 +178,7 @@ class Reorg(nn.Module):
 
 
 class YoloOutput(nn.Module):
-    """`[yolo]` without its equations, which our own head has: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
+    """`[yolo]` without decoding, for which see `cspdet.models.head`: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
 
     def __init__(self, num_anchors: int):
         super().__init__()
@@ -190,7 +190,7 @@ class YoloOutput(nn.Module):
 
 
 class Logits(nn.Module):
-    """`[softmax]` without its exponentials, which classifiers here leave to the loss."""
+    """`[softmax]` without the softmax, which the loss computes: logits divided by the temperature."""
 
     def __init__(self, temperature: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Class names of Darknet's networks: from a .names file, or by how many there are."""
+"""Class names of Darknet networks: from a .names file, or by the number of classes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ MAX_FILE_SIZE = 10_000_000  # bytes
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """One name a line; blanks around it and empty lines at the end do not count.
+    """Read class names, one per line; surrounding blanks and empty lines at the end are ignored.
 
     Raises:
-        ConfigError: missing or unreadable, without names, or with an empty one.
+        ConfigError: The file is missing or unreadable, or has an empty line between names.
     """
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_SIZE:
-            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes are no list of names")
+            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected a list of names")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.names")] if path.parent.is_dir() else []
@@ -53,14 +53,14 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def categories_from_names(names: tuple[str, ...]) -> Categories:
-    """COCO's with COCO's ids where they are COCO's in either spelling, else numbered from 1."""
+    """Return categories with COCO's ids for COCO's names, in either spelling, else with ids from 1."""
     if tuple(_COCO_SPELLING.get(name, name) for name in names) == COCO_CLASSES.names:
         return COCO_CLASSES
     return Categories(names, tuple(range(1, len(names) + 1)))
 
 
 def categories_from_count(count: int) -> Categories:
-    """80 are COCO's, 20 are VOC's; others are numbered only."""
+    """Return the categories of COCO for 80 classes and of VOC for 20, else `class 1`, `class 2`, ..."""
     for known in (COCO_CLASSES, VOC_CLASSES):
         if len(known) == count:
             return known

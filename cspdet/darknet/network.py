@@ -1,4 +1,4 @@
-"""A cfg as a network: layer after layer, maps kept for as long as a later layer takes them."""
+"""Networks built from a cfg; feature maps are freed after their last use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cspdet.models.head import Anchors, init_prediction_bias
 
 
 class DarknetBody(nn.Module):
-    """The layers of a plan: (B, 3, H, W) -> what those of `kept` give, in that order."""
+    """The layers of a graph: (B, 3, H, W) -> the outputs of the layers `output_indices`, in that order."""
 
     def __init__(self, graph: Graph, output_indices: tuple[int, ...]):
         super().__init__()
@@ -37,23 +37,24 @@ class DarknetBody(nn.Module):
         return tuple(outputs[index] for index in self.output_indices)
 
     def layer_weights(self) -> list[LayerWeights]:
-        """Where the numbers of a .weights file belong, in its order."""
-        found = []
+        """Return the layers with weights, in the order of a .weights file."""
+        weights = []
         for layer, module in zip(self.graph.layers, self.layer, strict=True):
             if layer.section.get_int("dontload", 0):
                 continue
             scales = not layer.section.get_int("dontloadscales", 0)
             if isinstance(module, Convolution):
-                found.append(conv_weights(layer.name, module.conv, module.norm, scales=scales))
+                weights.append(conv_weights(layer.name, module.conv, module.norm, scales=scales))
             elif isinstance(module, Connected):
-                found.append(connected_weights(layer.name, module.linear, module.norm, scales=scales))
-        return found
+                weights.append(connected_weights(layer.name, module.linear, module.norm, scales=scales))
+        return weights
 
 
 class DarknetDetector(Detector):
-    """A cfg with [yolo] sections; its heads come finest first, in the order of the cfg where their strides are equal.
+    """A network of a cfg with [yolo] sections.
 
-    (B, 3, H, W) RGB in [0, 1] -> one raw tensor a head, (B, A, H_l, W_l, 5 + C).
+    (B, 3, H, W) RGB in [0, 1] -> one raw tensor per [yolo], (B, A, H_l, W_l, 5 + C), sorted by stride, then by their
+    order in the cfg.
     """
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
@@ -95,7 +96,7 @@ class DarknetDetector(Detector):
 
 
 class DarknetClassifier(Classifier):
-    """A cfg without [yolo]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits, what stands before its softmax."""
+    """A network of a cfg without [yolo]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
@@ -105,7 +106,9 @@ class DarknetClassifier(Classifier):
         if cfg.heads:
             raise cfg.net.error("the layers have a [yolo]; expected a classifier")
         if last.shape.size_hw != (1, 1):
-            raise last.section.error(f"ends the network in {last.shape} numbers: neither a detector nor a classifier")
+            raise last.section.error(
+                f"the output of the network is {last.shape}; expected a [yolo], or one cell as in a classifier"
+            )
         self.body = DarknetBody(graph, (last.index,))
         self._num_classes = last.shape.channels
         init_weights(self)
@@ -122,7 +125,7 @@ class DarknetClassifier(Classifier):
         """Raise ValueError unless the cfg works at this size."""
         last = _build_graph_at(self.cfg, size_hw).layers[-1]
         if last.shape != (self.num_classes, 1, 1):
-            raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: it ends in {last.shape} numbers")
+            raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: the output would be {last.shape}")
 
     def forward(self, images: Tensor) -> Tensor:
         (output,) = self.body(images)
@@ -130,19 +133,19 @@ class DarknetClassifier(Classifier):
 
 
 def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
-    """The plan for another input size; the weights stay the same, which connected layers may not allow."""
+    """Return the graph for another input size; raise ValueError where it needs other weights."""
     try:
         graph = build_graph(cfg, size_hw)
     except ConfigError as error:
         raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: {error}") from None
     for layer, before in zip(graph.layers, build_graph(cfg).layers, strict=True):
         if layer.num_weights != before.num_weights:
-            raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: {layer.name} has other weights there")
+            raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: {layer.name} would have other weights")
     return graph
 
 
 def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
-    """Input pixels a cell, the same both ways."""
+    """Return the stride of a [yolo] in input pixels, equal in both directions."""
     (height, width), (rows, columns) = size_hw, cells_hw
     if height % rows or width % columns or height // rows != width // columns:
         raise yolo.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
@@ -150,7 +153,7 @@ def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int
 
 
 def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
-    """The [yolo] sections as the head that they describe."""
+    """Return the head config of the [yolo] sections."""
     levels, scales = [], []
     square = bool(sections[0].get_int("new_coords", 0))
     for section in sections:
@@ -169,7 +172,7 @@ def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
 
 
 def _used_anchors(section: CfgSection) -> tuple[tuple[float, float], ...]:
-    """Width and height of the anchors that a [yolo] uses."""
+    """Return width and height in pixels of the anchors that a [yolo] uses."""
     total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
     if len(sides) < 2 * total:
         raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")

@@ -1,18 +1,23 @@
-"""A classifier's cfg for another number of classes: its text, with one line changed."""
+"""Change of the number of classes in the cfg of a classifier."""
 
 from __future__ import annotations
 
 from cspdet.darknet.cfg import parse_cfg
 from cspdet.darknet.graph import build_graph
 
-NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # what says how many numbers a layer gives
+NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # the key with the number of outputs of a layer
 
 
 def set_num_classes(text: str, num_classes: int, source: str) -> str:
-    """The text of a cfg whose last layer with weights gives `classes` numbers.
+    """Return the text of a cfg with another number of outputs of its last layer with weights.
+
+    Args:
+        text: The cfg of a classifier.
+        num_classes: The number of outputs.
+        source: The name of the cfg in messages.
 
     Raises:
-        ConfigError: mistakes in the cfg, or a last layer whose count does not decide how many numbers come out.
+        ConfigError: An invalid cfg, or one whose number of outputs does not depend on its last layer with weights.
     """
     cfg = parse_cfg(text, source)
     layers = build_graph(cfg).layers
@@ -28,7 +33,7 @@ def set_num_classes(text: str, num_classes: int, source: str) -> str:
     else:
         lines.insert(last.line, f"{key}={num_classes}")
     changed = "\n".join(lines)
-    found = build_graph(parse_cfg(changed, source)).layers[-1].shape.channels
-    if found != num_classes:
-        raise last.error(f"does not decide how many classes there are: with {num_classes}, {found} numbers come out")
+    num_outputs = build_graph(parse_cfg(changed, source)).layers[-1].shape.channels
+    if num_outputs != num_classes:
+        raise last.error(f"does not determine the number of classes: {num_classes} gives {num_outputs} outputs")
     return changed

@@ -1,7 +1,7 @@
-"""Every section and key of a cfg that is known here: those that are read, and those that have no say in the result.
+"""The known sections and keys of a cfg.
 
-A key is `read` where the network depends on it; `fixed` where it would change the network and only the value that
-changes nothing is supported; a hint where only Darknet's own training, display or memory depend on it.
+`read_keys` affect the network; `fixed_values` are keys that would change the network, of which only the listed values
+are supported; `ignored_keys` affect only Darknet's training, display or memory.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SectionSchema:
-    """The keys of one kind of section."""
+    """The keys of one section type."""
 
     read_keys: frozenset[str]
-    fixed_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the spellings that change nothing
+    fixed_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # supported values of a key
     ignored_keys: frozenset[str] = frozenset()
 
     @property
     def known_keys(self) -> frozenset[str]:
+        """All keys of the section type."""
         return self.read_keys | self.ignored_keys | frozenset(self.fixed_values)
 
 
 OFF_VALUES = ("0", "0.0")
 
-# Darknet reads these in every layer. `dontload` and `dontloadscales` say what of the .weights file is a layer's.
+# Darknet reads these in every layer. `dontload` and `dontloadscales` exclude values from the .weights file.
 _COMMON_IGNORED_KEYS = (
     "clip dont_update burnin_update learning_rate onlyforward stopbackward train_only_bn dynamic_minibatch"
 )

@@ -1,7 +1,7 @@
-"""Official .weights files for our own networks: their convolutions in the order of the official cfgs.
+"""The layers of a network in the order of the official .weights files.
 
-Backbones and necks register theirs in that order already. What is left to say is where the cfgs have their heads, each
-right behind the convolution that it reads: coarse first in YOLOv3's, fine first in those with a PANet.
+Backbones and necks register their convolutions in that order. The prediction convolutions of the head come directly
+after the convolution that they read: coarse first in the YOLOv3 cfgs, fine first in those with a PANet.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from cspdet.models.necks.prn import PRN
 from cspdet.models.necks.yolov3 import YOLOv3Neck
 from cspdet.models.necks.yolov3_tiny import YOLOv3TinyNeck
 
-# The part of the neck behind which a head stands, and that head's scale, 0 the finest.
+# The part of the neck after which a prediction convolution comes, and its level, 0 the finest.
 HEAD_LEVELS: dict[type[nn.Module], dict[str, int]] = {
     YOLOv3Neck: {"coarse": 2, "middle": 1, "fine": 0},  # yolov3.cfg
     YOLOv3TinyNeck: {"coarse": 1, "fine": 0},  # yolov3-tiny.cfg
     PRN: {"coarse": 1, "finer": 0},  # yolov3-tiny-prn.cfg
-    PANetSPP: {"fine_last": 0, "middle_last": 1, "coarse_last": 2},  # csresnext50-panet-spp.cfg and its kin
+    PANetSPP: {"fine_output": 0, "middle_output": 1, "coarse_output": 2},  # csresnext50-panet-spp.cfg and its kin
 }
 
 
 def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
-    """Where the numbers of a .weights file belong in a network, in the file's order.
+    """Return the layers of a network in the order of its .weights file.
 
     Raises:
-        ConfigError: there is no official cfg for a network of this neck.
+        ConfigError: There is no official cfg with this neck, hence no order.
     """
     if isinstance(model, (DarknetDetector, DarknetClassifier)):
         return model.body.layer_weights()
@@ -44,19 +44,23 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
     assert isinstance(neck, nn.Module)
     heads = HEAD_LEVELS.get(type(neck))
     if heads is None or len(heads) != len(model.head.pred_convs):
-        raise ConfigError(f"there is no official cfg with the neck {type(neck).__name__} that weights could follow")
-    found = list(_module_weights(model.backbone, "backbone"))
+        raise ConfigError(
+            f"there is no official cfg with the neck {type(neck).__name__}, so the order of its weights is unknown"
+        )
+    layers = list(_module_weights(model.backbone, "backbone"))
+    missing = heads.keys() - dict(neck.named_children()).keys()
+    assert not missing, f"HEAD_LEVELS: {type(neck).__name__} has no {missing}"
     for name, part in neck.named_children():
-        found += _module_weights(part, f"neck.{name}")
+        layers += _module_weights(part, f"neck.{name}")
         if name in heads:
             conv = model.head.pred_convs[heads[name]]
             assert isinstance(conv, nn.Conv2d)
-            found.append(conv_weights(f"head.predict.{heads[name]}", conv, None))
-    return found
+            layers.append(conv_weights(f"head.pred_convs.{heads[name]}", conv, None))
+    return layers
 
 
 def _module_weights(module: object, prefix: str) -> Iterator[LayerWeights]:
-    """Every convolution of a part with the normalization that is registered right behind it."""
+    """Yield every convolution of a module with the normalization registered directly after it."""
     assert isinstance(module, nn.Module)
     layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     for i, (name, layer) in enumerate(layers):

@@ -1,11 +1,11 @@
-"""Darknet's .weights files: a header, then the numbers of one layer after the other, and nothing that says whose.
+"""Darknet's .weights files: a header, then the values of all layers in order, without names or shapes.
 
-    header   3 int32 (major, minor, revision), then the pictures seen in training: uint64 from 0.2 on, before it uint32
-    numbers  float32; a convolution's are bias or beta, then with normalization gamma, mean, variance, then its weights;
-             a connected layer's the same, but its weights stand behind the bias
+    header  3 int32 (major, minor, revision), then the number of training images: uint64 from version 0.2, before uint32
+    values  float32; of a convolution: bias or beta; with normalization gamma, mean, variance; weights;
+            of a connected layer: bias or beta; weights; with normalization gamma, mean, variance
 
-Little-endian, as every machine that Darknet runs on. Since the file has no marks, every number is counted, and what
-would make a network useless is told where it stands: it is how files of another network show themselves.
+Little-endian. Since the format has no structure, the number of values has to match exactly, and values that are not
+finite are errors with the name of their layer: these are the signs of a file of another network.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ from torch.overrides import TorchFunctionMode
 from cspdet.errors import CheckpointError, did_you_mean
 from cspdet.io.atomic import atomic_write
 
-MAX_VERSION = 10_000  # of each of the header's three numbers
-TRANSPOSED_VERSION = 1000  # above it, a version number says that connected layers are stored the other way round
+MAX_VERSION = 10_000  # of major, minor and revision
+TRANSPOSED_VERSION = 1000  # above it, a version means that connected layers are stored transposed
 
 
 class WeightsHeader(NamedTuple):
-    """What a file says about itself. The default is what today's Darknet writes."""
+    """The header of a file; the defaults are those of current Darknet versions."""
 
     major: int = 0
     minor: int = 2
     revision: int = 5
-    images_seen: int = 0  # pictures in training
+    images_seen: int = 0  # number of training images
 
     @property
     def transposed(self) -> bool:
+        """Whether connected layers are stored transposed."""
         return self.major > TRANSPOSED_VERSION or self.minor > TRANSPOSED_VERSION
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The tensors of one layer in the file's order, each with what it is."""
+    """The tensors of one layer in the order of the file, with their names in messages."""
 
     name: str
     named_tensors: tuple[tuple[str, Tensor], ...]
 
     @property
     def num_elements(self) -> int:
+        """Number of values in the file."""
         return sum(tensor.numel() for _, tensor in self.named_tensors)
 
 
 class LoadResult(NamedTuple):
-    """What a file gave: of `layers` layers the first `filled`."""
+    """What was read: the first `num_loaded` of `num_layers` layers, `num_values` values."""
 
     header: WeightsHeader
     num_loaded: int
@@ -63,26 +65,29 @@ class LoadResult(NamedTuple):
 
 
 def conv_weights(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, scales: bool = True) -> LayerWeights:
-    """Those of a convolution; without `scales`, its gamma, mean and variance are not in the file."""
+    """Return the tensors of a convolution; without `scales`, gamma, mean and variance are not in the file."""
     return LayerWeights(name, (*_bias(conv, norm), *(_scales(norm) if scales else ()), ("weights", conv.weight)))
 
 
 def connected_weights(
     name: str, linear: nn.Linear, norm: nn.BatchNorm2d | None, *, scales: bool = True
 ) -> LayerWeights:
-    """Those of a connected layer."""
+    """Return the tensors of a connected layer; `scales` as in `conv_weights`."""
     return LayerWeights(
         name, (*_bias(linear, norm), ("connections", linear.weight), *(_scales(norm) if scales else ()))
     )
 
 
 def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: bool = False) -> LoadResult:
-    """Fill the layers in order from a .weights file that holds exactly their numbers.
+    """Load the layers from a .weights file, in order.
 
-    With `partial`, a file that ends behind one of the layers fills those before, and leaves the others as they are.
+    Args:
+        path: The file.
+        layers: The layers of the network; their tensors are changed in place.
+        partial: Accept a file that ends after one of the layers; later layers are not changed.
 
     Raises:
-        CheckpointError: missing, damaged or another network's: how many numbers were needed and found, where they part.
+        CheckpointError: A file that is missing, corrupt or of another network, with the layer where they differ.
     """
     path = Path(path)
     try:
@@ -90,7 +95,7 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
             header, offset = _read_header(file, path)
             num_values, rest = divmod(path.stat().st_size - offset, 4)
             if rest:
-                raise CheckpointError(f"{path}: ends within a number; the file is cut off or no .weights file")
+                raise CheckpointError(f"{path}: ends within a value; the file is truncated, or not a .weights file")
             num_layers = _num_layers_in_file(path, layers, num_values, partial=partial)
             for layer in layers[:num_layers]:
                 _load_layer(file, layer, path, transposed=header.transposed)
@@ -103,10 +108,10 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
 
 
 def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: WeightsHeader = WeightsHeader()) -> None:  # noqa: B008
-    """Write the layers' numbers as today's Darknet does.
+    """Write the layers to a .weights file.
 
     Raises:
-        UserError: the file cannot be written; the previous one is kept.
+        UserError: The file cannot be written; the previous one is kept.
     """
     with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
         file.write(struct.pack("<iiiQ", *header))
@@ -116,7 +121,7 @@ def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: Weig
 
 
 class SkipInit(TorchFunctionMode):
-    """Inside, new layers draw no random weights: for networks that a file fills completely."""
+    """Context in which new layers are not initialized, for networks whose weights are all loaded from a file."""
 
     INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip
@@ -143,30 +148,28 @@ def _scales(norm: nn.BatchNorm2d | None) -> tuple[tuple[str, Tensor], ...]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
-    """The header, and how many bytes it takes."""
+    """Return the header and its size in bytes."""
     start = file.read(12)
     version = struct.unpack("<iii", start) if len(start) == 12 else ()
     seen_format = "<Q" if version and 10 * version[0] + version[1] >= 2 else "<I"
     rest = file.read(struct.calcsize(seen_format))
     if not version or len(rest) < struct.calcsize(seen_format):
-        raise CheckpointError(f"{path}: is no .weights file: it is shorter than the header")
+        raise CheckpointError(f"{path}: not a .weights file: it is shorter than the header")
     if not all(0 <= version_part <= MAX_VERSION for version_part in version):
-        raise CheckpointError(
-            f"{path}: is no .weights file: it says to be of version {version}, expected like (0, 2, 5)"
-        )
+        raise CheckpointError(f"{path}: not a .weights file: found version {version}, expected one like (0, 2, 5)")
     (images_seen,) = struct.unpack(seen_format, rest)
     return WeightsHeader(version[0], version[1], version[2], images_seen), 12 + len(rest)
 
 
 def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: int, *, partial: bool) -> int:
-    """How many layers the file fills: all, or for a partial file the first ones."""
+    """Return the number of layers in the file: all, or with `partial` the first ones."""
     num_expected = sum(layer.num_elements for layer in layers)
     if num_values == num_expected:
         return len(layers)
-    heading = f"{path}: holds {num_values:,} numbers, but the network needs {num_expected:,}"
+    heading = f"{path}: has {num_values:,} values, but the network needs {num_expected:,}"
     if num_values > num_expected:
-        last = f"{layers[-1].name}, the last" if layers else "a network without weights"
-        raise CheckpointError(f"{heading}: {num_values - num_expected:,} are left over behind {last}")
+        last = f"{layers[-1].name}, the last layer" if layers else "a network without weights"
+        raise CheckpointError(f"{heading}: {num_values - num_expected:,} are left over after {last}")
     i, left = 0, num_values
     while left >= layers[i].num_elements:
         left -= layers[i].num_elements
@@ -177,7 +180,7 @@ def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: 
     if left or i == 0:
         raise CheckpointError(f"{heading}: {at}")
     if not partial:
-        raise CheckpointError(f"{heading}: {at}; --partial takes the {i} layers that it has, as a start for training")
+        raise CheckpointError(f"{heading}: {at}; --partial loads its {i} layers, to start a training")
     return i
 
 
@@ -185,12 +188,12 @@ def _load_layer(file: BinaryIO, layer: LayerWeights, path: Path, *, transposed: 
     for tensor_name, tensor in layer.named_tensors:
         values = np.fromfile(file, dtype="<f4", count=tensor.numel())
         if len(values) < tensor.numel():
-            raise CheckpointError(f"{path}: became shorter while it was read")
+            raise CheckpointError(f"{path}: the file became shorter during reading")
         reason = None if np.isfinite(values).all() else "are not all finite"
         if tensor_name == "variances" and not reason and values.min() < 0:
-            reason = "are below 0"
+            reason = "are negative"
         if reason:
-            why = "the file is another network's, or damaged"
+            why = "the file is of another network, or corrupt"
             raise CheckpointError(f"{path}: {layer.name}: its {tensor_name} {reason}: {why}")
         shape = tuple(tensor.shape)
         if tensor_name == "connections" and transposed:

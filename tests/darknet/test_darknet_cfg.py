@@ -57,37 +57,37 @@ MISTAKES = {
     ),
     "no key": (NET + "[avgpool]\nhello\n", "x.cfg:8: expected [section] or key=value, found 'hello'"),
     "open section": (NET + "[avgpool\n", "x.cfg:7: expected [section] or key=value, found '[avgpool'"),
-    "before": ("width=3\n" + NET, "x.cfg:1: 'width=3' stands before the first [section]"),
-    "no net": ("[avgpool]\n", "a cfg begins with a [net] section"),
-    "two nets": (NET + conv(4) + "[net]\n", "[net] stands a second time"),
-    "empty": ("", "a cfg begins with a [net] section"),
-    "no layer": (NET, "has no layer"),
-    "word": (CONV + "filters=many\n", "x.cfg:8: [convolutional] filters: expected a whole number, found 'many'"),
-    "half": (CONV + "filters=1.5\n", "expected a whole number, found '1.5'"),
-    "none": (CONV + "filters=\n", "expected a whole number, found ''"),
-    "negative": (CONV + "stride=-2\n", "x.cfg:8: [convolutional] stride: expected a whole number from 1"),
+    "before": ("width=3\n" + NET, "x.cfg:1: 'width=3' is before the first [section]"),
+    "no net": ("[avgpool]\n", "expected [net] as the first section"),
+    "two nets": (NET + conv(4) + "[net]\n", "[net] is not the first [net]"),
+    "empty": ("", "expected [net] as the first section"),
+    "no layer": (NET, "expected layers after [net], found none"),
+    "word": (CONV + "filters=many\n", "x.cfg:8: [convolutional] filters: expected an integer, found 'many'"),
+    "half": (CONV + "filters=1.5\n", "expected an integer, found '1.5'"),
+    "none": (CONV + "filters=\n", "expected an integer, found ''"),
+    "negative": (CONV + "stride=-2\n", "x.cfg:8: [convolutional] stride: expected an integer from 1"),
     "activation": (NET + conv(4, act="lekay"), "activation: unknown 'lekay' (did you mean 'leaky'?)"),
     "no height": (NET.replace("height=64", "") + conv(4), "x.cfg:2: [net] height is missing"),
-    "colors": (NET.replace("channels=3", "channels=1") + conv(4), "channels: pictures here have 3 channels, found 1"),
-    "groups": (NET + conv(4, 1, 1, "groups=2"), "groups: 2 do not divide 3 input channels and 4 filters"),
-    "absurd filters": (NET + conv(10**9), "filters: expected a whole number from 1 to 1048576"),
-    "absurd side": (NET.replace("=64", "=999999") + conv(4), "expected a whole number from 1 to 8192, found 999999"),
-    "absurd weights": (NET + conv(2**14, 3) + conv(2**14, 3), "weights; expected 536,870,912 at most"),
-    "absurd maps": (NET.replace("=64", "=8192") + conv(64), "numbers; expected 134,217,728 at most"),
+    "colors": (NET.replace("channels=3", "channels=1") + conv(4), "channels: expected 3 input channels, found 1"),
+    "groups": (NET + conv(4, 1, 1, "groups=2"), "groups: 2 groups do not divide 3 input channels and 4 filters"),
+    "absurd filters": (NET + conv(10**9), "filters: expected an integer from 1 to 1048576"),
+    "absurd side": (NET.replace("=64", "=999999") + conv(4), "expected an integer from 1 to 8192, found 999999"),
+    "absurd weights": (NET + conv(2**14, 3) + conv(2**14, 3), "weights; expected at most 536,870,912"),
+    "absurd maps": (NET.replace("=64", "=8192") + conv(64), "values; expected at most 134,217,728"),
     "forward": (
         NET + "[route]\nlayers=1\n" + conv(4),
-        "x.cfg:8: [route] layers: 1 is layer 1 as seen from 0; expected none",
+        "x.cfg:8: [route] layers: 1 is layer 1 relative to layer 0; expected none",
     ),
     "itself": (
         NET + conv(4) + "[route]\nlayers=1\n",
-        "layers: 1 is layer 1 as seen from 1; expected one of the layers before",
+        "layers: 1 is layer 1 relative to layer 1; expected an earlier layer",
     ),
-    "far back": (NET + conv(4) + "[shortcut]\nfrom=-9\n", "from: -9 is layer -8 as seen from 1"),
+    "far back": (NET + conv(4) + "[shortcut]\nfrom=-9\n", "from: -9 is layer -8 relative to layer 1"),
     "no layers": (NET + conv(4) + "[route]\n", "[route] layers is missing"),
     "sizes": (NET + conv(4) + conv(4, 3, 2) + "[route]\nlayers=0,1\n", "layer 0 is 4x64x64, but layer 1 is 4x32x32"),
     "group id": (
         NET + conv(4) + "[route]\nlayers=0\ngroups=2\ngroup_id=2\n",
-        "group_id: expected a whole number from 0 to 1",
+        "group_id: expected an integer from 0 to 1",
     ),
     "smaller source": (
         NET + conv(4, 3, 2) + "[upsample]\n[shortcut]\nfrom=0\n",
@@ -95,10 +95,10 @@ MISTAKES = {
     ),
     "sam": (NET + conv(4) + conv(8) + "[sam]\nfrom=0\n", "[sam] from: layer 0 is 4x64x64; expected 8x64x64"),
     "scale": (NET + conv(4) + "[scale_channels]\nfrom=0\n", "the layer before is 4x64x64; expected 4x1x1"),
-    "nothing left": (CONV + "filters=4\nsize=99\n", "nothing is left of its input"),
+    "nothing left": (CONV + "filters=4\nsize=99\n", "the output is empty"),
     "filters of a head": (
         NET + conv(8, act="linear") + yolo("0"),
-        "takes 8 channels; expected 7, which are 1 anchors times",
+        "has 8 input channels; expected 7: 1 anchors times",
     ),
     "mask": (NET + conv(7, act="linear") + yolo("3"), "mask: expected numbers from 0 to 2, found 3"),
     "few anchors": (
@@ -111,20 +111,23 @@ MISTAKES = {
     ),
     "classes": (NET + HEAD + BACK + conv(8) + yolo("0", classes=3), "classes: expected 2 as in"),
     "unequal heads": (NET + HEAD + BACK + conv(14) + yolo("0,1"), "uses 2 anchors; expected as"),
-    "yolo taken": (NET + HEAD + conv(4), "takes layer 1, a [yolo]"),
+    "yolo taken": (NET + HEAD + conv(4), "reads layer 1, a [yolo]"),
     "scale_x_y": (NET + conv(7) + yolo("0", "scale_x_y=3"), "scale_x_y: expected a number from 1 to 2, found 3"),
     "new_coords": (
         NET + conv(7, norm=False, act="linear") + yolo("0", "new_coords=1"),
-        "new_coords of the [yolo] behind it needs",
+        "new_coords of the [yolo] after it needs",
     ),
     "new_coords taken": (
         NET + conv(7, norm=False, act="logistic") + yolo("0", "new_coords=1") + BACK + HEAD,
-        "takes layer 0, which with new_coords is the head's alone",
+        "reads layer 0, which with new_coords only the [yolo] after it may read",
     ),
-    "neither": (NET + conv(4), "ends the network in 4x64x64 numbers: neither a detector nor a classifier"),
+    "neither": (
+        NET + conv(4),
+        "the output of the network is 4x64x64; expected a [yolo], or one cell as in a classifier",
+    ),
     "softmax": (NET + "[avgpool]\n[softmax]\n[avgpool]\n", "[softmax] is supported as the last layer only"),
     "pixels": (NET.replace("=64", "=70") + conv(7, 3, 32) + yolo("0"), "3x3 cells for 70x70 pixels"),
-    "window": (NET + "[maxpool]\nsize=3\npadding=5\n", "padding: expected 4 at most for a size of 3, found 5"),
+    "window": (NET + "[maxpool]\nsize=3\npadding=5\n", "padding: expected at most 4 for a size of 3, found 5"),
 }
 
 
@@ -149,7 +152,7 @@ def test_a_cfg_takes_another_number_of_classes():
         10,
     ]
     assert with_num_classes(cfg, 5) == cfg
-    with pytest.raises(ConfigError, match="stands behind no \\[convolutional\\]"):
+    with pytest.raises(ConfigError, match=r"expected a \[convolutional\] before it"):
         with_num_classes(parse_cfg(NET + "[upsample]\n" + yolo("0"), "x.cfg"), 5)
 
 
@@ -158,7 +161,7 @@ def test_files_that_are_no_cfg(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file \(did you mean 'yolo.cfg'"):
         read_cfg(tmp_path / "yol.cfg")
     (tmp_path / "big.cfg").write_bytes(b" " * 2_000_000)
-    with pytest.raises(ConfigError, match="are no cfg"):
+    with pytest.raises(ConfigError, match="expected a cfg of at most"):
         read_cfg(tmp_path / "big.cfg")
     with pytest.raises(ConfigError, match="not readable"):
         read_cfg(tmp_path)

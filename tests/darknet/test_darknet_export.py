@@ -218,26 +218,26 @@ class Raw(nn.Module):
 UNSAYABLE = {
     "PReLU": (nn.PReLU(), "backbone.last cannot be expressed in a Darknet cfg: there is no section for PReLU"),
     "slope": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.LeakyReLU(0.2)), "last.1 cannot be expressed in a Darknet cfg: the slope of `leaky` is 0.1"),
-    "two activations": (nn.SiLU(), "an activation is a part of the convolution, sum or product before it"),
-    "late norm": (nn.BatchNorm2d(12), "normalization is a part of the convolution"),
+    "two activations": (nn.SiLU(), "an activation has to follow a convolution, sum or product directly"),
+    "late norm": (nn.BatchNorm2d(12), "a normalization has to follow a convolution directly"),
     "bias and norm": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.BatchNorm2d(12)), "a normalized convolution has no bias"),
-    "1x3": (nn.Conv2d(12, 12, (1, 3)), "have to be the same both ways"),
-    "reflection": (nn.Conv2d(12, 12, 3, padding=1, padding_mode="reflect"), "padding zeros"),
-    "flat window": (nn.MaxPool2d((1, 2)), "the window has to be the same both ways"),
-    "far window": (nn.MaxPool2d(3, 2, ceil_mode=True), "a window that reaches over the border"),
+    "1x3": (nn.Conv2d(12, 12, (1, 3)), "have to be equal in both directions"),
+    "reflection": (nn.Conv2d(12, 12, 3, padding=1, padding_mode="reflect"), "and the padding zero"),
+    "flat window": (nn.MaxPool2d((1, 2)), "the window has to be square"),
+    "far window": (nn.MaxPool2d(3, 2, ceil_mode=True), "ceil_mode is only supported for size 2"),
     "padded average": (nn.AvgPool2d(3, 1, 1), "within the map"),
-    "average of parts": (nn.AdaptiveAvgPool2d(2), "an average of the whole map gives one cell"),
-    "half a split": (Do(lambda x, a: a(x.chunk(2, dim=1)[1]), ConvBN(6, 12)), "all parts have to be used"),
-    "piece": (Do(lambda x: x[:, :, 1:]), "it cuts a piece out of a map"),
+    "average of parts": (nn.AdaptiveAvgPool2d(2), "has to be one cell"),
+    "half a split": (Do(lambda x, a: a(x.chunk(2, dim=1)[1]), ConvBN(6, 12)), "all parts of a split along the channels have to be used"),
+    "piece": (Do(lambda x: x[:, :, 1:]), "it crops a map"),
     "smooth": (nn.Sequential(nn.Upsample(scale_factor=2.0, mode="bilinear")), "no section for Upsample"),
     "half as large again": (
-        Do(lambda x: nn.functional.interpolate(x, scale_factor=1.5, mode="nearest")), "repeats every value",
+        Do(lambda x: nn.functional.interpolate(x, scale_factor=1.5, mode="nearest")), "only nearest-neighbor",
     ),
-    "twice itself": (Do(lambda x: x + x), "sums are of two different maps"),
-    "squared": (Do(lambda x: x * x), "products are of two different maps"),
-    "along the rows": (Do(lambda x, a: torch.cat((x, a(x)), dim=2), ConvBN(12, 12)), "along their channels"),
+    "twice itself": (Do(lambda x: x + x), "only sums of two different maps"),
+    "squared": (Do(lambda x: x * x), "only products of two different maps"),
+    "along the rows": (Do(lambda x, a: torch.cat((x, a(x)), dim=2), ConvBN(12, 12)), "only channels can be"),
     "arithmetic": (Do(lambda x: x.exp()), "`exp` in backbone.last cannot be expressed in a Darknet cfg: there is no section for exp"),
-    "a choice": (Do(lambda x: x if x.sum() > 0 else -x), "is no fixed sequence of layers"),
+    "a choice": (Do(lambda x: x if x.sum() > 0 else -x), "not a fixed sequence of layers"),
 }  # fmt: skip
 
 
@@ -252,14 +252,14 @@ def test_what_has_no_words_is_named(name):
 def test_the_picture_is_read_once():
     loaded = small(nn.Identity())
     loaded.network.backbone, loaded.network.fc = Raw(), nn.Linear(8, 3)
-    with pytest.raises(ConfigError, match="only the first layer can read the picture"):
+    with pytest.raises(ConfigError, match="only the first layer can read the image"):
         export.build_darknet_files(loaded, (32, 32), "x")
 
 
 def test_a_map_of_one_cell_needs_a_square_input_and_elastic_one_that_halves(tmp_path):
-    with pytest.raises(ConfigError, match=r"it adds 12x1x1 to 12x16x32, which takes an \[upsample\] and a square"):
+    with pytest.raises(ConfigError, match=r"it adds 12x1x1 to 12x16x32, which needs an \[upsample\] and a square"):
         export.build_darknet_files(small(SAYABLE["cell"]), (32, 64), "x")
-    with pytest.raises(ConfigError, match="it cuts a piece out of a map, as of an odd one that was halved"):
+    with pytest.raises(ConfigError, match="it crops a map"):
         export.build_darknet_files(small(SAYABLE["raised"]), (34, 34), "x")
 
 

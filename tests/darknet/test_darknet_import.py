@@ -102,13 +102,13 @@ def test_names_and_their_ids(tmp_path):
     ("words", "message"),
     [
         (["{cfg}", "{weights}", "--output", "x.onnx"], "expected a checkpoint's name"),
-        (["{cfg}", "{cfg}", "--output", "x.pt"], "says to be of version"),
+        (["{cfg}", "{cfg}", "--output", "x.pt"], "not a .weights file: found version"),
         (["{cfg}", "{weights}", "--output", "x.pt", "--names", "{names}"], "3 names, but"),
         (["{cfg}", "{weights}", "--output", "x.pt", "--names", "{weights}"], "not readable as a text file"),
         (["{cfg}", "{weights}", "--output", "x.pt", "--bn-eps", "2"], "bn_eps"),
         (["nothing.cfg", "{weights}", "--output", "x.pt"], "no such file"),
         (["{yaml}", "{weights}", "--output", "x.pt", "--bn-eps", "1e-6"], "is not a cfg"),
-        (["{yaml}", "{weights}", "--output", "x.pt"], "holds 6,102 numbers, but the network needs"),
+        (["{yaml}", "{weights}", "--output", "x.pt"], "has 6,102 values, but the network needs"),
         (["{cfg}", "{weights}", "--output", "x.pt", "input.size=50"], "input.size: 50x50 does not fit the cfg"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_partial_file_is_taken_when_asked_for(tmp_path, capsys):
     part = write_numbers(tmp_path / "x.conv.3", 248 + 1216)
     words = ["import-darknet", str(cfg), str(part), "--output", str(tmp_path / "x.pt")]
     assert main(words) == 2
-    assert "--partial takes the 2 layers" in capsys.readouterr().err
+    assert "--partial loads its 2 layers" in capsys.readouterr().err
     assert main([*words, "--partial"]) == 0
     assert "1,464 numbers in the first 2 of 7 layers" in capsys.readouterr().out
 

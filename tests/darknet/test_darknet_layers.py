@@ -152,7 +152,9 @@ def test_planned_shapes_and_weights_are_the_real_ones(name):
             anchors, height, width, values = shape
             shape = (anchors * values, height, width)
         assert shape == layer.shape, layer.name
-    assert sum(layer.num_weights for layer in planned.layers) == sum(numbers.count for numbers in model.body.numbers())
+    assert sum(layer.num_weights for layer in planned.layers) == sum(
+        numbers.num_elements for numbers in model.body.layer_weights()
+    )
 
 
 def test_convolutions_pad_dilate_and_normalize_as_their_section_says():
@@ -168,7 +170,7 @@ def test_heads_come_finest_first_with_their_anchors():
     model = network(TINY)
     assert model.strides == (4, 16)
     assert model.anchors.wh.tolist() == [[[10, 14]], [[37, 58]]]
-    assert model.classes == 2
+    assert model.num_classes == 2
     out = model.eval()(torch.rand(1, 3, 32, 64))
     assert [tuple(raw.shape) for raw in out] == [(1, 1, 8, 16, 7), (1, 1, 2, 4, 7)]
 

@@ -24,7 +24,7 @@ from cspdet.models.config import DetectorConfig
 def counted_off(folder, layers, version=(0, 2, 5)):
     """A file whose numbers are 0, 1, 2, ..."""
     path = folder / "x.weights"
-    count = sum(layer.count for layer in layers)
+    count = sum(layer.num_elements for layer in layers)
     path.write_bytes(struct.pack("<iiiQ", *version, 1) + np.arange(count, dtype="<f4").tobytes())
     return path
 
@@ -49,15 +49,15 @@ def test_a_convolutions_numbers_stand_as_bias_scale_mean_variance_weights(tmp_pa
 
 @pytest.mark.parametrize(("version", "weights"), [((0, 2, 5), [[1, 2, 3]]), ((0, 2000, 0), [[1, 2, 3]])])
 def test_a_connected_layers_weights_follow_its_bias(tmp_path, version, weights):
-    layers = network(NET + "[avgpool]\n[connected]\noutput=1\n").body.numbers()
+    layers = network(NET + "[avgpool]\n[connected]\noutput=1\n").body.layer_weights()
     read_weights(counted_off(tmp_path, layers, version), layers)
-    assert layers[0].parts[1][1].tolist() == weights
+    assert layers[0].named_tensors[1][1].tolist() == weights
 
 
 def test_old_files_store_connected_layers_the_other_way_round(tmp_path):
     model = network(NET + "[avgpool]\n[connected]\noutput=2\nbatch_normalize=1\n")
-    layers = model.body.numbers()
-    assert [what for what, _ in layers[0].parts] == ["bias", "connections", "scales", "means", "variances"]
+    layers = model.body.layer_weights()
+    assert [what for what, _ in layers[0].named_tensors] == ["bias", "connections", "scales", "means", "variances"]
     read_weights(counted_off(tmp_path, layers), layers)
     assert model.body.layer[1].linear.weight.tolist() == [[2, 3, 4], [5, 6, 7]]
     read_weights(counted_off(tmp_path, layers, (0, 1001, 0)), layers)
@@ -67,16 +67,16 @@ def test_old_files_store_connected_layers_the_other_way_round(tmp_path):
 @pytest.mark.parametrize("version", [(0, 1, 0), (0, 2, 0), (1, 0, 0)])
 def test_the_version_says_how_long_the_header_is(tmp_path, version):
     model = network(TINY)
-    count = sum(layer.count for layer in model.body.numbers())
-    filled = read_weights(write_numbers(tmp_path / "x.weights", count, version=version), model.body.numbers())
+    count = sum(layer.num_elements for layer in model.body.layer_weights())
+    filled = read_weights(write_numbers(tmp_path / "x.weights", count, version=version), model.body.layer_weights())
     assert (filled.header.images_seen, filled.num_values) == (6400, count)
 
 
 @pytest.mark.parametrize("name", CFGS)
 def test_what_is_written_comes_back(tmp_path, name):
     first, second = network(CFGS[name]), network(CFGS[name])
-    write_weights(tmp_path / "x.weights", first.body.numbers(), WeightsHeader(images_seen=12))
-    filled = read_weights(tmp_path / "x.weights", second.body.numbers())
+    write_weights(tmp_path / "x.weights", first.body.layer_weights(), WeightsHeader(images_seen=12))
+    filled = read_weights(tmp_path / "x.weights", second.body.layer_weights())
     assert filled.header == (0, 2, 5, 12)
     x = torch.rand(2, 3, 64, 64)
     a, b = first.eval()(x), second.eval()(x)
@@ -93,16 +93,16 @@ def refusal(path, layers, **options):
 
 
 def test_files_that_are_too_short_or_too_long_tell_where_they_part(tmp_path):
-    layers = network(TINY).body.numbers()
+    layers = network(TINY).body.layer_weights()
     # 8 filters of 27 weights and 4 numbers each; 16 of 72 and 4; 8 of 72 and 4; 16 of 216 and 4 ...
-    assert [layer.count for layer in layers] == [248, 1216, 608, 3520, 119, 160, 231]
+    assert [layer.num_elements for layer in layers] == [248, 1216, 608, 3520, 119, 160, 231]
     path = tmp_path / "x.weights"
-    heading = "holds {:,} numbers, but the network needs 6,102: "
+    heading = "has {:,} values, but the network needs 6,102: "
     for found, rest in {
         0: "it ends before layer 0 [convolutional], line 8",
         100: "it ends within layer 0 [convolutional], line 8, after 100 of its 248",
         2000: "it ends within layer 4 [convolutional], line 31, after 536 of its 608",
-        6106: "4 are left over behind layer 14 [convolutional], line 71, the last",
+        6106: "4 are left over after layer 14 [convolutional], line 71, the last layer",
     }.items():
         message = refusal(write_numbers(path, found), layers)
         assert message.startswith(heading.format(found))
@@ -110,35 +110,35 @@ def test_files_that_are_too_short_or_too_long_tell_where_they_part(tmp_path):
         assert rest.split(", line")[0] in message
     between = refusal(write_numbers(path, 248 + 1216), layers)
     assert "it ends before layer 4 [convolutional]" in between
-    assert between.endswith("--partial takes the 2 layers that it has, as a start for training")
+    assert between.endswith("--partial loads its 2 layers, to start a training")
 
 
 def test_a_partial_file_fills_the_first_layers_and_leaves_the_others(tmp_path):
     model = network(TINY)
-    layers = model.body.numbers()
-    before = layers[2].parts[-1][1].clone()
+    layers = model.body.layer_weights()
+    before = layers[2].named_tensors[-1][1].clone()
     filled = read_weights(write_numbers(tmp_path / "x.conv.3", 248 + 1216), layers, partial=True)
     assert (filled.num_loaded, filled.num_layers) == (2, 7)
-    assert layers[1].parts[-1][1].min() >= 0.05
-    assert torch.equal(layers[2].parts[-1][1], before)
+    assert layers[1].named_tensors[-1][1].min() >= 0.05
+    assert torch.equal(layers[2].named_tensors[-1][1], before)
     assert "within layer 4" in refusal(write_numbers(tmp_path / "x", 2000), layers, partial=True)
     assert "ends before layer 0" in refusal(write_numbers(tmp_path / "x", 0), layers, partial=True)
 
 
 def test_layers_that_are_not_loaded_have_no_numbers(tmp_path):
     text = NET + conv(4, 1, 1, "dontload=1") + conv(4, 1, 1, "dontloadscales=1") + "[avgpool]\n"
-    (layer,) = network(text).body.numbers()
-    assert layer.count == 4 + 16
+    (layer,) = network(text).body.layer_weights()
+    assert layer.num_elements == 4 + 16
 
 
 def test_files_that_are_none_of_darknets(tmp_path):
-    layers = network(TINY).body.numbers()
+    layers = network(TINY).body.layer_weights()
     path, good = tmp_path / "x.weights", write_numbers(tmp_path / "good.weights", 6102).read_bytes()
     for content, message in {
         b"": "is shorter than the header",
         good[:15]: "is shorter than the header",
-        good[:-1]: "ends within a number",
-        b"hello " * 10: "says to be of version",
+        good[:-1]: "ends within a value",
+        b"hello " * 10: "not a .weights file: found version",
         good[:400] + struct.pack("<f", float("nan")) + good[404:]: "layer 0 [convolutional]",
     }.items():
         path.write_bytes(content)
@@ -153,7 +153,7 @@ def test_files_that_are_none_of_darknets(tmp_path):
 def test_a_file_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_weights(tmp_path / "file/x.weights", network(TINY).body.numbers())
+        write_weights(tmp_path / "file/x.weights", network(TINY).body.layer_weights())
 
 
 @given(cut=st.integers(0, 6102 * 4 + 20), tail=st.binary(max_size=64), partial=st.booleans())
@@ -162,12 +162,12 @@ def test_cut_and_extended_files_never_end_in_a_traceback(tmp_path_factory, cut, 
     folder = tmp_path_factory.mktemp("cut")
     cfg, path = write_pair(folder, TINY)
     path.write_bytes(path.read_bytes()[:cut] + tail)
-    layers = network(cfg.read_text()).body.numbers()
+    layers = network(cfg.read_text()).body.layer_weights()
     try:
         filled = read_weights(path, layers, partial=partial)
     except CheckpointError:
         return
-    assert filled.num_values == sum(layer.count for layer in layers[: filled.num_loaded])
+    assert filled.num_values == sum(layer.num_elements for layer in layers[: filled.num_loaded])
 
 
 def test_undrawn_weights_are_left_alone():
@@ -196,8 +196,12 @@ def own(neck: str, scales: int, backbone: str = "darknetref") -> Detector:
 
 # Heads by level, 0 the finest, each with what stands right before it, read off the cfgs.
 ORDERS = {
-    "yolov3": [("neck.coarse.last.conv", 2), ("neck.middle.last.conv", 1), ("neck.fine.last.conv", 0)],
-    "panet_spp": [("neck.fine_last.0.conv", 0), ("neck.middle_last.0.conv", 1), ("neck.coarse_last.0.conv", 2)],
+    "yolov3": [
+        ("neck.coarse.output_conv.conv", 2),
+        ("neck.middle.output_conv.conv", 1),
+        ("neck.fine.output_conv.conv", 0),
+    ],
+    "panet_spp": [("neck.fine_output.0.conv", 0), ("neck.middle_output.0.conv", 1), ("neck.coarse_output.0.conv", 2)],
     "yolov3_tiny": [("neck.coarse.conv", 1), ("neck.fine.conv", 0)],
     "prn": [("neck.coarse.mix.conv", 1), ("neck.finer.0.mix.conv", 0)],
 }
@@ -206,7 +210,7 @@ ORDERS = {
 @pytest.mark.parametrize("neck", ORDERS)
 def test_heads_stand_where_the_official_cfgs_have_them(neck):
     names = [layer.name for layer in layers_in_file_order(own(neck, len(ORDERS[neck]), "darknet53"))]
-    found = [(names[i - 1], int(name[-1])) for i, name in enumerate(names) if name.startswith("head.predict")]
+    found = [(names[i - 1], int(name[-1])) for i, name in enumerate(names) if name.startswith("head.pred_convs")]
     assert found == ORDERS[neck]
 
 

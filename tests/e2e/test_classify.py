@@ -208,7 +208,7 @@ def test_models_of_every_kind(tmp_path):
     write_weights(tmp_path / "x.weights", layers_in_file_order(loaded.network))
     again = load_model(config, weights=tmp_path / "x.weights").classifier.state_dict()
     assert all(torch.equal(again[name], value) for name, value in loaded.network.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"holds .* numbers, but the network needs"):
+    with pytest.raises(CheckpointError, match=r"has .* values, but the network needs"):
         load_model(thousand, weights=tmp_path / "x.weights")
     with pytest.raises(CheckpointError, match="brings its own weights"):
         load_model(path, weights=path)

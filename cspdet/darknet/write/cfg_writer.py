@@ -1,8 +1,8 @@
-"""Sections in the making: which layer gives which map, in an order that Darknet can compute.
+"""Builds cfg sections from a traced network, in a valid layer order.
 
-Layers with weights come in the order of their registration, which is that of the released cfgs; each head stands right
-behind what it reads. Everything else is written when it is first needed.
-The rules are in `cspdet.darknet.write.sections`.
+Layers with weights come in the order of their registration, which is that of the released cfgs; each [yolo] comes
+directly after the layers that it reads. Other layers are written where they are first needed.
+The conversion rules are in `cspdet.darknet.write.sections`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,31 @@ from cspdet.models.head import YoloHead
 from cspdet.models.trace import ancestors, feature_shape, node_name
 from cspdet.structures import FeatureShape
 
-Rule = Callable[["CfgWriter", fx.Node], int]  # the layer that gives the map of the node
+Rule = Callable[
+    ["CfgWriter", fx.Node], int
+]  # writes the layers of a node; returns the index of the layer with its output
 WeightedModule = nn.Conv2d | nn.Linear
 WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 
 @dataclass
 class CfgLayer:
-    """A section on its way: a later normalization or activation may still become part of it."""
+    """A section under construction: a later normalization or activation may become part of it."""
 
     section_type: str
     shape: FeatureShape
     options: dict[str, object] = field(default_factory=dict)
-    name: str = ""  # of the module whose weights it has
+    name: str = ""  # path of the module with its weights
     weighted_module: WeightedModule | None = None
     norm: nn.BatchNorm2d | None = None
 
 
 class CfgWriter:
-    """Places the nodes of a graph as layers; `head` gives the options of the [yolo] of a scale, 0 the finest."""
+    """Converts the nodes of a graph to cfg layers.
+
+    Attributes:
+        layers: The layers written so far.
+    """
 
     def __init__(
         self,
@@ -46,13 +52,21 @@ class CfgWriter:
         rules: Mapping[object, Rule],
         head_options: Callable[[int], dict[str, object]],
     ):
+        """Create a writer without layers.
+
+        Args:
+            model: The traced network.
+            where: Name of the model in messages.
+            rules: The rule of each module type, function and method.
+            head_options: Returns the options of the [yolo] of a level, 0 the finest.
+        """
         self.model, self.where, self.rules, self.head_options = model, where, rules, head_options
         self.layers: list[CfgLayer] = []
         self._index_of_node: dict[fx.Node, int] = {}
-        self._shared: set[int] = set()  # layers whose map is read more than once: nothing can be added to them
+        self._shared: set[int] = set()  # layers whose output is read more than once: nothing can be fused into them
 
     def write(self, graph: fx.Graph) -> None:
-        """Place everything that the output depends on."""
+        """Write all layers on which the output of the network depends."""
         pending_heads = self._head_inputs(graph)
         done: set[fx.Node] = set()
         order = self._weighted_nodes_in_order(graph)
@@ -69,7 +83,7 @@ class CfgWriter:
             self.emit("softmax", self.layers[-1].shape, {"groups": 1})
 
     def resolve(self, node: fx.Node) -> int:
-        """The layer that gives the map of a node."""
+        """Return the index of the layer with the output of a node, which is written if necessary."""
         if node not in self._index_of_node:
             self._index_of_node[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
             if len(node.users) > 1:
@@ -85,32 +99,34 @@ class CfgWriter:
         name: str = "",
         weighted_module: WeightedModule | None = None,
     ) -> int:
-        """Append a layer."""
+        """Append a layer and return its index."""
         self.layers.append(CfgLayer(section_type, shape, dict(options), name, weighted_module))
         return len(self.layers) - 1
 
     def relative_index(self, index: int, node: fx.Node) -> int:
-        """A layer as the next section refers to it: backwards."""
+        """Return the index of a layer relative to the next section, which is negative."""
         if index == IMAGE:
-            self.unsupported(node, "only the first layer can read the picture")
+            self.unsupported(node, "only the first layer can read the image")
         return index - len(self.layers)
 
     def ensure_last(self, source: fx.Node, node: fx.Node) -> int:
-        """The layer of `source`, which `node` reads, as the last one: that is what most sections read."""
+        """Make the layer of `source` the last one, which most sections read; `node` is its reader, for messages."""
         return self.ensure_layer_last(self.resolve(source), node)
 
     def ensure_layer_last(self, index: int, node: fx.Node) -> int:
+        """Make a layer the last one, by a [route] where it is an earlier one; return the index of the last layer."""
         if index == len(self.layers) - 1:
             return index
         return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})
 
     def fusable_layer(self, index: int) -> CfgLayer | None:
-        """A layer that can still take an activation: without one, and read once."""
+        """Return a layer if a normalization or activation can be fused into it: without activation, and read once."""
         if index == IMAGE or index in self._shared or self.layers[index].options.get("activation") != "linear":
             return None
         return self.layers[index]
 
     def module(self, node: fx.Node) -> nn.Module:
+        """Return the module that a node calls."""
         return self.model.get_submodule(str(node.target))
 
     def unsupported(self, node: fx.Node, reason: str) -> NoReturn:
@@ -131,12 +147,12 @@ class CfgWriter:
         return sorted(weighted, key=lambda node: rank[str(node.target)])
 
     def _head_inputs(self, graph: fx.Graph) -> dict[int, fx.Node]:
-        """Of each scale the map that its head reads."""
-        found: dict[int, fx.Node] = {}
+        """Return the node that the head reads, for each level."""
+        inputs: dict[int, fx.Node] = {}
         for node in graph.nodes:
             if node.op == "call_module" and isinstance(self.module(node), YoloHead):
-                found.update(enumerate(node.all_input_nodes))
-        return found
+                inputs.update(enumerate(node.all_input_nodes))
+        return inputs
 
     def _write_head(self, level: int, source: fx.Node) -> None:
         (head,) = (module for module in self.model.modules() if isinstance(module, YoloHead))
@@ -144,8 +160,8 @@ class CfgWriter:
         assert isinstance(conv, nn.Conv2d)
         self.ensure_last(source, source)
         shape = feature_shape(source)._replace(channels=conv.out_channels)
-        # With `new_coords` Darknet leaves the sigmoid of all numbers to the convolution
+        # With `new_coords` Darknet applies the sigmoid in the convolution
         act = "logistic" if head.anchors.wh_decoding == "square" else "linear"
         options = {"filters": conv.out_channels, "size": 1, "stride": 1, "pad": 1, "activation": act}
-        self.emit("convolutional", shape, options, name=f"head.predict.{level}", weighted_module=conv)
+        self.emit("convolutional", shape, options, name=f"head.pred_convs.{level}", weighted_module=conv)
         self.emit("yolo", shape, self.head_options(level))

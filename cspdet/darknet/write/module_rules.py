@@ -1,4 +1,4 @@
-"""Rules that convert each module of our networks to a cfg section; `cspdet.darknet.write.sections` lists them."""
+"""Rules that convert modules to cfg sections; `cspdet.darknet.write.sections` lists them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cspdet.models.trace import feature_shape
 
 
 def convolution(writer: CfgWriter, node: fx.Node) -> int:
-    """A `[convolutional]`, linear until an activation follows."""
+    """Write a `[convolutional]`, linear until an activation follows."""
     conv = writer.module(node)
     assert isinstance(conv, nn.Conv2d)
     size, step, padding, dilation = map(_side, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))
     if None in (size, step, padding, dilation) or conv.padding_mode != "zeros":
-        writer.unsupported(node, "kernel, stride and padding have to be the same both ways, and padding zeros")
+        writer.unsupported(node, "kernel, stride and padding have to be equal in both directions, and the padding zero")
     options: dict[str, object] = {"filters": conv.out_channels, "size": size, "stride": step}
     options |= {"groups": conv.groups} if conv.groups > 1 else {}
     options |= {"dilation": dilation} if dilation != 1 else {}
@@ -28,7 +28,7 @@ def convolution(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def linear(writer: CfgWriter, node: fx.Node) -> int:
-    """As the released classifiers have it: a 1x1 convolution of the only cell."""
+    """Write a linear layer as a 1x1 convolution of a map of one cell, as in the released classifiers."""
     module = writer.module(node)
     assert isinstance(module, nn.Linear)
     writer.ensure_last(node.all_input_nodes[0], node)
@@ -37,21 +37,23 @@ def linear(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def normalization(writer: CfgWriter, node: fx.Node) -> int:
-    """A part of the convolution before it."""
+    """Fuse a normalization into the convolution before it."""
     norm = writer.module(node)
     assert isinstance(norm, nn.BatchNorm2d)
     index = writer.resolve(node.all_input_nodes[0])
     layer = writer.fusable_layer(index)
     if layer is None or layer.weighted_module is None or layer.norm is not None:
-        writer.unsupported(node, "normalization is a part of the convolution before it")
+        writer.unsupported(node, "a normalization has to follow a convolution directly")
     if layer.weighted_module.bias is not None or norm.running_mean is None or not norm.affine:
-        writer.unsupported(node, "a normalized convolution has no bias, and a normalization has all its four numbers")
+        writer.unsupported(
+            node, "a normalized convolution has no bias, and a normalization has weight, bias, mean and variance"
+        )
     layer.norm, layer.options = norm, {"batch_normalize": 1, **layer.options}
     return index
 
 
 def activation(name: str) -> Rule:
-    """The rule for an activation: a part of the layer before it."""
+    """Return the rule for an activation, which is fused into the layer before it."""
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         if node.op == "call_module" and getattr(writer.module(node), "negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE:
@@ -59,7 +61,7 @@ def activation(name: str) -> Rule:
         index = writer.resolve(node.all_input_nodes[0])
         layer = writer.fusable_layer(index)
         if layer is None:
-            writer.unsupported(node, "an activation is a part of the convolution, sum or product before it")
+            writer.unsupported(node, "an activation has to follow a convolution, sum or product directly")
         layer.options["activation"] = name
         return index
 
@@ -67,31 +69,31 @@ def activation(name: str) -> Rule:
 
 
 def max_pool(writer: CfgWriter, node: fx.Node) -> int:
-    """A `[maxpool]`."""
+    """Write a `[maxpool]`."""
     module = writer.module(node)
     assert isinstance(module, nn.MaxPool2d)
     size, step, padding = map(_side, (module.kernel_size, module.stride, module.padding))
     if size is None or step is None or padding is None or _side(module.dilation) != 1:
-        writer.unsupported(node, "the window has to be the same both ways, and without gaps")
+        writer.unsupported(node, "the window has to be square, and without dilation")
     if module.ceil_mode and (size, step, padding) != (2, 2, 0):
-        writer.unsupported(node, "a window that reaches over the border has to have size 2 and stride 2")
+        writer.unsupported(node, "ceil_mode is only supported for size 2 and stride 2")
     return _pool_section(writer, node, "maxpool", size, step, padding, ceil=module.ceil_mode)
 
 
 def average_pool(writer: CfgWriter, node: fx.Node) -> int:
-    """A `[local_avgpool]`."""
+    """Write a `[local_avgpool]`."""
     module = writer.module(node)
     assert isinstance(module, nn.AvgPool2d)
     size, step = _side(module.kernel_size), _side(module.stride)
     if size is None or step is None or _side(module.padding) != 0 or module.ceil_mode or module.divisor_override:
-        writer.unsupported(node, "the window has to be the same both ways, and within the map")
+        writer.unsupported(node, "the window has to be square, and within the map")
     return _pool_section(writer, node, "local_avgpool", size, step, 0, ceil=False)
 
 
 def _pool_section(
     writer: CfgWriter, node: fx.Node, section_type: str, size: int, step: int, padding: int, *, ceil: bool
 ) -> int:
-    """`padding` is written where Darknet's own, size - 1 for both sides together, would give something else."""
+    """Write a pooling; `padding` is omitted where Darknet's default, size - 1 in total, gives the same result."""
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (
         (size, step, padding) == (2, 2, 0) and (ceil or even)
@@ -101,7 +103,7 @@ def _pool_section(
 
 
 def pool(section_type: str, **options: object) -> Rule:
-    """The rule for a pooling of these options."""
+    """Return the rule for a pooling with these options."""
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         writer.ensure_last(node.all_input_nodes[0], node)
@@ -111,14 +113,14 @@ def pool(section_type: str, **options: object) -> Rule:
 
 
 def global_average_pool(writer: CfgWriter, node: fx.Node) -> int:
-    """An `[avgpool]` over the whole map."""
+    """Write an `[avgpool]`."""
     if feature_shape(node).size_hw != (1, 1):
-        writer.unsupported(node, "an average of the whole map gives one cell")
+        writer.unsupported(node, "the output of an average pooling over the map has to be one cell")
     return pool("avgpool")(writer, node)
 
 
 def maxout(writer: CfgWriter, node: fx.Node) -> int:
-    """A `[maxpool]` over channels."""
+    """Write a `[maxpool]` over channels."""
     module = writer.module(node)
     assert isinstance(module, Maxout)
     if module.c_in == module.c_out:
@@ -127,12 +129,12 @@ def maxout(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def identity(writer: CfgWriter, node: fx.Node) -> int:
-    """For what changes nothing."""
+    """Write nothing, for nodes that do not change their input."""
     return writer.resolve(node.all_input_nodes[0])
 
 
 def _side(value: Any) -> Any:
-    """The number that stands for both ways, or None where there are two; PyTorch has one or a pair."""
+    """Return the value of a parameter that PyTorch has as one or as a pair; None where the pair differs."""
     sides = set(value) if isinstance(value, tuple) else {value}
     side = sides.pop()
     return side if not sides and isinstance(side, int) else None

@@ -1,4 +1,4 @@
-"""What Darknet has words for: how each module and function of our networks becomes sections of a cfg.
+"""The conversion rules from modules and functions to sections of a cfg.
 
     Conv2d, BatchNorm2d, activation   [convolutional]       cat               [route]
     Linear of one cell                [convolutional]       split, chunk      [route] groups=, or several
@@ -6,8 +6,8 @@
     average of the whole map          [avgpool]             +, shortcut       [shortcut]
     Maxout                            [maxpool] maxpool_depth=1               *                 [sam] [scale_channels]
 
-A shortcut from a finer map, which today's Darknet refuses, reads it through a [maxpool] of size 1, which picks the same
-pixels. A sum with a map of one cell repeats that cell by [upsample], which is right for one square input size.
+A shortcut from a finer map, which current Darknet versions reject, reads it through a [maxpool] of size 1, which selects
+the same cells. A sum with a map of one cell repeats that cell with [upsample], which is valid for one square input size.
 """
 
 from __future__ import annotations
@@ -36,16 +36,22 @@ SECTION_MODULES = (Maxout, SameSizeMaxPool, YoloHead)  # modules of cspdet that 
 def build_sections(
     model: nn.Module, size_hw: tuple[int, int], where: str, head_options: Callable[[int], dict[str, object]]
 ) -> list[CfgLayer]:
-    """The layers of a network in evaluation mode; `head` gives the options of the [yolo] of a scale, 0 the finest.
+    """Return the cfg layers of a network.
+
+    Args:
+        model: In evaluation mode.
+        size_hw: Height and width of the input in pixels.
+        where: Name of the model in messages.
+        head_options: Returns the options of the [yolo] of a level, 0 the finest.
 
     Raises:
-        ConfigError: something in the network that Darknet has no section for.
+        ConfigError: A part of the network that no section of a cfg can express.
     """
     try:
         graph = trace(model, SECTION_MODULES)
         propagate_shapes(model, graph, torch.zeros(1, 3, *size_hw, device=next(model.parameters()).device))
     except (fx.proxy.TraceError, TypeError) as error:
-        raise ConfigError(f"{where}: is no fixed sequence of layers, as a cfg is: {error}") from None
+        raise ConfigError(f"{where}: not a fixed sequence of layers, as a cfg requires: {error}") from None
     writer = CfgWriter(model, where, EXPORT_RULES, head_options)
     writer.write(graph)
     return writer.layers
@@ -53,13 +59,13 @@ def build_sections(
 
 def _flatten(writer: CfgWriter, node: fx.Node) -> int:
     if feature_shape(node.all_input_nodes[0]).size_hw != (1, 1):
-        writer.unsupported(node, "only a map of one cell can be read as a row of numbers")
+        writer.unsupported(node, "only a map of one cell can be flattened")
     return identity(writer, node)
 
 
 def _concatenation(writer: CfgWriter, node: fx.Node) -> int:
     if node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0) != 1:
-        writer.unsupported(node, "maps are concatenated along their channels")
+        writer.unsupported(node, "only channels can be concatenated")
     maps: Any = node.args[0]
     indices = [writer.resolve(source) for source in maps]
     return _route(writer, node, indices, feature_shape(node))
@@ -75,21 +81,21 @@ def _interpolation(writer: CfgWriter, node: fx.Node) -> int:
     before, after = feature_shape(node.all_input_nodes[0]), feature_shape(node)
     step = after.height // before.height
     if node.kwargs.get("mode") != "nearest" or after.size_hw != (step * before.height, step * before.width):
-        writer.unsupported(node, "upsampling repeats every value equally often both ways")
+        writer.unsupported(node, "only nearest-neighbor upsampling by one integer factor is supported")
     return pool("upsample", stride=step)(writer, node)
 
 
 def _addition(writer: CfgWriter, node: fx.Node) -> int:
-    """Of two maps of one shape, or of one with a map of one cell."""
+    """Write the sum of two maps of one shape, or of a map and a map of one cell."""
     if len(node.all_input_nodes) != 2:
-        writer.unsupported(node, "sums are of two different maps")
+        writer.unsupported(node, "only sums of two different maps are supported")
     maps = sorted(node.all_input_nodes, key=lambda source: feature_shape(source) != feature_shape(node))
     x, other = (writer.resolve(source) for source in maps)
     small = feature_shape(maps[1])
     if small != feature_shape(node):
         shape = feature_shape(node)
         if small.size_hw != (1, 1) or small.channels != shape.channels or shape.height != shape.width:
-            reason = f"it adds {small} to {shape}, which takes an [upsample] and a square input"
+            reason = f"it adds {small} to {shape}, which needs an [upsample] and a square input"
             writer.unsupported(node, reason)
         writer.ensure_layer_last(other, node)
         other = writer.emit("upsample", shape, {"stride": shape.height})
@@ -120,9 +126,9 @@ def _shortcut_from(writer: CfgWriter, node: fx.Node, x: int, other: int) -> int:
 
 
 def _product(writer: CfgWriter, node: fx.Node) -> int:
-    """Of two maps of one shape, or of one with a number a channel."""
+    """Write the product of two maps of one shape, or of a map and one value per channel."""
     if len(node.all_input_nodes) != 2:
-        writer.unsupported(node, "products are of two different maps")
+        writer.unsupported(node, "only products of two different maps are supported")
     maps = sorted(node.all_input_nodes, key=lambda source: feature_shape(source).num_elements)
     small, full = (feature_shape(source) for source in maps)
     if small not in (full, full._replace(height=1, width=1)):
@@ -136,7 +142,7 @@ def _product(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _getitem(writer: CfgWriter, node: fx.Node) -> int:
-    """One of the maps of a split, or a piece of a map that is all of it or some of its channels."""
+    """Write one output of a split along the channels, or a slice that is the whole map."""
     source, key = node.args
     assert isinstance(source, fx.Node)
     if isinstance(key, int) and source.target in ("split", "chunk"):
@@ -146,16 +152,16 @@ def _getitem(writer: CfgWriter, node: fx.Node) -> int:
         if [use.args[1] for use in pieces] != list(range(len(pieces))) or num_channels != feature_shape(
             input_node
         ).channels:
-            writer.unsupported(node, "of a split along the channels all parts have to be used, once each")
+            writer.unsupported(node, "all parts of a split along the channels have to be used, once each")
         first = sum(feature_shape(use).channels for use in pieces[:key])
         return _channel_slice(writer, node, input_node, first, first + feature_shape(node).channels)
     if not is_feature_map(source) or feature_shape(source) != feature_shape(node):
-        writer.unsupported(node, "it cuts a piece out of a map, as of an odd one that was halved; another size may not")
+        writer.unsupported(node, "it crops a map; an input size whose maps have even sides may avoid this")
     return writer.resolve(source)
 
 
 def _channel_slice(writer: CfgWriter, node: fx.Node, input_node: fx.Node, first: int, end: int) -> int:
-    """Channels `first` to before `end`, by as few [route] as their places in equal groups allow."""
+    """Write channels `first` to `end` (exclusive), with as few [route] as equal channel groups allow."""
     total, side_hw = feature_shape(input_node).channels, feature_shape(input_node).size_hw
     source, pieces = writer.resolve(input_node), []
     while first < end:
@@ -172,7 +178,7 @@ EXPORT_RULES: dict[object, Rule] = {
     SameSizeMaxPool: pool("maxpool", size=2, stride=1), Maxout: modules.maxout, nn.Identity: identity, nn.Dropout: identity,
     nn.LeakyReLU: activation("leaky"), nn.ReLU: activation("relu"), nn.SiLU: activation("swish"),
     nn.Mish: activation("mish"), nn.Sigmoid: activation("logistic"), "sigmoid": activation("logistic"),
-    operator.sub: identity, operator.truediv: identity,  # of a normalization of pictures that changes nothing
+    operator.sub: identity, operator.truediv: identity,  # of an image normalization with mean 0 and std 1
     operator.add: _addition, operator.mul: _product, operator.getitem: _getitem, shortcut: _shortcut,
     torch.cat: _concatenation, F.interpolate: _interpolation, "flatten": _flatten,
 }  # fmt: skip
