@@ -33,9 +33,9 @@ from yolo_folder import write_yolo_folder
 
 from cspdet.benchmark.ipc import Worker
 from cspdet.datasets.cache import build_cache
-from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.config import AugmentConfig, LoaderConfig
 from cspdet.datasets.descriptor import DatasetConfig, load_dataset_config
-from cspdet.datasets.detection.augment import Augment, AugmentConfig
+from cspdet.datasets.detection.augment import Augment
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
 from cspdet.datasets.detection.loader import BuildTrainBatch
 from cspdet.datasets.formats.coco import CocoDataset, load_coco

@@ -11,9 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
 from cspdet.darknet.model import DarknetClassifierConfig, DarknetModelConfig
-from cspdet.datasets.classification.augment import ImageAugmentConfig
-from cspdet.datasets.config import LoaderConfig
-from cspdet.datasets.detection.augment import AugmentConfig
+from cspdet.datasets.config import AugmentConfig, ImageAugmentConfig, LoaderConfig
 from cspdet.models.config import ClassifierConfig, DetectorConfig, PostprocessConfig
 from cspdet.training.assigners.assign import AssignConfig
 from cspdet.training.losses.yolo import LossConfig

@@ -1,13 +1,17 @@
-"""Configuration of the training data: how batches are composed, read and cached."""
+"""Configuration of the training data: how batches are composed, read, cached and augmented."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from cspdet.config.base import ConfigModel
+from cspdet.config.base import ComponentConfig, ConfigModel
+from cspdet.config.registry import Registry, component
+
+if TYPE_CHECKING:
+    from cspdet.datasets.detection.albumentations_transforms import AlbumentationsHook
 
 Resize = Literal["letterbox", "stretch"]
 Cache = Literal["auto", "none", "ram", "disk"]
@@ -58,3 +62,146 @@ class LoaderConfig(ConfigModel):
     def max_batch_size(self) -> int:
         """Images per forward pass; with `batch_size: auto`, the upper limit."""
         return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
+
+
+# --- augmentation of detection samples -----------------------------------------------------------
+
+AUGMENTATIONS = Registry("augmentation", {"albumentations": "cspdet.datasets.config:AlbumentationsConfig"})
+Probability = Annotated[float, Field(ge=0, le=1)]
+HUE = "Shift of the hue by up to this fraction of the color circle, either way (Darknet: hue)."
+SATURATION = "Multiply or divide the saturation by up to this factor (Darknet: saturation)."
+EXPOSURE = "Multiply or divide the brightness by up to this factor (Darknet: exposure)."
+
+
+class AlbumentationsTransform(ConfigModel):
+    """One albumentations 2.0.8 transform, named as there: `{name: CLAHE, args: {p: 0.2}}`."""
+
+    name: str = Field(description="Class name of the albumentations transform.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the transform.")
+
+
+class AlbumentationsConfig(ComponentConfig):
+    """A list of albumentations transforms as one entry of `transforms`."""
+
+    name: Literal["albumentations"] = Field(description="Name of the augmentation.")
+    transforms: tuple[AlbumentationsTransform, ...] = Field(description="The transforms, applied in order.")
+
+    def build(self, size_hw: tuple[int, int]) -> AlbumentationsHook:
+        """Build the transforms for images of `size_hw` (height, width)."""
+        from cspdet.datasets.detection.albumentations_transforms import AlbumentationsHook
+
+        return AlbumentationsHook(self.transforms, size_hw, "train.augment.transforms: albumentations")
+
+
+class AugmentConfig(ConfigModel):
+    """Augmentation of a detector's training images. The defaults train on the letterboxed images as they are."""
+
+    mosaic: Probability = Field(0.0, description="Probability that an image becomes a mosaic of four.")
+    mixup: Probability = Field(
+        0.0, description="Probability that another augmented image is blended in, with its boxes."
+    )
+    # 32 keeps the weights near one half, as the boxes of both images count in full. (1.5 was best in arXiv:1902.04103,
+    # whose boxes count by the weight of their image.)
+    mixup_alpha: float = Field(32.0, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
+    cutmix: Probability = Field(
+        0.0, description="Probability that a rectangle of another augmented image is pasted in, with its boxes."
+    )
+    close_mosaic: int = Field(0, ge=0, description="Number of last epochs without mosaic, mixup and cutmix.")
+    copy_small: int = Field(0, ge=0, description="Copies of each small object, pasted at free places of its image.")
+    copy_small_side: float = Field(
+        32.0,
+        gt=0,
+        description="Objects are small up to this side, the root of their area, in pixels of the letterboxed input.",
+    )
+    scale: tuple[float, float] = Field((1.0, 1.0), description="Lowest and highest zoom factor.")
+    translate: Probability = Field(0.0, description="Shift by up to this fraction of the input's size, either way.")
+    rotate: float = Field(0.0, ge=0, le=180, description="Rotation by up to so many degrees, either way.")
+    shear: float = Field(0.0, ge=0, lt=90, description="Shear by up to so many degrees, either way.")
+    hue: float = Field(0.0, ge=0, le=0.5, description=HUE)
+    saturation: float = Field(1.0, ge=1, le=10, description=SATURATION)
+    exposure: float = Field(1.0, ge=1, le=10, description=EXPOSURE)
+    flip_horizontal: Probability = Field(0.0, description="Probability of a horizontal flip.")
+    flip_vertical: Probability = Field(0.0, description="Probability of a vertical flip.")
+    min_visible: Probability = Field(
+        0.2, description="Boxes of which a smaller fraction of the area stays visible are dropped."
+    )
+    albumentations: tuple[AlbumentationsTransform, ...] = Field(
+        (), description="Transforms of albumentations 2.0.8, applied after all of the above."
+    )
+    transforms: tuple[Annotated[ComponentConfig, component(AUGMENTATIONS)], ...] = Field(
+        (), description="Further augmentations by name, applied last: a built-in one, or your own `module:Class`."
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"expected two zooms above 0, the lower first, found [{scale[0]}, {scale[1]}]")
+        return scale
+
+    @model_validator(mode="after")
+    def _check_mixing_probabilities(self) -> AugmentConfig:
+        if self.mixup + self.cutmix > 1 + 1e-9:
+            raise ValueError(
+                "mixup: an image is mixed in one way: expected mixup + cutmix up to 1, "
+                f"found {self.mixup + self.cutmix:g}"
+            )
+        return self
+
+
+# --- augmentation of classification samples ------------------------------------------------------
+
+Range = tuple[float, float]
+
+
+class ImageAugmentConfig(ConfigModel):
+    """Augmentation of a classifier's training images. The defaults train on the center of the images."""
+
+    crop_area: Range = Field((1.0, 1.0), description="Fraction of the image's area that a random crop takes.")
+    crop_ratio: Range = Field(
+        (1.0, 1.0),
+        description="Width over height of a random crop, relative to that of the input; drawn on a log scale.",
+    )
+    rotate: float = Field(
+        0.0, ge=0, le=180, description="Rotation by up to so many degrees, either way; corners are filled by mirroring."
+    )
+    hue: float = Field(0.0, ge=0, le=0.5, description=HUE)
+    saturation: float = Field(1.0, ge=1, le=10, description=SATURATION)
+    exposure: float = Field(1.0, ge=1, le=10, description=EXPOSURE)
+    flip_horizontal: Probability = Field(0.0, description="Probability of a horizontal flip.")
+    flip_vertical: Probability = Field(0.0, description="Probability of a vertical flip.")
+    erase: Probability = Field(0.0, description="Probability that a rectangle is filled with noise.")
+    erase_area: Range = Field((0.02, 0.33), description="Fraction of the input that the erased rectangle takes.")
+    mixup: Probability = Field(0.0, description="Probability that an image is blended with another one.")
+    mixup_alpha: float = Field(0.2, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
+    cutmix: Probability = Field(0.0, description="Probability that a rectangle of another image is pasted in.")
+    cutmix_alpha: float = Field(1.0, gt=0, description="Area fractions of cutmix are drawn from Beta(alpha, alpha).")
+    mosaic: Probability = Field(
+        0.0, description="Probability that three quarters of an image are replaced by those of other images."
+    )
+    close_mixing: int = Field(0, ge=0, description="Number of last epochs without mixup, cutmix and mosaic.")
+
+    @field_validator("crop_area", "erase_area")
+    @classmethod
+    def _check_fractions(cls, area: Range) -> Range:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ValueError(
+                f"expected two fractions above 0 and up to 1, the lower first, found [{area[0]}, {area[1]}]"
+            )
+        return area
+
+    @field_validator("crop_ratio")
+    @classmethod
+    def _check_ratios(cls, ratio: Range) -> Range:
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(f"expected two ratios above 0, the lower first, found [{ratio[0]}, {ratio[1]}]")
+        return ratio
+
+    @model_validator(mode="after")
+    def _check_mixing_probabilities(self) -> ImageAugmentConfig:
+        total = self.mixup + self.cutmix + self.mosaic
+        if total > 1 + 1e-9:
+            raise ValueError(
+                f"mixup: an image is mixed in one way: expected mixup + cutmix + mosaic up to 1, found {total:g}"
+            )
+        return self

@@ -159,14 +159,15 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 
     Args:
         loader: From `build_data_loader`.
-        on_skipped: Called with the images that were found unreadable, before each batch.
+        on_skipped: Called with images that were found unreadable.
 
     Raises:
         DataError: an unreadable image, or a loader process that died.
     """
     try:
         for result in start_workers(loader):
-            on_skipped(result.skipped)
+            if result.skipped:
+                on_skipped(result.skipped)
             if result.batch is None:
                 raise DataError(*result.problems)
             yield result.batch

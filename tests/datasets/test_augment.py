@@ -8,17 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cspdet.datasets.colors import HsvGains, apply_hsv
+from cspdet.datasets.config import AlbumentationsTransform, AugmentConfig
 from cspdet.datasets.detection.albumentations_transforms import AlbumentationsHook
-from cspdet.datasets.detection.augment import (
-    AlbumentationsTransform,
-    Augment,
-    AugmentConfig,
-    HsvGains,
-    affine,
-    apply_hsv,
-    transform_boxes,
-    warp_into,
-)
+from cspdet.datasets.detection.augment import Augment
+from cspdet.datasets.detection.compose import affine, transform_boxes, warp_into
 from cspdet.errors import ConfigError
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.structures import Sample
@@ -292,4 +286,4 @@ def test_albumentations_mistakes_are_told_together():
     assert "clip" in argument
     assert "less than or equal to 1" in value
     assert "no such transform" in composition
-    assert "must keep the picture 64x64x3 uint8; it came back 32x64x3 uint8" in size
+    assert "must keep the image 64x64x3 uint8; it came back 32x64x3 uint8" in size

@@ -18,7 +18,6 @@ from cspdet.datasets import cache as cache_module
 from cspdet.datasets.cache import RamCache, build_cache
 from cspdet.datasets.classification.augment import (
     ImageAugment,
-    ImageAugmentConfig,
     ImageRegion,
     ImageSample,
     cutmix,
@@ -34,7 +33,7 @@ from cspdet.datasets.classification.dataset import ClassificationDataset, Classi
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
 from cspdet.datasets.classification.loader import crop_batches, image_loader
 from cspdet.datasets.collate import ImageBatch
-from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig
 from cspdet.datasets.loader import EpochLoader
 from cspdet.errors import ConfigError, DataError
 from cspdet.recipe import InputConfig
@@ -183,9 +182,9 @@ def test_chances_of_mixing():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"mixup": 0.6, "mosaic": 0.6}, r"mixup: a picture is mixed in one way: .* found 1\.2"),
-        ({"crop_area": [0.5, 0.4]}, "crop_area: expected two shares above 0 and up to 1, the lower first"),
-        ({"erase_area": [0.5, 1.4]}, "erase_area: expected two shares"),
+        ({"mixup": 0.6, "mosaic": 0.6}, r"mixup: an image is mixed in one way: .* found 1\.2"),
+        ({"crop_area": [0.5, 0.4]}, "crop_area: expected two fractions above 0 and up to 1, the lower first"),
+        ({"erase_area": [0.5, 1.4]}, "erase_area: expected two fractions"),
         ({"crop_ratio": [0, 1]}, "crop_ratio: expected two ratios above 0"),
         ({"cutmixx": 0.5}, "did you mean 'cutmix'"),
     ],

@@ -17,9 +17,8 @@ import torch
 
 from cspdet.datasets import cache as cache_module
 from cspdet.datasets.cache import RamCache, build_cache
-from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.config import AlbumentationsTransform, AugmentConfig, LoaderConfig
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.detection.augment import AlbumentationsTransform, AugmentConfig
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
 from cspdet.datasets.detection.loader import eval_loader, train_loader
 from cspdet.datasets.formats.coco import CocoDataset, load_coco

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.config.loader import parse_config
-from cspdet.datasets.detection.augment import Augment, AugmentConfig
-from cspdet.datasets.detection.mixing import MAX_OVERLAP, AugmentedSample, Rect, copy_small, cutmix, mixup, rand_bbox
+from cspdet.datasets.config import AugmentConfig
+from cspdet.datasets.detection.augment import Augment
+from cspdet.datasets.detection.compose import AugmentedSample
+from cspdet.datasets.detection.copy_small import MAX_OVERLAP, Rect, copy_small
+from cspdet.datasets.detection.mixing import cutmix, mixup, rand_bbox
 from cspdet.errors import ConfigError
 from cspdet.structures import Sample
 
@@ -257,7 +260,7 @@ def test_copies_show_their_object_at_free_places(seed, copies):
 
 
 def test_fractions_of_pixels_move_with_their_object(monkeypatch):
-    monkeypatch.setattr("cspdet.datasets.detection.mixing.COPY_SCALE_RANGE", (1.0, 1.0))
+    monkeypatch.setattr("cspdet.datasets.detection.copy_small.COPY_SCALE_RANGE", (1.0, 1.0))
     sample = painted((10, 10, 20, 20))
     sample = Sample(
         sample.image, np.array([[10.25, 10.5, 19.5, 19.75]], np.float32), sample.class_id, sample.is_crowd, 7

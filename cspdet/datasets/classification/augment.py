@@ -1,8 +1,8 @@
-"""Pictures with a class each -> what a classifier is trained on: crops, flips, colors, and pictures mixed.
+"""The augmentation of classification samples: crops, flips, colors, erasing, and mixing within a batch.
 
-Everything is drawn from random streams that are passed in. First each picture is varied by itself; then pictures of
-a batch are mixed, each with others of the same batch, so that no picture is decoded twice. A mixed picture has up to
-four classes, each with its share of the goal.
+First each image is augmented by itself (`ImageAugment`). Then images of a batch are mixed with others of the same
+batch (`mix_batch`), so that no image is decoded twice. A mixed image has up to four classes with weights. All random
+numbers come from the generators that are passed in.
 """
 
 from __future__ import annotations
@@ -14,75 +14,28 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
-from cspdet.config.base import ConfigModel
-from cspdet.datasets.detection.augment import AugmentConfig, apply_hsv, random_hsv_gains
+from cspdet.datasets.colors import apply_hsv, random_hsv_gains
+from cspdet.datasets.config import ImageAugmentConfig
 from cspdet.letterbox import resize_image
 
-MAX_CLASSES_PER_IMAGE = 4  # classes that one picture can have: a mosaic's
-MAX_CROP_ATTEMPTS = 10  # draws of a crop that do not fit into the picture before its center is taken
-MOSAIC_MIN_MARGIN = 0.2  # the four pictures of a mosaic meet no closer to the border than this share of the side
-
-Range = tuple[float, float]
-
-
-class ImageAugmentConfig(ConfigModel):
-    """How a classifier's training pictures are varied. The defaults train on the center of the pictures."""
-
-    crop_area: Range = (1.0, 1.0)  # share of the picture's area that a random crop takes
-    crop_ratio: Range = (1.0, 1.0)  # its width over height, relative to that of the input; drawn on a log scale
-    rotate: float = Field(0.0, ge=0, le=180)  # degrees, either way; corners are filled by mirroring
-    hue: float = Field(0.0, ge=0, le=0.5)  # shift by up to this share of the color circle
-    saturation: float = Field(1.0, ge=1, le=10)  # multiply or divide by up to this
-    exposure: float = Field(1.0, ge=1, le=10)  # the same for brightness
-    flip_horizontal: float = Field(0.0, ge=0, le=1)  # chance
-    flip_vertical: float = Field(0.0, ge=0, le=1)  # chance
-    erase: float = Field(0.0, ge=0, le=1)  # chance that a rectangle is filled with noise
-    erase_area: Range = (0.02, 0.33)  # share of the input that the rectangle takes
-    mixup: float = Field(0.0, ge=0, le=1)  # chance that a picture is blended with another
-    mixup_alpha: float = Field(0.2, gt=0)  # both shares are drawn from Beta(alpha, alpha)
-    cutmix: float = Field(0.0, ge=0, le=1)  # chance that a rectangle of another picture is put into it
-    cutmix_alpha: float = Field(1.0, gt=0)
-    mosaic: float = Field(0.0, ge=0, le=1)  # chance that three of its quarters are those of other pictures
-    close_mixing: int = Field(0, ge=0)  # the last epochs go without mixing, so that training ends on real pictures
-
-    @field_validator("crop_area", "erase_area")
-    @classmethod
-    def _check_fractions(cls, area: Range) -> Range:
-        if not 0 < area[0] <= area[1] <= 1:
-            raise ValueError(f"expected two shares above 0 and up to 1, the lower first, found [{area[0]}, {area[1]}]")
-        return area
-
-    @field_validator("crop_ratio")
-    @classmethod
-    def _check_ratios(cls, ratio: Range) -> Range:
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"expected two ratios above 0, the lower first, found [{ratio[0]}, {ratio[1]}]")
-        return ratio
-
-    @model_validator(mode="after")
-    def _check_mixing_probabilities(self) -> ImageAugmentConfig:
-        chances = self.mixup + self.cutmix + self.mosaic
-        if chances > 1 + 1e-9:
-            raise ValueError(
-                f"mixup: a picture is mixed in one way: expected mixup + cutmix + mosaic up to 1, found {chances:g}"
-            )
-        return self
+MAX_CLASSES_PER_IMAGE = 4  # of a mosaic
+MAX_CROP_ATTEMPTS = 10  # random crops tried before the center crop is taken
+MOSAIC_MIN_MARGIN = 0.2  # fraction of the side: the images of a mosaic meet no closer to the border
 
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One picture at input size and what it shows, M <= MOST_PARTS classes."""
+    """One image and its M <= MAX_CLASSES_PER_IMAGE classes."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     class_id: tuple[int, ...]  # M
-    label_weight: tuple[float, ...]  # M, of the goal; they sum to 1
-    index: int  # number of the picture in its set, or of the one that was read in its place
+    label_weight: tuple[float, ...]  # M, of the target; they sum to 1
+    index: int  # of the image in its dataset, or of the one that was read in its place
 
 
 class ImageRegion(NamedTuple):
-    """Whole pixels of a picture: rows top to bottom - 1, columns left to right - 1."""
+    """A rectangle of whole pixels: rows top to bottom - 1, columns left to right - 1."""
 
     top: int
     bottom: int
@@ -95,27 +48,31 @@ class ImageRegion(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
     def view(self, image: np.ndarray) -> np.ndarray:
-        """That part of a picture, in the picture's own memory."""
+        """The region of an image, as a view of the image."""
         return image[self.top : self.bottom, self.left : self.right]
 
 
-# --- one picture ---------------------------------------------------------------------------------
+# --- one image -----------------------------------------------------------------------------------
 
 
 class ImageAugment:
-    """Turns a picture of any size into one of `size_hw` (height, width) input pixels."""
+    """Turns an image of any size into one of input size.
+
+    Args:
+        config: What to do, and how strongly.
+        size_hw: Input height and width in pixels.
+    """
 
     def __init__(self, config: ImageAugmentConfig, size_hw: tuple[int, int]):
         self.config, self.size_hw = config, size_hw
-        self._hsv_config = AugmentConfig(hue=config.hue, saturation=config.saturation, exposure=config.exposure)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, left as it is, to a new (H, W, 3): a function of the arguments alone."""
+        """Augment (h, w, 3) uint8 RGB, which is not changed, to a new (H, W, 3): a function of the arguments alone."""
         config = self.config
         view = resize_image(random_crop(config, image.shape[:2], self.size_hw, rng).view(image), self.size_hw)
         if config.rotate:
             view = rotate_image(view, rng.uniform(-config.rotate, config.rotate))
-        colors = random_hsv_gains(self._hsv_config, rng)
+        colors = random_hsv_gains(config, rng)
         view = np.array(view) if colors is None else apply_hsv(np.ascontiguousarray(view), colors)
         flip_x, flip_y, erases = (rng.random(3) < (config.flip_horizontal, config.flip_vertical, config.erase)).tolist()
         view = np.ascontiguousarray(view[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
@@ -128,7 +85,7 @@ class ImageAugment:
 def random_crop(
     config: ImageAugmentConfig, image_hw: tuple[int, int], size_hw: tuple[int, int], rng: np.random.Generator
 ) -> ImageRegion:
-    """A part of random area, ratio and place; the largest center of the input's ratio where none fits."""
+    """Draw a crop of random area, aspect ratio and place; the largest center crop if no draw fits into the image."""
     height, width = image_hw
     straight = size_hw[1] / size_hw[0]
     low, high = (math.log(ratio) for ratio in config.crop_ratio)
@@ -147,9 +104,13 @@ def random_crop(
 def random_region(
     size_hw: tuple[int, int], area_fraction: float, log_ratio: float, rng: np.random.Generator
 ) -> ImageRegion:
-    """Of about this share of the area, its center anywhere, cut to the picture; at least one pixel.
+    """Draw a rectangle with its center anywhere in an image, clipped to the image; at least one pixel.
 
-    log_ratio  of its width over height, relative to that of the picture; 0 keeps the picture's
+    Args:
+        size_hw: Height and width of the image.
+        area_fraction: Of the image's area, before clipping.
+        log_ratio: Logarithm of width over height, relative to that of the image.
+        rng: Source of the place.
     """
     sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))
     edges: list[int] = []
@@ -161,21 +122,24 @@ def random_region(
 
 
 def rotate_image(image: np.ndarray, degrees: float) -> np.ndarray:
-    """(H, W, 3) uint8, turned about its center; what lies outside is its own mirror image."""
+    """Rotate (H, W, 3) uint8 about its center; the corners are filled by mirroring."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-# --- several pictures ----------------------------------------------------------------------------
+# --- several images ------------------------------------------------------------------------------
 
 
 def mix_batch(
     samples: Sequence[ImageSample], config: ImageAugmentConfig, rngs: Sequence[np.random.Generator]
 ) -> list[ImageSample]:
-    """Each picture mixed with others of the list by its own stream, or left as it is.
+    """Mix each sample with others of the batch, or leave it as it is.
 
-    samples  of one size and of one class each
+    Args:
+        samples: Of one image size and of one class each.
+        config: Probabilities of mixup, cutmix and mosaic.
+        rngs: The generator of each sample.
     """
     return [_mix_sample(samples, i, config, rng) for i, rng in enumerate(rngs)]
 
@@ -198,13 +162,13 @@ def _mix_sample(
 
 
 def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> ImageSample:
-    """`share` of the second picture over the first (arXiv:1710.09412)."""
+    """Blend two images; the second has the weight `second_weight` (arXiv:1710.09412)."""
     blended = cv2.addWeighted(first.image, 1 - second_weight, second.image, second_weight, 0)
     return ImageSample(blended, first.class_id + second.class_id, (1 - second_weight, second_weight), first.index)
 
 
 def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
-    """That part of the second picture in its place in the first (arXiv:1905.04899)."""
+    """Paste a region of the second image into the first (arXiv:1905.04899); classes are weighted by area."""
     image = first.image.copy()
     region.view(image)[...] = region.view(second.image)
     second_weight = region.area / (image.shape[0] * image.shape[1])
@@ -212,9 +176,9 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 
 
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
-    """A quarter of each of four pictures, from its own place: upper left, upper right, lower left, lower right.
+    """Combine four images: the upper left part of the first, then upper right, lower left and lower right.
 
-    The quarters meet in a point; each class counts by the area of its quarter, as in Darknet's classifiers.
+    The parts meet at (meet_x, meet_y); classes are weighted by area, as in Darknet's classifiers.
     """
     height, width = four[0].image.shape[:2]
     image = np.empty_like(four[0].image)

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cspdet.datasets.cache import build_cache
-from cspdet.datasets.classification.augment import ImageAugment, ImageAugmentConfig, ImageSample, mix_batch
+from cspdet.datasets.classification.augment import ImageAugment, ImageSample, mix_batch
 from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.datasets.classification.dataset import ClassificationDataset, ClassificationImages
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch, collate_images
-from cspdet.datasets.config import LoaderConfig, Workers
+from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig, Workers
 from cspdet.datasets.image_io import read_image
 from cspdet.datasets.loader import EpochLoader
 from cspdet.datasets.sampler import EpochBatchSampler, SampleKey, local_world_size, repeat_factors, seeded_rng

@@ -1,7 +1,7 @@
-"""A config's list of albumentations transforms as one step of our own pipeline.
+"""A list of albumentations transforms as one step of the augmentation.
 
-Two habits of albumentations 2.0.8 are mended here: its transforms repeat their draws in every loader process
-unless seeded anew, and class numbers come back as floats.
+Works around two properties of albumentations 2.0.8: every loader process draws the same random numbers unless the
+transforms are seeded for each sample, and class ids come back as floats.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.detection.augment import AlbumentationsTransform
-from cspdet.datasets.detection.mixing import MIN_SIDE
+from cspdet.datasets.config import AlbumentationsTransform
+from cspdet.datasets.detection.compose import MIN_SIDE
 from cspdet.errors import ConfigError, did_you_mean
 from cspdet.letterbox import PAD_VALUE
 from cspdet.structures import Sample
@@ -24,18 +24,23 @@ CONFIG_KEY = "train.augment.albumentations"
 
 
 class AlbumentationsHook:
-    """Sample -> Sample through the transforms, in order; each sample's draws come from its own generator.
+    """Applies the transforms in order; the random numbers of each sample come from its own generator.
+
+    Args:
+        transforms: Names and arguments of the transforms.
+        size_hw: Height and width of the images.
+        key: The config key that errors name.
 
     Raises:
-        ConfigError: unknown names, arguments that albumentations refuses, transforms that cannot run on a
-            picture with boxes or that change its size: one line for each.
+        ConfigError: unknown names, arguments that albumentations refuses, transforms that cannot run on an
+            image with boxes or that change its size: one line for each.
     """
 
-    def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int]):
+    def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int], key: str = CONFIG_KEY):
         built: list[Any] = []
         problems: list[str] = []
         for i, transform in enumerate(transforms):
-            where = f"{CONFIG_KEY}[{i}]: {transform.name}"
+            where = f"{key}[{i}]: {transform.name}"
             try:
                 built.append(_build(transform, where))
                 _dry_run(transform, size_hw, where)
@@ -43,15 +48,16 @@ class AlbumentationsHook:
                 problems += error.problems
         if problems:
             raise ConfigError(*problems)
-        self._compose = _compose(built)
+        self._compose, self._key = _compose(built), key
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Transform a sample; the given one is not changed."""
         self._compose.set_random_seed(int(rng.integers(2**32)))
-        return _apply(self._compose, sample, CONFIG_KEY)
+        return _apply(self._compose, sample, self._key)
 
 
 def _import_albumentations() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for newer versions
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it looks for newer versions online
     try:
         import albumentations
     except ImportError as error:
@@ -60,7 +66,7 @@ def _import_albumentations() -> Any:
 
 
 def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> Any:
-    """The transform that the config names, with its arguments and `more`."""
+    """The transform that the config names, with its arguments and `overrides`."""
     library = _import_albumentations()
     base = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
     valid = {
@@ -81,7 +87,7 @@ def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> 
 
 
 def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
-    """Run the transform once, so that one which cannot work stops the run before it starts."""
+    """Run the transform once, so that one that cannot work stops the run before it starts."""
     height, width = size_hw
     box = np.array(((width / 4, height / 4, width / 2, height / 2),), np.float32)
     image = np.full((height, width, 3), PAD_VALUE, np.uint8)
@@ -92,8 +98,8 @@ def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where
         _apply(compose, sample, where)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a transform of albumentations may raise on a picture it does not suit
-        raise ConfigError(f"{where}: does not run on a picture with boxes: {_one_line(error)}") from error
+    except Exception as error:  # whatever a transform of albumentations may raise
+        raise ConfigError(f"{where}: does not run on an image with boxes: {_one_line(error)}") from error
 
 
 def _compose(transforms: list[Any]) -> Any:
@@ -107,24 +113,24 @@ def _compose(transforms: list[Any]) -> Any:
         min_height=MIN_SIDE,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Got processor for bboxes")  # transforms that leave boxes alone are fine
+        warnings.filterwarnings("ignore", "Got processor for bboxes")  # transforms that do not change boxes are fine
         return library.Compose(transforms, bbox_params=boxes)
 
 
 def _apply(compose: Any, sample: Sample, where: str) -> Sample:
-    """Boxes keep their class and crowd flag by their row number, which travels through as the label."""
+    """Transform a sample; the row of a box is its label, by which it keeps its class and crowd flag."""
     result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
     image = np.ascontiguousarray(result["image"])
     if image.shape != sample.image.shape or image.dtype != np.uint8:
         names = ", ".join(type(transform).__name__ for transform in compose.transforms)
         found, expected = (f"{'x'.join(map(str, a.shape))} {a.dtype}" for a in (image, sample.image))
-        raise ConfigError(f"{where}: a transform ({names}) must keep the picture {expected}; it came back {found}")
+        raise ConfigError(f"{where}: a transform ({names}) must keep the image {expected}; it came back {found}")
     row = np.asarray(result["row"]).astype(np.int64).reshape(-1)
     box_xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
     return replace(sample, image=image, box_xyxy=box_xyxy, class_id=sample.class_id[row], is_crowd=sample.is_crowd[row])
 
 
 def _one_line(error: BaseException) -> str:
-    """pydantic's many-lined message without its links."""
+    """The message of an error in one line, without the links of pydantic."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if not line.startswith("For further information"))

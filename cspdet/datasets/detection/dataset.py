@@ -44,7 +44,8 @@ class DetectionImages:
     def __getitem__(self, index: int) -> np.ndarray:
         """Decode an image, turn it upright and shrink it: (h, w, 3) uint8 RGB."""
         bilinear = self.resize == "stretch"  # as in evaluation
-        return resize_image(read_annotated_image(self.coco, index), self._stored_hw(index), bilinear=bilinear)
+        size_hw = self._stored_hw(index)
+        return resize_image(read_annotated_image(self.coco, index), size_hw, bilinear=bilinear)
 
     def path(self, index: int) -> Path:
         """The file of an image."""

@@ -10,9 +10,8 @@ import numpy as np
 
 from cspdet.datasets.cache import build_cache
 from cspdet.datasets.collate import collate
-from cspdet.datasets.config import LoaderConfig, Resize, Workers
-from cspdet.datasets.detection.albumentations_transforms import AlbumentationsHook
-from cspdet.datasets.detection.augment import Augment, AugmentConfig
+from cspdet.datasets.config import AugmentConfig, LoaderConfig, Resize, Workers
+from cspdet.datasets.detection.augment import Augment
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages, EvalDataset
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.loader import EpochLoader
@@ -82,7 +81,7 @@ def train_loader(
         ConfigError: augmentation that cannot be built, a cache that does not fit, or batches that cannot be shared.
         DataError: with `cache: ram` or `disk`, the unreadable images.
     """
-    extra = AlbumentationsHook(augment.albumentations, input_.size) if augment.albumentations else None
+    augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
     sampler = EpochBatchSampler(len(coco), config.max_batch_size, config.seed, shard=shard, factors=factors)
     num_processes = local_world_size(shard)
@@ -91,7 +90,6 @@ def train_loader(
     images = build_cache(files, config, shared=uses_spawn(num_workers), num_processes=num_processes)
     dataset: IndexedSamples[Sample] = DetectionDataset(coco, images)
     skip = SkipUnreadable(dataset, images.problems) if config.on_bad_image == "skip" else None
-    augmentation = Augment(augment, input_.size, input_.resize, extra)
     build_batch = BuildTrainBatch(
         dataset if skip is None else skip, augmentation, config.seed, config.epochs - augment.close_mosaic
     )

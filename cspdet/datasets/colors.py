@@ -1,0 +1,67 @@
+"""Random changes of hue, saturation and brightness, as Darknet makes them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+
+class HsvRanges(Protocol):
+    """The config keys that `random_hsv_gains` reads."""
+
+    @property
+    def hue(self) -> float:
+        """Largest shift of the hue, as a fraction of the color circle."""
+
+    @property
+    def saturation(self) -> float:
+        """Largest factor of the saturation, 1 or more."""
+
+    @property
+    def exposure(self) -> float:
+        """Largest factor of the brightness, 1 or more."""
+
+
+class HsvGains(NamedTuple):
+    """A change of colors in HSV."""
+
+    hue: float  # added, as a fraction of the color circle
+    saturation: float  # factor
+    value: float  # factor
+
+
+def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | None:
+    """Draw as Darknet: hue either way, factors up to their limit or its inverse; None if nothing is to change."""
+    if config.hue == 0 and config.saturation == 1 and config.exposure == 1:
+        return None
+    hue, saturation, divide_saturation, value, divide_value = rng.random(5).tolist()
+    saturation, value = 1 + saturation * (config.saturation - 1), 1 + value * (config.exposure - 1)
+    return HsvGains(
+        (2 * hue - 1) * config.hue,
+        1 / saturation if divide_saturation < 0.5 else saturation,
+        1 / value if divide_value < 0.5 else value,
+    )
+
+
+def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
+    """Change the colors of (h, w, 3) RGB or (h, w, 4) RGBA to a new (h, w, 3) RGB, all uint8; values saturate."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    height, width = hsv.shape[:2]
+    # Whole rows at a time, faster than tables by channel: hue fills uint8, so that its sum wraps around
+    # as the circle does, and the factors are uint8 in units that hold the largest.
+    rows = hsv.reshape(height, 3 * width)
+    rows += _repeat_pixel((round(gains.hue * 256) % 256, 0, 0), width)
+    unit = int(255 / max(1.0, gains.saturation, gains.value))
+    factors = np.empty_like(rows)
+    factors[...] = _repeat_pixel((unit, round(gains.saturation * unit), round(gains.value * unit)), width)
+    cv2.multiply(rows, factors, dst=rows, scale=1 / unit)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)
+
+
+def _repeat_pixel(pixel: tuple[int, int, int], width: int) -> np.ndarray:
+    """A row of `width` equal pixels, (3 * width,) uint8."""
+    row = np.empty((width, 3), np.uint8)
+    row[...] = pixel
+    return row.reshape(-1)
