@@ -23,15 +23,15 @@ from cspdet.device import autocast, resolve_precision
 from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig
+from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
 from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
 from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 
 RULES = {  # beside the recipe's own
-    "match_ratio 4, neighbors 3": AssignConfig(match_ratio=4.0, neighbors=3),
-    "dynamic": AssignConfig(name="dynamic"),
+    "match_ratio 4, neighbors 3": AnchorIoUConfig(match_ratio=4.0, neighbors=3),
+    "dynamic": SimOTAConfig(),
 }
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     truth = random_targets(args.batch, args.boxes, args.size, args.classes)
     anchors: Anchors = model.anchors
 
-    def loss(rule: AssignConfig) -> None:
+    def loss(rule: AnchorIoUConfig) -> None:
         yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, rule).total.backward()
         for level in raw:
             level.grad = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cspdet.benchmark.rows import BenchmarkSpec
 from cspdet.checkpoints.building import is_classifier_config
 from cspdet.checkpoints.loading import load_model
+from cspdet.config.input import InputConfig
 from cspdet.datasets.classification.crops import ImageCrop, short_side
 from cspdet.datasets.image_io import read_image
 from cspdet.errors import ConfigError, did_you_mean
@@ -25,7 +26,6 @@ from cspdet.inference.engines.factory import build_engine, build_network_engine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
 from cspdet.models.config import PostprocessConfig
-from cspdet.recipe import InputConfig
 
 TORCHVISION_PREFIX = "torchvision:"
 TORCHVISION_SIZE = (224, 224)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspdet.checkpoints.pretrained import load_backbone_weights
-from cspdet.config.loader import read_yaml
+from cspdet.config.read import read_yaml
 from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.building import build_detector, classes_from_config, is_classifier_config
+from cspdet.checkpoints.building import build_detector, classes_from_config
 from cspdet.checkpoints.loading import load_model
-from cspdet.config.loader import load_config
 from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
 from cspdet.recipe import ClassificationRecipe, load_recipe
@@ -64,15 +63,14 @@ def _build_model(
     if path.suffix not in (".yaml", ".yml"):
         bundle = load_model(path, overrides=overrides)
         return bundle.task, bundle.torch_network, bundle.config.input.size
-    if is_classifier_config(path):
-        recipe = load_config(path, ClassificationRecipe, overrides)
+    recipe = load_recipe(path, overrides)
+    if isinstance(recipe, ClassificationRecipe):
         with torch.device("meta"):
             return "classification", recipe.model.build(pretrained=False), recipe.input.size
-    detector = load_recipe(path, overrides)
     if num_classes is None:
-        if detector.data not in num_classes_cache:  # a large annotation file takes many seconds to read
-            num_classes_cache[detector.data] = len(classes_from_config(detector))
-        num_classes = num_classes_cache[detector.data]
+        if recipe.data not in num_classes_cache:  # a large annotation file takes many seconds to read
+            num_classes_cache[recipe.data] = len(classes_from_config(recipe))
+        num_classes = num_classes_cache[recipe.data]
     with torch.device("meta"):
-        model = build_detector(detector, num_classes, str(path), pretrained=False)
-    return "detection", model, detector.input.size
+        model = build_detector(recipe, num_classes, str(path), pretrained=False)
+    return "detection", model, recipe.input.size

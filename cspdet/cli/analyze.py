@@ -20,7 +20,7 @@ from cspdet.analysis.matched_run import BACKGROUND_IOU, match_results
 from cspdet.analysis.structures import Analysis, Comparison
 from cspdet.analysis.summary import comparison_summary, full_summary
 from cspdet.analysis.tables import analysis_document, write_tables
-from cspdet.config.loader import read_yaml
+from cspdet.config.read import read_yaml
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, DataError, did_you_mean

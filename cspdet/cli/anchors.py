@@ -21,8 +21,9 @@ import numpy as np
 
 from cspdet.checkpoints.building import build_detector
 from cspdet.cli.arguments import parse_image_size
+from cspdet.config.input import InputConfig
 from cspdet.config.loader import parse_config
-from cspdet.darknet.model import DarknetModelConfig
+from cspdet.darknet.config import DarknetModelConfig
 from cspdet.datasets.descriptor import SPLITS, load_dataset_config
 from cspdet.datasets.detection.anchors import (
     STRICT_IOU,
@@ -34,7 +35,7 @@ from cspdet.datasets.detection.anchors import (
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError
 from cspdet.models.config import WH, YoloHeadConfig
-from cspdet.recipe import InputConfig, load_recipe
+from cspdet.recipe import load_recipe
 
 Levels = tuple[tuple[WH, ...], ...]  # width, height in input pixels, one tuple a scale, finest first
 YOLOV3_STRIDES = (8, 16, 32)
@@ -91,10 +92,10 @@ def _load_setup(args: argparse.Namespace) -> AnchorSetup:
         input_ = parse_config({} if size is None else {"size": list(size)}, InputConfig, "--size")
         return AnchorSetup("YOLOv3's anchors", YoloHeadConfig().anchors, YOLOV3_STRIDES, input_, None, False)
     at_size = [] if size is None else [f"input.size=[{size[0]}, {size[1]}]"]
-    recipe = load_recipe(args.config, [*args.overrides, *at_size])
+    recipe = load_recipe(args.config, [*args.overrides, *at_size], task="detection")
     anchors = build_detector(recipe, 1, str(args.config), pretrained=False).anchors
     levels = tuple(tuple((round(w, 4), round(h, 4)) for w, h in level) for level in anchors.wh.tolist())
-    name, match_iou = f"{args.config.stem}'s anchors", recipe.train.assigner.match_iou
+    name, match_iou = f"{args.config.stem}'s anchors", getattr(recipe.train.assigner, "match_iou", None)
     return AnchorSetup(
         name, levels, anchors.strides, recipe.input, match_iou, isinstance(recipe.model, DarknetModelConfig)
     )

@@ -42,7 +42,7 @@ from cspdet.inference.engines.factory import build_engine
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
 from cspdet.models.bundle import BundleConfig
-from cspdet.recipe import EvalConfig
+from cspdet.models.config import EvalConfig
 from cspdet.structures import Categories
 
 METRIC_DESCRIPTIONS = {

@@ -28,7 +28,7 @@ from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
 from cspdet.inference.classifier import override_eval_config
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
-from cspdet.recipe import ClassifierEvalConfig
+from cspdet.models.config import ClassifierEvalConfig
 
 MAX_CLASSES_SHOWN = 50  # beyond, only the worst of them
 NUM_WORST_CLASSES = 20

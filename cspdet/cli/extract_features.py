@@ -30,7 +30,7 @@ from cspdet.inference.sources import ImageFile
 from cspdet.io.atomic import atomic_write
 from cspdet.io.progress import progress
 from cspdet.models.bundle import ModelBundle
-from cspdet.recipe import ClassifierEvalConfig
+from cspdet.models.config import ClassifierEvalConfig
 
 log = logging.getLogger("cspdet")
 

@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 
 from cspdet.checkpoints.building import build_classifier
-from cspdet.darknet.model import DarknetClassifierConfig
+from cspdet.darknet.config import DarknetClassifierConfig
 from cspdet.darknet.num_classes import set_num_classes
 from cspdet.datasets.classification.dataset import check_images
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, has_split, load_image_folder

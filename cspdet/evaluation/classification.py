@@ -19,7 +19,7 @@ from cspdet.io.progress import progress
 from cspdet.structures import SINGLE_PROCESS, Shard
 
 if TYPE_CHECKING:
-    from cspdet.recipe import ClassifierEvalConfig
+    from cspdet.models.config import ClassifierEvalConfig
 
 log = logging.getLogger("cspdet")
 

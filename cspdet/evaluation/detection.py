@@ -22,7 +22,8 @@ from cspdet.letterbox import Letterbox
 from cspdet.structures import SINGLE_PROCESS, Categories, Detections, Shard
 
 if TYPE_CHECKING:
-    from cspdet.recipe import EvalConfig, InputConfig
+    from cspdet.config.input import InputConfig
+    from cspdet.models.config import EvalConfig
 
 log = logging.getLogger("cspdet")
 

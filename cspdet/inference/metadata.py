@@ -13,14 +13,14 @@ from pydantic import Field, model_validator
 
 from cspdet import __version__
 from cspdet.config.base import ConfigModel
+from cspdet.config.input import InputConfig
 from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.config import NormalizeConfig, YoloHeadConfig
+from cspdet.models.config import EvalConfig, NormalizeConfig, YoloHeadConfig
 from cspdet.models.detector import ComposedDetector
 from cspdet.models.head import Anchors
-from cspdet.recipe import EvalConfig, InputConfig
 from cspdet.structures import Categories
 
 FORMAT: Literal["cspdet 1"] = "cspdet 1"

@@ -12,8 +12,8 @@ from cspdet.models.detector import Detector
 from cspdet.structures import Categories
 
 if TYPE_CHECKING:
+    from cspdet.config.input import InputConfig
     from cspdet.inference.metadata import ModelMetadata
-    from cspdet.recipe import InputConfig
 
 TaskName = Literal["detection", "classification"]
 Network = Detector | Classifier

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cspdet.config.base import ConfigModel
+from cspdet.config.input import Workers
 from cspdet.config.registry import component
 from cspdet.models.backbones import BACKBONES
 from cspdet.models.base_config import BackboneConfigBase, NeckConfigBase
@@ -161,3 +162,30 @@ class PostprocessConfig(ConfigModel):
     )
     max_detections: int = Field(100, ge=1, description="Maximum number of detections per image.")
     clip_boxes: bool = Field(True, description="Clip boxes to the image border; Darknet's `map` command does not.")
+
+
+class EvalConfig(PostprocessConfig):
+    """Evaluation of a detector: post-processing for AP, batches and evaluator. Exported files carry it."""
+
+    batch_size: int = Field(16, ge=1, description="Images per batch in evaluation.")
+    min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the detections that are evaluated.")
+    evaluator: Literal["auto", "pycocotools", "hotcoco"] = Field(
+        "auto", description="COCO evaluator; auto: hotcoco if it is installed (same metrics, faster), else pycocotools."
+    )
+    workers: Workers = Field("auto", description="Loader processes; 0: none; auto: by cores and device.")
+
+
+class ClassifierEvalConfig(ConfigModel):
+    """Evaluation of a classifier: how images are resized and cropped for top-1."""
+
+    resize: int | None = Field(
+        None, ge=1, description="Short side of the resized image in pixels; null: the input's short side over `crop`."
+    )
+    crop: float = Field(
+        0.887, gt=0, le=1, description="Fraction of the resized short side that the crop covers: 256 of 288 pixels."
+    )
+    ten_crop: bool = Field(
+        False, description="Average over the four corner crops, the center crop and their mirror images."
+    )
+    batch_size: int = Field(32, ge=1, description="Images per batch in evaluation.")
+    workers: Workers = Field("auto", description="Loader processes; 0: none; auto: by cores and device.")

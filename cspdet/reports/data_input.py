@@ -11,10 +11,11 @@ import numpy as np
 from markupsafe import Markup
 
 from cspdet.checkpoints.building import build_detector
+from cspdet.config.input import InputConfig
 from cspdet.datasets.checks.statistics import BINS_PER_OCTAVE, Histogram
 from cspdet.datasets.detection.anchors import AnchorFit, box_sizes_at_input, evaluate_anchors
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.recipe import InputConfig, load_recipe
+from cspdet.recipe import load_recipe
 from cspdet.reports.charts import bar_chart
 from cspdet.reports.components import CellValue, Chart, Charts, Column, ReportSection, Stat, Stats, Table
 from cspdet.reports.data_charts import bin_table, percentage_histogram, split_legend
@@ -59,12 +60,13 @@ def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
     Raises:
         ConfigError: it is no config of a detector.
     """
-    recipe = load_recipe(config, list(overrides))
+    recipe = load_recipe(config, list(overrides), task="detection")
     anchors = build_detector(recipe, 1, str(config), pretrained=False).anchors
     levels = [[(round(w, 4), round(h, 4)) for w, h in level] for level in anchors.wh.tolist()]
     strides = tuple(stride for stride, level in zip(anchors.strides, levels, strict=True) for _ in level)
     anchors_wh = tuple(wh for level in levels for wh in level)
-    return NetworkInput(config.stem, recipe.input, recipe.train.assigner.match_iou, anchors_wh, strides)
+    match_iou = getattr(recipe.train.assigner, "match_iou", None)
+    return NetworkInput(config.stem, recipe.input, match_iou, anchors_wh, strides)
 
 
 def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoDataset]) -> InputFit:

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
 from torch import nn
 
-from cspdet.config.base import ConfigModel
-
-
-class OptimizerConfig(ConfigModel):
-    """SGD with momentum. `learning_rate` is meant for a step over `nominal_batch_size` pictures."""
-
-    learning_rate: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(0.0005, ge=0)  # on convolution weights; never on biases or normalization
-    clip_norm: float | None = Field(10.0, gt=0)  # longest gradient; null leaves it as it is
-
-
-class ScheduleConfig(ConfigModel):
-    """Burn-in, then a constant, stepped, cosine or polynomial learning rate. Shares are of all steps of the run."""
-
-    name: Literal["cosine", "step", "constant", "polynomial"] = "cosine"
-    final_lr_ratio: float = Field(0.01, gt=0, le=1)  # cosine: ends at this share of the learning rate
-    steps: tuple[float, ...] = (0.8, 0.9)  # step: at these shares of the run ...
-    factor: float = Field(0.1, gt=0, le=1)  # ... the rate is multiplied by this
-    power: float = Field(4.0, gt=0)  # polynomial: this power of the share of the run that is left, as Darknet's `poly`
-    warmup_steps: int = Field(1000, ge=0)
-    warmup_max_fraction: float = Field(0.05, ge=0, le=1)  # burn-in never takes more than this share of the run
-    warmup_power: float = Field(1.0, gt=0)  # Darknet: 4
-
-    @field_validator("steps")
-    @classmethod
-    def _ascending(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
-        if list(steps) != sorted(steps) or any(not 0 < fraction < 1 for fraction in steps):
-            raise ValueError(f"expected shares between 0 and 1 in ascending order, found {list(steps)}")
-        return steps
+from cspdet.training.config import OptimizerConfig, ScheduleConfig
 
 
 def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from cspdet.device import Precision
 from cspdet.errors import ConfigError, did_you_mean
-from cspdet.recipe import TrainerConfig
+from cspdet.training.config import TrainerConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
 from cspdet.training.tasks.base import ModelT

@@ -24,7 +24,7 @@ from cspdet.datasets.workers import worker_crash_error
 from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint
-from cspdet.recipe import TrainerConfig
+from cspdet.training.config import TrainerConfig
 from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
 from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext

@@ -16,7 +16,8 @@ from cspdet.config.loader import load_config
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.io.checkpoint_v1 import RENAMED_WEIGHTS, TIMM_PREFIX, upgrade_weights
 from cspdet.models.blocks import ConvBN
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, TrainConfig, recipe_to_dict
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
+from cspdet.training.config import TrainConfig
 from cspdet.training.state import TrainingState, TrainProgress
 
 ROOT = Path(__file__).parents[2]

@@ -32,9 +32,8 @@ from cspdet.evaluation.classification import (
 from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
 from cspdet.inference.classifier import override_eval_config
 from cspdet.models.classifier import predict_probabilities
-from cspdet.models.config import ClassifierConfig
+from cspdet.models.config import ClassifierConfig, ClassifierEvalConfig
 from cspdet.models.published import CLASSIFIERS
-from cspdet.recipe import ClassifierEvalConfig
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -25,9 +25,8 @@ from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
 from cspdet.evaluation.results import submission_name
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.models.bundle import ModelBundle
-from cspdet.models.config import YoloHeadConfig
+from cspdet.models.config import EvalConfig, YoloHeadConfig
 from cspdet.models.head import Anchors
-from cspdet.recipe import EvalConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
 from cspdet.models.profile import profile
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig
-from cspdet.training.losses.yolo import LossConfig, yolo_loss
+from cspdet.training.config import AnchorIoUConfig, YoloLossConfig
+from cspdet.training.losses.yolo import yolo_loss
 
 
 def counting(*shape: int) -> Tensor:
@@ -214,7 +214,7 @@ def test_the_loss_of_square_sizes_is_least_at_the_box_itself(kind):
     raw[0, 0, 1, 2, :4] = best
 
     def box_loss(values: Tensor) -> Tensor:
-        return yolo_loss((values,), targets, anchors, LossConfig(box=kind), AssignConfig()).box
+        return yolo_loss((values,), targets, anchors, YoloLossConfig(box=kind), AnchorIoUConfig()).box
 
     least = box_loss(raw)
     for i in range(4):

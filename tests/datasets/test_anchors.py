@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cspdet.cli.main import main
+from cspdet.config.input import InputConfig
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.detection.anchors import (
     best_anchors,
@@ -28,7 +29,7 @@ from cspdet.datasets.formats.coco import load_coco
 from cspdet.errors import DataError
 from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
-from cspdet.recipe import InputConfig, load_recipe
+from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
 from cspdet.training.assigners.assign import PriorLayout, assign
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_set_data import COLORS, write_images
 
+from cspdet.config.input import InputConfig
 from cspdet.config.loader import parse_config
 from cspdet.datasets import cache as cache_module
 from cspdet.datasets.cache import RamCache, build_cache
@@ -36,7 +37,6 @@ from cspdet.datasets.collate import ImageBatch
 from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig
 from cspdet.datasets.loader import EpochLoader
 from cspdet.errors import ConfigError, DataError
-from cspdet.recipe import InputConfig
 from cspdet.structures import SINGLE_PROCESS, Shard
 
 STRONG = ImageAugmentConfig(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from cspdet.config.input import InputConfig
 from cspdet.datasets import cache as cache_module
 from cspdet.datasets.cache import RamCache, build_cache
 from cspdet.datasets.config import AlbumentationsTransform, AugmentConfig, LoaderConfig
@@ -26,7 +27,6 @@ from cspdet.datasets.loader import EpochLoader
 from cspdet.datasets.workers import worker_crash_error
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
-from cspdet.recipe import InputConfig
 from cspdet.structures import SINGLE_PROCESS, Batch, Shard
 
 PICTURES = 11

@@ -29,8 +29,9 @@ from cspdet.darknet.network import DarknetClassifier
 from cspdet.darknet.num_classes import set_num_classes
 from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import load_checkpoint, save_checkpoint
-from cspdet.recipe import ClassificationRecipe, ClassifierTrainConfig, DetectionRecipe, load_recipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 from cspdet.structures import Categories
+from cspdet.training.config import ClassifierTrainConfig
 from cspdet.training.tasks.classification import class_loss
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ from cspdet.evaluation import coco_backends as engines
 from cspdet.evaluation.coco import CocoEvaluator, Metrics, evaluate_results
 from cspdet.evaluation.coco_backends import EVALUATORS, select_backend
 from cspdet.evaluation.records import DETECTION_DTYPE, GROUND_TRUTH_DTYPE, index_in_sorted, to_records, to_results
-from cspdet.recipe import EvalConfig
+from cspdet.models.config import EvalConfig
 
 CASES = int(os.environ.get("CSPDET_EVALUATOR_CASES", "60"))
 FAR = 1e-12

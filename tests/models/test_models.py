@@ -19,8 +19,9 @@ from cspdet.config.loader import load_config
 from cspdet.models import Classifier, Detector
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
 from cspdet.structures import Features, FeatureSpec, Targets
+from cspdet.training.config import OptimizerConfig
 from cspdet.training.losses.yolo import yolo_loss
-from cspdet.training.schedule import OptimizerConfig, build_optimizer
+from cspdet.training.schedule import build_optimizer
 
 ROOT = Path(__file__).parents[2]
 DETECTORS = sorted((ROOT / "configs").glob("*.yaml"))

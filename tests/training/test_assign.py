@@ -12,14 +12,8 @@ from cspdet.errors import ConfigError
 from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import (
-    CROWD_IOF_THRESHOLD,
-    AssignConfig,
-    PriorLayout,
-    assign,
-    ignore_mask,
-    validate_assigner,
-)
+from cspdet.training.assigners.assign import CROWD_IOF_THRESHOLD, PriorLayout, assign, ignore_mask, validate_assigner
+from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
 
 ANCHORS = Anchors(YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05)), (8, 16, 32))
 SIZE = 128
@@ -148,11 +142,11 @@ def test_match_ratio_is_the_same_for_boxes_larger_and_smaller_than_the_anchor(ro
 
 
 def test_neighbors_need_a_head_that_reaches_out_of_its_cells():
-    validate_assigner(AssignConfig(neighbors=3), (2.0, 2.0, 2.0))
-    validate_assigner(AssignConfig(neighbors=1), (1.0, 1.0, 1.0))
-    validate_assigner(AssignConfig(name="dynamic", neighbors=3), (1.0, 1.0, 1.0))  # the static rule's alone
+    validate_assigner(AnchorIoUConfig(neighbors=3), (2.0, 2.0, 2.0))
+    validate_assigner(AnchorIoUConfig(neighbors=1), (1.0, 1.0, 1.0))
+    validate_assigner(SimOTAConfig(), (1.0, 1.0, 1.0))  # has no neighbors
     with pytest.raises(ConfigError, match=r"neighbors.*scale_x_y.*expected 2 for every scale, found \[1.2, 1.1, 2\]"):
-        validate_assigner(AssignConfig(neighbors=3), (1.2, 1.1, 2.0))
+        validate_assigner(AnchorIoUConfig(neighbors=3), (1.2, 1.1, 2.0))
 
 
 def test_the_better_fitting_of_two_boxes_has_the_slot():

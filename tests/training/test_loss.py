@@ -16,11 +16,12 @@ from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig, PriorLayout, assign, ignore_mask
+from cspdet.training.assigners.assign import PriorLayout, assign, ignore_mask
 from cspdet.training.assigners.simota import assign_simota
+from cspdet.training.config import AnchorIoUConfig, SimOTAConfig, YoloLossConfig
 from cspdet.training.losses.class_weights import class_weights, weights_from_counts
 from cspdet.training.losses.focal import focal_cross_entropy
-from cspdet.training.losses.yolo import LossConfig, Losses, yolo_loss
+from cspdet.training.losses.yolo import Losses, yolo_loss
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm_sam.yaml"
 ANCHORS = Anchors(YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05)), (8, 16, 32))
@@ -46,7 +47,7 @@ def no_targets() -> Targets:
 
 def test_zero_logits_without_boxes_cost_log_2_a_slot():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
-    losses = yolo_loss(raw, no_targets(), ONE, LossConfig(normalizer="images"), AssignConfig())
+    losses = yolo_loss(raw, no_targets(), ONE, YoloLossConfig(normalizer="images"), AnchorIoUConfig())
     assert losses.objectness.item() == pytest.approx(12 * math.log(2))  # 24 slots over 2 pictures
     assert losses.box.item() == losses.classes.item() == 0
 
@@ -56,7 +57,7 @@ def test_a_perfect_box_costs_only_its_doubts():
     raw = (torch.zeros(1, 1, 1, 1, 5 + CLASSES),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[-4.0, -4, 12, 12]]), torch.tensor([False]))
     for kind in ("iou", "giou", "diou", "ciou"):
-        losses = yolo_loss(raw, truth, ONE, LossConfig(box=kind), AssignConfig())
+        losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box=kind), AnchorIoUConfig())
         assert losses.box.item() == pytest.approx(0, abs=1e-5)
         assert losses.objectness.item() == pytest.approx(math.log(2))
         assert losses.classes.item() == pytest.approx(CLASSES * math.log(2))
@@ -65,7 +66,7 @@ def test_a_perfect_box_costs_only_its_doubts():
 def test_mse_of_a_box_in_the_middle_of_its_cell():
     raw = (torch.zeros(1, 1, 4, 4, 5 + CLASSES),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[4.0, 4, 20, 20]]), torch.tensor([False]))
-    losses = yolo_loss(raw, truth, ONE, LossConfig(box="mse", box_weight=1.0), AssignConfig())
+    losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig())
     # the size is the anchor's; sigmoids of 0.5 cost the entropy of a coin each; weight 2 - 16 * 16 / (32 * 32)
     assert losses.box.item() == pytest.approx(2 * math.log(2) * 1.75)
 
@@ -75,7 +76,7 @@ def test_mse_gradients_are_goal_minus_prediction():
     torch.manual_seed(0)
     raw = (torch.randn(1, 1, 4, 4, 5 + CLASSES).requires_grad_(),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[6.0, 7, 18, 27]]), torch.tensor([False]))
-    yolo_loss(raw, truth, ONE, LossConfig(box="mse", box_weight=1.0), AssignConfig()).box.backward()
+    yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig()).box.backward()
     t, g = raw[0][0, 0, 2, 1].detach(), raw[0].grad[0, 0, 2, 1]  # center (12, 17): column 1, row 2
     weight = 2 - 12 * 20 / (32 * 32)
     goal = torch.tensor([12 / 8 - 1, 17 / 8 - 2, math.log(12 / 16), math.log(20 / 16)])
@@ -84,9 +85,9 @@ def test_mse_gradients_are_goal_minus_prediction():
 
 
 RULES = {
-    "static": AssignConfig(match_iou=0.3, ignore_iou=0.5),
-    "ratio and neighbors": AssignConfig(match_ratio=2.0, neighbors=3, ignore_iou=0.5),
-    "dynamic": AssignConfig(name="dynamic", ignore_iou=0.5),
+    "static": AnchorIoUConfig(match_iou=0.3, ignore_iou=0.5),
+    "ratio and neighbors": AnchorIoUConfig(match_ratio=2.0, neighbors=3, ignore_iou=0.5),
+    "dynamic": SimOTAConfig(ignore_iou=0.5),
 }
 
 
@@ -95,7 +96,9 @@ RULES = {
 @pytest.mark.parametrize("normalizer", ["positives", "images"])
 def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     raw, truth = random_raw(), some_targets()
-    loss = LossConfig(box="ciou", normalizer=normalizer, objectness_target=goal, label_smoothing=0.1, box_weight=2.0)
+    loss = YoloLossConfig(
+        box="ciou", normalizer=normalizer, objectness_target=goal, label_smoothing=0.1, box_weight=2.0
+    )
     found = yolo_loss(raw, truth, ANCHORS, loss, rule)
 
     flat = torch.cat([level.flatten(1, 3) for level in raw], dim=1)
@@ -103,8 +106,8 @@ def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     slots = PriorLayout.from_level_sizes([(n, n) for n in CELLS], 3, torch.device("cpu"))
     positive = (
         assign(truth, ANCHORS, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
-        if rule.rule == "static"
-        else assign_simota(raw, predicted, truth, ANCHORS, slots, rule.dynamic)
+        if rule.name == "anchor_iou"
+        else assign_simota(raw, predicted, truth, ANCHORS, slots, rule)
     )
     skip = ignore_mask(predicted, truth, ANCHORS, slots, rule.ignore_iou)
     taken = {(int(i), int(s)): int(t) for i, s, t in zip(*positive, strict=True)}
@@ -129,20 +132,22 @@ def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     assert found.classes.item() == pytest.approx(float(classes.detach()) / count, rel=1e-4)
 
 
-@pytest.mark.parametrize("rule", [AssignConfig(match_iou=0.2), AssignConfig(name="dynamic")], ids=("static", "dynamic"))
+@pytest.mark.parametrize("rule", [AnchorIoUConfig(match_iou=0.2), SimOTAConfig()], ids=("static", "dynamic"))
 @pytest.mark.parametrize("focal", ["none", "both"])
 @pytest.mark.parametrize("kind", ["mse", "iou", "giou", "diou", "ciou"])
 def test_losses_and_gradients_are_finite_even_for_wild_outputs(kind, focal, rule):
     raw = random_raw(spread=100.0)
-    loss = LossConfig(box=kind, focal=focal, focal_gamma=0.5, objectness_target="iou")
+    loss = YoloLossConfig(box=kind, focal=focal, focal_gamma=0.5, objectness_target="iou")
     yolo_loss(raw, some_targets(), ANCHORS, loss, rule).total.backward()
     assert all(level.grad.isfinite().all() for level in raw)
 
 
 def test_half_precision_outputs_are_judged_in_fp32():
     raw = random_raw()
-    full = yolo_loss(raw, some_targets(), ANCHORS, LossConfig(), AssignConfig())
-    half = yolo_loss(tuple(level.bfloat16() for level in raw), some_targets(), ANCHORS, LossConfig(), AssignConfig())
+    full = yolo_loss(raw, some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig())
+    half = yolo_loss(
+        tuple(level.bfloat16() for level in raw), some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig()
+    )
     assert all(part.dtype == torch.float32 for part in half)
     assert half.total.item() == pytest.approx(full.total.item(), rel=0.02)
 
@@ -152,11 +157,11 @@ def test_a_crowd_is_never_punished_and_a_truth_always_rewarded():
     raw = tuple(torch.zeros(1, 3, n, n, 5 + CLASSES).requires_grad_() for n in CELLS)
     box = torch.tensor([[0.0, 0, 128, 128]])
     crowd = Targets(torch.tensor([0]), torch.tensor([0]), box, torch.tensor([True]))
-    yolo_loss(raw, crowd, ANCHORS, LossConfig(), AssignConfig()).total.backward()
+    yolo_loss(raw, crowd, ANCHORS, YoloLossConfig(), AnchorIoUConfig()).total.backward()
     # anchors of 10x13 to 33x23, away from the border: inside by more than half
     assert raw[0].grad[..., 2:-2, 2:-2, :].abs().sum() == 0
     raw[0].grad = None
-    yolo_loss(raw, no_targets(), ANCHORS, LossConfig(), AssignConfig()).total.backward()
+    yolo_loss(raw, no_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig()).total.backward()
     assert (raw[0].grad[..., 4] > 0).all()
 
 
@@ -184,17 +189,17 @@ def test_focal_loss_of_hard_goals_is_torchvisions(gamma, alpha):
 @pytest.mark.parametrize("focal", ["objectness", "class", "both"])
 def test_focal_loss_takes_what_it_is_told_to(focal):
     raw, truth = random_raw(), some_targets()
-    plain = LossConfig(label_smoothing=0.1, objectness_target="iou")
-    without = yolo_loss(raw, truth, ANCHORS, plain, AssignConfig())
+    plain = YoloLossConfig(label_smoothing=0.1, objectness_target="iou")
+    without = yolo_loss(raw, truth, ANCHORS, plain, AnchorIoUConfig())
     same = yolo_loss(
         raw,
         truth,
         ANCHORS,
         plain.model_copy(update={"focal": focal, "focal_gamma": 0.0, "focal_alpha": None}),
-        AssignConfig(),
+        AnchorIoUConfig(),
     )
     torch.testing.assert_close(tuple(same), tuple(without))  # gamma 0 is the cross-entropy
-    sharp = yolo_loss(raw, truth, ANCHORS, plain.model_copy(update={"focal": focal}), AssignConfig())
+    sharp = yolo_loss(raw, truth, ANCHORS, plain.model_copy(update={"focal": focal}), AnchorIoUConfig())
     smaller = [name for name, a, b in zip(Losses._fields, sharp, without, strict=True) if a < b * 0.9]
     assert smaller == {"objectness": ["objectness"], "class": ["classes"], "both": ["objectness", "classes"]}[focal]
 
@@ -204,9 +209,9 @@ def test_focal_loss_takes_what_it_is_told_to(focal):
 
 def test_weights_of_ones_change_nothing():
     raw, truth = random_raw(), some_targets()
-    for loss in (LossConfig(), LossConfig(focal="both")):
-        plain = yolo_loss(raw, truth, ANCHORS, loss, AssignConfig())
-        assert yolo_loss(raw, truth, ANCHORS, loss, AssignConfig(), torch.ones(CLASSES)) == plain
+    for loss in (YoloLossConfig(), YoloLossConfig(focal="both")):
+        plain = yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig())
+        assert yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig(), torch.ones(CLASSES)) == plain
 
 
 def test_the_weight_of_a_class_is_that_of_its_boxes():
@@ -215,7 +220,7 @@ def test_the_weight_of_a_class_is_that_of_its_boxes():
     box = torch.tensor([[5.0, 5, 20, 30], [40, 40, 110, 100]])
     truth = Targets(torch.tensor([0, 0]), torch.tensor([0, 2]), box, torch.tensor([False, False]))
     weight = torch.tensor([3.0, 100.0, 0.5])
-    found, plain = (yolo_loss(raw, truth, ANCHORS, LossConfig(), AssignConfig(), w) for w in (weight, None))
+    found, plain = (yolo_loss(raw, truth, ANCHORS, YoloLossConfig(), AnchorIoUConfig(), w) for w in (weight, None))
     assert found.classes.item() == pytest.approx((3 + 0.5) / 2 * CLASSES * math.log(2))
     assert (found.box, found.objectness) == (plain.box, plain.objectness)
 
@@ -234,15 +239,15 @@ def test_rare_classes_weigh_more_and_the_mean_over_the_boxes_is_one():
 
 def test_class_weights_of_a_config():
     names = ("rbc", "wbc", "platelet")
-    assert class_weights(LossConfig(), (5, 6, 7), names) is None
-    auto = class_weights(LossConfig(class_weights="auto"), (100, 25, 25), names)
+    assert class_weights(YoloLossConfig(), (5, 6, 7), names) is None
+    auto = class_weights(YoloLossConfig(class_weights="auto"), (100, 25, 25), names)
     assert auto is not None
     assert auto.tolist() == pytest.approx(weights_from_counts(torch.tensor([100, 25, 25])).tolist())
-    listed = class_weights(LossConfig(class_weights=(1.0, 2.0, 0.5)), (5, 6, 7), names)
+    listed = class_weights(YoloLossConfig(class_weights=(1.0, 2.0, 0.5)), (5, 6, 7), names)
     assert listed is not None
     assert listed.tolist() == [1, 2, 0.5]
     with pytest.raises(ConfigError, match=r"class_weights: expected 3 numbers, one a class \(rbc, wbc, .*found 2"):
-        class_weights(LossConfig(class_weights=(1.0, 2.0)), (5, 6, 7), names)
+        class_weights(YoloLossConfig(class_weights=(1.0, 2.0)), (5, 6, 7), names)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +261,9 @@ def test_class_weights_of_a_config():
         ("train.loss.focal_alpha=1", "train.loss.focal_alpha"),
         ("train.assigner.neighbors=2", "train.assigner.neighbors"),
         ("train.assigner.match_ratio=1", "train.assigner.match_ratio"),
-        ("train.assigner.name=dynamics", "did you mean 'dynamic'"),
-        ("train.assigner.simota.radius=0.5", "train.assigner.simota.radius"),
-        ("train.assigner.simota.tops=3", "did you mean 'top'"),
+        ("train.assigner.name=simotta", "did you mean 'simota'"),
+        ("train.assigner={name: simota, radius: 0.5}", "train.assigner.radius"),
+        ("train.assigner={name: simota, candidate_top: 3}", "did you mean 'candidate_topk'"),
     ],
 )
 def test_a_mistake_in_a_setting_is_named(override, expected):
@@ -269,9 +274,10 @@ def test_a_mistake_in_a_setting_is_named(override, expected):
 
 
 def test_settings_are_read():
-    train = load_recipe(CONFIG, ["train.loss.class_weights=[1, 0.5]", "train.assigner.simota.candidate_topk=5"]).train
+    overrides = ["train.loss.class_weights=[1, 0.5]", "train.assigner.name=simota", "train.assigner.candidate_topk=5"]
+    train = load_recipe(CONFIG, overrides).train
     assert train.loss.class_weights == (1.0, 0.5)
-    assert train.assigner.simota.candidate_topk == 5
+    assert train.assigner == SimOTAConfig(candidate_topk=5)
     assert load_recipe(CONFIG, ["train.loss.class_weights=auto"]).train.loss.class_weights == "auto"
 
 
@@ -285,7 +291,7 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
     raw = random_raw(images=4)
     box = torch.tensor([[5.0, 5, 20, 30], [40, 40, 110, 100], [50, 8, 70, 40], [0, 60, 120, 128]])
     truth = Targets(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 1, 0]), box, torch.zeros(4).bool())
-    loss = LossConfig(normalizer=normalizer, objectness_target="iou")
+    loss = YoloLossConfig(normalizer=normalizer, objectness_target="iou")
     whole = yolo_loss(raw, truth, ANCHORS, loss, rule)
     whole_gradient = torch.autograd.grad(whole.total, raw)
 
@@ -311,6 +317,8 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
 
 def test_a_process_without_boxes_divides_by_those_of_the_others():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
-    losses = yolo_loss(raw, no_targets(), ONE, LossConfig(), AssignConfig(), all_reduce_sum=lambda count: count + 6)
+    losses = yolo_loss(
+        raw, no_targets(), ONE, YoloLossConfig(), AnchorIoUConfig(), all_reduce_sum=lambda count: count + 6
+    )
     assert losses.objectness.item() == pytest.approx(24 / 6 * math.log(2))
     assert losses.box.item() == losses.classes.item() == 0

@@ -15,12 +15,13 @@ from torch import nn
 from cspdet.device import resolve_precision, select_device
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import ConvBN
-from cspdet.recipe import TrainConfig, load_recipe
+from cspdet.recipe import load_recipe
 from cspdet.training.batch_size import find_max_batch_size, resolve_batch_size
+from cspdet.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.ema import EMA
 from cspdet.training.run.graceful_stop import GracefulStop
-from cspdet.training.schedule import OptimizerConfig, ScheduleConfig, build_optimizer, lr_factor
+from cspdet.training.schedule import build_optimizer, lr_factor
 from cspdet.training.state import TrainingState, TrainProgress
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm_sam.yaml"

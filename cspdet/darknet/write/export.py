@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.darknet.cfg import Cfg, parse_cfg, with_num_classes
-from cspdet.darknet.model import CFG_SOURCE_NAME, DarknetClassifierConfig, DarknetModelConfig
+from cspdet.darknet.config import CFG_SOURCE_NAME, DarknetClassifierConfig, DarknetModelConfig
 from cspdet.darknet.names import read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights, write_weights

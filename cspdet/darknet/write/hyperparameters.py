@@ -13,8 +13,8 @@ from cspdet.models.bundle import ModelBundle
 from cspdet.models.head import Anchors
 
 if TYPE_CHECKING:
-    from cspdet.recipe import DetectionRecipe, TrainConfig
-    from cspdet.training.losses.yolo import LossConfig
+    from cspdet.recipe import DetectionRecipe
+    from cspdet.training.config import LossConfigBase, TrainConfig, YoloLossConfig
 
 COCO_NUM_CLASSES, COCO_NUM_IMAGES = 80, 118_287
 STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # AlexeyAB's advice for custom data sets
@@ -53,7 +53,7 @@ def yolo_options(train: TrainConfig, anchors: Anchors, num_classes: int, level: 
     wh = anchors.wh.tolist()
     anchors_per_level = len(wh[level])
     mask = range(level * anchors_per_level, (level + 1) * anchors_per_level)
-    augment, loss, match = train.augment, train.loss, train.assigner.match_iou
+    augment, loss, match = train.augment, train.loss, getattr(train.assigner, "match_iou", None)
     return {
         "mask": ",".join(str(i) for i in mask),
         "anchors": ", ".join(f"{w:g},{h:g}" for scale in wh for w, h in scale),
@@ -92,7 +92,11 @@ def _schedule_options(train: TrainConfig, num_classes: int) -> Options:
     return {**options, "policy": "constant"}
 
 
-def _loss_options(loss: LossConfig) -> Options:
+def _loss_options(loss: LossConfigBase) -> Options:
+    """The keys of the loss; one that is not a YOLO loss has none."""
+    if loss.name != "yolo":
+        return {}
+    loss = cast("YoloLossConfig", loss)
     is_darknet_loss = _is_darknet_loss(loss)
     return {
         "iou_loss": loss.box, "iou_normalizer": loss.box_weight if is_darknet_loss else REFERENCE_BOX_WEIGHT,
@@ -101,5 +105,5 @@ def _loss_options(loss: LossConfig) -> Options:
     }  # fmt: skip
 
 
-def _is_darknet_loss(loss: LossConfig) -> bool:
-    return loss.normalizer == "images"
+def _is_darknet_loss(loss: LossConfigBase) -> bool:
+    return getattr(loss, "normalizer", None) == "images"

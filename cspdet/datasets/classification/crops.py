@@ -25,7 +25,8 @@ from cspdet.datasets.image_io import MAX_PIXELS, read_image
 from cspdet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cspdet.recipe import ClassifierEvalConfig, InputConfig
+    from cspdet.config.input import InputConfig
+    from cspdet.models.config import ClassifierEvalConfig
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)

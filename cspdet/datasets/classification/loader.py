@@ -40,7 +40,7 @@ from cspdet.errors import DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
 
 if TYPE_CHECKING:
-    from cspdet.recipe import InputConfig
+    from cspdet.config.input import InputConfig
 
 MIN_BATCH = 2  # images per batch: batch normalization over a 1x1 feature map needs more than one
 MIXING_SPAWN_KEY = (1,)  # keeps the random streams of mixing apart from those of the augmentation

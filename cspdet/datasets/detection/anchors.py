@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from cspdet.boxes import wh_iou
+from cspdet.config.input import InputConfig
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
 from cspdet.letterbox import Letterbox
-from cspdet.recipe import InputConfig
 
 STRICT_IOU = 0.5  # reported beside the threshold of training, which is low or missing
 RESTARTS = 10

@@ -28,7 +28,7 @@ from cspdet.datasets.workers import (
 from cspdet.structures import SINGLE_PROCESS, Batch, Sample, Shard
 
 if TYPE_CHECKING:
-    from cspdet.recipe import InputConfig
+    from cspdet.config.input import InputConfig
 
 
 @dataclass(frozen=True)

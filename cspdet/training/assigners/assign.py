@@ -12,17 +12,16 @@ box lies in a crowd.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from cspdet.boxes import area, intersection, wh_iou
-from cspdet.config.base import ConfigModel
 from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
+from cspdet.training.config import AnchorIoUConfig, AssignerConfigBase
 
 # A detection counts as inside a crowd from half of its area on: COCO's lowest matching threshold, and COCO's measure.
 CROWD_IOF_THRESHOLD = 0.5
@@ -31,28 +30,7 @@ NEIGHBOR_MIN_SCALE_X_Y = 2.0
 INVALID_INDEX = -1  # in place of a place: this pair of a box and a slot is not wanted
 
 
-class SimOTAConfig(ConfigModel):
-    """The numbers of the dynamic rule; see `cspdet.training.assigners.simota`."""
-
-    candidate_topk: int = Field(10, ge=1)  # a box gets as many slots as the IoUs of its `top` best candidates sum up to
-    radius: float = Field(2.5, gt=0.5, le=16)  # cells; candidates have the center of their cell nearer than this
-    iou_weight: float = Field(3.0, ge=0)  # of -log(IoU) against the cross-entropy of the classes
-    center_weight: float = Field(1.0, ge=0)  # of 10^(cells from the center - 3)
-
-
-class AssignConfig(ConfigModel):
-    """Which slots answer for which boxes."""
-
-    name: Literal["static", "dynamic"] = "static"  # by sizes and centers alone, or by what the slots predict
-    # The static rule's. A box always has its most similar anchor; anchors that pass either of the two tests answer too.
-    match_iou: float | None = Field(None, gt=0, lt=1)  # anchors whose size overlaps it by more; null: no such test
-    match_ratio: float | None = Field(None, gt=1)  # anchors with both sides within this factor of its; null: no such
-    neighbors: Literal[1, 3] = 1  # cells: the center's; or with the nearest one beside and the nearest above or below
-    simota: SimOTAConfig = SimOTAConfig()  # the dynamic rule's
-    ignore_iou: float = Field(0.7, ge=0.5, le=1)  # a slot whose box overlaps a truth by more is not punished
-
-
-def validate_assigner(assigner: AssignConfig, scale_x_y: tuple[float, ...]) -> None:
+def validate_assigner(assigner: AssignerConfigBase, scale_x_y: tuple[float, ...]) -> None:
     """Whether a head can answer for what it is given; to be asked once, before training.
 
     scale_x_y   the head's, one a scale
@@ -60,7 +38,9 @@ def validate_assigner(assigner: AssignConfig, scale_x_y: tuple[float, ...]) -> N
     Raises:
         ConfigError: `neighbors` hands out centers that lie outside of what a cell can predict.
     """
-    if assigner.name == "static" and assigner.neighbors > 1 and min(scale_x_y) < NEIGHBOR_MIN_SCALE_X_Y:
+    if not isinstance(assigner, AnchorIoUConfig):
+        return
+    if assigner.neighbors > 1 and min(scale_x_y) < NEIGHBOR_MIN_SCALE_X_Y:
         found = ", ".join(f"{scale:g}" for scale in scale_x_y)
         raise ConfigError(
             f"train.assigner.neighbors: {assigner.neighbors} gives cells boxes with centers up to half a cell outside, which "

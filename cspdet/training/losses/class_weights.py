@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
-from cspdet.training.losses.yolo import LossConfig
+from cspdet.training.config import YoloLossConfig
 
 
-def class_weights(config: LossConfig, class_counts: Sequence[int], names: Sequence[str]) -> Tensor | None:
+def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Sequence[str]) -> Tensor | None:
     """(C,) fp32 for `yolo_loss`, or None where all classes count the same.
 
     class_counts  boxes of each class in the train split, crowds left out

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
 from cspdet.boxes import bbox_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
-from cspdet.config.base import ConfigModel
 from cspdet.models.config import WhDecoding
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes, decode_wh
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import AssignConfig, Assignment, PriorLayout, assign, ignore_mask
+from cspdet.training.assigners.assign import Assignment, PriorLayout, assign, ignore_mask
 from cspdet.training.assigners.simota import assign_simota
+from cspdet.training.config import AnchorIoUConfig, AssignerConfigBase, SimOTAConfig, YoloLossConfig
 from cspdet.training.losses.focal import focal_cross_entropy
-
-
-def _text_or_list(value: object) -> str:
-    return "text" if isinstance(value, str) else "list"
-
-
-# With the choice made by the kind of the value, a mistake is told once and not for both
-ClassWeights = Annotated[
-    Annotated[Literal["none", "auto"], Tag("text")] | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Tag("list")],
-    Discriminator(_text_or_list),
-]
-
-
-class LossConfig(ConfigModel):
-    """Kinds and weights. `normalizer` divides the sums: by the batch's pictures as Darknet, or by the positives."""
-
-    box: Literal["mse", "iou", "giou", "diou", "ciou"] = "ciou"
-    box_weight: float = Field(5.0, ge=0)  # Darknet: iou_normalizer
-    objectness_weight: float = Field(1.0, ge=0)  # Darknet: obj_normalizer
-    class_weight: float = Field(1.0, ge=0)  # Darknet: cls_normalizer
-    normalizer: Literal["positives", "images"] = "positives"
-    objectness_target: Literal["one", "iou"] = "one"  # what a positive's objectness should be: 1, or its box's IoU
-    label_smoothing: float = Field(0.0, ge=0, lt=1)  # class goals s/2 and 1 - s/2, as Darknet's label_smooth_eps
-    focal: Literal["none", "objectness", "class", "both"] = "none"  # what takes the focal loss: Lin et al. 2017
-    focal_gamma: float = Field(2.0, ge=0)  # 0 is the plain cross-entropy; more looks further away from what is easy
-    focal_alpha: float | None = Field(0.25, gt=0, lt=1)  # weight of positives, 1 - alpha of the rest; null: all 1
-    # How much the class loss of a box counts: "auto" more the rarer its class, a list by its class in the data's order.
-    class_weights: ClassWeights = "none"
 
 
 class Losses(NamedTuple):
@@ -80,8 +51,8 @@ def yolo_loss(
     raw: tuple[Tensor, ...],
     targets: Targets,
     anchors: Anchors,
-    loss: LossConfig,
-    assigner: AssignConfig,
+    loss: YoloLossConfig,
+    assigner: AssignerConfigBase,
     class_weight: Tensor | None = None,
     all_reduce_sum: Callable[[Tensor], Tensor] = no_reduction,
 ) -> Losses:
@@ -128,10 +99,11 @@ def _assign_priors(
     targets: Targets,
     anchors: Anchors,
     layout: PriorLayout,
-    assigner: AssignConfig,
+    assigner: AssignerConfigBase,
 ) -> Assignment:
-    if assigner.name == "dynamic":
-        return assign_simota(raw, predicted_xyxy, targets, anchors, layout, assigner.simota)
+    if isinstance(assigner, SimOTAConfig):
+        return assign_simota(raw, predicted_xyxy, targets, anchors, layout, assigner)
+    assert isinstance(assigner, AnchorIoUConfig)
     return assign(targets, anchors, layout, assigner.match_iou, assigner.match_ratio, assigner.neighbors)
 
 
@@ -155,7 +127,7 @@ def _gather_positives(
 
 
 def _objectness_loss(
-    raw: tuple[Tensor, ...], positive: Assignment, overlap: Tensor, ignored: Tensor, loss: LossConfig
+    raw: tuple[Tensor, ...], positive: Assignment, overlap: Tensor, ignored: Tensor, loss: YoloLossConfig
 ) -> Tensor:
     """Sum over all slots: positives against their goal, the rest against 0 unless ignored."""
     objectness = torch.cat([level[..., 4].flatten(1) for level in raw], dim=1).float()
@@ -166,7 +138,7 @@ def _objectness_loss(
     return _cross_entropy(objectness, target, weight, loss, loss.focal in ("objectness", "both"))
 
 
-def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, loss: LossConfig) -> Tensor:
+def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, loss: YoloLossConfig) -> Tensor:
     """Sum over the positives' logits (P, C) against their classes (P,)."""
     target = torch.full_like(classes, loss.label_smoothing / 2)
     target.scatter_(1, class_id[:, None], 1 - loss.label_smoothing / 2)
@@ -174,7 +146,7 @@ def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, 
     return _cross_entropy(classes, target, weight, loss, loss.focal in ("class", "both"))
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, loss: LossConfig, focal: bool) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, loss: YoloLossConfig, focal: bool) -> Tensor:
     if not focal:
         return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
     each = focal_cross_entropy(logits, target, loss.focal_gamma, loss.focal_alpha)

@@ -26,6 +26,7 @@ from cspdet.models import Detector
 from cspdet.models.bundle import ModelBundle
 from cspdet.recipe import DetectionRecipe
 from cspdet.structures import SINGLE_PROCESS, Batch, Categories, Shard, Targets
+from cspdet.training.config import YoloLossConfig
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.image_grid import MAX_GRID_IMAGES, make_grid
 from cspdet.training.losses.class_weights import class_weights
@@ -59,7 +60,9 @@ class DetectionTask:
         self.loader: EpochLoader[Batch] = train_loader(
             train_set, recipe.input, recipe.train.augment, recipe.train, device_type=device.type, shard=shard
         )
-        weight = class_weights(recipe.train.loss, _boxes_per_class(train_set), self.classes.names)
+        assert isinstance(recipe.train.loss, YoloLossConfig)
+        self.loss_config = recipe.train.loss
+        weight = class_weights(self.loss_config, _boxes_per_class(train_set), self.classes.names)
         self.class_weight = None if weight is None else weight.to(device)
         self.class_mapping = (
             None if val_set is None else match_classes(self.classes, val_set.classes, str(val_set.files.annotations))
@@ -83,7 +86,9 @@ class DetectionTask:
             batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw
         )
         train = self.recipe.train
-        return yolo_loss(output, targets, model.anchors, train.loss, train.assigner, self.class_weight, all_reduce_sum)
+        return yolo_loss(
+            output, targets, model.anchors, self.loss_config, train.assigner, self.class_weight, all_reduce_sum
+        )
 
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
         """The COCO numbers, and all detections."""

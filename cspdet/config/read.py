@@ -1,0 +1,143 @@
+"""Reading YAML 1.2 files as plain values, with the line of each; finding configs by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from cspdet.errors import ConfigError, did_you_mean
+
+KeyPath = tuple[str | int, ...]  # keys from the root to a value: ("model", "head", "anchors", 0)
+PACKAGE = Path(__file__).parents[1]
+
+
+def configs_dir() -> Path:
+    """The folder of the released configs: inside an installed package, at the top of a source checkout."""
+    inside = PACKAGE / "configs"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """The config file that a path or the bare name of a released config means.
+
+    Args:
+        name: A path; or a released config without folder and suffix: `csppelee_efm_sam`, `classification/darknet53`.
+            A file of that name in the working directory comes first.
+
+    Raises:
+        ConfigError: there is neither such a file nor such a released config.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file() or path.is_absolute():
+        return path
+    released = {file.relative_to(configs_dir()).with_suffix("").as_posix(): file for file in _released_configs()}
+    if path.as_posix() not in released:
+        hint = did_you_mean(path.as_posix(), released)
+        raise ConfigError(f"{name}: no such file, and no released config of this name{hint}")
+    return released[path.as_posix()]
+
+
+def _released_configs() -> list[Path]:
+    return [file for file in sorted(configs_dir().rglob("*.yaml")) if file.parent.name != "train"]
+
+
+def read_yaml(path: str | Path) -> tuple[Any, dict[KeyPath, str]]:
+    """A YAML 1.2 file as plain values, and the `file:line` that each key and item came from.
+
+    Raises:
+        ConfigError: missing, unreadable, empty or malformed file; duplicate key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as a YAML text file: {error}") from None
+    values, source_locations = parse_yaml(text, str(path))
+    if values is None:
+        raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
+    return values, source_locations
+
+
+def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
+    """YAML text as plain values, and the `name:line` of each key and item.
+
+    Raises:
+        ConfigError: malformed text or duplicate key.
+    """
+    yaml = YAML(typ="rt", pure=True)
+    yaml.allow_duplicate_keys = False
+    try:
+        node = yaml.load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
+        raise ConfigError(f"{name}:{line}: duplicate key {key.group(1) if key else ''!r}; write it once") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    source_locations: dict[KeyPath, str] = {}
+    try:
+        values = _to_builtin(node, name, (), source_locations)
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply, or an alias that contains itself") from None
+    source_locations[()] = name
+    return values, source_locations
+
+
+def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
+    """ruamel's round-trip values as plain ones, noting the line of each."""
+    if isinstance(node, CommentedMap):
+        if getattr(node, "merge", None):
+            raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
+        result = {}
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{name}:{node.lc.line + 1}: keys are words; found {key!r}")
+            source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
+            result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
+        return result
+    if isinstance(node, CommentedSeq):
+        for i in range(len(node)):
+            source_locations[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"
+        return [_to_builtin(value, name, (*path, i), source_locations) for i, value in enumerate(node)]
+    for builtin_type in (bool, int, float, str):
+        if isinstance(node, builtin_type):
+            # ruamel keeps the spelling of booleans as an int subclass, so ask for its own type first
+            return bool(node) if type(node).__name__ == "ScalarBoolean" else builtin_type(node)
+    if node is None:
+        return None
+    raise ConfigError(
+        f"{source_locations.get(path, name)}: {format_key_path(path)}: {node!r} is not a plain YAML value"
+    )
+
+
+def format_key_path(path: KeyPath) -> str:
+    """("model", "anchors", 0) as `model.anchors[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def describe(value: Any) -> str:
+    """A value as a message quotes it, with its kind."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) < 60 else f"a text of {len(value)} characters"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return f"a list of {len(value)}" if isinstance(value, list) else "a mapping"

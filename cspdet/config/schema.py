@@ -1,0 +1,70 @@
+"""Looking up what a schema declares at a place of a config: types, unions, components of registries."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+
+from cspdet.config.read import KeyPath
+from cspdet.config.registry import Component
+
+
+def union_members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; of an annotated type its `Component`, if any."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        member, *metadata = typing.get_args(annotation)
+        components = tuple(entry for entry in metadata if isinstance(entry, Component))
+        return components or union_members(member)
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return tuple(option for member in typing.get_args(annotation) for option in union_members(member))
+    return (annotation,)
+
+
+def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
+    """The pydantic model that `value` is meant for: of a union or registry, the one whose `name` it gives."""
+    members = union_members(annotation)
+    for member in members:
+        if isinstance(member, Component):
+            return member.config_class(value)
+    models = [option for option in members if isinstance(option, type) and issubclass(option, BaseModel)]
+    if len(models) > 1 and isinstance(value, dict):
+        name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` is a short form of the one named `timm`
+        for model in models:
+            if "name" in model.model_fields and name in typing.get_args(model.model_fields["name"].annotation):
+                return model
+    return models[0] if models else None
+
+
+def takes_component(annotation: Any) -> bool:
+    """Whether values of this type are components of a registry."""
+    return any(isinstance(member, Component) for member in union_members(annotation))
+
+
+def takes_mapping(annotation: Any) -> bool:
+    """Whether a value of this type may be given as the path of a YAML file that holds its keys."""
+    return any(
+        isinstance(member, Component) or (isinstance(member, type) and issubclass(member, BaseModel))
+        for member in union_members(annotation)
+    )
+
+
+def annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:
+    """The declared type at a path, or None where the schema has no such place."""
+    annotation: Any = schema
+    for key in key_path:
+        if isinstance(key, int):  # an item of a list: tuple[Item, ...]
+            annotation = next((typing.get_args(member)[0] for member in union_members(annotation)
+                               if typing.get_origin(member) is tuple), None)  # fmt: skip
+            values = values[key] if isinstance(values, list) and key < len(values) else None
+            continue
+        model = select_model(annotation, values)
+        if model is None or key not in model.model_fields:
+            return None
+        field = model.model_fields[key]
+        components = [entry for entry in field.metadata if isinstance(entry, Component)]
+        annotation = typing.Annotated[field.annotation, components[0]] if components else field.annotation
+        values = values.get(key) if isinstance(values, dict) else None
+    return annotation
