@@ -295,6 +295,8 @@ def missing_docstrings(module: Module) -> Iterator[Finding]:
     for node in module.tree.body:
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef)) or node.name.startswith("_") or node.name in known:
             continue
+        if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
+            continue  # the function itself has it
         if ast.get_docstring(node) is None:
             yield node.lineno, f"{node.name} has no docstring"
 
