@@ -86,7 +86,7 @@ def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
     if args.weights is not None and len(args.models) > 1:
         raise ConfigError(f"--weights: goes with one MODEL, found {len(args.models)}")
     device = str(select_device(args.device))
-    image = None if args.picture is None else str(args.picture)
+    image = None if args.image is None else str(args.image)
     return [
         BenchmarkSpec(model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
                 image, args.min_score)

@@ -17,13 +17,13 @@ ERROR_TYPE_TAGS = {
     "ignored": "",
 }
 LEGEND = (
-    LegendEntry("truth-found", "box, found"),
-    LegendEntry("truth-missed", "M: box, missed"),
-    LegendEntry("found-right", "detection, correct"),
-    LegendEntry("found-wrong", "wrong: C class, L place, CL both, D duplicate, B background"),
-    LegendEntry("truth-crowd", "crowd, or detection in one"),
+    LegendEntry("gt-matched", "box, found"),
+    LegendEntry("gt-missed", "M: box, missed"),
+    LegendEntry("detection-correct", "detection, correct"),
+    LegendEntry("detection-wrong", "wrong: C class, L place, CL both, D duplicate, B background"),
+    LegendEntry("gt-crowd", "crowd, or detection in one"),
 )
-LABEL_ISSUE_LEGEND = (LegendEntry("suspect", "the suspect"), LegendEntry("truth-found", "annotated boxes"))
+LABEL_ISSUE_LEGEND = (LegendEntry("label-issue", "the suspect"), LegendEntry("gt-matched", "annotated boxes"))
 LABEL_ISSUE_DESCRIPTIONS = {
     "box missing?": "Confident detections where nothing is annotated: is a box missing there?",
     "class wrong?": "Confident detections right on a box of another class: is its class wrong?",
@@ -71,7 +71,7 @@ def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedde
     thumbnail = embedder.add(coco.path(worst.dataset_index), boxes, f"{worst.file_name}: {caption}")
     if thumbnail is None:
         return None
-    details = [box.text for box in boxes if box.style in ("truth-missed", "found-wrong")]
+    details = [box.text for box in boxes if box.style in ("gt-missed", "detection-wrong")]
     return Card((thumbnail,), worst.file_name, (caption,), tuple(details), f"errors: {len(details)}")
 
 
@@ -83,13 +83,13 @@ def count_boxes_text(worst: WorstImage) -> str:
 
 def _annotated_box(annotation: AnnotatedBox) -> GalleryBox:
     if annotation.crowd:
-        return GalleryBox(xywh_to_xyxy(annotation.box_xywh), "truth-crowd", "", f"crowd of {annotation.class_name}")
-    style, tag, status = ("truth-found", "", "found") if annotation.detected else ("truth-missed", "M", "missed")
+        return GalleryBox(xywh_to_xyxy(annotation.box_xywh), "gt-crowd", "", f"crowd of {annotation.class_name}")
+    style, tag, status = ("gt-matched", "", "found") if annotation.detected else ("gt-missed", "M", "missed")
     return GalleryBox(xywh_to_xyxy(annotation.box_xywh), style, tag, f"{annotation.class_name}, annotated, {status}")
 
 
 def _detected_box(one: DetectedBox) -> GalleryBox:
-    style = {"correct": "found-right", "ignored": "truth-crowd"}.get(one.detection_type, "found-wrong")
+    style = {"correct": "detection-correct", "ignored": "gt-crowd"}.get(one.detection_type, "detection-wrong")
     return GalleryBox(
         xywh_to_xyxy(one.box_xywh),
         style,
@@ -144,14 +144,14 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
     x1, y1, x2, y2 = box_xyxy
     clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the set has it
     boxes = [
-        GalleryBox((x1, y1, x2, y2), "truth-found", "", f"{names[i]}, annotated")
+        GalleryBox((x1, y1, x2, y2), "gt-matched", "", f"{names[i]}, annotated")
         for (x1, y1, x2, y2), i in zip(annotated_xyxy.tolist(), class_id.tolist(), strict=True)
         if one.issue_type != "box there?" or not boxes_equal((x1, y1, x2, y2), clipped_xyxy)
     ]
     caption = one.class_name if one.score is None else f"{one.class_name} {one.score:.2f}"
     if one.annotated_class is not None:
         caption = f"{caption}, annotated as {one.annotated_class}"
-    boxes.append(GalleryBox(box_xyxy, "suspect", "", caption))
+    boxes.append(GalleryBox(box_xyxy, "label-issue", "", caption))
     thumbnail = embedder.add(
         coco.path(one.dataset_index),
         boxes,

@@ -32,7 +32,7 @@ class Stats:
     """The figures to see first."""
 
     items: tuple[Stat, ...]
-    block_type: ClassVar[str] = "facts"
+    block_type: ClassVar[str] = "stats"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Messages:
 
     level: str
     lines: tuple[str, ...]
-    block_type: ClassVar[str] = "findings"
+    block_type: ClassVar[str] = "messages"
 
 
 @dataclass(frozen=True)

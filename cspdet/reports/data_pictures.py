@@ -28,7 +28,7 @@ LARGE_THUMBNAIL, SMALL_THUMBNAIL = 400, 260  # pixels of the long side
 SAMPLE_LEGEND = (
     LegendEntry("box0", "boxes of the class"),
     LegendEntry("box1", "other boxes"),
-    LegendEntry("truth-crowd", "crowd"),
+    LegendEntry("gt-crowd", "crowd"),
 )
 
 
@@ -75,7 +75,7 @@ def _sample_card(
     box_xyxy, classes, crowd = coco.boxes(dataset_index)
     names = coco.classes.names
     boxes = [
-        GalleryBox((x1, y1, x2, y2), "truth-crowd" if is_crowd else "box0" if i == class_id else "box1", "", names[i])
+        GalleryBox((x1, y1, x2, y2), "gt-crowd" if is_crowd else "box0" if i == class_id else "box1", "", names[i])
         for (x1, y1, x2, y2), i, is_crowd in zip(box_xyxy.tolist(), classes.tolist(), crowd.tolist(), strict=True)
     ]
     boxes.sort(key=lambda box: box.style == "box0")  # on top

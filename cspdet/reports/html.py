@@ -58,6 +58,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["shown"] = format_cell
-    made.filters["bar"] = bar_percent
+    made.filters["format_cell"] = format_cell
+    made.filters["bar_percent"] = bar_percent
     return made

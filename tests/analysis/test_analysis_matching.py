@@ -131,7 +131,7 @@ def test_pairs_stay_within_their_picture_and_are_the_same_in_chunks(monkeypatch)
     truths, results = random_case(5)
     judged = match_results(made_set(truths), results)
     whole = detection_pairs(judged.detections, judged.ground_truth, 0.1)
-    monkeypatch.setattr("cspdet.analysis.overlaps.CHUNK", 3)
+    monkeypatch.setattr("cspdet.analysis.overlaps.MAX_PAIRS_PER_CHUNK", 3)
     parts = detection_pairs(judged.detections, judged.ground_truth, 0.1)
     assert len(whole.iou) > 5
     for one, other in zip(whole, parts, strict=True):

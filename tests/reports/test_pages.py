@@ -85,7 +85,7 @@ def test_an_analysis_page_is_whole(tmp_path, case):
 def test_an_analysis_page_has_the_numbers_of_the_analysis(tmp_path, case):
     _, analysis = case
     page = analysis_page(tmp_path, *case)
-    for name, value in analysis.numbers.items():
+    for name, value in analysis.stats.items():
         shown = dict(
             zip(
                 page.column("COCO's twelve numbers", "number"),
@@ -99,9 +99,9 @@ def test_an_analysis_page_has_the_numbers_of_the_analysis(tmp_path, case):
     assert "2 of 4 boxes are found" in page.plain
     by_name = {one.name: one for one in analysis.classes}
     for name, boxes, ap in zip(*(page.column("Classes", heading) for heading in ("class", "boxes", "AP")), strict=True):
-        assert (int(boxes), float(ap)) == (by_name[name].truths, by_name[name].AP)
+        assert (int(boxes), float(ap)) == (by_name[name].num_gt, by_name[name].AP)
     costs = dict(zip(page.column("Kinds of errors", "kind"), page.column("Kinds of errors", "AP cost"), strict=True))
-    assert costs == {kind.kind: str(kind.ap_cost) for kind in analysis.errors.kinds}
+    assert costs == {one.error_type: str(one.ap_cost) for one in analysis.errors.costs}
     assert sum(int(count) for count in page.column("Calibration", "detections")) == 4
 
 
@@ -120,10 +120,10 @@ def test_the_confusion_matrix_counts_what_was_made(tmp_path, case):
 
 def test_the_worst_pictures_are_drawn_with_every_box(tmp_path, case):
     page = analysis_page(tmp_path, *case)
-    styles = Counter(str(attrs["class"]) for attrs in page.attributes("g") if "mark" in str(attrs.get("class")))
+    styles = Counter(str(attrs["class"]) for attrs in page.attributes("g") if "overlay" in str(attrs.get("class")))
     # the gallery of the worst shows b.png alone: the others have no errors
-    assert styles["mark truth-missed"] == 2  # the star, and the disk whose detection has the wrong class
-    assert styles["mark found-wrong"] == 2
+    assert styles["overlay gt-missed"] == 2  # the star, and the disk whose detection has the wrong class
+    assert styles["overlay detection-wrong"] == 2
     assert "disk 0.95: background" in page.plain
     assert "star 0.70: classification" in page.plain
     assert "2 of 2 boxes missed; of its detections 2 wrong, 0 correct" in page.plain
@@ -328,7 +328,7 @@ def test_boxes_are_drawn_in_units_of_the_drawing(tmp_path):
 def test_a_crop_moves_its_boxes(tmp_path):
     write_pictures(tmp_path, ["a.png"])
     shown = ThumbnailEmbedder().add(
-        tmp_path / "a.png", [GalleryBox((60, 50, 80, 70), "suspect")], "alt", crop_xyxy=(40, 40, 120, 120)
+        tmp_path / "a.png", [GalleryBox((60, 50, 80, 70), "label-issue")], "alt", crop_xyxy=(40, 40, 120, 120)
     )
     assert shown is not None
     assert (shown.width, shown.height) == (480, 480)  # 80 pixels: six units each

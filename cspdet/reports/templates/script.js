@@ -1,27 +1,27 @@
 "use strict";
-// Sorting: a heading sorts its table; again turns the order; cells without a value stay last.
+// Sorting: a click on a heading sorts its table, a second click reverses the order; empty cells stay last.
 for (const table of document.querySelectorAll("table")) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
     heading.addEventListener("click", () => {
       const before = heading.getAttribute("aria-sort");
-      const number = heading.classList.contains("number");
-      // numbers begin with the largest, names with the first
-      const order = before === "none" ? (number ? "descending" : "ascending")
+      const isNumeric = heading.classList.contains("numeric");
+      // numbers start in descending order, names in ascending order
+      const order = before === "none" ? (isNumeric ? "descending" : "ascending")
         : before === "ascending" ? "descending" : "ascending";
       for (const other of headings) other.setAttribute("aria-sort", other === heading ? order : "none");
       const sign = order === "ascending" ? 1 : -1;
-      const key = (row) => number ? row.cells[column].dataset.value : row.cells[column].textContent;
+      const key = (row) => isNumeric ? row.cells[column].dataset.value : row.cells[column].textContent;
       const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
       rows.sort(([a], [b]) => {
-        if (number && (a === "" || b === "")) return (a === "") - (b === "");
-        return sign * (number ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+        if (isNumeric && (a === "" || b === "")) return (a === "") - (b === "");
+        return sign * (isNumeric ? a - b : a.localeCompare(b, undefined, { numeric: true }));
       });
       table.tBodies[0].append(...rows.map(([, row]) => row));
     });
   });
 }
-// Curves on demand: the list above a chart shows one more of its lines.
+// The list above a chart selects one more line to show.
 for (const figure of document.querySelectorAll("figure.chart")) {
   const select = figure.querySelector("select");
   if (!select) continue;
@@ -31,5 +31,5 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     }
   };
   select.addEventListener("change", choose);
-  choose(); // browsers keep the choice over a reload
+  choose(); // browsers restore the choice on reload
 }
