@@ -64,7 +64,7 @@ class EngineInfo:
     size_hw: tuple[int, int]
     threads: int
     device: str
-    task: str  # detector or classifier
+    task: str  # detection or classification
     end_to_end: bool  # whether it can be timed from a picture to boxes or classes
     versions: dict[str, str] = field(default_factory=dict)
 

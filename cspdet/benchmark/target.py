@@ -111,7 +111,7 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
         more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         network = torchvision.models.get_model(name, weights=None, **more).eval()
     facts = ModelMetadata(
-        name=name, task="classifier", class_names=tuple(f"class {i + 1}" for i in range(1000)),
+        name=name, task="classification", class_names=tuple(f"class {i + 1}" for i in range(1000)),
         category_ids=tuple(range(1, 1001)), input=InputConfig(size=size_hw or TORCHVISION_SIZE), outputs="logits",
         strides=(1,),
     )  # fmt: skip
@@ -120,7 +120,7 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
 
 def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> Callable[[], object] | None:
     """From decoded pictures to detections in their pixels, or to class probabilities."""
-    if engine.metadata.task == "detector":
+    if engine.metadata.task == "detection":
         postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
         predictor = Predictor(engine, postprocess)
         return lambda: predictor.predict([image] * spec.batch)

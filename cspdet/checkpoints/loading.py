@@ -23,8 +23,6 @@ from cspdet.models.config import ClassifierConfig
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
 from cspdet.structures import Categories
 
-TASK_BY_METADATA: dict[str, TaskName] = {"detector": "detection", "classifier": "classification"}
-
 
 def load_model(
     source: str | Path,
@@ -75,9 +73,8 @@ def _load_exported(
     if overrides:
         raise ConfigError(f"{path}: an exported file has no config that {overrides[0]!r} could override")
     metadata = read_exported_metadata(path)
-    found = TASK_BY_METADATA[metadata.task]
-    check_task(task or found, found, str(path))
-    return ModelBundle(found, None, metadata, metadata.classes, metadata.name, metadata, path)
+    check_task(task or metadata.task, metadata.task, str(path))
+    return ModelBundle(metadata.task, None, metadata, metadata.classes, metadata.name, metadata, path)
 
 
 def _load_config(

@@ -1,6 +1,7 @@
-"""What must be known of a network beside its numbers to use it: class names and ids, input, head.
+"""Metadata of a model: what is needed in addition to the weights to use it, such as classes, input and head.
 
-Every engine has these facts, and every exported file carries them, so that a file alone is enough.
+Every engine has it, and every exported file contains it, so that the file alone is enough. Files of format `cspdet 1`
+are read too.
 """
 
 from __future__ import annotations
@@ -10,66 +11,74 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from torch import nn
 
 from cspdet import __version__
 from cspdet.config.base import ConfigModel
 from cspdet.config.input import InputConfig
 from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
-from cspdet.models.bundle import ModelBundle
-from cspdet.models.classifier import BackboneClassifier
+from cspdet.models.bundle import ModelBundle, TaskName
 from cspdet.models.config import EvalConfig, NormalizeConfig, YoloHeadConfig
-from cspdet.models.detector import ComposedDetector
 from cspdet.models.head import Anchors
 from cspdet.structures import Categories
 
-FORMAT: Literal["cspdet 1"] = "cspdet 1"
+FORMAT: Literal["cspdet 2"] = "cspdet 2"
 FORMAT_KEY = "format"
+
+# Keys of exported files of cspdet 1, by section.
+FORMAT_1 = "cspdet 1"
+RENAMED_KEYS_1 = {"nms": {"max_iou": "nms_iou"}, "eval": {"max_iou": "nms_iou"}, "head": {"sizes": "wh_decoding"}}
+RENAMED_TASKS_1 = {"detector": "detection", "classifier": "classification"}
 
 OutputType = Literal["raw", "decoded", "detections", "logits"]
 
 
 class PixelsConfig(ConfigModel):
-    """What the input tensor holds. `mean` and `std` are applied inside the network; nothing is left to do outside."""
+    """The content of the input tensor. `mean` and `std` are applied inside the network."""
 
-    layout: Literal["NCHW"] = "NCHW"
-    order: Literal["RGB"] = "RGB"
-    range: tuple[float, float] = (0.0, 1.0)
-    normalize: NormalizeConfig = NormalizeConfig()
+    layout: Literal["NCHW"] = Field("NCHW", description="Order of the axes.")
+    order: Literal["RGB"] = Field("RGB", description="Order of the color channels.")
+    range: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest pixel value.")
+    normalize: NormalizeConfig = Field(
+        NormalizeConfig(), description="Mean and standard deviation that the network itself applies."
+    )
 
 
 class NmsConfig(ConfigModel):
-    """The limits that an exported file with NMS inside was made with; it cannot give more than these leave."""
+    """The limits of an exported file with built-in NMS; stricter ones can be applied to its output."""
 
-    min_score: float = Field(0.25, ge=0, lt=1)
-    nms_iou: float = Field(0.6, ge=0, le=1)
-    max_detections: int = Field(100, ge=1)
+    min_score: float = Field(0.25, ge=0, lt=1, description="Score threshold.")
+    nms_iou: float = Field(0.6, ge=0, le=1, description="NMS IoU threshold.")
+    max_detections: int = Field(100, ge=1, description="Maximum number of detections per image.")
 
 
 class ModelMetadata(ConfigModel):
     """All that is known of a network without running it."""
 
-    format: Literal["cspdet 1"] = FORMAT
-    program: str = f"cspdet {__version__}"
-    name: str
-    task: Literal["detector", "classifier"]
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    input: InputConfig
-    pixels: PixelsConfig = PixelsConfig()
-    outputs: OutputType = "raw"
-    strides: tuple[int, ...]
-    head: YoloHeadConfig | None = None  # of a detector: anchors, how centers and sizes are to be read
-    eval: EvalConfig = EvalConfig()
-    nms: NmsConfig | None = None
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"  # of the weights
-    dynamic: bool = True  # whether batch and size are free; if not, a batch of 1 of input.size
+    format: Literal["cspdet 2"] = Field(FORMAT, description="Format of the metadata.")
+    program: str = Field(f"cspdet {__version__}", description="The program that wrote it.")
+    name: str = Field(description="Name of the model.")
+    task: TaskName = Field(description="detection or classification.")
+    class_names: tuple[str, ...] = Field(description="Names of the classes, by class index.")
+    category_ids: tuple[int, ...] = Field(description="Category ids of the annotations, by class index.")
+    input: InputConfig = Field(description="Input size, and how images are fit into it.")
+    pixels: PixelsConfig = Field(PixelsConfig(), description="The content of the input tensor.")
+    outputs: OutputType = Field(
+        "raw", description="raw: one tensor per level; decoded: boxes and scores; detections: after NMS; logits."
+    )
+    strides: tuple[int, ...] = Field(description="Input pixels per cell of each level, finest first.")
+    head: YoloHeadConfig | None = Field(None, description="Anchors of a detector, and how its outputs are decoded.")
+    eval: EvalConfig = Field(EvalConfig(), description="Settings with which a detector is evaluated.")
+    nms: NmsConfig | None = Field(None, description="Limits of a file with built-in NMS.")
+    precision: Literal["fp32", "fp16", "int8"] = Field("fp32", description="Precision of the weights.")
+    dynamic: bool = Field(True, description="Free batch and image size; false: one image of `input.size`.")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ModelMetadata:
         if len(self.class_names) != len(self.category_ids):
             raise ValueError(f"expected {len(self.class_names)} category ids, found {len(self.category_ids)}")
-        if self.task == "detector" and (self.head is None or len(self.head.anchors) != len(self.strides)):
+        if self.task == "detection" and (self.head is None or len(self.head.anchors) != len(self.strides)):
             raise ValueError("a detector has a head with anchors for each of its strides")
         if (self.outputs == "detections") != (self.nms is not None):
             raise ValueError("nms goes with outputs 'detections', and only with them")
@@ -77,6 +86,7 @@ class ModelMetadata(ConfigModel):
 
     @property
     def classes(self) -> Categories:
+        """Names and ids of the classes."""
         return Categories(self.class_names, self.category_ids)
 
     @property
@@ -86,57 +96,75 @@ class ModelMetadata(ConfigModel):
 
     @property
     def size_hw(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
         return self.input.size
 
     def anchors(self) -> Anchors:
-        """What decoding needs, on the CPU."""
+        """The anchors of a detector, on the CPU."""
         assert self.head is not None, "only detectors have anchors"
         return Anchors(self.head, self.strides)
 
     def to_strings(self) -> dict[str, str]:
-        """One JSON value a key, as exported files keep them."""
+        """One JSON value per key, as exported files store them."""
         plain = self.model_dump(mode="json", exclude_none=True)
         return {key: value if key == FORMAT_KEY else json.dumps(value, ensure_ascii=False)
                 for key, value in plain.items()}  # fmt: skip
 
 
 def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
-    """The facts in the metadata of the file `where`.
+    """Parse the metadata of an exported file.
+
+    Args:
+        strings: One JSON value per key, of format `cspdet 2` or `cspdet 1`.
+        where: The file, for error messages.
 
     Raises:
-        CheckpointError: the file is not one of `cspdet export`, or its metadata were changed.
+        CheckpointError: Not a file of `cspdet export`, or its metadata was changed.
     """
-    if strings.get(FORMAT_KEY) != FORMAT:
+    if strings.get(FORMAT_KEY) not in (FORMAT, FORMAT_1):
         found = repr(strings[FORMAT_KEY]) if FORMAT_KEY in strings else "none"
         raise CheckpointError(
-            f"{where}: is no file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
-            "class names, anchors and input size are not known without"
+            f"{where}: not a file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
+            "it holds the class names, anchors and input size"
         )
-    values: dict[str, Any] = {FORMAT_KEY: FORMAT}
+    values: dict[str, Any] = {}
     for key in ModelMetadata.model_fields:
         if key in strings and key != FORMAT_KEY:
             try:
                 values[key] = json.loads(strings[key])
             except ValueError:
                 raise CheckpointError(f"{where}: metadata {key}: expected JSON, found {strings[key][:60]!r}") from None
+    if strings[FORMAT_KEY] == FORMAT_1:
+        values = _upgrade(values)
     try:
-        return parse_config(values, ModelMetadata, f"{where}: metadata")
+        return parse_config({FORMAT_KEY: FORMAT, **values}, ModelMetadata, f"{where}: metadata")
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
 
 
+def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of cspdet 1 with the keys and task names of today."""
+    upgraded = dict(values)
+    for section, names in RENAMED_KEYS_1.items():
+        if isinstance(values.get(section), dict):
+            upgraded[section] = {names.get(key, key): value for key, value in values[section].items()}
+    if isinstance(values.get("task"), str):
+        upgraded["task"] = RENAMED_TASKS_1.get(values["task"], values["task"])
+    return upgraded
+
+
 def build_metadata(bundle: ModelBundle) -> ModelMetadata:
-    """The metadata of a model that was loaded with its config.
+    """Build the metadata of a network that was loaded with its config.
 
     Raises:
-        CheckpointError: an exported file, which brings its own.
+        CheckpointError: An exported file, which has its own.
     """
     config, network = bundle.config, bundle.torch_network
     is_detector = bundle.task == "detection"
     anchors = bundle.detector.anchors if is_detector else None
     return ModelMetadata(
         name=bundle.name,
-        task="detector" if is_detector else "classifier",
+        task=bundle.task,
         class_names=bundle.categories.names,
         category_ids=bundle.categories.category_ids,
         input=config.input,
@@ -149,7 +177,7 @@ def build_metadata(bundle: ModelBundle) -> ModelMetadata:
 
 
 def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
-    """The config that these anchors were built from."""
+    """Recover the head config that anchors were built from."""
     return YoloHeadConfig(
         anchors=tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors.wh.tolist()),
         scale_x_y=tuple(round(scale, 6) for scale in anchors.scale_x_y.tolist()),
@@ -157,9 +185,11 @@ def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
     )
 
 
-def _normalize_config(model: object) -> NormalizeConfig:
-    if not isinstance(model, (ComposedDetector, BackboneClassifier)):
+def _normalize_config(network: nn.Module) -> NormalizeConfig:
+    """Mean and standard deviation of a network that normalizes its input, as all but those of Darknet cfgs do."""
+    mean, std = getattr(network, "mean", None), getattr(network, "std", None)
+    if mean is None or std is None:
         return NormalizeConfig()
-    red, green, blue = (float(value) for value in model.mean.flatten().tolist())
-    deviation = tuple(float(value) for value in model.std.flatten().tolist())
+    red, green, blue = (float(value) for value in mean.flatten().tolist())
+    deviation = tuple(float(value) for value in std.flatten().tolist())
     return NormalizeConfig(mean=(red, green, blue), std=(deviation[0], deviation[1], deviation[2]))

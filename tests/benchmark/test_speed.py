@@ -30,7 +30,7 @@ KEYS = {"model", "backend", "precision", "size", "batch", "threads", "forward_ms
 
 
 def row(*, batch: int = 1, end_to_end: bool = True, bflops: float | None = 2.0) -> BenchmarkRow:
-    about = EngineInfo("net", "torch", "fp32", (64, 96), 2, "a CPU", "detector", end_to_end, {"torch": "2"})
+    about = EngineInfo("net", "torch", "fp32", (64, 96), 2, "a CPU", "detection", end_to_end, {"torch": "2"})
     return BenchmarkRow(
         BenchmarkSpec("net.pt", "torch", batch=batch), about, Timing((10.0, 30.0, 20.0)),
         Timing((40.0,)) if end_to_end else None, 500.0, 300.0, bflops, 200.0,
@@ -177,7 +177,7 @@ def test_rows_that_cannot_be_measured_do_not_cost_the_others(tmp_path):
 
 def test_classifiers_of_torchvision_are_found_by_name():
     network, facts = torchvision_classifier("torchvision:squeezenet1_1", (64, 96))
-    assert (facts.name, facts.task, facts.size_hw) == ("squeezenet1_1", "classifier", (64, 96))
+    assert (facts.name, facts.task, facts.size_hw) == ("squeezenet1_1", "classification", (64, 96))
     assert network(torch.rand(1, 3, 64, 96)).shape == (1, 1000)
     with pytest.raises(ConfigError, match=r"torchvision has no classifier 'alexnet9' \(did you mean 'alexnet'\?\)"):
         torchvision_classifier("torchvision:alexnet9", None)

@@ -126,7 +126,7 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
 def test_files_with_nms_have_no_boxes_left_to_vote(checkpoint, capsys):
     path = exported(checkpoint, "voting.onnx", "--nms", *NMS_WORDS, "eval.vote_iou=0.6")
     assert "without box voting (eval.vote_iou 0.6)" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="a file with NMS inside"):
+    with pytest.raises(ConfigError, match="a file with built-in NMS"):
         load_detector(path, vote_iou=0.6)
     for none in (None, 1):
         detector = load_detector(path, vote_iou=none)
@@ -241,7 +241,7 @@ def test_the_other_exporter_writes_the_same_network(loaded):
 
 def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
     entries = {entry.key: entry.value for entry in onnx.load(str(raw_onnx)).metadata_props}
-    assert entries.pop("format") == "cspdet 1"
+    assert entries.pop("format") == "cspdet 2"
     values = {key: json.loads(value) for key, value in entries.items()}
     assert values["class_names"] == ["disc", "bar", "bär"]
     assert values["category_ids"] == [3, 17, 90]
@@ -250,7 +250,7 @@ def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
     assert values["input"] == {"size": [64, 96], "resize": "letterbox"}
     assert values["pixels"]["range"] == [0.0, 1.0]
     assert values["pixels"]["order"] == "RGB"
-    assert (values["task"], values["outputs"], values["dynamic"], values["name"]) == ("detector", "raw", True, "small")
+    assert (values["task"], values["outputs"], values["dynamic"], values["name"]) == ("detection", "raw", True, "small")
     assert re.fullmatch(r"cspdet \d+\.\d+\S*", values["program"])
 
 
@@ -273,7 +273,7 @@ def test_facts_go_through_their_strings():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": "cspdet 2"}, "expected metadata of format 'cspdet 1', found 'cspdet 2'"),
+        ({"format": "cspdet 3"}, "expected metadata of format 'cspdet 2', found 'cspdet 3'"),
         ({"class_names": "disc"}, "metadata class_names: expected JSON, found 'disc'"),
         ({"class_names": '["disc"]'}, "expected 1 category ids, found 3"),
         ({"strides": "[16]"}, "anchors for each of its strides"),
@@ -288,6 +288,18 @@ def test_metadata_that_were_changed_are_refused(changes, told):
         parse_metadata(strings, "file.onnx")
 
 
+def test_metadata_of_cspdet_1_are_read():
+    metadata = build_metadata(small_detector()).model_copy(update={"outputs": "detections", "nms": NmsConfig()})
+    today = {key: json.loads(value) for key, value in metadata.to_strings().items() if key != "format"}
+    old = {**today, "task": "detector"}
+    for section, key, old_key in (("nms", "nms_iou", "max_iou"), ("eval", "nms_iou", "max_iou"),
+                                  ("head", "wh_decoding", "sizes")):  # fmt: skip
+        old[section] = {old_key if name == key else name: value for name, value in today[section].items()}
+        assert old_key in old[section]
+    strings = {"format": "cspdet 1", **{key: json.dumps(value) for key, value in old.items()}}
+    assert parse_metadata(strings, "file.onnx") == metadata
+
+
 def test_files_of_others_and_damaged_ones_are_refused(tmp_path, raw_onnx, checkpoint):
     foreign = onnx.load(str(raw_onnx))
     del foreign.metadata_props[:]
@@ -295,9 +307,9 @@ def test_files_of_others_and_damaged_ones_are_refused(tmp_path, raw_onnx, checkp
     (tmp_path / "damaged.onnx").write_bytes(raw_onnx.read_bytes()[:1000])
     (tmp_path / "damaged.ts").write_bytes(b"no archive")
     for name, told in (
-        ("foreign.onnx", "is no file of `cspdet export`"),
+        ("foreign.onnx", "not a file of `cspdet export`"),
         ("damaged.onnx", "onnxruntime cannot read it"),
-        ("damaged.ts", "is no TorchScript file"),
+        ("damaged.ts", "not a TorchScript file"),
         ("missing.onnx", "no such file"),
     ):
         with pytest.raises(CheckpointError, match=told):
@@ -317,7 +329,7 @@ def test_an_xml_without_its_bin_or_of_others_is_refused(tmp_path, checkpoint, ra
     with pytest.raises(CheckpointError, match=r"alone\.bin: no such file; it holds the weights of alone\.xml"):
         load_engine(path)
     openvino.save_model(openvino.Core().read_model(str(raw_onnx)), str(tmp_path / "foreign.xml"))
-    with pytest.raises(CheckpointError, match="is no file of `cspdet export`"):
+    with pytest.raises(CheckpointError, match="not a file of `cspdet export`"):
         load_engine(tmp_path / "foreign.xml")
 
 
