@@ -138,9 +138,9 @@ def upsample(x: Tensor) -> Tensor:
 def init_weights(module: nn.Module) -> None:
     """He initialization for leaky ReLU (He et al. 2015) in every convolution; linear layers as small normals.
 
-    A part that has the attribute `initialized` keeps the weights that it came with.
+    A part that has the attribute `skip_init_weights` keeps the weights that it came with.
     """
-    if getattr(module, "initialized", False):
+    if getattr(module, "skip_init_weights", False):
         return
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")

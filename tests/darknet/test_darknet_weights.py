@@ -145,7 +145,7 @@ def test_files_that_are_none_of_darknets(tmp_path):
         assert message in refusal(path, layers)
     variances = 20 + 4 * 3 * 8
     path.write_bytes(good[:variances] + struct.pack("<f", -1.0) + good[variances + 4 :])
-    assert "its variances are below 0: the file is another network's, or damaged" in refusal(path, layers)
+    assert "its variances are negative: the file is of another network, or corrupt" in refusal(path, layers)
     assert "not readable" in refusal(tmp_path, layers)
     assert "no such file (did you mean 'good.weights'?)" in refusal(tmp_path / "goo.weights", layers)
 
