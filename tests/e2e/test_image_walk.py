@@ -1,19 +1,27 @@
-"""The walk of an image through the files of cspdet: from the image file to the loss.
+"""The walks of an image through the files of cspdet: from the image file to the loss, and to the boxes.
 
-`pytest -s tests/e2e/test_image_walk.py` prints it. The network counts as one step, whatever files its layers are in.
+`pytest -s tests/e2e/test_image_walk.py` prints them. The network counts as one step, whatever files its layers are in.
 """
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from engine_data import build, small_detector
 from image_walk import trace_walk
 
 from cspdet.cli.main import run_command
 from cspdet.datasets.image_io import read_image
 from cspdet.datasets.synthetic.dataset import make_shapes
+from cspdet.inference.engines.torch_engine import TorchEngine
+from cspdet.inference.predictor import Predictor
+from cspdet.models.config import PostprocessConfig
 from cspdet.models.detector import ComposedDetector
+from cspdet.structures import Detections
 from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_prn.yaml"
@@ -23,6 +31,7 @@ PLAIN = [f"train.augment.{key}=1" for key in ("saturation", "exposure")] + [
 
 # Ceilings, to be lowered to 8 files and none again.
 MAX_TRAINING_FILES = 9
+MAX_PREDICTION_FILES = 7
 ENTERED_AGAIN = {
     "models/detector.py",
     "models/postprocess.py",
@@ -50,3 +59,23 @@ def test_training(tmp_path):
     ]
     assert len(walk.files) <= MAX_TRAINING_FILES
     assert walk.entered_again() <= ENTERED_AGAIN
+
+
+def test_prediction(tmp_path):
+    detector = Predictor(build(small_detector()), PostprocessConfig())
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8))
+    with trace_walk(read_image, Detections.to_image, TorchEngine.forward) as walk:
+        assert len(detector.predict(path)) > 0
+    print(walk)
+    assert walk.finished
+    # Each file once, one after the other, modules that other walks share included
+    assert [file for file, _ in groupby(file for file, _ in walk.entries)] == [
+        "datasets/image_io.py",
+        "letterbox.py",
+        "inference/engines/base.py",
+        "inference/engines/torch_engine.py",
+        "models/postprocess.py",
+        "structures.py",
+    ]
+    assert len(walk.files) <= MAX_PREDICTION_FILES
