@@ -130,7 +130,7 @@ def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
 
 def _is_override(word: str) -> bool:
     """Whether the word is `key.path=value`, and not an existing file of that name."""
-    from cspdet.config.loader import OVERRIDE
+    from cspdet.config.resolve import OVERRIDE
 
     return "=" in word and OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
 

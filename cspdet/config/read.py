@@ -96,14 +96,14 @@ def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
 
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
-    """ruamel's round-trip values as plain ones, noting the line of each."""
+    """Convert the round-trip values of ruamel to plain ones and store the line of each."""
     if isinstance(node, CommentedMap):
         if getattr(node, "merge", None):
             raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
         result = {}
         for key, value in node.items():
             if not isinstance(key, str):
-                raise ConfigError(f"{name}:{node.lc.line + 1}: keys are words; found {key!r}")
+                raise ConfigError(f"{name}:{node.lc.line + 1}: expected text as a key, found {key!r}")
             source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
             result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
         return result
@@ -113,7 +113,7 @@ def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyP
         return [_to_builtin(value, name, (*path, i), source_locations) for i, value in enumerate(node)]
     for builtin_type in (bool, int, float, str):
         if isinstance(node, builtin_type):
-            # ruamel keeps the spelling of booleans as an int subclass, so ask for its own type first
+            # ruamel stores booleans with their spelling as a subclass of int
             return bool(node) if type(node).__name__ == "ScalarBoolean" else builtin_type(node)
     if node is None:
         return None
@@ -131,7 +131,7 @@ def format_key_path(path: KeyPath) -> str:
 
 
 def describe(value: Any) -> str:
-    """A value as a message quotes it, with its kind."""
+    """A value as error messages quote it, with its type."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -16,6 +16,7 @@ import torch
 from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.recipes import recipe_from_checkpoint, task_of_recipe
+from cspdet.config.aliases import rename_override
 from cspdet.config.loader import dump_config, load_config, parse_config
 from cspdet.device import select_device
 from cspdet.errors import CheckpointError, ConfigError
@@ -142,7 +143,7 @@ def load_recipe_or_resume(
             raise ConfigError(f"{train_args.config}: describes another network than the run in {train_args.resume}")
     _warn_if_config_edited(train_args.resume / "config.yaml", recipe, schema)
     for word in train_args.overrides:
-        key = word.split("=")[0]
+        key = rename_override(word).split("=")[0]
         if not any(key == overridable or key.startswith(f"{overridable}.") for overridable in RESUME_OVERRIDABLE):
             raise ConfigError(
                 f"override {word!r}: cannot change on --resume; what can: {', '.join(RESUME_OVERRIDABLE)}"

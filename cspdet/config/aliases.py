@@ -1,0 +1,122 @@
+"""Config keys of cspdet 1: one table of old and new names, for YAML files, overrides, checkpoints and exported files."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from cspdet.config.read import KeyPath, format_key_path
+
+log = logging.getLogger("cspdet")
+
+# Old key -> new key, both from the root of a config. A section is renamed before its keys: rows apply in order.
+RENAMED_KEYS: dict[str, str] = {
+    "model.classes": "model.num_classes",
+    "model.head.sizes": "model.head.wh_decoding",
+    "train.ema.share": "train.ema.window_fraction",
+    "train.multi_scale.every": "train.multi_scale.interval",
+    "train.repeat_factor": "train.repeat_threshold",
+    "train.bad_pictures": "train.on_bad_image",
+    "train.evaluate_every": "train.eval_interval",
+    "train.save_every_minutes": "train.checkpoint_interval_minutes",
+    "train.schedule.final": "train.schedule.final_lr_ratio",
+    "train.schedule.burn_in_steps": "train.schedule.warmup_steps",
+    "train.schedule.burn_in_share": "train.schedule.warmup_max_fraction",
+    "train.schedule.burn_in_power": "train.schedule.warmup_power",
+    "train.loss.objectness_goal": "train.loss.objectness_target",
+    "train.assign": "train.assigner",
+    "train.assigner.rule": "train.assigner.name",
+    "train.assigner.dynamic.top": "train.assigner.candidate_topk",
+    "train.assigner.dynamic.radius": "train.assigner.radius",
+    "train.assigner.dynamic.iou_weight": "train.assigner.iou_weight",
+    "train.assigner.dynamic.center_weight": "train.assigner.center_weight",
+    "eval.max_iou": "eval.nms_iou",
+    # the metadata of an exported file
+    "head.sizes": "head.wh_decoding",
+    "nms.max_iou": "nms.nms_iou",
+}
+
+# Values of a renamed key that have other names now.
+RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "train.assigner.name": {"static": "anchor_iou", "dynamic": "simota"},
+}
+
+# In cspdet 1 both assigners had their keys in one section; those of the other assigner are without effect.
+ASSIGNER = ("train", "assigner")
+ASSIGNER_KEYS = frozenset(
+    {"match_iou", "match_ratio", "neighbors", "candidate_topk", "radius", "iou_weight", "center_weight"}
+)
+
+_notice_given: list[str] = []
+
+
+def rename_key(key_path: KeyPath) -> KeyPath:
+    """The path of today for a key path of cspdet 1; other paths as they are."""
+    for old, new in RENAMED_KEYS.items():
+        old_path = tuple(old.split("."))
+        if key_path[: len(old_path)] == old_path:
+            key_path = (*new.split("."), *key_path[len(old_path) :])
+    return key_path
+
+
+def rename_value(key_path: KeyPath, value: Any) -> Any:
+    """The value of today for a value of cspdet 1 under a renamed key; other values as they are."""
+    names = RENAMED_VALUES.get(format_key_path(key_path), {})
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def rename_override(text: str) -> str:
+    """An override `key.path=value` with the key of today; other text as it is."""
+    key, sign, value = text.partition("=")
+    return format_key_path(rename_key(tuple(key.split(".")))) + sign + value
+
+
+def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
+    """Rename the keys of cspdet 1, in place; a key whose new name is there already stays and is reported as unknown.
+
+    Args:
+        values: The values of a config.
+        source_locations: The file and line of each key, which follow the keys.
+
+    Returns:
+        The new name of each old key that was found.
+    """
+    renamed = {}
+    for old, new in RENAMED_KEYS.items():
+        old_path, new_path = tuple(old.split(".")), tuple(new.split("."))
+        old_parent, new_parent = _section(values, old_path[:-1]), _section(values, new_path[:-1])
+        if old_parent is None or new_parent is None or old_path[-1] not in old_parent or new_path[-1] in new_parent:
+            continue
+        new_parent[new_path[-1]] = rename_value(new_path, old_parent.pop(old_path[-1]))
+        _move_locations(source_locations, old_path, new_path)
+        renamed[old] = new
+    assigner = _section(values, ASSIGNER)
+    if renamed and assigner is not None and assigner.get("dynamic") == {}:
+        del assigner["dynamic"]
+    return renamed
+
+
+def log_renamed(renamed: dict[str, str], source: str, level: int = logging.WARNING) -> None:
+    """Say once per process which old keys were found, and their new names.
+
+    Args:
+        renamed: What `upgrade_keys` returned.
+        source: Where the keys were found.
+        level: The level of the notice.
+    """
+    if not renamed or _notice_given:
+        return
+    _notice_given.append(source)
+    pairs = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
+    log.log(level, "%s: uses key names of cspdet 1: %s", source, pairs)
+
+
+def _section(values: Any, key_path: KeyPath) -> dict[str, Any] | None:
+    for key in key_path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else None
+
+
+def _move_locations(source_locations: dict[KeyPath, str], old: KeyPath, new: KeyPath) -> None:
+    for path in [path for path in source_locations if path[: len(old)] == old]:
+        source_locations[new + path[len(old) :]] = source_locations.pop(path)

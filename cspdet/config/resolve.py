@@ -1,0 +1,148 @@
+"""The values of a config before validation: section files read, overrides applied, paths made absolute."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, rename_value, upgrade_keys
+from cspdet.config.read import KeyPath, describe, format_key_path, parse_yaml, read_yaml
+from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
+from cspdet.errors import ConfigError
+
+OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
+
+
+class ConfigTree:
+    """Plain values for a schema, with the file and line or the override that each came from.
+
+    Attributes:
+        schema: The model of the root.
+        name: What errors name where a value has no location of its own.
+        values: The values.
+        source_locations: `file:line` or `override '...'` of each key path.
+    """
+
+    def __init__(self, schema: type[BaseModel], name: str, notice_level: int = logging.WARNING):
+        """Start without values.
+
+        Args:
+            schema: The model of the root.
+            name: The source of the values, for errors.
+            notice_level: Level of the notice about key names of cspdet 1.
+        """
+        self.schema, self.name, self._notice_level = schema, name, notice_level
+        self.values: Any = {}
+        self.source_locations: dict[KeyPath, str] = {(): name}
+        self._has_old_assigner = False
+
+    def set_values(self, values: dict[str, Any]) -> None:
+        """Take values that need no resolving."""
+        self.values = values
+        self._rename_old_keys(self.name)
+
+    def read(self, path: Path, key_path: KeyPath) -> None:
+        """Read a YAML file and its section files into the section at `key_path`.
+
+        Raises:
+            ConfigError: a file that cannot be read, or that holds no mapping.
+        """
+        values, source_locations = read_yaml(path)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected a mapping of keys to values, found {describe(values)}")
+        self._put(key_path, values)
+        self.source_locations.update({key_path + part: where for part, where in source_locations.items()})
+        self._rename_old_keys(str(path))
+        self._resolve(key_path, path.parent)
+
+    def override(self, overrides: Sequence[str]) -> None:
+        """Apply `key.path=value` overrides in order.
+
+        Raises:
+            ConfigError: with one line for each that is malformed or does not fit the sections.
+        """
+        problems = [problem for text in overrides if (problem := self._override(text)) is not None]
+        if problems:
+            raise ConfigError(*problems)
+        if self._has_old_assigner:
+            self._drop_unused_keys(ASSIGNER, ASSIGNER_KEYS)
+
+    def get(self, key_path: KeyPath) -> Any:
+        """The value at a key path that exists."""
+        value = self.values
+        for key in key_path:
+            value = value[key]
+        return value
+
+    def _override(self, text: str) -> str | None:
+        """Apply one override; return an error in its form."""
+        match = OVERRIDE.fullmatch(text)
+        if not match:
+            return f"override {text!r}: expected key.path=value"
+        name = f"override {text!r}"
+        try:
+            value, _ = parse_yaml(match.group(2), name)
+        except ConfigError as error:
+            return error.problems[0]
+        old_path: KeyPath = tuple(match.group(1).split("."))
+        key_path = rename_key(old_path)
+        parent = self.values
+        for i, key in enumerate(key_path[:-1]):
+            if parent.get(key) is None:  # a section that was left out, or switched off with null
+                parent[key] = {}
+            parent = parent[key]
+            if not isinstance(parent, dict):
+                return f"{name}: {format_key_path(key_path[: i + 1])} is {describe(parent)} and has no keys of its own"
+        for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
+            del self.source_locations[replaced]
+        self._put(key_path, rename_value(key_path, value) if old_path != key_path else value)
+        self.source_locations[key_path] = name
+        if old_path != key_path:
+            log_renamed({format_key_path(old_path): format_key_path(key_path)}, name, self._notice_level)
+            self._has_old_assigner |= key_path[:2] == ASSIGNER
+        self._rename_old_keys(name)
+        if key_path[-1] == "name":
+            self._drop_unused_keys(key_path[:-1])
+        self._resolve(key_path, Path.cwd())
+        return None
+
+    def _rename_old_keys(self, source: str) -> None:
+        renamed = upgrade_keys(self.values, self.source_locations)
+        self._has_old_assigner |= "train.assign" in renamed
+        log_renamed(renamed, source, self._notice_level)
+
+    def _drop_unused_keys(self, key_path: KeyPath, only: Iterable[str] | None = None) -> None:
+        """Remove keys that belong to another component than the chosen one; `only` limits which keys."""
+        annotation = annotation_at(self.schema, self.values, key_path)
+        if not takes_component(annotation):
+            return
+        values = self.get(key_path)
+        chosen = select_model(annotation, values)
+        if chosen is not None:
+            unused = [key for key in values if key not in chosen.model_fields and (only is None or key in only)]
+            for key in unused:
+                del values[key]
+
+    def _put(self, key_path: KeyPath, value: Any) -> None:
+        if not key_path:
+            self.values = value
+            return
+        self.get(key_path[:-1])[key_path[-1]] = value
+
+    def _resolve(self, key_path: KeyPath, folder: Path) -> None:
+        """At `key_path` and below, read section files and make paths absolute against `folder`."""
+        value = self.get(key_path)
+        annotation = annotation_at(self.schema, self.values, key_path)
+        if isinstance(value, str) and annotation is not None:
+            if takes_mapping(annotation) and value.endswith((".yaml", ".yml")):
+                self.read(folder / value, key_path)
+            elif Path in union_members(annotation) and "\n" not in value:  # with line breaks it is the file's text
+                self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
+        elif isinstance(value, (dict, list)):
+            for key in value if isinstance(value, dict) else range(len(value)):
+                self._resolve((*key_path, key), folder)

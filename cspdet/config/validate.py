@@ -1,0 +1,92 @@
+"""Validation of the values of a config: all errors together, each with its location and what was expected."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cspdet.config.read import KeyPath, describe, format_key_path
+from cspdet.config.resolve import ConfigTree
+from cspdet.config.schema import annotation_at, select_model
+from cspdet.errors import ConfigError, did_you_mean
+
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+
+
+def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
+    """The config that the values of a tree describe.
+
+    Raises:
+        ConfigError: with one line per error.
+    """
+    try:
+        # JSON mode: strict about bool, int, float and str, yet takes lists for tuples and text for paths
+        return schema.model_validate_json(json.dumps(tree.values), strict=True)
+    except ValidationError as error:
+        problems = dict.fromkeys(_format_error(tree, entry) for entry in error.errors())
+        raise ConfigError(*problems) from None
+
+
+def _format_error(tree: ConfigTree, entry: Any) -> str:
+    """One error of pydantic as `where: key.path: message`."""
+    path = _strip_tags(tree.values, entry["loc"])
+    message = _error_message(tree, entry, path)
+    if entry["type"] == "component_unknown":
+        path = (*path, "name")
+    # The message of a rule between several keys of a section begins with the key at fault
+    key, _, rest = message.partition(": ")
+    if entry["type"] == "value_error" and rest and isinstance(tree.get(path), dict) and key in tree.get(path):
+        path, message = (*path, key), rest
+    where = next(
+        (tree.source_locations[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.source_locations),
+        tree.name,
+    )
+    return f"{where}: {format_key_path(path) or 'config'}: {message}"
+
+
+def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:
+    error_type, context = entry["type"], entry.get("ctx", {})
+    if error_type == "extra_forbidden":
+        model = select_model(annotation_at(tree.schema, tree.values, path[:-1]), tree.get(path[:-1]))
+        valid = list(model.model_fields) if model else []
+        return f"unknown key{did_you_mean(str(path[-1]), valid)}; valid keys: {', '.join(valid)}"
+    if error_type == "missing":
+        return "missing key"
+    if error_type == "literal_error":
+        valid = re.findall(r"'([^']*)'", str(context["expected"]))
+        value = entry["input"]
+        return f"expected {context['expected']}, found {describe(value)}{did_you_mean(str(value), valid)}"
+    if error_type == "value_error":
+        return f"{context['error']}"
+    if error_type in ("component_name", "component_unknown"):
+        return str(entry["msg"])
+    return f"{_simplify_message(entry['msg'])}, found {describe(entry['input'])}"
+
+
+def _strip_tags(values: Any, location: tuple[str | int, ...]) -> KeyPath:
+    """Remove the names of union members, which pydantic puts into the location, and keep the keys of the config."""
+    path: list[str | int] = []
+    value, last = values, len(location) - 1
+    for i, part in enumerate(location):
+        if isinstance(value, dict) and isinstance(part, str) and (part in value or i == last):
+            path.append(part)
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            value = value[part]
+    return tuple(path)
+
+
+def _simplify_message(message: str) -> str:
+    message = message.replace("Input should be", "expected").replace("a valid ", "a ")
+    plain = {
+        "expected a string": "expected text",
+        "expected a array": "expected a list",
+        "expected a integer": "expected a whole number",
+        "expected a boolean": "expected true or false",
+        "expected an object": "expected a mapping of keys to values",
+    }
+    return plain.get(message, message)

@@ -1,0 +1,35 @@
+"""Released configs by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cspdet.config.read import configs_dir, find_config
+from cspdet.errors import ConfigError
+
+
+def test_a_bare_name_is_a_released_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("csppelee_efm_sam") == configs_dir() / "csppelee_efm_sam.yaml"
+    assert find_config("classification/darknet53") == configs_dir() / "classification/darknet53.yaml"
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("csppelee_efm_sam").write_text("x: 1\n")
+    assert find_config("csppelee_efm_sam") == Path("csppelee_efm_sam")
+
+
+def test_a_path_stays_a_path(tmp_path):
+    assert find_config("mine.yaml") == Path("mine.yaml")
+    assert find_config(tmp_path / "mine.yml") == tmp_path / "mine.yml"
+
+
+@pytest.mark.parametrize("name", ["csppelee_efm_smm", "paper", "train/paper"])
+def test_an_unknown_name_is_an_error(name):
+    with pytest.raises(ConfigError, match=f"^{name}: no such file, and no released config of this name"):
+        find_config(name)
+    with pytest.raises(ConfigError, match=r"did you mean 'csppelee_efm_sam'"):
+        find_config("csppelee_efm_smm")
