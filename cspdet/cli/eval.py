@@ -246,8 +246,7 @@ def _evaluate_voc(args: argparse.Namespace, result: _EvalOutput) -> VocMetrics |
         return None
     classes = result.coco.classes
     return evaluate_voc(
-        classes.names,
-        classes.category_ids,
+        classes,
         read_ground_truth(result.coco),
         to_records(result.results),
         min_iou=VOC_IOU if args.voc_iou is None else args.voc_iou,

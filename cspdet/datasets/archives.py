@@ -1,4 +1,4 @@
-"""Unpacking a zip archive all or nothing, and nowhere but where it was told to."""
+"""Unpack a zip archive atomically and only inside the output folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ def unpack_zip(
     num_files: int | None = None,
     files: Sequence[str] = (),
 ) -> None:
-    """Unpack `folder` of an archive, which must hold `number` files, and the single `files`, into `output`.
+    """Unpack one folder and single files of an archive.
 
-    Members keep their names below `output`. Every byte is checked against the archive's CRCs; `folder`
-    appears under its name only when it is whole.
+    Members keep their names below `output`. Every byte is checked against the CRCs of the archive. The folder appears
+    under its name only when it is complete.
+
+    Args:
+        archive: The zip file.
+        output: The folder to unpack into.
+        folder: A folder at the top of the archive; None for none.
+        num_files: The number of files that `folder` must have; None: any.
+        files: Single members.
 
     Raises:
-        DataError: not a zip, damaged, a member that climbs out, or other members than expected.
+        DataError: not a zip, corrupt, a member outside the output folder, or other members than expected.
         UserError: the disk is full.
     """
     try:
@@ -38,14 +45,14 @@ def unpack_zip(
                 _check_member_path(archive, member)
             absent = [name for name in files if name not in members]
             if absent:
-                raise DataError(f"{archive}: {absent[0]} is not in it")
+                raise DataError(f"{archive}: does not contain {absent[0]}")
             if folder is not None:
                 _unpack_folder(zipped, archive, output, folder, num_files, members)
             for name in files:
                 with atomic_write(output / name) as tmp_path:
                     _extract(zipped, members[name], tmp_path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{archive}: damaged archive: {error}; delete it and run the command again") from None
+        raise DataError(f"{archive}: corrupt archive: {error}; delete it and run the command again") from None
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
 
@@ -74,13 +81,13 @@ def _unpack_folder(
             target.parent.mkdir(parents=True, exist_ok=True)
             _extract(zipped, member, target)
         if (output / folder).is_dir():
-            (output / folder).rmdir()  # an empty one; anything else stops here
+            (output / folder).rmdir()  # fails unless it is empty
         tmp_folder.rename(output / folder)
     finally:
         shutil.rmtree(tmp_folder, ignore_errors=True)
 
 
 def _extract(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Reading a member to its end makes zipfile compare its CRC."""
+    """Write a member to a file; zipfile compares the CRC when it reaches the end."""
     with zipped.open(member) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)

@@ -1,4 +1,4 @@
-"""Downloading COCO 2017: resumed where it stopped, checked against known facts, unpacked all or nothing."""
+"""Download COCO 2017: resumes partial downloads, verifies sizes and counts, unpacks atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cspdet.errors import DataError, UserError
 from cspdet.io.atomic import write_text
 
 BASE_URL = "http://images.cocodataset.org"
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 LOG_INTERVAL_S = 15.0
 
 log = logging.getLogger("cspdet")
@@ -26,21 +26,22 @@ log = logging.getLogger("cspdet")
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip file of the official site and what is in it."""
+    """One zip file of the official site, and its content."""
 
     url: str  # below the base URL
     size: int | None  # bytes; None where only the server knows
-    folder: str  # what it unpacks to
-    num_images: int | None = None  # how many files `folder` then holds; None for annotations
+    folder: str  # that it unpacks to
+    num_images: int | None = None  # files in `folder` after unpacking; None for annotations
 
     @property
     def name(self) -> str:
+        """The file name."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """A split: its pictures and the annotation file that goes with them."""
+    """One split: its images and their annotation file."""
 
     images: Archive
     annotations: Archive
@@ -76,14 +77,22 @@ def download_coco(
     max_attempts: int = 10,
     retry_delay_s: float = 5.0,
 ) -> ConversionResult:
-    """Download what is missing of `splits` into `output` and write `output`/coco.yaml.
+    """Download the missing parts of COCO 2017 and write `output`/coco.yaml.
 
-    Complete folders and annotation files are kept, other files in `output` are not touched; a half download
-    goes on where it stopped, `attempts` times within one call, `pause` seconds apart.
+    Complete folders and annotation files are kept; other files in `output` are not changed. A partial download is
+    resumed.
+
+    Args:
+        output: The folder to download to.
+        splits: The splits to download.
+        base_url: The server, or a mirror of it.
+        split_specs: What there is to download; the archives of COCO 2017.
+        max_attempts: Attempts per archive.
+        retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: no network, no space, or a server that sends something else.
-        DataError: an archive or a folder that is not what COCO 2017 is known to be.
+        UserError: no network, no space, or a server that sends other files.
+        DataError: an archive or a folder with other content than COCO 2017.
     """
     output = Path(output)
     requested = [(name, split_specs[name]) for name in split_specs if name in splits]
@@ -118,14 +127,14 @@ def download_coco(
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """The archives still to fetch, with the annotation files wanted of each, and notes on what is there."""
+    """The archives to download, with the annotation files to unpack of each, and notes about what exists already."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():
         raise DataError(f"{output}: expected a folder to write to, found a file")
     for split in splits:
         if (output / split.annotation_file).is_file():
-            warnings.append(f"{output / split.annotation_file} is there and was kept")
+            warnings.append(f"{output / split.annotation_file} exists and was kept")
         else:
             missing.setdefault(split.annotations, []).append(split.annotation_file)
     for split in splits:
@@ -136,18 +145,18 @@ def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, 
         num_images = sum(1 for path in folder.iterdir() if path.suffix.lower() == ".jpg")
         if num_images != split.images.num_images:
             raise DataError(
-                f"{folder}: expected the {split.images.num_images} pictures of COCO 2017, found {num_images}; "
-                "move the folder away to download it anew"
+                f"{folder}: expected the {split.images.num_images} images of COCO 2017, found {num_images}; "
+                "move the folder away to download it again"
             )
-        warnings.append(f"{folder} is complete ({num_images} pictures) and was kept")
+        warnings.append(f"{folder} is complete ({num_images} images) and was kept")
     return missing, warnings
 
 
 def _check_free_space(output: Path, missing: dict[Archive, list[str]]) -> None:
-    """Zip and unpacked files are on disk together for a while, and JPEGs barely shrink in a zip."""
-    had = sum(max(_file_size(output / a.name), _file_size(_partial_path(output / a.name))) for a in missing)
+    """Check the space for all archives and, at the same time, the unpacked files of the largest one."""
+    downloaded = sum(max(_file_size(output / a.name), _file_size(_partial_path(output / a.name))) for a in missing)
     sizes = [archive.size or 0 for archive in missing]
-    needed = sum(sizes) + max(sizes, default=0) - had
+    needed = sum(sizes) + max(sizes, default=0) - downloaded
     base = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(base).free
     if free < needed:
@@ -165,10 +174,17 @@ def _file_size(file: Path) -> int:
 
 
 def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> None:
-    """Download `url` to `file`, going on with `file`.part if there is one.
+    """Download a file; resumes `file`.part if it exists.
+
+    Args:
+        url: What to download.
+        file: Where to; kept if it exists with the expected size.
+        size: Expected size in bytes; None: any.
+        max_attempts: Number of attempts; one that received no data is the last.
+        retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: the server cannot be reached, refuses, breaks off too often, or announces another size.
+        UserError: the server cannot be reached, refuses, interrupts too often, or announces another size.
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
         return
@@ -182,36 +198,36 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
                 part.replace(file)
                 return
             if attempt == max_attempts or _file_size(part) == before:
-                break  # a server that never gave anything will not be asked again and again
+                break  # no data received: further attempts are pointless
             log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, max_attempts)
             time.sleep(retry_delay_s)
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from None
-    have = _file_size(part)
-    hint = "; the built-in set (prepare-data shapes) needs no network"
-    if have:
-        hint = f"; {have} bytes are kept in {part}, run the command again to go on from there"
+    received = _file_size(part)
+    hint = "; the built-in dataset (prepare-data shapes) needs no network"
+    if received:
+        hint = f"; {received} bytes are kept in {part}, run the command again to resume"
     raise UserError(f"{url}: download failed: {reason}{hint}")
 
 
 def _try_download(url: str, part: Path, size: int | None) -> str | None:
-    """Fetch what is missing of `part`; None when it is complete, otherwise why it is not."""
-    have = _file_size(part)
-    if have and have == size:
+    """Download the rest of `part`; None when it is complete, otherwise why it is not."""
+    received = _file_size(part)
+    if received and received == size:
         return None
-    if size is not None and have > size:
+    if size is not None and received > size:
         part.unlink()
-        have = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        received = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=60)
+        response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # the part is no beginning of this file: start anew
+        if error.code == 416 and received:  # the part does not belong to this file: start again
             part.unlink()
             return _try_download(url, part, size)
         if error.code >= 500:
-            return f"the server answered {error.code} {error.reason}"
-        raise UserError(f"{url}: the server answered {error.code} {error.reason}") from None
+            return f"the server responded {error.code} {error.reason}"
+        raise UserError(f"{url}: the server responded {error.code} {error.reason}") from None
     except (
         urllib.error.URLError,
         http.client.HTTPException,
@@ -220,21 +236,21 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
         ValueError,
     ) as error:
         return f"the server cannot be reached ({getattr(error, 'reason', error)})"
-    with answer:
-        if answer.status != 206:
-            have = 0  # the whole file comes
-        total = have + int(answer.headers.get("Content-Length") or 0)
+    with response:
+        if response.status != 206:
+            received = 0  # the server sends the whole file
+        total = received + int(response.headers.get("Content-Length") or 0)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
-        return _write_response(answer, part, have, total)
+        return _write_response(response, part, received, total)
 
 
-def _write_response(answer: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:
+def _write_response(response: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:
     last_log_time = time.monotonic()
     with part.open("ab" if received else "wb") as out:
         while True:
             try:
-                data = answer.read(CHUNK)
+                data = response.read(CHUNK_BYTES)
             except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
                 data = error.partial if isinstance(error, http.client.IncompleteRead) else b""
             if not data:
@@ -250,10 +266,10 @@ def _write_response(answer: http.client.HTTPResponse, part: Path, received: int,
 
 
 def _count_boxes(file: Path) -> int:
-    """How many annotations a COCO file has, counted without building its 3 GB of Python objects."""
+    """Count the boxes of a COCO file without building its 3 GB of Python objects."""
     count, rest = 0, b""
     with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(CHUNK_BYTES):
             count += (rest + chunk).count(b'"bbox"')
-            rest = chunk[-5:]  # shorter than the word, so that nothing counts twice
+            rest = chunk[-5:]  # shorter than the searched text, so nothing is counted twice
     return count

@@ -1,4 +1,4 @@
-"""COCO's judgment of detections: the twelve numbers, and those of each class."""
+"""COCO metrics of detections: the twelve of COCO's summary, and AP and AP50 per class."""
 
 from __future__ import annotations
 
@@ -30,65 +30,74 @@ from cspdet.evaluation.records import (
 )
 from cspdet.structures import Detections
 
-# COCO's summary, in its order: averages over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of
-# the objects, below 32^2, 96^2 and above; AR1, AR10, AR100 allow so many detections a picture and class.
+# COCO's summary, in its order: means over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of the objects,
+# with areas below 32^2, below 96^2 and above; AR1, AR10, AR100 allow that many detections per image and class.
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The 12 numbers, those of each class, and what they were measured on; None where COCO has no number."""
+    """COCO metrics, overall and per class; None where a metric is undefined."""
 
-    stats: dict[str, float | None]  # by NUMBERS
+    stats: dict[str, float | None]  # by METRIC_NAMES
     per_class: dict[str, dict[str, float | None]]  # class name to AP and AP50
     images: int
     detections: int
-    evaluator: str  # the program that judged, and its version
+    evaluator: str  # name and version of the program that computed them
 
     def __getitem__(self, name: str) -> float | None:
         return self.stats[name]
 
     def to_json(self) -> dict[str, Any]:
+        """The content of metrics.json."""
         counts = {"images": self.images, "detections": self.detections, "evaluator": self.evaluator}
         return {**self.stats, "per_class": self.per_class, **counts}
 
 
 class CocoEvaluator:
-    """Collects detections picture by picture, then judges them; pictures never added count as empty.
+    """Collects detections image by image, then computes the metrics; images that are never added have no detections.
 
-    Holds 56 bytes a detection and one a picture. `evaluator` is `auto`, `pycocotools` or `hotcoco`.
+    Takes 56 bytes per detection and one per image.
+
+    Args:
+        coco: Images and ground truth.
+        evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: that evaluator is not installed; told before any picture is looked at.
+        ConfigError: that evaluator is not installed.
     """
 
     def __init__(self, coco: CocoDataset, evaluator: EvaluatorName = "auto"):
         self._coco = coco
         self._backend = select_backend(evaluator)
-        self._added = np.zeros(len(coco.image_id), bool)  # by place among the sorted ids
+        self._added = np.zeros(len(coco.image_id), bool)  # by index in the sorted ids
         self._image_ids = np.sort(coco.image_id)
         self._category_ids = np.array(coco.classes.category_ids, np.int64)
         self._rows = bytearray()
 
     @property
     def records(self) -> Records:
-        """(N,) FOUND_TYPE of what was added so far, read-only, with the original category ids."""
+        """(N,) DETECTION_DTYPE, what was added so far, read-only, with the category ids of the annotations."""
         return np.frombuffer(bytes(self._rows), DETECTION_DTYPE)
 
     @property
     def results(self) -> list[Result]:
-        """The same as COCO results, made anew at each call."""
+        """The records as COCO results, a new list at each call."""
         return to_results(self.records)
 
     def add(self, image_id: int, detections: Detections) -> None:
-        """The detections of one picture, boxes in its own pixels.
+        """Add the detections of one image.
+
+        Args:
+            image_id: The image's id in the annotations.
+            detections: Boxes in image pixels; class ids are indices into the dataset's categories.
 
         Raises:
-            ValueError: not a picture of this set, or one that was added before; numbers that are not finite.
+            ValueError: an image that is not in the dataset or was added before; boxes or scores that are not finite.
         """
         index = int(np.searchsorted(self._image_ids, image_id))
         if index == len(self._image_ids) or self._image_ids[index] != image_id:
-            raise ValueError(f"image id {image_id}: not in this set")
+            raise ValueError(f"image id {image_id}: not in this dataset")
         if self._added[index]:
             raise ValueError(f"image id {image_id}: added twice")
         self._added[index] = True
@@ -99,21 +108,24 @@ class CocoEvaluator:
         rows = np.empty(len(score), DETECTION_DTYPE)
         rows["image_id"] = image_id
         rows["category_id"] = self._category_ids[detections.class_id.cpu().numpy()]
-        # What is judged is what the results file says: rounded to thousandths of a pixel.
+        # Rounded as in the results file, so that its evaluation gives the same metrics.
         rows["bbox"] = np.concatenate((box[:, :2], box[:, 2:] - box[:, :2]), axis=1).round(3)
         rows["score"] = score.round(7)
         self._rows += rows.tobytes()
 
     def merge(self, others: Sequence[Records]) -> None:
-        """Add what other processes found in other pictures; everything then stands in the order of the set.
+        """Add the detections of other processes in other images, and sort all by the order of the dataset.
+
+        Args:
+            others: The `records` of the other processes.
 
         Raises:
-            ValueError: a picture that was added before.
+            ValueError: an image that was added before.
         """
         for records in others:
             indices = np.unique(np.searchsorted(self._image_ids, records["image_id"]))
             if self._added[indices].any():
-                raise ValueError("two processes looked at the same picture")
+                raise ValueError("two processes added the same image")
             self._added[indices] = True
         rows = np.concatenate((self.records, *others))
         by_id = np.argsort(self._coco.image_id)
@@ -121,10 +133,10 @@ class CocoEvaluator:
         self._rows = bytearray(rows[np.argsort(order, kind="stable")].tobytes())
 
     def evaluate(self) -> Metrics:
-        """Judge what was added.
+        """Compute the metrics of what was added.
 
         Raises:
-            DataError: the annotation file has gone or changed.
+            DataError: the annotation file is missing or has changed.
         """
         return _evaluate(self._coco, self.records, self._backend)
 
@@ -132,13 +144,16 @@ class CocoEvaluator:
 def evaluate_results(
     coco: CocoDataset, results: Sequence[Result] | Records, *, evaluator: EvaluatorName = "auto"
 ) -> Metrics:
-    """Judge COCO results (which `evaluation.results.read_results` has checked) on every picture of the set.
+    """Compute the metrics of COCO results on all images of a dataset.
 
-    `results` may also be (N,) FOUND_TYPE. Equal scores count in the order given.
+    Args:
+        coco: Images and ground truth.
+        results: COCO results that `read_results` has checked, or (N,) DETECTION_DTYPE. Equal scores keep their order.
+        evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
         ConfigError: that evaluator is not installed.
-        DataError: a picture or class that the set does not have; the annotation file has gone or changed.
+        DataError: an image or category that the dataset does not have; the annotation file is missing or has changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)
     return _evaluate(coco, records, select_backend(evaluator))
@@ -150,7 +165,7 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
         _with_dense_ids(part, coco, category_ids) for part in (read_ground_truth(coco), records)
     )
     case = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
-    # A test set of 20,000 pictures has no truth, which pycocotools would take minutes to find.
+    # A test set of 20,000 images has no truth, which pycocotools would take minutes to find.
     result = backend.evaluate(case) if len(ground_truth) else empty_result(case)
     return Metrics(
         stats={name: _none_if_undefined(value) for name, value in zip(METRIC_NAMES, result.stats, strict=True)},
@@ -162,10 +177,10 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
 
 
 def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarray) -> Records:
-    """A copy with the places of pictures and classes among their sorted ids instead of these ids.
+    """Copy the records with the index of each image and category in the sorted ids instead of the id.
 
     Raises:
-        DataError: an id that the set does not have.
+        DataError: an id that the dataset does not have.
     """
     remapped = records.copy()
     for key, known in (("image_id", coco.image_id), ("category_id", category_ids)):
@@ -178,7 +193,7 @@ def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarra
 
 
 def _none_if_undefined(value: float) -> float | None:
-    """COCO's programs say -1 where there is nothing to measure."""
+    """COCO's programs use -1 for undefined metrics."""
     return None if value == -1 else float(value)
 
 

@@ -1,8 +1,8 @@
-"""The programs that judge by COCO's rules: pycocotools, the reference, and hotcoco, as exact and far faster.
+"""Programs that compute COCO metrics: pycocotools, the reference, and hotcoco, with equal results and much faster.
 
-Each takes the same `Case` and gives the same arrays. Pictures and classes reach them as their places among the sorted
-ids: hotcoco only warns of an id that it does not know, and takes detections as floating point, which would round ids
-beyond 2^53. Sorted places keep every order that COCO's rules rest on.
+Each takes the same `CocoEvalInput` and returns the same arrays. Images and categories are passed as their index in the
+sorted ids: hotcoco only warns about an unknown id, and takes detections as floating point, which would round ids above
+2^53. Sorted indices keep every order that COCO's rules depend on.
 """
 
 from __future__ import annotations
@@ -28,37 +28,34 @@ AP50_INDEX, AP75_INDEX = 0, 5  # among the IoU thresholds .50, .55 ... .95
 
 @dataclass(frozen=True, eq=False)
 class CocoEvalInput:
-    """What is to be judged: annotations and detections of `images` pictures and `classes` classes.
-
-    `image_id` and `category_id` are places, 0 to images - 1 and 0 to classes - 1.
-    """
+    """Ground truth and detections; `image_id` is 0 to num_images - 1, `category_id` 0 to num_classes - 1."""
 
     num_images: int
     num_classes: int
-    ground_truth: Records  # (M,) TRUTH_TYPE
-    detections: Records  # (N,) FOUND_TYPE, equal scores in the order that counts
+    ground_truth: Records  # (M,) GROUND_TRUTH_DTYPE
+    detections: Records  # (N,) DETECTION_DTYPE, equal scores in their order of rank
 
 
 class CocoEvalResult(NamedTuple):
-    """What COCO's evaluation leaves; -1 where there is nothing to measure."""
+    """The arrays of COCO's evaluation; -1 where a value is undefined."""
 
     precision: np.ndarray  # (10 IoUs, 101 recalls, K classes, 4 sizes, 3 limits) float64
     recall: np.ndarray  # (10 IoUs, K classes, 4 sizes, 3 limits) float64
-    stats: np.ndarray  # (12,) float64, in the order of `evaluation.coco.NUMBERS`
+    stats: np.ndarray  # (12,) float64, in the order of `evaluation.coco.METRIC_NAMES`
 
 
 class CocoBackend(NamedTuple):
-    """A program that judges."""
+    """A program that computes COCO metrics."""
 
     title: str  # name and version, as metrics.json has it
     evaluate: Callable[[CocoEvalInput], CocoEvalResult]
 
 
 def select_backend(name: EvaluatorName) -> CocoBackend:
-    """The engine of that name; `auto` is hotcoco where it can be imported.
+    """The program of that name; `auto` is hotcoco where it is installed, else pycocotools.
 
     Raises:
-        ConfigError: hotcoco is asked for but not installed, or too old.
+        ConfigError: hotcoco is requested but not installed, or too old.
     """
     if name == "pycocotools":
         return _make_backend(name, evaluate_with_pycocotools)
@@ -70,7 +67,7 @@ def select_backend(name: EvaluatorName) -> CocoBackend:
     if name == "auto":
         return _make_backend("pycocotools", evaluate_with_pycocotools)
     raise ConfigError(
-        f"evaluator hotcoco: {hotcoco}; pip install 'cspdet[analysis]' brings it, pycocotools needs nothing"
+        f"evaluator hotcoco: {hotcoco}; install it with pip install 'cspdet[analysis]', or use pycocotools"
     )
 
 
@@ -79,7 +76,7 @@ def _make_backend(package: str, evaluate: Callable[[CocoEvalInput], CocoEvalResu
 
 
 def _import_hotcoco() -> ModuleType | str:
-    """The module, or why there is none."""
+    """The module, or the reason why it cannot be used."""
     try:
         import hotcoco
     except ImportError as error:
@@ -90,10 +87,10 @@ def _import_hotcoco() -> ModuleType | str:
 
 
 def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """Judge by pycocotools itself, down to its own twelve numbers."""
+    """Evaluate with pycocotools, including its own summary."""
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its steps on stdout
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         coco_eval = COCOeval(
             _build_coco_index(eval_input, _ground_truth_dicts(eval_input)),
             _build_coco_index(eval_input, _detection_dicts(eval_input)),
@@ -106,7 +103,7 @@ def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any]]) -> Any:
-    """A pycocotools COCO; made here since `loadRes` fails on an empty list, and writes into the caller's objects."""
+    """Make a pycocotools COCO: `loadRes` fails on an empty list, and changes the caller's objects."""
     from pycocotools.coco import COCO
 
     index = COCO()
@@ -116,7 +113,7 @@ def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any
 
 
 def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str, Any]]]:
-    """What truth and detections share."""
+    """The keys that ground truth and detections have in common."""
     return {
         "images": [{"id": i} for i in range(eval_input.num_images)],
         "categories": [{"id": i, "name": str(i)} for i in range(eval_input.num_classes)],
@@ -124,7 +121,7 @@ def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str
 
 
 def _ground_truth_dicts(eval_input: CocoEvalInput) -> list[dict[str, Any]]:
-    """Ids count from 1: pycocotools takes a match with annotation 0 for none, and lets equal ids hide each other."""
+    """Ids start at 1: for pycocotools, a match with annotation 0 is no match, and equal ids replace each other."""
     columns = (eval_input.ground_truth[key].tolist() for key in ("image_id", "category_id", "bbox", "area", "crowd"))
     return [
         {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
@@ -142,13 +139,13 @@ def _detection_dicts(eval_input: CocoEvalInput) -> list[dict[str, Any]]:
 
 
 def evaluate_with_hotcoco(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """Judge by hotcoco, which is given arrays and prints nothing; the numbers come from its arrays."""
+    """Evaluate with hotcoco; the summary is computed from its arrays."""
     import hotcoco
 
-    ground_truth, detections, frame = eval_input.ground_truth, eval_input.detections, _images_and_categories(eval_input)
+    ground_truth, detections, index = eval_input.ground_truth, eval_input.detections, _images_and_categories(eval_input)
     expected = hotcoco.COCO.from_arrays(
-        frame["images"],
-        frame["categories"],
+        index["images"],
+        index["categories"],
         np.ascontiguousarray(ground_truth["image_id"]),
         np.ascontiguousarray(ground_truth["category_id"]),
         np.ascontiguousarray(ground_truth["bbox"]),
@@ -166,7 +163,7 @@ def evaluate_with_hotcoco(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """What either program says where there is no truth."""
+    """The result of both programs where there is no ground truth."""
     return CocoEvalResult(
         np.full((10, 101, eval_input.num_classes, 4, 3), -1.0),
         np.full((10, eval_input.num_classes, 4, 3), -1.0),
@@ -175,7 +172,7 @@ def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """(12,) the numbers of COCO's summary, from the arrays of a `Judgment`: means over what was measured, else -1."""
+    """(12,) metrics of COCO's summary from the arrays of a `CocoEvalResult`: means over defined values, else -1."""
     last = precision.shape[-1] - 1
     parts = [precision[..., 0, last], precision[[AP50_INDEX], ..., 0, last], precision[[AP75_INDEX], ..., 0, last]]
     parts += [precision[..., size, last] for size in (1, 2, 3)]

@@ -1,4 +1,4 @@
-"""COCO results files, `[{"image_id", "category_id", "bbox", "score"}, ...]`: read, check, filter, pack for submission."""
+"""Read, check and filter COCO results files, `[{"image_id", "category_id", "bbox", "score"}]`; pack submissions."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _parse(path: Path) -> list[Any]:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """json's object_pairs_hook: pack a well-formed result into a row; keep the pairs of anything else for the message."""
+    """json's object_pairs_hook: pack a well-formed result into a row; keep the pairs of anything else for messages."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")
@@ -201,7 +201,8 @@ def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset
     unknown = index_in_sorted(records["image_id"], coco.image_id) < 0
     issue = "not an image id of the annotations"
     if len(unknown) and unknown.all():
-        issue = f"results of another dataset? No image id is one of {coco.files.annotations} ({_preview_ids(coco.image_id)})"
+        ids = _preview_ids(coco.image_id)
+        issue = f"results of another dataset? No image id is one of {coco.files.annotations} ({ids})"
     add(issue, unknown, lambda record: f"image_id {record['image_id']}")
     categories = coco.classes.category_ids
     unknown = index_in_sorted(records["category_id"], np.array(categories, np.int64)) < 0

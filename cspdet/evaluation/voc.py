@@ -1,10 +1,10 @@
-"""Pascal VOC's average precision: one IoU, no sizes, difficult objects outside of the count.
+"""Pascal VOC's average precision: one IoU threshold, no sizes, difficult objects ignored.
 
-The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2), class by class: detections are
-taken from the best score down, equal scores in the order given. The truth of the same picture that overlaps a
-detection most decides about it, at equal overlap the first. If the overlap is too small the detection is wrong; if that
-truth is difficult the detection does not count at all; if that truth was taken before, by a better score, the
-detection is wrong, whatever else it overlaps.
+The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2), class by class. Detections are
+matched in descending order of score, equal scores in the order given, each to the ground truth of the same image with
+the highest IoU, the first of equal ones. If the IoU is below the threshold, the detection is a false positive. If the
+ground truth is difficult, the detection is ignored. If the ground truth was matched before by a better score, the
+detection is a false positive, even if it overlaps other ground truth.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cspdet.evaluation.records import Records
+from cspdet.structures import Categories
 
-# The recalls of the 11-point mean, as the public implementations have them: the fourth, seventh and eighth are a last
-# bit above .3, .6 and .7, so that a recall of just 9 of 15 does not reach the seventh. Published figures rest on it.
+# Recall thresholds of the 11-point mean as in the public implementations: the fourth, seventh and eighth are one bit
+# above .3, .6 and .7, so that a recall of exactly 9/15 does not reach the seventh. Published values depend on it.
 ELEVEN_POINT_RECALLS = np.linspace(0, 1, 11)
 
 
 class ImageBoxes(NamedTuple):
-    """N boxes of one class, in any pictures."""
+    """N boxes of one class, in any images."""
 
-    image: np.ndarray  # (N,) int64, any numbers that tell pictures apart
+    image: np.ndarray  # (N,) int64, any ids
     box_xyxy: np.ndarray  # (N, 4) float64, image pixels
 
 
 class VocPrecisionRecall(NamedTuple):
-    """True positives among the first 1, 2, ... D detections that count, best first."""
+    """True positives among the first 1, 2, ... D detections that are not ignored, best first."""
 
     true_positives: np.ndarray  # (D,) int64
-    num_gt: int  # truths to be found, the difficult ones left out
+    num_gt: int  # ground truth without difficult objects
 
 
 class VocAP(NamedTuple):
-    """The area under a precision-recall curve, in both ways that VOC had."""
+    """Area under a precision-recall curve, by both definitions of VOC."""
 
-    eleven_point: float  # mean of the best precision at recall 0, .1, ... 1 or beyond (2007)
-    every_point: float  # area below the precision, made to fall, over recall (since 2010)
+    eleven_point: float  # mean of the maximum precision at recall >= 0, .1, ... 1 (2007)
+    every_point: float  # area under the monotonically decreasing precision over recall (since 2010)
 
 
 @dataclass(frozen=True)
 class VocMetrics:
-    """VOC AP of each class, by name; None where a class has no truth, which then has no part in the means."""
+    """VOC AP of each class by name; None for a class without ground truth, which the means leave out."""
 
     min_iou: float
     pixel_inclusive: bool
@@ -52,12 +53,12 @@ class VocMetrics:
 
     @property
     def mean(self) -> VocAP | None:
-        """The mean over the classes that have a number."""
+        """The mean over the classes whose AP is defined."""
         known = [ap for ap in self.per_class.values() if ap is not None]
         return VocAP(*(float(np.mean(values)) for values in zip(*known, strict=True))) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """As `metrics.json` has it: `iou`, and AP and per_class of both kinds."""
+        """The content of metrics.json: `iou`, and AP and per_class by both definitions."""
         document: dict[str, Any] = {"iou": self.min_iou, "pixel_inclusive": self.pixel_inclusive}
         for key, variant in (("11_point", "eleven_point"), ("every_point", "every_point")):
             per_class = {name: None if ap is None else getattr(ap, variant) for name, ap in self.per_class.items()}
@@ -66,9 +67,15 @@ class VocMetrics:
 
 
 def elementwise_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray, *, pixel_inclusive: bool) -> np.ndarray:
-    """(N,) IoU of boxes (N, 4) pair by pair, 0 where they have no area.
+    """IoU of pairs of boxes.
 
-    `pixel_inclusive`: the pixels of both corners belong to the box, so that its sides are one longer.
+    Args:
+        a_xyxy: (N, 4) boxes.
+        b_xyxy: (N, 4) boxes.
+        pixel_inclusive: Whether the pixels of both corners belong to a box, so that its sides are one longer.
+
+    Returns:
+        (N,) float64, 0 for boxes without area.
     """
     more = 1.0 if pixel_inclusive else 0.0
     shared = np.minimum(a_xyxy[:, 2:], b_xyxy[:, 2:]) - np.maximum(a_xyxy[:, :2], b_xyxy[:, :2]) + more
@@ -86,23 +93,32 @@ def match_detections(
     min_iou: float,
     pixel_inclusive: bool,
 ) -> VocPrecisionRecall:
-    """Judge detections (D,) of one class against its truths (G,), `difficult` (G,) bool, by the rules above."""
+    """Match the detections of one class to its ground truth by the rules of VOC.
+
+    Args:
+        detections: D boxes.
+        score: (D,) their scores.
+        ground_truth: G boxes.
+        difficult: (G,) bool, whether each is ignored.
+        min_iou: IoU threshold.
+        pixel_inclusive: See `elementwise_iou`.
+    """
     order = np.argsort(-score, kind="stable")
     detections = ImageBoxes(detections.image[order], detections.box_xyxy[order])
-    best, iou = _best_overlapping_gt(detections, ground_truth, pixel_inclusive)
+    best_gt, iou = _best_overlapping_gt(detections, ground_truth, pixel_inclusive)
     hit = (iou >= min_iou) & (iou > 0)
     counts = ~hit
-    counts[hit] = ~difficult[best[hit]]
-    right = np.zeros(len(score), bool)
+    counts[hit] = ~difficult[best_gt[hit]]
+    is_tp = np.zeros(len(score), bool)
     (matched,) = np.nonzero(hit & counts)
-    right[matched[np.unique(best[matched], return_index=True)[1]]] = True  # the first of each truth
-    return VocPrecisionRecall(np.cumsum(right[counts]), int((~difficult).sum()))
+    is_tp[matched[np.unique(best_gt[matched], return_index=True)[1]]] = True  # the first match of each ground truth
+    return VocPrecisionRecall(np.cumsum(is_tp[counts]), int((~difficult).sum()))
 
 
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) which truth of its picture overlaps each detection most, and (D,) by how much; -1 and 0 without any."""
+    """(D,) index of the ground truth of its image with the highest IoU, and (D,) that IoU; -1 and 0 without any."""
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")
@@ -111,20 +127,20 @@ def _best_overlapping_gt(
     (some,) = np.nonzero(count)
     if not len(some):
         return best, best_iou
-    # Every detection beside every truth of its picture, one pair after the other.
+    # All pairs of a detection and a ground truth of its image.
     start = np.cumsum(count[some]) - count[some]
-    mine = np.repeat(some, count[some])
-    other = by_image[np.arange(len(mine)) + np.repeat(first[some] - start, count[some])]
-    iou = elementwise_iou(detections.box_xyxy[mine], ground_truth.box_xyxy[other], pixel_inclusive=pixel_inclusive)
+    det = np.repeat(some, count[some])
+    gt = by_image[np.arange(len(det)) + np.repeat(first[some] - start, count[some])]
+    iou = elementwise_iou(detections.box_xyxy[det], ground_truth.box_xyxy[gt], pixel_inclusive=pixel_inclusive)
     best_iou[some] = np.maximum.reduceat(iou, start)
-    (at_most,) = np.nonzero(iou == best_iou[mine])
-    owners, firsts = np.unique(mine[at_most], return_index=True)
-    best[owners] = other[at_most[firsts]]
+    (is_best,) = np.nonzero(iou == best_iou[det])
+    rows, first_best = np.unique(det[is_best], return_index=True)
+    best[rows] = gt[is_best[first_best]]
     return best, best_iou
 
 
 def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
-    """Both areas below the curve; None where there was nothing to find."""
+    """Both areas under the curve; None without ground truth."""
     if not curve.num_gt:
         return None
     if not len(curve.true_positives):
@@ -138,24 +154,27 @@ def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
 
 
 def evaluate_voc(
-    names: tuple[str, ...],
-    category_ids: tuple[int, ...],
+    categories: Categories,
     gt_records: Records,
     detection_records: Records,
     *,
     min_iou: float,
     pixel_inclusive: bool,
 ) -> VocMetrics:
-    """VOC AP of every class; crowds are what VOC calls difficult, as `prepare-data voc` writes them.
+    """Compute the VOC AP of all classes.
 
-    `names` and `category_ids` (C,) are the classes, `truth` (M,) TRUTH_TYPE, `found` (N,) FOUND_TYPE. The corners are
-    x, y, x + width, y + height; with `pixel_inclusive` both of them belong to the box, as in VOC's own xml and in the
-    tools that published figures come from, else a box is as wide as it says.
+    Args:
+        categories: The classes.
+        gt_records: (M,) GROUND_TRUTH_DTYPE; crowds are difficult objects, as `prepare-data voc` writes them.
+        detection_records: (N,) DETECTION_DTYPE.
+        min_iou: IoU threshold.
+        pixel_inclusive: Whether both corners x, y and x + width, y + height belong to the box, as in VOC's xml files
+            and in the tools behind published values; otherwise a box is as wide as its width.
     """
     per_class = {}
-    for name, category_id in zip(names, category_ids, strict=True):
-        of_class = [part[part["category_id"] == category_id] for part in (detection_records, gt_records)]
-        detections, ground_truth = (ImageBoxes(part["image_id"], _xywh_to_xyxy(part["bbox"])) for part in of_class)
+    for name, category_id in zip(categories.names, categories.category_ids, strict=True):
+        of_class = [rows[rows["category_id"] == category_id] for rows in (detection_records, gt_records)]
+        detections, ground_truth = (ImageBoxes(rows["image_id"], _xywh_to_xyxy(rows["bbox"])) for rows in of_class)
         score, crowd = of_class[0]["score"], of_class[1]["crowd"].astype(bool)
         curve = match_detections(
             detections, score, ground_truth, crowd, min_iou=min_iou, pixel_inclusive=pixel_inclusive

@@ -63,7 +63,7 @@ def test_a_sound_set_has_no_errors(tmp_path):
         {"name": "star", "category_id": 2, "boxes": 1},
     ]
     assert train.sizes == {"small": 1, "medium": 2, "large": 0}  # 400 < 32 * 32 = 1024 < 1089, 2000 < 96 * 96
-    assert all("1 of 4 pictures have no boxes" in note for note in found.warnings)
+    assert all("1 of 4 images have no boxes" in note for note in found.warnings)
 
 
 def test_planted_errors_are_found(tmp_path):
@@ -76,7 +76,7 @@ def test_planted_errors_are_found(tmp_path):
     assert "train0.png: no such picture" in text
     assert "val0.png: the file is empty" in text
     assert "train and val have different categories: 2 is 'moon' and 'star'" in text
-    assert "train and val hold 1 pictures of the same content" in text
+    assert "train and val have 1 images with the same content" in text
     assert "train1.png = " in text
 
 
@@ -97,7 +97,7 @@ def test_one_file_in_both_splits(tmp_path):
     descriptor.write_text(
         "train: {images: train, annotations: train.json}\nval: {images: train, annotations: train.json}"
     )
-    assert any("train and val share 4 pictures: train0.png" in line for line in report(descriptor).errors)
+    assert any("train and val have 4 images in common: train0.png" in line for line in report(descriptor).errors)
 
 
 def test_corners_in_place_of_sizes(tmp_path):
@@ -125,7 +125,7 @@ def test_what_is_only_noted(tmp_path):
     assert found.errors == []
     text = "\n".join(found.splits["train"].warnings)
     assert "1 boxes are less than 2 pixels wide or high" in text
-    assert "1 box partly outside the picture clipped" in text
+    assert "1 box partly outside the image clipped" in text
     assert "1 box without width or height skipped" in text
     assert "2 boxes repeat another of the same class" in text
     assert "1 classes have no boxes: star" in text

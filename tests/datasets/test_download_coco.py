@@ -152,7 +152,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
 
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     server.cuts = [None, 4000]
-    with pytest.raises(UserError, match=rf"ended after 4000 of {len(PICTURES)} bytes.*again to go on"):
+    with pytest.raises(UserError, match=rf"ended after 4000 of {len(PICTURES)} bytes.*again to resume"):
         download(server, tmp_path, max_attempts=1)
     assert (tmp_path / "val2017.zip.part").stat().st_size == 4000
     assert not (tmp_path / "coco.yaml").exists()
@@ -189,7 +189,7 @@ def test_another_number_of_pictures_is_refused(server, tmp_path):
 def test_an_incomplete_folder_is_told_and_kept(server, tmp_path):
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "000000000001.jpg").write_bytes(b"1")
-    with pytest.raises(DataError, match="expected the 3 pictures of COCO 2017, found 1; move"):
+    with pytest.raises(DataError, match="expected the 3 images of COCO 2017, found 1; move"):
         download(server, tmp_path)
     assert (tmp_path / "val2017" / "000000000001.jpg").read_bytes() == b"1"
 
@@ -198,7 +198,7 @@ def test_a_flipped_bit_is_found_by_the_checksum(server, tmp_path):
     damaged = bytearray(PICTURES)
     damaged[2000] ^= 1
     server.files["/zips/val2017.zip"] = bytes(damaged)
-    with pytest.raises(DataError, match="damaged archive: Bad CRC-32"):
+    with pytest.raises(DataError, match="corrupt archive: Bad CRC-32"):
         download(server, tmp_path)
     assert not (tmp_path / "val2017").exists()
     assert not list(tmp_path.glob(".val2017*"))
@@ -206,13 +206,13 @@ def test_a_flipped_bit_is_found_by_the_checksum(server, tmp_path):
 
 def test_what_is_no_zip_is_told(server, tmp_path):
     server.files["/zips/val2017.zip"] = b"<html>a login page</html>" * 20
-    with pytest.raises(DataError, match=r"val2017\.zip: damaged archive: File is not a zip file"):
+    with pytest.raises(DataError, match=r"val2017\.zip: corrupt archive: File is not a zip file"):
         download(server, tmp_path, facts(size=25 * 20))
 
 
 def test_an_address_that_is_not_there(server, tmp_path):
     del server.files["/zips/val2017.zip"]
-    with pytest.raises(UserError, match="the server answered 404"):
+    with pytest.raises(UserError, match="the server responded 404"):
         download(server, tmp_path)
 
 
@@ -244,5 +244,5 @@ def test_a_member_that_climbs_out_is_refused(tmp_path, name):
 def test_boxes_are_counted_across_the_borders_of_what_is_read_at_once(tmp_path, monkeypatch):
     (tmp_path / "instances.json").write_bytes(annotations(50))
     for chunk in range(6, 40):
-        monkeypatch.setattr("cspdet.datasets.download.CHUNK", chunk)
+        monkeypatch.setattr("cspdet.datasets.download.CHUNK_BYTES", chunk)
         assert _count_boxes(tmp_path / "instances.json") == 50

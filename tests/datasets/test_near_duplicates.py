@@ -1,4 +1,4 @@
-"""Twins: copies are found whatever was done to them, different pictures are not, and the search finds what it must."""
+"""Near-duplicates: altered copies are found, different images are not, and the search is complete."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspdet.datasets.checks import near_duplicates as twins
+from cspdet.datasets.checks import near_duplicates
+from cspdet.datasets.checks.fingerprints import Fingerprints
 from cspdet.datasets.checks.near_duplicates import (
     MAX_DISTANCE,
     DuplicateReport,
-    Fingerprints,
     count_bits,
     find_near_duplicates,
 )
@@ -189,7 +189,7 @@ def test_the_search_finds_exactly_the_close_pairs(seed, count):
     centers = rng.random((3, 128)) < 0.5
     hashes = centers[rng.integers(0, 3, count)] ^ (rng.random((count, 128)) < rng.uniform(0, 0.12, (count, 1)))
     mirrored = centers[rng.integers(0, 3, count)] ^ (rng.random((count, 128)) < 0.06)
-    first, second, distance, flipped, complete = twins._candidate_pairs(prints_of(hashes, mirrored))
+    first, second, distance, flipped, complete = near_duplicates._candidate_pairs(prints_of(hashes, mirrored))
     found = {(int(i), int(j), bool(of)): int(d) for i, j, of, d in zip(first, second, flipped, distance, strict=True)}
     assert complete
     assert len(found) == len(first)
@@ -197,20 +197,20 @@ def test_the_search_finds_exactly_the_close_pairs(seed, count):
 
 
 def test_a_search_that_would_take_too_long_says_that_it_is_incomplete(monkeypatch):
-    monkeypatch.setattr(twins, "MAX_COMPARISONS", 0)
+    monkeypatch.setattr(near_duplicates, "MAX_COMPARISONS", 0)
     hashes = np.zeros((60, 128), bool)
     mirrored = ~hashes
-    first, *_, complete = twins._candidate_pairs(prints_of(hashes, mirrored))
+    first, *_, complete = near_duplicates._candidate_pairs(prints_of(hashes, mirrored))
     assert not complete
     # each with the MIN_NEIGHBORS = 16 next in order: 60 * 16 less the 1 + ... + 16 beyond the end
     assert len(first) == 60 * 16 - 136
 
 
 def test_more_candidates_than_are_kept_are_cut_to_the_nearest(monkeypatch):
-    monkeypatch.setattr(twins, "MAX_CANDIDATES", 10)
+    monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 10)
     hashes = np.random.default_rng(0).random((1, 128)).repeat(40, axis=0) < 0.5
     hashes[20:, 3] ^= np.arange(20) % 2 == 0
-    _, _, distance, _, complete = twins._candidate_pairs(
+    _, _, distance, _, complete = near_duplicates._candidate_pairs(
         prints_of(hashes, np.random.default_rng(1).random((40, 128)) < 0.5)
     )
     assert not complete
@@ -222,5 +222,5 @@ def test_bits_are_counted_with_and_without_the_help_of_numpy(monkeypatch):
     expected = [bin(int(a)).count("1") + bin(int(b)).count("1") for a, b in words]
     assert count_bits(words).tolist() == expected
     table = np.array([bin(number).count("1") for number in range(1 << 16)], np.uint8)
-    monkeypatch.setattr(twins, "BIT_COUNTS", table)
+    monkeypatch.setattr(near_duplicates, "BIT_COUNTS", table)
     assert count_bits(words).tolist() == expected

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cspdet.datasets.synthetic.dataset import _bounce, make_shapes
 from cspdet.datasets.synthetic.shapes import (
     CATEGORIES,
-    MIN_VISIBLE,
+    MIN_VISIBLE_FRACTION,
     DrawnShape,
     ShapesCanvas,
     make_image,
@@ -260,7 +260,7 @@ def test_all_senseless_numbers_are_told_at_once(tmp_path):
 
 
 def test_visible_share_is_documented():
-    assert MIN_VISIBLE == 0.3
+    assert MIN_VISIBLE_FRACTION == 0.3
     assert "less than 30%" in (ROOT / "data" / "README.md").read_text()
 
 

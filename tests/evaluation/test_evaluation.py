@@ -111,7 +111,7 @@ def test_detections_are_held_in_56_bytes_each_and_pictures_in_none(tmp_path):
     assert evaluator.records.nbytes == 7 * 56
 
 
-@pytest.mark.parametrize(("image_id", "told"), [(11, "not in this set"), (10, "added twice")])
+@pytest.mark.parametrize(("image_id", "told"), [(11, "not in this dataset"), (10, "added twice")])
 def test_pictures_are_added_once_and_are_known(tmp_path, image_id, told):
     evaluator = CocoEvaluator(open_set(tmp_path, []))
     evaluator.add(10, detections([], [], []))

@@ -1,6 +1,6 @@
-"""What a split of a data set is made of, in figures: classes, sizes, shapes, places and crowding of its boxes.
+"""Statistics of a split from its annotations: classes, sizes, aspect ratios, positions and number of its boxes.
 
-Knows no picture, only the annotations: a million boxes take about a second. What is wrong with them is the doctor's.
+No image is read: a million boxes take about a second. Errors in annotations are found by `validate`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cspdet.datasets.checks.validate import LARGE_AREA, SMALL_AREA
 from cspdet.datasets.formats.coco import CocoDataset
 
 GRID = 32  # rows and columns of the maps
-BINS_PER_OCTAVE = 2  # of the histograms of sizes and shapes: each bin reaches from its low edge to 1.41 times of it
-MAX_BINS = 40  # of the histogram of boxes a picture
-BELOW_ONE = 1 - 2**-20  # a box that fills its picture counts to the bin that ends at 1
-CHUNK = 1 << 16  # boxes that are spread over the map of coverage at a time
+BINS_PER_OCTAVE = 2  # of the histograms of sizes and aspect ratios: the upper edge of a bin is 1.41 times its lower
+MAX_BINS = 40  # of the histogram of boxes per image
+BELOW_ONE = 1 - 2**-20  # puts a box that fills its image into the bin that ends at 1
+CHUNK_SIZE = 1 << 16  # boxes per matrix product of the coverage map
 
 
 class HistogramJson(TypedDict):
-    """A histogram as JSON has it."""
+    """JSON of a `Histogram`."""
 
     edges: list[float]
     counts: list[int]
@@ -29,7 +29,7 @@ class HistogramJson(TypedDict):
 
 
 class ClassJson(TypedDict):
-    """A class as JSON has it."""
+    """JSON of a `ClassStatistics`."""
 
     name: str
     category_id: int
@@ -41,7 +41,7 @@ class ClassJson(TypedDict):
 
 
 class StatisticsJson(TypedDict):
-    """The figures of a split as JSON has them."""
+    """JSON of a `DataStatistics`."""
 
     images: int
     empty_images: int
@@ -60,20 +60,21 @@ class StatisticsJson(TypedDict):
 
 @dataclass(frozen=True)
 class Histogram:
-    """K bins side by side: `counts[i]` values v with edges[i] <= v < edges[i + 1]. Without values there are no bins."""
+    """K adjacent bins: `counts[i]` values v with edges[i] <= v < edges[i + 1]. Without values there are no bins."""
 
     edges: tuple[float, ...]  # (K + 1,) ascending
     counts: tuple[int, ...]  # (K,)
     quantiles: tuple[float, float, float] | None  # of the values themselves: 5%, 50% (the median), 95%
 
     def to_json(self) -> HistogramJson:
+        """The histogram as plain values."""
         quantiles = None if self.quantiles is None else list(self.quantiles)
         return {"edges": list(self.edges), "counts": list(self.counts), "quantiles": quantiles}
 
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """One class; medians are None where it has no boxes."""
+    """Statistics of one class; medians are None where it has no boxes."""
 
     name: str
     category_id: int
@@ -84,6 +85,7 @@ class ClassStatistics:
     median_aspect: float | None  # width / height
 
     def to_json(self) -> ClassJson:
+        """The statistics as plain values."""
         return {
             "name": self.name,
             "category_id": self.category_id,
@@ -97,7 +99,7 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class ImageSize:
-    """A size in pixels, and how many pictures have it."""
+    """A size in pixels, and the number of images that have it."""
 
     height: int
     width: int
@@ -106,8 +108,8 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """The figures of one split. `boxes` are all, `crowds` those of them that stand for a crowd; every figure below
-    leaves crowds out, as training does.
+    """Statistics of one split. Crowds are counted in `boxes` and `crowds` only; all others leave them out, as training
+    does.
     """
 
     images: int
@@ -116,16 +118,18 @@ class DataStatistics:
     crowds: int
     classes: tuple[ClassStatistics, ...]  # in the order of the network's outputs
     sides: Histogram  # sqrt(width * height) of the boxes in image pixels; bins grow by sqrt(2)
-    relative_sides: Histogram  # the same over sqrt(width * height) of the picture, at most 1
+    relative_sides: Histogram  # the same over sqrt(width * height) of the image, at most 1
     coco_sizes: dict[str, int]  # boxes "small" (below 32x32 pixels), "medium", "large" (above 96x96), by box area
-    aspects: Histogram  # width / height; 1 lies in the middle of its bin
-    boxes_per_image: Histogram  # whole numbers; empty pictures count
+    aspects: Histogram  # width / height; 1 is in the middle of its bin
+    boxes_per_image: Histogram  # integers; images without boxes count
     image_sizes: tuple[ImageSize, ...]  # the most frequent first
-    centers: np.ndarray  # (GRID, GRID) int64: boxes with their center there, rows from the top, relative to the picture
-    coverage: np.ndarray  # (GRID, GRID) float64: boxes over a point there, in the mean over all pictures
+    centers: (
+        np.ndarray
+    )  # (GRID, GRID) int64: boxes with their center in the cell, rows from the top, relative to the image
+    coverage: np.ndarray  # (GRID, GRID) float64: mean number of boxes that cover a point of the cell, per image
 
     def to_json(self) -> StatisticsJson:
-        """The same under the same names, as plain values."""
+        """The statistics under the same names, as plain values."""
         return {
             "images": self.images,
             "empty_images": self.empty_images,
@@ -144,7 +148,7 @@ class DataStatistics:
 
 
 def data_statistics(coco: CocoDataset) -> DataStatistics:
-    """The figures of a split, from its annotations alone."""
+    """Compute the statistics of a split."""
     objects = ~coco.box_crowd
     image_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     box_xyxy, image_of_box = coco.box_xyxy[objects].astype(np.float64), image_index[objects]
@@ -174,7 +178,7 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """`picture`, `side` and `aspect` are (M',), of the boxes among `objects` (M,) bool."""
+    """`image_index`, `side` and `aspect` are (M',), of the boxes in `objects` (M,) bool."""
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
     crowds = np.bincount(coco.box_class[coco.box_crowd], minlength=count)
@@ -195,7 +199,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Bins between powers of sqrt(2); with `middle` these are the middles of the bins. Values are positive."""
+    """Histogram of positive values: bin edges are powers of sqrt(2), or with `center_bins` the centers of the bins."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -207,7 +211,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """A bin a number from 0 on, or bins of equally many numbers where that would be too many."""
+    """Histogram of integers from 0: one per bin, or equally many per bin where there would be too many bins."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)
@@ -228,22 +232,22 @@ def _image_sizes(size_hw: np.ndarray) -> tuple[ImageSize, ...]:
 
 
 def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
-    """(GRID, GRID) centers of (M, 4) boxes in units of their pictures, in each cell."""
+    """Count the box centers in each cell: (M, 4) boxes relative to their images to (GRID, GRID)."""
     center = (relative_xyxy[:, :2] + relative_xyxy[:, 2:]) / 2
     col, row = np.clip((GRID * center).astype(np.int64), 0, GRID - 1).T
     return np.bincount(row * GRID + col, minlength=GRID * GRID).reshape(GRID, GRID)
 
 
 def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
-    """(GRID, GRID): the covered area of each cell, summed over boxes, in cells and a picture.
+    """Mean number of boxes over each cell and image: (M, 4) boxes relative to their images to (GRID, GRID).
 
-    A box covers the cell at row r and column c by (its share of the row) times (its share of the column), so that the
-    sum over boxes is a product of two matrices.
+    A box covers the cell at row r and column c by (covered fraction of the row) * (covered fraction of the column), so
+    the sum over boxes is a product of two matrices.
     """
     total = np.zeros((GRID, GRID))
     cells = np.arange(GRID)
-    for first in range(0, len(relative_xyxy), CHUNK):
-        chunk = GRID * relative_xyxy[first : first + CHUNK]
+    for first in range(0, len(relative_xyxy), CHUNK_SIZE):
+        chunk = GRID * relative_xyxy[first : first + CHUNK_SIZE]
         low, high = chunk[:, :2, None], chunk[:, 2:, None]
         covered_fraction = (np.minimum(high, cells + 1) - np.maximum(low, cells)).clip(min=0)  # (chunk, 2, GRID): x, y
         total += covered_fraction[:, 1].T @ covered_fraction[:, 0]

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, where, and how often: all that training or its AP would suffer from."""
+"""Dataset checks: problems that hurt training or AP, with file, object and count."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cspdet.datasets.formats.coco import CocoDataset, check_image_files, to_arra
 from cspdet.datasets.formats.coco_json import Annotations, read_annotations
 from cspdet.errors import DataError, truncate_list
 
-MIN_USEFUL_SIDE = 2.0  # pixels; a shorter side carries next to nothing
-SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's bounds of small, medium and large
+MIN_USEFUL_SIDE = 2.0  # pixels; a shorter side carries almost no information
+SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's limits of small, medium and large objects
 
 
 @dataclass
 class SplitReport:
-    """The figures and findings of a split: errors make training or AP wrong, notes may be meant."""
+    """Counts and findings of a split: errors make training or AP wrong, warnings may be intended."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -30,28 +30,37 @@ class SplitReport:
     empty_images: int = 0
     boxes: int = 0
     crowds: int = 0
-    classes: list[dict[str, Any]] = field(default_factory=list)  # name, category_id, boxes; in the order of outputs
+    classes: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # name, category_id, boxes; in the order of the network's outputs
     sizes: dict[str, int] = field(default_factory=dict)  # boxes small, medium and large
 
 
 @dataclass
 class ValidationReport:
-    """The splits of a descriptor, and what is wrong between them."""
+    """Findings of each split of a dataset, and findings that concern two splits."""
 
     splits: dict[str, SplitReport]
     cross_split: SplitReport
 
     @property
     def errors(self) -> list[str]:
+        """All errors, split after split."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.errors]
 
     @property
     def warnings(self) -> list[str]:
+        """All warnings, split after split."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.warnings]
 
 
 def validate_dataset(config: DatasetConfig, *, fast: bool = False) -> ValidationReport:
-    """Check every split: decode every picture, or with `fast` read headers only. Raises no DataError."""
+    """Check every split of a dataset. Raises no DataError: errors are in the report.
+
+    Args:
+        config: The dataset.
+        fast: Whether to read only the headers of images instead of decoding them.
+    """
     splits, sets = {}, {}
     for name in config.splits:
         splits[name], coco = _validate_split(config, name, fast)
@@ -76,7 +85,7 @@ def _validate_split(config: DatasetConfig, name: str, fast: bool) -> tuple[Split
         return report, None
     report.errors += annotations.problems
     if annotations.problems:
-        report.warnings.append(f"{files.annotations}: boxes and pictures are checked once the errors are mended")
+        report.warnings.append(f"{files.annotations}: boxes and images are checked after the errors are corrected")
         return report, None
     report.errors += _check_box_format(annotations)
     coco = to_arrays(annotations, files)
@@ -84,26 +93,26 @@ def _validate_split(config: DatasetConfig, name: str, fast: bool) -> tuple[Split
     _summarize_boxes(coco, annotations, name, report)
     problems = check_image_files(coco, decode=not fast)
     if len(problems) > 10:
-        report.errors.append(f"{files.images}: {len(problems)} of {len(coco)} pictures have a problem")
+        report.errors.append(f"{files.images}: {len(problems)} of {len(coco)} images have a problem")
     report.errors += truncate_list(problems)
     return report, coco
 
 
 def _check_box_format(annotations: Annotations) -> list[str]:
-    """Boxes that were written in another format than COCO's x, y, width, height in pixels."""
+    """Detect boxes in another format than COCO's x, y, width, height in pixels."""
     records, path = annotations.records, annotations.path
     if not len(records):
         return []
     xywh, size_wh = records["xywh"], annotations.size_hw[annotations.image_index][:, ::-1]
     if xywh.max() <= 1 and xywh.min() >= 0 and size_wh.min() > 2:
-        return [f"{path}: all {len(xywh)} boxes lie within 0..1: they look normalized; COCO boxes are in pixels"]
+        return [f"{path}: all {len(xywh)} boxes are within 0..1: they look normalized; COCO boxes are in pixels"]
     fits_as_corners = (xywh[:, 2:] >= xywh[:, :2]).all(axis=1) & (xywh[:, 2:] <= size_wh + 1).all(axis=1)
     with np.errstate(over="ignore"):
         beyond = (xywh[:, :2] + xywh[:, 2:] > size_wh + 1).any(axis=1)
-    # true x, y, width, height seldom leave the picture, and are seldom all larger than their own x and y
+    # correct x, y, width, height rarely leave the image, and are rarely all larger than their own x and y
     if len(xywh) >= 3 and beyond.mean() >= 0.1 and fits_as_corners.mean() >= 0.98:
         return [
-            f"{path}: {int(beyond.sum())} of {len(xywh)} boxes reach beyond their pictures, and all but "
+            f"{path}: {int(beyond.sum())} of {len(xywh)} boxes reach beyond their images, and all but "
             f"{int((~fits_as_corners).sum())} fit as x1, y1, x2, y2: they look like corners; "
             "COCO boxes are x, y, width, height"
         ]
@@ -130,7 +139,7 @@ def _summarize_boxes(coco: CocoDataset, annotations: Annotations, name: str, rep
             report.warnings.append(f"{path}: no boxes; AP is undefined without them")
         return
     if report.empty_images:
-        report.warnings.append(f"{path}: {report.empty_images} of {len(coco)} pictures have no boxes")
+        report.warnings.append(f"{path}: {report.empty_images} of {len(coco)} images have no boxes")
     unused = [entry["name"] for entry in report.classes if not entry["boxes"]]
     if unused:
         report.warnings.append(f"{path}: {len(unused)} classes have no boxes: {_format_examples(unused)}")
@@ -141,7 +150,7 @@ def _summarize_boxes(coco: CocoDataset, annotations: Annotations, name: str, rep
 
 
 def _find_repeated_entries(coco: CocoDataset, annotations: Annotations) -> list[str]:
-    """The same box twice in one picture, and the same file under two image ids."""
+    """Find equal boxes in one image, and files that are listed under two image ids."""
     warnings, path, records = [], coco.files.annotations, annotations.records
     keys = np.column_stack((annotations.image_index, annotations.class_id, records["xywh"]))
     _, first, count = np.unique(keys, axis=0, return_index=True, return_counts=True)
@@ -174,19 +183,21 @@ def _category_differences(train: CocoDataset, other: CocoDataset, where: str) ->
 
 
 def _find_shared_images(train: CocoDataset, other: CocoDataset, where: str) -> list[str]:
-    """Pictures that the network would be judged on after training on them, by path and by content."""
+    """Find images of the evaluation splits that are also in train, by path and by content."""
     train_paths, other_paths = ({coco.path(i) for i in range(len(coco))} for coco in (train, other))
     same = sorted(train_paths & other_paths)
-    errors = [f"{where} share {len(same)} pictures: {_format_examples(path.name for path in same)}"] if same else []
+    errors = (
+        [f"{where} have {len(same)} images in common: {_format_examples(path.name for path in same)}"] if same else []
+    )
     duplicates = _find_identical_files(train_paths - other_paths, other_paths - train_paths)
     if duplicates:
-        examples = _format_examples(f"{display_path(one)} = {display_path(two)}" for one, two in duplicates)
-        errors.append(f"{where} hold {len(duplicates)} pictures of the same content: {examples}")
+        examples = _format_examples(f"{display_path(first)} = {display_path(second)}" for first, second in duplicates)
+        errors.append(f"{where} have {len(duplicates)} images with the same content: {examples}")
     return errors
 
 
 def _find_identical_files(train_paths: Iterable[Path], other_paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Pairs of files with equal bytes; only files of equal size are read."""
+    """Find pairs of files with equal bytes; only files of equal size are read."""
     sizes: dict[int, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
     for side, paths in enumerate((train_paths, other_paths)):
         for path in sorted(paths):
@@ -203,7 +214,7 @@ def _find_identical_files(train_paths: Iterable[Path], other_paths: Iterable[Pat
 def _digest(path: Path) -> bytes:
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError:  # already reported by check_pictures; a path is no twin of any content
+    except OSError:  # already reported by check_image_files; a path equals no content
         return str(path).encode()
 
 

@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cspdet.datasets.checks.issues import IssueCounter
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
+from cspdet.datasets.issues import IssueCounter
 from cspdet.errors import DataError, did_you_mean, truncate_list
 
 Split = Literal["train", "val"]

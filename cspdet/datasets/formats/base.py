@@ -1,6 +1,6 @@
 """The interface of dataset formats, and their registry.
 
-A format reads a dataset of its kind (`read`): class names, and the images of each split with their boxes. With that
+A format reads a dataset (`read`): class names, and the images of each split with their boxes. With that
 `cspdet prepare-data convert` writes COCO JSON, and a data descriptor (`format:`, `source:`) can be used for training
 without a conversion. A new format is a subclass of `DatasetFormat` in a file of its own and an entry in
 `DATASET_FORMATS`; one of the user's own is named `module:Class` instead.
@@ -67,7 +67,7 @@ class DatasetFormat(ComponentConfig):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether a file or folder looks like a dataset of this format, judged by names and first lines only.
+        """Whether a file or folder looks like a dataset of this format, by its names and first lines only.
 
         Args:
             source: A path that exists.
@@ -141,7 +141,7 @@ def recognize_format(source: Path) -> str:
     if len(names) != 1:
         found = " and ".join(names) or "none of them"
         raise DataError(
-            f"{source}: the format cannot be told from the files: expected one of "
+            f"{source}: the format is not clear from the files: expected one of "
             f"{', '.join(DATASET_FORMATS.names())}, found {found}; add --format NAME"
         )
     return names[0]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cspdet.datasets.checks.issues import IssueCounter
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco_json import Annotations, read_annotations
 from cspdet.datasets.image_io import read_image, read_image_header
+from cspdet.datasets.issues import IssueCounter
 from cspdet.errors import DataError
 from cspdet.structures import Categories
 

@@ -73,7 +73,8 @@ def _find_split_files(folder: Path) -> dict[str, Path]:
 def _find_image_folder(root: Path, file: Path) -> Path:
     """Of annotations/instances_train2017.json: train2017, images/train2017, images/train, else images."""
     name = file.stem.removeprefix("instances_")
-    candidates = [root / name, root / "images" / name, root / "images" / SPLIT_FILE.match(file.stem)[1]]  # type: ignore[index]
+    split = next(split for split in SPLITS if name.startswith(split))
+    candidates = [root / name, root / "images" / name, root / "images" / split]
     return next((folder for folder in candidates if folder.is_dir()), root / "images")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from cspdet.datasets.checks.issues import IssueCounter
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco_parse import (
     NO_ID,
@@ -25,6 +24,7 @@ from cspdet.datasets.formats.coco_parse import (
     is_valid_side,
     parse_annotations,
 )
+from cspdet.datasets.issues import IssueCounter
 from cspdet.structures import Categories
 
 

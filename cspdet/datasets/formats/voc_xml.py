@@ -129,7 +129,7 @@ class VocReader:
         folder: The image folder.
         images_by_stem: All images below it, by file name without suffix.
         one_based: Whether corners count from 1 and belong to the box.
-        difficult: What becomes of objects marked difficult.
+        difficult: How objects marked difficult are treated.
         names: The class names that are allowed, in the order of their ids; None: all, alphabetically.
     """
 

@@ -84,7 +84,7 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """The paths where the labels of an image may be: the last `images` of its path replaced by `labels`, or beside it."""
+    """Where the labels of an image may be: in its path with the last `images` replaced by `labels`, or beside it."""
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
     if "images" in parts[:-1]:

@@ -1,4 +1,4 @@
-"""Writing the built-in shapes set: folders, descriptor and video, the same bytes for the same seed."""
+"""Write the built-in shapes dataset: images, annotations, descriptor and video; the same seed gives the same bytes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,21 @@ GENERATED_FILES = re.compile(
 )
 FRAMES_PER_SECOND = 25
 NUM_FRAMES = 150
-VIDEO_SEED_KEY = 2  # what takes the place of a split in the video's seed
+VIDEO_SEED_KEY = 2  # in the place of the split's index in the seed of the video
 
 
 def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> ConversionResult:
-    """Make `images` train pictures, a fifth as many val pictures and a video in `output`, all or nothing.
+    """Make the shapes dataset and a video; the folder appears only when all of it is complete.
+
+    Args:
+        output: The folder to write to: a new one, an empty one, or an earlier shapes dataset, which is replaced.
+        images: Number of train images; val gets a fifth of it.
+        size: Height and width of the images in pixels.
+        seed: Seed of the random generator.
 
     Raises:
-        DataError: a number that makes no sense, or a folder with other files in it.
-        UserError: the disk is full or cannot be written; what an earlier run left there is kept.
+        DataError: an argument out of range, or a folder with other files in it.
+        UserError: the disk is full or cannot be written; an earlier output is kept.
     """
     output = Path(os.path.abspath(output))
     _validate_args(images, size, seed)
@@ -59,7 +65,7 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
 def _validate_args(images: int, size: int, seed: int) -> None:
     problems = []
     if not 1 <= images <= 200_000:
-        problems.append(f"--images: expected 1 to 200000 train pictures, found {images}")
+        problems.append(f"--images: expected 1 to 200000 train images, found {images}")
     if not 64 <= size <= 2048:
         problems.append(f"--size: expected 64 to 2048 pixels, found {size}")
     if seed < 0:
@@ -72,15 +78,15 @@ def _check_folder(output: Path) -> None:
     check_output_folder(output, "shapes")
     if not output.is_dir():
         return
-    foreign = sorted(
+    other_files = sorted(
         path
         for path in (file.relative_to(output).as_posix() for file in output.rglob("*"))
         if not GENERATED_FILES.fullmatch(path)
     )
-    if foreign:
+    if other_files:
         raise DataError(
-            f"{output}: {len(foreign)} files there are not of the shapes set, the first is {foreign[0]}; "
-            "move them away or give another folder, since the whole set is replaced"
+            f"{output}: {len(other_files)} files do not belong to the shapes dataset, the first is {other_files[0]}; "
+            "move them away or give another folder, since the whole dataset is replaced"
         )
 
 
@@ -105,27 +111,33 @@ def _write_splits(folder: Path, images_per_split: dict[str, int], size: int, see
 
 
 def _replace_dir(tmp_folder: Path, output: Path) -> None:
-    """Rename the finished set to its name; an earlier one steps aside first and comes back if that fails."""
+    """Rename the finished folder to `output`; an earlier one is moved aside, and back if that fails."""
     if not output.exists():
         tmp_folder.rename(output)
         return
-    aside = output.with_name(f".{output.name}.{os.getpid()}.old")
-    output.rename(aside)
+    backup = output.with_name(f".{output.name}.{os.getpid()}.old")
+    output.rename(backup)
     try:
         tmp_folder.rename(output)
     except OSError:
-        aside.rename(output)
+        backup.rename(output)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(backup, ignore_errors=True)
 
 
 def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM_FRAMES) -> None:
-    """A video (25 frames a second) of one shape of each kind moving, turning and bouncing over a texture.
+    """Write a video (25 frames per second) of one shape per class that move, rotate and bounce over a texture.
+
+    Args:
+        path: The mp4 file.
+        size: Height and width in pixels; an odd size is reduced by one.
+        seed: Seed of the random generator.
+        frames: Number of frames.
 
     Raises:
-        UserError: OpenCV here has no MPEG-4 writer, or the disk is full.
+        UserError: OpenCV has no MPEG-4 writer, or the disk is full.
     """
-    side = size - size % 2  # MPEG-4 wants even sides
+    side = size - size % 2  # MPEG-4 requires even sides
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (side, side))
     if not writer.isOpened():
         raise UserError(f"{path}: this OpenCV cannot write MPEG-4 video (codec mp4v)")
@@ -135,7 +147,7 @@ def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM
     finally:
         writer.release()
     if path.stat().st_size == 0:
-        raise UserError(f"{path}: the video came out empty; is the disk full?")
+        raise UserError(f"{path}: the video is empty; is the disk full?")
 
 
 def _frames(side: int, seed: int, frames: int) -> Iterator[np.ndarray]:
@@ -144,13 +156,13 @@ def _frames(side: int, seed: int, frames: int) -> Iterator[np.ndarray]:
     draw_clutter(rng, base_image, 5)
     shapes = [_random_moving_shape(rng, base_image, class_index) for class_index in range(len(CATEGORIES))]
     speeds = [rng.choice([-1, 1], 2) * rng.uniform(0.15, 0.45, 2) * side / FRAMES_PER_SECOND for _ in shapes]
-    spins = [float(rng.uniform(-2, 2)) / FRAMES_PER_SECOND for _ in shapes]  # radians a frame
+    spins = [float(rng.uniform(-2, 2)) / FRAMES_PER_SECOND for _ in shapes]  # radians per frame
     for i in range(frames):
         canvas = ShapesCanvas(base_image.copy())
         for shape, speed, spin in zip(shapes, speeds, spins, strict=True):
             x, y = (
-                _bounce(at + i * step, shape.diameter / 2, side - shape.diameter / 2)
-                for at, step in zip(shape.center, speed, strict=True)
+                _bounce(position + i * step, shape.diameter / 2, side - shape.diameter / 2)
+                for position, step in zip(shape.center, speed, strict=True)
             )
             canvas.add(replace(shape, center=(x, y), angle=shape.angle + i * spin))
         yield add_gaussian_noise(rng, canvas.image, 4.0)
@@ -161,7 +173,7 @@ def _random_moving_shape(rng: np.random.Generator, base_image: np.ndarray, class
     return replace(random_shape(rng, base_image, class_index), diameter=float(rng.uniform(0.15, 0.3) * side))
 
 
-def _bounce(at: float, low: float, high: float) -> float:
-    """A position that runs freely, folded back between two walls."""
+def _bounce(position: float, low: float, high: float) -> float:
+    """Reflect a position at the ends of an interval, as often as needed."""
     span = high - low
-    return low + span - abs(math.fmod(abs(at - low), 2 * span) - span)
+    return low + span - abs(math.fmod(abs(position - low), 2 * span) - span)

@@ -1,7 +1,7 @@
-"""The built-in set: pictures of six kinds of flat shapes, for a first training without downloads.
+"""Images of the built-in dataset: six classes of flat shapes, for a first training without downloads.
 
-A box is the tight box of the pixels that can be seen, as COCO's are, and `area` counts these pixels. A shape
-of which less than 30% can be seen is not annotated.
+A box is the tight box of the visible pixels, as in COCO, and `area` counts these pixels. A shape of which less than 30%
+is visible is not annotated.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from cspdet.datasets.synthetic.texture import (
     vivid_color,
 )
 
-# On purpose with gaps and not from 1: what works here works with COCO's ids.
+# With gaps and not from 1, so that code that works here also works with COCO's ids.
 CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
-MIN_VISIBLE = 0.3  # share of a shape's pixels that must be seen for it to be annotated
+MIN_VISIBLE_FRACTION = 0.3  # of the pixels of a shape that must be visible for it to be annotated
 MIN_DIAMETER = 8.0  # pixels, the longer side of the smallest shapes
-# Each class has hues of its own, as fruits do, so that a few hundred steps of training tell the classes apart.
-HUE_SPREAD = 1 / 24  # of the color circle, either way
-OVERSAMPLE = 4  # shapes are drawn this many times larger and shrunk, which smooths their edges
+# Each class has its own range of hues, so a few hundred training steps can distinguish the classes.
+HUE_SPREAD = 1 / 24  # of the color circle, in both directions
+OVERSAMPLE = 4  # shapes are drawn this many times larger and downscaled, which smooths their edges
 
 
 @dataclass(frozen=True)
 class DrawnShape:
-    """One object: what it is, where it lies, how it is painted. Pixels of the picture; angles in radians."""
+    """One object: class, position and appearance, in image pixels and radians."""
 
     class_index: int  # index into CATEGORIES
     center: tuple[float, float]  # x, y
-    diameter: float  # longer side of its upright box
+    diameter: float  # longer side of its axis-aligned box
     angle: float
-    aspect_ratio: float  # its own width over its own height
+    aspect_ratio: float  # width over height before the rotation
     color: Color
     second_color: Color
     style: int  # 0 plain, 1 gradient, 2 stripes
@@ -63,7 +63,7 @@ _CROSS = np.array(
     + [(_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)]
 )
 _SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
-# contours of each kind about its own center; a second contour is a hole
+# contours of each class around its center; a second contour is a hole
 _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
     (_regular_polygon(48),),
     (_SQUARE,),
@@ -75,7 +75,7 @@ _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
 
 
 def outline(shape: DrawnShape) -> list[np.ndarray]:
-    """The contours in the picture, each (n, 2) float64 x y; the longer side of their box is `diameter`."""
+    """The contours in image pixels, each (n, 2) float64 x y; the longer side of their box is `diameter`."""
     wide, high = math.sqrt(shape.aspect_ratio), 1 / math.sqrt(shape.aspect_ratio)
     c, s = math.cos(shape.angle), math.sin(shape.angle)
     turn = np.array([[c, s], [-s, c]])
@@ -87,20 +87,22 @@ def outline(shape: DrawnShape) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RasterizedShape:
-    """Where a shape falls on the picture: a window of it, and how much of each pixel there is covered."""
+    """A shape as a window of the image with the covered fraction of each pixel."""
 
     top: int
     left: int
-    alpha: np.ndarray  # (h, w) float32 in 0..1, the part inside the picture
-    pixels: int  # pixels at least half covered, those outside the picture too
+    alpha: np.ndarray  # (h, w) float32 in [0, 1], the part inside the image
+    pixels: int  # pixels that are at least half covered, also those outside the image
 
     @property
     def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image."""
         height, width = self.alpha.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     @property
     def mask(self) -> np.ndarray:
+        """(h, w) bool, the pixels of the window that are at least half covered."""
         return self.alpha >= 0.5
 
 
@@ -110,7 +112,7 @@ def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
     left, top = np.floor(contours[0].min(0)).astype(int) - 1
     right, bottom = np.ceil(contours[0].max(0)).astype(int) + 1
     large = np.zeros(((bottom - top) * OVERSAMPLE, (right - left) * OVERSAMPLE), np.uint8)
-    # fillPoly puts pixel centers on whole numbers, we put pixel edges there: half a small pixel apart
+    # fillPoly has pixel centers at integers, here pixel edges are: a difference of half an oversampled pixel
     fixed = [np.round(((contour - (left, top)) * OVERSAMPLE - 0.5) * 16).astype(np.int32) for contour in contours]
     cv2.fillPoly(large, fixed, 255, cv2.LINE_8, shift=4)
     alpha = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -120,7 +122,7 @@ def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
 
 
 def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) -> None:
-    """Draw a shape into `canvas` (H, W, 3) float32. Its texture turns with it."""
+    """Draw a shape into `canvas` (H, W, 3) float32; its texture rotates with it."""
     rows, columns = rasterized.window
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(shape.center[1])
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(shape.center[0])
@@ -137,14 +139,14 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Log-uniform in three bands, most from 1/10 to 3/8 of the picture; at least 8 pixels, at most half."""
+    """Draw a diameter: log-uniform in three ranges, mostly 1/10 to 3/8 of the image, and at least 8 pixels."""
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(fraction * size, MIN_DIAMETER, size / 2))
 
 
 def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int | None = None) -> DrawnShape:
-    """A shape (of `kind`, else of any) anywhere in the picture, in its class's part of the color circle."""
+    """Draw a shape of a class (None: any) anywhere in the image, in the colors of its class."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
     diameter = random_diameter(rng, min(height, width))
@@ -165,24 +167,32 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """A picture in the making: later shapes lie over earlier ones, and each pixel remembers who owns it."""
+    """An image under construction: later shapes occlude earlier ones; `shape_index` has the topmost of each pixel."""
 
     def __init__(self, image: np.ndarray):
         self.image = image
         self.shape_index = np.full(image.shape[:2], -1, np.int16)
         self.shapes: list[DrawnShape] = []
-        self.full_areas: list[int] = []  # of each shape, were nothing in front of it
-        self.visible_areas: list[int] = []  # of each shape, what is left
+        self.full_areas: list[int] = []  # of each shape, without occlusion
+        self.visible_areas: list[int] = []  # of each shape, with occlusion
 
     def add(self, shape: DrawnShape, min_visible_fraction: float = 0.0) -> bool:
-        """Put a shape on top, unless less than the share `min_left` of it or of one below would be seen."""
+        """Draw a shape on top.
+
+        Args:
+            shape: The shape.
+            min_visible_fraction: Of every shape, this fraction must stay visible; otherwise nothing is drawn.
+
+        Returns:
+            Whether it was drawn.
+        """
         rasterized = rasterize(shape, self.image.shape[:2])
         rows, columns = rasterized.window
         mask = rasterized.mask
-        taken = np.bincount(self.shape_index[rows, columns][mask] + 1, minlength=len(self.shapes) + 1)[1:].tolist()
-        visible_areas = [n - k for n, k in zip(self.visible_areas, taken, strict=True)] + [int(mask.sum())]
+        occluded = np.bincount(self.shape_index[rows, columns][mask] + 1, minlength=len(self.shapes) + 1)[1:].tolist()
+        visible_areas = [n - k for n, k in zip(self.visible_areas, occluded, strict=True)] + [int(mask.sum())]
         full_areas = [*self.full_areas, rasterized.pixels]
-        if any(n < min_visible_fraction * whole for n, whole in zip(visible_areas, full_areas, strict=True)):
+        if any(n < min_visible_fraction * full for n, full in zip(visible_areas, full_areas, strict=True)):
             return False
         paint(self.image, shape, rasterized)
         self.shape_index[rows, columns][mask] = len(self.shapes)
@@ -191,14 +201,14 @@ class ShapesCanvas:
         return True
 
     def boxes(self) -> tuple[CocoBox, ...]:
-        """The visible shapes, in the order in which they were drawn."""
+        """The boxes of the visible shapes, in drawing order."""
         ids, boxes = list(CATEGORIES), []
         for i, (shape, pixels) in enumerate(zip(self.shapes, self.full_areas, strict=True)):
-            seen = self.shape_index == i
-            area = int(seen.sum())
-            if area == 0 or area < MIN_VISIBLE * pixels:
+            visible = self.shape_index == i
+            area = int(visible.sum())
+            if area == 0 or area < MIN_VISIBLE_FRACTION * pixels:
                 continue
-            x, y, width, height = cv2.boundingRect(seen.astype(np.uint8))
+            x, y, width, height = cv2.boundingRect(visible.astype(np.uint8))
             boxes.append(
                 CocoBox(ids[shape.class_index], (float(x), float(y), float(width), float(height)), float(area))
             )
@@ -206,13 +216,23 @@ class ShapesCanvas:
 
 
 def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
-    """Picture `index` of a split, (size, size, 3) uint8 BGR, and its boxes: made of the arguments alone."""
+    """Make one image of a split; it depends only on the arguments.
+
+    Args:
+        seed: Seed of the dataset.
+        split: Index of the split.
+        index: Index of the image.
+        size: Height and width in pixels.
+
+    Returns:
+        (size, size, 3) uint8 BGR, and its boxes.
+    """
     rng = np.random.default_rng((seed, split, index))
     canvas = ShapesCanvas(background(rng, (size, size)))
     draw_clutter(rng, canvas.image, int(rng.integers(0, 9)))
-    if index % 20 != 13:  # one picture in twenty stays empty
+    if index % 20 != 13:  # one image in twenty stays empty
         for _ in range(int(rng.integers(2, 10))):
-            # mostly a free place is found; the last try stands as it falls, so that deep occlusion occurs too
+            # Usually one of four positions is free; else a fifth is used as it is, so strong occlusion occurs too.
             _ = any(canvas.add(random_shape(rng, canvas.image), 0.6) for _ in range(4)) or canvas.add(
                 random_shape(rng, canvas.image)
             )

@@ -1,4 +1,4 @@
-"""Backgrounds, clutter and camera noise of the built-in shapes set."""
+"""Backgrounds, clutter and camera noise of the built-in shapes dataset."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ Color = np.ndarray  # (3,) float32, blue green red, 0 to 255
 
 
 def muted_color(rng: np.random.Generator) -> Color:
-    """Any hue, pale, from dark to bright: what surroundings and clutter are painted in."""
+    """Draw a color of any hue and low saturation, from dark to bright, for background and clutter."""
     return _bgr(rng.uniform(0, 180), rng.uniform(0, 80), rng.uniform(50, 230))
 
 
 def vivid_color(rng: np.random.Generator, hue: float, spread: float) -> Color:
-    """A strong color whose hue, in turns of the color circle, lies within `spread` of `hue`."""
+    """Draw a saturated color with a hue within `spread` of `hue`, both in turns of the color circle."""
     return _bgr(180 * ((hue + rng.uniform(-spread, spread)) % 1), rng.uniform(140, 255), rng.uniform(120, 255))
 
 
 def _bgr(hue: float, saturation: float, value: float) -> Color:
-    """OpenCV's 8-bit HSV (hue below 180) as BGR."""
+    """Convert OpenCV's 8-bit HSV (hue below 180) to BGR."""
     pixel = np.array([[[hue, saturation, value]]], np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
 
 
 def background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A textured plane, (H, W, 3) float32 in 0..255: two colors mixed by one or two patterns."""
+    """Draw a textured plane, (H, W, 3) float32 in [0, 255]: two colors mixed by one or two patterns."""
     first = muted_color(rng)
-    # the second color stays near the first, so that the texture does not bury the objects
+    # The second color is near the first, so that the objects stand out from the texture.
     second = np.clip(first + rng.uniform(-90, 90, 3), 0, 255).astype(np.float32)
     weight = _pattern(rng, size_hw)
     if rng.random() < 0.6:
         weight = 0.6 * weight + 0.4 * _pattern(rng, size_hw)
-    # channel by channel: many times faster than broadcasting over a last axis of 3
+    # Per channel, which is many times faster than broadcasting over a last axis of 3.
     return cv2.merge([weight * step + start for start, step in zip(first, second - first, strict=True)])
 
 
@@ -52,14 +52,14 @@ def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _ramp(size_hw: tuple[int, int], angle: float) -> np.ndarray:
-    """Signed pixels from the middle, along a direction."""
+    """(H, W) signed distance in pixels from the center along a direction."""
     rows = np.arange(size_hw[0], dtype=np.float32)[:, None] - np.float32(size_hw[0] / 2)
     columns = np.arange(size_hw[1], dtype=np.float32)[None] - np.float32(size_hw[1] / 2)
     return columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
 
 
 def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, count: int) -> None:
-    """Things that are no object of the set, drawn into `canvas`: bent strokes, specks, and lobed blobs."""
+    """Draw clutter that belongs to no class into `canvas`: curved strokes, specks and lobed blobs."""
     side = min(canvas.shape[:2])
     for _ in range(count):
         color = tuple(float(c) for c in muted_color(rng))
@@ -82,7 +82,7 @@ def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, count: int) -> No
 
 
 def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: int) -> np.ndarray:
-    """Draw `number` thin strokes over everything; (H, W) bool, where they hide what is below."""
+    """Draw `count` thin strokes over everything; returns (H, W) bool, the pixels that they cover."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     for _ in range(count):
         ends = rng.uniform(0, 1, (2, 2)) * (canvas.shape[1], canvas.shape[0])
@@ -94,7 +94,7 @@ def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: 
 
 
 def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """What a camera makes of `canvas` (which changes), (H, W, 3) uint8: uneven light, soft focus, noise."""
+    """Simulate a camera: uneven light, soft focus, noise. Changes `canvas`; returns (H, W, 3) uint8."""
     light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
     cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
     if rng.random() < 0.25:
@@ -103,6 +103,6 @@ def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarr
 
 
 def add_gaussian_noise(rng: np.random.Generator, canvas: np.ndarray, sigma: float) -> np.ndarray:
-    """`canvas` with Gaussian noise, rounded to (H, W, 3) uint8."""
+    """Add Gaussian noise and round to (H, W, 3) uint8."""
     grain = rng.standard_normal(canvas.shape, dtype=np.float32)
     return cv2.addWeighted(grain, sigma, canvas, 1.0, 0.0, dtype=cv2.CV_8U)  # rounds and saturates

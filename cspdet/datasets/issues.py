@@ -1,4 +1,4 @@
-"""Counting what is wrong or was changed: a million bad boxes become one line that says where to look."""
+"""Count issues by type: a million bad boxes become one line with the first examples."""
 
 from __future__ import annotations
 
@@ -7,34 +7,39 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-MAX_EXAMPLES = 3  # places told for each kind
+MAX_EXAMPLES = 3  # per type of issue
 
 
 @dataclass
 class IssueCounter:
-    """Findings in one file by kind: how often each, and its first places."""
+    """Issues of one file: the count of each type, and its first examples."""
 
-    where: str
+    where: str  # the file, for messages
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, issue_type: str, example: str = "") -> None:
-        """Count one finding."""
+        """Count one issue.
+
+        Args:
+            issue_type: What is wrong, as the message says it.
+            example: Which object has it; "" for none.
+        """
         self.counts[issue_type] = self.counts.get(issue_type, 0) + 1
-        named = self.examples.setdefault(issue_type, [])
-        if example and len(named) < MAX_EXAMPLES:
-            named.append(example)
+        examples = self.examples.setdefault(issue_type, [])
+        if example and len(examples) < MAX_EXAMPLES:
+            examples.append(example)
 
     def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Count the true entries of `found`, (N,) bool, and name the first ones."""
+        """Count the true entries of `mask`, (N,) bool, with `describe(index)` of the first ones as examples."""
         (indices,) = np.nonzero(mask)
         if len(indices):
             self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)
-            named = self.examples.setdefault(issue_type, [])
-            named.extend(describe(int(i)) for i in indices[: MAX_EXAMPLES - len(named)])
+            examples = self.examples.setdefault(issue_type, [])
+            examples.extend(describe(int(i)) for i in indices[: MAX_EXAMPLES - len(examples)])
 
     def lines(self) -> list[str]:
-        """`file: kind: place; place; place; and 54 more`, a line a kind."""
+        """One line per type: `file: type: example; example; example; and 54 more`."""
         result = []
         for issue_type, count in self.counts.items():
             examples = list(self.examples[issue_type])

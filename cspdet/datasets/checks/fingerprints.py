@@ -1,0 +1,103 @@
+"""Fingerprints of images for the search of near-duplicates: difference hashes and thumbnails of fine structure."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cspdet.datasets.image_io import read_image, read_image_header
+from cspdet.errors import DataError
+from cspdet.io.progress import progress
+
+NUM_BITS = 128  # of a hash
+MIN_CONTRAST = 1.0  # grey levels: images whose fine structure has a smaller standard deviation are not compared
+THUMBNAIL = 32  # pixels per side of the fine structure; reduced decoding leaves at least twice as many
+BLUR_SIZE = 5  # fine structure: a pixel of the thumbnail minus the mean of the 5x5 pixels around it
+REDUCED_READ_FLAGS = {
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    1: cv2.IMREAD_GRAYSCALE,
+}
+
+
+class Fingerprints(NamedTuple):
+    """The fingerprints of N images, about 2 KB each."""
+
+    hashes: np.ndarray  # (N, 128) bool
+    mirrored: np.ndarray  # (N, 128) bool, of the mirrored images
+    detail: np.ndarray  # (N, THUMBNAIL, THUMBNAIL) float16, fine structure with mean 0 and norm THUMBNAIL
+    usable: np.ndarray  # (N,) bool
+    unreadable: np.ndarray  # (N,) bool
+
+
+def compute_fingerprints(paths: list[Path]) -> Fingerprints:
+    """Read all images at reduced size, in threads, and compute their fingerprints."""
+    count = len(paths)
+    hashes, mirrored = np.zeros((count, NUM_BITS), bool), np.zeros((count, NUM_BITS), bool)
+    detail = np.zeros((count, THUMBNAIL, THUMBNAIL), np.float16)
+    usable, unreadable = np.zeros(count, bool), np.zeros(count, bool)
+
+    def process(index: int) -> None:
+        try:
+            grey = read_small_grey(paths[index])
+        except DataError:
+            unreadable[index] = True
+            return
+        detail[index], contrast = _fine_structure(grey)
+        usable[index] = contrast >= MIN_CONTRAST
+        hashes[index], mirrored[index] = difference_hash(grey), difference_hash(grey[:, ::-1])
+
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
+        for _ in progress(threads.map(process, range(count)), "comparing images", "image", count):
+            pass
+    return Fingerprints(hashes, mirrored, detail, usable, unreadable)
+
+
+def read_small_grey(path: Path) -> np.ndarray:
+    """Read an image in grey, at an eighth of its size or the smallest size that is large enough.
+
+    Returns:
+        (h, w) float32 grey levels of the upright image.
+
+    Raises:
+        DataError: the file is not an image, or is truncated.
+    """
+    side = min(read_image_header(path).stored_hw)
+    factor = next((factor for factor in (8, 4, 2) if side >= 2 * THUMBNAIL * factor), 1)
+    grey = cv2.imread(str(path), REDUCED_READ_FLAGS[factor])
+    if grey is None:  # a format that only Pillow reads
+        grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    return grey.astype(np.float32)
+
+
+def difference_hash(grey: np.ndarray) -> np.ndarray:
+    """Hash an image by the signs of its brightness differences.
+
+    Args:
+        grey: (h, w) float32 grey levels.
+
+    Returns:
+        (128,) bool: for each cell of an 8x8 grid, whether it is brighter than its left neighbor, then its upper one.
+    """
+    across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+    down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA)
+    return np.concatenate(((across[:, 1:] > across[:, :-1]).ravel(), (down[1:] > down[:-1]).ravel()))
+
+
+def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
+    """(h, w) grey levels to a (THUMBNAIL, THUMBNAIL) thumbnail of mean 0 and deviation 1, and its deviation before."""
+    side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
+    small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+    detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))
+    detail = detail[
+        margin:-margin, margin:-margin
+    ]  # pixels with a complete neighborhood; a gradient leaves nothing there
+    detail = detail - detail.mean()
+    deviation = float(detail.std())
+    return detail / max(deviation, 1e-6), deviation
