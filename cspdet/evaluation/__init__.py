@@ -1,1 +1,5 @@
-"""How good detections are: COCO's numbers, from a network or from a results file."""
+"""Evaluation: COCO and Pascal VOC metrics of detections, accuracy of classifiers, COCO results files.
+
+`predictors` has the interface by which networks and engines are evaluated; `detection` and `classification` run them on
+a dataset; `coco`, `coco_backends` and `voc` compute the metrics; `records` holds detections, `results` their files.
+"""

@@ -162,11 +162,11 @@ def evaluate_results(
 def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metrics:
     category_ids = np.array(coco.classes.category_ids, np.int64)
     ground_truth, detections = (
-        _with_dense_ids(part, coco, category_ids) for part in (read_ground_truth(coco), records)
+        _with_dense_ids(rows, coco, category_ids) for rows in (read_ground_truth(coco), records)
     )
-    case = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
-    # A test set of 20,000 images has no truth, which pycocotools would take minutes to find.
-    result = backend.evaluate(case) if len(ground_truth) else empty_result(case)
+    eval_input = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
+    # Without ground truth (a test set), pycocotools takes minutes to find that nothing is defined.
+    result = backend.evaluate(eval_input) if len(ground_truth) else empty_result(eval_input)
     return Metrics(
         stats={name: _none_if_undefined(value) for name, value in zip(METRIC_NAMES, result.stats, strict=True)},
         per_class=_per_class(coco, result, index_in_sorted(category_ids, category_ids)),

@@ -250,8 +250,8 @@ def test_a_results_file_is_judged_as_it_is_unless_told_otherwise(flags, expected
 def test_a_model_from_a_cfg_is_judged_with_boxes_as_they_come(tmp_path, more, clip):
     cfg, weights = write_pair(tmp_path, TINY)
     assert run_command("import-darknet", [str(cfg), str(weights), "--output", "x.pt", *more]) == 0
-    recipe = load_checkpoint(Path("x.pt")).recipe
-    assert recipe.eval == EvalConfig(clip_boxes=clip)
+    config = load_checkpoint(Path("x.pt")).config
+    assert config["eval"] == EvalConfig(clip_boxes=clip).model_dump(mode="json")
 
 
 # --- a split without boxes -----------------------------------------------------------------------

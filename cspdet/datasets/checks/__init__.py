@@ -1,1 +1,1 @@
-"""Checks."""
+"""Checks of detection datasets: errors (`validate`), statistics of annotations, near-duplicate images."""

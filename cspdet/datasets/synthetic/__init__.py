@@ -1,1 +1,1 @@
-"""Synthetic."""
+"""The built-in dataset of drawn shapes, for tests and for a first training without downloads."""
