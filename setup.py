@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cspdet/__init__.py").read_text(encoding="utf-8"), re.M)
+VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / "cspdet/__init__.py").read_text(encoding="utf-8"), re.M)
 assert VERSION is not None, "cspdet/__init__.py holds the version"
+
+
+class BuildWithConfigs(build_py):
+    """Copy the released configs, and the data descriptors that they name, into the package of a wheel."""
+
+    def run(self) -> None:
+        """Build, then copy; an editable install reads the folders of the checkout."""
+        super().run()
+        if self.editable_mode:
+            return
+        for source in [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("data/*.yaml")]:
+            target = Path(self.build_lib, "cspdet", source.relative_to(ROOT))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
 
 setup(
     name="cspdet",
@@ -21,6 +38,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["cspdet", "cspdet.*"]),
     package_data={"cspdet": ["py.typed"], "cspdet.reports": ["templates/*"], "": ["*.yaml"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         # torch and torchvision come in pairs and pip finds the pair: an upper bound on one of them breaks it.
         "torch>=2.4",

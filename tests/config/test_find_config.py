@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,18 @@ def test_an_unknown_name_is_an_error(name):
         find_config(name)
     with pytest.raises(ConfigError, match=r"did you mean 'csppelee_efm_sam'"):
         find_config("csppelee_efm_smm")
+
+
+def test_an_installed_package_brings_the_configs(tmp_path):
+    """Built as for a wheel, and read far from the checkout; the data is where the data descriptor says."""
+    root, built = Path(__file__).parents[2], tmp_path / "built"
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    code = "from cspdet.recipe import load_recipe; recipe = load_recipe('csppelee_efm_sam'); print(recipe.data, recipe.train.loss.box)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(built)},
+        check=True,
+    )  # fmt: skip
+    data, box = done.stdout.split()
+    assert (Path(data).resolve(), box) == ((built / "cspdet/data/coco.yaml").resolve(), "ciou")
+    assert (built / "cspdet/data/coco.yaml").is_file()
