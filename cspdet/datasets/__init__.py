@@ -1,1 +1,1 @@
-"""Reading, checking and varying pictures and their boxes."""
+"""Training and evaluation data: formats, datasets, augmentation, loaders, checks."""

@@ -1,12 +1,12 @@
-"""Decoded pictures in one file that is mapped into memory: all processes and runs share it through the page cache.
+"""Decoded images in one memory-mapped file, which all processes and runs share through the page cache.
 
-    pixels     of all pictures, end to end, (h, w, 3) uint8 each
-    sizes      (N, 2) int32, height and width; 0x0 for a picture that cannot be read
-    problems   JSON, from the number of such a picture to what is wrong with it
-    FOOTER     what this is, N, and the bytes of pixels and problems
+    pixels     of all images, end to end, (h, w, 3) uint8 each
+    sizes      (N, 2) int32, height and width; 0x0 for an unreadable image
+    problems   JSON, from the index of each unreadable image to the reason
+    FOOTER     magic, N, and the sizes in bytes of pixels and problems
 
-The name of the file is a digest of everything that its pixels depend on, so that one that is there is right. It is
-written beside its place and renamed: a run killed while filling it leaves no half of one.
+The file name is a hash of everything that the pixels depend on, so an existing file is valid. The file is written under
+a temporary name and renamed: a run that is killed while it writes leaves no incomplete cache.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ log = logging.getLogger("cspdet")
 
 FOOTER = struct.Struct("<8sqqq")
 MAGIC = b"cspdetP1"
-SUFFIX = ".pictures"
-CHUNK = 256  # pictures that are decoded before the next ones are begun, which bounds the memory
-MAX_FREE_DISK_FRACTION = 0.9  # share of the free disk that may be taken
+SUFFIX = ".images"
+CHUNK = 256  # images decoded at a time, which limits the memory
+MAX_FREE_DISK_FRACTION = 0.9  # of the free disk space
 
 
 class DiskCache:
-    """The pictures of a file that `filled` wrote. `problems` are those that could not be read, and why.
+    """The images of a file that `open_or_build_cache` wrote.
+
+    Attributes:
+        path: The file.
+        nbytes: Size of the pixels.
+        problems: Unreadable images: index to reason.
 
     Raises:
-        ValueError: the file is no such file, or not whole.
+        ValueError: the file is of another type, or incomplete.
     """
 
     def __init__(self, path: Path):
@@ -55,7 +60,7 @@ class DiskCache:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         magic, count, self.nbytes, problems_size = FOOTER.unpack(self._map[-FOOTER.size :])
         if magic != MAGIC or whole != self.nbytes + 8 * count + problems_size + FOOTER.size:
-            raise ValueError("not whole, or something else")
+            raise ValueError("incomplete, or of another type")
         sizes = np.frombuffer(self._map, "<i4", 2 * count, self.nbytes)
         self.path, self._size_hw = path, sizes.reshape(count, 2).astype(np.int64)
         self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
@@ -67,16 +72,16 @@ class DiskCache:
         return len(self._size_hw)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, the file's own memory, which cannot be written to."""
+        """(h, w, 3) uint8, a read-only view of the file."""
         first, last = self._start[index : index + 2].tolist()
         return self._pixels[first:last].reshape(*self._size_hw[index].tolist(), 3)
 
     def __reduce__(self) -> tuple[type[DiskCache], tuple[Path]]:
-        return DiskCache, (self.path,)  # a process that is not forked maps the file itself
+        return DiskCache, (self.path,)  # a spawned process maps the file itself
 
 
 def fingerprint(cache_key: bytes, path: Callable[[int], Path], count: int) -> str:
-    """A digest of the files by their names, sizes and times of change, and of what their pictures are `stored_as`."""
+    """A hash of the files' names, sizes and modification times, and of `cache_key`."""
     digest = blake2b(MAGIC + struct.pack("<qq", count, len(cache_key)) + cache_key, digest_size=16)
 
     def look(start: int) -> bytes:
@@ -105,20 +110,23 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """The cache at `path`, filled first unless it is there already; of several processes, one fills it.
+    """Open the cache at `path`, after building it if there is none; of several processes, one builds it.
 
-    needed    bytes that the pixels will take, about
-    load      picture by number, (h, w, 3) uint8; raises DataError where it cannot be read
-    skip_bad  such pictures are noted
+    Args:
+        path: The file.
+        count: Number of images.
+        estimate_bytes: Approximate size of the pixels.
+        load: Image by index, (h, w, 3) uint8; raises DataError if it is unreadable.
+        skip_bad_images: Record unreadable images in `problems` instead of raising.
 
     Raises:
-        ConfigError: no room on the disk, or a folder that cannot be written.
-        DataError: the pictures that cannot be read, unless `skip_bad`.
+        ConfigError: not enough disk space, or a folder that cannot be written.
+        DataError: the unreadable images, unless `skip_bad_images`.
     """
     cache = _try_open(path, count)
     if cache is None:
         with _file_lock(path):
-            cache = _try_open(path, count)  # another process may have filled it meanwhile
+            cache = _try_open(path, count)  # another process may have built it meanwhile
             if cache is None:
                 _check_free_space(path, estimate_bytes())
                 with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
@@ -126,7 +134,7 @@ def open_or_build_cache(
                 cache = DiskCache(path)
     if cache.problems and not skip_bad_images:
         raise DataError(*truncate_list(list(cache.problems.values())))
-    log.info("%d pictures are cached in %s: %.0f MB", count - len(cache.problems), path, cache.nbytes / 1e6)
+    log.info("%d images are cached in %s: %.0f MB", count - len(cache.problems), path, cache.nbytes / 1e6)
     return cache
 
 
@@ -136,34 +144,31 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        log.warning("%s is written anew: it cannot be used as it is (%s)", path, error)
+        log.warning("%s is unusable and is rebuilt (%s)", path, error)
         return None
     return cache if len(cache) == count else None
 
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    """While no other process of this machine, or of others where the file system knows locks, is in here for `path`.
-
-    The system takes the lock from a process that dies.
-    """
+    """Hold the lock of `path`, across machines where the file system has locks; a process that dies loses it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("wb")
     except OSError as error:
         raise ConfigError(
             f"train.cache_folder: {path.parent} cannot be written: {error.strerror}; expected a folder for the "
-            "decoded pictures"
+            "decoded images"
         ) from None
     with lock:
         if _acquire_lock(lock, path):
             for tmp_path in path.parent.glob(f".{path.stem}.*.part{SUFFIX}"):
-                tmp_path.unlink(missing_ok=True)  # what a killed run left
+                tmp_path.unlink(missing_ok=True)  # left by killed runs
         yield
 
 
 def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
-    """Whether the lock is ours now; if not, the system has none, and the worst is that two processes do the same."""
+    """Wait for the lock; False where there are no locks, and two processes may do the same work."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -172,7 +177,7 @@ def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting for another process, which is filling %s", path)
+            log.info("waiting for another process, which is writing %s", path)
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         log.debug("no locks in %s: %s", path.parent, error)
@@ -184,13 +189,14 @@ def _check_free_space(path: Path, required_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if required_bytes > MAX_FREE_DISK_FRACTION * free:
         raise ConfigError(
-            f"train.cache_folder: the decoded pictures need {required_bytes / 1e6:.0f} MB, but only {MAX_FREE_DISK_FRACTION * free / 1e6:.0f} "
-            f"MB ({MAX_FREE_DISK_FRACTION:.0%} of what is free) in {path.parent} may be taken; use another folder or train.cache=none"
+            f"train.cache_folder: the decoded images need {required_bytes / 1e6:.0f} MB, but the limit is "
+            f"{MAX_FREE_DISK_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_DISK_FRACTION:.0%} of what is free) in "
+            f"{path.parent}; use another folder or train.cache=none"
         )
 
 
 def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad_images: bool) -> None:
-    """Write the content of a cache, decoding in threads; raises DataError with all problems unless `skip_bad`."""
+    """Decode in threads and write the file; raises DataError with all problems unless `skip_bad_images`."""
 
     def read(index: int) -> np.ndarray | str:
         try:
@@ -202,7 +208,7 @@ def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         chunks = (range(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
         images = (images for chunk in chunks for images in threads.map(read, chunk))
-        for index, image in enumerate(progress(images, "decoding the pictures to disk", "picture", count)):
+        for index, image in enumerate(progress(images, "decoding the images to disk", "image", count)):
             if isinstance(image, str):
                 problems[index] = image
             else:

@@ -1,7 +1,7 @@
-"""Which pictures an epoch shows, how often, in which order, and in which process.
+"""The order of an epoch: which images, how often, in which order, and in which process.
 
-All of it is a function of (seed, epoch): an epoch can be entered in its middle, and each of several processes finds
-its part without asking the others.
+All of it is a function of (seed, epoch): an epoch can be resumed in its middle, and each of several processes computes
+its part without communication.
 """
 
 from __future__ import annotations
@@ -23,18 +23,24 @@ ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
 
 
 def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
-    """A generator that depends on nothing but the numbers given."""
+    """Create a random generator that depends on the arguments only."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
-    """How often an epoch shows each picture, on average: (pictures,) float64, 1 or more.
+    """Compute how often an epoch shows each image, as in LVIS (arXiv:1908.03195).
 
-    image, class_id  (M,) rows that say that this picture shows this class, as often as they like
-    threshold        classes in a smaller share of the pictures than this are shown more often
+    A class that occurs in a fraction f of the images has the factor max(1, sqrt(threshold / f)). An image has the
+    largest factor of its classes.
 
-    The repeat factor of LVIS (arXiv:1908.03195): a class in a share f of the pictures wants
-    max(1, sqrt(threshold / f)), a picture what the one of its classes wants that wants most.
+    Args:
+        image: (M,) index of an image that has an object of `class_id`; pairs may repeat.
+        class_id: (M,) class of that object.
+        num_images: Number of images.
+        threshold: Fraction of the images below which a class is repeated.
+
+    Returns:
+        (num_images,) float64, 1 or more: the average number of times per epoch.
     """
     factors = np.ones(num_images)
     if len(image) == 0:
@@ -44,25 +50,28 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
     image_fraction = np.bincount(of_class, minlength=classes) / num_images
     class_factors = np.sqrt(
         threshold / np.maximum(image_fraction, 1 / num_images)
-    )  # classes without a picture are asked for nothing
+    )  # classes without images have no effect
     np.maximum.at(factors, image_index, class_factors[of_class])
     return factors
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """The keys of one process's part of an epoch's batches, from number `start_batch` on, in an order of its own.
+    """The sample keys of one process's part of the batches of an epoch, from batch `start_batch` on.
 
-    pictures    in the set
-    batch_size  pictures a batch over all processes
-    least       pictures that each process has in a batch, or more; those left over go into the batch before them
-    factors     (pictures,) 1 or more: how often an epoch shows each picture on average; None shows each once
+    Each process takes every world_size-th image of a batch, so that together they have exactly that batch. All epochs
+    have the same length.
 
-    Each process takes every `world`-th picture of a batch, so that together they have exactly that batch. All epochs
-    are of one length.
+    Args:
+        num_images: Number of images in the dataset.
+        batch_size: Images per batch, over all processes.
+        seed: Seed of the order.
+        min_per_rank: Least images of a process in a batch; a smaller last batch is merged into the one before it.
+        shard: This process.
+        factors: (num_images,) how often an epoch shows each image on average, 1 or more; None shows each once.
 
     Raises:
-        ConfigError: batches that the processes cannot share.
-        DataError: fewer pictures than that.
+        ConfigError: the batch size is too small for the processes.
+        DataError: there are too few images for the processes.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return self.num_batches - self.start_batch
 
     def images_in_batch(self, batch_index: int) -> int:
-        """Pictures in batch `number` of an epoch, over all processes."""
+        """Number of images in a batch of an epoch, over all processes."""
         start, end = self._batch_bounds(range(self.num_batches)[batch_index])
         return end - start
 
@@ -100,17 +109,17 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             start, end = self._batch_bounds(batch_index)
             local_slice = slice(start + rank, end, world)
             pairs = zip(index[local_slice].tolist(), repeat[local_slice].tolist(), strict=True)
-            # What is shown for the first time has the key that it would have without repeats.
+            # The first time, an image has the same key as without repeats.
             yield [(epoch, i, repeat_index) if repeat_index else (epoch, i) for i, repeat_index in pairs]
 
     def _batch_bounds(self, batch_index: int) -> tuple[int, int]:
-        """First and past-the-last place of a batch in the order."""
+        """Start and end (exclusive) of a batch in the order."""
         return batch_index * self.batch_size, self.length if batch_index + 1 == self.num_batches else (
             batch_index + 1
         ) * self.batch_size
 
     def _epoch_indices(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(length,) the numbers of the pictures in the epoch's order, and how often each was shown before."""
+        """(length,) the image indices in the order of the epoch, and the number of the repeat of each."""
         times = self._repeat_counts(epoch)
         index = np.repeat(np.arange(len(times)), times)
         repeat = np.arange(self.length) - np.repeat(np.cumsum(times) - times, times)
@@ -118,39 +127,40 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return index[order], repeat[order]
 
     def _repeat_counts(self, epoch: int) -> np.ndarray:
-        """(pictures,) how often this epoch shows each.
+        """(num_images,) how often this epoch shows each image.
 
-        The fractions of the factors are drawn by systematic sampling: laid end to end in a random order, on a line
-        that is as long as the number to draw, a comb with a tooth at every whole number and a random start picks.
+        The fractional parts are drawn by systematic sampling: the images are laid on a line in random order, each as
+        long as its fraction, and equally spaced points with a random offset pick some of them.
         """
         times = self._whole_repeats
         if self._num_extra_repeats:
             rng = seeded_rng(self.seed, epoch, spawn_key=REPEAT_SPAWN_KEY)
             order = rng.permutation(len(times))
             line = np.cumsum(self._fractional_repeats[order])
-            teeth = (rng.random() + np.arange(self._num_extra_repeats)) * (line[-1] / self._num_extra_repeats)
-            picked = order[np.minimum(np.searchsorted(line, teeth, side="right"), len(order) - 1)]
+            points = (rng.random() + np.arange(self._num_extra_repeats)) * (line[-1] / self._num_extra_repeats)
+            picked = order[np.minimum(np.searchsorted(line, points, side="right"), len(order) - 1)]
             times = times + np.bincount(picked, minlength=len(times))
         return times
 
 
 def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shard) -> None:
-    """Every process needs its share of every batch."""
+    """Raise if not every process has images in every batch."""
     min_per_rank = min_batch_size // shard.world_size
     if not 0 <= shard.rank < shard.world_size:
         raise ValueError(f"expected a rank from 0 to {shard.world_size - 1}, found {shard.rank}")
     if batch_size < min_batch_size:
         raise ConfigError(
-            f"train.batch_size: a step's pictures are shared by {shard.world_size} processes, {min_per_rank} or more for each: "
-            f"expected {min_batch_size} or more, found {batch_size}"
+            f"train.batch_size: the images of a step are split over {shard.world_size} processes, {min_per_rank} or more "
+            f"each: expected {min_batch_size} or more, found {batch_size}"
         )
     if length < min_batch_size:
         raise DataError(
-            f"{shard.world_size} processes need {min_batch_size} training pictures or more, {min_per_rank} for each; found {length}"
+            f"{shard.world_size} processes need {min_batch_size} training images or more, {min_per_rank} for each; "
+            f"found {length}"
         )
 
 
 def local_world_size(shard: Shard) -> int:
-    """Processes that share this machine's memory and cores: LOCAL_WORLD_SIZE, which torchrun sets, else all of them."""
+    """Number of training processes on this machine: LOCAL_WORLD_SIZE, which torchrun sets; otherwise all of them."""
     env_value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(shard.world_size, max(1, int(env_value))) if env_value.isdecimal() else shard.world_size

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from cspdet.datasets.config import Workers
 from cspdet.errors import DataError, UserError, truncate_list
 
-HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # which tells the sender of a signal: Linux, not macOS or Windows
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it returns the sender of a signal: Linux, not macOS or Windows
 SampleT = TypeVar("SampleT")
 SampleT_co = TypeVar("SampleT_co", covariant=True)
 BatchT_co = TypeVar("BatchT_co", bound=tuple[object, ...], covariant=True)

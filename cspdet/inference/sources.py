@@ -58,7 +58,7 @@ def find_sources(text: str) -> list[MediaSource]:
     if glob.has_magic(text):
         return _scan_glob(text)
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    raise SourceError(f"{text}: no such picture, video or folder{did_you_mean(path.name, beside)}")
+    raise SourceError(f"{text}: no such image, video or folder{did_you_mean(path.name, beside)}")
 
 
 def _scan_folder(folder: Path) -> list[MediaSource]:

@@ -73,7 +73,7 @@ def test_planted_errors_are_found(tmp_path):
     change(tmp_path, "train", categories=[{"id": 1, "name": "disk"}, {"id": 2, "name": "moon"}])
     shutil.copy(tmp_path / "train" / "train1.png", tmp_path / "val" / "val1.png")
     text = "\n".join(report(descriptor).errors)
-    assert "train0.png: no such picture" in text
+    assert "train0.png: no such image" in text
     assert "val0.png: the file is empty" in text
     assert "train and val have different categories: 2 is 'moon' and 'star'" in text
     assert "train and val have 1 images with the same content" in text
@@ -138,7 +138,7 @@ def test_a_broken_split_does_not_hide_the_other(tmp_path):
     (tmp_path / "val" / "val3.png").unlink()
     text = "\n".join(report(descriptor).errors)
     assert "train.json:1:2: not valid JSON" in text
-    assert "val3.png: no such picture" in text
+    assert "val3.png: no such image" in text
 
 
 def test_train_without_boxes_is_an_error_and_val_a_note(tmp_path):
@@ -164,7 +164,7 @@ def test_errors_are_told_once_and_counted_in_the_text(tmp_path, capsys):
     assert "val3.png" not in told.out
     assert "  errors   2, told below" in told.out
     assert told.out.endswith("2 errors, 2 notes\n")
-    assert [line.count("val3.png: no such picture") for line in told.err.splitlines()] == [0, 1]
+    assert [line.count("val3.png: no such image") for line in told.err.splitlines()] == [0, 1]
     assert all(line.startswith("error: ") for line in told.err.splitlines())
 
 
@@ -173,7 +173,7 @@ def test_json_holds_the_errors_too(tmp_path, capsys):
     (tmp_path / "val" / "val3.png").unlink()
     assert main(["check-data", str(descriptor), "--json"]) == 2
     (error,) = json.loads(capsys.readouterr().out)["errors"]
-    assert "val3.png: no such picture" in error
+    assert "val3.png: no such image" in error
 
 
 def test_a_report_is_one_page_in_a_free_folder(tmp_path, capsys, monkeypatch):

@@ -345,7 +345,7 @@ def test_check_pictures_names_every_bad_one(tmp_path):
     (tmp_path / "body.png").write_bytes(damaged)
     found = check_image_files(coco)
     assert len(found) == 4
-    assert found[0] == f"{tmp_path}/missing.png: no such picture"
+    assert found[0] == f"{tmp_path}/missing.png: no such image"
     assert found[1].endswith("swapped.png: the file is 80x100 (width x height), the annotations say 100x80")
     assert found[2].endswith("cut.png: truncated PNG: the IHDR or IEND chunk is missing")
     assert "80x100 (width x height)" in found[3]

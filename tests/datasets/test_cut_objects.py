@@ -86,6 +86,6 @@ def test_mistakes_are_told_and_nothing_is_overwritten(tmp_path):
         with pytest.raises(ConfigError, match="expected"):
             crop_objects(descriptor, tmp_path / "out", **wrong)
     slashed = detection_set(tmp_path / "slashed", [[1, 1, 20, 20]], names=("a/b", "bee"))
-    with pytest.raises(DataError, match="cannot be that of a folder"):
+    with pytest.raises(DataError, match="cannot be the name of a folder"):
         crop_objects(slashed, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -47,7 +47,7 @@ def same(cache: DiskCache, but: tuple[int, ...] = ()) -> bool:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "cspdet-0123.pictures"
+    return tmp_path / "cache" / "cspdet-0123.images"
 
 
 def test_what_is_there_is_not_decoded_again(path):
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_written_anew(path, damage, caplog):
     fill(path)
     path.write_bytes(damage(path.read_bytes()))
     assert same(fill(path))
-    assert f"{path} is written anew" in caplog.text
+    assert f"{path} is unusable and is rebuilt" in caplog.text
     assert same(fill(path, never))
 
 
@@ -102,7 +102,7 @@ def test_a_run_killed_while_filling_leaves_nothing_wrong(path):
     assert not path.exists()
     draft = path.with_name(f".{path.stem}.99999999.part{path.suffix}")  # what kill -9 would leave
     draft.write_bytes(b"half")
-    other = path.with_name(".cspdet-4567.99999999.part.pictures")
+    other = path.with_name(".cspdet-4567.99999999.part.images")
     other.write_bytes(b"of another cache, which may be being filled")
     assert same(fill(path))
     assert not draft.exists()
@@ -126,12 +126,14 @@ def test_unreadable_pictures_are_told_together_and_nothing_is_written(path):
     with pytest.raises(DataError) as caught:
         fill(path, broken(1, 3))
     assert caught.value.problems == ("1.jpg: cannot be decoded", "3.jpg: cannot be decoded")
-    assert not list(path.parent.glob("*.pictures"))
+    assert not list(path.parent.glob("*.images"))
 
 
 def test_a_full_disk_is_told_before(path, monkeypatch):
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(ConfigError, match=r"train\.cache_folder: .* need 0 MB, but only 0 MB \(90% .* another folder"):
+    with pytest.raises(
+        ConfigError, match=r"train\.cache_folder: .* need 0 MB, but the limit is 0 MB \(90% .* another folder"
+    ):
         fill(path, never)
     assert not path.exists()
 
@@ -142,7 +144,7 @@ def test_a_folder_that_cannot_be_is_told(tmp_path, below):
     file.write_text("not a folder")
     folder = file / "below" if below else file
     with pytest.raises(ConfigError, match=r"train\.cache_folder: .*file.* cannot be written"):
-        fill(folder / "cspdet-0123.pictures", never)
+        fill(folder / "cspdet-0123.images", never)
 
 
 def test_of_two_at_once_one_fills(path):

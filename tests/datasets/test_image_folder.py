@@ -55,8 +55,8 @@ def test_what_is_no_picture_is_skipped_and_counted_and_what_is_hidden_is_not_see
     images = load_image_folder(tmp_path, "train")
     assert found(tmp_path) == [("train/a/1.jpg", "a")]
     beside, inside = images.warnings
-    assert beside == f"{tmp_path}/train: files beside the class folders skipped: readme.md"
-    assert "no pictures by their suffix skipped: train/a/Thumbs.db; train/a/notes.txt" in inside
+    assert beside == f"{tmp_path}/train: files outside of the class folders skipped: readme.md"
+    assert "files without an image suffix skipped: train/a/Thumbs.db; train/a/notes.txt" in inside
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -71,9 +71,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         "train/b/4.jpg",
     ]
     assert (
-        load_image_folder(tmp_path, "train")
-        .warnings[0]
-        .endswith("links to a folder around themselves skipped: train/a/deep/up")
+        load_image_folder(tmp_path, "train").warnings[0].endswith("links to a parent folder skipped: train/a/deep/up")
     )
 
 
@@ -94,7 +92,7 @@ def test_val_has_the_classes_of_train(tmp_path):
     images = load_image_folder(tmp_path, "val")
     assert images.classes == ("a", "b", "c")
     assert images.label.tolist() == [0, 2]
-    assert images.warnings == (f"{tmp_path}/val: classes without a folder, so without a picture: b",)
+    assert images.warnings == (f"{tmp_path}/val: classes without a folder, so without images: b",)
     assert found(tmp_path, "val", ("c", "a")) == [("val/c/1.jpg", "c"), ("val/a/2.jpg", "a")]
 
 
@@ -110,7 +108,7 @@ def test_an_empty_class_folder_is_an_error_with_what_lies_in_it(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/x.txt", "train/b/y.txt")
     (tmp_path / "train/c").mkdir()
     with pytest.raises(
-        DataError, match=r"train/b: no picture in this class folder \(the first of 2 empty class folders\); 2 files"
+        DataError, match=r"train/b: no image in this class folder \(the first of 2 empty class folders\); 2 files"
     ):
         load_image_folder(tmp_path, "train")
 
@@ -174,11 +172,11 @@ def test_numbers_without_names_are_told(tmp_path):
     (tmp_path / "val.txt").write_text("a.jpg 1\n")
     images = load_image_folder(tmp_path, "train")
     assert (images.classes, images.label.tolist()) == (("0", "1", "2"), [2, 0, 1])
-    assert "called by their numbers, 0 to 2" in images.warnings[0]
+    assert "named by their indices, 0 to 2" in images.warnings[0]
     val = load_image_folder(tmp_path, "val")
     assert (val.classes, val.label.tolist()) == (("0", "1", "2"), [1])
     (tmp_path / "train.txt").write_text("a.jpg 3\nb.jpg 0\n")
-    with pytest.raises(DataError, match=r"no picture of class '1' \(the first of 2 classes without one\)"):
+    with pytest.raises(DataError, match=r"no image of class '1' \(the first of 2 classes without one\)"):
         load_image_folder(tmp_path, "train")
 
 
@@ -187,7 +185,7 @@ def test_numbers_without_names_are_told(tmp_path):
     [
         ("", "the list is empty"),
         ("1.jpg cat\njustapath.jpg\n", r"train\.txt:2: expected a path and a class, found 'justapath\.jpg'"),
-        ("1.txt cat\n2.doc dog\n", "no pictures; known are"),
+        ("1.txt cat\n2.doc dog\n", "no images; known suffixes are"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path, text, message):
@@ -199,7 +197,9 @@ def test_lists_that_cannot_be_used(tmp_path, text, message):
 def test_names_that_stand_twice_are_told(tmp_path):
     (tmp_path / "classes.txt").write_text("crane\nant\ncrane\n")
     touch(tmp_path, "train/ant/1.jpg")
-    with pytest.raises(DataError, match=r"classes\.txt: expected a class name a line, each once; found 'crane' twice"):
+    with pytest.raises(
+        DataError, match=r"classes\.txt: expected one class name per line, each once; found 'crane' twice"
+    ):
         load_image_folder(tmp_path, "train")
 
 

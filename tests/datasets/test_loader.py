@@ -191,11 +191,11 @@ def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
     for workers in (0, 2):
         again = loader(coco, cache="disk", cache_folder=tmp_path, workers=workers)
         assert all(equal(a, b) for a, b in zip(read, again.epoch(0), strict=True))
-    assert len(list(tmp_path.glob("*.pictures"))) == 1
+    assert len(list(tmp_path.glob("*.images"))) == 1
     monkeypatch.undo()
     for other in ({"size_hw": (64, 96)}, {"resize": "stretch"}):
         loader(coco, cache="disk", cache_folder=tmp_path, **other)
-    assert len(list(tmp_path.glob("*.pictures"))) == 3
+    assert len(list(tmp_path.glob("*.images"))) == 3
 
 
 def test_a_cache_on_disk_needs_a_folder(coco):

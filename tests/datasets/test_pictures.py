@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cspdet.datasets.image_io import MAX_PIXELS, image_size, read_image, read_image_header
+from cspdet.datasets.image_io import image_size, read_image, read_image_header
+from cspdet.datasets.pillow_io import MAX_PIXELS
 from cspdet.errors import DataError
 
 RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8), (61, 45))
@@ -163,7 +164,7 @@ def test_what_is_no_picture(tmp_path, capfd):
             assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="empty"):
         read_image(tmp_path / "empty")
-    with pytest.raises(DataError, match="no such picture"):
+    with pytest.raises(DataError, match="no such image"):
         image_size(tmp_path / "missing")
     assert capfd.readouterr().err == ""
 

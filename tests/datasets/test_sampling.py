@@ -111,12 +111,12 @@ def test_a_rest_that_cannot_be_shared_goes_into_the_batch_before():
 
 def test_what_cannot_be_shared_is_refused():
     with pytest.raises(
-        ConfigError, match=r"train\.batch_size: .* 4 processes, 1 or more .* expected 4 or more, found 3"
+        ConfigError, match=r"train\.batch_size: .* 4 processes, 1 or more each: expected 4 or more, found 3"
     ):
         EpochBatchSampler(100, 3, 0, shard=Shard(0, 4))
     with pytest.raises(ConfigError, match=r"expected 8 or more, found 7"):
         EpochBatchSampler(100, 7, 0, min_per_rank=2, shard=Shard(0, 4))
-    with pytest.raises(DataError, match=r"4 processes need 4 training pictures or more, 1 for each; found 3"):
+    with pytest.raises(DataError, match=r"4 processes need 4 training images or more, 1 for each; found 3"):
         EpochBatchSampler(3, 8, 0, shard=Shard(0, 4))
     with pytest.raises(ValueError, match="expected a rank from 0 to 1, found 2"):
         EpochBatchSampler(30, 8, 0, shard=Shard(2, 2))

@@ -116,7 +116,7 @@ def test_an_interruption_keeps_what_is_done(teller, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere.jpg"], "nowhere.jpg: no such picture"),
+        (["nowhere.jpg"], "nowhere.jpg: no such image"),
         (["film.mp4"], "film.mp4: expected a picture"),
         (["in", "--top", "0"], "--top: expected 1 or more, found 0"),
         (["in", "--batch-size", "0"], "--batch-size: expected 1 or more"),
@@ -158,7 +158,7 @@ def test_one_picture_or_a_list(teller):
         classifier(np.zeros((4, 4)))
     with pytest.raises(ValueError, match="got int"):
         classifier(3)
-    with pytest.raises(DataError, match="no such picture"):
+    with pytest.raises(DataError, match="no such image"):
         classifier("nothing.png")
     with pytest.raises(ValueError, match="no backbone apart"):
         classifier.features(path)

@@ -373,7 +373,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["nowhere.jpg"], "error: nowhere.jpg: no such picture"),
+        (["nowhere.jpg"], "error: nowhere.jpg: no such image"),
         (["in/a.png", "--min-score", "2"], "error: --min-score: expected a number from 0 to 1, found 2.0"),
         (["in/a.png", "--vote-iou", "-1"], "error: --vote-iou: expected a number from 0 to 1, found -1.0"),
         (["in/a.png", "--max-detections", "0"], "error: --max-detections: expected 1 or more, found 0"),

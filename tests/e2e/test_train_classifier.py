@@ -380,7 +380,7 @@ def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
     for name in ("empty", "unknown", "rubbish", "halfway", "crop"):
         write_images(tmp_path / name, train=2, val=1)
     (tmp_path / "empty/train/yellow").mkdir()
-    assert "yellow: no picture in this class folder" in told("empty")
+    assert "yellow: no image in this class folder" in told("empty")
     shutil.copytree(tmp_path / "unknown/val/red", tmp_path / "unknown/val/rad")
     assert "class 'rad' is not one of the 3 classes" in told("unknown")
     (tmp_path / "rubbish/train/red/x.jpg").write_text("<html>")

@@ -144,7 +144,7 @@ def test_a_picture_that_disappears_ends_the_run_with_its_name(own_shapes, straig
     picture, folder = own_shapes.parent / "train/000007.jpg", tmp_path / "run"
     at_batch(BATCHES + 1, after(lambda: picture.rename(tmp_path / "elsewhere.jpg")))  # in the second epoch
     assert train(CONFIG, f"data={own_shapes}", *SMALL, "--output", folder) == 2
-    assert errors(capsys.readouterr().err) == [f"error: {picture}: no such picture"]
+    assert errors(capsys.readouterr().err) == [f"error: {picture}: no such image"]
     assert load_checkpoint(folder / "last.pt").training["progress"]["epoch"] >= 1
     (tmp_path / "elsewhere.jpg").rename(picture)
     assert train("--resume", folder) == 0

@@ -50,7 +50,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("notes.tx", "no such picture, video or folder (did you mean 'notes.txt'?)"),
+        ("notes.tx", "no such image, video or folder (did you mean 'notes.txt'?)"),
         ("notes.txt", "found the suffix '.txt'"),
         ("*.tif", "no file matches"),
         ("*.txt", "of its 1 matches none is a picture"),

@@ -178,7 +178,7 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
     """Combine four images: the upper left part of the first, then upper right, lower left and lower right.
 
-    The parts meet at (meet_x, meet_y); classes are weighted by area, as in Darknet's classifiers.
+    The common corner of the parts is (meet_x, meet_y); classes are weighted by area, as in Darknet's classifiers.
     """
     height, width = four[0].image.shape[:2]
     image = np.empty_like(four[0].image)

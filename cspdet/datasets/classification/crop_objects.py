@@ -1,4 +1,4 @@
-"""Objects cut out of a detection set, a folder a class: what a backbone can be pretrained on as a classifier."""
+"""Crops of the objects of a detection dataset, one folder per class: data to pretrain a backbone as a classifier."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from cspdet.io.progress import progress
 
 
 def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_side: float = 8.0) -> ConversionResult:
-    """Cut every object of the train and val splits into `output`/SPLIT/CLASS/IMAGE-BOX.png.
+    """Crop every object of the train and val splits to `output`/SPLIT/CLASS/IMAGE-BOX.png.
 
-    margin    share of the box that is added on each side, as far as the picture goes
-    min_side  pixels; boxes with a shorter side are left out and counted, as are crowds
+    Args:
+        config_path: The data config of a detection dataset.
+        output: A new or empty folder.
+        margin: Fraction of the box that is added on each side, up to the border of the image.
+        min_side: In pixels; boxes with a shorter side, and crowds, are left out and counted.
 
     Raises:
-        ConfigError: margin or min_side that cannot be, or an output folder that holds something.
-        DataError: a class whose name cannot be a folder, or a picture that cannot be read.
+        ConfigError: an invalid margin or min_side, or an output folder that is not empty.
+        DataError: a class whose name cannot be a folder, or an unreadable image.
     """
     if not 0 <= margin <= 4:
-        raise ConfigError(f"--margin: expected a share from 0 to 4, found {margin:g}")
+        raise ConfigError(f"--margin: expected a fraction from 0 to 4, found {margin:g}")
     if not min_side >= 1:
         raise ConfigError(f"--min-side: expected 1 or more, found {min_side:g}")
     if output.is_dir() and any(output.iterdir()):
@@ -51,7 +54,7 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
 
 
 def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box (4,) with a margin on each side, in whole pixels, inside the picture: x1 y1 x2 y2, ends excluded."""
+    """Expand a box (4,) by a margin, to whole pixels inside the image: x1 y1 x2 y2, ends exclusive."""
     x1, y1, x2, y2 = (float(value) for value in box_xyxy)
     wide, high = margin * (x2 - x1), margin * (y2 - y1)
     height, width = size_hw
@@ -66,13 +69,13 @@ def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) ->
 def _check_class_names(coco: CocoDataset) -> None:
     for name in coco.classes.names:
         if name.startswith(".") or os.sep in name or "\0" in name or "/" in name:
-            raise DataError(f"{coco.files.annotations}: class {name!r}: its name cannot be that of a folder")
+            raise DataError(f"{coco.files.annotations}: class {name!r}: cannot be the name of a folder")
 
 
 def _crop_split(coco: CocoDataset, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
-    """How many objects were written, and how many were too small."""
+    """Crop the objects of a split; the number of crops written, and of objects that were too small."""
     written = small = 0
-    for i in progress(range(len(coco)), f"cutting {folder.name}", "picture", len(coco)):
+    for i in progress(range(len(coco)), f"cropping {folder.name}", "image", len(coco)):
         boxes, classes, crowds = coco.boxes(i)
         if crowds.all():
             continue

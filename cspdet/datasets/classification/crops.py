@@ -1,10 +1,10 @@
-"""What a classifier sees of a picture when it is judged or used: the short side resized, then a crop.
+"""The input of a classifier in evaluation and prediction: the short side resized, then one crop or ten.
 
-    Resize(short side) ── CenterCrop(input)                       one view
-                       └─ four corners, center, all mirrored      ten views (Krizhevsky et al. 2012, section 4.1)
+    Resize(short side) ── CenterCrop(input)                       one crop
+                       └─ four corners, center, all mirrored      ten crops (Krizhevsky et al. 2012, section 4.1)
 
-The pixels are those of torchvision's Resize, CenterCrop and TenCrop on a Pillow picture, which do the work: when
-shrinking, every pixel counts (antialiased), unlike in OpenCV's bilinear resize.
+Uses torchvision's Resize, CenterCrop and TenCrop on Pillow images. Unlike OpenCV's bilinear resize, they antialias when
+they shrink an image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from cspdet.datasets.image_io import MAX_PIXELS, read_image
+from cspdet.datasets.image_io import read_image
+from cspdet.datasets.pillow_io import MAX_PIXELS
 from cspdet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -30,20 +31,20 @@ if TYPE_CHECKING:
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
-NUM_TEN_CROPS = 10  # of a ten-crop
+NUM_TEN_CROPS = 10
 READ_THREADS = 4  # threads that decode and resize, outside of the GIL
 
 
 @dataclass(frozen=True)
 class ImageCrop:
-    """The short side becomes `resize` pixels, and `size_hw` are cut out of that: from the center, or ten times.
+    """Resizes the short side of an image, and crops the input from the center, or ten crops.
 
     Raises:
-        ConfigError: a short side that the crop does not fit into.
+        ConfigError: a short side that is smaller than the crop.
     """
 
-    size_hw: tuple[int, int]
-    resize: int
+    size_hw: tuple[int, int]  # of the crop: height, width
+    resize: int  # short side in pixels
     ten_crop: bool = False
     interpolation: Interpolation = "bilinear"
 
@@ -55,14 +56,21 @@ class ImageCrop:
 
     @property
     def num_crops(self) -> int:
-        """Crops of a picture."""
+        """Crops per image."""
         return NUM_TEN_CROPS if self.ten_crop else 1
 
     def __call__(self, image: np.ndarray, name: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB to (views, 3, h, w) uint8; a ten-crop is corners by rows, center, and these mirrored.
+        """Crop an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            name: Of the image, for errors.
+
+        Returns:
+            (crops, 3, h, w) uint8; ten crops are the corners by rows, the center, and these five mirrored.
 
         Raises:
-            DataError: picture `name` is so narrow that it would become larger than pictures may be.
+            DataError: the image is so narrow that it would be resized to more than MAX_PIXELS.
         """
         height, width = image.shape[:2]
         if self.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
@@ -75,7 +83,7 @@ class ImageCrop:
 
 
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
-    """The short side of which an input of `size_hw` shows `share`: 288 for 256x256 and 0.887."""
+    """The short side of which an input of `size_hw` is a fraction `crop_fraction`: 288 for 256x256 and 0.887."""
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
 
 

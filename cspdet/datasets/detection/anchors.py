@@ -1,8 +1,8 @@
-"""How well anchors fit the boxes of a data set, and anchors that fit them better.
+"""How well anchors fit the boxes of a dataset, and k-means anchors that fit them better.
 
-Boxes and anchors are compared as training compares them (`cspdet.training.assigners.assign`): by the IoU of their
-widths and heights, laid on one center, in pixels of the network's input. A box is given to its most similar anchor
-whatever their IoU, and with `match_iou` to every anchor above it. Crowds are left out, as in training.
+Boxes and anchors are compared as in training (`cspdet.training.assigners`): by the IoU of their widths and heights with
+a common center, in pixels of the network's input. A box is assigned to its most similar anchor at any IoU, and with
+`match_iou` to every anchor above it. Crowds are left out, as in training.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
 from cspdet.letterbox import Letterbox
 
-STRICT_IOU = 0.5  # reported beside the threshold of training, which is low or missing
+STRICT_IOU = 0.5  # reported in addition to the threshold of training, which is low or missing
 RESTARTS = 10
 MAX_ITERATIONS = 100
-KMEANS_SAMPLE_SIZE = 20_000  # boxes that k-means looks at; the figures are of all
+KMEANS_SAMPLE_SIZE = 20_000  # boxes for k-means; the metrics are of all boxes
 CHUNK = 1 << 16
-DECIMALS = 1  # of a pixel, to which the found anchors are rounded
+DECIMALS = 1  # of a pixel, to which anchors are rounded
 
 
 class FitJson(TypedDict):
-    """The figures of some anchors as JSON has them."""
+    """`AnchorFit` as JSON."""
 
     recall: float | None
     recall50: float
@@ -41,13 +41,14 @@ class FitJson(TypedDict):
 class AnchorFit:
     """How K anchors fit N boxes."""
 
-    recall: float | None  # share of the boxes whose best anchor has an IoU above match_iou; None without match_iou
+    recall: float | None  # fraction of the boxes whose best anchor has an IoU above match_iou; None without match_iou
     recall50: float  # the same above STRICT_IOU
     mean_iou: float  # of the boxes with their best anchors
-    anchors_per_box: float  # that answer for it in training, in the mean
-    best_match_fraction: tuple[float, ...]  # (K,) of the boxes that each anchor is the best for
+    anchors_per_box: float  # mean number of anchors that a box is assigned to in training
+    best_match_fraction: tuple[float, ...]  # (K,) fraction of the boxes for which each anchor is the best
 
     def to_json(self) -> FitJson:
+        """The metrics as a JSON object."""
         return {
             "recall": self.recall,
             "recall50": self.recall50,
@@ -58,14 +59,14 @@ class AnchorFit:
 
 
 class BestAnchors(NamedTuple):
-    """Of each of N boxes."""
+    """The best anchor of each of N boxes."""
 
     iou: np.ndarray  # (N,) float64, with its best anchor
-    anchor: np.ndarray  # (N,) int64, which that is; the first of equals, as in training
+    anchor: np.ndarray  # (N,) int64, its index; the first of equal ones, as in training
 
 
 def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
-    """(N, 2) float64 widths and heights in input pixels of all boxes of a set that are no crowds."""
+    """Widths and heights of all boxes of a split except crowds, (N, 2) float64, in input pixels."""
     image_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     size_wh = coco.box_xyxy[:, 2:].astype(np.float64) - coco.box_xyxy[:, :2]
     sizes_hw, size_index = np.unique(coco.size_hw.reshape(-1, 2), axis=0, return_inverse=True)
@@ -75,7 +76,7 @@ def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
 
 
 def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
-    """The share of (N, 2) boxes that have an anchor of (K, 2) with an IoU above `match_iou`, sizes alone compared.
+    """Compute the fraction of boxes (N, 2) that have an anchor of (K, 2) with an IoU of sizes above `match_iou`.
 
     Raises:
         DataError: no boxes, or sizes that are not above 0.
@@ -85,7 +86,7 @@ def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: 
 
 
 def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
-    """The figures of (K, 2) anchors on (N, 2) boxes.
+    """Compute the metrics of anchors (K, 2) on boxes (N, 2).
 
     Raises:
         DataError: no boxes, or sizes that are not above 0.
@@ -107,7 +108,7 @@ def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: floa
 
 
 def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
-    """The most similar of (K, 2) anchors for each of (N, 2) boxes."""
+    """Find the most similar of the anchors (K, 2) for each of the boxes (N, 2)."""
     iou, anchor = np.zeros(len(box_wh)), np.zeros(len(box_wh), np.int64)
     for start in range(0, len(box_wh), CHUNK):
         similar = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
@@ -116,7 +117,7 @@ def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
 
 
 def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """(N, 2), (K, 2) to (N, K): training's own measure."""
+    """IoU of sizes as in training: (N, 2), (K, 2) to (N, K)."""
     boxes, anchors = (torch.from_numpy(np.array(sizes, np.float64, order="C")) for sizes in (box_wh, anchors_wh))
     return wh_iou(boxes, anchors).numpy()
 
@@ -124,7 +125,7 @@ def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
 def check_sizes(box_wh: np.ndarray) -> None:
     """Raise DataError unless `box_wh` holds boxes, all of finite widths and heights above 0."""
     if not len(box_wh):
-        raise DataError("anchors: expected boxes to fit them to, found none that is no crowd")
+        raise DataError("anchors: expected boxes to fit them to, found none except crowds")
     wrong = np.flatnonzero(~(np.isfinite(box_wh) & (box_wh > 0)).all(axis=1))
     if len(wrong):
         first = box_wh[wrong[0]].tolist()
@@ -138,13 +139,22 @@ def check_sizes(box_wh: np.ndarray) -> None:
 
 
 def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """(count, 2) anchors for (N, 2) boxes, ascending by area: k-means with the distance 1 - IoU (YOLO9000, section 2).
+    """Compute anchors by k-means with the distance 1 - IoU (YOLO9000, section 2).
 
-    Each anchor is the median width and height of its boxes; seeds are spread as k-means++ does (Arthur and
-    Vassilvitskii 2007); the best of RESTARTS by mean IoU. Depends on the boxes and the seed, not on their order.
+    Each anchor is the median width and height of its boxes; the start is drawn as in k-means++ (Arthur and
+    Vassilvitskii 2007); the best of RESTARTS runs by mean IoU is taken. The result does not depend on the order of the
+    boxes.
+
+    Args:
+        box_wh: (N, 2) widths and heights.
+        count: Number of anchors.
+        seed: Of the random starts.
+
+    Returns:
+        (count, 2) widths and heights, ascending by area.
 
     Raises:
-        DataError: no boxes, sizes that are not above 0, or fewer different ones than anchors.
+        DataError: no boxes, sizes that are not above 0, or fewer different sizes than anchors.
     """
     check_sizes(box_wh)
     ordered = np.asarray(box_wh, np.float64)
@@ -158,25 +168,25 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
         if len(np.unique(ordered, axis=0)) < count:
             ordered = different  # nearly all boxes are of one size
     runs = [_lloyd_iterations(ordered, _kmeans_plus_plus(ordered, count, rng)) for _ in range(RESTARTS)]
-    found = max(runs, key=lambda anchors: float(best_anchors(ordered, anchors).iou.mean()))
-    found = np.maximum(np.round(found, DECIMALS), 10.0**-DECIMALS)
-    return found[np.lexsort((found[:, 1], found[:, 0], found.prod(axis=1)))]
+    best = max(runs, key=lambda anchors: float(best_anchors(ordered, anchors).iou.mean()))
+    best = np.maximum(np.round(best, DECIMALS), 10.0**-DECIMALS)
+    return best[np.lexsort((best[:, 1], best[:, 0], best.prod(axis=1)))]
 
 
 def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` boxes, each drawn with odds that grow with the squared distance to those drawn before."""
+    """Draw `count` boxes, each with a probability that grows with its squared distance to those drawn before."""
     chosen = [int(rng.integers(len(box_wh)))]
     nearest = np.ones(len(box_wh))
     while len(chosen) < count:
         nearest = np.minimum(nearest, 1 - _shape_iou(box_wh, box_wh[chosen[-1:]])[:, 0]).clip(min=0)
-        nearest[(box_wh == box_wh[chosen[-1]]).all(axis=1)] = 0  # rounding may leave its equals at a distance
+        nearest[(box_wh == box_wh[chosen[-1]]).all(axis=1)] = 0  # by rounding, equal boxes may have a distance above 0
         odds = nearest**2
         chosen.append(int(rng.choice(len(box_wh), p=odds / odds.sum())))
     return box_wh[chosen]
 
 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """The best anchors on the way: medians do not make the mean IoU grow in every round."""
+    """Iterate, and return the best anchors of all iterations: medians do not always increase the mean IoU."""
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None
     for _ in range(MAX_ITERATIONS):

@@ -1,0 +1,75 @@
+"""Image files that OpenCV does not decode as needed, decoded by Pillow.
+
+Pillow drops alpha without multiplying by it, reads every TIFF, and reports why it fails.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 178_956_970  # 536 MB as RGB; Pillow takes larger images for decompression bombs
+ORIENTATION_TAG = 0x0112  # of EXIF
+
+
+class CorruptImageError(Exception):
+    """The reason why a file is not a complete image; callers add the name of the file."""
+
+
+@contextmanager
+def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
+    """Open an image without decoding it; errors of Pillow inside the block become CorruptImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid EXIF blocks, sizes that MAX_PIXELS allows
+            with Image.open(file) as image:
+                yield image
+    except Image.DecompressionBombError:
+        raise CorruptImageError(f"more pixels than the limit of {MAX_PIXELS}") from None
+    except Image.UnidentifiedImageError:
+        raise CorruptImageError("not an image of a known format") from None
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, ArithmeticError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise CorruptImageError(f"corrupt or truncated image: {reason}") from None
+
+
+def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
+    """Read the format, the stored (height, width) and the EXIF orientation (1 to 8) of an open image file.
+
+    Raises:
+        CorruptImageError: not an image, or an invalid one.
+    """
+    file.seek(0)
+    with _open_with_pillow(file) as image:
+        # Pillow applies the orientation of a TIFF while decoding it, and returns the size after that
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION_TAG, 1)
+        return image.format or "", (image.height, image.width), orientation if orientation in range(2, 9) else 1
+
+
+def decode_with_pillow(data: bytes) -> np.ndarray:
+    """Decode an image, with its EXIF orientation applied: (H, W, 3) uint8 RGB.
+
+    Raises:
+        CorruptImageError: not an image, truncated, or of pixels that have no fixed range.
+    """
+    with _open_with_pillow(io.BytesIO(data)) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "F" or upright.mode.startswith("I"):
+            return _grey16_to_rgb8(np.asarray(upright))
+        if upright.mode in ("RGBa", "La"):
+            upright = upright.convert("RGBA" if upright.mode == "RGBa" else "LA")
+        return np.array(upright.convert("RGB"))
+
+
+def _grey16_to_rgb8(grey: np.ndarray) -> np.ndarray:
+    """16-bit grey (H, W), in any type that Pillow uses for it, to 8-bit (H, W, 3): 65535 becomes 255."""
+    if grey.dtype.kind == "f" or int(grey.min()) < 0 or int(grey.max()) > 65535:
+        raise CorruptImageError(f"pixels of type {grey.dtype} have no fixed range; expected 8 or 16 bits per channel")
+    return np.repeat((grey.astype(np.uint32) // 256).astype(np.uint8)[..., None], 3, axis=-1)
