@@ -1,4 +1,4 @@
-"""Config keys of cspdet 1: one table of old and new names, for YAML files, overrides, checkpoints and exported files."""
+"""Config keys of cspdet 1: the table of old and new names, for YAML files, overrides, checkpoints and exports."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Configs: strict YAML 1.2 into frozen pydantic models, with all errors reported together.
 
 Reading (`read`), resolving of overrides, section files and paths (`resolve`), validation with error messages
-(`validate`). Besides the keys of a file, a user can give `key.path=value` overrides, and the path of a YAML file in
-place of any section (`train=configs/train/paper.yaml`). No schema is known here.
+(`validate`). In addition to a file, a user can give `key.path=value` overrides, and the path of a YAML
+file in place of any section (`train=configs/train/paper.yaml`). No schema is known here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
-from typing import Any, TypeGuard
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -23,6 +23,8 @@ from cspdet.config.base import ComponentConfig
 from cspdet.config.user_modules import USER_NAME, import_user_object
 from cspdet.errors import ConfigError, did_you_mean
 
+ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+
 
 class Registry:
     """The components of one type, by name.
@@ -30,11 +32,13 @@ class Registry:
     Args:
         kind: What the components are, as error messages call it: "neck", "export format".
         entries: The component of each name as `package.module:Object`.
+        prefixes: Names that may have a detail behind a colon, which their config reads: `timm:resnet50`.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]):
+    def __init__(self, kind: str, entries: Mapping[str, str], prefixes: Collection[str] = ()):
         self.kind = kind
         self._entries = dict(entries)
+        self._prefixes = prefixes
 
     def names(self) -> tuple[str, ...]:
         """The built-in names, in the order of the entries."""
@@ -47,38 +51,39 @@ class Registry:
         """The object of this name, imported on first use.
 
         Args:
-            name: A built-in name, also with a detail behind it that the entry reads itself (`timm:resnet50`), or
-                `module:Class` where user modules are allowed or the module is imported.
+            name: A built-in name, or `module:Class` where user modules are allowed or the module is imported.
 
         Raises:
-            ConfigError: unknown name, or a user's class that cannot be had.
+            ConfigError: unknown name, or a user's class that is not available.
         """
-        entry = self._entries.get(name) or self._entries.get(name.partition(":")[0])
-        if entry is not None:
-            module, _, attribute = entry.partition(":")
+        prefix = name.partition(":")[0]
+        entry = prefix if prefix in self._prefixes else name
+        if entry in self._entries:
+            module, _, attribute = self._entries[entry].partition(":")
             return getattr(importlib.import_module(module), attribute)
         if USER_NAME.fullmatch(name):
             return import_user_object(name)
         valid = ", ".join(self.names())
         raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}; valid: {valid}")
 
-    def config_class(self, name: str) -> type[ComponentConfig]:
+    def config_class(self, name: str, base: type[ConfigT]) -> type[ConfigT]:
         """The config class of this name, for registries whose components have a config.
 
+        Args:
+            name: As for `get`; a user's class may be the config class, or have it as its nested class `Config`.
+            base: The class that every config of the registry extends.
+
         Raises:
-            ConfigError: as `get`, or the user's class is no component.
+            ConfigError: as `get`, or the user's class has no config that extends `base`.
         """
         found = self.get(name)
-        config = found if _is_component_config(found) else getattr(found, "Config", None)
-        if not _is_component_config(config):
-            raise ConfigError(
-                f"{name!r} is no {self.kind}: expected a ComponentConfig, or a class with a nested Config"
-            )
-        return config
-
-
-def _is_component_config(value: object) -> TypeGuard[type[ComponentConfig]]:
-    return isinstance(value, type) and issubclass(value, ComponentConfig)
+        for config in (found, getattr(found, "Config", None)):
+            if isinstance(config, type) and issubclass(config, base):
+                return config
+        raise ConfigError(
+            f"{name!r} is no {self.kind}: expected a subclass of {base.__name__}, or a class with a nested Config that "
+            "is one"
+        )
 
 
 class Component:
@@ -86,6 +91,7 @@ class Component:
 
     def __init__(self, registry: Registry, default: str | None):
         self.registry, self.default = registry, default
+        self.base: type[ComponentConfig] = ComponentConfig
 
     def name_of(self, value: object) -> str | None:
         """The name that a config value gives: as text, under its key `name`, or by default."""
@@ -95,19 +101,20 @@ class Component:
         return name if isinstance(name, str) else None
 
     def config_class(self, value: object) -> type[ComponentConfig] | None:
-        """The class that a config value is validated with; None where it names none that can be had."""
+        """The class that a config value is validated with; None where it names none that is available."""
         name = self.name_of(value)
         try:
-            return None if name is None else self.registry.config_class(name)
+            return None if name is None else self.registry.config_class(name, self.base)
         except ConfigError:
             return None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # A plain validator is serialized by the class of the value, hence with all keys of the chosen config.
+        self.base = source
+        # A plain validator is serialized by the class of the value, with all keys of the chosen config.
         return core_schema.no_info_plain_validator_function(self._validate)
 
     def _validate(self, value: Any) -> ComponentConfig:
-        if isinstance(value, ComponentConfig):
+        if isinstance(value, self.base):
             return value
         if not isinstance(value, (dict, str)):
             raise PydanticCustomError("component_type", "expected a mapping of keys to values")
@@ -117,7 +124,7 @@ class Component:
             context = {"problem": problem, "kind": self.registry.kind, "valid": ", ".join(self.registry.names())}
             raise PydanticCustomError("component_name", "{problem}, the name of a {kind}; valid: {valid}", context)
         try:
-            config_class = self.registry.config_class(name)
+            config_class = self.registry.config_class(name, self.base)
         except ConfigError as error:
             raise PydanticCustomError("component_unknown", "{reason}", {"reason": str(error)}) from None
         keys = {**value, "name": name} if isinstance(value, dict) else {"name": name}
@@ -132,7 +139,7 @@ def component(registry: Registry, default: str | None = None) -> Component:
     alone.
 
     Args:
-        registry: The components to choose from; each entry is a `ComponentConfig`.
+        registry: The components to choose from; the config of each extends the type of the field.
         default: The name where a mapping gives none.
     """
     return Component(registry, default)

@@ -34,7 +34,7 @@ def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -
     """Let names of the form `module:Class` import their module inside the `with` block.
 
     Args:
-        folders: Where modules are looked for besides the installed ones and the working directory.
+        folders: Where modules are searched, in addition to the installed ones and the working directory.
         modules: The modules that may be imported; None allows any.
     """
     token = _permission.set(_Permission((Path.cwd(), *folders), modules))
@@ -53,15 +53,16 @@ def import_user_module(module: str, *folders: Path) -> None:
         ConfigError: there is no such module, or its code raises an exception.
     """
     for folder in (Path.cwd(), *folders):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))  # last, so that no installed module is replaced
+        if str(folder.absolute()) not in sys.path:
+            sys.path.append(str(folder.absolute()))  # last, so that no installed module is replaced
     importlib.invalidate_caches()
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise ConfigError(
-                f"no module {error.name!r}; expected one that is installed, in the working directory or beside the config"
+                f"no module {error.name!r}; expected one that is installed, in the working directory or beside the "
+                "config"
             ) from None
         raise ConfigError(f"module {module!r} cannot be imported: {error}") from error
     except Exception as error:

@@ -41,9 +41,10 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     from cspdet.config.user_modules import allow_user_modules
     from cspdet.models.backbones import BACKBONES
     from cspdet.models.backbones.timm_backbone import load_pretrained
+    from cspdet.models.base_config import BackboneConfigBase
 
     with allow_user_modules():
-        config_class = BACKBONES.config_class(name)
-    backbone = parse_config({"name": name, **options}, config_class, "build_backbone").build()
+        config_class = BACKBONES.config_class(name, BackboneConfigBase)
+    backbone: Any = parse_config({"name": name, **options}, config_class, "build_backbone").build()
     load_pretrained(backbone)
     return backbone

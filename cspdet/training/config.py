@@ -84,8 +84,8 @@ class AssignerConfigBase(ComponentConfig):
         0.7,
         ge=0.5,
         le=1,
-        description="Negatives whose predicted box overlaps a ground-truth box by more than this IoU are ignored in the "
-        "objectness loss (Darknet: ignore_thresh).",
+        description="Negatives whose predicted box overlaps a ground-truth box by more than this IoU are ignored in "
+        "the objectness loss (Darknet: ignore_thresh).",
     )
 
 
@@ -108,7 +108,8 @@ class AnchorIoUConfig(AssignerConfigBase):
     )
     neighbors: Literal[1, 3] = Field(
         1,
-        description="Cells per box and scale: 1, that of the center; 3, also the nearest horizontal and vertical neighbor.",
+        description="Cells per box and scale: 1, that of the center; 3, also its nearest horizontal and vertical "
+        "neighbors.",
     )
 
 
@@ -199,8 +200,8 @@ class TrainerConfig(LoaderConfig):
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="Precision of the forward pass; auto: bf16 where the hardware supports it, else fp16 on CUDA and fp32 "
-        "on a CPU.",
+        description="Precision of the forward pass; auto: bf16 where the hardware supports it, else fp16 on CUDA and "
+        "fp32 on a CPU.",
     )
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="The optimizer.")
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="The learning-rate schedule.")

@@ -42,7 +42,11 @@ def test_an_installed_package_brings_the_configs(tmp_path):
     root, built = Path(__file__).parents[2], tmp_path / "built"
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
     subprocess.run(build, cwd=root, check=True, capture_output=True)
-    code = "from cspdet.recipe import load_recipe; recipe = load_recipe('csppelee_efm_sam'); print(recipe.data, recipe.train.loss.box)"
+    code = (
+        "from cspdet.recipe import load_recipe\n"
+        "recipe = load_recipe('csppelee_efm_sam')\n"
+        "print(recipe.data, recipe.train.loss.box)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(built)},
         check=True,

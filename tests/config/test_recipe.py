@@ -68,7 +68,7 @@ def models_in(annotation: Any, metadata: list[Any]) -> Iterator[type[BaseModel]]
     """The models that a field takes: of a registry, the config of each entry."""
     components = [entry for entry in metadata if isinstance(entry, Component)]
     for entry in components:
-        yield from (entry.registry.config_class(name) for name in entry.registry.names())
+        yield from (entry.registry.get(name) for name in entry.registry.names())
     if components:
         return
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

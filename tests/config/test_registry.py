@@ -134,7 +134,7 @@ def test_a_component_may_be_a_file_and_keys_may_be_overridden(tmp_path):
         ("shape: {name: json:Nothing}", "c.yaml:1: shape.name: module 'json' has no 'Nothing'"),
         (
             "shape: {name: json:loads}",
-            "c.yaml:1: shape.name: 'json:loads' is no shape: expected a ComponentConfig, or ",
+            "c.yaml:1: shape.name: 'json:loads' is no shape: expected a subclass of ",
         ),
     ],
 )
@@ -155,6 +155,20 @@ def test_a_class_of_the_users_own_is_named_by_its_module(tmp_path, user_module):
     assert (type(star).__name__, star.points, star.size) == ("Star", 7, 2)
     assert config.more[0].build(2) == 6.0
     assert parse_config(config.model_dump(mode="json"), DrawingConfig, "a checkpoint") == config  # it is imported now
+
+
+def test_a_component_of_another_type_is_an_error(tmp_path):
+    class Polygon(ComponentConfig):
+        corners: int = 3
+
+    class Drawing(ConfigModel):
+        shape: Annotated[Polygon, component(SHAPES)]
+
+    (tmp_path / "c.yaml").write_text("shape: round\n")
+    with pytest.raises(
+        ConfigError, match=r"shape.name: 'round' is no shape: expected a subclass of Polygon, or a class"
+    ):
+        load_config(tmp_path / "c.yaml", Drawing)
 
 
 def test_a_key_that_the_users_class_does_not_have_is_an_error(tmp_path, user_module):
@@ -221,7 +235,9 @@ def test_names_outside_of_a_config(user_module, tmp_path, monkeypatch):
     assert "round" in SHAPES
     assert "rond" not in SHAPES
     assert SHAPES.get("round") is RoundConfig
-    assert SHAPES.get("round:large") is RoundConfig
+    assert (
+        Registry("shape", {"round": f"{__name__}:RoundConfig"}, prefixes=("round",)).get("round:large") is RoundConfig
+    )
     with pytest.raises(ConfigError, match=r"unknown shape 'rond' \(did you mean 'round'\?\); valid: round, square"):
         SHAPES.get("rond")
     with pytest.raises(ConfigError, match="not imported"):

@@ -172,8 +172,8 @@ def test_backbones_by_name():
         build_backbone("csppeleenet", gamma=0.001)
 
 
-BACKBONE_CONFIGS = {name: BACKBONES.config_class(name) for name in BACKBONES.names() if name != "timm"}
-NECK_CONFIGS = {name: NECKS.config_class(name) for name in NECKS.names()}
+BACKBONE_CONFIGS = {name: BACKBONES.get(name) for name in BACKBONES.names() if name != "timm"}
+NECK_CONFIGS = {name: NECKS.get(name) for name in NECKS.names()}
 
 
 @pytest.mark.parametrize("backbone_name", BACKBONE_CONFIGS)

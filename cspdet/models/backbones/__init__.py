@@ -35,6 +35,7 @@ BACKBONES = Registry(
         "resnext50": f"{_CONFIG}:ResNetConfig",
         "timm": f"{_CONFIG}:TimmConfig",
     },
+    prefixes=("timm",),
 )
 
 
