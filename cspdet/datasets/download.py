@@ -99,20 +99,9 @@ def download_coco(
     missing, warnings = _find_missing(output, [split for _, split in requested])
     _check_free_space(output, missing)
     for archive, files in missing.items():
-        zip_file = output / archive.name
-        fetch(
-            f"{base_url.rstrip('/')}/{archive.url}",
-            zip_file,
-            archive.size,
-            max_attempts=max_attempts,
-            retry_delay_s=retry_delay_s,
-        )
-        log.info("unpacking %s", zip_file)
-        if archive.num_images is None:
-            unpack_zip(zip_file, output, files=files)
-        else:
-            unpack_zip(zip_file, output, folder=archive.folder, num_files=archive.num_images)
-        zip_file.unlink()
+        url = f"{base_url.rstrip('/')}/{archive.url}"
+        fetch(url, output / archive.name, archive.size, max_attempts=max_attempts, retry_delay_s=retry_delay_s)
+        _unpack(archive, output, files)
     counts = {
         name: {"images": split.images.num_images or 0, "boxes": _count_boxes(output / split.annotation_file)}
         for name, split in requested
@@ -124,6 +113,17 @@ def download_coco(
     }
     write_text(output / "coco.yaml", format_dataset_config("coco", described))
     return ConversionResult(output / "coco.yaml", counts, tuple(warnings))
+
+
+def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
+    """Unpack the images, or `files` of an archive of annotations, and delete the archive."""
+    zip_file = output / archive.name
+    log.info("unpacking %s", zip_file)
+    if archive.num_images is None:
+        unpack_zip(zip_file, output, files=files)
+    else:
+        unpack_zip(zip_file, output, folder=archive.folder, num_files=archive.num_images)
+    zip_file.unlink()
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:

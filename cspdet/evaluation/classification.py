@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from cspdet.datasets.classification.loader import crop_batches
 from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.predictors import ClassificationPredictor
 from cspdet.io.progress import progress
+from cspdet.models.config import ClassifierEvalConfig
 from cspdet.structures import SINGLE_PROCESS, Shard
-
-if TYPE_CHECKING:
-    from cspdet.models.config import ClassifierEvalConfig
 
 log = logging.getLogger("cspdet")
 
@@ -172,11 +170,9 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
         return images
     unknown = [name for name in images.classes if name not in set(names)]
     if not unknown and len(set(names)) == len(names):
-        missing = len(names) - len(images.classes)
-        if missing:
+        if len(images.classes) < len(names):
             log.info("%s: has %d of the model's %d classes", where, len(images.classes), len(names))
-        index = {name: i for i, name in enumerate(names)}
-        order = np.array([index[name] for name in images.classes], np.int32)
+        order = np.array([names.index(name) for name in images.classes], np.int32)
         return replace(images, classes=names, label=order[images.label])
     if len(names) == len(images.classes) and (_are_placeholder_names(names) or _are_placeholder_names(images.classes)):
         log.info("%s: classes are matched by their order: %s is %s, ...", where, images.classes[0], names[0])

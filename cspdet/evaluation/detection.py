@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
+from cspdet.config.input import InputConfig
 from cspdet.datasets.detection.loader import eval_loader
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError, truncate_list
@@ -19,11 +19,8 @@ from cspdet.evaluation.coco import CocoEvaluator, Metrics, Result
 from cspdet.evaluation.predictors import DetectionPredictor
 from cspdet.io.progress import progress
 from cspdet.letterbox import Letterbox
+from cspdet.models.config import EvalConfig
 from cspdet.structures import SINGLE_PROCESS, Categories, Detections, Shard
-
-if TYPE_CHECKING:
-    from cspdet.config.input import InputConfig
-    from cspdet.models.config import EvalConfig
 
 log = logging.getLogger("cspdet")
 
@@ -106,13 +103,8 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
     if model == data:
         return None
     problems = [
-        f"{where}: no class {name!r} (category id {category_id}), which the model has"
-        for name, category_id in zip(model.names, model.category_ids, strict=True)
-        if name not in data.names
-    ] + [
-        f"{where}: class {name!r} (category id {category_id}) is unknown to the model"
-        for name, category_id in zip(data.names, data.category_ids, strict=True)
-        if name not in model.names
+        *(f"{where}: no class {entry}, which the model has" for entry in _missing_classes(model, data)),
+        *(f"{where}: class {entry} is unknown to the model" for entry in _missing_classes(data, model)),
     ]
     if not problems and not (len(set(data.names)) == len(data.names) == len(model.names)):
         problems = [f"{where}: several classes have the same name, so the classes cannot be matched by name"]
@@ -125,6 +117,12 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
     if model.category_ids != tuple(data.category_ids[data.names.index(name)] for name in model.names):
         log.info("%s: category ids differ from the model's; classes are matched by name", where)
     return tuple(data.names.index(name) for name in model.names)
+
+
+def _missing_classes(categories: Categories, others: Categories) -> list[str]:
+    """The classes whose names are not among those of others."""
+    entries = zip(categories.names, categories.category_ids, strict=True)
+    return [f"{name!r} (category id {category_id})" for name, category_id in entries if name not in others.names]
 
 
 def _format_classes(classes: Categories) -> str:

@@ -84,7 +84,29 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
 
 def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
     """Sort valid annotations by image and clip the boxes to the images; `warnings` count what that changes."""
-    records, issues = annotations.records, IssueCounter(str(files.annotations))
+    issues = IssueCounter(str(files.annotations))
+    box_xyxy, is_kept = _clip_boxes(annotations, issues)
+    (kept,) = np.nonzero(is_kept)
+    kept = kept[np.argsort(annotations.image_index[kept], kind="stable")]
+    count = np.bincount(annotations.image_index[kept], minlength=len(annotations.image_id))
+    return CocoDataset(
+        classes=annotations.classes,
+        image_id=annotations.image_id,
+        size_hw=annotations.size_hw,
+        names=annotations.names,
+        name_start=annotations.name_start,
+        box_xyxy=box_xyxy[kept],
+        box_class=annotations.class_id[kept].astype(np.int32),
+        box_crowd=annotations.records["crowd"][kept].astype(bool),
+        box_start=np.concatenate(([0], np.cumsum(count))).astype(np.int64),
+        warnings=tuple(issues.lines()),
+        files=files,
+    )
+
+
+def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 4) float32 boxes xyxy clipped to their images, and (M,) bool, which of them have an area inside."""
+    records = annotations.records
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
     with np.errstate(over="ignore"):  # 1e308 + 1e308 is inf, which is outside every image
@@ -106,22 +128,7 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
     add_issue(flat, "without width or height skipped")
     add_issue(outside, "completely outside the image skipped")
     add_issue(clipped, "partly outside the image clipped to it")
-    (kept,) = np.nonzero(~(flat | outside))
-    kept = kept[np.argsort(annotations.image_index[kept], kind="stable")]
-    count = np.bincount(annotations.image_index[kept], minlength=len(annotations.image_id))
-    return CocoDataset(
-        classes=annotations.classes,
-        image_id=annotations.image_id,
-        size_hw=annotations.size_hw,
-        names=annotations.names,
-        name_start=annotations.name_start,
-        box_xyxy=box_xyxy[kept],
-        box_class=annotations.class_id[kept].astype(np.int32),
-        box_crowd=records["crowd"][kept].astype(bool),
-        box_start=np.concatenate(([0], np.cumsum(count))).astype(np.int64),
-        warnings=tuple(issues.lines()),
-        files=files,
-    )
+    return box_xyxy, ~(flat | outside)
 
 
 def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:

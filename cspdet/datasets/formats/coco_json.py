@@ -57,43 +57,28 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
     Raises:
         DataError: the file cannot be read or is not a JSON object.
     """
-    path = files.annotations
     content = parse_annotations(files)
-    issues = IssueCounter(str(path))
+    issues = IssueCounter(str(files.annotations))
     images = _pop_list(content, "images", issues)
     categories = _pop_list(content, "categories", issues)
     entries = _pop_list(content, "annotations", issues, optional=allow_empty)
     classes = _read_categories(categories, issues)
     image_id, size_hw, names = _read_images(images, issues)
     records = _read_records(entries, issues)
-    image = _find_indices(records["image_id"], image_id)
-    class_id = _find_indices(records["category_id"], np.array(classes.category_ids, np.int64))
-    if len(image_id):
-        issues.add_where(
-            "unknown image_id", image < 0, lambda i: f"{_describe_record(records[i])} has {records['image_id'][i]}"
-        )
-    if len(classes):
-        issues.add_where(
-            "unknown category_id",
-            class_id < 0,
-            lambda i: f"{_describe_record(records[i])} has {records['category_id'][i]}",
-        )
-    ids = records["id"]
-    repeated = np.ones(len(ids), bool)
-    repeated[np.unique(ids, return_index=True)[1]] = False
-    issues.add_where("duplicate annotation id", repeated & (ids != NO_ID), lambda i: str(ids[i]))
+    image_index = _find_known(records, "image_id", image_id, issues)
+    class_id = _find_known(records, "category_id", np.array(classes.category_ids, np.int64), issues)
+    _check_duplicate_ids(records["id"], issues)
     _check_boxes(records, issues)
-    name_start = np.cumsum([0, *map(len, names)], dtype=np.int64)
     return Annotations(
-        path=path,
+        path=files.annotations,
         problems=tuple(issues.lines()),
         classes=classes,
         image_id=image_id,
         size_hw=size_hw,
         names=b"".join(names),
-        name_start=name_start,
+        name_start=np.cumsum([0, *map(len, names)], dtype=np.int64),
         records=records,
-        image_index=image,
+        image_index=image_index,
         class_id=class_id,
     )
 
@@ -207,6 +192,20 @@ def _is_utf8_encodable(name: str) -> bool:
         return bool(name.encode())
     except UnicodeEncodeError:  # half a surrogate pair
         return False
+
+
+def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:
+    """(M,) index in `known` of the id under `key` of each record; unknown ids are issues."""
+    index = _find_indices(records[key], known)
+    if len(known):
+        issues.add_where(f"unknown {key}", index < 0, lambda i: f"{_describe_record(records[i])} has {records[key][i]}")
+    return index
+
+
+def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
+    repeated = np.ones(len(ids), bool)
+    repeated[np.unique(ids, return_index=True)[1]] = False
+    issues.add_where("duplicate annotation id", repeated & (ids != NO_ID), lambda i: str(ids[i]))
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -155,11 +155,8 @@ def write_coco_dataset(
         first_id += len(coco_images)
     config_path = folder / config_file_name(converter)
     write_text(config_path, format_dataset_config(converter, described))
-    return ConversionResult(
-        config_path,
-        {name: count_images_and_boxes(coco_images) for name, (_, coco_images) in splits.items()},
-        tuple(warnings),
-    )
+    counts = {name: count_images_and_boxes(coco_images) for name, (_, coco_images) in splits.items()}
+    return ConversionResult(config_path, counts, tuple(warnings))
 
 
 def hash_split(names: Iterable[str], fraction: float) -> set[str]:
