@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cspdet.checkpoints.pretrained import load_backbone_weights
 from cspdet.config.read import read_yaml
-from cspdet.datasets.coco_classes import COCO_CLASSES
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
+from cspdet.datasets.formats.coco_format import COCO_CLASSES
 from cspdet.errors import ConfigError, DataError
 from cspdet.models import Classifier, Detector
 from cspdet.models.bundle import Network, TaskName, check_size

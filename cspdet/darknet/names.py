@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cspdet.datasets.coco_classes import COCO_CLASSES
+from cspdet.datasets.formats.coco_format import COCO_CLASSES
 from cspdet.errors import ConfigError, did_you_mean
 from cspdet.structures import Categories
 

@@ -24,7 +24,7 @@ from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import HEAD_LEVELS, layers_in_file_order
 from cspdet.darknet.write import export
 from cspdet.darknet.write.hyperparameters import net_options, yolo_options
-from cspdet.datasets.coco_classes import COCO_CLASSES
+from cspdet.datasets.formats.coco_format import COCO_CLASSES
 from cspdet.errors import ConfigError, UserError
 from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models.blocks import ConvBN, shortcut, upsample

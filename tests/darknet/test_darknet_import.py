@@ -27,7 +27,7 @@ from cspdet.darknet.names import VOC_CLASSES, categories_from_count, categories_
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import SkipInit, read_weights, write_weights
-from cspdet.datasets.coco_classes import COCO_CLASSES
+from cspdet.datasets.formats.coco_format import COCO_CLASSES
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe

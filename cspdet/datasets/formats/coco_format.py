@@ -1,4 +1,4 @@
-"""COCO JSON dataset format: one annotation file, or a folder in the layout of COCO 2017."""
+"""COCO JSON dataset format: one annotation file, or a folder in the layout of COCO 2017; and COCO's 80 classes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cspdet.datasets.formats.base import DatasetContent, DatasetFormat, SplitCon
 from cspdet.datasets.formats.coco_json import read_annotations
 from cspdet.datasets.formats.coco_writer import SPLITS, CocoBox, CocoImage, hash_split
 from cspdet.errors import DataError, truncate_list
+from cspdet.structures import Categories
 
 SPLIT_FILE = re.compile(r"instances_(train|val|test)")  # annotations/instances_train2017.json
 
@@ -97,3 +98,22 @@ def _read_file(file: Path, folder: Path) -> tuple[dict[int, str], SplitContent]:
     image_ids = annotations.image_id.tolist()
     images = zip(names, sizes, boxes, image_ids, strict=True)
     return categories, SplitContent(folder, tuple(CocoImage(n, hw, tuple(b), i) for n, hw, b, i in images))
+
+
+_COCO_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv,
+laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
+scissors, teddy bear, hair drier, toothbrush"""
+
+# Ids are 1 to 90; these ten belong to classes that the released annotations do not use.
+_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+# The classes of a network where no dataset gives others.
+COCO_CLASSES = Categories(
+    names=tuple(name.strip() for name in _COCO_NAMES.replace("\n", " ").split(",")),
+    category_ids=tuple(i for i in range(1, 91) if i not in _UNUSED),
+)
