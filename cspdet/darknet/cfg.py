@@ -179,10 +179,9 @@ def parse_cfg(text: str, source: str) -> Cfg:
         if section.section_type in SECTION_SCHEMAS:
             problems += _unsupported_keys(section, SECTION_SCHEMAS[section.section_type])
         else:
-            known = f"; known: {', '.join(f'[{section_type}]' for section_type in SECTION_SCHEMAS)}"
-            problems.append(
-                f"{section.location()}: unknown section [{section.section_type}]{did_you_mean(section.section_type, SECTION_SCHEMAS)}{known}"
-            )
+            known = ", ".join(f"[{section_type}]" for section_type in SECTION_SCHEMAS)
+            unknown = f"[{section.section_type}]{did_you_mean(section.section_type, SECTION_SCHEMAS)}"
+            problems.append(f"{section.location()}: unknown section {unknown}; known: {known}")
     if problems:
         raise ConfigError(*truncate_list(problems))
     if not sections or sections[0].section_type != "net":

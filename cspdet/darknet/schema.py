@@ -55,8 +55,8 @@ SECTION_SCHEMAS: dict[str, SectionSchema] = {
     "convolutional": _schema(
         "filters size stride stride_x stride_y dilation pad padding groups batch_normalize cbn activation",
         "dot angle grad_centr stream wait_stream assisted_excitation",
-        antialiasing=OFF_VALUES, binary=OFF_VALUES, xnor=OFF_VALUES, bin_output=OFF_VALUES, flipped=OFF_VALUES, sway=OFF_VALUES, rotate=OFF_VALUES, stretch=OFF_VALUES,
-        stretch_sway=OFF_VALUES, coordconv=OFF_VALUES, reverse=OFF_VALUES, share_index=("-1000000000",),
+        antialiasing=OFF_VALUES, binary=OFF_VALUES, xnor=OFF_VALUES, bin_output=OFF_VALUES, flipped=OFF_VALUES,
+        sway=OFF_VALUES, rotate=OFF_VALUES, stretch=OFF_VALUES, stretch_sway=OFF_VALUES, coordconv=OFF_VALUES, reverse=OFF_VALUES, share_index=("-1000000000",),
     ),
     "maxpool": _schema("size stride stride_x stride_y padding maxpool_depth out_channels", antialiasing=OFF_VALUES,
                      maxpool_zero_nonmax=OFF_VALUES),

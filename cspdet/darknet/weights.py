@@ -107,14 +107,14 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
     return LoadResult(header, num_layers, len(layers), num_values)
 
 
-def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: WeightsHeader = WeightsHeader()) -> None:  # noqa: B008
+def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: WeightsHeader | None = None) -> None:
     """Write the layers to a .weights file.
 
     Raises:
         UserError: The file cannot be written; the previous one is kept.
     """
     with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
-        file.write(struct.pack("<iiiQ", *header))
+        file.write(struct.pack("<iiiQ", *(header or WeightsHeader())))
         for layer in layers:
             for _, tensor in layer.named_tensors:
                 file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes())

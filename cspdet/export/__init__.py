@@ -1,1 +1,1 @@
-"""Networks as files of other programs."""
+"""Export to other formats: `base` has the registry and the interface, one module each the formats."""

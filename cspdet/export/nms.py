@@ -1,4 +1,4 @@
-"""NMS as ONNX nodes behind a decoded graph: for programs that want boxes and nothing to do."""
+"""NMS as ONNX nodes after a decoded graph, so that the outputs of the file are detections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) by `detections` (N, 7).
 
-    A row is picture, x1, y1, x2, y2 in input pixels, score, class; best first over the whole batch, of each picture at
-    most `max_detections`. NMS is class by class, as `cspdet.models.postprocess` does it.
+    A row is image index, x1, y1, x2, y2 in input pixels, score, class index; sorted by score over the whole batch, with
+    at most `max_detections` rows per image. NMS is class-wise, as `cspdet.models.postprocess` does it.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -26,36 +26,36 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     make = helper.make_node
     graph.node.extend([
         make("Transpose", ["score"], ["nms_score"], perm=[0, 2, 1]),  # (B, C, S)
-        make("NonMaxSuppression", ["box_xyxy", "nms_score", "nms_count", "nms_iou", "nms_least"], ["nms_all"]),
-        # Rows (M, 3) of picture, class, slot; best first.
+        make("NonMaxSuppression", ["box_xyxy", "nms_score", "nms_count", "nms_iou", "nms_min_score"], ["nms_all"]),
+        # Rows (M, 3) of image, class, prior; sorted by score.
         make("GatherND", ["nms_score", "nms_all"], ["nms_all_score"]),
         make("Shape", ["nms_all_score"], ["nms_total"]),
         make("TopK", ["nms_all_score", "nms_total"], ["nms_sorted", "nms_order"], axis=0),
         make("Gather", ["nms_all", "nms_order"], ["nms_rows"], axis=0),
-        # How many of the same picture stand at or before each row.
-        make("Gather", ["nms_rows", "nms_zero"], ["nms_picture"], axis=1),  # (M, 1)
+        # Rank of each row among those of its image.
+        make("Gather", ["nms_rows", "nms_zero"], ["nms_image"], axis=1),  # (M, 1)
         make("Shape", ["box_xyxy"], ["nms_shape"]),
         make("Gather", ["nms_shape", "nms_zero_scalar"], ["nms_batch"], axis=0),
-        make("Range", ["nms_zero_scalar", "nms_batch", "nms_one_scalar"], ["nms_pictures"]),
-        make("Equal", ["nms_picture", "nms_pictures"], ["nms_own"]),  # (M, B)
-        make("Cast", ["nms_own"], ["nms_own_float"], to=TensorProto.FLOAT),
-        make("CumSum", ["nms_own_float", "nms_zero_scalar"], ["nms_so_far"]),
-        make("Mul", ["nms_so_far", "nms_own_float"], ["nms_own_so_far"]),
-        make("ReduceSum", ["nms_own_so_far", "nms_one"], ["nms_rank"], keepdims=0),
-        make("LessOrEqual", ["nms_rank", "nms_most"], ["nms_kept"]),
+        make("Range", ["nms_zero_scalar", "nms_batch", "nms_one_scalar"], ["nms_images"]),
+        make("Equal", ["nms_image", "nms_images"], ["nms_same_image"]),  # (M, B)
+        make("Cast", ["nms_same_image"], ["nms_same_image_float"], to=TensorProto.FLOAT),
+        make("CumSum", ["nms_same_image_float", "nms_zero_scalar"], ["nms_cumulative"]),
+        make("Mul", ["nms_cumulative", "nms_same_image_float"], ["nms_same_image_so_far"]),
+        make("ReduceSum", ["nms_same_image_so_far", "nms_one"], ["nms_rank"], keepdims=0),
+        make("LessOrEqual", ["nms_rank", "nms_max_detections"], ["nms_kept"]),
         make("Compress", ["nms_rows", "nms_kept"], ["nms_best"], axis=0),
         make("Compress", ["nms_sorted", "nms_kept"], ["nms_best_score"], axis=0),
-        # Picture and slot find the box.
-        make("Gather", ["nms_best", "nms_picture_and_slot"], ["nms_place"], axis=1),
-        make("GatherND", ["box_xyxy", "nms_place"], ["nms_box"]),
+        # Boxes by image and prior.
+        make("Gather", ["nms_best", "nms_image_and_prior"], ["nms_box_index"], axis=1),
+        make("GatherND", ["box_xyxy", "nms_box_index"], ["nms_box"]),
         make("Gather", ["nms_best", "nms_zero"], ["nms_best_picture"], axis=1),
         make("Gather", ["nms_best", "nms_one"], ["nms_best_class"], axis=1),
-        make("Cast", ["nms_best_picture"], ["nms_picture_float"], to=TensorProto.FLOAT),
+        make("Cast", ["nms_best_picture"], ["nms_image_float"], to=TensorProto.FLOAT),
         make("Cast", ["nms_best_class"], ["nms_class_float"], to=TensorProto.FLOAT),
         make("Unsqueeze", ["nms_best_score", "nms_one"], ["nms_score_column"]),
-        make("Concat", ["nms_picture_float", "nms_box", "nms_score_column", "nms_class_float"], ["detections"], axis=1),
+        make("Concat", ["nms_image_float", "nms_box", "nms_score_column", "nms_class_float"], ["detections"], axis=1),
     ])  # fmt: skip
-    graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["found", 7]))
+    graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["num_detections", 7]))
     return model
 
 
@@ -63,11 +63,11 @@ def _constants(config: NmsConfig) -> dict[str, np.ndarray]:
     return {
         "nms_count": np.array([config.max_detections], np.int64),
         "nms_iou": np.array([config.nms_iou], np.float32),
-        "nms_least": np.array([config.min_score], np.float32),
-        "nms_most": np.array(config.max_detections, np.float32),
+        "nms_min_score": np.array([config.min_score], np.float32),
+        "nms_max_detections": np.array(config.max_detections, np.float32),
         "nms_zero": np.array([0], np.int64),
         "nms_one": np.array([1], np.int64),
         "nms_zero_scalar": np.array(0, np.int64),
         "nms_one_scalar": np.array(1, np.int64),
-        "nms_picture_and_slot": np.array([0, 2], np.int64),
+        "nms_image_and_prior": np.array([0, 2], np.int64),
     }

@@ -53,6 +53,6 @@ def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetada
         return build_onnx(bundle, config, metadata).SerializeToString()
     names = output_names(metadata.outputs, metadata.strides)
     return to_onnx(
-        export_module(bundle, metadata.outputs), metadata.size_hw, names, size_divisor=max(metadata.strides), dynamic=metadata.dynamic,
-        opset=config.opset or DEFAULT_OPSET,
+        export_module(bundle, metadata.outputs), metadata.size_hw, names,
+        size_divisor=max(metadata.strides), dynamic=metadata.dynamic, opset=config.opset or DEFAULT_OPSET,
     )  # fmt: skip

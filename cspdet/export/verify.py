@@ -1,4 +1,4 @@
-"""Every export is run beside the network itself before it gets its name."""
+"""Verification of exports: the outputs of the written file are compared with those of the network."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import decode, postprocess
 from cspdet.structures import Detections
 
-# The most that an output may differ, as a share of the largest number of that output: its rounding.
+# Largest allowed difference of an output, as a fraction of its largest value: rounding errors.
 MAX_RELATIVE_ERROR = {"fp32": 1e-4, "fp16": 2e-2}
-# Quantization moves single numbers far; their average stays near. What it costs is for `eval` to say.
+# Quantization changes single values a lot, but their mean little; `cspdet eval` measures its effect on AP.
 MAX_MEAN_RELATIVE_ERROR = 5e-2
 
 
 class ExportMismatchError(UserError):
-    """An export that does not compute what the network computes; nothing is left on disk."""
+    """The outputs of an export differ from those of the network; no file is left."""
 
 
 def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibration: Path | None = None) -> list[Tensor]:
-    """Two inputs: where batch and size are free, also of another batch and another size.
+    """Return two input batches (B, 3, H, W) in [0, 1]; for a dynamic export the second has another size.
 
-    They are made up, but from the pictures of `calibration` where these say what int8 is to reach.
+    Args:
+        bundle: The model.
+        metadata: Input size, and whether batch and size are free.
+        calibration: Folder of images to use instead of random inputs, for int8.
 
     Raises:
-        ExportDiffersError: batch and size are to be free, but the network takes no other size.
-        DataError: no pictures to calibrate on.
+        ExportMismatchError: The export is dynamic, but the network takes no other size.
+        DataError: There are no readable images.
     """
     height, width = metadata.size_hw
     if calibration is not None:
@@ -49,12 +52,12 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
     try:
         bundle.torch_network.check_size(other)
     except ValueError as error:
-        raise ExportMismatchError(f"the network takes no other size ({error}); export it with --no-dynamic") from None
+        raise ExportMismatchError(f"the network takes no other size ({error}); use --no-dynamic") from None
     return [first, torch.rand(2, 3, *other, generator=generator)]
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """One picture, and three: at another size where that is free, else one by one."""
+    """Return batches of one and of three images; the second has another size where the export is dynamic."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [
@@ -69,10 +72,19 @@ def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> lis
 def verify_export(
     engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str
 ) -> float:  # fmt: skip
-    """The largest difference between the file in `engine` and the network, as a share of the largest output.
+    """Compare an exported file with the network.
+
+    Args:
+        engine: The file, loaded.
+        bundle: The model.
+        inputs: Batches (B, 3, H, W) in [0, 1].
+        where: Name of the file in messages.
+
+    Returns:
+        The largest difference of an output, as a fraction of its largest value; for int8 the mean difference.
 
     Raises:
-        ExportDiffersError: it is more than rounding.
+        ExportMismatchError: The difference is above the limit of the precision.
     """
     worst = 0.0
     for images in inputs:
@@ -92,19 +104,19 @@ def verify_export(
 def _relative_error(engine: Engine, bundle: ModelBundle, images: Tensor) -> float:
     metadata = engine.metadata
     try:
-        found = engine(images)
-    except Exception as error:  # the runtimes raise errors of their own
+        outputs = engine(images)
+    except Exception as error:  # the runtimes have their own exceptions
         raise ExportMismatchError(
             f"the file does not run for {tuple(images.shape)}: {str(error).splitlines()[0][:200]}"
         ) from None
     expected = reference_outputs(bundle, metadata.outputs, images)
     if metadata.outputs == "detections":
         return _detections_error(engine, expected, images)
-    if [tuple(values.shape) for values in found] != [tuple(values.shape) for values in expected]:
+    if [tuple(values.shape) for values in outputs] != [tuple(values.shape) for values in expected]:
         return float("inf")
     if metadata.precision == "int8":
-        return max(float((a - b).abs().mean() / _max_abs(b)) for a, b in zip(found, expected, strict=True))
-    return max(float((a - b).abs().max() / _max_abs(b)) for a, b in zip(found, expected, strict=True))
+        return max(float((a - b).abs().mean() / _max_abs(b)) for a, b in zip(outputs, expected, strict=True))
+    return max(float((a - b).abs().max() / _max_abs(b)) for a, b in zip(outputs, expected, strict=True))
 
 
 def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tensor) -> float:
@@ -112,8 +124,8 @@ def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tenso
     assert nms is not None
     config = PostprocessConfig(min_score=nms.min_score, nms_iou=nms.nms_iou, max_detections=nms.max_detections)
     expected = postprocess(decoded[0], decoded[1], config)
-    found = engine.detect(images, config)
-    return max(detections_difference(a, b) for a, b in zip(found, expected, strict=True))
+    detections = engine.detect(images, config)
+    return max(detections_difference(a, b) for a, b in zip(detections, expected, strict=True))
 
 
 def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
@@ -127,24 +139,25 @@ def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) 
         return decode(result, bundle.detector.anchors)
 
 
-def detections_difference(found: Detections, expected: Detections) -> float:
-    """The largest difference of two lists of detections of a picture; infinite where they are others or fewer.
+def detections_difference(actual: Detections, expected: Detections) -> float:
+    """Return the largest relative difference of two lists of detections of an image.
 
-    Equal scores may stand in any order; each list is sorted anew by class and box.
+    The order of equal scores does not matter: both lists are sorted by class and box. Lists of different lengths have an
+    infinite difference.
     """
-    if len(found) != len(expected):
+    if len(actual) != len(expected):
         return float("inf")
-    if len(found) == 0:
+    if len(actual) == 0:
         return 0.0
-    found_rows, expected_rows = _sorted_rows(found), _sorted_rows(expected)
+    actual_rows, expected_rows = _sorted_rows(actual), _sorted_rows(expected)
     return float(
-        ((found_rows - expected_rows).abs().amax(dim=0) / expected_rows.abs().amax(dim=0).clamp(min=1.0)).max()
+        ((actual_rows - expected_rows).abs().amax(dim=0) / expected_rows.abs().amax(dim=0).clamp(min=1.0)).max()
     )
 
 
-def _sorted_rows(found: Detections) -> Tensor:
-    """(N, 6): class, box, score; by class, then by place to a tenth of a pixel."""
-    rows = torch.cat((found.class_id[:, None].float(), found.box_xyxy, found.score[:, None]), dim=1)
+def _sorted_rows(detections: Detections) -> Tensor:
+    """Return (N, 6): class, box, score; sorted by class, then by box rounded to a tenth of a pixel."""
+    rows = torch.cat((detections.class_id[:, None].float(), detections.box_xyxy, detections.score[:, None]), dim=1)
     keys = [tuple(round(value, 1) for value in row[:5]) for row in rows.tolist()]
     return rows[sorted(range(len(keys)), key=lambda i: keys[i])]
 

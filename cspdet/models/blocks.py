@@ -1,4 +1,4 @@
-"""Building blocks that several networks share."""
+"""Building blocks of the networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.1  # Darknet's
 
 
 def activation(name: ActivationName) -> nn.Module:
-    """The activation that a Darknet cfg calls leaky, relu, swish, mish, logistic or linear."""
+    """Return an activation; the names are those of Darknet cfgs, with `sigmoid` for `logistic`."""
     if name == "leaky":
         return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
     if name == "relu":
@@ -34,7 +34,7 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, groups=groups, bias=False)
-        # Darknet's rolling average keeps 0.99 a step; 0.97 serves data sets of a few hundred pictures as well
+        # Darknet has momentum 0.01; 0.03 also works for data sets of a few hundred images
         self.norm = nn.BatchNorm2d(c_out, eps=1e-5, momentum=0.03)
         self.act = activation(act)
 
@@ -45,8 +45,8 @@ class ConvBN(nn.Module):
 class Maxout(nn.Module):
     """Compress channels by their maximum: output channel k is the largest of the inputs k, k + c_out, k + 2 c_out, ...
 
-    (B, c_in, H, W) -> (B, c_out, H, W), without weights. Darknet's `maxpool_depth`, whose groups are strided, not
-    contiguous.
+    (B, c_in, H, W) -> (B, c_out, H, W), without weights. Darknet's `maxpool_depth`; the channels of a group are
+    strided, not contiguous.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -58,16 +58,16 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.c_in == self.c_out:
             return x
-        # split, not slices: the gradients of its parts are put together at once, those of slices summed one by one
+        # split instead of slices: its backward concatenates the gradients once, that of slices adds padded tensors
         parts = x.split(self.c_out, dim=1)
-        largest = parts[0]
+        maximum = parts[0]
         for group in range(1, self.c_in // self.c_out):
-            largest = torch.maximum(largest, parts[group])
-        return largest
+            maximum = torch.maximum(maximum, parts[group])
+        return maximum
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: the 13x13, 9x9 and 5x5 neighborhoods' maxima, and the features themselves.
+    """Spatial pyramid pooling: max pooling over 13x13, 9x9 and 5x5, concatenated with the input.
 
     (B, C, H, W) -> (B, 4C, H, W), in the order of the `[route]` of the authors' cfgs.
     """
@@ -83,7 +83,7 @@ class SPP(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """The features times a gate a channel, computed from their averages (Hu et al. 2018).
+    """Squeeze-and-excitation: a gate for each channel, computed from global averages (Hu et al. 2018).
 
     (B, C, H, W) -> (B, C, H, W). Two 1x1 convolutions with bias and without normalization, as in Darknet's cfgs.
     """
@@ -100,9 +100,9 @@ class SqueezeExcite(nn.Module):
 
 
 class SAM(nn.Module):
-    """Spatial attention, point by point: the features times a sigmoid of their own 1x1 convolution.
+    """Spatial attention for each value: the input times the sigmoid of a 1x1 convolution of the input.
 
-    (B, C, H, W) -> (B, C, H, W). The `[sam]` of the authors' cfgs, after CBAM without its pooling.
+    (B, C, H, W) -> (B, C, H, W). The `[sam]` of the authors' cfgs: CBAM's spatial attention without pooling.
     """
 
     def __init__(self, channels: int):
@@ -114,31 +114,31 @@ class SAM(nn.Module):
 
 
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
-    """Darknet's `[shortcut]`: x plus the channels that both have; the result has the shape of x.
+    """Darknet's `[shortcut]`: add the common channels of `source` to x.
 
-    (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). A source of more channels gives its first C; one of fewer changes
-    only the first C' of x; one of s times the size is read at every s-th pixel, as the authors' Darknet did.
+    (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). Of a source with more channels the first C are added; one with fewer
+    is added to the first C' of x; one of s times the size is subsampled with stride s, as in the authors' Darknet.
     """
     step = source.shape[2] // x.shape[2]
     if step > 1:
         source = source[:, :, ::step, ::step]
-    channels, given = x.shape[1], source.shape[1]
-    if given == channels:
+    channels, source_channels = x.shape[1], source.shape[1]
+    if source_channels == channels:
         return x + source
-    if given > channels:
+    if source_channels > channels:
         return x + source[:, :channels]
-    return torch.cat((x[:, :given] + source, x[:, given:]), dim=1)
+    return torch.cat((x[:, :source_channels] + source, x[:, source_channels:]), dim=1)
 
 
 def upsample(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), nearest."""
+    """Nearest-neighbor upsampling: (B, C, H, W) -> (B, C, 2H, 2W)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def init_weights(module: nn.Module) -> None:
-    """He initialization for leaky ReLU (He et al. 2015) in every convolution; linear layers as small normals.
+    """Initialize convolutions with He initialization for leaky ReLU (He et al. 2015), linear layers with N(0, 0.01).
 
-    A part that has the attribute `skip_init_weights` keeps the weights that it came with.
+    Modules with a true attribute `skip_init_weights` keep their weights.
     """
     if getattr(module, "skip_init_weights", False):
         return

@@ -1,4 +1,4 @@
-"""A backbone as a classifier: its coarsest map, averaged, through one linear layer."""
+"""Image classifiers: a backbone, global average pooling and a linear layer."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from cspdet.models.detector import check_divisible
 
 
 class Classifier(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> (B, classes) logits, whatever the network is made of."""
+    """Interface of classifiers: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         raise NotImplementedError
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell of each of the maps that it is made of, finest first."""
+        """Strides of the feature maps in input pixels, finest first."""
         raise NotImplementedError
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
+        """Raise ValueError unless height and width are multiples of the coarsest stride."""
         check_divisible(size_hw, self.strides)
 
 
 class BackboneClassifier(Classifier):
-    """A backbone's coarsest map, averaged, through one linear layer."""
+    """A backbone, global average pooling of its coarsest map, and a linear layer."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, num_classes: int, normalize: NormalizeConfig = NormalizeConfig()):  # noqa: B008
+    def __init__(self, backbone: Backbone, num_classes: int, normalize: NormalizeConfig | None = None):
         super().__init__()
+        normalize = normalize or NormalizeConfig()
         self.backbone = backbone
-        self.skip_normalize = (
-            normalize == NormalizeConfig()
-        )  # leaves the pictures, and the graph of an export, as they are
+        self.skip_normalize = normalize == NormalizeConfig()  # mean 0, std 1: no operation in exported graphs
         self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -49,17 +49,20 @@ class BackboneClassifier(Classifier):
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self.fc.out_features
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """Strides of the backbone's feature maps in input pixels, finest first."""
         return tuple(spec.stride for spec in self.backbone.out_specs)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """What the backbone takes of pictures in [0, 1]."""
+        """Normalize images in [0, 1] for the backbone."""
         return images if self.skip_normalize else (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, C)."""
         return self.fc(self.pool(self.backbone(self.normalize(images))[-1]).flatten(1))
 
 

@@ -1,13 +1,13 @@
-"""The cross stage partial connection: the idea of the paper, in one place (Wang et al. 2019, section 3, figures 2-4).
+"""Cross stage partial connections (CSPNet, Wang et al. 2019, section 3, figures 2-4).
 
-    x ──┬── x0'  ── gamma of the channels, untouched ─────────────┐
+    x ──┬── x0'  ── fraction gamma of the channels ───────────────┐
         │                                                         concat ── T2 ── out
-        └── x0'' ── the rest ── body (dense, residual...) ── T1 ──┘
+        └── x0'' ── others ── body (dense, residual...) ──── T1 ──┘
 
-The gradients of the two parts stay apart until the concatenation, so that no layer of the body learns what the carried
-part already says. T1 is the partial transition before the fusion, T2 the one after it:
+The gradients of the two parts are separate, so that the layers of the body do not learn from duplicate gradient
+information. T1 is the partial transition before the fusion, T2 the final transition after it:
 
-    fusion   T1   T2    the paper's name
+    fusion   T1   T2    name in the paper
     both     yes  yes   CSP (figure 3b)
     first    no   yes   fusion first (figure 3c)
     last     yes  no    fusion last (figure 3d)
@@ -24,20 +24,24 @@ from cspdet.models.blocks import ConvBN
 
 
 def has_partial_transition(fusion: Fusion) -> bool:
-    """Whether the strategy has the partial transition, before the concatenation."""
+    """Whether a fusion strategy has the partial transition T1, before the concatenation."""
     return fusion in ("both", "last")
 
 
 def has_final_transition(fusion: Fusion) -> bool:
-    """Whether the strategy has the transition after the concatenation."""
+    """Whether a fusion strategy has the final transition T2, after the concatenation."""
     return fusion in ("both", "first")
 
 
 def partition(channels: int, gamma: float) -> tuple[int, int]:
-    """How many channels are carried round the body and how many go through it.
+    """Split a number of channels into those of the shortcut and those of the body.
+
+    Args:
+        channels: Input channels of the stage.
+        gamma: Fraction of the channels of the shortcut.
 
     Raises:
-        ValueError: one of the parts would be empty.
+        ValueError: One of the parts would be empty.
     """
     shortcut_channels = round(gamma * channels)
     if not 0 < shortcut_channels < channels:
@@ -46,7 +50,7 @@ def partition(channels: int, gamma: float) -> tuple[int, int]:
 
 
 class Split(nn.Module):
-    """x0' and x0'' as the first and the other channels of x: (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W)."""
+    """Split by channels: (B, C, H, W) -> shortcut (B, C_s, H, W), the first channels, and main (B, C_m, H, W)."""
 
     def __init__(self, shortcut_channels: int, main_channels: int):
         super().__init__()
@@ -58,9 +62,9 @@ class Split(nn.Module):
 
 
 class ConvSplit(nn.Module):
-    """x0' and x0'' by a 1x1 convolution of x each: the split of the authors' released cfgs.
+    """Split by two 1x1 convolutions, as in the authors' released cfgs.
 
-    (B, C, H, W) -> (B, carried, H, W), (B, worked, H, W).
+    (B, C, H, W) -> shortcut (B, C_s, H, W), main (B, C_m, H, W).
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, act: ActivationName):
@@ -73,10 +77,10 @@ class ConvSplit(nn.Module):
 
 
 class TransitionSplit(nn.Module):
-    """T2 of one stage and the split of the next at once: a `ConvSplit` round a halving average pool.
+    """T2 of one stage merged with the split of the next stage: a `ConvSplit` with average pooling of stride 2.
 
-    (B, C, H, W) -> (B, carried, H/2, W/2), (B, worked, H/2, W/2). The same function as one convolution of both widths
-    followed by `Split`, but written as the authors' early cfgs have it, which is what their largest layer refers to.
+    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). It computes the same as one convolution
+    followed by `Split`, but has two convolutions, as in the authors' early cfgs, on which their largest layer is based.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):
@@ -94,21 +98,23 @@ class TransitionSplit(nn.Module):
 
 
 class CSPStage(nn.Module):
-    """Split, run the body on one part, fuse: T2(concat(T1(body(x0'')), x0')).
+    """A cross stage partial stage: T2(concat(T1(body(x0'')), x0')).
 
-    The parts are built outside and must fit each other; `nn.Identity()` stands for a transition that the fusion
-    strategy leaves out, or for a T2 that belongs to the next stage's split. Modules are registered, and channels
-    concatenated, in the order of the authors' cfgs.
+    The order of modules and of concatenated channels is that of the authors' cfgs.
     """
 
     def __init__(self, split: nn.Module, body: nn.Module, partial_transition: nn.Module, final_transition: nn.Module):
+        """Compose a stage of modules with matching channels.
+
+        Args:
+            split: Returns the shortcut part x0' and the main part x0''.
+            body: Applied to the main part.
+            partial_transition: T1; `nn.Identity()` for fusion strategies without it.
+            final_transition: T2; `nn.Identity()` without it, or where it is part of the split of the next stage.
+        """
         super().__init__()
-        self.split, self.body, self.partial_transition, self.final_transition = (
-            split,
-            body,
-            partial_transition,
-            final_transition,
-        )
+        self.split, self.body = split, body
+        self.partial_transition, self.final_transition = partial_transition, final_transition
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut, main = self.split(x)

@@ -1,4 +1,4 @@
-"""The whole detector: head(neck(backbone(image)))."""
+"""Object detectors: head(neck(backbone(image)))."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from cspdet.models.necks import Neck
 
 
 class Detector(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> one raw tensor a scale, (B, A, H_l, W_l, 5 + C), finest scale first.
+    """Interface of detectors: (B, 3, H, W) RGB in [0, 1] -> one raw tensor per level, (B, A, H_l, W_l, 5 + C).
 
-    The same in training, evaluation and export, whatever the network is made of.
+    Levels are ordered finest first. The outputs are the same in training, evaluation and export; for their decoding
+    see `cspdet.models.postprocess`.
     """
 
     @property
     def anchors(self) -> Anchors:
+        """Anchors, strides and decoding parameters."""
         raise NotImplementedError
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         raise NotImplementedError
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels a cell, one number a scale."""
+        """Input pixels per cell of each level, finest first."""
         return self.anchors.strides
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the network takes pictures of this size: multiples of the coarsest stride."""
+        """Raise ValueError unless height and width are multiples of the coarsest stride."""
         check_divisible(size_hw, self.strides)
 
 
@@ -44,7 +47,7 @@ def check_divisible(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
 
 
 class ComposedDetector(Detector):
-    """head(neck(backbone(image))); H and W are multiples of the coarsest stride."""
+    """A backbone, a neck and a head; H and W are multiples of the coarsest stride."""
 
     mean: Tensor
     std: Tensor
@@ -59,15 +62,18 @@ class ComposedDetector(Detector):
 
     @property
     def anchors(self) -> Anchors:
+        """Anchors, strides and decoding parameters of the head."""
         return self.head.anchors
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self.head.num_classes
 
     def normalize(self, images: Tensor) -> Tensor:
-        """What the backbone takes of pictures in [0, 1]."""
+        """Normalize images in [0, 1] for the backbone."""
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return one raw tensor per level, finest first."""
         return self.head(self.neck(self.backbone(self.normalize(images))))

@@ -12,10 +12,10 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class Anchors(nn.Module):
-    """What decoding and assignment need to know of a head. Buffers: they move with the network, and are not saved."""
+    """Anchors, strides and decoding parameters of a head, as buffers that are not saved in checkpoints."""
 
     wh: Tensor  # (L, A, 2) input pixels
-    stride: Tensor  # (L,) input pixels a cell
+    stride: Tensor  # (L,) input pixels per cell
     scale_x_y: Tensor  # (L,)
 
     def __init__(self, config: YoloHeadConfig, strides: tuple[int, ...]):
@@ -28,18 +28,22 @@ class Anchors(nn.Module):
 
 
 class YoloHead(nn.Module):
-    """Features to one raw tensor a scale: (B, C_l, H, W) -> (B, A, H, W, 5 + C), tx ty tw th objectness classes..."""
+    """The YOLOv3 head: per level (B, C_l, H, W) -> raw tensor (B, A, H, W, 5 + C).
+
+    The last dimension is tx, ty, tw, th, objectness, class logits.
+    """
 
     def __init__(self, config: YoloHeadConfig, inputs: tuple[FeatureSpec, ...], num_classes: int):
         super().__init__()
         if len(inputs) != len(config.anchors):
-            raise ValueError(f"the neck gives {len(inputs)} scales, but there are anchors for {len(config.anchors)}")
+            raise ValueError(f"the neck has {len(inputs)} scales, but there are anchors for {len(config.anchors)}")
         self.num_classes = num_classes
         self.anchors = Anchors(config, tuple(spec.stride for spec in inputs))
         per_cell = len(config.anchors[0]) * (5 + num_classes)
         self.pred_convs = nn.ModuleList(nn.Conv2d(spec.channels, per_cell, 1) for spec in inputs)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
+        """Return one raw tensor per level, finest first."""
         raw = []
         for conv, x in zip(self.pred_convs, features, strict=True):
             batch, _, height, width = x.shape
@@ -47,7 +51,7 @@ class YoloHead(nn.Module):
         return tuple(raw)
 
     def init_prediction_bias(self) -> None:
-        """Start every scale at a low objectness."""
+        """Initialize the prediction convolution of every level; see the function `init_prediction_bias`."""
         for conv, stride in zip(self.pred_convs, self.anchors.strides, strict=True):
             assert isinstance(conv, nn.Conv2d)
             init_prediction_bias(conv, self.num_classes, stride)
@@ -55,11 +59,17 @@ class YoloHead(nn.Module):
 
 @torch.no_grad()
 def init_prediction_bias(conv: nn.Conv2d, num_classes: int, stride: int) -> None:
-    """Start at a low objectness, so that the first steps are not spent on the background (Lin et al. 2017, 4.1)."""
+    """Initialize a prediction convolution with a low prior objectness (focal loss, Lin et al. 2017, section 4.1).
+
+    Args:
+        conv: Changed in place; its outputs are (5 + num_classes) values per anchor.
+        num_classes: Number of classes.
+        stride: Stride of the level in input pixels.
+    """
     assert conv.bias is not None
     nn.init.normal_(conv.weight, std=0.01)
     bias = conv.bias.view(-1, 5 + num_classes)
     bias.zero_()
-    # A few objects a picture: about (stride / 160)^2 of the cells of a scale hold one.
+    # With a few objects per image, about (stride / 160)^2 of the cells of a level are positive.
     bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
     bias[:, 5:] = -math.log(max(num_classes - 1, 1))

@@ -1,4 +1,4 @@
-"""What a network costs, counted as the papers of this field count it, without running it."""
+"""Cost of a network: weights, BFLOPs and memory access as counted in the papers, traced on the meta device."""
 
 from __future__ import annotations
 
@@ -15,79 +15,85 @@ PROFILED_MODULES = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.Adaptiv
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution, linear layer or pooling (kind `average`: a global one) at a given input size."""
+    """One convolution, linear layer or pooling at a given input size.
+
+    `layer_type` is conv, linear, pool or average (global average pooling).
+    """
 
     name: str
     layer_type: str
     input_chw: tuple[int, ...]
     output_chw: tuple[int, ...]
     weights: int
-    operations: int  # 2 a multiply-add; the window times the outputs for a pooling
+    operations: int  # 2 per multiply-add; of a pooling the window size times the number of outputs
 
     @property
     def elements_read(self) -> int:
+        """Number of input values."""
         return _product(self.input_chw)
 
     @property
     def elements_written(self) -> int:
+        """Number of output values."""
         return _product(self.output_chw)
 
     @property
     def memory_access(self) -> int:
-        """Elements read and written, without the weights."""
+        """Number of input and output values, without the weights."""
         return self.elements_read + self.elements_written
 
     @property
     def part(self) -> str:
-        """The part of the network that it belongs to: `backbone`, `neck`, `head`, a classifier's `fc`."""
+        """The top-level module of the layer: `backbone`, `neck`, `head`, `fc` of a classifier."""
         return self.name.split(".")[0]
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The layers of a network in the order in which they run, and their sums."""
+    """The layers of a network in execution order, and totals."""
 
     layers: tuple[LayerCost, ...]
-    parameters: int  # everything that is trained
-    stored_values: int  # what a Darknet .weights file holds: weights, biases, 4 numbers a normalized channel
+    parameters: int  # trainable values
+    stored_values: int  # values in a Darknet .weights file: weights, biases, 4 per normalized channel
     size_hw: tuple[int, int]
 
     @property
     def conv_weights(self) -> int:
-        """Convolution and linear weights only: #Param of the CSPNet tables."""
+        """Weights of convolutions and linear layers: #Param of the CSPNet tables."""
         return sum(layer.weights for layer in self.layers)
 
     @property
     def bflops(self) -> float:
-        """Darknet's BFLOPs: 2 a multiply-add of convolutions and linear layers, k*k*c*h*w a pooling."""
+        """Darknet's BFLOPs: 2 per multiply-add of convolutions and linear layers, k*k*c*h*w per pooling."""
         return sum(layer.operations for layer in self.layers) / 1e9
 
     @property
     def conv_memory_access(self) -> int:
-        """Sum over convolutions of input and output elements, as HarDNet (Chao et al. 2019) defines CIO."""
+        """Input and output values of all convolutions: CIO as defined by HarDNet (Chao et al. 2019)."""
         return sum(layer.memory_access for layer in self.layers if layer.layer_type == "conv")
 
     @property
     def cio(self) -> int:
-        """The CIO that the CSPNet paper prints, which takes in the poolings and the last linear layer as well.
+        """The CIO of the CSPNet paper, which includes poolings and the last linear layer.
 
-        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, printed as 34.4M and 32.6M; no sum over
-        other kinds of layers, and none at 224x224, gives both.
+        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as 34.4M and 32.6M; no other
+        choice of layers, and none at 224x224, gives both values.
         """
         return sum(layer.memory_access for layer in self.layers)
 
     @property
     def largest_layer(self) -> LayerCost:
-        """The layer of most operations, the first of equals: the paper's computational bottleneck."""
+        """The layer with the most operations: the computational bottleneck of the paper."""
         return max(self.layers, key=lambda layer: layer.operations)
 
     @property
     def largest_layer_bflops(self) -> float:
+        """BFLOPs of the largest layer."""
         return self.largest_layer.operations / 1e9
 
     @property
     def part_bflops(self) -> dict[str, float]:
-        """BFLOPs of the backbone, the neck, the head: of every part that computes."""
+        """BFLOPs of each top-level module that has operations."""
         parts = dict.fromkeys((layer.part for layer in self.layers if layer.operations), 0)
         for layer in self.layers:
             if layer.operations:
@@ -96,10 +102,14 @@ class ModelCost:
 
 
 def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
-    """Cost of one picture of `size_hw` (height, width) pixels. The model is traced on the meta device, without data.
+    """Count the cost of a network for one image.
 
-    Maxout counts as a pooling over channels; SAM's product, upsampling, concatenation and global average pooling count
-    nothing, as in Darknet.
+    Maxout counts as a pooling over channels; as in Darknet, SAM's product, upsampling, concatenation and global average
+    pooling are not counted.
+
+    Args:
+        model: Moved to the meta device, where it has no weights afterwards.
+        size_hw: Height and width of the input in pixels.
     """
     meta = model.to("meta")
     layers: list[LayerCost] = []
@@ -119,7 +129,7 @@ def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
 
 
 def _count_stored_values(model: nn.Module) -> int:
-    """Darknet stores a normalized channel's scale, shift, mean and variance."""
+    """Count weights and biases; a normalized channel has scale, shift, mean and variance."""
     stored = 0
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -1,7 +1,7 @@
-"""What the authors printed, by config name: to set beside what we count, and nothing that we measured.
+"""Results published by the authors, by config name, for comparison with those of this program.
 
-Weights are those of convolutions and linear layers; BFLOPs are Darknet's. A figure that nobody printed is None, or,
-where the authors released the network's cfg, that cfg's own count, and then the source says so.
+Weights are those of convolutions and linear layers; BFLOPs are Darknet's. A value that was not published is None, or,
+where the authors released the cfg of the network, counted from the cfg, which `source` then says.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ PRN_RESULTS = "PRN repository, Results.md"
 class PublishedResult(NamedTuple):
     """One row of a published table."""
 
-    conv_weights: float | None  # as printed in millions times 1e6
+    conv_weights: float | None  # published in millions
     bflops: float | None
-    size: Size  # that the BFLOPs and the accuracy are for
+    size: Size  # input size of BFLOPs and accuracy
     source: str
-    fidelity: Literal["exact", "reconstruction"]  # by the released cfg; found from the published numbers
-    note: str = ""  # what one must know about the figures, such as a misprint
-    corrected_bflops: float | None = None  # where `bflops` is a misprint: what it should have been
-    stored_values: float | None = None  # weights, biases and 4 numbers a normalized channel: the .weights file / 4
+    fidelity: Literal["exact", "reconstruction"]  # from the released cfg; derived from published values
+    note: str = ""  # remarks, such as a misprint
+    corrected_bflops: float | None = None  # the correct value where `bflops` is a misprint
+    stored_values: float | None = None  # in a .weights file: weights, biases, 4 per normalized channel
     top1: float | None = None  # ImageNet, percent
     top5: float | None = None
     ap: float | None = None  # COCO test-dev, percent
     ap50: float | None = None
     ap75: float | None = None
     fps: str = ""  # with the device
-    cio: float | None = None  # input and output elements of convolutions and poolings
+    cio: float | None = None  # input and output values of convolutions and poolings
 
     @property
     def expected_bflops(self) -> float | None:
-        """The figure to compare with."""
+        """The BFLOPs to compare with."""
         return self.bflops if self.corrected_bflops is None else self.corrected_bflops
 
 
@@ -71,7 +71,7 @@ def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> Publi
 def _prn_table(
     stored_values: float, bflops: float, ap: AP, size: int = 416, *, note: str = "", corrected: float | None = None
 ) -> PublishedResult:
-    """A row of the partial residual networks' table, whose parameters are the numbers that a .weights file stores."""
+    """A row of the partial residual networks' table, whose parameters are the values in a .weights file."""
     return PublishedResult(
         None, bflops, (size, size), PRN_RESULTS, "reconstruction", note, corrected_bflops=corrected,
         stored_values=stored_values * 1e6, ap=ap[0], ap50=ap[1], ap75=ap[2],
@@ -82,7 +82,7 @@ def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = "",
     stored_values: float | None = None, note: str = "",
 ) -> PublishedResult:  # fmt: skip
-    """A detector of a released cfg: its cost is counted from the cfg, since no table prints it."""
+    """A detector with a released cfg, from which its cost is counted, since no table has it."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
         weights * 1e6, bflops, (size, size), where, "exact", note, stored_values=stored_values, ap=ap[0], ap50=ap[1],
@@ -100,11 +100,11 @@ def _detector(
 
 
 def _elastic(millions: float) -> str:
-    return f"no weights are printed: {millions:.2f}M is the cfg's own count"
+    return f"no weights are published: {millions:.2f}M is counted from the cfg"
 
 
 LOW_CONFIDENCE = "fitted to the two published figures, with little other evidence"
-NO_BFLOPS = "no BFLOPs are printed"
+NO_BFLOPS = "no BFLOPs are published"
 PANET_COCO = f"{README}, GPU real-time models"
 CPU_COCO = f"{PAPER}, tables 4 and 5"
 
@@ -117,7 +117,7 @@ CLASSIFIERS = {
         9.74,
         75.8,
         92.9,
-        note="10.00 by resnet50.cfg, which classifies at 8x8 and averages then; ours averages first",
+        note="10.00 by resnet50.cfg, which classifies at 8x8 before the average pooling",
     ),
     "cspresnet50": _imagenet(21.57, 8.97, 76.6, 93.3),
     "cspresnet50_elastic": _imagenet(29.80, 9.36, 76.8, 93.5, note=_elastic(29.80)),
@@ -142,7 +142,7 @@ CLASSIFIERS = {
 DETECTORS = {
     "csppelee_prn": _table2("PRN", 3.590, 169, (23.1, 44.5, 22.0)),
     "csppelee_prn_swish": _detector(
-        3.590, 416, f"{README}, activation function", (24.1, 45.8, 23.3), note="BFLOPs as printed for leaky ReLU"
+        3.590, 416, f"{README}, activation function", (24.1, 45.8, 23.3), note="BFLOPs as published for leaky ReLU"
     ),
     "csppelee_prn3l": _table2("PRN-3l", 4.586, 151, (23.7, 46.0, 22.2)),
     "csppelee_cem": _table2("CEM", 4.049, 148, (23.8, 45.4, 22.6)),
@@ -152,7 +152,7 @@ DETECTORS = {
     "csppelee_efm_giou": _table2("EFM, GIoU loss", 4.868, 132, (27.1, 45.9, 28.2)),
     "csppelee_efm_sam": _table2("EFM (SAM)", 5.068, 129, (26.8, 49.0, 26.7)),
     "csppelee_efm_spp": _table2(
-        "EFM (SPP)", 4.863, 128, (26.2, 48.5, 25.7), "0.005 less than EFM: where the SPP sits is not told"
+        "EFM (SPP)", 4.863, 128, (26.2, 48.5, 25.7), "0.005 less than EFM: the position of the SPP is not published"
     ),
     "pelee_yolov3": _prn_table(3.91, 5.06, (23.6, 45.3, 22.5)),
     "pelee_fpn": _prn_table(3.75, 4.84, (23.9, 45.7, 22.7)),
@@ -160,11 +160,11 @@ DETECTORS = {
     "pelee_prn3l": _prn_table(3.36, 5.03, (24.1, 46.3, 22.9)),
     "csppeleeref_efm_sam": _detector(
         None, 320, CPU_COCO, (None, 44.6, None), fps="41 (Jetson TX2)",
-        note=f"{NO_BFLOPS}; AP50 is 4.6 above PRN (3l)'s 40.0 by section 4.5, the size is taken to be PRN (3l)'s",
+        note=f"{NO_BFLOPS}; AP50 is 4.6 above PRN (3l)'s 40.0 by section 4.5, the size is assumed",
     ),
     "cspdenseref_efm_sam": _detector(
         None, 320, f"{PAPER}, introduction", (None, 42.0, None), fps="49 (Jetson TX2)",
-        note=f"{NO_BFLOPS}; the introduction gives 42% AP50 at 49 fps without naming the network, the size is ours",
+        note=f"{NO_BFLOPS}; the introduction gives 42% AP50 at 49 fps without naming the network; the size is assumed",
     ),
     "csppeleeref_prn3l": _detector(
         None, 320, CPU_COCO, (19.4, 40.0, 17.0), fps="52 (i9-9900K, OpenCV), 38 (Jetson TX2)", note=NO_BFLOPS
@@ -195,7 +195,7 @@ DETECTORS = {
     ),
     "yolov3_tiny_prn": _from_cfg(
         "yolov3-tiny-prn", 4.93, 3.467, 416, (None, 33.1, None), source=f"{README}, CPU real-time models",
-        fps="71 (i9-9900K, OpenCV)", stored_values=4.95e6, note="4.95M stored numbers are printed; the cfg counts 4.94M",
+        fps="71 (i9-9900K, OpenCV)", stored_values=4.95e6, note="4.95M values are published; the cfg counts 4.94M",
     ),
 }  # fmt: skip
 
@@ -207,7 +207,7 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
     "pelee_prn": (_prn_table(3.16, 2.39, (20.9, 40.9, 19.4), 320),),
     "pelee_prn3l": (
         _prn_table(
-            3.36, 3.98, (21.2, 42.5, 19.8), 320, corrected=2.98, note="3.98 is printed, for 2.98, which is compared"
+            3.36, 3.98, (21.2, 42.5, 19.8), 320, corrected=2.98, note="3.98 is published, a misprint of 2.98"
         ),
     ),
     "csppelee_efm_sam": (
@@ -227,7 +227,7 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
 
 
 def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
-    """The row of a config: the one for this input size where there is one, else the main one."""
+    """Return the published result of a config for an input size, else the main one; None where there is none."""
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())
     return next((row for row in (main, *others) if row is not None and row.size == size_hw), main)

@@ -185,7 +185,7 @@ def test_int8_is_calibrated_and_leaves_the_heads_in_float(tmp_path, capsys):
         cv2.imwrite(str(folder / f"{i}.png"), image)
     (folder / "broken.jpg").write_bytes(b"no picture")
     path = exported(checkpoint, "int8.onnx", "--precision", "int8", "--calibration", str(tmp_path / "photos"))
-    assert "calibrating on 5 pictures" in (told := capsys.readouterr().err)
+    assert "calibrating on 5 images" in (told := capsys.readouterr().err)
     assert "broken.jpg" in told
     graph = onnx.load(str(path)).graph
     quantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
@@ -401,7 +401,7 @@ def test_an_operation_without_words_is_told():
         (["--format", "onnx", "--precision", "fp8"], "--precision: expected fp32, fp16, int8; found 'fp8'"),
         (["--format", "onnx", "--calibration", "."], "--calibration: needs --precision int8"),
         (["--format", "onnx", "--precision", "int8", "--calibration", "none"], "--calibration none: no such folder"),
-        (["--format", "onnx", "--precision", "int8", "--calibration", "."], "--calibration .: no pictures in it"),
+        (["--format", "onnx", "--precision", "int8", "--calibration", "."], "--calibration .: no images in it"),
         (["--format", "onnx", "--precision", "fp16", "--nms"], "too few for pixel coordinates"),
         (["--format", "onnx", "--min-score", "0.3"], "--min-score: needs --nms"),
         (["--format", "onnx", "--nms", "--nms-iou", "2"], "--nms-iou: expected a number from 0 to 1, found 2.0"),

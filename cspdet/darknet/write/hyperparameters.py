@@ -58,7 +58,8 @@ def yolo_options(train: TrainConfig, anchors: Anchors, num_classes: int, level: 
         "mask": ",".join(str(i) for i in mask),
         "anchors": ", ".join(f"{w:g},{h:g}" for scale in wh for w, h in scale),
         "classes": num_classes, "num": len(wh) * anchors_per_level,
-        "scale_x_y": f"{float(anchors.scale_x_y[level]):g}", **({"new_coords": 1} if anchors.wh_decoding == "square" else {}),
+        "scale_x_y": f"{float(anchors.scale_x_y[level]):g}",
+        **({"new_coords": 1} if anchors.wh_decoding == "square" else {}),
         "jitter": f"{min(0.9, max(1 - augment.scale[0], augment.scale[1] - 1)):g}",
         "random": int(train.multi_scale is not None),
         "ignore_thresh": train.assigner.ignore_iou, "truth_thresh": 1,
@@ -100,7 +101,8 @@ def _loss_options(loss: LossConfigBase) -> Options:
     is_darknet_loss = _is_darknet_loss(loss)
     return {
         "iou_loss": loss.box, "iou_normalizer": loss.box_weight if is_darknet_loss else REFERENCE_BOX_WEIGHT,
-        "obj_normalizer": loss.objectness_weight if is_darknet_loss else 1.0, "cls_normalizer": loss.class_weight if is_darknet_loss else 1.0,
+        "obj_normalizer": loss.objectness_weight if is_darknet_loss else 1.0,
+        "cls_normalizer": loss.class_weight if is_darknet_loss else 1.0,
         **({"label_smooth_eps": loss.label_smoothing} if loss.label_smoothing else {}),
     }  # fmt: skip
 

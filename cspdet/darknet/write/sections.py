@@ -6,7 +6,7 @@
     average of the whole map          [avgpool]             +, shortcut       [shortcut]
     Maxout                            [maxpool] maxpool_depth=1               *                 [sam] [scale_channels]
 
-A shortcut from a finer map, which current Darknet versions reject, reads it through a [maxpool] of size 1, which selects
+A shortcut from a finer map, which current Darknet versions reject, reads it through a [maxpool] of size 1, which reads
 the same cells. A sum with a map of one cell repeats that cell with [upsample], which is valid for one square input size.
 """
 
@@ -174,8 +174,10 @@ def _channel_slice(writer: CfgWriter, node: fx.Node, input_node: fx.Node, first:
 
 EXPORT_RULES: dict[object, Rule] = {
     nn.Conv2d: modules.convolution, nn.Linear: modules.linear, nn.BatchNorm2d: modules.normalization,
-    nn.MaxPool2d: modules.max_pool, nn.AvgPool2d: modules.average_pool, nn.AdaptiveAvgPool2d: modules.global_average_pool,
-    SameSizeMaxPool: pool("maxpool", size=2, stride=1), Maxout: modules.maxout, nn.Identity: identity, nn.Dropout: identity,
+    nn.MaxPool2d: modules.max_pool, nn.AvgPool2d: modules.average_pool,
+    nn.AdaptiveAvgPool2d: modules.global_average_pool,
+    SameSizeMaxPool: pool("maxpool", size=2, stride=1), Maxout: modules.maxout, nn.Identity: identity,
+    nn.Dropout: identity,
     nn.LeakyReLU: activation("leaky"), nn.ReLU: activation("relu"), nn.SiLU: activation("swish"),
     nn.Mish: activation("mish"), nn.Sigmoid: activation("logistic"), "sigmoid": activation("logistic"),
     operator.sub: identity, operator.truediv: identity,  # of an image normalization with mean 0 and std 1

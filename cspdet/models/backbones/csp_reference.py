@@ -1,14 +1,14 @@
 """The Reference family: small CSP networks on the first convolutions and pools of Darknet Reference (darknet.cfg).
 
 These are networks of the published size and cost, NOT the authors' networks: neither cfgs nor weights were released,
-and no single rule that we know gives the numbers of all four. Each pair below is a fit to its two rows of the published
-table, found by search; treat it with LOW CONFIDENCE.
+and no single rule is known that gives the published values of all four. Each pair below was fitted by search to its two
+rows of the published table; treat it with LOW CONFIDENCE.
 
     cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
-        4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 halves the width that T2 gives; T2, then pool:
+        4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 has half of T2's channels; T2, then pool:
         64 (stride 4), 128 (8: C3), 256 (16: C4), 512 (32: C5)
     cspdensebref, csppeleebref            3x3 16, pool, 3x3 32, pool, 3x3 64, pool             stride 8
-        3 stages of 2, 8, 8 layers of growth 24 behind a bottleneck; T1 keeps the width; pool, then T2:
+        3 stages of 2, 8, 8 layers of growth 24 after a bottleneck; T1 keeps the width; pool, then T2:
         112 (stride 8: C3), 320 (16: C4), 512 (32: C5)
 
     a stage:  x ──┬── half of the channels ───────── concat ── T2     the first stage is not split: body ── T1 ── T2
@@ -37,14 +37,14 @@ from cspdet.models.csp import CSPStage, Split, partition
 from cspdet.structures import Features, FeatureSpec
 
 GAMMA = 0.5
-DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter in each of two ways
+DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter per branch
 
 
 class CSPReferenceArchSpec(NamedTuple):
-    """What the fit chose for a pair of networks."""
+    """The fitted values of a pair of networks."""
 
-    stem: tuple[int, ...]  # channels of the 3x3 convolutions, a pool behind each
-    depths: tuple[int, ...]  # layers a stage
+    stem: tuple[int, ...]  # channels of the 3x3 convolutions, each followed by a pool
+    depths: tuple[int, ...]  # layers per stage
     growths: tuple[int, ...]  # channels that each layer of a stage adds
 
 
@@ -53,7 +53,7 @@ BOTTLENECK_SPEC = CSPReferenceArchSpec((16, 32, 64), (2, 8, 8), (24, 24, 24))
 
 
 class DenseLayer(nn.Module):
-    """(B, C, H, W) -> (B, C + growth, H, W): x, and what the ways make of it."""
+    """(B, C, H, W) -> (B, C + growth, H, W): the input concatenated with the outputs of the branches."""
 
     def __init__(self, *branches: nn.Module):
         super().__init__()
@@ -64,7 +64,7 @@ class DenseLayer(nn.Module):
 
 
 def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module:
-    """The layer of the network that `config` names."""
+    """Return a dense layer of the network `config.name`."""
     act, half = config.activation, growth // 2
     if config.two_way and config.bottleneck:
         return TwoWayDense(c_in, PELEE_BOTTLENECK, growth, act)
@@ -78,7 +78,7 @@ def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module
 
 
 class CSPReference(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: CSPReferenceConfig):
         super().__init__()
@@ -97,9 +97,7 @@ class CSPReference(nn.Module):
             fused = partial_transition.conv.out_channels + shortcut_channels
             final_transition = ConvBN(fused, c_out, act=act)
             last = i + 1 == len(spec.depths)
-            pool_before_transition = (
-                config.bottleneck and not last
-            )  # T2 stands behind the pool, on the way into the next stage
+            pool_before_transition = config.bottleneck and not last  # T2 follows the pool, before the next stage
             parts = (body, partial_transition, nn.Identity() if pool_before_transition else final_transition)
             self.stages.append(
                 CSPStage(Split(shortcut_channels, main_channels), *parts)
@@ -115,6 +113,7 @@ class CSPReference(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[-3:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         x, maps = self.stem(image), []
         for enter, stage in zip(self.downsample, self.stages, strict=True):
             x = stage(enter(x))

@@ -1,4 +1,4 @@
-"""CSPPeleeNet: PeleeNet whose every stage is cross stage partial.
+"""CSPPeleeNet: PeleeNet with cross stage partial stages.
 
 A reconstruction: the authors released neither cfg nor weights. At 224x224 it counts 2,830,944 convolution and fc
 weights (published 2.83M) and 0.8918 BFLOPs (published 0.888); its largest layer is 44% below PeleeNet's, as published.
@@ -9,7 +9,7 @@ weights (published 2.83M) and 0.8918 BFLOPs (published 0.888); its largest layer
     stage 3  8 two-way dense layers, T1     ── C4, stride 16 ── 512, pool -> T2
     stage 4  6 two-way dense layers, T1, T2 ── C5, stride 32 ── 704
 
-T2 is two convolutions, one for each part of the next stage's split (`TransitionSplit`).
+T2 consists of two convolutions, one for each part of the split of the next stage (`TransitionSplit`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class CSPPeleeNet(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: CSPPeleeNetConfig):
         super().__init__()
@@ -45,8 +45,8 @@ class CSPPeleeNet(nn.Module):
             if i == 0:
                 split = Split(shortcut_channels, main_channels)
             elif i == 1 or has_final_transition(config.fusion):
-                # At stride 4 pooling comes last; a T1 there would be the largest layer of all, so stage 1 has none and
-                # keeps this transition whatever the fusion.
+                # At stride 4 pooling comes last. A T1 there would be the largest layer of the network, so stage 1 has
+                # none and has this transition with every fusion strategy.
                 split = TransitionSplit(c_in, shortcut_channels, main_channels, pool_first=i > 1, act=act)
             else:
                 split = nn.Sequential(nn.AvgPool2d(2), Split(shortcut_channels, main_channels))
@@ -61,6 +61,7 @@ class CSPPeleeNet(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c3 = self.stages[1](self.stages[0](self.stem(image)))
         c4 = self.stages[2](c3)
         c5 = self.last_transition(self.stages[3](c4))

@@ -1,4 +1,4 @@
-"""CSPResNet-50 and CSPResNeXt-50: bottleneck stages that are cross stage partial.
+"""CSPResNet-50 and CSPResNeXt-50: bottleneck stages with cross stage partial connections.
 
     stem     7x7/2 64, maxpool 2x2 ──────────────────── stride 4
     stage 1            CSP of 3 bottlenecks ── T2
@@ -6,13 +6,13 @@
     stage 3  3x3/2 ─── CSP of 5 bottlenecks ── T2 ── C4, stride 16
     stage 4  3x3/2 ─── CSP of 2 bottlenecks ── T2 ── C5, stride 32
 
-    CSP      ──┬── 1x1 carry ──────────────────────── concat, T1's part first
-               └── 1x1 work ── bottlenecks ── 1x1 T1 ──┘
+    CSP      ──┬── 1x1 shortcut ───────────────────── concat, T1 first
+               └── 1x1 main ── bottlenecks ── 1x1 T1 ──┘
 
-Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` their -elastic.cfg. Kept from them: the
-split's convolutions are linear in stages 2 and 3 only; the work convolution of stage 1 is half as wide as the stage,
-so that the first shortcut there (layer 8) reaches half of the channels. C3, C4 and C5 are layers 38, 65 and 80, where
-csresnext50-panet-spp.cfg takes them. Without T2 the maps, and what follows, have the concatenated width.
+Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` their -elastic.cfg. As in these, the split
+convolutions are linear in stages 2 and 3 only, and the main convolution of stage 1 is half as wide as the stage, so
+that the first shortcut there (layer 8) adds half of the channels. C3, C4 and C5 are layers 38, 65 and 80, as in
+csresnext50-panet-spp.cfg. Without T2 the maps and their successors have the concatenated width.
 
 Counted as classifiers of 1000 classes at 256x256:
 
@@ -36,21 +36,21 @@ from cspdet.models.blocks import ConvBN
 from cspdet.models.csp import ConvSplit, CSPStage, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
-DEPTHS = (3, 3, 5, 2)  # bottlenecks a stage
-WIDTHS = (128, 256, 512, 1024)  # channels of either part of a stage at its fusion
-FIRST_MAIN_CHANNELS = 64  # channels that the work convolution of stage 1 gives to plain bottlenecks
+DEPTHS = (3, 3, 5, 2)  # bottlenecks per stage
+WIDTHS = (128, 256, 512, 1024)  # channels of each part of a stage before the concatenation
+FIRST_MAIN_CHANNELS = 64  # output channels of the main convolution of stage 1, without elastic
 LINEAR_SPLIT_STAGES = (1, 2)  # stages, from 0, whose split convolutions have no activation
 
 
 class CSPResNetArchSpec(NamedTuple):
-    """What tells the two networks apart, a number a stage."""
+    """The parameters in which the two networks differ, one value per stage."""
 
     mid_channels: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
     out_channels: tuple[int, ...]  # channels of T2
     groups: int
 
 
-ELASTIC_MID_CHANNELS = (64, 128, 256, 512)  # a half, in both networks
+ELASTIC_MID_CHANNELS = (64, 128, 256, 512)  # per half of the channels, in both networks
 ARCH_SPECS = {
     "cspresnet50": CSPResNetArchSpec((64, 128, 256, 512), (128, 256, 512, 1024), 1),
     "cspresnext50": CSPResNetArchSpec((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
@@ -58,7 +58,7 @@ ARCH_SPECS = {
 
 
 class CSPResNet(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: CSPResNetConfig):
         super().__init__()
@@ -78,6 +78,7 @@ class CSPResNet(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c3 = self.stages[1](self.stages[0](self.stem(image)))
         c4 = self.stages[2](c3)
         c5 = self.stages[3](c4)
@@ -85,7 +86,7 @@ class CSPResNet(nn.Module):
 
 
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
-    """The i-th stage without its strided convolution: c_in channels to those of T2."""
+    """Return stage i without its strided convolution: c_in channels -> those of T2."""
     spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
     main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width
     blocks: list[nn.Module] = []

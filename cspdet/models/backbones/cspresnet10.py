@@ -1,4 +1,4 @@
-"""CSPResNet-10: ResNet-10 whose every stage is cross stage partial.
+"""CSPResNet-10: ResNet-10 with cross stage partial stages.
 
     stem     7x7/2 64, maxpool 2x2 ──────────── stride 4
     stage 1  64 + 64 ──── T2 128
@@ -6,12 +6,12 @@
     stage 3  128 + 128 ── T2 256 ── C4, stride 16
     stage 4  256 + 256 ── T2 512 ── C5, stride 32
 
-    stage    x ──┬── 1x1 carry ── maxpool 2x2, but in stage 1 ── concat, T1's part first ── 1x1 T2
-                 └── basic block, strides but in stage 1 ── 1x1 T1 ──┘
+    stage    x ──┬── 1x1 shortcut ── maxpool 2x2, except in stage 1 ── concat, T1 first ── 1x1 T2
+                 └── basic block, strided except in stage 1 ── 1x1 T1 ──┘
 
 A reconstruction: the authors released neither cfg nor weights. At 256x256 it counts 2,725,056 convolution and fc
-weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The numbers fit exactly, but do not tell the kind of the
-carried part's pooling; the block's shortcut is that of the authors' resnet10.cfg.
+weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree exactly, but do not determine the type
+of pooling in the shortcut part; the shortcut of the block is that of the authors' resnet10.cfg.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cspdet.models.blocks import ConvBN
 from cspdet.models.csp import CSPStage, has_final_transition, has_partial_transition
 from cspdet.structures import Features, FeatureSpec
 
-SPLIT_CHANNELS = (64, 64, 128, 256)  # channels of either part of a stage
+SPLIT_CHANNELS = (64, 64, 128, 256)  # channels of each part of a stage
 STRIDES = (1, 2, 2, 2)
 
 
 class StridedSplit(nn.Module):
-    """x0' by a 1x1 convolution and a pooling of x; x0'' is x itself, since the block that follows strides.
+    """Split into a 1x1 convolution with pooling, and the input itself, since the block that follows is strided.
 
-    (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
+    (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):
@@ -46,7 +46,7 @@ class StridedSplit(nn.Module):
 
 
 class CSPResNet10(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: CSPResNet10Config):
         super().__init__()
@@ -65,6 +65,7 @@ class CSPResNet10(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c3 = self.stages[1](self.stages[0](self.stem(image)))
         c4 = self.stages[2](c3)
         c5 = self.stages[3](c4)

@@ -7,13 +7,13 @@
     stage 4  3x3/2 512 ─── 8 blocks,  [T2] ── C4, stride 16
     stage 5  3x3/2 1024 ── 4 blocks,  [T2] ── C5, stride 32
 
-    CSP      ──┬── 1x1 carry ────────────────── concat, T1's part first ── 1x1 T2
-               └── 1x1 work ── blocks ── 1x1 T1 ──┘
+    CSP      ──┬── 1x1 shortcut ─────────────── concat, T1 first ── 1x1 T2
+               └── 1x1 main ── blocks ── 1x1 T1 ──┘
 
 Sources: the authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has half of
-the stage's channels, but all 64 in stage 1. C3, C4 and C5 are layers 36, 61 and 74 of darknet53.cfg, the first two of
-which yolov3.cfg takes, and 54, 85 and 104 of csdarknet53.cfg. Without T2 the maps, and what follows, have the
-concatenated width, which only in stage 1 is another one.
+the channels of the stage, except in stage 1, where it has all 64. C3, C4 and C5 are layers 36, 61 and 74 of
+darknet53.cfg, of which yolov3.cfg uses the first two, and 54, 85 and 104 of csdarknet53.cfg. Without T2 the maps and
+their successors have the concatenated width, which differs only in stage 1.
 
 Counted as classifiers of 1000 classes at 256x256:
 
@@ -34,15 +34,15 @@ from cspdet.models.csp import ConvSplit, CSPStage, has_final_transition, has_par
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
-DEPTHS = (1, 2, 8, 8, 4)  # residual blocks a stage
+DEPTHS = (1, 2, 8, 8, 4)  # residual blocks per stage
 WIDTHS = (64, 128, 256, 512, 1024)  # channels of a stage
-SPLIT_CHANNELS = (64, 64, 128, 256, 512)  # channels of either part of a CSP stage
+SPLIT_CHANNELS = (64, 64, 128, 256, 512)  # channels of each part of a CSP stage
 MID_CHANNELS = (32, 64, 128, 256, 512)  # channels of a block's 1x1 convolution
 STRIDES = (8, 16, 32)
 
 
 class Darknet53(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: Darknet53Config):
         super().__init__()
@@ -56,11 +56,12 @@ class Darknet53(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(WIDTHS[2:], STRIDES, strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         return _forward_last_three(self.stages, self.stem(image))
 
 
 class CSPDarknet53(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: CSPDarknet53Config):
         super().__init__()
@@ -74,11 +75,12 @@ class CSPDarknet53(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[3:], STRIDES, strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         return _forward_last_three(self.stages, self.stem(image))
 
 
 def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
-    """The i-th stage without its strided convolution: WIDTHS[i] channels to as many."""
+    """Return stage i without its strided convolution; input and output have WIDTHS[i] channels."""
     act, width, split_channels = config.activation, WIDTHS[i], SPLIT_CHANNELS[i]
     blocks: list[nn.Module] = []
     for _ in range(DEPTHS[i]):
@@ -99,7 +101,7 @@ def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
 
 
 def _forward_last_three(stages: nn.ModuleList, x: Tensor) -> Features:
-    """The outputs of the last three stages, finest first."""
+    """Run the stages and return the outputs of the last three, finest first."""
     maps = []
     for stage in stages:
         x = stage(x)

@@ -23,11 +23,11 @@ from cspdet.models.backbones.config import DarknetReferenceConfig
 from cspdet.models.blocks import ConvBN, activation, shortcut
 from cspdet.structures import Features, FeatureSpec
 
-WIDTHS = (16, 32, 64, 128, 256, 512)  # of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
+WIDTHS = (16, 32, 64, 128, 256, 512)  # channels of the 3x3 convolutions at strides 1, 2, 4, 8, 16, 32
 
 
 class SameSizeMaxPool(nn.Module):
-    """The maxima of 2x2 windows at every pixel: (B, C, H, W) -> (B, C, H, W), padded at the right and the bottom."""
+    """2x2 max pooling with stride 1: (B, C, H, W) -> (B, C, H, W), padded at the right and the bottom."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,12 +52,13 @@ class DarknetReference(nn.Module):
         self.residual = config.residual
         specs = [FeatureSpec(c, 2**i) for i, c in enumerate(WIDTHS)]
         last = FeatureSpec(config.channels, config.last_stride)
-        # At stride 32 the last convolution's map stands for the scale, not the one that it is computed from
+        # At stride 32 there are two maps; the output is that of the last convolution, not its input
         self.out_specs: tuple[FeatureSpec, ...] = (*(spec for spec in specs if spec.stride < config.last_stride), last)[
             -3:
         ]
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         maps = [self.convs[0](image)]
         for conv in self.convs[1:]:
             maps.append(conv(self.pool(maps[-1])))

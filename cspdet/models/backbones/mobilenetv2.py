@@ -7,10 +7,10 @@
         x ──┬── depthwise 3x3 ──────────────────────────────────────────────────────┐
             │                                                                       concat ── T2, 1x1
             └── 3x3 to twice the channels, linear 1x1 ── inverted residuals ────────┘
-        T2 gives 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
+        T2 has 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
 
-T2 is the expansion of the next stage's first inverted residual as well: three times the body's channels, where
-MobileNetV2 has six; the depthwise convolutions of the body make six of them. There is no T1. As classifiers at 224x224
+T2 is also the expansion of the first inverted residual of the next stage, by a factor of three instead of MobileNetV2's
+six; the depthwise convolutions of the body double it. There is no T1. As classifiers at 224x224
 they count 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858), and 2,513,400 and 0.7636
 (published 2.51M and 0.764).
 """
@@ -29,18 +29,18 @@ from cspdet.models.csp import CSPStage
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
-EXPANSION = 6  # of the depthwise convolutions; the 1x1 before them gives as much, or half where they double
+EXPANSION = 6  # of the depthwise convolutions; of the 1x1 before them the same, or half where these double it
 LAST_CHANNELS = 1280
 
 
 class StageSpec(NamedTuple):
-    """One row a run of inverted residuals."""
+    """A sequence of inverted residuals."""
 
     widths: tuple[int, ...]  # the output channels of each
-    stride: int  # of the first
+    stride: int  # of the first one
 
 
-# 24 and 32 at the strides of the paper; 64 begins at stride 8, where the paper has 16, as in the cfgs
+# As in the cfgs, 64 channels begin at stride 8; in the paper at stride 16
 STAGES = (
     StageSpec((24, 24), 2),
     StageSpec((32, 32, 32, 64, 64, 64, 64), 2),
@@ -52,9 +52,10 @@ FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # of the stages above
 
 
 class InvertedResidual(nn.Module):
-    """(B, c_in, H, W) -> (B, c_out, H/stride, W/stride): 1x1 to `narrow` channels, grouped 3x3 to `wide`, linear 1x1.
+    """Inverted residual: 1x1 expansion, grouped 3x3, linear 1x1; (B, c_in, H, W) -> (B, c_out, H/stride, W/stride).
 
-    `narrow` None leaves the first convolution out: x is expanded already. The input is added where the shapes agree.
+    With `expand_channels` None there is no 1x1 expansion: the input is already expanded. The input is added where the
+    shapes are equal.
     """
 
     def __init__(
@@ -79,9 +80,9 @@ class InvertedResidual(nn.Module):
 
 
 class DepthwiseSplit(nn.Module):
-    """x0' by a 3x3 convolution of x, one or two channels a filter; x0'' is x itself, at its own stride.
+    """Split into a grouped 3x3 convolution, one or two input channels per filter, and the input itself.
 
-    (B, C, H, W) -> (B, carried, H/stride, W/stride), (B, C, H, W).
+    (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):
@@ -93,7 +94,7 @@ class DepthwiseSplit(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: MobileNetV2Config):
         super().__init__()
@@ -121,6 +122,7 @@ class MobileNetV2(nn.Module):
             c_in = c_out
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c2 = self.stages[0](self.stem(image))
         c3 = self.stages[1](c2)
         c4 = self.stages[2](c3)
@@ -128,7 +130,7 @@ class MobileNetV2(nn.Module):
 
 
 class CSPMobileNetV2(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: MobileNetV2Config):
         super().__init__()
@@ -151,12 +153,13 @@ class CSPMobileNetV2(nn.Module):
 
     @staticmethod
     def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
-        """The first finds its input expanded by the previous T2."""
+        """Yield the blocks of a stage; the T2 before it has expanded the input of the first one."""
         yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
         for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):
             yield InvertedResidual(before, EXPANSION // 2 * before, EXPANSION * before, c_out, 1, act)
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c2 = self.stages[1](self.stages[0](self.stem(image)))
         c3 = self.stages[2](c2)
         c4 = self.stages[3](c3)

@@ -1,4 +1,4 @@
-"""PeleeNet (Wang et al. 2018, table 1): the baseline of CSPPeleeNet, and the pieces that both are made of.
+"""PeleeNet (Wang et al. 2018, table 1): the baseline of CSPPeleeNet, and the blocks of both.
 
     stem     3 -> 32, stride 4
     stage 1  3 two-way dense layers, 1x1 ──────────────────── 128 channels, pool
@@ -19,11 +19,11 @@ from cspdet.models.base_config import ActivationName
 from cspdet.models.blocks import ConvBN, SqueezeExcite
 from cspdet.structures import Features, FeatureSpec
 
-DEPTHS = (3, 4, 8, 6)  # two-way dense layers a stage
+DEPTHS = (3, 4, 8, 6)  # two-way dense layers per stage
 BOTTLENECKS = (16, 32, 64, 64)  # channels of a dense layer's 1x1 convolutions
-GROWTH = 32  # channels that a dense layer adds, half from either way
+GROWTH = 32  # channels that a dense layer adds, half from each branch
 STEM_CHANNELS = 32
-SE_REDUCTION = 2  # of the channels that a dense layer adds
+SE_REDUCTION = 2  # reduction of squeeze-and-excitation
 
 
 class PeleeStem(nn.Module):
@@ -44,10 +44,10 @@ class PeleeStem(nn.Module):
 
 
 class TwoWayDense(nn.Module):
-    """PeleeNet's dense layer: (B, C, H, W) -> (B, C + growth, H, W), seen through one 3x3 and through two.
+    """PeleeNet's two-way dense layer: (B, C, H, W) -> (B, C + growth, H, W), with one and with two 3x3 convolutions.
 
-    Both ways begin with a 1x1 convolution to `bottleneck` channels; they are computed as one of twice the width. `se`
-    weighs the new channels by squeeze and excitation.
+    Both branches begin with a 1x1 convolution to `bottleneck` channels, computed as one convolution of twice the width.
+    `se` adds squeeze-and-excitation of the new channels.
     """
 
     def __init__(self, c_in: int, bottleneck: int, growth: int, act: ActivationName, *, se: bool = False):
@@ -71,13 +71,13 @@ class TwoWayDense(nn.Module):
 def dense_block(
     c_in: int, depth: int, bottleneck: int, act: ActivationName, *, se: bool = False
 ) -> tuple[nn.Module, int]:
-    """`depth` two-way dense layers in a row, and the channels that come out."""
+    """Return a sequence of `depth` two-way dense layers, and its number of output channels."""
     layers = [TwoWayDense(c_in + i * GROWTH, bottleneck, GROWTH, act, se=se) for i in range(depth)]
     return nn.Sequential(*layers), c_in + depth * GROWTH
 
 
 class PeleeNet(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: PeleeNetConfig):
         super().__init__()
@@ -92,6 +92,7 @@ class PeleeNet(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(channels[2:], (8, 16, 32), strict=True))
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c2 = self.stages[0](self.stem(image))
         c3 = self.stages[1](self.pool(c2))
         c4 = self.stages[2](self.pool(c3))

@@ -1,4 +1,4 @@
-"""Residual blocks, as the authors' cfgs write them: what ResNet, ResNeXt, Darknet-53 and their CSP forms are made of.
+"""Residual blocks of the authors' cfgs: of ResNet, ResNeXt, Darknet-53 and their CSP versions.
 
     Bottleneck        x ── 1x1 ── 3x3 (groups) ── 1x1 linear ─(+)── activation       csresnext50.cfg layers 9-12
     BasicBlock        x ── 3x3 ── 3x3 linear ─────────────────(+)── activation       resnet10.cfg layers 2-4
@@ -8,9 +8,9 @@
     Elastic           x ──┬── first half ── convolutions ─────────────────────────────┐
                           └── second half ── maxpool 2x2 ── convolutions ── upsample ─┴─ concat
 
-The elastic blocks put `Elastic` in the place of the convolutions (Wang et al. 2019, "ELASTIC"; csresnet50-elastic.cfg
+The elastic blocks have `Elastic` instead of the convolutions (Wang et al. 2019, "ELASTIC"; csresnet50-elastic.cfg
 layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`: where channels or
-strides change, it adds the channels and pixels that both have, without a projection.
+strides change, it adds the common channels of a subsampled input, without a projection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cspdet.models.blocks import ConvBN, activation, shortcut, upsample
 
 
 class Residual(nn.Module):
-    """act(path(x) + x), with Darknet's shortcut; the result has the shape of path(x)."""
+    """act(path(x) + x) with Darknet's shortcut; the output has the shape of path(x)."""
 
     def __init__(self, path: nn.Module, act: ActivationName):
         super().__init__()
@@ -37,8 +37,8 @@ class Residual(nn.Module):
 class Elastic(nn.Module):
     """Half of the channels through `fine`, half at half the resolution through `coarse`, concatenated.
 
-    (B, C, H, W) -> (B, C', H, W). An odd H or W, which the authors' Darknet refuses, is rounded up by the pooling and
-    cut after the upsampling.
+    (B, C, H, W) -> (B, C', H, W). An odd H or W, which the authors' Darknet rejects, is rounded up by the pooling and
+    cropped after the upsampling.
     """
 
     def __init__(self, fine: nn.Module, coarse: nn.Module):
@@ -55,14 +55,14 @@ class Elastic(nn.Module):
 
 
 class Bottleneck(Residual):
-    """ResNet's and ResNeXt's block: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 strides."""
+    """ResNet's and ResNeXt's block: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 has the stride."""
 
     def __init__(self, c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1):
         super().__init__(bottleneck_path(c_in, c_mid, c_out, act, stride=stride, groups=groups), act)
 
 
 class BasicBlock(Residual):
-    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 strides."""
+    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 has the stride."""
 
     def __init__(self, c_in: int, c_out: int, act: ActivationName, *, stride: int = 1):
         path = nn.Sequential(ConvBN(c_in, c_out, 3, stride, act=act), ConvBN(c_out, c_out, 3, act="linear"))
@@ -77,7 +77,7 @@ class DarknetResidual(Residual):
 
 
 class ElasticBottleneck(Residual):
-    """A bottleneck a half of the channels, c_mid wide each: (B, C, H, W) -> (B, C, H, W)."""
+    """One bottleneck for each half of the channels, each c_mid wide: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName, *, groups: int = 1):
         half = channels // 2
@@ -86,7 +86,7 @@ class ElasticBottleneck(Residual):
 
 
 class ElasticDarknetResidual(Residual):
-    """A Darknet path a half of the channels, c_mid wide each: (B, C, H, W) -> (B, C, H, W)."""
+    """One Darknet path for each half of the channels, each c_mid wide: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName):
         half = channels // 2
@@ -97,7 +97,7 @@ class ElasticDarknetResidual(Residual):
 def bottleneck_path(
     c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """1x1, 3x3 and linear 1x1: the activation of the last one comes after the shortcut."""
+    """Return 1x1, 3x3 and linear 1x1; the activation of the last one follows the shortcut."""
     return nn.Sequential(
         ConvBN(c_in, c_mid, act=act),
         ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),
@@ -106,5 +106,5 @@ def bottleneck_path(
 
 
 def darknet_path(channels: int, c_mid: int, act: ActivationName) -> nn.Sequential:
-    """1x1 and 3x3, both activated."""
+    """Return 1x1 and 3x3, both with activation."""
     return nn.Sequential(ConvBN(channels, c_mid, act=act), ConvBN(c_mid, channels, 3, act=act))

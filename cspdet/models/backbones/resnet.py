@@ -1,14 +1,14 @@
-"""ResNet-10, ResNet-50 and ResNeXt-50 as the authors trained them: the baselines of their CSP forms.
+"""ResNet-10, ResNet-50 and ResNeXt-50 as the authors trained them: the baselines of their CSP versions.
 
     stem     7x7/2 64, maxpool 2x2 ─────────────────── stride 4
     stage 1  blocks ────────────────────────────────── stride 4
-    stage 2  blocks, the first strides ── C3, stride 8
-    stage 3  blocks, the first strides ── C4, stride 16
-    stage 4  blocks, the first strides ── C5, stride 32
+    stage 2  blocks, first strided ──── C3, stride 8
+    stage 3  blocks, first strided ──── C4, stride 16
+    stage 4  blocks, first strided ──── C5, stride 32
 
 Sources: the authors' resnet10.cfg, resnet50.cfg, resnext50.cfg. They differ from the usual networks in three points:
-leaky instead of ReLU, a 2x2 maxpool, and no projection where a stage begins: the shortcut adds every second pixel of
-the channels there are, and the other channels pass without it.
+leaky instead of ReLU, a 2x2 maxpool, and no projection at the beginning of a stage: the shortcut adds the existing
+channels subsampled by 2, and nothing to the other channels.
 
 Counted as classifiers of 1000 classes at 256x256:
 
@@ -17,7 +17,7 @@ Counted as classifiers of 1000 classes at 256x256:
     resnet50     22,734,016   22.73M        9.7422    9.74
     resnext50    22,190,784   22.19M       10.1113   10.11
 
-resnet50.cfg has its 1000-class convolution before the average: the same function, but 10.00 BFLOPs.
+resnet50.cfg has its 1000-class convolution before the average pooling: the same function, but 10.00 BFLOPs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEM_CHANNELS = 64
 
 
 class ResNetArchSpec(NamedTuple):
-    """What tells the members of the family apart, a number a stage; a `middle` of None means basic blocks."""
+    """The parameters of a network, one value per stage; `mid_channels` None means basic blocks."""
 
     depths: tuple[int, ...]
     mid_channels: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
@@ -52,14 +52,14 @@ ARCH_SPECS = {
 
 
 class ResNetStem(nn.Sequential):
-    """The beginning of every ResNet here: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+    """The stem of all ResNets: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
 
     def __init__(self, act: ActivationName):
         super().__init__(ConvBN(3, STEM_CHANNELS, 7, 2, act=act), nn.MaxPool2d(2))
 
 
 class ResNet(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32, finest first; H and W are multiples of 32."""
+    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
 
     def __init__(self, config: ResNetConfig):
         super().__init__()
@@ -74,6 +74,7 @@ class ResNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         c3 = self.stages[1](self.stages[0](self.stem(image)))
         c4 = self.stages[2](c3)
         c5 = self.stages[3](c4)
@@ -81,7 +82,7 @@ class ResNet(nn.Module):
 
 
 def _make_stage(spec: ResNetArchSpec, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
-    """The i-th stage, whose first block halves the resolution, but not in stage 0, where the stem has done so."""
+    """Return stage i; its first block halves the resolution, except in stage 0."""
     blocks: list[nn.Module] = []
     c_out = spec.out_channels[i]
     for j in range(spec.depths[i]):

@@ -1,13 +1,12 @@
-"""Any backbone of timm (PyTorch Image Models) that gives feature maps of pictures of any size.
+"""Backbones of timm (PyTorch Image Models), as far as they return feature maps for images of any size.
 
     backbone: {name: timm:resnet50.a1_in1k, pretrained: true}
-    backbone: {name: timm:resnet50, weights: timm:resnet50.a1_in1k}         the same, as `--weights` gives it
+    backbone: {name: timm:resnet50, weights: timm:resnet50.a1_in1k}         the same, as `--weights` does
 
-    timm's features_only ── of its maps the last one at each of the strides 8, 16, 32 that exist
+    timm's features_only ── the last map of each of the strides 8, 16 and 32, as far as they exist
 
-timm is optional: pip install 'cspdet[timm]'. The maps are timm's own, as are the initial weights. Pretrained weights
-were made for pictures normalized by timm's mean and std, which `model.normalize` must then give; they are fetched by
-`load_pretrained`, and nothing else here uses the network.
+timm is optional: pip install 'cspdet[timm]'. Feature maps and initial weights are timm's. Pretrained weights expect
+images normalized by timm's mean and std, which `model.normalize` must have; only `load_pretrained` downloads them.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.structures import Features, FeatureSpec
 
 STRIDES = (8, 16, 32)
-PROBE_HW = (256, 320)  # of the picture that a model must be able to take
+PROBE_HW = (256, 320)  # image size of the check of the outputs
 
 
 class TimmBackbone(nn.Module):
-    """(B, 3, H, W) -> timm's maps at strides 8, 16, 32, those that exist, finest first; multiples of the coarsest."""
+    """(B, 3, H, W) -> timm's maps of strides 8, 16 and 32 that exist, finest first; the coarsest divides H, W."""
 
-    skip_init_weights = True  # its weights are as timm draws or loads them; not to be drawn anew
+    skip_init_weights = True  # timm initializes the weights
 
     def __init__(self, config: TimmConfig):
         super().__init__()
@@ -45,22 +44,23 @@ class TimmBackbone(nn.Module):
         self._validate_outputs()
 
     def forward(self, image: Tensor) -> Features:
+        """Return the feature maps, finest first."""
         maps = self.network(image)
         return tuple(maps[i] for i in self.out_indices)
 
     def load_pretrained(self) -> None:
-        """Take over timm's pretrained weights: from the cache of their hub, or from the network.
+        """Load timm's pretrained weights, from the local cache or by a download.
 
         Raises:
-            ConfigError: there are none, or they cannot be fetched.
+            ConfigError: There are none, or they cannot be downloaded.
         """
         self.load_state_dict(self.pretrained_state_dict(self.model))
 
     def pretrained_state_dict(self, model: str) -> dict[str, Tensor]:
-        """timm's pretrained weights of this architecture, as entries of this module, from its hub's cache or the hub.
+        """Return timm's pretrained weights as a state dict of this module, from the local cache or by a download.
 
         Raises:
-            ConfigError: `model` is another architecture, has no such weights, or they cannot be fetched.
+            ConfigError: `model` is another architecture or has no such weights, or they cannot be downloaded.
         """
         if model.partition(".")[0] != self.model.partition(".")[0]:
             raise _error(
@@ -70,23 +70,23 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _validate_outputs(self) -> None:
-        """Hold the model to what it declares, on the meta device: transformers may insist on one size, or on NHWC."""
+        """Check the declared outputs on the meta device; some transformers need one fixed size, or return NHWC."""
         probe = copy.deepcopy(self).to("meta").eval()
         try:
             maps = probe(torch.zeros(1, 3, *PROBE_HW, device="meta"))
         except Exception as error:
-            raise _error(self.model, f"does not take pictures of any size ({_reason(error)})") from None
+            raise _error(self.model, f"does not take images of any size ({_reason(error)})") from None
         for x, spec in zip(maps, self.out_specs, strict=True):
             expected = (1, spec.channels, PROBE_HW[0] // spec.stride, PROBE_HW[1] // spec.stride)
             if tuple(x.shape) != expected:
-                raise _error(self.model, f"declares maps of shape {expected}, but gives {tuple(x.shape)}")
+                raise _error(self.model, f"declares maps of shape {expected}, but returns {tuple(x.shape)}")
 
 
 def load_pretrained(network: nn.Module) -> None:
-    """Fetch the weights of every part that asks for them by `pretrained: true`; nothing is done on the meta device.
+    """Load the weights of every timm backbone with `pretrained: true` that is not on the meta device.
 
     Raises:
-        ConfigError: there are none, or they cannot be fetched.
+        ConfigError: There are none, or they cannot be downloaded.
     """
     for part in network.modules():
         if isinstance(part, TimmBackbone) and part.pretrained and not next(part.parameters()).is_meta:
@@ -94,24 +94,24 @@ def load_pretrained(network: nn.Module) -> None:
 
 
 def _create(model: str, *, pretrained: bool) -> Any:
-    """timm's network for the maps, with every reason against it as a ConfigError."""
+    """Create a timm network with feature map outputs; raise ConfigError where that is impossible."""
     try:
         import timm
     except ImportError:
         raise _error(model, "needs timm, which is not installed: pip install 'cspdet[timm]'") from None
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
-        raise _error(model, f"is no model of timm {timm.__version__}{did_you_mean(architecture, timm.list_models())}")
+        raise _error(model, f"not a model of timm {timm.__version__}{did_you_mean(architecture, timm.list_models())}")
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and model not in tagged:
         known = f"; valid: {', '.join(tagged)}" if tagged else ""
         raise _error(model, f"timm {timm.__version__} has no weights of this tag{did_you_mean(model, tagged)}{known}")
     if pretrained and not tagged:
-        raise _error(model, "has no pretrained weights; leave `pretrained` out")
+        raise _error(model, "has no pretrained weights; omit `pretrained`")
     try:
         return timm.create_model(model, features_only=True, pretrained=pretrained)
-    except Exception as error:  # of timm, of the hub's client, of the network: their types are many, and no contract
-        failure = "its pretrained weights cannot be fetched" if pretrained else "cannot give feature maps"
+    except Exception as error:  # of timm, of the hub client, of the network connection: they have no common base class
+        failure = "its pretrained weights cannot be downloaded" if pretrained else "cannot return feature maps"
         raise _error(model, f"{failure} ({_reason(error)})") from None
 
 
@@ -120,5 +120,5 @@ def _error(model: str, message: str) -> ConfigError:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what another library says."""
+    """Return the first sentence of the message of another library."""
     return (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")[:200] or type(error).__name__

@@ -1,15 +1,15 @@
-"""ThunderNet's Context Enhancement Module (Qin et al. 2019, section 3.2), read at three scales.
+"""ThunderNet's Context Enhancement Module (Qin et al. 2019, section 3.2), with three output scales.
 
     C4 ─1x1──────────────┐              ┌─ maxpool ─[SAM]─ 1x1 3x3 ── stride 32, 256
     C5 ─1x1──────── up ──┼─ sum, 128 ───┼───────────[SAM]─ 1x1 3x3 ── stride 16, 128
      └─ average ─ fc ────┘              └─ up ──────[SAM]─ 1x1 3x3 ── stride 8,   64
 
-The module itself is ThunderNet's: two 1x1 convolutions and a fully connected layer, summed into one map at C4's scale.
-ThunderNet has one region proposal network behind it, the CSPNet paper three heads. Their form is a reconstruction:
+The module is ThunderNet's: two 1x1 convolutions and a fully connected layer, summed into one map at C4's scale.
+ThunderNet continues with one region proposal network, the CSPNet paper with three heads, which are a reconstruction:
 
 - SAM costs 0.116 BFLOPs, which is a 1x1 convolution of 128 channels at strides 8, 16 and 32: so the sum has 128
-  channels, and is resized before any head narrows it;
-- the head is one pair of EFM's, whose 3x3 convolutions cost the same at every scale and keep below the paper's
+  channels, and is resized before the heads reduce it;
+- the head is one pair of EFM's, whose 3x3 convolutions cost the same at every scale, less than the paper's
   bottleneck (0.1994; one of 128 channels at stride 8 would cost 0.797).
 
 With CSPPeleeNet at 416x416 and 80 classes it counts 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
@@ -37,7 +37,7 @@ class CEM(nn.Module):
         self.c4_lateral = ConvBN(c4.channels, context, act=act)
         self.c5_lateral = ConvBN(c5.channels, context, act=act)
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-        # One number a channel and picture leaves batch normalization little to average over
+        # No batch normalization: with one value per channel and image its statistics would be poor
         self.global_conv = nn.Conv2d(c5.channels, context, 1)
         self.down = nn.MaxPool2d(2)
         self.attention = nn.ModuleList(SAM(context) if config.sam else nn.Identity() for _ in range(3))
@@ -47,6 +47,7 @@ class CEM(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, stride) for c, stride in zip(widths, strides, strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c4, c5 = features[-2:]
         context = self.c4_lateral(c4) + upsample(self.c5_lateral(c5)) + self.global_conv(self.global_pool(c5))
         scales = (upsample(context), context, self.down(context))

@@ -1,4 +1,4 @@
-"""Exact Fusion Model: each anchor scale sees the scale below, its own and the one above (CSPNet paper, figure 6c).
+"""Exact Fusion Model: each scale fuses the next finer, its own and the next coarser map (CSPNet paper, figure 6c).
 
                                                                head of the scale
     C3 ─1x1─ P3 ──────────────────────────────┐
@@ -10,13 +10,13 @@
              └maxpool 128 ────────────┐
     C5 ─1x1─ P5 ──── P5 ─maxout 128 ──┴───────── concat ─[SAM]─ 1x1 3x3 1x1 3x3 ── stride 32, 256
 
-Maxout compresses before the concatenation, which keeps every 3x3 convolution at the same cost ("balance computation").
-A reconstruction, since no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.837 BFLOPs
+Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the same cost ("balance computation").
+A reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.837 BFLOPs
 (published 4.868), with SAM 5.037 (published 5.068); its largest layer, 0.1994, is 80% below PeleeNet-YOLO's.
 
-With SPP, C5's lateral becomes 1x1 (C5/8), SPP (C5/2), 1x1 (P5), so that every scale that sees P5 sees it pooled; the
-authors' PANet-SPP cfgs also pool between two 1x1 convolutions. 4.832 BFLOPs (published 4.863), a step of -0.005 as
-published: the eighth is the only power of two near it (a quarter: +0.050, a sixteenth: -0.033).
+With SPP, the lateral convolution of C5 becomes 1x1 (C5/8), SPP (C5/2), 1x1 (P5); the authors' PANet-SPP cfgs also have
+SPP between two 1x1 convolutions. 4.832 BFLOPs (published 4.863), a difference of -0.005 as published: one eighth is the
+only power of two close to it (a quarter: +0.050, a sixteenth: -0.033).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from cspdet.models.necks.config import EFMConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
-SPP_REDUCTION = 8  # of C5's channels, before the pooling multiplies them by four
+SPP_REDUCTION = 8  # of the channels of C5, before SPP multiplies them by four
 
 
 def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Sequential:
-    """`pairs` times a 1x1 and a 3x3 convolution of the same width: (B, c_in, H, W) -> (B, c, H, W)."""
+    """Return `num_pairs` pairs of a 1x1 and a 3x3 convolution: (B, c_in, H, W) -> (B, c, H, W)."""
     layers: list[nn.Module] = []
     for i in range(num_pairs):
         layers += [ConvBN(c if i else c_in, c, 1, act=act), ConvBN(c, c, 3, act=act)]
@@ -42,13 +42,13 @@ def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Seq
 
 
 def spp_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
-    """A lateral that sees its neighborhoods: (B, c_in, H, W) -> (B, c, H, W)."""
+    """Return a lateral convolution with SPP: (B, c_in, H, W) -> (B, c, H, W)."""
     reduced_channels = c_in // SPP_REDUCTION
     return nn.Sequential(ConvBN(c_in, reduced_channels, act=act), SPP(), ConvBN(4 * reduced_channels, c, act=act))
 
 
 class EFM(nn.Module):
-    """The three coarsest maps to three of the same strides, `width`, 2 `width` and 4 `width` channels, finest first."""
+    """Fuse the three coarsest maps; outputs of the same strides with `width`, 2 `width` and 4 `width` channels."""
 
     def __init__(self, config: EFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -75,6 +75,7 @@ class EFM(nn.Module):
         )
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
         fused = (
             torch.cat((p3, upsample(self.middle_to_fine(p4))), dim=1),

@@ -4,10 +4,10 @@
                     └── 1x1 128 ── 2x up ──┐
     C4 ── 3x3 128 ─────────────────────── sum ── 3x3 128 ── stride 16, 128
 
-A reconstruction, since no cfg was released: found from the published cost and parameters. What these do not tell is
-our choice: the finer scale takes the 1x1 convolution's output, and the sum has no activation. With PeleeNet and 80
-classes it counts 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614 at 320x320 (2.86), and 3.7491M parameters as Darknet
-stores them (3.75M).
+A reconstruction, because no cfg was released: derived from the published cost and parameters. These do not determine
+what the finer scale reads, here the output of the 1x1 convolution, nor whether the sum has an activation, here none.
+With PeleeNet and 80 classes it counts 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614 at 320x320 (2.86), and
+3.7491M parameters as Darknet stores them (3.75M).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
 
 
 class FPN(nn.Module):
-    """The two coarsest maps to two of the same strides, 128 and 256 channels."""
+    """Fuse the two coarsest maps; the outputs have the same strides and 128 and 256 channels."""
 
     def __init__(self, config: FPNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -37,6 +37,7 @@ class FPN(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
         return self.fine(self.lateral(c4) + upsample(self.upsample_conv(reduced))), self.coarse(reduced)

@@ -1,17 +1,16 @@
-"""Global Fusion Model: every anchor scale sees all scales, in one map (CSPNet paper, figure 6b).
+"""Global Fusion Model: all scales are fused into one map, which every head reads (CSPNet paper, figure 6b).
 
     C3 ─1x1─ P3 64 ── maxpool ────────────┐                                  ┌─ maxpool ─ 1x1 3x3 ── stride 32, 256
     C4 ─1x1─ P4 128 ──────────────────────┼─ concat ─ 1x1 3x3 1x1 3x3, 128 ──┼─────────── 1x1 3x3 ── stride 16, 128
     C5 ─1x1─ P5 256 ── maxout 64, up ─────┘   256                            └─ up ────── 1x1 3x3 ── stride 8,   64
 
-The paper designs it to be compared with EFM, so it is made of EFM's parts: the same laterals, Maxout and pairs of
-convolutions. Its one map is the fused map of EFM's middle scale, the only one there that sees all three scales, refined
-as there; what EFM's other scales would fuse and refine for themselves is gone, and each head reads the map through one
-pair of its own.
+The paper compares it with EFM, so it consists of EFM's parts: the same lateral convolutions, Maxout and pairs of
+convolutions. Its map is the fused map of EFM's middle scale, the only one there with all three scales, with the same
+convolutions; each head has one more pair of convolutions.
 
-A reconstruction, since no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.6045 BFLOPs
-(published 4.605). One pair fewer than EFM is what the published 0.263 between the two suggests (a 3x3 convolution costs
-0.1994 at every scale); with two pairs a head, and none before, it would count 4.88, more than EFM.
+A reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.6045 BFLOPs
+(published 4.605). The published difference of 0.263 to EFM suggests one pair less (a 3x3 convolution costs 0.1994 at
+every scale); with two pairs per head, and none before, it would count 4.88, more than EFM.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class GFM(nn.Module):
-    """The three coarsest maps to three of the same strides, `width`, 2 `width` and 4 `width` channels, finest first."""
+    """Fuse the three coarsest maps; outputs of the same strides with `width`, 2 `width` and 4 `width` channels."""
 
     def __init__(self, config: GFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -42,6 +41,7 @@ class GFM(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, inputs, strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         p3, p4, p5 = (conv(x) for conv, x in zip(self.lateral, features[-3:], strict=True))
         fused = self.fuse(torch.cat((self.down(p3), p4, upsample(self.coarse_to_middle(p5))), dim=1))
         scales = (upsample(fused), fused, self.down(fused))

@@ -1,4 +1,4 @@
-"""PANet with spatial pyramid pooling: three scales, top-down and up again (csresnext50-panet-spp.cfg layers 81-135).
+"""PANet with spatial pyramid pooling: three scales, top-down and bottom-up (csresnext50-panet-spp.cfg layers 81-135).
 
     C5 ── 1x1 3x3 1x1 ── SPP ── 1x1 3x3 1x1 ── P5
 
@@ -14,8 +14,8 @@
     N4 ── 3x3 512, stride 2 ──┐
     P5 ────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ── N5 ── 3x3 ── [SAM] ── stride 32, 1024
 
-The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, of N3 128, the 3x3 twice as many. Each
-concatenation begins with its upper line. Counted with 80 classes and 3 anchors a scale:
+The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, of N3 128, the 3x3 twice as many. The
+upper line of each concatenation comes first. Counted with 80 classes and 3 anchors per scale:
 
                          weights       BFLOPs at 512   at 416
     cspresnext50         56,853,440    71.3313         47.0898    as csresnext50-panet-spp.cfg does
@@ -23,7 +23,7 @@ concatenation begins with its upper line. Counted with 80 classes and 3 anchors 
     cspdarknet53         64,296,032    91.0823         60.1286
     cspresnext50, SAM    58,229,696    72.9420         48.1531
 
-SAM is no part of the cfg. Where it stands is a reconstruction after the authors' later cfgs, in which a 1x1 logistic
+SAM is not part of the cfg. Its position is a reconstruction after the authors' later cfgs, in which a 1x1 logistic
 convolution gates the last 3x3 of each scale.
 """
 
@@ -42,7 +42,7 @@ NUM_CONVS = 5  # convolutions after a concatenation
 
 
 class TopDown(nn.Module):
-    """A coarser scale, (B, 2 width, H/2, W/2), joined to a map of the backbone, (B, C, H, W) -> (B, width, H, W)."""
+    """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map (B, C, H, W) -> (B, width, H, W)."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -55,7 +55,7 @@ class TopDown(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """A finer scale, (B, width / 2, 2H, 2W), joined to one on the way down, (B, width, H, W) -> (B, width, H, W)."""
+    """Fuse a finer scale (B, width / 2, 2H, 2W) with a top-down map (B, width, H, W) -> (B, width, H, W)."""
 
     def __init__(self, width: int, act: ActivationName):
         super().__init__()
@@ -67,13 +67,13 @@ class BottomUp(nn.Module):
 
 
 def output_block(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential:
-    """What stands before the head: (B, width, H, W) -> (B, 2 width, H, W)."""
+    """Return the last block of a scale: (B, width, H, W) -> (B, 2 width, H, W)."""
     conv = ConvBN(width, 2 * width, 3, act=act)
     return nn.Sequential(conv, SAM(2 * width)) if sam else nn.Sequential(conv)
 
 
 class PANetSPP(nn.Module):
-    """The three coarsest maps to three of the same strides, `width` / 2, `width` and 2 `width` channels."""
+    """Fuse the three coarsest maps; outputs of the same strides with `width` / 2, `width` and 2 `width` channels."""
 
     def __init__(self, config: PANetSPPConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -96,6 +96,7 @@ class PANetSPP(nn.Module):
         )
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c3, c4, c5 = features[-3:]
         p5 = self.pyramid(c5)
         p4 = self.middle_down(p5, c4)

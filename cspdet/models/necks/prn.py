@@ -1,4 +1,4 @@
-"""Partial residual network: fuses by adding the first channels instead of concatenating all (Wang et al. 2019).
+"""Partial residual network: fusion by addition of the first channels, not by concatenation (Wang et al. 2019).
 
     C5 ─ 1x1 256 ─┬─ 3x3 256 ─┬─ + ────────────────────────── stride 32, 256
                   └───────────┼──┘
@@ -12,8 +12,8 @@
     C3[:128] ─────────────────┴───────────────────┘
 
 Each + is followed by the activation. Two scales are yolov3-tiny-prn.cfg layers 14-25. PRN-3l is a reconstruction, since
-no cfg was released: its third scale repeats the second one. Counted with 80 classes and 3 anchors a scale; parameters
-as Darknet stores them, biases and 4 numbers a normalized channel included:
+no cfg was released: its third scale repeats the second one. Counted with 80 classes and 3 anchors per scale; parameters
+as Darknet stores them, including biases and 4 values per normalized channel:
 
                         BFLOPs at 416, 320   published    parameters   published
     yolov3-tiny-prn          3.4666          3.467        4.9398M      4.95M
@@ -22,7 +22,7 @@ as Darknet stores them, biases and 4 numbers a normalized channel included:
     CSPPeleeNet-PRN          3.6078          3.590
     CSPPeleeNet-PRN-3l       4.6039          4.586
 
-The 3.98 is taken for a misprint of 2.98.
+The 3.98 is assumed to be a misprint of 2.98.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FINE_CHANNELS = 128  # channels of the finer scales
 
 
 class PRNCoarsestScale(nn.Module):
-    """(B, C, H, W) -> what the next finer scale takes and the output, both (B, 256, H, W)."""
+    """(B, C, H, W) -> the input of the next finer scale, and the output, both (B, 256, H, W)."""
 
     def __init__(self, c_in: int, act: ActivationName):
         super().__init__()
@@ -55,9 +55,9 @@ class PRNCoarsestScale(nn.Module):
 
 
 class PRNFinerScale(nn.Module):
-    """A coarser scale, (B, C', H/2, W/2), and a map of the backbone, (B, C, H, W) -> as `CoarsestScale`, of 128.
+    """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W); outputs as `PRNCoarsestScale`.
 
-    The finer scale takes the 3x3 convolution's output before the sums, as the cfg's route does.
+    The next finer scale reads the output of the 3x3 convolution before the sums, as the route in the cfg does.
     """
 
     def __init__(self, c_coarser: int, act: ActivationName):
@@ -73,7 +73,7 @@ class PRNFinerScale(nn.Module):
 
 
 class PRN(nn.Module):
-    """The `scales` coarsest maps to as many of the same strides, 128 channels each but 256 for the coarsest."""
+    """Fuse the `scales` coarsest maps; the outputs have the same strides and 128 channels, the coarsest one 256."""
 
     def __init__(self, config: PRNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -87,6 +87,7 @@ class PRN(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(widths, chosen, strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         route, output = self.coarse(features[-1])
         outputs = [output]
         for i, scale in enumerate(self.finer):

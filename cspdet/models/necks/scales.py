@@ -1,4 +1,4 @@
-"""What several necks share: which of a backbone's maps they fuse, and YOLOv3's alternation of 1x1 and 3x3."""
+"""Functions shared by the necks: selection of the backbone's maps, and YOLOv3's alternating convolutions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from cspdet.structures import FeatureSpec
 
 
 def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_name: str) -> tuple[FeatureSpec, ...]:
-    """The coarsest `count` of a backbone's declared maps, finest first.
+    """Return the `num_levels` coarsest maps of a backbone, finest first.
+
+    Args:
+        inputs: The declared maps of the backbone, finest first.
+        num_levels: Number of maps that the neck fuses.
+        neck_name: Name of the neck, for the message.
 
     Raises:
-        ValueError: there are fewer maps, or the strides of neighbors do not double, as the necks' upsampling needs.
+        ValueError: There are fewer maps, or strides that do not double from map to map, as upsampling by 2 requires.
     """
     if len(inputs) < num_levels:
         raise ValueError(f"the neck {neck_name} fuses {num_levels} feature maps; the backbone has {len(inputs)}")
@@ -27,9 +32,9 @@ def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_nam
 
 
 def yolo_conv_stack(c_in: int, width: int, num_convs: int, act: ActivationName) -> nn.Sequential:
-    """`count` convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
+    """Return alternating convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
 
-    (B, c_in, H, W) -> (B, width, H, W) where `count` is odd, (B, 2 width, H, W) where it is even.
+    (B, c_in, H, W) -> (B, width, H, W) where `num_convs` is odd, (B, 2 width, H, W) where it is even.
     """
     layers: list[nn.Module] = []
     for i in range(num_convs):

@@ -23,11 +23,11 @@ from cspdet.models.necks.config import YOLOv3Config
 from cspdet.models.necks.scales import select_top_levels, yolo_conv_stack
 from cspdet.structures import Features, FeatureSpec
 
-NUM_CONVS = 5  # convolutions before a scale branches off to the next finer one
+NUM_CONVS = 5  # convolutions before the branch to the next finer scale
 
 
 class YOLOv3CoarsestScale(nn.Module):
-    """(B, C, H, W) -> what the next finer scale takes, (B, width, H, W), and the output, (B, 2 width, H, W)."""
+    """(B, C, H, W) -> the input of the next finer scale (B, width, H, W), and the output (B, 2 width, H, W)."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -40,7 +40,7 @@ class YOLOv3CoarsestScale(nn.Module):
 
 
 class YOLOv3FinerScale(nn.Module):
-    """As `CoarsestScale`, on a map of the backbone beside the coarser scale, (B, 2 width, H/2, W/2), upsampled."""
+    """As `YOLOv3CoarsestScale`, of a backbone map and the upsampled coarser scale (B, 2 width, H/2, W/2)."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -54,7 +54,7 @@ class YOLOv3FinerScale(nn.Module):
 
 
 class YOLOv3Neck(nn.Module):
-    """The three coarsest maps to three of the same strides, `width` / 2, `width` and 2 `width` channels."""
+    """Fuse the three coarsest maps; outputs of the same strides with `width` / 2, `width` and 2 `width` channels."""
 
     def __init__(self, config: YOLOv3Config, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -70,6 +70,7 @@ class YOLOv3Neck(nn.Module):
         )
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c3, c4, c5 = features[-3:]
         route, p5 = self.coarse(c5)
         route, p4 = self.middle(route, c4)

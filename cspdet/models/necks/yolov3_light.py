@@ -1,14 +1,14 @@
-"""The neck of Pelee-YOLOv3, the baseline of the partial residual networks: YOLOv3's, light and with two scales.
+"""The neck of Pelee-YOLOv3, the baseline of the partial residual networks: YOLOv3's, lighter, with two scales.
 
     C5 ── 1x1 256 ──┬────────────────────────── 3x3 256 ── stride 32, 256
                     └── 1x1 128 ── 2x up ──┐
     C4 ───────────────────────────────── concat ── 3x3 128 ── 1x1 128 ── 3x3 128 ── stride 16, 128
 
-A reconstruction, since no cfg was released: found from the published cost and parameters. That the finer scale takes
-the 1x1 convolution's output, as in yolov3-tiny.cfg, and not the 3x3's is our choice: both cost the same. With PeleeNet
-and 80 classes it counts 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925 at 320x320 (2.99), and 3.9134M parameters as
-Darknet stores them (3.91M). The 3x3 after the concatenation, 0.9968 BFLOPs at 416x416, is its largest layer, which the
-CSPNet paper's balanced necks undercut by 80%.
+A reconstruction, because no cfg was released: derived from the published cost and parameters. That the finer scale
+reads the output of the 1x1 convolution, as in yolov3-tiny.cfg, and not of the 3x3 is a choice: both cost the same. With
+PeleeNet and 80 classes it counts 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925 at 320x320 (2.99), and 3.9134M
+parameters as Darknet stores them (3.91M). The 3x3 after the concatenation, 0.9968 BFLOPs at 416x416, is its largest
+layer; that of the balanced necks of the CSPNet paper is 80% smaller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
 
 
 class YOLOv3LightNeck(nn.Module):
-    """The two coarsest maps to two of the same strides, 128 and 256 channels."""
+    """Fuse the two coarsest maps; the outputs have the same strides and 128 and 256 channels."""
 
     def __init__(self, config: YOLOv3LightConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -42,6 +42,7 @@ class YOLOv3LightNeck(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
         fused = torch.cat((upsample(self.upsample_conv(reduced)), c4), dim=1)

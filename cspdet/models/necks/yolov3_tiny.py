@@ -19,12 +19,12 @@ from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
 REDUCED_CHANNELS = 256  # channels of the coarse scale's 1x1 convolution
-UPSAMPLED_CHANNELS = 128  # channels that the finer scale gets from it
+UPSAMPLED_CHANNELS = 128  # channels of the upsampled map of the finer scale
 WIDTHS = (256, 512)  # channels of the outputs, finest first
 
 
 class YOLOv3TinyNeck(nn.Module):
-    """The two coarsest maps to two of the same strides, 256 and 512 channels."""
+    """Fuse the two coarsest maps; the outputs have the same strides and 256 and 512 channels."""
 
     def __init__(self, config: YOLOv3TinyConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -37,6 +37,7 @@ class YOLOv3TinyNeck(nn.Module):
         self.out_specs = tuple(FeatureSpec(c, spec.stride) for c, spec in zip(WIDTHS, (fine, coarse), strict=True))
 
     def forward(self, features: Features) -> Features:
+        """Return the fused feature maps, finest first."""
         c4, c5 = features[-2:]
         reduced = self.reduce(c5)
         fused = torch.cat((upsample(self.upsample_conv(reduced)), c4), dim=1)
