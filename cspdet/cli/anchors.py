@@ -164,7 +164,7 @@ def _text(
     resize_verb = {"letterbox": "letterboxed", "stretch": "stretched"}[setup.input.resize]
     rows = [(setup.name, setup.levels, fits[0]), (f"k-means, {sum(map(len, levels))} anchors", levels, fits[1])]
     lines = [
-        f"{args.split}: {len(coco.box_crowd) - crowds} boxes{left_out} of {len(coco)} pictures, {resize_verb} to "
+        f"{args.split}: {len(coco.box_crowd) - crowds} boxes{left_out} of {len(coco)} images, {resize_verb} to "
         f"{setup.input.size[0]}x{setup.input.size[1]} (height x width)",
         *(f"note: {line}" for line in coco.warnings),
         "",

@@ -77,13 +77,13 @@ def test_boxes_that_are_anchors_are_all_recalled(boxes, match_iou):
 @settings(max_examples=40)
 @given(BOXES, st.sampled_from([None, 0.213, 0.6]))
 def test_the_anchors_that_answer_are_those_of_training(boxes, match_iou):
-    # One picture a box, so that no two boxes want one slot.
+    # One image a box, so that no two boxes want one slot.
     anchors = Anchors(YoloHeadConfig(), (8, 16, 32))
     corners = torch.cat((torch.zeros(len(boxes), 2), torch.from_numpy(boxes).float()), dim=1)
     count = torch.arange(len(boxes))
     targets = Targets(count, torch.zeros_like(count), corners, torch.zeros(len(boxes), dtype=torch.bool))
-    slots = PriorLayout.from_level_sizes([(76, 76), (38, 38), (19, 19)], 3, torch.device("cpu"))
-    given_to = assign(targets, anchors, slots, match_iou)
+    layout = PriorLayout.from_level_sizes([(76, 76), (38, 38), (19, 19)], 3, torch.device("cpu"))
+    given_to = assign(targets, anchors, layout, match_iou)
     fit = evaluate_anchors(boxes.astype(np.float32), anchors.wh.flatten(0, 1).numpy(), match_iou)
     assert fit.anchors_per_box * len(boxes) == pytest.approx(len(given_to.prior), abs=1)  # float32 against float64
 
@@ -163,7 +163,7 @@ def test_sizes_that_are_none_are_refused(boxes, message):
 
 
 def write_set(folder: Path, boxes: list[list[float]], crowd: list[float] | None = None) -> Path:
-    """A train split: a picture of 200x100 (width x height) and one of 100x100, with the same boxes each."""
+    """A train split: an image of 200x100 (width x height) and one of 100x100, with the same boxes each."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     annotations, images = [], []
     for number, width in enumerate((200, 100)):
@@ -229,13 +229,13 @@ def test_the_text_says_what_json_says_and_the_seed_repeats_it(tmp_path, capsys):
     assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert f"'{document['kmeans_anchors']['override']}'" in text
-    assert "24 boxes, without 1 crowd, of 2 pictures, letterboxed to 320x416" in text
+    assert "24 boxes, without 1 crowd, of 2 images, letterboxed to 320x416" in text
     for fit in (document["config_anchors"], document["kmeans_anchors"]):
         assert f"{fit['recall']:.2%}" in text
         assert f"{fit['mean_iou']:.4f}" in text
 
 
-def test_without_a_config_there_are_the_nine_of_yolov3(tmp_path, capsys):
+def test_without_config_there_are_the_nine_of_yolov3(tmp_path, capsys):
     assert main(["anchors", str(write_set(tmp_path, VARIED)), "--json", "--size", "608", "--count", "6"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["config"] is document["match_iou"] is document["config_anchors"]["recall"] is None
@@ -244,7 +244,7 @@ def test_without_a_config_there_are_the_nine_of_yolov3(tmp_path, capsys):
     assert document["config_anchors"]["anchors_per_box"] == 1.0
 
 
-def test_a_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
+def test_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
     (tmp_path / "small.cfg").write_text(
         "[net]\nwidth=64\nheight=64\nchannels=3\n[convolutional]\nfilters=12\nsize=1\nstride=32\npad=1\n"
         "activation=linear\n[yolo]\nmask=0,1\nanchors=10,20, 30,40\nclasses=1\nnum=2\n"
@@ -274,24 +274,24 @@ def test_a_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
         (["train.assigner.match_iou=2"], "train.assigner.match_iou"),
     ],
 )
-def test_mistakes_are_told(tmp_path, capsys, caplog, words, message):
+def test_errors_are_reported(tmp_path, capsys, caplog, words, message):
     data = write_set(tmp_path, VARIED)
     assert main(["anchors", str(data), "--config", str(CONFIG), *words]) == 2
-    told = capsys.readouterr()
-    assert message in told.err + caplog.text
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert message in output.err + caplog.text
+    assert output.out == ""
 
 
-def test_mistakes_without_a_config_and_without_boxes(tmp_path, capsys, caplog):
+def test_errors_without_config_and_without_boxes(tmp_path, capsys, caplog):
     data = write_set(tmp_path, VARIED)
     assert main(["anchors", str(data), "input.size=64"]) == 2
     assert main(["anchors", str(data), "--size", "8"]) == 2
     crowds = write_set(tmp_path / "crowds", [], crowd=[0, 0, 50, 50])
     assert main(["anchors", str(crowds)]) == 2
-    told = capsys.readouterr().err + caplog.text
-    assert "there is no --config that 'input.size=64' could override" in told
-    assert "expected sides from 32 to 8192 pixels, found 8x8" in told
-    assert "found none except crowds" in told
+    output = capsys.readouterr().err + caplog.text
+    assert "there is no --config that 'input.size=64' could override" in output
+    assert "expected sides from 32 to 8192 pixels, found 8x8" in output
+    assert "found none except crowds" in output
 
 
 @pytest.mark.e2e

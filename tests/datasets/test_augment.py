@@ -22,7 +22,7 @@ COLORS = [
     (0, 255, 0),
     (0, 0, 255),
     (255, 255, 255),
-]  # one for each picture that a mosaic asks for
+]  # one for each image that a mosaic asks for
 
 
 def sample_of(image: np.ndarray, *boxes: tuple[float, ...], crowd: bool = False) -> Sample:
@@ -32,7 +32,7 @@ def sample_of(image: np.ndarray, *boxes: tuple[float, ...], crowd: bool = False)
 
 
 class PaintedSource:
-    """Black pictures with one solid rectangle; the n-th picture asked for has class n and the n-th color."""
+    """Black images with one solid rectangle; the n-th image asked for has class n and the n-th color."""
 
     def __init__(self, sizes_hw: list[tuple[int, int]], boxes: list[tuple[int, int, int, int]]):
         self.sizes_hw, self.boxes, self.asked = sizes_hw, boxes, 0
@@ -64,13 +64,13 @@ def painted(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int, int, int]
 
 @settings(max_examples=60, deadline=None)
 @given(
-    pictures=st.lists(painted(), min_size=1, max_size=4),
+    painted_images=st.lists(painted(), min_size=1, max_size=4),
     mosaic=st.sampled_from([0.0, 1.0]),
     stretch=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_boxes_sit_on_the_painted_pixels(pictures, mosaic, stretch, seed):
-    source = PaintedSource([p[0] for p in pictures], [p[1] for p in pictures])
+def test_boxes_sit_on_the_painted_pixels(painted_images, mosaic, stretch, seed):
+    source = PaintedSource([p[0] for p in painted_images], [p[1] for p in painted_images])
     config = AugmentConfig(
         mosaic=mosaic, scale=(0.5, 1.7), translate=0.3, flip_horizontal=0.5, flip_vertical=0.5, min_visible=0
     )
@@ -88,9 +88,9 @@ def test_boxes_sit_on_the_painted_pixels(pictures, mosaic, stretch, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(picture=painted(), seed=st.integers(0, 2**32))
-def test_boxes_hold_rotated_and_sheared_pixels_tightly(picture, seed):
-    source = PaintedSource([picture[0]], [picture[1]])
+@given(painted_image=painted(), seed=st.integers(0, 2**32))
+def test_boxes_hold_rotated_and_sheared_pixels_tightly(painted_image, seed):
+    source = PaintedSource([painted_image[0]], [painted_image[1]])
     config = AugmentConfig(scale=(0.3, 0.5), rotate=180, shear=20, min_visible=0)
     sample = Augment(config, (160, 160))(source, 0, np.random.default_rng(seed))
     found = painted_box(sample.image, COLORS[0])
@@ -107,7 +107,7 @@ def test_identity_is_the_letterbox():
     assert (sample.image[:8] == PAD_VALUE).all()
 
 
-def test_a_quarter_turn_by_hand():
+def test_quarter_turn_by_hand():
     # x' = -y + 40, y' = x: the box (2, 4)-(10, 20) has corners at x' 20..36 and y' 2..10.
     turn = affine((0, -1, 40), (1, 0, 0))
     assert transform_boxes(np.array([[2.0, 4.0, 10.0, 20.0]]), turn).tolist() == [[20, 2, 36, 10]]
@@ -130,9 +130,9 @@ def test_paint_leaves_the_rest_alone():
     assert np.array_equal(canvas[..., 0], expected)
 
 
-def test_an_upright_picture_is_cut_at_whole_pixels_by_hand():
+def test_upright_image_is_cut_at_whole_pixels_by_hand():
     # Zoomed by 2 and moved by 0.6, nine columns have their centers in it, from 1 on. They show 0.2 to 4.7 of the
-    # picture, rounded 0 to 5: the map is 9 / 5 x + 1.
+    # image, rounded 0 to 5: the map is 9 / 5 x + 1.
     canvas, image = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
     assert warp_into(canvas, image, affine((2, 0, 0.6), (0, 2, 0))).tolist() == [[1.8, 0, 1], [0, 2, 0], [0, 0, 1]]
     # Mirrored, x' = 9.6 - 2 x: all ten columns show 4.8 to -0.2, rounded 5 to 0.
@@ -147,7 +147,7 @@ def test_an_upright_picture_is_cut_at_whole_pixels_by_hand():
     flips=st.tuples(*[st.sampled_from([-1, 1])] * 2),
     center=st.tuples(*[st.floats(-30, 70)] * 2),
 )
-def test_upright_pictures_are_drawn_by_the_map_that_is_returned_which_is_nearly_the_one_asked_for(zooms, flips, center):
+def test_upright_images_are_drawn_by_the_map_that_is_returned_which_is_nearly_the_one_asked_for(zooms, flips, center):
     # Two ramps, which bilinear interpolation keeps: red tells the column that a pixel comes from, green the row.
     columns, rows = np.meshgrid(np.arange(60), np.arange(50))
     image = np.stack((columns * 4 + 2, rows * 4 + 2, np.full_like(rows, 255)), axis=-1).astype(np.uint8)
@@ -161,16 +161,16 @@ def test_upright_pictures_are_drawn_by_the_map_that_is_returned_which_is_nearly_
         return
     for axis, (at, side) in enumerate(((xs, 60), (ys, 50))):
         scale, shift = used[axis, axis], used[axis, 2]
-        told = canvas[ys, xs, axis] / 4.0  # the place in the picture, half a pixel at its first pixel's center
+        sampled = canvas[ys, xs, axis] / 4.0  # the place in the image, half a pixel at its first pixel's center
         expected = ((at + 0.5 - shift) / scale).clip(0.5, side - 0.5)
-        inner = (at > at.min() + 2) & (at < at.max() - 2)  # a picture that was cut ends in its last whole pixel
-        assert np.abs(told - expected)[inner].max(initial=0) <= 0.3
+        inner = (at > at.min() + 2) & (at < at.max() - 2)  # an image that was cut ends in its last whole pixel
+        assert np.abs(sampled - expected)[inner].max(initial=0) <= 0.3
         ends = np.array((at.min(), at.max() + 1))
         moved = (ends - shift) / scale - (ends - asked[axis, 2]) / asked[axis, axis]
         assert np.abs(moved).max() <= 1 + 0.5 / abs(asked[axis, axis])
 
 
-def test_pictures_of_a_mosaic_meet_without_a_gap():
+def test_images_of_mosaic_meet_without_gap():
     white = sample_of(np.full((64, 64, 3), 255, np.uint8))
     for rotate in (0.0, 45.0):
         augment = Augment(AugmentConfig(mosaic=1.0, scale=(1.3, 1.3), rotate=rotate), (64, 64))
@@ -181,7 +181,7 @@ def test_pictures_of_a_mosaic_meet_without_a_gap():
 
 
 @pytest.mark.parametrize(("min_visible", "kept"), [(0.49, 1), (0.51, 0)])
-def test_min_visible_is_a_share_of_the_area(min_visible, kept):
+def test_min_visible_is_fraction_of_the_area(min_visible, kept):
     # Zoomed twice about (32, 32), x 8..24 goes to -16..16: half is left. y 24..40 goes to 16..48, all inside.
     config = AugmentConfig(scale=(2.0, 2.0), min_visible=min_visible)
     black = np.zeros((64, 64, 3), np.uint8)
@@ -191,7 +191,7 @@ def test_min_visible_is_a_share_of_the_area(min_visible, kept):
     assert crowd.is_crowd.tolist() == [True]  # a crowd stays however little of it shows
 
 
-def test_a_sample_depends_on_the_generator_alone():
+def test_sample_depends_on_the_generator_alone():
     rng = np.random.default_rng(0)
     source = [sample_of(rng.integers(0, 256, (50, 60, 3), np.uint8), (5, 5, 30, 40)) for _ in range(5)]
     before = [sample.image.copy() for sample in source]
@@ -256,7 +256,7 @@ def test_albumentations_moves_boxes_and_keeps_classes_and_crowds():
     assert painted_box(flipped.image, COLORS[3]) == (40, 10, 60, 20)
 
 
-def test_albumentations_takes_pictures_without_boxes():
+def test_albumentations_takes_images_without_boxes():
     blank = sample_of(np.zeros((64, 64, 3), np.uint8))
     turned = hook(AlbumentationsTransform(name="Affine", args={"rotate": [5, 10], "p": 1.0}))
     assert turned(blank, np.random.default_rng(0)).box_xyxy.shape == (0, 4)
@@ -271,7 +271,7 @@ def test_albumentations_draws_from_the_generator_of_the_sample():
     assert not np.array_equal(first, other)
 
 
-def test_albumentations_mistakes_are_told_together():
+def test_albumentations_errors_are_reported_together():
     with pytest.raises(ConfigError) as caught:
         hook(
             AlbumentationsTransform(name="ClAHE"),

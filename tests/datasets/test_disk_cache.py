@@ -19,8 +19,8 @@ from cspdet.errors import ConfigError, DataError
 SIZES = [(4, 6), (1, 1), (7, 3), (5, 5)]
 
 
-def picture(index: int) -> np.ndarray:
-    """Noise that tells the pictures apart."""
+def noise_image(index: int) -> np.ndarray:
+    """Noise that tells the images apart."""
     return np.random.default_rng(index).integers(0, 256, (*SIZES[index], 3), np.uint8)
 
 
@@ -28,21 +28,21 @@ def broken(*bad: int) -> Callable[[int], np.ndarray]:
     def load(index: int) -> np.ndarray:
         if index in bad:
             raise DataError(f"{index}.jpg: cannot be decoded")
-        return picture(index)
+        return noise_image(index)
 
     return load
 
 
 def never(index: int) -> np.ndarray:
-    raise AssertionError(f"picture {index} was decoded again")
+    raise AssertionError(f"image {index} was decoded again")
 
 
-def fill(path: Path, load: Callable[[int], np.ndarray] = picture, *, skip_bad: bool = False) -> DiskCache:
+def fill(path: Path, load: Callable[[int], np.ndarray] = noise_image, *, skip_bad: bool = False) -> DiskCache:
     return open_or_build_cache(path, len(SIZES), lambda: 1000, load, skip_bad_images=skip_bad)
 
 
 def same(cache: DiskCache, but: tuple[int, ...] = ()) -> bool:
-    return all(np.array_equal(cache[i], picture(i)) for i in range(len(SIZES)) if i not in but)
+    return all(np.array_equal(cache[i], noise_image(i)) for i in range(len(SIZES)) if i not in but)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_is_there_is_not_decoded_again(path):
     assert [file.name for file in path.parent.iterdir() if file.suffix != ".lock"] == [path.name]
 
 
-def test_its_pictures_cannot_be_written_to(path):
+def test_its_images_cannot_be_written_to(path):
     cache = fill(path)
     with pytest.raises(ValueError, match="read-only"):
         cache[0][...] = 0
@@ -83,7 +83,7 @@ def test_processes_that_are_not_forked_map_it_themselves(path):
         lambda whole: whole[:-40] + b"\0" + whole[-40:],
     ],
 )
-def test_a_damaged_file_is_written_anew(path, damage, caplog):
+def test_damaged_file_is_written_again(path, damage, caplog):
     fill(path)
     path.write_bytes(damage(path.read_bytes()))
     assert same(fill(path))
@@ -91,25 +91,25 @@ def test_a_damaged_file_is_written_anew(path, damage, caplog):
     assert same(fill(path, never))
 
 
-def test_a_run_killed_while_filling_leaves_nothing_wrong(path):
+def test_run_killed_while_filling_leaves_nothing_wrong(path):
     def killed(index: int) -> np.ndarray:
         if index == 2:
             raise KeyboardInterrupt
-        return picture(index)
+        return noise_image(index)
 
     with pytest.raises(KeyboardInterrupt):
         fill(path, killed)
     assert not path.exists()
-    draft = path.with_name(f".{path.stem}.99999999.part{path.suffix}")  # what kill -9 would leave
-    draft.write_bytes(b"half")
+    tmp_file = path.with_name(f".{path.stem}.99999999.part{path.suffix}")  # what kill -9 would leave
+    tmp_file.write_bytes(b"half")
     other = path.with_name(".cspdet-4567.99999999.part.images")
     other.write_bytes(b"of another cache, which may be being filled")
     assert same(fill(path))
-    assert not draft.exists()
+    assert not tmp_file.exists()
     assert other.exists()
 
 
-def test_unreadable_pictures_are_noted_for_the_runs_to_come(path):
+def test_unreadable_images_are_noted_for_the_runs_to_come(path):
     assert fill(path, broken(1, 3), skip_bad=True).problems == {
         1: "1.jpg: cannot be decoded",
         3: "3.jpg: cannot be decoded",
@@ -122,14 +122,14 @@ def test_unreadable_pictures_are_noted_for_the_runs_to_come(path):
     assert caught.value.problems == ("1.jpg: cannot be decoded", "3.jpg: cannot be decoded")
 
 
-def test_unreadable_pictures_are_told_together_and_nothing_is_written(path):
+def test_unreadable_images_are_reported_together_and_nothing_is_written(path):
     with pytest.raises(DataError) as caught:
         fill(path, broken(1, 3))
     assert caught.value.problems == ("1.jpg: cannot be decoded", "3.jpg: cannot be decoded")
     assert not list(path.parent.glob("*.images"))
 
 
-def test_a_full_disk_is_told_before(path, monkeypatch):
+def test_full_disk_is_reported_before(path, monkeypatch):
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(
         ConfigError, match=r"train\.cache_folder: .* need 0 MB, but the limit is 0 MB \(90% .* another folder"
@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_before(path, monkeypatch):
 
 
 @pytest.mark.parametrize("below", [False, True])
-def test_a_folder_that_cannot_be_is_told(tmp_path, below):
+def test_folder_that_cannot_be_is_reported(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("not a folder")
     folder = file / "below" if below else file
@@ -155,7 +155,7 @@ def test_of_two_at_once_one_fills(path):
         if not decoded:
             both.wait()  # the other begins while this one fills
         decoded.append(index)
-        return picture(index)
+        return noise_image(index)
 
     def needed() -> int:
         return 1000
@@ -175,11 +175,11 @@ def test_of_two_at_once_one_fills(path):
     for thread in threads:
         thread.join()
     assert len(caches) == 2
-    assert all(np.array_equal(cache[0], picture(0)) for cache in caches)
+    assert all(np.array_equal(cache[0], noise_image(0)) for cache in caches)
     assert decoded == [0]
 
 
-def test_the_name_tells_everything_that_the_pixels_depend_on(tmp_path):
+def test_the_name_names_everything_that_the_pixels_depend_on(tmp_path):
     files = [tmp_path / f"{i}.jpg" for i in range(3)]
     for file in files:
         file.write_bytes(b"123")

@@ -1,4 +1,4 @@
-"""A classifier's training pictures: crops, mixing, shares that are areas, and batches that nothing else decides."""
+"""A classifier's training images: crops, mixing, shares that are areas, and batches that nothing else decides."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STRONG = ImageAugmentConfig(
 SIDES = st.integers(1, 60)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def noise_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     image.flags.writeable = False  # a cache's memory
     return image
@@ -56,19 +56,19 @@ def plain(value: int, class_id: int, size_hw: tuple[int, int] = (4, 4)) -> Image
     return ImageSample(np.full((*size_hw, 3), value, np.uint8), (class_id,), (1.0,), class_id)
 
 
-# --- one picture ---------------------------------------------------------------------------------
+# --- one image ---------------------------------------------------------------------------------
 
 
 def test_the_defaults_show_the_center_as_it_is():
-    image = picture(50, 100)
+    image = noise_image(50, 100)
     view = ImageAugment(ImageAugmentConfig(), (50, 50))(image, np.random.default_rng(0))
     np.testing.assert_array_equal(view, image[:, 25:75])
-    wide = ImageAugment(ImageAugmentConfig(), (20, 40))(picture(20, 40), np.random.default_rng(0))
-    np.testing.assert_array_equal(wide, picture(20, 40))
+    wide = ImageAugment(ImageAugmentConfig(), (20, 40))(noise_image(20, 40), np.random.default_rng(0))
+    np.testing.assert_array_equal(wide, noise_image(20, 40))
 
 
 @given(image_hw=st.tuples(SIDES, SIDES), size_hw=st.tuples(SIDES, SIDES), seed=st.integers(0, 99))
-def test_crops_lie_in_the_picture(image_hw, size_hw, seed):
+def test_crops_lie_in_the_image(image_hw, size_hw, seed):
     crop = random_crop(STRONG, image_hw, size_hw, np.random.default_rng(seed))
     assert 0 <= crop.top < crop.bottom <= image_hw[0]
     assert 0 <= crop.left < crop.right <= image_hw[1]
@@ -77,11 +77,11 @@ def test_crops_lie_in_the_picture(image_hw, size_hw, seed):
 def test_crops_take_their_share_and_ratio():
     config = ImageAugmentConfig(crop_area=(0.2, 0.4), crop_ratio=(0.5, 2.0))
     crops = [random_crop(config, (400, 600), (100, 200), np.random.default_rng(seed)) for seed in range(300)]
-    shares = [crop.area / (400 * 600) for crop in crops]
+    fractions = [crop.area / (400 * 600) for crop in crops]
     # Relative to the input's 2 to 1, so that nothing is bent by more than that.
     ratios = [(crop.right - crop.left) / (crop.bottom - crop.top) / 2 for crop in crops]
-    assert 0.195 < min(shares) < 0.22
-    assert 0.38 < max(shares) < 0.405
+    assert 0.195 < min(fractions) < 0.22
+    assert 0.38 < max(fractions) < 0.405
     assert 0.49 < min(ratios) < 0.55
     assert 1.6 < max(ratios) < 2.02
     assert len({(crop.top, crop.left) for crop in crops}) > 280
@@ -96,39 +96,41 @@ def test_crops_take_their_share_and_ratio():
     ],
 )
 def test_flips(change, expected):
-    view = ImageAugment(ImageAugmentConfig(**change), (30, 30))(picture(30, 30), np.random.default_rng(0))
-    np.testing.assert_array_equal(view, picture(30, 30)[expected])
+    view = ImageAugment(ImageAugmentConfig(**change), (30, 30))(noise_image(30, 30), np.random.default_rng(0))
+    np.testing.assert_array_equal(view, noise_image(30, 30)[expected])
 
 
-def test_half_a_turn_is_both_flips():
-    np.testing.assert_array_equal(rotate_image(picture(20, 30), 180), picture(20, 30)[::-1, ::-1])
+def test_half_turn_is_both_flips():
+    np.testing.assert_array_equal(rotate_image(noise_image(20, 30), 180), noise_image(20, 30)[::-1, ::-1])
 
 
 def test_erasing_replaces_one_rectangle():
     config = ImageAugmentConfig(erase=1.0, erase_area=(0.1, 0.1))
     for seed in range(20):
-        view = ImageAugment(config, (80, 80))(picture(80, 80), np.random.default_rng(seed))
-        rows, columns = np.nonzero((view != picture(80, 80)).any(axis=2))
+        view = ImageAugment(config, (80, 80))(noise_image(80, 80), np.random.default_rng(seed))
+        rows, columns = np.nonzero((view != noise_image(80, 80)).any(axis=2))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         assert height * width <= 0.1 * 80 * 80 * 1.1  # less where it is cut at the border
         assert len(rows) > 0.9 * height * width  # noise rarely equals what was there
 
 
-def test_a_view_is_a_function_of_its_stream():
+def test_view_is_function_of_its_stream():
     augment = ImageAugment(STRONG, (40, 40))
-    first, again, other = (augment(picture(60, 70), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (augment(noise_image(60, 70), np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert first.shape == (40, 40, 3)
     assert first.flags.c_contiguous
 
 
-# --- several pictures ----------------------------------------------------------------------------
+# --- several images ----------------------------------------------------------------------------
 
 
-@given(size_hw=st.tuples(SIDES, SIDES), share=st.floats(0, 1), log_ratio=st.floats(-1.2, 1.2), seed=st.integers(0, 99))
-def test_rectangles_lie_in_the_picture_and_have_a_pixel(size_hw, share, log_ratio, seed):
-    part = random_region(size_hw, share, log_ratio, np.random.default_rng(seed))
+@given(
+    size_hw=st.tuples(SIDES, SIDES), fraction=st.floats(0, 1), log_ratio=st.floats(-1.2, 1.2), seed=st.integers(0, 99)
+)
+def test_rectangles_lie_in_the_image_and_have_pixel(size_hw, fraction, log_ratio, seed):
+    part = random_region(size_hw, fraction, log_ratio, np.random.default_rng(seed))
     assert 0 <= part.top < part.bottom <= size_hw[0]
     assert 0 <= part.left < part.right <= size_hw[1]
     assert part.view(np.zeros((*size_hw, 3))).shape[:2] == (part.bottom - part.top, part.right - part.left)
@@ -146,7 +148,7 @@ def test_cutmix_by_hand():
     assert (mixed.class_id, mixed.label_weight) == ((4, 7), (0.75, 0.25))
 
 
-def test_a_mosaic_by_hand():
+def test_mosaic_by_hand():
     mixed = mosaic([plain(10 * i, i) for i in range(4)], meet_y=1, meet_x=3)
     assert mixed.image[..., 0].tolist() == [[0, 0, 0, 10]] + 3 * [[20, 20, 20, 30]]
     assert mixed.class_id == (0, 1, 2, 3)
@@ -158,9 +160,9 @@ def test_shares_are_the_areas_that_show(kind, height, width, seed):
     samples = [plain(i, i, (height, width)) for i in range(6)]
     streams = [np.random.default_rng((seed, i)) for i in range(6)]
     for mixed in mix_batch(samples, ImageAugmentConfig(**{kind: 1.0}), streams):
-        shown = np.bincount(mixed.image[..., 0].ravel(), minlength=6) / (height * width)
-        told = np.bincount(mixed.class_id, weights=mixed.label_weight, minlength=6)
-        np.testing.assert_allclose(told, shown, atol=1e-9)
+        seen = np.bincount(mixed.image[..., 0].ravel(), minlength=6) / (height * width)
+        weights = np.bincount(mixed.class_id, weights=mixed.label_weight, minlength=6)
+        np.testing.assert_allclose(weights, seen, atol=1e-9)
 
 
 def test_chances_of_mixing():
@@ -228,7 +230,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(images):
     assert not torch.equal(made[0][0].images, made[0][3].images)  # epochs differ
 
 
-def test_an_epoch_can_be_entered_in_its_middle(images):
+def test_epoch_can_be_entered_in_its_middle(images):
     whole, batches = list(loader(images).epoch(4)), loader(images)
     next(batches.epoch(1))
     rest = list(batches.epoch(4, start_batch=1))
@@ -236,19 +238,19 @@ def test_an_epoch_can_be_entered_in_its_middle(images):
     assert all(equal(a, b) for a, b in zip(whole[1:], rest, strict=True))
 
 
-def test_every_picture_is_seen_once_with_its_class_and_color(images):
+def test_every_image_is_seen_once_with_its_class_and_color(images):
     batches = list(loader(images, augment=ImageAugmentConfig()).epoch(0))
     index = torch.cat([batch.image_id for batch in batches])
     assert sorted(index.tolist()) == list(range(12)) != index.tolist()
-    class_id, share = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
+    class_id, fraction = (torch.cat([batch[part] for batch in batches]) for part in (1, 2))
     assert class_id[:, 0].tolist() == images.label[index].tolist()
-    assert share.tolist() == [[1, 0, 0, 0]] * 12
+    assert fraction.tolist() == [[1, 0, 0, 0]] * 12
     mean = torch.cat([batch.images for batch in batches]).float().mean(dim=(2, 3))
     expected = torch.tensor(list(COLORS.values())).float()[class_id[:, 0]]
     assert (mean - expected).abs().max() < 30
 
 
-def test_a_picture_left_over_goes_into_the_batch_before_it(images):
+def test_image_left_over_goes_into_the_batch_before_it(images):
     for size, expected in ((11, [12]), (10, [10, 2]), (4, [4, 4, 4]), (12, [12]), (20, [12])):
         batches = loader(images, batch_size=size)
         assert [len(batch.images) for batch in batches.epoch(0)] == expected
@@ -261,15 +263,15 @@ def test_the_last_epochs_are_not_mixed(images):
     config = ImageAugmentConfig(mosaic=1.0, close_mixing=2)
     batches = loader(images, augment=config, epochs=5)
     for epoch in range(5):
-        share = next(batches.epoch(epoch)).label_weight
-        assert (share[:, 1] > 0).all() == (epoch < 3)
-        torch.testing.assert_close(share.sum(dim=1), torch.ones(5))
+        fraction = next(batches.epoch(epoch)).label_weight
+        assert (fraction[:, 1] > 0).all() == (epoch < 3)
+        torch.testing.assert_close(fraction.sum(dim=1), torch.ones(5))
 
 
 @pytest.mark.parametrize("size", [8, 32])  # stored at 16x19 pixels, and as they are
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_cached_pictures_give_the_same_batches(images, workers, size, cache, tmp_path):
+def test_cached_images_give_the_same_batches(images, workers, size, cache, tmp_path):
     read = list(loader(images, size_hw=(size, size)).epoch(0))
     cached = loader(images, size_hw=(size, size), cache=cache, cache_folder=tmp_path / "cache", workers=workers)
     for index in range(len(images)):
@@ -293,14 +295,14 @@ def test_sources_shrink_what_is_much_larger_and_know_their_memory(images, monkey
         loader(images, cache="ram")
 
 
-def break_picture(images: ImageFolderDataset, index: int) -> None:
+def break_image(images: ImageFolderDataset, index: int) -> None:
     whole = images.path(index).read_bytes()
     images.path(index).write_bytes(whole[: len(whole) // 2])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_picture_stops_with_one_line(images, workers):
-    break_picture(images, 5)
+def test_unreadable_image_stops_with_one_line(images, workers):
+    break_image(images, 5)
     with pytest.raises(DataError) as caught:
         list(loader(images, workers=workers).epoch(0))
     assert len(caught.value.problems) == 1
@@ -308,9 +310,9 @@ def test_an_unreadable_picture_stops_with_one_line(images, workers):
 
 
 @pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (2, "none"), (2, "ram"), (2, "disk")])
-def test_unreadable_pictures_are_replaced_and_counted(images, workers, cache, tmp_path):
+def test_unreadable_images_are_replaced_and_counted(images, workers, cache, tmp_path):
     images.path(5).write_bytes(b"no picture")
-    break_picture(images, 11)
+    break_image(images, 11)
     batches = loader(
         images, workers=workers, cache=cache, on_bad_image="skip", augment=ImageAugmentConfig(), cache_folder=tmp_path
     )
@@ -330,7 +332,7 @@ def test_files_are_looked_through_by_their_headers(images):
     assert [line.split(":")[0] for line in check_images(images)] == [str(images.path(i)) for i in (1, 7, 9)]
 
 
-def test_one_picture_alone_can_be_mixed_with_nothing_but_itself(tmp_path):
+def test_one_image_alone_can_be_mixed_with_nothing_but_itself(tmp_path):
     root = write_images(tmp_path, train=1, classes=1)
     only = load_image_folder(root, "train")
     image = cv2.imread(str(only.path(0)))[..., ::-1]
@@ -344,15 +346,15 @@ def test_processes_share_batches_and_mix_their_own_parts(images, workers):
     plain = ImageAugmentConfig(crop_area=(0.3, 1.0), flip_horizontal=0.5)
     whole = list(loader(images, augment=plain).epoch(1))
     parts = [loader(images, augment=plain, shard=Shard(rank, 2), workers=workers) for rank in range(2)]
-    # 5, 5, 2 pictures become 5 and 7: of the last two, each process would have one alone
+    # 5, 5, 2 images become 5 and 7: of the last two, each process would have one alone
     assert [parts[0].images_in_batch(number) for number in range(len(parts[0]))] == [5, 7]
-    shown = {}
+    seen = {}
     for zero, one in zip(parts[0].epoch(1), parts[1].epoch(1), strict=True):
         for batch in (zero, one):
-            shown |= dict(zip(batch.image_id.tolist(), batch.images, strict=True))
+            seen |= dict(zip(batch.image_id.tolist(), batch.images, strict=True))
     expected = {i: image for batch in whole for i, image in zip(batch.image_id.tolist(), batch.images, strict=True)}
-    assert set(shown) == set(expected)
-    assert all(torch.equal(image, expected[i]) for i, image in shown.items())
+    assert set(seen) == set(expected)
+    assert all(torch.equal(image, expected[i]) for i, image in seen.items())
     mixed = next(loader(images, augment=ImageAugmentConfig(mosaic=1.0), shard=Shard(0, 2)).epoch(0))
     own = set(images.label[mixed.image_id].tolist())
     assert set(mixed.class_id.flatten().tolist()) <= own
@@ -365,26 +367,26 @@ def test_evaluation_is_shared_in_order(images):
     assert list(crop_batches(images, crop, 2, shard=Shard(12, 13))) == []
 
 
-def test_rare_classes_are_shown_more_often(tmp_path):
+def test_rare_classes_are_seen_more_often(tmp_path):
     root = write_images(tmp_path, train=4)
     rare, *others = sorted((root / "train").iterdir())
     for path in sorted(rare.iterdir())[1:]:
         path.unlink()
     images = load_image_folder(root, "train")
-    # 9 pictures, 1 and 4 and 4 of a class: below a threshold of 4/9, the first wants sqrt(4/9 / (1/9)) = 2 showings.
+    # 9 images, 1 and 4 and 4 of a class: below a threshold of 4/9, the first wants sqrt(4/9 / (1/9)) = 2 showings.
     (batch,) = loader(images, augment=ImageAugmentConfig(), batch_size=64, repeat_threshold=4 / 9).epoch(0)
     times = Counter(images.name(index).split("/")[1] for index in batch.image_id.tolist())
     assert times == {rare.name: 2, **{other.name: 4 for other in others}}
 
 
-def test_a_repeated_picture_is_varied_and_mixed_anew(images):
-    values = {"repeat_threshold": 1.0, "batch_size": 64}  # a third of the pictures each: sqrt(3), 12 become 21
+def test_repeated_image_is_varied_and_mixed_again(images):
+    values = {"repeat_threshold": 1.0, "batch_size": 64}  # a third of the images each: sqrt(3), 12 become 21
     (batch,) = loader(images, augment=ImageAugmentConfig(crop_area=(0.3, 1.0)), **values).epoch(0)
     assert len(batch.images) == round(12 * 3**0.5) == 21
     for index, count in Counter(batch.image_id.tolist()).items():
-        shown = batch.images[batch.image_id == index]
+        seen = batch.images[batch.image_id == index]
         assert 1 <= count <= 2
-        assert len(shown.flatten(1).unique(dim=0)) == count
+        assert len(seen.flatten(1).unique(dim=0)) == count
     (mixed,) = loader(images, augment=ImageAugmentConfig(mixup=1.0), **values).epoch(0)
     for index, count in Counter(mixed.image_id.tolist()).items():
         assert len(mixed.label_weight[mixed.image_id == index].unique(dim=0)) == count

@@ -1,4 +1,4 @@
-"""Folders and lists of pictures with a class each: what is found, in which order, and what is told about the rest."""
+"""Folders and lists of images with a class each: what is found, in which order, and what is told about the rest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def found(root: Path, split: str = "train", classes: tuple[str, ...] | None = No
     return [(images.name(i), images.classes[images.label[i]]) for i in range(len(images))]
 
 
-def test_folders_give_sorted_classes_and_pictures(tmp_path):
+def test_folders_give_sorted_classes_and_images(tmp_path):
     touch(tmp_path, "train/cat/b.JPEG", "train/cat/a.png", "train/ant/2.jpg", "train/ant/sub/1.webp", "train/ant/1.jpg")
     images = load_image_folder(tmp_path, "train")
     assert images.classes == ("ant", "cat")
@@ -49,7 +49,7 @@ def test_the_order_is_that_of_the_names_whatever_the_disk_says(tmp_path):
     assert [name for name, _ in found(tmp_path)] == [f"train/{c}/{i}.jpg" for c in "abc" for i in range(10)]
 
 
-def test_what_is_no_picture_is_skipped_and_counted_and_what_is_hidden_is_not_seen(tmp_path):
+def test_what_is_no_image_is_skipped_and_counted_and_what_is_hidden_is_not_seen(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/a/notes.txt", "train/a/._1.jpg", "train/.cache/x.jpg", "train/readme.md")
     touch(tmp_path, "train/a/.thumbs/1.jpg", "train/a/Thumbs.db")
     images = load_image_folder(tmp_path, "train")
@@ -96,7 +96,7 @@ def test_val_has_the_classes_of_train(tmp_path):
     assert found(tmp_path, "val", ("c", "a")) == [("val/c/1.jpg", "c"), ("val/a/2.jpg", "a")]
 
 
-def test_a_class_that_only_val_has_is_an_error(tmp_path):
+def test_class_that_only_val_has_is_error(tmp_path):
     touch(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg", "val/cta/1.jpg", "val/dog/1.jpg")
     with pytest.raises(DataError, match=r"val: class 'cta' is not one of the 1 classes") as error:
         load_image_folder(tmp_path, "val")
@@ -104,7 +104,7 @@ def test_a_class_that_only_val_has_is_an_error(tmp_path):
     assert "the first of 2 such classes" in str(error.value)
 
 
-def test_an_empty_class_folder_is_an_error_with_what_lies_in_it(tmp_path):
+def test_empty_class_folder_is_error_with_what_lies_in_it(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/x.txt", "train/b/y.txt")
     (tmp_path / "train/c").mkdir()
     with pytest.raises(
@@ -121,7 +121,7 @@ def test_an_empty_class_folder_is_an_error_with_what_lies_in_it(tmp_path):
         (("train/1.jpg",), "no class folders; expected .*; found 1.jpg"),
     ],
 )
-def test_folders_of_another_shape_are_told(tmp_path, files, message):
+def test_folders_of_another_shape_are_reported(tmp_path, files, message):
     touch(tmp_path, *files)
     with pytest.raises(DataError, match=message):
         load_image_folder(tmp_path, "train")
@@ -129,7 +129,7 @@ def test_folders_of_another_shape_are_told(tmp_path, files, message):
         load_image_folder(tmp_path / "nowhere", "train")
 
 
-def test_one_picture_a_class_is_enough(tmp_path):
+def test_one_image_class_is_enough(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
     assert load_image_folder(tmp_path, "train").counts.tolist() == [1, 1]
     assert has_split(tmp_path, "train")
@@ -139,7 +139,7 @@ def test_one_picture_a_class_is_enough(tmp_path):
 # --- lists -----------------------------------------------------------------------------------------
 
 
-def test_a_list_keeps_its_order_and_may_name_classes(tmp_path):
+def test_list_keeps_its_order_and_may_name_classes(tmp_path):
     (tmp_path / "train.txt").write_text("x/2.jpg dog\nx/my cat.jpg cat\n\nx/1.jpg\thot dog\n/far/9.png dog\n")
     assert found(tmp_path) == [
         ("x/2.jpg", "dog"),
@@ -152,7 +152,7 @@ def test_a_list_keeps_its_order_and_may_name_classes(tmp_path):
     assert images.path(3) == Path("/far/9.png")
 
 
-def test_a_list_may_give_numbers_of_the_names_in_a_file(tmp_path):
+def test_list_may_give_numbers_of_the_names_in_file(tmp_path):
     (tmp_path / "classes.txt").write_text("zebra\nant\n")
     (tmp_path / "train.txt").write_text("1.jpg 1\n2.jpg 0\n3.jpg zebra\n")
     assert found(tmp_path) == [("1.jpg", "ant"), ("2.jpg", "zebra"), ("3.jpg", "zebra")]
@@ -167,7 +167,7 @@ def test_a_list_may_give_numbers_of_the_names_in_a_file(tmp_path):
     assert "read instead of train.txt" in images.warnings[0]
 
 
-def test_numbers_without_names_are_told(tmp_path):
+def test_numbers_without_names_are_reported(tmp_path):
     (tmp_path / "train.txt").write_text("a.jpg 2\nb.jpg 0\nc.jpg 1\n")
     (tmp_path / "val.txt").write_text("a.jpg 1\n")
     images = load_image_folder(tmp_path, "train")
@@ -194,7 +194,7 @@ def test_lists_that_cannot_be_used(tmp_path, text, message):
         load_image_folder(tmp_path, "train")
 
 
-def test_names_that_stand_twice_are_told(tmp_path):
+def test_names_that_stand_twice_are_reported(tmp_path):
     (tmp_path / "classes.txt").write_text("crane\nant\ncrane\n")
     touch(tmp_path, "train/ant/1.jpg")
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_names_that_stand_twice_are_told(tmp_path):
         load_image_folder(tmp_path, "train")
 
 
-def test_many_pictures_take_no_objects(tmp_path):
+def test_many_images_take_no_objects(tmp_path):
     (tmp_path / "train.txt").write_text("".join(f"folder/{i:06}.jpg {i % 7}\n" for i in range(20_000)))
     images = load_image_folder(tmp_path, "train")
     assert images.name(12_345) == "folder/012345.jpg"

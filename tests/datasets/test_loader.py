@@ -29,18 +29,18 @@ from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
 from cspdet.structures import SINGLE_PROCESS, Batch, Shard
 
-PICTURES = 11
+NUM_IMAGES = 11
 STRONG = AugmentConfig(
     mosaic=0.7, scale=(0.5, 1.5), translate=0.1, hue=0.02, saturation=1.5, exposure=1.5, flip_horizontal=0.5
 )
 
 
-def make_set(folder: Path, pictures: int = PICTURES) -> CocoDataset:
+def make_set(folder: Path, num_images: int = NUM_IMAGES) -> CocoDataset:
     """Noise of growing width, 48 rows; one box each, and a crowd on the second, none on the third."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     images, boxes = [], []
-    for i in range(pictures):
+    for i in range(num_images):
         width = 60 + 10 * i
         noise = rng.integers(0, 256, (6, 8, 3), np.uint8)
         cv2.imwrite(str(folder / "images" / f"{i}.png"), cv2.resize(noise, (width, 48)))
@@ -98,7 +98,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(coco):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_be_entered_in_its_middle(coco, workers):
+def test_epoch_can_be_entered_in_its_middle(coco, workers):
     whole = list(loader(coco).epoch(4))
     batches = loader(coco, workers=workers)
     next(batches.epoch(1))  # an epoch that was left early leaves nothing behind
@@ -108,14 +108,14 @@ def test_an_epoch_can_be_entered_in_its_middle(coco, workers):
     assert len(batches) == len(whole) == 3
 
 
-def test_every_picture_is_seen_once_an_epoch(coco):
+def test_every_image_is_seen_once_epoch(coco):
     batches = list(loader(coco, augment=AugmentConfig()).epoch(0))
     assert [len(batch.images) for batch in batches] == [4, 4, 3]
     ids = torch.cat([batch.image_id for batch in batches]).tolist()
-    assert sorted(ids) == [100 + i for i in range(PICTURES)]
+    assert sorted(ids) == [100 + i for i in range(NUM_IMAGES)]
     assert ids != sorted(ids)
     sizes = dict(zip(ids, torch.cat([batch.size_hw for batch in batches]).tolist(), strict=True))
-    assert sizes == {100 + i: [48, 60 + 10 * i] for i in range(PICTURES)}
+    assert sizes == {100 + i: [48, 60 + 10 * i] for i in range(NUM_IMAGES)}
 
 
 def test_seeds_change_order_and_augmentation(coco):
@@ -123,28 +123,28 @@ def test_seeds_change_order_and_augmentation(coco):
     assert a.image_id.tolist() != b.image_id.tolist()
 
 
-def test_every_picture_has_draws_of_its_own(coco):
-    plain = next(loader(coco, augment=AugmentConfig(), batch_size=PICTURES).epoch(0))
-    turned = next(loader(coco, augment=AugmentConfig(rotate=5), batch_size=PICTURES).epoch(0))
+def test_every_image_has_draws_of_its_own(coco):
+    plain = next(loader(coco, augment=AugmentConfig(), batch_size=NUM_IMAGES).epoch(0))
+    turned = next(loader(coco, augment=AugmentConfig(rotate=5), batch_size=NUM_IMAGES).epoch(0))
     change = (turned.targets.box_xyxy - plain.targets.box_xyxy)[:, 0]
-    assert len(set(change.tolist())) == PICTURES - 1  # one picture has no box
+    assert len(set(change.tolist())) == NUM_IMAGES - 1  # one image has no box
 
 
-def test_starting_an_epoch_leaves_the_global_generator_alone(coco):
+def test_starting_epoch_leaves_the_global_generator_alone(coco):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     list(loader(coco).epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_targets_are_flat_and_point_at_their_pictures(coco):
-    batches = list(loader(coco, augment=AugmentConfig(), batch_size=PICTURES).epoch(0))
+def test_targets_are_flat_and_point_at_their_images(coco):
+    batches = list(loader(coco, augment=AugmentConfig(), batch_size=NUM_IMAGES).epoch(0))
     images, targets, image_id, _ = batches[0]
     row = {number: i for i, number in enumerate(image_id.tolist())}
-    assert images.shape == (PICTURES, 3, 64, 64)
+    assert images.shape == (NUM_IMAGES, 3, 64, 64)
     assert images.dtype == torch.uint8
     assert images.is_contiguous()
-    assert Counter(targets.image_index.tolist()) == Counter(set(range(PICTURES)) - {row[102]})  # 102 has no box
+    assert Counter(targets.image_index.tolist()) == Counter(set(range(NUM_IMAGES)) - {row[102]})  # 102 has no box
     assert (
         targets.is_crowd.nonzero().flatten().tolist() == (targets.image_index == row[101]).nonzero().flatten().tolist()
     )
@@ -158,7 +158,7 @@ def test_targets_are_flat_and_point_at_their_pictures(coco):
     assert (images[row[110], :, 22:41] != PAD_VALUE).any()
 
 
-def test_pictures_without_any_box_make_a_batch(coco):
+def test_images_without_any_box_make_batch(coco):
     batches = loader(coco, augment=AugmentConfig(), batch_size=1).epoch(0)
     (empty,) = [batch for batch in batches if batch.image_id.tolist() == [102]]
     assert empty.targets.box_xyxy.shape == (0, 4)
@@ -178,13 +178,13 @@ def test_the_last_epochs_have_no_mixing(coco, mixing):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_cached_pictures_give_the_same_batches(coco, workers, resize, cache, tmp_path):
+def test_cached_images_give_the_same_batches(coco, workers, resize, cache, tmp_path):
     read = list(loader(coco, resize=resize).epoch(0))
     batches = loader(coco, resize=resize, cache=cache, cache_folder=tmp_path / "cache", workers=workers)
     assert all(equal(a, b) for a, b in zip(read, batches.epoch(0), strict=True))
 
 
-def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
+def test_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
     batches = loader(coco, cache="disk", cache_folder=tmp_path)
     read = list(batches.epoch(0))
     monkeypatch.setattr(DetectionImages, "__getitem__", lambda self, index: pytest.fail("decoded again"))
@@ -198,19 +198,19 @@ def test_a_cache_on_disk_serves_the_runs_to_come(coco, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.images"))) == 3
 
 
-def test_a_cache_on_disk_needs_a_folder(coco):
+def test_cache_on_disk_needs_folder(coco):
     with pytest.raises(ConfigError, match=r"train\.cache_folder: train\.cache=disk needs a folder"):
         loader(coco, cache="disk")
 
 
-def test_a_cache_needs_no_files_once_filled(coco):
+def test_cache_needs_no_files_once_filled(coco):
     batches = loader(coco, cache="ram")
-    for i in range(PICTURES):
+    for i in range(NUM_IMAGES):
         coco.path(i).unlink()
     assert len(list(batches.epoch(0))) == 3
 
 
-def test_a_cache_that_does_not_fit_is_refused(coco, monkeypatch):
+def test_cache_that_does_not_fit_is_refused(coco, monkeypatch):
     monkeypatch.setattr(cache_module, "available_memory", lambda: 10_000)
     with pytest.raises(ConfigError, match=r"train\.cache: 11 images of this size need .* use train\.cache=none"):
         loader(coco, cache="ram")
@@ -229,12 +229,12 @@ def test_sources_shrink_but_never_enlarge(coco):
     np.testing.assert_allclose(source[10].box_xyxy, [[3.2, 4.75, 11.2, 14.25]], rtol=1e-6)
 
 
-def break_picture(coco: CocoDataset, index: int) -> None:
+def break_image(coco: CocoDataset, index: int) -> None:
     whole = coco.path(index).read_bytes()
     coco.path(index).write_bytes(whole[: len(whole) // 2])
 
 
-def test_workers_outlive_a_schedulers_signal_but_not_their_parents(coco):
+def test_workers_outlive_schedulers_signal_but_not_their_parents(coco):
     before = set(multiprocessing.active_children())
     whole = loader(coco, workers=1)
     batches = whole.epoch(0)
@@ -250,8 +250,8 @@ def test_workers_outlive_a_schedulers_signal_but_not_their_parents(coco):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_picture_stops_with_one_line(coco, workers):
-    break_picture(coco, 5)
+def test_unreadable_image_stops_with_one_line(coco, workers):
+    break_image(coco, 5)
     with pytest.raises(DataError) as caught:
         list(loader(coco, workers=workers).epoch(0))
     assert len(caught.value.problems) == 1
@@ -260,9 +260,9 @@ def test_an_unreadable_picture_stops_with_one_line(coco, workers):
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_cache_names_all_unreadable_pictures(coco, cache, tmp_path):
+def test_cache_names_all_unreadable_images(coco, cache, tmp_path):
     for index in (2, 5):
-        break_picture(coco, index)
+        break_image(coco, index)
     with pytest.raises(DataError) as caught:
         loader(coco, cache=cache, cache_folder=tmp_path)
     assert [problem.split(":")[0] for problem in caught.value.problems] == [str(coco.path(i)) for i in (2, 5)]
@@ -271,9 +271,9 @@ def test_a_cache_names_all_unreadable_pictures(coco, cache, tmp_path):
 @pytest.mark.parametrize(
     ("workers", "cache", "runs"), [(0, "none", 1), (2, "none", 1), (2, "ram", 1), (2, "disk", 1), (0, "disk", 2)]
 )
-def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache, runs, tmp_path):
+def test_unreadable_images_are_replaced_and_counted(coco, workers, cache, runs, tmp_path):
     for index in (5, 6, 10):
-        break_picture(coco, index)
+        break_image(coco, index)
     for _ in range(runs):  # the second finds the cache of the first
         batches = loader(
             coco, workers=workers, cache=cache, on_bad_image="skip", augment=AugmentConfig(), cache_folder=tmp_path
@@ -289,14 +289,14 @@ def test_unreadable_pictures_are_replaced_and_counted(coco, workers, cache, runs
     assert all(path in reason for path, reason in batches.skipped.items())
 
 
-def test_no_readable_picture_is_an_error(coco):
-    for index in range(PICTURES):
-        break_picture(coco, index)
+def test_no_readable_image_is_error(coco):
+    for index in range(NUM_IMAGES):
+        break_image(coco, index)
     with pytest.raises(DataError, match="no image is readable"):
         list(loader(coco, on_bad_image="skip").epoch(0))
 
 
-def test_a_size_other_than_annotated_is_an_error(coco):
+def test_size_other_than_annotated_is_error(coco):
     cv2.imwrite(str(coco.path(3)), np.zeros((90, 48, 3), np.uint8))
     with pytest.raises(DataError, match=r"3\.png: the file is 48x90 .* the annotations say 90x48"):
         list(loader(coco).epoch(0))
@@ -304,7 +304,7 @@ def test_a_size_other_than_annotated_is_an_error(coco):
         list(eval_loader(coco, (64, 64)))
 
 
-def test_a_killed_worker_is_an_error_not_a_wait(coco, monkeypatch):
+def test_killed_worker_is_error_not_wait(coco, monkeypatch):
     batches = loader(coco, workers=1, batch_size=1)
     epoch = batches.epoch(0)
     next(epoch)
@@ -321,7 +321,7 @@ def test_a_killed_worker_is_an_error_not_a_wait(coco, monkeypatch):
         signal.signal(signal.SIGCHLD, handler)
 
 
-def test_only_a_death_is_explained_as_one():
+def test_only_death_is_explained_as_one():
     killed = worker_crash_error(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert str(killed).endswith("(DataLoader worker (pid 7) is killed by signal: Killed.)")
     assert "a loader process died" in str(worker_crash_error(EOFError()))
@@ -334,14 +334,14 @@ def test_workers_leave_interrupts_to_the_main_process(coco):
     next(epoch)
     (worker,) = batches._batches._iterator._workers
     os.kill(worker.pid, signal.SIGINT)
-    assert len(list(epoch)) == PICTURES - 1
+    assert len(list(epoch)) == NUM_IMAGES - 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_goes_through_the_set_in_order(coco, workers):
     batches = list(eval_loader(coco, (64, 96), "letterbox", 4, workers))
     assert [len(batch.images) for batch in batches] == [4, 4, 3]
-    assert torch.cat([batch.image_id for batch in batches]).tolist() == [100 + i for i in range(PICTURES)]
+    assert torch.cat([batch.image_id for batch in batches]).tolist() == [100 + i for i in range(NUM_IMAGES)]
     first = batches[0]
     # 60x48 in 96x64: by 4/3 to 80x64, 8 columns to its left: x 8..28, y 12..36 becomes 18.7..45.3, 16..48.
     box = first.targets.box_xyxy[first.targets.image_index == 0]
@@ -352,17 +352,17 @@ def test_evaluation_goes_through_the_set_in_order(coco, workers):
         False,
         True,
         False,
-    ]  # the crowd is kept, the third picture has no box
+    ]  # the crowd is kept, the third image has no box
 
 
 def test_errors_of_evaluation_arrive_from_workers(coco):
-    break_picture(coco, 9)
+    break_image(coco, 9)
     with pytest.raises(DataError) as caught:
         list(eval_loader(coco, (64, 64), batch_size=4, workers=2))
     assert str(caught.value).startswith(str(coco.path(9)))
 
 
-def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
+def test_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
     assert isinstance(cached(coco, "auto"), RamCache)
     needed = cached(coco, "ram").nbytes
     monkeypatch.setattr(cache_module, "available_memory", lambda: 2 * needed)  # room, but not plenty of it
@@ -373,7 +373,7 @@ def test_an_automatic_cache_is_taken_only_where_it_fits_well(coco, monkeypatch):
 # --- several processes, and rare classes --------------------------------------------------------
 
 
-def pictures_of(batch: Batch) -> dict[int, tuple[torch.Tensor, list[list[float]]]]:
+def images_by_id(batch: Batch) -> dict[int, tuple[torch.Tensor, list[list[float]]]]:
     """What is shown under each image id: the pixels, and the boxes with their classes and crowds."""
     targets = batch.targets
     rows = torch.cat((targets.box_xyxy, targets.class_id[:, None], targets.is_crowd[:, None]), dim=1)
@@ -391,19 +391,19 @@ def test_processes_together_have_the_batches_of_one(coco, world, workers):
     shards = [loader(coco, **sizes, workers=workers, shard=Shard(rank, world)) for rank in range(world)]
     assert {len(shard) for shard in shards} == {2}
     parts = zip(*(shard.epoch(1) for shard in shards), strict=True)
-    for number, (batch, mine) in enumerate(zip(whole, parts, strict=True)):
-        assert [len(part.images) for part in mine] == [len(batch.images[rank::world]) for rank in range(world)]
+    for number, (batch, local) in enumerate(zip(whole, parts, strict=True)):
+        assert [len(part.images) for part in local] == [len(batch.images[rank::world]) for rank in range(world)]
         assert {shard.images_in_batch(number) for shard in shards} == {len(batch.images)}
-        expected, found = pictures_of(batch), {}
-        for part in mine:
-            found |= pictures_of(part)
+        expected, found = images_by_id(batch), {}
+        for part in local:
+            found |= images_by_id(part)
         assert set(found) == set(expected)
         for image_id, (image, boxes) in expected.items():
             assert torch.equal(found[image_id][0], image)
             assert found[image_id][1] == boxes
 
 
-def test_a_process_enters_the_middle_of_an_epoch(coco):
+def test_process_enters_the_middle_of_epoch(coco):
     values = {"shard": Shard(1, 2), "repeat_threshold": 1.0}
     whole = list(loader(coco, **values).epoch(2))
     rest = list(loader(coco, **values).epoch(2, start_batch=1))
@@ -414,13 +414,13 @@ def test_a_process_enters_the_middle_of_an_epoch(coco):
 def test_evaluation_is_shared_in_order(coco):
     parts = [eval_loader(coco, (64, 64), batch_size=2, shard=Shard(rank, 3)) for rank in range(3)]
     ids = [[i for batch in part for i in batch.image_id.tolist()] for part in parts]
-    assert ids == [[100 + i for i in range(rank, PICTURES, 3)] for rank in range(3)]
+    assert ids == [[100 + i for i in range(rank, NUM_IMAGES, 3)] for rank in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert list(eval_loader(coco, (64, 64), shard=Shard(11, 12))) == []
 
 
-def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
-    # Without the crowd on 1 and the empty 2, class 0 (pictures 0, 4, 6, 8, 10) has a share of 5/11 and class 1
+def test_rare_classes_are_seen_more_often_and_varied_again(coco):
+    # Without the crowd on 1 and the empty 2, class 0 (images 0, 4, 6, 8, 10) has a share of 5/11 and class 1
     # (3, 5, 7, 9) one of 4/11; below a threshold of 1 they want sqrt(11 / 5) = 1.48 and sqrt(11 / 4) = 1.66.
     batches = loader(coco, repeat_threshold=1.0, batch_size=32)
     (batch,) = batches.epoch(0)
@@ -429,16 +429,16 @@ def test_rare_classes_are_shown_more_often_and_varied_anew(coco):
     assert batches.images_in_batch(0) == 16
     times = Counter(batch.image_id.tolist())
     assert times[101] == times[102] == 1
-    first_shown = pictures_of(plain)
+    first_seen = images_by_id(plain)
     for image_id in times:
-        shown = [batch.images[i] for i in (batch.image_id == image_id).nonzero().flatten().tolist()]
-        same = [torch.equal(image, first_shown[image_id][0]) for image in shown]
+        seen = [batch.images[i] for i in (batch.image_id == image_id).nonzero().flatten().tolist()]
+        same = [torch.equal(image, first_seen[image_id][0]) for image in seen]
         assert sum(same) == 1  # the first time as without repeats, the others in another way
     (again,) = loader(coco, repeat_threshold=1.0, batch_size=32, workers=2).epoch(0)
     assert equal(batch, again)
 
 
-def test_processes_share_the_memory_of_a_machine(coco, monkeypatch):
+def test_processes_share_the_memory_of_machine(coco, monkeypatch):
     needed = cached(coco, "ram").nbytes
     monkeypatch.setattr(cache_module, "available_memory", lambda: 4 * needed)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)

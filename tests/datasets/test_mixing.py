@@ -22,7 +22,7 @@ SIDE = 40
 def scene(
     *boxes: tuple[float, ...], value: int = 0, first_class: int = 0, crowd: tuple[bool, ...] | None = None
 ) -> AugmentedSample:
-    """Boxes of ascending classes on a picture of one value."""
+    """Boxes of ascending classes on an image of one value."""
     box_xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     n = len(box_xyxy)
     is_crowd = np.zeros(n, bool) if crowd is None else np.array(crowd)
@@ -77,13 +77,13 @@ def test_cutmix_by_hand():
         (Rect(0, 0, 10, 40), [[10, 10, 30, 30]]),  # ends where the box begins
     ],
 )
-def test_what_a_cut_leaves_of_a_box(part, left):
+def test_what_cut_leaves_of_box(part, left):
     mixed = cutmix(scene((10, 10, 30, 30)), scene(), part, min_visible=0.2)
     assert mixed.sample.box_xyxy.tolist() == left
 
 
-def test_a_cut_counts_what_was_cut_off_before():
-    # Of 400 square pixels 160 were inside the picture; the cut leaves 80, a fifth of the whole, or half of the rest.
+def test_cut_counts_what_was_cut_off_before():
+    # Of 400 square pixels 160 were inside the image; the cut leaves 80, a fifth of the whole, or half of the rest.
     box = scene((0, 0, 16, 10))._replace(area=np.array([400.0]))
     part = Rect(0, 0, 8, SIDE)
     assert cutmix(box, scene(), part, min_visible=0.2).sample.box_xyxy.tolist() == [[8, 0, 16, 10]]
@@ -112,14 +112,14 @@ def tight(mask: np.ndarray) -> tuple[int, int, int, int]:
     return (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
 
 
-@given(mine=rectangles(1), other=rectangles(1), part=rectangles(0), min_visible=st.sampled_from([0.0, 0.2, 0.5, 1.0]))
-def test_cutmix_agrees_with_counted_pixels(mine, other, part, min_visible):
-    one, two = scene(mine), scene(other, first_class=1)
-    one.sample.image[mine[1] : mine[3], mine[0] : mine[2], 0] = 255
+@given(first=rectangles(1), other=rectangles(1), part=rectangles(0), min_visible=st.sampled_from([0.0, 0.2, 0.5, 1.0]))
+def test_cutmix_agrees_with_counted_pixels(first, other, part, min_visible):
+    one, two = scene(first), scene(other, first_class=1)
+    one.sample.image[first[1] : first[3], first[0] : first[2], 0] = 255
     two.sample.image[other[1] : other[3], other[0] : other[2], 1] = 255
     mixed = cutmix(one, two, Rect(*part), min_visible).sample
     expected = []
-    for channel, box in enumerate((mine, other)):
+    for channel, box in enumerate((first, other)):
         mask = mixed.image[..., channel] == 255
         if not mask.any() or mask.sum() < min_visible * (box[2] - box[0]) * (box[3] - box[1]):
             continue
@@ -131,16 +131,16 @@ def test_cutmix_agrees_with_counted_pixels(mine, other, part, min_visible):
     assert [[*box, c] for box, c in zip(mixed.box_xyxy.tolist(), mixed.class_id.tolist(), strict=True)] == expected
 
 
-def test_parts_take_every_share_of_the_picture():
-    shares = []
+def test_parts_take_every_fraction_of_the_image():
+    fractions = []
     for seed in range(200):
         x1, y1, x2, y2 = rand_bbox((30, 60), np.random.default_rng(seed))
         assert 0 <= x1 <= x2 <= 60
         assert 0 <= y1 <= y2 <= 30
-        shares.append((x2 - x1) * (y2 - y1) / 1800)
-    assert min(shares) < 0.05
-    assert 0.2 < np.mean(shares) < 0.45  # a half, less what lies outside
-    assert max(shares) > 0.6
+        fractions.append((x2 - x1) * (y2 - y1) / 1800)
+    assert min(fractions) < 0.05
+    assert 0.2 < np.mean(fractions) < 0.45  # a half, less what lies outside
+    assert max(fractions) > 0.6
 
 
 # --- through the augmentation --------------------------------------------------------------------
@@ -158,7 +158,7 @@ VARIED = {"scale": (0.5, 1.5), "rotate": 5.0, "translate": 0.1, "hue": 0.1, "fli
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), mosaic=st.sampled_from([0.0, 0.5]))
-def test_a_mixup_is_two_augmented_pictures(seed, mosaic):
+def test_mixup_is_two_augmented_images(seed, mosaic):
     source, plain = noisy_source(), Augment(AugmentConfig(mosaic=mosaic, **VARIED), (64, 64))
     mixed = Augment(AugmentConfig(mosaic=mosaic, mixup=1.0, mixup_alpha=2.0, **VARIED), (64, 64))(
         source, 1, np.random.default_rng(seed)
@@ -167,10 +167,10 @@ def test_a_mixup_is_two_augmented_pictures(seed, mosaic):
     first = plain(source, 1, rng)
     rng.random()
     second = plain(source, int(rng.integers(5)), rng)
-    share = rng.beta(2.0, 2.0)
+    weight = rng.beta(2.0, 2.0)
     assert mixed.box_xyxy.tolist() == [*first.box_xyxy.tolist(), *second.box_xyxy.tolist()]
     assert mixed.class_id.tolist() == [*first.class_id.tolist(), *second.class_id.tolist()]
-    blended = (1 - share) * first.image + share * second.image
+    blended = (1 - weight) * first.image + weight * second.image
     assert np.abs(mixed.image - blended).max() <= 0.51
     assert mixed.image_id == 1
 
@@ -200,7 +200,7 @@ def test_what_is_off_draws_nothing(mosaic):
 
 
 @pytest.mark.parametrize("changes", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
-def test_single_pictures_are_not_mixed(changes):
+def test_single_images_are_not_mixed(changes):
     source = noisy_source()
     config = AugmentConfig(mosaic=1.0, **changes)
     alone = Augment(config, (64, 64))(source, 0, np.random.default_rng(1), mosaic=False)
@@ -209,7 +209,7 @@ def test_single_pictures_are_not_mixed(changes):
     assert np.array_equal(alone.box_xyxy, plain.box_xyxy)
 
 
-def test_a_picture_is_mixed_in_one_way():
+def test_image_is_mixed_in_one_way():
     with pytest.raises(ConfigError, match=r"mixup \+ cutmix up to 1, found 1\.2"):
         parse_config({"mixup": 0.6, "cutmix": 0.6}, AugmentConfig, "here")
     assert AugmentConfig(mixup=0.5, cutmix=0.5).cutmix == 0.5
@@ -284,8 +284,8 @@ def test_neither_crowds_nor_hidden_objects_are_copied():
     assert count(painted()) == 0
 
 
-def test_without_a_free_place_there_is_no_copy():
-    # The five boxes tile the picture: a copy would hide more than 0.3 of itself or of one of them anywhere.
+def test_without_free_place_there_is_no_copy():
+    # The five boxes tile the image: a copy would hide more than 0.3 of itself or of one of them anywhere.
     full = painted((10, 10, 20, 20), (0, 20, 96, 96), (20, 0, 96, 20), (0, 0, 10, 20), (10, 0, 20, 10))
     made = copy_small(full, np.arange(5) == 0, 8, np.random.default_rng(0))
     assert len(made.class_id) == 5

@@ -21,7 +21,7 @@ def keys(order: EpochBatchSampler, epoch: int = 0, start_batch: int = 0) -> list
 
 
 def test_repeat_factors_by_hand():
-    # Class 0 is in all four pictures, class 1 in one, class 2 in none, class 3 in two; rows may repeat.
+    # Class 0 is in all four images, class 1 in one, class 2 in none, class 3 in two; rows may repeat.
     image = np.array([0, 1, 2, 3, 3, 3, 0, 1])
     class_id = np.array([0, 0, 0, 0, 1, 1, 3, 3])
     assert repeat_factors(image, class_id, 4, 1.0).tolist() == [2**0.5, 2**0.5, 1, 2]  # sqrt(1 / 0.5), sqrt(1 / 0.25)
@@ -30,7 +30,7 @@ def test_repeat_factors_by_hand():
     assert repeat_factors(image[:0], class_id[:0], 3, 1.0).tolist() == [1, 1, 1]
 
 
-def test_the_order_without_repeats_is_a_permutation_of_the_seed_and_epoch():
+def test_the_order_without_repeats_is_permutation_of_the_seed_and_epoch():
     # As it has always been: nothing but this stream decides, so that old runs can be gone on with.
     stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, 2), spawn_key=(0,))))
     expected = [(2, i) for i in stream.permutation(10).tolist()]
@@ -43,67 +43,67 @@ FACTORS = st.lists(st.floats(1, 4), min_size=1, max_size=30).map(np.array)
 
 
 @given(factors=FACTORS, batch_size=st.integers(1, 12), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 50))
-def test_every_epoch_shows_all_pictures_and_has_one_length(factors, batch_size, seed, epoch):
+def test_every_epoch_shows_all_images_and_has_one_length(factors, batch_size, seed, epoch):
     order = EpochBatchSampler(len(factors), batch_size, seed, factors=factors)
     batches = keys(order, epoch)
-    shown = [key for batch in batches for key in batch]
-    assert len(shown) == len(set(shown)) == order.length
+    seen = [key for batch in batches for key in batch]
+    assert len(seen) == len(set(seen)) == order.length
     assert abs(order.length - factors.sum()) <= 0.5 + 1e-6
-    times = Counter(key[1] for key in shown)
+    times = Counter(key[1] for key in seen)
     assert set(times) == set(range(len(factors)))
     for index, count in times.items():
         assert count >= int(factors[index])
-        again = sorted(key[2] for key in shown if key[1] == index and len(key) == 3)
+        again = sorted(key[2] for key in seen if key[1] == index and len(key) == 3)
         assert again == list(range(1, count))  # each repeat has a number, and so a stream, of its own
-        assert (epoch, index) in shown  # the first has none
+        assert (epoch, index) in seen  # the first has none
     assert [order.images_in_batch(number) for number in range(order.num_batches)] == [len(batch) for batch in batches]
 
 
-def test_pictures_are_shown_as_often_as_their_factors_say():
+def test_images_are_seen_as_often_as_their_factors_say():
     factors = np.array([1, 1.25, 1.5, 3.75, 1, 2, 1.1, 1.4])  # 13 in all, 2 of them from fractions
     order = EpochBatchSampler(8, 4, 1, factors=factors)
     epochs = [Counter(key[1] for batch in keys(order, epoch) for key in batch) for epoch in range(400)]
-    times = np.array([[shown[i] for i in range(8)] for shown in epochs])
+    times = np.array([[seen[i] for i in range(8)] for seen in epochs])
     assert (times.sum(axis=1) == 13).all()
     assert (times >= np.floor(factors)).all()
     assert (times <= np.ceil(factors)).all()
     # The mean of 400 draws with a chance of p is off by 0.025 (one standard deviation) or less.
     assert np.abs(times.mean(axis=0) - factors).max() < 0.1
-    # Which pictures are drawn together changes: all pairs of those with fractions occur.
+    # Which images are drawn together changes: all pairs of those with fractions occur.
     drawn = times[:, [1, 2, 3, 6, 7]] - np.floor(factors[[1, 2, 3, 6, 7]])
     assert ((drawn.T @ drawn) > 0).all()
 
 
 @settings(max_examples=150)
 @given(
-    pictures=st.integers(1, 60),
+    num_images=st.integers(1, 60),
     batch_size=st.integers(1, 20),
     world=st.integers(1, 5),
     least=st.integers(1, 2),
     seed=st.integers(0, 2**32 - 1),
     repeated=st.booleans(),
 )
-def test_shards_are_the_whole_batches(pictures, batch_size, world, least, seed, repeated):
-    factors = np.random.default_rng(seed).uniform(1, 3, pictures) if repeated else None
-    if min(batch_size, pictures) < least * world:
+def test_shards_are_the_whole_batches(num_images, batch_size, world, least, seed, repeated):
+    factors = np.random.default_rng(seed).uniform(1, 3, num_images) if repeated else None
+    if min(batch_size, num_images) < least * world:
         return
     shards = [
-        EpochBatchSampler(pictures, batch_size, seed, least, Shard(rank, world), factors) for rank in range(world)
+        EpochBatchSampler(num_images, batch_size, seed, least, Shard(rank, world), factors) for rank in range(world)
     ]
-    alone = EpochBatchSampler(pictures, batch_size, seed, least * world, factors=factors)
+    alone = EpochBatchSampler(num_images, batch_size, seed, least * world, factors=factors)
     whole = keys(alone, epoch=3)
     parts = [keys(order, epoch=3) for order in shards]
     assert {len(part) for part in parts} == {len(whole)}
     for number, batch in enumerate(whole):
-        mine = [part[number] for part in parts]
-        assert all(len(keys_of_one) >= least for keys_of_one in mine)
-        assert sorted(key for keys_of_one in mine for key in keys_of_one) == sorted(batch)
-        assert max(map(len, mine)) - min(map(len, mine)) <= 1
+        local = [part[number] for part in parts]
+        assert all(len(keys_of_one) >= least for keys_of_one in local)
+        assert sorted(key for keys_of_one in local for key in keys_of_one) == sorted(batch)
+        assert max(map(len, local)) - min(map(len, local)) <= 1
         assert shards[0].images_in_batch(number) == len(batch)
     assert [part[1:] for part in parts] == [keys(order, epoch=3, start_batch=1) for order in shards]
 
 
-def test_a_rest_that_cannot_be_shared_goes_into_the_batch_before():
+def test_rest_that_cannot_be_shared_goes_into_the_batch_before():
     for world, expected in ((1, [4, 4, 2]), (2, [4, 4, 2]), (3, [4, 6])):
         order = EpochBatchSampler(10, 4, 0, shard=Shard(0, world))
         assert [order.images_in_batch(number) for number in range(order.num_batches)] == expected

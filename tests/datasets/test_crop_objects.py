@@ -18,10 +18,10 @@ from cspdet.errors import ConfigError, DataError
 
 
 def detection_set(folder: Path, boxes: list[list[float]], *, names: tuple[str, ...] = ("ant", "bee")) -> Path:
-    """One picture of 40x60 whose pixel (y, x) has the color (y, x, 0); its boxes are of the two classes in turn."""
+    """One image of 40x60 whose pixel (y, x) has the color (y, x, 0); its boxes are of the two classes in turn."""
     y, x = np.mgrid[:40, :60].astype(np.uint8)
-    (folder / "pictures").mkdir(parents=True)
-    cv2.imwrite(str(folder / "pictures/a.png"), np.stack([np.zeros_like(x), x, y], axis=2))  # OpenCV writes BGR
+    (folder / "images").mkdir(parents=True)
+    cv2.imwrite(str(folder / "images/a.png"), np.stack([np.zeros_like(x), x, y], axis=2))  # OpenCV writes BGR
     annotations = [
         {"id": i + 1, "image_id": 7, "category_id": i % 2, "bbox": box, "area": box[2] * box[3], "iscrowd": int(i == 3)}
         for i, box in enumerate(boxes)
@@ -32,11 +32,11 @@ def detection_set(folder: Path, boxes: list[list[float]], *, names: tuple[str, .
         "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
     }
     (folder / "a.json").write_text(json.dumps(document))
-    (folder / "set.yaml").write_text("train: {images: pictures, annotations: a.json}\n")
+    (folder / "set.yaml").write_text("train: {images: images, annotations: a.json}\n")
     return folder / "set.yaml"
 
 
-def test_an_object_is_cut_out_with_its_margin(tmp_path):
+def test_object_is_cut_out_with_its_margin(tmp_path):
     descriptor = detection_set(tmp_path, [[10, 20, 20, 10], [0, 0, 10, 40], [5, 5, 30, 4]])
     prepared = crop_objects(descriptor, tmp_path / "out", margin=0.1, min_side=5)
     assert prepared.counts == {"train": {"images": 2, "boxes": 3}}
@@ -56,7 +56,7 @@ def test_an_object_is_cut_out_with_its_margin(tmp_path):
 @given(
     box=st.tuples(st.floats(0, 50), st.floats(0, 30), st.floats(1, 10), st.floats(1, 10)), margin=st.floats(0, 4)
 )  # fmt: skip
-def test_a_cut_holds_its_box_and_lies_in_the_picture(box, margin):
+def test_cut_holds_its_box_and_lies_in_the_image(box, margin):
     x, y, width, height = box
     x1, y1, x2, y2 = expand_box(np.array([x, y, x + width, y + height]), margin, (40, 60))
     assert 0 <= x1 <= x
@@ -65,23 +65,23 @@ def test_a_cut_holds_its_box_and_lies_in_the_picture(box, margin):
     assert y + height <= y2 <= 40
 
 
-def test_the_command_tells_what_it_left_out(tmp_path, capsys):
+def test_the_command_names_what_it_left_out(tmp_path, capsys):
     descriptor = detection_set(tmp_path, [[1, 1, 20, 20], [9, 9, 20, 20], [9, 9, 2, 20], [1, 1, 30, 30]])
     assert main(["prepare-data", "objects", str(descriptor), "--output", str(tmp_path / "out"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["train"] == {"images": 2, "boxes": 4}
-    assert told["notes"] == [
+    result = json.loads(capsys.readouterr().out)
+    assert result["train"] == {"images": 2, "boxes": 4}
+    assert result["notes"] == [
         "train: 1 crowds were left out",
         "train: 1 boxes with a side below 8 pixels were left out",
     ]
 
 
-def test_mistakes_are_told_and_nothing_is_overwritten(tmp_path):
+def test_errors_are_reported_and_nothing_is_overwritten(tmp_path):
     descriptor = detection_set(tmp_path / "set", [[1, 1, 20, 20]])
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="expected a new or empty folder"):
-        crop_objects(descriptor, tmp_path / "mine")
+        crop_objects(descriptor, tmp_path / "full")
     for wrong in ({"margin": -1.0}, {"margin": float("nan")}, {"min_side": 0.0}, {"min_side": float("nan")}):
         with pytest.raises(ConfigError, match="expected"):
             crop_objects(descriptor, tmp_path / "out", **wrong)

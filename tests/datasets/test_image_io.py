@@ -1,4 +1,4 @@
-"""Pictures: every mode against Pillow, EXIF, and each kind of damage."""
+"""Images: every mode against Pillow, EXIF, and each kind of damage."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LOSSLESS = {"PNG": {}, "TIFF": {}, "BMP": {}, "GIF": {}, "WEBP": {"lossless": Tr
 
 
 def in_mode(mode: str) -> Image.Image:
-    picture = Image.fromarray(RGB)
+    pil_image = Image.fromarray(RGB)
     if mode in ("RGBA", "LA"):
-        picture = picture.convert(mode)
-        picture.putalpha(Image.fromarray(RGB[..., 1]))  # alpha from 0 to 255: multiplying by it would show
-        return picture
-    return picture.convert(mode)
+        pil_image = pil_image.convert(mode)
+        pil_image.putalpha(Image.fromarray(RGB[..., 1]))  # alpha from 0 to 255: multiplying by it would show
+        return pil_image
+    return pil_image.convert(mode)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 def test_lossless_formats_equal_pillow(tmp_path, mode, kind):
-    path = tmp_path / f"picture.{kind.lower()}"
+    path = tmp_path / f"image.{kind.lower()}"
     try:
         in_mode(mode).save(path, kind, **LOSSLESS[kind])
     except (OSError, ValueError):
@@ -49,7 +49,7 @@ def test_lossless_formats_equal_pillow(tmp_path, mode, kind):
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_is_within_three_levels_of_pillow(tmp_path, mode, progressive):
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     in_mode(mode).save(path, quality=95, progressive=progressive)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB")).astype(int)
@@ -62,7 +62,7 @@ def test_jpeg_is_within_three_levels_of_pillow(tmp_path, mode, progressive):
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix, channels):
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     stack = np.stack((ramp, ramp.T, ramp[::-1], ramp), axis=-1)[..., :channels]
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     bgr = stack[..., 0] if channels == 1 else stack[..., [2, 1, 0, 3][:channels]]
     path.write_bytes(cv2.imencode(suffix, bgr)[1].tobytes())
     expected = np.repeat(stack, 3, axis=-1) if channels == 1 else stack[..., :3]
@@ -74,7 +74,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix, channels):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_applied(tmp_path, kind, orientation):
-    path = tmp_path / f"picture.{kind.lower()}"
+    path = tmp_path / f"image.{kind.lower()}"
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(path, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else LOSSLESS[kind]))
@@ -92,7 +92,7 @@ def test_orientation_of_either_byte_order_and_of_nonsense(tmp_path):
             tiff = (
                 mark + struct.pack(f"{order}HI", 42, 8) + struct.pack(f"{order}HHHIHHI", 1, 0x0112, 3, 1, value, 0, 0)
             )
-            path = tmp_path / "picture.jpg"
+            path = tmp_path / "image.jpg"
             Image.fromarray(RGB).save(path, exif=b"Exif\0\0" + tiff)
             assert image_size(path) == read_image(path).shape[:2] == size
 
@@ -104,11 +104,11 @@ def encoded(kind: str, **options) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.98])
-def test_truncated_files_are_errors_and_quiet(tmp_path, capfd, kind, share):
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.7, 0.98])
+def test_truncated_files_are_errors_and_quiet(tmp_path, capfd, kind, fraction):
     data = encoded(kind)
     path = tmp_path / "cut"
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(DataError, match=r"^[^\n]*cut: [^\n]+$"):
         read_image(path)
     assert capfd.readouterr().err == ""
@@ -125,7 +125,7 @@ def test_the_header_check_sees_truncation_too(tmp_path, kind):
                 read(path)
 
 
-def test_a_thumbnail_does_not_lend_its_end_to_a_truncated_jpeg(tmp_path):
+def test_thumbnail_does_not_lend_its_end_to_truncated_jpeg(tmp_path):
     # the EXIF block carries a whole small JPEG with its own 0xFFD9
     tiff = b"II" + struct.pack("<HI", 42, 8) + struct.pack("<HI", 0, 0) + encoded("JPEG", quality=5)
     data = encoded("JPEG", exif=b"Exif\0\0" + tiff)
@@ -145,7 +145,7 @@ def test_bytes_behind_the_end_are_no_damage(tmp_path):
         assert image_size(path) == (120, 160)
 
 
-def test_what_is_no_picture(tmp_path, capfd):
+def test_what_is_no_image(tmp_path, capfd):
     cases = {
         "empty": b"",
         "text": b"hello\n" * 9,
@@ -193,14 +193,14 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path, kind):
 def test_extreme_but_legal_sizes(tmp_path):
     for size_hw in ((1, 1), (20, 20_000), (20_000, 20)):
         for suffix in (".png", ".jpg"):
-            path = tmp_path / f"picture{suffix}"
+            path = tmp_path / f"image{suffix}"
             path.write_bytes(cv2.imencode(suffix, np.full((*size_hw, 3), 200, np.uint8))[1].tobytes())
             assert read_image(path).shape == (*size_hw, 3)
             assert image_size(path) == size_hw
 
 
 def test_reading_leaves_opencv_logging_as_it_was(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encoded("PNG"))
     before = cv2.utils.logging.getLogLevel()
     read_image(path)
@@ -214,7 +214,7 @@ def test_paths_beyond_ascii_and_text_paths(tmp_path):
     assert read_image_header(path).file_format == "PNG"
 
 
-def test_float_pictures_have_no_range_to_scale(tmp_path):
+def test_float_images_have_no_range_to_scale(tmp_path):
     path = tmp_path / "float.tiff"
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(path)
     with pytest.raises(DataError, match="float32 have no fixed range"):
