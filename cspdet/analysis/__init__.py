@@ -1,1 +1,1 @@
-"""Why an AP is what it is: curves, error kinds, confusion, sizes, calibration, suspects, and runs side by side."""
+"""Error analysis of detection results: curves, error types, confusion, sizes, calibration, label issues, comparison."""

@@ -1,4 +1,4 @@
-"""The boxes of a split and the detections of a run as flat arrays, in the order in which COCO's judge takes them."""
+"""The boxes of a split and the detections of a run as flat arrays, in the order of COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.records import Records, Result, read_ground_truth, to_records
 
-MAX_DETS = 100  # COCO judges so many detections of a picture and class, best score first
+MAX_DETS = 100  # COCO evaluates the 100 highest-scoring detections per image and class
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruthArrays:
-    """M annotated boxes, sorted by picture; within a picture as the file has them."""
+    """M annotated boxes, sorted by image; within an image in file order."""
 
-    box_xywh: np.ndarray  # (M, 4) float64, pixels of the picture, as the file has them
-    area: np.ndarray  # (M,) float64, the file's own where it has one
-    class_id: np.ndarray  # (M,) int64, index of the class
+    box_xywh: np.ndarray  # (M, 4) float64, image pixels, unclipped
+    area: np.ndarray  # (M,) float64, from the file if it has areas
+    class_id: np.ndarray  # (M,) int64, class index
     crowd: np.ndarray  # (M,) bool
-    image_index: np.ndarray  # (M,) int64, place among the pictures sorted by image id
-    start: np.ndarray  # (N + 1,) int64, offsets of each picture's boxes
+    image_index: np.ndarray  # (M,) int64, index among the images sorted by image id
+    start: np.ndarray  # (N + 1,) int64, offset of the boxes of each image
 
     def __len__(self) -> int:
         return len(self.area)
@@ -30,14 +30,14 @@ class GroundTruthArrays:
 
 @dataclass(frozen=True, eq=False)
 class DetectionArrays:
-    """D judged detections, sorted by picture, then best score first; equal scores in the order of the results."""
+    """D evaluated detections, sorted by image, then by descending score; equal scores in the order of the results."""
 
     box_xywh: np.ndarray  # (D, 4) float64
     score: np.ndarray  # (D,) float64
     class_id: np.ndarray  # (D,) int64
-    image_index: np.ndarray  # (D,) int64, as in Truth
-    start: np.ndarray  # (N + 1,) int64, offsets of each picture's detections
-    class_total: np.ndarray  # (C,) int64, detections of each class with those that are not judged
+    image_index: np.ndarray  # (D,) int64, as in GroundTruthArrays
+    start: np.ndarray  # (N + 1,) int64, offset of the detections of each image
+    class_total: np.ndarray  # (C,) int64, detections of each class before the limit of MAX_DETS
 
     def __len__(self) -> int:
         return len(self.score)
@@ -45,14 +45,14 @@ class DetectionArrays:
 
 @dataclass(frozen=True, eq=False)
 class SortedImages:
-    """The pictures sorted by image id, as COCO's judge takes them, with the way back to the CocoSet."""
+    """The images sorted by image id, as in COCO's evaluation, with their rows in the CocoDataset."""
 
-    dataset_index: np.ndarray  # (N,) int64, index into the CocoSet
-    image_id: np.ndarray  # (N,) int64, rising
+    dataset_index: np.ndarray  # (N,) int64, index into the CocoDataset
+    image_id: np.ndarray  # (N,) int64, ascending
 
     @classmethod
     def from_coco(cls, coco: CocoDataset) -> SortedImages:
-        """Those of a set."""
+        """Sort the images of a data set."""
         dataset_index = np.argsort(coco.image_id, kind="stable")
         return cls(dataset_index, coco.image_id[dataset_index])
 
@@ -60,19 +60,19 @@ class SortedImages:
         return len(self.dataset_index)
 
     def index_of(self, image_id: np.ndarray) -> np.ndarray:
-        """The place of each image id, all of which are known."""
+        """Return the index of each image id; all ids must be known."""
         return np.searchsorted(self.image_id, image_id)
 
     def offsets(self, image_index: np.ndarray) -> np.ndarray:
-        """(N + 1,) int64, where each picture's rows start among rows sorted by place."""
+        """Return (N + 1,) int64 offsets of the rows of each image, in rows sorted by `image_index`."""
         return np.searchsorted(image_index, np.arange(len(self) + 1))
 
 
 def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTruthArrays:
-    """The annotations as the evaluators see them: not cut to the picture, each with the area that its file gives.
+    """Read the annotations as the evaluators do: not clipped to the image, with the area from the file.
 
     Raises:
-        DataError: the annotation file has gone or changed since the set was loaded.
+        DataError: the annotation file is missing or has changed since the split was loaded.
     """
     records = read_ground_truth(coco)
     image_index = images.index_of(records["image_id"])
@@ -91,7 +91,7 @@ def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTru
 def to_detection_arrays(
     coco: CocoDataset, images: SortedImages, results: Sequence[Result] | Records
 ) -> DetectionArrays:
-    """Results that `evaluation.results.read_results` has checked, cut to the best 100 of a picture and class."""
+    """Convert results checked by `evaluation.results.read_results`; keep the best 100 per image and class."""
     records = results if isinstance(results, np.ndarray) else to_records(results)
     image_index = images.index_of(records["image_id"])
     class_id = _class_index(coco, records["category_id"])
@@ -111,19 +111,19 @@ def to_detection_arrays(
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
-    """(D,) numbers, equal ones side by side: the place of each within its run of equals, from 0."""
+    """Return the rank of each of (D,) grouped values within its group, from 0; equal values must be adjacent."""
     first = group_starts(group)
     length = np.diff(np.append(first, len(group)))
     return np.arange(len(group)) - np.repeat(first, length)
 
 
 def group_starts(group: np.ndarray) -> np.ndarray:
-    """Where a run of equal numbers starts in (D,) numbers, equal ones side by side."""
+    """Return the start index of each group in (D,) grouped values; equal values must be adjacent."""
     return np.flatnonzero(np.diff(group, prepend=group[:1] - 1))
 
 
 def _class_index(coco: CocoDataset, category_id: np.ndarray) -> np.ndarray:
-    """(N,) int64 index of the class of each category id, all of which are known."""
+    """(N,) int64 class index of each category id; all ids are known."""
     ids = np.array(coco.classes.category_ids, np.int64)
     order = np.argsort(ids)
     return order[np.searchsorted(ids[order], category_id)]

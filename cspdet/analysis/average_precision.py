@@ -1,7 +1,7 @@
-"""COCO's average precision from sorted hits, where every picture may count several times or not at all.
+"""COCO's average precision from ranked hits, with a weight for each image.
 
-With all weights 1 it is pycocotools' AP to the last digits. Weights are what the bootstrap needs: a resample of
-the pictures is a vector of how often each was drawn, and nothing has to be matched or sorted again.
+With all weights 1 it equals pycocotools' AP up to rounding. The bootstrap needs weights: a resample of the images is a
+vector of counts, so detections are matched and sorted only once.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)  # COCO samples the precision at these recalls
 EPSILON = np.spacing(1)  # pycocotools adds it to the denominator
 
 
 class Ranking(NamedTuple):
-    """Detections sorted by class, then best score first."""
+    """Detections sorted by class, then by descending score."""
 
-    order: np.ndarray  # (D,) int64, detection at each place
-    start: np.ndarray  # (C + 1,) int64, where each class starts
+    order: np.ndarray  # (D,) int64, detection index at each rank
+    start: np.ndarray  # (C + 1,) int64, first rank of each class
 
 
 class Hits(NamedTuple):
-    """What is needed of D ranked detections at one IoU: H are correct, G are ignored."""
+    """The H correct and G ignored of D ranked detections at one IoU."""
 
     detection_index: np.ndarray  # (H,) int64
-    start: np.ndarray  # (C + 1,) int64, where the hits of each class start
-    rank: np.ndarray  # (H,) int64, place in the ranking
+    start: np.ndarray  # (C + 1,) int64, first hit of each class
+    rank: np.ndarray  # (H,) int64, rank of the hit
     ranking_start: np.ndarray  # (C + 1,) int64, Ranking.start
-    ignored: np.ndarray  # (G,) int64 detections
-    ignored_before: np.ndarray  # (H,) int64, how many of the ignored are ranked before the hit
-    ignored_start: np.ndarray  # (C + 1,) int64, and before the class
+    ignored: np.ndarray  # (G,) int64 detection indices
+    ignored_before: np.ndarray  # (H,) int64, number of ignored detections ranked before the hit
+    ignored_start: np.ndarray  # (C + 1,) int64, number of ignored detections ranked before the class
 
 
 def rank_by_score(class_id: np.ndarray, score: np.ndarray, num_classes: int) -> Ranking:
-    """Sort; equal scores stay in the order given, which has to be COCO's (see `Found`)."""
+    """Sort detections by class and score; equal scores keep their order, which must be that of `DetectionArrays`."""
     order = np.lexsort((-score, class_id))
     return Ranking(order, np.searchsorted(class_id[order], np.arange(num_classes + 1)))
 
 
 def collect_hits(ranking: Ranking, correct: np.ndarray, ignored: np.ndarray) -> Hits:
-    """From the (D,) bool judgments of the detections, in their own order."""
+    """Collect the hits from (D,) bool masks in the order of the detections."""
     ranks = np.flatnonzero(correct[ranking.order])
     ignored_ranks = np.flatnonzero(ignored[ranking.order])
     return Hits(
@@ -55,18 +55,18 @@ def collect_hits(ranking: Ranking, correct: np.ndarray, ignored: np.ndarray) -> 
 
 
 def cumulative_weights(ranking: Ranking, weight: np.ndarray) -> np.ndarray:
-    """(D + 1,) running sum of the (D,) weights of the detections along the ranking, from 0."""
+    """Return the (D + 1,) running sum of the (D,) detection weights along the ranking, from 0."""
     return running_sum(weight[ranking.order])
 
 
 def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
-    """(C, 101) precision at RECALLS; NaN for classes without positives.
+    """Return the (C, 101) interpolated precision at RECALL_THRESHOLDS; NaN for classes without ground truth.
 
     Args:
-        table: the hits at one IoU.
-        ranked: (D + 1,) from `ranked_weight`.
-        weight: (D,) how often each detection counts.
-        positives: (C,) how many boxes there are to be found, weighted likewise.
+        hits: the hits at one IoU.
+        cumulative: (D + 1,) from `cumulative_weights`.
+        weight: (D,) weight of each detection.
+        num_gt: (C,) weighted number of ground-truth boxes.
     """
     counts = np.diff(hits.start)
 
@@ -83,8 +83,8 @@ def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarra
         before = before - skipped[hits.ignored_start[:-1]]
     precision = correct / (evaluated - per_hit(before) + EPSILON)
     recall = correct / per_hit(np.maximum(num_gt, EPSILON))
-    # The interpolated precision at RECALLS[i] is the best of all hits that reach RECALLS[i]; hits that reach the
-    # first k points and no more share the cell k.
+    # The interpolated precision at RECALL_THRESHOLDS[i] is the maximum over all hits with at least that recall. Hits
+    # that reach exactly the first k thresholds fall into cell k.
     cell = per_hit(np.arange(len(counts)) * (len(RECALL_THRESHOLDS) + 1)) + np.searchsorted(
         RECALL_THRESHOLDS, recall, side="right"
     )
@@ -97,21 +97,21 @@ def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarra
 
 
 def running_sum(values: np.ndarray) -> np.ndarray:
-    """(n + 1,) sums of the first 0, 1 ... n values."""
+    """Return the (n + 1,) sums of the first 0, 1 ... n values."""
     return np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
 
 
 def nanmean_or_none(values: np.ndarray) -> float | None:
-    """The mean of what is not NaN; None when nothing is left."""
+    """Return the mean without NaN; None if all values are NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None
 
 
 def trim_ranking(ranking: Ranking, correct: np.ndarray) -> Ranking:
-    """The ranking without what stands behind the last correct detection of each class, which no AP depends on."""
+    """Remove the detections ranked after the last correct one of each class; no AP depends on them."""
     class_id = np.repeat(np.arange(len(ranking.start) - 1), np.diff(ranking.start))
     ranks = np.flatnonzero(correct[ranking.order])
     last = np.full(len(ranking.start) - 1, -1, np.int64)
-    last[class_id[ranks]] = ranks  # of several places of a class the last one stays
+    last[class_id[ranks]] = ranks  # the last assignment to a class wins
     kept = np.arange(len(ranking.order)) <= last[class_id]
     return Ranking(ranking.order[kept], np.searchsorted(class_id[kept], np.arange(len(ranking.start))))

@@ -1,4 +1,4 @@
-"""AP and recall by the size of the boxes, and by how crowded their surroundings are."""
+"""AP and recall by box size, by the number of boxes in the image, and by overlap between boxes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from cspdet.analysis.matched_run import ClassScores, MatchedRun
 from cspdet.analysis.matching import IOU_THRESHOLDS, build_candidates, match_boxes
+from cspdet.analysis.metrics import Breakdown, ImageGroup, OverlapGroup, SizeRange
 from cspdet.analysis.overlaps import ground_truth_pairs
-from cspdet.analysis.structures import Breakdown, ImageGroup, OverlapGroup, SizeRange
 
 COCO_SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))  # sides in pixels
-COCO_MAX_AREA = 1e10  # square pixels, where COCO's large end
+COCO_MAX_AREA = 1e10  # square pixels, upper bound of COCO's large
 QUARTILES = ("first quarter", "second quarter", "third quarter", "fourth quarter")
 TERTILES = ("few", "middle", "many")
-CROWDED_IOU = 0.3  # two boxes that overlap more are in each other's way
+CROWDED_IOU = 0.3  # two boxes with a higher IoU count as overlapped
 
 
 def compute_breakdown(run: MatchedRun) -> Breakdown:
-    """All of it."""
+    """Compute all breakdowns of a run."""
     return Breakdown(
         sizes=tuple(_coco_size(run, *size) for size in COCO_SIZES),
         quartiles=_size_quartiles(run),
@@ -46,7 +46,7 @@ def _size_quartiles(run: MatchedRun) -> tuple[SizeRange, ...]:
 def _size_range_metrics(
     run: MatchedRun, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
 ) -> SizeRange:
-    """By COCO's rule: boxes of other sizes are no goals, and unmatched detections of other sizes no errors."""
+    """Follow COCO: boxes of other sizes are ignored, and so are unmatched detections of other sizes."""
     near = run.pairs.select(run.pairs.iou >= IOU_THRESHOLDS[0])
     match_candidates = build_candidates(near, run.detections, run.ground_truth, area=limits, closed=closed)
     is_target = ~match_candidates.ignore
@@ -56,7 +56,7 @@ def _size_range_metrics(
 
 
 def _box_count_tertiles(run: MatchedRun) -> tuple[ImageGroup, ...]:
-    """Groups of pictures with about as many pictures each; a group that ties leave empty is left out."""
+    """Split the images into three groups of similar size by their number of boxes; empty groups are omitted."""
     boxes = np.bincount(run.ground_truth.image_index[run.is_target], minlength=len(run.images))
     some = boxes[boxes > 0]
     if not len(some):

@@ -1,4 +1,4 @@
-"""All parts of an analysis put together."""
+"""Analyze a run: compute all parts of an `Analysis`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from cspdet.analysis.error_types import classify_errors, measure_errors
 from cspdet.analysis.label_issues import find_label_issues
 from cspdet.analysis.matched_run import ClassScores, MatchedRun, match_results
 from cspdet.analysis.matching import IOU_THRESHOLDS
-from cspdet.analysis.structures import Analysis, ClassDetectionMetrics, PrecisionRecall
+from cspdet.analysis.metrics import ClassDetectionMetrics, PrecisionRecall
+from cspdet.analysis.structures import Analysis
 from cspdet.analysis.thresholds import best_operating_point, operating_point_at, threshold_curves
 from cspdet.analysis.worst import worst_images
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.coco import Metrics, evaluate_results
 from cspdet.evaluation.records import Records, Result
 
-AP50_INDEX, AP75_INDEX = 0, 5  # in IOUS
-DEFAULT_GALLERY_SIZE = 24  # pictures
+AP50_INDEX, AP75_INDEX = 0, 5  # in IOU_THRESHOLDS
+DEFAULT_GALLERY_SIZE = 24  # images
 
 
 def analyze_results(
@@ -36,7 +37,20 @@ def analyze_results(
     min_score: float | None = None,
     gallery: int = DEFAULT_GALLERY_SIZE,
 ) -> Analysis:
-    """Judge and analyze results that `evaluation.results.read_results` has checked; arguments as of `analyze`."""
+    """Evaluate and analyze results checked by `evaluation.results.read_results`.
+
+    Args:
+        coco: the split with its annotations.
+        results: detections in COCO's results format.
+        name: name of the run.
+        source: the results file.
+        iou: IoU at which a detection matches a box.
+        min_score: score threshold of kept detections; None: the threshold of the best F1.
+        gallery: maximum number of worst images.
+
+    Raises:
+        DataError: the annotation file is missing or has changed since the split was loaded.
+    """
     metrics = evaluate_results(coco, results)
     return analyze(
         match_results(coco, results, iou=iou), metrics, name=name, source=source, min_score=min_score, gallery=gallery
@@ -46,15 +60,15 @@ def analyze_results(
 def analyze(
     run: MatchedRun, metrics: Metrics, *, name: str, source: str, min_score: float | None, gallery: int
 ) -> Analysis:
-    """Everything about a run.
+    """Analyze a run whose detections are matched already.
 
     Args:
-        judged: its detections, matched with the boxes.
-        metrics: the evaluator's judgment of the same detections.
-        name: of the run.
+        run: the detections, matched with the boxes.
+        metrics: COCO metrics of the same detections.
+        name: name of the run.
         source: the results file.
-        min_score: detections from here on are kept in all that looks at kept ones; None: the best F1's threshold.
-        gallery: the most pictures to list as worst.
+        min_score: score threshold of kept detections; None: the threshold of the best F1.
+        gallery: maximum number of worst images.
     """
     scores = ClassScores(run, run.matches, run.num_gt, None)
     curves = threshold_curves(run)

@@ -1,17 +1,17 @@
-"""Whether scores mean what they say: of the detections with a score of .8, are 80% correct?"""
+"""Calibration of the scores: of the detections with a score of .8, are 80% correct?"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cspdet.analysis.matched_run import MatchedRun
-from cspdet.analysis.structures import Calibration, CalibrationBin
+from cspdet.analysis.metrics import Calibration, CalibrationBin
 
 NUM_BINS = 10
 
 
 def calibrate(run: MatchedRun, threshold: float) -> Calibration:
-    """The detections that count, by score, correct at `judged.iou`; scores beyond 0 and 1 fall into the end bins."""
+    """Compare mean score and accuracy by score, at `run.iou`; scores outside [0, 1] fall into the outer bins."""
     counted = ~run.match.ignored
     score, correct = run.detections.score[counted], run.match.correct[counted]
     count, score_sum, right = _bin_sums(score, correct)
@@ -30,7 +30,10 @@ def calibrate(run: MatchedRun, threshold: float) -> Calibration:
 
 
 def calibration_error(score: np.ndarray, correct: np.ndarray) -> float | None:
-    """The expected calibration error of (D,) scores and bools: mean distance of score and share, by the bins."""
+    """Return the expected calibration error of (D,) scores and (D,) bool `correct`; None without detections.
+
+    It is the mean |mean score - accuracy| over the bins, weighted by the number of detections (Guo et al. 2017).
+    """
     if not len(score):
         return None
     _, score_sum, right = _bin_sums(score, correct)
@@ -38,8 +41,8 @@ def calibration_error(score: np.ndarray, correct: np.ndarray) -> float | None:
 
 
 def _bin_sums(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each bin the detections, the sum of their scores, and the correct ones."""
-    edges = np.arange(1, NUM_BINS) / NUM_BINS  # quotients, so that a score of .3 is in the bin that starts with .3
+    """Number of detections, sum of scores, and number of correct detections in each bin."""
+    edges = np.arange(1, NUM_BINS) / NUM_BINS  # division, so that a score of .3 is in the bin that starts at .3
     index = np.searchsorted(edges, score, side="right")
     count = np.bincount(index, minlength=NUM_BINS)
     return count, np.bincount(index, score, NUM_BINS), np.bincount(index[correct], minlength=NUM_BINS)

@@ -1,8 +1,8 @@
-"""Runs on the same pictures side by side, and whether their difference is more than the choice of pictures.
+"""Compare runs on the same images by a paired bootstrap over images.
 
-A paired bootstrap: pictures are drawn anew with replacement, as many as there are, the same for all runs; each draw
-gives every run an AP, and the differences of all draws show how far the luck of the pictures reaches. Detections
-are matched once: a draw only says how often each picture counts.
+Each resample draws N of the N images with replacement, the same for all runs, and gives every run an AP. The spread of
+the differences is the uncertainty due to the choice of images. Detections are matched once; a resample only changes
+the weight of each image.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from cspdet.errors import DataError
 from cspdet.io.progress import progress
 
 DEFAULT_RESAMPLES = 1000
-SIGNIFICANCE_LEVEL = 0.05  # p below which a difference is called real
+SIGNIFICANCE_LEVEL = 0.05  # upper bound of p for a significant difference
 CONFIDENCE_INTERVAL = (0.025, 0.975)
 
 
 class WeightedRun(NamedTuple):
-    """What the AP of a run needs when pictures count differently often."""
+    """The data from which the AP of a run is computed for any image weights."""
 
     ranking: Ranking
-    hits: tuple[Hits, ...]  # by IOUS
-    image_index: np.ndarray  # (D,) int64, of each detection
+    hits: tuple[Hits, ...]  # by IOU_THRESHOLDS
+    image_index: np.ndarray  # (D,) int64, image of each detection
 
 
 def prepare_weighted_run(run: MatchedRun) -> WeightedRun:
-    """Prepare a run."""
+    """Collect the hits of a run at all IoU thresholds."""
     any_hit = np.any([match.correct for match in run.matches], axis=0)
     ranking = trim_ranking(run.ranking, any_hit)
     tables = tuple(collect_hits(ranking, match.correct, match.ignored) for match in run.matches)
@@ -48,12 +48,12 @@ def prepare_weighted_run(run: MatchedRun) -> WeightedRun:
 
 
 def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C,) AP and (C,) AP50 when each of the N pictures counts so often; NaN for classes without boxes then.
+    """Return (C,) AP and (C,) AP50 for image weights; NaN for classes without ground truth.
 
     Args:
-        run: from `weighted_run`.
-        pictures: (N,) how often each picture counts.
-        positives: (C,) boxes to be found, counted likewise.
+        run: from `prepare_weighted_run`.
+        image_counts: (N,) weight of each image.
+        num_gt: (C,) weighted number of ground-truth boxes.
     """
     weight = image_counts.astype(np.float64)[run.image_index]
     ranked = cumulative_weights(run.ranking, weight)
@@ -64,10 +64,16 @@ def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) 
 def compare(
     runs: Sequence[MatchedRun], names: Sequence[str], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
 ) -> Comparison:
-    """Every further run against the first, on the same split.
+    """Compare every further run with the first, on the same split.
+
+    Args:
+        runs: at least two runs.
+        names: one name per run.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Raises:
-        DataError: the runs are on different pictures or classes.
+        DataError: the runs have different images, boxes or classes.
     """
     first = runs[0]
     for run, name in zip(runs[1:], names[1:], strict=True):
@@ -75,7 +81,7 @@ def compare(
             first.ground_truth
         )
         if not same or run.coco.classes != first.coco.classes:
-            raise DataError(f"{name}: not on the pictures, boxes and classes of {names[0]}; nothing can be compared")
+            raise DataError(f"{name}: expected the images, boxes and classes of {names[0]}, found others")
     draws = _bootstrap(runs, resamples, np.random.default_rng(seed))  # (R, runs, 2, C)
     return Comparison(
         runs=tuple(names),
@@ -88,12 +94,12 @@ def compare(
 
 
 def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(R, runs, 2, C) AP and AP50 of each class of each run in each resample, NaN where a class has no boxes."""
+    """(R, runs, 2, C) AP and AP50 of each class, run and resample; NaN for classes without ground truth."""
     ground_truth, count, classes = runs[0].ground_truth, len(runs[0].images), runs[0].num_classes
     image_index, class_id = ground_truth.image_index[runs[0].is_target], ground_truth.class_id[runs[0].is_target]
     prepared = [prepare_weighted_run(run) for run in runs]
     drawn = np.empty((resamples, len(runs), 2, classes))
-    for i in progress(range(resamples), "resampling pictures", "resample", total=resamples):
+    for i in progress(range(resamples), "resampling images", "resample", total=resamples):
         times = np.bincount(rng.integers(count, size=count), minlength=count)
         positives = np.bincount(class_id, times[image_index], classes)
         for j, weighted in enumerate(prepared):
@@ -102,7 +108,7 @@ def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Genera
 
 
 def _compare_pair(first: MatchedRun, other: MatchedRun, names: tuple[str, str], gains: np.ndarray) -> RunComparison:
-    """`gains`: (R, 2, C) what the other run is better by in each resample and class."""
+    """Compare two runs; `gains` are the (R, 2, C) differences of AP and AP50, other - first, of each resample."""
     scores = [ClassScores(run, run.matches, run.num_gt, None) for run in (first, other)]
     values = [(one.AP, one.AP_at(0)) for one in scores]
     differences = [
@@ -116,7 +122,7 @@ def _compare_pair(first: MatchedRun, other: MatchedRun, names: tuple[str, str], 
 
 
 def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.ndarray) -> Difference:
-    """From (C,) values of both runs and (R, C) gains of the resamples."""
+    """Difference from (C,) values of both runs and (R, C) gains of the resamples."""
     before, after = nanmean_or_none(first), nanmean_or_none(other)
     known = ~np.isnan(gains)
     drawn = np.where(known, gains, 0.0).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
@@ -128,10 +134,9 @@ def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.nda
 
 
 def sign_test_p_value(gains: np.ndarray) -> float:
-    """Two-sided: twice the share of (R,) resampled gains that have not the sign of most; 0 has neither sign.
+    """Return the two-sided p value: twice the fraction of the (R,) gains without the majority sign; 0 has no sign.
 
-    The data themselves count as one more resample on the other side, so that p is never 0: 1,000 resamples cannot
-    show less than .002.
+    One resample is added to the minority, so that p is never 0: with 1,000 resamples it is at least .002.
     """
     against = min(int((gains <= 0).sum()), int((gains >= 0).sum()))
     return min(1.0, 2 * (against + 1) / (len(gains) + 1))

@@ -1,22 +1,22 @@
-"""The confusion matrix with a background: what lies on the boxes of each class."""
+"""The confusion matrix of ground-truth and detected classes, with a background class."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cspdet.analysis.arrays import group_starts, rank_in_group
+from cspdet.analysis.findings import ConfusedPair, Confusion
 from cspdet.analysis.matched_run import MatchedRun
 from cspdet.analysis.matching import assign
-from cspdet.analysis.structures import ConfusedPair, Confusion
 
 MAX_PAIRS = 50
 
 
 def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
-    """Count boxes against detections of at least the score `threshold`, at `judged.iou`.
+    """Count boxes and detections with at least a score of `threshold`, at `run.iou`.
 
-    First each class is matched by itself, by COCO's rule, so that the diagonal are the correct detections. What is
-    left is matched whatever the class: best score first, each with the free box that it overlaps most.
+    Each class is first matched separately by COCO's rule, so that the diagonal holds the correct detections. The
+    remaining detections are matched regardless of class: in descending score, each with the free box of highest IoU.
     """
     detections, ground_truth, match, classes = run.detections, run.ground_truth, run.match, run.num_classes
     kept = (detections.score >= threshold) & ~match.ignored
@@ -44,7 +44,7 @@ def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
 
 
 def confused_pairs(run: MatchedRun, confusion: Confusion) -> tuple[ConfusedPair, ...]:
-    """Pairs of different classes, most boxes first, then in the order of the classes."""
+    """Return the pairs of different classes with the most boxes, at most MAX_PAIRS."""
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:MAX_PAIRS]

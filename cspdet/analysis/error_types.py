@@ -1,19 +1,19 @@
-"""What kind of error each detection is, and the AP that each kind costs, in the sense of TIDE.
+"""The error type of each detection, and the AP cost of each type, as in TIDE.
 
-After Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
-section 2.2. With the foreground at IoU t (.5) and the background at b (.1), a detection that matches no box is, and
-the first that applies counts:
+Source: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
+section 2.2. With foreground IoU t (.5) and background IoU b (.1), an unmatched detection has the first type that
+applies:
 
-localization    its best box of the same class overlaps it by b or more, but less than t
-classification  a box of another class overlaps it by t or more
-duplicate       a box of its class overlaps it by t or more, which a better score took before
-background      no box overlaps it by b
-both            what is left: between b and t with a box of another class
+localization    highest IoU with a box of its class is at least b and below t
+classification  IoU of at least t with a box of another class
+duplicate       IoU of at least t with a box of its class that a higher score matched
+background      IoU below b with every box
+both            otherwise: IoU between b and t with a box of another class
 
-The cost of a kind is the AP at t with that kind alone repaired, minus the AP: classes and boxes are corrected,
-except where the box is found already or a better score of the same kind points at it, then the detection goes;
-the detections of the other kinds go; boxes that are missed are no longer looked for. Costs do not add up to 1 - AP,
-for one repair may make room for another.
+The cost of a type is the AP at t with this type fixed, minus the AP. Localization and classification errors are
+corrected, unless their box is matched already or by a higher score of the same type; then, and for the other types,
+the detection is removed. Missed boxes are removed from the ground truth. Costs do not add up to 1 - AP, because fixes
+interact.
 """
 
 from __future__ import annotations
@@ -31,25 +31,23 @@ from cspdet.analysis.average_precision import (
     nanmean_or_none,
     rank_by_score,
 )
+from cspdet.analysis.findings import DETECTION_TYPES, ERROR_TYPES, ErrorCost, Errors
 from cspdet.analysis.matched_run import BACKGROUND_IOU, MatchedRun
 from cspdet.analysis.overlaps import IouPairs
-from cspdet.analysis.structures import DETECTION_TYPES, ERROR_TYPES, ErrorCost, Errors
 
 CORRECT, CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_TYPES))
 
 
 class ErrorTypes(NamedTuple):
-    """The kind of each of D detections, and what the repairs need."""
+    """The type of each of D detections, and the boxes that fixes refer to."""
 
-    detection_type: np.ndarray  # (D,) int64, index into DETECTION_KINDS
-    intended_gt: (
-        np.ndarray
-    )  # (D,) int64, the box that a localization or classification error should have found, else -1
-    matched_gt: np.ndarray  # (M,) bool, boxes that a correct detection found
+    detection_type: np.ndarray  # (D,) int64, index into DETECTION_TYPES
+    intended_gt: np.ndarray  # (D,) int64, box meant by a localization or classification error, else -1
+    matched_gt: np.ndarray  # (M,) bool, boxes matched by a correct detection
 
 
 def classify_errors(run: MatchedRun) -> ErrorTypes:
-    """Give each detection its kind, at `judged.iou`."""
+    """Classify each detection at `run.iou`."""
     match, ground_truth, count = run.match, run.ground_truth, len(run.detections)
     pairs = run.pairs.select(~ground_truth.crowd[run.pairs.gt_index])
     same = run.detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index]
@@ -76,7 +74,7 @@ def classify_errors(run: MatchedRun) -> ErrorTypes:
 
 
 def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -> Errors:
-    """Count the kinds, above the score `threshold` too, and what each costs."""
+    """Count the error types, over all detections and above the score `threshold`, and compute their AP costs."""
     is_target, kept = run.is_target, run.detections.score >= threshold
     reached = np.zeros(len(is_target), bool)
     reached[error_types.intended_gt[error_types.intended_gt >= 0]] = True
@@ -121,7 +119,7 @@ def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -
 
 
 def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
-    """AP with the detections of a kind corrected, or removed where that is no way to a box of their own."""
+    """AP with the detections of one type corrected, or removed if they have no free box."""
     chosen = error_types.detection_type == index
     correct, gone = error_types.detection_type == CORRECT, (error_types.detection_type == IGNORED) | chosen
     ranking = run.ranking
@@ -136,7 +134,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """(D,) bool: of the chosen detections that mean the same free box, the one with the best score."""
+    """(D,) bool: the highest-scoring of the chosen detections for each free intended box."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]
@@ -148,7 +146,7 @@ def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.
 
 
 def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray) -> float | None:
-    """AP when the (M,) chosen boxes are not looked for; a class of which nothing is left has no errors left."""
+    """AP without the boxes of the (M,) mask `removed`; a class without remaining boxes has an AP of 1."""
     left = run.num_gt - run.count_gt_per_class(removed)
     return _mean_ap(
         run, run.ranking, error_types.detection_type == CORRECT, error_types.detection_type == IGNORED, left
@@ -158,7 +156,7 @@ def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray
 def _mean_ap(
     run: MatchedRun, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, num_gt: np.ndarray
 ) -> float | None:
-    """Mean AP over the classes that have boxes in the data."""
+    """Mean AP over the classes with ground truth."""
     weight = np.ones(len(run.detections))
     curves = interpolated_precision(
         collect_hits(ranking, correct, removed), cumulative_weights(ranking, weight), weight, num_gt
@@ -168,7 +166,11 @@ def _mean_ap(
 
 
 def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) highest IoU of each detection, 0 without any, and (D,) the box it is with, the first of equals, or -1."""
+    """Return the highest IoU of each detection and its box.
+
+    Returns:
+        (D,) highest IoU, 0 without overlap; (D,) box index, the first of equals, -1 without overlap.
+    """
     best_iou, best_gt = np.zeros(num_detections), np.full(num_detections, -1, np.int64)
     start = group_starts(pairs.detection_index)
     if len(start):

@@ -1,24 +1,24 @@
-"""Where the labels rather than the detector may be wrong, most suspicious first."""
+"""Find annotations that may be wrong: missing boxes, wrong classes and spurious boxes, most likely first."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cspdet.analysis.error_types import best_overlap
+from cspdet.analysis.findings import LabelIssue, LabelIssues
 from cspdet.analysis.matched_run import MatchedRun
-from cspdet.analysis.structures import LabelIssue, LabelIssues
 
 CONFIDENT_QUANTILE = 0.9  # quantile of the scores of correct detections
-SAME_OBJECT_IOU = 0.7  # IoU from which a detection means the box of another class
-MIN_EVIDENCE_SCORE = 0.01  # detections up to here are no sign that anything is there
-MAX_LISTED = 500  # of each kind
+SAME_OBJECT_IOU = 0.7  # minimum IoU of a detection with the box of another class for `wrong class`
+MIN_EVIDENCE_SCORE = 0.01  # lower scores are no evidence for an object
+MAX_LISTED = 500  # of each type
 
 
 def find_label_issues(run: MatchedRun, threshold: float) -> LabelIssues:
-    """Look for boxes that may be missing, of the wrong class, or on nothing.
+    """Find missing boxes, wrong classes and spurious boxes.
 
-    A detection is confident from the .9 quantile of the scores of correct detections on, at least from `threshold`;
-    where nothing is correct, none is.
+    A detection is confident if its score reaches the .9 quantile of the correct detections and `threshold`. Without
+    correct detections none is confident.
     """
     right = run.match.correct
     none = np.zeros(0, np.int64)
@@ -38,7 +38,7 @@ def find_label_issues(run: MatchedRun, threshold: float) -> LabelIssues:
 def _rank_label_issues(
     run: MatchedRun, min_score: float, missing: np.ndarray, wrong: np.ndarray, gt_index: np.ndarray, iou: np.ndarray
 ) -> LabelIssues:
-    """`missing` and `wrong` are indices of detections, `truth` the box that each of the wrong ones is on."""
+    """Sort the issues; `missing` and `wrong` are detection indices, `gt_index` the boxes of the wrong ones."""
     undetected = _undetected_boxes(run)
     missing = missing[np.argsort(-run.detections.score[missing], kind="stable")]
     best = np.argsort(-run.detections.score[wrong], kind="stable")[:MAX_LISTED]
@@ -49,7 +49,7 @@ def _rank_label_issues(
 
 
 def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarray, threshold: float) -> np.ndarray:
-    """Of the chosen detections, each on the (D,) box `truth`, the best on each box that its own class does not find."""
+    """The highest-scoring chosen detection on each box (`gt_index`, (D,)) without a correct detection."""
     certain = run.match.correct & (run.detections.score >= threshold)
     agreed = np.zeros(len(run.ground_truth), bool)
     agreed[run.match.gt_index[certain]] = True
@@ -60,14 +60,14 @@ def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarr
 
 
 def _best_other_class_overlap(run: MatchedRun) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) best IoU with a box of another class, and (D,) that box."""
+    """(D,) highest IoU with a box of another class, and (D,) the index of that box."""
     pairs = run.pairs
     other = run.detections.class_id[pairs.detection_index] != run.ground_truth.class_id[pairs.gt_index]
     return best_overlap(pairs.select(other & ~run.ground_truth.crowd[pairs.gt_index]), len(run.detections))
 
 
 def _undetected_boxes(run: MatchedRun) -> np.ndarray:
-    """Boxes that no detection worth the name overlaps, the largest first."""
+    """Boxes without an overlapping detection above MIN_EVIDENCE_SCORE, the largest first."""
     pairs = run.pairs
     seen = np.zeros(len(run.ground_truth), bool)
     seen[pairs.gt_index[run.detections.score[pairs.detection_index] > MIN_EVIDENCE_SCORE]] = True
@@ -78,7 +78,7 @@ def _undetected_boxes(run: MatchedRun) -> np.ndarray:
 def _missing_box_issue(run: MatchedRun, index: int) -> LabelIssue:
     detections = run.detections
     return LabelIssue(
-        "box missing?",
+        "missing box",
         *run.image_info(int(detections.image_index[index])),
         box_xywh=to_box_tuple(detections.box_xywh[index]),
         class_name=run.class_name(int(detections.class_id[index])),
@@ -91,7 +91,7 @@ def _missing_box_issue(run: MatchedRun, index: int) -> LabelIssue:
 def _wrong_class_issue(run: MatchedRun, index: int, gt_index: int, iou: float) -> LabelIssue:
     detections = run.detections
     return LabelIssue(
-        "class wrong?",
+        "wrong class",
         *run.image_info(int(detections.image_index[index])),
         box_xywh=to_box_tuple(detections.box_xywh[index]),
         class_name=run.class_name(int(detections.class_id[index])),
@@ -104,7 +104,7 @@ def _wrong_class_issue(run: MatchedRun, index: int, gt_index: int, iou: float) -
 def _spurious_box_issue(run: MatchedRun, index: int) -> LabelIssue:
     ground_truth = run.ground_truth
     return LabelIssue(
-        "box there?",
+        "spurious box",
         *run.image_info(int(ground_truth.image_index[index])),
         box_xywh=to_box_tuple(ground_truth.box_xywh[index]),
         class_name=run.class_name(int(ground_truth.class_id[index])),
@@ -115,6 +115,6 @@ def _spurious_box_issue(run: MatchedRun, index: int) -> LabelIssue:
 
 
 def to_box_tuple(row: np.ndarray) -> tuple[float, float, float, float]:
-    """A box as plain numbers."""
+    """Convert a (4,) array to a tuple of floats."""
     x, y, width, height = row.tolist()
     return x, y, width, height

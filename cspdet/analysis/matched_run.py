@@ -1,4 +1,4 @@
-"""A run judged once: boxes, detections, their overlaps and matches, from which all numbers are made."""
+"""Match the detections of a run with the ground truth once; all metrics and errors are computed from it."""
 
 from __future__ import annotations
 
@@ -28,65 +28,72 @@ from cspdet.analysis.overlaps import IouPairs, detection_pairs
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.records import Records, Result
 
-BACKGROUND_IOU = 0.1  # a detection that overlaps every box less lies on nothing (Bolya et al. 2020, section 2.2)
+BACKGROUND_IOU = 0.1  # detections below this IoU with every box are background (Bolya et al. 2020, section 2.2)
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedRun:
-    """The detections of a run on a split: N pictures, M boxes, D judged detections, C classes."""
+    """The matched detections of a run on a split: N images, M boxes, D evaluated detections, C classes."""
 
     coco: CocoDataset
     images: SortedImages
     ground_truth: GroundTruthArrays
     detections: DetectionArrays
-    pairs: IouPairs  # of any classes, from BACKGROUND_IOU on
+    pairs: IouPairs  # regardless of class, with an IoU of at least BACKGROUND_IOU
     ranking: Ranking
-    matches: tuple[Match, ...]  # by IOUS
-    iou: float  # the one IoU at which errors are told apart
+    matches: tuple[Match, ...]  # by IOU_THRESHOLDS
+    iou: float  # the IoU at which errors are classified
     match: Match  # at `iou`
 
     @property
     def num_classes(self) -> int:
-        """How many."""
+        """Number of classes."""
         return len(self.coco.classes)
 
     @property
     def is_target(self) -> np.ndarray:
-        """(M,) bool: boxes that are to be found, which crowds are not."""
+        """(M,) bool: boxes that are no crowds."""
         return ~self.ground_truth.crowd
 
     @property
     def num_gt(self) -> np.ndarray:
-        """(C,) int64: boxes to be found of each class."""
+        """(C,) int64: number of boxes of each class, without crowds."""
         return self.count_gt_per_class(self.is_target)
 
     def count_gt_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """(C,) int64: how many of the (M,) chosen boxes each class has."""
+        """Return the (C,) number of boxes of each class in the (M,) bool `mask`."""
         return np.bincount(self.ground_truth.class_id[mask], minlength=self.num_classes)
 
     def count_detections_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """(C,) int64: how many of the (D,) chosen detections each class has."""
+        """Return the (C,) number of detections of each class in the (D,) bool `mask`."""
         return np.bincount(self.detections.class_id[mask], minlength=self.num_classes)
 
     def hits(self, match: Match) -> Hits:
-        """What average precision needs of a match."""
+        """Return the hits of a match for `interpolated_precision`."""
         return collect_hits(self.ranking, match.correct, match.ignored)
 
     def class_name(self, class_id: int) -> str:
-        """Of a class index."""
+        """Return the name of a class index."""
         return self.coco.classes.names[class_id]
 
     def image_info(self, image_index: int) -> tuple[int, int, str]:
-        """Of a picture: its row in the set, its image id and its file name."""
+        """Return the row in the data set, the image id and the file name of an image."""
         row = int(self.images.dataset_index[image_index])
         return row, int(self.coco.image_id[row]), self.coco.name(row)
 
 
 class ClassScores:
-    """AP and recall of each class from matches at COCO's ten IoUs; NaN for classes without boxes."""
+    """AP and recall of each class from the matches at COCO's ten IoU thresholds; NaN for classes without boxes."""
 
     def __init__(self, run: MatchedRun, matches: Sequence[Match], num_gt: np.ndarray, image_counts: np.ndarray | None):
-        """`pictures`: (N,) how often each picture counts, None for once; `positives`: (C,) boxes, weighted so."""
+        """Compute precision and recall.
+
+        Args:
+            run: the matched run.
+            matches: one match per IoU threshold.
+            num_gt: (C,) number of boxes, weighted by `image_counts`.
+            image_counts: (N,) weight of each image; None: 1 each.
+        """
         detections = run.detections
         weight = (
             np.ones(len(detections))
@@ -105,28 +112,33 @@ class ClassScores:
 
     @property
     def AP(self) -> np.ndarray:
-        """(C,) over all IoUs."""
+        """(C,) AP, mean over the IoU thresholds."""
         return self.precision.mean(axis=(0, 2))
 
     def AP_at(self, index: int) -> np.ndarray:
-        """(C,) at one IoU."""
+        """Return the (C,) AP at one IoU threshold."""
         return self.precision[index].mean(axis=1)
 
     @property
     def AR(self) -> np.ndarray:
-        """(C,) over all IoUs."""
+        """(C,) average recall, mean over the IoU thresholds."""
         return self.recall.mean(axis=0)
 
     def means(self) -> tuple[float | None, float | None, float | None]:
-        """AP, AP50 and AR100 over the classes."""
+        """Return AP, AP50 and AR100 as means over the classes."""
         return nanmean_or_none(self.AP), nanmean_or_none(self.AP_at(0)), nanmean_or_none(self.AR)
 
 
 def match_results(coco: CocoDataset, results: Sequence[Result] | Records, *, iou: float = 0.5) -> MatchedRun:
-    """Match results that `evaluation.results.read_results` has checked with the boxes of a set.
+    """Match results checked by `evaluation.results.read_results` with the ground truth.
+
+    Args:
+        coco: the split with its annotations.
+        results: detections in COCO's results format.
+        iou: IoU at which errors are classified.
 
     Raises:
-        DataError: the annotation file has gone or changed since the set was loaded.
+        DataError: the annotation file is missing or has changed since the split was loaded.
     """
     images = SortedImages.from_coco(coco)
     ground_truth = to_ground_truth_arrays(coco, images)

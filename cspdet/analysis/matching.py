@@ -1,8 +1,8 @@
-"""COCO's matching of detections with boxes, for all pictures and classes of a data set side by side.
+"""COCO's greedy matching of detections with ground truth, vectorized over all images and classes.
 
-Best score first, each detection takes the box of its class and picture that it overlaps most and that none has
-taken before. Only detections of the same picture and class compete, so the first of all groups are decided at
-once, then the second ones, and so on: some hundred steps instead of one for each detection.
+In descending score, each detection is matched with the free box of highest IoU of its class and image. Only detections
+of the same image and class compete. So the first detection of every group is matched in one step, then the second, and
+so on: about a hundred steps instead of one per detection.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 from cspdet.analysis.arrays import DetectionArrays, GroundTruthArrays, group_starts, rank_in_group
 from cspdet.analysis.overlaps import IouPairs
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's thresholds
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of COCO
 
 
 class Match(NamedTuple):
-    """What became of D detections at one IoU; those neither correct nor ignored are wrong."""
+    """The matches of D detections at one IoU; detections neither correct nor ignored are wrong."""
 
-    gt_index: np.ndarray  # (D,) int64, the box that the detection is matched with, -1 for none
+    gt_index: np.ndarray  # (D,) int64, the matched box, -1 for none
     correct: np.ndarray  # (D,) bool
-    ignored: np.ndarray  # (D,) bool, counted neither as right nor as wrong
+    ignored: np.ndarray  # (D,) bool, counted neither as correct nor as wrong
 
 
 class MatchCandidates(NamedTuple):
-    """Pairs of equal class, those of a rank side by side, the pair that a detection prefers behind the others."""
+    """Pairs of equal class, sorted by rank and detection; the preferred pair of a detection is its last one."""
 
     pairs: IouPairs
-    rank: np.ndarray  # (P,) int64, rising: turn of the detection among those of its picture and class
-    ignore: np.ndarray  # (M,) bool, boxes that are no goals: crowds, and sizes outside of the range
-    out_of_range: np.ndarray  # (D,) bool, detections that are ignored when they match nothing
+    rank: np.ndarray  # (P,) int64, ascending: rank of the detection within its image and class
+    ignore: np.ndarray  # (M,) bool, ignored boxes: crowds, and sizes outside of the range
+    out_of_range: np.ndarray  # (D,) bool, detections that are ignored if unmatched
 
 
 def build_candidates(
@@ -42,10 +42,16 @@ def build_candidates(
     area: tuple[float, float] | None = None,
     closed: bool = True,
 ) -> MatchCandidates:
-    """Prepare matching by class. `area` (low, high) judges boxes of such areas only; `high` counts as inside if
-    `closed`, as in COCO.
+    """Sort the pairs for matching within classes.
 
-    Among boxes of equal IoU the later one wins, and goals win over boxes to ignore: so it is in pycocotools.
+    As in pycocotools, the later of two boxes with equal IoU wins, and any box wins over an ignored one.
+
+    Args:
+        pairs: overlapping detections and boxes.
+        detections: the D detections.
+        ground_truth: the M boxes.
+        area: (low, high) in square pixels; boxes outside are ignored; None: no limits.
+        closed: whether `high` itself is inside, as in COCO.
     """
     same = pairs.select(detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index])
     ignore, outside = ground_truth.crowd, np.zeros(len(detections), bool)
@@ -58,7 +64,7 @@ def build_candidates(
 
 
 def match_boxes(match_candidates: MatchCandidates, ground_truth: GroundTruthArrays, iou: float) -> Match:
-    """Match at one IoU, which is at least that down to which pairs were collected."""
+    """Match at one IoU, which must not be lower than the minimum IoU of the pairs."""
     near = match_candidates.pairs.iou >= iou
     pairs, rank = match_candidates.pairs.select(near), match_candidates.rank[near]
     matched = assign(pairs, rank, len(match_candidates.out_of_range), ~ground_truth.crowd)
@@ -70,10 +76,19 @@ def match_boxes(match_candidates: MatchCandidates, ground_truth: GroundTruthArra
 
 
 def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match: np.ndarray) -> np.ndarray:
-    """(D,) int64: the truth of each detection, or -1, in the order of the (P,) rising `rank`.
+    """Assign a box to each detection in the order of the ranks.
 
-    Of equal rank no two detections may share a truth. A detection takes the last of its pairs whose truth is
-    free; the (M,) bool `once` says which truths are free only until taken.
+    Detections of equal rank must have no box in common. A detection is assigned the box of its last pair whose box is
+    free.
+
+    Args:
+        pairs: P candidate pairs, sorted by rank and detection.
+        rank: (P,) ascending.
+        num_detections: D.
+        single_match: (M,) bool, boxes that can be assigned only once; others (crowds) any number of times.
+
+    Returns:
+        (D,) int64 box index, -1 for none.
     """
     matched, free = np.full(num_detections, -1, np.int64), np.ones(len(single_match), bool)
     bounds = np.flatnonzero(np.diff(rank, prepend=-1, append=-1)) if len(rank) else np.zeros(1, np.int64)
@@ -88,9 +103,9 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
 
 
 def _rank_in_image_and_class(pairs: IouPairs, detections: DetectionArrays) -> np.ndarray:
-    """(P,) the turn of each pair's detection among the detections of its picture and class that have pairs."""
+    """(P,) rank of the detection of each pair among the detections with pairs of its image and class."""
     rank = np.zeros(len(detections), np.int64)
-    competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by picture, then best score first
+    competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by image, then descending score
     group = (
         detections.image_index[competing] * (int(detections.class_id.max(initial=0)) + 1)
         + detections.class_id[competing]

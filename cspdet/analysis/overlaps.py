@@ -1,4 +1,4 @@
-"""Which boxes of a picture overlap, by COCO's IoU: sparse lists of pairs instead of matrices."""
+"""Overlapping boxes within images, by COCO's IoU, as sparse lists of pairs instead of matrices."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import numpy as np
 
 from cspdet.analysis.arrays import DetectionArrays, GroundTruthArrays
 
-MAX_PAIRS_PER_CHUNK = 1 << 20  # pairs that are looked at together, which bounds the memory
+MAX_PAIRS_PER_CHUNK = 1 << 20  # bounds the memory
 
 
 class IouPairs(NamedTuple):
-    """P pairs of a detection and a truth of the same picture, sorted by detection, then truth."""
+    """P pairs of a detection and a box of the same image, sorted by detection, then box."""
 
     detection_index: np.ndarray  # (P,) int64
     gt_index: np.ndarray  # (P,) int64
     iou: np.ndarray  # (P,) float64
 
     def select(self, mask: np.ndarray) -> IouPairs:
-        """Those of the pairs."""
+        """Return the pairs selected by a mask or by indices."""
         return IouPairs(self.detection_index[mask], self.gt_index[mask], self.iou[mask])
 
 
 def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """(P,) IoU of (P, 4) boxes with (P, 4) boxes, in the order of operations of COCO's own code.
+    """Return the (P,) IoU of (P, 4) boxes with (P, 4) boxes, with COCO's order of operations.
 
-    Where the (P,) bool `crowd` holds, `other` is a crowd region: the intersection counts against the area of
-    `one` alone.
+    Where the (P,) bool `crowd` is True, `other` is a crowd region: the intersection is divided by the area of `one`.
     """
     x, y, width, height = one.T
     other_x, other_y, other_width, other_height = other.T
@@ -42,7 +41,7 @@ def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarra
 
 
 def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
-    """All pairs, of equal classes or not, with crowds too, whose IoU is `at_least` so high."""
+    """Return all pairs with at least `min_iou`, regardless of class, including crowds."""
     parts = []
     for detection, other in _same_image_pairs(detections.image_index, ground_truth.start):
         iou = iou_xywh(detections.box_xywh[detection], ground_truth.box_xywh[other], ground_truth.crowd[other])
@@ -51,17 +50,17 @@ def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays
 
 
 def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
-    """Pairs of two different boxes of a picture, each pair both ways round, crowds left out."""
+    """Return the pairs of two different boxes of an image, without crowds, each pair in both orders."""
     parts = []
     for one, other in _same_image_pairs(ground_truth.image_index, ground_truth.start):
         iou = iou_xywh(ground_truth.box_xywh[one], ground_truth.box_xywh[other], np.zeros(len(one), bool))
-        apart = (one != other) & ~ground_truth.crowd[one] & ~ground_truth.crowd[other]
-        parts.append(IouPairs(one, other, iou).select(apart & (iou >= min_iou)))
+        distinct = (one != other) & ~ground_truth.crowd[one] & ~ground_truth.crowd[other]
+        parts.append(IouPairs(one, other, iou).select(distinct & (iou >= min_iou)))
     return _concat(parts)
 
 
 def _same_image_pairs(image_index: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """In chunks, each row of `picture` with each of the rows start[p]:start[p + 1] of its picture p."""
+    """Pair each row with the rows start[i]:start[i + 1] of its image i, in chunks."""
     first, count = start[image_index], start[image_index + 1] - start[image_index]
     total = np.concatenate(([0], np.cumsum(count)))
     row = 0

@@ -1,4 +1,4 @@
-"""Every number of an analysis as files: one JSON document, and a CSV file for each table."""
+"""Write an analysis to files: one JSON document, and a CSV file for each table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CsvRow: TypeAlias = "Sequence[Cell]"
 
 
 def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | None) -> Json:
-    """What analysis.json holds: {"runs": [...], "comparison": {...} or null}."""
+    """Return the content of analysis.json: {"runs": [...], "comparison": {...} or null}."""
     return {
         "runs": [analysis.to_json() for analysis in analyses],
         "comparison": None if comparison is None else comparison.to_json(),
@@ -27,7 +27,7 @@ def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | Non
 
 
 def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Comparison | None) -> list[str]:
-    """Write analysis.json and the CSV files, each with the run in its first column; the names of the files.
+    """Write analysis.json and the CSV files, each with the run in its first column, and return the file names.
 
     Raises:
         UserError: a file cannot be written.
@@ -107,7 +107,7 @@ def _group_rows(analysis: Analysis) -> Iterable[CsvRow]:
     for group in parts.image_groups:
         limits = (float(group.low), float(group.high))
         yield (
-            "boxes a picture",
+            "boxes per image",
             group.name,
             *limits,
             group.images,
@@ -130,35 +130,35 @@ ALL_CLASSES = "(all)"
 TABLES = {
     "classes.csv": (
         (
-            *("class", "boxes", "crowds", "pictures", "detections", "AP", "AP50", "AP75", "AR100"),
+            *("class", "boxes", "crowds", "images", "detections", "AP", "AP50", "AP75", "AR100"),
             *("best_threshold", "best_precision", "best_recall", "best_f1"),
             *("threshold", "precision", "recall", "f1", "calibration_error"),
         ),
         _class_rows,
     ),
-    "errors.csv": (("kind", "count", "kept", "ap_cost"), _error_rows),
-    "confusion.csv": (("truth", "detection", "count"), _confusion_rows),
+    "errors.csv": (("type", "count", "kept", "ap_cost"), _error_rows),
+    "confusion.csv": (("ground_truth", "detection", "count"), _confusion_rows),
     "groups.csv": (
-        ("by", "group", "low", "high", "pictures", "boxes", "AP", "AP50", "AR100", "recall"),
+        ("by", "group", "low", "high", "images", "boxes", "AP", "AP50", "AR100", "recall"),
         _group_rows,
     ),
-    "calibration.csv": (("low", "high", "detections", "mean_score", "correct"), _calibration_rows),
+    "calibration.csv": (("low", "high", "detections", "mean_score", "accuracy"), _calibration_rows),
     "curves.csv": (("iou", "class", "recall", "precision"), _curve_rows),
     "thresholds.csv": (("class", "threshold", "precision", "recall", "f1"), _threshold_rows),
-    "suspects.csv": (
+    "label_issues.csv": (
         (
-            *("kind", "image_id", "file_name", "x", "y", "width", "height"),
+            *("type", "image_id", "file_name", "x", "y", "width", "height"),
             *("class", "score", "annotated_class", "iou"),
         ),
         _label_issue_rows,
     ),
-    "worst.csv": (("image_id", "file_name", "badness", "missed", "wrong"), _worst_image_rows),
+    "worst.csv": (("image_id", "file_name", "error_score", "missed", "wrong"), _worst_image_rows),
 }
 
 COMPARISON_HEADER = (
     "first",
     "other",
-    "number",
+    "metric",
     "class",
     "first_value",
     "other_value",

@@ -1,18 +1,18 @@
-"""Precision, recall and F1 against the score from which detections are kept."""
+"""Precision, recall and F1 as functions of the score threshold."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cspdet.analysis.matched_run import MatchedRun
-from cspdet.analysis.structures import OperatingPoint, ThresholdCurves
+from cspdet.analysis.metrics import OperatingPoint, ThresholdCurves
 
 NUM_THRESHOLDS = 101
-FALLBACK_THRESHOLD = 0.5  # stands for "the best" where no detection is correct
+FALLBACK_THRESHOLD = 0.5  # used if no detection is correct
 
 
 def threshold_curves(run: MatchedRun) -> ThresholdCurves:
-    """The curves at `judged.iou` over the scores from 0 to 1, or over those that there are if they leave this range."""
+    """Compute the curves at `run.iou` for thresholds from 0 to 1, or over the range of the scores if it is larger."""
     detections, match = run.detections, run.match
     counted = ~match.ignored
     grid = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
@@ -32,15 +32,15 @@ def threshold_curves(run: MatchedRun) -> ThresholdCurves:
 
 
 def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """The threshold with the highest F1, of equals the highest one.
+    """Return the operating point with the highest F1; of equal F1 the highest threshold.
 
     Args:
-        score: (D,) of detections that count.
+        score: (D,) scores of the detections that are not ignored.
         correct: (D,) bool.
-        truths: boxes to be found.
+        num_gt: number of ground-truth boxes.
     """
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # of equal scores all are kept or none
+    last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # equal scores are kept together
     right = np.cumsum(correct[order])[last]
     kept = np.flatnonzero(last) + 1
     if num_gt == 0 or not right.any():
@@ -50,7 +50,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
 
 
 def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """What a given threshold gives; arguments as of `best_operating`."""
+    """Return the operating point at a threshold; arguments as in `best_operating_point`."""
     above = score >= threshold
     return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 
@@ -67,14 +67,14 @@ def _operating_point(threshold: float, correct: int, kept: int, num_gt: int) -> 
 
 
 def _count_above(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """(G,) int64: how many scores reach each of the rising thresholds."""
+    """(G,) int64: number of scores that reach each of the ascending thresholds."""
     return len(score) - np.searchsorted(np.sort(score), grid, side="left")
 
 
 def _precision_recall_f1(
     correct: np.ndarray, kept: np.ndarray, num_gt: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of counts; NaN where they are not defined."""
+    """Precision, recall and F1 from counts; NaN where undefined."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(kept > 0, correct / np.maximum(kept, 1), np.nan)
         recall = np.where(num_gt > 0, correct / np.maximum(num_gt, 1), np.nan)

@@ -1,17 +1,17 @@
-"""The pictures with the most errors among the detections that are kept."""
+"""The images with the most errors among the kept detections."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cspdet.analysis.error_types import CORRECT, IGNORED, ErrorTypes
+from cspdet.analysis.findings import DETECTION_TYPES, AnnotatedBox, DetectedBox, WorstImage
 from cspdet.analysis.label_issues import to_box_tuple
 from cspdet.analysis.matched_run import MatchedRun
-from cspdet.analysis.structures import DETECTION_TYPES, AnnotatedBox, DetectedBox, WorstImage
 
 
 def worst_images(run: MatchedRun, error_types: ErrorTypes, threshold: float, max_images: int) -> tuple[WorstImage, ...]:
-    """Up to `most` pictures, the worst first: missed boxes plus the scores of wrong detections, as far as kept."""
+    """Return up to `max_images` images, worst first, by missed boxes plus the scores of the kept wrong detections."""
     detections, ground_truth, count = run.detections, run.ground_truth, len(run.images)
     kept = detections.score >= threshold
     right = kept & (error_types.detection_type == CORRECT)

@@ -1,1 +1,1 @@
-"""How fast models run on this machine: each engine in a process of its own, all of them in turn."""
+"""Speed measurements: each engine runs in a separate process, and the runs are interleaved."""

@@ -1,4 +1,4 @@
-"""A worker process and its parent talk in lines of JSON: a question in, an answer out."""
+"""Requests and responses between the parent and a worker process, as lines of JSON on its stdin and stdout."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Message = dict[str, Any]
 
 
 class WorkerError(UserError):
-    """A row that cannot be measured, with the reason."""
+    """A benchmark row that cannot be measured, with the reason."""
 
 
 class Worker:
-    """The parent's end. Closing it ends the process."""
+    """A worker process, from the side of the parent; `close` ends the process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()
@@ -29,10 +29,10 @@ class Worker:
         )  # fmt: skip
 
     def request(self, message: Message) -> Message:
-        """Send a question and wait for its answer.
+        """Send a request and wait for the response.
 
         Raises:
-            WorkerError: the worker says that it cannot, or it died.
+            WorkerError: the worker reported an error, or it crashed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -50,6 +50,7 @@ class Worker:
         return response
 
     def close(self) -> None:
+        """End the process; kill it if it does not exit within 10 seconds."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -63,12 +64,12 @@ class Worker:
     def _crash_message(self) -> str:
         code = self._process.wait()
         self._stderr.seek(0)
-        said = [line.strip() for line in self._stderr if line.strip()]
-        return f"the process that runs it ended with {code}: {said[-1][:300] if said else 'nothing was said'}"
+        lines = [line.strip() for line in self._stderr if line.strip()]
+        return f"its process exited with {code}: {lines[-1][:300] if lines else 'no output'}"
 
 
 def serve(handler: Callable[[Message], Message], requests: IO[str], responses: IO[str]) -> None:
-    """The worker's end: answer line by line until the parent closes. A UserError goes to the parent as such."""
+    """Handle requests until stdin is closed; a UserError of the handler is sent to the parent."""
     for line in requests:
         try:
             reply = handler(json.loads(line))
@@ -79,7 +80,7 @@ def serve(handler: Callable[[Message], Message], requests: IO[str], responses: I
 
 
 def reserve_stdio() -> tuple[IO[str], IO[str]]:
-    """stdin, and stdout for the answers alone: whatever else is printed goes to stderr from now on."""
+    """Return stdin and stdout for `serve`, and redirect all other output to stderr."""
     responses = sys.stdout
     sys.stdout = sys.stderr
     return sys.stdin, responses

@@ -1,7 +1,7 @@
-"""OpenCV's DNN module as a row: the engine of the paper's CPU figures.
+"""Benchmark rows of OpenCV's DNN module, the engine of the CPU results in the paper.
 
-A network reaches it as Darknet's files where its importer knows all of the sections, else as ONNX. OpenCV 5 has no
-Darknet importer; with OpenCV 4 in an environment of its own, its interpreter can be named.
+A network is loaded from Darknet files if OpenCV supports all sections, else from ONNX. OpenCV 5 has no Darknet
+importer; the interpreter of an environment with OpenCV 4 can be given.
 """
 
 from __future__ import annotations
@@ -33,26 +33,29 @@ SCRIPT = Path(__file__).with_name("opencv_worker.py")
 
 
 class OpenCvWorker:
-    """Exports the model of a row, and starts an interpreter with OpenCV on it. A context manager.
+    """Context manager that exports the model of a row and loads it in an interpreter with OpenCV.
+
+    Args:
+        spec: the row.
+        python: an interpreter with OpenCV; None: the current one.
 
     Raises:
-        WorkerError: a row that OpenCV cannot run.
-        UserError: no such model.
+        WorkerError: OpenCV cannot run the row, or there is no such model.
     """
 
     def __init__(self, spec: BenchmarkSpec, python: Path | None):
         if spec.precision != "fp32" or spec.device not in ("cpu", "auto"):
-            raise WorkerError(f"OpenCV computes in fp32 on the CPU here; found {spec.precision} on {spec.device}")
+            raise WorkerError(f"opencv: expected fp32 on the CPU, found {spec.precision} on {spec.device}")
         self.threads = spec.threads or _num_cores()
         self._folder = tempfile.TemporaryDirectory()
         self.worker = Worker([str(python or sys.executable), str(SCRIPT)], os.environ)
         try:
-            facts, response, import_format = self._load(spec, Path(self._folder.name))
+            metadata, response, import_format = self._load(spec, Path(self._folder.name))
         except UserError as error:
             self.close()
             raise WorkerError(*error.problems) from None
         self.engine_info = EngineInfo(
-            facts.name, OPENCV, "fp32", facts.size_hw, self.threads, cpu_name(), facts.task, False,
+            metadata.name, OPENCV, "fp32", metadata.size_hw, self.threads, cpu_name(), metadata.task, False,
             {"opencv": str(response["opencv"]), "through": import_format},
         )  # fmt: skip
 
@@ -65,32 +68,31 @@ class OpenCvWorker:
         self.close()
 
     def close(self) -> None:
+        """End the worker and delete the exported files."""
         self.worker.close()
         self._folder.cleanup()
 
     def _load(self, spec: BenchmarkSpec, folder: Path) -> tuple[ModelMetadata, dict[str, object], str]:
-        """By Darknet's files if that is possible, else by ONNX."""
+        """Load from Darknet files if possible, else from ONNX."""
         reasons: list[str] = []
         if not is_exported(spec.model) and not spec.model.startswith(TORCHVISION_PREFIX):
             bundle = _load_model(spec)
-            facts = build_metadata(bundle)
+            metadata = build_metadata(bundle)
             try:
                 files = build_darknet_files(bundle, spec.size_hw, spec.model)
                 written = write_darknet(files, bundle.torch_network, folder / "x.cfg")
-                return facts, self._load_in_worker(written.paths[:2], facts, spec.batch, folder), "Darknet"
+                return metadata, self._load_in_worker(written.paths[:2], metadata, spec.batch, folder), "Darknet"
             except UserError as error:
                 reasons += error.problems
-        model, facts = _export_onnx(spec, folder)
+        model, metadata = _export_onnx(spec, folder)
         if spec.batch != 1:
-            raise WorkerError(
-                "OpenCV takes this network as ONNX for one picture at a time; expected --batch 1", *reasons
-            )
-        return facts, self._load_in_worker((model,), facts, spec.batch, folder), "ONNX"
+            raise WorkerError("OpenCV runs this network from ONNX with batch size 1; expected --batch 1", *reasons)
+        return metadata, self._load_in_worker((model,), metadata, spec.batch, folder), "ONNX"
 
     def _load_in_worker(
-        self, files: tuple[Path, ...], facts: ModelMetadata, batch: int, folder: Path
+        self, files: tuple[Path, ...], metadata: ModelMetadata, batch: int, folder: Path
     ) -> dict[str, object]:
-        np.save(folder / "x.npy", np.random.default_rng(0).random((batch, 3, *facts.size_hw), dtype=np.float32))
+        np.save(folder / "x.npy", np.random.default_rng(0).random((batch, 3, *metadata.size_hw), dtype=np.float32))
         return self.worker.request(
             {"do": "load", "files": [str(path) for path in files], "input": str(folder / "x.npy"),
              "threads": self.threads}
@@ -103,21 +105,21 @@ def _load_model(spec: BenchmarkSpec) -> ModelBundle:
 
 
 def _export_onnx(spec: BenchmarkSpec, folder: Path) -> tuple[Path, ModelMetadata]:
-    """The network for one picture of one size, its normalizations folded, as a file."""
+    """Export the network with fused batch norms for one image of a fixed size."""
     if is_exported(spec.model):
-        raise WorkerError(f"{spec.model}: OpenCV rows are made from checkpoints and configs, not from exported files")
+        raise WorkerError(f"{spec.model}: opencv: expected a checkpoint or config, found an exported file")
     if spec.model.startswith(TORCHVISION_PREFIX):
-        network, facts = torchvision_classifier(spec.model, spec.size_hw)
+        network, metadata = torchvision_classifier(spec.model, spec.size_hw)
     else:
         bundle = _load_model(spec)
-        network, facts = bundle.torch_network, build_metadata(bundle)
-    names = output_names(facts.outputs, facts.strides)
+        network, metadata = bundle.torch_network, build_metadata(bundle)
+    names = output_names(metadata.outputs, metadata.strides)
     with torch.no_grad():
         data = to_onnx(
-            fuse_conv_bn(network) or network, facts.size_hw, names, size_divisor=max(facts.strides), dynamic=False
+            fuse_conv_bn(network) or network, metadata.size_hw, names, size_divisor=max(metadata.strides), dynamic=False
         )
     (folder / "x.onnx").write_bytes(data)
-    return folder / "x.onnx", facts
+    return folder / "x.onnx", metadata
 
 
 def _num_cores() -> int:

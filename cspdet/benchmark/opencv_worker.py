@@ -1,7 +1,7 @@
-"""The worker of OpenCV's rows. It runs in any interpreter that has OpenCV and numpy, and needs nothing of cspdet.
+"""The worker of OpenCV rows. It runs in any interpreter with OpenCV and numpy, and does not import cspdet.
 
-Lines of JSON on stdin are answered on stdout: {"do": "load", "files": [...], "input": "x.npy", "threads": N}, then
-{"do": "forward", "passes": N} as often as wanted, and {"do": "memory"}.
+Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then
+{"do": "forward", "passes": N} any number of times, and {"do": "memory"}. Responses are written to stdout.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had since its program started."""
+    """Return the peak resident memory of this process in MiB."""
     try:
-        # not ru_maxrss, which a process inherits from the one that started it
+        # ru_maxrss is inherited from the parent process, VmHWM is not.
         with open("/proc/self/status", encoding="utf-8") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
     except (OSError, StopIteration):
@@ -26,7 +26,7 @@ def peak_mib() -> float:
 
 
 class OpenCvNetwork:
-    """A network that OpenCV reads from Darknet's two files or from one of ONNX, with its input."""
+    """A network loaded by OpenCV from Darknet or ONNX files, with its input."""
 
     def __init__(self, files: list[str], input_path: str, threads: int):
         self.libraries_mib = peak_mib()
@@ -38,7 +38,7 @@ class OpenCvNetwork:
         self.forward()
 
     def forward(self) -> float:
-        """Milliseconds of one pass."""
+        """Run one forward pass and return its time in milliseconds."""
         start = time.perf_counter()
         self.net.setInput(self.images)
         self.net.forward(self.outputs)
@@ -46,7 +46,7 @@ class OpenCvNetwork:
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Handle requests until stdin is closed."""
     network = None
     for line in sys.stdin:
         message = json.loads(line)
@@ -56,14 +56,14 @@ def main() -> None:
                 network = OpenCvNetwork(message["files"], message["input"], message["threads"])
                 response = {"opencv": cv2.__version__}
             elif network is None:
-                response = {"problems": ["nothing is loaded yet"]}
+                response = {"problems": ["expected a load request first"]}
             elif message["do"] == "forward":
                 response = {"ms": [network.forward() for _ in range(message["passes"])]}
             else:
                 response = {"peak_mib": peak_mib(), "libraries_mib": network.libraries_mib}
         except (cv2.error, AttributeError) as error:
-            said = " ".join(text.strip() for text in str(error).splitlines() if text.strip())
-            response = {"problems": [f"OpenCV {cv2.__version__}: {said[:300]}"]}
+            reason = " ".join(text.strip() for text in str(error).splitlines() if text.strip())
+            response = {"problems": [f"OpenCV {cv2.__version__}: {reason[:300]}"]}
         sys.stdout.write(json.dumps(response) + "\n")
         sys.stdout.flush()
 

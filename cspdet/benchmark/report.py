@@ -1,4 +1,4 @@
-"""The rows as a table to read and as a drawing."""
+"""Format benchmark rows as a Markdown table, and plot them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from cspdet.benchmark.rows import BenchmarkRow
 from cspdet.io.atomic import atomic_write
 
-NUM_TEXT_COLUMNS = 3  # columns of text, aligned at the left; the others are numbers
-IMPORT_FORMAT_KEY = "through"  # among the versions: the format in which OpenCV got the network
+NUM_TEXT_COLUMNS = 3  # left-aligned; the others are numeric
+IMPORT_FORMAT_KEY = "through"  # key in the versions of a row: the format from which OpenCV loaded the network
 MARKERS = "osD^vP*X"
 HEADINGS = ("model", "engine", "precision", "size", "batch", "forward ms", "p95", "end to end ms", "p95",
-            "pictures/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
+            "images/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
 
 
 def table(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """The rows in Markdown, aligned so that they can be read as they stand."""
+    """Return the lines of an aligned Markdown table."""
     cells = [list(HEADINGS), *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
     lines = ["| " + " | ".join(_align(text, i, widths[i]) for i, text in enumerate(line)) + " |" for line in cells]
@@ -25,13 +25,13 @@ def table(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """What the rows were measured on: machine, threads, matrix product, versions."""
+    """Describe device, threads, peak throughput and versions, one per line."""
     lines = []
     for device, threads in sorted({(row.engine_info.device, row.engine_info.threads) for row in rows}):
         lines.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}")
     peaks = {(row.spec.device, row.spec.precision): row.peak_gflops for row in rows if row.peak_gflops}
     for (device, precision), peak in peaks.items():
-        lines.append(f"matrix product on {device} in {precision}: {peak:.0f} GFLOP/s")
+        lines.append(f"matrix multiplication on {device} in {precision}: {peak:.0f} GFLOP/s")
     named = {item for row in rows for item in row.engine_info.versions.items() if item[0] != IMPORT_FORMAT_KEY}
     lines.append(", ".join(f"{name} {text}" for name, text in sorted(named)))
     import_formats = {
@@ -43,7 +43,7 @@ def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def _cells(row: BenchmarkRow) -> list[str]:
-    """One row's texts, in the order of HEADINGS."""
+    """The cells of a row, in the order of HEADINGS."""
     end = row.end_to_end
     return [
         row.engine_info.name,
@@ -67,15 +67,19 @@ def _align(text: str, column: int, width: int) -> str:
 
 
 def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
-    """Draw the forward time of a picture over the network's BFLOPs, a marker an engine and precision.
+    """Plot the forward time per image over the BFLOPs of the network, with one marker per engine and precision.
 
-    The line is what the matrix product's rate would allow. `path` ends in .png or .svg.
+    The line is the time at the throughput of the matrix multiplication.
+
+    Args:
+        rows: the measured rows.
+        path: output file, .png or .svg.
 
     Raises:
         UserError: the file cannot be written.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure  # takes a second, and only drawings need it
+    from matplotlib.figure import Figure  # slow import
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     panel = figure.subplots()
@@ -98,12 +102,12 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     for (device, precision), peak in {(r.spec.device, r.spec.precision): r.peak_gflops for r in known}.items():
         if peak is not None:
             ends = [min(row.bflops or 0.0 for row in known) * 0.8, max(row.bflops or 0.0 for row in known) * 1.25]
-            label = f"matrix product, {precision}: {peak:.0f} GFLOP/s on {device}"
+            label = f"matrix multiplication, {precision}: {peak:.0f} GFLOP/s on {device}"
             panel.plot(ends, [1000 * end / peak for end in ends], color="gray", linewidth=1, label=label)
     panel.set_xscale("log")
     panel.set_yscale("log")
-    panel.set_xlabel("BFLOPs a picture")
-    panel.set_ylabel("forward, ms a picture (median)")
+    panel.set_xlabel("BFLOPs per image")
+    panel.set_ylabel("forward, ms per image (median)")
     panel.grid(visible=True, which="both", alpha=0.25)
     panel.legend(fontsize=8)
     with atomic_write(path) as tmp_path, rc_context({"svg.hashsalt": "cspdet"}):

@@ -1,4 +1,4 @@
-"""What is measured, and what came out: the rows of `cspdet benchmark`."""
+"""The rows of `cspdet benchmark`: what is measured, and the results."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """One model in one engine. What a worker process is told, as JSON."""
+    """One model in one engine; sent to the worker process as JSON."""
 
     model: str  # a MODEL, or torchvision:NAME
     backend: str
     precision: str = "fp32"
-    size_hw: tuple[int, int] | None = None  # None: the model's own
+    size_hw: tuple[int, int] | None = None  # None: the input size of the model
     batch: int = 1
     threads: int | None = None  # None: all cores
     device: str = "cpu"
     weights: str | None = None
     overrides: tuple[str, ...] = ()
-    image: str | None = None  # what goes in end to end; None: a made one of 480x640
+    image: str | None = None  # input of the end-to-end passes; None: a synthetic image of 480x640
     min_score: float = 0.25
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BenchmarkSpec:
+        """Rebuild a spec from `to_json`."""
         size = values["size_hw"]
         return cls(**{**values, "size_hw": None if size is None else tuple(size),
                       "overrides": tuple(values["overrides"])})  # fmt: skip
@@ -37,26 +39,28 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of single passes."""
+    """Times of single passes in milliseconds."""
 
     passes_ms: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """The median time."""
         return float(np.median(self.passes_ms))
 
     @property
     def p95(self) -> float:
-        """The time that 95 of 100 passes do not exceed."""
+        """The 95th percentile."""
         return float(np.percentile(self.passes_ms, 95))
 
     def to_json(self) -> dict[str, float]:
+        """Return median and p95, rounded."""
         return {"median": round(self.median, 4), "p95": round(self.p95, 4)}
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a worker tells of the model that it loaded."""
+    """Description of the model that a worker has loaded."""
 
     name: str
     backend: str
@@ -65,39 +69,40 @@ class EngineInfo:
     threads: int
     device: str
     task: str  # detection or classification
-    end_to_end: bool  # whether it can be timed from a picture to boxes or classes
+    end_to_end: bool  # whether it can be timed from an image to boxes or classes
     versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """A line of the table."""
+    """The measurements of one row of the table."""
 
     spec: BenchmarkSpec
     engine_info: EngineInfo
     forward: Timing
     end_to_end: Timing | None
-    peak_memory_mib: float  # of the worker's process, or of the GPU
-    libraries_mib: float  # of that, what the process took before it loaded the model; 0 on a GPU
-    bflops: float | None  # of one picture; None: of a file, whose layers are not known
-    peak_gflops: float | None  # the matrix product of this machine in the same precision, measured in the same run
+    peak_memory_mib: float  # of the worker process, or of the GPU
+    libraries_mib: float  # memory before the model was loaded; 0 on a GPU
+    bflops: float | None  # per image; None: an exported file
+    peak_gflops: float | None  # matrix multiplication in the same precision, measured in the same run
 
     @property
     def fps(self) -> float:
-        """Pictures a second, end to end where that was timed."""
+        """Images per second, end to end if that was timed."""
         return 1000 * self.spec.batch / (self.end_to_end or self.forward).median
 
     @property
     def gflops(self) -> float | None:
-        """What the forward pass does of the network's operations, in 10^9 a second."""
+        """Throughput of the forward pass in GFLOP/s."""
         return None if self.bflops is None else 1000 * self.bflops * self.spec.batch / self.forward.median
 
     @property
     def fraction_of_peak(self) -> float | None:
+        """Throughput as a fraction of that of the matrix multiplication."""
         return None if self.gflops is None or self.peak_gflops is None else self.gflops / self.peak_gflops
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `cspdet benchmark --json`."""
+        """Return the row as in `cspdet benchmark --json`."""
         return {
             "model": self.engine_info.name,
             "backend": self.engine_info.backend,
@@ -113,7 +118,7 @@ class BenchmarkRow:
             "bflops": self.bflops,
             "gflops": None if self.gflops is None else round(self.gflops, 2),
             "gemm_peak_gflops": None if self.peak_gflops is None else round(self.peak_gflops, 2),
-            "share_of_peak": None if self.fraction_of_peak is None else round(self.fraction_of_peak, 4),
+            "fraction_of_peak": None if self.fraction_of_peak is None else round(self.fraction_of_peak, 4),
             "passes": len(self.forward.passes_ms),
             "device": self.engine_info.device,
             "versions": self.engine_info.versions,
@@ -121,6 +126,6 @@ class BenchmarkRow:
 
 
 def interleave(passes: int, rounds: int) -> Sequence[int]:
-    """How many passes each of at most `rounds` rounds has, as even as can be: 10 in 4 rounds are 3, 3, 2, 2."""
+    """Distribute passes evenly over at most `rounds` rounds: 10 in 4 rounds are 3, 3, 2, 2."""
     rounds = min(rounds, passes)
     return [passes // rounds + (i < passes % rounds) for i in range(rounds)]

@@ -1,7 +1,7 @@
-"""Measures rows side by side: a process each, and all of them in turn, since machines change their speed by the minute.
+"""Measure rows in separate processes, interleaved to cancel the drift of the machine.
 
-A round gives every row a few passes; the matrix product of the same precision has its turn in every round as well.
-Ratios between rows of one run therefore hold where times alone would not.
+Every round runs a few passes of each row, and the matrix multiplication of the same precision. So ratios between rows
+of one run are reliable although absolute times vary between runs.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
 from cspdet.benchmark.opencv_row import OPENCV, OpenCvWorker
 from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
-from cspdet.benchmark.work import count_bflops
+from cspdet.benchmark.target import count_bflops
 
 log = logging.getLogger("cspdet")
 
 NUM_ROUNDS = 5
-WARMUP_PASSES = 3  # passes that do not count, at the start of a row's first round
-PAUSE_S = 0.3  # seconds between rows: threads of the one before stop spinning
+WARMUP_PASSES = 3  # untimed passes before the first round of a row
+PAUSE_S = 0.3  # seconds between rows, until the threads of the previous row stop spinning
 
 
 @dataclass
 class _RowState:
-    """What a row has gathered so far."""
+    """The worker and the times of a row so far."""
 
     spec: BenchmarkSpec
     worker: Worker
@@ -43,10 +43,19 @@ class _RowState:
 def run_benchmarks(
     specs: Sequence[BenchmarkSpec], repeat: int, opencv_python: Path | None = None
 ) -> tuple[list[BenchmarkRow], list[str]]:
-    """Time every row `repeat` times: the rows that could be measured, and what is wrong with the others."""
+    """Measure every row.
+
+    Args:
+        specs: the rows.
+        repeat: number of timed passes per row.
+        opencv_python: interpreter with OpenCV for the OpenCV rows; None: the current one.
+
+    Returns:
+        The measured rows, and the errors of the others.
+    """
     problems: list[str] = []
     with ExitStack() as stack:
-        # started all at once: importing takes each of them seconds
+        # All workers start in parallel, because their imports take seconds.
         started = [None if spec.backend == OPENCV else stack.enter_context(_worker(spec.threads)) for spec in specs]
         measured: list[_RowState] = []
         for spec, worker in zip(specs, started, strict=True):
@@ -64,7 +73,7 @@ def run_benchmarks(
             log.info("round %d of %d: %d passes of %d rows", round_index + 1, len(rounds), passes, len(measured))
             for key, product in products.items():
                 time.sleep(PAUSE_S)
-                product.request({"do": "gflops"})  # the first product of a turn wakes the threads
+                product.request({"do": "gflops"})  # untimed: wakes up the threads
                 peaks[key].append(max(product.request({"do": "gflops"})["gflops"] for _ in range(2)))
             for row in measured:
                 _run_round(row, passes, first=round_index == 0)
@@ -74,7 +83,7 @@ def run_benchmarks(
 
 
 def _run_round(row: _RowState, passes: int, *, first: bool) -> None:
-    """One row's passes of one round; a row that fails is out."""
+    """Run the passes of one row in one round; a row that fails is skipped from then on."""
     if row.error is not None:
         return
     time.sleep(PAUSE_S)
@@ -94,7 +103,7 @@ def _load(spec: BenchmarkSpec, worker: Worker | None, stack: ExitStack, opencv_p
     if worker is None:
         row = stack.enter_context(OpenCvWorker(spec, opencv_python))
         return _RowState(spec, row.worker, row.engine_info)
-    response = worker.request({"do": "load", "row": spec.to_json()})["about"]
+    response = worker.request({"do": "load", "row": spec.to_json()})["engine_info"]
     engine_info = EngineInfo(**{**response, "size_hw": tuple(response["size_hw"])})
     log.info("%s: %s %s is loaded", engine_info.name, engine_info.backend, engine_info.precision)
     return _RowState(spec, worker, engine_info)
@@ -102,7 +111,7 @@ def _load(spec: BenchmarkSpec, worker: Worker | None, stack: ExitStack, opencv_p
 
 @contextmanager
 def _worker(threads: int | None) -> Iterator[Worker]:
-    """A process of this interpreter; with `threads`, every library in it has so many."""
+    """A worker in this interpreter; `threads` limits the threads of every library in it."""
     environment = dict(os.environ)
     if threads is not None:
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -116,12 +125,12 @@ def _worker(threads: int | None) -> Iterator[Worker]:
 @contextmanager
 def _matmul_worker(precision: str, device: str, threads: int | None) -> Iterator[Worker]:
     with _worker(threads) as worker:
-        worker.request({"do": "product", "precision": precision, "device": device})
+        worker.request({"do": "matmul", "precision": precision, "device": device})
         yield worker
 
 
 def _matmul_key(spec: BenchmarkSpec) -> tuple[str, str, int | None]:
-    """What a row is held against."""
+    """Precision, device and threads: rows with equal keys have the same peak."""
     return spec.precision, spec.device, spec.threads
 
 

@@ -1,4 +1,4 @@
-"""A model that is about to be timed: its engine, its input, and what a pass is."""
+"""The model of a benchmark row: its engine, its input, and its timed functions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cspdet.benchmark.rows import BenchmarkSpec
 from cspdet.checkpoints.building import is_classifier_config
 from cspdet.checkpoints.loading import load_model
+from cspdet.checkpoints.model_profile import profile_model
 from cspdet.config.input import InputConfig
 from cspdet.datasets.classification.crops import ImageCrop, short_side
 from cspdet.datasets.image_io import read_image
@@ -26,6 +27,7 @@ from cspdet.inference.engines.factory import build_engine, build_network_engine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
 from cspdet.models.config import PostprocessConfig
+from cspdet.models.profile import profile
 
 TORCHVISION_PREFIX = "torchvision:"
 TORCHVISION_SIZE = (224, 224)
@@ -36,7 +38,7 @@ NMS_IOU, MAX_DETECTIONS = 0.6, 100
 
 @dataclass(frozen=True)
 class BenchmarkTarget:
-    """`forward` is a pass of a batch that is ready in memory; `end_to_end` one from decoded pictures to results."""
+    """A loaded model: `forward` runs a batch from memory, `end_to_end` runs decoded images to results."""
 
     name: str
     engine: Engine
@@ -45,10 +47,10 @@ class BenchmarkTarget:
 
 
 def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
-    """The model of a row in its engine.
+    """Load the model of a row in its engine.
 
     Raises:
-        UserError: no such model, engine, precision or size, or one that does not go with another.
+        UserError: no such model, engine, precision or size, or an unsupported combination.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -61,7 +63,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
 
 
 def synthetic_image() -> np.ndarray:
-    """(480, 640, 3) uint8 RGB of colored blots, the same every time."""
+    """Return a deterministic (480, 640, 3) uint8 RGB image."""
     blots = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return np.ascontiguousarray(cv2.resize(blots, SYNTHETIC_IMAGE_HW[::-1], interpolation=cv2.INTER_CUBIC))
 
@@ -70,16 +72,16 @@ def _engine(spec: BenchmarkSpec) -> Engine:
     config = EngineConfig(spec.backend, spec.precision, spec.device, spec.size_hw, spec.threads)
     config.check()
     if spec.model.startswith(TORCHVISION_PREFIX):
-        network, facts = torchvision_classifier(spec.model, spec.size_hw)
+        network, metadata = torchvision_classifier(spec.model, spec.size_hw)
     elif not is_exported(spec.model) and _is_classifier_model(spec):
         bundle = load_model(
             spec.model, weights=spec.weights, overrides=_with_size(spec), task="classification"
         )  # fmt: skip
-        network, facts = bundle.torch_network, build_metadata(bundle)
+        network, metadata = bundle.torch_network, build_metadata(bundle)
     else:
         bundle = load_model(spec.model, weights=spec.weights, overrides=spec.overrides, task="detection")
         return build_engine(bundle, config)
-    return build_network_engine(network, facts, config)
+    return build_network_engine(network, metadata, config)
 
 
 def _is_classifier_model(spec: BenchmarkSpec) -> bool:
@@ -96,7 +98,7 @@ def _with_size(spec: BenchmarkSpec) -> tuple[str, ...]:
 
 
 def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelMetadata]:
-    """`torchvision:resnet50` and the like with random weights, to compare speeds with.
+    """Build a torchvision classifier such as `torchvision:resnet50` with random weights.
 
     Raises:
         ConfigError: torchvision has no such classifier.
@@ -107,19 +109,19 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
         raise ConfigError(f"{model}: torchvision has no classifier {name!r}{did_you_mean(name, names)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        # these two draw their first weights by a slow method unless told
-        more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(name, weights=None, **more).eval()
-    facts = ModelMetadata(
+        # The initialization of these two is slow.
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        network = torchvision.models.get_model(name, weights=None, **options).eval()
+    metadata = ModelMetadata(
         name=name, task="classification", class_names=tuple(f"class {i + 1}" for i in range(1000)),
         category_ids=tuple(range(1, 1001)), input=InputConfig(size=size_hw or TORCHVISION_SIZE), outputs="logits",
         strides=(1,),
     )  # fmt: skip
-    return network, facts
+    return network, metadata
 
 
 def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> Callable[[], object] | None:
-    """From decoded pictures to detections in their pixels, or to class probabilities."""
+    """The function from decoded images to detections in image pixels, or to class probabilities."""
     if engine.metadata.task == "detection":
         postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
         predictor = Predictor(engine, postprocess)
@@ -127,7 +129,17 @@ def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> 
     crop = ImageCrop(engine.size_hw, short_side(engine.size_hw, CROP_RATIO))
 
     def classify() -> Tensor:
-        views = np.concatenate([crop(image, "the picture") for _ in range(spec.batch)])
+        views = np.concatenate([crop(image, "the image") for _ in range(spec.batch)])
         return engine(torch.from_numpy(views))[0].softmax(dim=1)
 
     return classify
+
+
+def count_bflops(spec: BenchmarkSpec, size_hw: tuple[int, int]) -> float | None:
+    """Return the BFLOPs per image, counted as in `cspdet info`; None for an exported file."""
+    if spec.model.startswith(TORCHVISION_PREFIX):
+        network, _ = torchvision_classifier(spec.model, size_hw)
+        return profile(network, size_hw).bflops
+    if is_exported(spec.model):
+        return None
+    return profile_model(Path(spec.model), spec.overrides, size_hw).cost.bflops

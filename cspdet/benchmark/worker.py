@@ -1,7 +1,8 @@
-"""The worker of all rows but OpenCV's: `python -m cspdet.benchmark.worker`, which `cspdet.benchmark.runner` starts.
+"""The worker of all rows except OpenCV's: `python -m cspdet.benchmark.worker`, started by `cspdet.benchmark.runner`.
 
-Lines of JSON on stdin are answered on stdout: {"do": "load", "row": ...} or {"do": "product", ...} first, then
-{"do": "forward", "passes": N}, {"do": "end_to_end", "passes": N}, {"do": "gflops"} and {"do": "memory"}.
+Requests on stdin are lines of JSON: {"do": "load", "row": ...} or {"do": "matmul", ...} first, then
+{"do": "forward", "passes": N}, {"do": "end_to_end", "passes": N}, {"do": "gflops"} and {"do": "memory"}. Responses are
+written to stdout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensor
 
 
 class Server:
-    """Answers the parent's questions about one model."""
+    """Handles the requests of the parent for one model."""
 
     def __init__(self) -> None:
         self.target: BenchmarkTarget | None = None
@@ -33,13 +34,18 @@ class Server:
         self.libraries_mib = 0.0
 
     def handle(self, message: Message) -> Message:
+        """Return the response to a request.
+
+        Raises:
+            UserError: the model cannot be loaded or timed.
+        """
         command = message["do"]
         if command == "load":
             self.libraries_mib = peak_mib()
             spec = BenchmarkSpec.from_json(message["row"])
             self.target = load_target(spec)
-            return {"about": asdict(_engine_info(self.target, spec))}
-        if command == "product":
+            return {"engine_info": asdict(_engine_info(self.target, spec))}
+        if command == "matmul":
             self.matmul = MatmulBenchmark(message["precision"], torch.device(message["device"]))
             return {}
         if command == "gflops":
@@ -74,7 +80,7 @@ def _engine_info(target: BenchmarkTarget, spec: BenchmarkSpec) -> EngineInfo:
     if engine.name in ENGINE_PACKAGES:
         try:
             versions[ENGINE_PACKAGES[engine.name]] = version(ENGINE_PACKAGES[engine.name])
-        except PackageNotFoundError:  # a build of its own, without its data
+        except PackageNotFoundError:  # a custom build without package metadata
             versions[ENGINE_PACKAGES[engine.name]] = "unknown"
     device = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else cpu_name()
     return EngineInfo(
@@ -84,7 +90,7 @@ def _engine_info(target: BenchmarkTarget, spec: BenchmarkSpec) -> EngineInfo:
 
 
 def cpu_name() -> str:
-    """The name of this machine's CPU."""
+    """Return the name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -96,7 +102,7 @@ def cpu_name() -> str:
 
 
 def main() -> None:
-    """Answer until the parent closes."""
+    """Handle requests until the parent closes stdin."""
     requests, responses = reserve_stdio()
     serve(Server().handle, requests, responses)
 

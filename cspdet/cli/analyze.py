@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     )
     output = args.output or increment_path(Path("runs/analyze"))
     written = write_tables(output, analyses, comparison)
-    if not args.no_page:
+    if not args.no_report:
         from cspdet.reports.analysis_page import write_analysis_page
 
         write_analysis_page(output / REPORT_FILE, analyses, comparison, coco, gallery=args.gallery)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         return
     print("\n".join(_text(analyses, comparison, coco)))
     print(f"\nwritten to {output}: {', '.join(written)}")
-    if not args.no_page:
+    if not args.no_report:
         print(f"open {output / REPORT_FILE}")
 
 

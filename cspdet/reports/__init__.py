@@ -1,1 +1,1 @@
-"""Pages to read in a browser: one HTML file each, with its pictures, charts and sorting inside it."""
+"""HTML report pages with embedded images and charts, and plots of training curves and layers."""

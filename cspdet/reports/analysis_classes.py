@@ -1,36 +1,37 @@
-"""The classes of a run: their numbers, their curves, and which are taken for which."""
+"""Report sections about classes: metrics, curves and confusion."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from cspdet.analysis.structures import Analysis, PrecisionRecall
+from cspdet.analysis.metrics import PrecisionRecall
+from cspdet.analysis.structures import Analysis
 from cspdet.reports.charts import LineSeries, curve_points, line_chart
 from cspdet.reports.components import Block, Chart, Charts, Column, LegendEntry, ReportSection, Table
 from cspdet.reports.heatmaps import matrix_chart
 
-NUM_EXTREME_CLASSES = 2  # classes with the lowest and the highest AP that a chart shows from the start
-MAX_CLASSES_DRAWN = 5  # up to so many, a chart shows all of them
-MAX_MATRIX_CLASSES = 20  # that a confusion matrix shows
+NUM_EXTREME_CLASSES = 2  # number of classes with the lowest and with the highest AP in a chart
+MAX_CLASSES_DRAWN = 5  # a chart shows all classes up to this number
+MAX_MATRIX_CLASSES = 20  # in a confusion matrix
 BACKGROUND = "background"
 
 
 def classes_section(analysis: Analysis) -> ReportSection:
-    """A row a class."""
+    """Return a table with one row per class."""
     columns = (
         Column("class"),
         Column("boxes", None, True, tooltip="annotated, without crowds"),
-        Column("pictures", None, True, tooltip="with at least one box of the class"),
+        Column("images", None, True, tooltip="with at least one box of the class"),
         Column("detections", None, True, tooltip="of any score"),
-        Column("AP", 3, True, 1.0, tooltip="over the overlaps .50 to .95"),
+        Column("AP", 3, True, 1.0, tooltip="mean over IoU .50 to .95"),
         Column("AP50", 3, True, 1.0),
         Column("AP75", 3, True, 1.0),
-        Column("AR100", 3, True, 1.0, tooltip="recall over the overlaps .50 to .95"),
+        Column("AR100", 3, True, 1.0, tooltip="recall, mean over IoU .50 to .95"),
         Column("precision", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
         Column("recall", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
         Column("F1", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
         Column("best F1", 3, True, 1.0, tooltip="at the best threshold of this class"),
-        Column("at score", 3, True, tooltip="the threshold with the class's best F1"),
+        Column("at score", 3, True, tooltip="score threshold with the best F1 of this class"),
         Column("ECE", 3, True, tooltip="expected calibration error"),
     )
     rows = tuple(
@@ -41,26 +42,22 @@ def classes_section(analysis: Analysis) -> ReportSection:
         )
         for one in sorted(analysis.classes, key=lambda one: (one.AP is None, one.AP or 0.0))
     )
-    lead = (
-        "The lowest AP first. Precision, recall and F1 without a heading of their own are those at the score threshold "
-    )
-    return ReportSection("classes", "Classes", f"{lead}{analysis.threshold:.3f}.", (Table("Classes", columns, rows),))
+    lead = f"Sorted by AP. Precision, recall and F1 are at the score threshold {analysis.threshold:.3f}."
+    return ReportSection("classes", "Classes", lead, (Table("Classes", columns, rows),))
 
 
 def curves_section(analysis: Analysis) -> ReportSection:
-    """Precision against recall, and F1 against the score threshold."""
-    shown = _extremes(analysis)
-    charts = [_precision_recall(analysis, curve, shown) for curve in analysis.precision_recall]
-    charts += [_all_thresholds(analysis), _class_thresholds(analysis, shown)]
-    lead = (
-        "The area under a class's curve is its AP at that overlap. Every point stands in curves.csv and thresholds.csv."
-    )
+    """Return precision-recall curves, and F1 over the score threshold."""
+    drawn = _extremes(analysis)
+    charts = [_precision_recall(analysis, curve, drawn) for curve in analysis.precision_recall]
+    charts += [_all_thresholds(analysis), _class_thresholds(analysis, drawn)]
+    lead = "The area under the curve of a class is its AP at that IoU. curves.csv and thresholds.csv have all points."
     table = _curve_table(analysis.precision_recall)
     return ReportSection("curves", "Curves", lead, (Charts(tuple(charts)), table))
 
 
 def _extremes(analysis: Analysis) -> list[int]:
-    """The classes that charts show from the start: all when they are few, else the worst and the best."""
+    """The classes drawn by default: all if there are few, else those with the lowest and the highest AP50."""
     measured = [i for i, one in enumerate(analysis.classes) if one.AP50 is not None]
     if len(measured) <= MAX_CLASSES_DRAWN:
         return measured
@@ -69,32 +66,35 @@ def _extremes(analysis: Analysis) -> list[int]:
 
 
 def _class_curves(
-    analysis: Analysis, x: np.ndarray, values: np.ndarray, shown: list[int], metrics: list[float | None]
+    analysis: Analysis, x: np.ndarray, values: np.ndarray, drawn: list[int], metrics: list[float | None]
 ) -> tuple[list[LineSeries], list[LegendEntry], tuple[str, ...]]:
-    """Curves of `values` (C, K): the shown classes in styles of their own, the others to be chosen."""
+    """Curves of `values` (C, K): the drawn classes in different styles, the others as choices."""
     names = analysis.class_names
     labels = [name if metric is None else f"{name} {metric:.3f}" for name, metric in zip(names, metrics, strict=True)]
-    curves = [LineSeries(labels[i], curve_points(x, values[i]), f"line{1 + k}") for k, i in enumerate(shown)]
-    keys = [LegendEntry(f"line{1 + k}", labels[i]) for k, i in enumerate(shown)]
+    curves = [LineSeries(labels[i], curve_points(x, values[i]), f"line{1 + k}") for k, i in enumerate(drawn)]
+    entries = [LegendEntry(f"line{1 + k}", labels[i]) for k, i in enumerate(drawn)]
     others = sorted(
-        (i for i, metric in enumerate(metrics) if i not in shown and metric is not None), key=lambda i: names[i]
+        (i for i, metric in enumerate(metrics) if i not in drawn and metric is not None), key=lambda i: names[i]
     )
     curves += [LineSeries(labels[i], curve_points(x, values[i]), "line-choice", choice=k) for k, i in enumerate(others)]
-    return curves, keys, tuple(labels[i] for i in others)
+    return curves, entries, tuple(labels[i] for i in others)
 
 
-def _precision_recall(analysis: Analysis, curve: PrecisionRecall, shown: list[int]) -> Chart:
+def _precision_recall(analysis: Analysis, curve: PrecisionRecall, drawn: list[int]) -> Chart:
     measured = ~np.isnan(curve.per_class).all(axis=1)
     metrics = [float(row.mean()) if known else None for row, known in zip(curve.per_class, measured, strict=True)]
-    curves, keys, choices = _class_curves(analysis, curve.recall, curve.per_class, shown, metrics)
+    curves, entries, choices = _class_curves(analysis, curve.recall, curve.per_class, drawn, metrics)
     if not measured.any():
-        return Chart(f"Precision and recall at {curve.iou:g}", line_chart([], "recall", "precision"), note="no boxes")
+        return Chart(
+            f"Precision and recall at {curve.iou:g}", line_chart([], "recall", "precision"), note="no ground truth"
+        )
     name = f"all classes {curve.mean.mean():.3f}"
     svg = line_chart(
         [*curves, LineSeries(name, curve_points(curve.recall, curve.mean), "line0")], "recall", "precision"
     )
-    title = f"Precision and recall at an overlap of {curve.iou:g}"
-    return Chart(title, svg, (LegendEntry("line0", name), *keys), "Beside each name its AP at this overlap.", choices)
+    title = f"Precision and recall at IoU {curve.iou:g}"
+    legend = (LegendEntry("line0", name), *entries)
+    return Chart(title, svg, legend, "The number after each name is the AP at this IoU.", choices)
 
 
 def _all_thresholds(analysis: Analysis) -> Chart:
@@ -107,29 +107,25 @@ def _all_thresholds(analysis: Analysis) -> Chart:
     curves = [LineSeries(name, curve_points(thresholds.threshold, values), style) for name, values, style in lines]
     best = thresholds.best_f1_point
     if best.f1 is not None:
-        curves.append(LineSeries("the best F1", [(best.threshold, 0.0), (best.threshold, best.f1)], "line-guide"))
-    keys = tuple(LegendEntry(style, name) for name, _, style in lines)
-    note = (
-        ""
-        if best.f1 is None
-        else f"F1 is best, {best.f1:.3f}, when detections below a score of {best.threshold:.3f} are dropped."
-    )
-    svg = line_chart(curves, "score threshold", "share")
-    return Chart("Precision, recall and F1 by score threshold, all classes", svg, keys, note)
+        curves.append(LineSeries("best F1", [(best.threshold, 0.0), (best.threshold, best.f1)], "line-guide"))
+    legend = tuple(LegendEntry(style, name) for name, _, style in lines)
+    note = "" if best.f1 is None else f"The best F1 is {best.f1:.3f}, at a score threshold of {best.threshold:.3f}."
+    svg = line_chart(curves, "score threshold", "fraction")
+    return Chart("Precision, recall and F1 by score threshold, all classes", svg, legend, note)
 
 
-def _class_thresholds(analysis: Analysis, shown: list[int]) -> Chart:
+def _class_thresholds(analysis: Analysis, drawn: list[int]) -> Chart:
     thresholds = analysis.thresholds
     best = [one.best_f1_point.f1 if one.num_gt else None for one in analysis.classes]
-    curves, keys, choices = _class_curves(analysis, thresholds.threshold, thresholds.class_f1, shown, best)
+    curves, entries, choices = _class_curves(analysis, thresholds.threshold, thresholds.class_f1, drawn, best)
     curves.append(LineSeries("all classes", curve_points(thresholds.threshold, thresholds.f1), "line0"))
     svg = line_chart(curves, "score threshold", "F1")
-    note = "Beside each name its best F1. Classes whose peaks lie apart want thresholds of their own."
-    return Chart("F1 by score threshold, by class", svg, (LegendEntry("line0", "all classes"), *keys), note, choices)
+    note = "The number after each name is its best F1. Classes with distant peaks need separate thresholds."
+    return Chart("F1 by score threshold, by class", svg, (LegendEntry("line0", "all classes"), *entries), note, choices)
 
 
 def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
-    """The mean curves at every tenth of recall."""
+    """The mean curves at each tenth of recall."""
     columns = (Column("recall", 1, True), *(Column(f"precision at {curve.iou:g}", 3, True, 1.0) for curve in curves))
     rows = tuple(
         (k / 10, *(None if np.isnan(curve.mean[10 * k]) else float(curve.mean[10 * k]) for curve in curves))
@@ -139,41 +135,45 @@ def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
 
 
 def confusion_section(analysis: Analysis) -> ReportSection:
-    """Who is taken for whom."""
+    """Return the confusion matrix and the most confused pairs of classes."""
     confusion, names = analysis.confusion, (*analysis.class_names, BACKGROUND)
     kept = most_confused(confusion.counts, MAX_MATRIX_CLASSES)
     counts = confusion.counts[np.ix_(kept, kept)].tolist()
     chosen = [names[i] for i in kept]
-    rows = [*chosen[:-1], "nothing there"]
+    rows = [*chosen[:-1], BACKGROUND]
     totals = confusion.counts.sum(axis=1)[kept].tolist()
     svg = matrix_chart(rows, counts, totals, "annotated", "detected", columns=[*chosen[:-1], "missed"])
-    note = "Colors show the share of each row."
+    note = "Colors are fractions of each row."
     if len(kept) < len(names):
         note += f" The {len(kept) - 1} most confused of {len(names) - 1} classes; confusion.csv has all."
-    blocks: list[Block] = [
-        Charts((Chart("Annotated against detected", svg, (LegendEntry("heat", "all of the row"),), note, wide=True),))
-    ]
+    chart = Chart("Annotated and detected classes", svg, (LegendEntry("heat", "all of the row"),), note, wide=True)
+    blocks: list[Block] = [Charts((chart,))]
     if analysis.confused_pairs:
         max_fraction = max(pair.fraction for pair in analysis.confused_pairs)
         columns = (
             Column("annotated"),
             Column("detected as"),
             Column("boxes", None, True),
-            Column("share of its boxes", 3, True, max_fraction),
+            Column("fraction of its boxes", 3, True, max_fraction),
         )
         pairs = tuple(
             (pair.gt_class, pair.detected_class, pair.count, pair.fraction) for pair in analysis.confused_pairs
         )
         blocks.append(Table("Most confused pairs", columns, pairs))
     lead = (
-        f"Every box, and every detection with a score of at least {confusion.threshold:.3f}, counts once; they belong "
-        f"together from an overlap of {confusion.iou:g} on."
+        f"Every box and every detection with a score of at least {confusion.threshold:.3f} is counted once. They match "
+        f"at an IoU of at least {confusion.iou:g}."
     )
     return ReportSection("confusion", "Confusion", lead, tuple(blocks))
 
 
 def most_confused(counts: np.ndarray, max_classes: int) -> list[int]:
-    """The `most` classes with the most confusions among (C + 1, C + 1) counts, in their order, and the background."""
+    """Return the indices of the most confused classes in ascending order, and that of the background.
+
+    Args:
+        counts: (C + 1, C + 1) confusion matrix.
+        max_classes: maximum number of classes without the background.
+    """
     among = counts[:-1, :-1].copy()
     np.fill_diagonal(among, 0)
     rank = np.argsort(-(among.sum(axis=0) + among.sum(axis=1)), kind="stable")

@@ -1,114 +1,115 @@
-"""What AP is lost to: kinds of errors, sizes and crowds, and scores that promise too much."""
+"""Report sections about errors: error types and their AP cost, box sizes and crowding, and calibration."""
 
 from __future__ import annotations
 
-from cspdet.analysis.structures import Analysis, ErrorCost, Errors
+from cspdet.analysis.findings import ErrorCost, Errors
+from cspdet.analysis.structures import Analysis
 from cspdet.reports.charts import HistogramSeries, LineSeries, bar_chart, histogram, line_chart
 from cspdet.reports.components import Block, Chart, Charts, Column, LegendEntry, Paragraph, ReportSection, Table
 
-# What each kind is, and what usually helps.
+# Description of each error type, and what usually helps.
 ERROR_TYPE_ADVICE = {
     "classification": (
-        "in the right place, but of the wrong class",
-        "Look at the most confused pairs: merge classes that people confuse too, or add pictures that tell them apart.",
+        "correct position, wrong class",
+        "See the most confused pairs: merge classes that annotators confuse too, or add images of both classes.",
     ),
     "localization": (
-        "of the right class, but the box is off",
-        "Check how tight the annotated boxes are; then try a larger input, anchors that fit, or longer training.",
+        "correct class, but the IoU is too low",
+        "Check how tight the annotated boxes are; then try a larger input, better anchors, or longer training.",
     ),
     "both": (
-        "the wrong class, and the box is off too",
-        "These mostly go away together with classification and localization.",
+        "wrong class, and the IoU is too low",
+        "These usually decrease together with classification and localization errors.",
     ),
     "duplicate": (
-        "one more on a box that is already found",
-        "Lower --nms-iou in eval and detect; boxes in crowds are what that costs.",
+        "another detection of a box that is already matched",
+        "Lower --nms-iou in eval and detect; this loses boxes in crowds.",
     ),
     "background": (
-        "on nothing that is annotated",
-        "Look at the suspects below: the annotation may be missing. Else train longer, or add pictures without "
+        "no annotated box overlaps",
+        "See the label issues below: the annotation may be missing. Otherwise train longer, or add images without "
         "objects. A score threshold hides them from users, but AP counts detections of any score.",
     ),
     "missed": (
-        "boxes that nothing lies on",
-        "See which sizes and classes: a larger input for small boxes, more pictures for rare classes; check that the "
-        "boxes are right.",
+        "boxes without any detection on them",
+        "See which sizes and classes: a larger input for small boxes, more images for rare classes; check that the "
+        "boxes are correct.",
     ),
 }
 
 
 def errors_section(analysis: Analysis) -> ReportSection:
-    """What costs the most, and what to do about it."""
-    errors, iou = analysis.errors, f"AP at an overlap of {analysis.errors.iou:.2f}"
+    """Return the AP cost of each error type, and advice."""
+    errors, iou = analysis.errors, f"AP at IoU {analysis.errors.iou:.2f}"
     ranked = sorted(errors.costs, key=lambda cost: -(cost.ap_cost or 0.0))
     bars = [(cost.error_type, cost.ap_cost, _tooltip(cost)) for cost in ranked if cost.ap_cost is not None]
     blocks: list[Block] = [Paragraph(_summary(errors, ranked))]
     if bars:
-        svg = bar_chart(bars, f"{iou} lost to this kind alone")
+        svg = bar_chart(bars, f"cost in {iou}")
         blocks.append(
-            Charts((Chart("AP that each kind of error costs", svg, note=f"{iou} is {_format_fraction(errors.ap)}."),))
+            Charts((Chart("AP cost of each error type", svg, note=f"{iou} is {_format_fraction(errors.ap)}."),))
         )
     columns = (
-        Column("kind"),
+        Column("type"),
         Column(
             "AP cost",
             3,
             True,
             max((abs(value) for _, value, _ in bars), default=0.0),
-            tooltip=f"{iou} with this kind repaired, minus that as it is",
+            tooltip=f"{iou} with this error type fixed, minus the actual AP",
         ),
-        Column("all", None, True, tooltip="among all judged detections, whatever their score"),
+        Column("all", None, True, tooltip="among all evaluated detections of any score"),
         Column("kept", None, True, tooltip=f"among those with a score of at least {analysis.threshold:.3f}"),
-        Column("what it is", prose=True),
-        Column("what helps", prose=True),
+        Column("description", prose=True),
+        Column("advice", prose=True),
     )
     rows = tuple(
         (cost.error_type, cost.ap_cost, cost.count, cost.kept, *ERROR_TYPE_ADVICE[cost.error_type]) for cost in ranked
     )
-    blocks += [Table("Kinds of errors", columns, rows), _totals_table(errors)]
-    return ReportSection("errors", "What costs the most", "", tuple(blocks))
+    blocks += [Table("Error types", columns, rows), _totals_table(errors)]
+    return ReportSection("errors", "Errors", "", tuple(blocks))
 
 
 def _summary(errors: Errors, ranked: list[ErrorCost]) -> str:
-    """The kind to mend first, in a sentence."""
+    """The error type to fix first, in a sentence."""
     cost = ranked[0].ap_cost
     if errors.ap is None or cost is None or cost <= 0:
-        return "No kind of error costs anything here."
+        return "No error type has an AP cost."
     error_type = ranked[0].error_type
-    name = "Missed boxes cost" if error_type == "missed" else f"Errors of the kind “{error_type}” cost"
-    mended = f"without them, AP would be {errors.ap + cost:.3f} in place of {errors.ap:.3f}"
-    return f"{name} the most: {mended}. {ERROR_TYPE_ADVICE[error_type][1]}"
+    name = "Missed boxes cost" if error_type == "missed" else f"{error_type.capitalize()} errors cost"
+    gain = f"without them, AP would be {errors.ap + cost:.3f} instead of {errors.ap:.3f}"
+    return f"{name} the most: {gain}. {ERROR_TYPE_ADVICE[error_type][1]}"
 
 
 def _tooltip(cost: ErrorCost) -> str:
-    return f"{cost.error_type}: {cost.count}, costing {_format_fraction(cost.ap_cost)}"
+    return f"{cost.error_type}: {cost.count}, cost {_format_fraction(cost.ap_cost)}"
 
 
 def _totals_table(errors: Errors) -> Table:
-    """Every judged detection and every box, accounted for."""
+    """Totals of all evaluated detections and all boxes."""
     wrong = sum(cost.count for cost in errors.costs if cost.error_type != "missed")
     rows = (
         (
-            "judged detections",
+            "evaluated detections",
             errors.evaluated,
             None,
             f"{errors.correct} correct + {wrong} wrong + {errors.ignored} in crowds",
         ),
         ("wrong detections", wrong, errors.false_positive_cost, "AP cost: AP without any of them, minus AP"),
-        ("annotated boxes", errors.num_gt, None, f"{errors.detected} found + {errors.missed} not found"),
+        ("annotated boxes", errors.num_gt, None, f"{errors.detected} detected + {errors.missed} undetected"),
         (
-            "boxes not found",
+            "undetected boxes",
             errors.missed,
             errors.false_negative_cost,
             f"{errors.missed_entirely} of them without any detection on them",
         ),
     )
-    columns = (Column("what"), Column("count", None, True), Column("AP cost", 3, True), Column("of which", prose=True))
-    return Table("Everything accounted for", columns, rows, collapsed=True)
+    columns = (Column("total"), Column("count", None, True), Column("AP cost", 3, True), Column("parts", prose=True))
+    return Table("Totals", columns, rows, collapsed=True)
 
 
 def groups_section(analysis: Analysis) -> ReportSection:
-    """By size and by crowding."""
+    """Return metrics by box size, by boxes per image, and by overlap between boxes."""
     parts = analysis.breakdown
     sizes = tuple(
         (one.name, _format_side_range(one.low, one.high), one.num_gt, one.AP, one.AP50, one.AR100)
@@ -128,64 +129,67 @@ def groups_section(analysis: Analysis) -> ReportSection:
             sizes,
         ),
         Table(
-            "By boxes in a picture",
-            (Column("pictures with"), Column("boxes each"), Column("pictures", None, True), count, *scores),
+            "By boxes per image",
+            (Column("group"), Column("boxes per image"), Column("images", None, True), count, *scores),
             images,
         ),
         Table(
-            "By overlap of the boxes among themselves",
+            "By overlap between boxes",
             (Column("boxes"), count, Column(f"recall at {analysis.iou:g}", 3, True, 1.0), scores[2]),
             overlap,
         ),
     )
     bars = (
-        ("AP by the size of boxes", [(row[0], row[3], f"{row[1]} pixels: {row[2]} boxes") for row in sizes]),
-        ("AP by boxes in a picture", [(f"{row[0]}, {row[1]}", row[4], f"{row[2]} pictures") for row in images]),
+        ("AP by box size", [(row[0], row[3], f"{row[1]} pixels: {row[2]} boxes") for row in sizes]),
+        ("AP by boxes per image", [(f"{row[0]}, {row[1]}", row[4], f"{row[2]} images") for row in images]),
     )
     charts = []
     for title, rows in bars:
         measured = [(name, value, tooltip) for name, value, tooltip in rows if value is not None]
         if measured:
             charts.append(Chart(title, bar_chart(measured, "AP")))
-    lead = "Which boxes, and which pictures, AP is lost on."
-    return ReportSection("groups", "Sizes and crowds", lead, (Charts(tuple(charts)), *tables))
+    lead = "Metrics of groups of boxes and of images."
+    return ReportSection("groups", "Sizes and crowding", lead, (Charts(tuple(charts)), *tables))
 
 
 def calibration_section(analysis: Analysis) -> ReportSection:
-    """What scores are worth: of those around .8, are 80% correct?"""
+    """Return the calibration of the scores."""
     calibration = analysis.calibration
     filled = [one for one in calibration.bins if one.mean_score is not None and one.accuracy is not None]
     if not filled:
-        return ReportSection("calibration", "Scores", "There are no detections whose scores could be judged.", ())
+        return ReportSection("calibration", "Calibration", "There are no detections to calibrate.", ())
     points = [
         (one.mean_score, one.accuracy) for one in filled if one.mean_score is not None and one.accuracy is not None
     ]
     diagram = line_chart(
-        [LineSeries("as promised", [(0.0, 0.0), (1.0, 1.0)], "line-guide"), LineSeries("this run", points, "line0")],
+        [
+            LineSeries("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], "line-guide"),
+            LineSeries("this run", points, "line0"),
+        ],
         "mean score",
-        "share that is correct",
+        "fraction correct",
         dots=True,
     )
     edges = [one.low for one in calibration.bins] + [calibration.bins[-1].high]
     counts = histogram(
         [HistogramSeries("detections", edges, [one.count for one in calibration.bins], 0)], "score", "detections"
     )
-    keys = (LegendEntry("line0", "this run"), LegendEntry("line-guide", "scores that tell the truth"))
+    legend = (LegendEntry("line0", "this run"), LegendEntry("line-guide", "perfect calibration"))
     columns = (
         Column("scores"),
         Column("detections", None, True),
         Column("mean score", 3, True, 1.0),
-        Column("share correct", 3, True, 1.0),
+        Column("fraction correct", 3, True, 1.0),
     )
     rows = tuple(
         (f"{one.low:.1f} to {one.high:.1f}", one.count, one.mean_score, one.accuracy) for one in calibration.bins
     )
     return ReportSection(
         "calibration",
-        "Scores",
+        "Calibration",
         _calibration_lead(analysis),
         (
-            Charts((Chart("Calibration", diagram, keys), Chart("How often which score is given", counts))),
+            Charts((Chart("Calibration", diagram, legend), Chart("Distribution of scores", counts))),
             Table("Calibration", columns, rows),
         ),
     )
@@ -193,12 +197,12 @@ def calibration_section(analysis: Analysis) -> ReportSection:
 
 def _calibration_lead(analysis: Analysis) -> str:
     calibration = analysis.calibration
-    lead = (
-        f"Below the diagonal scores promise too much, above it too little. The expected calibration error is "
-        f"{_format_fraction(calibration.ece)}, and {_format_fraction(calibration.kept_ece)} for detections with a score of at least "
-        f"{analysis.threshold:.3f}."
+    ece, kept_ece = _format_fraction(calibration.ece), _format_fraction(calibration.kept_ece)
+    return (
+        f"Below the diagonal the scores are overconfident, above it underconfident. The expected calibration error is "
+        f"{ece}, and {kept_ece} for detections with a score of at least {analysis.threshold:.3f}. AP does not depend "
+        "on calibration; a fixed score threshold does."
     )
-    return f"{lead} AP does not depend on it; a fixed score threshold does."
 
 
 def _format_fraction(value: float | None) -> str:

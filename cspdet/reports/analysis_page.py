@@ -1,4 +1,4 @@
-"""The page of `analyze`: why AP is what it is, from the number down to the pictures, and runs side by side."""
+"""The report page of `analyze`: metrics, error analysis, image galleries, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -10,46 +10,53 @@ from cspdet.analysis.structures import Analysis, Comparison
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.analysis_classes import classes_section, confusion_section, curves_section
 from cspdet.reports.analysis_errors import calibration_section, errors_section, groups_section
-from cspdet.reports.analysis_pictures import label_issues_section, worst_section
+from cspdet.reports.analysis_images import label_issues_section, worst_section
 from cspdet.reports.comparison import comparison_section
 from cspdet.reports.components import Column, ReportSection, Stat, Stats, Table
 from cspdet.reports.html import write_page
 from cspdet.reports.thumbnails import MAX_EMBEDDED_BYTES, ThumbnailEmbedder
 
-MIN_GALLERY_IMAGES = 4  # in each gallery when several runs share the room
+MIN_GALLERY_IMAGES = 4  # per gallery, if several runs share the page
 METRIC_DESCRIPTIONS = {
-    "AP": "precision averaged over recall, classes and the overlaps .50 to .95",
-    "AP50": "the same at an overlap of .50: roughly in place is enough",
-    "AP75": "at .75: boxes have to be tight",
-    "APs": "boxes below 32x32 pixels",
-    "APm": "boxes from 32x32 to 96x96 pixels",
-    "APl": "boxes above 96x96 pixels",
-    "AR1": "recall with one detection a picture and class",
-    "AR10": "recall with 10",
-    "AR100": "recall with 100",
-    "ARs": "recall of small boxes with 100",
-    "ARm": "recall of medium boxes with 100",
-    "ARl": "recall of large boxes with 100",
+    "AP": "average precision, mean over classes and IoU .50 to .95",
+    "AP50": "AP at IoU .50",
+    "AP75": "AP at IoU .75",
+    "APs": "AP of boxes below 32x32 pixels",
+    "APm": "AP of boxes from 32x32 to 96x96 pixels",
+    "APl": "AP of boxes above 96x96 pixels",
+    "AR1": "average recall with 1 detection per image and class",
+    "AR10": "average recall with 10 detections",
+    "AR100": "average recall with 100 detections",
+    "ARs": "AR100 of small boxes",
+    "ARm": "AR100 of medium boxes",
+    "ARl": "AR100 of large boxes",
 }
 
 
 def write_analysis_page(
     path: Path, analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, *, gallery: int
 ) -> None:
-    """Write one HTML file about runs on the split `coco`; `gallery` pictures at most in each of its galleries.
+    """Write the report of one or several runs as one HTML file.
 
-    Pictures that cannot be read are counted on the page.
+    Images that cannot be read are counted on the page.
+
+    Args:
+        path: the HTML file.
+        analyses: one analysis per run.
+        comparison: the comparison of the runs; None for one run.
+        coco: the split of the runs.
+        gallery: maximum number of images per gallery.
 
     Raises:
         UserError: the file cannot be written.
     """
     names = tuple(analysis.name for analysis in analyses)
     title = names[0] if len(names) == 1 else " / ".join(names) if len(names) < 4 else f"{len(names)} runs"
-    data = f"{len(coco)} pictures of {coco.files.annotations.name}"
+    data = f"{len(coco)} images of {coco.files.annotations.name}"
     write_page(
         path,
         f"Analysis of {title}",
-        f"{data}, judged by {analyses[0].evaluator}",
+        f"{data}, evaluated with {analyses[0].evaluator}",
         analysis_sections(analyses, comparison, coco, gallery),
     )
 
@@ -57,13 +64,13 @@ def write_analysis_page(
 def analysis_sections(
     analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, gallery: int
 ) -> list[ReportSection]:
-    """The sections of the page, those of each run under its name where there are several."""
+    """Return the sections of the page; with several runs, those of each run are grouped under its name."""
     sections = []
     if comparison is not None:
         sections.append(comparison_section(analyses, comparison))
-    shared = gallery if len(analyses) == 1 else min(gallery, max(MIN_GALLERY_IMAGES, gallery // len(analyses)))
+    per_run = gallery if len(analyses) == 1 else min(gallery, max(MIN_GALLERY_IMAGES, gallery // len(analyses)))
     for run_number, analysis in enumerate(analyses, start=1):
-        run_sections = _run_sections(analysis, coco, shared, MAX_EMBEDDED_BYTES // len(analyses))
+        run_sections = _run_sections(analysis, coco, per_run, MAX_EMBEDDED_BYTES // len(analyses))
         if len(analyses) > 1:
             run_sections = [
                 dataclasses.replace(section, anchor=f"run{run_number}-{section.anchor}", group=analysis.name)
@@ -91,28 +98,28 @@ def _run_sections(analysis: Analysis, coco: CocoDataset, gallery: int, max_bytes
 
 def _metrics_section(analysis: Analysis) -> ReportSection:
     at = analysis.at_threshold
-    chosen = "where F1 is best" if analysis.threshold_is_best else "as told"
-    facts = [
+    source = "the threshold with the best F1" if analysis.threshold_is_best else "as requested"
+    stats = [
         Stat(name, format_fraction(analysis.stats.get(name)), METRIC_DESCRIPTIONS[name])
         for name in ("AP", "AP50", "AP75", "AR100")
     ]
-    facts += [
-        Stat("F1", format_fraction(at.f1), f"at a score of {analysis.threshold:.3f}, {chosen}"),
+    stats += [
+        Stat("F1", format_fraction(at.f1), f"at a score of {analysis.threshold:.3f}, {source}"),
         Stat("precision", format_fraction(at.precision), f"{at.correct} of {at.kept} kept detections are correct"),
-        Stat("recall", format_fraction(at.recall), f"{at.correct} of {analysis.num_gt} boxes are found"),
-        Stat("boxes", f"{analysis.num_gt}", f"in {analysis.images} pictures, and {analysis.crowds} crowds"),
+        Stat("recall", format_fraction(at.recall), f"{at.correct} of {analysis.num_gt} boxes are detected"),
+        Stat("boxes", f"{analysis.num_gt}", f"in {analysis.images} images, and {analysis.crowds} crowds"),
     ]
-    columns = (Column("number"), Column("value", 4, True, 1.0), Column("meaning", prose=True))
+    columns = (Column("metric"), Column("value", 4, True, 1.0), Column("definition", prose=True))
     rows = tuple((name, value, METRIC_DESCRIPTIONS.get(name, "")) for name, value in analysis.stats.items())
-    lead = f"{analysis.detections} detections of {analysis.source}, on {analysis.images} pictures."
+    lead = f"{analysis.detections} detections of {analysis.source}, on {analysis.images} images."
     return ReportSection(
-        "numbers",
-        "The numbers",
+        "metrics",
+        "Metrics",
         lead,
-        (Stats(tuple(facts)), Table("COCO's twelve numbers", columns, rows, collapsed=True)),
+        (Stats(tuple(stats)), Table("COCO metrics", columns, rows, collapsed=True)),
     )
 
 
 def format_fraction(value: float | None) -> str:
-    """A number in [0, 1] with three digits."""
+    """Format a fraction with three decimals; a dash for None."""
     return "–" if value is None else f"{value:.3f}"

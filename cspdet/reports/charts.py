@@ -1,7 +1,7 @@
-"""Charts as SVG that takes its colors from the page: dark where the page is dark, and told apart without color too.
+"""Charts as inline SVG, styled by the page (light and dark); series also differ by line style, not only by color.
 
-Every function returns markup in which all texts are escaped. Drawings are WIDTH units wide and shown at the width
-of their column; each has axes with their units, and tells its values where the pointer rests.
+Every function returns markup with all texts escaped. Charts are WIDTH SVG units wide, have axes with units, and show
+values as tooltips.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from cspdet.reports.scales import Scale, downsample, format_coord, format_tick, 
 
 WIDTH, HEIGHT = 420, 270
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 44
-CHAR_WIDTH = 6.6  # units that a letter takes in the mean
-LINE_STYLES = 6  # that the style sheet tells apart
+CHAR_WIDTH = 6.6  # mean width of a character in SVG units
+LINE_STYLES = 6  # number of line styles in the style sheet
 
 
 @dataclass(frozen=True)
 class LineSeries:
-    """A line through points, None where it is interrupted. `style` is a class of the style sheet, `choice` the
-    place of its name among a chart's choices: drawn on demand."""
+    """A line through points. `style` is a CSS class; `choice` is the index among the choices of the chart, for a line
+    that is shown on request."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -33,12 +33,12 @@ class LineSeries:
 
 @dataclass(frozen=True)
 class HistogramSeries:
-    """Bins side by side, or lines of one height over a range: `heights[i]` between `edges[i]` and `edges[i + 1]`."""
+    """A histogram: `heights[i]` between `edges[i]` and `edges[i + 1]`."""
 
     name: str
     edges: Sequence[float]
     heights: Sequence[float]
-    style: int  # 0 is filled, others are outlines over it
+    style: int  # 0: filled, others: outlines
 
 
 def line_chart(
@@ -50,7 +50,7 @@ def line_chart(
     y: tuple[float, float] = (0, 1),
     dots: bool = False,
 ) -> Markup:
-    """Curves over each other; long ones are thinned to 101 points. `dots` marks the points of the last one."""
+    """Draw line series; long ones are downsampled to 101 points. `dots` marks the points of the last series."""
     x_scale, y_scale = _scales(x, y)
     parts = _axes(x_scale, y_scale, ticks(*x), ticks(*y), x_label, y_label)
     for curve in curves:
@@ -70,7 +70,7 @@ def line_chart(
 
 
 def curve_points(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
-    """The points of two arrays (K,), without those whose y is NaN."""
+    """Return the points of two (K,) arrays without those whose y is NaN."""
     known = ~np.isnan(y)
     return list(zip(x[known].tolist(), y[known].tolist(), strict=True))
 
@@ -84,7 +84,7 @@ def histogram(
     integer_bins: bool = False,
     digits: int = 0,
 ) -> Markup:
-    """The first of the series filled, the others as outlines over it; bins of `whole` numbers lie around these."""
+    """Draw histograms: the first filled, the others as outlines; `integer_bins` centers the bins on integers."""
     filled = [bars for bars in series if len(bars.heights)]
     if integer_bins:
         filled = [replace(bars, edges=[edge - 0.5 for edge in bars.edges]) for bars in filled]
@@ -115,7 +115,7 @@ def _filled(bars: HistogramSeries, x_scale: Scale, y_scale: Scale, digits: int) 
 
 
 def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
-    """Steps that begin and end on the ground."""
+    """A step line that starts and ends at 0."""
     steps = [f"M{format_coord(x_scale(bars.edges[0]))} {format_coord(y_scale(0))}"]
     for high, height in zip(bars.edges[1:], bars.heights, strict=True):
         steps.append(f"V{format_coord(y_scale(height))}H{format_coord(x_scale(high))}")
@@ -123,14 +123,14 @@ def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
 
 
 def format_range(low: float, high: float) -> str:
-    """`0.5 to 0.7`, three digits each; the whole number in the middle of a bin of width 1 around it."""
+    """Format a range as `0.5 to 0.7` with three digits; a bin of width 1 around an integer as that integer."""
     if high - low == 1 and low % 1 == 0.5:
         return f"{low + 0.5:g}"
     return f"{low:.3g} to {high:.3g}"
 
 
 def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: int = 3) -> Markup:
-    """Horizontal bars, (name, value, what the pointer is told) each, with their values at their ends."""
+    """Draw horizontal bars from (name, value, tooltip), with the values at their ends."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(150.0, 12 + CHAR_WIDTH * max((len(name) for name, _, _ in rows), default=0))
@@ -154,7 +154,7 @@ def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: i
 def grouped_bar_chart(
     rows: Sequence[tuple[str, Sequence[float]]], series: Sequence[str], x_label: str, *, digits: int = 1
 ) -> Markup:
-    """A group of horizontal bars for each (name, values), one bar a series, in the order of the legend."""
+    """Draw a group of horizontal bars for each (name, values), one bar per series, in the order of the legend."""
     thick, top, bottom = 18 if len(series) == 1 else 11, 6, 40
     step = thick * len(series) + 8
     height = top + step * len(rows) + bottom
@@ -179,7 +179,7 @@ def grouped_bar_chart(
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_label: str) -> Markup:
-    """(name, value, low, high, whether 0 lies outside): a dot on the line of each interval, and a line at 0."""
+    """Draw intervals from (name, value, low, high, significant), each with a dot at its value, and a line at 0."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(190.0, 12 + CHAR_WIDTH * max(len(name) for name, *_ in rows))
@@ -201,7 +201,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_labe
 
 
 def _x_axis(x_scale: Scale, top: float, bottom: float) -> list[str]:
-    """Lines across at the ticks of a horizontal axis, with their values below."""
+    """Vertical grid lines at the ticks of a horizontal axis, with labels below."""
     parts = []
     for mark in ticks(x_scale.low, x_scale.high, 5):
         x = format_coord(x_scale(mark))
@@ -253,12 +253,12 @@ def _axes(
 def svg_element(
     parts: Sequence[str], label: str, *, width: int = WIDTH, height: int = HEIGHT, fixed_size: bool = False
 ) -> Markup:
-    """Parts that are markup already, under a label for those who do not see them; `fixed` ones are never shrunk."""
+    """Wrap markup in an SVG element with an accessible label; with `fixed_size` it is never downscaled."""
     size = f' width="{width}" height="{height}"' if fixed_size else ""
     head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}"{size}>'
     return Markup(head + "".join(parts) + "</svg>")
 
 
 def truncate_text(text: str, max_chars: int) -> str:
-    """At most so many letters; what is cut off is marked."""
+    """Truncate text to `max_chars` characters, with an ellipsis."""
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

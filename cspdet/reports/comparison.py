@@ -1,4 +1,4 @@
-"""Runs side by side: is the difference real, on which classes, and where on the curves."""
+"""Report section that compares runs: differences with their intervals, classes and curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMPARED_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 def comparison_section(analyses: Sequence[Analysis], comparison: Comparison) -> ReportSection:
-    """Every further run against the first."""
+    """Return the comparison of every further run with the first."""
     differences = [(one.other, metric) for one in comparison.against_first for metric in (one.AP, one.AP50)]
     significant = [_verdict(other, metric) for other, metric in differences if metric.significant]
     open_ = [_verdict(other, metric) for other, metric in differences if not metric.significant]
@@ -21,17 +21,17 @@ def comparison_section(analyses: Sequence[Analysis], comparison: Comparison) -> 
     blocks += [Messages("note", tuple(open_))] if open_ else []
     blocks += [_differences_table(comparison), _charts(analyses, comparison), _class_table(comparison)]
     lead = (
-        f"Differences are to the first run, {comparison.runs[0]}. What chance could do is told by "
-        f"{comparison.resamples} resamples of the pictures, the same for both runs."
+        f"Differences are relative to the first run, {comparison.runs[0]}, with intervals from a paired bootstrap: "
+        f"{comparison.resamples} resamples of the images, the same for both runs."
     )
-    return ReportSection("comparison", "Runs side by side", lead, tuple(blocks))
+    return ReportSection("comparison", "Comparison", lead, tuple(blocks))
 
 
 def _verdict(other: str, metric: Difference) -> str:
     if metric.difference is None or metric.low is None or metric.high is None or metric.p_value is None:
         return f"{other}, {metric.metric}: {metric.verdict}."
-    between = f"95% interval {metric.low:+.3f} to {metric.high:+.3f}, p = {metric.p_value:.3f}"
-    return f"{other}, {metric.metric} {metric.difference:+.3f}: {metric.verdict} ({between})."
+    interval = f"95% interval {metric.low:+.3f} to {metric.high:+.3f}, p = {metric.p_value:.3f}"
+    return f"{other}, {metric.metric} {metric.difference:+.3f}: {metric.verdict} ({interval})."
 
 
 def _metrics_table(analyses: Sequence[Analysis]) -> Table:
@@ -55,14 +55,14 @@ def _metrics_table(analyses: Sequence[Analysis]) -> Table:
 def _differences_table(comparison: Comparison) -> Table:
     columns = (
         Column("run"),
-        Column("number"),
+        Column("metric"),
         Column("first", 3, True),
         Column("this", 3, True),
         Column("difference", 3, True, signed=True),
         Column("mean of resamples", 3, True, signed=True),
         Column("from", 3, True, signed=True, tooltip="low end of the 95% interval"),
         Column("to", 3, True, signed=True, tooltip="high end of the 95% interval"),
-        Column("p", 3, True, tooltip="how likely so clear a sign is by the choice of pictures alone"),
+        Column("p", 3, True, tooltip="two-sided p value of the paired bootstrap over images"),
     )
     rows = tuple(
         (one.other, n.metric, n.first, n.other, n.difference, n.mean, n.low, n.high, n.p_value)
@@ -73,18 +73,18 @@ def _differences_table(comparison: Comparison) -> Table:
 
 
 def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
-    shown = analyses[:LINE_STYLES]
-    keys = tuple(LegendEntry(f"line{i}", one.name) for i, one in enumerate(shown))
+    drawn = analyses[:LINE_STYLES]
+    legend = tuple(LegendEntry(f"line{i}", one.name) for i, one in enumerate(drawn))
     recall = [
         LineSeries(one.name, curve_points(one.precision_recall[0].recall, one.precision_recall[0].mean), f"line{i}")
-        for i, one in enumerate(shown)
+        for i, one in enumerate(drawn)
     ]
     f1 = [
         LineSeries(one.name, curve_points(one.thresholds.threshold, one.thresholds.f1), f"line{i}")
-        for i, one in enumerate(shown)
+        for i, one in enumerate(drawn)
     ]
     iou = analyses[0].precision_recall[0].iou
-    note = "" if len(shown) == len(analyses) else f"The first {len(shown)} of {len(analyses)} runs."
+    note = "" if len(drawn) == len(analyses) else f"The first {len(drawn)} of {len(analyses)} runs."
     intervals = [
         (f"{one.other}, {n.metric}", n.difference, n.low, n.high, n.significant)
         for one in comparison.against_first
@@ -92,15 +92,13 @@ def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
         if n.difference is not None and n.low is not None and n.high is not None
     ]
     charts = [
-        Chart(f"Mean precision and recall at {iou:g}", line_chart(recall, "recall", "precision"), keys, note),
-        Chart("F1 by score threshold", line_chart(f1, "score threshold", "F1"), keys, note),
+        Chart(f"Mean precision and recall at {iou:g}", line_chart(recall, "recall", "precision"), legend, note),
+        Chart("F1 by score threshold", line_chart(f1, "score threshold", "F1"), legend, note),
     ]
     if intervals:
         svg = interval_chart(intervals, "difference to the first run")
-        text = "Lines are 95% intervals; one that leaves out 0 is a difference that is real."
-        charts.insert(
-            0, Chart("Differences and what chance could do", svg, (LegendEntry("fill0", "difference"),), text)
-        )
+        text = "Lines are 95% intervals; a difference is significant if its interval does not contain 0."
+        charts.insert(0, Chart("Differences with intervals", svg, (LegendEntry("fill0", "difference"),), text))
     return Charts(tuple(charts))
 
 

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of paragraphs, figures, charts, tables and galleries. Data only, no markup."""
+"""The components of a report page: sections of paragraphs, stats, charts, tables and galleries. Data, no markup."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-CellValue = str | int | float | None  # None is shown as a dash and sorted last
+CellValue = str | int | float | None  # None is a dash, sorted last
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text between the other parts."""
+    """A paragraph of text."""
 
     text: str
     block_type: ClassVar[str] = "paragraph"
@@ -20,7 +20,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Stat:
-    """One figure that stands out."""
+    """A highlighted value with its label."""
 
     label: str
     value: str
@@ -29,7 +29,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Stats:
-    """The figures to see first."""
+    """A row of highlighted values."""
 
     items: tuple[Stat, ...]
     block_type: ClassVar[str] = "stats"
@@ -37,7 +37,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Messages:
-    """Lines that each tell a finding; `level` is error, note or good."""
+    """A list of messages; `level` is error, note or good."""
 
     level: str
     lines: tuple[str, ...]
@@ -46,20 +46,20 @@ class Messages:
 
 @dataclass(frozen=True)
 class Column:
-    """How the values of a column are shown and sorted."""
+    """A table column: how its values are formatted and sorted."""
 
     label: str
-    digits: int | None = None  # behind the point, of numbers; None for text, counts, and what varies in size
+    digits: int | None = None  # decimals of numbers; None for text, counts, and four significant digits
     is_numeric: bool = False
-    bar_max: float | None = None  # the value whose bar fills the cell; None draws no bars
-    signed: bool = False  # a plus before what is above 0
-    prose: bool = False  # text of some length, which needs room
-    tooltip: str = ""  # told when the pointer rests on the heading
+    bar_max: float | None = None  # the value whose bar fills the cell; None: no bars
+    signed: bool = False  # a plus sign before positive values
+    prose: bool = False  # long text, which needs a wide column
+    tooltip: str = ""  # of the heading
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under sortable headings; `folded` ones open on demand."""
+    """A sortable table; a collapsed table opens on click."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """An entry of a legend: the class of the mark in the style sheet, and what it means."""
+    """An entry of a legend: the CSS class of its swatch, and its text."""
 
     css_class: str
     text: str
@@ -83,19 +83,19 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its legend; `choices` are the names that a list lets the reader pick, drawn on demand."""
+    """An SVG chart with its legend; `choices` are the series that the reader can show from a list."""
 
     title: str
     svg: Markup
     legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     choices: tuple[str, ...] = ()
-    wide: bool = False  # needs a row of its own, and scrolls sideways where that is narrow
+    wide: bool = False  # uses the full width, and scrolls horizontally on narrow screens
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side as far as there is room."""
+    """Charts side by side."""
 
     items: tuple[Chart, ...]
     block_type: ClassVar[str] = "charts"
@@ -103,7 +103,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class BoxOverlay:
-    """A box on a shown picture, in units of its drawing; `tag` is a letter or two, `style` names its looks."""
+    """A box drawn on an image, in SVG units; `tag` is a label of one or two letters, `style` a CSS class."""
 
     x: float
     y: float
@@ -116,35 +116,35 @@ class BoxOverlay:
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """A picture inside the page with what is drawn on it; width and height are units of the drawing."""
+    """An image inside the page with its boxes; width and height are in SVG units."""
 
-    data_url: str  # a data: address
+    data_url: str  # data: URL
     width: int
     height: int
     overlays: tuple[BoxOverlay, ...]
-    alt_text: str  # for those who do not see it
+    alt_text: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One or more pictures and what there is to say of them."""
+    """One or more images with their captions."""
 
     images: tuple[EmbeddedImage, ...]
     title: str
     lines: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()  # folded away
-    summary: str = ""  # of the details
+    details: tuple[str, ...] = ()  # collapsed
+    summary: str = ""  # heading of the details
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards side by side under one legend."""
+    """Cards side by side with one legend."""
 
     title: str
     cards: tuple[Card, ...]
     legend: tuple[LegendEntry, ...] = ()
     note: str = ""
-    small: bool = False  # more cards in a row
+    small: bool = False  # more cards per row
     block_type: ClassVar[str] = "gallery"
 
 
@@ -153,10 +153,10 @@ Block = Paragraph | Stats | Messages | Table | Charts | Gallery
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A heading, to which the contents link, and what stands below it."""
+    """A section with its heading and blocks; the table of contents links to `anchor`."""
 
     anchor: str
     title: str
     lead: str
     blocks: tuple[Block, ...]
-    group: str = ""  # the contents gather sections of one group under its name
+    group: str = ""  # heading of consecutive sections in the table of contents

@@ -1,4 +1,4 @@
-"""What a data set is made of: classes, sizes, shapes, crowding and places of its boxes, train beside val."""
+"""Report sections about a data set: classes, box sizes, aspect ratios, boxes per image and positions, by split."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cspdet.reports.charts import HistogramSeries, grouped_bar_chart, histogram
 from cspdet.reports.components import CellValue, Chart, Charts, Column, LegendEntry, ReportSection, Table
 from cspdet.reports.heatmaps import heatmap
 
-MAX_CLASSES_DRAWN = 40  # the table has all
+MAX_CLASSES_DRAWN = 40  # in the chart; the table has all
 MAX_SIZES_LISTED = 200
 SplitStatistics = Mapping[str, DataStatistics]
 
 
 def classes_section(statistics: SplitStatistics) -> ReportSection:
-    """Boxes and pictures of each class, by split."""
+    """Return boxes and images of each class, by split."""
     names: dict[str, None] = {entry.name: None for split in statistics.values() for entry in split.classes}
     by_name = {
         split: {entry.name: entry for entry in split_statistics.classes}
@@ -39,7 +39,7 @@ def classes_section(statistics: SplitStatistics) -> ReportSection:
     )
     columns = [Column("class")]
     for split in statistics:
-        columns += [Column(f"{split} boxes", None, True), Column(f"{split} pictures", None, True)]
+        columns += [Column(f"{split} boxes", None, True), Column(f"{split} images", None, True)]
     columns += [Column("crowds", None, True)]
     columns += [
         Column(f"{split} median side", 1, True, tooltip="pixels, square root of the area") for split in statistics
@@ -54,17 +54,17 @@ def classes_section(statistics: SplitStatistics) -> ReportSection:
         medians += [e.median_aspect if e else None for e in entries]
         rows.append((name, *counts, crowds, *medians))
     chart = Chart("Boxes of each class", svg, split_legend(statistics, "fill"), note)
-    lead = "Rare classes are learned late, and classes whose shares differ between the splits make AP a poor guide."
+    lead = "Rare classes need more training. AP is misleading if the class frequencies of the splits differ."
     return ReportSection("classes", "Classes", lead, (Charts((chart,)), Table("Classes", tuple(columns), tuple(rows))))
 
 
 def sizes_section(statistics: SplitStatistics) -> ReportSection:
-    """How large boxes are, in pixels and on their pictures."""
+    """Return the sizes of boxes, in pixels and relative to their images."""
     measures = (
         ("In pixels", "side in pixels", {name: split.sides for name, split in statistics.items()}),
         (
-            "Relative to the picture",
-            "side / side of the picture",
+            "Relative to the image",
+            "side / side of the image",
             {name: split.relative_sides for name, split in statistics.items()},
         ),
     )
@@ -74,40 +74,40 @@ def sizes_section(statistics: SplitStatistics) -> ReportSection:
     )
     tables = [_quantiles_table({label: histograms for _, label, histograms in measures})]
     tables += [bin_table(histograms, f"{label}, by bin") for _, label, histograms in measures]
-    lead = "A side is the square root of the area: 32 and 96 pixels divide small, medium and large for COCO."
-    return ReportSection("sizes", "Sizes of boxes", lead, (Charts(charts), *tables))
+    lead = "The side is the square root of the area; COCO's small, medium and large are separated by 32 and 96 pixels."
+    return ReportSection("sizes", "Box sizes", lead, (Charts(charts), *tables))
 
 
 def shapes_section(statistics: SplitStatistics) -> ReportSection:
-    """Wide and tall boxes."""
+    """Return the aspect ratios of boxes."""
     aspects = {name: split.aspects for name, split in statistics.items()}
     chart = Chart(
-        "Aspect of boxes",
+        "Aspect ratios of boxes",
         percentage_histogram(aspects, "width / height", logarithmic=True),
         split_legend(statistics, "line"),
     )
-    lead = "1 is a square. Shapes far from those of the anchors are learned with difficulty."
+    lead = "1 is a square. Aspect ratios far from those of the anchors are hard to learn."
     tables = (_quantiles_table({"width / height": aspects}), bin_table(aspects, "width / height, by bin"))
-    return ReportSection("shapes", "Shapes of boxes", lead, (Charts((chart,)), *tables))
+    return ReportSection("aspect-ratios", "Aspect ratios", lead, (Charts((chart,)), *tables))
 
 
 def crowding_section(statistics: SplitStatistics) -> ReportSection:
-    """Boxes a picture, and the sizes of the pictures."""
+    """Return the boxes per image, and the image sizes."""
     counts = {name: split.boxes_per_image for name, split in statistics.items()}
     widths = {hist.edges[1] - hist.edges[0] for hist in counts.values() if hist.counts}
-    # bars of different widths cannot be compared
+    # histograms with different bin widths cannot share a chart
     groups = [counts] if len(widths) <= 1 else [{name: hist} for name, hist in counts.items()]
     charts = tuple(
         Chart(
-            f"Boxes a picture{'' if len(groups) == 1 else f', {next(iter(group))}'}",
-            percentage_histogram(group, "boxes in a picture", unit="% of the pictures", integer_bins=widths == {1.0}),
+            f"Boxes per image{'' if len(groups) == 1 else f', {next(iter(group))}'}",
+            percentage_histogram(group, "boxes per image", unit="% of the images", integer_bins=widths == {1.0}),
             split_legend(group, "line"),
         )
         for group in groups
     )
     columns = (
         *(Column("split"), Column("width", None, True), Column("height", None, True)),
-        *(Column("pictures", None, True), Column("share", 3, True, 1.0)),
+        *(Column("images", None, True), Column("fraction", 3, True, 1.0)),
     )
     rows = tuple(
         (name, size.width, size.height, size.images, size.images / split.images)
@@ -115,36 +115,32 @@ def crowding_section(statistics: SplitStatistics) -> ReportSection:
         for size in split.image_sizes[:MAX_SIZES_LISTED]
     )
     distinct = max((len(split.image_sizes) for split in statistics.values()), default=0)
-    caption = (
-        "Sizes of pictures"
-        if distinct <= MAX_SIZES_LISTED
-        else f"The {MAX_SIZES_LISTED} most frequent sizes of pictures"
-    )
-    tables = (_quantiles_table({"boxes in a picture": counts}), bin_table(counts, "Boxes a picture, by bin"))
+    caption = "Image sizes" if distinct <= MAX_SIZES_LISTED else f"The {MAX_SIZES_LISTED} most frequent image sizes"
+    tables = (_quantiles_table({"boxes per image": counts}), bin_table(counts, "Boxes per image, by bin"))
     blocks = (Charts(charts), *tables, Table(caption, columns, rows, collapsed=True))
-    return ReportSection("crowding", "Boxes a picture", "", blocks)
+    return ReportSection("boxes-per-image", "Boxes per image", "", blocks)
 
 
 def locations_section(statistics: SplitStatistics) -> ReportSection:
-    """Where in the pictures boxes lie."""
+    """Return the positions of boxes in the images."""
     charts = []
     for name, split in statistics.items():
         if split.boxes > split.crowds:
             centers = heatmap(split.centers.tolist(), "left to right", "top to bottom", "centers")
-            coverage = heatmap(split.coverage.tolist(), "left to right", "top to bottom", "boxes over this place")
-            fullest = f"The fullest cell holds {int(split.centers.max())} of them."
-            charts.append(Chart(f"Centers of boxes, {name}", centers, (), fullest))
-            densest = f"In the fullest place there are {split.coverage.max():.2f} boxes, in the mean over the pictures."
-            charts.append(Chart(f"Covered by boxes, {name}", coverage, (), densest))
+            coverage = heatmap(split.coverage.tolist(), "left to right", "top to bottom", "boxes per image")
+            maximum = f"Maximum: {int(split.centers.max())} centers in a cell."
+            charts.append(Chart(f"Box centers, {name}", centers, (), maximum))
+            maximum = f"Maximum: {split.coverage.max():.2f} boxes per image at one position."
+            charts.append(Chart(f"Coverage by boxes, {name}", coverage, (), maximum))
     lead = (
-        "A detector learns where things are, too: places that stay blank in train and hold boxes later are found less "
-        "well. The numbers behind the maps are in what --json prints."
+        "A detector also learns positions: objects at positions without boxes in train are detected less well. --json "
+        "prints the values of the maps."
     )
-    return ReportSection("places", "Places of boxes", lead, (Charts(tuple(charts)),))
+    return ReportSection("positions", "Box positions", lead, (Charts(tuple(charts)),))
 
 
 def split_legend(splits: Iterable[str], style_prefix: str) -> tuple[LegendEntry, ...]:
-    """A legend: the first split filled, the others as lines; or all filled."""
+    """Return a legend: the first split filled, the others with the given style, `line` or `fill`."""
     return tuple(LegendEntry("fill0" if i == 0 else f"{style_prefix}{i}", name) for i, name in enumerate(splits))
 
 
@@ -156,7 +152,7 @@ def percentage_histogram(
     integer_bins: bool = False,
     unit: str = "% of the boxes",
 ) -> Markup:
-    """Histograms of several splits over each other, each in percent of its own total."""
+    """Draw the histograms of several splits in one chart, each in percent of its total."""
     bars = []
     for i, (name, one) in enumerate(histograms.items()):
         total = max(1, sum(one.counts))
@@ -165,7 +161,7 @@ def percentage_histogram(
 
 
 def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
-    """A row for each measure and split."""
+    """One row per measure and split."""
     columns = (
         Column("measure"),
         Column("split"),
@@ -179,11 +175,11 @@ def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
         for name, one in histograms.items()
         if one.quantiles is not None
     )
-    return Table("From small to large", columns, rows)
+    return Table("Quantiles", columns, rows)
 
 
 def bin_table(histograms: Mapping[str, Histogram], caption: str) -> Table:
-    """The counts behind a chart: a row a bin, a column a split."""
+    """Return the counts of a chart: one row per bin, one column per split."""
     edges: dict[tuple[float, float], dict[str, int]] = {}
     for name, one in histograms.items():
         for low, high, count in zip(one.edges, one.edges[1:], one.counts, strict=False):

@@ -1,4 +1,4 @@
-"""The page of `check-data --report`: what is wrong with a data set, what it is made of, and how it looks."""
+"""The report page of `check-data --report`: problems, statistics and sample images of a data set."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cspdet.reports.data_charts import (
     shapes_section,
     sizes_section,
 )
+from cspdet.reports.data_images import near_duplicates_section, samples_section
 from cspdet.reports.data_input import InputFit, input_section
-from cspdet.reports.data_pictures import near_duplicates_section, samples_section
 from cspdet.reports.html import write_page
 from cspdet.reports.thumbnails import MAX_EMBEDDED_BYTES, ThumbnailEmbedder
 
 SPLIT_COLUMNS = (
     Column("split"),
-    Column("pictures", None, True),
+    Column("images", None, True),
     Column("without boxes", None, True),
     Column("boxes", None, True),
-    Column("crowds", None, True, tooltip="boxes around many objects at once; neither trained on nor judged"),
-    Column("boxes a picture", 2, True),
+    Column("crowds", None, True, tooltip="regions of many objects; ignored in training and evaluation"),
+    Column("boxes per image", 2, True),
     Column("classes with boxes", None, True),
     Column("small", None, True, tooltip="boxes below 32x32 pixels"),
     Column("medium", None, True),
@@ -39,11 +39,11 @@ SPLIT_COLUMNS = (
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What was found out about a data set beside what is wrong with it."""
+    """Statistics of a data set, in addition to its problems."""
 
     statistics: Mapping[str, DataStatistics]  # by the name of the split
-    near_duplicates: DuplicateReport | None = None  # None: not looked for
-    input_fit: InputFit | None = None  # None: no config was named
+    near_duplicates: DuplicateReport | None = None  # None: not searched
+    input_fit: InputFit | None = None  # None: no config given
 
 
 def write_data_page(
@@ -55,23 +55,31 @@ def write_data_page(
     *,
     samples: int,
 ) -> None:
-    """Write one HTML file about the data set called `name`, with up to `samples` pictures of each class.
+    """Write the report of a data set as one HTML file.
 
-    Splits whose annotations cannot be read are in `report` alone. Pictures that cannot be read are counted.
+    Images that cannot be read are counted on the page.
+
+    Args:
+        path: the HTML file.
+        name: name of the data set.
+        validation_report: errors and warnings of all splits.
+        dataset_report: statistics of the readable splits.
+        sets: the readable splits by name.
+        samples: maximum number of images per class.
 
     Raises:
         UserError: the file cannot be written.
     """
     num_images = sum(split.images for split in dataset_report.statistics.values())
     boxes = sum(split.boxes for split in dataset_report.statistics.values())
-    subtitle = f"{num_images} pictures and {boxes} boxes; splits: {', '.join(validation_report.splits)}"
+    subtitle = f"{num_images} images and {boxes} boxes; splits: {', '.join(validation_report.splits)}"
     write_page(path, f"Data set {name}", subtitle, data_sections(validation_report, dataset_report, sets, samples))
 
 
 def data_sections(
     validation_report: ValidationReport, dataset_report: DatasetReport, sets: Mapping[str, CocoDataset], samples: int
 ) -> list[ReportSection]:
-    """The sections of the page; those about boxes only when there are any."""
+    """Return the sections of the page; those about boxes only if there are boxes."""
     statistics = dataset_report.statistics
     sections = [_issues_section(validation_report)]
     if statistics:
@@ -99,13 +107,16 @@ def _issues_section(validation_report: ValidationReport) -> ReportSection:
     blocks: list[Block] = []
     if validation_report.errors:
         blocks.append(Messages("error", tuple(validation_report.errors)))
-        lead = f"{len(validation_report.errors)} errors, with which training or AP would be wrong, and {len(validation_report.warnings)} notes."
+        lead = (
+            f"{len(validation_report.errors)} errors, which make training or AP wrong, and "
+            f"{len(validation_report.warnings)} notes."
+        )
     else:
-        blocks.append(Messages("good", ("No errors: this data can be trained on.",)))
+        blocks.append(Messages("good", ("No errors: this data set can be used for training.",)))
         lead = f"No errors, {len(validation_report.warnings)} notes."
     if validation_report.warnings:
         blocks.append(Messages("note", tuple(validation_report.warnings)))
-    return ReportSection("findings", "What is wrong", lead, tuple(blocks))
+    return ReportSection("issues", "Problems", lead, tuple(blocks))
 
 
 def _splits_section(statistics: Mapping[str, DataStatistics]) -> ReportSection:
@@ -117,6 +128,6 @@ def _splits_section(statistics: Mapping[str, DataStatistics]) -> ReportSection:
         )
         for name, split in statistics.items()
     )
-    stats = [Stat(name, f"{split.images}", f"pictures with {split.boxes} boxes") for name, split in statistics.items()]
+    stats = [Stat(name, f"{split.images}", f"images with {split.boxes} boxes") for name, split in statistics.items()]
     stats.append(Stat("classes", str(max(len(split.classes) for split in statistics.values()))))
     return ReportSection("splits", "Splits", "", (Stats(tuple(stats)), Table("Splits", SPLIT_COLUMNS, rows)))

@@ -1,4 +1,4 @@
-"""Counts as colors: where in the picture, and which class for which."""
+"""Heatmaps: positions in the image, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cspdet.reports.scales import format_coord, format_tick
 
 
 def heatmap(cells: Sequence[Sequence[float]], x_label: str, y_label: str, value_name: str) -> Markup:
-    """A square map with its origin at the top left; the fullest cell has the full color. `told` names the values."""
+    """Draw a square heatmap with its origin at the top left, normalized to its maximum; `value_name` is the unit."""
     rows, columns = len(cells), len(cells[0])
     side, left, top = 240.0, 90.0, 18.0
     max_value = max((max(row) for row in cells), default=0) or 1
@@ -32,7 +32,7 @@ def heatmap(cells: Sequence[Sequence[float]], x_label: str, y_label: str, value_
         f'<text class="axis" transform="translate({left - 8} {top + side / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>",
     ]
-    return svg_element(parts, f"{value_name} by place", height=round(top + side + 8))
+    return svg_element(parts, f"{value_name} by position", height=round(top + side + 8))
 
 
 def matrix_chart(
@@ -44,7 +44,7 @@ def matrix_chart(
     *,
     columns: Sequence[str],
 ) -> Markup:
-    """Counts under colors that show each one's share of its row's total; zeros stay blank."""
+    """Draw a matrix of counts, colored by their fraction of the row total; zeros are blank."""
     cell = 34.0
     left = 34 + min(140.0, CHAR_WIDTH * max(map(len, names), default=0))
     top = 34 + min(110.0, CHAR_WIDTH * max(map(len, columns), default=0))
@@ -85,5 +85,5 @@ def _matrix_cell(x: float, y: float, cell: float, count: int, total: int, name: 
 
 
 def _opacity(fraction: float) -> str:
-    """An opacity: visible from the first count on."""
+    """Opacity of a fraction; the smallest is still visible."""
     return f"{0.06 + 0.94 * fraction:.2f}"

@@ -1,4 +1,4 @@
-"""The frame of every page: the templates, whose output is escaped, filled with sections."""
+"""Render sections into one HTML page with the templates; all values are escaped."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ DASH = "–"
 
 
 def render(title: str, subtitle: str, sections: Sequence[ReportSection]) -> str:
-    """The whole page as text. What the sections hold is shown as it is: `<b>` in a class name is no markup."""
+    """Render a page as text. Values are escaped: `<b>` in a class name is shown as text."""
     template = _environment().get_template("page.html")
     return template.render(title=title, subtitle=subtitle, sections=sections, version=__version__)
 
 
 def write_page(path: Path, title: str, subtitle: str, sections: Sequence[ReportSection]) -> None:
-    """Render into `path`, atomically.
+    """Render a page and write it to `path` atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     write_text(path, render(title, subtitle, sections))
 
 
 def format_cell(value: CellValue, column: Column) -> str:
-    """A cell's text: numbers with the column's digits, or four that count; thin spaces between thousands."""
+    """Format a cell: numbers with the digits of the column, or four significant ones; thin spaces between thousands."""
     if value is None:
         return DASH
     if isinstance(value, str):
@@ -43,7 +43,7 @@ def format_cell(value: CellValue, column: Column) -> str:
 
 
 def bar_percent(value: CellValue, column: Column) -> float | None:
-    """Length of a cell's bar in percent of the cell, None without one."""
+    """Return the length of the bar in a cell in percent of its width; None without a bar."""
     if column.bar_max is None or not column.bar_max or value is None or isinstance(value, str):
         return None
     return round(100 * min(abs(value) / column.bar_max, 1.0), 1)
@@ -51,13 +51,13 @@ def bar_percent(value: CellValue, column: Column) -> float | None:
 
 @cache
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cspdet.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["format_cell"] = format_cell
-    made.filters["bar_percent"] = bar_percent
-    return made
+    environment.filters["format_cell"] = format_cell
+    environment.filters["bar_percent"] = bar_percent
+    return environment

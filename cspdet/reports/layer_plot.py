@@ -1,6 +1,6 @@
-"""The layers of networks, drawn: the BFLOPs of each, and what each reads and writes (CSPNet paper, figures 7 and 8).
+"""Plot the layers of networks: BFLOPs, and elements read and written (CSPNet paper, figures 7 and 8).
 
-One row of two panels a network; all rows share their scales, so that heights compare.
+Each network has a row of two panels; all rows have the same scales.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ PART_COLORS = {"backbone": "#4c78a8", "neck": "#f58518", "head": "#54a24b", "fc"
 OTHER_COLOR = "#b279a2"
 INPUT_COLOR, OUTPUT_COLOR = "#4c78a8", "#e45756"
 PANEL_INCHES = (7.5, 2.6)
-HEADROOM = 1.25  # of the highest bar, for the label above it
+HEADROOM = 1.25  # times the highest bar, for the label above it
 
 
 def validate_output_path(path: Path) -> None:
-    """Raise ConfigError unless a drawing can be written to `path`."""
+    """Check that a plot can be written to `path`.
+
+    Raises:
+        ConfigError: another suffix than .png and .svg, or the folder does not exist.
+    """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
     if not path.parent.is_dir():
-        raise ConfigError(f"--plot {path}: there is no folder {str(path.parent)!r}")
+        raise ConfigError(f"--plot {path}: no folder {str(path.parent)!r}")
 
 
 def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
-    """Draw (name, cost) of each network into `path`, a PNG or SVG file.
+    """Plot (name, cost) of each network to `path`, a PNG or SVG file.
 
     Raises:
-        ConfigError: another suffix, or no such folder.
+        ConfigError: another suffix, or the folder does not exist.
         UserError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # takes a second, and only drawings need it
+    from matplotlib.figure import Figure  # slow import
 
     validate_output_path(path)
     rows = len(models)
@@ -57,7 +61,7 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
 
 
 def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
-    """A bar a convolution, linear layer or pooling, in the color of its part; the largest is named."""
+    """One bar per convolution, linear layer or pooling, in the color of its part; the largest is labeled."""
     heights = [layer.operations / 1e9 for layer in cost.layers]
     for part in cost.part_bflops:
         indices = [i for i, layer in enumerate(cost.layers) if layer.part == part]
@@ -79,7 +83,7 @@ def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
 
 
 def _draw_memory_access(panel: Axes, name: str, cost: ModelCost) -> None:
-    """Elements that the convolutions and poolings read and write, as steps."""
+    """Elements that each layer reads and writes, as step lines."""
     for label, color, sizes in (
         ("input", INPUT_COLOR, [layer.elements_read for layer in cost.layers]),
         ("output", OUTPUT_COLOR, [layer.elements_written for layer in cost.layers]),

@@ -1,4 +1,4 @@
-"""Axes of charts: from values to places on the drawing, and the round values that ticks stand at."""
+"""Axes of charts: map values to coordinates, and choose tick values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # that ticks may have, times powers of ten
+TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # times powers of ten
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values from `low` to `high` linearly, or by their logarithm, to places from `start` to `end`."""
+    """Map values from [low, high] to coordinates from `start` to `end`, linearly or logarithmically."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
-    """At most `most` round values within [low, high], evenly spaced; the finest spacing that allows so few."""
+    """Return at most `max_ticks` round, evenly spaced values within [low, high], with the finest possible spacing."""
     if not high > low:
         return [low]
     exponent = math.floor(math.log10((high - low) / max_ticks))
@@ -38,18 +38,18 @@ def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
             first, last = math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9)
             if last - first + 1 <= max_ticks:
                 return [round(i * width, 12) for i in range(first, last + 1)]
-    raise AssertionError("ten times the power of ten above the span allows a single tick")
+    raise AssertionError("a step of ten times the span leaves a single tick")
 
 
 def log2_ticks(low: float, high: float, max_ticks: int = 8) -> list[float]:
-    """Powers of two within [low, high], at most `most` of them, evenly spaced on a logarithmic axis."""
+    """Return at most `max_ticks` powers of two within [low, high], evenly spaced on a logarithmic axis."""
     first, last = math.ceil(math.log2(low) - 1e-9), math.floor(math.log2(high) + 1e-9)
     step = max(1, math.ceil((last - first + 1) / max_ticks))
     return [2.0**power for power in range(first, last + 1) if (power - first) % step == 0]
 
 
 def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
-    """The end of an axis from 0 that holds `value` and ends on a tick."""
+    """Return the upper end of an axis from 0 that contains `value` and is a tick."""
     if value <= 0:
         return 1.0
     marks = ticks(0.0, value, max_ticks)
@@ -58,7 +58,7 @@ def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
 
 
 def format_tick(value: float) -> str:
-    """A tick's text: 0.05, 12, 1500, 20k, 3M; fractions of powers of two as 1/8."""
+    """Format a tick: 0.05, 12, 1500, 20k, 3M; inverse powers of two as 1/8."""
     if value and abs(value) < 1 and (1 / value).is_integer() and math.log2(abs(1 / value)).is_integer():
         return f"{value:g}" if abs(value) >= 0.25 else f"1/{round(1 / value)}"
     for limit, unit in ((1e6, "M"), (1e4, "k")):
@@ -68,7 +68,7 @@ def format_tick(value: float) -> str:
 
 
 def format_coord(value: float) -> str:
-    """A coordinate, to a tenth of a unit."""
+    """Format a coordinate with one decimal."""
     return f"{value:.1f}".removesuffix(".0").replace("-0", "0" if abs(value) < 0.05 else "-0")
 
 

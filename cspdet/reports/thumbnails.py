@@ -1,4 +1,4 @@
-"""Pictures inside a page: shrunk, as JPEG in data: addresses, within a budget of bytes, with boxes drawn over them."""
+"""Embed images in a page: downscaled, as JPEG in data: URLs, up to a total size, with boxes drawn over them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cspdet.datasets.image_io import read_image
 from cspdet.errors import DataError
 from cspdet.reports.components import BoxOverlay, EmbeddedImage
 
-LONG_SIDE = 480  # pixels of a shown picture, and units of every drawing
-JPEG_QUALITY = 80  # of its JPEG
-MAX_EMBEDDED_BYTES = 11_000_000  # bytes that all pictures of a page may take, in base64
-CROP_CONTEXT = 0.75  # of a box's longer side, shown around it on each side
-MIN_CROP_SIZE = 96.0  # pixels of the original that a crop shows at least
+LONG_SIDE = 480  # pixels of a thumbnail, and SVG units of its overlay
+JPEG_QUALITY = 80
+MAX_EMBEDDED_BYTES = 11_000_000  # base64 bytes of all images of a page
+CROP_CONTEXT = 0.75  # margin around a box on each side, as a fraction of its longer side
+MIN_CROP_SIZE = 96.0  # pixels of the original image
 
 
 @dataclass(frozen=True)
 class GalleryBox:
-    """A box to draw on a picture."""
+    """A box to draw on an image."""
 
-    box_xyxy: tuple[float, float, float, float]  # pixels of the original
+    box_xyxy: tuple[float, float, float, float]  # pixels of the original image
     style: str
     tag: str = ""
     text: str = ""
@@ -33,13 +33,13 @@ class GalleryBox:
 
 @dataclass
 class ThumbnailEmbedder:
-    """Takes pictures into a page and counts those that it had to leave out."""
+    """Embeds images in a page and counts those that are omitted."""
 
     max_bytes: int = MAX_EMBEDDED_BYTES
     used_bytes: int = 0
     unreadable: list[str] = field(default_factory=list)
-    num_skipped: int = 0  # for want of room
-    _last_image: tuple[Path, np.ndarray] | None = None  # crops of one picture come one after the other
+    num_skipped: int = 0  # because of max_bytes
+    _last_image: tuple[Path, np.ndarray] | None = None  # consecutive crops use the same image
 
     def add(
         self,
@@ -50,7 +50,18 @@ class ThumbnailEmbedder:
         crop_xyxy: tuple[float, float, float, float] | None = None,
         long_side: int = LONG_SIDE,
     ) -> EmbeddedImage | None:
-        """The picture, or the part of it in `crop_xyxy` (pixels), with boxes; None when it is left out."""
+        """Embed an image or a crop of it.
+
+        Args:
+            path: the image file.
+            boxes: boxes to draw, in pixels of the original image.
+            alt_text: text alternative of the image.
+            crop_xyxy: part of the image in pixels; None: all of it.
+            long_side: maximum length of the longer side in pixels.
+
+        Returns:
+            The embedded image; None if it is unreadable or `max_bytes` is reached.
+        """
         if self.used_bytes >= self.max_bytes:
             self.num_skipped += 1
             return None
@@ -71,13 +82,13 @@ class ThumbnailEmbedder:
         return EmbeddedImage(data, width, height, overlays, alt_text)
 
     def messages(self) -> tuple[str, ...]:
-        """What was left out, in sentences."""
+        """Return one message per reason for which images are omitted."""
         lines = []
         if self.unreadable:
             first = self.unreadable[0]
-            lines.append(f"{len(self.unreadable)} pictures cannot be read and are not shown; the first: {first}")
+            lines.append(f"{len(self.unreadable)} images cannot be read and are omitted; the first: {first}")
         if self.num_skipped:
-            lines.append(f"{self.num_skipped} more pictures are left out to keep this page small")
+            lines.append(f"{self.num_skipped} more images are omitted to limit the size of this page")
         return tuple(lines)
 
     def _read(self, path: Path) -> np.ndarray | None:
@@ -93,7 +104,7 @@ class ThumbnailEmbedder:
 
 
 def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """A square around a box with context on all sides, in the box's units; it may reach out of the picture."""
+    """Return a square around a box with a margin, in the units of the box; it may extend beyond the image."""
     x1, y1, x2, y2 = box_xyxy
     half = max((0.5 + CROP_CONTEXT) * max(x2 - x1, y2 - y1), MIN_CROP_SIZE / 2)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -103,7 +114,7 @@ def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, flo
 def _crop_to_pixels(
     crop: tuple[float, float, float, float] | None, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Whole pixels of the crop that the picture has: at least one, also where the crop lies outside."""
+    """Clip a crop to the image and round it to pixels; at least one pixel, even if the crop is outside."""
     if crop is None:
         return 0, 0, width, height
     x1, y1 = min(max(0, int(crop[0])), width - 1), min(max(0, int(crop[1])), height - 1)
@@ -112,7 +123,7 @@ def _crop_to_pixels(
 
 
 def _encode_jpeg(image: np.ndarray, long_side: int) -> str:
-    """(H, W, 3) uint8 RGB as a data: address; larger ones are shrunk to `long_side` pixels."""
+    """Encode (H, W, 3) uint8 RGB as a data: URL; larger images are downscaled to `long_side` pixels."""
     height, width = image.shape[:2]
     shrink = long_side / max(height, width)
     if shrink < 1:
@@ -120,14 +131,14 @@ def _encode_jpeg(image: np.ndarray, long_side: int) -> str:
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    assert done, "an 8-bit picture has a JPEG"
+    assert done, "OpenCV encodes every 8-bit image as JPEG"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
 def _to_overlay(
     box: GalleryBox, origin_xy: tuple[int, int], unit: float, size_wh: tuple[int, int]
 ) -> BoxOverlay | None:
-    """The box in units of the drawing, cut at its edges; None when nothing of it is inside."""
+    """Convert a box to SVG units and clip it; None if it is outside."""
     x1, y1, x2, y2 = ((value - origin_xy[i % 2]) * unit for i, value in enumerate(box.box_xyxy))
     if x2 <= 0 or y2 <= 0 or x1 >= size_wh[0] or y1 >= size_wh[1]:
         return None

@@ -1,7 +1,7 @@
-"""Training curves: what the `metrics.jsonl` of one or several runs say, drawn below each other.
+"""Plot training curves from the `metrics.jsonl` of one or several runs.
 
-A panel a kind of number (losses, AP, learning rate, speed), a color a run, a line style a key. A key that a line of the
-file lacks was not measured there, and its curve goes straight on; null and NaN were measured, and leave a gap.
+One panel per group of metrics (losses, AP, learning rate, speed), one color per run, one line style per metric. A line
+without a key is skipped in its curve; null and NaN leave a gap.
 """
 
 from __future__ import annotations
@@ -23,51 +23,52 @@ if TYPE_CHECKING:
 
 XAxis = Literal["epoch", "images_seen", "step"]
 X_AXES: tuple[XAxis, ...] = ("epoch", "images_seen", "step")
-X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "pictures seen", "step": "optimizer step"}
+X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "images seen", "step": "optimizer step"}
 FORMATS = (".png", ".svg")
-# What is drawn of a run unless other keys are asked for, as far as it is there.
+# Keys drawn by default, if a run has them.
 DEFAULT_KEYS = ("loss", "AP", "AP50", "top1", "top5", "lr", "images_per_second")
-LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # of a run that is drawn alone
+LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # drawn by default for a single run
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito 2008
 STYLES = ("-", "--", ":", "-.")
-PANEL_INCHES = (5.0, 2.3)  # narrow, so that the words can be read on a phone
+PANEL_INCHES = (5.0, 2.3)  # narrow, to be readable on a phone
 DPI = 160
-MAX_NAME_LENGTH = 34  # letters of a run's name in the legend; of a longer one, the end
-LARGE_MARKER_MAX_POINTS = 60  # more are marked with smaller dots
-EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # how the names of keys begin that an evaluation measures
+MAX_NAME_LENGTH = 34  # characters of a run name in the legend; longer names are truncated at the start
+LARGE_MARKER_MAX_POINTS = 60  # curves with more points have smaller markers
+EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # of keys from evaluations
 
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """The lines of a `metrics.jsonl`: under each key its numbers, NaN where it is null or not a finite number."""
+    """The lines of a `metrics.jsonl`, with NaN for null and non-finite values."""
 
     name: str
     path: Path
     lines: tuple[dict[str, float], ...]
-    is_truncated: bool  # the last line is incomplete, and left out
+    is_truncated: bool  # the last line is incomplete and omitted
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys, in the order of the file."""
+        """All keys in file order."""
         return tuple(dict.fromkeys(key for line in self.lines for key in line))
 
     def curve(self, key: str, x: XAxis) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) positions and (n,) values of the lines that have the key."""
+        """Return (n,) positions and (n,) values of the lines with the key."""
         points = [(line[x], line[key]) for line in self.lines if key in line]
         return np.array([at for at, _ in points]), np.array([value for _, value in points])
 
     def best(self, key: str) -> dict[str, float] | None:
-        """The first line with the highest value of a key; None where there is no number."""
+        """Return the first line with the highest value of a key; None without finite values."""
         measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
         return max(measured, key=lambda line: line[key]) if measured else None
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
-    """The metrics of runs: folders, or `metrics.jsonl` files. Each is named after its folder, with as much of the path
-    as tells it from the others; one that is given twice is read once.
+    """Read the metrics of runs, given as run directories or `metrics.jsonl` files; duplicates are read once.
+
+    Each run is named after its directory, with as many parents as needed to be unique.
 
     Raises:
-        DataError: a file that is missing or empty, or a line that is not a JSON object of numbers, with its number.
+        DataError: a missing or empty file, or a line that is not a JSON object of numbers.
     """
     files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
     return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
@@ -78,15 +79,15 @@ def _metrics_file(path: Path) -> Path:
     if file.is_file():
         return file
     if path.is_dir():
-        raise DataError(f"{path}: expected the folder of a run, found no metrics.jsonl in it")
+        raise DataError(f"{path}: expected a run directory, found no metrics.jsonl in it")
     siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
     raise DataError(
-        f"{path}: no such run{did_you_mean(path.name, siblings)}; expected a run's folder or its metrics.jsonl"
+        f"{path}: no such run{did_you_mean(path.name, siblings)}; expected a run directory or its metrics.jsonl"
     )
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:
-    """The shortest ends of the folders' paths that are all different."""
+    """The shortest suffixes of the directory paths that are unique."""
     folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
     for length in range(1, max(map(len, folders)) + 1):
         names = ["/".join(parts[-length:]) for parts in folders]
@@ -115,7 +116,7 @@ def _read_metrics(path: Path, name: str) -> RunMetrics:
         lines.append({key: _finite_or_nan(value) for key, value in values.items() if _is_number(value)})
     if not lines:
         raise DataError(
-            f"{path}: expected a line an epoch, found {'only an incomplete one' if is_truncated else 'none'}"
+            f"{path}: expected one line per epoch, found {'only an incomplete one' if is_truncated else 'none'}"
         )
     return RunMetrics(name, path, tuple(lines), is_truncated)
 
@@ -131,31 +132,29 @@ def _finite_or_nan(value: float | None) -> float:
 
 
 def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: XAxis) -> list[str]:
-    """The keys to draw: those wanted, or the usual ones that some run has.
+    """Return the keys to draw: those requested, or the default ones that some run has.
 
     Raises:
         ConfigError: a key that no run has.
-        DataError: a line without the position `x`.
+        DataError: a line without the key `x`.
     """
     for run in runs:
         for line_number, line in enumerate(run.lines, start=1):
             if not math.isfinite(line.get(x, math.nan)):
-                raise DataError(
-                    f"{run.path}: line {line_number} of those with content has no number {x!r} to draw it at"
-                )
+                raise DataError(f"{run.path}: non-empty line {line_number} has no number {x!r} for the x axis")
     known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in X_AXES]
     if requested is None:
         default_keys = [key for key in DEFAULT_KEYS if key in known] or known
         return default_keys + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
     unknown = [key for key in requested if key not in known]
     if unknown or not requested:
-        found = f"{unknown[0]!r}{did_you_mean(unknown[0], known)}" if unknown else "none"
-        raise ConfigError(f"--keys: expected keys that a run has, found {found}; there are: {', '.join(known)}")
+        actual = f"{unknown[0]!r}{did_you_mean(unknown[0], known)}" if unknown else "none"
+        raise ConfigError(f"--keys: expected keys that a run has, found {actual}; available: {', '.join(known)}")
     return list(dict.fromkeys(requested))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """(n,) means over `width` values around each, of those that are there; NaN stays NaN."""
+    """Return the (n,) moving average over `width` values, ignoring NaN; NaN stays NaN."""
     known = np.isfinite(values)
     window = np.ones(width)
     reach = (width - 1) // 2, width // 2  # to the left, to the right
@@ -164,11 +163,15 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     return np.where(known, total / np.maximum(count, 1), np.nan)
 
 
-# --- drawing -------------------------------------------------------------------------------------
+# --- plotting ------------------------------------------------------------------------------------
 
 
 def validate_output_path(path: Path) -> None:
-    """Raise ConfigError unless `path` can be the name of a drawing."""
+    """Check that `path` can be the file of a plot.
+
+    Raises:
+        ConfigError: another suffix than .png and .svg, or a folder.
+    """
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
 
@@ -182,15 +185,21 @@ def draw_curves(
     smoothing: int = 1,
     title: str | None = None,
 ) -> None:
-    """Draw the keys of the runs into `path`, a PNG or SVG; the same numbers give the same file.
+    """Plot keys of runs to a PNG or SVG file; the same values give the same file.
 
-    smoothing  losses and speed are drawn as means over that many lines, the numbers themselves pale behind them
+    Args:
+        runs: the runs, one color each.
+        keys: the keys to draw; see `select_keys`.
+        path: the output file.
+        x: key of the x axis.
+        smoothing: window of the moving average of losses and speed; 1: none. Raw values are drawn lightly.
+        title: heading of the figure.
 
     Raises:
         ConfigError: another suffix.
         UserError: the file cannot be written.
     """
-    import matplotlib  # takes a second, and only drawings need it
+    import matplotlib  # slow import
     from matplotlib.figure import Figure
 
     validate_output_path(path)
@@ -212,7 +221,7 @@ def draw_curves(
 
         metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)
         handles = [Line2D([], [], color=color) for color in colors]
-        # Heading and legend would be drawn over each other.
+        # A suptitle would overlap the legend, so the heading is the title of the legend.
         entries = [_legend_label(run, metric_key, x) for run in runs]
         figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
     file_format = path.suffix.lower()[1:]
@@ -221,12 +230,12 @@ def draw_curves(
 
 
 def panel_name(key: str) -> str:
-    """The name of the panel that a key is drawn in."""
+    """Return the name of the panel in which a key is drawn."""
     if key.startswith("loss"):
         return "loss"
     if key.startswith(EVAL_METRIC_PREFIXES):
         return "accuracy" if key.startswith("top") else key[:2]
-    return {"lr": "learning rate", "images_per_second": "pictures a second"}.get(key, key)
+    return {"lr": "learning rate", "images_per_second": "images per second"}.get(key, key)
 
 
 def _draw_panel(
@@ -260,33 +269,33 @@ def _draw_panel(
     panel.grid(alpha=0.3)
     panel.margins(x=0.02)
     panel.ticklabel_format(axis="x", style="plain", useOffset=False)
-    if len(keys) > 1 or (bests and len(runs) == 1):  # the bests of several runs stand beside their names
+    if len(keys) > 1 or (bests and len(runs) == 1):  # the legend of the figure has the best values of several runs
         _add_legend(panel, keys if len(keys) > 1 else (), bests if len(runs) == 1 else ())
 
 
 def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
-    """A legend of line styles and of best points, those of the only run."""
+    """Add a legend of line styles and, for a single run, best values."""
     from matplotlib.lines import Line2D
 
     handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
     handles += [Line2D([], [], linestyle="", marker="*", color=COLORS[0]) for _ in bests]
-    panel.legend(handles, [_escape_mathtext(words) for words in (*keys, *bests)], fontsize=7, framealpha=0.7)
+    panel.legend(handles, [_escape_mathtext(label) for label in (*keys, *bests)], fontsize=7, framealpha=0.7)
 
 
 def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
-    """What the legend says of one of several runs."""
+    """Legend entry of one of several runs."""
     name = run.name if len(run.name) <= MAX_NAME_LENGTH else f"...{run.name[3 - MAX_NAME_LENGTH :]}"
     best = None if key is None else run.best(key)
     return _escape_mathtext(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
 
 
 def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
-    where = {"epoch": "at epoch {:.0f}", "images_seen": "after {:.0f} pictures", "step": "at step {:.0f}"}[x]
+    where = {"epoch": "at epoch {:.0f}", "images_seen": "after {:.0f} images", "step": "at step {:.0f}"}[x]
     return f"best {key} {best[key]:.4f} {where.format(best[x])}"
 
 
 def _colors(count: int) -> list[str]:
-    """As many colors, told apart by the color-blind as long as they are few."""
+    """Return distinct colors; up to 8 are distinguishable for color-blind readers."""
     if count <= len(COLORS):
         return list(COLORS[:count])
     from matplotlib import colormaps
@@ -296,6 +305,6 @@ def _colors(count: int) -> list[str]:
 
 
 def _escape_mathtext(text: str) -> str:
-    """Words as they are: no formulas between dollars, and no name that legends leave out for its first letter."""
+    """Escape `$` (mathtext) and a leading underscore (such entries are hidden in legends)."""
     text = text.replace("$", r"\$")
     return f"./{text}" if text.startswith("_") else text

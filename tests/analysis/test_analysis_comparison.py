@@ -13,67 +13,67 @@ from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.summary import comparison_summary
 from cspdet.errors import DataError
 
-PICTURES = tuple(range(1, 41))
+IMAGE_IDS = tuple(range(1, 41))
 
 
-def forty_pictures(hit_share: float, seed: int = 0):
-    """A disc in each of 40 pictures; a share of them found, all with a wrong detection of a middling score."""
+def forty_images(hit_fraction: float, seed: int = 0):
+    """A disc in each of 40 images; a share of them found, all with a wrong detection of a middling score."""
     random = np.random.default_rng(seed)
-    coco = made_set([truth("disc", box(0), image_id) for image_id in PICTURES], images=PICTURES)
-    results = [found("disc", box(200), 0.5, image_id) for image_id in PICTURES]
+    coco = made_set([truth("disc", box(0), image_id) for image_id in IMAGE_IDS], images=IMAGE_IDS)
+    results = [found("disc", box(200), 0.5, image_id) for image_id in IMAGE_IDS]
     results += [
         found("disc", box(0), float(random.uniform(0.3, 0.9)), image_id)
-        for image_id in PICTURES
-        if random.random() < hit_share
+        for image_id in IMAGE_IDS
+        if random.random() < hit_fraction
     ]
     return coco, match_results(coco, results)
 
 
 def test_a_run_does_not_differ_from_itself():
-    _, judged = forty_pictures(0.7)
-    comparison = compare([judged, judged], ["a", "b"], resamples=50)
+    _, run = forty_images(0.7)
+    comparison = compare([run, run], ["a", "b"], resamples=50)
     (one,) = comparison.against_first
     for number in (one.AP, one.AP50):
         assert (number.difference, number.mean, number.low, number.high) == (0.0, 0.0, 0.0, 0.0)
         assert (number.p_value, number.significant) == (1.0, False)
-        assert number.verdict == "the difference cannot be told from chance"
+        assert number.verdict == "no significant difference"
     assert {part.difference for part in one.classes} == {0.0, None}
 
 
-def test_a_clearly_worse_run_is_told():
-    good, bad = forty_pictures(1.0)[1], forty_pictures(0.4)[1]
+def test_a_clearly_worse_run_is_significant():
+    good, bad = forty_images(1.0)[1], forty_images(0.4)[1]
     comparison = compare([good, bad], ["good", "bad"], resamples=300)
     ap = comparison.against_first[0].AP
     assert ap.difference < -0.2
     assert ap.low <= ap.mean <= ap.high < 0
     assert ap.p_value == pytest.approx(2 / 301)  # no resample has the other sign
-    assert ap.verdict == "the difference is real"
-    assert json.loads(json.dumps(comparison.to_json()))["verdicts"][0]["AP"] == "the difference is real"
-    assert any("the difference is real" in line for line in comparison_summary(comparison))
+    assert ap.verdict == "significant difference"
+    assert json.loads(json.dumps(comparison.to_json()))["verdicts"][0]["AP"] == "significant difference"
+    assert any("significant difference" in line for line in comparison_summary(comparison))
     disc, bar, _ = comparison.against_first[0].classes
     assert (disc.name, disc.num_gt, disc.difference) == ("disc", 40, pytest.approx(ap.difference))
     assert disc.low == pytest.approx(ap.low)
     assert (bar.num_gt, bar.difference, bar.low) == (0, None, None)
 
 
-def test_one_picture_more_of_forty_is_no_difference():
-    coco, judged = forty_pictures(0.5)
-    missing = sorted(set(range(40)) - set(judged.detections.image_index[judged.match.correct].tolist()))
+def test_one_image_more_of_forty_is_no_difference():
+    coco, run = forty_images(0.5)
+    missing = sorted(set(range(40)) - set(run.detections.image_index[run.match.correct].tolist()))
     results = [
-        found("disc", row.tolist(), float(score), PICTURES[picture])
-        for row, score, picture in zip(
-            judged.detections.box_xywh, judged.detections.score, judged.detections.image_index.tolist(), strict=True
+        found("disc", row.tolist(), float(score), IMAGE_IDS[image])
+        for row, score, image in zip(
+            run.detections.box_xywh, run.detections.score, run.detections.image_index.tolist(), strict=True
         )
     ]
     # one box more, and one of the others less sure
-    other = match_results(coco, [*results[1:], found("disc", box(0), 0.31, PICTURES[missing[0]])])
-    ap = compare([judged, other], ["a", "b"], resamples=200).against_first[0].AP
+    other = match_results(coco, [*results[1:], found("disc", box(0), 0.31, IMAGE_IDS[missing[0]])])
+    ap = compare([run, other], ["a", "b"], resamples=200).against_first[0].AP
     assert ap.difference != 0
     assert not ap.significant
 
 
 def test_draws_are_the_same_for_a_seed_and_others_for_another():
-    good, bad = forty_pictures(1.0)[1], forty_pictures(0.6)[1]
+    good, bad = forty_images(1.0)[1], forty_images(0.6)[1]
     first, again, other = (compare([good, bad], ["a", "b"], resamples=20, seed=seed) for seed in (3, 3, 4))
     assert first.against_first == again.against_first
     assert first.against_first[0].AP.mean != other.against_first[0].AP.mean
@@ -86,25 +86,25 @@ def test_the_share_of_the_other_sign_by_hand():
     assert sign_test_p_value(np.zeros(9)) == 1.0
 
 
-def test_runs_on_other_pictures_are_refused():
-    _, judged = forty_pictures(1.0)
+def test_runs_on_other_images_are_refused():
+    _, run = forty_images(1.0)
     other = match_results(made_set([truth("disc", box(0), 10)]), [])
-    with pytest.raises(DataError, match="other: not on the pictures"):
-        compare([judged, other], ["first", "other"], resamples=1)
+    with pytest.raises(DataError, match="other: expected the images"):
+        compare([run, other], ["first", "other"], resamples=1)
 
 
 def test_without_boxes_there_is_nothing_to_compare():
-    judged = match_results(made_set([]), [found("disc", box(0), 0.5)])
-    one = compare([judged, judged], ["a", "b"], resamples=3).against_first[0]
-    assert (one.AP.difference, one.AP.verdict) == (None, "nothing to compare")
+    run = match_results(made_set([]), [found("disc", box(0), 0.5)])
+    one = compare([run, run], ["a", "b"], resamples=3).against_first[0]
+    assert (one.AP.difference, one.AP.verdict) == (None, "no ground truth to compare on")
     assert [part.name for part in one.classes] == list(CLASSES)
 
 
-def test_boxes_count_as_often_as_their_pictures():
+def test_boxes_count_as_often_as_their_images():
     # Whatever is drawn, all boxes that are there are found by one run and none by the other.
-    truths = [truth("disc", box(0), 10), *(truth("disc", box(x), 20) for x in (0, 50, 100))]
-    results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in truths]
-    coco = made_set(truths, images=(10, 20))
+    gt_boxes = [truth("disc", box(0), 10), *(truth("disc", box(x), 20) for x in (0, 50, 100))]
+    results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in gt_boxes]
+    coco = made_set(gt_boxes, images=(10, 20))
     ap = (
         compare([match_results(coco, results), match_results(coco, [])], ["all", "none"], resamples=30)
         .against_first[0]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
 from cspdet.analysis.error_types import CLASSIFICATION, LOCALIZATION, classify_errors, measure_errors
+from cspdet.analysis.findings import DETECTION_TYPES, ERROR_TYPES
 from cspdet.analysis.matched_run import match_results
-from cspdet.analysis.structures import DETECTION_TYPES, ERROR_TYPES
 
 SEEDS = st.integers(0, 2**32 - 1)
 HALF = 51 / 101  # precision 1 up to recall 1/2: the recalls 0, .01 ... .50
@@ -20,7 +20,7 @@ TWO_DISCS = [truth("disc", box(0)), truth("disc", box(100))]
 FIRST = found("disc", box(0), 0.9)
 SECOND = found("disc", box(100), 0.7)
 
-# name: (truths, detections, counts, AP50, costs); what is not named is 0
+# name: (gt_boxes, detections, counts, AP50, costs); what is not named is 0
 CASES = {
     "all correct": (TWO_DISCS, [FIRST, SECOND], {"correct": 2}, 1.0, {}),
     # the second disc is called a bar; called a disc, it is found
@@ -109,10 +109,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("truths", "results", "counts", "ap", "costs"), CASES.values(), ids=CASES)
-def test_kinds_and_costs_by_hand(truths, results, counts, ap, costs):
-    judged = match_results(made_set(truths), results)
-    errors = measure_errors(judged, classify_errors(judged), 0.0)
+@pytest.mark.parametrize(("gt_boxes", "results", "counts", "ap", "costs"), CASES.values(), ids=CASES)
+def test_kinds_and_costs_by_hand(gt_boxes, results, counts, ap, costs):
+    run = match_results(made_set(gt_boxes), results)
+    errors = measure_errors(run, classify_errors(run), 0.0)
     measured = {one.error_type: one.count for one in errors.costs}
     measured |= {"correct": errors.correct, "ignored": errors.ignored}
     assert measured == {kind: counts.get(kind, 0) for kind in (*DETECTION_TYPES, *ERROR_TYPES)}
@@ -125,8 +125,8 @@ def test_kinds_and_costs_by_hand(truths, results, counts, ap, costs):
 def test_what_all_wrong_detections_and_all_missing_boxes_cost():
     # Precision 1/2 at recall 1/2; the second disc is not found, though a bar lies on it.
     results = [found("disc", box(200), 0.95), FIRST, found("bar", box(100), 0.3)]
-    judged = match_results(made_set(TWO_DISCS), results)
-    errors = measure_errors(judged, classify_errors(judged), 0.9)
+    run = match_results(made_set(TWO_DISCS), results)
+    errors = measure_errors(run, classify_errors(run), 0.9)
     assert errors.ap == pytest.approx(51 * 0.5 / 101)
     assert errors.false_positive_cost == pytest.approx(HALF - 51 * 0.5 / 101)
     assert errors.false_negative_cost == pytest.approx(0.5 - 51 * 0.5 / 101)
@@ -137,8 +137,8 @@ def test_what_all_wrong_detections_and_all_missing_boxes_cost():
 
 
 def test_without_boxes_there_is_no_cost():
-    judged = match_results(made_set([]), [FIRST])
-    errors = measure_errors(judged, classify_errors(judged), 0.0)
+    run = match_results(made_set([]), [FIRST])
+    errors = measure_errors(run, classify_errors(run), 0.0)
     assert errors.ap is None
     assert {one.ap_cost for one in errors.costs} == {None}
     assert [one.count for one in errors.costs] == [0, 0, 0, 0, 1, 0]
@@ -147,14 +147,14 @@ def test_without_boxes_there_is_no_cost():
 @settings(max_examples=40)
 @given(SEEDS, st.sampled_from([0.3, 0.5, 0.75]), st.floats(0, 1))
 def test_every_detection_has_one_kind_and_every_box_is_found_or_missed(seed, iou, threshold):
-    truths, results = random_case(seed)
-    judged = match_results(made_set(truths), results, iou=iou)
-    errors = measure_errors(judged, classify_errors(judged), threshold)
+    gt_boxes, results = random_case(seed)
+    run = match_results(made_set(gt_boxes), results, iou=iou)
+    errors = measure_errors(run, classify_errors(run), threshold)
     wrong = errors.costs[:-1]
     assert errors.correct + errors.ignored + sum(one.count for one in wrong) == errors.evaluated == len(results)
     kept = sum(one["score"] >= threshold for one in results)
     assert errors.kept_correct + errors.kept_ignored + sum(one.kept for one in wrong) == kept
-    assert errors.detected + errors.missed == errors.num_gt == sum(not one["iscrowd"] for one in truths)
+    assert errors.detected + errors.missed == errors.num_gt == sum(not one["iscrowd"] for one in gt_boxes)
     assert errors.detected == errors.correct
     assert errors.kept_correct + errors.costs[-1].kept == errors.num_gt
     assert errors.costs[-1].count == errors.missed_entirely <= errors.missed
@@ -164,28 +164,31 @@ def test_every_detection_has_one_kind_and_every_box_is_found_or_missed(seed, iou
 @given(SEEDS)
 def test_tide_by_hotcoco_says_the_same(seed):
     hotcoco = pytest.importorskip("hotcoco")
-    truths, results = random_case(seed, crowds=False, ties=False)
-    if not truths or not results:
+    gt_boxes, results = random_case(seed, crowds=False, ties=False)
+    if not gt_boxes or not results:
         return
-    coco = made_set(truths)
+    coco = made_set(gt_boxes)
     expected = hotcoco.COCO(str(coco.files.annotations))
-    judge_ = hotcoco.COCOeval(expected, expected.load_res(results), "bbox")
-    judge_.evaluate()
-    tide = judge_.tide_errors()
-    judged = match_results(coco, results)
-    kinds = classify_errors(judged)
-    errors = measure_errors(judged, kinds, 0.0)
+    evaluator = hotcoco.COCOeval(expected, expected.load_res(results), "bbox")
+    evaluator.evaluate()
+    tide = evaluator.tide_errors()
+    run = match_results(coco, results)
+    error_types = classify_errors(run)
+    errors = measure_errors(run, error_types, 0.0)
     names = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), errors.costs, strict=True))
     assert {name: one.count for name, one in names.items()} == tide["counts"]
     assert errors.ap == pytest.approx(tide["ap_base"], abs=1e-9)
     costs = {name: one.ap_cost for name, one in names.items()}
     costs |= {"FP": errors.false_positive_cost, "FN": errors.false_negative_cost}
-    # It differs from us on purpose in two places. A box on which errors of both kinds lie is given to one of them
+    # It differs from us on purpose in two places. A box on which errors of both error_types lie is given to one of them
     # only, even where the other alone is repaired; a class of which no box is left has an AP of 0 there, 1 here.
-    meant = [set(kinds.intended_gt[kinds.detection_type == kind].tolist()) for kind in (CLASSIFICATION, LOCALIZATION)]
+    meant = [
+        set(error_types.intended_gt[error_types.detection_type == kind].tolist())
+        for kind in (CLASSIFICATION, LOCALIZATION)
+    ]
     different = {"Cls", "Loc"} if meant[0] & meant[1] else set()
-    left = judged.count_gt_per_class(judged.is_target & kinds.matched_gt)
-    different |= {"Miss", "FN"} if (left[judged.num_gt > 0] == 0).any() else set()
+    left = run.count_gt_per_class(run.is_target & error_types.matched_gt)
+    different |= {"Miss", "FN"} if (left[run.num_gt > 0] == 0).any() else set()
     for name in costs.keys() - different:
         assert costs[name] == pytest.approx(tide["delta_ap"][name], abs=1e-9), name
 
@@ -194,7 +197,7 @@ def test_tide_by_hotcoco_says_the_same(seed):
 
 
 def test_confusion_by_hand():
-    truths = [
+    gt_boxes = [
         truth("disc", box(0)),  # found, although a bar of a better score lies on it too
         truth("disc", box(100)),  # taken for a bar
         truth("bar", box(200)),  # found below the threshold only
@@ -208,32 +211,32 @@ def test_confusion_by_hand():
         found("cone", box(310), 0.9),  # absorbed
         found("cone", box(50), 0.7),  # on nothing
     ]
-    confusion = confusion_matrix(match_results(made_set(truths), results), 0.5)
+    confusion = confusion_matrix(match_results(made_set(gt_boxes), results), 0.5)
     # rows and columns: disc, bar, cone, background
     assert confusion.counts.tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
-    (pair,) = confused_pairs(match_results(made_set(truths), results), confusion)
+    (pair,) = confused_pairs(match_results(made_set(gt_boxes), results), confusion)
     assert (pair.gt_class, pair.detected_class, pair.count, pair.fraction) == ("disc", "bar", 1, 0.5)
 
 
 def test_what_is_left_takes_the_box_that_it_overlaps_most_best_score_first():
-    truths = [truth("cone", box(3)), truth("disc", box(0)), truth("cone", box(-3))]
+    gt_boxes = [truth("cone", box(3)), truth("disc", box(0)), truth("cone", box(-3))]
     # The first bar overlaps the disc by 10/10, the cones by 7/13. The second, at the same place, gets what is left.
     results = [found("bar", box(0), 0.6), found("bar", box(0.5), 0.5)]
-    judged = match_results(made_set(truths), results)
-    assert confusion_matrix(judged, 0.55).counts[:-1, 1].tolist() == [1, 0, 0]
+    run = match_results(made_set(gt_boxes), results)
+    assert confusion_matrix(run, 0.55).counts[:-1, 1].tolist() == [1, 0, 0]
     # rows disc, bar, cone: both bars lie on something, the last cone is missed
-    assert confusion_matrix(judged, 0.0).counts[:-1].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
+    assert confusion_matrix(run, 0.0).counts[:-1].tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1]]
 
 
 @settings(max_examples=40)
 @given(SEEDS, st.floats(0, 1))
 def test_rows_are_the_boxes_and_columns_the_kept_detections(seed, threshold):
-    truths, results = random_case(seed)
-    judged = match_results(made_set(truths), results)
-    counts = confusion_matrix(judged, threshold).counts
-    kept = (judged.detections.score >= threshold) & ~judged.match.ignored
-    assert counts[:-1].sum(axis=1).tolist() == judged.num_gt.tolist()
-    assert counts[:, :-1].sum(axis=0).tolist() == judged.count_detections_per_class(kept).tolist()
+    gt_boxes, results = random_case(seed)
+    run = match_results(made_set(gt_boxes), results)
+    counts = confusion_matrix(run, threshold).counts
+    kept = (run.detections.score >= threshold) & ~run.match.ignored
+    assert counts[:-1].sum(axis=1).tolist() == run.num_gt.tolist()
+    assert counts[:, :-1].sum(axis=0).tolist() == run.count_detections_per_class(kept).tolist()
     assert counts[-1, -1] == 0
-    correct = np.bincount(judged.detections.class_id[kept & judged.match.correct], minlength=len(CLASSES))
+    correct = np.bincount(run.detections.class_id[kept & run.match.correct], minlength=len(CLASSES))
     assert np.diag(counts)[:-1].tolist() == correct.tolist()

@@ -1,4 +1,4 @@
-"""Curves, thresholds, calibration, sizes, crowding, suspects and worst pictures, by hand."""
+"""Curves, thresholds, calibration, sizes, crowding, label_issues and worst images, by hand."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=15)
 @given(SEEDS)
 def test_the_parts_of_an_analysis_agree_with_the_evaluator(seed):
-    truths, results = random_case(seed)
-    analysis = analyze_results(made_set(truths), results, name="made")
+    gt_boxes, results = random_case(seed)
+    analysis = analyze_results(made_set(gt_boxes), results, name="made")
 
     def mean(values):
         known = [value for value in values if value is not None]
@@ -54,13 +54,13 @@ def test_the_parts_of_an_analysis_agree_with_the_evaluator(seed):
 
 
 def test_nothing_found_and_nothing_to_find():
-    for truths, results in (([truth("disc", box(0))], []), ([], [found("disc", box(0), 0.5)]), ([], [])):
-        analysis = analyze_results(made_set(truths), results, name="empty")
+    for gt_boxes, results in (([truth("disc", box(0))], []), ([], [found("disc", box(0), 0.5)]), ([], [])):
+        analysis = analyze_results(made_set(gt_boxes), results, name="empty")
         json.dumps(analysis.to_json(), allow_nan=False)
         assert full_summary(analysis)
         assert short_summary(analysis)
-        assert analysis.label_issues.totals == (0, 0, len(truths))
-        assert len(analysis.worst_images) == bool(truths or results)
+        assert analysis.label_issues.totals == (0, 0, len(gt_boxes))
+        assert len(analysis.worst_images) == bool(gt_boxes or results)
 
 
 def test_a_given_threshold_is_used_and_said():
@@ -111,12 +111,12 @@ def test_where_nothing_is_correct_the_best_threshold_is_a_half():
 @settings(max_examples=40)
 @given(SEEDS)
 def test_no_threshold_is_better_than_the_best_and_curves_are_what_thresholds_give(seed):
-    truths, results = random_case(seed)
-    judged = match_results(made_set(truths), results)
-    curves = threshold_curves(judged)
-    counted = ~judged.match.ignored
-    score, correct = judged.detections.score[counted], judged.match.correct[counted]
-    total = int(judged.num_gt.sum())
+    gt_boxes, results = random_case(seed)
+    run = match_results(made_set(gt_boxes), results)
+    curves = threshold_curves(run)
+    counted = ~run.match.ignored
+    score, correct = run.detections.score[counted], run.match.correct[counted]
+    total = int(run.num_gt.sum())
     for i in (0, 10, 33, 70, 100):
         at = operating_point_at(float(curves.threshold[i]), score, correct, total)
         values = (curves.precision[i], curves.recall[i], curves.f1[i])
@@ -127,10 +127,10 @@ def test_no_threshold_is_better_than_the_best_and_curves_are_what_thresholds_giv
 
 
 def test_scores_beyond_one_stretch_the_curves():
-    judged = match_results(made_set([truth("disc", box(0))]), [found("disc", box(0), 7.0)])
-    curves = threshold_curves(judged)
+    run = match_results(made_set([truth("disc", box(0))]), [found("disc", box(0), 7.0)])
+    curves = threshold_curves(run)
     assert (curves.threshold[0], curves.threshold[-1], curves.recall[-1]) == (0.0, 7.0, 1.0)
-    assert calibrate(judged, 0.5).bins[-1].count == 1
+    assert calibrate(run, 0.5).bins[-1].count == 1
 
 
 # --- calibration -------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def test_scores_beyond_one_stretch_the_curves():
 
 def test_calibration_by_hand():
     # .3 starts its bin; of the three in [.3, .4) one is correct: |.9 + .0 - 1|... sums of scores 1.0, correct 1.
-    truths = [truth("disc", box(0)), truth("disc", box(100))]
+    gt_boxes = [truth("disc", box(0)), truth("disc", box(100))]
     results = [
         found("disc", box(0), 0.95),
         found("disc", box(100), 0.3),
         found("disc", box(200), 0.34),
         found("bar", box(250), 0.36),
     ]
-    calibration = calibrate(match_results(made_set(truths), results), 0.9)
+    calibration = calibrate(match_results(made_set(gt_boxes), results), 0.9)
     low = calibration.bins[3]
     assert (low.low, low.high, low.count) == (0.3, 0.4, 3)
     assert (low.mean_score, low.accuracy) == pytest.approx((1 / 3, 1 / 3))
@@ -166,12 +166,12 @@ def test_calibration_of_nothing_and_of_all_wrong():
 
 def test_sizes_and_quarters_by_hand():
     sides = [10, 20, 30, 40, 50, 60, 70, 80]  # squares: 3 below 32 pixels, 5 below 96
-    truths = [truth("disc", box(0, 0, side), image) for side, image in zip(sides, [10, 20] * 4, strict=True)]
-    truths = [{**one, "bbox": [80 * (i // 2), 0, *one["bbox"][2:]]} for i, one in enumerate(truths)]
+    gt_boxes = [truth("disc", box(0, 0, side), image) for side, image in zip(sides, [10, 20] * 4, strict=True)]
+    gt_boxes = [{**one, "bbox": [80 * (i // 2), 0, *one["bbox"][2:]]} for i, one in enumerate(gt_boxes)]
     results = [
-        {**found("disc", one["bbox"], 0.9), "image_id": one["image_id"]} for one in truths if one["bbox"][2] > 45
+        {**found("disc", one["bbox"], 0.9), "image_id": one["image_id"]} for one in gt_boxes if one["bbox"][2] > 45
     ]
-    parts = compute_breakdown(match_results(made_set(truths), results))
+    parts = compute_breakdown(match_results(made_set(gt_boxes), results))
     # An AP of 1 up to a recall of 4/5 is 81 of 101 recalls.
     assert [(one.name, one.num_gt, one.AP) for one in parts.sizes] == [
         ("small", 3, 0.0),
@@ -183,12 +183,12 @@ def test_sizes_and_quarters_by_hand():
 
 
 def test_crowding_by_hand():
-    # Pictures with 1, 2 and 4 boxes; all are found but one of the four. Two of the four overlap by 8/12.
-    truths = [truth("disc", box(0), 10)]
-    truths += [truth("disc", box(x), 20) for x in (0, 100)]
-    truths += [truth("disc", box(x), 30) for x in (0, 2, 100, 200)]
-    results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in truths if one is not truths[4]]
-    parts = compute_breakdown(match_results(made_set(truths), results))
+    # Images with 1, 2 and 4 boxes; all are found but one of the four. Two of the four overlap by 8/12.
+    gt_boxes = [truth("disc", box(0), 10)]
+    gt_boxes += [truth("disc", box(x), 20) for x in (0, 100)]
+    gt_boxes += [truth("disc", box(x), 30) for x in (0, 2, 100, 200)]
+    results = [found("disc", one["bbox"], 0.9, one["image_id"]) for one in gt_boxes if one is not gt_boxes[4]]
+    parts = compute_breakdown(match_results(made_set(gt_boxes), results))
     assert [(one.name, one.low, one.high, one.images, one.num_gt) for one in parts.image_groups] == [
         ("few", 1, 1, 1, 1),
         ("middle", 2, 2, 1, 2),
@@ -202,17 +202,17 @@ def test_crowding_by_hand():
     ]
 
 
-def test_pictures_with_as_many_boxes_are_one_group():
+def test_images_with_as_many_boxes_are_one_group():
     parts = compute_breakdown(match_results(made_set([truth("disc", box(0), image) for image in (10, 20, 30)]), []))
     assert [(one.name, one.images) for one in parts.image_groups] == [("few", 3)]
     assert compute_breakdown(match_results(made_set([]), [])).image_groups == ()
 
 
-# --- suspects and worst pictures -----------------------------------------------------------------------
+# --- label_issues and worst images -----------------------------------------------------------------------
 
 
-def test_each_kind_of_suspect_is_found():
-    truths = [
+def test_each_type_of_label_issue_is_found():
+    gt_boxes = [
         truth("disc", box(0), 10),
         truth("disc", box(0), 20),  # a bar by a confident detection
         truth("cone", box(100), 20),  # seen by nothing but a score of .01
@@ -229,35 +229,40 @@ def test_each_kind_of_suspect_is_found():
         found("bar", box(200), 0.9, 20),
     ]
     # The best F1 keeps from .8 on, and all correct detections of a score worth the name have .8.
-    suspects = analyze_results(made_set(truths), results, name="a").label_issues
-    assert suspects.min_score == pytest.approx(0.8)
-    assert suspects.totals == (2, 1, 1)
-    missing, also_missing, wrong, there = suspects.issues
+    label_issues = analyze_results(made_set(gt_boxes), results, name="a").label_issues
+    assert label_issues.min_score == pytest.approx(0.8)
+    assert label_issues.totals == (2, 1, 1)
+    missing, also_missing, wrong, there = label_issues.issues
     assert (missing.issue_type, missing.image_id, missing.box_xywh, missing.score) == (
-        "box missing?",
+        "missing box",
         10,
         (250.0, 0.0, 10.0, 10.0),
         0.99,
     )
     assert also_missing.score == 0.95
     assert (wrong.issue_type, wrong.class_name, wrong.annotated_class, wrong.iou) == (
-        "class wrong?",
+        "wrong class",
         "bar",
         "disc",
         pytest.approx(9 / 11),
     )
-    assert (there.issue_type, there.class_name, there.file_name, there.score) == ("box there?", "cone", "20.png", None)
+    assert (there.issue_type, there.class_name, there.file_name, there.score) == (
+        "spurious box",
+        "cone",
+        "20.png",
+        None,
+    )
 
 
-def test_suspects_name_pictures_by_their_row_in_the_set():
+def test_label_issues_name_images_by_their_row_in_the_set():
     coco = made_set([truth("disc", box(0), 20)])
     (there,) = analyze_results(coco, [], name="a").label_issues.issues
     assert coco.image_id[there.dataset_index] == 20
     assert coco.name(there.dataset_index) == there.file_name
 
 
-def test_the_worst_pictures_by_hand():
-    truths = [truth("disc", box(0), 10), truth("disc", box(100), 10), truth("disc", box(0), 20)]
+def test_the_worst_images_by_hand():
+    gt_boxes = [truth("disc", box(0), 10), truth("disc", box(100), 10), truth("disc", box(0), 20)]
     results = [
         found("disc", box(0), 0.9, 10),
         found("bar", box(100), 0.8, 10),  # classification, and the disc is missed: 1.8
@@ -266,8 +271,8 @@ def test_the_worst_pictures_by_hand():
         found("bar", box(300), 0.2, 30),  # below the threshold
         found("cone", box(110), 0.95, 30),  # inside the crowd, no error
     ]
-    truths.append(truth("cone", box(100, 0, 60), 30, iscrowd=1))
-    worst = analyze_results(made_set(truths), results, name="a", min_score=0.5).worst_images
+    gt_boxes.append(truth("cone", box(100, 0, 60), 30, iscrowd=1))
+    worst = analyze_results(made_set(gt_boxes), results, name="a", min_score=0.5).worst_images
     assert [(one.image_id, one.error_score, one.missed, one.wrong) for one in worst] == [
         (10, pytest.approx(1.8), 1, 1),
         (20, pytest.approx(0.7), 0, 1),
@@ -278,19 +283,19 @@ def test_the_worst_pictures_by_hand():
         ("bar", "classification"),
     ]
     assert [one.detection_type for one in worst[1].detections] == ["correct", "duplicate"]
-    assert analyze_results(made_set(truths), results, name="a", min_score=0.5, gallery=1).worst_images == worst[:1]
+    assert analyze_results(made_set(gt_boxes), results, name="a", min_score=0.5, gallery=1).worst_images == worst[:1]
 
 
 def test_summaries_name_the_costliest_error_first():
-    truths = [truth("disc", box(0)), truth("disc", box(100)), truth("bar", box(200))]
+    gt_boxes = [truth("disc", box(0)), truth("disc", box(100)), truth("bar", box(200))]
     results = [found("disc", box(0), 0.9), found("bar", box(100), 0.8), found("bar", box(200), 0.7)]
-    analysis = analyze_results(made_set(truths), results, name="mine")
+    analysis = analyze_results(made_set(gt_boxes), results, name="mine")
     lines = full_summary(analysis)
     assert lines[0].startswith("mine: AP ")
-    kinds = [line.split()[3].rstrip(":") for line in lines if line[:6].replace(".", "").isdigit()]
+    error_types = [line.split()[3].rstrip(":") for line in lines if line[:6].replace(".", "").isdigit()]
     costs = {one.error_type: one.ap_cost for one in analysis.errors.costs}
-    assert kinds[0] == "classification"
-    assert [costs[kind] for kind in kinds] == sorted(costs.values(), reverse=True)
-    assert "  disc taken for bar: 1 (50% of its boxes)" in lines
+    assert error_types[0] == "classification"
+    assert [costs[kind] for kind in error_types] == sorted(costs.values(), reverse=True)
+    assert "  disc detected as bar: 1 (50% of its boxes)" in lines
     assert any("lost to classification (right place, wrong class): 1" in line for line in short_summary(analysis))
     assert set(analysis.class_names) == set(CLASSES)

@@ -50,14 +50,14 @@ def test_turns_add_up_and_are_even(passes, rounds):
 
 
 def test_the_numbers_of_a_row():
-    # 2 BFLOPs in a median of 20 ms are 100 GFLOP/s, half of the 200 of the matrix product; 1000 / 40 pictures a second
+    # 2 BFLOPs in a median of 20 ms are 100 GFLOP/s, half of the 200 of the matrix product; 1000 / 40 images a second
     one = row()
     assert (one.gflops, one.fraction_of_peak, one.fps) == (100.0, 0.5, 25.0)
     # of 10, 20, 30 ms the 95th percentile lies nine tenths of the way from the second to the third
     assert one.to_json()["forward_ms"] == {"median": 20.0, "p95": 29.0}
-    # four pictures in the same time are four times as much
+    # four images in the same time are four times as much
     assert (row(batch=4).gflops, row(batch=4).fps) == (400.0, 100.0)
-    # without an end to end time, pictures a second are those of the forward pass
+    # without an end to end time, images a second are those of the forward pass
     assert row(end_to_end=False).fps == 50.0
     assert row(bflops=None).gflops is None
 
@@ -113,7 +113,7 @@ def test_questions_are_answered_in_order():
     talk.close()
 
 
-def test_the_last_words_of_a_worker_are_told():
+def test_the_last_line_of_a_crashed_worker_is_reported():
     talk = worker("import sys\nsys.stdin.readline()\nprint('out of memory', file=sys.stderr)\nsys.exit(3)")
     with pytest.raises(WorkerError, match="ended with 3: out of memory"):
         talk.request({"do": "load"})
@@ -143,7 +143,7 @@ def test_engines_side_by_side(tmp_path, capsys):
         assert (found["size"], found["batch"], found["threads"], found["passes"]) == ([64, 96], 1, 1, 6)
         assert 0 < found["forward_ms"]["median"] <= found["forward_ms"]["p95"]
         assert found["peak_memory_mib"] > found["libraries_mib"] > 10
-        assert 0 < found["share_of_peak"] < 1.5
+        assert 0 < found["fraction_of_peak"] < 1.5
         assert found["gflops"] == pytest.approx(found["bflops"] / found["forward_ms"]["median"] * 1000, rel=0.01)
     assert [found["end_to_end_ms"] is None for found in rows] == [False, False, True]
     assert rows[2]["versions"]["opencv"] == cv2.__version__
@@ -189,7 +189,7 @@ def test_classifiers_of_torchvision_are_found_by_name():
         (["--backend", "onnx"], "--backend: unknown 'onnx'"),
         (["--backend", ","], "--backend: expected one or more of"),
         (["--precision", "fp8"], "--precision: unknown 'fp8' (did you mean 'fp32'?)"),
-        (["--batch", "0"], "--batch: expected a number of pictures"),
+        (["--batch", "0"], "--batch: expected a number of images"),
         (["--repeat", "0"], "--repeat: expected 1 or more, found 0"),
         (["--threads", "0"], "--threads: expected 1 or more, found 0"),
         (["--size", "64,96"], "--size: expected a side"),
@@ -199,6 +199,6 @@ def test_classifiers_of_torchvision_are_found_by_name():
         (["other.pt", "--weights", "x.pt"], "--weights: goes with one MODEL, found 2"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_loaded(words, message, capsys):
+def test_errors_are_reported_before_anything_is_loaded(words, message, capsys):
     assert main(["benchmark", TINY, "--device", "cpu", *words]) == 2
     assert message in capsys.readouterr().err

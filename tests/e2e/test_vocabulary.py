@@ -30,7 +30,6 @@ REMAINING: dict[str, int] = {
     "cspdet/cli": 146,
     "cspdet/config": 0,
     "cspdet/darknet": 49,
-    "cspdet/datasets": 120,
     "cspdet/export": 46,
     "cspdet/inference": 158,
     "cspdet/io": 21,
@@ -40,7 +39,7 @@ REMAINING: dict[str, int] = {
     "cspdet/*.py": 46,
     "tools": 36,
     "benchmarks": 135,
-    "tests": 995,
+    "tests": 870,
     "configs": 0,
     "docs": 259,
     "*.md": 38,
@@ -159,7 +158,8 @@ def dead_parts(name: str) -> Iterator[tuple[str, str]]:
         if part.lower() in NAME_PARTS:
             yield name, NAME_PARTS[part.lower()]
     for pattern, instead in NAME_PATTERNS.items():
-        if re.search(pattern, name):
+        is_sentence = name.startswith("test_")  # whose "a" is an article
+        if re.search(pattern, name) and not (is_sentence and instead == "_per_"):
             yield name, instead
 
 

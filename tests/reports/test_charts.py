@@ -15,9 +15,9 @@ from cspdet.reports.scales import Scale, downsample, format_coord, format_tick, 
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 12))
-def test_ticks_are_few_even_and_inside(low, span, most):
-    marks = ticks(low, low + span, most)
-    assert 1 <= len(marks) <= most
+def test_ticks_are_few_even_and_inside(low, span, max_ticks):
+    marks = ticks(low, low + span, max_ticks)
+    assert 1 <= len(marks) <= max_ticks
     assert all(low - 1e-6 * span <= mark <= low + span * (1 + 1e-6) for mark in marks)
     gaps = np.diff(marks)
     assert np.allclose(gaps, gaps[0] if len(gaps) else 0, rtol=1e-6)
@@ -63,10 +63,10 @@ def test_a_curve_runs_from_corner_to_corner():
 
 
 def test_bars_have_the_lengths_of_their_values():
-    svg = bar_chart([("half", 0.5, "told"), ("whole", 1.0, "told")], "share")
+    svg = bar_chart([("half", 0.5, "cells"), ("whole", 1.0, "cells")], "share")
     half, whole = (float(width) for width in re.findall(r'class="fill0" [^>]*width="([\d.]+)"', svg))
     assert whole == pytest.approx(2 * half, abs=0.2)
-    assert "<svg" in bar_chart([("worse", -0.5, "told")], "difference")
+    assert "<svg" in bar_chart([("worse", -0.5, "cells")], "difference")
 
 
 def test_histograms_draw_what_there_is():
@@ -74,7 +74,7 @@ def test_histograms_draw_what_there_is():
     svg = histogram(
         [filled, HistogramSeries("val", [0, 1], [10], 1), HistogramSeries("none", [], [], 2)],
         "boxes",
-        "pictures",
+        "images",
         integer_bins=True,
     )
     low, high = (float(height) for height in re.findall(r'class="fill0" [^>]*height="([\d.]+)"', svg))
@@ -88,4 +88,4 @@ def test_maps_are_darkest_where_there_is_most():
     svg = heatmap([[0, 1], [2, 4]], "x", "y", "boxes")
     assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.53", "1.00"]  # 0.06 + 0.94 times the share
     svg = matrix_chart(["a", "b"], [[1, 1], [0, 0]], [4, 0], "truth", "found", columns=["a", "missed"])
-    assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.29"]  # of all four, two of them not shown
+    assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.29"]  # of all four, two of them not thumbnail

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pages_data import HEIGHT, WIDTH, Page, made_case, write_pictures, write_split
+from pages_data import HEIGHT, WIDTH, Page, analysis_case, write_images, write_split
 
 from cspdet.analysis.structures import Analysis, ClassDifference, Comparison, Difference, RunComparison
 from cspdet.datasets.checks.near_duplicates import find_near_duplicates
@@ -26,9 +26,9 @@ from cspdet.errors import UserError
 from cspdet.reports.analysis_classes import most_confused
 from cspdet.reports.analysis_page import write_analysis_page
 from cspdet.reports.components import Column, Paragraph, ReportSection, Table
+from cspdet.reports.data_images import select_samples
 from cspdet.reports.data_input import fit_to_input, log2_histogram, read_network_input
 from cspdet.reports.data_page import DatasetReport, write_data_page
-from cspdet.reports.data_pictures import select_samples
 from cspdet.reports.html import format_cell, render
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
 
@@ -46,14 +46,14 @@ def analysis_page(
 
 
 def assert_alone(page: Page) -> None:
-    """Nothing is fetched: no address but those of pictures inside the page and of its own sections."""
-    without_pictures = re.sub(r'"data:image/jpeg;base64,[^"]+"', "", page.text)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", without_pictures)
+    """Nothing is fetched: no address but those of images inside the page and of its own sections."""
+    without_images = re.sub(r'"data:image/jpeg;base64,[^"]+"', "", page.text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", without_images)
     assert [attrs for attrs in page.attributes("script") if attrs] == []
     assert page.attributes("iframe") == page.attributes("object") == []
-    pictures = [str(attrs["src"]) for attrs in page.attributes("img")]
-    assert [address[:40] for address in pictures if not address.startswith("data:image/jpeg;base64,")] == []
-    for address in pictures:
+    images = [str(attrs["src"]) for attrs in page.attributes("img")]
+    assert [address[:40] for address in images if not address.startswith("data:image/jpeg;base64,")] == []
+    for address in images:
         assert cv2.imdecode(np.frombuffer(base64.b64decode(address.split(",")[1]), np.uint8), 1) is not None
     links = [str(attrs["href"]) for attrs in page.attributes("a")]
     assert [link for link in links if link[0] != "#" or link[1:] not in page.ids] == []
@@ -67,58 +67,58 @@ def assert_alone(page: Page) -> None:
 
 @pytest.fixture
 def case(tmp_path: Path) -> tuple[CocoDataset, Analysis]:
-    return made_case(tmp_path)
+    return analysis_case(tmp_path)
 
 
 def test_an_analysis_page_is_whole(tmp_path, case):
     page = analysis_page(tmp_path, *case)
     assert_alone(page)
-    wanted = ["numbers", "errors", "classes", "curves", "confusion", "groups", "calibration", "worst", "suspects"]
-    assert [one for one in page.ids if one in wanted] == wanted
+    expected = ["metrics", "errors", "classes", "curves", "confusion", "groups", "calibration", "worst", "label_issues"]
+    assert [one for one in page.ids if one in expected] == expected
     contents = [attrs["href"] for attrs in page.attributes("a")][1:]
-    assert contents == [f"#{name}" for name in wanted]
+    assert contents == [f"#{name}" for name in expected]
     sortable = [attrs for attrs in page.attributes("th") if attrs.get("scope") == "col"]
     assert sortable
     assert all(attrs["aria-sort"] == "none" for attrs in sortable)
 
 
-def test_an_analysis_page_has_the_numbers_of_the_analysis(tmp_path, case):
+def test_an_analysis_page_has_the_values_of_the_analysis(tmp_path, case):
     _, analysis = case
     page = analysis_page(tmp_path, *case)
     for name, value in analysis.stats.items():
-        shown = dict(
+        thumbnail = dict(
             zip(
-                page.column("COCO's twelve numbers", "number"),
-                page.column("COCO's twelve numbers", "value"),
+                page.column("COCO metrics", "metric"),
+                page.column("COCO metrics", "value"),
                 strict=True,
             )
         )
-        assert shown[name] == ("" if value is None else str(value))
-    # 2 of 4 kept detections are correct, and 2 of 4 boxes are found
+        assert thumbnail[name] == ("" if value is None else str(value))
+    # 2 of 4 kept detections are correct, and 2 of 4 boxes are detected
     assert "2 of 4 kept detections are correct" in page.plain
-    assert "2 of 4 boxes are found" in page.plain
+    assert "2 of 4 boxes are detected" in page.plain
     by_name = {one.name: one for one in analysis.classes}
     for name, boxes, ap in zip(*(page.column("Classes", heading) for heading in ("class", "boxes", "AP")), strict=True):
         assert (int(boxes), float(ap)) == (by_name[name].num_gt, by_name[name].AP)
-    costs = dict(zip(page.column("Kinds of errors", "kind"), page.column("Kinds of errors", "AP cost"), strict=True))
+    costs = dict(zip(page.column("Error types", "type"), page.column("Error types", "AP cost"), strict=True))
     assert costs == {one.error_type: str(one.ap_cost) for one in analysis.errors.costs}
     assert sum(int(count) for count in page.column("Calibration", "detections")) == 4
 
 
 def test_the_confusion_matrix_counts_what_was_made(tmp_path, case):
     page = analysis_page(tmp_path, *case)
-    told = Counter(re.findall(r"(disk|star|nothing there) as (disk|star|missed): (\d) of", page.plain))
-    assert {key for key in told if key[2] != "0"} == {
+    cells = Counter(re.findall(r"(disk|star|background) as (disk|star|missed): (\d) of", page.plain))
+    assert {key for key in cells if key[2] != "0"} == {
         ("disk", "disk", "1"),
         ("disk", "star", "1"),
         ("star", "star", "1"),
         ("star", "missed", "1"),
-        ("nothing there", "disk", "1"),
+        ("background", "disk", "1"),
     }
     assert page.tables["Most confused pairs"] == [["disk", "star", "1", "0.5"]]
 
 
-def test_the_worst_pictures_are_drawn_with_every_box(tmp_path, case):
+def test_the_worst_images_are_drawn_with_every_box(tmp_path, case):
     page = analysis_page(tmp_path, *case)
     styles = Counter(str(attrs["class"]) for attrs in page.attributes("g") if "overlay" in str(attrs.get("class")))
     # the gallery of the worst shows b.png alone: the others have no errors
@@ -126,17 +126,17 @@ def test_the_worst_pictures_are_drawn_with_every_box(tmp_path, case):
     assert styles["overlay detection-wrong"] == 2
     assert "disk 0.95: background" in page.plain
     assert "star 0.70: classification" in page.plain
-    assert "2 of 2 boxes missed; of its detections 2 wrong, 0 correct" in page.plain
+    assert "2 of 2 boxes missed; detections: 2 wrong, 0 correct" in page.plain
 
 
 @pytest.mark.parametrize("gallery", [0, 1])
-def test_a_gallery_shows_no_more_than_told(tmp_path, case, gallery):
+def test_a_gallery_shows_no_more_than_requested(tmp_path, case, gallery):
     page = analysis_page(tmp_path, *case, gallery=gallery)
     assert len(page.attributes("img")) <= 4 * gallery
 
 
 def test_names_are_text_whatever_they_say(tmp_path):
-    coco, analysis = made_case(tmp_path, (EVIL, NASTY[0]), name=NASTY[1])
+    coco, analysis = analysis_case(tmp_path, (EVIL, NASTY[0]), name=NASTY[1])
     page = analysis_page(tmp_path, coco, analysis)
     assert_alone(page)
     assert len(page.attributes("script")) == 1
@@ -152,11 +152,11 @@ def test_templates_do_not_run_what_they_show():
     assert page.plain.count("{{ 7 * 7 }}") == 5  # title, heading, contents, section, paragraph
 
 
-def test_pictures_that_cannot_be_read_are_counted(tmp_path, case):
-    (tmp_path / "images" / "b.png").write_bytes(b"no picture")
+def test_images_that_cannot_be_read_are_counted(tmp_path, case):
+    (tmp_path / "images" / "b.png").write_bytes(b"no image")
     page = analysis_page(tmp_path, *case)
     assert_alone(page)
-    assert "1 pictures cannot be read and are not shown" in page.plain
+    assert "1 images cannot be read and are omitted" in page.plain
 
 
 def test_a_run_without_detections_has_a_page(tmp_path, case):
@@ -164,11 +164,11 @@ def test_a_run_without_detections_has_a_page(tmp_path, case):
 
     coco, _ = case
     page = analysis_page(tmp_path, coco, analyze_results(coco, [], name="empty"))
-    assert "There are no detections whose scores could be judged" in page.plain
+    assert "There are no detections to calibrate" in page.plain
 
 
 def test_a_page_that_cannot_be_written_is_the_users_error(tmp_path, case):
-    (tmp_path / "page").write_text("a file, where a folder is wanted")
+    (tmp_path / "page").write_text("a file, where a folder is expected")
     with pytest.raises(UserError, match="page"):
         analysis_page(tmp_path, *case)
 
@@ -194,16 +194,16 @@ def test_runs_stand_side_by_side(tmp_path, case):
     second = dataclasses.replace(first, name="second")
     page = analysis_page(tmp_path, coco, first, second, comparison=made_comparison(real=True))
     assert_alone(page)
-    assert page.ids.index("comparison") < page.ids.index("run1-numbers") < page.ids.index("run2-numbers")
+    assert page.ids.index("comparison") < page.ids.index("run1-metrics") < page.ids.index("run2-metrics")
     assert page.column("Runs", "run") == ["first", "second"]
     assert page.column("Differences by class", "difference") == ["-0.25", "0.25"]
-    assert "second, AP -0.200: the difference is real (95% interval -0.300 to -0.100, p = 0.010)" in page.plain
+    assert "second, AP -0.200: significant difference (95% interval -0.300 to -0.100, p = 0.010)" in page.plain
 
 
 def test_a_difference_by_chance_is_called_so(tmp_path, case):
     coco, first = case
     page = analysis_page(tmp_path, coco, first, first, comparison=made_comparison(real=False))
-    assert "the difference cannot be told from chance" in page.plain
+    assert "no significant difference" in page.plain
     assert "difference is real (" not in page.plain
 
 
@@ -211,11 +211,11 @@ def test_a_difference_by_chance_is_called_so(tmp_path, case):
 
 
 def data_case(folder: Path) -> dict[str, CocoDataset]:
-    """Two splits of three pictures; t1.png and v1.png are the same."""
+    """Two splits of three images; t1.png and v1.png are the same."""
     sets = {}
     for split, seed in (("train", 1), ("val", 2)):
         names = [f"{split[0]}{i}.png" for i in range(3)]
-        write_pictures(folder / split, names, seed)
+        write_images(folder / split, names, seed)
         boxes = [
             [0, 0, 0, 0, 100, 100, 0],
             [0, 1, 50, 50, 25, 25, 0],
@@ -247,16 +247,27 @@ def test_a_data_page_shows_the_figures(tmp_path):
     fit = fit_to_input(read_network_input(ROOT / "configs/csppelee_efm_sam.yaml", ["input.size=[320, 480]"]), sets)
     page = data_page(tmp_path, report, DatasetReport(statistics, find_near_duplicates(sets), fit), sets)
     assert_alone(page)
-    wanted = ["findings", "splits", "classes", "sizes", "shapes", "crowding", "places", "input", "twins", "samples"]
-    assert [one for one in page.ids if one in wanted] == wanted
+    expected = [
+        "issues",
+        "splits",
+        "classes",
+        "sizes",
+        "aspect-ratios",
+        "boxes-per-image",
+        "positions",
+        "input",
+        "near-duplicates",
+        "samples",
+    ]
+    assert [one for one in page.ids if one in expected] == expected
     assert "an error" in page.plain
     assert "a note" in page.plain
     assert page.column("Splits", "boxes") == ["4", "4"]
     assert page.column("Splits", "crowds") == ["1", "1"]
     assert page.column("Classes", "train boxes") == ["2", "1"]
-    assert page.column("Classes", "val pictures") == ["2", "1"]
+    assert page.column("Classes", "val images") == ["2", "1"]
     assert page.column("Classes", "train median side") == ["100.0", "25.0"]
-    assert page.column("Pairs", "other picture") == ["v1.png"]
+    assert page.column("Pairs", "other image") == ["v1.png"]
     # two of three boxes a split are 100 pixels large, in the bin from 2^6.5 = 90.5 to 2^7
     assert page.column("side in pixels, by bin", "train") == ["1", "0", "0", "0", "2"]
     assert "1 of 2 boxes are disk" in " ".join(str(attrs["alt"]) for attrs in page.attributes("img"))
@@ -265,8 +276,8 @@ def test_a_data_page_shows_the_figures(tmp_path):
 def test_data_without_boxes_or_readable_splits_has_a_page(tmp_path):
     broken = ValidationReport({"train": SplitReport(errors=["train.json: not JSON"])}, SplitReport())
     page = data_page(tmp_path, broken, DatasetReport({}), {})
-    assert [one for one in page.ids if one in ("findings", "splits")] == ["findings"]
-    write_pictures(tmp_path / "images", ["a.png"])
+    assert [one for one in page.ids if one in ("issues", "splits")] == ["issues"]
+    write_images(tmp_path / "images", ["a.png"])
     path = write_split(tmp_path, "val", ["disk"], ["a.png"], [])
     coco = load_coco(SplitFiles(tmp_path / "images", path), "val")
     page = data_page(
@@ -280,8 +291,8 @@ def test_data_without_boxes_or_readable_splits_has_a_page(tmp_path):
 
 
 def test_anchors_are_measured_at_the_input(tmp_path):
-    """Pictures of 240x160 in an input of 480x320 (width x height) are doubled: a box of 5x6.5 is the anchor 10x13."""
-    write_pictures(tmp_path / "images", ["a.png"])
+    """Images of 240x160 in an input of 480x320 (width x height) are doubled: a box of 5x6.5 is the anchor 10x13."""
+    write_images(tmp_path / "images", ["a.png"])
     path = write_split(tmp_path, "val", ["disk"], ["a.png"], [[0, 0, 1, 1, 5, 6.5, 0]])
     sets = {"val": load_coco(SplitFiles(tmp_path / "images", path), "val")}
     fit = fit_to_input(read_network_input(ROOT / "configs/csppelee_efm_sam.yaml", ["input.size=[320, 480]"]), sets)
@@ -304,7 +315,7 @@ def test_octaves_hold_every_value(values):
 
 def test_samples_are_spread_over_the_set(tmp_path):
     names = [f"{i}.png" for i in range(9)]
-    boxes = [[i, i % 2, 0, 0, 10, 10, int(i == 8)] for i in range(9)]  # the disk of picture 8 is a crowd
+    boxes = [[i, i % 2, 0, 0, 10, 10, int(i == 8)] for i in range(9)]  # the disk of image 8 is a crowd
     path = write_split(tmp_path, "val", ["disk", "star"], names, boxes)
     coco = load_coco(SplitFiles(tmp_path, path), "val")
     assert select_samples(coco, 0, 9) == [0, 2, 4, 6]
@@ -312,36 +323,38 @@ def test_samples_are_spread_over_the_set(tmp_path):
     assert select_samples(coco, 0, 0) == []
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------
 
 
 def test_boxes_are_drawn_in_units_of_the_drawing(tmp_path):
-    write_pictures(tmp_path, ["a.png"])  # 240x160 are drawn 480x320
+    write_images(tmp_path, ["a.png"])  # 240x160 are drawn 480x320
     boxes = [GalleryBox((10, 20, 40, 60), "box0", "M", "a disk"), GalleryBox((-50, -50, -10, -10), "box0")]
-    shown = ThumbnailEmbedder().add(tmp_path / "a.png", boxes, "alt")
-    assert shown is not None
-    (mark,) = shown.overlays  # the other lies outside
-    assert (shown.width, shown.height) == (480, 320)
-    assert (mark.x, mark.y, mark.width, mark.height) == (20, 40, 60, 80)
+    thumbnail = ThumbnailEmbedder().add(tmp_path / "a.png", boxes, "alt")
+    assert thumbnail is not None
+    (overlay,) = thumbnail.overlays  # the other lies outside
+    assert (thumbnail.width, thumbnail.height) == (480, 320)
+    assert (overlay.x, overlay.y, overlay.width, overlay.height) == (20, 40, 60, 80)
 
 
 def test_a_crop_moves_its_boxes(tmp_path):
-    write_pictures(tmp_path, ["a.png"])
-    shown = ThumbnailEmbedder().add(
+    write_images(tmp_path, ["a.png"])
+    thumbnail = ThumbnailEmbedder().add(
         tmp_path / "a.png", [GalleryBox((60, 50, 80, 70), "label-issue")], "alt", crop_xyxy=(40, 40, 120, 120)
     )
-    assert shown is not None
-    assert (shown.width, shown.height) == (480, 480)  # 80 pixels: six units each
-    assert [(mark.x, mark.y, mark.width, mark.height) for mark in shown.overlays] == [(120, 60, 120, 120)]
+    assert thumbnail is not None
+    assert (thumbnail.width, thumbnail.height) == (480, 480)  # 80 pixels: six units each
+    assert [(overlay.x, overlay.y, overlay.width, overlay.height) for overlay in thumbnail.overlays] == [
+        (120, 60, 120, 120)
+    ]
 
 
-def test_a_crop_beyond_the_picture_keeps_what_there_is(tmp_path):
-    write_pictures(tmp_path, ["a.png"])
-    album = ThumbnailEmbedder()
+def test_a_crop_beyond_the_image_keeps_what_there_is(tmp_path):
+    write_images(tmp_path, ["a.png"])
+    embedder = ThumbnailEmbedder()
     for crop in ((-100, -100, 60, 60), (230, 150, 999, 999), (500, 500, 600, 600)):
-        shown = album.add(tmp_path / "a.png", (), "alt", crop_xyxy=crop)
-        assert shown is not None
-        assert max(shown.width, shown.height) == 480
+        thumbnail = embedder.add(tmp_path / "a.png", (), "alt", crop_xyxy=crop)
+        assert thumbnail is not None
+        assert max(thumbnail.width, thumbnail.height) == 480
 
 
 @given(st.tuples(*[st.floats(0, 2000)] * 2, *[st.floats(0.1, 2000)] * 2))
@@ -355,15 +368,15 @@ def test_a_crop_holds_its_box_in_the_middle(values):
     assert (y1 + y2) / 2 == pytest.approx(y + height / 2, abs=1e-6)
 
 
-def test_an_album_stops_when_it_is_full(tmp_path):
+def test_thumbnails_stop_at_the_size_limit(tmp_path):
     names = [f"{i}.png" for i in range(4)]
-    write_pictures(tmp_path, names)
+    write_images(tmp_path, names)
     size = len(ThumbnailEmbedder().add(tmp_path / names[0], (), "").data_url)  # type: ignore[union-attr]
-    album = ThumbnailEmbedder(max_bytes=round(2.5 * size))  # noise pictures of one size compress alike
-    shown = [album.add(tmp_path / name, (), "") for name in names]
-    assert [one is not None for one in shown] == [True, True, False, False]
-    assert album.used_bytes <= album.max_bytes
-    assert album.messages() == ("2 more pictures are left out to keep this page small",)
+    embedder = ThumbnailEmbedder(max_bytes=round(2.5 * size))  # noise images of one size compress alike
+    thumbnail = [embedder.add(tmp_path / name, (), "") for name in names]
+    assert [one is not None for one in thumbnail] == [True, True, False, False]
+    assert embedder.used_bytes <= embedder.max_bytes
+    assert embedder.messages() == ("2 more images are omitted to limit the size of this page",)
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -376,7 +389,7 @@ def test_the_most_confused_classes_are_kept():
     assert most_confused(counts, 20) == [0, 1, 2, 3, 4]
 
 
-def test_values_are_shown_as_their_columns_say():
+def test_values_are_formatted_as_their_columns_say():
     assert format_cell(None, Column("x")) == "–"
     assert format_cell(1234567, Column("x", None, True)) == "1\N{THIN SPACE}234\N{THIN SPACE}567"
     assert format_cell(-0.25, Column("x", 3, True, signed=True)) == "\N{MINUS SIGN}0.250"
@@ -387,12 +400,12 @@ def test_values_are_shown_as_their_columns_say():
 
 
 @pytest.mark.e2e
-def test_many_classes_and_pictures_stay_small(tmp_path):
-    """80 classes and galleries of pictures that hardly compress: at most 15 MB."""
+def test_many_classes_and_images_stay_small(tmp_path):
+    """80 classes and galleries of images that hardly compress: at most 15 MB."""
     from cspdet.analysis.build import analyze_results
 
     names, rng = [f"{i}.png" for i in range(60)], np.random.default_rng(0)
-    write_pictures(tmp_path / "images", names[:5], size_hw=(480, 480))
+    write_images(tmp_path / "images", names[:5], size_hw=(480, 480))
     for name in names[5:]:
         (tmp_path / "images" / name).symlink_to(tmp_path / "images" / names[int(name[:-4]) % 5])
     boxes = [[i % 60, i % 80, *rng.integers(0, 100, 2).tolist(), 40, 40, 0] for i in range(1600)]
@@ -412,4 +425,4 @@ def test_many_classes_and_pictures_stay_small(tmp_path):
     assert len(page.attributes("option")) == 3 * (80 - 4 + 1)  # four classes are drawn from the start
     assert len(page.tables["Classes"]) == 80
     assert "The 20 most confused of 80 classes" in page.plain
-    assert page.plain.count("more pictures are left out to keep this page small") == 1
+    assert page.plain.count("more images are omitted to limit the size of this page") == 1

@@ -1,8 +1,9 @@
-"""The pictures of a run: the worst with everything on them, and the places where the annotation may be wrong."""
+"""Report sections with images of a run: the worst images, and possible label issues."""
 
 from __future__ import annotations
 
-from cspdet.analysis.structures import LABEL_ISSUE_TYPES, Analysis, AnnotatedBox, DetectedBox, LabelIssue, WorstImage
+from cspdet.analysis.findings import LABEL_ISSUE_TYPES, AnnotatedBox, DetectedBox, LabelIssue, WorstImage
+from cspdet.analysis.structures import Analysis
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.components import Block, Card, Column, Gallery, LegendEntry, Messages, ReportSection, Table
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
@@ -17,35 +18,35 @@ ERROR_TYPE_TAGS = {
     "ignored": "",
 }
 LEGEND = (
-    LegendEntry("gt-matched", "box, found"),
-    LegendEntry("gt-missed", "M: box, missed"),
-    LegendEntry("detection-correct", "detection, correct"),
-    LegendEntry("detection-wrong", "wrong: C class, L place, CL both, D duplicate, B background"),
-    LegendEntry("gt-crowd", "crowd, or detection in one"),
+    LegendEntry("gt-matched", "detected box"),
+    LegendEntry("gt-missed", "M: missed box"),
+    LegendEntry("detection-correct", "correct detection"),
+    LegendEntry("detection-wrong", "wrong: C class, L localization, CL both, D duplicate, B background"),
+    LegendEntry("gt-crowd", "crowd, or detection in a crowd"),
 )
-LABEL_ISSUE_LEGEND = (LegendEntry("label-issue", "the suspect"), LegendEntry("gt-matched", "annotated boxes"))
+LABEL_ISSUE_LEGEND = (LegendEntry("label-issue", "possible issue"), LegendEntry("gt-matched", "annotated boxes"))
 LABEL_ISSUE_DESCRIPTIONS = {
-    "box missing?": "Confident detections where nothing is annotated: is a box missing there?",
-    "class wrong?": "Confident detections right on a box of another class: is its class wrong?",
-    "box there?": "Boxes on which nothing was found, not even with a low score: is there anything?",
+    "missing box": "Confident detections without an annotated box: the box may be missing.",
+    "wrong class": "Confident detections on a box of another class: the annotated class may be wrong.",
+    "spurious box": "Boxes without any detection, not even one of low score: there may be no object.",
 }
 
 
 def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """The pictures with the most errors, worst first."""
+    """Return the images with the most errors, worst first."""
     cards = []
     for worst in analysis.worst_images[:gallery]:
         card = _worst_card(worst, coco, embedder)
         if card is not None:
             cards.append(card)
     lead = (
-        f"Ranked by missed boxes plus the scores of wrong detections, among those with a score of at least "
-        f"{analysis.threshold:.3f}. Rest the pointer on a box to read it."
+        f"Sorted by missed boxes plus the scores of wrong detections, among detections with a score of at least "
+        f"{analysis.threshold:.3f}. Boxes have tooltips."
     )
     columns = (
-        Column("picture"),
+        Column("image"),
         Column("image id", None, True),
-        Column("badness", 2, True),
+        Column("error score", 2, True),
         Column("missed", None, True),
         Column("wrong", None, True),
         Column("boxes", None, True),
@@ -55,9 +56,7 @@ def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder:
     )
     blocks: list[Block] = [Gallery("Worst first", tuple(cards), LEGEND)] if cards else []
     blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
-    return ReportSection(
-        "worst", "Worst pictures", lead, (*blocks, Table("The worst pictures", columns, rows, collapsed=True))
-    )
+    return ReportSection("worst", "Worst images", lead, (*blocks, Table("Worst images", columns, rows, collapsed=True)))
 
 
 def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedder) -> Card | None:
@@ -65,9 +64,7 @@ def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedde
         _detected_box(one) for one in worst.detections
     ]
     right = sum(one.detection_type == "correct" for one in worst.detections)
-    caption = (
-        f"{worst.missed} of {count_boxes_text(worst)} missed; of its detections {worst.wrong} wrong, {right} correct"
-    )
+    caption = f"{worst.missed} of {count_boxes_text(worst)} missed; detections: {worst.wrong} wrong, {right} correct"
     thumbnail = embedder.add(coco.path(worst.dataset_index), boxes, f"{worst.file_name}: {caption}")
     if thumbnail is None:
         return None
@@ -76,7 +73,7 @@ def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedde
 
 
 def count_boxes_text(worst: WorstImage) -> str:
-    """Its boxes that could be found, in words."""
+    """Return the number of boxes without crowds, in words."""
     count = sum(not annotation.crowd for annotation in worst.annotations)
     return f"{count} box" if count == 1 else f"{count} boxes"
 
@@ -84,7 +81,7 @@ def count_boxes_text(worst: WorstImage) -> str:
 def _annotated_box(annotation: AnnotatedBox) -> GalleryBox:
     if annotation.crowd:
         return GalleryBox(xywh_to_xyxy(annotation.box_xywh), "gt-crowd", "", f"crowd of {annotation.class_name}")
-    style, tag, status = ("gt-matched", "", "found") if annotation.detected else ("gt-missed", "M", "missed")
+    style, tag, status = ("gt-matched", "", "detected") if annotation.detected else ("gt-missed", "M", "missed")
     return GalleryBox(xywh_to_xyxy(annotation.box_xywh), style, tag, f"{annotation.class_name}, annotated, {status}")
 
 
@@ -99,7 +96,7 @@ def _detected_box(one: DetectedBox) -> GalleryBox:
 
 
 def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """x, y, width, height as x1, y1, x2, y2."""
+    """Convert x, y, width, height to x1, y1, x2, y2."""
     x, y, width, height = box_xywh
     return x, y, x + width, y + height
 
@@ -107,7 +104,7 @@ def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, fl
 def label_issues_section(
     analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
 ) -> ReportSection:
-    """Places to look at in the annotations, each cut out with what is around it."""
+    """Return crops of the annotations that may be wrong."""
     label_issues = analysis.label_issues
     blocks: list[Block] = []
     for issue_type, total in zip(LABEL_ISSUE_TYPES, label_issues.totals, strict=True):
@@ -118,23 +115,23 @@ def label_issues_section(
             blocks.append(Gallery(issue_type, tuple(cards), LABEL_ISSUE_LEGEND, note, small=True))
     blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
     columns = (
-        Column("kind"),
-        Column("picture"),
+        Column("type"),
+        Column("image"),
         Column("class"),
         Column("annotated"),
         Column("score", 3, True),
-        Column("overlap", 2, True),
+        Column("IoU", 2, True),
     )
     rows = tuple(
         (one.issue_type, one.file_name, one.class_name, one.annotated_class, one.score, one.iou)
         for one in label_issues.issues
     )
-    blocks.append(Table("Suspects", columns, rows, collapsed=True))
+    blocks.append(Table("Label issues", columns, rows, collapsed=True))
     lead = (
-        f"The detector disagrees with the annotation and is sure of it (a score of at least {label_issues.min_score:.3f}), "
-        "or finds no trace of a box. Often it is the detector that is wrong; where it is right, mend the annotation."
+        f"A confident detection (a score of at least {label_issues.min_score:.3f}) contradicts the annotation, or a box "
+        "has no detection at all. Often the detector is wrong; where it is right, fix the annotation."
     )
-    return ReportSection("suspects", "Suspect annotations", lead, tuple(blocks))
+    return ReportSection("label-issues", "Possible label issues", lead, tuple(blocks))
 
 
 def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmbedder) -> Card | None:
@@ -142,11 +139,11 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
     annotated_xyxy, class_id, _ = coco.boxes(one.dataset_index)
     names, (height, width) = coco.classes.names, coco.size_hw[one.dataset_index].tolist()
     x1, y1, x2, y2 = box_xyxy
-    clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the set has it
+    clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the data set clips it
     boxes = [
         GalleryBox((x1, y1, x2, y2), "gt-matched", "", f"{names[i]}, annotated")
         for (x1, y1, x2, y2), i in zip(annotated_xyxy.tolist(), class_id.tolist(), strict=True)
-        if one.issue_type != "box there?" or not boxes_equal((x1, y1, x2, y2), clipped_xyxy)
+        if one.issue_type != "spurious box" or not boxes_equal((x1, y1, x2, y2), clipped_xyxy)
     ]
     caption = one.class_name if one.score is None else f"{one.class_name} {one.score:.2f}"
     if one.annotated_class is not None:
@@ -163,5 +160,5 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
 
 
 def boxes_equal(one_xyxy: tuple[float, float, float, float], other_xyxy: tuple[float, float, float, float]) -> bool:
-    """Equal but for rounding to float32."""
+    """Compare two boxes up to rounding to float32."""
     return all(abs(a - b) <= 0.01 for a, b in zip(one_xyxy, other_xyxy, strict=True))

@@ -1,4 +1,4 @@
-"""The pictures of a data set: some of each class with their boxes, and pairs that look the same."""
+"""Report sections with images of a data set: samples of each class, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from cspdet.reports.components import (
 )
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder
 
-MAX_PAIRS_SHOWN = 24
+MAX_PAIRS_DRAWN = 24
 MAX_PAIRS_LISTED = 200
-MAX_LARGE_SAMPLES = 60  # beyond so many, samples are shown smaller
-LARGE_THUMBNAIL, SMALL_THUMBNAIL = 400, 260  # pixels of the long side
+MAX_LARGE_SAMPLES = 60  # with more samples, thumbnails are small
+LARGE_THUMBNAIL, SMALL_THUMBNAIL = 400, 260  # longer side in pixels
 SAMPLE_LEGEND = (
     LegendEntry("box0", "boxes of the class"),
     LegendEntry("box1", "other boxes"),
@@ -33,8 +33,8 @@ SAMPLE_LEGEND = (
 
 
 def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Pictures of each class, from the first split that has any, spread evenly over it."""
-    chosen: dict[str, list[tuple[str, int, int]]] = {}  # class name to (split, picture, class)
+    """Return images of each class, evenly spaced over the first split that has the class."""
+    chosen: dict[str, list[tuple[str, int, int]]] = {}  # class name to (split, dataset_index, class_id)
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
             if name not in chosen:
@@ -43,24 +43,24 @@ def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: Thu
                     chosen[name] = [(split, dataset_index, class_id) for dataset_index in picked]
     long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}
-    for rank in range(samples):  # a picture of each class before the second of any, should the room not do for all
+    for rank in range(samples):  # one image of every class first, in case the size limit omits some
         for name, picked_of in chosen.items():
             if rank < len(picked_of):
                 split, dataset_index, class_id = picked_of[rank]
                 card = _sample_card(sets[split], split, dataset_index, class_id, embedder, long_side)
                 cards[name] += [card] if card is not None else []
     blocks: list[Block] = [Messages("note", embedder.messages())] if embedder.messages() else []
-    shown = {name: tuple(of_class) for name, of_class in cards.items() if of_class}
+    galleries = {name: tuple(of_class) for name, of_class in cards.items() if of_class}
     blocks += [  # one legend is enough
         Gallery(name, of_class, SAMPLE_LEGEND if i == 0 else (), small=True)
-        for i, (name, of_class) in enumerate(shown.items())
+        for i, (name, of_class) in enumerate(galleries.items())
     ]
-    lead = "Are the boxes tight, is anything left without a box, do all annotators mean the same by a class?"
+    lead = "Check that boxes are tight, that no object lacks a box, and that classes are annotated consistently."
     return ReportSection("samples", "Samples", lead, tuple(blocks))
 
 
 def select_samples(coco: CocoDataset, class_id: int, max_images: int) -> list[int]:
-    """Rows of at most `most` pictures with boxes of a class, spread evenly over the set."""
+    """Return the rows of at most `max_images` images with boxes of a class, evenly spaced over the split."""
     of_class = (coco.box_class == class_id) & ~coco.box_crowd
     dataset_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     rows = np.unique(dataset_index[of_class])
@@ -78,54 +78,57 @@ def _sample_card(
         GalleryBox((x1, y1, x2, y2), "gt-crowd" if is_crowd else "box0" if i == class_id else "box1", "", names[i])
         for (x1, y1, x2, y2), i, is_crowd in zip(box_xyxy.tolist(), classes.tolist(), crowd.tolist(), strict=True)
     ]
-    boxes.sort(key=lambda box: box.style == "box0")  # on top
+    boxes.sort(key=lambda box: box.style == "box0")  # drawn last, on top
     num_class_boxes = int((classes == class_id).sum())
     caption = f"{num_class_boxes} of {len(boxes)} boxes"
     file_name = coco.name(dataset_index)
-    shown = embedder.add(
+    thumbnail = embedder.add(
         coco.path(dataset_index), boxes, f"{file_name}: {caption} are {names[class_id]}", long_side=long_side
     )
-    return None if shown is None else Card((shown,), file_name, (f"{split}, {caption}",))
+    return None if thumbnail is None else Card((thumbnail,), file_name, (f"{split}, {caption}",))
 
 
 def near_duplicates_section(near_duplicates: DuplicateReport, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Pairs of pictures that look the same, those across splits first."""
+    """Return the pairs of near-duplicate images, those across splits first."""
     ranked = sorted(near_duplicates.pairs, key=lambda pair: not pair.is_cross_split)
-    cards = [card for pair in ranked[:MAX_PAIRS_SHOWN] if (card := _pair_card(pair, embedder)) is not None]
+    cards = [card for pair in ranked[:MAX_PAIRS_DRAWN] if (card := _pair_card(pair, embedder)) is not None]
     blocks: list[Block] = []
     if not near_duplicates.complete:
-        blocks.append(Messages("note", ("So many pictures are alike that not all pairs were compared.",)))
+        blocks.append(Messages("note", ("There are too many similar images; not all pairs were compared.",)))
     if embedder.messages():
         blocks.append(Messages("note", embedder.messages()))
     if cards:
         blocks.append(Gallery("Pairs", tuple(cards), (), f"{len(cards)} of {near_duplicates.total_pairs} are shown."))
         blocks.append(_pair_table(ranked))
-    left_out = f"{near_duplicates.low_contrast} too even to compare, {near_duplicates.unreadable} unreadable"
-    blocks.append(Paragraph(f"{near_duplicates.images} pictures were compared ({left_out})."))
-    summary = f"Pairs of pictures that look the same: {near_duplicates.total_pairs}, of which {near_duplicates.cross_split_pairs} are in different splits. "
-    why = "Twins across splits make AP better than it is; within a split they count one scene twice."
-    lead = summary + why if near_duplicates.total_pairs else "No two pictures look the same."
-    return ReportSection("twins", "Duplicates and near-twins", lead, tuple(blocks))
+    omitted = f"{near_duplicates.low_contrast} with too little contrast, {near_duplicates.unreadable} unreadable"
+    blocks.append(Paragraph(f"{near_duplicates.images} images were compared ({omitted})."))
+    lead = "No near-duplicates."
+    if near_duplicates.total_pairs:
+        lead = (
+            f"{near_duplicates.total_pairs} pairs of near-duplicates, {near_duplicates.cross_split_pairs} of them "
+            "across splits. Across splits they inflate AP; within a split they count one scene twice."
+        )
+    return ReportSection("near-duplicates", "Near-duplicates", lead, tuple(blocks))
 
 
 def _pair_card(pair: DuplicatePair, embedder: ThumbnailEmbedder) -> Card | None:
     images = []
     for one in (pair.first, pair.second):
-        shown = embedder.add(one.path, (), f"{one.split}: {one.path.name}", long_side=260)
-        if shown is None:
+        thumbnail = embedder.add(one.path, (), f"{one.split}: {one.path.name}", long_side=260)
+        if thumbnail is None:
             return None
-        images.append(shown)
-    alike = f"likeness {pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}"
-    where = "in different splits" if pair.is_cross_split else f"both in {pair.first.split}"
+        images.append(thumbnail)
+    similarity = f"similarity {pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}"
+    splits = "in different splits" if pair.is_cross_split else f"both in {pair.first.split}"
     lines = tuple(f"{one.split}: {one.path.name}" for one in (pair.first, pair.second))
-    return Card(tuple(images), f"{where}, {alike}", lines)
+    return Card(tuple(images), f"{splits}, {similarity}", lines)
 
 
 def _pair_table(ranked: list[DuplicatePair]) -> Table:
     columns = (
-        *(Column("split"), Column("picture"), Column("other split"), Column("other picture")),
+        *(Column("split"), Column("image"), Column("other split"), Column("other image")),
         *(
-            Column("likeness", 3, True),
+            Column("similarity", 3, True),
             Column("distance", None, True, tooltip="bits of the hashes that differ"),
             Column("mirrored"),
         ),

@@ -1,0 +1,152 @@
+"""Errors of one run: confusion, error types and their AP cost, possible label issues, and the worst images.
+
+Boxes are `box_xywh`: left, top, width, height in pixels of the original image, as in COCO files. An image is given by
+`dataset_index` (its row in the CocoDataset), `image_id` and `file_name` (from the annotation file).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+# The type of a detection; every detection has exactly one. See `cspdet.analysis.error_types`.
+DetectionType = Literal["correct", "classification", "localization", "both", "duplicate", "background", "ignored"]
+DETECTION_TYPES: tuple[DetectionType, ...] = (
+    "correct",
+    "classification",
+    "localization",
+    "both",
+    "duplicate",
+    "background",
+    "ignored",  # matched with a crowd region: neither correct nor wrong
+)
+ErrorType = Literal["classification", "localization", "both", "duplicate", "background", "missed"]
+ERROR_TYPES: tuple[ErrorType, ...] = (
+    "classification",
+    "localization",
+    "both",
+    "duplicate",
+    "background",
+    "missed",
+)
+LabelIssueType = Literal["missing box", "wrong class", "spurious box"]
+LABEL_ISSUE_TYPES: tuple[LabelIssueType, ...] = ("missing box", "wrong class", "spurious box")
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Confusion matrix of ground-truth boxes and kept detections, each counted once; index C is the background.
+
+    `counts[i, j]`: boxes of class i matched by a detection of class j. `counts[i, C]`: missed boxes. `counts[C, j]`:
+    detections of class j without a box. `counts[C, C]` is 0. Row sums are the boxes of each class, column sums its
+    kept detections without those matched with crowds.
+    """
+
+    iou: float
+    threshold: float
+    counts: np.ndarray  # (C + 1, C + 1) int64; rows ground truth, columns detections
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Boxes of one class matched by detections of another class, from the confusion matrix."""
+
+    gt_class: str
+    detected_class: str
+    count: int
+    fraction: float  # of all boxes of `gt_class`
+
+
+@dataclass(frozen=True)
+class ErrorCost:
+    """Count and AP cost of one error type."""
+
+    error_type: ErrorType
+    count: int  # detections; for `missed`: boxes without a localization or classification error either
+    kept: int  # of these, with at least a score of `Analysis.threshold`; for `missed`: boxes that kept ones miss
+    ap_cost: float | None  # AP at `Analysis.iou` with this error type fixed, minus AP
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Counts and AP costs of all error types.
+
+    correct + the counts of the five wrong types + ignored = evaluated; detected + missed = num_gt. `kept_correct`,
+    `kept_ignored` and the `kept` of the error types satisfy the same for detections above the threshold.
+    """
+
+    iou: float  # foreground IoU
+    background_iou: float  # detections that overlap every box less are background
+    ap: float | None  # at `iou`, without fixes
+    evaluated: int  # the 100 highest-scoring detections per image and class
+    correct: int
+    ignored: int
+    kept_correct: int
+    kept_ignored: int
+    num_gt: int
+    detected: int
+    missed: int  # all undetected boxes: `missed_entirely` and those with a localization or classification error
+    missed_entirely: int
+    costs: tuple[ErrorCost, ...]  # in the order of ERROR_TYPES
+    false_positive_cost: float | None  # AP gained by removing every wrong detection
+    false_negative_cost: float | None  # AP gained by removing every undetected box
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """A box or detection where the annotation may be wrong."""
+
+    issue_type: LabelIssueType
+    dataset_index: int
+    image_id: int
+    file_name: str
+    box_xywh: tuple[float, float, float, float]  # the detection; for `spurious box` the annotated box
+    class_name: str  # of the detection; for `spurious box` the annotated class
+    score: float | None  # None for `spurious box`
+    annotated_class: str | None  # `wrong class` only
+    iou: float | None  # `wrong class` only: IoU of detection and annotated box
+
+
+@dataclass(frozen=True)
+class LabelIssues:
+    """The most likely issues of each type, and the number of all."""
+
+    min_score: float  # detections with at least this score are confident
+    issues: tuple[LabelIssue, ...]  # grouped by type in the order of LABEL_ISSUE_TYPES
+    totals: tuple[int, int, int]  # by LABEL_ISSUE_TYPES
+
+
+@dataclass(frozen=True)
+class AnnotatedBox:
+    """An annotated box of an image in the gallery."""
+
+    box_xywh: tuple[float, float, float, float]
+    class_name: str
+    crowd: bool
+    detected: bool  # by a kept detection; False for crowds
+
+
+@dataclass(frozen=True)
+class DetectedBox:
+    """A kept detection of an image in the gallery."""
+
+    box_xywh: tuple[float, float, float, float]
+    class_name: str
+    score: float
+    detection_type: DetectionType
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """An image with many errors at the threshold."""
+
+    dataset_index: int
+    image_id: int
+    file_name: str
+    error_score: float  # missed boxes + the scores of the kept wrong detections
+    missed: int
+    wrong: int
+    annotations: tuple[AnnotatedBox, ...]
+    detections: tuple[DetectedBox, ...]  # highest score first

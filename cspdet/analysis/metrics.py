@@ -1,0 +1,135 @@
+"""Metrics of one run: values at a score threshold, per class, curves, breakdowns and calibration.
+
+C is the number of classes, in the order of `Analysis.classes`. Values are fractions in [0, 1], not percent; None (NaN
+inside arrays) where a value is undefined, for example for a class without ground truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Precision, recall and F1 of the detections with at least a score of `threshold`.
+
+    Detections that match a crowd region are not counted.
+    """
+
+    threshold: float
+    precision: float | None  # correct / kept; None without kept detections
+    recall: float | None  # correct / num_gt; None without ground truth
+    f1: float | None  # 2 correct / (kept + num_gt)
+    correct: int
+    kept: int  # detections with at least this score
+
+
+@dataclass(frozen=True)
+class ClassDetectionMetrics:
+    """Metrics of one class. AP and AR100 are means over IoU .50 to .95, with at most 100 detections per image."""
+
+    name: str
+    num_gt: int  # boxes without crowds
+    crowds: int
+    images: int  # with at least one such box
+    detections: int  # all of the results file
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AR100: float | None
+    best_f1_point: OperatingPoint  # at the threshold with the highest F1 of this class
+    at_threshold: OperatingPoint  # at `Analysis.threshold`
+    ece: float | None  # expected calibration error of this class
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """COCO's interpolated precision at one IoU; its mean over recall is the AP at that IoU."""
+
+    iou: float
+    recall: np.ndarray  # (101,) 0, .01 ... 1
+    per_class: np.ndarray  # (C, 101) precision; NaN rows for classes without ground truth
+    mean: np.ndarray  # (101,) over classes with ground truth; NaN if there are none
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdCurves:
+    """Precision, recall and F1 as functions of the score threshold, at `Analysis.iou`."""
+
+    threshold: np.ndarray  # (101,) ascending
+    precision: np.ndarray  # (101,) over all classes together; NaN without kept detections
+    recall: np.ndarray  # (101,)
+    f1: np.ndarray  # (101,)
+    class_precision: np.ndarray  # (C, 101)
+    class_recall: np.ndarray  # (C, 101)
+    class_f1: np.ndarray  # (C, 101)
+    best_f1_point: OperatingPoint  # over all scores, not only the sampled thresholds
+
+
+@dataclass(frozen=True)
+class SizeRange:
+    """AP of the boxes in a range of sizes, by COCO's rule for area ranges; sides are sqrt(area) in pixels."""
+
+    name: str  # small, medium, large; or first quarter ... fourth quarter
+    low: float
+    high: float | None  # None: unbounded
+    num_gt: int
+    AP: float | None
+    AP50: float | None
+    AR100: float | None
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """AP over the images with a given number of boxes (thirds of the images that have boxes)."""
+
+    name: str  # few, middle, many
+    low: int  # boxes per image, both bounds inclusive
+    high: int
+    images: int
+    num_gt: int
+    AP: float | None
+    AP50: float | None
+    AR100: float | None
+
+
+@dataclass(frozen=True)
+class OverlapGroup:
+    """Recall of the boxes that other boxes overlap, and of isolated boxes."""
+
+    name: str  # overlapped, alone
+    num_gt: int
+    recall: float | None  # at `Analysis.iou`
+    AR100: float | None  # mean over IoU .50 to .95
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Metrics by box size and by crowding."""
+
+    sizes: tuple[SizeRange, ...]  # COCO's three
+    quartiles: tuple[SizeRange, ...]  # of the box sizes of this data set
+    image_groups: tuple[ImageGroup, ...]
+    overlap_groups: tuple[OverlapGroup, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Detections with scores in [low, high); the last bin includes its upper bound."""
+
+    low: float
+    high: float
+    count: int
+    mean_score: float | None
+    accuracy: float | None  # fraction of correct detections
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability of the scores: mean score against the fraction of correct detections, by score."""
+
+    bins: tuple[CalibrationBin, ...]  # 10
+    ece: float | None  # expected calibration error: mean |mean score - accuracy|, weighted by the counts of the bins
+    kept_ece: float | None  # the same for detections with at least a score of `Analysis.threshold`
