@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Examine, print, and write the page if it is wanted; errors come last, so that nothing is lost by them."""
     _validate_args(args)
     descriptor = load_dataset_config(args.descriptor)
-    network = None if args.config is None else _network_input(args)
+    network = None if args.config is None else read_network_input(args.config, args.overrides)
     report = validate_dataset(descriptor, fast=args.fast)
     document = _document(report)
     lines = _text(report)
@@ -107,11 +107,20 @@ def _validate_args(args: argparse.Namespace) -> None:
 # --- the page ------------------------------------------------------------------------------------
 
 
-def _network_input(args: argparse.Namespace) -> NetworkInput:
-    """Read the config before anything slow is done."""
-    from cspdet.reports.data_input import read_network_input
+def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
+    """Read the input and the anchors of a detector's config.
 
-    return read_network_input(args.config, args.overrides)
+    Raises:
+        ConfigError: not a detector's config.
+    """
+    from cspdet.checkpoints.building import build_detector
+    from cspdet.recipe import load_recipe
+    from cspdet.reports.data_input import NetworkInput
+
+    recipe = load_recipe(config, list(overrides), task="detection")
+    anchors = build_detector(recipe, 1, str(config), pretrained=False).anchors
+    match_iou = getattr(recipe.train.assigner, "match_iou", None)  # of the threshold assigner only
+    return NetworkInput.from_anchors(config.stem, recipe.input, match_iou, anchors)
 
 
 def _write_report(

@@ -297,5 +297,5 @@ def test_summaries_name_the_costliest_error_first():
     assert error_types[0] == "classification"
     assert [costs[kind] for kind in error_types] == sorted(costs.values(), reverse=True)
     assert "  disc detected as bar: 1 (50% of its boxes)" in lines
-    assert any("lost to classification (right place, wrong class): 1" in line for line in short_summary(analysis))
+    assert any("lost to classification (correct box, wrong class): 1" in line for line in short_summary(analysis))
     assert set(analysis.class_names) == set(CLASSES)

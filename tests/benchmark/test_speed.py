@@ -84,7 +84,7 @@ def test_the_table_is_aligned_markdown():
     assert lines[3].count("--") == 4  # no end to end, no rate, no share
     assert describe_environment([row()]) == [
         "a CPU, 2 threads",
-        "matrix product on cpu in fp32: 200 GFLOP/s",
+        "matrix multiplication on cpu in fp32: 200 GFLOP/s",
         "torch 2",
     ]
 
@@ -115,7 +115,7 @@ def test_questions_are_answered_in_order():
 
 def test_the_last_line_of_a_crashed_worker_is_reported():
     talk = worker("import sys\nsys.stdin.readline()\nprint('out of memory', file=sys.stderr)\nsys.exit(3)")
-    with pytest.raises(WorkerError, match="ended with 3: out of memory"):
+    with pytest.raises(WorkerError, match="exited with 3: out of memory"):
         talk.request({"do": "load"})
     talk.close()
 

@@ -185,7 +185,7 @@ def test_a_report_is_one_page_in_a_free_folder(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("open runs/check-data") == 2
     page, without_samples = (tmp_path / f"runs/{name}/index.html" for name in ("check-data", "check-data-2"))
     assert "train0.png" in page.read_text()
-    assert 'id="twins"' in page.read_text()
+    assert 'id="near-duplicates"' in page.read_text()
     assert 'id="samples"' not in without_samples.read_text()
     assert {path: path.read_bytes() for path in before} == before
 
@@ -221,7 +221,7 @@ def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
     descriptor, page = make_set(tmp_path), tmp_path / "data.html"
     assert main(["check-data", str(descriptor), "--fast", "--report", str(page), "--json"]) == 0
     assert "near_duplicates" not in json.loads(capsys.readouterr().out)
-    assert 'id="twins"' not in page.read_text()
+    assert 'id="near-duplicates"' not in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pages_data import HEIGHT, WIDTH, Page, analysis_case, write_images, write_split
 
 from cspdet.analysis.structures import Analysis, ClassDifference, Comparison, Difference, RunComparison
+from cspdet.cli.check_data import read_network_input
 from cspdet.datasets.checks.near_duplicates import find_near_duplicates
 from cspdet.datasets.checks.statistics import data_statistics
 from cspdet.datasets.checks.validate import SplitReport, ValidationReport
@@ -27,7 +28,7 @@ from cspdet.reports.analysis_classes import most_confused
 from cspdet.reports.analysis_page import write_analysis_page
 from cspdet.reports.components import Column, Paragraph, ReportSection, Table
 from cspdet.reports.data_images import select_samples
-from cspdet.reports.data_input import fit_to_input, log2_histogram, read_network_input
+from cspdet.reports.data_input import fit_to_input, log2_histogram
 from cspdet.reports.data_page import DatasetReport, write_data_page
 from cspdet.reports.html import format_cell, render
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
@@ -73,7 +74,7 @@ def case(tmp_path: Path) -> tuple[CocoDataset, Analysis]:
 def test_an_analysis_page_is_whole(tmp_path, case):
     page = analysis_page(tmp_path, *case)
     assert_alone(page)
-    expected = ["metrics", "errors", "classes", "curves", "confusion", "groups", "calibration", "worst", "label_issues"]
+    expected = ["metrics", "errors", "classes", "curves", "confusion", "groups", "calibration", "worst", "label-issues"]
     assert [one for one in page.ids if one in expected] == expected
     contents = [attrs["href"] for attrs in page.attributes("a")][1:]
     assert contents == [f"#{name}" for name in expected]
