@@ -22,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cspdet import load_detector
+from cspdet.inference.output import DetectionSettings
 from cspdet.inference.predictor import Predictor
-from cspdet.inference.runner import DetectionRunner, DetectionSettings
+from cspdet.inference.runner import DetectionRunner
 from cspdet.inference.slicing import SlicedDetector
 from cspdet.inference.sources import Video
 from cspdet.inference.video.reader import open_video_file

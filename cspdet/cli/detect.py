@@ -13,9 +13,10 @@ from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.inference.config import BACKENDS, EngineConfig
 from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import build_engine
+from cspdet.inference.output import DetectionSettings
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import read_records
-from cspdet.inference.runner import DetectionRunner, DetectionSettings
+from cspdet.inference.runner import DetectionRunner
 from cspdet.inference.slicing import SlicedDetector, Tiling, parse_class_filter
 from cspdet.inference.sources import ImageFile, MediaSource, Video, find_sources
 from cspdet.inference.tracking import check_installed

@@ -1,1 +1,1 @@
-"""From a picture to what is on it: sources, prediction, NMS, drawing, writing."""
+"""Inference: engines, predictors, sliced and video detection, tracking, drawing."""

@@ -1,4 +1,4 @@
-"""Boxes with name tags on pictures: numpy and OpenCV only."""
+"""Draw boxes with labels on images, with numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cspdet.structures import Detections
 RGB = tuple[int, int, int]
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-GOLDEN_RATIO = 0.618033988749895  # steps of it around the hue circle never come close to each other soon
+GOLDEN_RATIO = 0.618033988749895  # steps of this size around the hue circle stay far apart
 
 
 def class_color(class_id: int) -> RGB:
-    """A colour for each class, the same in every picture; neighbours in number are far apart in hue."""
+    """The color of a class, the same in every image; classes with adjacent indices differ in hue."""
     hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -25,7 +25,7 @@ def class_color(class_id: int) -> RGB:
 
 
 def line_width(size_hw: tuple[int, int]) -> int:
-    """Pixels that a line has on a picture of this height and width: 3 on 1280x720, never less than 1."""
+    """Line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
     return max(1, round(sum(size_hw) / 2 * 0.003))
 
 
@@ -39,12 +39,19 @@ def draw_detections(
     track_ids: Sequence[int | None] | None = None,
     in_place: bool = False,
 ) -> np.ndarray:
-    """A copy of `image` (H, W, 3 uint8 RGB) with detections in its pixels, each with name and score.
+    """Draw detections on an image, each with name and score.
 
-    width        pixels of a line; None goes by the size of the picture
-    hide_labels  frames alone
-    track_ids    one a detection; a known one stands before the name, and gives the frame its color
-    in_place     draw on `image` itself where it can be written to; what is returned holds the drawing in any case
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        detections: In pixels of the image.
+        class_names: Names of the classes, by class index.
+        width: Line width in pixels; None: by the size of the image.
+        hide_labels: Draw the boxes only.
+        track_ids: One per detection; an id is drawn before the name, and chooses the color.
+        in_place: Draw on `image` itself where it is writable.
+
+    Returns:
+        The image with the drawing.
     """
     class_id = detections.class_id.tolist()
     ids = track_ids if track_ids is not None else [None] * len(class_id)
@@ -66,31 +73,35 @@ def draw_boxes(
     width: int | None = None,
     in_place: bool = False,
 ) -> np.ndarray:
-    """A copy of `image` with boxes in its pixels; the first is drawn last, so the best one lies on top.
+    """Draw boxes on an image; the first box is drawn last, so that the best one is on top.
 
-    image     (H, W, 3) uint8 RGB
-    box_xyxy  (N, 4) numbers
-    labels    N texts for tags; empty ones and None draw no tag
-    colors    N RGB colours; None gives all boxes the first colour
-    width     pixels of a line; None goes by the size of the picture
-    in_place  draw on `image` itself where it can be written to; what is returned holds the drawing in any case
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box_xyxy: (N, 4) boxes in pixels of the image.
+        labels: N texts; an empty text and None draw no label.
+        colors: N RGB colors; None: the first class color for all boxes.
+        width: Line width in pixels; None: by the size of the image.
+        in_place: Draw on `image` itself where it is writable.
+
+    Returns:
+        The image with the drawing.
 
     Raises:
-        ValueError: another kind of picture, or lengths that differ.
+        ValueError: Another type of image, or lengths that differ.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture to draw on is (H, W, 3) uint8; got {image.shape} {image.dtype}")
+        raise ValueError(f"expected an image of (H, W, 3) uint8; got {image.shape} {image.dtype}")
     count = len(box_xyxy)
     labels = labels if labels is not None else [""] * count
     colors = colors if colors is not None else [class_color(0)] * count
     if len(labels) != count or len(colors) != count:
         raise ValueError(f"{count} boxes need as many labels and colors; got {len(labels)} and {len(colors)}")
-    usable = in_place and image.flags.writeable and image.flags.c_contiguous
-    drawn = image if usable else np.ascontiguousarray(image).copy()
+    draw_in_place = in_place and image.flags.writeable and image.flags.c_contiguous
+    drawn = image if draw_in_place else np.ascontiguousarray(image).copy()
     image_h, image_w = drawn.shape[:2]
     thickness = line_width((image_h, image_w)) if width is None else width
     for box, label, color in reversed(list(zip(box_xyxy, labels, colors, strict=True))):
-        # The last pixel of a box that ends at x is x - 1; what lies outside shows as a line along the edge.
+        # The last pixel of a box that ends at x is x - 1; sides outside of the image are drawn along its border.
         corners = np.clip(np.round(np.asarray(box, np.float64)), 0, (image_w, image_h) * 2).astype(int)
         x1, y1, x2, y2 = (int(v) for v in corners)
         x1, y1 = min(x1, image_w - 1), min(y1, image_h - 1)
@@ -101,13 +112,13 @@ def draw_boxes(
 
 
 def draw_caption(image: np.ndarray, text: str) -> None:
-    """Write `text` into the top left corner of an (H, W, 3) uint8 picture itself, as wide as the picture allows."""
+    """Draw a line of text into the top left corner of an (H, W, 3) uint8 image, in place."""
     thickness = line_width(image.shape[:2])
     _draw_label(image, text, (0, 0), (0, 0, 0), thickness)
 
 
 def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RGB, thickness: int) -> None:
-    """The four sides, grown inward from the box, so that the frame is never cut by the picture's edge."""
+    """Draw the four sides inside of the box, so that the image border does not cut them."""
     x1, y1, x2, y2 = box
     image[y1 : min(y1 + thickness, y2 + 1), x1 : x2 + 1] = color
     image[max(y2 + 1 - thickness, y1) : y2 + 1, x1 : x2 + 1] = color
@@ -116,15 +127,15 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 
 
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
-    """The label on a filled tag above `corner`, or below where there is no room; kept inside the picture."""
+    """Draw the label on a filled rectangle above `corner`, or below it without room above; inside of the image."""
     (x, y), (height, width) = corner, image.shape[:2]
     scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)
-    (text_w, text_h), below = cv2.getTextSize(label, FONT, scale, weight)
+    (text_w, text_h), baseline = cv2.getTextSize(label, FONT, scale, weight)
     pad = thickness + 1
-    tag_w, tag_h = text_w + 2 * pad, text_h + below + 2 * pad
-    left = max(0, min(x, width - tag_w))
-    top = y - tag_h if y >= tag_h else max(0, min(y, height - tag_h))
-    image[top : top + tag_h, left : left + tag_w] = color
+    label_w, label_h = text_w + 2 * pad, text_h + baseline + 2 * pad
+    left = max(0, min(x, width - label_w))
+    top = y - label_h if y >= label_h else max(0, min(y, height - label_h))
+    image[top : top + label_h, left : left + label_w] = color
     red, green, blue = color
-    ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-    cv2.putText(image, label, (left + pad, top + pad + text_h), FONT, scale, ink, weight, cv2.LINE_AA)
+    text_color = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    cv2.putText(image, label, (left + pad, top + pad + text_h), FONT, scale, text_color, weight, cv2.LINE_AA)

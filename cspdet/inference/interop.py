@@ -1,4 +1,4 @@
-"""Detections for other programs: supervision's class, and the text format of the MOTChallenge."""
+"""Convert detections to supervision's class and to the MOTChallenge text format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> supervision.Detections:
-    """`found` as supervision's Detections, for its annotators, zones and trackers; the order is kept.
+    """Convert to supervision's Detections, for its annotators, zones and trackers; the order is kept.
 
-    class_names  by class_id; with them the result has `data["class_name"]`
+    Args:
+        detections: What to convert.
+        class_names: Names of the classes, by class index; with them the result has `data["class_name"]`.
 
     Raises:
         ConfigError: supervision is not installed.
@@ -37,10 +39,13 @@ def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> s
 
 
 def to_mot_lines(frame: int, detections: Detections, track_ids: Sequence[int | None] | None = None) -> list[str]:
-    """Lines of a MOTChallenge text file: `frame,id,left,top,width,height,score,-1,-1,-1`, frames from 1.
+    """Format lines of a MOTChallenge text file: `frame,id,left,top,width,height,score,-1,-1,-1`.
 
-    Without `track_ids` every id is -1, as in the files of public detections that trackers take. With them, a file
-    of results comes out, without the detections that belong to no track.
+    Args:
+        frame: Number of the frame, from 1.
+        detections: In image pixels.
+        track_ids: One per detection; detections without a track are left out. None: every id is -1, as in files of
+            public detections that trackers read.
     """
     ids: Sequence[int | None] = [-1] * len(detections) if track_ids is None else track_ids
     lines = []

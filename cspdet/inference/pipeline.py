@@ -1,8 +1,8 @@
-"""Stages that work at the same time, each in a thread, with bounded queues between them; the order is kept.
+"""Pipeline stages in threads, with bounded queues between them; the order of the items is kept.
 
-Decoding, drawing and encoding spend their time in OpenCV and FFmpeg, which let other threads run meanwhile, so
-they overlap with the network. `Ahead` makes items before they are asked for, `Behind` works
-items off after they were handed over. Neither holds more than `depth` items, however long the run is.
+Decoding, drawing and encoding spend their time in OpenCV and FFmpeg, which release the GIL, so they overlap with the
+network. `Prefetcher` produces items before they are needed, `BackgroundConsumer` processes items after they were
+handed over. Neither holds more than `depth` items.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -21,28 +22,32 @@ import torch
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-POLL_INTERVAL_S = 0.1  # a blocked stage looks this often whether the run was ended
+POLL_INTERVAL_S = 0.1  # how often a blocked stage checks whether the run has ended
 
 
 class _Sentinel:
-    """Behind the last item of a queue: the items are exhausted, or making them failed with `error`."""
+    """Marks the end of a queue: the items are exhausted, or producing them failed with `error`."""
 
     def __init__(self, error: BaseException | None = None):
         self.error = error
 
 
 class Prefetcher(Generic[ItemT]):
-    """The items of an iterable, made in a thread up to `depth` before they are taken.
+    """Iterates over items that a thread produces, up to `depth` of them in advance.
 
-    A context manager: at its end the thread is stopped and waited for. What the iterable raises is raised to
-    whoever takes the items, after those that came before it.
+    A context manager: at its end the thread is stopped and joined. An exception of the iterable is raised to the
+    consumer, after the items before it.
+
+    Args:
+        items: What the thread iterates over.
+        depth: Maximum number of items in the queue.
     """
 
     def __init__(self, items: Iterable[ItemT], depth: int):
         self._items = items
         self._queue: queue.Queue[ItemT | _Sentinel] = queue.Queue(max(1, depth))
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._produce, name="cspdet-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._produce, name="cspdet-prefetch", daemon=True)
 
     def __enter__(self) -> Prefetcher[ItemT]:
         self._thread.start()
@@ -67,7 +72,7 @@ class Prefetcher(Generic[ItemT]):
             for item in self._items:
                 if not self._put(item):
                     return
-        except BaseException as error:  # whatever it is, the thread that waits for items has to learn of it
+        except BaseException as error:  # raised in the thread that waits for items
             end = _Sentinel(error)
         self._put(end)
 
@@ -82,10 +87,14 @@ class Prefetcher(Generic[ItemT]):
 
 
 class BackgroundConsumer(Generic[ItemT]):
-    """A step that is done in a thread for every item that is `put`, in their order, at most `depth` waiting.
+    """Calls a function in a thread for every item that is `put`, in their order.
 
-    A context manager: at its end, and on Ctrl-C, what was put is still worked off; after another exception it is
-    dropped. What the step raises is raised by the next `put`, or at the end; nothing is worked off after it.
+    A context manager: at its end, and on Ctrl-C, the remaining items are processed; after another exception they are
+    dropped. An exception of the function is raised by the next `put`, or at the end; no item is processed after it.
+
+    Args:
+        step: The function.
+        depth: Maximum number of items in the queue.
     """
 
     def __init__(self, step: Callable[[ItemT], None], depth: int):
@@ -93,7 +102,7 @@ class BackgroundConsumer(Generic[ItemT]):
         self._queue: queue.Queue[ItemT | _Sentinel] = queue.Queue(max(1, depth))
         self._cancelled = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._consume, name="cspdet-behind", daemon=True)
+        self._thread = threading.Thread(target=self._consume, name="cspdet-consumer", daemon=True)
 
     def __enter__(self) -> BackgroundConsumer[ItemT]:
         self._thread.start()
@@ -107,7 +116,7 @@ class BackgroundConsumer(Generic[ItemT]):
         try:
             self._put(_Sentinel())
             self._join()
-        except KeyboardInterrupt:  # pressed once more while the rest was worked off: enough of it
+        except KeyboardInterrupt:  # a second Ctrl-C, while the remaining items are processed: drop them
             self._cancelled.set()
             self._join()
             raise
@@ -115,7 +124,7 @@ class BackgroundConsumer(Generic[ItemT]):
             raise self._error
 
     def put(self, item: ItemT) -> None:
-        """Hand over an item; waits while `depth` items are before it."""
+        """Hand over an item; waits while the queue is full."""
         if self._error is None:
             self._put(item)
         if self._error is not None:
@@ -137,32 +146,46 @@ class BackgroundConsumer(Generic[ItemT]):
         try:
             while not isinstance(item := _get_next(self._queue, self._cancelled), _Sentinel):
                 self._step(item)
-        except BaseException as error:  # whatever it is, the thread that puts items has to learn of it
+        except BaseException as error:  # raised in the thread that puts items
             self._error = error
+
+
+def batched(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Group items into lists of `size`; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def parallel_map(
     items: Iterable[ItemT], function: Callable[[ItemT], ResultT], num_workers: int
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
-    """Each item with what `work` makes of it, in their order; `lanes` of them are worked on at once, a thread each.
+    """Apply a function to items in several threads, keeping their order.
 
-    With one lane everything happens in the calling thread. What `work` raises is raised at its item's place. PyTorch
-    and OpenCV have a single thread in each lane: the cores have enough to do, and threads of theirs that wait for work
-    take time from it. To be closed (`contextlib.closing`), so that no thread outlives an error of whoever takes the
-    results.
+    With one worker everything runs in the calling thread. PyTorch and OpenCV use one thread in each worker: the workers
+    use all cores, and waiting threads would take time from them. Close the generator (`contextlib.closing`), so that no
+    thread outlives an error of the consumer.
+
+    Args:
+        items: The inputs.
+        function: Called with each item; its exception is raised when the item's result is due.
+        num_workers: Number of threads.
+
+    Yields:
+        Each item with its result.
     """
     if num_workers == 1:
         for item in items:
             yield item, function(item)
         return
     torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    cv2.setNumThreads(1)  # of the whole process, unlike PyTorch's
+    cv2.setNumThreads(1)  # for the whole process, unlike PyTorch's
     running: deque[tuple[ItemT, Future[ResultT]]] = deque()
-    pool = ThreadPoolExecutor(num_workers, "cspdet-lane", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(num_workers, "cspdet-worker", initializer=torch.set_num_threads, initargs=(1,))
     try:
         for item in items:
             running.append((item, pool.submit(function, item)))
-            if len(running) == 2 * num_workers:  # the next one is ready for every lane
+            if len(running) == 2 * num_workers:  # one item waits for every worker
                 yield running[0][0], _wait_for_result(running.popleft()[1])
         while running:
             yield running[0][0], _wait_for_result(running.popleft()[1])
@@ -179,7 +202,7 @@ def _wait_for_result(future: Future[ResultT]) -> ResultT:
 
 
 def _get_next(items: queue.Queue[ItemT | _Sentinel], cancelled: threading.Event | None = None) -> ItemT | _Sentinel:
-    """The next item; an end at once when the items are `dropped`. Polling lets Ctrl-C through on every system."""
+    """The next item, or the end at once when `cancelled` is set. Polling lets Ctrl-C through on every system."""
     while cancelled is None or not cancelled.is_set():
         try:
             return items.get(timeout=POLL_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""The lines that `detect` leaves: detections.jsonl, and on request a MOTChallenge file."""
+"""Result files of `cspdet detect`: detections.jsonl, and on request a MOTChallenge file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cspdet.structures import Detections
 
 
 class FrameResult(NamedTuple):
-    """What is on a picture or frame, and where that came from."""
+    """The detections of an image or a frame of a video."""
 
     source: str
-    size_hw: tuple[int, int]  # of the picture
-    detections: Detections  # in its pixels
-    frame: int | None = None  # number in the video, from 0
-    time_s: float | None = None
-    track_ids: Sequence[int | None] | None = None  # one a detection, when tracked
+    size_hw: tuple[int, int]  # height and width of the image
+    detections: Detections  # in image pixels
+    frame: int | None = None  # index in the video, from 0
+    time_s: float | None = None  # since the first frame
+    track_ids: Sequence[int | None] | None = None  # one per detection, when tracked
 
 
 class DetectionRecord(TypedDict, total=False):
-    """A detection in a line."""
+    """One detection in a line of detections.jsonl."""
 
     box_xyxy: list[float]
     score: float
@@ -34,7 +34,7 @@ class DetectionRecord(TypedDict, total=False):
 
 
 class FrameRecord(TypedDict):
-    """A line of detections.jsonl."""
+    """One line of detections.jsonl."""
 
     source: str
     frame: int | None
@@ -45,12 +45,21 @@ class FrameRecord(TypedDict):
 
 
 class JsonlWriter:
-    """Writes a line a picture or frame, each flushed once written. A context manager."""
+    """Writes one line per image or frame, and flushes it. A context manager.
+
+    Args:
+        path: The .jsonl file.
+        class_names: Names of the classes, by class index.
+        category_ids: Ids of the categories that are written as `class_id`, by class index.
+        mot_path: A MOTChallenge file to write as well.
+
+    Raises:
+        UserError: A file that cannot be written.
+    """
 
     def __init__(
         self, path: Path, class_names: Sequence[str], category_ids: Sequence[int], mot_path: Path | None = None
     ):
-        """Raises UserError where a file cannot be written."""
         self.path = path
         self.num_lines = self.num_detections = 0
         self._class_names, self._category_ids = class_names, category_ids
@@ -79,7 +88,7 @@ class JsonlWriter:
         self.close()
 
     def add(self, result: FrameResult) -> None:
-        """Write the lines of one picture or frame. Raises UserError when the disk is full."""
+        """Write the lines of one image or frame; raises UserError when the disk is full."""
         try:
             self._write(self._jsonl_file, [json.dumps(self._to_record(result), ensure_ascii=False)])
             if self._mot_file is not None:
@@ -124,6 +133,6 @@ class JsonlWriter:
 
 
 def read_records(path: Path) -> list[FrameRecord]:
-    """The lines of a detections.jsonl."""
+    """Read the lines of a detections.jsonl."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

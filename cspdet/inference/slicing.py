@@ -1,4 +1,4 @@
-"""What is asked of a detector: whole pictures or tiles of them, all classes or some."""
+"""Sliced inference: detect on the whole image and on overlapping tiles of it; filter classes."""
 
 from __future__ import annotations
 
@@ -14,58 +14,76 @@ from cspdet.inference.tiles import Tile, merge_tiles, tile_grid
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
-# What a detector is to give of a picture where some of it is left out afterwards: so the first `max_detections`
-# of the wanted classes are there, whatever else was found.
+# Minimum `max_detections` of a detector whose detections are filtered afterwards, so that the first `max_detections` of
+# the requested classes are among them.
 PRE_FILTER_LIMIT = 1000
 
 
 class SupportsPredict(Protocol):
-    """A Predictor, as far as a search needs it."""
+    """The part of a Predictor that sliced inference needs."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the network's input."""
 
     def predict(self, x: list[np.ndarray], /) -> list[Detections]:
-        """Detections of each (H, W, 3) uint8 RGB picture, best first, in its pixels."""
+        """The detections of each (H, W, 3) uint8 RGB image, best first, in image pixels."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How pictures are cut."""
+    """How images are divided into tiles.
 
-    tile_size: int | None  # pixels; None is the size of the network's input
-    overlap: float = 0.2  # the share of a side that neighbours have in common
+    Attributes:
+        tile_size: Side of a square tile in pixels; None: the size of the network's input.
+        overlap: Overlap of adjacent tiles as a fraction of their side.
+    """
+
+    tile_size: int | None
+    overlap: float = 0.2
 
     def tile_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a tile for a network with input `size_hw`."""
+        """Height and width of a tile, for a network with input size `size_hw`."""
         return size_hw if self.tile_size is None else (self.tile_size, self.tile_size)
 
 
 @dataclass(frozen=True)
 class SlicedDetector:
-    """`find` looks for what is wanted.
+    """Detects in whole images or tiles, all classes or some.
 
-    With tiles, a picture is looked at as a whole and in tiles: large objects are found in the one, small ones in
-    the others. A picture that fits into one tile has no more than that.
+    With tiles, the detector runs on the whole image, for large objects, and on each tile, for small ones. An image that
+    fits into one tile is detected as a whole.
+
+    Attributes:
+        postprocess: Limits per image; its NMS threshold applies between tiles too.
+        class_ids: Indices of the requested classes; None: all.
+        tiling: How images are divided; None: whole images.
     """
 
-    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)  # of the image; NMS between tiles too
-    class_ids: frozenset[int] | None = None  # indices into the class names; None for all
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    class_ids: frozenset[int] | None = None
     tiling: Tiling | None = None
 
     @property
     def detector_config(self) -> PostprocessConfig:
-        """The post-processing of the detector: a higher `max_detections` where detections are filtered afterwards."""
+        """The post-processing of the detector, with a higher `max_detections` where detections are filtered afterwards."""
         if self.class_ids is None and self.tiling is None:
             return self.postprocess
         limit = max(self.postprocess.max_detections, PRE_FILTER_LIMIT)
         return self.postprocess.model_copy(update={"max_detections": limit})
 
     def predict(self, detector: SupportsPredict, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each (H, W, 3) uint8 RGB picture, best first, in its pixels."""
+        """Detect in images.
+
+        Args:
+            detector: A detector with the post-processing `detector_config`.
+            images: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            The detections of each image, best first, in image pixels.
+        """
         if self.tiling is None:
-            return [self._filter_and_limit(found) for found in detector.predict(list(images))]
+            return [self._filter_and_limit(detections) for detections in detector.predict(list(images))]
         return [self._predict_tiles(detector, image, self.tiling) for image in images]
 
     def _predict_tiles(self, detector: SupportsPredict, image: np.ndarray, tiling: Tiling) -> Detections:
@@ -73,8 +91,10 @@ class SlicedDetector:
         grid = tile_grid(size_hw, tiling.tile_hw(detector.size_hw), tiling.overlap)
         tiles = [Tile.from_image_size(size_hw)] + (grid if len(grid) > 1 else [])
         crops = [np.ascontiguousarray(image[t.y1 : t.y2, t.x1 : t.x2]) for t in tiles]
-        found = [self._filter_classes(part) for part in detector.predict(crops)]
-        parts = list(zip(tiles, found, strict=True))
+        parts = [
+            (tile, self._filter_classes(detections))
+            for tile, detections in zip(tiles, detector.predict(crops), strict=True)
+        ]
         return merge_tiles(parts, size_hw, self.postprocess)
 
     def _filter_classes(self, detections: Detections) -> Detections:
@@ -84,16 +104,24 @@ class SlicedDetector:
         return Detections(detections.box_xyxy[keep], detections.score[keep], detections.class_id[keep])
 
     def _filter_and_limit(self, detections: Detections) -> Detections:
-        some = self._filter_classes(detections)
+        kept = self._filter_classes(detections)
         n = self.postprocess.max_detections
-        return Detections(some.box_xyxy[:n], some.score[:n], some.class_id[:n])
+        return Detections(kept.box_xyxy[:n], kept.score[:n], kept.class_id[:n])
 
 
 def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[int]) -> frozenset[int]:
-    """`person,car` or `1,3` (category ids of the annotations) to indices into `names`.
+    """Parse a list of classes, such as `person,car` or `1,3`.
+
+    Args:
+        text: Names or category ids, separated by commas.
+        names: Names of the model's classes, by class index.
+        category_ids: Category ids of the annotations, by class index.
+
+    Returns:
+        Indices into `names`.
 
     Raises:
-        ConfigError: a name or id that the model does not have; all of them at once.
+        ConfigError: All names and ids that the model does not have.
     """
     index_of = {str(category_id): index for index, category_id in enumerate(category_ids)}
     index_of |= {name.lower(): index for index, name in enumerate(names)}

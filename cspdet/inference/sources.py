@@ -1,4 +1,4 @@
-"""What a user may point a detector at: pictures, folders, globs, videos, cameras, streams."""
+"""Sources of a detection run: images, folders, globs, videos, cameras, streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A picture, and its path relative to the folder or glob that it was found through."""
+    """An image file.
+
+    Attributes:
+        path: The file.
+        name: Its path relative to the folder or glob that was searched.
+    """
 
     path: Path
     name: Path
@@ -28,7 +33,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, a camera (its index) or a stream (its URL), with the name for its output."""
+    """A video file, camera or stream.
+
+    Attributes:
+        address: The file, the index of the camera, or the URL of the stream.
+        name: The file name of its output.
+    """
 
     address: Path | int | str
     name: Path
@@ -41,10 +51,16 @@ MediaSource = ImageFile | Video
 
 
 def find_sources(text: str) -> list[MediaSource]:
-    """The sources that `text` names, in the order of their paths; folders are searched with their subfolders.
+    """Find the sources that a command line names.
+
+    Args:
+        text: A file, a folder (searched with its subfolders), a glob, the index of a camera, or a URL.
+
+    Returns:
+        The sources, in the order of their paths.
 
     Raises:
-        SourceError: nothing there, or nothing that could be a picture or video.
+        SourceError: Nothing there, or nothing that is an image or a video.
     """
     path = Path(text).expanduser()
     if path.is_dir():
@@ -62,28 +78,28 @@ def find_sources(text: str) -> list[MediaSource]:
 
 
 def _scan_folder(folder: Path) -> list[MediaSource]:
-    found = [
-        _source_from_path(Path(at) / name, (Path(at) / name).relative_to(folder))
-        for at, names in _walk(folder)
+    sources = [
+        _source_from_path(Path(root) / name, (Path(root) / name).relative_to(folder))
+        for root, names in _walk(folder)
         for name in sorted(names)
         if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     ]
-    if not found:
-        raise SourceError(f"{folder}: no picture or video in this folder; known are {_known_suffixes()}")
-    return found
+    if not sources:
+        raise SourceError(f"{folder}: no image or video in this folder; known suffixes: {_known_suffixes()}")
+    return sources
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    for at, folders, names in os.walk(folder):
-        folders.sort()  # in place: this is the order in which os.walk goes on
-        yield at, names
+    for root, folders, names in os.walk(folder):
+        folders.sort()  # in place: os.walk visits them in this order
+        yield root, names
 
 
 def _scan_glob(pattern: str) -> list[MediaSource]:
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     files = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()]
     if not files:
-        others = f"; of its {len(matches)} matches none is a picture or video ({_known_suffixes()})" if matches else ""
+        others = f"; of its {len(matches)} matches none is an image or video ({_known_suffixes()})" if matches else ""
         raise SourceError(f"{pattern}: no file matches this pattern{others}")
     shared = Path(os.path.commonpath([path.parent.absolute() for path in files]))
     return [_source_from_path(path, path.absolute().relative_to(shared)) for path in files]
@@ -96,7 +112,7 @@ def _source_from_path(path: Path, name: Path) -> MediaSource:
     if suffix in IMAGE_SUFFIXES:
         return ImageFile(path, name)
     raise SourceError(
-        f"{path}: expected a picture or video, found the suffix {suffix!r}; known are {_known_suffixes()}"
+        f"{path}: expected an image or video, found the suffix {suffix!r}; known suffixes: {_known_suffixes()}"
     )
 
 

@@ -1,9 +1,9 @@
-"""Large pictures in overlapping tiles, and what was found in these put together again: pure functions.
+"""Divide large images into overlapping tiles, and merge the detections of the tiles: pure functions.
 
-A tile sees an object that crosses its border as a fragment: a box that touches the border. A fragment is dropped
-where a whole box of its class covers it, and joined with its counterpart where the two tiles agree on the strip that
-both of them saw. What remains goes through class-wise NMS as the boxes of one picture do; between tiles, which show
-the same object at another size or place in the network's grid and so with another box, it is stricter.
+An object that crosses the border of a tile is detected as a fragment: a box that touches the border. A fragment is
+dropped where a whole box of its class covers it. Two fragments are joined where their parts in the strip that both
+tiles contain agree. The remaining boxes go through class-wise NMS. Between tiles the NMS threshold is lower: the
+network sees the same object at another size or position there, and its boxes differ more.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from cspdet.boxes import area, intersection, iou
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
-BORDER_TOLERANCE = 0.01  # a box is a fragment when it comes this close to an inner border, of the tile's side ...
-BORDER_TOLERANCE_PIXELS = 2.0  # ... or this close in pixels
-MIN_COVERED_FRACTION = 0.7  # a fragment belongs to a whole box that holds this share of it
-MIN_FRAGMENT_IOU = 0.5  # two fragments belong together when their parts in the shared strip overlap with this IoU
-CROSS_TILE_NMS_IOU = 0.45  # the highest overlap that two boxes from different tiles may have
-MAX_CANDIDATES = 4000  # of all tiles, the best; merging compares every two of a class
+# A box is a fragment when it is this close to an inner border: as a fraction of the tile's side, or in pixels.
+BORDER_TOLERANCE = 0.01
+BORDER_TOLERANCE_PIXELS = 2.0
+MIN_COVERED_FRACTION = 0.7  # a fragment is dropped where a whole box covers this fraction of it
+MIN_FRAGMENT_IOU = 0.5  # two fragments are joined when their parts in the shared strip overlap with this IoU
+CROSS_TILE_NMS_IOU = 0.45  # NMS IoU threshold of boxes from different tiles, unless the config's is lower
+MAX_CANDIDATES = 4000  # the best ones of all tiles; merging compares all pairs of a class
 
 
 class Tile(NamedTuple):
-    """A part of a picture, in its pixels."""
+    """A part of an image, in image pixels."""
 
     x1: int
     y1: int
@@ -37,15 +38,20 @@ class Tile(NamedTuple):
 
     @classmethod
     def from_image_size(cls, size_hw: tuple[int, int]) -> Tile:
-        """The tile that is the picture."""
+        """The tile that is the whole image."""
         return cls(0, 0, size_hw[1], size_hw[0])
 
 
 def tile_grid(size_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: float) -> list[Tile]:
-    """Tiles of `side_hw` that cover a picture of `size_hw` (height, width), row by row.
+    """Compute tiles that cover an image, row by row.
 
-    Neighbours share at least `overlap` (0 to 0.9) of a side; the picture's surplus is spread over all of them. A
-    picture that is no larger than a tile in a direction has one tile there, of its own length.
+    Along an axis in which the image is no longer than a tile, there is one tile, as long as the image.
+
+    Args:
+        size_hw: Height and width of the image.
+        tile_hw: Height and width of a tile.
+        overlap: Minimum overlap of adjacent tiles as a fraction of their side, from 0 to 0.9; the excess is spread
+            evenly.
     """
     if min(size_hw) < 1 or min(tile_hw) < 1 or not 0 <= overlap <= 0.9:
         raise ValueError(f"expected sizes of 1 or more and an overlap from 0 to 0.9; got {size_hw} {tile_hw} {overlap}")
@@ -65,9 +71,17 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 def merge_tiles(
     parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], config: PostprocessConfig
 ) -> Detections:
-    """What was found in tiles of a picture of `size_hw`, each in pixels of its tile, as detections in the picture.
+    """Merge the detections of the tiles of an image.
 
-    The picture as a whole may be one of the tiles. The result does not depend on the order of the tiles.
+    The result does not depend on the order of the tiles.
+
+    Args:
+        parts: Each tile with its detections in pixels of the tile; the whole image may be one of the tiles.
+        size_hw: Height and width of the image.
+        config: NMS threshold and limit.
+
+    Returns:
+        The detections, best first, in image pixels.
     """
     box, score, class_id, tile = _sort_candidates(parts)
     fragment = _touches_tile_border(box, tile, size_hw)
@@ -81,21 +95,21 @@ def merge_tiles(
         boxes.append(one_box[kept])
         scores.append(one_score[kept])
         classes.append(torch.full((len(kept),), class_index, dtype=torch.int64))
-    found = torch.cat(boxes), torch.cat(scores), torch.cat(classes)
-    best = found[1].sort(descending=True, stable=True).indices[: config.max_detections]
-    return Detections(found[0][best].float(), found[1][best].float(), found[2][best])
+    all_boxes, all_scores, all_classes = torch.cat(boxes), torch.cat(scores), torch.cat(classes)
+    best = all_scores.sort(descending=True, stable=True).indices[: config.max_detections]
+    return Detections(all_boxes[best].float(), all_scores[best].float(), all_classes[best])
 
 
 def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (N, 4) in the picture, scores (N,), classes (N,) and tiles (N, 4) of all parts, in float64.
+    """Boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4) of all parts, in float64.
 
-    Best first, and equal scores by their class, box and tile, so that the order of the parts leaves no trace.
+    Best first, equal scores by class, box and tile, so that the result does not depend on the order of the parts.
     """
     rows = [torch.zeros(0, 10, dtype=torch.float64)]
-    for tile, found in parts:
+    for tile, part in parts:
         shift = torch.tensor([tile.x1, tile.y1] * 2, dtype=torch.float64)
-        columns = (-found.score.double()[:, None], found.class_id.double()[:, None], found.box_xyxy.double() + shift)
-        rows.append(torch.cat((*columns, torch.tensor(tile, dtype=torch.float64).expand(len(found), 4)), dim=1))
+        columns = (-part.score.double()[:, None], part.class_id.double()[:, None], part.box_xyxy.double() + shift)
+        rows.append(torch.cat((*columns, torch.tensor(tile, dtype=torch.float64).expand(len(part), 4)), dim=1))
     table = torch.cat(rows)
     for column in reversed(range(table.shape[1])):
         table = table[table[:, column].sort(stable=True).indices]
@@ -104,7 +118,7 @@ def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, 
 
 
 def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(N,) whether a box comes close to a border of its tile that is not the picture's border as well."""
+    """(N,) whether a box is close to a border of its tile that is not also a border of the image."""
     height, width = size_hw
     image_xyxy = torch.tensor([0, 0, width, height], dtype=torch.float64)
     side = (tile_xyxy[:, 2:] - tile_xyxy[:, :2]).repeat(1, 2)
@@ -113,7 +127,7 @@ def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int
 
 
 def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
-    """Greedy NMS of boxes (N, 4) of one class, best first: the indices of those that stay."""
+    """Greedy NMS of boxes (N, 4) of one class, best first: the indices of the kept boxes."""
     kept: list[int] = []
     left = torch.ones(len(box), dtype=torch.bool)
     for index in range(len(box)):
@@ -126,31 +140,31 @@ def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
 
 
 def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and tiles of one class, where fragments gave way to whole boxes or were joined.
+    """Drop or join the fragments of one class; returns boxes, scores and tiles.
 
-    What was joined comes from no tile, and has its own box in the place of one.
+    A joined box comes from no tile; its own box stands for one.
     """
     whole = ~fragment
-    piece = box[fragment]
-    covered = intersection(piece[:, None], box[whole][None]) / area(piece).clamp(min=1e-9)[:, None]
-    left = ~(covered >= MIN_COVERED_FRACTION).any(dim=1)
-    joined_box, joined_score = _merge_fragments(piece[left], score[fragment][left], tile[fragment][left])
+    fragment_box = box[fragment]
+    covered = intersection(fragment_box[:, None], box[whole][None]) / area(fragment_box).clamp(min=1e-9)[:, None]
+    kept = ~(covered >= MIN_COVERED_FRACTION).any(dim=1)
+    joined_box, joined_score = _merge_fragments(fragment_box[kept], score[fragment][kept], tile[fragment][kept])
     boxes, scores = torch.cat((box[whole], joined_box)), torch.cat((score[whole], joined_score))
     return boxes, scores, torch.cat((tile[whole], joined_box))
 
 
 def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Hull and best score of every group of fragments that are linked by agreement."""
+    """Enclosing box and best score of every group of fragments that agree in their shared strips."""
     strip = torch.cat(
         (torch.maximum(tile[:, None, :2], tile[None, :, :2]), torch.minimum(tile[:, None, 2:], tile[None, :, 2:])), -1
     )
     low, high = strip[..., :2], strip[..., 2:]
-    mine = torch.cat((torch.maximum(box[:, None, :2], low), torch.minimum(box[:, None, 2:], high)), dim=-1)
+    clipped = torch.cat((torch.maximum(box[:, None, :2], low), torch.minimum(box[:, None, 2:], high)), dim=-1)
     shared = (high > low).all(dim=-1)
     different = (tile[:, None] != tile[None]).any(dim=-1)
-    linked = shared & different & (iou(mine, mine.transpose(0, 1)) >= MIN_FRAGMENT_IOU)
+    linked = shared & different & (iou(clipped, clipped.transpose(0, 1)) >= MIN_FRAGMENT_IOU)
     group = torch.arange(len(box))
-    while True:  # everyone takes the lowest number among its neighbours, until nothing changes
+    while True:  # connected components: each takes the lowest index among its neighbors, until nothing changes
         lowest = torch.where(linked, group[None], group[:, None]).amin(dim=1) if len(box) else group
         lowest = torch.minimum(lowest, group)
         if torch.equal(lowest, group):

@@ -1,8 +1,8 @@
 """Track ids by ByteTrack (Zhang et al. 2022) of the package `trackers`, which is not a dependency.
 
-It asks for a build of OpenCV that would overwrite the headless one, so it is installed without what it asks for,
-beside supervision; it runs with any build. A name for each object that stays the same from frame to frame is all
-that is taken from it: boxes, scores and classes remain the detector's.
+The package requires a build of OpenCV that would overwrite the headless one, so it is installed without its
+dependencies, next to supervision; it works with any build. Only the track ids are used: boxes, scores and classes are
+those of the detector.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ INSTALL_COMMAND = "pip install 'supervision>=0.31' rich && pip install --no-deps
 
 
 class _SupportsUpdate(Protocol):
-    """What this module needs of a tracker of `trackers`."""
+    """The part of a tracker of `trackers` that is used here."""
 
     def update(self, detections: supervision.Detections) -> supervision.Detections: ...
 
 
 class Tracker:
-    """Gives the detections of consecutive frames their ids. Classes are tracked apart from each other."""
+    """Assigns track ids to the detections of consecutive frames. Each class is tracked separately.
+
+    Args:
+        frame_rate: Frames per second.
+        min_score: Minimum score of the first detection of a track.
+
+    Raises:
+        ConfigError: The packages are not installed.
+    """
 
     def __init__(self, frame_rate: float, min_score: float):
-        """frame_rate in frames a second; a new track needs a score of `min_score` or more at least.
-
-        Raises:
-            ConfigError: the packages are not installed.
-        """
         check_installed()
         self._frame_rate, self._min_score = frame_rate, min_score
         self._trackers: dict[int, _SupportsUpdate] = {}
-        self._track_ids: dict[tuple[int, int], int] = {}  # class and the id in its tracker to ours, from 1
+        self._track_ids: dict[tuple[int, int], int] = {}  # (class, id in its tracker) -> track id, from 1
 
     def update(self, detections: Detections) -> list[int | None]:
-        """The id of each detection of the next frame; None for those of no track yet: they need a second frame."""
+        """Track ids of the detections of the next frame; None for those without a track, which needs two frames."""
         ids: list[int | None] = [None] * len(detections)
         classes = set(detections.class_id.tolist())
         for class_id in sorted(classes | self._trackers.keys()):
@@ -51,11 +54,11 @@ class Tracker:
             part = to_supervision(
                 Detections(detections.box_xyxy[indices], detections.score[indices], detections.class_id[indices])
             )
-            part.data["place"] = indices.numpy()
+            part.data["index"] = indices.numpy()
             tracked = self._trackers[class_id].update(part)
             if not len(tracked) or tracked.tracker_id is None:
                 continue
-            for index, tracker_id in zip(tracked.data["place"].tolist(), tracked.tracker_id.tolist(), strict=True):
+            for index, tracker_id in zip(tracked.data["index"].tolist(), tracked.tracker_id.tolist(), strict=True):
                 if tracker_id >= 0:
                     ids[index] = self._track_ids.setdefault((class_id, tracker_id), len(self._track_ids) + 1)
         return ids
@@ -63,7 +66,7 @@ class Tracker:
     def _create_tracker(self) -> _SupportsUpdate:
         from trackers import ByteTrackTracker
 
-        # The package's own thresholds are for scores of other detectors: here what was asked for can be tracked.
+        # The package's thresholds suit the scores of other detectors; here all requested detections can be tracked.
         high = min(0.5, (self._min_score + 1) / 2)
         tracker: _SupportsUpdate = ByteTrackTracker(
             frame_rate=self._frame_rate, track_activation_threshold=high, high_conf_det_threshold=high
@@ -72,10 +75,10 @@ class Tracker:
 
 
 def check_installed() -> None:
-    """Raise ConfigError unless the packages for `--track` can be imported."""
+    """Raise ConfigError unless the packages of `--track` can be imported."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what these packages will drop one day
+            warnings.simplefilter("ignore")  # deprecations inside of these packages
             import supervision  # noqa: F401
             import trackers  # noqa: F401
     except ImportError as error:

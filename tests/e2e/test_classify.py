@@ -160,7 +160,7 @@ def test_one_picture_or_a_list(teller):
         classifier(3)
     with pytest.raises(DataError, match="no such image"):
         classifier("nothing.png")
-    with pytest.raises(ValueError, match="no backbone apart"):
+    with pytest.raises(ValueError, match="no separate backbone"):
         classifier.features(path)
 
 
@@ -290,7 +290,7 @@ def test_a_cfg_has_classes_but_no_features(tmp_path, capsys):
     assert main(["classify", str(tmp_path / "x.pt"), str(image), "--top", "9"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5  # what the import said, and all five classes
     assert main(["extract-features", str(tmp_path / "x.pt"), str(image), "--output", str(tmp_path / "f.npz")]) == 2
-    assert "error: x: a network that a Darknet cfg describes has no backbone apart" in capsys.readouterr().err
+    assert "error: x: the network of a Darknet cfg has no separate backbone" in capsys.readouterr().err
 
 
 @pytest.mark.e2e

@@ -316,7 +316,7 @@ def test_track_ids_stand_in_the_records(monkeypatch):
             return [7] * len(found)
 
     monkeypatch.setattr("cspdet.cli.detect.check_installed", lambda: None)
-    monkeypatch.setattr("cspdet.inference.runner.Tracker", One)
+    monkeypatch.setattr("cspdet.inference.video.processor.Tracker", One)
     make_video("v.mp4", 2)
     assert detect("v.mp4", "--track", "--mot", "v.txt") == 0
     assert [line["detections"][0]["track_id"] for line in lines()] == [7, 7]

@@ -29,7 +29,6 @@ REMAINING: dict[str, int] = {
     "cspdet/config": 0,
     "cspdet/darknet": 49,
     "cspdet/export": 46,
-    "cspdet/inference": 158,
     "cspdet/io": 21,
     "cspdet/models": 45,
     "cspdet/training": 180,

@@ -53,8 +53,8 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
         ("notes.tx", "no such image, video or folder (did you mean 'notes.txt'?)"),
         ("notes.txt", "found the suffix '.txt'"),
         ("*.tif", "no file matches"),
-        ("*.txt", "of its 1 matches none is a picture"),
-        ("empty", "no picture or video in this folder"),
+        ("*.txt", "of its 1 matches none is an image"),
+        ("empty", "no image or video in this folder"),
     ],
 )
 def test_what_is_no_source_is_named_with_the_reason(tree, text, told):

@@ -63,7 +63,7 @@ class LeftOf50:
 
     def update(self, part: Part) -> Part:
         part.xyxy = part.xyxy[::-1]
-        part.data = {"place": part.data["place"][::-1]}
+        part.data = {"index": part.data["index"][::-1]}
         part.tracker_id = np.where(part.xyxy[:, 0] < 50, 4, -1) if len(part) else None
         return part
 
@@ -71,7 +71,7 @@ class LeftOf50:
 def test_ids_belong_to_their_boxes_and_to_one_class(monkeypatch):
     monkeypatch.setattr(tracking, "check_installed", lambda: None)
     monkeypatch.setattr(tracking, "to_supervision", Part)
-    monkeypatch.setattr(Tracker, "_new", lambda _: LeftOf50())
+    monkeypatch.setattr(Tracker, "_create_tracker", lambda _: LeftOf50())
     tracker = Tracker(25.0, 0.25)
     found = Detections(
         torch.tensor([[60.0, 0, 70, 9], [10, 0, 20, 9], [20, 0, 30, 9]]), torch.ones(3), torch.tensor([0, 0, 1])

@@ -124,8 +124,8 @@ def test_a_lost_camera_is_connected_again_with_longer_and_longer_pauses(monkeypa
     assert first.released
     assert got[-1] == 50
     assert pauses == [0.5, 1.0, 2.0] + [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]
-    assert live.error == "camera 0: lost after 2 frames, and 6 tries to connect again failed"
-    assert "connected again" in caplog.text
+    assert live.error == "camera 0: lost after 2 frames, and 6 attempts to reconnect failed"
+    assert "reconnected" in caplog.text
 
 
 def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch):

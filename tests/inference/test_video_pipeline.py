@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, parallel_map
-from cspdet.inference.stopwatch import Stopwatch
+from cspdet.inference.timer import StageTimer
 
 
 @pytest.fixture(autouse=True)
@@ -203,9 +203,9 @@ def test_no_thread_outlives_an_error_of_who_takes_the_results():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cspdet-lane")]
 
 
-def test_the_stopwatch_counts_each_stage_a_frame():
+def test_the_timer_counts_each_stage_a_frame():
     now = [0.0]
-    watch = Stopwatch(("read", "detect"), clock=lambda: now[0])
+    watch = StageTimer(("read", "detect"), clock=lambda: now[0])
 
     def frames() -> Iterator[int]:
         for i in range(4):
@@ -228,15 +228,15 @@ def test_the_stopwatch_counts_each_stage_a_frame():
 
 def test_blocks_that_run_at_once_count_with_their_share():
     now = [0.0]
-    watch = Stopwatch(("detect",), clock=lambda: now[0])
-    with watch.measure("detect", lanes=2), watch.measure("detect", lanes=2):
+    watch = StageTimer(("detect",), clock=lambda: now[0])
+    with watch.measure("detect", num_workers=2), watch.measure("detect", num_workers=2):
         now[0] += 0.080
     assert watch.milliseconds() == pytest.approx({"detect": 40.0})  # two frames in 80 ms
 
 
 def test_the_shown_rate_is_that_of_the_last_frames():
     now = [0.0]
-    watch = Stopwatch((), clock=lambda: now[0])
+    watch = StageTimer((), clock=lambda: now[0])
     for i in range(100):
         now[0] += 1.0 if i < 50 else 0.1
         watch.frame_done()

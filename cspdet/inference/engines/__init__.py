@@ -1,1 +1,1 @@
-"""What runs a network: one interface, several engines. `load_engine` in `pick.py` chooses."""
+"""Inference engines: one interface, one file and one registry entry each."""

@@ -1,4 +1,4 @@
-"""A network as an ONNX model in memory: what onnxruntime and OpenVINO run, and what `export` writes."""
+"""Convert networks to ONNX in memory, for onnxruntime, OpenVINO and `cspdet export`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 
 
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
-    """Of a graph: raw_8, raw_16 ... by stride; box_xyxy and score; detections; or logits."""
+    """Names of the outputs of a graph: raw_8, raw_16 ... by stride; box_xyxy and score; detections; or logits."""
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [
             f"raw_{stride}_{i}" for i, stride in enumerate(strides)
@@ -36,15 +36,22 @@ def to_onnx(
     dynamic: bool,
     opset: int = DEFAULT_OPSET,
 ) -> bytes:
-    """The model as one ONNX file; `images` (batch, 3, height, width) float32 is its input, `names` are its outputs.
+    """Convert a model to ONNX. Its input is `images`, (batch, 3, height, width) float32.
 
-    model    on the CPU, in evaluation mode, float32
-    step     what height and width are multiples of, whatever they are
-    dynamic  batch, height and width stay free; otherwise one picture of `size_hw`
+    Args:
+        model: On the CPU, in evaluation mode, float32.
+        size_hw: Height and width of the traced input.
+        names: Names of the outputs.
+        size_divisor: Height and width are always multiples of it.
+        dynamic: Free batch, height and width; otherwise one image of `size_hw`.
+        opset: Version of the ONNX operators.
+
+    Returns:
+        The content of the ONNX file.
 
     Raises:
-        UserError: the network has an operation that ONNX has no words for.
-        ConfigError: an opset that PyTorch does not write.
+        UserError: An operation of the network cannot be expressed in ONNX.
+        ConfigError: An opset that PyTorch does not write.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ConfigError(f"--opset: expected a number from {MIN_OPSET} to {MAX_OPSET}, found {opset}")
@@ -52,22 +59,22 @@ def to_onnx(
     try:
         return trace_to_onnx(model, images, names, dynamic, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        # PyTorch has announced the end of its tracing exporter; its successor takes some thirty times as long.
+        # PyTorch has deprecated its tracing exporter; the new one takes about thirty times as long.
         log.info("export by tracing failed (%s); trying torch.export", str(error).splitlines()[0][:120])
         return _export_with_dynamo(model, images, names, size_divisor if dynamic else None, opset)
-    except RuntimeError as error:  # among them what torch.onnx raises of its own
+    except RuntimeError as error:  # includes the errors of torch.onnx
         raise UserError(f"the network cannot be written as ONNX: {str(error).splitlines()[0][:200]}") from None
 
 
 def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
-    """`to_onnx` by PyTorch's tracing exporter alone: `images` (B, 3, H, W) go through the model once."""
+    """`to_onnx` with PyTorch's tracing exporter only: `images` (B, 3, H, W) go through the model once."""
     file = io.BytesIO()
     dynamic_axes = (
         {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
         if dynamic
         else None
     )
-    export: Callable[..., object] = torch.onnx.export  # its types know no file in memory, which this way has
+    export: Callable[..., object] = torch.onnx.export  # its type annotations do not allow a file in memory
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
         export(
@@ -80,7 +87,10 @@ def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynami
 def _export_with_dynamo(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """`step` None: no axis is free. Otherwise sides are told as multiples of it; else nothing upsampled would fit."""
+    """`to_onnx` with torch.export. With a `size_divisor`, batch and sides are free, the sides as multiples of it.
+
+    Without the factor, torch.export cannot prove that upsampled maps fit together.
+    """
     from torch.export import Dim
 
     dynamic_shapes = None

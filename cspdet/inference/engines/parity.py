@@ -1,4 +1,4 @@
-"""Whether two engines compute the same network: their decoded boxes and scores on made-up pictures, side by side."""
+"""Compare the outputs of two engines: decoded boxes and scores on synthetic images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
 
-# fp32: the most that any box or score may be off. Fewer bits: their average, since single logits move further.
+# fp32: limit of the largest error of a box or score. Fewer bits: limit of the mean, since single logits differ more.
 MAX_ERROR = 1e-3
 MAX_MEAN_ERROR = 1e-2
 
 
 def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Two pictures (1, 3, H, W) in [0, 1], always the same: noise, and smooth patches."""
+    """Two images (1, 3, H, W) in [0, 1], always the same: noise, and smooth patches."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, *size_hw, generator=generator)
     coarse = torch.rand(1, 3, 6, 6, generator=generator)
@@ -24,8 +24,20 @@ def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def prediction_differences(
     actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], anchors: Anchors, size_hw: tuple[int, int]
 ) -> Tensor:
-    """How far each slot's box and scores are apart, (B, S): scores as they are, boxes as a share of the larger of the
-    input's longer side and the box's own; the worst number of a slot counts."""
+    """The largest error of each prior's box and scores.
+
+    Errors of scores are absolute. Errors of boxes are relative to the longer side of the input, or of the box where
+    that is larger.
+
+    Args:
+        actual: Raw outputs, one (B, A, H_l, W_l, 5 + C) per level.
+        expected: The raw outputs of the reference.
+        anchors: Anchors of the head.
+        size_hw: Height and width of the input.
+
+    Returns:
+        (B, S) errors.
+    """
     like = expected[0].device
     box_xyxy, score = decode(tuple(values.to(like).float() for values in actual), anchors)
     true_xyxy, true_score = decode(expected, anchors)
@@ -41,7 +53,18 @@ def parity_error(
     precision: str,
     size_hw: tuple[int, int],
 ) -> str | None:
-    """What is wrong with the raw outputs of an engine of that precision, in words; None: nothing."""
+    """Check the raw outputs of an engine against those of a reference.
+
+    Args:
+        actual: Raw outputs of each image.
+        expected: The raw outputs of the reference.
+        anchors: Anchors of the head.
+        precision: Precision of the engine.
+        size_hw: Height and width of the input.
+
+    Returns:
+        A description of the error; None: the outputs agree.
+    """
     shapes = [[tuple(values.shape) for values in outputs] for outputs in actual]
     if shapes != [[tuple(values.shape) for values in outputs] for outputs in expected]:
         return f"its outputs have other shapes: {shapes[0]}"

@@ -1,1 +1,1 @@
-"""Video."""
+"""Reading, processing and writing of videos, cameras and streams."""

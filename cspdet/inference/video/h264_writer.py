@@ -1,4 +1,4 @@
-"""H.264 in mp4 through PyAV: what browsers play, with the source's own times and sound."""
+"""Write H.264 in mp4 through PyAV: plays in browsers, with the frame times and the sound of the source."""
 
 from __future__ import annotations
 
@@ -23,21 +23,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-CRF = "23"  # x264's constant rate factor: its own default, hard to tell from the source
+CRF = "23"  # x264's constant rate factor: its own default, visually close to the source
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
-MP4_AUDIO_CODECS = frozenset(("aac", "mp3", "ac3", "eac3", "alac", "opus"))  # copied as they are; others are left out
+MP4_AUDIO_CODECS = frozenset(
+    ("aac", "mp3", "ac3", "eac3", "alac", "opus")
+)  # copied without re-encoding; other codecs are left out
 
-# The numbers of ITU-T H.273: OpenCV converts to the luma and chroma of BT.601 with limited range, so the file says
-# so; without it players take large pictures for BT.709 and show other greens.
+# Codes of ITU-T H.273. OpenCV converts to the luma and chroma of BT.601 with limited range, so the file declares that;
+# otherwise players assume BT.709 for large images and show other greens.
 BT601_MATRIX, SRGB_PRIMARIES, BT709_TRANSFER, LIMITED_RANGE = 6, 1, 1, 1
 
 
 class H264Writer:
-    """Takes RGB frames of one size, that of the first; see VideoWriter.
+    """Writes RGB frames of one size, that of the first; see VideoWriter.
 
-    Even sizes are written as 4:2:0, which plays everywhere. 4:2:0 has one color for 2x2 pixels and so no odd size:
-    those are written as 4:4:4 in exactly their size, which FFmpeg, VLC and Chromium play and some devices do not.
-    The index stands at the beginning of the file, so that it plays before it is there as a whole.
+    Even sizes are written as 4:2:0, which plays everywhere. 4:2:0 has one color per 2x2 pixels and therefore no odd
+    sizes: those are written as 4:4:4, which FFmpeg, VLC and Chromium play and some devices do not. The index is at the
+    beginning of the file (fast start), so that playback begins during the download.
+
+    Args:
+        path: The file.
+        fps: Frames per second.
+        time_base: Seconds per tick.
+        pixel_aspect: Width of a displayed pixel divided by its height.
+        preset: Preset of x264.
+        audio: A file whose sound is copied.
+        start_time_s: Time of the first frame in that file's own time, in seconds.
     """
 
     def __init__(
@@ -53,7 +64,7 @@ class H264Writer:
     ):
         self.path, self.written = path, 0
         self._fps, self._time_base, self._pixel_aspect, self._preset = fps, time_base, pixel_aspect, preset
-        self._ticks_per_frame = max(1, round(1 / (fps * time_base)))  # ticks that a frame lasts
+        self._ticks_per_frame = max(1, round(1 / (fps * time_base)))
         self._last_pts = -self._ticks_per_frame
         self._size_hw = (0, 0)
         self._container: av.container.OutputContainer | None = None
@@ -99,7 +110,7 @@ class H264Writer:
         context.color_primaries, context.color_trc = SRGB_PRIMARIES, BT709_TRANSFER
         if self._pixel_aspect != 1:
             context.sample_aspect_ratio = self._pixel_aspect
-        if self._audio is not None:  # not before there is a picture: the network has something to do meanwhile
+        if self._audio is not None:  # opened with the first frame, while the network is busy
             self._audio_passthrough = AudioPassthrough(self._audio, self._start_time_s)
             self._audio_passthrough.add_stream_to(self._container)
         self._stream = stream
@@ -107,7 +118,7 @@ class H264Writer:
             context.open()
         except av.error.FFmpegError:
             raise SourceError(
-                f"frames of {width}x{height} at {float(self._fps):g} a second cannot be written as H.264"
+                f"frames of {width}x{height} at {float(self._fps):g} per second cannot be written as H.264"
             ) from None
 
     def _to_yuv_frame(self, image: np.ndarray) -> VideoFrame:
@@ -137,9 +148,11 @@ class H264Writer:
 
 
 class AudioPassthrough:
-    """The first sound track of a file, copied beside the pictures without decoding it.
+    """Copies the first audio track of a file without re-encoding it.
 
-    origin  seconds in the file's own time at which its first picture stands, the beginning of what is written
+    Args:
+        path: The file.
+        start_time_s: Time of its first frame in the file's own time, in seconds: the beginning of the written video.
     """
 
     def __init__(self, path: Path, start_time_s: Fraction = Fraction(0)):
@@ -148,24 +161,24 @@ class AudioPassthrough:
         tracks = [track for track in self._container.streams.audio if track.codec_context is not None]
         self._input_stream = tracks[0] if tracks and tracks[0].codec_context.name in MP4_AUDIO_CODECS else None
         if tracks and self._input_stream is None:
-            log.warning("%s: mp4 cannot hold its %s sound, which is left out", path, tracks[0].codec_context.name)
+            log.warning("%s: mp4 cannot contain %s audio; the audio is left out", path, tracks[0].codec_context.name)
         self._packets = self._container.demux(self._input_stream) if self._input_stream is not None else iter(())
         self._pending_packet: Packet | None = None
         self._output_stream: AudioStream | None = None
 
     def add_stream_to(self, container: av.container.OutputContainer) -> None:
-        """Make the track of the written file; before its first frame."""
+        """Add the audio track to the written file; call it before the first frame."""
         if self._input_stream is not None:
             self._output_stream = container.add_stream_from_template(self._input_stream)
 
     def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
-        """The packets that begin before this time of the source."""
+        """The next packets that begin before this time of the source, in seconds."""
         while self._output_stream is not None:
             packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
             self._pending_packet = None
             if packet is None:
                 return
-            if packet.pts is None or packet.dts is None:  # the mark at the end
+            if packet.pts is None or packet.dts is None:  # the end marker
                 continue
             time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
             begins = packet.pts * time_base - self._start_time_s
@@ -178,5 +191,5 @@ class AudioPassthrough:
                 yield packet
 
     def close(self) -> None:
-        """Let the source go."""
+        """Close the source file."""
         self._container.close()

@@ -1,4 +1,4 @@
-"""Cameras and streams: the newest frame for whoever is free, and a new connection when one breaks."""
+"""Live sources: cameras and streams. Keeps the latest frame, and reconnects on failure."""
 
 from __future__ import annotations
 
@@ -14,28 +14,35 @@ import numpy as np
 
 from cspdet.errors import SourceError
 from cspdet.inference.sources import Video
-from cspdet.inference.video.reader import Frame, OpenCvReader, VideoInfo, VideoReader, open_capture, read_capture_info
+from cspdet.inference.video.frame import Frame, VideoInfo, VideoReader
+from cspdet.inference.video.reader import OpenCvReader, open_capture, read_capture_info
 
 log = logging.getLogger("cspdet")
 
-INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0  # before trying to connect again: doubled each time, up to this
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0  # pause before reconnecting: doubled each time, up to the maximum
 TIME_BASE = Fraction(1, 1000)  # of live frames, in seconds
-POLL_INTERVAL_S = 0.2  # so often the waiting reader looks at the clock, and lets Ctrl-C through
-RELEASE_TIMEOUT_S = 2.0  # a driver that hangs for longer is left alone at the end
+POLL_INTERVAL_S = 0.2  # how often the waiting reader checks the time and lets Ctrl-C through
+RELEASE_TIMEOUT_S = 2.0  # a driver that hangs for longer is not waited for at the end
 
 
 class _LatestFrame(NamedTuple):
-    """The last frame that came, which nobody has taken yet."""
+    """The last captured frame, not yet consumed."""
 
     image: np.ndarray  # BGR
     time: float  # of the monotonic clock
 
 
 def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: float | None = None) -> VideoReader:
-    """The reader of a camera or URL. A URL with a frame count is a file somewhere else, and read as one.
+    """Open a camera or URL; a URL with a frame count is a remote file and is read as one.
+
+    Args:
+        video: The camera or URL.
+        stride: Process every n-th frame.
+        reconnect: Attempts in a row to reconnect.
+        max_seconds: Time limit; None: no limit.
 
     Raises:
-        SourceError: no such camera, a stream that does not answer.
+        SourceError: No such camera, or a stream that does not respond.
     """
     capture = open_capture(video)
     if isinstance(video.address, str) and read_capture_info(capture).num_frames:
@@ -44,12 +51,19 @@ def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: fl
 
 
 class LiveReader:
-    """Frames as they come. A thread reads without a pause, so that no driver or network queue grows old; who
-    iterates gets the newest frame and misses those before it, which `dropped` counts.
+    """Iterates over the latest frames of a live source.
 
-    stride       of the frames that come, every so-manieth is offered
-    reconnect    how often in a row a new connection is tried; 0 for never. When all failed, `lost` says so
-    max_seconds  the iteration ends this long after the first frame, even when no frame comes any more
+    A thread reads continuously, so that no driver or network queue holds old frames. The iteration gets the latest
+    frame; `dropped` counts the frames that it missed.
+
+    Args:
+        video: The camera or URL.
+        capture: Its open capture.
+        stride: Offer every n-th frame.
+        reconnect: Attempts in a row to reconnect, 0: none. When all fail, `error` says so.
+        max_seconds: Ends the iteration this long after the first frame, even when no frame arrives.
+        clock: Gives the time in seconds.
+        wait: Waits for an event with a time limit.
     """
 
     live = True
@@ -102,7 +116,7 @@ class LiveReader:
             self.decoded += 1
 
     def _wait_for_frame(self, start: float | None) -> _LatestFrame | None:
-        """The newest frame as soon as there is one; None when no more will come, or the time is up."""
+        """Wait for the latest frame; None when the source has ended or the time limit is reached."""
         with self._changed:
             while self._latest is None:
                 late = start is not None and self._max_seconds is not None
@@ -133,12 +147,12 @@ class LiveReader:
             self._changed.notify()
 
     def _try_reconnect(self) -> bool:
-        """Whether there is a connection that gives frames; tries with longer and longer pauses."""
+        """Reconnect, with increasing pauses; returns whether frames arrive again."""
         self._capture.release()
         for attempt in range(1, self._reconnect + 1):
             pause = min(INITIAL_BACKOFF_S * 2 ** (attempt - 1), MAX_BACKOFF_S)
             log_args = (self.video, pause, attempt, self._reconnect)
-            log.warning("%s: no more frames; connecting again in %g s (%d of %d)", *log_args)
+            log.warning("%s: no more frames; reconnecting in %g s (%d of %d)", *log_args)
             if self._wait(self._stopped, pause) or self._stopped.is_set():
                 return False
             try:
@@ -147,10 +161,10 @@ class LiveReader:
                 continue
             ok, image = self._capture.read()
             if ok:
-                log.info("%s: connected again", self.video)
+                log.info("%s: reconnected", self.video)
                 self._publish(image)
                 return True
             self._capture.release()
-        tried = f", and {self._reconnect} tries to connect again failed" if self._reconnect else ""
+        tried = f", and {self._reconnect} attempts to reconnect failed" if self._reconnect else ""
         self.error = f"{self.video}: lost after {self.received} frames{tried}"
         return False

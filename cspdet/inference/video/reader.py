@@ -1,79 +1,43 @@
-"""Video files as RGB frames with their times: by PyAV where it is installed, else by OpenCV."""
+"""Read video files as RGB frames with their times: by PyAV where it is installed, else by OpenCV."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
 from cspdet.errors import SourceError
 from cspdet.inference.sources import Video
+from cspdet.inference.video.frame import DEFAULT_FPS, MAX_FPS, Frame, VideoInfo, VideoReader
 
 if TYPE_CHECKING:
     import av
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-DEFAULT_FPS = Fraction(25)  # frames a second where a video does not say
-MAX_FPS = 1000  # a container that says more than this is wrong
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture of a video."""
-
-    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
-    index: int  # from 0; in a file as stored, whatever is left out; live of those that were taken
-    time_s: float  # since the first frame
-    ticks: int  # the same in units of the reader's `time_base`
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video says of itself."""
-
-    fps: Fraction | None  # frames a second; the mean where they vary
-    time_base: Fraction  # seconds that one of `Frame.ticks` lasts
-    num_frames: int | None = None  # frames, which may be wrong
-    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as it is to be shown
-
-
-class VideoReader(Protocol):
-    """The frames of a video as RGB. A context manager: the camera or file is let go at its end."""
-
-    video: Video
-    info: VideoInfo
-    live: bool  # the world does not wait for who reads it
-    decoded: int  # frames so far
-    error: str | None  # why the frames ended before the video did
-    dropped: int  # frames that came while the one before was worked on
-    start_time_s: Fraction  # seconds in the file's own time at which its first frame stands
-
-    def __enter__(self) -> VideoReader: ...
-    def __exit__(self, *_: object) -> None: ...
-    def __iter__(self) -> Iterator[Frame]: ...
-
 
 def has_pyav() -> bool:
-    """Whether the package of the extra `video` is installed."""
+    """Whether PyAV is installed, the package of the extra `video`."""
     return importlib.util.find_spec("av") is not None
 
 
 def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = False) -> VideoReader:
-    """The reader of a video file, for every `stride`-th frame.
+    """Open a video file.
 
-    beside_network  the network runs on the same cores: several frames decoded at once would come no sooner, and cost
-                    more, than one after the other
+    Args:
+        video: The file.
+        stride: Read every n-th frame.
+        slice_threading: Decode frames one after the other. Where the network runs on the same cores, decoding several
+            frames in parallel is no faster and costs more.
 
     Raises:
-        SourceError: a missing or broken file, no picture in it, a codec that is not known here.
+        SourceError: A missing or damaged file, a file without video, an unknown codec.
     """
     assert isinstance(video.address, Path)
     if not video.address.stat().st_size:
@@ -86,9 +50,9 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
 
 
 def open_capture(video: Video) -> cv2.VideoCapture:
-    """OpenCV's capture of a file, camera or stream; raises SourceError where there is none."""
+    """Open OpenCV's capture of a file, camera or stream; raises SourceError where that fails."""
     address = video.address if isinstance(video.address, int) else str(video.address)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is said below, once
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
     try:
         capture = cv2.VideoCapture(address)
     finally:
@@ -108,7 +72,7 @@ def _open_error_reason(video: Video) -> str:
 
 
 def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
-    """Rate and frame count as OpenCV gives them; what is not believable is unknown."""
+    """Read rate and frame count from OpenCV; implausible values count as unknown."""
     reported_fps = capture.get(cv2.CAP_PROP_FPS)
     is_valid = math.isfinite(reported_fps) and 0 < reported_fps <= MAX_FPS
     fps = Fraction(reported_fps).limit_denominator(10_000) if is_valid else None
@@ -118,7 +82,7 @@ def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """PyAV's container of a file; tags that are not UTF-8 are no reason to refuse it. Raises FFmpegError."""
+    """Open PyAV's container of a file, also with tags that are not UTF-8. Raises FFmpegError."""
     import av
 
     try:
@@ -128,7 +92,7 @@ def open_container(path: Path) -> av.container.InputContainer:
 
 
 class OpenCvReader:
-    """A file, or a file behind a URL; frames follow each other at a constant rate. OpenCV turns them upright."""
+    """Reads a file, or a file at a URL, at a constant frame rate. OpenCV turns the frames upright."""
 
     live = False
     error: str | None = None
@@ -163,7 +127,7 @@ class OpenCvReader:
 
 
 class PyAvReader:
-    """A file through PyAV: every frame with the time that the file gives it, turned upright."""
+    """Reads a file through PyAV: every frame with its time in the file, turned upright."""
 
     live = False
     dropped = 0
@@ -172,9 +136,7 @@ class PyAvReader:
         import av
 
         self.video, self._stride = video, stride
-        self._thread_type: Literal["SLICE", "AUTO"] = (
-            "SLICE" if slice_threading else "AUTO"
-        )  # AUTO: frames at once as well
+        self._thread_type: Literal["SLICE", "AUTO"] = "SLICE" if slice_threading else "AUTO"  # AUTO: frames too
         self.decoded = 0
         self.error: str | None = None
         self.start_time_s = Fraction(0)
@@ -190,13 +152,13 @@ class PyAvReader:
         self.info = self._read_info(self._stream)
 
     def _select_video_stream(self, container: av.container.InputContainer) -> VideoStream:
-        best = container.streams.best("video")  # of several, not the cover of an album
+        best = container.streams.best("video")  # not the cover image of an album
         stream = next((track for track in container.streams.video if best is None or track.index == best.index), None)
         if stream is None:
-            found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-            raise SourceError(f"{self.video}: expected a video, found a file with {found} and no pictures")
+            types = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+            raise SourceError(f"{self.video}: expected a video, found a file with {types} only")
         if stream.codec_context is None:
-            raise SourceError(f"{self.video}: its codec is not known here; convert it to H.264, or look for damage")
+            raise SourceError(f"{self.video}: unknown codec, or a damaged file; convert it to H.264")
         stream.thread_type = self._thread_type
         return stream
 
@@ -217,7 +179,7 @@ class PyAvReader:
         step = max(1, round(1 / ((self.info.fps or DEFAULT_FPS) * self.info.time_base)))
         first, last = None, -step
         for frame in self._decode_frames():
-            # A file without times, or with times that go back, plays at its rate.
+            # A file without times, or with decreasing times, plays at its frame rate.
             ticks = last + step if frame.pts is None else frame.pts - (first or 0)
             if first is None:
                 first, ticks = frame.pts, 0
@@ -229,7 +191,7 @@ class PyAvReader:
             self.decoded += 1
 
     def _decode_frames(self) -> Iterator[VideoFrame]:
-        """All that can be decoded: damaged packets are left out, and the end is where reading fails."""
+        """All frames that can be decoded: damaged packets are skipped; the video ends where reading fails."""
         import av
 
         packets = self._container.demux(self._stream)
@@ -249,12 +211,12 @@ class PyAvReader:
 
 
 def _to_fraction(value: Fraction | None) -> Fraction | None:
-    """PyAV's rational numbers, which are a class of its own since its version 19; None where it has none."""
+    """Convert PyAV's rational numbers, which have their own class since version 19; None stays None."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
 def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as the file's rotation says (degrees counter-clockwise)."""
+    """(H, W, 3) uint8 RGB, rotated as the file declares (degrees counter-clockwise)."""
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -1,4 +1,4 @@
-"""Frames to an .mp4 file that appears whole, or not at all: H.264 by PyAV, or MPEG-4 by OpenCV."""
+"""Write frames to an .mp4 file atomically: H.264 by PyAV, or MPEG-4 by OpenCV."""
 
 from __future__ import annotations
 
@@ -13,57 +13,77 @@ import cv2
 import numpy as np
 
 from cspdet.errors import ConfigError, SourceError, UserError
+from cspdet.inference.video.frame import DEFAULT_FPS, VideoInfo
 from cspdet.inference.video.h264_writer import H264Writer
-from cspdet.inference.video.reader import DEFAULT_FPS, VideoInfo, has_pyav
+from cspdet.inference.video.reader import has_pyav
 from cspdet.io.atomic import atomic_write
 
 Codec = Literal["h264", "mp4v"]
-MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the one mp4 codec that every OpenCV wheel can write
-MAX_TICKS_PER_SECOND = 65535  # MPEG-4 divides a second into at most so many; a rate like 119.881 has to lose digits
+MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the only mp4 codec that every OpenCV wheel can write
+MAX_TICKS_PER_SECOND = 65535  # limit of MPEG-4; a rate such as 119.881 is rounded
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """How a video is to be written."""
+    """How a video is written.
 
-    info: VideoInfo  # of its source: the rate and time base of what is written, and the shape of its pixels
+    Attributes:
+        info: Frame rate, time base and pixel aspect of the source.
+        codec: h264 or mp4v.
+        preset: Preset of x264.
+        live: Frames arrive at any time; a codec with a constant rate repeats each one until the next.
+        stride: Every n-th frame of the source is written.
+        audio: The source's file, whose sound is copied; H.264 only.
+        start_time_s: Time of the first frame in that file's own time, in seconds.
+    """
+
+    info: VideoInfo
     codec: Codec = "mp4v"
-    preset: str = "ultrafast"  # of x264
-    live: bool = False  # frames come at any time; at a constant rate each stays until the next one
-    stride: int = 1  # every so-manieth frame of the source is written
-    audio: Path | None = None  # the source's file, for its sound; H.264 only
-    start_time_s: Fraction = Fraction(0)  # seconds in that file's own time at which its first frame stands
+    preset: str = "ultrafast"
+    live: bool = False
+    stride: int = 1
+    audio: Path | None = None
+    start_time_s: Fraction = Fraction(0)
 
     @property
     def fps(self) -> Fraction:
-        """Frames a second that are written."""
+        """Written frames per second."""
         return (self.info.fps or DEFAULT_FPS) / (1 if self.live else self.stride)
 
 
 class VideoWriter(Protocol):
-    """Takes RGB frames of one size, that of the first."""
+    """Writes RGB frames of one size, that of the first.
+
+    Attributes:
+        written: Number of frames so far.
+    """
 
     written: int
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """Add an (H, W, 3) uint8 RGB frame at `ticks` of the source's time base; None is one frame later.
+        """Write a frame.
 
-        A frame of another size (streams may change) is made the first's.
+        Args:
+            image: (H, W, 3) uint8 RGB; resized where the size differs from that of the first frame.
+            ticks: Time in units of the source's time base; None: one frame after the last.
 
         Raises:
-            SourceError: frames of a size or rate that the codec cannot hold.
-            OSError: the disk is full.
+            SourceError: A size or rate that the codec does not support.
+            OSError: The disk is full.
         """
 
     def finish(self) -> None:
-        """Complete the file; to be called once, whatever happened."""
+        """Complete the file; call it once, also after an error."""
 
 
 def select_codec(name: str) -> Codec:
-    """`auto`, `h264` or `mp4v` to what can be written here: H.264, which browsers play, needs PyAV.
+    """Choose a codec that can be written here: H.264, which browsers play, needs PyAV.
+
+    Args:
+        name: auto, h264 or mp4v.
 
     Raises:
-        ConfigError: H.264 is asked for and cannot be written.
+        ConfigError: H.264 is requested and cannot be written.
     """
     if name == "mp4v":
         return "mp4v"
@@ -79,9 +99,9 @@ def select_codec(name: str) -> Codec:
 
 
 class Mpeg4Writer:
-    """MPEG-4 part 2 at a constant rate, kept to a thousandth of a frame a second. Many browsers do not play it.
+    """Writes MPEG-4 part 2 at a constant rate, exact to 0.001 frames per second. Many browsers do not play it.
 
-    Of an odd width or height the codec leaves out the last column or row.
+    The codec crops the last column or row of an odd width or height.
     """
 
     def __init__(self, path: Path, settings: EncoderSettings):
@@ -91,32 +111,32 @@ class Mpeg4Writer:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """See VideoWriter; times are kept live alone, by frames that are repeated."""
+        """See VideoWriter; only live sources keep their times, by repeating frames."""
         if self._writer is None:
             self._size_hw = (image.shape[0], image.shape[1])
             self._writer = self._open(self._size_hw)
         assert self._size_hw is not None
         if image.shape[:2] != self._size_hw:
             image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
-        shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         due = 1
         if self._settings.live and ticks is not None:
             due = round(ticks * self._settings.info.time_base * self._settings.fps) + 1 - self.written
         for _ in range(max(1, due)):
-            self._writer.write(shown)
+            self._writer.write(bgr)
             self.written += 1
 
     def _open(self, size_hw: tuple[int, int]) -> cv2.VideoWriter:
         requested_fps = float(self._settings.fps)
         digits = next(d for d in (3, 2, 1, 0) if requested_fps * 10**d <= MAX_TICKS_PER_SECOND or d == 0)
         fps = round(requested_fps, digits)
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is said below, once
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
         try:
             writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not writer.isOpened():
-            raise SourceError(f"frames of {size_hw[1]}x{size_hw[0]} at {fps:g} a second cannot be written as mp4")
+            raise SourceError(f"frames of {size_hw[1]}x{size_hw[0]} at {fps:g} per second cannot be written as mp4")
         return writer
 
     def finish(self) -> None:
@@ -126,22 +146,22 @@ class Mpeg4Writer:
 
 
 def check_frame_count(path: Path, written: int) -> None:
-    """Raise OSError unless the file holds what was written: OpenCV does not tell of a full disk."""
+    """Raise OSError unless the file contains all frames: OpenCV does not report a full disk."""
     capture = cv2.VideoCapture(str(path))
-    held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
-    if held != written:
-        raise OSError(None, f"the video holds {held} of its {written} frames (is the disk full?)")
+    if count != written:
+        raise OSError(None, f"the video contains {count} of its {written} frames (is the disk full?)")
 
 
 @contextmanager
 def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWriter]:
-    """A writer to a temporary file beside `path`, which gets its name when the block ends.
+    """Open a writer to a temporary file next to `path`, which is renamed when the `with` block ends.
 
-    Ctrl-C in the block ends the video there: what is written is finished and named; the interrupt goes on.
+    Ctrl-C in the block ends the video there: the file is completed and renamed, and the interrupt is raised again.
 
     Raises:
-        UserError: nothing was written, or the disk is full.
+        UserError: No frame was written, or the disk is full.
     """
     interrupted = False
     with atomic_write(path) as tmp_path:

@@ -1,4 +1,4 @@
-"""What an OpenVINO graph of ours is rewritten to before it is compiled, the same function in less time."""
+"""Rewrites of an OpenVINO graph before it is compiled: the same function in less time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     import openvino
 
-# From (B, anchors, numbers, H, W) to (B, anchors, H, W, numbers): the last step of every raw output.
+# From (B, A, 5 + C, H, W) to (B, A, H, W, 5 + C): the last operation of every raw output.
 HEAD_PERMUTATION = (0, 1, 3, 4, 2)
 
 
 def fold_constants(model: openvino.Model) -> None:
-    """In place: what follows from constants and known shapes becomes a constant.
+    """Replace operations on constants and known shapes by constants, in place.
 
-    A bias, say, that ONNX has as a formula of shapes as long as the picture's size is open.
+    For example a bias that is a formula of shapes in ONNX while the image size is dynamic.
     """
     from openvino.passes import ConstantFolding, Manager
 
@@ -27,10 +27,13 @@ def fold_constants(model: openvino.Model) -> None:
 
 
 def split_channels_last(model: openvino.Model) -> int:
-    """In place: raw outputs are cut into anchors while their channels are last in memory; returns how many.
+    """Split raw outputs into anchors while their channels are last in memory, in place.
 
-    Convolutions leave them so. As (B, anchors, numbers, H, W) they are turned around twice, number by number; this way
-    once, and the numbers of a cell stay side by side.
+    Convolutions produce channels-last maps. Splitting them as (B, A, 5 + C, H, W) transposes twice, value by value;
+    this rewrite transposes once, and the values of a cell stay adjacent.
+
+    Returns:
+        The number of rewritten outputs.
     """
     from openvino import opset8 as ops
 
@@ -56,7 +59,7 @@ def split_channels_last(model: openvino.Model) -> int:
 
 
 def _match_raw_output(transpose: Any) -> Sequence[int] | None:
-    """(B, anchors, numbers, H, W) where a node is the last step of a raw output of known size."""
+    """(B, A, 5 + C, H, W) where a node is the last operation of a raw output of known size."""
     if transpose.get_type_name() != "Transpose" or not transpose.input_value(0).get_partial_shape().is_static:
         return None
     order, split = constant_value(transpose.input_value(1)), transpose.input_value(0).get_node()
@@ -71,7 +74,7 @@ def _match_raw_output(transpose: Any) -> Sequence[int] | None:
 
 
 def constant_value(output: Any) -> np.ndarray | None:
-    """The values of a constant, also where a file holds them in fewer bits; None where it is none."""
+    """The values of a constant, also one stored in fewer bits; None where the output is not a constant."""
     node = output.get_node()
     if node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
@@ -79,14 +82,14 @@ def constant_value(output: Any) -> np.ndarray | None:
 
 
 def int64_constant(*values: int) -> Any:
-    """A constant of int64."""
+    """An int64 constant."""
     from openvino import opset8 as ops
 
     return ops.constant(np.array(values, np.int64))
 
 
 def sole_consumer(node: Any, op_type: str) -> Any | None:
-    """The one node that takes this one's output as its first input, if it is of that kind and no other reads it."""
+    """The only reader of a node's output, if it is of type `op_type` and reads it as its first input; else None."""
     readers = list(node.output(0).get_target_inputs())
     if len(readers) != 1 or readers[0].get_node().get_type_name() != op_type:
         return None

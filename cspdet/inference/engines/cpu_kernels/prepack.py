@@ -1,8 +1,8 @@
-"""For torch on a CPU: convolutions with their weights laid out for oneDNN once, and their activations inside them.
+"""Packed convolutions for torch on a CPU: weights in oneDNN's layout, and fused activations.
 
-PyTorch lays out the weights anew in every forward pass, which at batch 1 costs as much as a few layers. Its compiler
-uses two operators that do not; here they are used without the compiler. They are not documented, so the packed network
-is compared with the plain one before it is used, and the plain one stays where they are missing or differ.
+PyTorch converts the weights to oneDNN's layout in every forward pass, which at batch size 1 costs as much as a few
+layers. Its compiler uses two operators that convert them once; here they are used without the compiler. They are not
+documented, so the packed network is compared with the original one, which is used where they are missing or differ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cspdet.models.trace import propagate_shapes
 
 log = logging.getLogger("cspdet")
 
-MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest output
+MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # relative to the largest output
 
-FusedActivation = tuple[str, list[float]]  # the operator's name of an activation, and its numbers
+FusedActivation = tuple[str, list[float]]  # the operator's name of an activation, and its parameters
 
 
 class PackedConv(nn.Module):
-    """A convolution and the activation behind it: (B, C, H, W) -> (B, C', H', W'), any batch and size."""
+    """A convolution with its activation: (B, C, H, W) -> (B, C', H', W'), for any batch and image size."""
 
     def __init__(self, conv: nn.Conv2d, fused: FusedActivation, input_shape: tuple[int, ...]):
         super().__init__()
@@ -95,7 +95,7 @@ def _copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivation | None:
-    """The activation that alone reads `node`, in the operator's words, where it has words for it."""
+    """The only reader of `node`, if it is an activation that the operator supports."""
     if len(node.users) != 1:
         return None
     (user,) = node.users

@@ -1,12 +1,12 @@
-"""Winograd's filtering for the dense 3x3 convolutions of an OpenVINO graph: half their multiplications.
+"""Winograd convolution for the dense 3x3 layers of an OpenVINO graph: half the multiplications.
 
-Four rows of the output need six rows of the input. Instead of three products a row and column of the filter, twelve
-for the four, the six rows are mixed into six others, each is multiplied once, and the six products are mixed into
-four rows: F(4, 3) of Lavin and Gray, arXiv 1509.09308, section 4.1, here along the height alone; along the width the
-filter stays as it is. Along both axes a quarter of the multiplications would be left, but mixing then costs what it
-saves. In fp32 a layer's output moves by some 1e-6 of its largest value.
+F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; along the width the filter is unchanged.
+Four output rows need six input rows. Direct convolution takes 12 products (4 rows x 3 filter rows). Here the six input
+rows are transformed into six others, each is multiplied once, and the six products are transformed into four rows.
+Along both axes a quarter of the multiplications would remain, but the transforms would cost what is saved. In fp32 an
+output changes by about 1e-6 of the largest one.
 
-oneDNN, with which OpenVINO computes on x86, has no such kernel for floats.
+oneDNN, OpenVINO's library on x86, has no Winograd kernel for floats.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cspdet.inference.engines.cpu_kernels.openvino_graph import constant_value, 
 if TYPE_CHECKING:
     import openvino
 
-OUTPUT_ROWS = 4  # of the output that are computed together
-# With products at 0, 1, -1, 2, -2 and infinity: y = OUTPUT ((FILTER g) * (INPUT d)) for 6 inputs d, 3 weights g.
+OUTPUT_ROWS = 4  # output rows that are computed together
+# Points 0, 1, -1, 2, -2 and infinity: y = OUTPUT ((FILTER g) * (INPUT d)) for 6 inputs d and 3 weights g.
 INPUT_TRANSFORM = np.array(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]], dtype=np.float32,
@@ -34,45 +34,53 @@ FILTER_TRANSFORM = np.array(
 OUTPUT_TRANSFORM = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 NUM_PRODUCTS = len(INPUT_TRANSFORM)
 
-MAX_TIME_RATIO = 0.85  # of the time without; a layer for which `time_share` estimates more is left alone
+MAX_TIME_RATIO = 0.85  # layers with a higher `estimated_time_ratio` are not rewritten
 
 
 def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
-    """Estimated time of a 3x3 layer of Winograd's kind, as a share of its time without.
+    """Estimate the time of a 3x3 layer with Winograd's algorithm relative to direct convolution.
 
-    channels  of the input and the output
-    size_hw   height and width of the output
+    Half of the multiplications, more where the height is not a multiple of four; the transforms, whose cost per channel
+    is constant; and twice the weights, which matters for small maps. The speed report in docs/ has the measured times.
 
-    Half of the multiplications, more where the height is no multiple of four; mixing, which each channel costs alike;
-    and twice the weights, which small maps hardly use. docs/speed.md has the times of single layers behind it.
+    Args:
+        channels: Numbers of input and output channels.
+        size_hw: Height and width of the output.
     """
     height, width = size_hw
     strips = -(-height // OUTPUT_ROWS)
     multiplications = NUM_PRODUCTS * strips / (3 * height)
-    mixing = 10 * sum(channels) / (channels[0] * channels[1])
+    transforms = 10 * sum(channels) / (channels[0] * channels[1])
     weights = 10 / (strips * width)
-    return multiplications + mixing + weights
+    return multiplications + transforms + weights
 
 
 def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) -> int:
-    """Rewrite, in place, the 3x3 convolutions that gain by it; returns how many.
+    """Rewrite the 3x3 convolutions that become faster, in place.
 
-    Those with constant weights, stride 1, padding 1, no groups and no dilation, on a map whose size is known: a model
-    for any size has to be reshaped to one before. A bias and an activation are taken in where they are constants.
+    These have constant weights, stride 1, padding 1, no groups, no dilation and a static map size: a dynamic model has
+    to be reshaped first. A constant bias and an activation are included.
+
+    Args:
+        model: The graph.
+        max_time_ratio: Layers with a higher `estimated_time_ratio` are not rewritten.
+
+    Returns:
+        The number of rewritten layers.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has kernels of its own
+    if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has Winograd kernels
         return 0
     layers = [_ConvSpec.from_node(node, max_time_ratio) for node in model.get_ordered_ops()]
-    found = [layer for layer in layers if layer is not None]
-    for layer in found:
+    suitable = [layer for layer in layers if layer is not None]
+    for layer in suitable:
         layer.rewrite()
-    if found:
+    if suitable:
         model.validate_nodes_and_infer_types()
-    return len(found)
+    return len(suitable)
 
 
 class _ConvSpec:
-    """A 3x3 convolution of a graph, with the bias and the activation behind it."""
+    """A 3x3 convolution of a graph, with its bias and activation."""
 
     def __init__(self, convolution: Any, weight: np.ndarray):
         self.convolution = convolution
@@ -87,7 +95,7 @@ class _ConvSpec:
 
     @classmethod
     def from_node(cls, node: Any, max_time_ratio: float) -> _ConvSpec | None:
-        """The layer that begins with `node`; None where it is of another kind, or would not gain."""
+        """The layer that begins with `node`; None where it is of another type, or would not become faster."""
         if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
             return None
         weight = constant_value(node.input_value(1))
@@ -101,23 +109,23 @@ class _ConvSpec:
         return cls(node, weight)
 
     def rewrite(self) -> None:
-        """Put the same function in the layer's place."""
+        """Replace the layer by the same function."""
         from openvino import opset8 as ops
 
-        image = self.convolution.input_value(0)  # not before: the layer that it comes from may have been rewritten
+        image = self.convolution.input_value(0)  # read here, because the layer before may have been rewritten
         height, width = list(image.shape)[2:]
         out_channels = len(self.weight)
         strips = -(-height // OUTPUT_ROWS)
-        mixed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
+        transformed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
         products = []
-        for rows, weight in zip(INPUT_TRANSFORM, mixed, strict=True):
+        for rows, weight in zip(INPUT_TRANSFORM, transformed, strict=True):
             strip = _transform_input(ops, image, rows, below=1 + OUTPUT_ROWS * strips - height)
             product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
             products.append(product)
         if self.bias is not None:
-            products[1] = ops.add(products[1], self.bias)  # the one that every row takes once
+            products[1] = ops.add(products[1], self.bias)  # each output row contains this product once
         rows_of_strips = [self._apply_activation(ops, row) for row in _transform_output(ops, products)]
-        # Channels come last in memory, so a strip's rows side by side are the map: nothing is copied for it.
+        # Channels are last in memory, so that the concatenated rows of the strips are the map without a copy.
         side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), int64_constant(0, 2, 3, 1))
         shape = int64_constant(*image.shape[:1], OUTPUT_ROWS * strips, width, out_channels)
         whole = ops.reshape(side_by_side, shape, False)
@@ -137,9 +145,10 @@ class _ConvSpec:
 
 
 def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
-    """(1, C, H, W) to (1, C, strips, W): one mixture of the six rows of each strip, a row above it to one below it.
+    """(1, C, H, W) to (1, C, strips, W): one linear combination of the six input rows of each strip.
 
-    below  rows of zeros under the map, for the last strip
+    The six rows are those of the strip with one row above and one below; `below` is the number of zero rows under the
+    map, for the last strip.
     """
     channels = image.shape[1]
     kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, NUM_PRODUCTS, 1)))
@@ -147,7 +156,7 @@ def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> A
 
 
 def _transform_output(ops: Any, products: list[Any]) -> list[Any]:
-    """OUTPUT times the six products: the first, second, third and fourth row of each strip."""
+    """OUTPUT_TRANSFORM times the six products: the four rows of each strip."""
 
     def times(factor: float, value: Any) -> Any:
         return ops.multiply(value, ops.constant(np.float32(factor)))

@@ -1,4 +1,4 @@
-"""How long each stage of a run takes, a frame."""
+"""Time per frame of each stage of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
 
-FPS_WINDOW = 30  # frames over which the shown rate is taken
+FPS_WINDOW = 30  # frames over which the displayed rate is averaged
 
 
-class Stopwatch:
-    """Seconds of each stage and the frames that went through it."""
+class StageTimer:
+    """Seconds of each stage and the number of its frames; safe to use from several threads.
+
+    Args:
+        stages: Names of the stages.
+        clock: Gives the time in seconds.
+    """
 
     def __init__(self, stages: Iterable[str], clock: Callable[[], float] = time.perf_counter):
         self.seconds: dict[str, float] = dict.fromkeys(stages, 0.0)
@@ -26,22 +31,25 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str, frames: int = 1, num_workers: int = 1) -> Iterator[None]:
-        """Count the time of the block to `stage`, through which so many frames went in it.
+        """Add the time of the `with` block to a stage.
 
-        Where `lanes` blocks of a stage run at once, each counts with its share, so that a frame's time is what it
-        costs the run.
+        Args:
+            stage: The stage.
+            frames: Number of frames that the block processes.
+            num_workers: Number of such blocks that run in parallel; the time is divided by it, so that a frame counts
+                with the time that it adds to the run.
         """
         start = self._clock()
         try:
             yield
         finally:
-            spent = (self._clock() - start) / num_workers
+            seconds = (self._clock() - start) / num_workers
             with self._lock:
-                self.seconds[stage] += spent
+                self.seconds[stage] += seconds
                 self.frames[stage] += frames
 
     def time_iter(self, items: Iterable[ItemT], stage: str) -> Iterator[ItemT]:
-        """Hand on `items`; the time that each takes to come counts to `stage`."""
+        """Iterate over items; the time until each one arrives is added to `stage`."""
         iterator = iter(items)
         while True:
             with self.measure(stage, 0):
@@ -54,22 +62,22 @@ class Stopwatch:
             yield item
 
     def frame_done(self) -> None:
-        """A frame has passed the last stage."""
+        """Record that a frame has passed the last stage."""
         self._recent.append(self._clock())
 
     def recent_fps(self) -> float | None:
-        """Frames a second over the last ones; None before there are two."""
+        """Frames per second over the last frames; None with fewer than two."""
         times = list(self._recent)
         if len(times) < 2 or times[-1] <= times[0]:
             return None
         return (len(times) - 1) / (times[-1] - times[0])
 
     def milliseconds(self) -> dict[str, float]:
-        """Each stage's mean time a frame, in ms; 0 before its first frame is done."""
+        """Mean time per frame of each stage in ms; 0 before its first frame."""
         return {stage: 1000 * seconds / max(1, self.frames[stage]) for stage, seconds in self.seconds.items()}
 
     def format_line(self) -> str:
-        """Rate and stages in a line, as it is drawn on pictures."""
+        """Rate and stage times as one line, as it is drawn on frames."""
         fps = self.recent_fps()
         stages = "  ".join(f"{stage} {value:.1f}" for stage, value in self.milliseconds().items())
         return f"{'-' if fps is None else f'{fps:.1f}'} fps   ms: {stages}"

@@ -1,0 +1,115 @@
+"""What a detection run writes: settings, result lines, names of annotated copies, counts and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cspdet.errors import UserError
+from cspdet.inference.draw import draw_detections
+from cspdet.inference.predictor import Predictor
+from cspdet.inference.records import JsonlWriter
+from cspdet.inference.slicing import SlicedDetector
+from cspdet.inference.sources import ImageFile, MediaSource
+from cspdet.inference.timer import StageTimer
+from cspdet.inference.video.writer import Codec
+from cspdet.structures import Detections
+
+STAGES = ("read", "detect", "draw", "write", "waiting")  # waiting: time in which the network waits for the others
+RESULTS_FILE = "detections.jsonl"
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How sources are processed and what is written.
+
+    Attributes:
+        batch_size: Images or frames of a file per forward pass, or in parallel; 1 for live sources in any case.
+        max_seconds: Limit of each video, camera or stream; None: no limit.
+        stride: Process every n-th frame.
+        reconnect: Attempts in a row to reconnect to a lost camera or stream.
+        draw: Write annotated images and videos; False: the result lines only.
+        codec: Codec of annotated videos.
+        preset: Preset of x264.
+        line_width: Line width in pixels; None: by the size of the image.
+        hide_labels: Draw boxes without names and scores.
+        show_speed: Draw the speed on every frame.
+        track_min_score: Track objects of at least this score from frame to frame; None: no tracking.
+        mot_path: Also write a MOTChallenge file.
+    """
+
+    batch_size: int = 8
+    max_seconds: float | None = None
+    stride: int = 1
+    reconnect: int = 5
+    draw: bool = True
+    codec: Codec = "mp4v"
+    preset: str = "ultrafast"
+    line_width: int | None = None
+    hide_labels: bool = False
+    show_speed: bool = False
+    track_min_score: float | None = None
+    mot_path: Path | None = None
+
+
+class DetectionRun:
+    """The state of a run that images and videos share. A context manager: the results file is open meanwhile.
+
+    Attributes:
+        detector: Runs the model.
+        sliced_detector: Applies the class filter and the tiles.
+        settings: How sources are processed.
+        output: The output folder.
+        problems: Errors of single sources; the other sources are processed.
+        num_images: Number of processed images.
+        num_frames: Number of processed frames.
+        num_dropped: Number of frames of live sources that were not processed.
+        timer: Time of each stage.
+        jsonl_writer: Writes `detections.jsonl`; each line is flushed.
+    """
+
+    def __init__(self, detector: Predictor, output: Path, sliced_detector: SlicedDetector, settings: DetectionSettings):
+        self.detector, self.output, self.sliced_detector, self.settings = detector, output, sliced_detector, settings
+        self.problems: list[str] = []
+        self.num_images = self.num_frames = self.num_dropped = 0
+        self.timer = StageTimer(STAGES)
+        self._used_names: set[str] = {RESULTS_FILE}
+        self.jsonl_writer = JsonlWriter(
+            output / RESULTS_FILE, detector.class_names, detector.category_ids, mot_path=settings.mot_path
+        )
+
+    def close(self) -> None:
+        """Close the results file."""
+        self.jsonl_writer.close()
+
+    def check_output_dir(self, sources: Sequence[MediaSource]) -> None:
+        """Raise UserError where an annotated copy would overwrite its source."""
+        files = [s.path if isinstance(s, ImageFile) else s.address for s in sources]
+        folders = {path.parent.resolve() for path in files if isinstance(path, Path)}
+        if self.output.resolve() in folders:
+            raise UserError(f"--output {self.output}: expected another folder than that of the source, which is kept")
+
+    def output_path(self, name: Path, suffix: str) -> Path:
+        """The path of an annotated copy: the same name, with a number where two sources would share it."""
+        number = 1
+        while True:
+            path = name.with_name(f"{name.stem}{f'-{number}' if number > 1 else ''}{suffix}")
+            if path.as_posix().lower() not in self._used_names:
+                self._used_names.add(path.as_posix().lower())
+                return self.output / path
+            number += 1
+
+    def draw(self, image: np.ndarray, detections: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
+        """Draw detections on an image, in place where possible."""
+        return draw_detections(
+            image,
+            detections,
+            self.detector.class_names,
+            width=self.settings.line_width,
+            hide_labels=self.settings.hide_labels,
+            track_ids=track_ids,
+            in_place=True,  # nothing else reads an image after its detection
+        )

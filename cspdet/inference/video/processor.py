@@ -1,0 +1,185 @@
+"""Run a detector on a video: reading, detection, drawing and writing in parallel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cspdet.errors import SourceError
+from cspdet.inference.draw import draw_caption
+from cspdet.inference.output import DetectionRun
+from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched, parallel_map
+from cspdet.inference.records import FrameResult
+from cspdet.inference.sources import Video
+from cspdet.inference.tracking import Tracker
+from cspdet.inference.video.frame import DEFAULT_FPS, Frame, VideoReader
+from cspdet.inference.video.live import open_live
+from cspdet.inference.video.reader import open_video_file
+from cspdet.inference.video.writer import EncoderSettings, VideoWriter, open_video_writer
+from cspdet.io.progress import progress
+from cspdet.structures import Detections
+
+log = logging.getLogger("cspdet")
+
+MAX_QUEUE_BYTES = 256 * 2**20  # of frames between two stages
+
+
+class ProcessedFrame(NamedTuple):
+    """A frame with its detections."""
+
+    frame: Frame
+    detections: Detections
+    track_ids: Sequence[int | None] | None  # one per detection, when tracked
+
+
+class VideoProcessor:
+    """Processes videos, cameras and streams of a run."""
+
+    def __init__(self, run: DetectionRun):
+        self.run = run
+
+    def process(self, video: Video) -> None:
+        """Detect on every frame, and write the annotated video and the result lines.
+
+        Raises:
+            SourceError: A video that cannot be opened, or of which no frame can be decoded.
+        """
+        settings = self.run.settings
+        with self._open_reader(video) as reader:
+            frames = iter(reader)
+            first = next(frames, None)
+            if first is None:
+                hint = f", though it declares {reader.info.num_frames}" if reader.info.num_frames else ""
+                raise SourceError(reader.error or f"{video}: no frame of it can be decoded{hint}")
+            if not settings.draw:
+                self._run_pipeline(reader, chain([first], frames), first.image.nbytes, None)
+            else:
+                if reader.info.fps is None and not reader.live:
+                    log.info("%s: unknown frame rate; using %g frames per second", video, DEFAULT_FPS)
+                self._warn_odd_size(video, first.image)
+                path = self.run.output_path(video.name, ".mp4")
+                with open_video_writer(path, self._encoder_settings(reader)) as writer:
+                    self._run_pipeline(reader, chain([first], frames), first.image.nbytes, writer)
+            self._log_result(reader)
+
+    def _open_reader(self, video: Video) -> VideoReader:
+        settings = self.run.settings
+        if isinstance(video.address, Path):
+            on_cpu = self.run.detector.device.type == "cpu"
+            return open_video_file(video, settings.stride, slice_threading=on_cpu)
+        return open_live(video, settings.stride, settings.reconnect, settings.max_seconds)
+
+    def _encoder_settings(self, reader: VideoReader) -> EncoderSettings:
+        return EncoderSettings(
+            reader.info,
+            self.run.settings.codec,
+            self.run.settings.preset,
+            live=reader.live,
+            stride=self.run.settings.stride,
+            audio=reader.video.address if isinstance(reader.video.address, Path) else None,
+            start_time_s=reader.start_time_s,
+        )
+
+    def _run_pipeline(
+        self, reader: VideoReader, frames: Iterable[Frame], frame_bytes: int, writer: VideoWriter | None
+    ) -> None:
+        """Read, detect, draw and write in parallel; detection runs in this thread or in one per stream."""
+        timer, settings, engine = self.run.timer, self.run.settings, self.run.detector.engine
+        max_parallel = 1 if reader.live else settings.batch_size
+        num_workers = engine.set_num_streams(max_parallel)
+        batch_size = max_parallel if num_workers == 1 else 1
+        depth = max(2, min(2 * max_parallel, MAX_QUEUE_BYTES // frame_bytes))
+        tracker = self._create_tracker(reader)
+        with ExitStack() as stages:
+            stages.callback(engine.set_num_streams, 1)
+            output = self._start_output_stages(stages, reader, writer, depth)
+            if not reader.live:  # a live reader has its own thread and always gives the latest frame
+                frames = stages.enter_context(Prefetcher(timer.time_iter(frames, "read"), depth))
+            limited_frames = _limit_duration(timer.time_iter(frames, "waiting"), settings.max_seconds)
+            count = reader.info.num_frames
+            expected = -(-count // settings.stride) if count else None
+            batches = batched(progress(limited_frames, reader.video.name.name, "frame", expected), batch_size)
+            results = stages.enter_context(
+                closing(parallel_map(batches, partial(self._detect_batch, num_workers), num_workers))
+            )
+            for batch, batch_detections in results:
+                ids = [tracker.update(detections) if tracker else None for detections in batch_detections]
+                with timer.measure("waiting", 0):
+                    for processed in map(ProcessedFrame, batch, batch_detections, ids):
+                        output.put(processed)
+
+    def _start_output_stages(
+        self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
+    ) -> BackgroundConsumer[ProcessedFrame]:
+        """Start the threads that write frames and, with a video to write, draw on them; returns the first one."""
+        write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
+        if writer is None:
+            return write
+        return stages.enter_context(BackgroundConsumer(lambda processed: write.put(self._draw_frame(processed)), depth))
+
+    def _detect_batch(self, num_workers: int, batch: Sequence[Frame]) -> list[Detections]:
+        with self.run.timer.measure("detect", len(batch), num_workers):
+            return self.run.sliced_detector.predict(self.run.detector, [frame.image for frame in batch])
+
+    def _create_tracker(self, reader: VideoReader) -> Tracker | None:
+        settings = self.run.settings
+        if settings.track_min_score is None:
+            return None
+        fps = (reader.info.fps or DEFAULT_FPS) / (1 if reader.live else settings.stride)
+        return Tracker(float(fps), settings.track_min_score)
+
+    def _draw_frame(self, processed: ProcessedFrame) -> ProcessedFrame:
+        with self.run.timer.measure("draw"):
+            image = self.run.draw(processed.frame.image, processed.detections, processed.track_ids)
+            if self.run.settings.show_speed:
+                draw_caption(image, self.run.timer.format_line())
+            frame = Frame(image, processed.frame.index, processed.frame.time_s, processed.frame.ticks)
+            return ProcessedFrame(frame, processed.detections, processed.track_ids)
+
+    def _write(self, reader: VideoReader, writer: VideoWriter | None, processed: ProcessedFrame) -> None:
+        frame = processed.frame
+        with self.run.timer.measure("write"):
+            if writer is not None:
+                writer.write(frame.image, frame.ticks)
+            size_hw = (frame.image.shape[0], frame.image.shape[1])
+            source = str(reader.video.address)
+            self.run.jsonl_writer.add(
+                FrameResult(source, size_hw, processed.detections, frame.index, frame.time_s, processed.track_ids)
+            )
+        self.run.num_frames += 1
+        self.run.timer.frame_done()
+
+    def _warn_odd_size(self, video: Video, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        if not (height % 2 or width % 2):
+            return
+        if self.run.settings.codec == "h264":
+            log.info("%s: %dx%d is odd; written as H.264 4:4:4, which some devices do not play", video, width, height)
+        else:
+            even = f"{width // 2 * 2}x{height // 2 * 2}"
+            log.warning("%s: %dx%d; mp4v has even sizes, so the output is cropped to %s", video, width, height, even)
+
+    def _log_result(self, reader: VideoReader) -> None:
+        declared, decoded, video = reader.info.num_frames, reader.decoded, reader.video
+        self.run.num_dropped += reader.dropped
+        if reader.error is not None:
+            self.run.problems.append(reader.error)
+        elif declared and decoded != declared and self.run.settings.max_seconds is None:
+            log.warning("%s: declares %d frames, but %d could be decoded and written", video, declared, decoded)
+        if reader.dropped:
+            log.info("%s: %d frames were dropped while the network was busy", video, reader.dropped)
+
+
+def _limit_duration(frames: Iterable[Frame], max_seconds: float | None) -> Iterator[Frame]:
+    """The frames before `max_seconds`, and the first frame in any case."""
+    for frame in frames:
+        if max_seconds is not None and frame.index > 0 and frame.time_s >= max_seconds:
+            return
+        yield frame
