@@ -19,7 +19,7 @@ from cspdet.errors import DataError
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    """Two pictures of 100x80 (width x height), classes 7 and 3, one box in the first picture."""
+    """Two images of 100x80 (width x height), classes 7 and 3, one box in the first image."""
     return {
         "images": [
             {"id": 20, "file_name": "b.png", "width": 100, "height": 80},
@@ -124,7 +124,7 @@ def test_boxes_that_are_skipped_or_clipped_are_counted(tmp_path):
         box(0, 0, 100, 80),
         box(5, 5, 0, 10),  # no width
         box(5, 5, 10, 0),  # no height
-        box(100, 5, 10, 10),  # begins where the picture ends
+        box(100, 5, 10, 10),  # begins where the image ends
         box(-20, 5, 20, 10),  # ends where it begins
         box(-0.5, 0, 50, 80.9),  # within a pixel: clipped without a word
         box(-2, 10, 50, 20),  # two pixels outside
@@ -321,25 +321,25 @@ def test_the_set_is_a_handful_of_arrays(tmp_path):
     assert sizes[1] - sizes[0] == 9_999 * (16 + 4 + 1)  # 4 float32, one int32, one bool
 
 
-def picture(path: Path, size_hw: tuple[int, int]) -> None:
+def write_image(path: Path, size_hw: tuple[int, int]) -> None:
     path.write_bytes(cv2.imencode(path.suffix, np.zeros((*size_hw, 3), np.uint8))[1].tobytes())
 
 
-def test_check_pictures_names_every_bad_one(tmp_path):
+def test_check_images_names_every_bad_one(tmp_path):
     from PIL import Image
 
     names = ["good.png", "missing.png", "swapped.png", "cut.png", "turned.jpg", "body.png"]
     images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
     annotations = [{"image_id": 0, "category_id": 3, "bbox": [1, 1, 5, 5]}]
     coco = load(tmp_path, content(images=images, annotations=annotations))
-    picture(tmp_path / "good.png", (80, 100))
-    picture(tmp_path / "swapped.png", (100, 80))
-    picture(tmp_path / "cut.png", (80, 100))
+    write_image(tmp_path / "good.png", (80, 100))
+    write_image(tmp_path / "swapped.png", (100, 80))
+    write_image(tmp_path / "cut.png", (80, 100))
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-20])
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (100, 80)).save(tmp_path / "turned.jpg", exif=exif)
-    picture(tmp_path / "body.png", (80, 100))
+    write_image(tmp_path / "body.png", (80, 100))
     damaged = bytearray((tmp_path / "body.png").read_bytes())
     damaged[50:60] = bytes(10)  # inside the pixels: the header does not show it
     (tmp_path / "body.png").write_bytes(damaged)
@@ -353,8 +353,8 @@ def test_check_pictures_names_every_bad_one(tmp_path):
     assert [line.split(": ")[0][-8:] for line in check_image_files(coco, decode=True)][-1] == "body.png"
 
 
-def test_many_boxes_of_a_picture_keep_the_order_of_the_file(tmp_path):
-    # enough boxes that an unstable sort would show; they alternate between the two pictures
+def test_many_boxes_of_a_image_keep_the_order_of_the_file(tmp_path):
+    # enough boxes that an unstable sort would show; they alternate between the two images
     many = [box(i / 10, 0, 5, 5, image_id=(20, 10)[i % 2]) for i in range(600)]
     coco = load(tmp_path, content(annotations=many))
     assert coco.boxes(0)[0][:, 0].tolist() == [np.float32(i / 10) for i in range(0, 600, 2)]

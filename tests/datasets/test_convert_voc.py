@@ -1,4 +1,4 @@
-"""VOC xml to COCO JSON: boxes come through exactly, mistakes are all told with their place."""
+"""VOC xml to COCO JSON: boxes come through exactly, mistakes are all message with their place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converter_data import convert_voc, converted, few, picture, pictures, problems, voc, write, xml
+from converter_data import convert_voc, converted, few, image_boxes, problems, voc, write, write_image, xml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from cspdet.datasets.formats.coco import load_coco
 
 
 @few
-@given(sets=pictures, one_based=st.booleans())
+@given(sets=image_boxes, one_based=st.booleans())
 def test_voc_boxes_come_through_exactly(sets, one_based):
     # one-based corners are inclusive and count from 1: x1 is written as x1 + 1, and the far x2 - 1 + 1 = x2
     shift = 1 if one_based else 0
@@ -80,10 +80,10 @@ def test_voc_years_side_by_side(tmp_path):
     ]
 
 
-def test_voc_flat_folder_and_pictures_elsewhere(tmp_path):
+def test_voc_flat_folder_and_images_elsewhere(tmp_path):
     write(tmp_path / "src" / "a.xml", xml([("ant", (1, 1, 5, 5))]))
-    picture(tmp_path / "pictures" / "deep" / "a.png")
-    convert_voc(tmp_path / "src", tmp_path / "out", images=tmp_path / "pictures")
+    write_image(tmp_path / "images" / "deep" / "a.png")
+    convert_voc(tmp_path / "src", tmp_path / "out", images=tmp_path / "images")
     assert converted(tmp_path / "out") == {"deep/a.png": [("ant", 0, 0, 5, 5)]}
 
 
@@ -133,7 +133,7 @@ def test_voc_names_give_the_order_of_ids(tmp_path):
     assert "a.xml: class 'ant' is not in the names (did you mean 'aunt'?)" in problem
 
 
-def test_voc_tells_every_mistake_with_its_file(tmp_path):
+def test_voc_reports_every_error_with_its_file(tmp_path):
     good = xml([("ant", (1, 1, 9, 9))])
     source = voc(
         tmp_path / "src",
@@ -192,7 +192,7 @@ def test_voc_refuses_entities(tmp_path, encoding):
 
 
 def test_voc_filename_cannot_climb_out(tmp_path):
-    picture(tmp_path / "secret.png")
+    write_image(tmp_path / "secret.png")
     text = xml([]).replace("x.png", "../../secret.png")
     write(tmp_path / "src/Annotations/a.xml", text)
     (tmp_path / "src/JPEGImages").mkdir()

@@ -1,4 +1,4 @@
-"""YOLO txt to COCO JSON: boxes come through exactly, mistakes are all told with their place."""
+"""YOLO txt to COCO JSON: boxes come through exactly, mistakes are all message with their place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converter_data import convert_yolo, converted, few, picture, pictures, problems, write, yolo, yolo_line
+from converter_data import convert_yolo, converted, few, image_boxes, problems, write, write_image, yolo, yolo_line
 from hypothesis import given
 
 from cspdet.datasets.descriptor import load_dataset_config
@@ -15,7 +15,7 @@ from cspdet.datasets.formats.yolo import label_candidates
 
 
 @few
-@given(sets=pictures)
+@given(sets=image_boxes)
 def test_yolo_boxes_come_through_exactly(sets):
     names = ["ant", "bee", "cat"]
     with tempfile.TemporaryDirectory() as name:
@@ -46,15 +46,15 @@ def ultralytics(folder: Path) -> Path:
 
 
 def roboflow(folder: Path) -> Path:
-    picture(folder / "train/images/a.png")
+    write_image(folder / "train/images/a.png")
     write(folder / "train/labels/a.txt", "0 .5 .5 .5 .5")
-    picture(folder / "valid/images/b.png")
+    write_image(folder / "valid/images/b.png")
     return write(folder / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 1\nnames: [ant]\n").parent
 
 
 def darknet(folder: Path) -> Path:
-    picture(folder / "data/obj/a.png")
-    picture(folder / "data/obj/b.png")
+    write_image(folder / "data/obj/a.png")
+    write_image(folder / "data/obj/b.png")
     write(folder / "data/obj/a.txt", "0 .5 .5 .5 .5")
     write(folder / "data/train.txt", "data/obj/a.png\n")
     write(folder / "data/test.txt", "data/obj/b.png\n")
@@ -64,8 +64,8 @@ def darknet(folder: Path) -> Path:
 
 
 def flat(folder: Path) -> Path:
-    picture(folder / "a.png")
-    picture(folder / "b.png")
+    write_image(folder / "a.png")
+    write_image(folder / "b.png")
     write(folder / "a.txt", "0 .5 .5 .5 .5")
     return write(folder / "classes.txt", "ant\n").parent
 
@@ -105,7 +105,7 @@ def test_yolo_polygons_clips_and_missing_labels_are_counted(tmp_path):
     ]
 
 
-def test_yolo_tells_every_mistake_with_file_and_line(tmp_path):
+def test_yolo_reports_every_error_with_file_and_line(tmp_path):
     lines = (
         "0 .5 .5 .5\n0 .5 .5 .5 .5\n3 .5 .5 .5 .5\n-1 .5 .5 .5 .5\nant .5 .5 .5 .5\n"
         "0 30 .5 .5 .5\n0 x .5 .5 .5\n0 nan .5 .5 .5\n0.5 .5 .5 .5 .5"

@@ -28,7 +28,7 @@ def test_the_share_of_val_is_exact_and_depends_on_names_only(number, prefix, fra
 
 
 @given(st.tuples(*[st.floats(-100, 200)] * 4))
-def test_a_clipped_box_lies_inside_its_picture(box):
+def test_a_clipped_box_lies_inside_its_image(box):
     clipped = clip_box(box, (HEIGHT, WIDTH))
     if clipped is not None:
         x, y, width, height = (Fraction(value) for value in clipped[0])
@@ -51,7 +51,7 @@ def test_an_output_of_someone_else_is_refused_and_an_own_one_replaced(tmp_path, 
     assert "other files" in problems(convert, source, source)[0]
 
 
-def test_the_tool_tells_mistakes_and_prints_json(tmp_path):
+def test_the_tool_reports_errors_and_prints_json(tmp_path):
     source = voc(tmp_path / "src", {"a": xml([("ant", (1, 1, 9, 9))]), "b": xml([])})
     command = [sys.executable, str(ROOT / "tools/prepare_data.py"), "voc", str(source), "--json", "--output"]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=True)

@@ -17,17 +17,17 @@ def write(folder: Path, text: str, name: str = "data.yaml") -> Path:
 
 
 def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path, monkeypatch):
-    path = write(tmp_path, "val: {images: a/../pictures, annotations: val.json}\n")
+    path = write(tmp_path, "val: {images: a/../images, annotations: val.json}\n")
     monkeypatch.chdir(tmp_path.parent)
     descriptor = load_dataset_config(f"{tmp_path.name}/{path.name}")
-    assert descriptor.val == SplitFiles(tmp_path / "pictures", tmp_path / "val.json")
+    assert descriptor.val == SplitFiles(tmp_path / "images", tmp_path / "val.json")
     assert (descriptor.train, descriptor.test, descriptor.splits) == (None, None, ("val",))
     assert descriptor.path == path
 
 
 def test_absolute_paths_stay(tmp_path):
-    path = write(tmp_path, "train: {images: /data/pictures, annotations: /data/train.json}\n")
-    assert load_dataset_config(path).train == SplitFiles(Path("/data/pictures"), Path("/data/train.json"))
+    path = write(tmp_path, "train: {images: /data/images, annotations: /data/train.json}\n")
+    assert load_dataset_config(path).train == SplitFiles(Path("/data/images"), Path("/data/train.json"))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_missing_descriptor_names_its_neighbor_and_the_built_in_set(tmp_path):
     assert "cspdet prepare-data shapes --output data/shapes" in caught.value.problems[1]
 
 
-def test_coco_not_on_disk_tells_both_ways_on(tmp_path, monkeypatch):
+def test_coco_not_on_disk_names_both_solutions(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     path = write(
         tmp_path / "data",
@@ -73,9 +73,9 @@ def test_coco_not_on_disk_tells_both_ways_on(tmp_path, monkeypatch):
     assert "`data=data/shapes.yaml`" in text
 
 
-def test_a_users_own_descriptor_is_not_told_to_download_coco(tmp_path):
-    path = write(tmp_path, "train: {images: pictures, annotations: train.json}")
-    (tmp_path / "pictures").mkdir()
+def test_a_users_own_descriptor_does_not_suggest_to_download_coco(tmp_path):
+    path = write(tmp_path, "train: {images: images, annotations: train.json}")
+    (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match=r"train.json") as caught:
         load_dataset_config(path).split("train")
     assert "correct the paths" in str(caught.value)
@@ -91,7 +91,7 @@ def test_a_split_that_is_not_described(tmp_path):
 
 
 def test_a_split_that_is_there(tmp_path):
-    path = write(tmp_path, "val: {images: pictures, annotations: val.json}")
-    (tmp_path / "pictures").mkdir()
+    path = write(tmp_path, "val: {images: images, annotations: val.json}")
+    (tmp_path / "images").mkdir()
     (tmp_path / "val.json").write_text("{}")
-    assert load_dataset_config(path).split("val") == SplitFiles(tmp_path / "pictures", tmp_path / "val.json")
+    assert load_dataset_config(path).split("val") == SplitFiles(tmp_path / "images", tmp_path / "val.json")

@@ -32,7 +32,7 @@ def annotations(boxes: int) -> bytes:
     return json.dumps({"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}] * boxes, "categories": []}).encode()
 
 
-PICTURES = zipped({f"val2017/{i:012d}.jpg": bytes([i]) * 5000 for i in range(3)})
+IMAGES_ZIP = zipped({f"val2017/{i:012d}.jpg": bytes([i]) * 5000 for i in range(3)})
 ANNOTATIONS = zipped(
     {
         "annotations/instances_train2017.json": annotations(7),
@@ -61,13 +61,13 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append((self.path, wanted))
+        requested = self.headers.get("Range")
+        self.server.asked.append((self.path, requested))
         body = self.server.files.get(self.path)
         if body is None:
             self.send_error(404)
             return
-        start = int(re.findall(r"\d+", wanted)[0]) if wanted and self.server.ranges else 0
+        start = int(re.findall(r"\d+", requested)[0]) if requested and self.server.ranges else 0
         if start >= len(body):
             self.send_error(416)
             return
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    files = {"/zips/val2017.zip": PICTURES, "/annotations/annotations_trainval2017.zip": ANNOTATIONS}
+    files = {"/zips/val2017.zip": IMAGES_ZIP, "/annotations/annotations_trainval2017.zip": ANNOTATIONS}
     with Server(files) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -93,9 +93,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def facts(pictures: int = 3, size: int = len(PICTURES)) -> dict[str, CocoSplit]:
+def facts(images: int = 3, size: int = len(IMAGES_ZIP)) -> dict[str, CocoSplit]:
     notes = Archive("annotations/annotations_trainval2017.zip", len(ANNOTATIONS), "annotations")
-    images = Archive("zips/val2017.zip", size, "val2017", pictures)
+    images = Archive("zips/val2017.zip", size, "val2017", images)
     return {"val": CocoSplit(images, notes, "annotations/instances_val2017.json")}
 
 
@@ -140,9 +140,9 @@ def test_what_is_complete_is_not_asked_for_again(server, tmp_path):
 
 
 def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
-    server.cuts = [None, 4000, 1000]  # the annotations whole, then the pictures in three parts
+    server.cuts = [None, 4000, 1000]  # the annotations whole, then the images in three parts
     download(server, tmp_path)
-    assert [wanted for path, wanted in server.asked if "val2017.zip" in path and "zips" in path] == [
+    assert [requested for path, requested in server.asked if "val2017.zip" in path and "zips" in path] == [
         None,
         "bytes=4000-",
         "bytes=5000-",
@@ -152,7 +152,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
 
 def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     server.cuts = [None, 4000]
-    with pytest.raises(UserError, match=rf"ended after 4000 of {len(PICTURES)} bytes.*again to resume"):
+    with pytest.raises(UserError, match=rf"ended after 4000 of {len(IMAGES_ZIP)} bytes.*again to resume"):
         download(server, tmp_path, max_attempts=1)
     assert (tmp_path / "val2017.zip.part").stat().st_size == 4000
     assert not (tmp_path / "coco.yaml").exists()
@@ -162,31 +162,31 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_a_server_without_ranges_starts_again(server, tmp_path):
     server.ranges = False
     (tmp_path / "file.zip.part").write_bytes(b"x" * 100)
-    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(PICTURES), retry_delay_s=0)
-    assert (tmp_path / "file.zip").read_bytes() == PICTURES
+    fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(IMAGES_ZIP), retry_delay_s=0)
+    assert (tmp_path / "file.zip").read_bytes() == IMAGES_ZIP
 
 
-def test_a_part_longer_than_the_file_starts_anew(server, tmp_path):
-    (tmp_path / "file.zip.part").write_bytes(b"x" * (len(PICTURES) + 5))
+def test_a_part_longer_than_the_file_starts_again(server, tmp_path):
+    (tmp_path / "file.zip.part").write_bytes(b"x" * (len(IMAGES_ZIP) + 5))
     fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", None, retry_delay_s=0)
-    assert (tmp_path / "file.zip").read_bytes() == PICTURES
+    assert (tmp_path / "file.zip").read_bytes() == IMAGES_ZIP
 
 
 def test_another_size_than_the_official_one_is_refused(server, tmp_path):
-    with pytest.raises(UserError, match=f"expected 999 bytes, the server announces {len(PICTURES)}"):
+    with pytest.raises(UserError, match=f"expected 999 bytes, the server announces {len(IMAGES_ZIP)}"):
         download(server, tmp_path, facts(size=999))
 
 
-def test_another_number_of_pictures_is_refused(server, tmp_path):
+def test_another_number_of_images_is_refused(server, tmp_path):
     with pytest.raises(DataError, match=r"expected 5 files in val2017/, found 3"):
-        download(server, tmp_path, facts(pictures=5))
+        download(server, tmp_path, facts(images=5))
     assert not (tmp_path / "val2017").exists()
 
 
-def test_an_incomplete_folder_is_told_and_kept(server, tmp_path):
+def test_an_incomplete_folder_is_reported_and_kept(server, tmp_path):
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "000000000001.jpg").write_bytes(b"1")
     with pytest.raises(DataError, match="expected the 3 images of COCO 2017, found 1; move"):
@@ -195,7 +195,7 @@ def test_an_incomplete_folder_is_told_and_kept(server, tmp_path):
 
 
 def test_a_flipped_bit_is_found_by_the_checksum(server, tmp_path):
-    damaged = bytearray(PICTURES)
+    damaged = bytearray(IMAGES_ZIP)
     damaged[2000] ^= 1
     server.files["/zips/val2017.zip"] = bytes(damaged)
     with pytest.raises(DataError, match="corrupt archive: Bad CRC-32"):
@@ -204,7 +204,7 @@ def test_a_flipped_bit_is_found_by_the_checksum(server, tmp_path):
     assert not list(tmp_path.glob(".val2017*"))
 
 
-def test_what_is_no_zip_is_told(server, tmp_path):
+def test_what_is_no_zip_is_reported(server, tmp_path):
     server.files["/zips/val2017.zip"] = b"<html>a login page</html>" * 20
     with pytest.raises(DataError, match=r"val2017\.zip: corrupt archive: File is not a zip file"):
         download(server, tmp_path, facts(size=25 * 20))
@@ -224,7 +224,7 @@ def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
         download_coco(tmp_path, splits=["val"], base_url=url, split_specs=facts())
 
 
-def test_no_space_is_told_before_the_download(server, tmp_path):
+def test_no_space_is_reported_before_the_download(server, tmp_path):
     known = facts()
     huge = replace(known["val"].images, size=10**18)
     with pytest.raises(UserError, match="GB are needed"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from converter_data import HEIGHT, WIDTH, picture, voc, write, xml, yolo
+from converter_data import HEIGHT, WIDTH, voc, write, write_image, xml, yolo
 
 from cspdet.cli.main import run_command
 from cspdet.datasets.descriptor import load_dataset_config
@@ -68,7 +68,7 @@ def user_module(tmp_path, monkeypatch) -> str:
     write(tmp_path / f"{name}.py", USER_MODULE)
     write(tmp_path / "labels.csv", LINES)
     for stem in "ab":
-        picture(tmp_path / "images" / f"{stem}.png")
+        write_image(tmp_path / "images" / f"{stem}.png")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     return name
@@ -151,7 +151,7 @@ def test_a_single_coco_file_is_split_and_keeps_its_ids(tmp_path):
     names = [f"{i}.png" for i in range(10)]
     file = coco_file(tmp_path / "set/all.json", names, {5: "ant", 2: "bee"})
     for name in names:
-        picture(tmp_path / "set/images" / name)
+        write_image(tmp_path / "set/images" / name)
     result = CocoFormat(val_fraction=0.3).convert(file, tmp_path / "out")
     assert result.config_path == tmp_path / "out/coco.yaml"
     assert result.counts == {"train": {"images": 7, "boxes": 7}, "val": {"images": 3, "boxes": 3}}

@@ -26,30 +26,30 @@ from cspdet.datasets.formats.coco import CocoDataset, load_coco
 def texture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
     """(height, width, 3) uint8: blots of all sizes, as a photograph has them."""
     rng = np.random.default_rng(seed)
-    picture = np.zeros((height, width, 3), np.float32)
+    image = np.zeros((height, width, 3), np.float32)
     for cells in (4, 8, 16, 32, 64):
         noise = rng.normal(size=(cells, cells, 3)).astype(np.float32) / np.sqrt(cells)
-        picture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    low, high = picture.min(), picture.max()
-    return ((picture - low) / (high - low) * 205 + 25).astype(np.uint8)
+        image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    low, high = image.min(), image.max()
+    return ((image - low) / (high - low) * 205 + 25).astype(np.uint8)
 
 
-def write(folder: Path, split: str, pictures: dict[str, np.ndarray | bytes]) -> CocoDataset:
-    """A split of these pictures, without boxes; bytes are written as they are."""
+def write(folder: Path, split: str, images: dict[str, np.ndarray | bytes]) -> CocoDataset:
+    """A split of these images, without boxes; bytes are written as they are."""
     (folder / split).mkdir(parents=True, exist_ok=True)
     listed = []
-    for number, (name, picture) in enumerate(pictures.items()):
-        data = picture if isinstance(picture, bytes) else encode(picture, Path(name).suffix, 90)
+    for number, (name, image) in enumerate(images.items()):
+        data = image if isinstance(image, bytes) else encode(image, Path(name).suffix, 90)
         (folder / split / name).write_bytes(data)
-        height, width = (50, 50) if isinstance(picture, bytes) else picture.shape[:2]
+        height, width = (50, 50) if isinstance(image, bytes) else image.shape[:2]
         listed.append({"id": number, "file_name": name, "height": height, "width": width})
     content = {"images": listed, "categories": [{"id": 1, "name": "thing"}], "annotations": []}
     (folder / f"{split}.json").write_text(json.dumps(content))
     return load_coco(SplitFiles(folder / split, folder / f"{split}.json"), split, allow_empty=True)
 
 
-def encode(picture: np.ndarray, suffix: str, quality: int) -> bytes:
-    done, data = cv2.imencode(suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else [])
+def encode(image: np.ndarray, suffix: str, quality: int) -> bytes:
+    done, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else [])
     assert done
     return bytes(data)
 
@@ -71,7 +71,7 @@ def names(report: DuplicateReport) -> set[tuple[str, str, bool]]:
         ("mirrored, smaller and recompressed", True),
     ],
 )
-def test_copies_are_twins(tmp_path, change, mirrored, seed):
+def test_copies_are_near_duplicates(tmp_path, change, mirrored, seed):
     original = texture(seed)
     copy = {
         "recompressed": cv2.imdecode(np.frombuffer(encode(original, ".jpg", 30), np.uint8), cv2.IMREAD_COLOR),
@@ -102,21 +102,21 @@ def test_copies_are_twins(tmp_path, change, mirrored, seed):
     assert pair.similarity > 0.75
 
 
-def test_different_pictures_are_no_twins(tmp_path):
+def test_different_images_are_no_near_duplicates(tmp_path):
     train = write(tmp_path, "train", {f"{i}.jpg": texture(i, 96, 128) for i in range(25)})
     report = find_near_duplicates({"train": train})
     assert (report.pairs, report.total_pairs, report.complete) == ((), 0, True)
 
 
-def test_even_lighting_alone_makes_no_twins(tmp_path):
+def test_even_lighting_alone_makes_no_near_duplicates(tmp_path):
     # All have equal hashes, brighter to the right and below; their blots differ.
     slope = np.add.outer(np.linspace(0, 90, 240), np.linspace(0, 90, 320))[..., None]
-    pictures = {f"{i}.png": (slope + texture(i) * 0.15).astype(np.uint8) for i in range(4)}
-    report = find_near_duplicates({"train": write(tmp_path, "train", {**pictures, "again.jpg": pictures["2.png"]})})
+    images = {f"{i}.png": (slope + texture(i) * 0.15).astype(np.uint8) for i in range(4)}
+    report = find_near_duplicates({"train": write(tmp_path, "train", {**images, "again.jpg": images["2.png"]})})
     assert names(report) == {("2.png", "again.jpg", False)}
 
 
-def test_pictures_that_cannot_be_compared_are_counted(tmp_path):
+def test_images_that_cannot_be_compared_are_counted(tmp_path):
     even = np.full((80, 80, 3), 128, np.uint8)
     slope = np.repeat(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
     train = write(
@@ -135,17 +135,17 @@ def test_pictures_that_cannot_be_compared_are_counted(tmp_path):
     assert (report.images, report.low_contrast, report.unreadable, report.total_pairs) == (5, 3, 2, 0)
 
 
-def test_a_file_that_two_splits_list_is_no_twin_of_itself(tmp_path):
+def test_a_file_that_two_splits_list_is_no_pair_with_itself(tmp_path):
     train = write(tmp_path, "train", {"a.png": texture(1)})
     assert find_near_duplicates({"train": train, "val": train}).total_pairs == 0
     assert find_near_duplicates({}) == DuplicateReport((), 0, 0, 0, 0, 0, True)
 
 
 def test_the_best_come_first_and_the_rest_are_counted(tmp_path):
-    picture = texture(5)
-    noisy = picture.astype(np.float32) + np.random.default_rng(0).normal(0, 40, picture.shape)
-    pictures = {"a.png": picture, "b.png": picture, "c.png": noisy.clip(0, 255).astype(np.uint8)}
-    report = find_near_duplicates({"train": write(tmp_path, "train", pictures)}, limit=1)
+    image = texture(5)
+    noisy = image.astype(np.float32) + np.random.default_rng(0).normal(0, 40, image.shape)
+    images = {"a.png": image, "b.png": image, "c.png": noisy.clip(0, 255).astype(np.uint8)}
+    report = find_near_duplicates({"train": write(tmp_path, "train", images)}, limit=1)
     assert names(report) == {("a.png", "b.png", False)}
     assert (report.pairs[0].distance, report.total_pairs, report.cross_split_pairs) == (0, 3, 0)
     assert report.pairs[0].similarity == pytest.approx(1, abs=1e-3)
@@ -158,7 +158,7 @@ def test_the_best_come_first_and_the_rest_are_counted(tmp_path):
     }
 
 
-def test_a_picture_that_is_its_own_mirror_image_makes_one_pair(tmp_path):
+def test_a_image_that_is_its_own_mirror_image_makes_one_pair(tmp_path):
     half = texture(7)[:, :160]
     whole = np.concatenate((half, half[:, ::-1]), axis=1)
     report = find_near_duplicates({"train": write(tmp_path, "train", {"a.png": whole, "b.png": whole.copy()})})

@@ -108,7 +108,7 @@ def test_a_shape_of_which_less_than_30_percent_is_seen_has_no_box(left, annotate
     assert len(drawn.boxes()) == 1 + annotated
 
 
-def test_what_lies_outside_the_picture_counts_as_not_seen():
+def test_what_lies_outside_the_image_counts_as_not_seen():
     # side 20 around x = -3: columns -13..6, 7 of 20 inside (35%); around x = -5 only 5 of 20 (25%)
     inside, outside = scene(), scene()
     inside.add(shape("square", (-3.0, 30.0), 20.0))
@@ -138,7 +138,7 @@ def test_boxes_are_tight_and_inside(index):
         assert y >= 0
         assert x + width <= 96
         assert y + height <= 96
-        assert max(width, height) <= 96 / 2 + 2  # half the picture, and the pixels its edges touch
+        assert max(width, height) <= 96 / 2 + 2  # half the image, and the pixels its edges touch
         assert 0 < box.area <= width * height
         assert box.category_id in CATEGORIES
 
@@ -160,17 +160,17 @@ def test_the_same_seed_makes_the_same_bytes(small_set, tmp_path):
     assert len(first) == 20 + 4 + 2 + 1 + 1
 
 
-def test_other_seeds_splits_and_numbers_make_other_pictures():
-    picture = make_image(0, 0, 0, 96)[0]
+def test_other_seeds_splits_and_numbers_make_other_images():
+    image = make_image(0, 0, 0, 96)[0]
     for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert (make_image(*other, 96)[0] != picture).mean() > 0.5
+        assert (make_image(*other, 96)[0] != image).mean() > 0.5
 
 
 def test_a_larger_set_begins_with_the_smaller_one(small_set, tmp_path):
     make_shapes(tmp_path / "more", images=25, size=96, seed=3)
     smaller, larger = digests(small_set), digests(tmp_path / "more")
-    pictures = [name for name in smaller if name.endswith(".jpg")]
-    assert {name: smaller[name] for name in pictures} == {name: larger[name] for name in pictures}
+    images = [name for name in smaller if name.endswith(".jpg")]
+    assert {name: smaller[name] for name in images} == {name: larger[name] for name in images}
 
 
 def test_the_set_is_coco_with_gapped_ids(small_set):
@@ -188,10 +188,10 @@ def test_the_set_is_coco_with_gapped_ids(small_set):
         assert {a["image_id"] for a in coco["annotations"]} <= own
         assert len({a["id"] for a in coco["annotations"]}) == len(coco["annotations"])
         for image in coco["images"]:
-            picture = cv2.imread(str(small_set / split / image["file_name"]))
-            assert picture.shape == (image["height"], image["width"], 3)
+            pixels = cv2.imread(str(small_set / split / image["file_name"]))
+            assert pixels.shape == (image["height"], image["width"], 3)
     boxed = {a["image_id"] for a in json.loads(instances(small_set, "train"))["annotations"]}
-    assert 14 not in boxed  # the picture of index 13 is empty
+    assert 14 not in boxed  # the image of index 13 is empty
 
 
 def instances(folder: Path, split: str) -> str:
@@ -253,7 +253,7 @@ def test_a_failure_on_the_way_keeps_the_earlier_set(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_all_senseless_numbers_are_told_at_once(tmp_path):
+def test_all_invalid_values_are_reported_together(tmp_path):
     with pytest.raises(DataError) as caught:
         make_shapes(tmp_path / "set", images=0, size=10, seed=-1)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["--images", "--size", "--seed"]

@@ -15,11 +15,11 @@ from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.structures import Categories
 
-Box = tuple[int, tuple[float, float, float, float], int, bool]  # picture, x1 y1 x2 y2, class, crowd
+Box = tuple[int, tuple[float, float, float, float], int, bool]  # image, x1 y1 x2 y2, class, crowd
 
 
 def make_set(sizes_hw: list[tuple[int, int]], boxes: list[Box], classes: int = 3) -> CocoDataset:
-    """Pictures without files, and boxes in any order."""
+    """Images without files, and boxes in any order."""
     boxes = sorted(boxes, key=lambda box: box[0])
     count = np.bincount([box[0] for box in boxes], minlength=len(sizes_hw)).astype(np.int64)
     return CocoDataset(
@@ -38,12 +38,12 @@ def make_set(sizes_hw: list[tuple[int, int]], boxes: list[Box], classes: int = 3
 
 
 def figures() -> DataStatistics:
-    """Three pictures: 320x640 (height x width) with two boxes and a crowd, 320x640 with one, 64x64 with none."""
+    """Three images: 320x640 (height x width) with two boxes and a crowd, 320x640 with one, 64x64 with none."""
     return data_statistics(
         make_set(
             [(320, 640), (320, 640), (64, 64)],
             [
-                (0, (0, 0, 640, 320), 0, False),  # side sqrt(204800) = 452.5, aspect 2, fills its picture
+                (0, (0, 0, 640, 320), 0, False),  # side sqrt(204800) = 452.5, aspect 2, fills its image
                 (0, (0, 0, 32, 32), 2, False),  # side 32, aspect 1
                 (0, (0, 0, 320, 320), 2, True),
                 (1, (320, 160, 336, 224), 2, False),  # side sqrt(16 * 64) = 32, aspect 1/4
@@ -58,7 +58,7 @@ def test_counts_are_those_of_the_annotations():
     assert [(c.name, c.category_id, c.boxes, c.images, c.crowds) for c in found.classes] == [
         ("class 0", 10, 1, 1, 0),
         ("class 1", 11, 0, 0, 0),
-        ("class 2", 12, 2, 2, 1),  # two boxes in two pictures; the crowd counts apart
+        ("class 2", 12, 2, 2, 1),  # two boxes in two images; the crowd counts apart
     ]
     assert (found.classes[1].median_side, found.classes[1].median_aspect) == (None, None)
     assert (found.classes[2].median_side, found.classes[2].median_aspect) == (32.0, 0.625)  # of 1 and 1/4
@@ -75,9 +75,9 @@ def test_sizes_fall_into_bins_that_grow_by_the_root_of_two():
     assert figures().coco_sizes == {"small": 0, "medium": 2, "large": 1}  # 32 * 32 is COCO's first medium
 
 
-def test_the_share_of_the_picture_is_at_most_one():
+def test_the_share_of_the_image_is_at_most_one():
     relative = figures().relative_sides
-    assert relative.edges[-1] == 1.0  # the box that fills its picture lies in the bin below 1
+    assert relative.edges[-1] == 1.0  # the box that fills its image lies in the bin below 1
     assert relative.counts[-1] == 1
     # sqrt(1024 / 204800) = 0.0707 lies in [2^-4, 2^-3.5)
     assert (relative.edges[0], relative.counts[0]) == (0.0625, 2)
@@ -90,7 +90,7 @@ def test_squares_are_the_middle_of_their_bin():
     assert np.allclose(aspects.edges, 2.0 ** ((np.arange(-4, 4) - 0.5) / 2))
 
 
-def test_boxes_a_picture_count_empty_pictures_and_no_crowds():
+def test_boxes_a_image_count_empty_images_and_no_crowds():
     found = figures().boxes_per_image
     assert found.edges == (0.0, 1.0, 2.0, 3.0)
     assert found.counts == (1, 1, 1)
@@ -98,7 +98,7 @@ def test_boxes_a_picture_count_empty_pictures_and_no_crowds():
     assert found.quantiles[1] == 1.0
 
 
-def test_many_boxes_a_picture_share_bins():
+def test_many_boxes_a_image_share_bins():
     crowded = make_set([(64, 64), (64, 64)], [(0, (0, 0, 9, 9), 0, False)] * 100)
     found = data_statistics(crowded).boxes_per_image
     assert found.edges[:3] == (0.0, 3.0, 6.0)  # 0..100 are 101 numbers: 3 a bin leave 34 bins, 2 would be 51
@@ -110,7 +110,7 @@ def test_many_boxes_a_picture_share_bins():
 def test_maps_show_where_boxes_are():
     found = figures()
     assert found.centers.sum() == 3
-    # centers (320, 160), (16, 16), (328, 192) of 640x320 pictures, in cells of 20x10: (16, 16), (0, 1), (16, 19)
+    # centers (320, 160), (16, 16), (328, 192) of 640x320 images, in cells of 20x10: (16, 16), (0, 1), (16, 19)
     assert found.centers[16, 16] == found.centers[1, 0] == found.centers[19, 16] == 1
     # the full box covers all; (0, 0, 32, 32) covers columns 0 and 0.6 of 1 and rows 0, 1, 2 and 0.2 of 3
     assert np.isclose(found.coverage[31, 31], 1 / 3)
@@ -137,11 +137,11 @@ BOXES = st.lists(
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=3, max_size=3), BOXES)
 def test_every_figure_counts_every_box_once(sizes_hw, raw):
     boxes: list[Box] = []
-    for picture, (x, y, w, h), class_id, crowd in raw:
-        height, width = sizes_hw[picture]
+    for image, (x, y, w, h), class_id, crowd in raw:
+        height, width = sizes_hw[image]
         x, y = x % width, y % height
         corners = (float(x), float(y), float(min(width, x + w)), float(min(height, y + h)))
-        boxes.append((picture, corners, class_id, crowd))
+        boxes.append((image, corners, class_id, crowd))
     found = data_statistics(make_set(sizes_hw, boxes))
     objects = [box for box in boxes if not box[3]]
     for histogram in (found.sides, found.relative_sides, found.aspects):
@@ -149,10 +149,10 @@ def test_every_figure_counts_every_box_once(sizes_hw, raw):
         assert len(histogram.edges) == (len(histogram.counts) + 1 if objects else 0)
     assert sum(found.coco_sizes.values()) == found.centers.sum() == sum(c.boxes for c in found.classes) == len(objects)
     assert sum(found.boxes_per_image.counts) == 3
-    shares = [
+    fractions = [
         (x2 - x1) * (y2 - y1) / (sizes_hw[p][0] * sizes_hw[p][1]) for p, (x1, y1, x2, y2), _, _ in objects
-    ]  # the mean coverage is the covered area a picture
-    assert np.isclose(found.coverage.sum() / GRID**2, sum(shares) / 3)
+    ]  # the mean coverage is the covered area per image
+    assert np.isclose(found.coverage.sum() / GRID**2, sum(fractions) / 3)
     edges = found.sides.edges
     for (low, high), count in zip(itertools.pairwise(edges), found.sides.counts, strict=True):
         inside = [low < side < high for side in (np.sqrt((b[2] - b[0]) * (b[3] - b[1])) for _, b, _, _ in objects)]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from engine_data import small_detector, write_checkpoint
-from evaluation_data import CONFIG, SquareFinder, picture_with_square, square_model
+from evaluation_data import CONFIG, SquareFinder, image_with_square, square_model
 from video_data import FakeCapture, frames_of, h264_video, turn, write_video
 
 from cspdet import load_detector
@@ -45,7 +45,7 @@ def save(path: str, image: np.ndarray) -> None:
 
 def make_video(path: str, frames: int, rate: float = 12.5) -> None:
     """A white square that goes one cell to the right with each frame, round and round."""
-    write_video(Path(path), (picture_with_square(0, i % 3) for i in range(frames)), rate)
+    write_video(Path(path), (image_with_square(0, i % 3) for i in range(frames)), rate)
 
 
 def lines(folder: str = "out") -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def detect(*words: str) -> int:
 
 
 def test_a_picture_gives_a_drawn_copy_and_a_line(capsys):
-    save("in/street.png", picture_with_square(1, 2))
+    save("in/street.png", image_with_square(1, 2))
     before = Path("in/street.png").read_bytes()
     assert detect("in/street.png") == 0
     (line,) = lines()
@@ -73,8 +73,8 @@ def test_a_picture_gives_a_drawn_copy_and_a_line(capsys):
 
 
 def test_boxes_come_in_pixels_of_the_original():
-    save("big.png", picture_with_square(0, 1, scale=4))  # 256x384, a quarter of it fills the input of 64x96
-    save("slim.png", picture_with_square(1, 0)[:, :32])  # 64x32, in the middle third of the input
+    save("big.png", image_with_square(0, 1, scale=4))  # 256x384, a quarter of it fills the input of 64x96
+    save("slim.png", image_with_square(1, 0)[:, :32])  # 64x32, in the middle third of the input
     assert detect("*.png") == 0
     boxes = [line["detections"][0]["box_xyxy"] for line in lines()]
     assert boxes == [[128.0, 0.0, 256.0, 128.0], [0.0, 32.0, 32.0, 64.0]]
@@ -88,9 +88,9 @@ def test_boxes_are_cut_to_the_picture():
 
 
 def test_folders_keep_their_structure_and_a_bad_picture_stops_nothing(capsys):
-    save("in/a.jpg", picture_with_square(0, 0))
-    save("in/sub/a.png", cv2.cvtColor(picture_with_square(1, 1), cv2.COLOR_BGR2BGRA))
-    save("in/sub/grey.png", picture_with_square(1, 0)[..., 0])
+    save("in/a.jpg", image_with_square(0, 0))
+    save("in/sub/a.png", cv2.cvtColor(image_with_square(1, 1), cv2.COLOR_BGR2BGRA))
+    save("in/sub/grey.png", image_with_square(1, 0)[..., 0])
     Path("in/broken.jpg").write_bytes(b"no picture")
     Path("in/empty.png").touch()
     assert detect("in", "--batch-size", "2") == 2
@@ -137,7 +137,7 @@ def test_a_video_keeps_its_frames_size_and_rate(codec, capsys):
 
 
 def test_json_is_one_document_with_the_summary_and_the_lines(capsys):
-    save("in/a.png", picture_with_square(0, 0))
+    save("in/a.png", image_with_square(0, 0))
     make_video("in/v.mp4", 2)
     assert detect("in", "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -161,7 +161,7 @@ def test_sources_that_would_share_a_name_get_numbers():
 def test_a_video_that_declares_more_frames_than_it_holds_gives_those_it_holds(capsys):
     writer = cv2.VideoWriter("v.avi", cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
     for i in range(20):
-        writer.write(picture_with_square(0, i % 3))
+        writer.write(image_with_square(0, i % 3))
     writer.release()
     whole = Path("v.avi").read_bytes()
     Path("v.avi").write_bytes(whole[: len(whole) * 6 // 10])
@@ -207,7 +207,7 @@ def fake_cameras(monkeypatch: pytest.MonkeyPatch, cameras: dict[int, FakeCapture
 
 
 def test_a_camera_runs_until_ctrl_c(finder, codec, monkeypatch, capsys):
-    frames = [picture_with_square(1, 1)] * 60_000
+    frames = [image_with_square(1, 1)] * 60_000
     # at its own pace, as cameras do: without pauses, all frames would be gone before a busy machine has looked at three
     fake_cameras(monkeypatch, {1: FakeCapture(frames, before_read=lambda _: time.sleep(0.005))})
     finder.interrupt_at = 5  # the first pass warms up
@@ -219,7 +219,7 @@ def test_a_camera_runs_until_ctrl_c(finder, codec, monkeypatch, capsys):
 
 
 def test_a_camera_that_disappears_leaves_its_video_and_an_error(codec, monkeypatch, capsys):
-    fake_cameras(monkeypatch, {1: FakeCapture([picture_with_square(1, 1)] * 3)})
+    fake_cameras(monkeypatch, {1: FakeCapture([image_with_square(1, 1)] * 3)})
     assert detect("1", "--codec", codec, "--reconnect", "0") == 2
     assert "error: camera 1: lost after 3 frames" in capsys.readouterr().err
     assert 1 <= len(lines()) <= 3
@@ -227,7 +227,7 @@ def test_a_camera_that_disappears_leaves_its_video_and_an_error(codec, monkeypat
 
 
 def test_classes_are_picked_by_name_or_id(capsys):
-    save("a.png", picture_with_square(0, 0))
+    save("a.png", image_with_square(0, 0))
     assert detect("a.png", "--classes", "disc,17") == 0
     assert len(lines()[0]["detections"]) == 1
     assert detect("a.png", "--classes", "bar") == 0
@@ -252,7 +252,7 @@ def test_tiles_find_squares_that_are_too_small_for_the_whole():
 
 def test_records_alone(capsys):
     make_video("in/v.mp4", 3)
-    save("in/a.png", picture_with_square(0, 0))
+    save("in/a.png", image_with_square(0, 0))
     assert detect("in", "--no-draw") == 0
     assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
     assert [line["frame"] for line in lines()] == [None, 0, 1, 2]
@@ -268,7 +268,7 @@ def test_every_nth_frame(codec):
 
 
 def test_what_is_drawn_can_be_chosen():
-    save("a.png", picture_with_square(0, 1, scale=4))
+    save("a.png", image_with_square(0, 1, scale=4))
     drawn = []
     for words in ([], ["--hide-labels"], ["--hide-labels", "--line-width", "9"]):
         assert detect("a.png", *words) == 0
@@ -298,7 +298,7 @@ def test_a_mot_file_numbers_frames_from_1():
 
 def test_pictures_are_the_frames_of_a_mot_file_in_their_order():
     for i in range(3):
-        save(f"in/{i}.png", picture_with_square(0, i))
+        save(f"in/{i}.png", image_with_square(0, i))
     assert detect("in", "--mot", "v.txt", "--batch-size", "2") == 0
     assert [line.split(",")[:3] for line in Path("v.txt").read_text().splitlines()] == [
         ["1", "-1", "0.00"],
@@ -325,7 +325,7 @@ def test_track_ids_stand_in_the_records(monkeypatch):
 
 def test_a_phone_video_comes_out_upright(codec):
     pytest.importorskip("av")
-    turn(h264_video(Path("phone.mp4"), [np.ascontiguousarray(np.rot90(picture_with_square(1, 0)))] * 3))
+    turn(h264_video(Path("phone.mp4"), [np.ascontiguousarray(np.rot90(image_with_square(1, 0)))] * 3))
     assert detect("phone.mp4", "--codec", codec) == 0
     assert {(line["width"], line["height"]) for line in lines()} == {(96, 64)}
     assert lines()[0]["detections"][0]["box_xyxy"] == [0.0, 32.0, 32.0, 64.0]
@@ -335,7 +335,7 @@ def test_a_phone_video_comes_out_upright(codec):
 def test_a_video_of_varying_rate_keeps_its_times():
     av = pytest.importorskip("av")
     times = [0, 40, 200, 210, 500]
-    h264_video(Path("v.mp4"), [picture_with_square(0, i % 3) for i in range(5)], times_ms=times)
+    h264_video(Path("v.mp4"), [image_with_square(0, i % 3) for i in range(5)], times_ms=times)
     assert detect("v.mp4") == 0
     assert [line["time_s"] for line in lines()] == [t / 1000 for t in times]
     with av.open("out/v.mp4") as container:
@@ -363,7 +363,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
         str(make_video_before), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64)
     )
     for i in range(60):
-        writer.write(picture_with_square(0, i % 3))
+        writer.write(image_with_square(0, i % 3))
     writer.release()
     assert detect("v.avi", "--codec", "mp4v") == 2
     assert "error: out/v.mp4: cannot be written: No space left on device" in capsys.readouterr().err
@@ -389,21 +389,21 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
     ],
 )
 def test_mistakes_end_with_2_and_a_line(words, told, capsys):
-    save("in/a.png", picture_with_square(0, 0))
+    save("in/a.png", image_with_square(0, 0))
     Path("in/b.mp4").touch()
     assert run_command("detect", ["squares.pt", *words]) == 2
     assert told in capsys.readouterr().err
 
 
 def test_the_default_output_never_overwrites_an_earlier_run():
-    save("a.png", picture_with_square(0, 0))
+    save("a.png", image_with_square(0, 0))
     for _ in range(2):
         assert run_command("detect", ["squares.pt", "a.png"]) == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["detect", "detect-2"]
 
 
 def test_predict_takes_paths_arrays_and_lists():
-    save("a.png", picture_with_square(0, 2))
+    save("a.png", image_with_square(0, 2))
     detector = load_detector("squares.pt")
     assert isinstance(detector, Predictor)
     assert (detector.class_names, detector.category_ids) == (("disc", "bar"), (3, 17))
@@ -412,7 +412,7 @@ def test_predict_takes_paths_arrays_and_lists():
     expected = [[64.0, 0.0, 96.0, 32.0]]
     assert detector.predict("a.png").box_xyxy.tolist() == expected
     assert detector.predict(Path("a.png")).class_id.tolist() == [0]
-    several = detector.predict([picture_with_square(0, 2), "a.png"] * 10)  # more than one batch
+    several = detector.predict([image_with_square(0, 2), "a.png"] * 10)  # more than one batch
     assert [found.box_xyxy.tolist() for found in several] == [expected] * 20
     assert detector.predict([]) == []
 
@@ -439,7 +439,7 @@ def test_thresholds_outside_their_range_are_refused():
 
 @pytest.mark.e2e
 def test_the_tool_runs_a_real_network(tmp_path):
-    save("a.png", picture_with_square(0, 0))
+    save("a.png", image_with_square(0, 0))
     tool = [sys.executable, str(ROOT / "tools/detect.py"), str(CONFIG), "a.png", "--json", "input.size=64"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -36,8 +36,8 @@ def detections(box: list[list[float]], score: list[float], class_id: list[int]) 
     return Detections(torch.tensor(box).reshape(-1, 4), torch.tensor(score), torch.tensor(class_id).long())
 
 
-def test_numbers_worked_out_by_hand(tmp_path):
-    # disc: two truths of 20x20 = 400 px2 (small). Best detection: exact. Second: wrong picture. Third: 20x20
+def test_numbers_computed_by_hand(tmp_path):
+    # disc: two ground_truth of 20x20 = 400 px2 (small). Best detection: exact. Second: wrong image. Third: 20x20
     # shifted by 2: shared 18 x 20 = 360, union 440, IoU 0.818: right up to IoU .80, at 7 of 10 thresholds.
     #   IoU .50-.80: precision 1 up to recall 1/2, then 2/3 up to 1: (51 x 1 + 50 x 2/3) / 101 = 0.834983
     #   IoU .85-.95: precision 1 up to recall 1/2: 51 / 101 = 0.504950
@@ -76,7 +76,7 @@ def test_nothing_to_find_is_undefined_not_zero(tmp_path):
     assert set(metrics.stats.values()) == {None}
 
 
-def test_results_carry_the_original_category_ids_in_pixels_of_the_picture(tmp_path):
+def test_results_carry_the_original_category_ids_in_pixels_of_the_image(tmp_path):
     evaluator = CocoEvaluator(open_set(tmp_path, []))
     evaluator.add(20, detections([[1.5, 2, 11.25, 22]], [0.5], [1]))
     assert evaluator.results == [result(20, 17, [1.5, 2.0, 9.75, 20.0], 0.5)]
@@ -102,7 +102,7 @@ def test_detections_inside_a_crowd_are_neither_right_nor_wrong(tmp_path):
     assert evaluate_results(coco, [*inside, result(20, 3, [5, 5, 20, 20], 0.5)])["AP"] == pytest.approx(1.0)
 
 
-def test_detections_are_held_in_56_bytes_each_and_pictures_in_none(tmp_path):
+def test_detections_are_held_in_56_bytes_each_and_images_in_none(tmp_path):
     evaluator = CocoEvaluator(open_set(tmp_path, []))
     evaluator.add(10, detections([], [], []))
     assert evaluator.records.nbytes == 0
@@ -111,11 +111,11 @@ def test_detections_are_held_in_56_bytes_each_and_pictures_in_none(tmp_path):
     assert evaluator.records.nbytes == 7 * 56
 
 
-@pytest.mark.parametrize(("image_id", "told"), [(11, "not in this dataset"), (10, "added twice")])
-def test_pictures_are_added_once_and_are_known(tmp_path, image_id, told):
+@pytest.mark.parametrize(("image_id", "message"), [(11, "not in this dataset"), (10, "added twice")])
+def test_images_are_added_once_and_are_known(tmp_path, image_id, message):
     evaluator = CocoEvaluator(open_set(tmp_path, []))
     evaluator.add(10, detections([], [], []))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         evaluator.add(image_id, detections([], [], []))
 
 
@@ -136,7 +136,7 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "found.json:1:2: not JSON: "),
         ("", "the file is empty; expected a JSON list of COCO results"),
@@ -195,14 +195,14 @@ GOOD = result(10, 3, [0, 0, 5, 5], 0.5)
         ([GOOD, {}], "no 'image_id': 1 such, the first is result 1: has the keys none"),
     ],
 )
-def test_results_files_with_mistakes_are_refused_with_the_first_and_the_count(tmp_path, content, told):
+def test_results_files_with_mistakes_are_refused_with_the_first_and_the_count(tmp_path, content, message):
     with pytest.raises(DataError) as caught:
         read_results(written(tmp_path, content), open_set(tmp_path, []))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "found.json" in str(caught.value)
 
 
-def test_all_kinds_of_mistakes_are_told_at_once(tmp_path):
+def test_all_kinds_of_mistakes_are_reported_together(tmp_path):
     path = written(tmp_path, [GOOD | {"image_id": 1}, GOOD | {"category_id": 1}, GOOD | {"score": None}])
     with pytest.raises(DataError) as caught:
         read_results(path, open_set(tmp_path, []))
@@ -226,7 +226,7 @@ def test_results_may_come_in_the_encodings_of_json(tmp_path, encoding):
     assert read_results(path, open_set(tmp_path, [])) == [GOOD]
 
 
-def test_a_results_file_that_is_not_there_is_told(tmp_path):
+def test_a_results_file_that_does_not_exist_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"found\.json: cannot be read: No such file"):
         read_results(tmp_path / "found.json", open_set(tmp_path, []))
 
@@ -255,7 +255,7 @@ def test_any_json_is_read_or_refused_with_its_name(empty, content):
     assert all(problem.startswith(str(path)) for problem in problems)
 
 
-def test_boxes_are_cut_at_the_border_of_their_pictures(tmp_path):
+def test_boxes_are_cut_at_the_border_of_their_images(tmp_path):
     coco = open_set(tmp_path, [])  # 96x64 pixels each
     found = [
         result(10, 3, [-5, 60, 20, 30], 0.5),
@@ -269,7 +269,7 @@ def test_boxes_are_cut_at_the_border_of_their_pictures(tmp_path):
     assert outside["bbox"] == [96, 5, 0, 10]
 
 
-def test_results_are_cut_picture_by_picture():
+def test_results_are_cut_image_by_image():
     results = [result(i, 3, [0, 0, 5, 5], score) for i in (1, 2) for score in (0.1, 0.9, 0.5)]
     assert filter_results(results, None, None) == results
     cut = filter_results(results, 0.1, 2)  # 0.1 is not above 0.1
@@ -284,7 +284,7 @@ def test_classes_match_by_name():
     assert match_classes(model, Categories(("disc", "bar"), (0, 1)), "x.json") == (0, 1)
 
 
-def test_classes_that_differ_are_told_with_what_was_expected_and_found():
+def test_classes_that_differ_are_reported_with_what_was_expected_and_found():
     with pytest.raises(DataError) as caught:
         match_classes(Categories(("disc", "bar"), (3, 17)), Categories(("disc", "ring"), (3, 4)), "x.json")
     summary, *problems = caught.value.problems

@@ -51,7 +51,7 @@ class Case(NamedTuple):
 def cases(draw: st.DrawFn) -> Case:
     """Few places, sizes and scores, so that boxes meet, areas stand on COCO's bounds, and scores tie.
 
-    Some pictures and classes stay empty; now and then one picture gets more than 100 detections of a class.
+    Some images and classes stay empty; now and then one image gets more than 100 detections of a class.
     """
     used = draw(st.lists(st.sampled_from(IMAGE_IDS), min_size=1, max_size=4, unique=True))
     classes = draw(st.lists(st.sampled_from(CATEGORY_IDS), min_size=1, max_size=3, unique=True))
@@ -59,21 +59,21 @@ def cases(draw: st.DrawFn) -> Case:
     box = st.tuples(st.sampled_from([0, 1, 3.5, 8, 60]), st.sampled_from([0, 2, 7.25]), side, side).map(list)
     place = st.tuples(st.sampled_from(used), st.sampled_from(classes), box)
     area = st.sampled_from([None, 0, 900, 32**2, 32**2 + 1e-9, 96**2, 96**2 + 0.5, 1e5**2])
-    truths = draw(st.lists(st.tuples(place, area, st.integers(0, 1)), min_size=1, max_size=14))
+    ground_truth = draw(st.lists(st.tuples(place, area, st.integers(0, 1)), min_size=1, max_size=14))
     # Half of the detections stand where a truth is, shifted a little: else hardly any would be right.
-    near = st.tuples(st.sampled_from(truths), st.sampled_from([0, 0.5, 2, 5])).map(
+    near = st.tuples(st.sampled_from(ground_truth), st.sampled_from([0, 0.5, 2, 5])).map(
         lambda drawn: (*drawn[0][0][:2], [drawn[0][0][2][0] + drawn[1], *drawn[0][0][2][1:]])
     )
     score = st.integers(0, 8).map(lambda eighths: eighths / 8)
     found = draw(st.lists(st.tuples(st.one_of(place, near), score), max_size=30))
     if draw(st.integers(0, 4)) == 0:
-        image_id, category_id, first = truths[0][0]
+        image_id, category_id, first = ground_truth[0][0]
         crowded = [((image_id, category_id, [first[0] + i % 7, *first[1:]]), i % 9 / 9) for i in range(110)]
         found = [*crowded, *found]
     return Case(
         [
             truth(*place, id=7 * i, iscrowd=crowd, **({} if area is None else {"area": area}))
-            for i, (place, area, crowd) in enumerate(truths)
+            for i, (place, area, crowd) in enumerate(ground_truth)
         ],
         [result(*place, score) for place, score in found],
     )
@@ -100,22 +100,22 @@ def as_its_authors_do(case: Case) -> COCOeval:
     }
     with contextlib.redirect_stdout(io.StringIO()):
         official.createIndex()
-        judge = COCOeval(official, official.loadRes([dict(one) for one in case.results]), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return judge
+        evaluate = COCOeval(official, official.loadRes([dict(one) for one in case.results]), "bbox")
+        evaluate.evaluate()
+        evaluate.accumulate()
+        evaluate.summarize()
+    return evaluate
 
 
 def number(value: float | None) -> float:
     return -1.0 if value is None else value
 
 
-def far_apart(metrics: Metrics, judge: COCOeval) -> float:
+def far_apart(metrics: Metrics, evaluate: COCOeval) -> float:
     """The largest difference of the 12 numbers and of AP and AP50 of each class."""
-    differences = [abs(number(a) - b) for a, b in zip(metrics.stats.values(), judge.stats, strict=True)]
-    for category_id, k in zip(judge.params.catIds, range(len(CATEGORY_IDS)), strict=True):
-        precision = judge.eval["precision"][:, :, k, 0, 2]
+    differences = [abs(number(a) - b) for a, b in zip(metrics.stats.values(), evaluate.stats, strict=True)]
+    for category_id, k in zip(evaluate.params.catIds, range(len(CATEGORY_IDS)), strict=True):
+        precision = evaluate.eval["precision"][:, :, k, 0, 2]
         of_class = metrics.per_class[f"class {category_id}"]
         for name, part in (("AP", precision), ("AP50", precision[0])):
             expected = part[part > -1].mean() if (part > -1).any() else -1.0
@@ -173,12 +173,12 @@ def test_auto_is_pycocotools_where_hotcoco_is_missing(coco):
 
 
 @pytest.mark.usefixtures("without_hotcoco")
-def test_hotcoco_that_is_asked_for_but_missing_is_told_before_any_picture(coco):
+def test_hotcoco_that_is_asked_for_but_missing_is_reported_before_any_image(coco):
     with pytest.raises(ConfigError, match=r"pip install 'cspdet\[analysis\]'"):
         CocoEvaluator(coco, "hotcoco")
 
 
-def test_a_hotcoco_that_is_too_old_is_passed_over_or_told(monkeypatch):
+def test_a_hotcoco_that_is_too_old_is_passed_over_or_reported(monkeypatch):
     old = types.SimpleNamespace(COCO=object)
     monkeypatch.setitem(sys.modules, "hotcoco", old)
     monkeypatch.setattr("cspdet.evaluation.coco_backends.importlib.metadata.version", lambda name: "0.9")
@@ -187,7 +187,7 @@ def test_a_hotcoco_that_is_too_old_is_passed_over_or_told(monkeypatch):
         select_backend("hotcoco")
 
 
-def test_an_unknown_evaluator_is_told_with_the_names_there_are():
+def test_an_unknown_evaluator_is_reported_with_the_names_there_are():
     with pytest.raises(ConfigError, match="expected auto, pycocotools, hotcoco, found 'mine'"):
         select_backend("mine")  # type: ignore[arg-type]
 
@@ -221,7 +221,7 @@ def test_unknown_ids_reach_no_engine(coco, evaluator, key, value):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_pictures_whose_ids_are_one_in_floating_point_are_kept_apart(tmp_path, evaluator):
+def test_images_whose_ids_are_one_in_floating_point_are_kept_apart(tmp_path, evaluator):
     if evaluator == "hotcoco":
         pytest.importorskip("hotcoco")
     coco = write_case(tmp_path, Case([truth(2**53, 3, SQUARE)], []))
@@ -231,7 +231,7 @@ def test_pictures_whose_ids_are_one_in_floating_point_are_kept_apart(tmp_path, e
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (None, "cannot be read again"),
         ("{", "cannot be read again"),
@@ -240,12 +240,12 @@ def test_pictures_whose_ids_are_one_in_floating_point_are_kept_apart(tmp_path, e
         ({"annotations": [truth(10, 3, SQUARE), {"id": 1}]}, "has changed since it was read: 1 annotations"),
     ],
 )
-def test_annotations_that_went_or_changed_meanwhile_are_told(coco, change, told):
+def test_annotations_that_went_or_changed_meanwhile_are_reported(coco, change, message):
     path = coco.files.annotations
     path.unlink()
     if change is not None:
         path.write_text(change if isinstance(change, str) else json.dumps(change))
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         evaluate_results(coco, [])
 
 
@@ -271,7 +271,7 @@ def test_results_survive_as_records():
     assert to_results(to_records([])) == []
 
 
-def test_results_may_be_judged_as_records(coco):
+def test_results_may_be_evaluated_as_records(coco):
     found = [result(10, 3, SQUARE, 0.5), result(20, 17, [9, 9, 20, 20], 0.5)]
     assert evaluate_results(coco, to_records(found)) == evaluate_results(coco, found)
 

@@ -16,7 +16,7 @@ from cspdet.evaluation.voc import ImageBoxes, VocPrecisionRecall, average_precis
 
 
 def boxes(*rows: tuple[int, list[float]]) -> ImageBoxes:
-    """Pictures and x1 y1 x2 y2."""
+    """Images and x1 y1 x2 y2."""
     return ImageBoxes(np.array([image for image, _ in rows], np.int64), np.array([b for _, b in rows]).reshape(-1, 4))
 
 
@@ -40,8 +40,8 @@ def test_inclusive_boxes_are_one_pixel_longer():
     assert elementwise_iou(point, point, pixel_inclusive=False) == 0
 
 
-def test_both_areas_worked_out_by_hand():
-    # Right, wrong, right, wrong with three truths: precision 1, 1/2, 2/3, 1/2 at recall 1/3, 1/3, 2/3, 2/3.
+def test_both_areas_computed_by_hand():
+    # Right, wrong, right, wrong with three ground-truth boxes: precision 1, 1/2, 2/3, 1/2 at recall 1/3, 1/3, 2/3, 2/3.
     #   11-point: recalls 0 to .3 take 1 (4 points), .4 to .6 take 2/3 (3 points), .7 to 1 nothing: (4 + 2) / 11
     #   every point: 1/3 x 1 + 1/3 x 2/3 = 5/9
     ap = average_precision(VocPrecisionRecall(np.array([1, 1, 2, 2]), 3))
@@ -66,48 +66,51 @@ def test_nothing_found_is_0_and_nothing_to_find_is_no_number():
 def test_the_truth_that_overlaps_most_decides_even_when_it_is_taken():
     # The second detection overlaps the left truth by 10/10 and the right one by 8/12 (8 shared of 12): both enough.
     # The left one, its best, went to the first detection, so it is wrong, and the right truth stays unfound.
-    truths = boxes((1, [0, 0, 10, 10]), (1, [2, 0, 12, 10]))
+    ground_truth = boxes((1, [0, 0, 10, 10]), (1, [2, 0, 12, 10]))
     found = boxes((1, [0, 0, 10, 10]), (1, [0, 0, 10, 10]))
-    assert curve(found, [0.9, 0.8], truths, [False, False]) == (pytest.approx([1, 1]), 2)
+    assert curve(found, [0.9, 0.8], ground_truth, [False, False]) == (pytest.approx([1, 1]), 2)
 
 
-def test_of_truths_that_overlap_equally_the_first_decides():
-    truths = boxes((1, [0, 0, 10, 10]), (1, [0, 0, 10, 10]))
+def test_of_ground_truth_that_overlaps_equally_the_first_decides():
+    ground_truth = boxes((1, [0, 0, 10, 10]), (1, [0, 0, 10, 10]))
     found = boxes((1, [0, 0, 10, 10]), (1, [0, 0, 10, 10]))
-    assert curve(found, [0.9, 0.8], truths, [False, False]) == (pytest.approx([1, 1]), 2)
-    assert curve(found, [0.9, 0.8], truths, [True, False]) == (pytest.approx([]), 1), "the first one is difficult"
+    assert curve(found, [0.9, 0.8], ground_truth, [False, False]) == (pytest.approx([1, 1]), 2)
+    assert curve(found, [0.9, 0.8], ground_truth, [True, False]) == (pytest.approx([]), 1), "the first one is difficult"
 
 
 def test_difficult_objects_are_neither_found_nor_missed():
-    truths = boxes((1, [0, 0, 10, 10]), (1, [50, 50, 60, 60]))
+    ground_truth = boxes((1, [0, 0, 10, 10]), (1, [50, 50, 60, 60]))
     found = boxes((1, [0, 0, 10, 10]), (1, [1, 0, 11, 10]), (1, [50, 50, 60, 60]))
-    assert curve(found, [0.9, 0.8, 0.7], truths, [True, False]) == (pytest.approx([1]), 1)
+    assert curve(found, [0.9, 0.8, 0.7], ground_truth, [True, False]) == (pytest.approx([1]), 1)
 
 
-def test_pictures_are_kept_apart_and_ties_keep_their_order():
-    truths = boxes((7, [0, 0, 10, 10]))
+def test_images_are_kept_apart_and_ties_keep_their_order():
+    ground_truth = boxes((7, [0, 0, 10, 10]))
     found = boxes((8, [0, 0, 10, 10]), (7, [0, 0, 10, 10]))
-    assert curve(found, [0.5, 0.5], truths, [False]).true_positives.tolist() == [0, 1]
-    assert curve(found, [0.5, 0.6], truths, [False]).true_positives.tolist() == [1, 1]
+    assert curve(found, [0.5, 0.5], ground_truth, [False]).true_positives.tolist() == [0, 1]
+    assert curve(found, [0.5, 0.6], ground_truth, [False]).true_positives.tolist() == [1, 1]
 
 
 def test_an_overlap_of_exactly_the_limit_is_enough():
-    truths, found = boxes((1, [0, 0, 10, 10])), boxes((1, [0, 0, 10, 5]))
-    assert curve(found, [0.5], truths, [False]).true_positives.tolist() == [1]
-    assert curve(found, [0.5], truths, [False], min_iou=0.5000001).true_positives.tolist() == [0]
+    ground_truth, found = boxes((1, [0, 0, 10, 10])), boxes((1, [0, 0, 10, 5]))
+    assert curve(found, [0.5], ground_truth, [False]).true_positives.tolist() == [1]
+    assert curve(found, [0.5], ground_truth, [False], min_iou=0.5000001).true_positives.tolist() == [0]
 
 
 def by_plain_loops(
-    found: list[tuple[int, list[int], float]], truths: list[tuple[int, list[int], bool]], min_iou: float, more: int
+    found: list[tuple[int, list[int], float]],
+    ground_truth: list[tuple[int, list[int], bool]],
+    min_iou: float,
+    more: int,
 ) -> tuple[float, float] | None:
     """The devkit's rules, one detection after the other; 11-point and every-point AP."""
-    positives = sum(not difficult for _, _, difficult in truths)
+    positives = sum(not difficult for _, _, difficult in ground_truth)
     if not positives:
         return None
     taken, right = set(), []
     for image, box, _ in sorted(found, key=lambda one: -one[2]):
         best, decides = 0.0, None
-        for i, (where, other, _) in enumerate(truths):
+        for i, (where, other, _) in enumerate(ground_truth):
             width = min(box[2], other[2]) - max(box[0], other[0]) + more
             height = min(box[3], other[3]) - max(box[1], other[1]) + more
             if where != image or width <= 0 or height <= 0:
@@ -118,7 +121,7 @@ def by_plain_loops(
                 best, decides = iou, i
         if decides is None or best < min_iou:
             right.append(False)
-        elif not truths[decides][2]:
+        elif not ground_truth[decides][2]:
             right.append(decides not in taken)
             taken.add(decides)
     points = [(sum(right[:n]) / positives, sum(right[:n]) / n) for n in range(1, len(right) + 1)]
@@ -138,23 +141,23 @@ PLACE = st.tuples(st.integers(1, 3), st.tuples(CORNER, CORNER, st.integers(1, 6)
 
 @given(
     found=st.lists(st.tuples(PLACE, st.integers(0, 5)), max_size=25),
-    truths=st.lists(st.tuples(PLACE, st.booleans()), max_size=12),
+    ground_truth=st.lists(st.tuples(PLACE, st.booleans()), max_size=12),
     min_iou=st.sampled_from([0.1, 0.3, 0.5, 0.75]),
     inclusive=st.booleans(),
 )
-def test_agrees_with_the_rules_as_plain_loops(found, truths, min_iou, inclusive):
-    judged = match_detections(
+def test_agrees_with_the_rules_as_plain_loops(found, ground_truth, min_iou, inclusive):
+    evaluated = match_detections(
         boxes(*(place for place, _ in found)),
         np.array([score / 5 for _, score in found]),
-        boxes(*(place for place, _ in truths)),
-        np.array([difficult for _, difficult in truths], bool),
+        boxes(*(place for place, _ in ground_truth)),
+        np.array([difficult for _, difficult in ground_truth], bool),
         min_iou=min_iou,
         pixel_inclusive=inclusive,
     )
-    ap = average_precision(judged)
+    ap = average_precision(evaluated)
     expected = by_plain_loops(
         [(*place, score / 5) for place, score in found],
-        [(*place, difficult) for place, difficult in truths],
+        [(*place, difficult) for place, difficult in ground_truth],
         min_iou,
         int(inclusive),
     )
@@ -164,7 +167,7 @@ def test_agrees_with_the_rules_as_plain_loops(found, truths, min_iou, inclusive)
 # --- in the command ------------------------------------------------------------------------------
 
 # disc: a truth of 20x20 pixels and a difficult one (crowd); bar: one truth of 10x10, and a detection of 10x5.
-TRUTHS = [truth(10, 3, [5, 5, 20, 20]), truth(10, 3, [60, 5, 20, 20], iscrowd=1), truth(20, 17, [0, 0, 10, 10])]
+GROUND_TRUTH = [truth(10, 3, [5, 5, 20, 20]), truth(10, 3, [60, 5, 20, 20], iscrowd=1), truth(20, 17, [0, 0, 10, 10])]
 FOUND = [
     result(10, 3, [60, 5, 20, 20], 0.9),
     result(10, 3, [5, 5, 20, 20], 0.8),
@@ -176,7 +179,7 @@ FOUND = [
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
-    write_set(tmp_path, TRUTHS)
+    write_set(tmp_path, GROUND_TRUTH)
     Path("found.json").write_text(json.dumps(FOUND))
     return ["--detections", "found.json", "--data", "data.yaml", "--output", "out"]
 
