@@ -220,7 +220,9 @@ def compare_runs(one: Path, two: Path) -> list[str]:
         first, second = (load_checkpoint(run / name) for run in (one, two))
         found += differences(first.weights, second.weights, f"{name}: weights")
         found += differences(first.training, second.training, f"{name}: training")
-        found += [f"{name}: recipe or classes"] * ((first.recipe, first.classes) != (second.recipe, second.classes))
+        found += [f"{name}: config or categories"] * (
+            (first.config, first.categories) != (second.config, second.categories)
+        )
     found += differences(read_metrics(one), read_metrics(two), "metrics.jsonl")
     for name in WHOLE_FILES:
         paths = [run / name for run in (one, two) if (run / name).exists()]

@@ -32,10 +32,10 @@ from training_step import PARTS, Loaded, Variant
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
 from cspdet.benchmark.rows import interleave
-from cspdet.checkpoints.building import is_classifier_config
 from cspdet.datasets.classification.crop_objects import crop_objects
 from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.errors import ConfigError, UserError
+from cspdet.recipe import infer_task
 
 TURNS = 6
 PAUSE = 0.3  # seconds between rows: threads of the one before stop spinning
@@ -268,7 +268,7 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
 
 def _data(config: Path, args: argparse.Namespace, folder: Path) -> Path:
     """--data where it is of the config's kind, else the built-in set, made in `folder` once."""
-    classifier = is_classifier_config(config)
+    classifier = infer_task(config) == "classification"
     if args.data is not None and args.data.is_dir() == classifier:
         return args.data.absolute()
     shapes = folder / "shapes"

@@ -20,8 +20,7 @@ import torch
 from cspdet.benchmark.ipc import Message, reserve_stdio, serve
 from cspdet.benchmark.opencv_worker import peak_mib
 from cspdet.benchmark.worker import cpu_name
-from cspdet.checkpoints.building import build_classifier, build_detector, is_classifier_config
-from cspdet.cli.train_classifier import with_num_classes
+from cspdet.checkpoints.building import build_classifier, build_detector, with_num_classes
 from cspdet.config.loader import load_config
 from cspdet.datasets.classification.image_folder import load_image_folder
 from cspdet.datasets.descriptor import load_dataset_config
@@ -30,12 +29,13 @@ from cspdet.device import Precision, autocast, resolve_precision, select_device,
 from cspdet.errors import ConfigError
 from cspdet.models.bundle import check_size
 from cspdet.models.profile import profile
-from cspdet.recipe import ClassificationRecipe, load_recipe
+from cspdet.recipe import ClassificationRecipe, infer_task, load_recipe
 from cspdet.structures import Categories
 from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
 from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.state import TrainingState
+from cspdet.training.tasks.base import TrainingData
 from cspdet.training.tasks.classification import ClassificationTask
 from cspdet.training.tasks.detection import DetectionTask
 
@@ -83,7 +83,7 @@ class TrainingStep:
         if variant.reuse_memory and self.device.type == "cpu":
             disable_malloc_trim()
         self.task, model, self.loaded = _task(variant, self.device)
-        self.train = self.task.recipe.train
+        self.train = self.task.train_config
         self.precision: Precision = resolve_precision(self.train.precision, self.device)
         self.state: TrainingState[Any] = TrainingState(model, self.train, self.device, self.precision)
         self.layout = torch.channels_last if variant.channels_last else torch.contiguous_format
@@ -170,29 +170,30 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
     words += [f"train.workers={variant.workers}", f"train.precision={variant.precision}", "train.cache=ram"]
     torch.manual_seed(0)
     task: DetectionTask | ClassificationTask
-    if is_classifier_config(Path(variant.config)):
+    if infer_task(Path(variant.config)) == "classification":
         pictures = load_image_folder(variant.data, "train")
         loaded = load_config(variant.config, ClassificationRecipe, words)
         classifier = with_num_classes(loaded, len(pictures.classes))
         model: Any = build_classifier(classifier, variant.config, pretrained=False)
-        task = ClassificationTask(
-            classifier, Categories(pictures.classes, tuple(range(len(pictures.classes)))), pictures, None, device
-        )
+        categories = Categories(pictures.classes, tuple(range(len(pictures.classes))))
+        data = TrainingData(pictures, None, categories, Path(variant.data), variant.data)
+        task = ClassificationTask(classifier.input, classifier.train, classifier.eval, data, device)
     else:
         recipe = load_recipe(variant.config, words)
         coco = load_coco(load_dataset_config(variant.data).split("train"), "train")
         model = build_detector(recipe, len(coco.classes), variant.config, pretrained=False)
         check_size(recipe.input.size, model, variant.config)
-        task = DetectionTask(recipe, coco, None, device)
-    wanted = task.recipe.train.batch_size
+        coco_data = TrainingData(coco, None, coco.classes, Path(variant.data), variant.data)
+        task = DetectionTask(recipe.input, recipe.train, recipe.eval, coco_data, device)
+    wanted = task.train_config.batch_size
     if not isinstance(wanted, int):
         raise ConfigError(f"{variant.config}: train.batch_size is {wanted!r}; say which with --batch")
-    size, batch = task.recipe.input.size, min(wanted, len(task.train_set))
+    size, batch = task.input.size, min(wanted, len(task.data.train))
     cost = profile(copy.deepcopy(model), size)  # counting moves a network to the meta device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    precision = resolve_precision(task.recipe.train.precision, device)
+    precision = resolve_precision(task.train_config.precision, device)
     about = Loaded(
-        size, batch, precision, cost.bflops, cost.parameters, len(task.train_set), torch.get_num_threads(), name,
+        size, batch, precision, cost.bflops, cost.parameters, len(task.data.train), torch.get_num_threads(), name,
         str(torch.__version__),
     )  # fmt: skip
     return task, model, about

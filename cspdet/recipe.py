@@ -15,9 +15,8 @@ from cspdet.config.read import find_config, read_yaml
 from cspdet.darknet.config import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.errors import ConfigError
 from cspdet.models.config import ClassifierConfig, ClassifierEvalConfig, DetectorConfig, EvalConfig
+from cspdet.structures import MODEL_TYPES, TaskName
 from cspdet.training.config import ClassifierTrainConfig, TrainConfig
-
-Task = Literal["detection", "classification"]
 
 
 def _model_type(model: Any) -> str:
@@ -66,10 +65,10 @@ def load_recipe(
     path: str | Path, overrides: Sequence[str] = (), *, task: Literal["classification"]
 ) -> ClassificationRecipe: ...
 @overload
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: Task | None = None) -> Recipe: ...
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskName | None = None) -> Recipe: ...
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: Task | None = None) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskName | None = None) -> Recipe:
     """Read a config file.
 
     Args:
@@ -84,11 +83,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: Task |
     found = infer_task(path, task)
     if task is not None and found is not None and found != task:
         example = "csppelee_efm_sam" if task == "detection" else "classification/csppeleenet"
-        raise ConfigError(f"{path}: expected a config for {task}, such as {example}, found one for {found}")
+        raise ConfigError(f"{path}: expected {MODEL_TYPES[task]}, such as {example}, found {MODEL_TYPES[found]}")
     return load_config(path, RECIPE_BY_TASK[task or found or "detection"], overrides)
 
 
-def infer_task(path: Path, expected: Task | None = None) -> Task | None:
+def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
     """The task of a config file: its key `task`, else by its model, where a detector has a neck.
 
     Args:

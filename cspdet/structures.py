@@ -8,7 +8,7 @@ of A*H*W), N boxes, P positives. Boxes live in one of two frames: *image* (pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cspdet.letterbox import Letterbox
+
+TaskName = Literal["detection", "classification"]
+MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a classifier"}  # in error messages
 
 
 class FeatureSpec(NamedTuple):

@@ -13,7 +13,6 @@ import torchvision
 from torch import Tensor, nn
 
 from cspdet.benchmark.rows import BenchmarkSpec
-from cspdet.checkpoints.building import is_classifier_config
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.model_profile import profile_model
 from cspdet.config.input import InputConfig
@@ -28,6 +27,7 @@ from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.profile import profile
+from cspdet.recipe import infer_task
 
 TORCHVISION_PREFIX = "torchvision:"
 TORCHVISION_SIZE = (224, 224)
@@ -87,7 +87,7 @@ def _engine(spec: BenchmarkSpec) -> Engine:
 def _is_classifier_model(spec: BenchmarkSpec) -> bool:
     path = Path(spec.model)
     if path.suffix in (".yaml", ".yml"):
-        return path.is_file() and is_classifier_config(path)
+        return path.is_file() and infer_task(path) == "classification"
     return path.suffix == ".pt" and path.is_file() and load_model(path).task == "classification"
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from cspdet.checkpoints.pretrained import load_backbone_weights
-from cspdet.config.read import read_yaml
+from cspdet.darknet.config import CFG_SOURCE_NAME, DarknetClassifierConfig
+from cspdet.darknet.num_classes import set_num_classes
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
 from cspdet.datasets.formats.coco_format import COCO_CLASSES
 from cspdet.errors import ConfigError, DataError
 from cspdet.models import Classifier, Detector
-from cspdet.models.bundle import Network, TaskName, check_size
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.models.bundle import Network, check_size
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, Recipe
 from cspdet.structures import Categories
 
 
@@ -47,8 +49,27 @@ def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bo
     return model
 
 
+def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: bool = True) -> Network:
+    """Build the network of a recipe for either task; arguments and errors as of `build_detector`."""
+    if recipe.task == "detection":
+        return build_detector(recipe, num_classes, where, pretrained=pretrained)
+    return build_classifier(recipe, where, pretrained=pretrained)
+
+
+def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
+    """The recipe with a network of that many classes; a detector's number is not in its recipe."""
+    if recipe.task == "detection":
+        return recipe
+    if "num_classes" in type(recipe.model).model_fields:
+        change: dict[str, object] = {"num_classes": num_classes}
+    else:
+        cfg = set_num_classes(cast(DarknetClassifierConfig, recipe.model).text, num_classes, CFG_SOURCE_NAME)
+        change = {"cfg": cfg}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=change)})
+
+
 def _prepare(
-    model: Network, recipe: DetectionRecipe | ClassificationRecipe, where: str, *, pretrained: bool
+    model: Network, recipe: Recipe, where: str, *, pretrained: bool
 ) -> None:  # fmt: skip
     """Check the input size and load `model.backbone.weights`; on the meta device there is nothing to load into."""
     check_size(recipe.input.size, model, where)
@@ -63,27 +84,3 @@ def classes_from_config(recipe: DetectionRecipe) -> Categories:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
     except (DataError, ConfigError):
         return COCO_CLASSES
-
-
-def is_classifier_config(path: Path) -> bool:
-    """Whether a config is a classifier's: its model has no neck, or is a Darknet cfg without data to detect on."""
-    return infer_task(path) == "classification"
-
-
-def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
-    """The task of a config file by its model: a detector has a neck.
-
-    Args:
-        path: The config file.
-        expected: The task of a config with a Darknet cfg; None tells it by whether the config names data to detect on.
-
-    Returns:
-        None where the config has no valid model section.
-    """
-    values, _ = read_yaml(path)
-    model = values.get("model") if isinstance(values, dict) else None
-    if not isinstance(model, dict):
-        return None
-    if model.get("name") == "darknet":
-        return expected or ("detection" if "data" in values else "classification")
-    return "detection" if "neck" in model else "classification"

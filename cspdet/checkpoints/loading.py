@@ -7,21 +7,20 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, infer_task
+from cspdet.checkpoints.building import build_network, classes_from_config
 from cspdet.checkpoints.darknet_cfg import recipe_from_cfg
 from cspdet.checkpoints.pretrained import DARKNET_FILE
-from cspdet.checkpoints.recipes import Recipe, recipe_from_checkpoint, task_of_recipe
-from cspdet.config.loader import load_config, parse_config
+from cspdet.checkpoints.recipes import recipe_from_checkpoint
 from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.models.bundle import MODEL_TYPES, ModelBundle, Network, TaskName, check_task
+from cspdet.models.bundle import ModelBundle, check_task
 from cspdet.models.config import ClassifierConfig
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
-from cspdet.structures import Categories
+from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from cspdet.structures import Categories, TaskName
 
 
 def load_model(
@@ -34,7 +33,8 @@ def load_model(
     """Load a model for either task, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`) with its own config; a config (`.yaml`); a Darknet cfg (`.cfg`); or a file that
+        source: A checkpoint (`.pt`) with its own config; a config (`.yaml`) or the name of a released one;
+            a Darknet cfg (`.cfg`); or a file that
             `cspdet export` wrote, whose bundle has metadata and no network.
         weights: Trained values for a config or cfg: a checkpoint, or Darknet's `.weights`. Without, a config has random
             values, drawn by `train.seed`.
@@ -51,14 +51,13 @@ def load_model(
     path = Path(source)
     if is_exported(path):
         return _load_exported(path, weights, overrides, task)
-    if path.suffix in (".yaml", ".yml"):
-        return _load_config(path, weights, overrides, task)
     if path.suffix == ".cfg":
         return _load_cfg(path, weights, overrides, task)
+    if path.suffix in (".yaml", ".yml") or (path.suffix != ".pt" and not path.is_file()):
+        recipe = load_recipe(path, overrides, task=task)
+        return _bundle_from_recipe(recipe, weights, str(path), path.stem)
     if weights is not None and path.is_file():
         raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
-    if path.suffix != ".pt" and not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) or a config (.yaml)")
     checkpoint = load_checkpoint(path)
     check_task(task or checkpoint.task, checkpoint.task, str(path))
     recipe = _apply_overrides(recipe_from_checkpoint(checkpoint, str(path)), overrides)
@@ -77,26 +76,11 @@ def _load_exported(
     return ModelBundle(metadata.task, None, metadata, metadata.classes, metadata.name, metadata, path)
 
 
-def _load_config(
-    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
-) -> ModelBundle:  # fmt: skip
-    found = infer_task(path, task)
-    if task is not None and found is not None and found != task:
-        example = ", such as configs/yolov3_tiny.yaml" if task == "detection" else ", as in configs/classification"
-        raise ConfigError(f"{path}: expected {MODEL_TYPES[task]}{example}, found {MODEL_TYPES[found]}")
-    recipe: Recipe
-    if (task or found) == "classification":
-        recipe = load_config(path, ClassificationRecipe, overrides)
-    else:
-        recipe = load_config(path, DetectionRecipe, overrides)
-    return _bundle_from_recipe(recipe, weights, str(path), path.stem)
-
-
 def _load_cfg(
     path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
 ) -> ModelBundle:  # fmt: skip
     recipe, categories = recipe_from_cfg(path, overrides=overrides)
-    check_task(task or task_of_recipe(recipe), task_of_recipe(recipe), str(path))
+    check_task(task or recipe.task, recipe.task, str(path))
     return _bundle_from_recipe(recipe, weights, str(path), path.stem, categories)
 
 
@@ -106,15 +90,17 @@ def _bundle_from_recipe(
     """The network of a config, with random values, or those of a checkpoint or of Darknet's file."""
     if weights is not None and not DARKNET_FILE.search(str(weights)):
         checkpoint = load_checkpoint(weights)
-        check_task(task_of_recipe(recipe), checkpoint.task, str(weights))
+        check_task(recipe.task, checkpoint.task, str(weights))
         return _bundle_from_checkpoint(
             _with_num_classes(recipe, len(checkpoint.categories)), checkpoint, str(weights), name
         )
-    if categories is None and isinstance(recipe, DetectionRecipe):
+    if categories is None and recipe.task == "detection":
         categories = classes_from_config(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        network = _build(recipe, 0 if categories is None else len(categories), source, pretrained=weights is None)
+        network = build_network(
+            recipe, 0 if categories is None else len(categories), source, pretrained=weights is None
+        )
     if weights is not None:
         try:
             layers = layers_in_file_order(network)
@@ -122,20 +108,14 @@ def _bundle_from_recipe(
             raise ConfigError(f"{source}: {error}, so there are no weights of Darknet's for this network") from None
         read_weights(weights, layers)
     return ModelBundle(
-        task_of_recipe(recipe), network.eval(), recipe, categories or categories_from_count(network.num_classes), name
+        recipe.task, network.eval(), recipe, categories or categories_from_count(network.num_classes), name
     )
 
 
 def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> ModelBundle:
-    network = _build(recipe, len(checkpoint.categories), source, pretrained=False)
+    network = build_network(recipe, len(checkpoint.categories), source, pretrained=False)
     load_weights(network, checkpoint.weights, source)
-    return ModelBundle(task_of_recipe(recipe), network.eval(), recipe, checkpoint.categories, name)
-
-
-def _build(recipe: Recipe, num_classes: int, source: str, *, pretrained: bool) -> Network:
-    if isinstance(recipe, DetectionRecipe):
-        return build_detector(recipe, num_classes, source, pretrained=pretrained)
-    return build_classifier(recipe, source, pretrained=pretrained)
+    return ModelBundle(recipe.task, network.eval(), recipe, checkpoint.categories, name)
 
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
@@ -148,5 +128,4 @@ def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
 def _apply_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     if not overrides:
         return recipe
-    schema: type[Recipe] = type(recipe)
-    return parse_config(recipe_to_dict(recipe), schema, "the checkpoint's config", overrides)
+    return recipe_from_dict(recipe.task, recipe_to_dict(recipe), "the checkpoint's config", overrides)

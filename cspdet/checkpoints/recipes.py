@@ -6,20 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint
-from cspdet.models.bundle import TaskName
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, recipe_to_dict
+from cspdet.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories
-
-Recipe = DetectionRecipe | ClassificationRecipe
-SCHEMAS: dict[str, type[Recipe]] = {"detection": DetectionRecipe, "classification": ClassificationRecipe}
-
-
-def task_of_recipe(recipe: Recipe) -> TaskName:
-    """detection or classification."""
-    return "detection" if isinstance(recipe, DetectionRecipe) else "classification"
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
@@ -33,7 +23,7 @@ def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
         CheckpointError: a config that is not valid, or that names a class of a user's module that is not imported.
     """
     try:
-        return parse_config(checkpoint.config, SCHEMAS[checkpoint.task], where)
+        return recipe_from_dict(checkpoint.task, checkpoint.config, where)
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
 
@@ -45,4 +35,4 @@ def make_checkpoint(
     training: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """A checkpoint of the network of a recipe, to be saved with `save_checkpoint`."""
-    return Checkpoint(task_of_recipe(recipe), recipe_to_dict(recipe), categories, weights, training)
+    return Checkpoint(recipe.task, recipe_to_dict(recipe), categories, weights, training)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config, is_classifier_config
+from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config
 from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg, recipe_from_cfg
 from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.config.loader import load_config
@@ -27,7 +27,7 @@ from cspdet.darknet.weights import LoadResult, SkipInit, read_weights
 from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, infer_task
 from cspdet.structures import Categories
 
 log = logging.getLogger("cspdet")
@@ -70,7 +70,7 @@ def _config_from_yaml(
     if args.bn_eps is not None:
         raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; our networks have {BN_EPS:g}")
     recipe: DetectionRecipe | ClassificationRecipe
-    if is_classifier_config(args.cfg):
+    if infer_task(args.cfg) == "classification":
         recipe = load_config(args.cfg, ClassificationRecipe, args.overrides)
         with torch.device("meta"):
             count = build_classifier(recipe, str(args.cfg)).num_classes

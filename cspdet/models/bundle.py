@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cspdet.config.input import InputConfig
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.classifier import Classifier
 from cspdet.models.detector import Detector
-from cspdet.structures import Categories
+from cspdet.structures import MODEL_TYPES, Categories, TaskName
 
 if TYPE_CHECKING:
     from cspdet.config.input import InputConfig
     from cspdet.inference.metadata import ModelMetadata
 
-TaskName = Literal["detection", "classification"]
 Network = Detector | Classifier
-
-MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a classifier"}
 
 
 class BundleConfig(Protocol):

@@ -56,13 +56,14 @@ class Trainer(Generic[ModelT, BatchT]):
     def __init__(
         self,
         model: ModelT,
-        task: Task[ModelT, BatchT],
+        task: Task[ModelT, BatchT, Any],
+        config: TrainerConfig,
         run_dir: RunDir,
         device: torch.device,
         context: DistributedContext | None = None,
     ):
         self.task, self.run_dir, self.device, self.context = task, run_dir, device, context or DistributedContext()
-        self.config: TrainerConfig = task.recipe.train
+        self.config = config
         self.precision = resolve_precision(self.config.precision, device)
         self.state = TrainingState(model, self.config, device, self.precision)
         if self.context.world_size > 1 and self.config.sync_batch_norm:
@@ -313,7 +314,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.run_dir.save_image(self.task.val_image_name, result.visualization)
         if better:
             self.run_dir.save_best(self.state)
-            model_info = {"model": name, "size": list(self.task.recipe.input.size), "epoch": progress.epoch}
+            model_info = {"model": name, "size": list(self.task.input.size), "epoch": progress.epoch}
             self.run_dir.write_results({**result.full_metrics, **model_info}, result.results)
         return result.metrics
 

@@ -46,9 +46,9 @@ def test_a_darknet_cfg_without_data_is_a_classifier_unless_a_detector_is_expecte
 
 
 def test_a_config_for_the_other_task_is_one_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"c.yaml: expected a config for detection, such as .*, found one for class"):
+    with pytest.raises(ConfigError, match=r"c.yaml: expected a detector, such as .*, found a classifier"):
         load_recipe(write(tmp_path, CLASSIFIER), task="detection")
-    with pytest.raises(ConfigError, match=r"expected a config for classification, .*, found one for detection"):
+    with pytest.raises(ConfigError, match=r"expected a classifier, .*, found a detector"):
         load_recipe(write(tmp_path, DETECTOR), task="classification")
 
 

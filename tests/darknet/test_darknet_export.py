@@ -13,7 +13,7 @@ import torch
 from darknet_data import CLASSIFIER, RICH, TINY, write_pair
 from torch import Tensor, nn
 
-from cspdet.checkpoints.building import build_classifier, build_detector, is_classifier_config
+from cspdet.checkpoints.building import build_classifier, build_detector
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import run_command
@@ -30,7 +30,7 @@ from cspdet.io.checkpoint import save_checkpoint
 from cspdet.models.blocks import ConvBN, shortcut, upsample
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import BackboneClassifier
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe
+from cspdet.recipe import ClassificationRecipe, DetectionRecipe, infer_task, load_recipe
 from cspdet.structures import Categories, FeatureSpec
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ OTHER_ORDER = {"cspdensebref_prn", "cspdensebref", "csppeleebref"}
 
 def loaded_from(path: Path, *overrides: str) -> ModelBundle:
     """A config as a network of 80 or of its own classes, on the device that is the default."""
-    if is_classifier_config(path):
+    if infer_task(path) == "classification":
         recipe = load_config(path, ClassificationRecipe, overrides)
         classifier = build_classifier(recipe, str(path)).eval()
         return ModelBundle(

@@ -21,7 +21,7 @@ from cspdet.errors import ConfigError
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.training.distributed import context as distributed
 from cspdet.training.distributed.context import DistributedContext, init_distributed, local_device
-from cspdet.training.run.start import TrainArgs
+from cspdet.training.run.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "tools" / "train.py")
@@ -32,7 +32,7 @@ LIMIT_S = 300
 NORM = """
 import sys, torch, torch.distributed as dist
 from torch import nn
-from cspdet.training.distributed.sync_norm import SyncBatchNorm, synchronized
+from cspdet.training.distributed.sync_norm import SyncBatchNorm, convert_sync_batchnorm
 
 torch.manual_seed(0)
 whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.1), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
@@ -50,7 +50,7 @@ again = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.1), 
 again.double()
 dist.init_process_group("gloo")
 mine = slice(0, 3) if dist.get_rank() == 0 else slice(3, 5)
-synchronized(again)
+convert_sync_batchnorm(again)
 assert [type(part) for part in again].count(SyncBatchNorm) == 2
 own = images.detach()[mine].requires_grad_()
 (again(own) * goal[mine]).sum().backward()
@@ -67,18 +67,18 @@ assert list(again.state_dict()) == list(whole.state_dict())
 # Rank 1 does not come to a meeting: it sleeps, or is gone.
 LATE = """
 import logging, os, sys, time, torch
-from cspdet.training.distributed.context import join
+from cspdet.training.distributed.context import init_distributed
 from cspdet.errors import UserError
 
 logging.basicConfig(format="%(message)s")
-with join(torch.device("cpu"), timeout_minutes=float(sys.argv[2])) as world:
-    world.at("epoch 3, batch 7")
-    world.sum(torch.ones(1))
-    if world.rank == 1:
+with init_distributed(torch.device("cpu"), timeout_minutes=float(sys.argv[2])) as context:
+    context.set_progress("epoch 3, batch 7")
+    context.all_reduce_sum(torch.ones(1))
+    if context.rank == 1:
         os.kill(os.getpid(), 9) if sys.argv[1] == "gone" else time.sleep(600)
-    world.at("epoch 3, batch 8")
+    context.set_progress("epoch 3, batch 8")
     try:
-        world.sum(torch.ones(1))
+        context.all_reduce_sum(torch.ones(1))
     except UserError as error:
         print("told:", error, file=sys.stderr, flush=True)
         os._exit(2)
@@ -94,7 +94,7 @@ step = Trainer._step
 def fragile(self, batch, stop):
     step(self, batch, stop)
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    if first and self.world.rank == 1 and self.state.position.epoch == 1:
+    if first and self.context.rank == 1 and self.state.progress.epoch == 1:
         os.kill(os.getpid(), 9)
 Trainer._step = fragile
 sys.exit(run_command("train"))
@@ -125,7 +125,7 @@ def words(shapes: Path, output: Path, *more: str) -> list[str]:
         str(ROOT / "configs" / "yolov3_tiny_prn.yaml"), f"data={shapes}", "input.size=64",
         f"train={ROOT / 'configs' / 'train' / 'paper.yaml'}", "train.epochs=2", "train.batch_size=4",
         "train.nominal_batch_size=8", "train.multi_scale=null", "train.precision=fp32", "train.workers=0",
-        "train.ema={decay: 0.9, share: 0.5}", *more, "--device", "cpu", "--output", str(output),
+        "train.ema={decay: 0.9, window_fraction: 0.5}", *more, "--device", "cpu", "--output", str(output),
     ]  # fmt: skip
 
 
@@ -279,17 +279,17 @@ def test_devices_are_given_out_by_place(monkeypatch):
 
 
 def test_restarts_need_a_folder_that_they_find(monkeypatch, tmp_path):
-    first = TrainArgs(Path("a.yaml"), None, None, None, torch.device("cpu"), None, ("train.epochs=3",))
+    first = TrainOptions(Path("a.yaml"), None, None, None, torch.device("cpu"), None, ("train.epochs=3",))
     assert first.resume_after_restart() == first
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(ConfigError, match="--output"):
         first.resume_after_restart()
-    named = TrainArgs(Path("a.yaml"), tmp_path, None, "w.pt", torch.device("cpu"), 2, ("train.epochs=3",))
+    named = TrainOptions(Path("a.yaml"), tmp_path, None, "w.pt", torch.device("cpu"), 2, ("train.epochs=3",))
     assert named.resume_after_restart() == named
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert named.resume_after_restart() == named  # it failed before it saved anything
     (tmp_path / "last.pt").touch()
-    assert named.resume_after_restart() == TrainArgs(None, None, tmp_path, None, torch.device("cpu"), 2, ())
+    assert named.resume_after_restart() == TrainOptions(None, None, tmp_path, None, torch.device("cpu"), 2, ())
 
 
 def test_only_torchrun_makes_a_world(monkeypatch):

@@ -66,7 +66,7 @@ def test_a_run_leaves_what_the_contract_says(straight):
     assert lines[-1]["loss"] < lines[0]["loss"]
     best = load_checkpoint(straight / "best.pt")
     assert best.training is None
-    assert best.classes.category_ids == (3, 5, 6, 10, 11, 17)
+    assert best.categories.category_ids == (3, 5, 6, 10, 11, 17)
 
 
 @pytest.mark.e2e
@@ -133,7 +133,7 @@ def test_resume_refuses_what_would_be_another_run(shapes, straight, tmp_path, ca
             CONFIG,
             "--output",
             straight,
-            f"data={load_checkpoint(straight / 'last.pt').recipe.data}",
+            f"data={load_checkpoint(straight / 'last.pt').config['data']}",
         ): "holds a run already",
     }
     for words, expected in cases.items():

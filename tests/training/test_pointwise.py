@@ -32,15 +32,15 @@ def products(monkeypatch):
         return linear(rows, matrix, bias)
 
     monkeypatch.setattr(F, "linear", spy)
-    monkeypatch.setattr(pointwise, "products_are_slow", lambda: False)
+    monkeypatch.setattr(pointwise, "mkl_matmul_is_slow", lambda: False)
     return shapes
 
 
 @pytest.fixture
 def one_thread_of_slow_products(monkeypatch):
-    monkeypatch.setattr(pointwise, "ENOUGH_WORK", 1024)
+    monkeypatch.setattr(pointwise, "MIN_REBATCH_MACS", 1024)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(pointwise, "products_are_slow", lambda: True)
+    monkeypatch.setattr(pointwise, "mkl_matmul_is_slow", lambda: True)
 
 
 @settings(max_examples=40, deadline=None)

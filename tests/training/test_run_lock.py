@@ -25,7 +25,7 @@ import os, sys, time
 from pathlib import Path
 from cspdet.training.run.run_lock import RunLock
 lock = RunLock()
-lock.take(Path(sys.argv[1]))
+lock.acquire(Path(sys.argv[1]))
 child = os.fork()
 print(child, flush=True) if child else time.sleep(8)
 sys.stdin.read()
@@ -116,7 +116,7 @@ def test_a_named_folder_is_locked_before_anything_in_it_is_read(command, flag, t
         seen.append((tmp_path / LOCK_FILE).exists())
         raise ConfigError("enough")
 
-    monkeypatch.setattr(f"cspdet.cli.{command.replace('-', '_')}.read_request", read)
+    monkeypatch.setattr("cspdet.checkpoints.resume.load_recipe_or_resume", read)
     assert run_command(command, [flag, str(tmp_path)]) == 2
     assert seen == [True]
     assert not (tmp_path / LOCK_FILE).exists()
@@ -126,7 +126,7 @@ def test_a_free_folder_is_one_that_nobody_holds(tmp_path, monkeypatch):
     """Also when the other process came between the choice and the lock: both saw an empty folder."""
     (tmp_path / "run").mkdir()
     answers = iter([tmp_path / "run", tmp_path / "run-2"])
-    monkeypatch.setattr("cspdet.training.run.run_lock.free_folder", lambda base: next(answers))
+    monkeypatch.setattr("cspdet.training.run.run_lock.increment_path", lambda base: next(answers))
     with holder(tmp_path / "run"), RunLock() as lock:
         assert lock.acquire_unused(tmp_path / "run") == tmp_path / "run-2"
     monkeypatch.undo()

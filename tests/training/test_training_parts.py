@@ -258,6 +258,6 @@ def test_a_batch_size_is_measured_on_cuda_only():
     recipe = load_recipe(CONFIG, ["train.batch_size=auto", "train.nominal_batch_size=32"])
     assert recipe.train.max_batch_size == 32
     with pytest.raises(ConfigError, match="auto is measured on a CUDA device"):
-        resolve_batch_size(recipe, TwoParts(), torch.device("cpu"), DistributedContext())
+        resolve_batch_size(recipe.train, (64, 64), TwoParts(), torch.device("cpu"), DistributedContext())
     fixed = load_recipe(CONFIG, ["train.batch_size=4"])
-    assert resolve_batch_size(fixed, TwoParts(), torch.device("cpu"), DistributedContext()) is fixed
+    assert resolve_batch_size(fixed.train, (64, 64), TwoParts(), torch.device("cpu"), DistributedContext()) == 4

@@ -1,1 +1,13 @@
-"""Tasks."""
+"""Tasks: what is trained, by the `task` of a recipe."""
+
+from __future__ import annotations
+
+from cspdet.config.registry import Registry
+
+TASKS = Registry(
+    "task",
+    {
+        "detection": "cspdet.training.tasks.detection:DetectionTask",
+        "classification": "cspdet.training.tasks.classification:ClassificationTask",
+    },
+)

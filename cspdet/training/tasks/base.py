@@ -1,25 +1,26 @@
-"""What the training loop asks of a task: batches, a loss, a judgment, pictures. Detection and classification answer."""
+"""What the training loop asks of a task: data, batches, a loss, an evaluation, images to look at."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+from cspdet.config.input import InputConfig
+from cspdet.models.bundle import Network
 from cspdet.structures import Categories
 from cspdet.training.distributed.context import DistributedContext
 
-Network = Detector | Classifier
 AllReduce = Callable[[Tensor], Tensor]
 
 
 class AnyBatch(Protocol):
-    """What the loop itself looks at in a batch."""
+    """What the loop itself reads of a batch."""
 
     @property
     def images(self) -> Tensor:
@@ -37,76 +38,132 @@ class AnyLosses(Protocol):
 
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
-ModelT = TypeVar("ModelT", bound=Network)
-# As protocols want them: what only comes out, and what only goes in.
 BatchT_co = TypeVar("BatchT_co", bound=AnyBatch, covariant=True)
-ModelT_contra = TypeVar("ModelT_contra", bound=Network, contravariant=True)
+ModelT = TypeVar("ModelT", bound=Network)
+DatasetT = TypeVar("DatasetT")
 
 
 class Loader(Protocol[BatchT_co]):
-    """Batches, epoch by epoch: functions of (seed, epoch, number of the batch)."""
+    """Batches, epoch by epoch: functions of (seed, epoch, index of the batch)."""
 
-    skipped: dict[str, str]  # pictures that could not be read so far, and why
+    skipped: dict[str, str]  # images that could not be read so far, and why
 
     def __len__(self) -> int: ...
     def images_in_batch(self, batch_index: int) -> int:
-        """Pictures in batch `number` of an epoch, over all processes."""
+        """Number of images in a batch of an epoch, over all processes."""
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT_co]:
-        """The batches of epoch `epoch` (0-based) from number `start_batch` on."""
+        """The batches of epoch `epoch` (0-based) from index `start_batch` on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData(Generic[DatasetT]):
+    """The splits of a data set, checked.
+
+    Attributes:
+        train: The train split.
+        val: The val split, where there is one.
+        categories: Those of the train split.
+        source: The file or folder that an error about the classes names.
+        summary: The data in a few words, for the log.
+    """
+
+    train: DatasetT
+    val: DatasetT | None
+    categories: Categories
+    source: Path
+    summary: str
 
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
-    primary_metric: float  # the deciding number: more is better
+    primary_metric: float  # decides which weights are the best: more is better
     metrics: dict[str, float | None]  # for the epoch's line of metrics.jsonl
     full_metrics: dict[str, Any]  # for metrics.json, should these weights be the best so far
     results: list[dict[str, Any]] | None  # for detections.json likewise
-    visualization: np.ndarray  # (H, W, 3) uint8 RGB, some pictures with what was found
+    visualization: np.ndarray  # (H, W, 3) uint8 RGB, some images with the predictions
 
 
-class Task(Protocol[ModelT_contra, BatchT]):
-    """What is learned, from what, and how it is judged."""
+class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
+    """What is learned, from what, and how it is evaluated.
 
-    command: str  # the command that trains it
-    loss_names: tuple[str, ...]  # of what `losses` returns; `class` becomes `loss_class` in metrics.jsonl
-    log_metrics: tuple[str, ...]  # numbers of a judgment that an epoch's line in the log tells
-    val_image_name: str  # the file that a judgment's picture goes to
-    image_list_label: str  # what `names_of` gives: "image ids"
+    Attributes:
+        command: The command that trains it.
+        loss_names: Of what `losses` returns; `class` becomes `loss_class` in metrics.jsonl.
+        log_metrics: Metrics of an evaluation that an epoch's line in the log shows.
+        val_image_name: The file of an evaluation's image.
+        image_list_label: What `describe_images` gives: "image ids".
+        input: Input size and resize mode.
+        data: The splits.
+        loader: The training batches.
+    """
 
-    @property
-    def recipe(self) -> DetectionRecipe | ClassificationRecipe:
-        """What was asked for."""
+    command: ClassVar[str]
+    loss_names: ClassVar[tuple[str, ...]]
+    log_metrics: ClassVar[tuple[str, ...]]
+    val_image_name: ClassVar[str]
+    image_list_label: ClassVar[str]
 
-    @property
-    def classes(self) -> Categories:
-        """Those of the train split."""
+    input: InputConfig
+    data: TrainingData[DatasetT]
+    loader: Loader[BatchT]
 
-    @property
-    def loader(self) -> Loader[BatchT]:
-        """The training batches."""
+    @staticmethod
+    @abstractmethod
+    def load_data(data: Path | None, on_bad_image: str) -> TrainingData[Any]:
+        """Read and check the splits.
+
+        Args:
+            data: `data` of the recipe.
+            on_bad_image: `train.on_bad_image`: whether unreadable train images are an error or skipped.
+
+        Raises:
+            ConfigError, DataError: missing or invalid data.
+        """
+
+    @staticmethod
+    def check_network(train: Any, network: Any) -> None:
+        """Check that the network can be trained with these settings; called once, before training.
+
+        Raises:
+            ConfigError: it cannot.
+        """
 
     @property
     def has_val_set(self) -> bool:
         """Whether there is a val split."""
+        return self.data.val is not None
 
+    @abstractmethod
     def losses(
-        self, model: ModelT_contra, output: Any, batch: BatchT, size_hw: tuple[int, int], all_reduce_sum: AllReduce
+        self, model: ModelT, output: Any, batch: BatchT, size_hw: tuple[int, int], all_reduce_sum: AllReduce
     ) -> AnyLosses:
-        """Of this process's part of a batch; those of all processes add up to the loss of the whole batch.
+        """Compute the losses of this process's part of a batch; summed over processes, they are the batch's loss.
 
-        output   what the network made of the batch's pictures
-        size_hw  their height and width then, which multi-scale training changes
-        across   sums a tensor over all processes
+        Args:
+            model: The network.
+            output: What it made of the batch's images.
+            batch: The batch.
+            size_hw: Height and width of the images then, which multi-scale training changes.
+            all_reduce_sum: Sums a tensor over all processes.
         """
 
-    def evaluate(self, model: ModelT_contra, name: str, context: DistributedContext) -> EvalResult | None:
-        """Evaluate a network, called `name`, on the val split, each process on its part; rank 0 gets the judgment."""
+    @abstractmethod
+    def evaluate(self, model: ModelT, name: str, context: DistributedContext) -> EvalResult | None:
+        """Evaluate a network on the val split, each process on its part; the result for rank 0, else None.
 
+        Args:
+            model: The network.
+            name: Its name in messages.
+            context: The processes of the run.
+        """
+
+    @abstractmethod
     def draw_batch(self, batch: BatchT) -> np.ndarray:
-        """What the network sees and should say of it, (H, W, 3) uint8 RGB."""
+        """What the network sees, with the targets, as one (H, W, 3) uint8 RGB image."""
 
+    @abstractmethod
     def describe_images(self, batch: BatchT) -> list[str]:
-        """How a user finds the pictures of a batch."""
+        """How a user finds the images of a batch."""

@@ -1,22 +1,29 @@
 """Training a detector: boxes in, AP out.
 
-Picture to loss: `train_loader` -> `to_input` -> the network -> `yolo_loss`.
+Image to loss: `train_loader` -> `to_float_tensor` -> the network -> `yolo_loss`.
 """
 
 from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cspdet.config.input import InputConfig
+from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.detection.loader import train_loader
-from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.datasets.formats.coco import CocoDataset, check_image_files, load_coco
 from cspdet.datasets.image_io import read_image
 from cspdet.datasets.loader import EpochLoader
+from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.coco_backends import select_backend
 from cspdet.evaluation.detection import inference_on_dataset, match_classes
 from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
-from cspdet.inference.draw import class_color, draw_boxes, draw_detections
+from cspdet.inference.draw import draw_detections
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata
@@ -24,54 +31,94 @@ from cspdet.inference.predictor import Predictor
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
 from cspdet.models.bundle import ModelBundle
-from cspdet.recipe import DetectionRecipe
-from cspdet.structures import SINGLE_PROCESS, Batch, Categories, Shard, Targets
-from cspdet.training.config import YoloLossConfig
+from cspdet.models.config import EvalConfig
+from cspdet.structures import SINGLE_PROCESS, Batch, Shard, Targets
+from cspdet.training.assigners.assign import validate_assigner
+from cspdet.training.config import TrainConfig, YoloLossConfig
 from cspdet.training.distributed.context import DistributedContext
-from cspdet.training.image_grid import MAX_GRID_IMAGES, make_grid
 from cspdet.training.losses.class_weights import class_weights
 from cspdet.training.losses.yolo import Losses, yolo_loss
-from cspdet.training.tasks.base import AllReduce, EvalResult
+from cspdet.training.tasks.base import AllReduce, EvalResult, Task, TrainingData
+from cspdet.training.visualization import draw_detection_batch, make_grid
+
+log = logging.getLogger("cspdet")
 
 NUM_DRAWN_IMAGES = 9  # of the val split
 DRAW_SCORE_THRESHOLD = 0.25
 
 
-class DetectionTask:
-    """Boxes of the classes of `train_set`, judged by the AP on `val_set`."""
+@dataclass(frozen=True)
+class _PredictorConfig:
+    """What a predictor of the network under training needs of a recipe."""
+
+    input: InputConfig
+    eval: EvalConfig
+    data: None = None
+
+
+class DetectionTask(Task[Detector, Batch, CocoDataset]):
+    """Boxes of the classes of the train split, evaluated by the AP on the val split."""
 
     command = "train"
-    loss_names: tuple[str, ...] = ("box", "objectness", "class")
-    log_metrics: tuple[str, ...] = ("AP", "AP50")
+    loss_names = ("box", "objectness", "class")
+    log_metrics = ("AP", "AP50")
     val_image_name = "val_detections.jpg"
     image_list_label = "image ids"
 
     def __init__(
         self,
-        recipe: DetectionRecipe,
-        train_set: CocoDataset,
-        val_set: CocoDataset | None,
+        input_: InputConfig,
+        train: TrainConfig,
+        eval_: EvalConfig,
+        data: TrainingData[CocoDataset],
         device: torch.device,
         shard: Shard = SINGLE_PROCESS,
     ):
-        self.recipe, self.train_set, self.val_set, self.device = recipe, train_set, val_set, device
-        self.classes: Categories = train_set.classes
-        select_backend(recipe.eval.evaluator)  # one that is missing is told before the first epoch
+        """Build the training batches.
+
+        Args:
+            input_: Input size and resize mode.
+            train: Augmentation, batches, assigner and loss.
+            eval_: How detections are evaluated.
+            data: The splits.
+            device: Where the network is.
+            shard: The part of each batch that this process has.
+
+        Raises:
+            ConfigError: an evaluator that is not installed, or settings that do not fit the data.
+            DataError: with `cache: ram` or `disk`, the unreadable images; a val split with other classes.
+        """
+        self.input, self.train_config, self.eval_config = input_, train, eval_
+        self.data, self.device = data, device
+        select_backend(eval_.evaluator)  # a missing evaluator is an error before the first epoch
         self.loader: EpochLoader[Batch] = train_loader(
-            train_set, recipe.input, recipe.train.augment, recipe.train, device_type=device.type, shard=shard
+            data.train, input_, train.augment, train, device_type=device.type, shard=shard
         )
-        assert isinstance(recipe.train.loss, YoloLossConfig)
-        self.loss_config = recipe.train.loss
-        weight = class_weights(self.loss_config, _boxes_per_class(train_set), self.classes.names)
+        assert isinstance(train.loss, YoloLossConfig)
+        self.loss_config = train.loss
+        weight = class_weights(self.loss_config, _boxes_per_class(data.train), data.categories.names)
         self.class_weight = None if weight is None else weight.to(device)
+        val = data.val
         self.class_mapping = (
-            None if val_set is None else match_classes(self.classes, val_set.classes, str(val_set.files.annotations))
+            None if val is None else match_classes(data.categories, val.classes, str(val.files.annotations))
         )
 
-    @property
-    def has_val_set(self) -> bool:
-        """Whether there is a val split."""
-        return self.val_set is not None
+    @staticmethod
+    def load_data(data: Path | None, on_bad_image: str) -> TrainingData[CocoDataset]:
+        """Read the splits of a data descriptor; see `Task.load_data`."""
+        assert data is not None, "a detector's recipe names its data"
+        descriptor = load_dataset_config(data)
+        train_set = load_coco(descriptor.split("train"), "train")
+        val_set = load_coco(descriptor.split("val"), "val") if descriptor.val else None
+        _check_splits(train_set, val_set, on_bad_image)
+        counts = f"{len(train_set)} images, {len(train_set.box_xyxy)} boxes, {len(train_set.classes)} classes"
+        summary = f"{descriptor.path.name}: {counts}"
+        return TrainingData(train_set, val_set, train_set.classes, train_set.files.annotations, summary)
+
+    @staticmethod
+    def check_network(train: TrainConfig, network: Detector) -> None:
+        """Check that the assigner fits the head; see `Task.check_network`."""
+        validate_assigner(train.assigner, tuple(network.anchors.scale_x_y.tolist()))
 
     def losses(
         self,
@@ -81,21 +128,27 @@ class DetectionTask:
         size_hw: tuple[int, int],
         all_reduce_sum: AllReduce,
     ) -> Losses:
-        """Of the raw scales, for boxes that follow the pictures to another size."""
+        """The YOLO loss of the raw scales; boxes are scaled with images of another size. See `Task.losses`."""
         targets = _resize_targets(
             batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw
         )
-        train = self.recipe.train
         return yolo_loss(
-            output, targets, model.anchors, self.loss_config, train.assigner, self.class_weight, all_reduce_sum
+            output,
+            targets,
+            model.anchors,
+            self.loss_config,
+            self.train_config.assigner,
+            self.class_weight,
+            all_reduce_sum,
         )
 
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
-        """The COCO numbers, and all detections."""
-        assert self.val_set is not None
+        """The COCO metrics, and all detections; see `Task.evaluate`."""
+        val_set = self.data.val
+        assert val_set is not None
         with evaluation_mode(model):
             predictions = inference_on_dataset(
-                NetworkDetector(model, self.device), self.val_set, self.recipe.input, self.recipe.eval,
+                NetworkDetector(model, self.device), val_set, self.input, self.eval_config,
                 self.class_mapping, context.shard,
             )  # fmt: skip
         parts = context.gather(predictions.records)
@@ -108,32 +161,34 @@ class DetectionTask:
         return EvalResult(metrics["AP"] or 0.0, scalar_metrics, full_metrics, results, self._draw_val(model, name))
 
     def draw_batch(self, batch: Batch) -> np.ndarray:
-        """What the network sees, with its boxes."""
-        return draw_batch(batch, self.classes)
+        """What the network sees, with the boxes."""
+        return draw_detection_batch(batch, self.data.categories)
 
     def describe_images(self, batch: Batch) -> list[str]:
         """The image ids of the annotations."""
         return [str(image_id) for image_id in batch.image_id.tolist()]
 
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:
-        """The first pictures of the val split with what is found in them, fit into one picture."""
-        assert self.val_set is not None
-        bundle = ModelBundle("detection", model, self.recipe, self.classes, name)
-        postprocess = self.recipe.eval.model_copy(
+        """The first images of the val split with the detections, in one image."""
+        val_set = self.data.val
+        assert val_set is not None
+        config = _PredictorConfig(self.input, self.eval_config)
+        bundle = ModelBundle("detection", model, config, self.data.categories, name)
+        postprocess = self.eval_config.model_copy(
             update={"min_score": DRAW_SCORE_THRESHOLD, "max_detections": 100, "clip_boxes": True}
         )
         engine = TorchEngine(model, build_metadata(bundle), EngineOptions(self.device))
         predictor = Predictor(engine, postprocess, network=model)
-        grid_images, size = [], self.recipe.input.size
-        for i in range(min(NUM_DRAWN_IMAGES, len(self.val_set))):
-            image = read_image(self.val_set.path(i))
-            image = draw_detections(image, predictor.predict(image), self.classes.names)
+        grid_images, size = [], self.input.size
+        for i in range(min(NUM_DRAWN_IMAGES, len(val_set))):
+            image = read_image(val_set.path(i))
+            image = draw_detections(image, predictor.predict(image), self.data.categories.names)
             grid_images.append(Letterbox.fit(image.shape[:2], size).resize_and_pad(image, size))
         return make_grid(grid_images)
 
 
 def _boxes_per_class(coco: CocoDataset) -> list[int]:
-    """Boxes of each class, crowds left out."""
+    """Number of boxes of each class, without crowds."""
     return np.bincount(coco.box_class[~coco.box_crowd], minlength=len(coco.classes)).tolist()
 
 
@@ -144,17 +199,16 @@ def _resize_targets(targets: Targets, from_hw: tuple[int, int], to_hw: tuple[int
     return targets._replace(box_xyxy=targets.box_xyxy * ratio)
 
 
-def draw_batch(batch: Batch, classes: Categories) -> np.ndarray:
-    """What the network sees, with its boxes: up to 16 pictures of a batch in one (H, W, 3) uint8 picture."""
-    grid_images = []
-    for i, image in enumerate(batch.images[:MAX_GRID_IMAGES].permute(0, 2, 3, 1).contiguous().numpy()):
-        in_image = batch.targets.image_index == i
-        class_id = batch.targets.class_id[in_image].tolist()
-        crowd = batch.targets.is_crowd[in_image].tolist()
-        labels = [
-            classes.names[c] + (" (crowd)" if of_crowd else "") for c, of_crowd in zip(class_id, crowd, strict=True)
-        ]
-        grid_images.append(
-            draw_boxes(image, batch.targets.box_xyxy[in_image].numpy(), labels, [class_color(c) for c in class_id])
-        )
-    return make_grid(grid_images)
+def _check_splits(train_set: CocoDataset, val_set: CocoDataset | None, on_bad_image: str) -> None:
+    """Log what was skipped or clipped; refuse images that are missing, unreadable or of another size."""
+    sets = [train_set] if val_set is None else [train_set, val_set]
+    for coco in sets:
+        for note in coco.warnings:
+            log.info("%s", note)
+    for coco in sets:
+        problems = check_image_files(coco)
+        if problems and (coco is val_set or on_bad_image == "error"):
+            hint = () if coco is val_set else ("train.on_bad_image=skip trains without them",)
+            raise DataError(*truncate_list(problems), *hint)
+        for problem in truncate_list(problems):
+            log.warning("replaced by another image: %s", problem)

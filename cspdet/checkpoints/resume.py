@@ -1,0 +1,104 @@
+"""The start of a training run: its recipe and initial network, or those of the run that it resumes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from cspdet.checkpoints.building import build_network, with_num_classes
+from cspdet.checkpoints.initial_weights import load_initial_weights
+from cspdet.checkpoints.load_report import TransferReport
+from cspdet.checkpoints.recipes import recipe_from_checkpoint
+from cspdet.config.aliases import rename_override
+from cspdet.errors import CheckpointError, ConfigError
+from cspdet.io.checkpoint import Checkpoint, load_checkpoint
+from cspdet.models.bundle import Network
+from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from cspdet.structures import MODEL_TYPES
+from cspdet.training.run.options import RESUME_OVERRIDABLE, TrainOptions
+
+log = logging.getLogger("cspdet")
+
+COMMANDS = {"detection": "train", "classification": "train-classifier"}
+EXAMPLES = {"detection": "configs/csppelee_efm_sam.yaml", "classification": "configs/classification/csppeleenet.yaml"}
+
+
+def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | None]:
+    """Read the recipe of a run, and the checkpoint to continue from where it is resumed.
+
+    Raises:
+        ConfigError: no config, one that is not valid or for another task, or overrides that a resumed run cannot have.
+        CheckpointError: a checkpoint that cannot be resumed from.
+    """
+    if options.resume is not None:
+        return _resume(options, options.resume)
+    command, example = COMMANDS[options.task or "detection"], EXAMPLES[options.task or "detection"]
+    if options.config is None:
+        raise ConfigError(f"{command}: expected a CONFIG, such as {example}, or --resume DIR")
+    if options.output is not None and (options.output / "last.pt").exists():
+        raise ConfigError(
+            f"{options.output}: holds a run already; go on with cspdet {command} --resume {options.output}, "
+            "or choose another --output"
+        )
+    return load_recipe(options.config, options.overrides, task=options.task), None
+
+
+def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
+    path = folder / "last.pt"
+    checkpoint = load_checkpoint(path)
+    if checkpoint.training is None:
+        raise CheckpointError(f"{path}: holds no training state to resume from")
+    if options.task is not None and checkpoint.task != options.task:
+        expected, found = MODEL_TYPES[options.task], MODEL_TYPES[checkpoint.task]
+        command = COMMANDS[checkpoint.task]
+        raise ConfigError(f"{path}: expected {expected}, found {found}; go on with: cspdet {command} --resume {folder}")
+    recipe = recipe_from_checkpoint(checkpoint, str(path))
+    if options.config is not None:
+        given = with_num_classes(load_recipe(options.config, task=options.task), len(checkpoint.categories))
+        if given.model != recipe.model:
+            raise ConfigError(f"{options.config}: describes another network than the run in {folder}")
+    _warn_if_config_edited(folder / "config.yaml", recipe)
+    for override in options.overrides:
+        key = rename_override(override).split("=")[0]
+        if not any(key == overridable or key.startswith(f"{overridable}.") for overridable in RESUME_OVERRIDABLE):
+            raise ConfigError(
+                f"override {override!r}: cannot change on --resume; what can: {', '.join(RESUME_OVERRIDABLE)}"
+            )
+    return recipe_from_dict(recipe.task, recipe_to_dict(recipe), str(path), options.overrides), checkpoint
+
+
+def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
+    """A user who edits the file that lists the run's values expects an effect."""
+    try:
+        is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
+    except ConfigError:
+        is_unchanged = False
+    if not is_unchanged:
+        log.warning(
+            "%s: differs from the config that last.pt was trained with, and has no effect; change values with "
+            "key=value on the command line", path
+        )  # fmt: skip
+
+
+def build_initial_network(
+    options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, num_classes: int
+) -> tuple[Network, TransferReport | None]:
+    """Build the network with its initial weights, drawn by `train.seed`, then those of the config or of `weights`.
+
+    Args:
+        options: Name the file of initial weights, and the config in messages.
+        recipe: The recipe of the run.
+        checkpoint: What the run is resumed from; then no other weights are loaded.
+        num_classes: Number of classes of the data.
+
+    Returns:
+        The network, and which of its weights came from `options.weights`; None where there are none.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        network = build_network(recipe, num_classes, options.config_source, pretrained=checkpoint is None)
+    if options.weights is None or checkpoint is not None:
+        return network, None
+    return network, load_initial_weights(network, options.weights)

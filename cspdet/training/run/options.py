@@ -1,0 +1,93 @@
+"""The options of a training run: what is trained, where it goes, and what a resumed run may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cspdet.errors import ConfigError
+from cspdet.models.bundle import TaskName
+from cspdet.training.distributed.context import DistributedContext, may_restart, restart_count
+from cspdet.training.run.run_lock import RunLock
+
+# What may change when a run is resumed: nothing that the steps already made depend on.
+RESUME_OVERRIDABLE = ("data", "eval", "train.epochs", "train.workers", "train.cache", "train.eval_interval",
+              "train.checkpoint_interval_minutes", "train.on_bad_image", "train.cache_folder", "train.patience",
+              "train.timeout_minutes", "train.compile", "train.loggers", "train.cpu_fast_paths")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The arguments of a training run.
+
+    Attributes:
+        config: The config file; None where a run is resumed by its folder alone.
+        output: The run folder; None: `runs/<config name>`, with -2, -3 ... when it exists.
+        resume: The folder of a run to continue.
+        weights: Initial weights: a checkpoint, Darknet's file, or timm:NAME.
+        device: Where to train.
+        stop_after: Stop after this epoch; the run can be resumed.
+        overrides: `key.path=value` for the config.
+        task: The expected task; None: that of the config.
+        data: In place of `data` of the config.
+    """
+
+    config: Path | None
+    output: Path | None = None
+    resume: Path | None = None
+    weights: str | None = None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 a device is immutable
+    stop_after: int | None = None
+    overrides: tuple[str, ...] = ()
+    task: TaskName | None = None
+    data: Path | None = None
+
+    def validate(self) -> None:
+        """Raise ConfigError for options that contradict each other, whatever the config says."""
+        if self.stop_after is not None and self.stop_after < 1:
+            raise ConfigError(f"--stop-after: expected 1 or more, found {self.stop_after}")
+        if self.resume is not None and (self.weights is not None or self.output is not None):
+            raise ConfigError(
+                "--resume goes on in its own folder with its own weights; leave out --weights and --output"
+            )
+
+    def resume_after_restart(self) -> TrainOptions:
+        """The options that continue from the last save where torchrun starts the same command again after a failure.
+
+        Raises:
+            ConfigError: torchrun may restart, but no folder is named that a restart would find.
+        """
+        if self.resume is not None or not may_restart():
+            return self
+        if self.output is None:
+            raise ConfigError("torchrun --max-restarts: name a folder with --output, so that a restart finds it")
+        if not restart_count() or not (self.output / "last.pt").exists():
+            return self
+        return replace(self, config=None, output=None, resume=self.output, weights=None, overrides=())
+
+    @property
+    def config_source(self) -> str:
+        """The file or folder that messages about the config name."""
+        return str(self.config or self.resume)
+
+
+def lock_run_dir(options: TrainOptions, lock: RunLock) -> None:
+    """Lock the folder that the options name before anything in it is read.
+
+    Raises:
+        UserError: another process trains there, or it cannot be written.
+    """
+    named = options.resume or options.output
+    if named is not None:
+        lock.acquire(named)
+
+
+def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: RunLock) -> Path:
+    """The folder of the run: as named, or an unused one that rank 0 chooses and locks."""
+    named = options.resume or options.output
+    if named is not None:
+        return named
+    stem = options.config.stem if options.config is not None else "run"
+    return context.broadcast(lock.acquire_unused(Path("runs") / stem) if context.is_main_process else Path())

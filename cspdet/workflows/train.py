@@ -1,0 +1,128 @@
+"""A training run from its config to its folder: lock, recipe, data, network, loop."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from cspdet.errors import DataError
+from cspdet.recipe import Recipe, recipe_to_dict
+
+if TYPE_CHECKING:
+    from cspdet.io.checkpoint import Checkpoint
+    from cspdet.training.distributed.context import DistributedContext
+    from cspdet.training.run.options import TrainOptions
+    from cspdet.training.run.run_lock import RunLock
+    from cspdet.training.tasks.base import Task, TrainingData
+
+log = logging.getLogger("cspdet")
+
+
+class TrainingRun(NamedTuple):
+    """A training run that ended."""
+
+    run_dir: Path  # holds best.pt, last.pt, metrics.jsonl ...
+    exit_code: int  # 0; 130 or 143 where Ctrl-C or SIGTERM stopped it, saved and ready to be resumed
+
+
+def run_training(options: TrainOptions) -> TrainingRun:
+    """Train a detector or a classifier, or resume a run: config -> data -> network -> loop.
+
+    Args:
+        options: The config or the run to resume, and where the run goes.
+
+    Raises:
+        UserError: a config, data, weights or folder that cannot be used.
+    """
+    from cspdet.checkpoints.resume import load_recipe_or_resume
+    from cspdet.training.distributed.context import init_distributed, is_main_process
+    from cspdet.training.run.options import lock_run_dir
+    from cspdet.training.run.run_lock import RunLock
+
+    options.validate()
+    options = options.resume_after_restart()
+    with RunLock(active=is_main_process()) as lock:
+        lock_run_dir(options, lock)
+        recipe, checkpoint = load_recipe_or_resume(options)
+        if options.data is not None:
+            recipe = recipe.model_copy(update={"data": options.data.absolute()})
+        with init_distributed(options.device, recipe.train.timeout_minutes) as context:
+            return _train(options, recipe, checkpoint, context, lock)
+
+
+def _train(
+    options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, context: DistributedContext, lock: RunLock
+) -> TrainingRun:
+    from cspdet.checkpoints.building import with_num_classes
+    from cspdet.checkpoints.resume import build_initial_network
+    from cspdet.config.loader import dump_config
+    from cspdet.training.batch_size import resolve_batch_size
+    from cspdet.training.run.options import resolve_run_dir
+    from cspdet.training.run.run_dir import RunDir
+    from cspdet.training.tasks import TASKS
+    from cspdet.training.trainer import Trainer, run_summary
+
+    task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
+    data = task_type.load_data(recipe.data, recipe.train.on_bad_image)
+    if checkpoint is not None and checkpoint.categories != data.categories:
+        raise DataError(f"{data.source}: its classes are not those of the run that is resumed")
+    given, recipe = recipe, with_num_classes(recipe, len(data.categories))
+    if given.model != recipe.model:
+        log.info(
+            "%s: the network gets %d outputs, one per class of the data", options.config_source, len(data.categories)
+        )
+    network, transfer_report = build_initial_network(options, recipe, checkpoint, len(data.categories))
+    task_type.check_network(recipe.train, network)
+    batch_size = resolve_batch_size(recipe.train, recipe.input.size, network, options.device, context)
+    recipe = _with_train(recipe, batch_size=batch_size)
+    path = resolve_run_dir(options, context, lock)
+
+    task = _build_task(task_type, recipe, path, data, options, context)
+    run_dir = RunDir(path, recipe.task, recipe_to_dict(recipe), data.categories)
+    if context.is_main_process:
+        run_dir.start(dump_config(recipe), None if transfer_report is None else transfer_report.to_csv())
+    trainer: Trainer[Any, Any] = Trainer(network, task, recipe.train, run_dir, options.device, context)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    processes = f"{context.world_size} processes, " if context.world_size > 1 else ""
+    log.info("%s; %s%s, %s; into %s", data.summary, processes, options.device, trainer.precision, path)
+    exit_code = trainer.run(options.stop_after)
+    if exit_code == 0:
+        log.info("%s", run_summary(path, task.val_image_name))
+        if context.is_main_process and recipe.task == "detection" and data.val is not None:
+            _log_error_summary(data.val, path)
+    return TrainingRun(path, exit_code)
+
+
+def _with_train(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+
+
+def _build_task(
+    task_type: type[Task[Any, Any, Any]],
+    recipe: Recipe,
+    run_dir: Path,
+    data: TrainingData[Any],
+    options: TrainOptions,
+    context: DistributedContext,
+) -> Task[Any, Any, Any]:
+    """The task, whose `cache: disk` is in the run folder where the config names no other."""
+    if recipe.train.cache == "disk" and recipe.train.cache_folder is None:
+        recipe = _with_train(recipe, cache_folder=run_dir / "cache")
+    build = cast(Any, task_type)
+    task: Task[Any, Any, Any] = build(recipe.input, recipe.train, recipe.eval, data, options.device, context.shard)
+    return task
+
+
+def _log_error_summary(val_set: Any, run_dir: Path) -> None:
+    """Log what the AP of the best weights consists of, in a few lines."""
+    from cspdet.analysis.build import analyze_results
+    from cspdet.analysis.summary import short_summary
+    from cspdet.evaluation.results import read_results
+
+    path = run_dir / "detections.json"
+    if path.is_file():
+        analysis = analyze_results(val_set, read_results(path, val_set), name="best.pt", gallery=0)
+        for line in [*short_summary(analysis), f"the full report, with images: cspdet analyze {run_dir}"]:
+            log.info("%s", line)
