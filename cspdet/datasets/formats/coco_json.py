@@ -161,9 +161,9 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
             if not is_valid_side(entry.get(key)):
                 found = describe_key(entry, key)
                 issues.add(f"an image's {key} must be an integer above 0", f"image {given_id} has {found}")
-        sound = is_valid_side(entry.get("height")) and is_valid_side(entry.get("width"))
+        has_valid_size = is_valid_side(entry.get("height")) and is_valid_side(entry.get("width"))
         ids.append(given_id)
-        sizes.append((entry["height"], entry["width"]) if sound else (1, 1))
+        sizes.append((entry["height"], entry["width"]) if has_valid_size else (1, 1))
         names.append(b"" if reason else str(name).encode())
     image_id = np.array(ids, np.int64)
     order = np.argsort(image_id, kind="stable")
@@ -213,8 +213,8 @@ def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")
-    at = np.minimum(np.searchsorted(known, queries, sorter=order), len(known) - 1)
-    return np.where(known[order[at]] == queries, order[at], -1)
+    index = np.minimum(np.searchsorted(known, queries, sorter=order), len(known) - 1)
+    return np.where(known[order[index]] == queries, order[index], -1)
 
 
 def _describe_record(record: np.void) -> str:
@@ -225,11 +225,11 @@ def _describe_record(record: np.void) -> str:
 
 def _check_boxes(records: np.ndarray, issues: IssueCounter) -> None:
     xywh = records["xywh"]
-    endless = ~np.isfinite(xywh).all(axis=1)
-    negative = (xywh[:, 2:] < 0).any(axis=1) & ~endless
+    not_finite = ~np.isfinite(xywh).all(axis=1)
+    negative = (xywh[:, 2:] < 0).any(axis=1) & ~not_finite
 
-    def describe(i: int) -> str:
+    def describe_box(i: int) -> str:
         return f"{_describe_record(records[i])} has [{', '.join(f'{value:g}' for value in xywh[i])}]"
 
-    issues.add_where("bbox must be finite numbers", endless, describe)
-    issues.add_where("bbox [x, y, width, height] needs width and height of 0 or more", negative, describe)
+    issues.add_where("bbox must be finite numbers", not_finite, describe_box)
+    issues.add_where("bbox [x, y, width, height] needs width and height of 0 or more", negative, describe_box)
