@@ -63,7 +63,7 @@ def test_the_real_permuted_output_decodes_as_a_plain_loop_does():
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ({"scale_x_y": (1.0, 1.0)}, "one a scale"),
+        ({"scale_x_y": (1.0, 1.0)}, "one per scale"),
         ({"scale_x_y": (0.5, 1.0, 1.0)}, "from 1 to 2"),
         ({"anchors": (((1.0, 2.0),), ((1.0, 2.0), (3.0, 4.0)), ((1.0, 2.0),))}, "same number of anchors"),
         ({"anchors": (((1.0, 0.0),),) * 3}, "above 0"),

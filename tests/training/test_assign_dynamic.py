@@ -41,7 +41,7 @@ ROW = st.tuples(
 ).map(lambda r: (r[0], r[1], r[2], r[3], min(r[2] + r[4], WIDTH), min(r[3] + r[5], HEIGHT)))
 CONFIG = st.builds(
     SimOTAConfig,
-    top=st.integers(1, 12),
+    candidate_topk=st.integers(1, 12),
     radius=st.sampled_from([0.6, 1.0, 1.5, 2.5]),
     iou_weight=st.sampled_from([0.0, 3.0]),
     center_weight=st.sampled_from([0.0, 1.0]),
@@ -124,7 +124,7 @@ def test_every_slot_serves_one_box_and_every_box_has_one_or_lost_it_to_a_cheaper
     assert (found.image == wanted.image_index[found.target]).all()
     assert not wanted.is_crowd[found.target].any()
     counts = found.target.bincount(minlength=len(rows))
-    assert (counts <= config.top).all()
+    assert (counts <= config.candidate_topk).all()
     for n in set(range(len(rows))) - set(crowd):
         alone = assigned(raw, targets(rows[n]), config)
         assert len(alone.prior) >= max(1, int(counts[n]))
