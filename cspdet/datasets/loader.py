@@ -10,17 +10,54 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cspdet.datasets.sampler import EpochBatchSampler
+from cspdet.datasets.cache import ImageFiles, Images, build_cache
+from cspdet.datasets.config import LoaderConfig
+from cspdet.datasets.sampler import EpochBatchSampler, local_world_size
 from cspdet.datasets.workers import (
     BuildBatch,
+    IndexedSamples,
     SkipUnreadable,
     WorkerDataset,
     build_data_loader,
     iter_batches,
     no_errors,
+    resolve_num_workers,
+    uses_spawn,
 )
 
+SampleT = TypeVar("SampleT")
 BatchT = TypeVar("BatchT", bound=tuple[object, ...])
+
+
+def build_loader(
+    files: ImageFiles,
+    build_dataset: Callable[[Images], IndexedSamples[SampleT]],
+    batch_builder: Callable[[IndexedSamples[SampleT]], BuildBatch[BatchT]],
+    sampler: EpochBatchSampler,
+    config: LoaderConfig,
+    device_type: str,
+) -> EpochLoader[BatchT]:
+    """Compose the training batches: image files -> cache -> dataset -> skipping of unreadable images -> batches.
+
+    Args:
+        files: The images.
+        build_dataset: Images, from files or a cache, to a dataset of samples.
+        batch_builder: A dataset to the function that builds the batch of some sample keys.
+        sampler: The keys of each batch of this process.
+        config: Cache, loader processes and `on_bad_image`.
+        device_type: Where batches go: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: a cache that does not fit.
+        DataError: with `cache: ram` or `disk` and `on_bad_image: error`, the unreadable images.
+    """
+    num_processes = local_world_size(sampler.shard)
+    num_workers = resolve_num_workers(config.workers, device_type, num_processes)
+    images = build_cache(files, config, shared=uses_spawn(num_workers), num_processes=num_processes)
+    dataset = build_dataset(images)
+    skip = SkipUnreadable(dataset, images.problems) if config.on_bad_image == "skip" else None
+    build_batch = batch_builder(dataset if skip is None else skip)
+    return EpochLoader(build_batch, sampler, files.path, skip=skip, num_workers=num_workers, device_type=device_type)
 
 
 class EpochLoader(Generic[BatchT]):

@@ -160,6 +160,12 @@ def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shar
         )
 
 
+def sequential_batches(num_images: int, batch_size: int, shard: Shard) -> list[list[int]]:
+    """The image indices of each evaluation batch of one process: every world_size-th image, in order."""
+    local_indices = range(shard.rank, num_images, shard.world_size)
+    return [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
+
+
 def local_world_size(shard: Shard) -> int:
     """Number of training processes on this machine: LOCAL_WORLD_SIZE, which torchrun sets; otherwise all of them."""
     env_value = os.environ.get("LOCAL_WORLD_SIZE", "")

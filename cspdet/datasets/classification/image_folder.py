@@ -21,6 +21,7 @@ import numpy as np
 
 from cspdet.datasets.classification.scan import (
     SUFFIXES,
+    ScannedFolder,
     class_folders,
     infer_classes,
     read_lines,
@@ -119,20 +120,7 @@ def _from_folders(
         raise DataError(f"{root / split}: no class folders; expected {root / split}/CLASS/*{_hint(root / split)}")
     classes = _resolve_classes(root, split, classes) or class_names
     _check_known_classes(root / split, class_names, classes)
-    with ThreadPoolExecutor(SCAN_THREADS) as threads:
-        scanned = dict(
-            zip(
-                class_names,
-                threads.map(lambda name: scan_class_folder(root, f"{split}/{name}"), class_names),
-                strict=True,
-            )
-        )
-    if empty := [name for name, inside in scanned.items() if not inside.names]:
-        others = sum(len(scanned[name].non_images) for name in empty)
-        raise DataError(
-            f"{root / split / empty[0]}: no image in this class folder" + _format_first_of(empty, "empty class folders")
-            + (f"; {others} files in it are not images ({' '.join(sorted(SUFFIXES))})" if others else "")
-        )  # fmt: skip
+    scanned = _scan_class_folders(root, split, class_names)
     for inside in scanned.values():
         for name in inside.non_images:
             issues.add("files without an image suffix skipped", name)
@@ -144,6 +132,20 @@ def _from_folders(
     names = [name for label in classes if label in scanned for name in scanned[label].names]
     counts = [len(scanned[name].names) if name in scanned else 0 for name in classes]
     return _pack_dataset(root, split, classes, np.repeat(np.arange(len(classes)), counts), names, issues)
+
+
+def _scan_class_folders(root: Path, split: Split, class_names: tuple[str, ...]) -> dict[str, ScannedFolder]:
+    """The content of each class folder; raises DataError if one has no images."""
+    with ThreadPoolExecutor(SCAN_THREADS) as threads:
+        folders = threads.map(lambda name: scan_class_folder(root, f"{split}/{name}"), class_names)
+        scanned = dict(zip(class_names, folders, strict=True))
+    if empty := [name for name, inside in scanned.items() if not inside.names]:
+        others = sum(len(scanned[name].non_images) for name in empty)
+        raise DataError(
+            f"{root / split / empty[0]}: no image in this class folder" + _format_first_of(empty, "empty class folders")
+            + (f"; {others} files in it are not images ({' '.join(sorted(SUFFIXES))})" if others else "")
+        )  # fmt: skip
+    return scanned
 
 
 # --- lists ---------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cspdet.datasets.cache import build_cache
 from cspdet.datasets.classification.augment import ImageAugment, ImageSample, mix_batch
 from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.datasets.classification.dataset import ClassificationDataset, ClassificationImages
@@ -25,16 +24,21 @@ from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch, collate_images
 from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig, Workers
 from cspdet.datasets.image_io import read_image
-from cspdet.datasets.loader import EpochLoader
-from cspdet.datasets.sampler import EpochBatchSampler, SampleKey, local_world_size, repeat_factors, seeded_rng
+from cspdet.datasets.loader import EpochLoader, build_loader
+from cspdet.datasets.sampler import (
+    EpochBatchSampler,
+    SampleKey,
+    local_world_size,
+    repeat_factors,
+    seeded_rng,
+    sequential_batches,
+)
 from cspdet.datasets.workers import (
     IndexedSamples,
-    SkipUnreadable,
     WorkerDataset,
     build_data_loader,
     iter_batches,
     resolve_num_workers,
-    uses_spawn,
 )
 from cspdet.errors import DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
@@ -95,19 +99,15 @@ def image_loader(
     if config.repeat_threshold is not None:
         factors = repeat_factors(np.arange(len(images)), images.label, len(images), config.repeat_threshold)
     sampler = EpochBatchSampler(len(images), config.max_batch_size, config.seed, MIN_BATCH, shard, factors)
-    num_processes = local_world_size(shard)
-    num_workers = resolve_num_workers(config.workers, device_type, num_processes)
-    files = ClassificationImages(images, input_.size)
-    cache = build_cache(files, config, shared=uses_spawn(num_workers), num_processes=num_processes)
-    dataset: IndexedSamples[ImageSample] = ClassificationDataset(images.label, cache)
-    skip = SkipUnreadable(dataset, cache.problems) if config.on_bad_image == "skip" else None
-    build_batch = BuildImageBatch(
-        dataset if skip is None else skip,
-        ImageAugment(augment, input_.size),
-        config.seed,
-        config.epochs - augment.close_mixing,
+    augmentation = ImageAugment(augment, input_.size)
+    return build_loader(
+        ClassificationImages(images, input_.size),
+        lambda stored: ClassificationDataset(images.label, stored),
+        lambda dataset: BuildImageBatch(dataset, augmentation, config.seed, config.epochs - augment.close_mixing),
+        sampler,
+        config,
+        device_type,
     )
-    return EpochLoader(build_batch, sampler, images.path, skip=skip, num_workers=num_workers, device_type=device_type)
 
 
 class IndexedCropBatch(NamedTuple):
@@ -162,8 +162,7 @@ def crop_batches(
     Raises:
         DataError: a loader process died.
     """
-    local_indices = range(shard.rank, len(images), shard.world_size)
-    order = [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
+    order = sequential_batches(len(images), batch_size, shard)
     num_workers = resolve_num_workers(workers, device_type, local_world_size(shard))
     batches = WorkerDataset(BuildCropBatch(images, crop))
     loader = build_data_loader(batches, order, num_workers, device_type, persistent=False)

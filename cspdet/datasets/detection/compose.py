@@ -170,28 +170,41 @@ def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: 
     region = canvas[top:bottom, left:right]
     if b == 0 == c:
         across, down = _axis_crop(left, right, a, x, width), _axis_crop(top, bottom, d, y, height)
-        patch = image[down.start : down.end, across.start : across.end]
-        if patch.shape[:2] != region.shape[:2]:
-            patch = cv2.resize(patch, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-        if a < 0 or d < 0:
-            patch = cv2.flip(patch, -1 if a < 0 and d < 0 else int(a < 0))
-        region[...] = patch if gains is None else apply_hsv(patch, gains)
+        _resize_into(region, image, across, down, gains)
         return affine((across.scale, 0, across.shift), (0, down.scale, down.shift))
     # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
-    # It warps four channels in two thirds of the time that three take.
+    shift = np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top)))
+    _warp_into(region, image, shift, np.array(corners) - (left + 0.5, top + 0.5), gains)
+    return matrix
+
+
+def _resize_into(
+    region: np.ndarray, image: np.ndarray, across: _AxisCrop, down: _AxisCrop, gains: HsvGains | None
+) -> None:
+    """Fill a region with a crop of an image, resized and flipped."""
+    patch = image[down.start : down.end, across.start : across.end]
+    if patch.shape[:2] != region.shape[:2]:
+        patch = cv2.resize(patch, (region.shape[1], region.shape[0]), interpolation=cv2.INTER_LINEAR)
+    if across.scale < 0 or down.scale < 0:
+        patch = cv2.flip(patch, -1 if across.scale < 0 and down.scale < 0 else int(across.scale < 0))
+    region[...] = patch if gains is None else apply_hsv(patch, gains)
+
+
+def _warp_into(
+    region: np.ndarray, image: np.ndarray, matrix: np.ndarray, corners: np.ndarray, gains: HsvGains | None
+) -> None:
+    """Draw an image into a region by a (2, 3) map of pixel centers, inside its (4, 2) mapped corners."""
     patch = cv2.warpAffine(
-        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
-        np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top))),
-        (right - left, bottom - top),
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # four channels are warped in two thirds of the time of three
+        matrix,
+        (region.shape[1], region.shape[0]),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
     patch = patch[..., :3] if gains is None else apply_hsv(patch, gains)
     mask = np.zeros(region.shape[:2], np.uint8)
-    outline = (np.array(corners) - (left + 0.5, top + 0.5)) * (1 << MASK_BITS)
-    cv2.fillConvexPoly(mask, np.rint(outline).astype(np.int32), 255, shift=MASK_BITS)
+    cv2.fillConvexPoly(mask, np.rint(corners * (1 << MASK_BITS)).astype(np.int32), 255, shift=MASK_BITS)
     cv2.copyTo(np.ascontiguousarray(patch), mask, region)
-    return matrix
 
 
 class _AxisCrop(NamedTuple):

@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cspdet.datasets.cache import build_cache
 from cspdet.datasets.collate import collate
 from cspdet.datasets.config import AugmentConfig, LoaderConfig, Resize, Workers
 from cspdet.datasets.detection.augment import Augment
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages, EvalDataset
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.datasets.loader import EpochLoader
-from cspdet.datasets.sampler import EpochBatchSampler, SampleKey, local_world_size, repeat_factors, seeded_rng
+from cspdet.datasets.loader import EpochLoader, build_loader
+from cspdet.datasets.sampler import (
+    EpochBatchSampler,
+    SampleKey,
+    local_world_size,
+    repeat_factors,
+    seeded_rng,
+    sequential_batches,
+)
 from cspdet.datasets.workers import (
     IndexedSamples,
-    SkipUnreadable,
     WorkerDataset,
     build_data_loader,
     iter_batches,
     resolve_num_workers,
-    uses_spawn,
 )
 from cspdet.structures import SINGLE_PROCESS, Batch, Sample, Shard
 
@@ -84,16 +88,14 @@ def train_loader(
     augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
     sampler = EpochBatchSampler(len(coco), config.max_batch_size, config.seed, shard=shard, factors=factors)
-    num_processes = local_world_size(shard)
-    num_workers = resolve_num_workers(config.workers, device_type, num_processes)
-    files = DetectionImages(coco, input_.size, input_.resize)
-    images = build_cache(files, config, shared=uses_spawn(num_workers), num_processes=num_processes)
-    dataset: IndexedSamples[Sample] = DetectionDataset(coco, images)
-    skip = SkipUnreadable(dataset, images.problems) if config.on_bad_image == "skip" else None
-    build_batch = BuildTrainBatch(
-        dataset if skip is None else skip, augmentation, config.seed, config.epochs - augment.close_mosaic
+    return build_loader(
+        DetectionImages(coco, input_.size, input_.resize),
+        lambda images: DetectionDataset(coco, images),
+        lambda dataset: BuildTrainBatch(dataset, augmentation, config.seed, config.epochs - augment.close_mosaic),
+        sampler,
+        config,
+        device_type,
     )
-    return EpochLoader(build_batch, sampler, coco.path, skip=skip, num_workers=num_workers, device_type=device_type)
 
 
 def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
@@ -132,8 +134,7 @@ class EvalLoader:
     """The batches of an evaluation; can be iterated more than once."""
 
     def __init__(self, dataset: EvalDataset, batch_size: int, num_workers: int, device_type: str, shard: Shard):
-        local_indices = range(shard.rank, len(dataset), shard.world_size)
-        order = [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
+        order = sequential_batches(len(dataset), batch_size, shard)
         batches = WorkerDataset(BuildEvalBatch(dataset))
         self._batches = build_data_loader(batches, order, num_workers, device_type, persistent=False)
 
