@@ -138,12 +138,12 @@ def test_a_module_that_runs_twice_is_two_blocks_with_their_own_costs():
 def test_the_drawn_strategies_have_their_transitions(fusion):
     row = row_of(fusion)
     roles = [role(block) for block in row.blocks]
-    assert roles.count("t1") == has_partial_transition(fusion)
-    assert roles.count("t2") == has_final_transition(fusion)
+    assert roles.count("partial_transition") == has_partial_transition(fusion)
+    assert roles.count("final_transition") == has_final_transition(fusion)
     assert roles.count("body") == roles.count("concat") == 1
     ways = dict(zip(roles, block_paths(row.blocks), strict=True))
-    assert ways["body"] == "worked"
-    assert "carried" in block_paths(row.blocks)
+    assert ways["body"] == "main"
+    assert "shortcut" in block_paths(row.blocks)
     assert ways["concat"] == "both"
     # the blocks that are drawn are all that the stage computes
     drawn_cost = sum(block.bflops(row.cost) for block in row.blocks)
@@ -269,7 +269,7 @@ def test_every_line_of_code_on_the_page_is_in_its_symbol():
 
 def test_the_checks_of_symbols_object():
     assert source_of("CSPStage.backward", "cspdet/models/csp.py") is None
-    assert "self.t2(" in (source_of("CSPStage.forward", "cspdet/models/csp.py") or "")
+    assert "self.final_transition(" in (source_of("CSPStage.forward", "cspdet/models/csp.py") or "")
 
 
 def table_row(*cells: object) -> str:

@@ -20,9 +20,9 @@ from paper.drawings.data_flow import Block, ancestors, conv_text, data_flow, siz
 from paper.drawings.svg import MUTED_COLOR, TEXT_COLOR, SvgCanvas, SvgRect
 
 SIZE_HW = (224, 224)  # the published input
-COLUMNS = {"input": 0, "pool": 1, "split": 2, "body": 3, "t1": 4, "concat": 5, "t2": 6}
-COLORS = {"input": "#ffffff", "pool": "#eaeef2", "split": "#ddf4ff", "body": "#ffd8b5", "t1": "#d2f4d3",
-          "concat": "#ffffff", "t2": "#e9d8fd"}  # fmt: skip
+COLUMNS = {"input": 0, "pool": 1, "split": 2, "body": 3, "partial_transition": 4, "concat": 5, "final_transition": 6}
+COLORS = {"input": "#ffffff", "pool": "#eaeef2", "split": "#ddf4ff", "body": "#ffd8b5", "partial_transition": "#d2f4d3",
+          "concat": "#ffffff", "final_transition": "#e9d8fd"}  # fmt: skip
 MAIN_COLOR, SHORTCUT_COLOR = "#bc4c00", "#0969da"
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 108, 48, 130, 14
 LANE, ROW_HEIGHT = 34, 168  # from the middle of a row to its lanes; from row to row
@@ -87,17 +87,17 @@ def role(block: Block) -> str:
         return "body"
     if ".split" in block.name:
         return "split"
-    return "t1" if block.name.endswith(".t1") else "t2"
+    return "partial_transition" if block.name.endswith(".partial_transition") else "final_transition"
 
 
 def block_paths(blocks: list[Block]) -> list[str]:
-    """`worked`, `carried` or `both` for each block: on which way from the split to the concatenation it lies."""
+    """`main`, `shortcut` or `both` for each block: on which way from the split to the concatenation it lies."""
     joins = [i for i, block in enumerate(blocks) if block.block_type == "concat"]
     if not joins:
         return ["both"] * len(blocks)
     main, shortcut = (ancestors(blocks, source) for source in blocks[joins[0]].sources)
     return [
-        "both" if (i in main) == (i in shortcut) else "worked" if i in main else "carried" for i in range(len(blocks))
+        "both" if (i in main) == (i in shortcut) else "main" if i in main else "shortcut" for i in range(len(blocks))
     ]
 
 
@@ -118,7 +118,7 @@ def _label_lines(block: Block) -> tuple[str, ...]:
         if block.block_type == "Split":
             return f"{part_names[block.output_index or 0]}: channels", size
         return f"{part_names[0 if block.name.endswith('.carry') else 1]}: {conv_text(block)}", size
-    name = "T1: " if block_role == "t1" else "T2: " if block.name.endswith(".last_transition") else ""
+    name = "T1: " if block_role == "partial_transition" else "T2: " if block.name.endswith(".last_transition") else ""
     return f"{name}{conv_text(block)}", size
 
 
@@ -131,7 +131,7 @@ def draw_fusion() -> str:
         width, 28 + len(rows) * ROW_HEIGHT + 26, "The fusion strategies of CSP, at the last stage of CSPPeleeNet"
     )
     canvas.text(MARGIN, 22, "last stage", bold=True, color=TEXT_COLOR)
-    for name, color, x in (("worked on", MAIN_COLOR, 110), ("carried round", SHORTCUT_COLOR, 210)):
+    for name, color, x in (("main part", MAIN_COLOR, 110), ("shortcut part", SHORTCUT_COLOR, 210)):
         canvas.arrow((x, 18), (x + 24, 18), color)
         canvas.text(x + 30, 22, name, color=color)
     canvas.text(width - MARGIN, 22, f"channels · height×width, input {SIZE_HW[0]}×{SIZE_HW[1]}", anchor="end")
@@ -149,7 +149,7 @@ def _draw_row(canvas: SvgCanvas, row: FusionRow, baseline: ModelCost, top: int, 
     canvas.text(MARGIN, top + 21, row.title, bold=True, color=TEXT_COLOR)
     canvas.text(width - MARGIN, top + 21, _total_cost_label(row.cost, baseline), anchor="end", color=MUTED_COLOR)
     middle = top + 28 + (ROW_HEIGHT - 28) / 2
-    shift = {"both": 0, "worked": -LANE, "carried": LANE}
+    shift = {"both": 0, "main": -LANE, "shortcut": LANE}
     paths = block_paths(row.blocks)
     boxes = [
         SvgRect(MARGIN + STEP * COLUMNS[role(block)], middle + shift[path] - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
@@ -157,8 +157,8 @@ def _draw_row(canvas: SvgCanvas, row: FusionRow, baseline: ModelCost, top: int, 
     ]
     for index, block in enumerate(row.blocks):
         for source in block.sources:
-            is_shortcut = "carried" in (paths[index], paths[source])
-            is_main = "worked" in (paths[index], paths[source]) or paths.count("both") == len(paths)
+            is_shortcut = "shortcut" in (paths[index], paths[source])
+            is_main = "main" in (paths[index], paths[source]) or paths.count("both") == len(paths)
             color = SHORTCUT_COLOR if is_shortcut else MAIN_COLOR if is_main else TEXT_COLOR
             canvas.arrow(boxes[source].right, boxes[index].left, color)
     for block, box in zip(row.blocks, boxes, strict=True):
