@@ -36,8 +36,9 @@ RENAMED_KEYS: dict[str, str] = {
     "nms.max_iou": "nms.nms_iou",
 }
 
-# Values of a renamed key that have other names now.
+# Key of today -> its old values and those of today.
 RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "task": {"detector": "detection", "classifier": "classification"},
     "train.assigner.name": {"static": "anchor_iou", "dynamic": "simota"},
 }
 
@@ -59,12 +60,6 @@ def rename_key(key_path: KeyPath) -> KeyPath:
     return key_path
 
 
-def rename_value(key_path: KeyPath, value: Any) -> Any:
-    """The value of today for a value of cspdet 1 under a renamed key; other values as they are."""
-    names = RENAMED_VALUES.get(format_key_path(key_path), {})
-    return names.get(value, value) if isinstance(value, str) else value
-
-
 def rename_override(text: str) -> str:
     """An override `key.path=value` with the key of today; other text as it is."""
     key, sign, value = text.partition("=")
@@ -72,7 +67,9 @@ def rename_override(text: str) -> str:
 
 
 def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
-    """Rename the keys of cspdet 1, in place; a key whose new name is there already stays and is reported as unknown.
+    """Rename keys and values of cspdet 1, in place.
+
+    A key whose new name is there too stays as it is, to be reported as unknown.
 
     Args:
         values: The values of a config.
@@ -87,9 +84,15 @@ def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str,
         old_parent, new_parent = _section(values, old_path[:-1]), _section(values, new_path[:-1])
         if old_parent is None or new_parent is None or old_path[-1] not in old_parent or new_path[-1] in new_parent:
             continue
-        new_parent[new_path[-1]] = rename_value(new_path, old_parent.pop(old_path[-1]))
+        new_parent[new_path[-1]] = old_parent.pop(old_path[-1])
         _move_locations(source_locations, old_path, new_path)
         renamed[old] = new
+    for key, names in RENAMED_VALUES.items():
+        *section_path, last = key.split(".")
+        section = _section(values, tuple(section_path))
+        value = section.get(last) if section is not None else None
+        if section is not None and isinstance(value, str):
+            section[last] = names.get(value, value)
     assigner = _section(values, ASSIGNER)
     if renamed and assigner is not None and assigner.get("dynamic") == {}:
         del assigner["dynamic"]

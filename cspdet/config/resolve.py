@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, rename_value, upgrade_keys
+from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, upgrade_keys
 from cspdet.config.read import KeyPath, describe, format_key_path, parse_yaml, read_yaml
 from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
 from cspdet.errors import ConfigError
@@ -100,7 +100,7 @@ class ConfigTree:
                 return f"{name}: {format_key_path(key_path[: i + 1])} is {describe(parent)} and has no keys of its own"
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
-        self._put(key_path, rename_value(key_path, value) if old_path != key_path else value)
+        self._put(key_path, value)
         self.source_locations[key_path] = name
         if old_path != key_path:
             log_renamed({format_key_path(old_path): format_key_path(key_path)}, name, self._notice_level)

@@ -26,10 +26,7 @@ from cspdet.structures import Categories
 FORMAT: Literal["cspdet 2"] = "cspdet 2"
 FORMAT_KEY = "format"
 
-# Keys of exported files of cspdet 1, by section.
-FORMAT_1 = "cspdet 1"
-RENAMED_KEYS_1 = {"nms": {"max_iou": "nms_iou"}, "eval": {"max_iou": "nms_iou"}, "head": {"sizes": "wh_decoding"}}
-RENAMED_TASKS_1 = {"detector": "detection", "classifier": "classification"}
+FORMAT_1 = "cspdet 1"  # read through `cspdet.config.aliases`
 
 OutputType = Literal["raw", "decoded", "detections", "logits"]
 
@@ -134,23 +131,10 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
                 values[key] = json.loads(strings[key])
             except ValueError:
                 raise CheckpointError(f"{where}: metadata {key}: expected JSON, found {strings[key][:60]!r}") from None
-    if strings[FORMAT_KEY] == FORMAT_1:
-        values = _upgrade(values)
     try:
         return parse_config({FORMAT_KEY: FORMAT, **values}, ModelMetadata, f"{where}: metadata")
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
-
-
-def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """Metadata of cspdet 1 with the keys and task names of today."""
-    upgraded = dict(values)
-    for section, names in RENAMED_KEYS_1.items():
-        if isinstance(values.get(section), dict):
-            upgraded[section] = {names.get(key, key): value for key, value in values[section].items()}
-    if isinstance(values.get("task"), str):
-        upgraded["task"] = RENAMED_TASKS_1.get(values["task"], values["task"])
-    return upgraded
 
 
 def build_metadata(bundle: ModelBundle) -> ModelMetadata:

@@ -183,6 +183,11 @@ def test_every_new_key_is_a_key_of_a_recipe_or_of_exported_metadata():
         assert rename_key(tuple(new.split("."))) == tuple(new.split(".")), "a new name is no old one"
 
 
+def test_task_names_are_renamed(tmp_path):
+    assert load_recipe(write(tmp_path, f"task: detector\n{VERSION_1}")).task == "detection"
+    assert load_recipe(write(tmp_path, f"task: classifier\n{VERSION_1_CLASSIFIER}")).task == "classification"
+
+
 def test_overrides_are_renamed_with_their_sections():
     assert rename_override("train.assign.dynamic.top=3") == "train.assigner.candidate_topk=3"
     assert rename_override("train.schedule.final=0.1") == "train.schedule.final_lr_ratio=0.1"

@@ -25,7 +25,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(("text", "task"), [(DETECTOR, "detection"), (CLASSIFIER, "classification")])
-def test_the_task_is_told_by_the_model_and_always_written(tmp_path, text, task):
+def test_the_task_follows_from_the_model_and_is_always_written(tmp_path, text, task):
     recipe = load_recipe(write(tmp_path, text))
     assert recipe.task == task
     assert dump_config(recipe).startswith(f"task: {task}\n")
