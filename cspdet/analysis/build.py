@@ -10,6 +10,7 @@ from cspdet.analysis.arrays import group_starts
 from cspdet.analysis.average_precision import RECALL_THRESHOLDS
 from cspdet.analysis.breakdown import compute_breakdown
 from cspdet.analysis.calibration import calibrate, calibration_error
+from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
 from cspdet.analysis.error_types import classify_errors, measure_errors
 from cspdet.analysis.label_issues import find_label_issues
@@ -24,7 +25,6 @@ from cspdet.evaluation.coco import Metrics, evaluate_results
 from cspdet.evaluation.records import Records, Result
 
 AP50_INDEX, AP75_INDEX = 0, 5  # in IOU_THRESHOLDS
-DEFAULT_GALLERY_SIZE = 24  # images
 
 
 def analyze_results(
@@ -35,7 +35,7 @@ def analyze_results(
     source: str = "",
     iou: float = 0.5,
     min_score: float | None = None,
-    gallery: int = DEFAULT_GALLERY_SIZE,
+    gallery: int = AnalysisConfig.gallery,
 ) -> Analysis:
     """Evaluate and analyze results checked by `evaluation.results.read_results`.
 

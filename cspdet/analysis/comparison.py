@@ -21,12 +21,12 @@ from cspdet.analysis.average_precision import (
     nanmean_or_none,
     trim_ranking,
 )
+from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.matched_run import ClassScores, MatchedRun
 from cspdet.analysis.structures import ClassDifference, Comparison, Difference, RunComparison
 from cspdet.errors import DataError
 from cspdet.io.progress import progress
 
-DEFAULT_RESAMPLES = 1000
 SIGNIFICANCE_LEVEL = 0.05  # upper bound of p for a significant difference
 CONFIDENCE_INTERVAL = (0.025, 0.975)
 
@@ -62,7 +62,7 @@ def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) 
 
 
 def compare(
-    runs: Sequence[MatchedRun], names: Sequence[str], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+    runs: Sequence[MatchedRun], names: Sequence[str], *, resamples: int = AnalysisConfig.resamples, seed: int = 0
 ) -> Comparison:
     """Compare every further run with the first, on the same split.
 

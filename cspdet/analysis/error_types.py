@@ -31,8 +31,9 @@ from cspdet.analysis.average_precision import (
     nanmean_or_none,
     rank_by_score,
 )
+from cspdet.analysis.config import BACKGROUND_IOU
 from cspdet.analysis.findings import DETECTION_TYPES, ERROR_TYPES, ErrorCost, Errors
-from cspdet.analysis.matched_run import BACKGROUND_IOU, MatchedRun
+from cspdet.analysis.matched_run import MatchedRun
 from cspdet.analysis.overlaps import IouPairs
 
 CORRECT, CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = range(len(DETECTION_TYPES))

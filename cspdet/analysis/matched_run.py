@@ -23,12 +23,11 @@ from cspdet.analysis.average_precision import (
     nanmean_or_none,
     rank_by_score,
 )
+from cspdet.analysis.config import BACKGROUND_IOU
 from cspdet.analysis.matching import IOU_THRESHOLDS, Match, build_candidates, match_boxes
 from cspdet.analysis.overlaps import IouPairs, detection_pairs
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.records import Records, Result
-
-BACKGROUND_IOU = 0.1  # detections below this IoU with every box are background (Bolya et al. 2020, section 2.2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cspdet.benchmark.ipc import Worker, WorkerError
-from cspdet.benchmark.rows import BenchmarkSpec, EngineInfo
+from cspdet.benchmark.rows import OPENCV, BenchmarkSpec, EngineInfo
 from cspdet.benchmark.target import TORCHVISION_PREFIX, torchvision_classifier
 from cspdet.benchmark.worker import cpu_name
 from cspdet.checkpoints.loading import load_model
@@ -28,7 +28,6 @@ from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 
-OPENCV = "opencv"
 SCRIPT = Path(__file__).with_name("opencv_worker.py")
 
 

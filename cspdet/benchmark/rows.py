@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+OPENCV = "opencv"  # the backend that only `cspdet benchmark` has
+
 
 @dataclass(frozen=True)
 class BenchmarkSpec:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
-from cspdet.benchmark.opencv_row import OPENCV, OpenCvWorker
-from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
+from cspdet.benchmark.opencv_row import OpenCvWorker
+from cspdet.benchmark.rows import OPENCV, BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
 from cspdet.benchmark.target import count_bflops
 
 log = logging.getLogger("cspdet")

@@ -1,13 +1,13 @@
-"""How well the anchors of a config fit the boxes of a data set, and anchors by k-means that fit them better.
+"""Fit of the anchors of a config to the boxes of a data set, and better anchors by k-means.
 
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml --size 608 --seed 1
 
-Boxes are measured in pixels of the network's input and compared with the anchors by the IoU of widths and heights, as
-training does. There, each box goes to its best anchor whatever their IoU, and to every anchor above
-train.assigner.match_iou as well. Recall > T is the best possible recall: the share of boxes whose best anchor has an IoU
-above T. Without --config: YOLOv3's nine anchors at 416x416. The command changes nothing; it prints the word that makes
-`train` use the anchors it found.
+Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training. There,
+each box is assigned to its best anchor, whatever their IoU, and to every anchor with an IoU above
+train.assigner.match_iou. Recall > T is the best possible recall: the fraction of boxes whose best anchor has an IoU above
+T. Without --config: the nine anchors of YOLOv3 at 416x416. The command changes no file; it prints the override with which
+`train` uses the new anchors.
 """
 
 from __future__ import annotations
@@ -15,69 +15,67 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from cspdet.checkpoints.building import build_detector
-from cspdet.cli.arguments import parse_image_size
-from cspdet.config.input import InputConfig
+from cspdet.cli.arguments import SPLITS, parse_image_size
 from cspdet.config.loader import parse_config
-from cspdet.darknet.config import DarknetModelConfig
-from cspdet.datasets.descriptor import SPLITS, load_dataset_config
-from cspdet.datasets.detection.anchors import (
-    STRICT_IOU,
-    AnchorFit,
-    box_sizes_at_input,
-    evaluate_anchors,
-    kmeans_anchors,
-)
-from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError
 from cspdet.models.config import WH, YoloHeadConfig
-from cspdet.recipe import load_recipe
 
-Levels = tuple[tuple[WH, ...], ...]  # width, height in input pixels, one tuple a scale, finest first
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cspdet.config.input import InputConfig
+    from cspdet.datasets.detection.anchors import AnchorFit
+    from cspdet.datasets.formats.coco import CocoDataset
+
+Levels = tuple[tuple[WH, ...], ...]  # width, height in input pixels; one tuple per scale, finest first
 YOLOV3_STRIDES = (8, 16, 32)
 
 
 class AnchorSetup(NamedTuple):
-    """What the anchors are fitted for."""
+    """The current anchors, and the input that they are for."""
 
     name: str
     levels: Levels
     strides: tuple[int, ...]
     input: InputConfig
     match_iou: float | None
-    in_cfg: bool  # the anchors stand in a Darknet cfg
+    in_cfg: bool  # whether the anchors are in a Darknet cfg
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `anchors` takes."""
+    """Add the arguments of `anchors`."""
     parser.add_argument("descriptor", type=Path, metavar="DESCRIPTOR", help="the YAML file that names the splits")
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help="a detector's config, or the one of a run")
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="config of a detector, or of a run")
     parser.add_argument(
-        "--size", type=parse_image_size, metavar="HxW", help="input size (default: the config's own, else 416)"
+        "--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the config, else 416)"
     )
-    parser.add_argument("--count", type=int, metavar="K", help="anchors to find (default: as many as the config has)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of k-means (default: %(default)s)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose boxes (default: %(default)s)")
+    parser.add_argument("--count", type=int, metavar="K", help="number of anchors (default: as many as the config has)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of k-means (default: %(default)s)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="train", help="split whose boxes are used (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compare, search, print."""
+    """Evaluate the current anchors, compute new ones, and print both."""
+    from cspdet.datasets.descriptor import load_dataset_config
+    from cspdet.datasets.detection.anchors import box_sizes_at_input, evaluate_anchors, kmeans_anchors
+    from cspdet.datasets.formats.coco import load_coco
+
     setup = _load_setup(args)
     count = _resolve_count(args.count, setup)
     if args.seed < 0:
-        raise ConfigError(f"--seed: expected 0 or a number above it, found {args.seed}")
+        raise ConfigError(f"--seed: expected 0 or more, found {args.seed}")
     descriptor = load_dataset_config(args.descriptor)
     coco = load_coco(descriptor.split(args.split), args.split, allow_empty=True)
     box_wh = box_sizes_at_input(coco, setup.input)
     before = evaluate_anchors(box_wh, _flatten(setup.levels), setup.match_iou)
-    found = kmeans_anchors(box_wh, count, args.seed)
-    after = evaluate_anchors(box_wh, found, setup.match_iou)
-    levels = _split_levels(found, len(setup.levels))
+    anchors_wh = kmeans_anchors(box_wh, count, args.seed)
+    after = evaluate_anchors(box_wh, anchors_wh, setup.match_iou)
+    levels = _split_levels(anchors_wh, len(setup.levels))
     if args.json:
         print(json.dumps(_document(args, setup, coco, (before, after), levels)))
     else:
@@ -85,6 +83,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _load_setup(args: argparse.Namespace) -> AnchorSetup:
+    from cspdet.checkpoints.building import build_detector
+    from cspdet.config.input import InputConfig
+    from cspdet.darknet.config import DarknetModelConfig
+    from cspdet.recipe import load_recipe
+
     size = args.size
     if args.config is None:
         if args.overrides:
@@ -106,29 +109,37 @@ def _resolve_count(requested: int | None, setup: AnchorSetup) -> int:
     if requested is None:
         return current
     if requested < 1 or requested % scales:
-        raise ConfigError(f"--count: expected a multiple of {scales}, the head's scales, found {requested}")
+        raise ConfigError(
+            f"--count: expected a multiple of {scales}, the number of scales of the head, found {requested}"
+        )
     if setup.in_cfg and requested != current:
-        raise ConfigError(f"--count: the layers of a cfg are made for its {current} anchors, found {requested}")
+        raise ConfigError(
+            f"--count: expected {current}, the number of anchors that the layers of the cfg are for, found {requested}"
+        )
     return requested
 
 
 def _flatten(levels: Levels) -> np.ndarray:
+    import numpy as np
+
     return np.array([wh for level in levels for wh in level], np.float64)
 
 
 def _split_levels(anchors_wh: np.ndarray, scales: int) -> Levels:
-    """(K, 2) anchors, ascending by area, dealt to the scales: the smallest to the finest."""
+    """Split (K, 2) anchors, ascending by area, among the scales: the smallest to the finest."""
+    import numpy as np
+
     return tuple(tuple((w, h) for w, h in part) for part in np.split(anchors_wh, scales))
 
 
 def format_override(levels: Levels) -> str:
-    """The word of a command line that gives a head these anchors."""
+    """Return the override that sets the anchors of a head."""
     scales = ("[" + ",".join(f"[{w:g},{h:g}]" for w, h in level) + "]" for level in levels)
     return f"model.head.anchors=[{','.join(scales)}]"
 
 
 def format_cfg_line(levels: Levels) -> str:
-    """The line of a Darknet cfg's [yolo] sections."""
+    """Return the line for the [yolo] sections of a Darknet cfg."""
     return "anchors = " + ", ".join(f"{w:g},{h:g}" for level in levels for w, h in level)
 
 
@@ -173,24 +184,26 @@ def _text(
     for name, anchor_levels, fit in rows:
         lines += [
             "",
-            f"{name}, width x height, and the share of boxes that each fits best",
+            f"{name}, width x height, and the fraction of boxes that each anchor fits best",
             *_scale_lines(anchor_levels, setup, fit),
         ]
     lines += ["", "to train with the anchors of k-means, "]
     if setup.in_cfg:
-        return [*lines[:-1], lines[-1] + "write into each [yolo] of the cfg", f"  {format_cfg_line(levels)}"]
+        return [*lines[:-1], lines[-1] + "write into each [yolo] section of the cfg", f"  {format_cfg_line(levels)}"]
     return [*lines[:-1], lines[-1] + "add to the command", f"  '{format_override(levels)}'"]
 
 
 def _fit_table(rows: list[tuple[str, AnchorFit]], match_iou: float | None) -> list[str]:
-    """A line for each set of anchors, below the names of the figures."""
+    """Return one line per set of anchors, below a header."""
+    from cspdet.datasets.detection.anchors import STRICT_IOU
+
     width = max(len(name) for name, _ in rows)
     at_match = "" if match_iou is None else f"  {f'recall > {match_iou:g}':>15}"
     strict = f"recall > {STRICT_IOU:g}"
-    lines = [f"{'':<{width}}{at_match}  {strict:>14}  mean best IoU  anchors a box"]
+    lines = [f"{'':<{width}}{at_match}  {strict:>14}  mean best IoU  anchors/box"]
     for name, fit in rows:
         recall = "" if fit.recall is None else f"  {fit.recall:>15.2%}"
-        rest = f"  {fit.recall50:>14.2%}  {fit.mean_iou:>13.4f}  {fit.anchors_per_box:>13.2f}"
+        rest = f"  {fit.recall50:>14.2%}  {fit.mean_iou:>13.4f}  {fit.anchors_per_box:>11.2f}"
         lines.append(f"{name:<{width}}{recall}{rest}")
     return lines
 

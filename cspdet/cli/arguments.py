@@ -1,23 +1,74 @@
-"""Words of the command line that several commands take."""
+"""Arguments that several commands share, and checks that need no torch."""
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from cspdet.errors import ConfigError
+from cspdet.errors import CheckpointError, ConfigError, did_you_mean
 
-MAX_INPUT_SIDE = 8192  # of an input, pixels
+MAX_INPUT_SIDE = 8192  # pixels
+SPLITS = ("train", "val", "test")
+CONFIG_SUFFIXES = (".yaml", ".yml")
+MODEL_SUFFIXES = (".pt", ".onnx", ".xml", ".torchscript", ".ts", ".cfg")
+
+
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--import MODULE`, which `run_command` carries out before the command runs."""
+    parser.add_argument(
+        "--import", dest="user_modules", action="append", default=[], metavar="MODULE",
+        help="import this module first: it defines classes that the MODEL uses (repeatable)",
+    )  # fmt: skip
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """`--size` as height and width: `416` is square, `416x608` has both.
+    """Parse `--size` into height and width: `416` is square, `416x608` has both.
 
     Raises:
-        ConfigError: anything else, or a side that no network takes.
+        ConfigError: Another form, or a side that no network takes.
     """
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
-    size_hw = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    size_hw = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not all(1 <= side <= MAX_INPUT_SIDE for side in size_hw):
         expected = f"a side such as 416, or HEIGHTxWIDTH such as 416x608, up to {MAX_INPUT_SIDE}"
         raise ConfigError(f"--size: expected {expected}, found {text!r}")
     return size_hw
+
+
+def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, str]]) -> list[str]:
+    """Return one message per argument whose value is not allowed.
+
+    Args:
+        args: The parsed arguments.
+        expected: The name of each argument in `args`, whether its value is allowed, and what is expected.
+    """
+    return [
+        f"--{name.replace('_', '-')}: expected {what}, found {getattr(args, name)}"
+        for name, is_valid, what in expected
+        if not is_valid
+    ]
+
+
+def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
+    """Check without torch what can be checked of a MODEL: its file is there, its config and overrides are valid.
+
+    Raises:
+        CheckpointError: No such file.
+        ConfigError: A config or override that is not valid.
+    """
+    path = Path(source)
+    if path.suffix in MODEL_SUFFIXES and not path.is_file():
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, [name for name in siblings if Path(name).suffix == path.suffix])
+        raise CheckpointError(f"{path}: no such file{hint}; expected a checkpoint (.pt) or a config (.yaml)")
+    if path.suffix in CONFIG_SUFFIXES:
+        from cspdet.recipe import load_recipe
+
+        load_recipe(path, overrides)

@@ -4,9 +4,9 @@
   cspdet benchmark runs/a/best.pt --size 416x416 --threads 2 --repeat 50 --plot speed.png
   cspdet benchmark configs/classification/darknet53.yaml torchvision:resnet101 torchvision:resnet152
 
-Each row has a process of its own, and all rows take turns, so that their ratios hold on a machine whose speed changes.
-`forward` is a batch that is ready in memory to raw outputs; `end to end` is decoded pictures to boxes in their pixels
-(or to class probabilities). The rate of a large matrix product of the same precision is measured in the same turns.
+Each row runs in its own process, and the rows take turns, so that their ratios hold on a machine whose speed changes.
+`forward` is from a batch in memory to raw outputs; `end to end` is from decoded images to boxes in image pixels (or to
+class probabilities). The rate of a large matrix product of the same precision is measured in the same turns.
 """
 
 from __future__ import annotations
@@ -15,47 +15,61 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cspdet.benchmark.opencv_row import OPENCV
-from cspdet.benchmark.report import describe_environment, plot, table
-from cspdet.benchmark.rows import BenchmarkSpec
-from cspdet.benchmark.runner import run_benchmarks
 from cspdet.cli.arguments import parse_image_size
-from cspdet.device import select_device
 from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.inference.config import BACKENDS, PRECISIONS
-from cspdet.reports.layer_plot import validate_output_path
+
+if TYPE_CHECKING:
+    from cspdet.benchmark.rows import BenchmarkSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `benchmark` takes."""
+    """Add the arguments of `benchmark`."""
+    from cspdet.benchmark.rows import OPENCV
+
     parser.add_argument(
         "models", nargs="+", metavar="MODEL",
         help="checkpoints, configs (random weights without --weights), exported files, torchvision:NAME",
     )  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="trained values for the one config that is MODEL")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights, if MODEL is a single config")
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME,..", help=f"of {', '.join((*BACKENDS, OPENCV))} (default: auto)"
+        "--backend", default="auto", metavar="NAME,..", help=f"{', '.join((*BACKENDS, OPENCV))} (default: auto)"
     )
+    parser.add_argument("--precision", default="fp32", metavar="P,..", help=f"{', '.join(PRECISIONS)} (default: fp32)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of each model)")
+    parser.add_argument("--batch", default="1", metavar="N,..", help="images per forward pass (default: 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
     parser.add_argument(
-        "--precision", default="fp32", metavar="P,..", help=f"of {', '.join(PRECISIONS)} (default: fp32)"
+        "--repeat", type=int, default=30, metavar="N", help="timed passes per row (default: %(default)s)"
     )
-    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: each model's own)")
-    parser.add_argument("--batch", default="1", metavar="N,..", help="pictures a pass (default: 1)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
-    parser.add_argument("--repeat", type=int, default=30, metavar="N", help="timed passes a row (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument(
-        "--image", "--picture", type=Path, metavar="FILE", help="for end to end (default: a made one of 640x480)"
+        "--image",
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="input of end to end (default: a generated image of 640x480)",
     )
-    parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="end to end (default: %(default)s)")
-    parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="an interpreter that has OpenCV 4")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw time over BFLOPs: a .png or .svg file")
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=0.25,
+        metavar="S",
+        help="score threshold of end to end (default: %(default)s)",
+    )
+    parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="a Python interpreter that has OpenCV 4")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot time over BFLOPs to a .png or .svg file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print, draw; rows that cannot be measured are told at the end, as mistakes."""
+    """Run the benchmarks, print and plot the rows; then raise the errors of rows that cannot be measured."""
+    from cspdet.benchmark.report import describe_environment, plot, table
+    from cspdet.benchmark.runner import run_benchmarks
+    from cspdet.reports.layer_plot import validate_output_path
+
     specs = _specs(args)
     if args.plot is not None:
         validate_output_path(args.plot)
@@ -73,7 +87,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
-    """Every model in every engine, precision and batch that was asked for; nothing is loaded yet."""
+    """Return all combinations of model, engine, precision and batch size. Loads nothing."""
+    from cspdet.benchmark.rows import OPENCV, BenchmarkSpec
+    from cspdet.device import select_device
+
     backends = _parse_list("--backend", args.backend, (*BACKENDS, OPENCV))
     precisions = _parse_list("--precision", args.precision, PRECISIONS)
     batches = _parse_batches(args.batch)
@@ -109,5 +126,5 @@ def _parse_list(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 def _parse_batches(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
-        raise ConfigError(f"--batch: expected a number of pictures, or several as 1,8, found {text!r}")
+        raise ConfigError(f"--batch: expected a number of images, or several as 1,8, found {text!r}")
     return [int(word) for word in text.split(",")]

@@ -1,11 +1,11 @@
-"""Examine a data set: what is wrong, where, and how often. Exits with 2 when training would be wrong.
+"""Check a data set: errors, their place and number. Exits with 2 if training on it would be wrong.
 
   cspdet check-data data/shapes.yaml
-  cspdet check-data data/shapes.yaml --report                       # and a page: runs/check-data/index.html
+  cspdet check-data data/shapes.yaml --report                       # with a page: runs/check-data/index.html
   cspdet check-data data/shapes.yaml --report data.html --config configs/csppelee_efm_sam.yaml
 
-The page shows what was found, histograms of classes, sizes, shapes and places of the boxes, twins of pictures within
-and across the splits, samples of each class, and with --config the boxes and anchors at the input of that network.
+The page shows errors and notes, histograms of the classes, sizes, shapes and positions of the boxes, near-duplicates
+within and across the splits, samples of each class, and with --config boxes and anchors at the input size of the network.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.datasets.checks.validate import SplitReport, ValidationReport, validate_dataset
-from cspdet.datasets.descriptor import DatasetConfig, load_dataset_config
-from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import ConfigError, DataError
 from cspdet.io.folders import increment_path
 
 if TYPE_CHECKING:
+    from cspdet.datasets.checks.validate import SplitReport, ValidationReport
+    from cspdet.datasets.descriptor import DatasetConfig
+    from cspdet.datasets.formats.coco import CocoDataset
     from cspdet.reports.data_input import NetworkInput
     from cspdet.reports.data_page import DatasetReport
 
@@ -34,16 +34,18 @@ DEFAULT_FOLDER, DEFAULT_NAME = Path("runs/check-data"), "index.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `check-data` takes."""
+    """Add the arguments of `check-data`."""
     parser.add_argument(
         "descriptor",
         nargs="?",
         type=Path,
         metavar="DESCRIPTOR",
-        help="the YAML file that names pictures and annotations of each split",
+        help="YAML file that names images and annotations of each split",
     )
     parser.add_argument(
-        "--fast", action="store_true", help="read only the headers of the pictures: no damage inside them, no twins"
+        "--fast",
+        action="store_true",
+        help="read only the headers of the images: finds no corrupt image data and no near-duplicates",
     )
     parser.add_argument(
         "--report",
@@ -56,22 +58,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="CONFIG",
-        help="with --report: a detector's config, whose input and anchors count",
+        help="with --report: config of a detector, for its input size and anchors",
     )
     parser.add_argument(
         "--samples",
         type=int,
         default=DEFAULT_SAMPLES,
         metavar="N",
-        help="with --report: pictures shown of each class (default: %(default)s)",
+        help="with --report: images shown per class (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Examine, print, and write the page if it is wanted; errors come last, so that nothing is lost by them."""
+    """Check the data set, print the report, and write the page if requested; then raise the errors."""
     _validate_args(args)
+    from cspdet.datasets.descriptor import load_dataset_config
+
     descriptor = load_dataset_config(args.descriptor)
+    from cspdet.datasets.checks.validate import validate_dataset
+
     network = None if args.config is None else read_network_input(args.config, args.overrides)
     report = validate_dataset(descriptor, fast=args.fast)
     document = _document(report)
@@ -86,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Find mistakes of the command line before anything slow is done; `--report DESCRIPTOR` means the default page."""
+    """Raise ConfigError with all problems; read `--report DESCRIPTOR` as the default page for DESCRIPTOR."""
     if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         args.descriptor, args.report = Path(args.report), ""
     problems = []
@@ -126,7 +132,7 @@ def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
 def _write_report(
     args: argparse.Namespace, descriptor: DatasetConfig, report: ValidationReport, network: NetworkInput | None
 ) -> tuple[Path, DatasetReport]:
-    # the page's libraries are only loaded for those who want one
+    # only the page needs these
     from cspdet.datasets.checks.near_duplicates import find_near_duplicates
     from cspdet.datasets.checks.statistics import data_statistics
     from cspdet.reports.data_input import fit_to_input
@@ -144,7 +150,9 @@ def _write_report(
 
 
 def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
-    """The splits whose annotations are sound enough to be shown; what is wrong with the others is in the report."""
+    """Load the splits whose annotations are readable; the report has the errors of the others."""
+    from cspdet.datasets.formats.coco import load_coco
+
     sets = {}
     for name in descriptor.splits:
         try:
@@ -155,7 +163,7 @@ def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
 
 
 def _statistics_to_json(figures: DatasetReport) -> dict[str, Any]:
-    """What the page draws, as JSON."""
+    """The values behind the charts of the page."""
     result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
     if figures.near_duplicates is not None:
         result["near_duplicates"] = figures.near_duplicates.to_json()
@@ -173,10 +181,10 @@ def _document(report: ValidationReport) -> dict[str, Any]:
 
 
 def _text(report: ValidationReport) -> list[str]:
-    """The report; errors are only counted here, since the command ends by telling each of them."""
+    """The report as text; errors are only counted, because the command prints each of them at the end."""
     lines = []
     for name, split in report.splits.items():
-        images = f"{split.images} pictures ({split.empty_images} without boxes)"
+        images = f"{split.images} images ({split.empty_images} without boxes)"
         boxes = f"{split.boxes} boxes ({split.crowds} crowds)"
         lines.append(f"{name}: {images}, {boxes}, {len(split.classes)} classes")
         lines += _histogram(split) + _findings(split)
@@ -199,5 +207,5 @@ def _histogram(split: SplitReport) -> list[str]:
 
 
 def _findings(split: SplitReport) -> list[str]:
-    errors: Sequence[str] = [f"  errors   {len(split.errors)}, told below"] if split.errors else []
+    errors: Sequence[str] = [f"  errors   {len(split.errors)}, listed below"] if split.errors else []
     return [*errors, *(f"  note     {line}" for line in split.warnings)]

@@ -1,9 +1,9 @@
-"""The classes of pictures: of a picture, a folder with its subfolders, or a 'glob'.
+"""Classify images: one image, a folder with its subfolders, or a 'glob'.
 
   cspdet classify runs/csppeleenet/best.pt bird.jpg --top 5
   cspdet classify runs/csppeleenet/best.pt photos --output photos.jsonl
 
-Prints a line for each of the best classes: path, class, score. Pictures that cannot be read are told at the end.
+Prints one line per predicted class: path, class, score. Unreadable images are reported at the end.
 """
 
 from __future__ import annotations
@@ -12,44 +12,55 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from cspdet.checkpoints.loading import load_model
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
-from cspdet.datasets.classification.crops import CropBatch, build_image_crop, iter_crops
-from cspdet.device import select_device
 from cspdet.errors import ConfigError, SourceError, truncate_list
-from cspdet.inference.classifier import ClassifierPredictor, Prediction
-from cspdet.inference.sources import ImageFile, find_sources
 from cspdet.io.atomic import write_text
-from cspdet.io.progress import progress
-from cspdet.models.classifier import predict_probabilities
+
+if TYPE_CHECKING:
+    from cspdet.datasets.classification.crops import CropBatch
+    from cspdet.inference.classifier import ClassifierPredictor
+    from cspdet.inference.sources import ImageFile
 
 log = logging.getLogger("cspdet")
 
-Record = dict[str, Any]  # of one picture, as --output and --json have it
+Record = dict[str, Any]  # of one image, as in --output and --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `classify` takes."""
+    """Add the arguments of `classify`."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
-    parser.add_argument("source", metavar="SOURCE", help="picture, folder or 'glob'")
+    parser.add_argument("source", metavar="SOURCE", help="image, folder or 'glob'")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
     )
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="classes a picture (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write a .json list or .jsonl lines")
+    parser.add_argument(
+        "--top", type=int, default=1, metavar="K", help="number of classes per image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="also write the predictions to a .json or .jsonl file"
+    )
     add_crop_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="pictures a pass; default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, the list of all pictures")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: %(default)s)"
+    )
+    add_device_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document, the list of all images")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Classify every picture. Ctrl-C ends early and keeps what is done."""
+    """Classify every image. Ctrl-C ends early and keeps what is done."""
     _validate_args(args)
+    check_model(args.model, args.overrides)
+    from cspdet.checkpoints.loading import load_model
+    from cspdet.datasets.classification.crops import build_image_crop, iter_crops
+    from cspdet.device import select_device
+    from cspdet.inference.classifier import ClassifierPredictor
+    from cspdet.io.progress import progress
+
     paths = [image.path for image in find_image_files(args.source)]
     device = select_device(args.device)
     bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
@@ -61,10 +72,10 @@ def run(args: argparse.Namespace) -> None:
     try:
         for crop_batch in progress(batches, "classifying", "batch", -(-len(paths) // args.batch_size)):
             problems += crop_batch.problems
-            found = classify_crops(classifier, crop_batch, args.top)
-            records += found
+            batch_records = classify_crops(classifier, crop_batch, args.top)
+            records += batch_records
             if not args.json:
-                print_predictions(found)
+                print_predictions(batch_records)
     finally:
         if args.output is not None:
             write_text(args.output, format_records(records, args.output.suffix))
@@ -87,25 +98,32 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def find_image_files(source: str) -> list[ImageFile]:
-    """The pictures that a SOURCE names, in the order of their paths; videos beside them are skipped, and told.
+    """Return the images that SOURCE names, in the order of their paths; videos are skipped with a warning.
 
     Raises:
-        SourceError: nothing there, or no picture.
+        SourceError: No files, or no images.
     """
-    found = find_sources(source)
-    images = [one for one in found if isinstance(one, ImageFile)]
-    others = [str(one) for one in found if not isinstance(one, ImageFile)]
+    from cspdet.inference.sources import ImageFile, find_sources
+
+    sources = find_sources(source)
+    images = [item for item in sources if isinstance(item, ImageFile)]
+    others = [str(item) for item in sources if not isinstance(item, ImageFile)]
     if not images:
-        raise SourceError(f"{source}: expected a picture, or a folder or glob of pictures; found {others[0]}")
+        raise SourceError(f"{source}: expected an image, or a folder or glob of images; found {others[0]}")
     if others:
         log.warning(
-            "%s: only pictures are read here; videos skipped: %d, the first is %s", source, len(others), others[0]
+            "%s: only images are read here; videos skipped: %d, the first is %s", source, len(others), others[0]
         )
     return images
 
 
 def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: int) -> list[Record]:
-    """The records of a batch."""
+    """Return the records of a batch."""
+    import torch
+
+    from cspdet.inference.classifier import Prediction
+    from cspdet.models.classifier import predict_probabilities
+
     if not crop_batch.paths:
         return []
     scores = predict_probabilities(classifier.model, torch.from_numpy(crop_batch.images), classifier.device).cpu()
@@ -124,14 +142,14 @@ def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: 
 
 
 def print_predictions(records: list[Record]) -> None:
-    """`path  class  score`, a line for each of the best classes."""
+    """Print `path  class  score`, one line per predicted class."""
     for record in records:
         for best in record["predictions"]:
             print(f"{record['source']}  {best['class_name']}  {best['score']:.4f}")
 
 
 def format_records(records: list[Record], suffix: str) -> str:
-    """A JSON list, or a line of JSON a picture."""
+    """Return a JSON list, or one line of JSON per image."""
     if suffix == ".json":
         return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -7,23 +7,19 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cspdet.checkpoints.loading import load_model
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
 from cspdet.errors import ConfigError, SourceError, truncate_list
-from cspdet.inference.config import BACKENDS, EngineConfig
-from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import build_engine
-from cspdet.inference.output import DetectionSettings
-from cspdet.inference.predictor import Predictor
-from cspdet.inference.records import read_records
-from cspdet.inference.runner import DetectionRunner
-from cspdet.inference.slicing import SlicedDetector, Tiling, parse_class_filter
-from cspdet.inference.sources import ImageFile, MediaSource, Video, find_sources
-from cspdet.inference.tracking import check_installed
-from cspdet.inference.video.h264_writer import PRESETS
-from cspdet.inference.video.writer import select_codec
+from cspdet.inference.config import BACKENDS, H264_PRESETS, EngineConfig
 from cspdet.io.folders import increment_path
 from cspdet.models.config import PostprocessConfig
+
+if TYPE_CHECKING:
+    from cspdet.inference.output import DetectionSettings
+    from cspdet.inference.runner import DetectionRunner
+    from cspdet.inference.slicing import Tiling
+    from cspdet.inference.sources import MediaSource, Video
 
 MIN_TILE_SIZE, MAX_TILE_OVERLAP = 32, 0.9
 MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from so many on, `--backend auto` looks for the fastest engine
@@ -42,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(BACKENDS)}; auto takes the fastest installed one that agrees with torch (default)",
     )
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document: the summary and all lines")
+    add_import_argument(parser)
     _add_inference_arguments(parser.add_argument_group("what is looked for"))
     _add_video_arguments(parser.add_argument_group("videos, cameras and streams"))
     _add_drawing_arguments(parser.add_argument_group("what is written"))
@@ -90,7 +87,7 @@ def _add_video_arguments(group: argparse._ArgumentGroup) -> None:
         help="h264 plays in browsers and needs the extra `video`; auto takes it where it is installed",
     )
     group.add_argument(
-        "--preset", choices=PRESETS, default="ultrafast", help="h264: slower ones make smaller files (%(default)s)"
+        "--preset", choices=H264_PRESETS, default="ultrafast", help="h264: slower ones make smaller files (%(default)s)"
     )
     group.add_argument("--track", action="store_true", help="number objects from frame to frame (package `trackers`)")
     group.add_argument("--mot", type=Path, metavar="FILE", help="detections or tracks as a MOTChallenge text file too")
@@ -106,6 +103,14 @@ def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> None:
     """Detect on every source, then tell how many and how fast. Ctrl-C ends early and keeps what is done."""
     _validate_args(args)
+    check_model(args.model, args.overrides)
+    from cspdet.checkpoints.loading import load_model
+    from cspdet.inference.engines.factory import build_engine
+    from cspdet.inference.predictor import Predictor
+    from cspdet.inference.runner import DetectionRunner
+    from cspdet.inference.slicing import SlicedDetector, parse_class_filter
+    from cspdet.inference.sources import Video, find_sources
+
     settings = _settings(args)
     sources = find_sources(args.source)
     _check_sequence(args, sources)
@@ -138,6 +143,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
     """`auto` tries engines for some seconds, which a few pictures do not give back."""
+    from cspdet.inference.engines.exported import is_exported
+    from cspdet.inference.sources import ImageFile
+
     few = len(sources) < MIN_IMAGES_FOR_AUTO_BACKEND and all(isinstance(source, ImageFile) for source in sources)
     if args.backend == "auto" and few and not is_exported(args.model):
         return "torch"
@@ -151,6 +159,8 @@ def _frames_per_batch(video: Video, batch_size: int) -> int:
 
 def _validate_args(args: argparse.Namespace) -> None:
     """Raise ConfigError with all mistakes of the command line at once."""
+    from cspdet.inference.tracking import check_installed
+
     expected: list[tuple[str, bool, str]] = [
         ("min_score", 0 <= args.min_score <= 1, "a number from 0 to 1"),
         ("nms_iou", 0 <= args.nms_iou <= 1, "a number from 0 to 1"),
@@ -184,6 +194,9 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace) -> DetectionSettings:
+    from cspdet.inference.output import DetectionSettings
+    from cspdet.inference.video.writer import select_codec
+
     return DetectionSettings(
         batch_size=args.batch_size,
         max_seconds=args.max_seconds,
@@ -201,6 +214,8 @@ def _settings(args: argparse.Namespace) -> DetectionSettings:
 
 
 def _tiling(args: argparse.Namespace) -> Tiling | None:
+    from cspdet.inference.slicing import Tiling
+
     if args.tile is None:
         return None
     return Tiling(None if args.tile == "auto" else int(args.tile), args.tile_overlap)
@@ -208,6 +223,8 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
 
 def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
     """A MOTChallenge file numbers the frames of one sequence: a video, or pictures in the order of their names."""
+    from cspdet.inference.sources import ImageFile
+
     one_sequence = len(sources) == 1 or all(isinstance(source, ImageFile) for source in sources)
     if args.mot is not None and not one_sequence:
         raise ConfigError(f"--mot: expected one video or a folder of pictures, found {len(sources)} sources")
@@ -215,6 +232,8 @@ def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> Non
 
 def _print_summary(annotator: DetectionRunner, seconds: float, as_json: bool) -> None:
     """The summary on stdout; it also stands at the end of a run that was cut short."""
+    from cspdet.inference.records import read_records
+
     count = annotator.num_images + annotator.num_frames
     rate = count / seconds if seconds > 0 else 0.0
     stages = annotator.timer.milliseconds()

@@ -13,37 +13,23 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cspdet.checkpoints.loading import load_model
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
 from cspdet.config.loader import parse_config
-from cspdet.datasets.descriptor import load_dataset_config
-from cspdet.datasets.formats.coco import CocoDataset, load_coco
-from cspdet.device import select_device
 from cspdet.errors import ConfigError
-from cspdet.evaluation.coco import Metrics, Result, evaluate_results
-from cspdet.evaluation.coco_backends import EVALUATORS, select_backend
-from cspdet.evaluation.detection import evaluate_detector, match_classes
-from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
-from cspdet.evaluation.records import read_ground_truth, to_records
-from cspdet.evaluation.results import (
-    clip_results,
-    filter_results,
-    read_results,
-    submission_name,
-    validate_algorithm_name,
-    write_submission,
-)
-from cspdet.evaluation.voc import VocMetrics, evaluate_voc
 from cspdet.inference.config import BACKENDS, EngineConfig
-from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.exported import is_exported
-from cspdet.inference.engines.factory import build_engine
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
-from cspdet.models.bundle import BundleConfig
-from cspdet.models.config import EvalConfig
-from cspdet.structures import Categories
+
+if TYPE_CHECKING:
+    from cspdet.datasets.formats.coco import CocoDataset
+    from cspdet.evaluation.coco import Metrics, Result
+    from cspdet.evaluation.voc import VocMetrics
+    from cspdet.inference.engines.base import Engine
+    from cspdet.models.bundle import BundleConfig
+    from cspdet.models.config import EvalConfig
+    from cspdet.structures import Categories
 
 METRIC_DESCRIPTIONS = {
     "AP": "average precision, IoU .50 to .95",
@@ -59,6 +45,7 @@ METRIC_DESCRIPTIONS = {
     "ARm": "100, medium objects",
     "ARl": "100, large objects",
 }
+EVALUATORS = ("auto", "pycocotools", "hotcoco")
 VOC_IOU = 0.5
 
 
@@ -105,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} (default: the network itself, as training judges it)"
     )
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add_device_argument(parser)
     parser.add_argument(
         "--evaluator", choices=EVALUATORS, help="auto (default): hotcoco, which counts as pycocotools, if installed"
     )
@@ -123,11 +110,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, and -2, -3 ... when taken")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print, and leave metrics.json and detections.json in the output folder."""
     _validate_args(args)
+    if args.model is not None:
+        check_model(args.model, args.overrides)
+    from cspdet.evaluation.results import submission_name, write_submission
+
     result = _evaluate_file(args) if args.model is None else _evaluate_model(args)
     metrics, voc = result.metrics, _evaluate_voc(args, result)
     document = {**metrics.to_json(), **result.model_info, **({} if voc is None else {"voc": voc.to_json()})}
@@ -151,6 +143,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _validate_args(args: argparse.Namespace) -> None:
     """Refuse what cannot be done before anything slow is done."""
+    from cspdet.evaluation.results import validate_algorithm_name
+
     if (args.model is None) == (args.detections is None):
         raise ConfigError("eval: expected either a MODEL or --detections FILE" + (", found both" if args.model else ""))
     if args.detections is not None:
@@ -177,6 +171,13 @@ def _check_file_options(args: argparse.Namespace) -> None:
 
 
 def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
+    from cspdet.checkpoints.loading import load_model
+    from cspdet.device import select_device
+    from cspdet.evaluation.detection import evaluate_detector
+    from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
+    from cspdet.inference.engines.exported import is_exported
+    from cspdet.inference.engines.factory import build_engine
+
     exported = is_exported(args.model)
     if exported and args.data is None:
         raise ConfigError(f"{args.model}: an exported file does not name any data; expected --data DESCRIPTOR")
@@ -197,6 +198,8 @@ def _evaluate_model(args: argparse.Namespace) -> _EvalOutput:
 
 def _evaluate_engine(args: argparse.Namespace, engine: Engine, config: BundleConfig | None) -> _EvalOutput:
     """A network that another program runs, or ours in another precision; `config` is None for an exported file."""
+    from cspdet.evaluation.detection import evaluate_detector
+
     engine.check_voting(args.vote_iou)
     eval_ = _eval_config_from_args(args, engine.metadata.eval.model_dump(mode="json"))
     coco, class_mapping = _load_data(args, None if config is None else config.data, engine.classes)
@@ -209,6 +212,10 @@ def _load_data(
     args: argparse.Namespace, model_data: Path | None, classes: Categories
 ) -> tuple[CocoDataset, tuple[int, ...] | None]:
     """The split to judge on, and the index in it of each class of the model, where that differs."""
+    from cspdet.datasets.descriptor import load_dataset_config
+    from cspdet.datasets.formats.coco import load_coco
+    from cspdet.evaluation.detection import match_classes
+
     descriptor = args.data or model_data
     assert descriptor is not None
     coco = load_coco(load_dataset_config(descriptor).split(args.split), args.split, allow_empty=args.split == "test")
@@ -216,6 +223,12 @@ def _load_data(
 
 
 def _evaluate_file(args: argparse.Namespace) -> _EvalOutput:
+    from cspdet.datasets.descriptor import load_dataset_config
+    from cspdet.datasets.formats.coco import load_coco
+    from cspdet.evaluation.coco import evaluate_results
+    from cspdet.evaluation.coco_backends import select_backend
+    from cspdet.evaluation.results import clip_results, filter_results, read_results
+
     if args.data is None:
         raise ConfigError("eval --detections: --data DESCRIPTOR is missing, which says what to compare with")
     if args.overrides:
@@ -236,12 +249,17 @@ def _evaluate_file(args: argparse.Namespace) -> _EvalOutput:
 
 def _eval_config_from_args(args: argparse.Namespace, base: dict[str, Any]) -> EvalConfig:
     """The eval section of a config, with what was given on the command line."""
+    from cspdet.models.config import EvalConfig
+
     given = {name: getattr(args, name) for name in EvalConfig.model_fields if getattr(args, name) is not None}
     return parse_config({**base, **given}, EvalConfig, "command line")
 
 
 def _evaluate_voc(args: argparse.Namespace, result: _EvalOutput) -> VocMetrics | None:
     """VOC's AP, if it was asked for."""
+    from cspdet.evaluation.records import read_ground_truth, to_records
+    from cspdet.evaluation.voc import evaluate_voc
+
     if not args.voc and args.voc_iou is None and args.voc_pixels is None:
         return None
     classes = result.coco.classes

@@ -1,10 +1,10 @@
-"""Top-1 and top-5 of a classifier on folders of pictures: DIR/val/CLASS/*, or the list DIR/val.txt.
+"""Top-1 and top-5 accuracy of a classifier on an image folder: DIR/val/CLASS/*, or the list DIR/val.txt.
 
   cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
   cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
 
-A picture's short side is resized, and the center of the input's size cut out of it: 256 of 288 pixels for an input of
-256 and the usual --crop 0.887. Classes are matched with the model's by their names.
+The short side of an image is resized, and the center is cropped to the input size: 256 of 288 pixels for an input of 256
+and the default --crop 0.887. Classes of data and model are matched by name.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cspdet.checkpoints.loading import load_model
-from cspdet.datasets.classification.crops import INTERPOLATIONS, ImageCrop, build_image_crop
-from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
-from cspdet.device import select_device
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
+from cspdet.datasets.config import INTERPOLATIONS
 from cspdet.errors import ConfigError
-from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, log, match_image_classes
-from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
-from cspdet.inference.classifier import override_eval_config
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
-from cspdet.models.config import ClassifierEvalConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cspdet.datasets.classification.crops import ImageCrop
+    from cspdet.datasets.classification.image_folder import ImageFolderDataset
+    from cspdet.evaluation.classification import ClassifierMetrics
+    from cspdet.models.config import ClassifierEvalConfig
 
 MAX_CLASSES_SHOWN = 50  # beyond, only the worst of them
 NUM_WORST_CLASSES = 20
@@ -38,23 +38,32 @@ Document = dict[str, Any]  # metrics.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `eval-classifier` takes."""
+    """Add the arguments of `eval-classifier`."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: the model's own)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: that of the model)")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="default: %(default)s")
     add_crop_arguments(parser)
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures a forward pass (default: 32)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
+    parser.add_argument("--workers", type=int, metavar="N", help="number of loader processes")
+    add_device_argument(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, -2 ... when taken")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print, and leave metrics.json and predictions.csv in the output folder."""
+    """Evaluate, print the metrics, and write metrics.json and predictions.csv to the output folder."""
+    check_model(args.model, args.overrides)
+    from cspdet.checkpoints.loading import load_model
+    from cspdet.datasets.classification.crops import build_image_crop
+    from cspdet.datasets.classification.image_folder import load_image_folder
+    from cspdet.device import select_device
+    from cspdet.evaluation.classification import evaluate_classifier, log, match_image_classes
+    from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
+
     device = select_device(args.device)
     bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
     eval_ = eval_config_from_args(args, bundle.config.eval)
@@ -79,20 +88,37 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join([*format_table(document), "", f"written to {output}"]))
 
 
-def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a picture becomes the network's input, as every command of classifiers takes it."""
+def add_crop_arguments(parser: argparse.ArgumentParser, *, ten_crop: bool = True) -> None:
+    """Add the arguments that say how an image becomes the input of a classifier."""
     parser.add_argument(
-        "--resize", type=int, metavar="N", help="short side in pixels (default: the input's over --crop)"
+        "--resize",
+        type=int,
+        metavar="N",
+        help="short side of the resized image in pixels (default: that of the input divided by --crop)",
     )
-    parser.add_argument("--crop", type=float, metavar="SHARE", help="of the short side that is seen (default: 0.887)")
-    parser.add_argument("--ten-crop", action="store_true", default=None, help="average corners, center and mirrored")
     parser.add_argument(
-        "--interpolation", choices=INTERPOLATIONS, default="bilinear", help="of the resizing (default: %(default)s)"
+        "--crop", type=float, metavar="FRACTION", help="fraction of the short side that is cropped (default: 0.887)"
+    )
+    if ten_crop:
+        parser.add_argument(
+            "--ten-crop",
+            action="store_true",
+            default=None,
+            help="average over corners, center, and their mirror images",
+        )
+    parser.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default="bilinear",
+        help="interpolation of the resizing (default: %(default)s)",
     )
 
 
 def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
-    """The eval section of a config with what was given on the command line; ConfigError for what cannot be."""
+    """Return the `eval` section of a config with the values of the command line; ConfigError if they are not valid."""
+    from cspdet.inference.classifier import override_eval_config
+    from cspdet.models.config import ClassifierEvalConfig
+
     given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
     return override_eval_config(base, {name: value for name, value in given.items() if value is not None})
 
@@ -114,7 +140,9 @@ def _document(metrics: ClassifierMetrics, images: ImageFolderDataset, crop: Imag
 
 
 def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Document]:
-    """The most frequent mistakes of a (C, C) confusion, most frequent first."""
+    """Return the most frequent confusions of a (C, C) confusion matrix, most frequent first."""
+    import numpy as np
+
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     pairs = [(*divmod(int(index), len(names)), int(wrong.flat[index])) for index in order if wrong.flat[index]]
@@ -122,7 +150,7 @@ def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Docume
 
 
 def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> str:
-    """A line a picture: its path, its class, whether it was found, and the best classes with their probabilities."""
+    """Return one CSV line per image: path, class, whether it is predicted, and the best classes with probabilities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ranks = range(1, metrics.ranked.shape[1] + 1)
@@ -137,16 +165,16 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
 
 
 def _writable(name: str) -> str:
-    """File names need not be text; what is none becomes a question mark."""
+    """Replace what is not text in a file name by question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def format_table(document: Document) -> list[str]:
-    """The numbers as lines to read: the two shares, the classes, the most frequent mistakes."""
+    """Return the metrics as text: top-1 and top-5, the classes, the most frequent confusions."""
     height, width = document["size"]
     seen = f"{'ten crops' if document['ten_crop'] else 'center'} of {height}x{width}, short side {document['resize']}"
     lines = [
-        f"{document['images']} pictures, {seen}", "",
+        f"{document['images']} images, {seen}", "",
         f"top-1 {_percent(document['top1'])}", f"top-5 {_percent(document['top5'])}",
     ]  # fmt: skip
     rows = {name: row for name, row in document["per_class"].items() if row["images"]}
@@ -154,7 +182,7 @@ def format_table(document: Document) -> list[str]:
         rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:NUM_WORST_CLASSES])
         lines += ["", f"the {len(rows)} worst of {len(document['per_class'])} classes (metrics.json has all)"]
     name_width = max(5, *(len(name) for name in rows))
-    lines += ["", f"{'class':<{name_width}}  pictures    top-1    top-5"]
+    lines += ["", f"{'class':<{name_width}}    images    top-1    top-5"]
     lines += [
         f"{name:<{name_width}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
         for name, row in rows.items()

@@ -18,7 +18,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import parse_image_size
+from cspdet.cli.arguments import add_import_argument, check_model, parse_image_size
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
 from cspdet.export.base import (
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the model)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_import_argument(parser)
     group = parser.add_argument_group("onnx, openvino and torchscript")
     group.add_argument(
         "--outputs", default="raw", metavar="O", help=f"{' or '.join(OUTPUTS)}; raw: the outputs of the network; "
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     )
     export_format.check_options(config)
     check_config(config)
+    check_model(args.model, args.overrides)
     from cspdet.checkpoints.loading import load_model
 
     if args.model.suffix in (".yaml", ".yml") and args.weights is None:

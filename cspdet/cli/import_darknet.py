@@ -1,9 +1,9 @@
-"""Make a checkpoint of Darknet's cfg and weights: any cfg, or a config of ours for the official weights of its network.
+"""Convert Darknet weights to a checkpoint, with their cfg, or with the config (.yaml) of the same network.
 
   cspdet import-darknet yolov4-tiny.cfg yolov4-tiny.weights --output yolov4-tiny.pt --names coco.names
   cspdet import-darknet configs/cspresnext50_panet_spp.yaml csresnext50-panet-spp_final.weights --output csp.pt
 
-The checkpoint is a MODEL for every command. Every number of the weights file has to find its place.
+The checkpoint is a MODEL for every command. Every value of the weights file must belong to a layer.
 """
 
 from __future__ import annotations
@@ -13,43 +13,51 @@ import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from cspdet.checkpoints.building import build_classifier, build_detector, classes_from_config
-from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg, recipe_from_cfg
-from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.config.loader import load_config
-from cspdet.darknet.names import categories_from_names, read_names
-from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-from cspdet.darknet.weight_order import layers_in_file_order
-from cspdet.darknet.weights import LoadResult, SkipInit, read_weights
 from cspdet.errors import ConfigError
-from cspdet.io.checkpoint import save_checkpoint
-from cspdet.models import Classifier, Detector
-from cspdet.recipe import ClassificationRecipe, DetectionRecipe, infer_task
-from cspdet.structures import Categories
+
+if TYPE_CHECKING:
+    from cspdet.darknet.weights import LoadResult
+    from cspdet.models import Classifier, Detector
+    from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+    from cspdet.structures import Categories
 
 log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `import-darknet` takes."""
-    parser.add_argument("cfg", type=Path, metavar="CFG", help="a Darknet cfg, or one of our configs (.yaml)")
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="its .weights")
+    """Add the arguments of `import-darknet`."""
+    parser.add_argument("cfg", type=Path, metavar="CFG", help="a Darknet cfg, or a config (.yaml)")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="the .weights file of the cfg")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write (.pt)")
-    parser.add_argument("--names", type=Path, metavar="FILE", help="class names, one a line (default: by their number)")
     parser.add_argument(
-        "--partial", action="store_true", help="take a file of the first layers only (.conv.N): a start for training"
+        "--names", type=Path, metavar="FILE", help="class names, one per line (default: the class indices)"
     )
     parser.add_argument(
-        "--bn-eps", type=float, metavar="E", help=f"of a cfg's normalization (default: {BN_EPS:g}; OpenCV's: 1e-6)"
+        "--partial",
+        action="store_true",
+        help="accept a file of the first layers only (.conv.N), as initial weights for training",
+    )
+    parser.add_argument(
+        "--bn-eps",
+        type=float,
+        metavar="E",
+        help="epsilon of the batch norms of a cfg (default: 1e-5, as Darknet; OpenCV: 1e-6)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build, fill, write, tell."""
+    """Build the network, read the weights, write the checkpoint, and print a summary."""
+    from cspdet.checkpoints.darknet_cfg import BN_EPS, recipe_from_cfg
+    from cspdet.checkpoints.recipes import make_checkpoint
+    from cspdet.darknet.names import read_names
+    from cspdet.darknet.weight_order import layers_in_file_order
+    from cspdet.darknet.weights import read_weights
+    from cspdet.io.checkpoint import save_checkpoint
+
     if args.output.suffix != ".pt":
         raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
     names = None if args.names is None else read_names(args.names)
@@ -67,8 +75,15 @@ def run(args: argparse.Namespace) -> None:
 def _config_from_yaml(
     args: argparse.Namespace, names: tuple[str, ...] | None
 ) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
+    import torch
+
+    from cspdet.checkpoints.building import build_classifier, classes_from_config
+    from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg
+    from cspdet.darknet.names import categories_from_names
+    from cspdet.recipe import ClassificationRecipe, DetectionRecipe, infer_task
+
     if args.bn_eps is not None:
-        raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; our networks have {BN_EPS:g}")
+        raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; networks of a config have {BN_EPS:g}")
     recipe: DetectionRecipe | ClassificationRecipe
     if infer_task(args.cfg) == "classification":
         recipe = load_config(args.cfg, ClassificationRecipe, args.overrides)
@@ -82,7 +97,13 @@ def _config_from_yaml(
 def _build(
     recipe: DetectionRecipe | ClassificationRecipe, classes: Categories, args: argparse.Namespace
 ) -> Detector | Classifier:
-    """The network; its random weights, which cost seconds, are only drawn where some will stay."""
+    """Build the network; random initial weights, which take seconds, are only drawn if some of them remain."""
+    import torch
+
+    from cspdet.checkpoints.building import build_classifier, build_detector
+    from cspdet.darknet.weights import SkipInit
+    from cspdet.recipe import DetectionRecipe
+
     with nullcontext() if args.partial else SkipInit(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if isinstance(recipe, DetectionRecipe):
@@ -94,6 +115,9 @@ def _print_summary(
     args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories,
     load_result: LoadResult,
 ) -> None:  # fmt: skip
+    from cspdet.darknet.network import DarknetClassifier, DarknetDetector
+    from cspdet.recipe import DetectionRecipe
+
     model_type = "detector" if isinstance(recipe, DetectionRecipe) else "classifier"
     if args.json:
         print(json.dumps({
@@ -106,10 +130,10 @@ def _print_summary(
     of_all = "all" if load_result.num_loaded == load_result.num_layers else f"the first {load_result.num_loaded} of"
     print(
         f"{args.output}: a {model_type} of {len(classes)} classes ({', '.join(classes.names[:3])}...), {height}x{width}, "
-        f"{recipe.input.resize}; {load_result.num_values:,} numbers in {of_all} {load_result.num_layers} layers with weights, "
-        f"trained on {load_result.header.images_seen:,} pictures"
+        f"{recipe.input.resize}; {load_result.num_values:,} values in {of_all} {load_result.num_layers} layers with weights, "
+        f"trained on {load_result.header.images_seen:,} images"
     )
     if not isinstance(model, (DarknetDetector, DarknetClassifier)) and recipe.input.resize != "stretch":
-        print("Darknet stretches its pictures; for its own results, import with input.resize=stretch")
+        print("Darknet stretches its images; for its results, import with input.resize=stretch")
     if model_type == "detector":
         print("Darknet's own results keep scores above 0.005 and use --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")

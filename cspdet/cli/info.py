@@ -1,13 +1,13 @@
-"""What networks cost: parameters, BFLOPs, memory traffic, strides, beside the published figures.
+"""Parameters, BFLOPs, memory traffic and strides of networks, beside the published values.
 
   cspdet info configs/csppelee_efm.yaml configs/csppelee_efm_sam.yaml configs/classification/csppeleenet.yaml
   cspdet info runs/csppelee_efm_sam/best.pt --size 608x608 --layers
   cspdet info configs/pelee_yolov3.yaml configs/csppelee_efm.yaml --layers --plot layers.png
 
-BFLOPs are Darknet's: 2 a multiply-add of convolutions and linear layers, and the window times the outputs of poolings.
-Traffic is the elements that convolutions read and write; CIO is the paper's, which takes in the poolings as well. Both
-in millions. A config counts for the 80 classes of COCO unless its own data is on disk. Published figures stand beside
-the network of their name as long as no override changes its `model`.
+BFLOPs are counted as Darknet does: 2 per multiply-add of convolutions and linear layers, and window size times outputs
+for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, as the CSPNet paper
+defines it, includes poolings. A config is counted for the 80 classes of COCO unless its own data is on disk. Published
+values appear beside the network of their name unless an override changes its `model`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,42 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cspdet.checkpoints.model_profile import ModelProfile, profile_model
-from cspdet.cli.arguments import parse_image_size
-from cspdet.models.profile import ModelCost
+from cspdet.cli.arguments import add_import_argument, check_model, parse_image_size
 from cspdet.models.published import PublishedResult, find_published_result
-from cspdet.reports.layer_plot import plot_layers, validate_output_path
+
+if TYPE_CHECKING:
+    from cspdet.checkpoints.model_profile import ModelProfile
+    from cspdet.models.profile import ModelCost
 
 InfoRow = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `info` takes."""
+    """Add the arguments of `info`."""
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="configs and checkpoints")
-    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: the model's own)")
+    parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the model)")
     parser.add_argument(
-        "--layers", action="store_true", help="every convolution, linear layer and pooling, and the largest"
+        "--layers", action="store_true", help="list every convolution, linear layer and pooling, and the largest layer"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the layers of all MODELs: a .png or .svg file")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="plot the layers of all MODELs to a .png or .svg file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count, print, draw."""
+    """Profile the models, print a table or JSON, and plot the layers."""
+    from cspdet.reports.layer_plot import plot_layers, validate_output_path
+
     if args.plot:
         validate_output_path(args.plot)
+    for path in args.models:
+        check_model(path, args.overrides)
+    from cspdet.checkpoints.model_profile import profile_model
+
     num_classes_cache: dict[Path, int] = {}
     profiles = [
         profile_model(path, args.overrides, args.size, num_classes_cache=num_classes_cache) for path in args.models
@@ -80,7 +90,7 @@ def _published(model: ModelProfile) -> PublishedResult | None:
 
 
 def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:
-    """The published row, and how far ours is from it, as a share."""
+    """The published values, and the relative difference of ours from them."""
     return published._asdict() | {
         "size": list(published.size),
         "conv_weights_difference": _difference(cost.conv_weights, published.conv_weights),
@@ -122,7 +132,7 @@ def _details(cost: ModelCost) -> InfoRow:
 
 
 def _table(profiles: list[ModelProfile]) -> list[str]:
-    """A line a model; below it the published figures, how far ours are from them, and what to know about them."""
+    """One line per model; below it the published values, the differences from them, and notes on them."""
     parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
     width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
     head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"
@@ -163,7 +173,7 @@ def _published_lines(published: PublishedResult, cost: ModelCost, width: int) ->
     if published.stored_values:
         difference = _difference(cost.stored_values, published.stored_values)
         lines.append(
-            f"  stored numbers (weights, biases, 4 a normalized channel): {cost.stored_values:,}, "
+            f"  stored values (weights, biases, 4 per batch-norm channel): {cost.stored_values:,}, "
             f"published {published.stored_values / 1e6:.2f}M ({difference:+.2%})"
         )
     if published.cio and cost.size_hw == published.size:
@@ -200,15 +210,15 @@ def _layer_table(cost: ModelCost) -> list[str]:
 
 
 def _largest_layers(profiles: list[ModelProfile]) -> list[str]:
-    """The computational bottleneck of each model, against the first model's."""
+    """The largest layer of each model, compared with that of the first model."""
     first = profiles[0].cost.largest_layer_bflops
     width = max(len(model.name) for model in profiles)
-    lines = ["largest layers" + (f", against that of {profiles[0].name}" if len(profiles) > 1 else "")]
+    lines = ["largest layers" + (f", compared with that of {profiles[0].name}" if len(profiles) > 1 else "")]
     for model in profiles:
         largest = model.cost.largest_layer
         equals = sum(layer.operations == largest.operations for layer in model.cost.layers) - 1
         change = "" if model is profiles[0] else f"  {model.cost.largest_layer_bflops / first - 1:+.1%}"
-        more = f"  and {equals} more of the same cost" if equals else ""
+        more = f"  and {equals} more of equal cost" if equals else ""
         lines.append(
             f"{model.name:<{width}}  {model.cost.largest_layer_bflops:>7.4f} BFLOPs  {largest.name}{change}{more}"
         )

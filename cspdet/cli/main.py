@@ -103,7 +103,9 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
             allow_abbrev=False,
         )
         module.add_arguments(parser)
-        return module.run(_parse(parser, words)) or 0
+        args = _parse(parser, words)
+        _import_user_modules(args)
+        return module.run(args) or 0
     except UserError as error:
         for problem in error.problems:
             logger.error("error: %s", problem)
@@ -143,6 +145,16 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
     args = parser.parse_args(plain) if has_subcommands else parser.parse_intermixed_args(plain)
     args.overrides = overrides
     return args
+
+
+def _import_user_modules(args: argparse.Namespace) -> None:
+    """Carry out `--import MODULE`, in commands that have it."""
+    modules: list[str] = getattr(args, "user_modules", [])
+    if modules:
+        from cspdet.config.user_modules import import_user_module
+
+        for module in modules:
+            import_user_module(module)
 
 
 def _log_to_stderr() -> logging.Logger:

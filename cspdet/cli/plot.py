@@ -3,7 +3,7 @@
   cspdet plot runs/csppelee_efm
   cspdet plot runs/csppelee_efm runs/csppelee_efm-2 --output runs/plot.svg --keys loss,AP --x images_seen
 
-A run that is still going can be drawn. A key that a run does not have is left out of its curves.
+A run that is still in progress can be plotted. Keys that a run does not have are left out of its curves.
 """
 
 from __future__ import annotations
@@ -11,30 +11,39 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
-from cspdet.reports.training_curves import X_AXES, RunMetrics, draw_curves, read_runs, select_keys, validate_output_path
+
+if TYPE_CHECKING:
+    from cspdet.reports.training_curves import RunMetrics
 
 log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `plot` takes."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or metrics.jsonl files")
+    """Add the arguments of `plot`."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or metrics.jsonl files")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="a .png or .svg file (default: curves.png in the only run's folder, else runs/plot.png)",
+        help="a .png or .svg file (default: curves.png in the folder of a single run, else runs/plot.png)",
     )
-    parser.add_argument("--keys", metavar="K,K,...", help="what to draw (default: losses, AP, AP50, lr, speed)")
-    parser.add_argument("--x", choices=X_AXES, default="epoch", help="what the curves run along (default: epoch)")
-    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="losses and speed as means over N lines")
-    parser.add_argument("--title", metavar="TEXT", help="above the curves (default: the only run's name)")
+    parser.add_argument("--keys", metavar="K,K,...", help="keys to plot (default: losses, AP, AP50, lr, speed)")
+    parser.add_argument(
+        "--x", choices=("epoch", "images_seen", "step"), default="epoch", help="horizontal axis (default: epoch)"
+    )
+    parser.add_argument(
+        "--smooth", type=int, default=1, metavar="N", help="moving average of losses and speed over N lines"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="title of the plot (default: the name of a single run)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, draw, and say what the runs came to."""
+    """Read the metrics, draw the curves, and print a summary."""
+    from cspdet.reports.training_curves import draw_curves, read_runs, select_keys, validate_output_path
+
     if args.overrides:
         raise ConfigError(f"plot: takes no overrides, found {args.overrides[0]!r}")
     if not 1 <= args.smooth <= 10_000:
@@ -44,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
     validate_output_path(output)
     requested_keys = None if args.keys is None else [key.strip() for key in args.keys.split(",") if key.strip()]
     keys = select_keys(runs, requested_keys, args.x)
-    for one in runs:
-        if one.is_truncated:
-            log.warning("%s: the last line is incomplete, and left out", one.path)
+    for metrics in runs:
+        if metrics.is_truncated:
+            log.warning("%s: the last line is incomplete, and left out", metrics.path)
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
     print("\n".join(summary(runs)))
@@ -54,18 +63,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def summary(runs: list[RunMetrics]) -> list[str]:
-    """A line a run: how far it came, its last loss, its best AP or top-1."""
-    width = max(len(one.name) for one in runs)
+    """One line per run: its last epoch, its last loss, its best AP or top-1."""
+    width = max(len(run.name) for run in runs)
     lines = []
-    for one in runs:
-        last = one.lines[-1]
-        words = [f"{len(one.lines)} lines"]
+    for run in runs:
+        last = run.lines[-1]
+        words = [f"{len(run.lines)} lines"]
         words += [f"epoch {last['epoch']:g}"] if "epoch" in last else []
         words += [f"loss {last['loss']:.4f}"] if "loss" in last else []
         for key in ("AP", "top1"):
-            best = one.best(key)
+            best = run.best(key)
             if best is not None:
                 words.append(f"best {key} {best[key]:.4f}")
                 words[-1] += f" at epoch {best['epoch']:g}" if "epoch" in best else ""
-        lines.append(f"{one.name:<{width}}  {', '.join(words)}")
+        lines.append(f"{run.name:<{width}}  {', '.join(words)}")
     return lines

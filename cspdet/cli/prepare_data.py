@@ -11,15 +11,14 @@ import argparse
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cspdet.datasets.classification.crop_objects import crop_objects
-from cspdet.datasets.download import BASE_URL, download_coco
-from cspdet.datasets.formats.base import DATASET_FORMATS, DatasetFormat, build_format, recognize_format
-from cspdet.datasets.formats.coco_writer import SPLITS, ConversionResult
-from cspdet.datasets.formats.voc import VocFormat
-from cspdet.datasets.formats.yolo import YoloFormat
-from cspdet.datasets.synthetic.dataset import make_shapes
+from cspdet.cli.arguments import SPLITS
 from cspdet.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cspdet.datasets.formats.base import DatasetFormat
+    from cspdet.datasets.formats.coco_writer import ConversionResult
 
 log = logging.getLogger("cspdet")
 
@@ -51,7 +50,7 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
 def _add_coco(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="what to download")
-    parser.add_argument("--base-url", default=BASE_URL, metavar="URL", help="a mirror of images.cocodataset.org")
+    parser.add_argument("--base-url", metavar="URL", help="a mirror (default: http://images.cocodataset.org)")
 
 
 def _add_voc(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +89,8 @@ def _add_yolo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
+    from cspdet.datasets.formats.base import DATASET_FORMATS
+
     parser.add_argument("source", type=Path, metavar="SRC", help="file or folder with the dataset")
     _add_output(parser)
     parser.add_argument(
@@ -130,16 +131,24 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> ConversionResult:
+    from cspdet.datasets.classification.crop_objects import crop_objects
+    from cspdet.datasets.download import BASE_URL, download_coco
+    from cspdet.datasets.synthetic.dataset import make_shapes
+
     if args.kind == "shapes":
         return make_shapes(args.output, images=args.images, size=args.size, seed=args.seed)
     if args.kind == "coco":
-        return download_coco(args.output, splits=args.splits, base_url=args.base_url)
+        return download_coco(args.output, splits=args.splits, base_url=args.base_url or BASE_URL)
     if args.kind == "objects":
         return crop_objects(args.source, args.output, margin=args.margin, min_side=args.min_side)
     return _dataset_format(args).convert(args.source, args.output)
 
 
 def _dataset_format(args: argparse.Namespace) -> DatasetFormat:
+    from cspdet.datasets.formats.base import build_format, recognize_format
+    from cspdet.datasets.formats.voc import VocFormat
+    from cspdet.datasets.formats.yolo import YoloFormat
+
     if args.kind == "convert":
         return build_format(args.format or recognize_format(args.source), args.overrides)
     if args.kind == "yolo":

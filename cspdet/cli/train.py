@@ -13,45 +13,54 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cspdet.cli.arguments import add_device_argument, add_import_argument
+
 if TYPE_CHECKING:
     from cspdet.models.bundle import TaskName
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `train` takes."""
+    """Add the arguments of `train`."""
     add_run_arguments(parser, "model")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; the exit code is that of the loop."""
+    """Train, and return the exit code of the trainer."""
     return run_train(args)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
-    """Add what every training command takes.
+    """Add the arguments of the training commands.
 
     Args:
         parser: The parser of the command.
         model_type: What is trained, for the help.
     """
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=f"a {model_type}'s config file")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/<config name>, -2, -3 ... when taken")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="run folder (default: runs/<config name>, with -2, -3 ... if it exists)",
+    )
     parser.add_argument("--resume", type=Path, metavar="DIR", help="resume the run in this folder")
     parser.add_argument(
         "--weights", metavar="FILE",
         help="initial weights: those that fit of a checkpoint (.pt), Darknet's .weights or .conv.N, or timm:NAME",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add_device_argument(parser)
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after epoch N; --resume continues")
+    add_import_argument(parser)
 
 
 def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
-    """Train with the arguments of a training command; the exit code is that of the loop.
+    """Train with the arguments of a training command; return the exit code of the trainer.
 
     Args:
         args: What `add_run_arguments` parsed, with `data` where the command has it.
         task: The expected task; None: that of the config.
     """
+    _check_config(args, task)
     from cspdet.device import select_device
     from cspdet.training.distributed.context import local_device
     from cspdet.training.run.options import TrainOptions
@@ -62,3 +71,19 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
         tuple(args.overrides), task, getattr(args, "data", None),
     )  # fmt: skip
     return run_training(options).exit_code
+
+
+def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
+    """Check config, overrides and data of a new run, before torch is imported.
+
+    Raises:
+        UserError: A config, override or data descriptor that is not valid, or missing data.
+    """
+    if args.config is None or args.resume is not None:
+        return
+    from cspdet.datasets.descriptor import load_dataset_config
+    from cspdet.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides, task=task)
+    if recipe.task == "detection":
+        load_dataset_config(recipe.data).split("train")

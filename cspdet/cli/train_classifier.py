@@ -1,4 +1,4 @@
-"""Train a backbone as a classifier, on a folder of train/CLASS/* and val/CLASS/*, or of train.txt and val.txt.
+"""Train a backbone as a classifier, on an image folder with train/CLASS/* and val/CLASS/*, or train.txt and val.txt.
 
   cspdet train-classifier configs/classification/csppeleenet.yaml --data imagenet
   cspdet train-classifier configs/classification/cspresnet50.yaml --data mine input.size=128 train.epochs=50
@@ -16,11 +16,11 @@ from cspdet.cli.train import add_run_arguments, run_train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `train-classifier` takes."""
+    """Add the arguments of `train-classifier`."""
     add_run_arguments(parser, "classifier")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the images; default: `data` of the config")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="image folder (default: `data` of the config)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; the exit code is that of the loop."""
+    """Train, and return the exit code of the trainer."""
     return run_train(args, "classification")

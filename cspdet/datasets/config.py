@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Resize = Literal["letterbox", "stretch"]
 Cache = Literal["auto", "none", "ram", "disk"]
 OnBadImage = Literal["error", "skip"]
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 

@@ -12,6 +12,8 @@ from cspdet.inference.engines.registry import ENGINES
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
+H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")  # of x264
+
 AUTO = "auto"
 BACKENDS: tuple[str, ...] = (AUTO, *ENGINES.names())
 PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)

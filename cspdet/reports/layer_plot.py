@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
 from cspdet.io.atomic import atomic_write
-from cspdet.models.profile import ModelCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from cspdet.models.profile import ModelCost
 
 FORMATS = (".png", ".svg")
 PART_COLORS = {"backbone": "#4c78a8", "neck": "#f58518", "head": "#54a24b", "fc": "#54a24b"}

@@ -122,7 +122,7 @@ def test_data_without_boxes_is_said(capsys):
     write_annotations(Path("val.json"), [])
     assert main(["analyze", "good", "bad", "--resamples", "2", "--no-report"]) == 0
     printed = capsys.readouterr().out
-    assert "no boxes, so that detections can only be wrong" in printed
+    assert "no ground-truth boxes: every detection is a false positive" in printed
     assert "no ground truth to compare on" in printed
 
 
@@ -132,8 +132,8 @@ def test_data_without_boxes_is_said(capsys):
         (["nowhere"], "nowhere: no such run folder or results file"),
         (["goodd"], "did you mean 'good'?"),
         (["runless"], "runless: no detections.json in this folder, which is empty"),
-        (["weights"], "`cspdet eval weights/best.pt --output weights` makes one"),
-        (["weights/best.pt"], "a model, no detections"),
+        (["weights"], "`cspdet eval weights/best.pt --output weights` creates one"),
+        (["weights/best.pt"], "a model, not detections"),
         (["alone"], "--data DESCRIPTOR is missing"),
         (["good", "elsewhere"], "good is on data.yaml; elsewhere is on other.yaml"),
         (["good", "--split", "train"], "no split 'train'"),

@@ -162,7 +162,7 @@ def test_errors_are_told_once_and_counted_in_the_text(tmp_path, capsys):
     assert main(["check-data", str(descriptor)]) == 2
     told = capsys.readouterr()
     assert "val3.png" not in told.out
-    assert "  errors   2, told below" in told.out
+    assert "  errors   2, listed below" in told.out
     assert told.out.endswith("2 errors, 2 notes\n")
     assert [line.count("val3.png: no such image") for line in told.err.splitlines()] == [0, 1]
     assert all(line.startswith("error: ") for line in told.err.splitlines())
@@ -269,4 +269,4 @@ def test_the_command_exits_2_and_names_the_fault(tmp_path):
     assert done.stderr.startswith("error: ")
     assert "train.json: bbox [x, y, width, height] needs width and height of 0 or more: annotation 0" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "val: 4 pictures (1 without boxes), 3 boxes (0 crowds), 2 classes" in done.stdout
+    assert "val: 4 images (1 without boxes), 3 boxes (0 crowds), 2 classes" in done.stdout

@@ -242,15 +242,16 @@ def test_classes_are_matched_by_name_else_by_number(telling):
 @pytest.fixture
 def colors(tmp_path, monkeypatch):
     loaded = color_model(more=3)
-    monkeypatch.setattr("cspdet.cli.eval_classifier.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
+    Path("colors.pt").touch()
     return write_colors(tmp_path / "data")
 
 
 def test_the_command_prints_and_writes(colors, capsys):
     assert run_command("eval-classifier", ["colors.pt", "--data", "data", "--output", "out"]) == 0
     printed = capsys.readouterr().out
-    assert "6 pictures, center of 32x32, short side 36" in printed
+    assert "6 images, center of 32x32, short side 36" in printed
     assert "top-1  83.33%" in printed
     assert "top-5 100.00%" in printed  # the three colors stand before the three other classes
     assert "     1  blue for red" in printed

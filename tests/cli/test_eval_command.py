@@ -38,8 +38,9 @@ SQUARES = [truth(10, 3, [0, 0, 32, 32]), truth(20, 3, [64, 32, 32, 32])]
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelBundle:
     """The model finds white squares, and the working directory holds the data set."""
     model = square_model(write_set(tmp_path, SQUARES))
-    monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: model)
     monkeypatch.chdir(tmp_path)
+    Path("squares.pt").touch()
     return model
 
 
@@ -103,7 +104,7 @@ def test_limits_cut_detections_and_leave_the_meaning_of_the_numbers(capsys):
 
 
 def test_box_voting_is_asked_for_in_the_config_or_on_the_line_and_moves_boxes_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("cspdet.cli.eval.load_model", load_model)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", load_model)
     categories = [
         {"id": number, "name": name} for number, name in zip(CLASSES.category_ids, CLASSES.names, strict=True)
     ]
@@ -232,7 +233,7 @@ def test_boxes_are_cut_as_the_config_and_the_flags_say(sticking_out, monkeypatch
     eval_ = sticking_out.config.eval.model_copy(update={"clip_boxes": config})
     changed = sticking_out.config.model_copy(update={"eval": eval_})
     model = ModelBundle("detection", sticking_out.network, changed, sticking_out.categories, "squares")
-    monkeypatch.setattr("cspdet.cli.eval.load_model", lambda *_, **__: model)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: model)
     assert run_command("eval", ["squares.pt", "--output", "out", *flags]) == 0
     assert [one["bbox"] for one in json.loads(Path("out/detections.json").read_text())] == expected
 

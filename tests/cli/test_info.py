@@ -124,7 +124,7 @@ def test_the_largest_layer_shrinks_as_published(first, second, published, capsys
     assert main(["info", first, second, "--layers"]) == 0
     out = capsys.readouterr().out
     assert "layer by layer" in out
-    baseline, ours = out.split("largest layers, against that of ")[1].splitlines()[1:3]
+    baseline, ours = out.split("largest layers, compared with that of ")[1].splitlines()[1:3]
     assert baseline.split()[3].endswith(".conv")  # the layer is named
     change = next(word for word in ours.split() if word.endswith("%"))
     assert float(change[:-1]) / 100 == pytest.approx(published, abs=0.005)

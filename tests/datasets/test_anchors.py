@@ -253,7 +253,7 @@ def test_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
     config.write_text("model: {name: darknet, cfg: small.cfg}\ninput: {size: 64}\ndata: data.yaml\n")
     data = write_set(tmp_path, VARIED)
     assert main(["anchors", str(data), "--config", str(config)]) == 0
-    assert "write into each [yolo] of the cfg\n  anchors = " in capsys.readouterr().out
+    assert "write into each [yolo] section of the cfg\n  anchors = " in capsys.readouterr().out
     assert main(["anchors", str(data), "--config", str(config), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["config_anchors"]["anchors"] == [[[10, 20], [30, 40]]]
@@ -264,11 +264,11 @@ def test_cfg_gets_the_line_for_its_yolo_sections(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--count", "4"], "--count: expected a multiple of 3, the head's scales, found 4"),
+        (["--count", "4"], "--count: expected a multiple of 3, the number of scales of the head, found 4"),
         (["--count", "0"], "--count: expected a multiple of 3"),
         (["--size", "big"], "--size: expected a side such as 416"),
         (["--size", "400"], "input.size: expected multiples of 32, found 400x400"),
-        (["--seed", "-1"], "--seed: expected 0 or a number above it, found -1"),
+        (["--seed", "-1"], "--seed: expected 0 or more, found -1"),
         (["--split", "val"], "no split 'val'"),
         (["--count", "27"], "anchors: 27 anchors need as many different box sizes, found 24"),
         (["train.assigner.match_iou=2"], "train.assigner.match_iou"),

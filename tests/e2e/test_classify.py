@@ -45,9 +45,10 @@ eval: {crop: 0.5}
 def teller(tmp_path, monkeypatch) -> ColorTeller:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
-    monkeypatch.setattr("cspdet.cli.classify.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
     monkeypatch.setattr("cspdet.api.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
+    Path("colors.pt").touch()
     return loaded.network  # type: ignore[return-value]
 
 
@@ -117,7 +118,7 @@ def test_an_interruption_keeps_what_is_done(teller, capsys):
     ("words", "message"),
     [
         (["nowhere.jpg"], "nowhere.jpg: no such image"),
-        (["film.mp4"], "film.mp4: expected a picture"),
+        (["film.mp4"], "film.mp4: expected an image"),
         (["in", "--top", "0"], "--top: expected 1 or more, found 0"),
         (["in", "--batch-size", "0"], "--batch-size: expected 1 or more"),
         (["in", "--output", "x.csv"], "--output: expected a file named .json or .jsonl, found 'x.csv'"),
@@ -230,7 +231,7 @@ def test_pooled_features_in_one_file(tmp_path, capsys):
     out = tmp_path / "f.npz"
     assert main(["extract-features", str(path), str(tmp_path / "in"), "--output", str(out)]) == 2
     told = capsys.readouterr()
-    assert "2 pictures, features 704" in told.out
+    assert "2 images, features 704" in told.out
     assert "bad.jpg" in told.err
     with np.load(out) as found:
         assert sorted(found) == ["features", "names"]

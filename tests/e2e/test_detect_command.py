@@ -315,7 +315,7 @@ def test_track_ids_stand_in_the_records(monkeypatch):
         def update(self, found: Detections) -> list[int]:
             return [7] * len(found)
 
-    monkeypatch.setattr("cspdet.cli.detect.check_installed", lambda: None)
+    monkeypatch.setattr("cspdet.inference.tracking.check_installed", lambda: None)
     monkeypatch.setattr("cspdet.inference.video.processor.Tracker", One)
     make_video("v.mp4", 2)
     assert detect("v.mp4", "--track", "--mot", "v.txt") == 0

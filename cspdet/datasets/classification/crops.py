@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from cspdet.datasets.config import Interpolation
 from cspdet.datasets.image_io import read_image
 from cspdet.datasets.pillow_io import MAX_PIXELS
 from cspdet.errors import ConfigError, DataError
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from cspdet.config.input import InputConfig
     from cspdet.models.config import ClassifierEvalConfig
 
-Interpolation = Literal["bilinear", "bicubic"]
-INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 NUM_TEN_CROPS = 10
 READ_THREADS = 4  # threads that decode and resize, outside of the GIL
 

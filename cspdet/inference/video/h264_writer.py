@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cspdet")
 
 CRF = "23"  # x264's constant rate factor: its own default, visually close to the source
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
 MP4_AUDIO_CODECS = frozenset(
     ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 )  # copied without re-encoding; other codecs are left out

@@ -1,0 +1,126 @@
+"""Extract the features of a backbone from many images, and write them to one file or to one file per image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cspdet.datasets.classification.crops import ImageCrop, iter_crops
+from cspdet.device import to_float_tensor
+from cspdet.errors import ConfigError, UserError
+from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
+from cspdet.inference.sources import ImageFile
+from cspdet.io.atomic import atomic_write
+from cspdet.io.progress import progress
+from cspdet.models.bundle import ModelBundle
+
+Arrays = dict[str, np.ndarray]  # by their name in the file; the first axis is the images
+
+MAX_FILE_BYTES = 4 * 2**30  # of one .npz file, which is assembled in memory
+
+
+class FeatureExtractor:
+    """Extracts features in batches. Unreadable images are added to `problems`, and the others are processed.
+
+    Attributes:
+        specs: Channels and stride of each feature map, finest first.
+        problems: One message per unreadable image.
+    """
+
+    def __init__(self, bundle: ModelBundle, device: torch.device, crop: ImageCrop, *, maps: bool):
+        """Prepare the network.
+
+        Args:
+            bundle: A classifier or a detector, whose backbone is used.
+            device: Where the network runs.
+            crop: How an image becomes the input.
+            maps: All feature maps; otherwise the global average of the coarsest one.
+
+        Raises:
+            ConfigError: A network of a Darknet cfg, which has no separate backbone.
+        """
+        try:
+            self.specs = feature_specs(bundle.torch_network)
+        except ValueError as error:
+            raise ConfigError(f"{bundle.name}: {error}") from None
+        self.model, self.device, self.crop, self.maps = bundle.torch_network.to(device), device, crop, maps
+        self.problems: list[str] = []
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array, without the axis of the images."""
+        if not self.maps:
+            return {"features": (self.specs[-1].channels,)}
+        height, width = self.crop.size_hw
+        return {f"stride{s.stride}": (s.channels, height // s.stride, width // s.stride) for s in self.specs}
+
+    @property
+    def description(self) -> str:
+        """The names and shapes of the arrays."""
+        return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
+
+    def batches(self, images: Sequence[ImageFile], batch_size: int) -> Iterator[tuple[tuple[Path, ...], Arrays]]:
+        """Yield paths and arrays of the readable images, in order."""
+        crop_batches = iter_crops([image.path for image in images], self.crop, batch_size)
+        for batch in progress(crop_batches, "extracting", "batch", -(-len(images) // batch_size)):
+            self.problems += batch.problems
+            if batch.paths:
+                yield batch.paths, self._arrays(torch.from_numpy(batch.images[:, 0]))
+
+    @torch.inference_mode()
+    def _arrays(self, images: torch.Tensor) -> Arrays:
+        features = feature_maps(self.model, to_float_tensor(images, self.device))
+        levels = features if self.maps else (global_avg_pool(features),)
+        return {name: level.float().cpu().numpy() for name, level in zip(self.shapes, levels, strict=True)}
+
+    def check_file_size(self, num_images: int) -> None:
+        """Raise ConfigError if the features of so many images are too much for one file."""
+        size = num_images * sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
+        if size > MAX_FILE_BYTES:
+            raise ConfigError(
+                f"--output: {size / 2**30:.1f} GiB are too much for one file; name a folder, for one file per image"
+            )
+
+    def write_file(self, path: Path, images: Sequence[ImageFile], batch_size: int) -> int:
+        """Write all images to one .npz file, also after an interruption, and return their number."""
+        names: list[str] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in self.shapes}
+        try:
+            for paths, arrays in self.batches(images, batch_size):
+                names += map(str, paths)
+                for name, array in arrays.items():
+                    parts[name].append(array)
+        finally:
+            empty = {name: np.empty((0, *shape), np.float32) for name, shape in self.shapes.items()}
+            joined = {name: np.concatenate([empty[name], *arrays]) for name, arrays in parts.items()}
+            _save(path, {"names": np.array(names, dtype=np.str_), **joined})
+        return len(names)
+
+    def write_folder(self, folder: Path, images: Sequence[ImageFile], batch_size: int) -> int:
+        """Write one .npy or .npz file per image, named after it, and return their number.
+
+        Raises:
+            UserError: `folder` is a file.
+        """
+        if folder.is_file():
+            raise UserError(f"{folder}: is a file; expected a folder, or FILE.npz")
+        names = {image.path: image.name for image in images}
+        num_written = 0
+        for paths, arrays in self.batches(images, batch_size):
+            for i, path in enumerate(paths):
+                target = folder / names[path]
+                if self.maps:
+                    _save(target.with_name(f"{target.name}.npz"), {name: array[i] for name, array in arrays.items()})
+                else:
+                    with atomic_write(target.with_name(f"{target.name}.npy")) as tmp_path:
+                        np.save(tmp_path, arrays["features"][i])
+                num_written += 1
+        return num_written
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    with atomic_write(path) as tmp_path:
+        np.savez(tmp_path, **arrays)  # type: ignore[arg-type]
