@@ -196,23 +196,6 @@ def parse_cfg(text: str, source: str) -> Cfg:
     return Cfg(sections[0], tuple(sections[1:]), source)
 
 
-def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
-    """Return the cfg for another number of classes: changes the [yolo] sections and the filters before them.
-
-    Raises:
-        ConfigError: A [yolo] without a convolution before it.
-    """
-    layers = list(cfg.layers)
-    for i, section in enumerate(cfg.layers):
-        if section.section_type != "yolo" or section.get_int("classes", 20) == num_classes:
-            continue
-        if i == 0 or layers[i - 1].section_type != "convolutional":
-            raise section.error("expected a [convolutional] before it, whose filters depend on the number of classes")
-        layers[i] = section.with_options(classes=num_classes)
-        layers[i - 1] = layers[i - 1].with_options(filters=len(anchor_mask(section)) * (5 + num_classes))
-    return replace(cfg, layers=tuple(layers))
-
-
 def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
     """Return the indices of the anchors that a [yolo] section uses: its `mask`, by default all."""
     return (

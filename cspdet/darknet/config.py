@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from cspdet.config.base import ConfigModel
-from cspdet.darknet.cfg import parse_cfg, read_cfg, with_num_classes
+from cspdet.darknet.cfg import parse_cfg, read_cfg
 
 if TYPE_CHECKING:
     from cspdet.darknet.network import DarknetClassifier, DarknetDetector
@@ -57,6 +57,7 @@ class DarknetModelConfig(_DarknetConfigBase):
             ConfigError: with the lines of the cfg that are not valid.
         """
         from cspdet.darknet.network import DarknetDetector
+        from cspdet.darknet.num_classes import with_num_classes
 
         return DarknetDetector(with_num_classes(parse_cfg(self.text, CFG_SOURCE_NAME), num_classes), bn_eps=self.bn_eps)
 

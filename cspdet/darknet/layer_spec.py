@@ -45,6 +45,7 @@ class SectionContext:
         return self.shape_at(self.previous_index)
 
     def shape_at(self, index: int) -> FeatureShape:
+        """Return the output shape of an earlier layer, or of the image."""
         return self.image_shape if index == IMAGE else self.previous_shapes[index]
 
     def resolve_layers(self, key: str) -> tuple[int, ...]:

@@ -77,10 +77,12 @@ class DarknetDetector(Detector):
 
     @property
     def anchors(self) -> Anchors:
+        """Anchors, strides and decoding parameters of the [yolo] sections."""
         return self._anchors
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
@@ -115,10 +117,12 @@ class DarknetClassifier(Classifier):
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """(1,): a cfg has no declared feature maps; `check_size` checks sizes."""
         return (1,)
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:

@@ -1,11 +1,30 @@
-"""Change of the number of classes in the cfg of a classifier."""
+"""Change of the number of classes of a cfg: of a detector in its sections, of a classifier in its text."""
 
 from __future__ import annotations
 
-from cspdet.darknet.cfg import parse_cfg
+from dataclasses import replace
+
+from cspdet.darknet.cfg import Cfg, anchor_mask, parse_cfg
 from cspdet.darknet.graph import build_graph
 
 NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # the key with the number of outputs of a layer
+
+
+def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
+    """Return the cfg for another number of classes: changes the [yolo] sections and the filters before them.
+
+    Raises:
+        ConfigError: A [yolo] without a convolution before it.
+    """
+    layers = list(cfg.layers)
+    for i, section in enumerate(cfg.layers):
+        if section.section_type != "yolo" or section.get_int("classes", 20) == num_classes:
+            continue
+        if i == 0 or layers[i - 1].section_type != "convolutional":
+            raise section.error("expected a [convolutional] before it, whose filters depend on the number of classes")
+        layers[i] = section.with_options(classes=num_classes)
+        layers[i - 1] = layers[i - 1].with_options(filters=len(anchor_mask(section)) * (5 + num_classes))
+    return replace(cfg, layers=tuple(layers))
 
 
 def set_num_classes(text: str, num_classes: int, source: str) -> str:

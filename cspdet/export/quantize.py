@@ -39,13 +39,11 @@ def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: 
     Raises:
         DataError: There are no images.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     image_paths = calibration_images(calibration)
     log.info("calibrating on %d images of %s", len(image_paths), calibration)
-    import onnx
-
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain, prepared, result = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
@@ -53,17 +51,23 @@ def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: 
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # it warns on the root logger that pre-processing is missing, which was done above
+        root.setLevel(logging.ERROR)  # onnxruntime warns on the root logger that the model is not pre-processed
         try:
-            quantize_static(
-                str(prepared), str(result), _CalibrationReader(image_paths, metadata),
-                quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-                nodes_to_exclude=sorted(nodes_from_last_convs(onnx.load(str(prepared)))),
-            )  # fmt: skip
+            excluded = nodes_from_last_convs(onnx.load(str(prepared)))
+            _quantize_file(prepared, result, _CalibrationReader(image_paths, metadata), excluded)
         finally:
             root.setLevel(level)
         return onnx.load(str(result))
+
+
+def _quantize_file(source: Path, target: Path, reader: _CalibrationReader, excluded: set[str]) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        str(source), str(target), reader, quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=sorted(excluded),
+    )  # fmt: skip
 
 
 def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,6 +120,7 @@ class _CalibrationReader:
         self._inputs = calibration_batches(image_paths, metadata.size_hw, metadata.input.resize)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next input, None at the end; called by onnxruntime."""
         images = next(self._inputs, None)
         return None if images is None else {INPUT_NAME: images}
 

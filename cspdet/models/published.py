@@ -48,18 +48,17 @@ NO_AP: AP = (None, None, None)
 def _imagenet(
     weights: float,
     bflops: float,
-    top1: float,
-    top5: float,
+    accuracy: tuple[float, float],
     size: int = 256,
     *,
     cfg: bool = True,
     note: str = "",
     cio: float | None = None,
 ) -> PublishedResult:
-    """A row of the README's ImageNet tables; the paper's table 3 has some of them."""
+    """A row of the README's ImageNet tables, with top-1 and top-5; the paper's table 3 has some of them."""
     return PublishedResult(
         weights * 1e6, bflops, (size, size), f"{README}, ImageNet", "exact" if cfg else "reconstruction", note,
-        top1=top1, top5=top5, cio=cio,
+        top1=accuracy[0], top5=accuracy[1], cio=cio,
     )  # fmt: skip
 
 
@@ -79,15 +78,13 @@ def _prn_table(
 
 
 def _from_cfg(
-    cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = "",
-    stored_values: float | None = None, note: str = "",
-) -> PublishedResult:  # fmt: skip
+    cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = ""
+) -> PublishedResult:
     """A detector with a released cfg, from which its cost is counted, since no table has it."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
-        weights * 1e6, bflops, (size, size), where, "exact", note, stored_values=stored_values, ap=ap[0], ap50=ap[1],
-        ap75=ap[2], fps=fps,
-    )  # fmt: skip
+        weights * 1e6, bflops, (size, size), where, "exact", ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
+    )
 
 
 def _detector(
@@ -109,34 +106,30 @@ PANET_COCO = f"{README}, GPU real-time models"
 CPU_COCO = f"{PAPER}, tables 4 and 5"
 
 CLASSIFIERS = {
-    "darknet53": _imagenet(41.57, 18.57, 77.2, 93.8),
-    "cspdarknet53": _imagenet(27.61, 13.07, 77.2, 93.6),
-    "cspdarknet53_elastic": _imagenet(19.05, 7.74, 76.1, 93.3, note=_elastic(19.05)),
+    "darknet53": _imagenet(41.57, 18.57, (77.2, 93.8)),
+    "cspdarknet53": _imagenet(27.61, 13.07, (77.2, 93.6)),
+    "cspdarknet53_elastic": _imagenet(19.05, 7.74, (76.1, 93.3), note=_elastic(19.05)),
     "resnet50": _imagenet(
-        22.73,
-        9.74,
-        75.8,
-        92.9,
-        note="10.00 by resnet50.cfg, which classifies at 8x8 before the average pooling",
+        22.73, 9.74, (75.8, 92.9), note="10.00 by resnet50.cfg, which classifies at 8x8 before the average pooling"
     ),
-    "cspresnet50": _imagenet(21.57, 8.97, 76.6, 93.3),
-    "cspresnet50_elastic": _imagenet(29.80, 9.36, 76.8, 93.5, note=_elastic(29.80)),
-    "resnext50": _imagenet(22.19, 10.11, 77.8, 94.2, cio=34.4e6),
-    "cspresnext50": _imagenet(20.50, 7.93, 77.9, 94.0, cio=32.6e6),
-    "cspresnext50_elastic": _imagenet(16.86, 5.45, 77.2, 93.8, note=_elastic(16.86)),
-    "peleenet": _imagenet(2.79, 1.017, 70.7, 90.0, 224, cfg=False),
-    "csppeleenet": _imagenet(2.83, 0.888, 70.9, 90.2, 224, cfg=False),
-    "csppeleenet_swish": _imagenet(2.83, 0.888, 71.7, 90.8, 224, cfg=False),
-    "csppeleenet_swish_se": _imagenet(2.85, 0.888, 72.4, 91.0, 224, cfg=False),
-    "mobilenetv2": _imagenet(3.47, 0.858, 67.0, 87.7, 224),
-    "cspmobilenetv2": _imagenet(2.51, 0.764, 67.7, 88.3, 224),
-    "darknetref": _imagenet(7.31, 0.96, 61.1, 83.0),
-    "cspdenseref": _imagenet(3.48, 0.886, 65.7, 86.6, cfg=False, note=LOW_CONFIDENCE),
-    "csppeleeref": _imagenet(4.10, 1.103, 68.9, 88.7, cfg=False, note=LOW_CONFIDENCE),
-    "cspdensebref": _imagenet(1.38, 0.631, 64.2, 85.5, cfg=False, note=LOW_CONFIDENCE),
-    "csppeleebref": _imagenet(2.01, 0.897, 67.8, 88.1, cfg=False, note=LOW_CONFIDENCE),
-    "resnet10": _imagenet(5.24, 2.273, 63.5, 85.0),
-    "cspresnet10": _imagenet(2.73, 1.905, 65.3, 86.5, cfg=False),
+    "cspresnet50": _imagenet(21.57, 8.97, (76.6, 93.3)),
+    "cspresnet50_elastic": _imagenet(29.80, 9.36, (76.8, 93.5), note=_elastic(29.80)),
+    "resnext50": _imagenet(22.19, 10.11, (77.8, 94.2), cio=34.4e6),
+    "cspresnext50": _imagenet(20.50, 7.93, (77.9, 94.0), cio=32.6e6),
+    "cspresnext50_elastic": _imagenet(16.86, 5.45, (77.2, 93.8), note=_elastic(16.86)),
+    "peleenet": _imagenet(2.79, 1.017, (70.7, 90.0), 224, cfg=False),
+    "csppeleenet": _imagenet(2.83, 0.888, (70.9, 90.2), 224, cfg=False),
+    "csppeleenet_swish": _imagenet(2.83, 0.888, (71.7, 90.8), 224, cfg=False),
+    "csppeleenet_swish_se": _imagenet(2.85, 0.888, (72.4, 91.0), 224, cfg=False),
+    "mobilenetv2": _imagenet(3.47, 0.858, (67.0, 87.7), 224),
+    "cspmobilenetv2": _imagenet(2.51, 0.764, (67.7, 88.3), 224),
+    "darknetref": _imagenet(7.31, 0.96, (61.1, 83.0)),
+    "cspdenseref": _imagenet(3.48, 0.886, (65.7, 86.6), cfg=False, note=LOW_CONFIDENCE),
+    "csppeleeref": _imagenet(4.10, 1.103, (68.9, 88.7), cfg=False, note=LOW_CONFIDENCE),
+    "cspdensebref": _imagenet(1.38, 0.631, (64.2, 85.5), cfg=False, note=LOW_CONFIDENCE),
+    "csppeleebref": _imagenet(2.01, 0.897, (67.8, 88.1), cfg=False, note=LOW_CONFIDENCE),
+    "resnet10": _imagenet(5.24, 2.273, (63.5, 85.0)),
+    "cspresnet10": _imagenet(2.73, 1.905, (65.3, 86.5), cfg=False),
 }
 
 DETECTORS = {
@@ -173,9 +166,8 @@ DETECTORS = {
         None, 320, CPU_COCO, (15.3, 34.2, 12.0), fps="102 (i9-9900K, OpenCV), 400 (GTX 1080 Ti)", note=NO_BFLOPS
     ),
     "cspresnext50_panet_spp": _from_cfg(
-        "csresnext50-panet-spp", 56.85, 71.33, 512, (38.0, 60.0, 40.8), source=PANET_COCO, fps="44 (GTX 1080 Ti)",
-        note="the paper's table 4 has 38.4 / 60.6 / 41.6, with a tuned NMS",
-    ),
+        "csresnext50-panet-spp", 56.85, 71.33, 512, (38.0, 60.0, 40.8), source=PANET_COCO, fps="44 (GTX 1080 Ti)"
+    )._replace(note="the paper's table 4 has 38.4 / 60.6 / 41.6, with a tuned NMS"),
     "cspresnext50_panet_spp_optimal": _from_cfg(
         "csresnext50-panet-spp-original-optimal", 56.85, 71.33, 512, (42.4, 64.4, 45.9), source=RESULTS,
         fps="44 (GTX 1080 Ti)",
@@ -185,18 +177,17 @@ DETECTORS = {
         "csresnet50-panet-spp", 58.26, 74.69, 512, (38.0, 60.5, 40.7), source=PANET_COCO, fps="55 (GTX 1080 Ti)"
     ),
     "cspdarknet53_panet_spp": _from_cfg(
-        "csdarknet53-panet-spp", 64.30, 91.08, 512, (38.7, 61.3, 41.7), source=PANET_COCO, fps="51 (GTX 1080 Ti)",
-        note="42.4 / 64.5 / 46.0 with the optimal recipe",
-    ),
+        "csdarknet53-panet-spp", 64.30, 91.08, 512, (38.7, 61.3, 41.7), source=PANET_COCO, fps="51 (GTX 1080 Ti)"
+    )._replace(note="42.4 / 64.5 / 46.0 with the optimal recipe"),
     "yolov3": _from_cfg("yolov3", 61.90, 65.86, 416),
     "yolov3_tiny": _from_cfg(
         "yolov3-tiny", 8.85, 5.571, 416, (None, 33.1, None), source=f"{README}, CPU real-time models",
-        fps="54 (i9-9900K, OpenCV)", stored_values=8.86e6,
-    ),
+        fps="54 (i9-9900K, OpenCV)",
+    )._replace(stored_values=8.86e6),
     "yolov3_tiny_prn": _from_cfg(
         "yolov3-tiny-prn", 4.93, 3.467, 416, (None, 33.1, None), source=f"{README}, CPU real-time models",
-        fps="71 (i9-9900K, OpenCV)", stored_values=4.95e6, note="4.95M values are published; the cfg counts 4.94M",
-    ),
+        fps="71 (i9-9900K, OpenCV)",
+    )._replace(stored_values=4.95e6, note="4.95M values are published; the cfg counts 4.94M"),
 }  # fmt: skip
 
 PUBLISHED: dict[str, PublishedResult] = CLASSIFIERS | DETECTORS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from darknet_data import CFGS, NET, RICH, TINY, conv, network, yolo
 
-from cspdet.darknet.cfg import parse_cfg, read_cfg, with_num_classes
+from cspdet.darknet.cfg import parse_cfg, read_cfg
 from cspdet.darknet.graph import build_graph
+from cspdet.darknet.num_classes import with_num_classes
 from cspdet.errors import ConfigError
 
 

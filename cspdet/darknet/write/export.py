@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from cspdet.darknet.cfg import Cfg, parse_cfg, with_num_classes
+from cspdet.darknet.cfg import Cfg, parse_cfg
 from cspdet.darknet.config import CFG_SOURCE_NAME, DarknetClassifierConfig, DarknetModelConfig
 from cspdet.darknet.names import read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
+from cspdet.darknet.num_classes import with_num_classes
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights, write_weights
 from cspdet.darknet.write.cfg_writer import CfgLayer
 from cspdet.darknet.write.hyperparameters import Options, net_options, yolo_options
