@@ -1,4 +1,4 @@
-"""A MODEL, counted: from a config or a checkpoint to the cost of its network, built on the meta device."""
+"""The cost of a MODEL: of a config, whose network is built on the meta device, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import torch
 
 from cspdet.checkpoints.building import build_detector, classes_from_config
 from cspdet.checkpoints.loading import load_model
+from cspdet.config.read import names_config
 from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
 from cspdet.recipe import ClassificationRecipe, load_recipe
 
-DEFAULT_NUM_CLASSES: dict[TaskName, int] = {
-    "detection": 80,
-    "classification": 1000,
-}  # of the published figures: COCO's and ImageNet's
+# Of the published figures: COCO's and ImageNet's.
+DEFAULT_NUM_CLASSES: dict[TaskName, int] = {"detection": 80, "classification": 1000}
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """What a MODEL costs at one input size."""
+    """The cost of a MODEL at one input size."""
 
     name: str
     cost: ModelCost
     strides: tuple[int, ...]
-    matches_published: bool  # whether it is the network that the published figures of its name are for
+    matches_published: bool  # whether the published figures of its name are those of this network
 
 
 def profile_model(
@@ -37,13 +36,18 @@ def profile_model(
     num_classes: int | None = None,
     num_classes_cache: dict[Path, int] | None = None,
 ) -> ModelProfile:
-    """Count a config (`.yaml`) or checkpoint at `size_hw`, or at its own input size.
+    """Count the parameters and operations of a config or checkpoint.
 
-    `classes` are a detector config's; None: those of its data where that is on disk, else COCO's 80. `class_counts`
-    remembers them by data descriptor, for calls that share it.
+    Args:
+        path: A config (`.yaml`), the bare name of a released one, or a checkpoint.
+        overrides: `key.path=value` for the config.
+        size_hw: Height and width of the input; None: the model's own.
+        num_classes: Number of classes of a detector's config; None: that of its data where it is on disk, else COCO's.
+        num_classes_cache: Number of classes by data descriptor, for calls that share it.
 
     Raises:
-        ConfigError, CheckpointError: no such model, or one that cannot be built at this size.
+        ConfigError: no such config, or a network that cannot be built at this size.
+        CheckpointError: no such checkpoint, or a damaged one.
     """
     path = Path(path)
     task, model, config_size = _build_model(
@@ -60,7 +64,7 @@ def _build_model(
     path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
 ) -> tuple[TaskName, Network, tuple[int, int]]:
     """The task, the network, and the input size of its config."""
-    if path.suffix not in (".yaml", ".yml"):
+    if not names_config(path):
         bundle = load_model(path, overrides=overrides)
         return bundle.task, bundle.torch_network, bundle.config.input.size
     recipe = load_recipe(path, overrides)

@@ -43,6 +43,12 @@ def find_config(name: str | Path) -> Path:
     return released[path.as_posix()]
 
 
+def names_config(name: str | Path) -> bool:
+    """Whether the argument of a command is a config, or the bare name of one, rather than a file of weights."""
+    path = Path(name)
+    return path.suffix in (".yaml", ".yml") or (path.suffix == "" and not path.is_file())
+
+
 def _released_configs() -> list[Path]:
     return [file for file in sorted(configs_dir().rglob("*.yaml")) if file.parent.name != "train"]
 

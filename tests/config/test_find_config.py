@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cspdet.config.read import configs_dir, find_config
+from cspdet.config.read import configs_dir, find_config, names_config
 from cspdet.errors import ConfigError
 
 
@@ -27,6 +27,12 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 def test_a_path_stays_a_path(tmp_path):
     assert find_config("mine.yaml") == Path("mine.yaml")
     assert find_config(tmp_path / "mine.yml") == tmp_path / "mine.yml"
+
+
+def test_configs_and_files_of_weights_are_distinguished(tmp_path):
+    (tmp_path / "weights").write_bytes(b"")
+    assert [names_config(name) for name in ("x.yaml", "x.yml", "csppelee_efm", tmp_path / "nothing")] == [True] * 4
+    assert [names_config(name) for name in ("x.pt", "x.onnx", tmp_path / "weights")] == [False] * 3
 
 
 @pytest.mark.parametrize("name", ["csppelee_efm_smm", "paper", "train/paper"])
