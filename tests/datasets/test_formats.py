@@ -249,6 +249,14 @@ def test_a_format_of_the_users_own_is_named_in_a_descriptor(user_module, tmp_pat
     assert evaluate_results(val, [perfect])["AP"] == pytest.approx(1.0)
 
 
+def test_a_split_of_another_name_is_an_error(user_module, capsys):
+    write(Path("labels.csv"), LINES.replace("val;", "vall;"))
+    arguments = ["convert", "labels.csv", "--format", f"{user_module}:CsvFormat", "--output", "out", "delimiter=;"]
+    assert run_command("prepare-data", arguments) == 2
+    assert capsys.readouterr().err == "error: split 'vall': expected train, val, test (did you mean 'val'?)\n"
+    assert not Path("out").exists()
+
+
 def test_a_class_that_is_no_format_is_an_error(user_module):
     with pytest.raises(ConfigError, match="NoFormat"):
         build_format(f"{user_module}:NoFormat")

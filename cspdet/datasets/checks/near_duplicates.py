@@ -105,7 +105,9 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
     other_file = np.array([images[i].path != images[j].path for i, j in zip(first, second, strict=True)], dtype=bool)
     kept = np.flatnonzero((similarity >= MIN_SIMILARITY) & other_file)
     kept = kept[np.lexsort((second[kept], first[kept], -similarity[kept], distance[kept]))]
-    _, unique_rows = np.unique(np.stack((first[kept], second[kept])), axis=1, return_index=True)  # symmetric: not twice
+    _, unique_rows = np.unique(
+        np.stack((first[kept], second[kept])), axis=1, return_index=True
+    )  # a symmetric image matches twice
     kept = kept[np.sort(unique_rows)]
     split = np.repeat(np.arange(len(sets)), [len(coco) for coco in sets.values()])
     return DuplicateReport(

@@ -19,12 +19,13 @@ from cspdet.config.base import ComponentConfig, ConfigModel
 from cspdet.config.loader import parse_config
 from cspdet.config.registry import Registry, component
 from cspdet.datasets.formats.coco_writer import (
+    SPLITS,
     CocoImage,
     ConversionResult,
     check_output_folder,
     write_coco_dataset,
 )
-from cspdet.errors import ConfigError, DataError
+from cspdet.errors import ConfigError, DataError, did_you_mean
 
 DATASET_FORMATS = Registry(
     "dataset format",
@@ -46,11 +47,24 @@ class SplitContent:
 
 @dataclass(frozen=True)
 class DatasetContent:
-    """A dataset as a format read it."""
+    """A dataset as a format read it.
+
+    Raises:
+        DataError: splits with other names than train, val and test.
+    """
 
     categories: Mapping[int, str]  # category id -> class name; output c of a network is the c-th id in ascending order
     splits: Mapping[str, SplitContent]  # train, val, test, those that there are
     warnings: tuple[str, ...] = ()  # counted summaries of what was skipped, clipped or kept
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"split {name!r}: expected {', '.join(SPLITS)}{did_you_mean(name, SPLITS)}"
+            for name in self.splits
+            if name not in SPLITS
+        ]
+        if problems:
+            raise DataError(*problems)
 
 
 class DatasetFormat(ComponentConfig):
