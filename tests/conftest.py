@@ -19,7 +19,7 @@ settings.load_profile("cspdet")
 
 
 @pytest.fixture
-def telling(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log_capture(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What is logged; a command that ran before may have cut the logger off from its parents."""
     monkeypatch.setattr(logging.getLogger("cspdet"), "propagate", True)
     caplog.set_level(logging.INFO, "cspdet")

@@ -75,7 +75,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # --- what is taken, and what is left ---------------------------------------------------------------
 
 
-def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, telling):
+def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, log_capture):
     recipe, model = classifier(tmp_path)
     path = save(tmp_path / "x.pt", recipe, model)
     fresh, filled = detector(), detector()
@@ -84,9 +84,9 @@ def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, t
     assert same(part(filled, "neck"), part(fresh, "neck"))
     assert same(part(filled, "head"), part(fresh, "head"))
     # 7 normalized convolutions of 5 tensors each in the trunk
-    assert "backbone 35 of 35, neck 0 of" in telling.text
-    assert "head 0 of 4" in telling.text
-    assert "fresh: neck" not in telling.text  # a whole part that the file has nothing of needs no list
+    assert "backbone 35 of 35, neck 0 of" in log_capture.text
+    assert "head 0 of 4" in log_capture.text
+    assert "fresh: neck" not in log_capture.text  # a whole part that the file has nothing of needs no list
 
 
 def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path):
@@ -100,16 +100,16 @@ def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path)
     assert same(part(other, "backbone"), part(model, "backbone"))
 
 
-def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, telling):
+def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, log_capture):
     recipe, model = classifier(tmp_path)
     other = build_classifier(classifier_recipe(tmp_path, classes=5), "test")
     load_initial_weights(other, save(tmp_path / "x.pt", recipe, model))
     assert same(part(other, "backbone"), part(model, "backbone"))
-    assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in telling.text
-    assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in telling.text
+    assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in log_capture.text
+    assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in log_capture.text
 
 
-def test_every_entry_of_either_side_is_in_the_report(telling):
+def test_every_entry_of_either_side_is_in_the_report(log_capture):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -133,10 +133,10 @@ def test_every_entry_of_either_side_is_in_the_report(telling):
         "old.bias,,5,no",
     ]
     report.log_summary()
-    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in telling.text
-    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in telling.text
-    assert "head.bias" not in telling.text  # of a part that got nothing, only what the file has in another shape
-    assert "of the file, not in the network: old.bias" in telling.text
+    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in log_capture.text
+    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in log_capture.text
+    assert "head.bias" not in log_capture.text  # of a part that got nothing, only what the file has in another shape
+    assert "of the file, not in the network: old.bias" in log_capture.text
 
 
 def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
@@ -176,23 +176,23 @@ def darknet_file(path: Path, model: nn.Module, layers: int | None = None) -> Pat
 
 
 @pytest.mark.parametrize("classes", [7, 1000])
-def test_a_darknet_classifier_fills_the_backbone(tmp_path, telling, classes):
+def test_a_darknet_classifier_fills_the_backbone(tmp_path, log_capture, classes):
     _, model = classifier(tmp_path, classes=classes)
     path = darknet_file(tmp_path / "x.weights", model)
     filled = detector(f"model.backbone.weights={path}")
     assert same(part(filled, "backbone"), part(model, "backbone"))
-    assert "backbone 35 of 35, neck 0 of" in telling.text
+    assert "backbone 35 of 35, neck 0 of" in log_capture.text
 
 
-def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, telling):
+def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, log_capture):
     _, model = classifier(tmp_path)
     fresh, filled = detector(), detector()
     load_initial_weights(filled, darknet_file(tmp_path / "x.conv.4", model, 4))
     for key, value in part(filled, "backbone").items():
         of_file = int(key.split(".")[1]) < 4 if key.startswith("convs.") else False
         assert torch.equal(value, part(model if of_file else fresh, "backbone")[key])
-    assert "backbone 20 of 35" in telling.text
-    assert "fresh: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in telling.text
+    assert "backbone 20 of 35" in log_capture.text
+    assert "fresh: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in log_capture.text
 
 
 def test_a_darknet_file_that_goes_on_into_the_neck_fills_that_too_where_the_whole_network_starts(tmp_path):
@@ -287,13 +287,13 @@ def timm_detector(**options: object) -> Detector:
 
 
 @pytest.mark.parametrize("weights", ["timm:resnet18", "timm:resnet18.a1_in1k"])
-def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, telling, weights):
+def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, log_capture, weights):
     model = timm_detector()
     load_initial_weights(model, weights)
     assert isinstance(model.backbone, TimmBackbone)
     assert all((value == 0.01).all() for value in model.backbone.parameters())
     assert not any((conv.weight == 0.01).any() for conv in model.head.pred_convs)
-    assert f"{weights}: took" in telling.text
+    assert f"{weights}: took" in log_capture.text
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ eval: {crop: 0.5}
 
 
 @pytest.fixture
-def teller(tmp_path, monkeypatch) -> ColorTeller:
+def color_classifier(tmp_path, monkeypatch) -> ColorTeller:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
     monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
@@ -66,7 +66,7 @@ def saved_classifier(folder: Path) -> Path:
 # --- classify --------------------------------------------------------------------------------------
 
 
-def test_a_line_for_each_of_the_best_classes(teller, capsys):
+def test_a_line_for_each_of_the_best_classes(color_classifier, capsys):
     save(Path("in/sea.png"), "blue")
     assert run_command("classify", ["colors.pt", "in/sea.png", "--top", "2"]) == 0
     best, second = capsys.readouterr().out.splitlines()
@@ -75,7 +75,7 @@ def test_a_line_for_each_of_the_best_classes(teller, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_folders_and_files_of_results(teller, capsys, suffix):
+def test_folders_and_files_of_results(color_classifier, capsys, suffix):
     save(Path("in/sub/a.jpg"), "red", 20, 300)
     save(Path("in/b.png"), "green", 41, 17)
     assert run_command("classify", ["colors.pt", "in", "--output", f"out{suffix}", "--json", "--batch-size", "1"]) == 0
@@ -92,24 +92,24 @@ def test_folders_and_files_of_results(teller, capsys, suffix):
     ]
 
 
-def test_bad_pictures_are_told_and_stop_nothing(teller, capsys):
+def test_unreadable_images_are_reported_and_the_others_are_classified(color_classifier, capsys):
     save(Path("in/c.png"), "green")
     Path("in/a.jpg").write_bytes(b"no picture")
     Path("in/b.png").touch()
     Path("in/film.mp4").touch()
     assert run_command("classify", ["colors.pt", "in", "--output", "out.json"]) == 2
-    told = capsys.readouterr()
-    assert told.out.startswith("in/c.png  green")
-    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    output = capsys.readouterr()
+    assert output.out.startswith("in/c.png  green")
+    errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
     assert [error.split(":")[1].strip() for error in errors] == ["in/a.jpg", "in/b.png"]
-    assert "videos skipped: 1, the first is in/film.mp4" in told.err
+    assert "videos skipped: 1, the first is in/film.mp4" in output.err
     assert len(json.loads(Path("out.json").read_text())) == 1
 
 
-def test_an_interruption_keeps_what_is_done(teller, capsys):
+def test_an_interruption_keeps_what_is_done(color_classifier, capsys):
     for i in range(3):
         save(Path(f"in/{i}.png"), "red")
-    teller.interrupt_at = 3
+    color_classifier.interrupt_at = 3
     assert run_command("classify", ["colors.pt", "in", "--batch-size", "1", "--output", "out.jsonl"]) == 130
     assert len(Path("out.jsonl").read_text().splitlines()) == 2
 
@@ -126,7 +126,7 @@ def test_an_interruption_keeps_what_is_done(teller, capsys):
         (["in", "--device", "abacus"], "--device"),
     ],
 )
-def test_mistakes_are_errors(teller, capsys, words, message):
+def test_mistakes_are_errors(color_classifier, capsys, words, message):
     Path("film.mp4").touch()
     save(Path("in/1.png"), "red")
     assert run_command("classify", ["colors.pt", *words]) == 2
@@ -144,7 +144,7 @@ def test_a_prediction_ranks_its_classes():
     assert repr(found) == "Prediction('b', score=0.5000)"
 
 
-def test_one_picture_or_a_list(teller):
+def test_one_image_or_a_list(color_classifier):
     path = save(Path("x.png"), "green")
     classifier = cspdet.load_classifier("colors.pt", device="cpu")
     assert classifier(path).class_name == "green"
@@ -165,7 +165,7 @@ def test_one_picture_or_a_list(teller):
         classifier.features(path)
 
 
-def test_the_settings_reach_the_pictures(teller):
+def test_the_settings_reach_the_images(color_classifier):
     image = picture("red", 64, 64)
     image[16:48, 16:48] = (0, 0, 255)  # the middle half
     assert load_classifier("x", crop=1.0)(image).class_name == "red"
@@ -230,9 +230,9 @@ def test_pooled_features_in_one_file(tmp_path, capsys):
     (tmp_path / "in/bad.jpg").write_bytes(b"no picture")
     out = tmp_path / "f.npz"
     assert main(["extract-features", str(path), str(tmp_path / "in"), "--output", str(out)]) == 2
-    told = capsys.readouterr()
-    assert "2 images, features 704" in told.out
-    assert "bad.jpg" in told.err
+    output = capsys.readouterr()
+    assert "2 images, features 704" in output.out
+    assert "bad.jpg" in output.err
     with np.load(out) as found:
         assert sorted(found) == ["features", "names"]
         assert found["names"].tolist() == [str(files[1]), str(files[0])]  # in the order of their paths

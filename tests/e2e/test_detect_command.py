@@ -56,7 +56,7 @@ def detect(*words: str) -> int:
     return run_command("detect", ["squares.pt", *words, "--output", "out"])
 
 
-def test_a_picture_gives_a_drawn_copy_and_a_line(capsys):
+def test_an_image_gives_an_annotated_copy_and_a_line(capsys):
     save("in/street.png", image_with_square(1, 2))
     before = Path("in/street.png").read_bytes()
     assert detect("in/street.png") == 0
@@ -80,14 +80,14 @@ def test_boxes_come_in_pixels_of_the_original():
     assert boxes == [[128.0, 0.0, 256.0, 128.0], [0.0, 32.0, 32.0, 64.0]]
 
 
-def test_boxes_are_cut_to_the_picture():
+def test_boxes_are_cut_to_the_image():
     found = Detections(torch.tensor([[-5.0, 10, 200, 99]]), torch.tensor([0.5]), torch.tensor([0]))
     # 30x40 pixels at twice the size, 8 pixels from the left: x (200 - 8) / 2 = 96 and y 99 / 2 lie outside
     cut = found.to_image(Letterbox(2.0, 2.0, 8, 0), (30, 40))
     assert cut.box_xyxy.tolist() == [[0.0, 5.0, 40.0, 30.0]]
 
 
-def test_folders_keep_their_structure_and_a_bad_picture_stops_nothing(capsys):
+def test_folders_keep_their_structure_and_an_unreadable_image_is_skipped(capsys):
     save("in/a.jpg", image_with_square(0, 0))
     save("in/sub/a.png", cv2.cvtColor(image_with_square(1, 1), cv2.COLOR_BGR2BGRA))
     save("in/sub/grey.png", image_with_square(1, 0)[..., 0])
@@ -169,12 +169,12 @@ def test_a_video_that_declares_more_frames_than_it_holds_gives_those_it_holds(ca
     count = len(lines())
     assert 5 < count < 15
     assert cv2.VideoCapture("out/v.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == count
-    told = capsys.readouterr().err
-    assert "declares 20 frames" in told
-    assert str(count) in told
+    message = capsys.readouterr().err
+    assert "declares 20 frames" in message
+    assert str(count) in message
 
 
-def test_a_broken_video_among_others_is_told_and_the_others_are_done(capsys):
+def test_a_broken_video_is_reported_and_the_others_are_processed(capsys):
     make_video("in/b.mp4", 2)
     Path("in/a.mp4").write_bytes(b"no video")
     assert detect("in") == 2
@@ -296,7 +296,7 @@ def test_a_mot_file_numbers_frames_from_1():
     assert third.startswith("3,-1,64.00,0.00,32.00,32.00,0.9999")
 
 
-def test_pictures_are_the_frames_of_a_mot_file_in_their_order():
+def test_images_are_the_frames_of_a_mot_file_in_their_order():
     for i in range(3):
         save(f"in/{i}.png", image_with_square(0, i))
     assert detect("in", "--mot", "v.txt", "--batch-size", "2") == 0
@@ -342,7 +342,7 @@ def test_a_video_of_varying_rate_keeps_its_times():
         assert [round(1000 * frame.time) for frame in container.decode(video=0)] == times
 
 
-def test_a_video_without_frames_is_told(capsys):
+def test_a_video_without_frames_is_reported(capsys):
     make_video("v.mp4", 2)
     data = Path("v.mp4").read_bytes()
     Path("v.mp4").write_bytes(
@@ -371,7 +371,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["nowhere.jpg"], "error: nowhere.jpg: no such image"),
         (["in/a.png", "--min-score", "2"], "error: --min-score: expected a number from 0 to 1, found 2.0"),
@@ -388,11 +388,11 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
         (["in/a.png", "--output", "in"], "error: --output in: expected another folder"),
     ],
 )
-def test_mistakes_end_with_2_and_a_line(words, told, capsys):
+def test_mistakes_end_with_2_and_a_line(words, message, capsys):
     save("in/a.png", image_with_square(0, 0))
     Path("in/b.mp4").touch()
     assert run_command("detect", ["squares.pt", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_default_output_never_overwrites_an_earlier_run():
@@ -418,7 +418,7 @@ def test_predict_takes_paths_arrays_and_lists():
 
 
 @pytest.mark.parametrize(
-    ("picture", "told"),
+    ("image", "message"),
     [
         (np.zeros((5, 5), np.uint8), r"\(5, 5\) uint8"),
         (np.zeros((5, 5, 3), np.float32), "float32"),
@@ -427,9 +427,9 @@ def test_predict_takes_paths_arrays_and_lists():
         (7, "int"),
     ],
 )
-def test_predict_refuses_what_is_no_picture(picture, told):
-    with pytest.raises(ValueError, match=told):
-        load_detector("squares.pt").predict(picture)
+def test_predict_refuses_other_inputs_than_images(image, message):
+    with pytest.raises(ValueError, match=message):
+        load_detector("squares.pt").predict(image)
 
 
 def test_thresholds_outside_their_range_are_refused():
@@ -465,9 +465,9 @@ def test_ctrl_c_in_the_terminal_leaves_a_playable_video_and_its_lines(tmp_path):
     while process.poll() is None and not (written.exists() and written.stat().st_size):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said, told = process.communicate(timeout=240)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+    said, message = process.communicate(timeout=240)
+    assert process.returncode == 130, message
+    assert "Traceback" not in message
     count = len(written.read_text().splitlines())
     assert 0 < count < 3000
     assert f"{count} frames in" in said

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from engine_data import CLASSES, ROOT, SIZE_HW, load_engine, pictures, small_detector, write_checkpoint
+from engine_data import CLASSES, ROOT, SIZE_HW, load_engine, random_images, small_detector, write_checkpoint
 from torch import Tensor, nn
 
 from cspdet import load_detector
@@ -91,7 +91,7 @@ def test_raw_files_give_what_the_network_gives_for_any_batch_and_size(name, chec
         if backend == "openvino":
             pytest.importorskip("openvino")
         engine = load_engine(path, backend=backend, device="cpu")
-        for x in (pictures(1), pictures(3), pictures(2, 128, 32)):
+        for x in (random_images(1), random_images(3), random_images(2, 128, 32)):
             with torch.no_grad():
                 near(engine(x), loaded.network(x))
     assert not list(checkpoint.parent.glob(".*")), "no draft is left"
@@ -100,7 +100,7 @@ def test_raw_files_give_what_the_network_gives_for_any_batch_and_size(name, chec
 @pytest.mark.parametrize("name", ["decoded.onnx", "decoded.xml", "decoded.ts"])
 def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
     engine = load_engine(exported(checkpoint, name, "--outputs", "decoded"), backend=backends(Path(name))[0])
-    for x in (pictures(1), pictures(2, 128, 32)):
+    for x in (random_images(1), random_images(2, 128, 32)):
         with torch.no_grad():
             expected = decode(loaded.network(x), loaded.network.anchors)
         near(engine(x), expected)
@@ -112,7 +112,7 @@ def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
 @pytest.mark.parametrize("name", ["nms.onnx", "nms.xml"])
 def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded):
     engine = load_engine(exported(checkpoint, name, "--nms", *NMS_WORDS), backend=backends(Path(name))[0])
-    for x in (pictures(1), pictures(3), pictures(2, 128, 32)):
+    for x in (random_images(1), random_images(3), random_images(2, 128, 32)):
         with torch.no_grad():
             expected = postprocess(*decode(loaded.network(x), loaded.network.anchors), PostprocessConfig(**NMS))
         assert [len(each) for each in expected] == [7] * len(x), "so that the limit is at work"
@@ -136,7 +136,7 @@ def test_files_with_nms_have_no_boxes_left_to_vote(checkpoint, capsys):
 def test_nms_of_no_detections_is_empty(checkpoint):
     path = exported(checkpoint, "none.onnx", "--nms", "--min-score", "0.9999")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (rows,) = session.run(None, {"images": pictures(2).numpy()})
+    (rows,) = session.run(None, {"images": random_images(2).numpy()})
     assert rows.shape == (0, 7)
 
 
@@ -147,15 +147,17 @@ def test_a_file_of_fixed_shape_takes_any_batch_one_by_one_and_no_other_size(chec
     engine = load_engine(path, backend="onnxruntime")
     assert engine.size_hw == (96, 64)
     with torch.no_grad():
-        near(engine(pictures(3, 96, 64)), loaded.network(pictures(3, 96, 64)))
+        near(engine(random_images(3, 96, 64)), loaded.network(random_images(3, 96, 64)))
     with pytest.raises(ValueError, match="made for 96x64, not for 64x96"):
-        engine(pictures(1, 64, 96))
+        engine(random_images(1, 64, 96))
     with pytest.raises(ConfigError, match=r"--size: fixed\.onnx: the file is made for 96x64, not for 64x64"):
         load_engine(path, size=(64, 64))
     nms = load_engine(exported(checkpoint, "fixed_nms.onnx", "--no-dynamic", "--nms", *NMS_WORDS))
     with torch.no_grad():
-        expected = postprocess(*decode(loaded.network(pictures(2)), loaded.network.anchors), PostprocessConfig(**NMS))
-    for found, wanted in zip(nms.detect(pictures(2), PostprocessConfig(**NMS)), expected, strict=True):
+        expected = postprocess(
+            *decode(loaded.network(random_images(2)), loaded.network.anchors), PostprocessConfig(**NMS)
+        )
+    for found, wanted in zip(nms.detect(random_images(2), PostprocessConfig(**NMS)), expected, strict=True):
         assert detections_difference(found, wanted) < 1e-4
 
 
@@ -171,7 +173,7 @@ def test_half_precision_halves_the_file_and_keeps_float32_at_both_ends(checkpoin
     engine = load_engine(half, backend="onnxruntime")
     assert (engine.precision, engine.metadata.precision) == ("fp16", "fp16")
     with torch.no_grad():
-        near(engine(pictures(2)), loaded.network(pictures(2)), 2e-2)
+        near(engine(random_images(2)), loaded.network(random_images(2)), 2e-2)
 
 
 @pytest.mark.e2e
@@ -181,7 +183,7 @@ def test_int8_is_calibrated_and_leaves_the_heads_in_float(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "small.pt", loaded)
     folder = tmp_path / "photos/below"
     folder.mkdir(parents=True)
-    for i, image in enumerate((pictures(4, 80, 80).permute(0, 2, 3, 1) * 255).byte().numpy()):
+    for i, image in enumerate((random_images(4, 80, 80).permute(0, 2, 3, 1) * 255).byte().numpy()):
         cv2.imwrite(str(folder / f"{i}.png"), image)
     (folder / "broken.jpg").write_bytes(b"no picture")
     path = exported(checkpoint, "int8.onnx", "--precision", "int8", "--calibration", str(tmp_path / "photos"))
@@ -212,7 +214,7 @@ def test_a_classifier_is_exported_with_its_logits(tmp_path, monkeypatch, capsys)
     answer = json.loads(capsys.readouterr().out)
     assert (answer["files"], answer["classes"], answer["outputs"]) == (["darknetref.onnx"], 5, "logits")
     session = onnxruntime.InferenceSession("darknetref.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": pictures(2, 96, 96).numpy()})
+    (logits,) = session.run(None, {"images": random_images(2, 96, 96).numpy()})
     assert logits.shape == (2, 5)
     with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
         load_engine("darknetref.onnx")
@@ -231,7 +233,7 @@ def test_the_other_exporter_writes_the_same_network(loaded):
         data = to_onnx(loaded.network, SIZE_HW, names, size_divisor=32, dynamic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["raw_16", "raw_32"]
-    for x in (pictures(1), pictures(3, 128, 32)):
+    for x in (random_images(1), random_images(3, 128, 32)):
         with torch.no_grad():
             near(tuple(torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})), loaded.network(x))
 
@@ -445,7 +447,7 @@ def test_load_detector_takes_files(checkpoint, raw_onnx):
     assert (detector.class_names, detector.category_ids) == (CLASSES.names, CLASSES.category_ids)
     assert detector.name == "small"
     assert detections_difference(detector.predict(picture), expected) < 1e-4
-    assert len(detector.model(pictures(1))) == 2
+    assert len(detector.model(random_images(1))) == 2
 
 
 def test_auto_reads_a_file_with_what_is_installed(raw_onnx):

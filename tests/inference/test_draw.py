@@ -1,4 +1,4 @@
-"""Drawn boxes: where they lie, what they leave alone, and that everything stays inside the picture."""
+"""Drawn boxes: where they lie, what they leave alone, and that everything stays inside the image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def test_a_frame_covers_the_outermost_pixels_of_its_box_and_nothing_else():
     expected[20:40, 10:50] = (200, 0, 0)
     expected[21:39, 11:49] = 7
     assert np.array_equal(drawn, expected)
-    assert (image == 7).all(), "the picture itself is left alone"
+    assert (image == 7).all(), "the image itself is unchanged"
 
 
-def test_a_picture_may_be_drawn_on_itself_unless_it_is_read_only():
+def test_an_image_is_drawn_in_place_unless_it_is_read_only():
     box = np.array([[10, 20, 50, 40]])
     expected = draw_boxes(np.zeros((60, 80, 3), np.uint8), box)
     image = np.zeros((60, 80, 3), np.uint8)
@@ -61,7 +61,7 @@ def test_a_caption_stands_in_the_upper_left_corner():
     assert (image > 200).any(), "white letters"
 
 
-def test_lines_grow_with_the_picture():
+def test_lines_grow_with_the_image():
     assert [line_width(size) for size in ((1, 1), (480, 640), (720, 1280), (2160, 3840))] == [1, 2, 3, 9]
 
 
@@ -102,7 +102,7 @@ def test_a_tag_at_the_right_edge_is_moved_inside_whole():
     box=st.tuples(*[st.floats(-200, 300)] * 4),
     label=st.text(max_size=12),
 )
-def test_any_box_and_label_can_be_drawn_on_any_picture(height, width, box, label):
+def test_any_box_and_label_can_be_drawn_on_any_image(height, width, box, label):
     image = np.zeros((height, width, 3), np.uint8)
     x1, y1, x2, y2 = box
     corners = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from engine_data import ROOT, SIZE_HW, build, load_engine, pictures, small_detector, write_checkpoint
+from engine_data import ROOT, SIZE_HW, build, load_engine, random_images, small_detector, write_checkpoint
 from torch import Tensor, nn
 
 from cspdet import load_detector
@@ -59,7 +59,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
+def test_auto_takes_the_fastest_that_agrees(loaded, clock, log_capture):
     reference = Pretended(build(loaded), 0.3, 0, clock)
 
     def broken() -> Engine:
@@ -72,9 +72,9 @@ def test_auto_takes_the_fastest_that_agrees(loaded, clock, telling):
         "broken": broken,
     }
     assert select_fastest(candidates, reference).name == "-0.09999999999999998 s"
-    assert "wrong is left out: its boxes or scores differ by" in telling.text
-    assert "broken is left out: no such package" in telling.text
-    assert "torch 300.0 ms, quick 200.0 ms" in telling.text
+    assert "wrong is left out: its boxes or scores differ by" in log_capture.text
+    assert "broken is left out: no such package" in log_capture.text
+    assert "torch 300.0 ms, quick 200.0 ms" in log_capture.text
 
 
 def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
@@ -92,9 +92,9 @@ def test_disagreement_is_measured_in_scores_and_shares_of_the_input():
     assert float(prediction_differences((found,), (expected,), anchors, (64, 64))) == pytest.approx(0.032, abs=1e-6)
     assert parity_error([(found,)], [(expected,)], anchors, "fp32", (64, 64)) is not None
     assert parity_error([(expected,)], [(expected,)], anchors, "fp32", (64, 64)) is None
-    told = parity_error([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
-    assert told is not None
-    assert "other shapes" in told
+    message = parity_error([(expected[:, :, :0],)], [(expected,)], anchors, "fp32", (64, 64))
+    assert message is not None
+    assert "other shapes" in message
 
 
 def test_probes_are_the_same_every_time_and_no_other():
@@ -105,7 +105,7 @@ def test_probes_are_the_same_every_time_and_no_other():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ({"backend": "onnxrutime"}, r"--backend: unknown 'onnxrutime' \(did you mean 'onnxruntime'\?\)"),
         ({"precision": "fp8"}, "--precision: unknown 'fp8'"),
@@ -118,46 +118,46 @@ def test_probes_are_the_same_every_time_and_no_other():
         ({"size": (60, 60)}, "expected multiples of 32"),
     ],
 )
-def test_what_an_engine_cannot_do_is_told(words, told, checkpoint):
-    with pytest.raises(ConfigError, match=told):
+def test_unsupported_engine_options_are_reported(words, message, checkpoint):
+    with pytest.raises(ConfigError, match=message):
         load_engine(checkpoint, device="cpu", **words)
 
 
 @pytest.mark.parametrize(("backend", "extra"), [("onnxruntime", "export"), ("openvino", "openvino")])
-def test_a_missing_package_is_told_with_its_extra(backend, extra, checkpoint, monkeypatch):
+def test_a_missing_package_is_reported_with_its_extra(backend, extra, checkpoint, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, backend, None)
     with pytest.raises(ConfigError, match=rf"needs the package {backend}.*pip install 'cspdet\[{extra}\]'"):
         load_engine(checkpoint, device="cpu", backend=backend)
 
 
-def test_a_checkpoint_in_an_engine_of_another_size(checkpoint, telling):
+def test_a_checkpoint_in_an_engine_of_another_size(checkpoint, log_capture):
     engine = load_engine(checkpoint, device="cpu", backend="torch", size=(96, 64))
     assert engine.size_hw == (96, 64)
-    assert "small: torch fp32 on cpu" in telling.text
+    assert "small: torch fp32 on cpu" in log_capture.text
     with pytest.raises(CheckpointError, match="brings its own weights"):
         load_engine(checkpoint, weights=checkpoint)
 
 
 def test_load_detector_takes_a_backend_and_keeps_the_network(checkpoint):
-    picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
     detector = load_detector(checkpoint, device="cpu", backend="torch")
     assert isinstance(detector.model, nn.Module)
-    assert len(detector.model(pictures(1))) == len(detector.engine.strides)
-    expected = detector.predict(picture)
+    assert len(detector.model(random_images(1))) == len(detector.engine.strides)
+    expected = detector.predict(image)
     assert len(expected) > 3
     for backend in OTHERS:
         pytest.importorskip(backend)
-        found = load_detector(checkpoint, device="cpu", backend=backend).predict(picture)
+        found = load_detector(checkpoint, device="cpu", backend=backend).predict(image)
         assert torch.allclose(found.box_xyxy, expected.box_xyxy, atol=1e-2)
 
 
 @pytest.mark.e2e
-def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, telling):
+def test_auto_on_a_real_network_picks_one_that_agrees(checkpoint, log_capture):
     engine = load_engine(checkpoint, device="cpu")
     assert engine.name in ("torch", *OTHERS)
-    assert "auto: torch " in telling.text
+    assert "auto: torch " in log_capture.text
     reference = load_engine(checkpoint, device="cpu", backend="torch")
-    x = pictures(2)
+    x = random_images(2)
     assert parity_error([engine(x)], [reference(x)], reference.anchors, "fp32", SIZE_HW) is None
 
 

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from engine_data import CLASSES, SIZE_HW, build, pictures, small_detector
+from engine_data import CLASSES, SIZE_HW, build, random_images, small_detector
 from torch import nn
 
 from cspdet.errors import ConfigError
@@ -63,25 +63,25 @@ def test_packed_convolutions_take_their_activations_and_any_shape(loaded):
     for node in packed.graph.nodes:  # what is left of the activations stands behind sums and products
         if node.op == "call_module" and isinstance(modules[node.target], nn.LeakyReLU):
             assert not isinstance(modules.get(node.args[0].target), PackedConv)
-    for x in (pictures(1), pictures(3), pictures(2, 128, 64)):
+    for x in (random_images(1), random_images(3), random_images(2, 128, 64)):
         with torch.no_grad():
             for a, b in zip(packed(x), folded(x), strict=True):
                 assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
 
 
-def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatch, telling):
+def test_a_network_that_packing_would_change_is_left_as_it_is(loaded, monkeypatch, log_capture):
     folded = fuse_conv_bn(loaded.network)
     right = PackedConv.forward
     monkeypatch.setattr(PackedConv, "forward", lambda self, x: 1.01 * right(self, x))
     assert prepack(folded, SIZE_HW) is None
-    assert "not packed" in telling.text
+    assert "not packed" in log_capture.text
 
 
 def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
     before = copy.deepcopy(loaded.network.state_dict())
     engine = TorchEngine(loaded.network, build_metadata(loaded), EngineOptions())
     with torch.no_grad():
-        for x in (pictures(1), pictures(2, 64, 160)):
+        for x in (random_images(1), random_images(2, 64, 160)):
             for a, b in zip(engine(x), loaded.network(x), strict=True):
                 assert a.shape == b.shape
                 assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
@@ -91,7 +91,7 @@ def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
 
 def test_bf16_is_near_and_comes_as_float32(loaded):
     exact, coarse = (build(loaded, "torch", p) for p in ("fp32", "bf16"))
-    found, expected = coarse(pictures(1)), exact(pictures(1))
+    found, expected = coarse(random_images(1)), exact(random_images(1))
     assert {values.dtype for values in found} == {torch.float32}
     assert not torch.equal(found[0], expected[0])
     assert parity_error([found], [expected], exact.anchors, "bf16", SIZE_HW) is None
@@ -105,7 +105,12 @@ def test_engines_agree_with_the_network(backend, loaded):
     engine = built(backend, loaded)
     assert (engine.name, engine.precision, engine.classes) == (backend, "fp32", CLASSES)
     assert (engine.strides, engine.size_hw, engine.resize) == (loaded.network.strides, SIZE_HW, "letterbox")
-    for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):  # two after three: a batch is filled up
+    for x in (
+        random_images(1),
+        random_images(3),
+        random_images(2),
+        random_images(2, 128, 64),
+    ):  # two after three: a batch is filled up
         with torch.no_grad():
             expected = loaded.network(x)
         for a, b in zip(engine(x), expected, strict=True):
@@ -116,16 +121,16 @@ def test_engines_agree_with_the_network(backend, loaded):
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
 def test_results_are_not_written_over_by_the_next_call(backend, loaded):
     engine = built(backend, loaded)
-    first = engine(pictures(1))
+    first = engine(random_images(1))
     kept = [values.clone() for values in first]
-    engine(1 - pictures(1))
+    engine(1 - random_images(1))
     assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
 
 
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
 def test_engines_take_bytes_and_find_the_same(backend, loaded):
     engine, reference = built(backend, loaded), build(loaded, "torch")
-    images = (pictures(2) * 255).to(torch.uint8)
+    images = (random_images(2) * 255).to(torch.uint8)
     found = engine.detect(images, POSTPROCESS)
     expected = reference.detect(images.float() / 255, POSTPROCESS)
     assert sum(len(each) for each in expected) > 10
@@ -136,7 +141,7 @@ def test_engines_take_bytes_and_find_the_same(backend, loaded):
 
 
 @pytest.mark.parametrize(
-    ("images", "told"),
+    ("images", "message"),
     [
         (torch.zeros(3, 64, 96), "B, 3, H, W"),
         (torch.zeros(1, 1, 64, 96), "B, 3, H, W"),
@@ -145,16 +150,16 @@ def test_engines_take_bytes_and_find_the_same(backend, loaded):
         (torch.zeros(1, 3, 60, 96), "multiples of 32, found 60x96"),
     ],
 )
-def test_engines_refuse_what_is_no_batch_of_pictures(images, told, loaded):
-    with pytest.raises(ValueError, match=told):
+def test_engines_refuse_other_shapes_than_a_batch_of_images(images, message, loaded):
+    with pytest.raises(ValueError, match=message):
         build(loaded, "torch")(images)
 
 
 def test_openvino_computes_in_the_precision_that_is_said(loaded):
     engine = built("openvino", loaded)
     assert isinstance(engine, OpenVinoEngine)
-    engine(pictures(1))
-    engine(pictures(2))
+    engine(random_images(1))
+    engine(random_images(2))
     for compiled in (*engine.latency_models.values(), *(each.compiled for each in engine.throughput_models.values())):
         hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         assert "f32" in hint or "float" in hint
@@ -164,21 +169,21 @@ def test_openvino_computes_in_the_precision_that_is_said(loaded):
 @pytest.mark.parametrize("backend", ["torch", *OTHERS])
 def test_several_threads_may_ask_at_once_once_an_engine_was_widened(backend, loaded):
     engine = built(backend, loaded)
-    images = [pictures(1) * level for level in (0.2, 0.5, 0.8, 1.0)] * 4
+    images = [random_images(1) * level for level in (0.2, 0.5, 0.8, 1.0)] * 4
     expected = [engine(image) for image in images]
-    lanes = engine.set_num_streams(3)
-    assert lanes == (1 if backend != "openvino" else min(3, torch.get_num_threads()))
-    for (_, found), wanted in zip(parallel_map(images, engine, lanes), expected, strict=True):
-        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+    num_workers = engine.set_num_streams(3)
+    assert num_workers == (1 if backend != "openvino" else min(3, torch.get_num_threads()))
+    for (_, found), correct in zip(parallel_map(images, engine, num_workers), expected, strict=True):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, correct, strict=True))
     assert engine.set_num_streams(1) == 1
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded):
+def test_openvino_in_workers_takes_the_tiles_of_a_image_one_by_one(loaded):
     engine = built("openvino", loaded)
-    expected = engine(pictures(3))
+    expected = engine(random_images(3))
     assert engine.set_num_streams(8) == 2
-    for _, found in parallel_map([pictures(3)] * 4, engine, 2):
+    for _, found in parallel_map([random_images(3)] * 4, engine, 2):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
@@ -186,10 +191,10 @@ def test_openvino_in_lanes_takes_the_tiles_of_a_picture_one_by_one(loaded):
 def test_openvino_compiles_once_for_all_batches_that_it_has_threads_for(loaded):
     engine = built("openvino", loaded)
     assert isinstance(engine, OpenVinoEngine)
-    engine(pictures(2))
+    engine(random_images(2))
     (first,) = engine.throughput_models.values()
     for count in (5, 2, 8):
-        engine(pictures(count))
+        engine(random_images(count))
     assert list(engine.throughput_models.values()) == [first]
     assert first.streams == 2
 
@@ -214,7 +219,7 @@ def test_padding_is_black_and_behind():
     assert filled.sum(dim=(1, 2, 3)).tolist() == [48, 48, 0, 0, 0]
 
 
-def test_rows_of_a_file_with_nms_become_each_pictures_detections():
+def test_rows_of_a_file_with_nms_become_each_images_detections():
     rows = torch.tensor([[1, 0, 0, 4, 4, 0.5, 2], [0, 1, 1, 2, 2, 0.4, 0], [1, 5, 5, 9, 9, 0.75, 1]])
     none, second, third = split_detections(rows, 3)[2], *split_detections(rows, 3)[:2]
     assert len(none) == 0
@@ -236,13 +241,13 @@ def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     try:
         engine = build(loaded, "torch-compile")
-        found = engine(pictures(2))
+        found = engine(random_images(2))
     except Exception as error:
         if "compiler" in str(error).lower():
             pytest.skip("there is no C++ compiler")
         raise
     with torch.no_grad():
-        expected = loaded.network(pictures(2))
+        expected = loaded.network(random_images(2))
     assert parity_error([found], [expected], loaded.network.anchors, "fp32", SIZE_HW) is None
 
 
@@ -252,7 +257,7 @@ def test_a_recorded_graph_agrees(loaded, precision):
     device = torch.device("cuda")
     engine = CudaGraphEngine(copy.deepcopy(loaded.network), build_metadata(loaded), EngineOptions(device, precision))
     reference = TorchEngine(copy.deepcopy(loaded.network), build_metadata(loaded), EngineOptions(device))
-    for x in (pictures(1), pictures(3), pictures(2), pictures(2, 128, 64)):
+    for x in (random_images(1), random_images(3), random_images(2), random_images(2, 128, 64)):
         assert parity_error([engine(x)], [reference(x)], reference.anchors, precision, SIZE_HW) is None
 
 

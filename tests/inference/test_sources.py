@@ -24,11 +24,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_its_pictures_and_videos_with_their_subfolders(tree):
+def test_a_folder_gives_its_images_and_videos_with_their_subfolders(tree):
     assert names(tree) == ["a.png", "b.JPG", "sub/c.webp", "sub/clip.mp4"]
 
 
-def test_a_glob_gives_names_below_the_folder_that_its_matches_share(tree):
+def test_a_glob_gives_names_below_the_common_folder_of_its_matches(tree):
     assert names(f"{tree}/*") == ["a.png", "b.JPG"]
     assert names(f"{tree}/sub/c*") == ["c.webp", "clip.mp4"]
     assert names(f"{tree}/**/*.[wp]*") == ["a.png", "sub/c.webp"]
@@ -48,7 +48,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("notes.tx", "no such image, video or folder (did you mean 'notes.txt'?)"),
         ("notes.txt", "found the suffix '.txt'"),
@@ -57,12 +57,12 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path):
         ("empty", "no image or video in this folder"),
     ],
 )
-def test_what_is_no_source_is_named_with_the_reason(tree, text, told):
+def test_what_is_no_source_is_named_with_the_reason(tree, text, message):
     (tree / "empty").mkdir()
     with pytest.raises(SourceError) as caught:
         find_sources(str(tree / text))
     assert str(tree / text) in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_free_folders_count_up_and_take_empty_ones(tmp_path):

@@ -1,4 +1,4 @@
-"""Tiles: they cover the picture, and a detector that sees everything finds each object once, whatever is cut."""
+"""Tiles: they cover the image, and a detector that sees everything finds each object once, whatever is cut."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def detections(boxes: list[Box], scores: list[float] | None = None, class_ids: l
     side=st.tuples(st.integers(8, 300), st.integers(8, 300)),
     overlap=st.floats(0, 0.9),
 )
-def test_tiles_cover_the_picture_and_share_what_was_asked_for(size, side, overlap):
+def test_tiles_cover_the_image_and_overlap_as_requested(size, side, overlap):
     tiles = tile_grid(size, side, overlap)
     seen = np.zeros(size, bool)
     for tile in tiles:
@@ -73,7 +73,7 @@ def perfect(objects: list[tuple[Box, float, int]], tile: Tile) -> Detections:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[tuple[int, int], list[tuple[Box, float, int]]]:
-    """A picture of 3 x 4 cells of 80 pixels with at most one object in each: no two of them overlap."""
+    """An image of 3 x 4 cells of 80 pixels with at most one object in each: no two of them overlap."""
     objects = []
     for row in range(3):
         for column in range(4):
@@ -147,8 +147,8 @@ def test_a_box_inside_a_larger_one_of_its_class_stays_when_no_border_cut_it():
     assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
 
 
-def test_the_border_of_the_picture_cuts_nothing():
-    # The small box ends at the left border of its tile, which is the picture's: it is whole. 25/30 of it lie inside
+def test_the_border_of_the_image_cuts_nothing():
+    # The small box ends at the left border of its tile, which is also that of the image: it is whole. 25/30 of it lie inside
     # another one, which would do for a fragment.
     parts = [(LEFT, detections([(0, 30, 30, 60)], [0.5])), (Tile(0, 0, 180, 100), detections([(5, 5, 90, 80)]))]
     assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
@@ -162,7 +162,7 @@ def test_no_more_than_asked_for_and_the_best():
 
 
 class SpotFinder:
-    """Finds white spots of 4 pixels or more a side, but none in a picture wider than 100: those are shrunk."""
+    """Finds white spots of 4 pixels or more a side, but none in an image wider than 100: those are shrunk."""
 
     size_hw = (100, 100)
 
@@ -194,7 +194,7 @@ def test_a_search_in_tiles_finds_what_is_too_small_for_the_whole():
     assert len(SlicedDetector(class_ids=frozenset({0}), tiling=Tiling(64)).predict(finder, [image])[0]) == 0
 
 
-def test_a_picture_that_fits_into_a_tile_is_looked_at_once():
+def test_an_image_that_fits_into_one_tile_is_detected_once():
     finder = SpotFinder()
     SlicedDetector(tiling=Tiling(100)).predict(finder, [np.zeros((80, 90, 3), np.uint8)])
     assert finder.shapes == [(80, 90, 3)]

@@ -93,11 +93,11 @@ def test_varying_times_are_those_of_the_file(tmp_path):
         assert [round(1000 * frame.time_s) for frame in video] == times
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "the file is empty"), (b"no video" * 99, "792 bytes")])
-def test_a_broken_video_is_named(tmp_path, reader, content, told):
+@pytest.mark.parametrize(("content", "message"), [(b"", "the file is empty"), (b"no video" * 99, "792 bytes")])
+def test_a_broken_video_is_named(tmp_path, reader, content, message):
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         opened(path)
 
 
@@ -109,7 +109,7 @@ def test_an_unknown_codec_is_named(tmp_path, reader):
         opened(path)
 
 
-def test_sound_without_pictures_is_no_video(tmp_path):
+def test_sound_without_images_is_no_video(tmp_path):
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "v.mp4"), "w") as container:
         track = container.add_stream("aac", rate=8000)
@@ -159,7 +159,7 @@ def test_colors_survive_writing_and_reading(tmp_path, codec, reader):
     assert np.abs(frame.image.astype(int) - color).max() < 16
 
 
-def test_large_pictures_say_which_colors_they_are_in(tmp_path):
+def test_large_images_say_which_colors_they_are_in(tmp_path):
     # Unsaid, a player takes 720 rows for BT.709, and this green (BT.601: Y 145) for one with another red and blue.
     pytest.importorskip("av")
     color = (30, 180, 60)
@@ -248,8 +248,8 @@ def test_sound_is_copied_up_to_the_last_frame(tmp_path):
     source = h264_video(tmp_path / "source.mp4", images, sound=True)
     with opened(source) as video:
         frames = list(video)
-        wanted = EncoderSettings(video.info, "h264", audio=source, start_time_s=video.start_time_s)  # type: ignore[attr-defined]
-        with open_video_writer(tmp_path / "v.mp4", wanted) as writer:
+        encoder_settings = EncoderSettings(video.info, "h264", audio=source, start_time_s=video.start_time_s)  # type: ignore[attr-defined]
+        with open_video_writer(tmp_path / "v.mp4", encoder_settings) as writer:
             for frame in frames:
                 writer.write(frame.image, frame.ticks)
 
@@ -317,7 +317,7 @@ def test_a_video_without_a_frame_is_an_error(tmp_path, codec):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     pytest.importorskip("av")
     (tmp_path / "full.mp4").symlink_to("/dev/full")
     from cspdet.inference.video.h264_writer import H264Writer

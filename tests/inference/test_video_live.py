@@ -19,7 +19,7 @@ from cspdet.inference.video.reader import OpenCvReader
 CAMERA = Video(0, Path("camera-0.mp4"))
 
 
-def pictures(*values: int) -> list[np.ndarray]:
+def grey_frames(*values: int) -> list[np.ndarray]:
     return [np.full((8, 8, 3), value, np.uint8) for value in values]
 
 
@@ -36,7 +36,7 @@ def test_the_newest_frame_is_given_and_older_ones_are_counted_as_dropped():
         if number == 4:
             came.set()
 
-    with reader(FakeCapture(pictures(10, 20, 30, 40), before_read)) as live:
+    with reader(FakeCapture(grey_frames(10, 20, 30, 40), before_read)) as live:
         frames = iter(live)
         assert next(frames).image[0, 0, 0] == 10
         taken.set()
@@ -59,7 +59,7 @@ def after_each(taken: threading.Semaphore) -> Callable[[int], None]:
 
 def test_a_stride_offers_every_nth_frame():
     taken = threading.Semaphore(3)  # the first, and the two after it that are not offered
-    with reader(FakeCapture(pictures(*range(8)), after_each(taken)), stride=3) as live:
+    with reader(FakeCapture(grey_frames(*range(8)), after_each(taken)), stride=3) as live:
         got = []
         for frame in live:
             got.append(int(frame.image[0, 0, 0]))
@@ -71,7 +71,7 @@ def test_a_stride_offers_every_nth_frame():
 def test_times_count_from_the_first_frame():
     now = [100.0]
     taken = threading.Semaphore(1)
-    with reader(FakeCapture(pictures(1, 2, 3), after_each(taken)), clock=lambda: now[0]) as live:
+    with reader(FakeCapture(grey_frames(1, 2, 3), after_each(taken)), clock=lambda: now[0]) as live:
         times = []
         for frame in live:
             times.append((frame.time_s, frame.ticks))
@@ -88,7 +88,7 @@ def test_max_seconds_ends_even_a_camera_that_gives_no_more_frames():
         if number == 1:
             hang.wait(60)
 
-    with reader(FakeCapture(pictures(1, 2), before_read), clock=lambda: now[0], max_seconds=2.0) as live:
+    with reader(FakeCapture(grey_frames(1, 2), before_read), clock=lambda: now[0], max_seconds=2.0) as live:
         frames = iter(live)
         next(frames)
         now[0] = 2.5
@@ -112,13 +112,13 @@ def connecting(monkeypatch: pytest.MonkeyPatch, captures: list[FakeCapture | Non
 
 
 def test_a_lost_camera_is_connected_again_with_longer_and_longer_pauses(monkeypatch, caplog):
-    pauses = connecting(monkeypatch, [None, None, FakeCapture(pictures(50))] + [None] * 6)
+    pauses = connecting(monkeypatch, [None, None, FakeCapture(grey_frames(50))] + [None] * 6)
 
     def wait(stopped: threading.Event, seconds: float) -> bool:
         pauses.append(seconds)
         return False
 
-    first = FakeCapture(pictures(10))
+    first = FakeCapture(grey_frames(10))
     with caplog.at_level(logging.INFO, "cspdet"), reader(first, reconnect=6, wait=wait) as live:
         got = [int(frame.image[0, 0, 0]) for frame in live]
     assert first.released
@@ -130,7 +130,7 @@ def test_a_lost_camera_is_connected_again_with_longer_and_longer_pauses(monkeypa
 
 def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch):
     connecting(monkeypatch, [])
-    with reader(FakeCapture(pictures(10)), reconnect=3, wait=lambda stopped, _: stopped.wait(60)) as live:
+    with reader(FakeCapture(grey_frames(10)), reconnect=3, wait=lambda stopped, _: stopped.wait(60)) as live:
         assert next(iter(live)).image[0, 0, 0] == 10
     assert not live._thread.is_alive()
     assert live.error is None
@@ -147,7 +147,7 @@ def test_a_stream_that_counts_its_frames_is_read_like_a_file(monkeypatch):
         def retrieve(self) -> tuple[bool, np.ndarray | None]:
             return self.read()
 
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Served(pictures(1, 2)))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Served(grey_frames(1, 2)))
     served = open_live(Video("http://host/v.mp4", Path("stream.mp4")))
     assert isinstance(served, OpenCvReader)
     assert [frame.time_s for frame in served] == [0.0, 0.1]

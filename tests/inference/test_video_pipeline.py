@@ -154,16 +154,16 @@ def test_another_error_drops_what_was_put():
 
 
 @settings(max_examples=20)
-@given(items=st.lists(st.integers(0, 3), max_size=20), lanes=st.integers(1, 4))
-def test_lanes_give_everything_in_order_however_long_each_takes(items, lanes):
+@given(items=st.lists(st.integers(0, 3), max_size=20), num_workers=st.integers(1, 4))
+def test_workers_give_everything_in_order_however_long_each_takes(items, num_workers):
     def work(item: int) -> int:
         time.sleep(item / 1000)
         return -item
 
-    assert list(parallel_map(items, work, lanes)) == [(item, -item) for item in items]
+    assert list(parallel_map(items, work, num_workers)) == [(item, -item) for item in items]
 
 
-def test_as_many_items_as_lanes_are_worked_on_at_once_and_as_many_more_wait():
+def test_as_many_items_as_workers_run_in_parallel_and_as_many_more_wait():
     taken: list[int] = []
     together = threading.Barrier(3, timeout=5)
 
@@ -178,14 +178,14 @@ def test_as_many_items_as_lanes_are_worked_on_at_once_and_as_many_more_wait():
         together.abort()
 
 
-def test_what_fails_in_a_lane_is_raised_at_its_place():
+def test_what_fails_in_a_worker_is_raised_at_its_place():
     results = parallel_map([1, 1, 0, 1], lambda item: 1 // item, 2)
     assert [next(results), next(results)] == [(1, 1), (1, 1)]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_lanes_have_one_thread_of_pytorch_each_and_leave_the_others_alone():
+def test_workers_have_one_thread_of_pytorch_each_and_leave_the_others_alone():
     before = torch.get_num_threads()
     assert [count for _, count in parallel_map(range(4), lambda _: torch.get_num_threads(), 2)] == [1] * 4
     assert torch.get_num_threads() == before
@@ -226,7 +226,7 @@ def test_the_timer_counts_each_stage_a_frame():
     assert watch.format_line() == "25.0 fps   ms: read 10.0  detect 13.3"
 
 
-def test_blocks_that_run_at_once_count_with_their_share():
+def test_parallel_blocks_count_with_a_fraction_of_their_time():
     now = [0.0]
     watch = StageTimer(("detect",), clock=lambda: now[0])
     with watch.measure("detect", num_workers=2), watch.measure("detect", num_workers=2):
@@ -234,7 +234,7 @@ def test_blocks_that_run_at_once_count_with_their_share():
     assert watch.milliseconds() == pytest.approx({"detect": 40.0})  # two frames in 80 ms
 
 
-def test_the_shown_rate_is_that_of_the_last_frames():
+def test_the_displayed_rate_is_that_of_the_last_frames():
     now = [0.0]
     watch = StageTimer((), clock=lambda: now[0])
     for i in range(100):

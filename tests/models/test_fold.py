@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from darknet_data import TINY
-from engine_data import ROOT, as_if_trained, pictures, small_detector
+from engine_data import ROOT, as_if_trained, random_images, small_detector
 from torch import Tensor, nn
 
 from cspdet.checkpoints.building import build_classifier
@@ -43,7 +43,7 @@ def test_a_folded_network_computes_the_same_without_normalizations(name):
     folded = fuse_conv_bn(model)
     assert normalizations(model) > 0
     assert normalizations(folded) == 0
-    images = pictures(2, 64, 64).double()
+    images = random_images(2, 64, 64).double()
     with torch.no_grad():
         found, expected = folded(images), model(images)
     for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
@@ -100,15 +100,15 @@ def test_only_what_a_layer_alone_is_read_by_is_folded(network, left):
     as_if_trained(network.eval())
     folded = fuse_conv_bn(network)
     assert normalizations(folded) == left
-    x = pictures(2)
+    x = random_images(2)
     with torch.no_grad():
         assert torch.allclose(folded(x), network(x), atol=1e-5)
 
 
-def test_what_cannot_be_traced_or_has_nothing_to_fuse_is_refused(telling):
+def test_what_cannot_be_traced_or_has_nothing_to_fuse_is_refused(log_capture):
     untraceable, plain = Untraceable().eval(), nn.Conv2d(3, 3, 1)
     assert fuse_conv_bn(untraceable) is None
-    assert "not fused" in telling.text
+    assert "not fused" in log_capture.text
     assert fuse_conv_bn(plain) is None
 
 
@@ -117,5 +117,5 @@ def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():
     assert not any(node.name.startswith(("sub", "truediv")) for node in plain.graph.nodes)
     shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").network
     with torch.no_grad():
-        for a, b in zip(fuse_conv_bn(shifted)(pictures(1)), shifted(pictures(1)), strict=True):
+        for a, b in zip(fuse_conv_bn(shifted)(random_images(1)), shifted(random_images(1)), strict=True):
             assert torch.allclose(a, b, atol=1e-4)

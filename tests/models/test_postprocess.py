@@ -41,7 +41,7 @@ def test_max_iou_is_the_highest_overlap_that_stays():
         assert len(postprocess(box, score, loose(nms_iou=max_iou))[0]) == count
 
 
-def test_a_slot_answers_for_every_class_above_the_threshold_and_classes_do_not_suppress_each_other():
+def test_a_prior_gives_every_class_above_the_threshold_and_classes_do_not_suppress_each_other():
     box = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10]]])
     score = torch.tensor([[[0.9, 0.3, 0.1], [0.5, 0.6, 0.05]]])  # 0.1 is not above 0.1
     (found,) = postprocess(box, score, LOOSE)
@@ -52,7 +52,7 @@ def test_a_slot_answers_for_every_class_above_the_threshold_and_classes_do_not_s
     assert found.score.tolist() == pytest.approx([0.9, 0.6])
 
 
-def test_classes_stay_apart_for_boxes_far_outside_the_picture():
+def test_classes_stay_apart_for_boxes_far_outside_the_image():
     box = torch.tensor([[[-1e30, -1e30, 1e30, 1e30], [-1e30, -1e30, 1e30, 1e30]]])
     (found,) = postprocess(box, torch.tensor([[[0.9, 0.0], [0.0, 0.8]]]), LOOSE)
     assert found.class_id.tolist() == [0, 1]
@@ -66,7 +66,7 @@ def test_what_is_not_finite_never_comes_out():
     assert found.box_xyxy.tolist() == [[0.0, 0, 10, 10]]
 
 
-def test_equal_scores_keep_the_order_of_slots_also_when_the_candidates_are_cut():
+def test_equal_scores_keep_the_order_of_priors_also_when_candidates_are_limited():
     count = 200  # more than 30 candidates for one detection
     left = torch.arange(count).float() * 20
     box = torch.stack((left, left * 0, left + 10, left * 0 + 10), dim=-1)[None]
@@ -86,27 +86,27 @@ def reference(box: Tensor, score: Tensor, min_score: float, max_iou: float, limi
     pairs = [(s, c) for s in range(score.shape[0]) for c in range(score.shape[1]) if score[s, c] > min_score]
     pairs.sort(key=lambda pair: -float(score[pair]))
     kept: list[tuple[int, int]] = []
-    for slot, kind in pairs:
-        if all(other != kind or float(iou(box[slot], box[s])) <= max_iou for s, other in kept):
-            kept.append((slot, kind))
+    for prior, kind in pairs:
+        if all(other != kind or float(iou(box[prior], box[s])) <= max_iou for s, other in kept):
+            kept.append((prior, kind))
     return kept[:limit]
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), slots=st.integers(0, 60), classes=st.integers(1, 3), limit=st.integers(1, 9))
-def test_agrees_with_a_double_loop_whatever_the_order_of_the_slots(seed, slots, classes, limit):
+@given(seed=st.integers(0, 10**6), priors=st.integers(0, 60), classes=st.integers(1, 3), limit=st.integers(1, 9))
+def test_agrees_with_a_double_loop_whatever_the_order_of_the_priors(seed, priors, classes, limit):
     random = torch.Generator().manual_seed(seed)
-    corner = torch.rand(slots, 2, generator=random) * 40
-    box = torch.cat((corner, corner + 5 + torch.rand(slots, 2, generator=random) * 40), dim=-1)
-    score = torch.rand(slots, classes, generator=random)
+    corner = torch.rand(priors, 2, generator=random) * 40
+    box = torch.cat((corner, corner + 5 + torch.rand(priors, 2, generator=random) * 40), dim=-1)
+    score = torch.rand(priors, classes, generator=random)
     config = PostprocessConfig(min_score=0.2, nms_iou=0.45, max_detections=limit)
     expected = reference(box, score, 0.2, 0.45, limit)
-    shuffled = torch.randperm(slots, generator=random)
-    for order in (torch.arange(slots), shuffled):
+    shuffled = torch.randperm(priors, generator=random)
+    for order in (torch.arange(priors), shuffled):
         (found,) = postprocess(box[None, order], score[None, order], config)
         assert found.class_id.tolist() == [kind for _, kind in expected]
         assert found.score.tolist() == [float(score[pair]) for pair in expected]
-        assert found.box_xyxy.tolist() == [box[slot].tolist() for slot, _ in expected]
+        assert found.box_xyxy.tolist() == [box[prior].tolist() for prior, _ in expected]
 
 
 @settings(max_examples=15, deadline=None)
@@ -168,20 +168,20 @@ def test_a_limit_of_one_moves_nothing_and_boxes_without_area_stay():
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), slots=st.integers(0, 40), classes=st.integers(1, 3), pairs=st.integers(1, 300))
-def test_voting_agrees_with_a_double_loop_in_pieces_of_any_length(seed, slots, classes, pairs):
+@given(seed=st.integers(0, 10**6), priors=st.integers(0, 40), classes=st.integers(1, 3), pairs=st.integers(1, 300))
+def test_voting_agrees_with_a_double_loop_in_pieces_of_any_length(seed, priors, classes, pairs):
     random = torch.Generator().manual_seed(seed)
-    corner = torch.rand(slots, 2, generator=random, dtype=torch.float64) * 20
-    box = torch.cat((corner, corner + 10 + torch.rand(slots, 2, generator=random, dtype=torch.float64) * 10), dim=-1)
-    score = torch.rand(slots, generator=random, dtype=torch.float64) + 0.01
-    kind = torch.randint(classes, (slots,), generator=random)
-    kept = torch.randperm(slots, generator=random)[: slots // 2]
+    corner = torch.rand(priors, 2, generator=random, dtype=torch.float64) * 20
+    box = torch.cat((corner, corner + 10 + torch.rand(priors, 2, generator=random, dtype=torch.float64) * 10), dim=-1)
+    score = torch.rand(priors, generator=random, dtype=torch.float64) + 0.01
+    kind = torch.randint(classes, (priors,), generator=random)
+    kept = torch.randperm(priors, generator=random)[: priors // 2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_IOU_PAIRS", pairs)
         found = vote_boxes(box, score, kind, kept, 0.5)
     assert found.shape == (len(kept), 4)
     for moved, index in zip(found, kept.tolist(), strict=True):
-        near = [s for s in range(slots) if kind[s] == kind[index] and (s == index or iou(box[s], box[index]) > 0.5)]
+        near = [s for s in range(priors) if kind[s] == kind[index] and (s == index or iou(box[s], box[index]) > 0.5)]
         expected = sum(score[s] * box[s] for s in near) / sum(score[s] for s in near)
         torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-9)
 

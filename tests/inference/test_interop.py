@@ -27,7 +27,7 @@ def test_lines_of_the_mot_challenge():
     assert to_mot_lines(1, FOUND, [None, 3]) == ["1,3,0.00,0.00,4.00,4.00,0.500000,-1,-1,-1"]
 
 
-def test_what_is_not_installed_is_told_with_the_command(monkeypatch):
+def test_what_is_not_installed_is_reported_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ConfigError, match="pip install 'supervision"):
         to_supervision(FOUND)
