@@ -239,7 +239,7 @@ def test_mistakes_name_the_file_and_leave_the_network_alone(tmp_path):
         tmp_path / "gone.weights": "no such file",
         tmp_path / "x.txt": r"expected a checkpoint \(\.pt\), Darknet's \.weights or \.conv\.N, or timm:NAME",
         tmp_path / "short.weights": "shorter than the header",
-        tmp_path / "other.weights": "numbers",
+        tmp_path / "other.weights": "has 2,111,911 values",
         tmp_path / "cut.weights": "no layer of classes",
         tmp_path / "damaged.weights": "its connections are not all finite",
     }
