@@ -44,12 +44,12 @@ def test_metrics_of_a_small_case():
     assert np.array_equal(metrics.confusion, expected)
 
 
-def test_top5_of_five_classes_is_none_and_outputs_that_are_not_finite_are_wrong(telling):
+def test_top5_of_five_classes_is_none_and_outputs_that_are_not_finite_are_wrong(log_capture):
     ranked = np.array([[0, 1, 2, 3, 4]] * 2, np.int32)
     scores = np.array([[0.6, 0.1, 0.1, 0.1, 0.1], [0, 0, 0, 0, 0]], np.float32)
     metrics = compute_metrics(image_set([0, 0], tuple("abcde")), ranked, scores)
     assert (metrics.top1, metrics.top5) == (0.5, None)
-    assert "1 images have outputs that are not finite" in telling.text
+    assert "1 images have outputs that are not finite" in log_capture.text
 
 
 def test_a_ten_crop_averages_probabilities():
@@ -105,15 +105,15 @@ def test_unreadable_images_are_all_reported(tmp_path):
         evaluate(model, image_set([], ("a", "b", "c")), eval_)
 
 
-def test_classes_are_matched_by_name_else_by_number(telling):
+def test_classes_are_matched_by_name_else_by_number(log_capture):
     images = image_set([0, 1, 1], ("a", "b"))
     assert match_image_classes(images, ("a", "b"), "set") is images
     other = match_image_classes(images, ("b", "c", "a"), "set")
     assert (other.classes, other.label.tolist()) == (("b", "c", "a"), [2, 0, 0])
-    assert "set: has 2 of the model's 3 classes" in telling.text
+    assert "set: has 2 of the model's 3 classes" in log_capture.text
     for names in (("class 1", "class 2"), ("0", "1")):
         assert match_image_classes(images, names, "set").label.tolist() == [0, 1, 1]
-        assert f"matched by their order: a is {names[0]}" in telling.text
+        assert f"matched by their order: a is {names[0]}" in log_capture.text
     with pytest.raises(DataError) as error:
         match_image_classes(images, ("a", "x"), "set")
     assert error.value.problems == (
