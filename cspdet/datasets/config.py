@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -64,6 +64,18 @@ class LoaderConfig(ConfigModel):
     def max_batch_size(self) -> int:
         """Images per forward pass; with `batch_size: auto`, the upper limit."""
         return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
+
+
+class EvalBatching(Protocol):
+    """The config keys that evaluation loaders read: `EvalConfig` and `ClassifierEvalConfig` have them."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch of one process."""
+
+    @property
+    def workers(self) -> int | Literal["auto"]:
+        """Number of loader processes."""
 
 
 # --- augmentation of detection samples -----------------------------------------------------------

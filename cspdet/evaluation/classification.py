@@ -87,9 +87,7 @@ def predict_dataset(
     image_index = np.arange(shard.rank, len(images), shard.world_size)
     ranked, scores = np.zeros((len(image_index), top_k), np.int32), np.zeros((len(image_index), top_k), np.float32)
     problems: list[str] = []
-    batches = crop_batches(
-        images, crop, eval_.batch_size, eval_.workers, device_type=predictor.device.type, shard=shard
-    )
+    batches = crop_batches(images, crop, eval_, device_type=predictor.device.type, shard=shard)
     for batch in progress(batches, "evaluating", "batch", total=-(-len(image_index) // eval_.batch_size)):
         problems += batch.problems
         if problems:

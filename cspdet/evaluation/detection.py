@@ -67,10 +67,7 @@ def inference_on_dataset(
     `CocoEvaluator.merge`.
     """
     evaluator = CocoEvaluator(coco, eval_.evaluator)
-    loader = eval_loader(
-        coco, input_.size, input_.resize, eval_.batch_size, eval_.workers,
-        device_type=predictor.device.type, shard=shard,
-    )  # fmt: skip
+    loader = eval_loader(coco, input_, eval_, device_type=predictor.device.type, shard=shard)
     class_index = None if class_mapping is None else torch.tensor(class_mapping, dtype=torch.int64)
     for batch in progress(loader, "evaluating", "batch", total=len(loader)):
         sizes_hw = [(height, width) for height, width in batch.size_hw.tolist()]

@@ -37,6 +37,7 @@ from cspdet.datasets.collate import ImageBatch
 from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig
 from cspdet.datasets.loader import EpochLoader
 from cspdet.errors import ConfigError, DataError
+from cspdet.models.config import ClassifierEvalConfig
 from cspdet.structures import SINGLE_PROCESS, Shard
 
 STRONG = ImageAugmentConfig(
@@ -361,10 +362,10 @@ def test_processes_share_batches_and_mix_their_own_parts(images, workers):
 
 
 def test_evaluation_is_shared_in_order(images):
-    crop = ImageCrop((32, 32), 32)
-    parts = [[batch.indices for batch in crop_batches(images, crop, 2, shard=Shard(rank, 5))] for rank in range(5)]
+    crop, pairs = ImageCrop((32, 32), 32), ClassifierEvalConfig(batch_size=2, workers=0)
+    parts = [[batch.indices for batch in crop_batches(images, crop, pairs, shard=Shard(rank, 5))] for rank in range(5)]
     assert parts == [[(0, 5), (10,)], [(1, 6), (11,)], [(2, 7)], [(3, 8)], [(4, 9)]]
-    assert list(crop_batches(images, crop, 2, shard=Shard(12, 13))) == []
+    assert list(crop_batches(images, crop, pairs, shard=Shard(12, 13))) == []
 
 
 def test_rare_classes_are_seen_more_often(tmp_path):

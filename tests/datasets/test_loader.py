@@ -21,12 +21,13 @@ from cspdet.datasets.cache import RamCache, build_cache
 from cspdet.datasets.config import AlbumentationsTransform, AugmentConfig, LoaderConfig
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
-from cspdet.datasets.detection.loader import eval_loader, train_loader
+from cspdet.datasets.detection.loader import EvalLoader, eval_loader, train_loader
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.datasets.loader import EpochLoader
 from cspdet.datasets.workers import worker_crash_error
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
+from cspdet.models.config import EvalConfig
 from cspdet.structures import SINGLE_PROCESS, Batch, Shard
 
 NUM_IMAGES = 11
@@ -73,6 +74,17 @@ def loader(
     values = {"epochs": 10, "batch_size": 4, "seed": 3, "workers": 0, "cache": "none"}
     config = LoaderConfig(**{**values, **changes})
     return train_loader(coco, InputConfig(size=size_hw, resize=resize), augment, config, shard=shard)
+
+
+def evaluation(
+    coco: CocoDataset,
+    size_hw: tuple[int, int] = (64, 64),
+    batch_size: int = 16,
+    workers: int = 0,
+    shard: Shard = SINGLE_PROCESS,
+) -> EvalLoader:
+    config = EvalConfig(batch_size=batch_size, workers=workers)
+    return eval_loader(coco, InputConfig(size=size_hw), config, shard=shard)
 
 
 def cached(coco: CocoDataset, cache: str, num_processes: int = 1) -> RamCache | DetectionImages:
@@ -301,7 +313,7 @@ def test_size_other_than_annotated_is_error(coco):
     with pytest.raises(DataError, match=r"3\.png: the file is 48x90 .* the annotations say 90x48"):
         list(loader(coco).epoch(0))
     with pytest.raises(DataError, match="annotations say 90x48"):
-        list(eval_loader(coco, (64, 64)))
+        list(evaluation(coco))
 
 
 def test_killed_worker_is_error_not_wait(coco, monkeypatch):
@@ -339,7 +351,7 @@ def test_workers_leave_interrupts_to_the_main_process(coco):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_goes_through_the_set_in_order(coco, workers):
-    batches = list(eval_loader(coco, (64, 96), "letterbox", 4, workers))
+    batches = list(evaluation(coco, (64, 96), 4, workers))
     assert [len(batch.images) for batch in batches] == [4, 4, 3]
     assert torch.cat([batch.image_id for batch in batches]).tolist() == [100 + i for i in range(NUM_IMAGES)]
     first = batches[0]
@@ -358,7 +370,7 @@ def test_evaluation_goes_through_the_set_in_order(coco, workers):
 def test_errors_of_evaluation_arrive_from_workers(coco):
     break_image(coco, 9)
     with pytest.raises(DataError) as caught:
-        list(eval_loader(coco, (64, 64), batch_size=4, workers=2))
+        list(evaluation(coco, batch_size=4, workers=2))
     assert str(caught.value).startswith(str(coco.path(9)))
 
 
@@ -412,11 +424,11 @@ def test_process_enters_the_middle_of_epoch(coco):
 
 
 def test_evaluation_is_shared_in_order(coco):
-    parts = [eval_loader(coco, (64, 64), batch_size=2, shard=Shard(rank, 3)) for rank in range(3)]
+    parts = [evaluation(coco, batch_size=2, shard=Shard(rank, 3)) for rank in range(3)]
     ids = [[i for batch in part for i in batch.image_id.tolist()] for part in parts]
     assert ids == [[100 + i for i in range(rank, NUM_IMAGES, 3)] for rank in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
-    assert list(eval_loader(coco, (64, 64), shard=Shard(11, 12))) == []
+    assert list(evaluation(coco, shard=Shard(11, 12))) == []
 
 
 def test_rare_classes_are_seen_more_often_and_varied_again(coco):

@@ -22,7 +22,7 @@ from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.datasets.classification.dataset import ClassificationDataset, ClassificationImages
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch, collate_images
-from cspdet.datasets.config import ImageAugmentConfig, LoaderConfig, Workers
+from cspdet.datasets.config import EvalBatching, ImageAugmentConfig, LoaderConfig
 from cspdet.datasets.image_io import read_image
 from cspdet.datasets.loader import EpochLoader, build_loader
 from cspdet.datasets.sampler import (
@@ -143,8 +143,7 @@ class BuildCropBatch:
 def crop_batches(
     images: ImageFolderDataset,
     crop: ImageCrop,
-    batch_size: int,
-    workers: Workers = 0,
+    config: EvalBatching,
     *,
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
@@ -154,16 +153,15 @@ def crop_batches(
     Args:
         images: The split to evaluate on.
         crop: How the input is cut from an image.
-        batch_size: Images per batch of this process.
-        workers: Loader processes.
+        config: Images per batch of this process, and loader processes.
         device_type: Where batches go: "cpu" or "cuda".
         shard: This process's part: images rank, rank + world_size, ...; may be empty.
 
     Raises:
         DataError: a loader process died.
     """
-    order = sequential_batches(len(images), batch_size, shard)
-    num_workers = resolve_num_workers(workers, device_type, local_world_size(shard))
+    order = sequential_batches(len(images), config.batch_size, shard)
+    num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
     batches = WorkerDataset(BuildCropBatch(images, crop))
     loader = build_data_loader(batches, order, num_workers, device_type, persistent=False)
     yield from iter_batches(loader, lambda skipped: None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cspdet.datasets.collate import collate
-from cspdet.datasets.config import AugmentConfig, LoaderConfig, Resize, Workers
+from cspdet.datasets.config import AugmentConfig, EvalBatching, LoaderConfig
 from cspdet.datasets.detection.augment import Augment
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages, EvalDataset
 from cspdet.datasets.formats.coco import CocoDataset
@@ -107,10 +107,8 @@ def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
 
 def eval_loader(
     coco: CocoDataset,
-    size_hw: tuple[int, int],
-    resize: Resize = "letterbox",
-    batch_size: int = 16,
-    workers: Workers = 0,
+    input_: InputConfig,
+    config: EvalBatching,
     *,
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
@@ -119,15 +117,14 @@ def eval_loader(
 
     Args:
         coco: The split to evaluate on.
-        size_hw: Input height and width in pixels.
-        resize: How images are fit into the input.
-        batch_size: Images per batch of this process.
-        workers: Loader processes.
+        input_: Input size and resize mode.
+        config: Images per batch of this process, and loader processes.
         device_type: Where batches go: "cpu" or "cuda".
         shard: This process's part: images rank, rank + world_size, ...; may be empty.
     """
-    num_workers = resolve_num_workers(workers, device_type, local_world_size(shard))
-    return EvalLoader(EvalDataset(coco, size_hw, resize), batch_size, num_workers, device_type, shard)
+    num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
+    dataset = EvalDataset(coco, input_.size, input_.resize)
+    return EvalLoader(dataset, config.batch_size, num_workers, device_type, shard)
 
 
 class EvalLoader:
