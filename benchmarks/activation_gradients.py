@@ -4,7 +4,7 @@ python benchmarks/activation_gradients.py --threads 1
 
 Prints the time with the copy over that without, by precision, activation and channels of the slice (of 256, maps of
 28x36); both take turns, and the quickest of each counts. Below 1, the copy pays: see
-cspdet.training.cpu_fast_paths.contiguous_gradients.
+cspdet.training.cpu_fast_paths.switch.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
 from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
-from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
+from cspdet.training.cpu_fast_paths.switch import disable_malloc_trim
 from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
@@ -62,7 +62,7 @@ def main() -> None:
     anchors: Anchors = model.anchors
 
     def loss(rule: AnchorIoUConfig) -> None:
-        yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, rule).total.backward()
+        yolo_loss(tuple(raw), truth, anchors, recipe.train.loss, rule.build()).total.backward()
         for level in raw:
             level.grad = None
 

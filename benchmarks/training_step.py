@@ -31,8 +31,7 @@ from cspdet.models.bundle import check_size
 from cspdet.models.profile import profile
 from cspdet.recipe import ClassificationRecipe, infer_task, load_recipe
 from cspdet.structures import Categories
-from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
-from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
+from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths, disable_malloc_trim
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.base import TrainingData
@@ -55,7 +54,7 @@ class Variant:
     workers: int  # loader processes
     compiled: bool
     channels_last: bool
-    reuse_memory: bool  # on a CPU: see cspdet.training.cpu_fast_paths.memory
+    reuse_memory: bool  # on a CPU: see cspdet.training.cpu_fast_paths.switch
     cpu_ways: bool  # see cspdet.training.cpu_fast_paths.switch
     overrides: tuple[str, ...]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
@@ -12,6 +13,14 @@ from cspdet.datasets.config import AugmentConfig, ImageAugmentConfig, LoaderConf
 from cspdet.training.assigners import ASSIGNERS
 from cspdet.training.loggers import LOGGERS
 from cspdet.training.losses import LOSSES
+
+if TYPE_CHECKING:
+    from cspdet.training.assigners.anchor_iou import AnchorIoUAssigner
+    from cspdet.training.assigners.simota import SimOTAAssigner
+    from cspdet.training.loggers.jsonl import JsonlLogger
+    from cspdet.training.loggers.tensorboard import TensorBoardLogger
+    from cspdet.training.losses.base import LossContext
+    from cspdet.training.losses.yolo import YoloLoss
 
 
 class OptimizerConfig(ConfigModel):
@@ -112,6 +121,12 @@ class AnchorIoUConfig(AssignerConfigBase):
         "neighbors.",
     )
 
+    def build(self) -> AnchorIoUAssigner:
+        """Build the assigner."""
+        from cspdet.training.assigners.anchor_iou import AnchorIoUAssigner
+
+        return AnchorIoUAssigner(self)
+
 
 class SimOTAConfig(AssignerConfigBase):
     """Assignment by the predictions, SimOTA (YOLOX, section 2.1); see `cspdet.training.assigners.simota`."""
@@ -127,6 +142,12 @@ class SimOTAConfig(AssignerConfigBase):
     center_weight: float = Field(
         1.0, ge=0, description="Weight of 10^(distance in cells - 3) in the cost, relative to the class term."
     )
+
+    def build(self) -> SimOTAAssigner:
+        """Build the assigner."""
+        from cspdet.training.assigners.simota import SimOTAAssigner
+
+        return SimOTAAssigner(self)
 
 
 def _text_or_list(value: object) -> str:
@@ -178,6 +199,12 @@ class YoloLossConfig(LossConfigBase):
         "the order of the classes.",
     )
 
+    def build(self, context: LossContext) -> YoloLoss:
+        """Build the loss."""
+        from cspdet.training.losses.yolo import YoloLoss
+
+        return YoloLoss(self, context)
+
 
 class LoggerConfigBase(ComponentConfig):
     """Base of every logger's config."""
@@ -188,11 +215,23 @@ class JsonlLoggerConfig(LoggerConfigBase):
 
     name: Literal["jsonl"] = Field("jsonl", description="Name of the logger.")
 
+    def build(self, run_dir: Path) -> JsonlLogger:
+        """Build the logger of a run."""
+        from cspdet.training.loggers.jsonl import JsonlLogger
+
+        return JsonlLogger(self, run_dir)
+
 
 class TensorBoardLoggerConfig(LoggerConfigBase):
     """Scalars and images for TensorBoard, in the folder `tensorboard`."""
 
     name: Literal["tensorboard"] = Field("tensorboard", description="Name of the logger.")
+
+    def build(self, run_dir: Path) -> TensorBoardLogger:
+        """Build the logger of a run."""
+        from cspdet.training.loggers.tensorboard import TensorBoardLogger
+
+        return TensorBoardLogger(self, run_dir)
 
 
 class TrainerConfig(LoaderConfig):
@@ -223,6 +262,11 @@ class TrainerConfig(LoaderConfig):
     )
     timeout_minutes: float = Field(
         10.0, gt=0, description="With several processes: minutes that one waits for another before it stops."
+    )
+    cpu_fast_paths: Literal["auto"] | bool = Field(
+        "auto",
+        description="Faster CPU kernels for the training step, equal up to rounding; auto: on a CPU without "
+        "torch.compile; true: an error elsewhere; false: torch's own kernels.",
     )
     loggers: tuple[Annotated[LoggerConfigBase, component(LOGGERS)], ...] = Field(
         (JsonlLoggerConfig(), TensorBoardLoggerConfig()),

@@ -1,17 +1,15 @@
 """The training loop, the same for every task: batches in, `last.pt` and `best.pt` out.
 
-A step: the task's batch -> `to_input` -> the network -> the task's loss -> backward, step, average.
+`Trainer.step`: batch -> `to_float_tensor` -> network -> the task's losses -> backward; then optimizer and average.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
@@ -25,10 +23,11 @@ from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint
 from cspdet.training.config import TrainerConfig
-from cspdet.training.cpu_fast_paths.memory import disable_malloc_trim
-from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
+from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths, disable_malloc_trim, use_cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.distributed.sync_norm import convert_sync_batchnorm
+from cspdet.training.epoch_end import EpochEnd
+from cspdet.training.loggers.base import Loggers
 from cspdet.training.run.graceful_stop import EXIT_CODES, GracefulStop
 from cspdet.training.run.progress import EpochMeter
 from cspdet.training.run.run_dir import RunDir
@@ -38,20 +37,20 @@ from cspdet.training.tasks.base import BatchT, ModelT, Task
 
 log = logging.getLogger("cspdet")
 
-# So many steps in a row without a finite loss or gradient end the run: it will not come back by itself.
+# This many steps in a row without a finite gradient end the run: it does not recover by itself.
 MAX_SKIPPED_STEPS = 20
 # With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
 EXPECTED_SCALER_SKIPS = 6
-# Statistics are the same everywhere, or are to be each process's own; torch 2.15 renamed the switch.
+# Batch-norm statistics are the same in all processes, or local by choice; torch 2.15 renamed the argument.
 BUFFER_SYNC_ARG = "forward_sync_buffers"
 HAS_FORWARD_SYNC_BUFFERS = BUFFER_SYNC_ARG in inspect.signature(DistributedDataParallel).parameters
 DDP_KWARGS: dict[str, Any] = {BUFFER_SYNC_ARG if HAS_FORWARD_SYNC_BUFFERS else "broadcast_buffers": False}
-# Multi-scale steps for networks that take pictures of any size.
+# Multi-scale sizes are multiples of this for networks that take images of any size.
 DEFAULT_STRIDE = 32
 
 
 class Trainer(Generic[ModelT, BatchT]):
-    """One run, or one process's part of it. `model` comes with its first weights; rank 0 of `world` writes `folder`."""
+    """The loop of one run, or one process's part of it; rank 0 writes the run folder."""
 
     def __init__(
         self,
@@ -62,6 +61,19 @@ class Trainer(Generic[ModelT, BatchT]):
         device: torch.device,
         context: DistributedContext | None = None,
     ):
+        """Prepare the run.
+
+        Args:
+            model: The network with its initial weights.
+            task: Batches, loss and evaluation.
+            config: `train` of the recipe.
+            run_dir: Where the run is saved.
+            device: Where to train.
+            context: The processes of the run; None: this one alone.
+
+        Raises:
+            ConfigError: settings that the device or the network does not support.
+        """
         self.task, self.run_dir, self.device, self.context = task, run_dir, device, context or DistributedContext()
         self.config = config
         self.precision = resolve_precision(self.config.precision, device)
@@ -69,17 +81,18 @@ class Trainer(Generic[ModelT, BatchT]):
         if self.context.world_size > 1 and self.config.sync_batch_norm:
             convert_sync_batchnorm(self.state.model)  # not the average, which is only evaluated
         self.network = self._wrap_model()
-        # A compiled network has no calls left in it that could be taken for others.
-        self._cpu_fast_paths = nullcontext() if self.config.compile else cpu_fast_paths(device, self.precision)
+        self._uses_fast_paths = use_cpu_fast_paths(config, device)
+        self._fast_paths = cpu_fast_paths(device, self.precision) if self._uses_fast_paths else nullcontext()
         self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.max_batch_size))
         self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
         self._pending_losses: list[Tensor] = []  # losses of batches whose step is not made yet
         self._consecutive_skips = 0
         self._saved_at = time.monotonic()
+        self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
 
     def _wrap_model(self) -> nn.Module:
-        """What the batches go through: the model itself, or what averages its gradients over all processes."""
+        """The module that batches go through: the model, or DDP around it, compiled where the config says so."""
         network: nn.Module = self.state.model
         if self.context.world_size > 1:
             ids = [self.device] if self.device.type == "cuda" else None
@@ -93,9 +106,13 @@ class Trainer(Generic[ModelT, BatchT]):
         self.state.load_state_dict(checkpoint.training, checkpoint.weights)
 
     def run(self, stop_after: int | None = None) -> int:
-        """Train to the end, or to the end of epoch `stop_after`; the exit code: 0, or 130 or 143 when interrupted."""
+        """Train to the end, or to the end of epoch `stop_after`.
+
+        Returns:
+            The exit code: 0, or 130 or 143 where SIGINT or SIGTERM stopped the run.
+        """
         last_epoch = min(self.config.epochs, stop_after or self.config.epochs)
-        if self.device.type == "cpu":
+        if self._uses_fast_paths:
             disable_malloc_trim()
         try:
             return self._run(last_epoch)
@@ -103,15 +120,15 @@ class Trainer(Generic[ModelT, BatchT]):
             raise worker_crash_error(error) or error from None
 
     def _run(self, last_epoch: int) -> int:
-        # Only rank 0 opens TensorBoard's file.
-        opened = self.run_dir.tensorboard(self.state.progress.step) if self.context.is_main_process else nullcontext()
-        with GracefulStop() as stop, opened as writer:
+        configs = self.config.loggers if self.context.is_main_process else ()
+        loggers = Loggers(configs, self.run_dir.path).starting_at(self.state.progress.step)
+        with GracefulStop() as stop, loggers:
             while self.state.progress.epoch < last_epoch and not self._should_stop_early():
                 epoch_metrics = self._train_epoch(stop)
                 if epoch_metrics is None:
                     self._save()
                 else:
-                    self._finish_epoch(epoch_metrics, writer, stop)
+                    self._finish_epoch(epoch_metrics, loggers, stop)
                 if stop.stop_code and self.state.progress.epoch < self.config.epochs:
                     path = self.run_dir.path
                     log.info(
@@ -121,7 +138,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return 0
 
     def _should_stop_early(self) -> bool:
-        """Whether the evaluations have not become better for as long as `patience` waits."""
+        """Whether there was no better evaluation in `patience` of them."""
         progress, patience = self.state.progress, self.config.patience
         if patience is None or progress.evals_without_improvement < patience:
             return False
@@ -133,7 +150,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return True
 
     def _train_epoch(self, stop: GracefulStop) -> dict[str, Any] | None:
-        """The rest of the epoch under way; its line of metrics, or None when asked to stop before its end."""
+        """Train the rest of the current epoch; its metrics, or None when asked to stop before its end."""
         progress = self.state.progress
         meter = EpochMeter(
             progress.epoch, self.config.epochs, len(self.loader), progress.batch, self.loader.images_in_batch
@@ -145,12 +162,9 @@ class Trainer(Generic[ModelT, BatchT]):
             if progress.step == 0 and progress.batch == 0 and self.context.is_main_process:
                 self.run_dir.save_image("train_batch.jpg", self.task.draw_batch(batch))
             last = progress.batch + 1 == len(self.loader)
-            due = last or (progress.batch + 1) % self.accumulate == 0
-            self._backward(batch, due)
-            progress.images_seen += self.loader.images_in_batch(progress.batch)
-            progress.batch += 1
-            if due:
-                self._step(batch, stop)
+            update = last or (progress.batch + 1) % self.accumulate == 0
+            self.step(batch, stop, update=update)
+            if update:
                 meter.show(progress.loss_sums)
                 if stop.stop_code and not last:
                     meter.close()
@@ -171,11 +185,26 @@ class Trainer(Generic[ModelT, BatchT]):
             **meter.rates(),
         }
 
-    def _backward(self, batch: BatchT, due: bool) -> None:
-        """Add the gradients of one batch; those of all processes are put together when a step is `due`."""
+    def step(self, batch: BatchT, stop: GracefulStop, *, update: bool) -> None:
+        """Train on one batch: images -> network -> losses -> gradients; with `update`, one optimizer step.
+
+        Args:
+            batch: The batch; the gradients of several may accumulate.
+            stop: Where the processes agree on a requested stop.
+            update: Whether the optimizer makes a step with the gradients so far.
+        """
+        progress = self.state.progress
+        self._backward(batch, update)
+        progress.images_seen += self.loader.images_in_batch(progress.batch)
+        progress.batch += 1
+        if update:
+            self._update(batch, stop)
+
+    def _backward(self, batch: BatchT, update: bool) -> None:
+        """Add the gradients of one batch; those of all processes are reduced when an `update` follows."""
         images = self._random_resize(to_float_tensor(batch.images, self.device))
-        with self.context.collective("computing gradients"), self._no_sync(not due):
-            with autocast(self.device, self.precision), self._cpu_fast_paths:
+        with self.context.collective("computing gradients"), self._no_sync(not update):
+            with autocast(self.device, self.precision), self._fast_paths:
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
             losses = self.task.losses(self.state.model, output, batch, size_hw, self.context.all_reduce_sum)
@@ -184,12 +213,12 @@ class Trainer(Generic[ModelT, BatchT]):
         self._pending_losses.append(torch.stack([part.detach() for part in losses]))
 
     def _no_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """Leave out the averaging over processes."""
+        """Suspend the reduction of gradients over processes."""
         network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
         return network.no_sync() if enabled and isinstance(network, DistributedDataParallel) else nullcontext()
 
     def _random_resize(self, images: Tensor) -> Tensor:
-        """Multi-scale: the batch at a size that depends on (seed, epoch, batch) only."""
+        """Multi-scale: the batch at a size that is a function of (seed, epoch, batch)."""
         scales, progress = self.config.multi_scale, self.state.progress
         if scales is None:
             return images
@@ -203,8 +232,8 @@ class Trainer(Generic[ModelT, BatchT]):
             return images
         return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
-    def _step(self, batch: BatchT, stop: GracefulStop) -> None:
-        """One optimizer step with the gradients that were added up; skipped when they are not finite."""
+    def _update(self, batch: BatchT, stop: GracefulStop) -> None:
+        """Make one optimizer step with the accumulated gradients; skip it when they are not finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress.step)
@@ -226,7 +255,7 @@ class Trainer(Generic[ModelT, BatchT]):
             self._report_skip(batch)
 
     def _sync_losses_and_norm(self, norm: Tensor, stop: GracefulStop) -> bool:
-        """Count the losses of the step's batches and agree on stopping; whether `norm`, of the gradient, is finite.
+        """Add up the losses of the step's batches and agree on stopping; whether the gradient `norm` is finite.
 
         The one place in a step that waits for the device, when all of its work but the update is queued.
         """
@@ -261,72 +290,15 @@ class Trainer(Generic[ModelT, BatchT]):
     def _learning_rate(self, step: int) -> float:
         return self.config.optimizer.learning_rate * lr_factor(self.config.schedule, step, self.total_steps)
 
-    def _finish_epoch(self, epoch_metrics: dict[str, Any], writer: Any, stop: GracefulStop) -> None:
-        """Evaluate when due, write the epoch's line, and save."""
-        progress = self.state.progress
-        progress.epoch, progress.batch, progress.loss_sums = progress.epoch + 1, 0, {}
-        due = progress.epoch % self.config.eval_interval == 0 or progress.epoch == self.config.epochs
-        if due and self.task.has_val_set:
-            epoch_metrics |= self._evaluate()
-        skipped = {name for names in self.context.gather(list(self.loader.skipped)) for name in names}
-        if self.context.is_main_process:
-            if not self.task.has_val_set:
-                self.run_dir.save_best(self.state)
-            self.run_dir.write_metrics(epoch_metrics)
-            self.run_dir.add_scalars(writer, epoch_metrics, progress.step)
-            if due:
-                self.run_dir.add_images(writer, ("train_batch.jpg", self.task.val_image_name), progress.step)
-        log.info("%s", self._format_epoch(epoch_metrics))
-        if skipped:
-            log.warning("%d unreadable pictures were replaced by others so far", len(skipped))
+    def _finish_epoch(self, epoch_metrics: dict[str, Any], loggers: Loggers, stop: GracefulStop) -> None:
+        """Evaluate when due, log the metrics, save, and agree on a stop that was requested meanwhile."""
+        self._epoch_end.run(epoch_metrics, loggers)
         self._save()
         # A signal that came during the evaluation, at any process.
         stop_flags = torch.tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()], device=self.device)
         stop.sync(self.context.all_reduce_sum(stop_flags).tolist())
 
-    def _format_epoch(self, epoch_metrics: dict[str, Any]) -> str:
-        """An epoch in one line of the log."""
-        if epoch_metrics["loss"] is None:
-            return f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: no batch had a finite loss"
-        parts = ", ".join(f"{name} {epoch_metrics[f'loss_{name}']:.3f}" for name in self.task.loss_names)
-        metrics = "".join(
-            f"  {name} {epoch_metrics[name]:.4f}"
-            for name in self.task.log_metrics
-            if epoch_metrics.get(name) is not None
-        )
-        return (
-            f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: loss {epoch_metrics['loss']:.3f} ({parts})  "
-            f"{epoch_metrics['images_per_second']:.1f} images/s, waiting {epoch_metrics['data_wait_fraction']:.0%}{metrics}"
-        )
-
-    def _evaluate(self) -> dict[str, float | None]:
-        """The task's judgment of the averaged weights; the best ones are kept, with what they found."""
-        progress, name = self.state.progress, self.run_dir.path.name
-        result = self.task.evaluate(self.state.ema_or_model, name, self.context)
-        gc.collect()  # tracing the network for its pictures leaves cycles that hold copies of its weights
-        best_missing = result is not None and not (self.run_dir.path / "best.pt").exists()
-        primary_metric, best_missing = self.context.broadcast((result.primary_metric if result else 0.0, best_missing))
-        better = primary_metric > progress.best_metric or best_missing
-        progress.best_metric = primary_metric if better else progress.best_metric
-        progress.evals_without_improvement = 0 if better else progress.evals_without_improvement + 1
-        if result is None:  # rank 0 has it
-            return {}
-        self.run_dir.save_image(self.task.val_image_name, result.visualization)
-        if better:
-            self.run_dir.save_best(self.state)
-            model_info = {"model": name, "size": list(self.task.input.size), "epoch": progress.epoch}
-            self.run_dir.write_results({**result.full_metrics, **model_info}, result.results)
-        return result.metrics
-
     def _save(self) -> None:
         if self.context.is_main_process:
             self.run_dir.save_last(self.state)
         self._saved_at = time.monotonic()
-
-
-def run_summary(path: Path, val_image_name: str) -> str:
-    """Where to look after a run; `picture` is the file of a judgment's picture."""
-    return (
-        f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, {val_image_name}; "
-        f"curves: tensorboard --logdir {path}/tensorboard"
-    )

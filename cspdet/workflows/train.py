@@ -58,10 +58,11 @@ def _train(
     from cspdet.checkpoints.resume import build_initial_network
     from cspdet.config.loader import dump_config
     from cspdet.training.batch_size import resolve_batch_size
+    from cspdet.training.epoch_end import run_summary
     from cspdet.training.run.options import resolve_run_dir
     from cspdet.training.run.run_dir import RunDir
     from cspdet.training.tasks import TASKS
-    from cspdet.training.trainer import Trainer, run_summary
+    from cspdet.training.trainer import Trainer
 
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
     data = task_type.load_data(recipe.data, recipe.train.on_bad_image)

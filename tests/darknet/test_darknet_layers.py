@@ -214,7 +214,7 @@ def test_the_loss_of_square_sizes_is_least_at_the_box_itself(kind):
     raw[0, 0, 1, 2, :4] = best
 
     def box_loss(values: Tensor) -> Tensor:
-        return yolo_loss((values,), targets, anchors, YoloLossConfig(box=kind), AnchorIoUConfig()).box
+        return yolo_loss((values,), targets, anchors, YoloLossConfig(box=kind), AnchorIoUConfig().build()).box
 
     least = box_loss(raw)
     for i in range(4):

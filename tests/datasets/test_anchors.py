@@ -31,7 +31,8 @@ from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import PriorLayout, assign
+from cspdet.training.assigners.anchor_iou import assign_by_anchor_iou
+from cspdet.training.assigners.priors import PriorLayout
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/csppelee_efm.yaml"
@@ -83,7 +84,7 @@ def test_the_anchors_that_answer_are_those_of_training(boxes, match_iou):
     count = torch.arange(len(boxes))
     targets = Targets(count, torch.zeros_like(count), corners, torch.zeros(len(boxes), dtype=torch.bool))
     layout = PriorLayout.from_level_sizes([(76, 76), (38, 38), (19, 19)], 3, torch.device("cpu"))
-    given_to = assign(targets, anchors, layout, match_iou)
+    given_to = assign_by_anchor_iou(targets, anchors, layout, match_iou)
     fit = evaluate_anchors(boxes.astype(np.float32), anchors.wh.flatten(0, 1).numpy(), match_iou)
     assert fit.anchors_per_box * len(boxes) == pytest.approx(len(given_to.prior), abs=1)  # float32 against float64
 

@@ -90,13 +90,13 @@ import os, sys
 from cspdet.cli.main import run_command
 from cspdet.training.trainer import Trainer
 
-step = Trainer._step
+step = Trainer._update
 def fragile(self, batch, stop):
     step(self, batch, stop)
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if first and self.context.rank == 1 and self.state.progress.epoch == 1:
         os.kill(os.getpid(), 9)
-Trainer._step = fragile
+Trainer._update = fragile
 sys.exit(run_command("train"))
 """
 

@@ -35,7 +35,7 @@ MAX_PREDICTION_FILES = 7
 ENTERED_AGAIN = {
     "models/detector.py",
     "models/postprocess.py",
-    "training/assigners/assign.py",
+    "training/assigners/priors.py",
     "training/distributed/context.py",
 }
 

@@ -405,7 +405,7 @@ def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "replaced by another image" in said
     assert "files that are no pictures by their suffix skipped" in said
-    assert "1 unreadable pictures were replaced by others so far" in said
+    assert "1 unreadable images were replaced by others so far" in said
 
 
 def test_a_run_of_the_other_kind_cannot_be_resumed(tmp_path, capsys):

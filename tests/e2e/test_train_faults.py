@@ -161,7 +161,7 @@ def test_a_picture_that_disappears_can_be_skipped_and_is_counted(own_shapes, tmp
     at_batch(BATCHES + 1, after((own_shapes.parent / "train/000007.jpg").unlink))
     options = ["train.on_bad_image=skip", f"train.workers={workers}", "--output", tmp_path / "run"]
     assert train(CONFIG, f"data={own_shapes}", *SMALL, *options) == 0
-    assert "1 unreadable pictures were replaced by others so far" in capsys.readouterr().err
+    assert "1 unreadable images were replaced by others so far" in capsys.readouterr().err
     assert [line["images_seen"] for line in PROOF.read_metrics(tmp_path / "run")] == [20, 40, 60]
 
 

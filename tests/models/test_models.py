@@ -114,7 +114,7 @@ def loss_of(model: Network, recipe: DetectionRecipe | ClassificationRecipe, imag
         torch.cat((center - half, center + half), dim=1),
         torch.zeros(16, dtype=torch.bool),
     )
-    return yolo_loss(model(images), targets, model.anchors, recipe.train.loss, recipe.train.assigner).total
+    return yolo_loss(model(images), targets, model.anchors, recipe.train.loss, recipe.train.assigner.build()).total
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import Assignment, PriorLayout
+from cspdet.training.assigners.priors import Assignment, PriorLayout
 from cspdet.training.assigners.simota import assign_simota, class_cost, dynamic_k
 from cspdet.training.config import SimOTAConfig
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cspdet.training.cpu_fast_paths.contiguous_gradients import MAX_CHANNELS, ContiguousGradients
 from cspdet.training.cpu_fast_paths.pointwise import PointwiseAsMatmul
-from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths
+from cspdet.training.cpu_fast_paths.switch import MAX_CHANNELS, ContiguousGradients, cpu_fast_paths
 
 ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swish": nn.SiLU(), "mish": nn.Mish()}
 

@@ -16,7 +16,8 @@ from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import PriorLayout, assign, ignore_mask
+from cspdet.training.assigners.anchor_iou import assign_by_anchor_iou
+from cspdet.training.assigners.priors import PriorLayout, ignore_mask
 from cspdet.training.assigners.simota import assign_simota
 from cspdet.training.config import AnchorIoUConfig, SimOTAConfig, YoloLossConfig
 from cspdet.training.losses.class_weights import class_weights, weights_from_counts
@@ -47,7 +48,7 @@ def no_targets() -> Targets:
 
 def test_zero_logits_without_boxes_cost_log_2_a_slot():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
-    losses = yolo_loss(raw, no_targets(), ONE, YoloLossConfig(normalizer="images"), AnchorIoUConfig())
+    losses = yolo_loss(raw, no_targets(), ONE, YoloLossConfig(normalizer="images"), AnchorIoUConfig().build())
     assert losses.objectness.item() == pytest.approx(12 * math.log(2))  # 24 slots over 2 pictures
     assert losses.box.item() == losses.classes.item() == 0
 
@@ -57,7 +58,7 @@ def test_a_perfect_box_costs_only_its_doubts():
     raw = (torch.zeros(1, 1, 1, 1, 5 + CLASSES),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[-4.0, -4, 12, 12]]), torch.tensor([False]))
     for kind in ("iou", "giou", "diou", "ciou"):
-        losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box=kind), AnchorIoUConfig())
+        losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box=kind), AnchorIoUConfig().build())
         assert losses.box.item() == pytest.approx(0, abs=1e-5)
         assert losses.objectness.item() == pytest.approx(math.log(2))
         assert losses.classes.item() == pytest.approx(CLASSES * math.log(2))
@@ -66,7 +67,7 @@ def test_a_perfect_box_costs_only_its_doubts():
 def test_mse_of_a_box_in_the_middle_of_its_cell():
     raw = (torch.zeros(1, 1, 4, 4, 5 + CLASSES),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[4.0, 4, 20, 20]]), torch.tensor([False]))
-    losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig())
+    losses = yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig().build())
     # the size is the anchor's; sigmoids of 0.5 cost the entropy of a coin each; weight 2 - 16 * 16 / (32 * 32)
     assert losses.box.item() == pytest.approx(2 * math.log(2) * 1.75)
 
@@ -76,7 +77,7 @@ def test_mse_gradients_are_goal_minus_prediction():
     torch.manual_seed(0)
     raw = (torch.randn(1, 1, 4, 4, 5 + CLASSES).requires_grad_(),)
     truth = Targets(torch.tensor([0]), torch.tensor([1]), torch.tensor([[6.0, 7, 18, 27]]), torch.tensor([False]))
-    yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig()).box.backward()
+    yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig().build()).box.backward()
     t, g = raw[0][0, 0, 2, 1].detach(), raw[0].grad[0, 0, 2, 1]  # center (12, 17): column 1, row 2
     weight = 2 - 12 * 20 / (32 * 32)
     goal = torch.tensor([12 / 8 - 1, 17 / 8 - 2, math.log(12 / 16), math.log(20 / 16)])
@@ -99,13 +100,13 @@ def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
     loss = YoloLossConfig(
         box="ciou", normalizer=normalizer, objectness_target=goal, label_smoothing=0.1, box_weight=2.0
     )
-    found = yolo_loss(raw, truth, ANCHORS, loss, rule)
+    found = yolo_loss(raw, truth, ANCHORS, loss, rule.build())
 
     flat = torch.cat([level.flatten(1, 3) for level in raw], dim=1)
     predicted = decode_boxes(raw, ANCHORS)
     slots = PriorLayout.from_level_sizes([(n, n) for n in CELLS], 3, torch.device("cpu"))
     positive = (
-        assign(truth, ANCHORS, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
+        assign_by_anchor_iou(truth, ANCHORS, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
         if rule.name == "anchor_iou"
         else assign_simota(raw, predicted, truth, ANCHORS, slots, rule)
     )
@@ -138,15 +139,19 @@ def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
 def test_losses_and_gradients_are_finite_even_for_wild_outputs(kind, focal, rule):
     raw = random_raw(spread=100.0)
     loss = YoloLossConfig(box=kind, focal=focal, focal_gamma=0.5, objectness_target="iou")
-    yolo_loss(raw, some_targets(), ANCHORS, loss, rule).total.backward()
+    yolo_loss(raw, some_targets(), ANCHORS, loss, rule.build()).total.backward()
     assert all(level.grad.isfinite().all() for level in raw)
 
 
 def test_half_precision_outputs_are_judged_in_fp32():
     raw = random_raw()
-    full = yolo_loss(raw, some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig())
+    full = yolo_loss(raw, some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig().build())
     half = yolo_loss(
-        tuple(level.bfloat16() for level in raw), some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig()
+        tuple(level.bfloat16() for level in raw),
+        some_targets(),
+        ANCHORS,
+        YoloLossConfig(),
+        AnchorIoUConfig().build(),
     )
     assert all(part.dtype == torch.float32 for part in half)
     assert half.total.item() == pytest.approx(full.total.item(), rel=0.02)
@@ -157,11 +162,11 @@ def test_a_crowd_is_never_punished_and_a_truth_always_rewarded():
     raw = tuple(torch.zeros(1, 3, n, n, 5 + CLASSES).requires_grad_() for n in CELLS)
     box = torch.tensor([[0.0, 0, 128, 128]])
     crowd = Targets(torch.tensor([0]), torch.tensor([0]), box, torch.tensor([True]))
-    yolo_loss(raw, crowd, ANCHORS, YoloLossConfig(), AnchorIoUConfig()).total.backward()
+    yolo_loss(raw, crowd, ANCHORS, YoloLossConfig(), AnchorIoUConfig().build()).total.backward()
     # anchors of 10x13 to 33x23, away from the border: inside by more than half
     assert raw[0].grad[..., 2:-2, 2:-2, :].abs().sum() == 0
     raw[0].grad = None
-    yolo_loss(raw, no_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig()).total.backward()
+    yolo_loss(raw, no_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig().build()).total.backward()
     assert (raw[0].grad[..., 4] > 0).all()
 
 
@@ -190,16 +195,16 @@ def test_focal_loss_of_hard_goals_is_torchvisions(gamma, alpha):
 def test_focal_loss_takes_what_it_is_told_to(focal):
     raw, truth = random_raw(), some_targets()
     plain = YoloLossConfig(label_smoothing=0.1, objectness_target="iou")
-    without = yolo_loss(raw, truth, ANCHORS, plain, AnchorIoUConfig())
+    without = yolo_loss(raw, truth, ANCHORS, plain, AnchorIoUConfig().build())
     same = yolo_loss(
         raw,
         truth,
         ANCHORS,
         plain.model_copy(update={"focal": focal, "focal_gamma": 0.0, "focal_alpha": None}),
-        AnchorIoUConfig(),
+        AnchorIoUConfig().build(),
     )
     torch.testing.assert_close(tuple(same), tuple(without))  # gamma 0 is the cross-entropy
-    sharp = yolo_loss(raw, truth, ANCHORS, plain.model_copy(update={"focal": focal}), AnchorIoUConfig())
+    sharp = yolo_loss(raw, truth, ANCHORS, plain.model_copy(update={"focal": focal}), AnchorIoUConfig().build())
     smaller = [name for name, a, b in zip(Losses._fields, sharp, without, strict=True) if a < b * 0.9]
     assert smaller == {"objectness": ["objectness"], "class": ["classes"], "both": ["objectness", "classes"]}[focal]
 
@@ -210,8 +215,8 @@ def test_focal_loss_takes_what_it_is_told_to(focal):
 def test_weights_of_ones_change_nothing():
     raw, truth = random_raw(), some_targets()
     for loss in (YoloLossConfig(), YoloLossConfig(focal="both")):
-        plain = yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig())
-        assert yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig(), torch.ones(CLASSES)) == plain
+        plain = yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig().build())
+        assert yolo_loss(raw, truth, ANCHORS, loss, AnchorIoUConfig().build(), torch.ones(CLASSES)) == plain
 
 
 def test_the_weight_of_a_class_is_that_of_its_boxes():
@@ -220,7 +225,9 @@ def test_the_weight_of_a_class_is_that_of_its_boxes():
     box = torch.tensor([[5.0, 5, 20, 30], [40, 40, 110, 100]])
     truth = Targets(torch.tensor([0, 0]), torch.tensor([0, 2]), box, torch.tensor([False, False]))
     weight = torch.tensor([3.0, 100.0, 0.5])
-    found, plain = (yolo_loss(raw, truth, ANCHORS, YoloLossConfig(), AnchorIoUConfig(), w) for w in (weight, None))
+    found, plain = (
+        yolo_loss(raw, truth, ANCHORS, YoloLossConfig(), AnchorIoUConfig().build(), w) for w in (weight, None)
+    )
     assert found.classes.item() == pytest.approx((3 + 0.5) / 2 * CLASSES * math.log(2))
     assert (found.box, found.objectness) == (plain.box, plain.objectness)
 
@@ -292,7 +299,7 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
     box = torch.tensor([[5.0, 5, 20, 30], [40, 40, 110, 100], [50, 8, 70, 40], [0, 60, 120, 128]])
     truth = Targets(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 2, 1, 0]), box, torch.zeros(4).bool())
     loss = YoloLossConfig(normalizer=normalizer, objectness_target="iou")
-    whole = yolo_loss(raw, truth, ANCHORS, loss, rule)
+    whole = yolo_loss(raw, truth, ANCHORS, loss, rule.build())
     whole_gradient = torch.autograd.grad(whole.total, raw)
 
     halves = []
@@ -302,12 +309,15 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
         halves.append((tuple(level[low:high] for level in raw), part._replace(image_index=part.image_index - low)))
     counts: list[torch.Tensor] = []
     for part_raw, part in halves:
-        yolo_loss(part_raw, part, ANCHORS, loss, rule, all_reduce_sum=lambda count: counts.append(count) or count)
+        yolo_loss(
+            part_raw, part, ANCHORS, loss, rule.build(), all_reduce_sum=lambda count: counts.append(count) or count
+        )
     assert len(counts) == 2  # once in every call: a collective that all enter
     assert len({float(count) for count in counts}) == 2
     total = torch.stack(counts).sum()
     parts = [
-        yolo_loss(part_raw, part, ANCHORS, loss, rule, all_reduce_sum=lambda _: total) for part_raw, part in halves
+        yolo_loss(part_raw, part, ANCHORS, loss, rule.build(), all_reduce_sum=lambda _: total)
+        for part_raw, part in halves
     ]
     for name, one in whole._asdict().items():
         torch.testing.assert_close(sum(getattr(part, name) for part in parts), one, rtol=1e-6, atol=1e-6)
@@ -318,7 +328,7 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
 def test_a_process_without_boxes_divides_by_those_of_the_others():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
     losses = yolo_loss(
-        raw, no_targets(), ONE, YoloLossConfig(), AnchorIoUConfig(), all_reduce_sum=lambda count: count + 6
+        raw, no_targets(), ONE, YoloLossConfig(), AnchorIoUConfig().build(), all_reduce_sum=lambda count: count + 6
     )
     assert losses.objectness.item() == pytest.approx(24 / 6 * math.log(2))
     assert losses.box.item() == losses.classes.item() == 0

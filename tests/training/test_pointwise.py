@@ -96,11 +96,11 @@ def test_large_maps_are_products_where_one_thread_computes(threads, products, mo
 )
 def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected, monkeypatch):
     seen: list[tuple[int, ...]] = []
-    conv2d = F.conv2d
+    torch_conv2d = F.conv2d
 
     def spy(image, *rest):
         seen.append(tuple(image.shape))
-        return conv2d(image, *rest)
+        return torch_conv2d(image, *rest)
 
     monkeypatch.setattr(F, "conv2d", spy)
     weight = channels_last(8, 4, 1, 1).requires_grad_()

@@ -1,11 +1,11 @@
-"""Slots for boxes by what the slots predict: SimOTA (Ge et al. 2021, "YOLOX", section 2.1) over anchors.
+"""Assignment by the predictions: SimOTA (Ge et al. 2021, "YOLOX", section 2.1) over anchors.
 
-Every slot near a box's center, on every scale and with every anchor, is a candidate. Giving it to the box costs
-the cross-entropy of its classes, the logarithm of its overlap and its distance. A box that its candidates already
-cover well gets many of them, one that nobody covers gets its cheapest. As the network learns, the choice follows.
+Every prior near a box's center, on every level and with every anchor, is a candidate. Its cost is the cross-entropy of
+the classes, the negative logarithm of the overlap and a term of the distance. A box that its candidates already cover
+well gets many positives, one that no candidate covers gets the cheapest. The choice follows what the network learns.
 
-A slot's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further off than that overlaps less,
-hence costs more and is chosen for large boxes only.
+A prior's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further away overlaps less, hence
+costs more and is chosen for large boxes only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from cspdet.boxes import iou
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import INVALID_INDEX, Assignment, PriorLayout, resolve_conflicts
+from cspdet.training.assigners.priors import INVALID_INDEX, Assigner, Assignment, PriorLayout, resolve_conflicts
 from cspdet.training.config import SimOTAConfig
 
 MIN_IOU = 1e-8  # its logarithm is finite
@@ -29,11 +29,28 @@ SOFT_CENTER_BASE, SOFT_CENTER_RADIUS = 10.0, 3.0  # the soft center prior of RTM
 
 
 class AssignCandidates(NamedTuple):
-    """The slots near the center of each box, M for each: a window of the same size on every scale."""
+    """The priors near the center of each box, M for each: a window of the same size on every level."""
 
-    flat_index: Tensor  # (N, M) int64, image * S + slot; NOWHERE for what lies beside the picture, and for crowds
-    overlap: Tensor  # (N, M) IoU of the slot's box with the box, 0 where the place is NOWHERE
-    cost: Tensor  # (N, M), infinite where the place is NOWHERE
+    flat_index: Tensor  # (N, M) int64, image * S + prior; INVALID_INDEX outside the image, and for crowds
+    overlap: Tensor  # (N, M) IoU of the prior's box with the box, 0 where the index is invalid
+    cost: Tensor  # (N, M), infinite where the index is invalid
+
+
+class SimOTAAssigner(Assigner):
+    """Positives by the cost of each candidate prior, from what the network predicts."""
+
+    config: SimOTAConfig
+
+    def assign(
+        self,
+        raw: tuple[Tensor, ...],
+        predicted_xyxy: Tensor,
+        targets: Targets,
+        anchors: Anchors,
+        layout: PriorLayout,
+    ) -> Assignment:
+        """Assign by cost; see `Assigner.assign`."""
+        return assign_simota(raw, predicted_xyxy, targets, anchors, layout, self.config)
 
 
 @torch.no_grad()
@@ -45,12 +62,17 @@ def assign_simota(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> Assignment:
-    """Give every box that is no crowd to its cheapest slots, as many as their overlaps sum up to, and at least one.
+    """Assign every box that is no crowd to its cheapest priors: as many as their overlaps sum up to, at least one.
 
-    raw             scales (B, A, H_l, W_l, 5 + C); carries no gradient into the choice
-    predicted_xyxy  (B, S, 4) what `decode_boxes` makes of them
+    A prior that is a candidate of two boxes is assigned to the one with the lower cost, then to the first.
 
-    Two boxes that want one slot: the one that it costs less has it, then the first in order.
+    Args:
+        raw: The head's output of each level, (B, A, H_l, W_l, 5 + C); the choice carries no gradient.
+        predicted_xyxy: (B, S, 4) what `decode_boxes` makes of them.
+        targets: The boxes of the batch in input pixels.
+        anchors: The anchors of the head.
+        layout: The layout of the priors.
+        config: Number and cost of candidates.
     """
     parts = [_candidates(raw, level, predicted_xyxy, targets, anchors, layout, config) for level in range(len(raw))]
     flat_index, overlap, cost = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -64,7 +86,15 @@ def assign_simota(
 
 
 def dynamic_k(overlap: Tensor, candidate_topk: int) -> Tensor:
-    """(N,) int64 from the IoUs (N, M) of candidates: the whole part of the sum of the `top` best ones, at least 1."""
+    """Number of positives of each box: the integer part of the summed IoUs of the best candidates, at least 1.
+
+    Args:
+        overlap: (N, M) IoUs of the candidates.
+        candidate_topk: How many of the best are summed.
+
+    Returns:
+        (N,) int64.
+    """
     max_k = min(candidate_topk, overlap.shape[1])
     return overlap.topk(max_k, dim=1).values.sum(dim=1).long().clamp(1, max_k)
 
@@ -78,7 +108,7 @@ def _candidates(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> AssignCandidates:
-    """Those of one scale: for each box the cells around its center in reading order, and in each cell all anchors."""
+    """Those of one level: for each box the cells around its center in reading order, and in each cell all anchors."""
     height, width = raw[level].shape[2:4]
     col, row, distance = _window(targets.box_xyxy, anchors.stride[level], (height, width), config.radius)
     inside = (col >= 0) & (col < width) & (row >= 0) & (row < height) & ~targets.is_crowd[:, None]
@@ -117,13 +147,14 @@ def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: 
 
 
 def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
-    """(...) cross-entropy of what a slot says of a box's class, summed over the classes.
+    """(...) cross-entropy of a prior's class prediction for a box, summed over the classes.
 
-    objectness  (...) logits
-    classes     (..., C) logits
-    class_id    int64 that broadcasts to (...)
+    The probability of a class is the root of objectness times class, as in YOLOX: neither alone gives a low cost.
 
-    The probability of a class is the root of objectness times class, as in YOLOX: neither alone makes a slot cheap.
+    Args:
+        objectness: (...) logits.
+        classes: (..., C) logits.
+        class_id: int64 that broadcasts to (...).
     """
     log_p = (F.logsigmoid(classes) + F.logsigmoid(objectness)[..., None]) / 2
     log_not = torch.log(-torch.expm1(log_p)).clamp(min=MIN_LOG_PROB)

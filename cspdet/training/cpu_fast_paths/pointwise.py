@@ -1,9 +1,9 @@
-"""1x1 convolutions of small maps, with one thread of all, in a faster way, while a network trains on a CPU.
+"""Faster 1x1 convolutions in training on a CPU: of small maps, and with one thread of all maps.
 
-A convolution goes through its pictures one by one, a matrix product through all of their pixels at once: the smaller
-the map, the more that saves, up to half of a layer's forward and backward time. Where products are slow, the same
-pixels are dealt out to more and smaller pictures, for which torch has a faster kernel.
-`benchmarks/pointwise_layers.py` measures both, and docs/results.md has the figures.
+A convolution processes its images one by one, a matrix product all of their pixels at once: the smaller the map, the
+more that saves, up to half of a layer's forward and backward time. Where matrix products are slow, the same pixels are
+rebatched into more and smaller images, for which torch has a faster kernel. `benchmarks/pointwise_layers.py` measures
+both.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.overrides import TorchFunctionMode
 
 MAX_MATMUL_PIXELS = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
 MIN_ONEDNN_BATCH = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
-MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, cutting its pictures anew costs more than it saves
+MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, rebatching costs more than it saves
 
 
 class PointwiseAsMatmul(TorchFunctionMode):
-    """A forward pass within it takes them the faster way; the networks stay as they are."""
+    """Replaces `F.conv2d` by `conv2d` in a forward pass within it; the modules do not change."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -43,8 +43,11 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`; where it is 1x1 over every pixel, without groups or padding, and channels lie last
-    in memory: as a matrix product or over pictures cut anew, if the map is small or one thread computes."""
+    """`torch.nn.functional.conv2d`, with faster kernels for 1x1 convolutions of channels-last images.
+
+    Without stride, groups and padding, and where the map is small or one thread computes, it is a matrix product, or a
+    convolution of rebatched pixels. The arguments are those of `F.conv2d`.
+    """
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all_equal(stride, 1) and _all_equal(padding, 0)
     if pointwise and image.ndim == 4 and image.stride(1) == 1:
         single_thread = torch.get_num_threads() == 1
@@ -64,13 +67,13 @@ def _matmul_1x1(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """All pixels of the batch, a row each, times the weight."""
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    # Not flatten(1): the gradient is to lie in memory as the weight does, or other processes' do not fit to it.
+    # Not flatten(1): the gradient must have the memory layout of the weight, or those of other processes do not match.
     matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), channels)
     return F.linear(pixels, matrix, bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
-    """How many pictures of one row the pixels of an image (B, C, H, W) are best cut into; None: they stay."""
+    """Into how many images of one row the pixels of (B, C, H, W) are best rebatched; None: not at all."""
     batch, channels, height, width = shape
     pixels = batch * height * width
     if batch >= MIN_ONEDNN_BATCH or pixels * channels * channels_out < MIN_REBATCH_MACS:
@@ -79,7 +82,7 @@ def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
 
 
 def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batch_size: int) -> Tensor:
-    """The convolution of the same pixels as so many pictures of one row."""
+    """The convolution of the same pixels as `new_batch_size` images of one row."""
     batch, channels, height, width = image.shape
     rows = image.permute(0, 2, 3, 1).reshape(new_batch_size, 1, -1, channels).permute(0, 3, 1, 2)
     output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)

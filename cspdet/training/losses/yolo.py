@@ -1,8 +1,7 @@
-"""The loss of a YOLOv3 head: boxes and classes of the positives, objectness of every slot that is not ignored."""
+"""The loss of a YOLOv3 head: boxes and classes of the positives, objectness of every prior that is not ignored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,9 +13,10 @@ from cspdet.models.config import WhDecoding
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes, decode_wh
 from cspdet.structures import Targets
-from cspdet.training.assigners.assign import Assignment, PriorLayout, assign, ignore_mask
-from cspdet.training.assigners.simota import assign_simota
-from cspdet.training.config import AnchorIoUConfig, AssignerConfigBase, SimOTAConfig, YoloLossConfig
+from cspdet.training.assigners.priors import Assigner, Assignment, PriorLayout, ignore_mask
+from cspdet.training.config import YoloLossConfig
+from cspdet.training.losses.base import AllReduce, DetectionLoss, LossContext, no_reduction
+from cspdet.training.losses.class_weights import class_weights
 from cspdet.training.losses.focal import focal_cross_entropy
 
 
@@ -29,11 +29,12 @@ class Losses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
+        """The sum of the parts."""
         return self.box + self.objectness + self.classes
 
 
 class PositivePredictions(NamedTuple):
-    """What the positives say, and from where."""
+    """The predictions of the positives, and where they are."""
 
     values: Tensor  # (P, 5 + C) raw, fp32
     cell: Tensor  # (P, 2) column, row
@@ -42,9 +43,24 @@ class PositivePredictions(NamedTuple):
     scale_x_y: Tensor  # (P, 1)
 
 
-def no_reduction(total: Tensor) -> Tensor:
-    """The sum over all processes where there is one process."""
-    return total
+class YoloLoss(DetectionLoss):
+    """Box, objectness and class loss of a YOLO head; the config has the options."""
+
+    part_names = ("box", "objectness", "class")
+    config: YoloLossConfig
+
+    def __init__(self, config: YoloLossConfig, context: LossContext):
+        """Compute the class weights; raises ConfigError where their number is not that of the classes."""
+        super().__init__(config, context)
+        weight = class_weights(config, context.class_counts, context.categories.names)
+        self.class_weight = None if weight is None else weight.to(context.device)
+
+    def __call__(
+        self, raw: tuple[Tensor, ...], targets: Targets, anchors: Anchors, all_reduce_sum: AllReduce
+    ) -> Losses:
+        """Compute the losses; see `DetectionLoss`."""
+        assigner = self.context.assigner
+        return yolo_loss(raw, targets, anchors, self.config, assigner, self.class_weight, all_reduce_sum)
 
 
 def yolo_loss(
@@ -52,26 +68,32 @@ def yolo_loss(
     targets: Targets,
     anchors: Anchors,
     loss: YoloLossConfig,
-    assigner: AssignerConfigBase,
+    assigner: Assigner,
     class_weight: Tensor | None = None,
-    all_reduce_sum: Callable[[Tensor], Tensor] = no_reduction,
+    all_reduce_sum: AllReduce = no_reduction,
 ) -> Losses:
-    """Loss of raw scales (B, A, H_l, W_l, 5 + C) against targets in input pixels; computed in fp32.
+    """Compute the YOLOv3 loss in fp32.
 
-    Without boxes, the box and class parts are 0 and objectness is pushed down everywhere.
+    Without boxes, the box and class parts are 0, and the objectness target is 0 everywhere.
 
-    class_weight  (C,) what `cspdet.training.losses.class_weights` makes of `loss.class_weights`
-    across        sums a tensor over all processes. It is called once in every call, and tells how many positives or
-                  pictures the whole batch has, so that the losses of the processes add up to that of the whole batch in
-                  one process. Their gradients are to be added, not averaged.
+    Args:
+        raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
+        targets: The boxes of the batch in input pixels.
+        anchors: The anchors of the head.
+        loss: Types and weights of the parts.
+        assigner: Chooses the positives.
+        class_weight: (C,) of `class_weights`; None: all classes count the same.
+        all_reduce_sum: Sums a tensor over all processes. It is called once, for the number of positives or images of
+            the whole batch, so that the losses of the processes add up to that of the whole batch in one process. Their
+            gradients are to be added, not averaged.
     """
     layout = PriorLayout.from_level_sizes(
         [(level.shape[2], level.shape[3]) for level in raw], raw[0].shape[1], raw[0].device
     )
     with torch.no_grad():
         predicted = decode_boxes(tuple(level[..., :4].float() for level in raw), anchors)
-        positive = _assign_priors(raw, predicted, targets, anchors, layout, assigner)
-        ignored = ignore_mask(predicted, targets, anchors, layout, assigner.ignore_iou)
+        positive = assigner.assign(raw, predicted, targets, anchors, layout)
+        ignored = ignore_mask(predicted, targets, anchors, layout, assigner.config.ignore_iou)
 
     positive_preds = _gather_positives(raw, positive, anchors, layout)
     target_xyxy, class_id = targets.box_xyxy[positive.target], targets.class_id[positive.target]
@@ -93,31 +115,17 @@ def yolo_loss(
     )
 
 
-def _assign_priors(
-    raw: tuple[Tensor, ...],
-    predicted_xyxy: Tensor,
-    targets: Targets,
-    anchors: Anchors,
-    layout: PriorLayout,
-    assigner: AssignerConfigBase,
-) -> Assignment:
-    if isinstance(assigner, SimOTAConfig):
-        return assign_simota(raw, predicted_xyxy, targets, anchors, layout, assigner)
-    assert isinstance(assigner, AnchorIoUConfig)
-    return assign(targets, anchors, layout, assigner.match_iou, assigner.match_ratio, assigner.neighbors)
-
-
 def _gather_positives(
     raw: tuple[Tensor, ...], positive: Assignment, anchors: Anchors, layout: PriorLayout
 ) -> PositivePredictions:
-    """In the order of the positives."""
+    """The predictions of the positives, in their order."""
     level = torch.searchsorted(layout.offset, positive.prior, right=True) - 1
     rest = positive.prior - layout.offset[level]
     width, cells = layout.width[level], layout.height[level] * layout.width[level]
     anchor, row, col = rest // cells, rest % cells // width, rest % width
     values = raw[0].new_zeros((len(level), raw[0].shape[-1]))
     for i, scale in enumerate(raw):
-        # Every scale is read for all positives, in range, and kept for its own: picking them would wait for the device.
+        # Every level is read for all positives, in range, and kept for its own: selecting them would wait for the device.
         read = scale[positive.image, anchor, row.clamp(max=scale.shape[2] - 1), col.clamp(max=scale.shape[3] - 1)]
         values = torch.where((level == i)[:, None], read, values)
     cell = torch.stack((col, row), dim=-1).float()
@@ -129,7 +137,7 @@ def _gather_positives(
 def _objectness_loss(
     raw: tuple[Tensor, ...], positive: Assignment, overlap: Tensor, ignored: Tensor, loss: YoloLossConfig
 ) -> Tensor:
-    """Sum over all slots: positives against their goal, the rest against 0 unless ignored."""
+    """Sum over all priors: positives against their target, the rest against 0 unless ignored."""
     objectness = torch.cat([level[..., 4].flatten(1) for level in raw], dim=1).float()
     target = torch.zeros_like(objectness)
     target[positive.image, positive.prior] = overlap.clamp(min=0) if loss.objectness_target == "iou" else 1.0
@@ -156,9 +164,9 @@ def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, loss: 
 def _box_loss(
     positive_preds: PositivePredictions, target_xyxy: Tensor, loss_type: str, wh_decoding: WhDecoding
 ) -> tuple[Tensor, Tensor]:
-    """(P,) loss a box, and the (P,) IoU of each with its goal, without gradient.
+    """(P,) loss per box, and the (P,) IoU of each with its target, without gradient.
 
-    `mse` is YOLOv3's: its gradients are goal minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the sigmoids
+    `mse` is YOLOv3's: its gradients are target minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the sigmoids
     the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
     """
     values, cell, anchor_wh, stride, scale = positive_preds

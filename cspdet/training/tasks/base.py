@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -15,8 +15,7 @@ from cspdet.config.input import InputConfig
 from cspdet.models.bundle import Network
 from cspdet.structures import Categories
 from cspdet.training.distributed.context import DistributedContext
-
-AllReduce = Callable[[Tensor], Tensor]
+from cspdet.training.losses.base import AllReduce, AnyLosses
 
 
 class AnyBatch(Protocol):
@@ -25,16 +24,6 @@ class AnyBatch(Protocol):
     @property
     def images(self) -> Tensor:
         """(B, 3, H, W) uint8 RGB."""
-
-
-class AnyLosses(Protocol):
-    """The weighted parts of a loss in the order of `Task.loss_names`, fp32 scalars, as a named tuple."""
-
-    @property
-    def total(self) -> Tensor:
-        """Their sum."""
-
-    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
@@ -101,11 +90,11 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
     """
 
     command: ClassVar[str]
-    loss_names: ClassVar[tuple[str, ...]]
     log_metrics: ClassVar[tuple[str, ...]]
     val_image_name: ClassVar[str]
     image_list_label: ClassVar[str]
 
+    loss_names: tuple[str, ...]
     input: InputConfig
     data: TrainingData[DatasetT]
     loader: Loader[BatchT]

@@ -27,8 +27,9 @@ from cspdet.models.config import ClassifierEvalConfig
 from cspdet.structures import SINGLE_PROCESS, Categories, Shard
 from cspdet.training.config import ClassifierTrainConfig
 from cspdet.training.distributed.context import DistributedContext
+from cspdet.training.losses.base import AllReduce
 from cspdet.training.losses.classification import ClassLosses, class_loss
-from cspdet.training.tasks.base import AllReduce, EvalResult, Task, TrainingData
+from cspdet.training.tasks.base import EvalResult, Task, TrainingData
 from cspdet.training.visualization import draw_classification_batch, draw_predictions
 
 log = logging.getLogger("cspdet")

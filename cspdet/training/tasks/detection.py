@@ -33,12 +33,11 @@ from cspdet.models import Detector
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import EvalConfig
 from cspdet.structures import SINGLE_PROCESS, Batch, Shard, Targets
-from cspdet.training.assigners.assign import validate_assigner
-from cspdet.training.config import TrainConfig, YoloLossConfig
+from cspdet.training.assigners.priors import Assigner
+from cspdet.training.config import TrainConfig
 from cspdet.training.distributed.context import DistributedContext
-from cspdet.training.losses.class_weights import class_weights
-from cspdet.training.losses.yolo import Losses, yolo_loss
-from cspdet.training.tasks.base import AllReduce, EvalResult, Task, TrainingData
+from cspdet.training.losses.base import AllReduce, AnyLosses, DetectionLoss, LossContext
+from cspdet.training.tasks.base import EvalResult, Task, TrainingData
 from cspdet.training.visualization import draw_detection_batch, make_grid
 
 log = logging.getLogger("cspdet")
@@ -60,7 +59,6 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
     """Boxes of the classes of the train split, evaluated by the AP on the val split."""
 
     command = "train"
-    loss_names = ("box", "objectness", "class")
     log_metrics = ("AP", "AP50")
     val_image_name = "val_detections.jpg"
     image_list_label = "image ids"
@@ -94,10 +92,9 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         self.loader: EpochLoader[Batch] = train_loader(
             data.train, input_, train.augment, train, device_type=device.type, shard=shard
         )
-        assert isinstance(train.loss, YoloLossConfig)
-        self.loss_config = train.loss
-        weight = class_weights(self.loss_config, _boxes_per_class(data.train), data.categories.names)
-        self.class_weight = None if weight is None else weight.to(device)
+        context = LossContext(train.assigner.build(), data.categories, _boxes_per_class(data.train), device)
+        self.loss: DetectionLoss = train.loss.build(context)
+        self.loss_names = self.loss.part_names
         val = data.val
         self.class_mapping = (
             None if val is None else match_classes(data.categories, val.classes, str(val.files.annotations))
@@ -118,7 +115,8 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
     @staticmethod
     def check_network(train: TrainConfig, network: Detector) -> None:
         """Check that the assigner fits the head; see `Task.check_network`."""
-        validate_assigner(train.assigner, tuple(network.anchors.scale_x_y.tolist()))
+        assigner: Assigner = train.assigner.build()
+        assigner.check_head(tuple(network.anchors.scale_x_y.tolist()))
 
     def losses(
         self,
@@ -127,20 +125,12 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         batch: Batch,
         size_hw: tuple[int, int],
         all_reduce_sum: AllReduce,
-    ) -> Losses:
-        """The YOLO loss of the raw scales; boxes are scaled with images of another size. See `Task.losses`."""
+    ) -> AnyLosses:
+        """The loss of the raw output; boxes are scaled with images of another size. See `Task.losses`."""
         targets = _resize_targets(
             batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw
         )
-        return yolo_loss(
-            output,
-            targets,
-            model.anchors,
-            self.loss_config,
-            self.train_config.assigner,
-            self.class_weight,
-            all_reduce_sum,
-        )
+        return self.loss(output, targets, model.anchors, all_reduce_sum)
 
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
         """The COCO metrics, and all detections; see `Task.evaluate`."""

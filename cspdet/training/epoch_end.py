@@ -1,0 +1,113 @@
+"""The end of an epoch: evaluate when due, keep the best weights, log the metrics."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any, Generic
+
+from cspdet.training.config import TrainerConfig
+from cspdet.training.distributed.context import DistributedContext
+from cspdet.training.loggers.base import Loggers
+from cspdet.training.run.run_dir import RunDir
+from cspdet.training.state import TrainingState
+from cspdet.training.tasks.base import BatchT, ModelT, Task
+
+log = logging.getLogger("cspdet")
+
+TRAIN_IMAGE = "train_batch.jpg"
+
+
+class EpochEnd(Generic[ModelT, BatchT]):
+    """What the loop does after each epoch, but for `last.pt`.
+
+    Args:
+        task: Evaluates the network.
+        config: `train` of the recipe.
+        run_dir: Where the best weights and their results are saved.
+        state: Network, average and progress of the run.
+        context: The processes of the run.
+    """
+
+    def __init__(
+        self,
+        task: Task[ModelT, BatchT, Any],
+        config: TrainerConfig,
+        run_dir: RunDir,
+        state: TrainingState[ModelT],
+        context: DistributedContext,
+    ):
+        self.task, self.config, self.run_dir, self.state, self.context = task, config, run_dir, state, context
+
+    def run(self, epoch_metrics: dict[str, Any], loggers: Loggers) -> None:
+        """Begin the next epoch's progress, evaluate when due, and write the metrics.
+
+        Args:
+            epoch_metrics: Those of the training; the evaluation's are added.
+            loggers: Where they go; rank 0's.
+        """
+        progress = self.state.progress
+        progress.epoch, progress.batch, progress.loss_sums = progress.epoch + 1, 0, {}
+        due = progress.epoch % self.config.eval_interval == 0 or progress.epoch == self.config.epochs
+        if due and self.task.has_val_set:
+            epoch_metrics |= self._evaluate()
+        skipped = {name for names in self.context.gather(list(self.task.loader.skipped)) for name in names}
+        if self.context.is_main_process:
+            if not self.task.has_val_set:
+                self.run_dir.save_best(self.state)
+            loggers.log_metrics(epoch_metrics, progress.step)
+            if due:
+                images = [self.run_dir.path / name for name in (TRAIN_IMAGE, self.task.val_image_name)]
+                loggers.log_images(images, progress.step)
+        log.info("%s", self._format(epoch_metrics))
+        if skipped:
+            log.warning("%d unreadable images were replaced by others so far", len(skipped))
+
+    def _format(self, epoch_metrics: dict[str, Any]) -> str:
+        """An epoch as one line of the log."""
+        if epoch_metrics["loss"] is None:
+            return f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: no batch had a finite loss"
+        parts = ", ".join(f"{name} {epoch_metrics[f'loss_{name}']:.3f}" for name in self.task.loss_names)
+        metrics = "".join(
+            f"  {name} {epoch_metrics[name]:.4f}"
+            for name in self.task.log_metrics
+            if epoch_metrics.get(name) is not None
+        )
+        rate, waiting = epoch_metrics["images_per_second"], epoch_metrics["data_wait_fraction"]
+        return (
+            f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: loss {epoch_metrics['loss']:.3f} ({parts})  "
+            f"{rate:.1f} images/s, waiting {waiting:.0%}{metrics}"
+        )
+
+    def _evaluate(self) -> dict[str, float | None]:
+        """Evaluate the averaged weights; the best ones are saved, with their results."""
+        progress, name = self.state.progress, self.run_dir.path.name
+        result = self.task.evaluate(self.state.ema_or_model, name, self.context)
+        gc.collect()  # tracing the network for its images leaves cycles that hold copies of its weights
+        best_missing = result is not None and not (self.run_dir.path / "best.pt").exists()
+        primary_metric, best_missing = self.context.broadcast((result.primary_metric if result else 0.0, best_missing))
+        better = primary_metric > progress.best_metric or best_missing
+        progress.best_metric = primary_metric if better else progress.best_metric
+        progress.evals_without_improvement = 0 if better else progress.evals_without_improvement + 1
+        if result is None:  # rank 0 has it
+            return {}
+        self.run_dir.save_image(self.task.val_image_name, result.visualization)
+        if better:
+            self.run_dir.save_best(self.state)
+            model_info = {"model": name, "size": list(self.task.input.size), "epoch": progress.epoch}
+            self.run_dir.write_results({**result.full_metrics, **model_info}, result.results)
+        return result.metrics
+
+
+def run_summary(path: Path, val_image_name: str) -> str:
+    """What a finished run left, in a line of the log.
+
+    Args:
+        path: The folder of the run.
+        val_image_name: The file of the evaluation's image.
+    """
+    return (
+        f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, {val_image_name}; "
+        f"curves: tensorboard --logdir {path}/tensorboard"
+    )

@@ -1,0 +1,39 @@
+"""`metrics.jsonl`: one line of JSON per epoch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from cspdet.io.atomic import write_text
+from cspdet.training.loggers.base import Logger
+
+log = logging.getLogger("cspdet")
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class JsonlLogger(Logger):
+    """Appends a line per epoch; a resumed run replaces the lines of the epochs that it trains again."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
+        """Add the line of one epoch; lines of that epoch or later are removed."""
+        path = self.run_dir / METRICS_FILE
+        lines = [old for old in read_metrics(path) if old["epoch"] < metrics["epoch"]] + [metrics]
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in lines))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a `metrics.jsonl` so far; damaged lines are left out with a warning."""
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        try:
+            line = json.loads(text)
+            line["epoch"] + 0
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s:%d: is damaged, and left out", path, number)
+        else:
+            lines.append(line)
+    return lines
