@@ -80,15 +80,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
         ConfigError: with one line for each error, or a config for another task.
     """
     path = find_config(path)
-    found = infer_task(path, task)
+    content = read_yaml(path)
+    found = _infer_task(content[0], path.parent, task)
     if task is not None and found is not None and found != task:
         example = "csppelee_efm_sam" if task == "detection" else "classification/csppeleenet"
         raise ConfigError(f"{path}: expected {MODEL_TYPES[task]}, such as {example}, found {MODEL_TYPES[found]}")
-    return load_config(path, RECIPE_BY_TASK[task or found or "detection"], overrides)
+    return load_config(path, RECIPE_BY_TASK[task or found or "detection"], overrides, content)
 
 
 def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
-    """The task of a config file: its key `task`, else by its model, where a detector has a neck.
+    """The task of a config file: its key `task`, else by its model: a detector has a neck and a head.
 
     Args:
         path: The config file.
@@ -97,19 +98,22 @@ def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
     Returns:
         None where the config has no valid model section.
     """
-    values, _ = read_yaml(path)
+    return _infer_task(read_yaml(path)[0], path.parent, expected)
+
+
+def _infer_task(values: Any, folder: Path, expected: TaskName | None) -> TaskName | None:
     if not isinstance(values, dict):
         return None
     task, model = values.get("task"), values.get("model")
     if task in ("detection", "classification"):
         return "detection" if task == "detection" else "classification"
     if isinstance(model, str) and model.endswith((".yaml", ".yml")):
-        model, _ = read_yaml(path.parent / model)
+        model, _ = read_yaml(folder / model)
     if not isinstance(model, dict):
         return None
     if model.get("name") == "darknet":
         return expected or ("detection" if "data" in values else "classification")
-    return "detection" if "neck" in model else "classification"
+    return "detection" if "neck" in model or "head" in model else "classification"
 
 
 def recipe_from_dict(task: str, values: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:

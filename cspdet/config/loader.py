@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from cspdet.config.read import FileContent
 from cspdet.config.resolve import ConfigTree
 from cspdet.config.user_modules import USER_NAME, allow_user_modules
 from cspdet.config.validate import validate
@@ -24,7 +25,9 @@ from cspdet.config.validate import validate
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
-def load_config(path: str | Path, schema: type[SchemaT], overrides: Sequence[str] = ()) -> SchemaT:
+def load_config(
+    path: str | Path, schema: type[SchemaT], overrides: Sequence[str] = (), content: FileContent | None = None
+) -> SchemaT:
     """Read a YAML file, apply overrides and validate against a schema.
 
     Args:
@@ -32,6 +35,7 @@ def load_config(path: str | Path, schema: type[SchemaT], overrides: Sequence[str
             and components of the user's own (`module:Class`) are imported.
         schema: The model of the root of the file.
         overrides: `key.path=value`, applied in order; relative paths are made absolute against the working directory.
+        content: What `read_yaml` returned for the file, where it has been read already.
 
     Raises:
         ConfigError: with one line per error: `file:line: key.path: what was expected, what was found`.
@@ -39,7 +43,7 @@ def load_config(path: str | Path, schema: type[SchemaT], overrides: Sequence[str
     path = Path(path)
     tree = ConfigTree(schema, str(path))
     with allow_user_modules(path.parent):
-        tree.read(path, ())
+        tree.read(path, (), content)
         tree.override(overrides)
         return validate(tree, schema)
 

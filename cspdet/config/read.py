@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from cspdet.errors import ConfigError, did_you_mean
 
 KeyPath = tuple[str | int, ...]  # keys from the root to a value: ("model", "head", "anchors", 0)
+FileContent = tuple[Any, dict[KeyPath, str]]  # plain values, and the `file:line` of each key and item
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -53,7 +54,7 @@ def _released_configs() -> list[Path]:
     return [file for file in sorted(configs_dir().rglob("*.yaml")) if file.parent.name != "train"]
 
 
-def read_yaml(path: str | Path) -> tuple[Any, dict[KeyPath, str]]:
+def read_yaml(path: str | Path) -> FileContent:
     """A YAML 1.2 file as plain values, and the `file:line` that each key and item came from.
 
     Raises:
@@ -73,7 +74,7 @@ def read_yaml(path: str | Path) -> tuple[Any, dict[KeyPath, str]]:
     return values, source_locations
 
 
-def parse_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, str]]:
+def parse_yaml(text: str, name: str) -> FileContent:
     """YAML text as plain values, and the `name:line` of each key and item.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, upgrade_keys
-from cspdet.config.read import KeyPath, describe, format_key_path, parse_yaml, read_yaml
+from cspdet.config.read import FileContent, KeyPath, describe, format_key_path, parse_yaml, read_yaml
 from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
 from cspdet.errors import ConfigError
 
@@ -46,13 +46,13 @@ class ConfigTree:
         self.values = values
         self._rename_old_keys(self.name)
 
-    def read(self, path: Path, key_path: KeyPath) -> None:
+    def read(self, path: Path, key_path: KeyPath, content: FileContent | None = None) -> None:
         """Read a YAML file and its section files into the section at `key_path`.
 
         Raises:
             ConfigError: a file that cannot be read, or that holds no mapping.
         """
-        values, source_locations = read_yaml(path)
+        values, source_locations = content or read_yaml(path)
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected a mapping of keys to values, found {describe(values)}")
         self._put(key_path, values)
