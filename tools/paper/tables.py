@@ -220,8 +220,8 @@ What the columns mean:
 - Detectors have 80 classes. The rows of the paper's Table 2 are quoted from notes that agree with the paper's text.
 """
 ABLATION_TEXT = """\
-Changes of computation are against PeleeNet as counted here, {baseline:.4f} BFLOPs. gamma is the share of the channels
-that bypasses a dense block. Published: the paper's Table 1 as far as its text tells it, fusion first from Figure 4."""
+Changes of computation are against PeleeNet as counted here, {baseline:.4f} BFLOPs. gamma is the fraction of the
+channels that bypasses a dense block. Published: the paper's Table 1 as far as its text has it, fusion first from Figure 4."""
 BOTTLENECK_TEXT = """\
 The layer of most operations, in BFLOPs, against the first network of each group. The paper says that CSPPeleeNet lowers
 PeleeNet's by 44%, and that CSPPeleeNet-EFM lowers PeleeNet-YOLO's, in its head, by 80%. The EFM's own largest layers
