@@ -1,4 +1,4 @@
-"""Strict configs: every mistake is named with its place, all at once; what is right comes back unchanged."""
+"""Strict configs: every error is reported with its location, all together; valid configs survive a round trip."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("train:", "train: [1, 2]\ntrian:", "c.yaml:6: trian: unknown key (did you mean 'train'?)"),
     ],
 )  # fmt: skip
-def test_each_mistake_is_named_with_its_line(tmp_path, old, new, expected):
+def test_each_error_is_reported_with_its_line(tmp_path, old, new, expected):
     assert old in TEXT
     found = problems(tmp_path, TEXT.replace(old, new))
     assert any(line.startswith(expected) for line in found), found
 
 
-def test_all_mistakes_come_in_one_go(tmp_path):
+def test_all_errors_are_reported_together(tmp_path):
     text = TEXT.replace("batch_size", "batch_sise").replace("epochs: 3", "epochs: x").replace("sam:", "smm:")
     found = problems(tmp_path, text, "input.size=100.5", "eval.nms_iou=2")
     places = [line.split(": ")[1] for line in found]
@@ -104,7 +104,7 @@ def test_overrides_apply_in_order_and_a_section_may_be_a_file(tmp_path, monkeypa
     assert load_recipe(SHIPPED).train.loss.box == "ciou"
 
 
-def test_a_mistake_in_a_section_file_names_that_file(tmp_path):
+def test_an_error_in_a_section_file_names_that_file(tmp_path):
     (tmp_path / "recipe.yaml").write_text("epochs: 3\nepohcs: 4\n")
     (tmp_path / "c.yaml").write_text(TEXT.split("train:")[0] + "train: recipe.yaml\n")
     with pytest.raises(ConfigError, match=r"recipe.yaml:2: train.epohcs: unknown key \(did you mean 'epochs'\?\)"):

@@ -13,7 +13,7 @@ from cspdet.checkpoints.loading import load_model
 from cspdet.config.read import names_config
 from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
-from cspdet.recipe import ClassificationRecipe, load_recipe
+from cspdet.recipe import load_recipe
 
 # Of the published figures: COCO's and ImageNet's.
 DEFAULT_NUM_CLASSES: dict[TaskName, int] = {"detection": 80, "classification": 1000}
@@ -68,7 +68,7 @@ def _build_model(
         bundle = load_model(path, overrides=overrides)
         return bundle.task, bundle.torch_network, bundle.config.input.size
     recipe = load_recipe(path, overrides)
-    if isinstance(recipe, ClassificationRecipe):
+    if recipe.task == "classification":
         with torch.device("meta"):
             return "classification", recipe.model.build(pretrained=False), recipe.input.size
     if num_classes is None:
