@@ -23,7 +23,7 @@ from cspdet.device import autocast, resolve_precision
 from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
-from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
+from cspdet.training.assigners.config import AnchorIoUConfig, SimOTAConfig
 from cspdet.training.cpu_fast_paths.switch import disable_malloc_trim
 from cspdet.training.losses.yolo import yolo_loss
 

@@ -1,26 +1,20 @@
-"""Configs of training: optimizer, schedule, assigner, loss, loggers and the loop. Imports no torch."""
+"""Configs of training: optimizer, learning-rate schedule, moving average and the training loop. Imports no torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Field, field_validator
 
-from cspdet.config.base import ComponentConfig, ConfigModel
+from cspdet.config.base import ConfigModel
 from cspdet.config.registry import component
 from cspdet.datasets.config import AugmentConfig, ImageAugmentConfig, LoaderConfig
 from cspdet.training.assigners import ASSIGNERS
+from cspdet.training.assigners.config import AnchorIoUConfig, AssignerConfigBase
 from cspdet.training.loggers import LOGGERS
+from cspdet.training.loggers.config import JsonlLoggerConfig, LoggerConfigBase, TensorBoardLoggerConfig
 from cspdet.training.losses import LOSSES
-
-if TYPE_CHECKING:
-    from cspdet.training.assigners.anchor_iou import AnchorIoUAssigner
-    from cspdet.training.assigners.simota import SimOTAAssigner
-    from cspdet.training.loggers.jsonl import JsonlLogger
-    from cspdet.training.loggers.tensorboard import TensorBoardLogger
-    from cspdet.training.losses.base import LossContext
-    from cspdet.training.losses.yolo import YoloLoss
+from cspdet.training.losses.config import LossConfigBase, YoloLossConfig
 
 
 class OptimizerConfig(ConfigModel):
@@ -84,154 +78,6 @@ class MultiScaleConfig(ConfigModel):
     low: float = Field(0.75, gt=0, le=1, description="Lowest factor.")
     high: float = Field(1.25, ge=1, description="Highest factor.")
     interval: int = Field(10, ge=1, description="Number of batches between changes of the size.")
-
-
-class AssignerConfigBase(ComponentConfig):
-    """Base of every label assigner's config."""
-
-    ignore_iou: float = Field(
-        0.7,
-        ge=0.5,
-        le=1,
-        description="Negatives whose predicted box overlaps a ground-truth box by more than this IoU are ignored in "
-        "the objectness loss (Darknet: ignore_thresh).",
-    )
-
-
-class AnchorIoUConfig(AssignerConfigBase):
-    """Assignment by anchor shape: every box is assigned to its most similar anchor, at the cell of its center."""
-
-    name: Literal["anchor_iou"] = Field("anchor_iou", description="Name of the assigner.")
-    match_iou: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Also assign to anchors whose shape overlaps the box by more than this IoU (Darknet: iou_thresh); "
-        "null: no such anchors.",
-    )
-    match_ratio: float | None = Field(
-        None,
-        gt=1,
-        description="Also assign to anchors whose width and height are within this factor of the box's; null: no such "
-        "anchors.",
-    )
-    neighbors: Literal[1, 3] = Field(
-        1,
-        description="Cells per box and scale: 1, that of the center; 3, also its nearest horizontal and vertical "
-        "neighbors.",
-    )
-
-    def build(self) -> AnchorIoUAssigner:
-        """Build the assigner."""
-        from cspdet.training.assigners.anchor_iou import AnchorIoUAssigner
-
-        return AnchorIoUAssigner(self)
-
-
-class SimOTAConfig(AssignerConfigBase):
-    """Assignment by the predictions, SimOTA (YOLOX, section 2.1); see `cspdet.training.assigners.simota`."""
-
-    name: Literal["simota"] = Field("simota", description="Name of the assigner.")
-    candidate_topk: int = Field(
-        10, ge=1, description="A box gets as many positives as the IoUs of this many best candidates sum up to."
-    )
-    radius: float = Field(
-        2.5, gt=0.5, le=16, description="Candidates have their cell's center within this many cells of the box center."
-    )
-    iou_weight: float = Field(3.0, ge=0, description="Weight of -log(IoU) in the cost, relative to the class term.")
-    center_weight: float = Field(
-        1.0, ge=0, description="Weight of 10^(distance in cells - 3) in the cost, relative to the class term."
-    )
-
-    def build(self) -> SimOTAAssigner:
-        """Build the assigner."""
-        from cspdet.training.assigners.simota import SimOTAAssigner
-
-        return SimOTAAssigner(self)
-
-
-def _text_or_list(value: object) -> str:
-    return "text" if isinstance(value, str) else "list"
-
-
-# Chosen by the type of the value, so that an error is reported once and not for both members
-ClassWeights = Annotated[
-    Annotated[Literal["none", "auto"], Tag("text")] | Annotated[tuple[Annotated[float, Field(gt=0)], ...], Tag("list")],
-    Discriminator(_text_or_list),
-]
-
-
-class LossConfigBase(ComponentConfig):
-    """Base of every loss's config."""
-
-
-class YoloLossConfig(LossConfigBase):
-    """The loss of a YOLO head: box regression, objectness and classification."""
-
-    name: Literal["yolo"] = Field("yolo", description="Name of the loss.")
-    box: Literal["mse", "iou", "giou", "diou", "ciou"] = Field("ciou", description="Type of the box loss.")
-    box_weight: float = Field(5.0, ge=0, description="Weight of the box loss (Darknet: iou_normalizer).")
-    objectness_weight: float = Field(1.0, ge=0, description="Weight of the objectness loss (Darknet: obj_normalizer).")
-    class_weight: float = Field(1.0, ge=0, description="Weight of the classification loss (Darknet: cls_normalizer).")
-    normalizer: Literal["positives", "images"] = Field(
-        "positives", description="The sums are divided by the number of positives, or of images as in Darknet."
-    )
-    objectness_target: Literal["one", "iou"] = Field(
-        "one", description="Objectness target of a positive: 1, or the IoU of its box with the ground truth."
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Class targets become s/2 and 1 - s/2 (Darknet: label_smooth_eps)."
-    )
-    focal: Literal["none", "objectness", "class", "both"] = Field(
-        "none", description="Which parts use the focal loss (Lin et al. 2017) instead of cross-entropy."
-    )
-    focal_gamma: float = Field(
-        2.0,
-        ge=0,
-        description="Focusing exponent of the focal loss; 0 is cross-entropy, more reduces easy examples more.",
-    )
-    focal_alpha: float | None = Field(
-        0.25, gt=0, lt=1, description="Focal loss: weight of positives, 1 - alpha of negatives; null: all 1."
-    )
-    class_weights: ClassWeights = Field(
-        "none",
-        description="Weight of each class in the classification loss: none; auto: more for rarer classes; or a list in "
-        "the order of the classes.",
-    )
-
-    def build(self, context: LossContext) -> YoloLoss:
-        """Build the loss."""
-        from cspdet.training.losses.yolo import YoloLoss
-
-        return YoloLoss(self, context)
-
-
-class LoggerConfigBase(ComponentConfig):
-    """Base of every logger's config."""
-
-
-class JsonlLoggerConfig(LoggerConfigBase):
-    """One line of JSON per epoch in `metrics.jsonl`."""
-
-    name: Literal["jsonl"] = Field("jsonl", description="Name of the logger.")
-
-    def build(self, run_dir: Path) -> JsonlLogger:
-        """Build the logger of a run."""
-        from cspdet.training.loggers.jsonl import JsonlLogger
-
-        return JsonlLogger(self, run_dir)
-
-
-class TensorBoardLoggerConfig(LoggerConfigBase):
-    """Scalars and images for TensorBoard, in the folder `tensorboard`."""
-
-    name: Literal["tensorboard"] = Field("tensorboard", description="Name of the logger.")
-
-    def build(self, run_dir: Path) -> TensorBoardLogger:
-        """Build the logger of a run."""
-        from cspdet.training.loggers.tensorboard import TensorBoardLogger
-
-        return TensorBoardLogger(self, run_dir)
 
 
 class TrainerConfig(LoaderConfig):

@@ -13,7 +13,7 @@ from cspdet.config.loader import parse_config
 from cspdet.config.read import parse_yaml
 from cspdet.errors import ConfigError
 from cspdet.recipe import ClassificationRecipe, DetectionRecipe, load_recipe, recipe_from_dict, recipe_to_dict
-from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
+from cspdet.training.assigners.config import AnchorIoUConfig, SimOTAConfig
 
 # As cspdet 1 wrote `config.yaml` into a run folder; `anchors` and other keys whose names stayed are left out.
 VERSION_1 = """\

@@ -17,7 +17,8 @@ from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
 from cspdet.models.profile import profile
 from cspdet.structures import Targets
-from cspdet.training.config import AnchorIoUConfig, YoloLossConfig
+from cspdet.training.assigners.config import AnchorIoUConfig
+from cspdet.training.losses.config import YoloLossConfig
 from cspdet.training.losses.yolo import yolo_loss
 
 

@@ -20,7 +20,9 @@ from pydantic import Field
 
 from cspdet.training.assigners.anchor_iou import assign_by_anchor_iou
 from cspdet.training.assigners.priors import Assigner
-from cspdet.training.config import AssignerConfigBase, LoggerConfigBase, LossConfigBase, YoloLossConfig
+from cspdet.training.assigners.config import AssignerConfigBase
+from cspdet.training.loggers.config import LoggerConfigBase
+from cspdet.training.losses.config import LossConfigBase, YoloLossConfig
 from cspdet.training.loggers.base import Logger
 from cspdet.training.losses.base import DetectionLoss
 

@@ -13,8 +13,8 @@ from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
 from cspdet.training.assigners.anchor_iou import assign_by_anchor_iou
+from cspdet.training.assigners.config import AnchorIoUConfig, SimOTAConfig
 from cspdet.training.assigners.priors import CROWD_IOF_THRESHOLD, PriorLayout, ignore_mask
-from cspdet.training.config import AnchorIoUConfig, SimOTAConfig
 
 ANCHORS = Anchors(YoloHeadConfig(scale_x_y=(1.2, 1.1, 1.05)), (8, 16, 32))
 SIZE = 128

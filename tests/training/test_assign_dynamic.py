@@ -17,9 +17,9 @@ from cspdet.models.config import YoloHeadConfig
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes
 from cspdet.structures import Targets
+from cspdet.training.assigners.config import SimOTAConfig
 from cspdet.training.assigners.priors import Assignment, PriorLayout
 from cspdet.training.assigners.simota import assign_simota, class_cost, dynamic_k
-from cspdet.training.config import SimOTAConfig
 
 ANCHORS = Anchors(YoloHeadConfig(anchors=(((10, 13), (30, 20)), ((40, 30), (60, 60))), scale_x_y=(1.2, 1.1)), (8, 16))
 CELLS = ((6, 8), (3, 4))  # height, width

@@ -17,10 +17,11 @@ from cspdet.models.postprocess import decode_boxes
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
 from cspdet.training.assigners.anchor_iou import assign_by_anchor_iou
+from cspdet.training.assigners.config import AnchorIoUConfig, SimOTAConfig
 from cspdet.training.assigners.priors import PriorLayout, ignore_mask
 from cspdet.training.assigners.simota import assign_simota
-from cspdet.training.config import AnchorIoUConfig, SimOTAConfig, YoloLossConfig
 from cspdet.training.losses.class_weights import class_weights, weights_from_counts
+from cspdet.training.losses.config import YoloLossConfig
 from cspdet.training.losses.focal import focal_cross_entropy
 from cspdet.training.losses.yolo import Losses, yolo_loss
 

@@ -14,7 +14,8 @@ from cspdet.models.head import Anchors
 
 if TYPE_CHECKING:
     from cspdet.recipe import DetectionRecipe
-    from cspdet.training.config import LossConfigBase, TrainConfig, YoloLossConfig
+    from cspdet.training.config import TrainConfig
+    from cspdet.training.losses.config import LossConfigBase, YoloLossConfig
 
 COCO_NUM_CLASSES, COCO_NUM_IMAGES = 80, 118_287
 STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # AlexeyAB's advice for custom data sets

@@ -7,7 +7,7 @@ from cspdet.config.registry import Registry
 ASSIGNERS = Registry(
     "assigner",
     {
-        "anchor_iou": "cspdet.training.config:AnchorIoUConfig",
-        "simota": "cspdet.training.config:SimOTAConfig",
+        "anchor_iou": "cspdet.training.assigners.config:AnchorIoUConfig",
+        "simota": "cspdet.training.assigners.config:SimOTAConfig",
     },
 )

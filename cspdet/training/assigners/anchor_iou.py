@@ -13,8 +13,8 @@ from cspdet.boxes import wh_iou
 from cspdet.errors import ConfigError
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
+from cspdet.training.assigners.config import AnchorIoUConfig
 from cspdet.training.assigners.priors import INVALID_INDEX, Assigner, Assignment, PriorLayout, resolve_conflicts
-from cspdet.training.config import AnchorIoUConfig
 
 # A center up to half a cell outside its cell is 1.5 cells from the far side: s sigmoid(t) - (s - 1) / 2 needs s = 2.
 NEIGHBOR_MIN_SCALE_X_Y = 2.0

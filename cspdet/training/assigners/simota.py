@@ -20,8 +20,8 @@ from torch import Tensor
 from cspdet.boxes import iou
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
+from cspdet.training.assigners.config import SimOTAConfig
 from cspdet.training.assigners.priors import INVALID_INDEX, Assigner, Assignment, PriorLayout, resolve_conflicts
-from cspdet.training.config import SimOTAConfig
 
 MIN_IOU = 1e-8  # its logarithm is finite
 MIN_LOG_PROB = -100.0  # of a probability: no candidate is so wrong that the others' costs are lost beside it

@@ -7,7 +7,7 @@ from cspdet.config.registry import Registry
 LOGGERS = Registry(
     "logger",
     {
-        "jsonl": "cspdet.training.config:JsonlLoggerConfig",
-        "tensorboard": "cspdet.training.config:TensorBoardLoggerConfig",
+        "jsonl": "cspdet.training.loggers.config:JsonlLoggerConfig",
+        "tensorboard": "cspdet.training.loggers.config:TensorBoardLoggerConfig",
     },
 )

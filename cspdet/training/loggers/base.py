@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cspdet.training.config import LoggerConfigBase
+from cspdet.training.loggers.config import LoggerConfigBase
 
 
 class Logger(ABC):

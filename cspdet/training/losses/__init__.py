@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from cspdet.config.registry import Registry
 
-LOSSES = Registry("loss", {"yolo": "cspdet.training.config:YoloLossConfig"})
+LOSSES = Registry("loss", {"yolo": "cspdet.training.losses.config:YoloLossConfig"})

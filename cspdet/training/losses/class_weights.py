@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import ConfigError
-from cspdet.training.config import YoloLossConfig
+from cspdet.training.losses.config import YoloLossConfig
 
 
 def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Sequence[str]) -> Tensor | None:

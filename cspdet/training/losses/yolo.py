@@ -14,9 +14,9 @@ from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode_boxes, decode_wh
 from cspdet.structures import Targets
 from cspdet.training.assigners.priors import Assigner, Assignment, PriorLayout, ignore_mask
-from cspdet.training.config import YoloLossConfig
 from cspdet.training.losses.base import AllReduce, DetectionLoss, LossContext, no_reduction
 from cspdet.training.losses.class_weights import class_weights
+from cspdet.training.losses.config import YoloLossConfig
 from cspdet.training.losses.focal import focal_cross_entropy
 
 

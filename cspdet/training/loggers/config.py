@@ -1,0 +1,42 @@
+"""The configs of the built-in loggers. Imports no torch: `build` imports the logger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cspdet.config.base import ComponentConfig
+
+if TYPE_CHECKING:
+    from cspdet.training.loggers.jsonl import JsonlLogger
+    from cspdet.training.loggers.tensorboard import TensorBoardLogger
+
+
+class LoggerConfigBase(ComponentConfig):
+    """Base of every logger's config."""
+
+
+class JsonlLoggerConfig(LoggerConfigBase):
+    """One line of JSON per epoch in `metrics.jsonl`."""
+
+    name: Literal["jsonl"] = Field("jsonl", description="Name of the logger.")
+
+    def build(self, run_dir: Path) -> JsonlLogger:
+        """Build the logger of a run."""
+        from cspdet.training.loggers.jsonl import JsonlLogger
+
+        return JsonlLogger(self, run_dir)
+
+
+class TensorBoardLoggerConfig(LoggerConfigBase):
+    """Scalars and images for TensorBoard, in the folder `tensorboard`."""
+
+    name: Literal["tensorboard"] = Field("tensorboard", description="Name of the logger.")
+
+    def build(self, run_dir: Path) -> TensorBoardLogger:
+        """Build the logger of a run."""
+        from cspdet.training.loggers.tensorboard import TensorBoardLogger
+
+        return TensorBoardLogger(self, run_dir)
