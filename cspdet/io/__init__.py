@@ -1,1 +1,1 @@
-"""Io."""
+"""Files: atomic writes, checkpoint files, output folders, progress bars."""

@@ -37,6 +37,7 @@ WORDS_BEFORE = r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?"
 COMMAND = re.compile(WORDS_BEFORE + r"cspdet ([a-z][a-z-]*)(.*)")
 SCRIPT = re.compile(WORDS_BEFORE + r"python3? (?:\S*/)?tools/(\w+)\.py(.*)")
 MAKE = re.compile(WORDS_BEFORE + r"make ((?:[a-z][a-z-]*\s*)+)")
+GENERATORS = {"paper_page", "draw_networks"}  # scripts of tools/ that are no commands
 FLAG = re.compile(r"(?<=[\s\[(|])--[a-z][a-z-]*")
 
 
@@ -61,8 +62,11 @@ def read(path: Path) -> Page:
 def commands(page: Page) -> Iterator[tuple[str, str]]:
     """(verb with underscores, rest of the line) of every command line on the page."""
     for line in page.code:
-        if found := COMMAND.match(line) or SCRIPT.match(line):
-            yield found.group(1).replace("-", "_"), found.group(2).split(" #")[0]
+        script = SCRIPT.match(line)
+        if script and script.group(1) in GENERATORS:
+            continue
+        if match := script or COMMAND.match(line):
+            yield match.group(1).replace("-", "_"), match.group(2).split(" #")[0]
 
 
 def anchor(heading: str) -> str:

@@ -24,17 +24,18 @@ ROOMS = [*CODE_ROOMS, "cspdet/*.py", "tools", "benchmarks", "tests", "configs", 
 
 # Findings that are still allowed in a room; every entry is removed in the end.
 REMAINING: dict[str, int] = {
-    "cspdet/checkpoints": 24,
-    "cspdet/cli": 146,
+    "cspdet/checkpoints": 3,
+    "cspdet/cli": 33,
     "cspdet/config": 0,
-    "cspdet/io": 21,
-    "cspdet/training": 180,
-    "cspdet/*.py": 46,
-    "benchmarks": 135,
-    "tests": 185,
+    "cspdet/darknet": 3,
+    "cspdet/io": 1,
+    "cspdet/training": 31,
+    "cspdet/*.py": 18,
+    "tools": 12,
+    "benchmarks": 115,
+    "tests": 169,
     "configs": 0,
-    "docs": 259,
-    "*.md": 38,
+    "docs": 8,
 }
 
 # --- the words -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from paper.drawings.data_flow import data_flow
 from paper.drawings.efm import SIZE_HW, build_detector, efm_blocks, source_levels
 from paper.drawings.fusion import FusionRow, baseline_row, block_paths, fusion_row, role
 from paper.drawings.gradients import DIRECT, INDIRECT, NONE, csp_stage, dense_stage, gradient_dependence
-from paper.drawings_command import DRAWINGS
+from paper.drawings.pictures import DRAWINGS
 from paper.tables import ABLATION
 from torch import nn
 
@@ -69,18 +69,18 @@ def test_the_command_writes_the_drawings_and_nothing_else(drawn):
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_the_committed_drawing_is_the_one_that_the_modules_give(drawn, name):
-    committed = (ROOT / "docs/pictures" / name).read_text(encoding="utf-8")
+    committed = (ROOT / "docs/images" / name).read_text(encoding="utf-8")
     assert committed == (drawn / name).read_text(encoding="utf-8"), "draw it anew: python tools/draw_networks.py"
 
 
 def test_the_page_shows_every_drawing_and_there_is_no_other():
-    assert sorted(DRAWINGS) == sorted(path.name for path in (ROOT / "docs/pictures").iterdir())
-    assert sorted(DRAWINGS) == sorted(re.findall(r"\(pictures/([\w.]+)\)", PAGE))
+    assert sorted(DRAWINGS) == sorted(path.name for path in (ROOT / "docs/images").iterdir())
+    assert sorted(DRAWINGS) == sorted(re.findall(r"\(images/([\w.]+)\)", PAGE))
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_boxes_lie_on_the_page_and_not_on_each_other(name):
-    root = ElementTree.fromstring((ROOT / "docs/pictures" / name).read_text(encoding="utf-8"))
+    root = ElementTree.fromstring((ROOT / "docs/images" / name).read_text(encoding="utf-8"))
     boxes = [
         tuple(float(rect.attrib[side]) for side in ("x", "y", "width", "height"))
         for rect in root.iter("{http://www.w3.org/2000/svg}rect")
@@ -100,8 +100,8 @@ def test_a_bad_folder_is_the_users_mistake(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "taken" / next(iter(DRAWINGS))).mkdir(parents=True)
     for words, problem in (
-        (["--output", str(tmp_path / "none")], "none: expected an existing folder, found nothing"),
-        (["--output", str(tmp_path / "file")], "file: expected an existing folder, found a file"),
+        (["--output", str(tmp_path / "none")], "none: expected a folder that is there, found nothing"),
+        (["--output", str(tmp_path / "file")], "file: expected a folder that is there, found a file"),
         (["--output", str(tmp_path / "taken")], "cannot be written"),
         (["model.neck.sam=true"], "takes no overrides"),
     ):
@@ -321,7 +321,7 @@ def test_the_memory_traffic_of_a_dense_block():
     dense, partial = elements(c, m, d), elements(c // 2, m, d)
     assert dense == c * m + (m * m + m) * d / 2
     assert partial == c * m / 2 + (m * m + m) * d / 2
-    assert f"{dense:.0f} elements a pixel in the whole block, {partial:.0f} in the partial one" in one_line(PAGE)
+    assert f"{dense:.0f} elements per pixel in the plain block, {partial:.0f} in the partial one" in one_line(PAGE)
     assert f"{1 - partial / dense:.0%} less" in one_line(PAGE)
 
 
@@ -347,10 +347,10 @@ def test_the_largest_layers_of_the_detector():
 
 def test_the_largest_layer_of_the_baseline():
     cost = profile_model(ROOT / "configs/pelee_yolov3.yaml", size_hw=SIZE_HW, num_classes=80).cost
-    layer, ours = cost.largest_layer, detector_cost(sam=True).largest_layer_bflops
+    layer, efm_bflops = cost.largest_layer, detector_cost(sam=True).largest_layer_bflops
     text = (
         f"{layer.input_chw[0]} to {layer.output_chw[0]} channels at {layer.output_chw[1]}×{layer.output_chw[2]}, "
-        f"{cost.largest_layer_bflops:.4f} BFLOPs: {1 - ours / cost.largest_layer_bflops:.0%} of that is gone"
+        f"{cost.largest_layer_bflops:.4f} BFLOPs: EFM saves {1 - efm_bflops / cost.largest_layer_bflops:.0%} of it"
     )
     assert text in one_line(PAGE)
 

@@ -56,7 +56,7 @@ def paper_page(configs: Path) -> str:
     sections = [
         tables.PREAMBLE,
         _imagenet("ImageNet classifiers (Table 3, and the README)", tables.IMAGENET, costs),
-        _ablation("CSPPeleeNet's share and fusion (Table 1, Figure 4)", costs),
+        _ablation("Gamma and fusion of CSPPeleeNet (Table 1, Figure 4)", costs),
         _coco("Feature fusion, CSPPeleeNet at 416x416 (Table 2)", tables.FUSION, costs),
         _coco("Larger detectors (Table 4, and the README)", tables.LARGER, costs),
         _coco("Smaller detectors (Tables 4 and 5)", tables.SMALLER, costs),
@@ -80,12 +80,12 @@ def all_rows() -> tuple[PaperRow, ...]:
 
 def check_complete(configs: Path, costs: CostCache) -> None:
     """Nothing is skipped silently: every published row is in a table, and its config in the folder."""
-    listed = {row.config for row in all_rows()}
+    shown = {row.config for row in all_rows()}
     files = {path.stem for folder in (configs, configs / "classification") for path in folder.glob("*.yaml")}
     problems = [
-        f"{costs.config_path(name)}: no such file, but the paper's tables name it" for name in sorted(listed - files)
+        f"{costs.config_path(name)}: no such file, but the paper's tables name it" for name in sorted(shown - files)
     ]
-    problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - listed)]
+    problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - shown)]
     if problems:
         raise ConfigError(*problems)
 
@@ -95,7 +95,7 @@ def check_complete(configs: Path, costs: CostCache) -> None:
 
 def _imagenet(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     head = ("network", "config", "size", "weights", "ours", "difference", "BFLOPs", "ours", "difference",
-            "top-1 / top-5", "ours", "kind")  # fmt: skip
+            "top-1 / top-5", "ours", "type")  # fmt: skip
     lines = []
     for row in rows:
         reference, cost = row.reference, costs.get(row)
@@ -108,7 +108,7 @@ def _imagenet(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
 
 def _coco(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     head = ("detector", "config", "size", "BFLOPs", "ours", "difference", "our weights", "AP / AP50 / AP75", "ours",
-            "fps", "kind")  # fmt: skip
+            "fps", "type")  # fmt: skip
     lines = []
     for row in rows:
         reference, cost = row.reference, costs.get(row)
@@ -120,8 +120,8 @@ def _coco(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
 
 
 def _prn(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
-    head = ("detector", "config", "size", "stored numbers", "ours", "difference", "BFLOPs", "ours", "difference",
-            "AP / AP50 / AP75", "ours", "kind")  # fmt: skip
+    head = ("detector", "config", "size", "stored values", "ours", "difference", "BFLOPs", "ours", "difference",
+            "AP / AP50 / AP75", "ours", "type")  # fmt: skip
     lines = []
     for row in rows:
         reference, cost = row.reference, costs.get(row)
@@ -137,7 +137,7 @@ def _prn(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
 
 def _settings(title: str, what: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
     """Rows of one network under several settings."""
-    head = (what, "config", "size", "our BFLOPs", "AP / AP50 / AP75", "ours", "kind")
+    head = (what, "config", "size", "our BFLOPs", "AP / AP50 / AP75", "ours", "type")
     lines = [
         (row.label, _config(row, costs), row.reference.size[0], f"{costs.get(row).bflops:.4f}", _ap(row.reference), "",
          row.reference.fidelity)
@@ -148,7 +148,7 @@ def _settings(title: str, what: str, rows: Sequence[PaperRow], costs: CostCache)
 
 def _ablation(title: str, costs: CostCache) -> str:
     baseline = costs.get(tables.ABLATION_BASELINE).bflops
-    head = ("fusion and share", "config", "our weights", "our BFLOPs", "change", "ours", "change of top-1", "ours")
+    head = ("fusion and gamma", "config", "our weights", "our BFLOPs", "change", "ours", "change of top-1", "ours")
     lines = []
     for row in tables.ABLATION:
         cost = costs.get(row)
@@ -227,20 +227,19 @@ def _weights(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str
 
 
 def _bflops(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]:
-    published, counted, _ = _comparison_cells(cost.bflops, reference.bflops, "{:g}", "{:.4f}")
-    return published, counted, _difference(cost.bflops, reference.expected_bflops)
+    printed, ours, _ = _comparison_cells(cost.bflops, reference.bflops, "{:g}", "{:.4f}")
+    return printed, ours, _difference(cost.bflops, reference.expected_bflops)
 
 
 def _comparison_cells(
-    counted: float, published: float | None, digits: str, counted_digits: str = "{:.3f}"
+    ours: float, printed: float | None, digits: str, our_digits: str = "{:.3f}"
 ) -> tuple[str, str, str]:
-    """Return the published value, the counted value, and the relative difference."""
-    published_text = "" if published is None else digits.format(published)
-    return published_text, counted_digits.format(counted), _difference(counted, published)
+    """The printed figure, ours, and the difference."""
+    return "" if printed is None else digits.format(printed), our_digits.format(ours), _difference(ours, printed)
 
 
-def _difference(counted: float, published: float | None) -> str:
-    return "" if published is None else f"{counted / published - 1:+.2%}".replace("-0.00%", "+0.00%")
+def _difference(ours: float, printed: float | None) -> str:
+    return "" if printed is None else f"{ours / printed - 1:+.2%}".replace("-0.00%", "+0.00%")
 
 
 def _millions(value: int) -> str:

@@ -1,1 +1,1 @@
-"""Classification."""
+"""Classification datasets: image folders, augmentation, loaders, crops."""

@@ -1,1 +1,1 @@
-"""Detection."""
+"""Detection datasets: reading, augmentation, loaders, anchors."""

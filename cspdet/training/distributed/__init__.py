@@ -1,1 +1,1 @@
-"""Distributed."""
+"""Training in several processes: ranks, collectives, rendezvous, synchronized batch norm."""

@@ -1,1 +1,1 @@
-"""Run."""
+"""A training run: directory, lock, options, progress, graceful stop."""
