@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cspdet.datasets.classification.crops import CropBatch
     from cspdet.inference.classifier import ClassifierPredictor
     from cspdet.inference.sources import ImageFile
+    from cspdet.models.bundle import ModelBundle
 
 log = logging.getLogger("cspdet")
 
@@ -53,19 +54,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Classify every image. Ctrl-C ends early and keeps what is done."""
-    _validate_args(args)
+    validate_args(args)
     check_model(args.model, args.overrides)
+    find_image_files(args.source)
     from cspdet.checkpoints.loading import load_model
+
+    classify(args, load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification"))
+
+
+def classify(args: argparse.Namespace, bundle: ModelBundle) -> None:
+    """Classify every image with a loaded classifier, and print and write the predictions."""
     from cspdet.datasets.classification.crops import build_image_crop, iter_crops
     from cspdet.device import select_device
     from cspdet.inference.classifier import ClassifierPredictor
     from cspdet.io.progress import progress
 
     paths = [image.path for image in find_image_files(args.source)]
-    device = select_device(args.device)
-    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
     crop = build_image_crop(bundle.config.input, eval_config_from_args(args, bundle.config.eval), args.interpolation)
-    classifier = ClassifierPredictor(bundle, device, crop)
+    classifier = ClassifierPredictor(bundle, select_device(args.device), crop)
     records: list[Record] = []
     problems: list[str] = []
     batches = iter_crops(paths, crop, args.batch_size)
@@ -85,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
         raise SourceError(*truncate_list(problems))
 
 
-def _validate_args(args: argparse.Namespace) -> None:
+def validate_args(args: argparse.Namespace) -> None:
+    """Raise ConfigError with all problems of the arguments."""
     problems = [
         f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(args, name)}"
         for name in ("top", "batch_size")

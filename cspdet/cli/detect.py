@@ -1,4 +1,4 @@
-"""Draw and list what a detector finds in pictures, folders, globs, videos, a camera or a stream."""
+"""Detect objects in images, folders, globs, videos, a camera or a stream; draw and list the detections."""
 
 from __future__ import annotations
 
@@ -20,104 +20,150 @@ if TYPE_CHECKING:
     from cspdet.inference.runner import DetectionRunner
     from cspdet.inference.slicing import Tiling
     from cspdet.inference.sources import MediaSource, Video
+    from cspdet.models.bundle import ModelBundle
 
 MIN_TILE_SIZE, MAX_TILE_OVERLAP = 32, 0.9
-MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from so many on, `--backend auto` looks for the fastest engine
+MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from this number on, `--backend auto` searches the fastest engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `detect` takes."""
+    """Add the arguments of `detect`."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, an exported file, or a config with --weights")
-    parser.add_argument("source", metavar="SOURCE", help="picture, folder, 'glob', video, camera index or stream URL")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained values for a config")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/detect, and -2, -3 ... when taken")
+    parser.add_argument("source", metavar="SOURCE", help="image, folder, 'glob', video, camera index or stream URL")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="output folder (default: runs/detect, with -2, -3 ... if it exists)"
+    )
     parser.add_argument(
         "--backend",
         default="auto",
         metavar="NAME",
-        help=f"{', '.join(BACKENDS)}; auto takes the fastest installed one that agrees with torch (default)",
+        help=f"{', '.join(BACKENDS)}; auto (default): the fastest installed engine that agrees with torch",
     )
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document: the summary and all lines")
     add_import_argument(parser)
-    _add_inference_arguments(parser.add_argument_group("what is looked for"))
+    _add_inference_arguments(parser.add_argument_group("detection"))
     _add_video_arguments(parser.add_argument_group("videos, cameras and streams"))
-    _add_drawing_arguments(parser.add_argument_group("what is written"))
+    _add_drawing_arguments(parser.add_argument_group("output"))
 
 
 def _add_inference_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--min-score", type=float, default=0.25, metavar="S", help="default: %(default)s")
     group.add_argument(
-        "--nms-iou", "--max-iou", type=float, default=0.6, metavar="T", help="NMS: the highest overlap that stays"
+        "--min-score", type=float, default=0.25, metavar="S", help="score threshold (default: %(default)s)"
     )
     group.add_argument(
-        "--vote-iou", type=float, metavar="T", help="each box becomes the average of those that overlap it by more"
+        "--nms-iou", "--max-iou", type=float, default=0.6, metavar="T", help="NMS IoU threshold (default: %(default)s)"
     )
-    group.add_argument("--max-detections", type=int, default=100, metavar="N", help="a picture; default: %(default)s")
-    group.add_argument("--classes", metavar="NAME,...", help="only these, by name or category id")
     group.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="pictures a pass, or frames at once (%(default)s)"
+        "--vote-iou",
+        type=float,
+        metavar="T",
+        help="box voting: each box becomes the average of those with a higher IoU with it",
+    )
+    group.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="maximum number of detections per image (default: %(default)s)",
+    )
+    group.add_argument("--classes", metavar="NAME,...", help="detect only these classes, by name or category id")
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images or frames per forward pass (default: %(default)s)",
     )
     group.add_argument(
         "--tile",
         metavar="N",
-        help="for small objects in large pictures: look at the whole and at tiles of N x N pixels, or `auto`, the "
-        "size of the network's input",
+        help="for small objects in large images: also detect in tiles of N x N pixels, or `auto`, the input size of the "
+        "network",
     )
     group.add_argument(
-        "--tile-overlap", type=float, default=0.2, metavar="X", help="of a tile's side; default: %(default)s"
+        "--tile-overlap",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="overlap of tiles, as a fraction of their side (default: %(default)s)",
     )
 
 
 def _add_video_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-seconds", type=float, metavar="S", help="stop a camera, stream or video after this")
-    group.add_argument("--stride", type=int, default=1, metavar="N", help="take every N-th frame")
+    group.add_argument("--max-seconds", type=float, metavar="S", help="stop a camera, stream or video after S seconds")
+    group.add_argument(
+        "--stride", type=int, default=1, metavar="N", help="process every N-th frame (default: %(default)s)"
+    )
     group.add_argument(
         "--reconnect",
         type=int,
         default=5,
         metavar="N",
-        help="tries to reach a lost camera or stream again (%(default)s)",
+        help="attempts to reconnect to a lost camera or stream (default: %(default)s)",
     )
     group.add_argument(
         "--codec",
         choices=("auto", "h264", "mp4v"),
         default="auto",
-        help="h264 plays in browsers and needs the extra `video`; auto takes it where it is installed",
+        help="h264 plays in browsers and needs the extra `video`; auto (default): h264 if installed, else mp4v",
     )
     group.add_argument(
-        "--preset", choices=H264_PRESETS, default="ultrafast", help="h264: slower ones make smaller files (%(default)s)"
+        "--preset",
+        choices=H264_PRESETS,
+        default="ultrafast",
+        help="h264: slower presets give smaller files (default: %(default)s)",
     )
-    group.add_argument("--track", action="store_true", help="number objects from frame to frame (package `trackers`)")
-    group.add_argument("--mot", type=Path, metavar="FILE", help="detections or tracks as a MOTChallenge text file too")
+    group.add_argument(
+        "--track", action="store_true", help="assign track ids to objects (needs the package `trackers`)"
+    )
+    group.add_argument(
+        "--mot", type=Path, metavar="FILE", help="also write detections or tracks as a MOTChallenge text file"
+    )
 
 
 def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--no-draw", action="store_true", help="no pictures and videos, detections.jsonl alone")
-    group.add_argument("--line-width", type=int, metavar="N", help="pixels; default: by the size of the picture")
-    group.add_argument("--hide-labels", action="store_true", help="frames without names and scores")
-    group.add_argument("--show-speed", action="store_true", help="frames a second and ms a stage on every frame")
+    group.add_argument("--no-draw", action="store_true", help="write detections.jsonl only, no images and videos")
+    group.add_argument("--line-width", type=int, metavar="N", help="line width in pixels (default: by image size)")
+    group.add_argument("--hide-labels", action="store_true", help="draw boxes without names and scores")
+    group.add_argument(
+        "--show-speed", action="store_true", help="draw frames per second and ms per stage on every frame"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Detect on every source, then tell how many and how fast. Ctrl-C ends early and keeps what is done."""
-    _validate_args(args)
+    """Detect objects in every source. Ctrl-C ends early and keeps what is done."""
+    validate_args(args)
     check_model(args.model, args.overrides)
+    sources = _find_sources(args)
     from cspdet.checkpoints.loading import load_model
+
+    detect(args, load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection"), sources)
+
+
+def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
+    """Return the sources, checked, before a model is loaded."""
+    from cspdet.inference.sources import find_sources
+
+    sources = find_sources(args.source)
+    _check_sequence(args, sources)
+    EngineConfig(_backend(args, sources), args.precision, args.device).check()
+    return sources
+
+
+def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSource] | None = None) -> None:
+    """Detect objects with a loaded detector, write the files, and print a summary."""
     from cspdet.inference.engines.factory import build_engine
     from cspdet.inference.predictor import Predictor
     from cspdet.inference.runner import DetectionRunner
     from cspdet.inference.slicing import SlicedDetector, parse_class_filter
-    from cspdet.inference.sources import Video, find_sources
+    from cspdet.inference.sources import Video
 
+    sources = _find_sources(args) if sources is None else sources
     settings = _settings(args)
-    sources = find_sources(args.source)
-    _check_sequence(args, sources)
-    config = EngineConfig(_backend(args, sources), args.precision, args.device)
-    config.check()
-    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection")
-    engine = build_engine(bundle, config)
+    engine = build_engine(bundle, EngineConfig(_backend(args, sources), args.precision, args.device))
     classes = None
     if args.classes is not None:
         classes = parse_class_filter(args.classes, engine.classes.names, engine.classes.category_ids)
@@ -127,22 +173,20 @@ def run(args: argparse.Namespace) -> None:
     search = SlicedDetector(postprocess, classes, _tiling(args))
     detector = Predictor(engine, search.detector_config)
     output = args.output or increment_path(Path("runs/detect"))
-    for count in sorted(
-        {_frames_per_batch(source, args.batch_size) for source in sources if isinstance(source, Video)}
-    ):
+    for count in sorted({_frames_per_batch(video, args.batch_size) for video in sources if isinstance(video, Video)}):
         engine.warm_up(count)
     start = time.perf_counter()
-    with DetectionRunner(detector, output, search, settings) as annotator:
+    with DetectionRunner(detector, output, search, settings) as runner:
         try:
-            annotator.run(sources)
+            runner.run(sources)
         finally:
-            _print_summary(annotator, time.perf_counter() - start, args.json)
-    if annotator.problems:
-        raise SourceError(*truncate_list(annotator.problems))
+            _print_summary(runner, time.perf_counter() - start, args.json)
+    if runner.problems:
+        raise SourceError(*truncate_list(runner.problems))
 
 
 def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
-    """`auto` tries engines for some seconds, which a few pictures do not give back."""
+    """Return the engine; `auto` searches for some seconds, which does not pay for a few images."""
     from cspdet.inference.engines.exported import is_exported
     from cspdet.inference.sources import ImageFile
 
@@ -153,12 +197,12 @@ def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
 
 
 def _frames_per_batch(video: Video, batch_size: int) -> int:
-    """Nothing waits for the newest frame of a camera or stream to have company."""
+    """Return the frames per forward pass: one for a camera or stream, to keep the delay short."""
     return batch_size if isinstance(video.address, Path) else 1
 
 
-def _validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all mistakes of the command line at once."""
+def validate_args(args: argparse.Namespace) -> None:
+    """Raise ConfigError with all problems of the arguments."""
     from cspdet.inference.tracking import check_installed
 
     expected: list[tuple[str, bool, str]] = [
@@ -222,45 +266,45 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
 
 
 def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
-    """A MOTChallenge file numbers the frames of one sequence: a video, or pictures in the order of their names."""
+    """Raise ConfigError unless --mot has one sequence: a video, or images in the order of their names."""
     from cspdet.inference.sources import ImageFile
 
     one_sequence = len(sources) == 1 or all(isinstance(source, ImageFile) for source in sources)
     if args.mot is not None and not one_sequence:
-        raise ConfigError(f"--mot: expected one video or a folder of pictures, found {len(sources)} sources")
+        raise ConfigError(f"--mot: expected one video or a folder of images, found {len(sources)} sources")
 
 
-def _print_summary(annotator: DetectionRunner, seconds: float, as_json: bool) -> None:
-    """The summary on stdout; it also stands at the end of a run that was cut short."""
+def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:
+    """Print the summary, also after an interruption."""
     from cspdet.inference.records import read_records
 
-    count = annotator.num_images + annotator.num_frames
+    count = runner.num_images + runner.num_frames
     rate = count / seconds if seconds > 0 else 0.0
-    stages = annotator.timer.milliseconds()
+    stages = runner.timer.milliseconds()
     if as_json:
         summary = {
-            "model": annotator.detector.name,
-            "output": str(annotator.output),
-            "pictures": annotator.num_images,
-            "frames": annotator.num_frames,
-            "dropped_frames": annotator.num_dropped,
-            "detections": annotator.jsonl_writer.num_detections,
+            "model": runner.detector.name,
+            "output": str(runner.output),
+            "pictures": runner.num_images,
+            "frames": runner.num_frames,
+            "dropped_frames": runner.num_dropped,
+            "detections": runner.jsonl_writer.num_detections,
             "seconds": round(seconds, 3),
             "fps": round(rate, 2),
             "stages_ms": {name: round(value, 3) for name, value in stages.items()},
-            "failed": annotator.problems,
-            "results": read_records(annotator.jsonl_writer.path),
+            "failed": runner.problems,
+            "results": read_records(runner.jsonl_writer.path),
         }
         print(json.dumps(summary, ensure_ascii=False))
         return
-    done = [
+    counts = [
         f"{n} {name}{'s' if n != 1 else ''}"
-        for n, name in ((annotator.num_images, "picture"), (annotator.num_frames, "frame"))
+        for n, name in ((runner.num_images, "image"), (runner.num_frames, "frame"))
         if n
     ]
     print(
-        f"{' and '.join(done) or 'nothing'} in {seconds:.1f} s ({rate:.1f} a second), "
-        f"{annotator.jsonl_writer.num_detections} detections; written to {annotator.output}"
+        f"{' and '.join(counts) or 'nothing'} in {seconds:.1f} s ({rate:.1f} per second), "
+        f"{runner.jsonl_writer.num_detections} detections; written to {runner.output}"
     )
     if count:
-        print("ms each: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
+        print("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))

@@ -18,17 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
 from cspdet.datasets.config import INTERPOLATIONS
-from cspdet.errors import ConfigError
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
+from cspdet.models.config import ClassifierEvalConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cspdet.datasets.classification.crops import ImageCrop
     from cspdet.datasets.classification.image_folder import ImageFolderDataset
     from cspdet.evaluation.classification import ClassifierMetrics
-    from cspdet.models.config import ClassifierEvalConfig
+    from cspdet.workflows.evaluate import ClassificationEvaluation
 
 MAX_CLASSES_SHOWN = 50  # beyond, only the worst of them
 NUM_WORST_CLASSES = 20
@@ -57,38 +56,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print the metrics, and write metrics.json and predictions.csv to the output folder."""
     check_model(args.model, args.overrides)
-    from cspdet.checkpoints.loading import load_model
-    from cspdet.datasets.classification.crops import build_image_crop
-    from cspdet.datasets.classification.image_folder import load_image_folder
-    from cspdet.device import select_device
-    from cspdet.evaluation.classification import evaluate_classifier, log, match_image_classes
-    from cspdet.evaluation.predictors import NetworkClassifier, evaluation_mode
+    from cspdet.workflows.evaluate import EvaluationOptions, evaluate_model
 
-    device = select_device(args.device)
-    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
-    eval_ = eval_config_from_args(args, bundle.config.eval)
-    crop = build_image_crop(bundle.config.input, eval_, args.interpolation)
-    data = args.data or bundle.config.data
-    if data is None:
-        raise ConfigError("eval-classifier: --data DIR is missing, the folder with val/CLASS/*")
-    images = load_image_folder(data, args.split)
-    for note in images.warnings:
-        log.info("%s", note)
-    images = match_image_classes(images, bundle.categories.names, f"{data} ({args.split})")
-    network = bundle.classifier.to(device)
-    with evaluation_mode(network):
-        metrics = evaluate_classifier(NetworkClassifier(network, device), images, crop, eval_)
-    document = _document(metrics, images, crop, bundle.name)
+    settings = {name: getattr(args, name) for name in ClassifierEvalConfig.model_fields}
+    evaluation = evaluate_model(
+        EvaluationOptions(
+            args.model, args.weights, args.overrides, "classification", args.data, args.split, args.device,
+            settings={name: value for name, value in settings.items() if value is not None},
+            interpolation=args.interpolation,
+        )
+    )  # fmt: skip
+    if evaluation.task == "classification":
+        print_classification(args, evaluation)
+
+
+def print_classification(args: argparse.Namespace, evaluation: ClassificationEvaluation) -> None:
+    """Write metrics.json and predictions.csv, and print the metrics."""
+    document = _document(evaluation)
     output = args.output or increment_path(Path("runs/eval-classifier"))
     write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-    write_text(output / "predictions.csv", predictions_csv(metrics, images))
+    write_text(output / "predictions.csv", predictions_csv(evaluation.metrics, evaluation.images))
     if args.json:
         print(json.dumps(document, ensure_ascii=False))
     else:
         print("\n".join([*format_table(document), "", f"written to {output}"]))
 
 
-def add_crop_arguments(parser: argparse.ArgumentParser, *, ten_crop: bool = True) -> None:
+def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = True) -> None:
     """Add the arguments that say how an image becomes the input of a classifier."""
     parser.add_argument(
         "--resize",
@@ -117,13 +111,13 @@ def add_crop_arguments(parser: argparse.ArgumentParser, *, ten_crop: bool = True
 def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
     """Return the `eval` section of a config with the values of the command line; ConfigError if they are not valid."""
     from cspdet.inference.classifier import override_eval_config
-    from cspdet.models.config import ClassifierEvalConfig
 
     given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
     return override_eval_config(base, {name: value for name, value in given.items() if value is not None})
 
 
-def _document(metrics: ClassifierMetrics, images: ImageFolderDataset, crop: ImageCrop, name: str) -> Document:
+def _document(evaluation: ClassificationEvaluation) -> Document:
+    metrics, images, crop = evaluation.metrics, evaluation.images, evaluation.crop
     return {
         "top1": metrics.top1,
         "top5": metrics.top5,
@@ -131,7 +125,7 @@ def _document(metrics: ClassifierMetrics, images: ImageFolderDataset, crop: Imag
         "confusions": top_confusions(metrics.confusion, images.classes),
         "images": metrics.images,
         "split": images.split,
-        "model": name,
+        "model": evaluation.model,
         "size": list(crop.size_hw),
         "resize": crop.resize,
         "ten_crop": crop.ten_crop,

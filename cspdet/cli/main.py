@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from cspdet.errors import ConfigError, UserError, did_you_mean
 
 COMMAND_HELP = {
-    "train": "train a detector",
-    "eval": "COCO AP of a detector or of a results file",
+    "train": "train a detector or a classifier",
+    "eval": "evaluate a detector (COCO AP), a classifier (top-1, top-5) or a results file",
+    "predict": "run a detector or a classifier on images and videos",
     "detect": "detect objects in images and videos: draw and list them",
     "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
     "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",

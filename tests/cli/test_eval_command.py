@@ -274,11 +274,11 @@ def test_a_split_without_boxes_leaves_the_zip_for_the_server(hidden_set, capsys)
     printed = capsys.readouterr().out
     name = "detections_test2017_cspdet_results"
     assert printed.splitlines() == [
-        f"3 pictures, 2 detections; {Path('image_info_test2017.json').resolve()} has no boxes to find, "
-        "so there is no AP to tell",
+        f"3 images, 2 detections; {Path('image_info_test2017.json').resolve()} has no ground-truth boxes, "
+        "so there is no AP",
         "",
         f"written to out: metrics.json, detections.json, {name}.zip",
-        f"for COCO's evaluation server: out/{name}.zip",
+        f"for the COCO evaluation server: out/{name}.zip",
     ]
     with zipfile.ZipFile(f"out/{name}.zip") as archive:
         assert archive.namelist() == [f"{name}.json"]

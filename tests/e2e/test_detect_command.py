@@ -69,7 +69,7 @@ def test_an_image_gives_an_annotated_copy_and_a_line(capsys):
     assert drawn.shape == (64, 96, 3)
     assert (drawn != cv2.imread("in/street.png")).any()
     assert Path("in/street.png").read_bytes() == before
-    assert "1 picture in" in capsys.readouterr().out
+    assert "1 image in" in capsys.readouterr().out
 
 
 def test_boxes_come_in_pixels_of_the_original():
@@ -256,7 +256,7 @@ def test_records_alone(capsys):
     assert detect("in", "--no-draw") == 0
     assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
     assert [line["frame"] for line in lines()] == [None, 0, 1, 2]
-    assert "ms each: read" in capsys.readouterr().out
+    assert "ms per image or frame: read" in capsys.readouterr().out
 
 
 def test_every_nth_frame(codec):
@@ -384,7 +384,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
         (["in/a.png", "--stride", "0"], "error: --stride: expected 1 or more, found 0"),
         (["in/a.png", "--reconnect", "-1"], "error: --reconnect: expected 0 or more, found -1"),
         (["in/a.png", "--line-width", "0"], "error: --line-width: expected 1 or more, found 0"),
-        (["in", "--mot", "x.txt"], "error: --mot: expected one video or a folder of pictures, found 2 sources"),
+        (["in", "--mot", "x.txt"], "error: --mot: expected one video or a folder of images, found 2 sources"),
         (["in/a.png", "--output", "in"], "error: --output in: expected another folder"),
     ],
 )

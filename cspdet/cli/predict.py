@@ -1,0 +1,60 @@
+"""Run a model on images: detect objects (and in videos), or classify, as the MODEL does.
+
+  cspdet predict runs/csppelee_efm_sam/best.pt street.jpg
+  cspdet predict runs/csppeleenet/best.pt photos --top 5 --output photos.jsonl
+
+With a detector the command is `cspdet detect`, with a classifier `cspdet classify`: see there for the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from cspdet.cli import classify, detect
+from cspdet.cli.arguments import check_model
+from cspdet.cli.eval_classifier import add_crop_arguments
+from cspdet.errors import ConfigError
+
+CLASSIFIER_FLAGS = ("top", "resize", "crop", "ten_crop", "interpolation")
+COMMON_FLAGS = ("model", "source", "weights", "output", "batch_size", "device", "json", "overrides", "user_modules")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `predict`: those of `detect` and of `classify`."""
+    detect.add_arguments(parser)
+    group = parser.add_argument_group("classifiers")
+    group.add_argument(
+        "--top", type=int, default=1, metavar="K", help="number of classes per image (default: %(default)s)"
+    )
+    add_crop_arguments(group)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load the model, and detect or classify."""
+    detect.validate_args(args)
+    check_model(args.model, args.overrides)
+    from cspdet.checkpoints.loading import load_model
+
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides)
+    if bundle.task == "classification":
+        _reject_flags(
+            args, [flag for flag in vars(args) if flag not in (*CLASSIFIER_FLAGS, *COMMON_FLAGS)], "detectors"
+        )
+        classify.validate_args(args)
+        classify.classify(args, bundle)
+    else:
+        _reject_flags(args, CLASSIFIER_FLAGS, "classifiers")
+        detect.detect(args, bundle)
+
+
+def _reject_flags(args: argparse.Namespace, names: list[str] | tuple[str, ...], model_type: str) -> None:
+    """Raise ConfigError for flags that were given and are for the other type of model."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    problems = [
+        f"--{name.replace('_', '-')}: is for {model_type}; {args.model} is not one"
+        for name in names
+        if getattr(args, name) != parser.get_default(name)
+    ]
+    if problems:
+        raise ConfigError(*problems)

@@ -1,0 +1,229 @@
+"""An evaluation from a model and data to metrics, for detectors, classifiers and COCO results files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from cspdet.checkpoints import loading
+from cspdet.config.loader import parse_config
+from cspdet.datasets.classification.crops import ImageCrop, build_image_crop
+from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
+from cspdet.datasets.config import Interpolation
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.device import select_device
+from cspdet.errors import ConfigError
+from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, match_image_classes
+from cspdet.evaluation.coco import Metrics, Result, evaluate_results
+from cspdet.evaluation.coco_backends import select_backend
+from cspdet.evaluation.detection import evaluate_detector, match_classes
+from cspdet.evaluation.predictors import NetworkClassifier, NetworkDetector, evaluation_mode
+from cspdet.evaluation.results import clip_results, filter_results, read_results
+from cspdet.inference.classifier import override_eval_config
+from cspdet.inference.config import EngineConfig
+from cspdet.inference.engines.exported import is_exported
+from cspdet.inference.engines.factory import build_engine
+from cspdet.models.bundle import ModelBundle, TaskName
+from cspdet.models.config import ClassifierEvalConfig, EvalConfig
+
+log = logging.getLogger("cspdet")
+
+Settings = Mapping[str, Any]  # values of the `eval` section
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The arguments of the evaluation of a model.
+
+    Attributes:
+        model: A checkpoint, an exported file, or a config with `weights`.
+        weights: Trained weights for a config.
+        overrides: `key.path=value` for the config of the model.
+        task: The expected task; None: that of the model.
+        data: Data descriptor of a detector, image folder of a classifier; None: those of the model's own config.
+        split: train, val or test.
+        device: auto, cpu, cuda or cuda:N.
+        backend: Engine of a detector; None: the network itself, of an exported file the fastest engine.
+        precision: Precision of the engine.
+        settings: Values in place of those of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        interpolation: How a classifier's images are resized.
+    """
+
+    model: str | Path
+    weights: str | Path | None = None
+    overrides: Sequence[str] = ()
+    task: TaskName | None = None
+    data: Path | None = None
+    split: str = "val"
+    device: str = "auto"
+    backend: str | None = None
+    precision: str = "fp32"
+    settings: Settings = field(default_factory=dict)
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True)
+class DetectionEvaluation:
+    """The metrics and detections of a detector.
+
+    Attributes:
+        dataset: The split that was evaluated on.
+        metrics: COCO metrics.
+        results: Detections in the COCO results format.
+        model_info: Name, input size and engine of the model, for metrics.json.
+    """
+
+    task: ClassVar[Literal["detection"]] = "detection"
+    dataset: CocoDataset
+    metrics: Metrics
+    results: list[Result]
+    model_info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClassificationEvaluation:
+    """The metrics of a classifier.
+
+    Attributes:
+        images: The images that were evaluated on.
+        metrics: Accuracies, confusion matrix, and the predicted classes of each image.
+        crop: How the images were resized and cropped.
+        model: Name of the model.
+    """
+
+    task: ClassVar[Literal["classification"]] = "classification"
+    images: ImageFolderDataset
+    metrics: ClassifierMetrics
+    crop: ImageCrop
+    model: str
+
+
+Evaluation = DetectionEvaluation | ClassificationEvaluation
+
+
+def evaluate_model(options: EvaluationOptions) -> Evaluation:
+    """Evaluate a model of either task.
+
+    Raises:
+        UserError: A model, data or settings that cannot be used.
+    """
+    exported = is_exported(options.model)
+    if exported and options.data is None:
+        raise ConfigError(f"{options.model}: an exported file does not name any data; expected --data DESCRIPTOR")
+    backend = options.backend or ("auto" if exported else "torch")
+    engine_config = EngineConfig(backend, options.precision, options.device)
+    engine_config.check()
+    select_device(options.device)
+    bundle = loading.load_model(
+        options.model, weights=options.weights, overrides=options.overrides, task=options.task
+    )  # fmt: skip
+    if bundle.task == "classification":
+        return _evaluate_classifier(bundle, options)
+    _reject_settings(bundle, options.settings, EvalConfig)
+    if exported or options.backend is not None or options.precision != "fp32":
+        return _evaluate_engine(bundle, engine_config, options)
+    return _evaluate_network(bundle, options)
+
+
+def evaluate_results_file(
+    path: Path, data: Path, split: str = "val", settings: Settings | None = None
+) -> DetectionEvaluation:
+    """Evaluate a COCO results file, whose images may be missing.
+
+    Args:
+        path: The results file.
+        data: Data descriptor of the ground truth.
+        split: Name of the split.
+        settings: `min_score`, `max_detections`, `clip_boxes` and `evaluator`; without, the file is evaluated as it is.
+
+    Raises:
+        UserError: A missing or damaged file, or settings that are not valid.
+    """
+    values = dict(settings or {})
+    config = parse_config(values, EvalConfig, "command line")
+    select_backend(config.evaluator)
+    descriptor = load_dataset_config(data)
+    files = getattr(descriptor, split)
+    if files is None or not files.annotations.is_file():
+        files = descriptor.split(split)  # raises the error
+    dataset = load_coco(files, split, allow_empty=True)
+    results = filter_results(read_results(path, dataset), values.get("min_score"), values.get("max_detections"))
+    if values.get("clip_boxes"):
+        results = clip_results(results, dataset)
+    metrics = evaluate_results(dataset, results, evaluator=config.evaluator)
+    return DetectionEvaluation(dataset, metrics, results, {"model": None, "size": None})
+
+
+def _evaluate_network(bundle: ModelBundle, options: EvaluationOptions) -> DetectionEvaluation:
+    device = select_device(options.device)
+    eval_ = _eval_config(bundle.config.eval, options)
+    dataset, class_mapping = _load_split(bundle, options)
+    input_ = bundle.config.input
+    network = bundle.detector.to(device)
+    with evaluation_mode(network):
+        metrics, results = evaluate_detector(NetworkDetector(network, device), dataset, input_, eval_, class_mapping)
+    return DetectionEvaluation(dataset, metrics, results, {"model": bundle.name, "size": list(input_.size)})
+
+
+def _evaluate_engine(
+    bundle: ModelBundle, engine_config: EngineConfig, options: EvaluationOptions
+) -> DetectionEvaluation:
+    engine = build_engine(bundle, engine_config)
+    engine.check_voting(options.settings.get("vote_iou"))
+    eval_ = _eval_config(engine.metadata.eval, options)
+    dataset, class_mapping = _load_split(bundle, options)
+    metrics, results = evaluate_detector(engine, dataset, engine.metadata.input, eval_, class_mapping)
+    model_info = {"model": engine.metadata.name, "size": list(engine.size_hw), "backend": engine.name}
+    return DetectionEvaluation(dataset, metrics, results, {**model_info, "precision": engine.precision})
+
+
+def _eval_config(base: EvalConfig, options: EvaluationOptions) -> EvalConfig:
+    return parse_config({**base.model_dump(mode="json"), **options.settings}, EvalConfig, "command line")
+
+
+def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDataset, tuple[int, ...] | None]:
+    """Load the split, and the index in it of each class of the model, where that differs."""
+    data = options.data or bundle.config.data
+    assert data is not None  # the config of a detector always has it
+    files = load_dataset_config(data).split(options.split)
+    dataset = load_coco(files, options.split, allow_empty=options.split == "test")
+    return dataset, match_classes(bundle.categories, dataset.classes, str(dataset.files.annotations))
+
+
+def _evaluate_classifier(bundle: ModelBundle, options: EvaluationOptions) -> ClassificationEvaluation:
+    if options.backend is not None or options.precision != "fp32":
+        flag = "--precision" if options.backend is None else "--backend"
+        raise ConfigError(f"{flag}: is for detectors; {bundle.name} is a classifier")
+    _reject_settings(bundle, options.settings, ClassifierEvalConfig)
+    device = select_device(options.device)
+    eval_ = override_eval_config(bundle.config.eval, options.settings)
+    crop = build_image_crop(bundle.config.input, eval_, options.interpolation)
+    data = options.data or bundle.config.data
+    if data is None:
+        raise ConfigError("eval-classifier: --data DIR is missing, the folder with val/CLASS/*")
+    if options.split not in ("train", "val"):
+        raise ConfigError(f"--split: expected train or val for a classifier, found {options.split!r}")
+    images = load_image_folder(data, "train" if options.split == "train" else "val")
+    for warning in images.warnings:
+        log.info("%s", warning)
+    images = match_image_classes(images, bundle.categories.names, f"{data} ({options.split})")
+    network = bundle.classifier.to(device)
+    with evaluation_mode(network):
+        metrics = evaluate_classifier(NetworkClassifier(network, device), images, crop, eval_)
+    return ClassificationEvaluation(images, metrics, crop, bundle.name)
+
+
+def _reject_settings(bundle: ModelBundle, values: Settings, config: type[EvalConfig | ClassifierEvalConfig]) -> None:
+    """Raise ConfigError for settings that only the other task has."""
+    other, found = ("classifiers", "a detector") if bundle.task == "detection" else ("detectors", "a classifier")
+    problems = [
+        f"--{name.replace('_', '-')}: is for {other}; {bundle.name} is {found}"
+        for name in values
+        if name not in config.model_fields
+    ]
+    if problems:
+        raise ConfigError(*problems)
