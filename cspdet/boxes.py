@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+# Box sizes are exp(t) times the anchor; values above exp(6), about 400 anchors, only overflow.
+MAX_LOG_SIZE = 6.0
+
+
+def decode_wh(t: Tensor, wh_decoding: Literal["exponential", "square"]) -> Tensor:
+    """Decode raw widths and heights of a YOLO head to multiples of the anchor's."""
+    return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
 
 
 def xyxy_to_cxcywh(box_xyxy: Tensor) -> Tensor:

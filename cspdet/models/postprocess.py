@@ -12,16 +12,13 @@ import torch
 import torchvision
 from torch import Tensor
 
-from cspdet.boxes import iou
+from cspdet.boxes import decode_wh, iou
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 if TYPE_CHECKING:
-    from cspdet.models.config import WhDecoding
     from cspdet.models.head import Anchors
 
-# Box sizes are exp(t) times the anchor; values above exp(6), about 400 anchors, only overflow.
-MAX_LOG_SIZE = 6.0
 
 # NMS takes at most `PRE_NMS_FACTOR * max_detections` candidates per image, best first: at a low `min_score` nearly
 # every prior is a candidate, and one ranked below the first thousands is not among the 100 best detections.
@@ -33,11 +30,6 @@ MAX_NMS_COORDINATE = 16384.0
 
 # Box voting compares at most this many pairs of boxes at once, which limits its memory to some megabytes.
 MAX_IOU_PAIRS = 2**20
-
-
-def decode_wh(t: Tensor, wh_decoding: WhDecoding) -> Tensor:
-    """Decode raw widths and heights to multiples of the anchor's."""
-    return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
 
 
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:

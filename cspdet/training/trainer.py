@@ -151,17 +151,15 @@ class Trainer(Generic[ModelT, BatchT]):
 
     def _train_epoch(self, stop: GracefulStop) -> dict[str, Any] | None:
         """Train the rest of the current epoch; its metrics, or None when asked to stop before its end."""
-        progress = self.state.progress
-        meter = EpochMeter(
-            progress.epoch, self.config.epochs, len(self.loader), progress.batch, self.loader.images_in_batch
-        )
+        progress, num_batches = self.state.progress, len(self.loader)
+        meter = EpochMeter(progress.epoch, self.config.epochs, num_batches, progress.batch, self.loader.images_in_batch)
         self.state.train()
         self.state.optimizer.zero_grad()
         for batch in meter.iterate(self.loader.epoch(progress.epoch, progress.batch)):
             self.context.set_progress(f"epoch {progress.epoch + 1}, batch {progress.batch + 1}")
             if progress.step == 0 and progress.batch == 0 and self.context.is_main_process:
                 self.run_dir.save_image("train_batch.jpg", self.task.draw_batch(batch))
-            last = progress.batch + 1 == len(self.loader)
+            last = progress.batch + 1 == num_batches
             update = last or (progress.batch + 1) % self.accumulate == 0
             self.step(batch, stop, update=update)
             if update:

@@ -64,6 +64,25 @@ class Assigner(ABC):
     def __init__(self, config: Any):
         self.config = config
 
+    def __call__(
+        self, raw: tuple[Tensor, ...], predicted_xyxy: Tensor, targets: Targets, anchors: Anchors
+    ) -> tuple[PriorLayout, Assignment, Tensor]:
+        """Choose the positives and the ignored priors of a batch; called without gradient.
+
+        Args:
+            raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
+            predicted_xyxy: (B, S, 4) the decoded boxes in input pixels.
+            targets: The boxes of the batch in input pixels.
+            anchors: The anchors of the head.
+
+        Returns:
+            The layout of the priors, the positives, and the ignore mask (B, S) bool.
+        """
+        sizes_hw = [(level.shape[2], level.shape[3]) for level in raw]
+        layout = PriorLayout.from_level_sizes(sizes_hw, raw[0].shape[1], raw[0].device)
+        positive = self.assign(raw, predicted_xyxy, targets, anchors, layout)
+        return layout, positive, ignore_mask(predicted_xyxy, targets, anchors, layout, self.config.ignore_iou)
+
     @abstractmethod
     def assign(
         self,

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cspdet.boxes import bbox_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
+from cspdet.boxes import bbox_iou, cxcywh_to_xyxy, decode_wh, xyxy_to_cxcywh
 from cspdet.models.config import WhDecoding
 from cspdet.models.head import Anchors
-from cspdet.models.postprocess import decode_boxes, decode_wh
+from cspdet.models.postprocess import decode_boxes
 from cspdet.structures import Targets
-from cspdet.training.assigners.priors import Assigner, Assignment, PriorLayout, ignore_mask
+from cspdet.training.assigners.priors import Assigner, Assignment, PriorLayout
 from cspdet.training.losses.base import AllReduce, DetectionLoss, LossContext, no_reduction
 from cspdet.training.losses.class_weights import class_weights
 from cspdet.training.losses.config import YoloLossConfig
@@ -87,13 +87,9 @@ def yolo_loss(
             the whole batch, so that the losses of the processes add up to that of the whole batch in one process. Their
             gradients are to be added, not averaged.
     """
-    layout = PriorLayout.from_level_sizes(
-        [(level.shape[2], level.shape[3]) for level in raw], raw[0].shape[1], raw[0].device
-    )
     with torch.no_grad():
         predicted = decode_boxes(tuple(level[..., :4].float() for level in raw), anchors)
-        positive = assigner.assign(raw, predicted, targets, anchors, layout)
-        ignored = ignore_mask(predicted, targets, anchors, layout, assigner.config.ignore_iou)
+        layout, positive, ignored = assigner(raw, predicted, targets, anchors)
 
     positive_preds = _gather_positives(raw, positive, anchors, layout)
     target_xyxy, class_id = targets.box_xyxy[positive.target], targets.class_id[positive.target]
