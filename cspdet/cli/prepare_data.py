@@ -97,7 +97,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="NAME",
         help=f"{', '.join(DATASET_FORMATS.names())}, or module:Class of your own; its options follow as key=value "
-        "(default: as the files look)",
+        "(default: recognized by the files)",
     )
 
 

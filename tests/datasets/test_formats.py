@@ -118,6 +118,8 @@ def test_formats_are_recognized_by_their_files(tmp_path):
             write(tmp_path / "obj.data", "train = train.txt\nnames = obj.names\n"),
         ],
     }
+    # A descriptor of cspdet in the folder of a dataset is no data.yaml of YOLO.
+    write(sources["coco"][1] / "mine.yaml", "val: {images: val2017, annotations: annotations/instances_val2017.json}\n")
     for name, paths in sources.items():
         assert [recognize_format(path) for path in paths] == [name] * len(paths)
 

@@ -59,9 +59,11 @@ def is_yolo_dataset(source: Path) -> bool:
     """Whether a file or folder looks like a YOLO dataset, by names and the keys of YAML files."""
     try:
         if source.is_dir():
-            return _find_dataset_config(source) is not None or _find_class_names(source) is not None
+            described = _find_dataset_config(source)
+            return _find_class_names(source) is not None or (described is not None and is_yolo_dataset(described))
         if source.suffix.lower() in (".yaml", ".yml"):
-            return isinstance(values := _load_yaml(source), dict) and {"names", "nc"} & set(values) != set()
+            values = _load_yaml(source)
+            return isinstance(values, dict) and not {"names", "nc"}.isdisjoint(values)
         return source.suffix.lower() == ".data"
     except DataError:
         return False
