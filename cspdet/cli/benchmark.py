@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import parse_image_size
+from cspdet.config.user_modules import USER_NAME
 from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.inference.config import BACKENDS, PRECISIONS
 
@@ -117,7 +118,7 @@ def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
 def _parse_list(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
     words = [word for word in text.split(",") if word]
     for word in words:
-        if word not in known:
+        if word not in known and not (flag == "--backend" and USER_NAME.fullmatch(word)):
             raise ConfigError(f"{flag}: unknown {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
     if not words:
         raise ConfigError(f"{flag}: expected one or more of {', '.join(known)}")

@@ -14,6 +14,7 @@ from engine_data import ROOT, SIZE_HW, build, load_engine, random_images, small_
 from torch import Tensor, nn
 
 from cspdet import load_detector
+from cspdet.cli import benchmark
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines import selection
 from cspdet.inference.engines.base import Engine
@@ -229,6 +230,11 @@ def test_detect_takes_an_engine_of_the_users_own(checkpoint, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "small: mine fp32 on cpu" in run.stderr
+
+
+def test_benchmark_takes_the_name_of_an_engine_of_the_users_own():
+    names = benchmark._parse_list("--backend", "torch,my_engines:MyEngine", ("torch",))
+    assert names == ["torch", "my_engines:MyEngine"]
 
 
 def environment() -> dict[str, str]:

@@ -148,8 +148,8 @@ def test_a_box_inside_a_larger_one_of_its_class_stays_when_no_border_cut_it():
 
 
 def test_the_border_of_the_image_cuts_nothing():
-    # The small box ends at the left border of its tile, which is also that of the image: it is whole. 25/30 of it lie inside
-    # another one, which would do for a fragment.
+    # The small box ends at the left border of its tile, which is also that of the image: it is whole. 25/30 of it lie
+    # inside another one, which would do for a fragment.
     parts = [(LEFT, detections([(0, 30, 30, 60)], [0.5])), (Tile(0, 0, 180, 100), detections([(5, 5, 90, 80)]))]
     assert len(merge_tiles(parts, (100, 180), PostprocessConfig(nms_iou=0.6, max_detections=9))) == 2
 
