@@ -44,6 +44,12 @@ def find_config(name: str | Path) -> Path:
     return released[path.as_posix()]
 
 
+def find_section(name: str, folder: Path) -> Path:
+    """The file of a section: relative to `folder`, else a released one such as `train/paper.yaml`."""
+    path, released = folder / name, configs_dir() / name.removeprefix("configs/")
+    return released if not path.exists() and released.is_file() else path
+
+
 def names_config(name: str | Path) -> bool:
     """Whether the argument of a command is a config, or the bare name of one, rather than a file of weights."""
     path = Path(name)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, upgrade_keys
-from cspdet.config.read import FileContent, KeyPath, describe, format_key_path, parse_yaml, read_yaml
+from cspdet.config.read import FileContent, KeyPath, describe, find_section, format_key_path, parse_yaml, read_yaml
 from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
 from cspdet.errors import ConfigError
 
@@ -140,7 +140,7 @@ class ConfigTree:
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:
             if takes_mapping(annotation) and value.endswith((".yaml", ".yml")):
-                self.read(folder / value, key_path)
+                self.read(find_section(value, folder), key_path)
             elif Path in union_members(annotation) and "\n" not in value:  # with line breaks it is the file's text
                 self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
         elif isinstance(value, (dict, list)):

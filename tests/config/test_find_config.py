@@ -10,6 +10,7 @@ import pytest
 
 from cspdet.config.read import configs_dir, find_config, names_config
 from cspdet.errors import ConfigError
+from cspdet.recipe import load_recipe
 
 
 def test_a_bare_name_is_a_released_config(tmp_path, monkeypatch):
@@ -27,6 +28,17 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 def test_a_path_stays_a_path(tmp_path):
     assert find_config("mine.yaml") == Path("mine.yaml")
     assert find_config(tmp_path / "mine.yml") == tmp_path / "mine.yml"
+
+
+def test_a_released_section_file_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train/paper.yaml", "configs/train/paper.yaml"):
+        assert load_recipe("csppelee_efm_sam", [f"train={name}"]).train.loss.box == "mse"
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/paper.yaml").write_text("loss: {box: giou}\n")
+    assert load_recipe("csppelee_efm_sam", ["train=train/paper.yaml"]).train.loss.box == "giou"
+    with pytest.raises(ConfigError, match=r"train/papper.yaml: no such file \(did you mean 'paper.yaml'\?\)"):
+        load_recipe("csppelee_efm_sam", ["train=train/papper.yaml"])
 
 
 def test_configs_and_files_of_weights_are_distinguished(tmp_path):
