@@ -1,4 +1,4 @@
-"""Starting from the weights of another network: what fits is taken, and what does not is told."""
+"""Initial weights from another network: entries that fit are loaded, the others are logged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from cspdet.models.detector import ComposedDetector
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
-    """What `--weights` means: a checkpoint of a detector or classifier, of which everything that fits is taken; or
-    the backbone's weights alone from whatever `load_backbone_weights` reads.
+    """Load what `--weights` names: all entries of a checkpoint that fit, or a backbone (`load_backbone_weights`).
+
+    Args:
+        model: The network to load into.
+        weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
+
+    Returns:
+        Which entries were loaded.
 
     Raises:
         CheckpointError, ConfigError: missing, damaged, or nothing that fits.
@@ -31,7 +37,12 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Take every entry whose name and shape fit; what was left as it was is logged and returned.
+    """Load every entry whose name and shape fit; the others are logged.
+
+    Args:
+        model: The network to load into.
+        weights: The state dict of the other network.
+        source: The file, for the log and errors.
 
     Raises:
         CheckpointError: nothing fits.

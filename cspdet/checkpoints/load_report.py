@@ -1,4 +1,4 @@
-"""What became of each entry of a network, and of a file of weights, when a training began with the file's."""
+"""Which entries of a network were loaded from a file of weights, and which were not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BN_COUNTER_SUFFIX = "num_batches_tracked"  # of a normalization; no other progra
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """A tensor of the network, of the file, or of both: its name and its shape on either side, None where it lacks."""
+    """A tensor of the network, of the file, or of both: its name, and its shape on each side, None where it is missing."""
 
     name: str
     shape: Shape | None
@@ -27,12 +27,12 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether the network has it from the file: by name and shape."""
+        """Whether it was loaded: name and shape are the same."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
     def mismatch_reason(self) -> str:
-        """What the file has under this name."""
+        """Why it was not loaded."""
         return "not in the file" if self.file_shape is None else f"found {self.file_shape}"
 
     @property
@@ -43,21 +43,30 @@ class TransferEntry:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """All entries: the network's in its own order, then those of the file that the network has not."""
+    """All entries: those of the network in its order, then those that only the file has."""
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
 
     @classmethod
     def compare(cls, model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> TransferReport:
-        """What of `model` the entries `given` fit."""
+        """Compare a network with the state dict of a file.
+
+        Args:
+            model: The network.
+            state_dict: The entries of the file.
+            source: The name of the file.
+        """
         model_shapes = _shapes(model.state_dict())
         file_shapes = _shapes(state_dict)
         names = [*model_shapes, *(name for name in file_shapes if name not in model_shapes)]
         return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
     def log_summary(self) -> None:
-        """Log how much of each part was taken, and, shortened, what was not; a part that got nothing needs no list."""
+        """Log how many entries of each part were loaded, and some of those that were not.
+
+        Parts without any loaded entry are not listed.
+        """
         model_entries = [entry for entry in self.entries if entry.shape is not None]
         total = Counter(entry.part for entry in model_entries)
         loaded = Counter(entry.part for entry in model_entries if entry.loaded)
@@ -78,7 +87,7 @@ class TransferReport:
             log.info("  of the file, not in the network: %s%s", unused[0], more)
 
     def to_csv(self) -> str:
-        """Every entry as CSV: `entry,shape,found,taken`, shapes as 64x32x3x3 and empty where that side has none."""
+        """Every entry as CSV: `entry,shape,found,taken`, shapes as 64x32x3x3, empty where one side has none."""
         lines = ["entry,shape,found,taken"]
         for entry in self.entries:
             lines.append(

@@ -42,7 +42,7 @@ def load_model(
         task: The expected task; None accepts both.
 
     Returns:
-        The bundle; classes without names are called by their index.
+        The bundle; classes without names get numbered names.
 
     Raises:
         CheckpointError: missing, damaged, for another task, or weights that do not fit.

@@ -1,1 +1,1 @@
-"""Targets, losses, schedules and the training loop."""
+"""Training: the loop, the tasks, and their losses, assigners and loggers."""

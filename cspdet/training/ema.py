@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """A copy of the network that follows it: an average over about the last `share` of all steps so far.
+    """A copy of the network with averaged weights, over about the last `window_fraction` of all steps so far.
 
-    Update n keeps n s / (1 + n s) of the old, at most `decay`: whether a run has a thousand steps or a million, the
-    average spans the same part of it, until it spans 1 / (1 - decay) steps.
+    Update n has the decay n w / (1 + n w), at most `decay`: whatever the length of the run, the average spans the same
+    fraction w of it, until it spans 1 / (1 - decay) steps.
+
+    Args:
+        model: The network to follow.
+        decay: Upper limit of the decay.
+        window_fraction: w.
     """
 
     def __init__(self, model: nn.Module, decay: float, window_fraction: float):
@@ -21,6 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Average the weights and statistics of `model` in; counters are copied."""
         self.updates += 1
         span = self.updates * self.window_fraction
         keep = min(self.decay, span / (1 + span))

@@ -64,6 +64,18 @@ class EpochEnd(Generic[ModelT, BatchT]):
         if skipped:
             log.warning("%d unreadable images were replaced by others so far", len(skipped))
 
+    def should_stop_early(self) -> bool:
+        """Whether there was no better evaluation in `train.patience` of them; then it is logged."""
+        progress, patience = self.state.progress, self.config.patience
+        if patience is None or progress.evals_without_improvement < patience:
+            return False
+        log.info(
+            "no better evaluation in %d of them (train.patience): ends after epoch %d",
+            progress.evals_without_improvement,
+            progress.epoch,
+        )
+        return True
+
     def _format(self, epoch_metrics: dict[str, Any]) -> str:
         """An epoch as one line of the log."""
         if epoch_metrics["loss"] is None:

@@ -1,17 +1,27 @@
-"""Parameter groups and the learning rate as a function of the step."""
+"""Parameter groups, and the learning rate and the input size as functions of the step."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
-from cspdet.training.config import OptimizerConfig, ScheduleConfig
+from cspdet.training.config import MultiScaleConfig, OptimizerConfig, ScheduleConfig
+
+# Multi-scale sizes are multiples of this for networks that take images of any size.
+DEFAULT_STRIDE = 32
 
 
 def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
-    """The share of the learning rate that step `step` (0-based) of `total` uses."""
+    """The factor of the learning rate at a step.
+
+    Args:
+        config: The schedule.
+        step: The optimizer step, 0-based.
+        total_steps: Steps of the run.
+    """
     warmup_steps = min(config.warmup_steps, math.ceil(config.warmup_max_fraction * total_steps))
     warmup_factor = ((step + 1) / warmup_steps) ** config.warmup_power if step < warmup_steps else 1.0
     done = step / max(1, total_steps)
@@ -26,8 +36,28 @@ def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
     return warmup_factor
 
 
+def random_input_size(
+    config: MultiScaleConfig, size_hw: tuple[int, int], stride: int, seed: tuple[int, ...]
+) -> tuple[int, int]:
+    """Draw an input size for multi-scale training.
+
+    Args:
+        config: The range of the factor.
+        size_hw: Height and width of the input in pixels.
+        stride: The coarsest stride of the network; 1 for one that takes images of any size.
+        seed: The same seed gives the same size.
+
+    Returns:
+        Height and width, multiples of the stride.
+    """
+    step = DEFAULT_STRIDE if stride == 1 else stride
+    factor = np.random.default_rng(seed).uniform(config.low, config.high)
+    height, width = (max(step, round(side * factor / step) * step) for side in size_hw)
+    return height, width
+
+
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """SGD with two groups: convolution and linear weights decay, biases and normalization do not."""
+    """SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in model.modules():
@@ -41,7 +71,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SG
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        # On a CPU, all parameters at once means a pass over the memory for each operation; fused is one for all.
+        # On a CPU, foreach reads all memory once per operation, fused once in all.
         foreach=not on_cpu,
         fused=on_cpu,
     )

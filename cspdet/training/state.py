@@ -1,6 +1,6 @@
-"""Everything that a training run changes, and how it is saved so that resuming continues bit for bit.
+"""Everything that a training run changes, saved so that a resumed run continues bit for bit.
 
-No random stream is among it: every draw is a function of (seed, epoch, picture or batch), so a position is enough.
+There is no random state: every draw is a function of (seed, epoch, image or batch), so the progress is enough.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from cspdet.training.tasks.base import ModelT
 
 @dataclass
 class TrainProgress:
-    """How far a run has come, and the sums of the epoch under way."""
+    """The progress of a run, and the loss sums of the current epoch."""
 
-    epoch: int = 0  # the one under way, 0-based
-    batch: int = 0  # batches of it that are done
+    epoch: int = 0  # the current one, 0-based
+    batch: int = 0  # completed batches of it
     step: int = 0  # optimizer steps since the start
     images_seen: int = 0
-    best_metric: float = -1.0  # of the deciding number, AP or top-1, so far
+    best_metric: float = -1.0  # highest AP or top-1 so far
     evals_without_improvement: int = 0  # evaluations since the best one
-    skipped_steps: int = 0  # steps without effect, because a loss or gradient was not finite
+    skipped_steps: int = 0  # steps skipped because a loss or gradient was not finite
     loss_sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
 
 
 class TrainingState(Generic[ModelT]):
-    """Network, average, optimizer, gradient scaler and position."""
+    """Network, average, optimizer, gradient scaler and progress."""
 
     def __init__(self, model: ModelT, config: TrainerConfig, device: torch.device, precision: Precision):
         self.model = cast(ModelT, model.to(device).to(memory_format=torch.channels_last))
@@ -47,7 +47,7 @@ class TrainingState(Generic[ModelT]):
 
     @property
     def ema_or_model(self) -> ModelT:
-        """The network to evaluate and keep: the average, or the trained one where none is kept."""
+        """The network to evaluate and save: the average, or the trained one without averaging."""
         return cast(ModelT, self.ema.model) if self.ema else self.model
 
     def train(self) -> None:
@@ -58,8 +58,10 @@ class TrainingState(Generic[ModelT]):
 
     @torch.no_grad()
     def reset_nonfinite_bn_stats(self) -> None:
-        """After a step without effect: batch-norm statistics that are not finite become those of the average again, or,
-        without one, those of a new layer. Once spoiled, they would stay so, and evaluations would find nothing.
+        """After a skipped step: replace batch-norm statistics that are not finite by those of the average.
+
+        Without an average they become those of a new layer. They would stay not finite otherwise, and evaluations would
+        have no detections.
         """
         kept = dict(self.ema.model.named_buffers()) if self.ema else {}
         for name, value in self.model.named_buffers():
@@ -68,7 +70,7 @@ class TrainingState(Generic[ModelT]):
                 value.copy_(kept.get(name, fresh))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain types and tensors only."""
+        """The state in plain types and tensors, as checkpoints keep it."""
         return {
             "model": self.model.state_dict(),
             "ema_updates": self.ema.updates if self.ema else None,
@@ -78,7 +80,12 @@ class TrainingState(Generic[ModelT]):
         }
 
     def load_state_dict(self, state: dict[str, Any], ema_weights: dict[str, torch.Tensor]) -> None:
-        """Continue from `state`; `averaged` are the checkpoint's weights for use."""
+        """Continue from a saved state.
+
+        Args:
+            state: What `state_dict` returned.
+            ema_weights: The weights of the checkpoint, those of the average.
+        """
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.model.load_state_dict(ema_weights)
@@ -92,7 +99,7 @@ class TrainingState(Generic[ModelT]):
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Take the parts of these names (`backbone`, `backbone.stem`) out of training; they are returned.
+    """Freeze parts of the model by name (`backbone`, `backbone.stem`), and return them.
 
     Raises:
         ConfigError: no such part, or nothing left to train.

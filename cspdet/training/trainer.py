@@ -5,33 +5,32 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Generic
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from cspdet.datasets.workers import worker_crash_error
 from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint
-from cspdet.training.config import TrainerConfig
+from cspdet.training.config import MultiScaleConfig, TrainerConfig
 from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths, disable_malloc_trim, use_cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext
+from cspdet.training.distributed.data_parallel import gradient_reduction, wrap_model
 from cspdet.training.distributed.sync_norm import convert_sync_batchnorm
 from cspdet.training.epoch_end import EpochEnd
 from cspdet.training.loggers.base import Loggers
+from cspdet.training.losses.base import AllReduce
 from cspdet.training.run.graceful_stop import EXIT_CODES, GracefulStop
 from cspdet.training.run.progress import EpochMeter
 from cspdet.training.run.run_dir import RunDir
-from cspdet.training.schedule import lr_factor
+from cspdet.training.schedule import lr_factor, random_input_size
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.base import BatchT, ModelT, Task
 
@@ -41,12 +40,6 @@ log = logging.getLogger("cspdet")
 MAX_SKIPPED_STEPS = 20
 # With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
 EXPECTED_SCALER_SKIPS = 6
-# Batch-norm statistics are the same in all processes, or local by choice; torch 2.15 renamed the argument.
-BUFFER_SYNC_ARG = "forward_sync_buffers"
-HAS_FORWARD_SYNC_BUFFERS = BUFFER_SYNC_ARG in inspect.signature(DistributedDataParallel).parameters
-DDP_KWARGS: dict[str, Any] = {BUFFER_SYNC_ARG if HAS_FORWARD_SYNC_BUFFERS else "broadcast_buffers": False}
-# Multi-scale sizes are multiples of this for networks that take images of any size.
-DEFAULT_STRIDE = 32
 
 
 class Trainer(Generic[ModelT, BatchT]):
@@ -78,27 +71,22 @@ class Trainer(Generic[ModelT, BatchT]):
         self.config = config
         self.precision = resolve_precision(self.config.precision, device)
         self.state = TrainingState(model, self.config, device, self.precision)
-        if self.context.world_size > 1 and self.config.sync_batch_norm:
+        self.is_distributed = self.context.world_size > 1
+        if self.is_distributed and self.config.sync_batch_norm:
             convert_sync_batchnorm(self.state.model)  # not the average, which is only evaluated
-        self.network = self._wrap_model()
+        self.network = wrap_model(self.state.model, device, self.context, compiled=config.compile)
+        # In one process, the sum over all of them is the tensor itself.
+        self._all_reduce_sum: AllReduce = self.context.all_reduce_sum if self.is_distributed else Tensor.detach
         self._uses_fast_paths = use_cpu_fast_paths(config, device)
         self._fast_paths = cpu_fast_paths(device, self.precision) if self._uses_fast_paths else nullcontext()
         self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.max_batch_size))
-        self.total_steps = self.config.epochs * math.ceil(len(self.loader) / self.accumulate)
+        self.num_batches = len(self.loader)
+        self.total_steps = self.config.epochs * math.ceil(self.num_batches / self.accumulate)
         self._pending_losses: list[Tensor] = []  # losses of batches whose step is not made yet
         self._consecutive_skips = 0
         self._saved_at = time.monotonic()
         self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
-
-    def _wrap_model(self) -> nn.Module:
-        """The module that batches go through: the model, or DDP around it, compiled where the config says so."""
-        network: nn.Module = self.state.model
-        if self.context.world_size > 1:
-            ids = [self.device] if self.device.type == "cuda" else None
-            with self.context.collective("comparing the networks"):
-                network = DistributedDataParallel(network, ids, gradient_as_bucket_view=True, **DDP_KWARGS)
-        return torch.compile(network) if self.config.compile else network  # type: ignore[return-value]
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the `training` part of a checkpoint of the same recipe."""
@@ -123,43 +111,32 @@ class Trainer(Generic[ModelT, BatchT]):
         configs = self.config.loggers if self.context.is_main_process else ()
         loggers = Loggers(configs, self.run_dir.path).starting_at(self.state.progress.step)
         with GracefulStop() as stop, loggers:
-            while self.state.progress.epoch < last_epoch and not self._should_stop_early():
+            while self.state.progress.epoch < last_epoch and not self._epoch_end.should_stop_early():
                 epoch_metrics = self._train_epoch(stop)
                 if epoch_metrics is None:
                     self._save()
                 else:
                     self._finish_epoch(epoch_metrics, loggers, stop)
                 if stop.stop_code and self.state.progress.epoch < self.config.epochs:
-                    path = self.run_dir.path
-                    log.info(
-                        "stopped and saved in %s; go on with: cspdet %s --resume %s", path, self.task.command, path
-                    )
+                    path, command = self.run_dir.path, self.task.command
+                    log.info("stopped and saved in %s; go on with: cspdet %s --resume %s", path, command, path)
                     return stop.stop_code
         return 0
 
-    def _should_stop_early(self) -> bool:
-        """Whether there was no better evaluation in `patience` of them."""
-        progress, patience = self.state.progress, self.config.patience
-        if patience is None or progress.evals_without_improvement < patience:
-            return False
-        log.info(
-            "no better evaluation in %d of them (train.patience): ends after epoch %d",
-            progress.evals_without_improvement,
-            progress.epoch,
-        )
-        return True
-
     def _train_epoch(self, stop: GracefulStop) -> dict[str, Any] | None:
         """Train the rest of the current epoch; its metrics, or None when asked to stop before its end."""
-        progress, num_batches = self.state.progress, len(self.loader)
-        meter = EpochMeter(progress.epoch, self.config.epochs, num_batches, progress.batch, self.loader.images_in_batch)
+        progress = self.state.progress
+        meter = EpochMeter(
+            progress.epoch, self.config.epochs, self.num_batches, progress.batch, self.loader.images_in_batch
+        )
         self.state.train()
         self.state.optimizer.zero_grad()
         for batch in meter.iterate(self.loader.epoch(progress.epoch, progress.batch)):
-            self.context.set_progress(f"epoch {progress.epoch + 1}, batch {progress.batch + 1}")
+            if self.is_distributed:
+                self.context.set_progress(f"epoch {progress.epoch + 1}, batch {progress.batch + 1}")
             if progress.step == 0 and progress.batch == 0 and self.context.is_main_process:
                 self.run_dir.save_image("train_batch.jpg", self.task.draw_batch(batch))
-            last = progress.batch + 1 == num_batches
+            last = progress.batch + 1 == self.num_batches
             update = last or (progress.batch + 1) % self.accumulate == 0
             self.step(batch, stop, update=update)
             if update:
@@ -170,18 +147,7 @@ class Trainer(Generic[ModelT, BatchT]):
                 if time.monotonic() - self._saved_at > 60 * self.config.checkpoint_interval_minutes:
                     self._save()
         meter.close()
-        batches = progress.loss_sums.pop("batches")
-        # null, not 0, in an epoch without any finite loss
-        means = {name: total / batches if batches else None for name, total in progress.loss_sums.items()}
-        return {
-            "epoch": progress.epoch + 1,
-            "step": progress.step,
-            "images_seen": progress.images_seen,
-            "lr": self._learning_rate(max(0, progress.step - 1)),
-            "loss": sum(progress.loss_sums.values()) / batches if batches else None,
-            **means,
-            **meter.rates(),
-        }
+        return meter.metrics(progress, self._learning_rate(max(0, progress.step - 1)))
 
     def step(self, batch: BatchT, stop: GracefulStop, *, update: bool) -> None:
         """Train on one batch: images -> network -> losses -> gradients; with `update`, one optimizer step.
@@ -200,35 +166,26 @@ class Trainer(Generic[ModelT, BatchT]):
 
     def _backward(self, batch: BatchT, update: bool) -> None:
         """Add the gradients of one batch; those of all processes are reduced when an `update` follows."""
-        images = self._random_resize(to_float_tensor(batch.images, self.device))
-        with self.context.collective("computing gradients"), self._no_sync(not update):
+        images = to_float_tensor(batch.images, self.device)
+        if self.config.multi_scale is not None:
+            images = self._random_resize(images, self.config.multi_scale)
+        reduction = gradient_reduction(self.network, self.context, update) if self.is_distributed else nullcontext()
+        with reduction:
             with autocast(self.device, self.precision), self._fast_paths:
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
-            losses = self.task.losses(self.state.model, output, batch, size_hw, self.context.all_reduce_sum)
+            losses = self.task.losses(self.state.model, output, batch, size_hw, self._all_reduce_sum)
             # Every process has its part of the sum, but gradients are averaged.
             self.state.scaler.scale(losses.total * self.context.world_size / self.accumulate).backward()
         self._pending_losses.append(torch.stack([part.detach() for part in losses]))
 
-    def _no_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """Suspend the reduction of gradients over processes."""
-        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
-        return network.no_sync() if enabled and isinstance(network, DistributedDataParallel) else nullcontext()
-
-    def _random_resize(self, images: Tensor) -> Tensor:
+    def _random_resize(self, images: Tensor, config: MultiScaleConfig) -> Tensor:
         """Multi-scale: the batch at a size that is a function of (seed, epoch, batch)."""
-        scales, progress = self.config.multi_scale, self.state.progress
-        if scales is None:
-            return images
-        height, width = images.shape[2:]
+        progress, size_hw = self.state.progress, (images.shape[2], images.shape[3])
         stride = max(self.state.model.strides)
-        stride = DEFAULT_STRIDE if stride == 1 else stride
-        draw = np.random.default_rng((self.config.seed, progress.epoch, progress.batch // scales.interval))
-        factor = draw.uniform(scales.low, scales.high)
-        size = tuple(max(stride, round(side * factor / stride) * stride) for side in (height, width))
-        if size == (height, width):
-            return images
-        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+        seed = (self.config.seed, progress.epoch, progress.batch // config.interval)
+        new_hw = random_input_size(config, size_hw, stride, seed)
+        return images if new_hw == size_hw else F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
 
     def _update(self, batch: BatchT, stop: GracefulStop) -> None:
         """Make one optimizer step with the accumulated gradients; skip it when they are not finite."""

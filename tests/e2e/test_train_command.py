@@ -233,7 +233,7 @@ def test_every_option_of_a_recipe_trains(shapes, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "best.pt: AP " in done.stderr  # and what it is made of
-    assert "all of it, with pictures: cspdet analyze" in done.stderr
+    assert "the full report, with images: cspdet analyze" in done.stderr
     (line,) = PROOF.read_metrics(tmp_path / "run")
     assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
     assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None

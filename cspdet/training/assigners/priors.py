@@ -1,6 +1,6 @@
 """What every assigner shares: the layout of the priors, the assignment, conflicts, and the ignore mask.
 
-A prior is one anchor at one cell of one level. Priors are numbered level after level, and within a level by anchor, row
+A prior is an anchor at a grid cell of a level. Priors are numbered level after level, and within a level by anchor, row
 and column; S is their number. All functions are vectorized, without a loop over boxes or images.
 """
 
@@ -137,7 +137,7 @@ def ignore_mask(
     """Find the priors whose predicted box overlaps a ground-truth box by more than `ignore_iou`, or lies in a crowd.
 
     Only pairs that can reach half overlap are compared: a box whose center lies outside a ground-truth box has at most
-    half of its own area in it, hence an IoU of at most 1/2; and the center of a prior's box stays within
+    half of its own area in it, and an IoU of at most 1/2; and the center of a prior's box stays within
     (scale_x_y - 1) / 2 cells of the prior's own cell.
 
     Args:

@@ -4,7 +4,7 @@ Every prior near a box's center, on every level and with every anchor, is a cand
 the classes, the negative logarithm of the overlap and a term of the distance. A box that its candidates already cover
 well gets many positives, one that no candidate covers gets the cheapest. The choice follows what the network learns.
 
-A prior's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further away overlaps less, hence
+A prior's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further away overlaps less, so it
 costs more and is chosen for large boxes only.
 """
 
@@ -131,7 +131,7 @@ def _candidates(
 
 def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
     """Columns, rows and distances in cells (N, K) of the cells whose centers are nearer than `radius` to that of the
-    box in x and in y. The window has the same K for all; a cell of it that is too far gets the column or row -1.
+    box in x and in y. The window has the same K for all; cells of it that are too far get the column or row -1.
     """
     height, width = size_hw
     limit = torch.stack((torch.full_like(stride, width), torch.full_like(stride, height)))

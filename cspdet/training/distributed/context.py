@@ -1,16 +1,13 @@
-"""One run in several processes, as torchrun starts them: who is who, and all that they tell one another.
+"""One run in several processes, as torchrun starts them: ranks, collectives and devices.
 
-Each process has its share of every batch. Nothing that a run computes depends on how many there are, but for the order
-in which floating-point sums are taken: the batch, the rate and the average are those of one process.
+Each process has a part of every batch. The results do not depend on the number of processes, except for the order of
+floating-point sums: batch, learning rate and average are those of one process.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,23 +17,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cspdet.errors import ConfigError, UserError
+from cspdet.errors import ConfigError
 from cspdet.structures import Shard
 from cspdet.training.distributed.rendezvous import attempt_store
+from cspdet.training.distributed.watchdog import Watchdog
 
 log = logging.getLogger("cspdet")
 
 T = TypeVar("T")
 
-POLL_INTERVAL_S = 1.0
-# Beyond train.timeout_minutes, torch's own limit ends what the watch could not.
+# After train.timeout_minutes and this, torch's own limit ends what the watchdog could not.
 GRACE_S = 120.0
 
 
 class DistributedContext:
-    """All processes of a run; alone unless torchrun started several. Rank 0 writes the files and tells the log.
+    """All processes of a run; this one alone unless torchrun started several. Rank 0 writes files and the log.
 
-    Use as a context, which ends the group. The methods that talk must be called by every rank, in the same order.
+    Use as a context, which ends the group. Collectives must be called by every rank, in the same order.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store: dist.Store | None = None, timeout_s: float = 600.0):
@@ -91,13 +88,13 @@ class DistributedContext:
         return values or []
 
     def set_progress(self, location: str) -> None:
-        """Tell where this process is, for the message about one that never comes."""
+        """Publish where this process is, for the message about a missing rank."""
         if self._watchdog is not None:
             self._watchdog.set_progress(location)
 
     @contextmanager
     def collective(self, operation: str) -> Iterator[None]:
-        """What may wait for other ranks: past the time limit, the run ends and names the one that is missing."""
+        """Guard an operation that waits for other ranks: past the time limit, the run ends and names the missing rank."""
         if self._watchdog is None:
             yield
             return
@@ -108,107 +105,28 @@ class DistributedContext:
                 raise self._watchdog.to_user_error(error) from error
 
 
-class Watchdog:
-    """Knows how far every rank has come, and ends this process when another one does not come to a meeting.
-
-    torch's own time-out says which operation failed, not who was missing, and not at all where NCCL hangs.
-    """
-
-    def __init__(self, rank: int, world_size: int, store: dist.Store, timeout_s: float):
-        self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
-        self._store = store
-        self._waiting_since: float | None = None
-        self._operation, self._location, self._count = "", "", 0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        self.set_progress("the start")
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def set_progress(self, location: str) -> None:
-        """Say where this process is; every rank comes to the same places in the same order."""
-        self._location = location
-        self._publish(location)
-
-    def _publish(self, location: str) -> None:
-        self._count += 1
-        self._store.set(_key(self.rank), f"{self._count} {socket.gethostname()} {location}")
-
-    @contextmanager
-    def guard(self, operation: str) -> Iterator[None]:
-        self._publish(f"{self._location}, {operation}")
-        before = self._operation, self._waiting_since
-        self._operation, self._waiting_since = operation, time.monotonic()
-        try:
-            yield
-        finally:
-            self._operation, self._waiting_since = before[0], None if before[1] is None else time.monotonic()
-
-    def to_user_error(self, error: Exception) -> UserError:
-        """A collective that failed, in a line that names who is behind."""
-        return UserError(
-            f"rank {self.rank}: {self._operation} failed: {self._stragglers()} ({str(error).splitlines()[0]})"
-        )
-
-    def _run(self) -> None:
-        while not self._stopped.wait(POLL_INTERVAL_S):
-            since = self._waiting_since
-            if since is not None and time.monotonic() - since > self.timeout_s:
-                log.error(
-                    "error: rank %d: waited %.0f minutes (train.timeout_minutes) while %s: %s",
-                    self.rank, self.timeout_s / 60, self._operation, self._stragglers(),
-                )  # fmt: skip
-                os._exit(2)  # the main thread hangs inside the backend and hears nothing
-
-    def _stragglers(self) -> str:
-        """Who has not come as far as the others."""
-        reports = {}
-        for rank in range(self.world_size):
-            key = _key(rank)
-            if self._store.check([key]):
-                count, host, location = self._store.get(key).decode().split(" ", 2)
-                reports[rank] = (int(count), host, location)
-        unheard = [f"rank {rank} was never heard of" for rank in range(self.world_size) if rank not in reports]
-        max_count = max((count for count, _, _ in reports.values()), default=0)
-        behind = [
-            f"rank {rank} on {host} was last at {location}"
-            for rank, (count, host, location) in reports.items()
-            if count < max_count
-        ]
-        return "; ".join(unheard + behind) or "every rank is at the same place"
-
-
-def _key(rank: int) -> str:
-    return f"cspdet/rank{rank}"
-
-
 def started_by_torchrun() -> bool:
-    """Whether the environment says so."""
+    """Whether the environment is that of a process of torchrun."""
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, or the only process: known before the processes have met."""
+    """Whether this is rank 0, or the only process; known before `init_distributed`."""
     return not started_by_torchrun() or int(os.environ.get("RANK", "0")) == 0
 
 
 def restart_count() -> int:
-    """How often torchrun has started this run anew after a failure."""
+    """How often torchrun has restarted this run after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def may_restart() -> bool:
-    """Whether torchrun will start this run anew when it fails (`--max-restarts`)."""
+    """Whether torchrun restarts this run when it fails (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The CUDA device of this process: the one of its place on the machine.
+    """The CUDA device of this process, by its local rank.
 
     Raises:
         ConfigError: torchrun started more processes than there are devices, or one device was named for all.
@@ -229,12 +147,14 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def init_distributed(device: torch.device, timeout_minutes: float) -> DistributedContext:
-    """Meet the other processes of the run; alone where torchrun did not start several.
+    """Join the process group of the run; this process alone where torchrun did not start several.
 
-    device  this process's own, see `own_device`; CUDA talks through NCCL, a CPU through gloo
+    Args:
+        device: This process's device, see `local_device`; CUDA uses NCCL, a CPU gloo.
+        timeout_minutes: How long to wait for other processes, here and in collectives.
 
     Raises:
-        UserError: others did not come within `timeout_minutes`; it says which.
+        UserError: ranks are missing after `timeout_minutes`; it names them.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if not started_by_torchrun() or world_size == 1:
@@ -258,7 +178,7 @@ def init_distributed(device: torch.device, timeout_minutes: float) -> Distribute
 
 
 def _configure_rank_logging(rank: int) -> None:
-    """Rank 0 tells how the run goes; the others only what goes wrong, and say who they are."""
+    """Ranks other than 0 log warnings and errors only, with their rank."""
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
         handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))

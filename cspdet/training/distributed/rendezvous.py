@@ -1,7 +1,7 @@
-"""Where the processes of one attempt at a run find each other, and nobody of an attempt before.
+"""The rendezvous of the processes of one attempt at a run, without those of earlier attempts.
 
-torchrun keeps one store for all its restarts. In it still stand the addresses of the processes that it ended; whoever
-reads one of those before its owner's successor has written anew waits for a process that is gone.
+torchrun keeps one store for all its restarts. It still holds the addresses of the processes that torchrun ended; a
+process that reads one of these before it is overwritten waits for a process that is gone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ POLL_INTERVAL_S = 0.02
 
 
 def attempt_store(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.Store:
-    """The part of `store` that the processes of this attempt write to, and no others; all have come when it returns.
+    """The part of `store` that only the processes of this attempt use; returns when all have joined.
 
-    Every rank but 0 asks under a number of its own, which no process of an earlier attempt can have answered. Rank 0
-    answers all that it finds asked, what is left of earlier attempts too, until every rank has taken its answer.
+    Every rank but 0 asks under a random id, which no process of an earlier attempt can have answered. Rank 0 answers
+    all requests in the store, also those of earlier attempts, until every rank has its answer.
+
+    Args:
+        store: torchrun's store.
+        rank: This process's rank.
+        world_size: Number of processes.
+        timeout_s: How long to wait.
 
     Raises:
-        UserError: other ranks did not come within `timeout_s`; it says which.
+        UserError: ranks are missing after `timeout_s`; it names them.
     """
     if rank == 0:
         attempt_id = _publish_attempt_id(store, world_size, timeout_s)

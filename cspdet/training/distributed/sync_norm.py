@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics are those of every process's pictures together.
+    """nn.BatchNorm2d with statistics over the images of all processes.
 
-    Same weights and buffers by the same names; in evaluation mode it is nn.BatchNorm2d. torch's own runs on CUDA only.
+    The weights and buffers have the same names; in evaluation mode it is nn.BatchNorm2d. torch's own runs on CUDA only.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize (B, C, H, W) by channel."""
         if not self.training:
             return super().forward(x)
         assert self.momentum is not None
@@ -31,7 +32,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: nn.Module) -> None:
-    """Put a synchronized normalization in the place of every batch normalization, in place, weights and all."""
+    """Replace every batch normalization of a model by a synchronized one with the same weights, in place."""
     for name, part in model.named_children():
         if type(part) is nn.BatchNorm2d:
             norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _to_sync_batchnorm(part)
@@ -57,7 +58,7 @@ class _Normalize(torch.autograd.Function):
         local_count = wide.new_tensor(float(x.numel() // x.shape[1]))
         mean = wide.mean(dim=(0, 2, 3))
         spread = (wide - mean[:, None, None]).square().sum(dim=(0, 2, 3))
-        # Parts are put together from their means and spreads (Chan et al. 1979): sums of squares would cancel.
+        # Parts are combined from their means and sums of squared deviations (Chan et al. 1979): sums of squares would cancel.
         parts = [wide.new_empty(2 * x.shape[1] + 1) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, torch.cat((mean, spread, local_count[None])))
         table = torch.stack(parts)
@@ -79,7 +80,7 @@ class _Normalize(torch.autograd.Function):
         normal = (_upcast(x) - mean[:, None, None]) * scale[:, None, None]
         grad_bias, grad_weight = grad.sum(dim=(0, 2, 3)), (grad * normal).sum(dim=(0, 2, 3))
         both = torch.cat((grad_bias, grad_weight))
-        dist.all_reduce(both)  # the mean and the variance depend on every process's pictures
+        dist.all_reduce(both)  # the mean and the variance depend on the images of every process
         all_bias, all_weight = (part[:, None, None] for part in (both / count).chunk(2))
         grad_x = (weight * scale)[:, None, None] * (grad - all_bias - normal * all_weight)
         return grad_x.to(x.dtype), grad_weight, grad_bias, None

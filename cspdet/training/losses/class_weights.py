@@ -1,4 +1,4 @@
-"""How much a class counts in the loss: by the user's numbers, or more the rarer it is."""
+"""Weights of the classes in the loss: those of the config, or higher for rarer classes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from cspdet.training.losses.config import YoloLossConfig
 
 
 def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Sequence[str]) -> Tensor | None:
-    """(C,) fp32 for `yolo_loss`, or None where all classes count the same.
+    """The class weights for `yolo_loss`, (C,) fp32, or None where all classes count the same.
 
-    class_counts  boxes of each class in the train split, crowds left out
-    names         of the classes, for the message
+    Args:
+        config: The loss's config with `class_weights`.
+        class_counts: Boxes of each class in the train split, without crowds.
+        names: Names of the classes, for the message.
 
     Raises:
         ConfigError: the config's list is not one number a class.
@@ -25,20 +27,25 @@ def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Se
     if config.class_weights == "auto":
         return weights_from_counts(torch.tensor(class_counts))
     if len(config.class_weights) != len(names):
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise ConfigError(
-            f"train.loss.class_weights: expected {len(names)} numbers, one a class ({shown}); "
+            f"train.loss.class_weights: expected {len(names)} numbers, one a class ({listed}); "
             f"found {len(config.class_weights)}"
         )
     return torch.tensor(config.class_weights)
 
 
 def weights_from_counts(counts: Tensor) -> Tensor:
-    """(C,) boxes of each class to (C,) fp32 weights: in inverse proportion to the root of the count.
+    """Weights in inverse proportion to the square root of the number of boxes, with mean 1 over the boxes.
 
-    The usual way between equal weights and 1 / count (named by Cui et al. 2019, whose own has a number to choose).
-    Scaled so that the mean over the boxes is 1, which keeps the size of the loss; a class without boxes counts as if it
-    had one.
+    The usual compromise between equal weights and 1 / count (Cui et al. 2019 name it beside their own). The mean keeps
+    the size of the loss; a class without boxes counts as if it had one.
+
+    Args:
+        counts: (C,) boxes of each class.
+
+    Returns:
+        (C,) fp32.
     """
     boxes = counts.double()
     weight = boxes.clamp(min=1).rsqrt()

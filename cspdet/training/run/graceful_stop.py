@@ -11,14 +11,14 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class GracefulStop:
-    """While entered, a first signal only asks; a second Ctrl-C interrupts at once, and loses what was not saved.
+    """While entered, a first signal requests a stop; a second Ctrl-C interrupts at once, and loses what was not saved.
 
-    A run of several processes stops when all of them know: after the same step.
+    A run of several processes stops after the same step in all of them.
     """
 
     def __init__(self) -> None:
-        self.exit_code = 0  # what this process was asked for; 0: go on
-        self.stop_code = 0  # what all processes do
+        self.exit_code = 0  # what a signal to this process requests; 0: continue
+        self.stop_code = 0  # what all processes agreed on
         self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> GracefulStop:
@@ -33,7 +33,11 @@ class GracefulStop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def sync(self, request_counts: Sequence[float]) -> None:
-        """How many processes were asked for each of EXIT_CODES, in its order; the last one counts most."""
+        """Set `stop_code` from the requests of all processes.
+
+        Args:
+            request_counts: How many processes got each signal of EXIT_CODES, in its order; the last one has priority.
+        """
         self.stop_code = max(
             (code for code, count in zip(EXIT_CODES.values(), request_counts, strict=True) if count), default=0
         )

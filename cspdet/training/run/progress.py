@@ -1,4 +1,4 @@
-"""How fast an epoch goes: images a second, the share of time spent waiting for data, a bar or a line now and then."""
+"""The progress of an epoch: images per second, fraction of time spent waiting for data, a bar or log lines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from cspdet.io.progress import is_interactive
+from cspdet.training.state import TrainProgress
 from cspdet.training.tasks.base import AnyBatch
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
@@ -20,9 +21,14 @@ log = logging.getLogger("cspdet")
 
 
 class EpochMeter:
-    """Counts and shows one epoch of `batches` batches, of which `done` were done before this process.
+    """Counts and shows the batches of one epoch.
 
-    pictures  how many a batch of this number has, over all processes
+    Args:
+        epoch: The epoch, 0-based.
+        epochs: Epochs of the run.
+        num_batches: Batches of the epoch.
+        done: Batches that were done before this process.
+        images_in_batch: Number of images in a batch by its index, over all processes.
     """
 
     def __init__(self, epoch: int, epochs: int, num_batches: int, done: int, images_in_batch: Callable[[int], int]):
@@ -37,7 +43,7 @@ class EpochMeter:
         )
 
     def iterate(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
-        """Hand on the batches, timing how long each was waited for."""
+        """Yield the batches, and measure how long each was waited for."""
         while True:
             wait_start = time.perf_counter()
             batch = next(batches, None)
@@ -49,7 +55,7 @@ class EpochMeter:
             self.done += 1
 
     def show(self, loss_sums: dict[str, float]) -> None:
-        """The running means: in the bar, or in a line of the log every half minute."""
+        """Show the running means in the bar, or log them every half minute."""
         count = max(1.0, loss_sums["batches"])
         loss = sum(total for name, total in loss_sums.items() if name != "batches") / count
         rates = self.rates()
@@ -63,11 +69,32 @@ class EpochMeter:
             left = pace * (self.num_batches - self.done - 1)
             log.info("%s: batch %d of %d, %s, %d s left", self.title, self.done + 1, self.num_batches, text, left)
 
+    def metrics(self, progress: TrainProgress, learning_rate: float) -> dict[str, Any]:
+        """The metrics of the training of the epoch; its loss sums are complete and lose their count.
+
+        Args:
+            progress: The progress of the run, at the end of the epoch.
+            learning_rate: That of the last step.
+        """
+        batches = progress.loss_sums.pop("batches")
+        # null, not 0, in an epoch without any finite loss
+        means = {name: total / batches if batches else None for name, total in progress.loss_sums.items()}
+        return {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "images_seen": progress.images_seen,
+            "lr": learning_rate,
+            "loss": sum(progress.loss_sums.values()) / batches if batches else None,
+            **means,
+            **self.rates(),
+        }
+
     def rates(self) -> dict[str, float]:
         """images_per_second and data_wait_fraction so far."""
         seconds = max(1e-9, time.perf_counter() - self.started)
         return {"images_per_second": self.images / seconds, "data_wait_fraction": min(1.0, self.data_wait_s / seconds)}
 
     def close(self) -> None:
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()

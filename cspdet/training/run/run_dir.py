@@ -1,4 +1,4 @@
-"""The files that a training run leaves behind."""
+"""The files of a training run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("cspdet")
 
 
 class RunDir:
-    """`config.yaml`, `metrics.jsonl`, `last.pt`, `best.pt`, `tensorboard/` and pictures of one run, and `transfer.csv`
-    of one that began with other weights."""
+    """`config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json` and images of a run, and `transfer.csv` of
+    one that started from other weights. Loggers write `metrics.jsonl` and `tensorboard/`."""
 
     def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories):
         """Describe the run; nothing is written yet.
@@ -42,11 +42,11 @@ class RunDir:
             write_text(self.path / "transfer.csv", transfer_csv)
 
     def save_last(self, state: TrainingState[ModelT]) -> None:
-        """`last.pt`: everything, to resume from."""
+        """Write `last.pt`: everything, to resume from."""
         save_checkpoint(self.path / "last.pt", self._checkpoint(state, state.state_dict()))
 
     def save_best(self, state: TrainingState[ModelT]) -> None:
-        """`best.pt`: the averaged weights, for use."""
+        """Write `best.pt`: the averaged weights, for use."""
         save_checkpoint(self.path / "best.pt", self._checkpoint(state))
 
     def _checkpoint(self, state: TrainingState[ModelT], training: dict[str, Any] | None = None) -> Checkpoint:
@@ -54,13 +54,13 @@ class RunDir:
         return Checkpoint(self.task, self.config, self.categories, weights, training)
 
     def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
-        """`metrics.json`, and `detections.json` of a detector, of the best evaluation, as `eval` writes them."""
+        """Write `metrics.json` and, for a detector, `detections.json` of the best evaluation, as `eval` does."""
         write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         if results is not None:
             write_text(self.path / "detections.json", json.dumps(results))
 
     def save_image(self, name: str, image: np.ndarray) -> None:
-        """An (H, W, 3) uint8 RGB picture as JPEG."""
+        """Write an (H, W, 3) uint8 RGB image as JPEG."""
         encoded, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         assert encoded
         write_bytes(self.path / name, data.tobytes())

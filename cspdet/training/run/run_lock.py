@@ -1,4 +1,4 @@
-"""One run a folder: a lock that ends with its process, however that ends."""
+"""One run per folder: a lock that ends with its process, also where that is killed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class RunDirInUseError(UserError):
 
 
 class RunLock:
-    """Keeps other processes from training into a folder, from `take` until the `with` block or the process ends.
+    """Keeps other processes from training into a folder, from `acquire` until the `with` block or the process ends.
 
-    The lock belongs to the process that took it. Forked loader processes do not hold it, so a run whose training
-    process was killed can be resumed at once. It works between the machines that share a folder, where the file system
-    has locks; where it has none, a warning tells so. Of a distributed run, only the first process is `active`.
+    The lock belongs to the process that acquired it. Forked loader processes do not hold it, so a run whose training
+    process was killed can be resumed at once. It works between machines that share a folder where the file system has
+    locks; where it has none, a warning is logged. Of a distributed run, only rank 0 is `active`.
     """
 
     def __init__(self, *, active: bool = True):
@@ -43,10 +43,12 @@ class RunLock:
         self._created = False  # the folder, by `take`
 
     def acquire(self, run_dir: Path) -> None:
-        """Lock `folder`, made where it is missing, and remove what killed saves left in it. Taking it twice is fine.
+        """Lock a folder, which is made where it is missing, and remove the temporary files of killed saves.
+
+        It may be called again for the same folder.
 
         Raises:
-            FolderInUse: another process holds it, named as far as it is known.
+            RunDirInUseError: another process holds it; the message names it if it is known.
             UserError: the folder cannot be made or written.
         """
         if not self.active or (self._file is not None and self._run_dir == run_dir.absolute()):
@@ -64,17 +66,17 @@ class RunLock:
             log.info("%s: removed what a killed run left of its save: %s", run_dir, ", ".join(left))
 
     def acquire_unused(self, base: Path) -> Path:
-        """Lock and return `base`, or `base-2`, `base-3` ... when it is taken; two that ask at once get two."""
+        """Lock and return `base`, or `base-2`, `base-3` ... when it is in use; two processes never get the same."""
         while True:
             run_dir = increment_path(base)
             try:
                 self.acquire(run_dir)
-            except RunDirInUseError:  # the other one was faster; its lock file makes the folder a taken one
+            except RunDirInUseError:  # the other one was faster; its lock file makes the folder one in use
                 continue
             return run_dir
 
     def release(self) -> None:
-        """Let others in, and leave no lock file, nor a folder that was made and stayed empty."""
+        """Unlock; remove the lock file, and the folder if it was made here and is empty."""
         if self._file is None or self._run_dir is None:
             return
         with suppress(OSError):  # the folder may be gone, or not writable any more
@@ -95,7 +97,7 @@ class RunLock:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The open and locked file; raises FolderInUse, or OSError."""
+    """The open and locked file; raises RunDirInUseError or OSError."""
     while True:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)  # noqa: SIM115 it stays open
         try:
@@ -103,7 +105,7 @@ def _open_locked(path: Path) -> BinaryIO:
                 raise RunDirInUseError(
                     f"{path.parent}: {_describe_holder(file)}; wait for its end, or choose another --output"
                 )
-            # Its holder may have removed the file between our two calls: then ours is none that others would see.
+            # Its holder may have removed the file between the two calls: then other processes would not see this one.
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 owner = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
                 file.truncate(0)
@@ -116,12 +118,12 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Whether nobody else had the lock; true where there are no locks."""
+    """Whether no other process had the lock; true where there are no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # a byte that nobody reads
+            file.seek(2**30)  # a byte that no process reads
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             file.seek(0)
         else:

@@ -1,0 +1,53 @@
+"""The network under training: compiled, and in DistributedDataParallel where there are several processes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cspdet.training.distributed.context import DistributedContext
+
+# Batch-norm statistics are the same in all processes, or local by choice; torch 2.15 renamed the argument.
+BUFFER_SYNC_ARG = "forward_sync_buffers"
+HAS_FORWARD_SYNC_BUFFERS = BUFFER_SYNC_ARG in inspect.signature(DistributedDataParallel).parameters
+DDP_KWARGS: dict[str, Any] = {BUFFER_SYNC_ARG if HAS_FORWARD_SYNC_BUFFERS else "broadcast_buffers": False}
+
+
+def wrap_model(model: nn.Module, device: torch.device, context: DistributedContext, *, compiled: bool) -> nn.Module:
+    """The module that batches go through: the model, or DDP around it, compiled on request.
+
+    Args:
+        model: The network on its device.
+        device: That device.
+        context: The processes of the run.
+        compiled: Whether to use torch.compile.
+    """
+    network = model
+    if context.world_size > 1:
+        ids = [device] if device.type == "cuda" else None
+        with context.collective("comparing the networks"):
+            network = DistributedDataParallel(network, ids, gradient_as_bucket_view=True, **DDP_KWARGS)
+    return torch.compile(network) if compiled else network  # type: ignore[return-value]
+
+
+@contextmanager
+def gradient_reduction(network: nn.Module, context: DistributedContext, update: bool) -> Iterator[None]:
+    """Guard a forward and backward pass; gradients are reduced over the processes only when an `update` follows.
+
+    Args:
+        network: What `wrap_model` returned.
+        context: The processes of the run.
+        update: Whether an optimizer step follows.
+    """
+    parallel = getattr(network, "_orig_mod", network)  # of torch.compile
+    suspended: AbstractContextManager[None] = nullcontext()
+    if not update and isinstance(parallel, DistributedDataParallel):
+        suspended = parallel.no_sync()
+    with context.collective("computing gradients"), suspended:
+        yield

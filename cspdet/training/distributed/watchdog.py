@@ -1,0 +1,101 @@
+"""The watchdog of a distributed run: which rank is missing when a collective does not end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from cspdet.errors import UserError
+
+log = logging.getLogger("cspdet")
+
+POLL_INTERVAL_S = 1.0
+
+
+class Watchdog:
+    """Publishes the progress of every rank, and ends this process when another one does not reach a collective in time.
+
+    torch's own time-out says which operation failed, but not which rank was missing, and nothing where NCCL hangs.
+    """
+
+    def __init__(self, rank: int, world_size: int, store: dist.Store, timeout_s: float):
+        self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
+        self._store = store
+        self._waiting_since: float | None = None
+        self._operation, self._location, self._count = "", "", 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Start to watch."""
+        self.set_progress("the start")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop to watch, and wait for the thread."""
+        self._stopped.set()
+        self._thread.join()
+
+    def set_progress(self, location: str) -> None:
+        """Publish where this process is; every rank passes the same locations in the same order."""
+        self._location = location
+        self._publish(location)
+
+    def _publish(self, location: str) -> None:
+        self._count += 1
+        self._store.set(_key(self.rank), f"{self._count} {socket.gethostname()} {location}")
+
+    @contextmanager
+    def guard(self, operation: str) -> Iterator[None]:
+        """Watch a collective: past the time limit, the process ends with a message."""
+        self._publish(f"{self._location}, {operation}")
+        before = self._operation, self._waiting_since
+        self._operation, self._waiting_since = operation, time.monotonic()
+        try:
+            yield
+        finally:
+            self._operation, self._waiting_since = before[0], None if before[1] is None else time.monotonic()
+
+    def to_user_error(self, error: Exception) -> UserError:
+        """The error for a collective that failed: it names the ranks that are behind."""
+        return UserError(
+            f"rank {self.rank}: {self._operation} failed: {self._stragglers()} ({str(error).splitlines()[0]})"
+        )
+
+    def _run(self) -> None:
+        while not self._stopped.wait(POLL_INTERVAL_S):
+            since = self._waiting_since
+            if since is not None and time.monotonic() - since > self.timeout_s:
+                log.error(
+                    "error: rank %d: waited %.0f minutes (train.timeout_minutes) while %s: %s",
+                    self.rank, self.timeout_s / 60, self._operation, self._stragglers(),
+                )  # fmt: skip
+                os._exit(2)  # the main thread hangs inside the backend and handles no signal
+
+    def _stragglers(self) -> str:
+        """The ranks that are behind the others, and where they were."""
+        reports = {}
+        for rank in range(self.world_size):
+            key = _key(rank)
+            if self._store.check([key]):
+                count, host, location = self._store.get(key).decode().split(" ", 2)
+                reports[rank] = (int(count), host, location)
+        unheard = [f"rank {rank} was never heard of" for rank in range(self.world_size) if rank not in reports]
+        max_count = max((count for count, _, _ in reports.values()), default=0)
+        behind = [
+            f"rank {rank} on {host} was last at {location}"
+            for rank, (count, host, location) in reports.items()
+            if count < max_count
+        ]
+        return "; ".join(unheard + behind) or "every rank is at the same place"
+
+
+def _key(rank: int) -> str:
+    return f"cspdet/rank{rank}"
