@@ -128,7 +128,7 @@ class Trial:
         return self.reference, self.changed
 
     def run(self, verb: str, *words: str, sides: Sequence[Side] | None = None) -> None:
-        """Run tools/VERB.py with these words on the sides at the same time; raise Failed when one ends with an error."""
+        """Run tools/VERB.py with these arguments for both commits in parallel; raise Failed on an error."""
         self.commands += 1
         started = [(side, *self._start(side, verb, words)) for side in (self.sides if sides is None else sides)]
         failures = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cspdet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cspdet.reports.training_curves import RunMetrics
+    from cspdet.reports.run_metrics import RunMetrics
 
 log = logging.getLogger("cspdet")
 
@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read the metrics, draw the curves, and print a summary."""
-    from cspdet.reports.training_curves import draw_curves, read_runs, select_keys, validate_output_path
+    from cspdet.reports.run_metrics import read_runs, select_keys
+    from cspdet.reports.training_curves import draw_curves, validate_output_path
 
     if args.overrides:
         raise ConfigError(f"plot: takes no overrides, found {args.overrides[0]!r}")

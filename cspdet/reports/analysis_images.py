@@ -128,7 +128,7 @@ def label_issues_section(
     )
     blocks.append(Table("Label issues", columns, rows, collapsed=True))
     lead = (
-        f"A confident detection (a score of at least {label_issues.min_score:.3f}) contradicts the annotation, or a box "
+        f"A confident detection (score of at least {label_issues.min_score:.3f}) contradicts the annotation, or a box "
         "has no detection at all. Often the detector is wrong; where it is right, fix the annotation."
     )
     return ReportSection("label-issues", "Possible label issues", lead, tuple(blocks))

@@ -12,10 +12,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from markupsafe import Markup, escape
 
-from cspdet.reports.scales import Scale, downsample, format_coord, format_tick, log2_ticks, round_up_to_tick, ticks
+from cspdet.reports.scales import (
+    HEIGHT,
+    WIDTH,
+    Scale,
+    axes,
+    chart_scales,
+    downsample,
+    format_coord,
+    log2_ticks,
+    round_up_to_tick,
+    ticks,
+    x_axis,
+    x_axis_label,
+)  # fmt: skip
 
-WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 44
 CHAR_WIDTH = 6.6  # mean width of a character in SVG units
 LINE_STYLES = 6  # number of line styles in the style sheet
 
@@ -51,8 +62,8 @@ def line_chart(
     dots: bool = False,
 ) -> Markup:
     """Draw line series; long ones are downsampled to 101 points. `dots` marks the points of the last series."""
-    x_scale, y_scale = _scales(x, y)
-    parts = _axes(x_scale, y_scale, ticks(*x), ticks(*y), x_label, y_label)
+    x_scale, y_scale = chart_scales(x, y)
+    parts = axes(x_scale, y_scale, ticks(*x), ticks(*y), x_label, y_label)
     for curve in curves:
         kept = [curve.points[i] for i in downsample([point[0] for point in curve.points])]
         path = " ".join(f"{format_coord(x_scale(a))},{format_coord(y_scale(b))}" for a, b in kept)
@@ -92,9 +103,9 @@ def histogram(
         return Markup("")
     low, high = min(bars.edges[0] for bars in filled), max(bars.edges[-1] for bars in filled)
     top = round_up_to_tick(max(max(bars.heights) for bars in filled))
-    x_scale, y_scale = _scales((low, high), (0, top), logarithmic=logarithmic)
+    x_scale, y_scale = chart_scales((low, high), (0, top), logarithmic=logarithmic)
     marks = log2_ticks(low, high) if logarithmic else ticks(low, high)
-    parts = _axes(x_scale, y_scale, marks, ticks(0, top), x_label, y_label)
+    parts = axes(x_scale, y_scale, marks, ticks(0, top), x_label, y_label)
     for bars in filled:
         parts += _filled(bars, x_scale, y_scale, digits) if bars.style == 0 else [_outline(bars, x_scale, y_scale)]
     return svg_element(parts, f"{y_label} over {x_label}")
@@ -116,10 +127,11 @@ def _filled(bars: HistogramSeries, x_scale: Scale, y_scale: Scale, digits: int) 
 
 def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
     """A step line that starts and ends at 0."""
-    steps = [f"M{format_coord(x_scale(bars.edges[0]))} {format_coord(y_scale(0))}"]
+    zero = format_coord(y_scale(0))
+    steps = [f"M{format_coord(x_scale(bars.edges[0]))} {zero}"]
     for high, height in zip(bars.edges[1:], bars.heights, strict=True):
         steps.append(f"V{format_coord(y_scale(height))}H{format_coord(x_scale(high))}")
-    return f'<path class="line{bars.style}" d="{"".join(steps)}V{format_coord(y_scale(0))}"><title>{escape(bars.name)}</title></path>'
+    return f'<path class="line{bars.style}" d="{"".join(steps)}V{zero}"><title>{escape(bars.name)}</title></path>'
 
 
 def format_range(low: float, high: float) -> str:
@@ -137,18 +149,18 @@ def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: i
     low, high = min(0.0, *(v for _, v, _ in rows), 0.0), max(0.0, *(v for _, v, _ in rows), 0.0)
     high = high if high > low else low + 1
     x_scale = Scale(low, high, left + (38 if low < 0 else 0), WIDTH - 48)
-    parts = _x_axis(x_scale, top, height - bottom)
+    parts = x_axis(x_scale, top, height - bottom)
     for i, (name, value, tooltip) in enumerate(rows):
         y, zero, end = top + i * step, x_scale(0), x_scale(value)
         anchor, beside = ("start", end + 5) if value >= 0 else ("end", end - 5)
+        label, start = escape(truncate_text(name, 22)), format_coord(min(zero, end))
         parts += [
             f"<g><title>{escape(tooltip)}</title>",
-            f'<text x="{format_coord(left - 6)}" y="{y + 18}" text-anchor="end">{escape(truncate_text(name, 22))}</text>',
-            f'<rect class="fill0" x="{format_coord(min(zero, end))}" y="{y + 4}" width="{format_coord(abs(end - zero))}"'
-            ' height="20"/>',
+            f'<text x="{format_coord(left - 6)}" y="{y + 18}" text-anchor="end">{label}</text>',
+            f'<rect class="fill0" x="{start}" y="{y + 4}" width="{format_coord(abs(end - zero))}" height="20"/>',
             f'<text x="{format_coord(beside)}" y="{y + 18}" text-anchor="{anchor}">{value:.{digits}f}</text></g>',
         ]
-    return svg_element([*parts, _x_axis_label(x_scale, height, x_label)], x_label, height=height)
+    return svg_element([*parts, x_axis_label(x_scale, height, x_label)], x_label, height=height)
 
 
 def grouped_bar_chart(
@@ -161,21 +173,20 @@ def grouped_bar_chart(
     left = min(160.0, 12 + CHAR_WIDTH * max((len(name) for name, _ in rows), default=0))
     high = max((max(values) for _, values in rows), default=0.0) or 1.0
     x_scale = Scale(0.0, high, left, WIDTH - 14)
-    parts = _x_axis(x_scale, top, height - bottom)
+    parts = x_axis(x_scale, top, height - bottom)
     for i, (name, values) in enumerate(rows):
         y = top + i * step
         tooltip = ", ".join(f"{one} {value:.{digits}f}" for one, value in zip(series, values, strict=True))
         parts.append(f"<g><title>{escape(f'{name}: {tooltip}')}</title>")
-        middle = y + step / 2 + 4
-        parts.append(
-            f'<text x="{format_coord(left - 6)}" y="{format_coord(middle)}" text-anchor="end">{escape(truncate_text(name, 22))}</text>'
-        )
+        label_x, label_y = format_coord(left - 6), format_coord(y + step / 2 + 4)
+        label = escape(truncate_text(name, 22))
+        parts.append(f'<text x="{label_x}" y="{label_y}" text-anchor="end">{label}</text>')
         for k, value in enumerate(values):
             width = format_coord(x_scale(value) - left)
             at = f'x="{format_coord(left)}" y="{y + 4 + k * thick}"'
             parts.append(f'<rect class="fill{k}" {at} width="{width}" height="{thick - 1}"/>')
         parts.append("</g>")
-    return svg_element([*parts, _x_axis_label(x_scale, height, x_label)], x_label, height=height)
+    return svg_element([*parts, x_axis_label(x_scale, height, x_label)], x_label, height=height)
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_label: str) -> Markup:
@@ -185,69 +196,20 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_labe
     left = min(190.0, 12 + CHAR_WIDTH * max(len(name) for name, *_ in rows))
     low, high = min(0.0, *(row[2] for row in rows), 0.0), max(0.0, *(row[3] for row in rows), 0.0)
     x_scale = Scale(low, high if high > low else low + 1, left + 8, WIDTH - 16)
-    parts = _x_axis(x_scale, top, height - bottom)
+    parts = x_axis(x_scale, top, height - bottom)
     parts.append(f'<path class="base" d="M{format_coord(x_scale(0))} {top}V{height - bottom}"/>')
     for i, (name, value, interval_low, interval_high, significant) in enumerate(rows):
         y = top + i * step + 14
         tooltip = f"{name}: {value:+.3f}, {interval_low:+.3f} to {interval_high:+.3f}"
         style = "line0" if significant else "line-guide"
+        start, end = format_coord(x_scale(interval_low)), format_coord(x_scale(interval_high))
         parts += [
             f"<g><title>{escape(tooltip)}</title>",
             f'<text x="{format_coord(left)}" y="{y + 4}" text-anchor="end">{escape(truncate_text(name, 28))}</text>',
-            f'<path class="{style}" d="M{format_coord(x_scale(interval_low))} {y}H{format_coord(x_scale(interval_high))}"/>',
+            f'<path class="{style}" d="M{start} {y}H{end}"/>',
             f'<circle class="fill0" cx="{format_coord(x_scale(value))}" cy="{y}" r="5"/></g>',
         ]
-    return svg_element([*parts, _x_axis_label(x_scale, height, x_label)], x_label, height=height)
-
-
-def _x_axis(x_scale: Scale, top: float, bottom: float) -> list[str]:
-    """Vertical grid lines at the ticks of a horizontal axis, with labels below."""
-    parts = []
-    for mark in ticks(x_scale.low, x_scale.high, 5):
-        x = format_coord(x_scale(mark))
-        parts.append(f'<path class="grid" d="M{x} {top}V{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{format_tick(mark)}</text>')
-    return parts
-
-
-def _x_axis_label(x_scale: Scale, height: float, text: str) -> str:
-    x = format_coord((x_scale.start + x_scale.end) / 2)
-    return f'<text class="axis" x="{x}" y="{height - 6}" text-anchor="middle">{escape(text)}</text>'
-
-
-def _scales(x: tuple[float, float], y: tuple[float, float], *, logarithmic: bool = False) -> tuple[Scale, Scale]:
-    x_scale = Scale(x[0], x[1], LEFT, WIDTH - RIGHT, logarithmic)
-    return x_scale, Scale(y[0], y[1], HEIGHT - BOTTOM, TOP)
-
-
-def _axes(
-    x_scale: Scale, y_scale: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str
-) -> list[str]:
-    baseline, right = format_coord(y_scale.start), format_coord(x_scale.end)
-    parts = []
-    for mark in y_ticks:
-        y = format_coord(y_scale(mark))
-        parts.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{format_coord(y_scale(mark) + 4)}" text-anchor="end">{format_tick(mark)}</text>'
-        )
-    for mark in x_ticks:
-        x = format_coord(x_scale(mark))
-        parts.append(f'<path class="base" d="M{x} {baseline}v4"/>')
-        parts.append(
-            f'<text class="tick" x="{x}" y="{format_coord(y_scale.start + 17)}" text-anchor="middle">{format_tick(mark)}</text>'
-        )
-    middle_x, middle_y = (
-        format_coord((x_scale.start + x_scale.end) / 2),
-        format_coord((y_scale.start + y_scale.end) / 2),
-    )
-    parts += [
-        f'<path class="base" d="M{LEFT} {baseline}H{right}"/>',
-        f'<text class="axis" x="{middle_x}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
-        f'<text class="axis" transform="translate(12 {middle_y}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>",
-    ]
-    return parts
+    return svg_element([*parts, x_axis_label(x_scale, height, x_label)], x_label, height=height)
 
 
 def svg_element(

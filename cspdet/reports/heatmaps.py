@@ -17,12 +17,13 @@ def heatmap(cells: Sequence[Sequence[float]], x_label: str, y_label: str, value_
     max_value = max((max(row) for row in cells), default=0) or 1
     width, height = side / columns, side / rows
     parts = [f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/><g class="cells">']
+    size = f'width="{format_coord(width)}" height="{format_coord(height)}"'
     for i, row in enumerate(cells):
         for j, value in enumerate(row):
             if value:
+                x, y = format_coord(left + j * width), format_coord(top + i * height)
                 parts.append(
-                    f'<rect class="heat" fill-opacity="{_opacity(value / max_value)}" x="{format_coord(left + j * width)}"'
-                    f' y="{format_coord(top + i * height)}" width="{format_coord(width)}" height="{format_coord(height)}">'
+                    f'<rect class="heat" fill-opacity="{_opacity(value / max_value)}" x="{x}" y="{y}" {size}>'
                     f"<title>{value:.4g} {escape(value_name)}</title></rect>"
                 )
     middle = left + side / 2

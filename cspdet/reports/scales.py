@@ -1,4 +1,4 @@
-"""Axes of charts: map values to coordinates, and choose tick values."""
+"""Axes of charts: map values to coordinates, choose tick values, and draw grid lines and labels as SVG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import escape
+
+WIDTH, HEIGHT = 420, 270  # of a chart, in SVG units
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 44  # margins
 TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # times powers of ten
 
 
@@ -78,3 +82,52 @@ def downsample(values: Sequence[float], max_points: int = 101) -> list[int]:
     if count <= max_points:
         return list(range(count))
     return sorted({round(i * (count - 1) / (max_points - 1)) for i in range(max_points)})
+
+
+def x_axis(x_scale: Scale, top: float, bottom: float) -> list[str]:
+    """Return vertical grid lines at the ticks of a horizontal axis, with labels below."""
+    parts = []
+    for mark in ticks(x_scale.low, x_scale.high, 5):
+        x = format_coord(x_scale(mark))
+        parts.append(f'<path class="grid" d="M{x} {top}V{bottom}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="middle">{format_tick(mark)}</text>')
+    return parts
+
+
+def x_axis_label(x_scale: Scale, height: float, text: str) -> str:
+    """Return the title of a horizontal axis, at the bottom of a chart of this height."""
+    x = format_coord((x_scale.start + x_scale.end) / 2)
+    return f'<text class="axis" x="{x}" y="{height - 6}" text-anchor="middle">{escape(text)}</text>'
+
+
+def chart_scales(x: tuple[float, float], y: tuple[float, float], *, logarithmic: bool = False) -> tuple[Scale, Scale]:
+    """Return the scales of a chart for the value ranges `x` and `y`; `logarithmic` applies to x."""
+    x_scale = Scale(x[0], x[1], LEFT, WIDTH - RIGHT, logarithmic)
+    return x_scale, Scale(y[0], y[1], HEIGHT - BOTTOM, TOP)
+
+
+def axes(
+    x_scale: Scale, y_scale: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str
+) -> list[str]:
+    """Return grid lines, ticks and titles of both axes of a chart."""
+    baseline, right = format_coord(y_scale.start), format_coord(x_scale.end)
+    parts = []
+    for mark in y_ticks:
+        y, text_y = format_coord(y_scale(mark)), format_coord(y_scale(mark) + 4)
+        parts.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{text_y}" text-anchor="end">{format_tick(mark)}</text>')
+    for mark in x_ticks:
+        x, text_y = format_coord(x_scale(mark)), format_coord(y_scale.start + 17)
+        parts.append(f'<path class="base" d="M{x} {baseline}v4"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{text_y}" text-anchor="middle">{format_tick(mark)}</text>')
+    middle_x, middle_y = (
+        format_coord((x_scale.start + x_scale.end) / 2),
+        format_coord((y_scale.start + y_scale.end) / 2),
+    )
+    parts += [
+        f'<path class="base" d="M{LEFT} {baseline}H{right}"/>',
+        f'<text class="axis" x="{middle_x}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
+        f'<text class="axis" transform="translate(12 {middle_y}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>",
+    ]
+    return parts

@@ -6,28 +6,21 @@ without a key is skipped in its curve; null and NaN leave a gap.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.errors import ConfigError
 from cspdet.io.atomic import atomic_write
+from cspdet.reports.run_metrics import RunMetrics, XAxis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-XAxis = Literal["epoch", "images_seen", "step"]
-X_AXES: tuple[XAxis, ...] = ("epoch", "images_seen", "step")
 X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "images seen", "step": "optimizer step"}
 FORMATS = (".png", ".svg")
-# Keys drawn by default, if a run has them.
-DEFAULT_KEYS = ("loss", "AP", "AP50", "top1", "top5", "lr", "images_per_second")
-LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # drawn by default for a single run
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito 2008
 STYLES = ("-", "--", ":", "-.")
 PANEL_INCHES = (5.0, 2.3)  # narrow, to be readable on a phone
@@ -35,122 +28,6 @@ DPI = 160
 MAX_NAME_LENGTH = 34  # characters of a run name in the legend; longer names are truncated at the start
 LARGE_MARKER_MAX_POINTS = 60  # curves with more points have smaller markers
 EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # of keys from evaluations
-
-
-@dataclass(frozen=True)
-class RunMetrics:
-    """The lines of a `metrics.jsonl`, with NaN for null and non-finite values."""
-
-    name: str
-    path: Path
-    lines: tuple[dict[str, float], ...]
-    is_truncated: bool  # the last line is incomplete and omitted
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """All keys in file order."""
-        return tuple(dict.fromkeys(key for line in self.lines for key in line))
-
-    def curve(self, key: str, x: XAxis) -> tuple[np.ndarray, np.ndarray]:
-        """Return (n,) positions and (n,) values of the lines with the key."""
-        points = [(line[x], line[key]) for line in self.lines if key in line]
-        return np.array([at for at, _ in points]), np.array([value for _, value in points])
-
-    def best(self, key: str) -> dict[str, float] | None:
-        """Return the first line with the highest value of a key; None without finite values."""
-        measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
-        return max(measured, key=lambda line: line[key]) if measured else None
-
-
-def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
-    """Read the metrics of runs, given as run directories or `metrics.jsonl` files; duplicates are read once.
-
-    Each run is named after its directory, with as many parents as needed to be unique.
-
-    Raises:
-        DataError: a missing or empty file, or a line that is not a JSON object of numbers.
-    """
-    files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
-    return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
-
-
-def _metrics_file(path: Path) -> Path:
-    file = path / "metrics.jsonl" if path.is_dir() else path
-    if file.is_file():
-        return file
-    if path.is_dir():
-        raise DataError(f"{path}: expected a run directory, found no metrics.jsonl in it")
-    siblings = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-    raise DataError(
-        f"{path}: no such run{did_you_mean(path.name, siblings)}; expected a run directory or its metrics.jsonl"
-    )
-
-
-def _unique_names(files: Sequence[Path]) -> list[str]:
-    """The shortest suffixes of the directory paths that are unique."""
-    folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
-    for length in range(1, max(map(len, folders)) + 1):
-        names = ["/".join(parts[-length:]) for parts in folders]
-        if len(set(names)) == len(names):
-            return names
-    return [str(file) for file in files]
-
-
-def _read_metrics(path: Path, name: str) -> RunMetrics:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    rows = [(line_number, row) for line_number, row in enumerate(text.split("\n"), start=1) if row.strip()]
-    lines, is_truncated = [], False
-    for line_number, row in rows:
-        try:
-            values = json.loads(row)
-        except (ValueError, RecursionError):
-            if line_number == rows[-1][0]:
-                is_truncated = True
-                continue
-            raise DataError(f"{path}:{line_number}: expected a JSON object, found {row[:40]!r}") from None
-        if not isinstance(values, dict):
-            raise DataError(f"{path}:{line_number}: expected a JSON object, found {row[:40]!r}")
-        lines.append({key: _finite_or_nan(value) for key, value in values.items() if _is_number(value)})
-    if not lines:
-        raise DataError(
-            f"{path}: expected one line per epoch, found {'only an incomplete one' if is_truncated else 'none'}"
-        )
-    return RunMetrics(name, path, tuple(lines), is_truncated)
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-def _finite_or_nan(value: float | None) -> float:
-    if value is None or abs(value) > 1e300 or not math.isfinite(value):
-        return math.nan
-    return float(value)
-
-
-def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: XAxis) -> list[str]:
-    """Return the keys to draw: those requested, or the default ones that some run has.
-
-    Raises:
-        ConfigError: a key that no run has.
-        DataError: a line without the key `x`.
-    """
-    for run in runs:
-        for line_number, line in enumerate(run.lines, start=1):
-            if not math.isfinite(line.get(x, math.nan)):
-                raise DataError(f"{run.path}: non-empty line {line_number} has no number {x!r} for the x axis")
-    known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in X_AXES]
-    if requested is None:
-        default_keys = [key for key in DEFAULT_KEYS if key in known] or known
-        return default_keys + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
-    unknown = [key for key in requested if key not in known]
-    if unknown or not requested:
-        actual = f"{unknown[0]!r}{did_you_mean(unknown[0], known)}" if unknown else "none"
-        raise ConfigError(f"--keys: expected keys that a run has, found {actual}; available: {', '.join(known)}")
-    return list(dict.fromkeys(requested))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -161,9 +38,6 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     total = np.convolve(np.pad(np.where(known, values, 0.0), reach), window, mode="valid")
     count = np.convolve(np.pad(known.astype(float), reach), window, mode="valid")
     return np.where(known, total / np.maximum(count, 1), np.nan)
-
-
-# --- plotting ------------------------------------------------------------------------------------
 
 
 def validate_output_path(path: Path) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError, DataError
 from cspdet.reports import training_curves as curves
-from cspdet.reports.training_curves import draw_curves, panel_name, read_runs, select_keys, smooth
+from cspdet.reports.run_metrics import read_runs, select_keys
+from cspdet.reports.training_curves import draw_curves, panel_name, smooth
 
 pytest.importorskip("matplotlib")
 
@@ -92,7 +93,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
     [
         ('{"epoch": 1}\nbroken\n{"epoch": 3}\n', r"metrics\.jsonl:2: expected a JSON object, found 'broken'"),
         ("[1, 2]\n", r"metrics\.jsonl:1: expected a JSON object"),
-        ("", "expected a line an epoch, found none"),
+        ("", "expected one line per epoch, found none"),
         ('{"epoch"', "found only an incomplete one"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -123,7 +124,7 @@ def test_the_usual_keys_are_those_that_some_run_has(tmp_path):
     assert select_keys(two, ["top1", "loss", "top1"], "step") == ["top1", "loss"]
     odd = read_runs([write(tmp_path / "c", [{"epoch": 1, "mood": 3}])])
     assert select_keys(odd, None, "epoch") == ["mood"]
-    with pytest.raises(ConfigError, match=r"found 'AP5' \(did you mean 'AP50'\?\); there are: lr, loss"):
+    with pytest.raises(ConfigError, match=r"found 'AP5' \(did you mean 'AP50'\?\); available: lr, loss"):
         select_keys(two, ["AP5"], "epoch")
     with pytest.raises(ConfigError, match="found none"):
         select_keys(two, [], "epoch")

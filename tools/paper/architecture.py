@@ -99,7 +99,8 @@ def draw(graph: Graph) -> str:
     for part, (x, y) in sorted(position.items()):
         color = "#ddf4ff" if part in CORE else "#f6f8fa"
         lines.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="{color}" stroke="#57606a"/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="{color}"'
+            ' stroke="#57606a"/>'
             f'<text x="{x + BOX_WIDTH / 2:g}" y="{y + 19.5:g}">{part}</text>'
         )
     return "\n".join([*lines, "</svg>"]) + "\n"

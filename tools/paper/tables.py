@@ -209,24 +209,24 @@ Columns:
 
 - **Network**: *exact* networks follow the authors' released cfg layer by layer. A *reconstruction* is derived from the
   published values, because no cfg was released; it is not the authors' network.
-- **Weights**, in millions: convolutions and linear layers, without biases and normalization. `cspdet info` also prints all
-  parameters.
+- **Weights**, in millions: convolutions and linear layers, without biases and normalization. `cspdet info` also prints
+  all parameters.
 - **BFLOPs**, Darknet's: 2 for a multiply-add of a convolution or linear layer, the size of its window for each output
   of a pooling. Shortcuts, upsampling, concatenation and global averages are not counted.
 - **Stored values**, in millions, as the tables of the partial residual networks count parameters: weights, biases, and
   4 for each normalized channel. It is the size of a `.weights` file, divided by 4.
-- **Published** accuracy is that of the authors: ImageNet validation, COCO test-dev. **Ours** is empty until it is measured
-  on the same data; our measurements are in [results.md](reports/results.md).
+- **Published** accuracy is that of the authors: ImageNet validation, COCO test-dev. **Ours** is empty until it is
+  measured on the same data; our measurements are in [results.md](reports/results.md).
 - Detectors have 80 classes. The rows of the paper's Table 2 are quoted from notes that agree with the paper's text.
 """
 ABLATION_TEXT = """\
 Changes are relative to PeleeNet as counted here, {baseline:.4f} BFLOPs. gamma is the fraction of the channels in the
-shortcut past a dense block. Published: Table 1 of the paper as far as its text has the values, fusion first from Figure 4."""
+shortcut past a dense block. Published: Table 1 of the paper where its text has values, fusion first from Figure 4."""
 BOTTLENECK_TEXT = """\
 The largest layer in BFLOPs, relative to the first network of each group. According to the paper, CSPPeleeNet reduces
 that of PeleeNet by 44%, and CSPPeleeNet-EFM that of PeleeNet-YOLO, in its head, by 80%. The largest layers of the EFM
 cost as much as those of the backbone: `cspdet info --layers` lists them."""
 MEMORY_ACCESS_TEXT = """\
 Input and output elements, in millions, at 256x256. The paper cites HarDNet's CIO, a sum over convolutions, which is
-`memory_traffic` of `cspdet info --json`. The two published values include the poolings, the global one and the last linear
-layer, but no shortcut and no route; at 256x256, not at 224x224."""
+`memory_traffic` of `cspdet info --json`. The two published values include the poolings, the global one and the last
+linear layer, but no shortcut and no route; at 256x256, not at 224x224."""
