@@ -1,1 +1,1 @@
-"""Strict YAML configs: reading, section files and overrides, validation, registries of components, keys of cspdet 1."""
+"""Strict configs: read, resolve and validate YAML; registries of components; key names of cspdet 1."""

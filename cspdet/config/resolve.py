@@ -91,13 +91,9 @@ class ConfigTree:
             return error.problems[0]
         old_path: KeyPath = tuple(match.group(1).split("."))
         key_path = rename_key(old_path)
-        parent = self.values
-        for i, key in enumerate(key_path[:-1]):
-            if parent.get(key) is None:  # a section that was left out, or switched off with null
-                parent[key] = {}
-            parent = parent[key]
-            if not isinstance(parent, dict):
-                return f"{name}: {format_key_path(key_path[: i + 1])} is {describe(parent)} and has no keys of its own"
+        for i in range(1, len(key_path)):
+            if (problem := self._open_section(key_path[:i])) is not None:
+                return f"{name}: {problem}"
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
         self._put(key_path, value)
@@ -109,6 +105,18 @@ class ConfigTree:
         if key_path[-1] == "name":
             self._drop_unused_keys(key_path[:-1])
         self._resolve(key_path, Path.cwd())
+        return None
+
+    def _open_section(self, key_path: KeyPath) -> str | None:
+        """Make the section at `key_path` a mapping; return an error where it is another value."""
+        parent = self.get(key_path[:-1])
+        value = parent.get(key_path[-1])
+        if value is None:  # a section that was left out, or switched off with null
+            parent[key_path[-1]] = {}
+        elif isinstance(value, str) and takes_component(annotation_at(self.schema, self.values, key_path)):
+            parent[key_path[-1]] = {"name": value}
+        elif not isinstance(value, dict):
+            return f"{format_key_path(key_path)} is {describe(value)} and has no keys of its own"
         return None
 
     def _rename_old_keys(self, source: str) -> None:

@@ -102,6 +102,10 @@ def test_a_component_may_be_a_file_and_keys_may_be_overridden(tmp_path):
     assert (config.shape, config.optional) == (RoundConfig(name="round", radius=3), RoundConfig(name="round", radius=4))
 
 
+def test_an_override_reaches_into_a_component_that_is_given_by_its_name_alone(tmp_path):
+    assert load(tmp_path, "shape: round\n", "shape.radius=3").shape == RoundConfig(name="round", radius=3)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
