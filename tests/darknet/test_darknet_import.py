@@ -47,7 +47,7 @@ def imported(folder: Path, text: str, *more: str) -> Path:
 def test_a_detector_becomes_a_model(tmp_path, capsys):
     path = imported(tmp_path, TINY)
     told = capsys.readouterr().out
-    assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 numbers in all 7 layers" in told
+    assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 values in all 7 layers" in told
     loaded = load_model(path)
     direct = network(TINY)
     read_weights(tmp_path / "x.weights", direct.body.layer_weights())
@@ -129,7 +129,7 @@ def test_a_partial_file_is_taken_when_asked_for(tmp_path, capsys):
     assert main(words) == 2
     assert "--partial loads its 2 layers" in capsys.readouterr().err
     assert main([*words, "--partial"]) == 0
-    assert "1,464 numbers in the first 2 of 7 layers" in capsys.readouterr().out
+    assert "1,464 values in the first 2 of 7 layers" in capsys.readouterr().out
 
 
 def test_a_cfg_stands_in_a_config_as_its_file_or_as_its_text(tmp_path):

@@ -76,10 +76,10 @@ def test_maps_are_those_of_timm(timm, no_network, model):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("resnet5O", r"is no model of timm [\d.]+ \(did you mean 'resnet50'\?\)"),
-        ("hf-hub:someone/something", "is no model of timm"),  # would fetch its description
+        ("resnet5O", r"not a model of timm [\d.]+ \(did you mean 'resnet50'\?\)"),
+        ("hf-hub:someone/something", "not a model of timm"),  # would fetch its description
         ("resnet18.a1_in2k", r"no weights of this tag \(did you mean 'resnet18.a1_in1k'\?\); valid: .*tv_in1k"),
-        ("vit_tiny_patch16_224", "does not take pictures of any size"),
+        ("vit_tiny_patch16_224", "does not take images of any size"),
     ],
 )
 def test_models_that_cannot_be_built(timm, no_network, model, message):
@@ -128,7 +128,7 @@ def test_pretrained_weights_that_cannot_be_had(timm, monkeypatch):
         return create(model, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", unplugged)
-    with pytest.raises(ConfigError, match=r"pretrained weights cannot be fetched \(No route to host\)$"):
+    with pytest.raises(ConfigError, match=r"pretrained weights cannot be downloaded \(No route to host\)$"):
         load_pretrained(build("resnet18", pretrained=True))
     with pytest.raises(ConfigError, match="resnetblur18: has no pretrained weights"):
         load_pretrained(build("resnetblur18", pretrained=True))
