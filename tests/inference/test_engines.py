@@ -10,10 +10,12 @@ from engine_data import CLASSES, SIZE_HW, build, random_images, small_detector
 from torch import nn
 
 from cspdet.errors import ConfigError
+from cspdet.inference.config import EngineConfig
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.batching import pad_batch, select_batch_size, split_detections
 from cspdet.inference.engines.cpu_kernels.prepack import PackedConv, prepack
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
+from cspdet.inference.engines.factory import build_engine
 from cspdet.inference.engines.openvino_engine import OpenVinoEngine
 from cspdet.inference.engines.parity import parity_error
 from cspdet.inference.engines.source import EngineOptions
@@ -87,6 +89,14 @@ def test_torch_gives_what_the_network_gives_and_leaves_it_alone(loaded):
                 assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
     assert all(torch.equal(value, before[key]) for key, value in loaded.network.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.network.parameters())
+
+
+def test_cpu_kernels_can_be_switched_off(loaded):
+    packed, plain = (build_engine(loaded, EngineConfig("torch", device="cpu", cpu_kernels=on)) for on in (True, False))
+    assert isinstance(plain, TorchEngine)
+    assert not any(isinstance(module, PackedConv) for module in plain.model.modules())
+    for a, b in zip(packed(random_images(1)), plain(random_images(1)), strict=True):
+        assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
 
 
 def test_bf16_is_near_and_comes_as_float32(loaded):
