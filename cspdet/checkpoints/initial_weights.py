@@ -7,11 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.checkpoints.pretrained import is_darknet_classifier, load_backbone_weights
+from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
 from cspdet.errors import CheckpointError
 from cspdet.io.checkpoint import load_checkpoint
-from cspdet.models.classifier import BackboneClassifier
-from cspdet.models.detector import ComposedDetector
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
@@ -30,8 +28,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
     if Path(weights).suffix != ".pt":
         return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)
-    is_composed = isinstance(model, (ComposedDetector, BackboneClassifier))
-    if is_composed and is_darknet_classifier(checkpoint):
+    if has_backbone(model) and is_darknet_classifier(checkpoint):
         return load_backbone_weights(model, weights)
     return transfer(model, checkpoint.weights, str(weights))
 

@@ -18,7 +18,6 @@ from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.models.bundle import ModelBundle, check_task
-from cspdet.models.config import ClassifierConfig
 from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories, TaskName
 
@@ -120,7 +119,7 @@ def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str,
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
     """The config for as many classes as the weights have; that of a cfg says itself how many it has."""
-    if not isinstance(recipe.model, ClassifierConfig):
+    if "num_classes" not in type(recipe.model).model_fields:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": num_classes})})
 

@@ -1,7 +1,7 @@
-"""A backbone's first weights, from whatever holds some: our checkpoints, Darknet's classifiers, timm.
+"""Initial weights of a backbone: from a checkpoint, a Darknet classifier, or timm.
 
-x.pt                      a classifier's or detector's checkpoint: its backbone, which has to be the same one
-x.weights, x.conv.N       Darknet's: the first layers are the backbone's, in the order of the official cfg
+x.pt                      a checkpoint of a classifier or detector with the same backbone
+x.weights, x.conv.N       Darknet's: the first layers are those of the backbone, in the order of the official cfg
 timm:NAME                 for a backbone of timm of that name, with or without a tag of its weights
 """
 
@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.models.classifier import BackboneClassifier, Classifier
-from cspdet.models.detector import ComposedDetector
+from cspdet.models.detector import Detector
 
 StateDict = dict[str, Tensor]  # entries of a state dict
 
@@ -36,16 +37,22 @@ BACKBONE_PREFIX = "backbone."
 
 
 def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_only: bool = True) -> TransferReport:
-    """Put `weights` into the backbone of a network of parts; what was taken is logged, part by part, and returned.
+    """Load `weights` into the backbone of a network, and log which entries of each part were loaded.
 
-    Without `backbone_only`, a Darknet file of the first layers of the detector's own cfg fills those of the neck, too.
+    Args:
+        model: A network with a backbone.
+        weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
+        backbone_only: False: a Darknet file of the first layers of the detector's own cfg fills those of the neck, too.
+
+    Returns:
+        Which entries were loaded.
 
     Raises:
-        CheckpointError: missing, damaged, or of another backbone: what was expected, and found.
-        ConfigError: timm has no such weights, or the network has no backbone that could take any.
+        CheckpointError: missing, damaged, or of another backbone.
+        ConfigError: timm has no such weights, or the network has no backbone by that name.
     """
     name = source_name(weights)
-    if not isinstance(model, (ComposedDetector, BackboneClassifier)):
+    if not has_backbone(model):
         raise ConfigError(f"{name}: holds a backbone, which the network of a cfg has not; expected its own checkpoint")
     if name.startswith(TIMM_PREFIX):
         values = _from_timm(model, name)
@@ -64,13 +71,17 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
 
 def source_name(weights: str | Path) -> str:
-    """What names a source of weights: a path, or timm:NAME, which is none."""
+    """The name of a source of weights: a path, or timm:NAME, which is no path."""
     return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
 
 
+def has_backbone(model: nn.Module) -> bool:
+    """Whether a network has a backbone by name; that of a Darknet cfg has not."""
+    return "backbone" in dict(model.named_children())
+
+
 def _get_backbone(model: nn.Module) -> nn.Module:
-    backbone = model.get_submodule("backbone")
-    assert isinstance(backbone, nn.Module)
+    backbone: nn.Module = model.get_submodule("backbone")
     return backbone
 
 
@@ -151,7 +162,7 @@ def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> State
 
 
 def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
-    """The numbers of the backbone, in the order of its cfg."""
+    """The layers of the backbone, in the order of its cfg."""
     backbone = _get_backbone(model)
     if isinstance(backbone, TimmBackbone):
         raise ConfigError(
@@ -166,9 +177,9 @@ def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
     """The layers of a file with more numbers than the backbone's: a classifier's last, or the detector's next."""
-    if isinstance(model, ComposedDetector) and not backbone_only:
+    if "neck" in dict(model.named_children()) and not backbone_only:
         try:
-            all_layers = layers_in_file_order(model)
+            all_layers = layers_in_file_order(cast(Detector, model))
         except ConfigError:
             all_layers = layers
         if surplus + sum(layer.num_elements for layer in layers) in itertools.accumulate(
