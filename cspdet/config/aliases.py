@@ -87,16 +87,20 @@ def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str,
         new_parent[new_path[-1]] = old_parent.pop(old_path[-1])
         _move_locations(source_locations, old_path, new_path)
         renamed[old] = new
+    _rename_values(values)
+    assigner = _section(values, ASSIGNER)
+    if renamed and assigner is not None and assigner.get("dynamic") == {}:
+        del assigner["dynamic"]
+    return renamed
+
+
+def _rename_values(values: Any) -> None:
     for key, names in RENAMED_VALUES.items():
         *section_path, last = key.split(".")
         section = _section(values, tuple(section_path))
         value = section.get(last) if section is not None else None
         if section is not None and isinstance(value, str):
             section[last] = names.get(value, value)
-    assigner = _section(values, ASSIGNER)
-    if renamed and assigner is not None and assigner.get("dynamic") == {}:
-        del assigner["dynamic"]
-    return renamed
 
 
 def log_renamed(renamed: dict[str, str], source: str, level: int = logging.WARNING) -> None:
