@@ -358,7 +358,10 @@ def test_a_run_that_diverges_stops_and_names_the_pictures(data, tiny, tmp_path, 
         ([CONFIG, "--data", "nowhere"], "nowhere: no such folder"),
         ([CONFIG, "train.epohcs=3"], "unknown key (did you mean 'epochs'?)"),
         ([CONFIG, "--dta", "x"], "unexpected '--dta' (did you mean '--data'?)"),
-        ([ROOT / "configs/csppelee_efm_sam.yaml"], "model.neck: unknown key"),
+        (
+            [ROOT / "configs/csppelee_efm_sam.yaml"],
+            "expected a classifier, such as classification/csppeleenet, found a detector",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line_are_told(capsys, words, expected):
@@ -391,7 +394,7 @@ def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
     assert train(CONFIG, *words) == 2
     assert "resize: expected the 32 pixels of the input or more, found 20" in capsys.readouterr().err
     assert train(CONFIG, *words[:-1], "train.batch_size=1") == 2
-    assert "train.batch_size: batch normalization needs 2 pictures or more" in capsys.readouterr().err
+    assert "train.batch_size: batch normalization needs 2 images or more" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -404,7 +407,7 @@ def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
     assert train(*words) == 0
     said = capsys.readouterr().err
     assert "replaced by another image" in said
-    assert "files that are no pictures by their suffix skipped" in said
+    assert "files without an image suffix skipped" in said
     assert "1 unreadable images were replaced by others so far" in said
 
 
