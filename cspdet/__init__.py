@@ -1,46 +1,98 @@
-"""cspdet: object detectors with cross stage partial backbones (CSPNet, Wang et al., arXiv 1911.11929)."""
+"""cspdet: object detectors with cross stage partial backbones (CSPNet, Wang et al., arXiv 1911.11929).
+
+Example:
+    >>> import cspdet
+    >>> cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml"])
+    >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg")
+
+`cspdet.api` documents the functions. Names are imported when they are first used: `import cspdet` alone is quick.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cspdet.api import load_classifier, load_detector
+    from cspdet.api import (
+        AnalysisConfig,
+        AnalysisReport,
+        Evaluation,
+        ExportConfig,
+        ExportResult,
+        ModelBundle,
+        TrainingRun,
+        analyze,
+        evaluate,
+        export,
+        load,
+        load_classifier,
+        load_detector,
+        predict,
+        train,
+    )
+    from cspdet.errors import UserError
     from cspdet.inference.classifier import ClassifierPredictor, Prediction
     from cspdet.inference.predictor import Predictor
-    from cspdet.recipe import Recipe, load_recipe
+    from cspdet.recipe import ClassificationRecipe, DetectionRecipe, Recipe, load_recipe
     from cspdet.structures import Detections
 
 __version__ = "0.1.0"  # setup.py and the Makefile read this line
 
-__all__ = [
-    "ClassifierPredictor",
-    "Detections",
-    "Prediction",
-    "Predictor",
-    "Recipe",
-    "__version__",
-    "load_classifier",
-    "load_detector",
-    "load_recipe",
-]  # fmt: skip
-
+_API_NAMES = (
+    "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
+    "analyze", "evaluate", "export", "load", "load_classifier", "load_detector", "predict", "train",
+)  # fmt: skip
 _LAZY_IMPORTS = {
+    **dict.fromkeys(_API_NAMES, "cspdet.api"),
+    "ClassificationRecipe": "cspdet.recipe",
     "ClassifierPredictor": "cspdet.inference.classifier",
+    "DetectionRecipe": "cspdet.recipe",
     "Detections": "cspdet.structures",
     "Prediction": "cspdet.inference.classifier",
     "Predictor": "cspdet.inference.predictor",
     "Recipe": "cspdet.recipe",
-    "load_classifier": "cspdet.api",
-    "load_detector": "cspdet.api",
+    "UserError": "cspdet.errors",
     "load_recipe": "cspdet.recipe",
 }
 
+__all__ = [
+    "AnalysisConfig",
+    "AnalysisReport",
+    "ClassificationRecipe",
+    "ClassifierPredictor",
+    "DetectionRecipe",
+    "Detections",
+    "Evaluation",
+    "ExportConfig",
+    "ExportResult",
+    "ModelBundle",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "TrainingRun",
+    "UserError",
+    "__version__",
+    "analyze",
+    "evaluate",
+    "export",
+    "load",
+    "load_classifier",
+    "load_detector",
+    "load_recipe",
+    "predict",
+    "train",
+]
+
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first asked for, so that `import cspdet` stays quick."""
+    """Import a public name when it is first used."""
     if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'cspdet' has no attribute {name!r}")
     import importlib
 
     return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -1,160 +1,243 @@
-"""The functions of cspdet for use from Python."""
+"""The functions of cspdet for use from Python; each command of the command line calls one of them.
+
+Example:
+    >>> import cspdet
+    >>> run = cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml", "train.epochs=10"])
+    >>> cspdet.evaluate(run.run_dir / "best.pt").metrics["AP50"]
+    0.93
+    >>> detections = cspdet.predict(run.run_dir / "best.pt", "street.jpg")
+    >>> cspdet.export(run.run_dir / "best.pt", "onnx")
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
 
-from cspdet.analysis.build import analyze as analyze_run
-from cspdet.analysis.comparison import compare
 from cspdet.analysis.config import AnalysisConfig
-from cspdet.analysis.matched_run import match_results
-from cspdet.analysis.structures import Analysis, Comparison
-from cspdet.analysis.tables import write_tables
 from cspdet.checkpoints.loading import load_model
-from cspdet.config.read import read_yaml
-from cspdet.datasets.classification.crops import build_image_crop
-from cspdet.datasets.config import Interpolation
-from cspdet.datasets.descriptor import load_dataset_config
-from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.device import select_device
-from cspdet.errors import ConfigError, DataError
-from cspdet.evaluation.coco import evaluate_results
-from cspdet.evaluation.results import read_results
-from cspdet.inference.classifier import ClassifierPredictor, override_eval_config
-from cspdet.inference.config import EngineConfig
-from cspdet.inference.engines.factory import build_engine
+from cspdet.export.base import ExportConfig, ExportResult, check_config, load_format
+from cspdet.inference.classifier import ClassifierPredictor, Prediction
 from cspdet.inference.predictor import Predictor
-from cspdet.io.folders import increment_path
-from cspdet.models.config import PostprocessConfig
+from cspdet.models.bundle import ModelBundle, TaskName
+from cspdet.structures import Detections
+from cspdet.training.distributed.context import local_device
+from cspdet.training.run.options import TrainOptions
+from cspdet.workflows.analyze import AnalysisReport, analyze_results_files
+from cspdet.workflows.evaluate import Evaluation, EvaluationOptions, evaluate_model
+from cspdet.workflows.predict import load_classifier, load_detector, predict_images
+from cspdet.workflows.train import TrainingRun, run_training
+
+__all__ = [
+    "AnalysisConfig",
+    "AnalysisReport",
+    "Evaluation",
+    "ExportConfig",
+    "ExportResult",
+    "ModelBundle",
+    "TrainingRun",
+    "analyze",
+    "evaluate",
+    "export",
+    "load",
+    "load_classifier",
+    "load_detector",
+    "predict",
+    "train",
+]
 
 
-def load_detector(
+def load(
     model: str | Path,
     *,
     weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    task: TaskName | None = None,
+) -> ModelBundle:
+    """Load a model of either task.
+
+    Example:
+        >>> bundle = cspdet.load("runs/csppelee_efm_sam/best.pt")
+        >>> bundle.task, bundle.categories.names
+        ('detection', ('disc', 'bar', 'cross'))
+
+    Args:
+        model: A checkpoint (`.pt`), a config (`.yaml` or the name of a released one), a Darknet `.cfg`, or an exported
+            file.
+        weights: Trained weights for a config; None: random values.
+        overrides: `key.path=value` for the config.
+        task: The expected task; None accepts both.
+
+    Returns:
+        The network in evaluation mode on the CPU (None for an exported file), with config and categories.
+
+    Raises:
+        UserError: A missing or damaged model, weights that do not fit, or a model for another task.
+    """
+    return load_model(model, weights=weights, overrides=overrides, task=task)
+
+
+def train(
+    config: str | Path | None = None,
+    *,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    weights: str | None = None,
+    data: str | Path | None = None,
     device: str = "auto",
-    backend: str = "auto",
+    stop_after: int | None = None,
+    task: TaskName | None = None,
+) -> TrainingRun:
+    """Train a detector or a classifier, or resume a run.
+
+    Example:
+        >>> cspdet.train("csppelee_efm", overrides=["data=data/shapes.yaml", "train.epochs=3"]).run_dir
+        PosixPath('runs/csppelee_efm')
+
+    Args:
+        config: A config file, or the name of a released config.
+        output: The run folder; None: `runs/<config name>`, with -2, -3 ... if it exists.
+        resume: Folder of a run to continue, in place of `config`.
+        overrides: `key.path=value` for the config; of a resumed run only what its results do not depend on.
+        weights: Initial weights: a checkpoint, Darknet's `.weights` or `.conv.N`, or timm:NAME.
+        data: In place of `data` of the config.
+        device: auto, cpu, cuda or cuda:N.
+        stop_after: Stop after this epoch; the run can be resumed.
+        task: The expected task; None accepts both.
+
+    Returns:
+        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0, or 130 or 143 if Ctrl-C or SIGTERM
+        stopped the run, which is then saved and can be resumed.
+
+    Raises:
+        UserError: A config, data, weights or folder that cannot be used.
+    """
+    options = TrainOptions(
+        None if config is None else Path(config), None if output is None else Path(output),
+        None if resume is None else Path(resume), weights, local_device(select_device(device)), stop_after,
+        tuple(overrides), task, None if data is None else Path(data),
+    )  # fmt: skip
+    return run_training(options)
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path | None = None,
+    *,
+    split: str = "val",
+    weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    backend: str | None = None,
     precision: str = "fp32",
-    size: tuple[int, int] | None = None,
-    threads: int | None = None,
-    min_score: float = 0.25,
-    nms_iou: float = 0.6,
-    max_detections: int = 100,
-    vote_iou: float | None = None,
-    max_iou: float | None = None,
-) -> Predictor:
-    """Load a detector from a checkpoint, a config or an exported file.
+    **settings: Any,
+) -> Evaluation:
+    """Evaluate a detector (COCO metrics) or a classifier (top-1 and top-5 accuracy).
+
+    Example:
+        >>> evaluation = cspdet.evaluate("runs/csppelee_efm_sam/best.pt", min_score=0.01)
+        >>> evaluation.metrics["AP50"]
+        0.93
 
     Args:
-        model: A checkpoint (`.pt`), an exported file, or a config (`.yaml`), with random values unless `weights` is
-            given.
-        weights: Trained values for a config.
+        model: A checkpoint, an exported file, or a config with `weights`.
+        data: Data descriptor of a detector, image folder of a classifier; None: that of the model's own config.
+        split: train, val or test.
+        weights: Trained weights for a config.
+        overrides: `key.path=value` for the config of the model.
         device: auto, cpu, cuda or cuda:N.
-        backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or `module:Class` of your own; auto:
-            the fastest installed engine that agrees with torch, which takes some seconds to find.
-        precision: fp32, bf16, fp16 (CUDA), or int8 (files that were exported so).
-        size: Height and width of the input; None: the model's own.
-        threads: Number of CPU threads; None: as many as torch uses.
-        min_score: Score threshold.
-        nms_iou: NMS IoU threshold.
-        max_detections: Maximum number of detections per image.
-        vote_iou: Box voting: each box becomes the average of the candidates that overlap it by more; None: no voting.
-        max_iou: The name of `nms_iou` in cspdet 1.
+        backend: Engine of a detector; None: the network itself, of an exported file the fastest engine.
+        precision: Precision of the engine.
+        settings: Values in place of those of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
 
     Returns:
-        A predictor; `predictor.predict(image)` gives `Detections` in pixels of the image.
+        Metrics and predictions.
 
     Raises:
-        UserError: A missing or damaged model, a device, engine or precision that is not there, or voting of a file with
-            built-in NMS.
-        ValueError: Thresholds outside [0, 1], or a limit below 1.
+        UserError: A model, data or settings that cannot be used.
     """
-    postprocess = _postprocess_config(
-        min_score=min_score,
-        nms_iou=nms_iou if max_iou is None else max_iou,
-        max_detections=max_detections,
-        vote_iou=vote_iou,
-    )
-    config = EngineConfig(backend, precision, device, size, threads)
-    config.check()
-    bundle = load_model(model, weights=weights, task="detection")
-    network = None if bundle.network is None else bundle.detector
-    return Predictor(build_engine(bundle, config), postprocess, network=network)
+    return evaluate_model(
+        EvaluationOptions(
+            model, weights, overrides, None, None if data is None else Path(data), split, device, backend, precision,
+            settings,
+        )
+    )  # fmt: skip
 
 
-def _postprocess_config(**values: object) -> PostprocessConfig:
-    try:
-        return PostprocessConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
-        raise ValueError("; ".join(problems)) from None
+def predict(
+    model: str | Path | ModelBundle | Predictor | ClassifierPredictor,
+    source: str | Path | np.ndarray,
+    **options: Any,
+) -> Detections | Prediction | list[Detections] | list[Prediction]:
+    """Detect objects in images, or classify them.
+
+    For several calls load the model once, with `load_detector` or `load_classifier`.
+
+    Example:
+        >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg", min_score=0.5).box_xyxy.shape
+        torch.Size([3, 4])
+
+    Args:
+        model: A model as for `load`, a loaded model, or a predictor.
+        source: An image file, an (H, W, 3) uint8 RGB array, or a folder or glob of images.
+        options: Keyword arguments of `load_detector` or `load_classifier`.
+
+    Returns:
+        The detections or class probabilities of one image; of a folder or glob, a list in the order of the paths.
+
+    Raises:
+        UserError: A model, option or image that cannot be used.
+    """
+    return predict_images(model, source, **options)
 
 
-def load_classifier(
+def export(
     model: str | Path,
+    format: str,
+    output: str | Path | None = None,
     *,
     weights: str | Path | None = None,
-    device: str = "auto",
-    resize: int | None = None,
-    crop: float | None = None,
-    ten_crop: bool | None = None,
-    interpolation: Interpolation = "bilinear",
-) -> ClassifierPredictor:
-    """Load a classifier from a checkpoint or a config.
+    overrides: Sequence[str] = (),
+    config: ExportConfig = ExportConfig(),  # noqa: B008
+) -> ExportResult:
+    """Export a model to another format, verified against the network.
 
-    `resize`, `crop` and `ten_crop` replace those of the model's own `eval` section.
+    Example:
+        >>> cspdet.export("runs/csppelee_efm_sam/best.pt", "onnx").paths
+        (PosixPath('runs/csppelee_efm_sam/best.onnx'),)
 
     Args:
-        model: A checkpoint (`.pt`), or a config (`.yaml`), with random values unless `weights` is given.
-        weights: Trained values for a config.
-        device: auto, cpu, cuda or cuda:N.
-        resize: The short side of the resized image, in pixels.
-        crop: Fraction of the short side that the input covers, in place of `resize`.
-        ten_crop: Average over ten crops: the corners and the center, each also mirrored.
-        interpolation: How images are resized.
+        model: A checkpoint, or a config with `weights`.
+        format: onnx, openvino, torchscript, darknet, or `module:Class` of an imported module.
+        output: The file to write; None: beside a checkpoint, for a config in the working directory.
+        weights: Trained weights for a config.
+        overrides: `key.path=value` for the config.
+        config: Input size, outputs, NMS, precision and other options.
 
     Returns:
-        A predictor; `predictor.predict(image)` gives a `Prediction`.
+        The written files, and the largest difference of their outputs.
 
     Raises:
-        UserError: A missing or damaged model, no such device, or a `resize` below the input's size.
+        UserError: A model or option that cannot be exported, or files that differ from the network; none is left.
     """
-    selected = select_device(device)
-    bundle = load_model(model, weights=weights, task="classification")
-    overrides = {"resize": resize, "crop": crop, "ten_crop": ten_crop}
-    eval_ = override_eval_config(
-        bundle.config.eval, {name: value for name, value in overrides.items() if value is not None}
-    )
-    return ClassifierPredictor(bundle, selected, build_image_crop(bundle.config.input, eval_, interpolation))
-
-
-@dataclass(frozen=True)
-class AnalysisReport:
-    """The result of `analyze`.
-
-    Attributes:
-        analyses: One per results file, in the given order.
-        comparison: The comparison of all others with the first one; None for a single results file.
-        annotations: The annotation file that the detections were compared with.
-        output: The folder of the files.
-        files: Names of the written tables.
-        page: The HTML page; None if none was written.
-    """
-
-    analyses: tuple[Analysis, ...]
-    comparison: Comparison | None
-    annotations: Path
-    output: Path
-    files: tuple[str, ...]
-    page: Path | None
+    export_format = load_format(format)
+    if output is not None:
+        export_format.check_target(Path(output))
+    export_format.check_options(config)
+    check_config(config)
+    bundle = load_model(model, weights=weights, overrides=overrides)
+    path, suffix = Path(model), export_format.suffixes[0]
+    default = path.with_suffix(suffix) if path.suffix == ".pt" else Path(f"{path.stem}{suffix}")
+    return export_format.export(bundle, config, default if output is None else Path(output))
 
 
 def analyze(
-    results: Sequence[str | Path],
+    results: str | Path | Sequence[str | Path],
     *,
     names: Sequence[str] | None = None,
     data: str | Path | None = None,
@@ -171,11 +254,11 @@ def analyze(
         1520
 
     Args:
-        results: COCO results files, such as the `detections.json` of a run or of `evaluate`.
+        results: COCO results files, such as the `detections.json` of a run.
         names: Their names in tables and page; None: the file names.
         data: Data descriptor; None: the one that the `config.yaml` beside the results files names.
         split: Name of the split that the detections are of.
-        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, or `-2`, `-3` ... of it.
+        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, with -2, -3 ... if it exists.
         config: Thresholds and amounts.
         page: Whether `index.html` is written.
 
@@ -185,57 +268,7 @@ def analyze(
     Raises:
         UserError: A missing or damaged file, or results of another data set.
     """
-    paths = [Path(path) for path in results]
-    names = [path.name for path in paths] if names is None else names
-    dataset = _load_analysis_split(data or _descriptor_from_configs(paths), split)
-    detections = [read_results(path, dataset) for path in paths]  # report all errors before the slow part
-    matched_runs = [match_results(dataset, listed, iou=config.min_iou) for listed in detections]
-    analyses = tuple(
-        analyze_run(
-            run, evaluate_results(dataset, listed), name=name, source=str(path), min_score=config.min_score,
-            gallery=config.gallery,
-        )
-        for run, listed, name, path in zip(matched_runs, detections, names, paths, strict=True)
+    paths = [results] if isinstance(results, (str, Path)) else results
+    return analyze_results_files(
+        paths, names=names, data=data, split=split, output=output, config=config, page=page
     )  # fmt: skip
-    comparison = None
-    if len(paths) > 1:
-        comparison = compare(matched_runs, names, resamples=config.resamples, seed=config.seed)
-    folder = increment_path(Path("runs/analyze")) if output is None else Path(output)
-    files = tuple(write_tables(folder, analyses, comparison))
-    page_path = folder / "index.html" if page else None
-    if page_path is not None:
-        from cspdet.reports.analysis_page import write_analysis_page  # jinja2 and matplotlib, for the page only
-
-        write_analysis_page(page_path, analyses, comparison, dataset, gallery=config.gallery)
-    return AnalysisReport(analyses, comparison, dataset.files.annotations, folder, files, page_path)
-
-
-def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
-    """Load a split whose images may be missing: only the galleries of a page show them."""
-    config = load_dataset_config(descriptor)
-    files = getattr(config, split, None)
-    if files is None or not files.annotations.is_file():
-        files = config.split(split)  # raises the error
-    return load_coco(files, split, allow_empty=True)
-
-
-def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
-    """Return the data descriptor that the config.yaml beside each results file names.
-
-    Raises:
-        ConfigError: No config names one.
-        DataError: They name different ones.
-    """
-    named: dict[str, Path] = {}
-    for path in paths:
-        config = path.parent / "config.yaml"
-        content = read_yaml(config)[0] if config.is_file() else None
-        data = content.get("data") if isinstance(content, dict) else None
-        if isinstance(data, str):
-            named.setdefault(data, path)
-    if not named:
-        raise ConfigError("analyze: --data DESCRIPTOR is missing, and no config.yaml beside the detections names one")
-    if len(named) > 1:
-        listed = "; ".join(f"{path.parent} is on {data}" for data, path in named.items())
-        raise DataError(f"analyze: the runs use different data: {listed}. Choose the data of all with --data")
-    return Path(next(iter(named)))

@@ -20,7 +20,7 @@ from cspdet.cli.arguments import SPLITS
 from cspdet.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from cspdet.api import AnalysisReport
+    from cspdet.workflows.analyze import AnalysisReport
 
 RESULTS_FILE = "detections.json"
 

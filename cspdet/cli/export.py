@@ -85,13 +85,14 @@ def run(args: argparse.Namespace) -> None:
     export_format.check_options(config)
     check_config(config)
     check_model(args.model, args.overrides)
-    from cspdet.checkpoints.loading import load_model
+    from cspdet.api import export
 
     if args.model.suffix in (".yaml", ".yml") and args.weights is None:
         log.warning("%s: exporting random weights; use --weights for trained ones", args.model)
-    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides)
-    target = args.output or _default_output(args.model, export_format.suffixes[0])
-    _print_result(export_format.export(bundle, config, target), config, as_json=args.json)
+    result = export(
+        args.model, args.format, args.output, weights=args.weights, overrides=args.overrides, config=config
+    )  # fmt: skip
+    _print_result(result, config, as_json=args.json)
 
 
 def _print_result(result: ExportResult, config: ExportConfig, *, as_json: bool) -> None:
@@ -127,7 +128,3 @@ def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
     from cspdet.inference.metadata import NmsConfig
 
     return NmsConfig(**given)
-
-
-def _default_output(model: Path, suffix: str) -> Path:
-    return model.with_suffix(suffix) if model.suffix == ".pt" else Path(f"{model.stem}{suffix}")

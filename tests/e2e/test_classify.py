@@ -46,7 +46,6 @@ def color_classifier(tmp_path, monkeypatch) -> ColorTeller:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
     monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
-    monkeypatch.setattr("cspdet.api.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     Path("colors.pt").touch()
     return loaded.network  # type: ignore[return-value]

@@ -33,7 +33,6 @@ def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """The command finds white squares, and runs in an empty folder."""
     loaded = square_model()
     monkeypatch.setattr("cspdet.cli.detect.load_model", lambda *_, **__: loaded)
-    monkeypatch.setattr("cspdet.api.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
     return loaded.network  # type: ignore[return-value]
 

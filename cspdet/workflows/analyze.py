@@ -1,0 +1,125 @@
+"""An error analysis from results files to tables and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cspdet.analysis.build import analyze as analyze_run
+from cspdet.analysis.comparison import compare
+from cspdet.analysis.config import AnalysisConfig
+from cspdet.analysis.matched_run import match_results
+from cspdet.analysis.structures import Analysis, Comparison
+from cspdet.analysis.tables import write_tables
+from cspdet.config.read import read_yaml
+from cspdet.datasets.descriptor import load_dataset_config
+from cspdet.datasets.formats.coco import CocoDataset, load_coco
+from cspdet.errors import ConfigError, DataError
+from cspdet.evaluation.coco import evaluate_results
+from cspdet.evaluation.results import read_results
+from cspdet.io.folders import increment_path
+
+
+@dataclass(frozen=True)
+class AnalysisReport:
+    """The result of `analyze`.
+
+    Attributes:
+        analyses: One per results file, in the given order.
+        comparison: The comparison of all others with the first one; None for a single results file.
+        annotations: The annotation file that the detections were compared with.
+        output: The folder of the files.
+        files: Names of the written tables.
+        page: The HTML page; None if none was written.
+    """
+
+    analyses: tuple[Analysis, ...]
+    comparison: Comparison | None
+    annotations: Path
+    output: Path
+    files: tuple[str, ...]
+    page: Path | None
+
+
+def analyze_results_files(
+    results: Sequence[str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    data: str | Path | None = None,
+    split: str = "val",
+    output: str | Path | None = None,
+    config: AnalysisConfig = AnalysisConfig(),  # noqa: B008
+    page: bool = True,
+) -> AnalysisReport:
+    """Analyze the errors of detections, and compare several runs.
+
+    Args:
+        results: COCO results files, such as the `detections.json` of a run or of `evaluate`.
+        names: Their names in tables and page; None: the file names.
+        data: Data descriptor; None: the one that the `config.yaml` beside the results files names.
+        split: Name of the split that the detections are of.
+        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, or `-2`, `-3` ... of it.
+        config: Thresholds and amounts.
+        page: Whether `index.html` is written.
+
+    Returns:
+        The analyses, their comparison, and the written files.
+
+    Raises:
+        UserError: A missing or damaged file, or results of another data set.
+    """
+    paths = [Path(path) for path in results]
+    names = [path.name for path in paths] if names is None else names
+    dataset = _load_analysis_split(data or _descriptor_from_configs(paths), split)
+    detections = [read_results(path, dataset) for path in paths]  # report all errors before the slow part
+    matched_runs = [match_results(dataset, listed, iou=config.min_iou) for listed in detections]
+    analyses = tuple(
+        analyze_run(
+            run, evaluate_results(dataset, listed), name=name, source=str(path), min_score=config.min_score,
+            gallery=config.gallery,
+        )
+        for run, listed, name, path in zip(matched_runs, detections, names, paths, strict=True)
+    )  # fmt: skip
+    comparison = None
+    if len(paths) > 1:
+        comparison = compare(matched_runs, names, resamples=config.resamples, seed=config.seed)
+    folder = increment_path(Path("runs/analyze")) if output is None else Path(output)
+    files = tuple(write_tables(folder, analyses, comparison))
+    page_path = folder / "index.html" if page else None
+    if page_path is not None:
+        from cspdet.reports.analysis_page import write_analysis_page  # jinja2 and matplotlib, for the page only
+
+        write_analysis_page(page_path, analyses, comparison, dataset, gallery=config.gallery)
+    return AnalysisReport(analyses, comparison, dataset.files.annotations, folder, files, page_path)
+
+
+def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
+    """Load a split whose images may be missing: only the galleries of a page show them."""
+    config = load_dataset_config(descriptor)
+    files = getattr(config, split, None)
+    if files is None or not files.annotations.is_file():
+        files = config.split(split)  # raises the error
+    return load_coco(files, split, allow_empty=True)
+
+
+def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
+    """Return the data descriptor that the config.yaml beside each results file names.
+
+    Raises:
+        ConfigError: No config names one.
+        DataError: They name different ones.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        config = path.parent / "config.yaml"
+        content = read_yaml(config)[0] if config.is_file() else None
+        data = content.get("data") if isinstance(content, dict) else None
+        if isinstance(data, str):
+            named.setdefault(data, path)
+    if not named:
+        raise ConfigError("analyze: --data DESCRIPTOR is missing, and no config.yaml beside the detections names one")
+    if len(named) > 1:
+        listed = "; ".join(f"{path.parent} is on {data}" for data, path in named.items())
+        raise DataError(f"analyze: the runs use different data: {listed}. Choose the data of all with --data")
+    return Path(next(iter(named)))

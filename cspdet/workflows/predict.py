@@ -1,0 +1,158 @@
+"""A prediction from a model and images to detections or class probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from cspdet.checkpoints import loading
+from cspdet.datasets.classification.crops import build_image_crop
+from cspdet.datasets.config import Interpolation
+from cspdet.device import select_device
+from cspdet.errors import SourceError
+from cspdet.inference.classifier import ClassifierPredictor, Prediction, override_eval_config
+from cspdet.inference.config import EngineConfig
+from cspdet.inference.engines.factory import build_engine
+from cspdet.inference.predictor import Predictor
+from cspdet.inference.sources import ImageFile, find_sources
+from cspdet.models.bundle import ModelBundle, TaskName, check_task
+from cspdet.models.config import PostprocessConfig
+from cspdet.structures import Detections
+
+
+def load_detector(
+    model: str | Path | ModelBundle,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
+    threads: int | None = None,
+    min_score: float = 0.25,
+    nms_iou: float = 0.6,
+    max_detections: int = 100,
+    vote_iou: float | None = None,
+    max_iou: float | None = None,
+) -> Predictor:
+    """Load a detector from a checkpoint, a config or an exported file.
+
+    Args:
+        model: A checkpoint (`.pt`), an exported file, a config (`.yaml`), with random values unless `weights` is given,
+            or a loaded model.
+        weights: Trained values for a config.
+        device: auto, cpu, cuda or cuda:N.
+        backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or `module:Class` of your own; auto:
+            the fastest installed engine that agrees with torch, which takes some seconds to find.
+        precision: fp32, bf16, fp16 (CUDA), or int8 (files that were exported so).
+        size: Height and width of the input; None: the model's own.
+        threads: Number of CPU threads; None: as many as torch uses.
+        min_score: Score threshold.
+        nms_iou: NMS IoU threshold.
+        max_detections: Maximum number of detections per image.
+        vote_iou: Box voting: each box becomes the average of the candidates that overlap it by more; None: no voting.
+        max_iou: The name of `nms_iou` in cspdet 1.
+
+    Returns:
+        A predictor; `predictor.predict(image)` gives `Detections` in pixels of the image.
+
+    Raises:
+        UserError: A missing or damaged model, a device, engine or precision that is not there, or voting of a file with
+            built-in NMS.
+        ValueError: Thresholds outside [0, 1], or a limit below 1.
+    """
+    postprocess = _postprocess_config(
+        min_score=min_score,
+        nms_iou=nms_iou if max_iou is None else max_iou,
+        max_detections=max_detections,
+        vote_iou=vote_iou,
+    )
+    config = EngineConfig(backend, precision, device, size, threads)
+    config.check()
+    bundle = _load_bundle(model, weights, "detection")
+    network = None if bundle.network is None else bundle.detector
+    return Predictor(build_engine(bundle, config), postprocess, network=network)
+
+
+def _postprocess_config(**values: object) -> PostprocessConfig:
+    try:
+        return PostprocessConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
+        raise ValueError("; ".join(problems)) from None
+
+
+def load_classifier(
+    model: str | Path | ModelBundle,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    resize: int | None = None,
+    crop: float | None = None,
+    ten_crop: bool | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> ClassifierPredictor:
+    """Load a classifier from a checkpoint or a config.
+
+    `resize`, `crop` and `ten_crop` replace those of the model's own `eval` section.
+
+    Args:
+        model: A checkpoint (`.pt`), a config (`.yaml`), with random values unless `weights` is given, or a loaded model.
+        weights: Trained values for a config.
+        device: auto, cpu, cuda or cuda:N.
+        resize: The short side of the resized image, in pixels.
+        crop: Fraction of the short side that the input covers, in place of `resize`.
+        ten_crop: Average over ten crops: the corners and the center, each also mirrored.
+        interpolation: How images are resized.
+
+    Returns:
+        A predictor; `predictor.predict(image)` gives a `Prediction`.
+
+    Raises:
+        UserError: A missing or damaged model, no such device, or a `resize` below the input's size.
+    """
+    selected = select_device(device)
+    bundle = _load_bundle(model, weights, "classification")
+    overrides = {"resize": resize, "crop": crop, "ten_crop": ten_crop}
+    eval_ = override_eval_config(
+        bundle.config.eval, {name: value for name, value in overrides.items() if value is not None}
+    )
+    return ClassifierPredictor(bundle, selected, build_image_crop(bundle.config.input, eval_, interpolation))
+
+
+def predict_images(
+    model: str | Path | ModelBundle | Predictor | ClassifierPredictor,
+    source: str | Path | np.ndarray,
+    **options: Any,
+) -> Detections | Prediction | list[Detections] | list[Prediction]:
+    """Detect objects in images, or classify them; see `cspdet.predict`."""
+    predictor = model
+    if isinstance(predictor, (str, Path)):
+        predictor = loading.load_model(predictor, weights=options.pop("weights", None))
+    if isinstance(predictor, ModelBundle):
+        predictor = _build_predictor(predictor, options)
+    if isinstance(source, np.ndarray) or Path(source).is_file():
+        return predictor.predict(source)
+    images = [item.path for item in find_sources(str(source)) if isinstance(item, ImageFile)]
+    if not images:
+        raise SourceError(f"{source}: expected an image, or a folder or glob of images; `cspdet predict` reads videos")
+    return predictor.predict(images)
+
+
+def _build_predictor(bundle: ModelBundle, options: dict[str, Any]) -> Predictor | ClassifierPredictor:
+    if bundle.task == "classification":
+        return load_classifier(bundle, **options)
+    backend = (
+        "auto" if bundle.network is None else "torch"
+    )  # searching the fastest engine takes longer than a few images
+    return load_detector(bundle, **{"backend": backend, **options})
+
+
+def _load_bundle(model: str | Path | ModelBundle, weights: str | Path | None, task: TaskName) -> ModelBundle:
+    if isinstance(model, (str, Path)):
+        return loading.load_model(model, weights=weights, task=task)
+    check_task(task, model.task, model.name)
+    return model
