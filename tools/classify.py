@@ -1,4 +1,4 @@
-"""Classify pictures:  python tools/classify.py runs/csppeleenet/best.pt photos --top 5"""
+"""Classify images:  python tools/classify.py runs/csppeleenet/best.pt photos --top 5"""
 
 from cspdet.cli.main import run_command
 

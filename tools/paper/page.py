@@ -80,12 +80,12 @@ def all_rows() -> tuple[PaperRow, ...]:
 
 def check_complete(configs: Path, costs: CostCache) -> None:
     """Nothing is skipped silently: every published row is in a table, and its config in the folder."""
-    shown = {row.config for row in all_rows()}
+    listed = {row.config for row in all_rows()}
     files = {path.stem for folder in (configs, configs / "classification") for path in folder.glob("*.yaml")}
     problems = [
-        f"{costs.config_path(name)}: no such file, but the paper's tables name it" for name in sorted(shown - files)
+        f"{costs.config_path(name)}: no such file, but the paper's tables name it" for name in sorted(listed - files)
     ]
-    problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - shown)]
+    problems += [f"{name}: published, but in no table of the page" for name in sorted(set(PUBLISHED) - listed)]
     if problems:
         raise ConfigError(*problems)
 
@@ -227,19 +227,20 @@ def _weights(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str
 
 
 def _bflops(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]:
-    printed, ours, _ = _comparison_cells(cost.bflops, reference.bflops, "{:g}", "{:.4f}")
-    return printed, ours, _difference(cost.bflops, reference.expected_bflops)
+    published, counted, _ = _comparison_cells(cost.bflops, reference.bflops, "{:g}", "{:.4f}")
+    return published, counted, _difference(cost.bflops, reference.expected_bflops)
 
 
 def _comparison_cells(
-    ours: float, printed: float | None, digits: str, our_digits: str = "{:.3f}"
+    counted: float, published: float | None, digits: str, counted_digits: str = "{:.3f}"
 ) -> tuple[str, str, str]:
-    """The printed figure, ours, and the difference."""
-    return "" if printed is None else digits.format(printed), our_digits.format(ours), _difference(ours, printed)
+    """Return the published value, the counted value, and the relative difference."""
+    published_text = "" if published is None else digits.format(published)
+    return published_text, counted_digits.format(counted), _difference(counted, published)
 
 
-def _difference(ours: float, printed: float | None) -> str:
-    return "" if printed is None else f"{ours / printed - 1:+.2%}".replace("-0.00%", "+0.00%")
+def _difference(counted: float, published: float | None) -> str:
+    return "" if published is None else f"{counted / published - 1:+.2%}".replace("-0.00%", "+0.00%")
 
 
 def _millions(value: int) -> str:
