@@ -150,8 +150,8 @@ def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shar
         raise ValueError(f"expected a rank from 0 to {shard.world_size - 1}, found {shard.rank}")
     if batch_size < min_batch_size:
         raise ConfigError(
-            f"train.batch_size: the images of a step are split over {shard.world_size} processes, {min_per_rank} or more "
-            f"each: expected {min_batch_size} or more, found {batch_size}"
+            f"train.batch_size: the images of a step are split over {shard.world_size} processes, "
+            f"{min_per_rank} or more each: expected {min_batch_size} or more, found {batch_size}"
         )
     if length < min_batch_size:
         raise DataError(
