@@ -100,25 +100,21 @@ def _build(
     """Build the network; random initial weights, which take seconds, are only drawn if some of them remain."""
     import torch
 
-    from cspdet.checkpoints.building import build_classifier, build_detector
+    from cspdet.checkpoints.building import build_network
     from cspdet.darknet.weights import SkipInit
-    from cspdet.recipe import DetectionRecipe
 
     with nullcontext() if args.partial else SkipInit(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if isinstance(recipe, DetectionRecipe):
-            return build_detector(recipe, len(classes), str(args.cfg), pretrained=False)
-        return build_classifier(recipe, str(args.cfg))
+        return build_network(recipe, len(classes), str(args.cfg), pretrained=False)
 
 
 def _print_summary(
     args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories,
     load_result: LoadResult,
 ) -> None:  # fmt: skip
-    from cspdet.darknet.network import DarknetClassifier, DarknetDetector
-    from cspdet.recipe import DetectionRecipe
+    from cspdet.checkpoints.pretrained import has_backbone
 
-    model_type = "detector" if isinstance(recipe, DetectionRecipe) else "classifier"
+    model_type = "detector" if recipe.task == "detection" else "classifier"
     if args.json:
         print(json.dumps({
             "model": str(args.output), "kind": model_type, "size": list(recipe.input.size), "resize": recipe.input.resize,
@@ -133,7 +129,7 @@ def _print_summary(
         f"{recipe.input.resize}; {load_result.num_values:,} values in {of_all} {load_result.num_layers} layers with weights, "
         f"trained on {load_result.header.images_seen:,} images"
     )
-    if not isinstance(model, (DarknetDetector, DarknetClassifier)) and recipe.input.resize != "stretch":
+    if has_backbone(model) and recipe.input.resize != "stretch":
         print("Darknet stretches its images; for its results, import with input.resize=stretch")
     if model_type == "detector":
         print("Darknet's own results keep scores above 0.005 and use --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cspdet.darknet.cfg import Cfg, parse_cfg
-from cspdet.darknet.config import CFG_SOURCE_NAME, DarknetClassifierConfig, DarknetModelConfig
+from cspdet.darknet.config import CFG_SOURCE_NAME
 from cspdet.darknet.names import read_names
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.num_classes import with_num_classes
@@ -27,7 +27,8 @@ from cspdet.models.bundle import ModelBundle, check_size
 from cspdet.models.config import NormalizeConfig
 
 if TYPE_CHECKING:
-    from cspdet.recipe import ClassificationRecipe, DetectionRecipe
+    from cspdet.darknet.config import DarknetClassifierConfig, DarknetModelConfig
+    from cspdet.recipe import DetectionRecipe, Recipe
 
 BN_EPS = 1e-5  # Darknet's
 MAX_RELATIVE_ERROR = 1e-5  # of the largest output: what the files read back may differ by
@@ -140,7 +141,7 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> tuple[str, list[LayerWeights]]:
     """Return the cfg text and the weights, in the order of the file, of a network that was not built from a cfg."""
-    model, recipe = bundle.torch_network, cast("DetectionRecipe | ClassificationRecipe", bundle.config)
+    model, recipe = bundle.torch_network, cast("Recipe", bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):
             raise ConfigError(
@@ -200,8 +201,7 @@ def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
 
 def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
     """Return the text of the imported cfg with the input size and the number of classes of the model."""
-    config = cast("DetectionRecipe | ClassificationRecipe", bundle.config).model
-    assert isinstance(config, (DarknetModelConfig, DarknetClassifierConfig))
+    config = cast("DarknetModelConfig | DarknetClassifierConfig", cast("Recipe", bundle.config).model)
     cfg = parse_cfg(config.text, CFG_SOURCE_NAME)
     changed = with_num_classes(cfg, len(bundle.categories)) if cfg.heads else cfg
     height, width = size_hw
