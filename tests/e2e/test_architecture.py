@@ -389,7 +389,7 @@ def test_models_may_be_put_into_evaluation_mode():
 
 P95_FUNCTION_LINES = 24  # of the code of functions, without their docstrings
 MAX_PARAMETERS, MAX_FUNCTIONS_ABOVE = 7, 3
-MAX_TYPE_SWITCHES = 14  # to be lowered to 8
+MAX_TYPE_SWITCHES = 8
 # Classes of models, tasks and recipes; `task` and methods replace an isinstance on them.
 TYPES_OF_TASKS = {
     "Classifier", "ClassifierConfig", "ClassificationRecipe", "ClassificationTask", "ComposedDetector",
