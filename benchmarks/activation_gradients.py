@@ -24,7 +24,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHANNELS = (16, 32, 64, 128)
 
 
-def share(dtype: torch.dtype, activate: Callable[[Tensor], Tensor], channels: int, batch: int, repeat: int) -> float:
+def ratio(dtype: torch.dtype, activate: Callable[[Tensor], Tensor], channels: int, batch: int, repeat: int) -> float:
     """The time of the gradient with a dense copy first over that of the slice itself."""
     layout = torch.channels_last
     image = torch.randn(batch, channels, 28, 36, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
@@ -35,8 +35,8 @@ def share(dtype: torch.dtype, activate: Callable[[Tensor], Tensor], channels: in
     for _ in range(repeat):
         for copied, found in times.items():
             start = time.perf_counter()
-            told = part.contiguous(memory_format=layout) if copied else part
-            torch.autograd.grad(output, image, told, retain_graph=True)
+            result = part.contiguous(memory_format=layout) if copied else part
+            torch.autograd.grad(output, image, result, retain_graph=True)
             found.append(time.perf_counter() - start)
     return min(times[True]) / min(times[False])
 
@@ -51,7 +51,7 @@ def main() -> None:
     print("|---|---|" + "--:|" * len(CHANNELS))
     for precision, dtype in PRECISIONS.items():
         for name, activate in ACTIVATIONS.items():
-            cells = [f"{share(dtype, activate, channels, args.batch, args.repeat):.2f}" for channels in CHANNELS]
+            cells = [f"{ratio(dtype, activate, channels, args.batch, args.repeat):.2f}" for channels in CHANNELS]
             print(f"| {precision} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 

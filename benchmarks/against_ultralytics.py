@@ -1,4 +1,4 @@
-"""Our recipe beside ultralytics' default one, both from scratch: AP by one judge, minutes, BFLOPs trained a second.
+"""Our recipe beside ultralytics' default one, both from scratch: AP by one evaluate, minutes, BFLOPs trained a second.
 
   python benchmarks/against_ultralytics.py --data data/mine.yaml --ultralytics ul/bin/python --output runs/peers \
       --size 320 --epochs 60 --threads 2
@@ -7,12 +7,12 @@
 Networks are trained one after the other, each in a process of its own with so many threads and no loader processes.
 Theirs: the network of their YAML, pretrained=False, every other setting their default (batch 16, optimizer auto, EMA,
 close_mosaic 10, fp32 on a CPU), best.pt by their fitness; its detections are those of their own validation (score
-0.001, IoU 0.7, 300 a picture), before COCO's limit of 100. Ours: the config with its recipe, best.pt by AP.
-All are judged by `cspdet eval --detections` with pycocotools, on the val split that both also chose best.pt by.
+0.001, IoU 0.7, 300 an image), before COCO's limit of 100. Ours: the config with its recipe, best.pt by AP.
+All are evaluated by `cspdet eval --detections` with pycocotools, on the val split that both also chose best.pt by.
 
-BFLOPs: a forward pass of one picture, convolutions and linear layers at 2 a multiply-add, poolings k*k*c*h*w, counted
+BFLOPs: a forward pass of one image, convolutions and linear layers at 2 a multiply-add, poolings k*k*c*h*w, counted
 in the same way for both; their own figure stands beside it (at the same size, attention's products included).
-images/s: pictures of all epochs over the time of their batches, without evaluations.
+images/s: images of all epochs over the time of their batches, without evaluations.
 
 What is done stands in OUTPUT as NAME.json and is not done again.
 """
@@ -90,26 +90,26 @@ def _row(name: str, plan: Plan) -> dict[str, Any]:
         UserError: a training or an evaluation that failed.
     """
     path = plan.output / f"{name}.json"
-    ours = name == plan.config.stem
-    changes = list(plan.overrides) if ours else plan.arguments
-    wanted = {**asdict(plan.conditions), "changes": changes}
+    is_cspdet = name == plan.config.stem
+    changes = list(plan.overrides) if is_cspdet else plan.arguments
+    conditions = {**asdict(plan.conditions), "changes": changes}
     if path.exists():
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        other = [key for key in wanted if row["conditions"].get(key) != wanted[key]]
+        other = [key for key in conditions if row["conditions"].get(key) != conditions[key]]
         if other:
             raise ConfigError(
-                f"{path}: was made with {other[0]} {row['conditions'].get(other[0])}, expected {wanted[other[0]]}; "
+                f"{path}: was made with {other[0]} {row['conditions'].get(other[0])}, expected {conditions[other[0]]}; "
                 "choose another --output"
             )
         return row
     print(f"{name}: {plan.conditions.epochs} epochs, log in {plan.output / name}.log", file=sys.stderr)
-    found = _train_ours(name, plan) if ours else _train_theirs(name, plan)
+    found = _train_ours(name, plan) if is_cspdet else _train_theirs(name, plan)
     detections = found.pop("detections")
-    numbers = _judge(detections, plan)
+    numbers = _evaluate(detections, plan)
     row = {
         "name": name, "AP": numbers["AP"], "AP50": numbers["AP50"], "AP75": numbers["AP75"], **found,
         "bflops_per_second": found["images_per_second"] * found["bflops"],
-        "evaluator": numbers["evaluator"], "conditions": wanted,
+        "evaluator": numbers["evaluator"], "conditions": conditions,
     }  # fmt: skip
     write_text(path, json.dumps(row, indent=2) + "\n")
     return row
@@ -189,10 +189,10 @@ def _yolo_data(plan: Plan) -> Path:
     return folder / "data.yaml"
 
 
-def _judge(detections: Path, plan: Plan) -> dict[str, Any]:
+def _evaluate(detections: Path, plan: Plan) -> dict[str, Any]:
     command = [
         *CSPDET, "eval", "--detections", str(detections), "--data", plan.conditions.data, "--json",
-        "--evaluator", "pycocotools", "--max-detections", "100", "--output", str(detections.parent / "judged"),
+        "--evaluator", "pycocotools", "--max-detections", "100", "--output", str(detections.parent / "evaluated"),
     ]  # fmt: skip
     numbers: dict[str, Any] = json.loads(_run(command, plan, detections.parent.name))
     return numbers
@@ -290,12 +290,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, metavar="DESCRIPTOR", help="with a train and a val split")
     add("--ultralytics", type=Path, required=True, metavar="PYTHON", help="of an environment that has ultralytics")
     add("--output", type=Path, required=True, metavar="DIR", help="for runs, logs and finished rows")
-    add("--config", type=Path, default=CONFIG, help="ours (default: configs/csppelee_efm_sam.yaml)")
+    add("--config", type=Path, default=CONFIG, help="is_cspdet (default: configs/csppelee_efm_sam.yaml)")
     add("--size", type=int, default=320, metavar="S", help="side of the square input (default: %(default)s)")
     add("--epochs", type=int, default=60, metavar="N", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     add("--threads", type=int, default=1, metavar="N", help="of the CPU (default: %(default)s)")
-    add("--only", metavar="NAME,..", help="some rows: yolov5n, yolo11n, another of theirs, the stem of ours")
+    add("--only", metavar="NAME,..", help="some rows: yolov5n, yolo11n, another of theirs, the stem of is_cspdet")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override in our config")
     add("--their-set", action="append", default=[], metavar="KEY=VALUE", help="a setting of theirs")
     add("--json", action="store_true", help="print the rows as JSON")

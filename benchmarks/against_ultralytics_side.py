@@ -55,7 +55,7 @@ def versions() -> Message:
 
 
 def endless(data: str, size: int, batch: int) -> Iterator[Any]:
-    """Its training batches, pictures in RAM, made in this process."""
+    """Its training batches, images in RAM, made in this process."""
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_dataloader, build_yolo_dataset
     from ultralytics.data.utils import check_det_dataset
@@ -63,8 +63,8 @@ def endless(data: str, size: int, batch: int) -> Iterator[Any]:
     single_threaded()
     described = check_det_dataset(data)
     config = get_cfg(overrides={"imgsz": size, "batch": batch, "cache": "ram", "workers": 0, "mode": "train"})
-    pictures = build_yolo_dataset(config, described["train"], batch, described, mode="train", stride=32)
-    loader = build_dataloader(pictures, batch, workers=0, shuffle=True, drop_last=False, device="cpu")
+    images = build_yolo_dataset(config, described["train"], batch, described, mode="train", stride=32)
+    loader = build_dataloader(images, batch, workers=0, shuffle=True, drop_last=False, device="cpu")
     while True:
         yield from iter(loader)
 
@@ -75,20 +75,20 @@ def single_threaded() -> None:
 
 
 def timed(batches: Iterator[Any], seconds: float) -> Message:
-    """Pictures, and for each batch its wall and CPU seconds."""
-    wall, processor, pictures = [], [], []
+    """Images, and for each batch its wall and CPU seconds."""
+    wall, processor, images = [], [], []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or not wall:
         started, used = time.perf_counter(), time.process_time()
         batch = next(batches)
         wall.append(time.perf_counter() - started)
         processor.append(time.process_time() - used)
-        pictures.append(len(batch["img"]))
-    return {"wall": wall, "cpu": processor, "pictures": pictures}
+        images.append(len(batch["img"]))
+    return {"wall": wall, "cpu": processor, "images": images}
 
 
 def cost(model: str, data: str, size: int) -> Message:
-    """Operations of a forward pass of one picture and numbers to learn, of the network for the classes of `data`.
+    """Operations of a forward pass of one image and numbers to learn, of the network for the classes of `data`.
 
     2 a multiply-add of convolutions, linear layers and k*k*c*h*w of poolings, counted while the network runs, as
     `cspdet.models.profile` counts its own; also its own figure. Attention's matrix products are in its own figure only.
@@ -106,7 +106,7 @@ def cost(model: str, data: str, size: int) -> Message:
 
 
 def count(network: nn.Module, size: int) -> float:
-    """10^9 operations of a forward pass of one (3, size, size) picture."""
+    """10^9 operations of a forward pass of one (3, size, size) image."""
     found: list[float] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -133,7 +133,7 @@ def train(
     """
     from ultralytics import YOLO
 
-    wanted = {
+    settings = {
         "data": data, "imgsz": size, "epochs": epochs, "seed": seed, "device": "cpu", "workers": 0, "pretrained": False,
         "project": folder, "name": "train", "exist_ok": True, "plots": False, "verbose": False, **arguments,
     }  # fmt: skip
@@ -145,7 +145,7 @@ def train(
     network.add_callback("on_train_epoch_end", clock.stop)
     torch.set_num_threads(threads)
     started, used = time.perf_counter(), time.process_time()
-    network.train(**wanted)
+    network.train(**settings)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - used
     best = Path(folder) / "train" / "weights" / "best.pt"
     torch.set_num_threads(threads)
@@ -157,12 +157,12 @@ def train(
         "minutes": seconds / 60, "cpu_minutes": cpu_seconds / 60, "images": clock.images,
         "seconds_in_epochs": clock.seconds,
         "epochs": clock.epochs, "predictions": str(Path(folder) / "val" / "predictions.json"),
-        "arguments": {key: value for key, value in wanted.items() if key not in ("project", "name")}, **versions(),
+        "arguments": {key: value for key, value in settings.items() if key not in ("project", "name")}, **versions(),
     }  # fmt: skip
 
 
 class Clock:
-    """Time from each epoch's first batch to its last, evaluations left out, and the pictures seen in it."""
+    """Time from each epoch's first batch to its last, evaluations left out, and the images seen in it."""
 
     def __init__(self) -> None:
         self.seconds, self.images, self.epochs = 0.0, 0, 0

@@ -1,4 +1,4 @@
-"""Backbones as classifiers, ours beside torchvision's, in one run: numbers to learn, BFLOPs, milliseconds a picture.
+"""Backbones as classifiers, ours beside torchvision's, in one run: numbers to learn, BFLOPs, milliseconds an image.
 
   python benchmarks/backbones.py [--size 224] [--batch 1] [--repeat 20] [--only csp,resnet50] [--device cpu]
 

@@ -1,15 +1,15 @@
-"""Pictures a second that one core makes ready for training, and how many ultralytics' own loader does beside it.
+"""Images a second that one core makes ready for training, and how many ultralytics' own loader does beside it.
 
   python benchmarks/data_pipeline.py
   python benchmarks/data_pipeline.py --data data/mine.yaml --size 416 --seconds 10
   python benchmarks/data_pipeline.py --data data/mine.yaml --ultralytics ul/bin/python
 
 One process, one OpenCV thread, the same code that the loader processes run: samples, then batches of 16.
-Without --data it draws 64 JPEG pictures of 640x480 with 20 boxes each into a temporary folder.
+Without --data it draws 64 JPEG images of 640x480 with 20 boxes each into a temporary folder.
 
 Rows take turns. `/s` is by the clock: the whole time, and the best batch; `/s a core` by the CPU time that the process
 used, which other programs disturb less. ultralytics runs in the environment of the given interpreter, with its default
-augmentation (mosaic, affine, HSV, flip), its cache='ram' and no worker, on the same pictures at the same size.
+augmentation (mosaic, affine, HSV, flip), its cache='ram' and no worker, on the same images at the same size.
 """
 
 from __future__ import annotations
@@ -59,28 +59,28 @@ SIDE = Path(__file__).with_name("against_ultralytics_side.py")
 
 @dataclass
 class Row:
-    """A pipeline, and its batches so far: pictures, wall and CPU seconds of each."""
+    """A pipeline, and its batches so far: images, wall and CPU seconds of each."""
 
     name: str
     cached: bool
-    pictures: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Pictures a second by the clock."""
-        return sum(self.pictures) / sum(self.wall)
+        """Images a second by the clock."""
+        return sum(self.images) / sum(self.wall)
 
     @property
     def best(self) -> float:
-        """Pictures a second in the best batch."""
-        return max(pictures / wall for pictures, wall in zip(self.pictures, self.wall, strict=True))
+        """Images a second in the best batch."""
+        return max(images / wall for images, wall in zip(self.images, self.wall, strict=True))
 
     @property
     def per_core(self) -> float:
-        """Pictures a second of CPU time, the median over the batches."""
-        return statistics.median(pictures / cpu for pictures, cpu in zip(self.pictures, self.cpu, strict=True))
+        """Images a second of CPU time, the median over the batches."""
+        return statistics.median(images / cpu for images, cpu in zip(self.images, self.cpu, strict=True))
 
 
 def main() -> int:
@@ -99,16 +99,16 @@ def main() -> int:
     ratio = _ratio(rows)
     if args.json:
         facts = [{**asdict(row), "rate": row.rate, "best": row.best, "per_core": row.per_core} for row in rows]
-        print(json.dumps({"pictures": len(coco), "size": args.size, "versions": versions, "rows": facts, **ratio}))
+        print(json.dumps({"images": len(coco), "size": args.size, "versions": versions, "rows": facts, **ratio}))
         return 0
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    print(f"{len(coco)} pictures, input {args.size}x{args.size}, one core; {told}")
-    print(f"{'pipeline':34}{'pictures':>9}{'/s':>9}{'best /s':>9}{'/s a core':>11}")
+    report = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"{len(coco)} images, input {args.size}x{args.size}, one core; {report}")
+    print(f"{'pipeline':34}{'images':>9}{'/s':>9}{'best /s':>9}{'/s a core':>11}")
     for row in rows:
         how = "cached" if row.cached else "decoded"
         print(f"{row.name:34}{how:>9}{row.rate:9.0f}{row.best:9.0f}{row.per_core:11.0f}")
     if ratio:
-        print(f"ours over ultralytics': {ratio['ratio']:.2f} by the clock, {ratio['ratio_per_core']:.2f} a core")
+        print(f"cspdet_row over ultralytics': {ratio['ratio']:.2f} by the clock, {ratio['ratio_per_core']:.2f} a core")
     return 0
 
 
@@ -127,8 +127,8 @@ def measure(
         worker = Worker([str(args.ultralytics), str(SIDE)], environment)
         stack.callback(worker.close)
         data = write_yolo_folder(descriptor, folder / "yolo")
-        told = worker.request({"do": "loader", "data": str(data), "size": args.size, "batch": BATCH})
-        versions |= {"ultralytics": told["ultralytics"], "its OpenCV": told["opencv"]}
+        report = worker.request({"do": "loader", "data": str(data), "size": args.size, "batch": BATCH})
+        versions |= {"ultralytics": report["ultralytics"], "its OpenCV": report["opencv"]}
         row = Row(THEIRS, True)
         turns.insert(1, (row, _theirs(row, worker)))
     for _ in range(TURNS):
@@ -138,7 +138,7 @@ def measure(
 
 
 def batches(coco: CocoDataset, config: AugmentConfig, size: int, *, cached: bool) -> Iterator[int]:
-    """Makes a batch at a time; gives how many pictures it has."""
+    """Makes a batch at a time; gives how many images it has."""
     images = build_cache(DetectionImages(coco, (size, size)), LoaderConfig(cache="ram" if cached else "none"))
     build_batch = BuildTrainBatch(DetectionDataset(coco, images), Augment(config, (size, size)), 0, mosaic_epochs=1)
     draw = np.random.default_rng(0)
@@ -154,7 +154,7 @@ def _ours(row: Row, made: Iterator[int]) -> Callable[[float], None]:
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             started, used = time.perf_counter(), time.process_time()
-            row.pictures.append(next(made))
+            row.images.append(next(made))
             row.wall.append(time.perf_counter() - started)
             row.cpu.append(time.process_time() - used)
 
@@ -164,7 +164,7 @@ def _ours(row: Row, made: Iterator[int]) -> Callable[[float], None]:
 def _theirs(row: Row, worker: Worker) -> Callable[[float], None]:
     def turn(seconds: float) -> None:
         found = worker.request({"do": "batches", "seconds": seconds})
-        row.pictures += found["pictures"]
+        row.images += found["images"]
         row.wall += found["wall"]
         row.cpu += found["cpu"]
 
@@ -172,24 +172,27 @@ def _theirs(row: Row, worker: Worker) -> Callable[[float], None]:
 
 
 def _ratio(rows: list[Row]) -> dict[str, float]:
-    """Our mosaics over theirs, both cached; empty where theirs did not run."""
+    """Our mosaics over ultralytics_row, both cached; empty where ultralytics_row did not run."""
     named = {(row.name, row.cached): row for row in rows}
-    theirs, ours = named.get((THEIRS, True)), named[OURS[0][0], True]
-    if theirs is None:
+    ultralytics_row, cspdet_row = named.get((THEIRS, True)), named[OURS[0][0], True]
+    if ultralytics_row is None:
         return {}
-    return {"ratio": ours.rate / theirs.rate, "ratio_per_core": ours.per_core / theirs.per_core}
+    return {
+        "ratio": cspdet_row.rate / ultralytics_row.rate,
+        "ratio_per_core": cspdet_row.per_core / ultralytics_row.per_core,
+    }
 
 
 def _descriptor(given: Path | None, folder: Path) -> DatasetConfig:
     if given is not None:
         return load_dataset_config(given)
-    draw_pictures(folder)
+    draw_images(folder)
     path = folder / "patches.yaml"
     path.write_text("train: {images: ., annotations: train.json}\n", encoding="utf-8")
     return load_dataset_config(path)
 
 
-def draw_pictures(folder: Path, count: int = 64, boxes: int = 20) -> None:
+def draw_images(folder: Path, count: int = 64, boxes: int = 20) -> None:
     """Colored patches under fine noise: they compress about as photographs do (100 kB each)."""
     rng = np.random.default_rng(0)
     images: list[dict[str, object]] = []

@@ -1,8 +1,8 @@
-"""How long COCO's judgment takes, and what this package adds to pycocotools' own time.
+"""How long COCO's evaluation takes, and what this package adds to pycocotools' own time.
 
   python benchmarks/evaluation_speed.py [--images 5000] [--detections 100] [--classes 80] [--evaluators hotcoco]
 
-Makes a set of pictures with about seven boxes each, and as many detections as asked for: nearly all boxes are found,
+Makes a set of images with about seven boxes each, and as many detections as asked for: nearly all boxes are found,
 most of the rest is noise. Prints the seconds from results in memory to the finished numbers for each evaluator, and for
 pycocotools used plainly (`loadRes`, then `COCOeval`) on the same results, with the ratio to it. The plain run reads no
 annotation file; ours does, and reads it again in every run.
@@ -28,8 +28,8 @@ from cspdet.datasets.formats.coco import load_coco
 from cspdet.evaluation.coco import Result, evaluate_results
 from cspdet.evaluation.coco_backends import select_backend
 
-PICTURE_WH = np.array([640.0, 480.0])
-BOXES = 7.2  # a picture, as in COCO's val2017
+IMAGE_WH = np.array([640.0, 480.0])
+BOXES = 7.2  # an image, as in COCO's val2017
 
 
 def main() -> None:
@@ -43,23 +43,23 @@ def main() -> None:
         path = Path(folder) / "annotations.json"
         results = make_case(path, args.images, args.detections, args.classes, np.random.default_rng(args.seed))
         coco = load_coco(SplitFiles(Path(folder), path), "val")
-        print(f"{len(coco)} pictures, {len(coco.box_xyxy)} boxes, {len(results)} detections, {args.classes} classes")
+        print(f"{len(coco)} images, {len(coco.box_xyxy)} boxes, {len(results)} detections, {args.classes} classes")
         seconds = {}
         for name in args.evaluators:
             start = time.perf_counter()
             metrics = evaluate_results(coco, results, evaluator=name)
             seconds[select_backend(name).title] = time.perf_counter() - start
-            tell(metrics.evaluator, seconds[metrics.evaluator], metrics["AP"])
+            print_results(metrics.evaluator, seconds[metrics.evaluator], metrics["AP"])
         if args.no_plain:
             return
-        plain, AP = judge_plainly(path, results)
-        tell("pycocotools used plainly", plain, AP)
+        plain, AP = evaluate_plainly(path, results)
+        print_results("pycocotools used plainly", plain, AP)
         for title, took in seconds.items():
             print(f"{title}: {took / plain:.4f} times plain pycocotools")
 
 
 def make_case(path: Path, images: int, detections: int, classes: int, random: np.random.Generator) -> list[Result]:
-    """Write the annotations to `path`; the results, `detections` a picture."""
+    """Write the annotations to `path`; the results, `detections` an image."""
     category_ids = np.sort(random.permutation(2 * classes)[:classes])  # with gaps
     truth_image = np.repeat(np.arange(images), random.poisson(BOXES, images))
     truth_box = boxes(len(truth_image), random)
@@ -84,9 +84,9 @@ def make_case(path: Path, images: int, detections: int, classes: int, random: np
             start=1,
         )
     ]
-    pictures = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
     categories = [{"id": i, "name": f"class {i}"} for i in category_ids.tolist()]
-    path.write_text(json.dumps({"images": pictures, "categories": categories, "annotations": annotations}))
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
     image = np.concatenate((truth_image, random.integers(0, images, max(images * detections - len(truth_image), 0))))
     noise = len(image) - len(truth_image)
     near = truth_box + 0.05 * np.tile(truth_box[:, 2:], 2) * random.standard_normal(truth_box.shape)
@@ -100,25 +100,25 @@ def make_case(path: Path, images: int, detections: int, classes: int, random: np
 
 
 def boxes(count: int, random: np.random.Generator) -> np.ndarray:
-    """(N, 4) xywh inside the picture, sides of 8 to 240 pixels, as many small ones as large ones."""
+    """(N, 4) xywh inside the image, sides of 8 to 240 pixels, as many small ones as large ones."""
     size = np.exp(random.uniform(np.log(8), np.log(240), (count, 2)))
-    return np.concatenate((random.random((count, 2)) * (PICTURE_WH - size), size), axis=1).round(2)
+    return np.concatenate((random.random((count, 2)) * (IMAGE_WH - size), size), axis=1).round(2)
 
 
-def judge_plainly(path: Path, results: list[Result]) -> tuple[float, float]:
+def evaluate_plainly(path: Path, results: list[Result]) -> tuple[float, float]:
     """Seconds of pycocotools used as its authors do, and its AP."""
     own: list[dict[str, Any]] = [dict(result) for result in results]  # loadRes writes into them
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
         start = time.perf_counter()
-        judge = COCOeval(truth, truth.loadRes(own), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-        return time.perf_counter() - start, float(judge.stats[0])
+        evaluator = COCOeval(truth, truth.loadRes(own), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        return time.perf_counter() - start, float(evaluator.stats[0])
 
 
-def tell(title: str, seconds: float, AP: float | None) -> None:
+def print_results(title: str, seconds: float, AP: float | None) -> None:
     print(f"{title}: {seconds:.2f} s, AP {AP}", flush=True)
 
 

@@ -70,7 +70,7 @@ def rows() -> list[Row]:
 
 
 def measure(chosen: Sequence[Row], repeat: int) -> list[dict[str, object]]:
-    """Medians over `repeat` processes of each row, with the share of `import torch` where that is among them."""
+    """Medians over `repeat` processes of each row, with the fraction of `import torch` where that is among them."""
     for turn in range(repeat + 1):
         for row in chosen:
             row.run(counts=turn > 0)

@@ -7,7 +7,7 @@ A small network is trained on the built-in shapes, fp32, on the CPU: once untouc
 that the seed draws: from the first import on, while it trains, or as soon as the draft of a save shows up in its
 folder. Most kills take the whole process group, some the training process alone, whose loader processes must then end
 by themselves. After each kill last.pt has to load, and --resume goes on. In the end weights, average, optimizer,
-position, metrics (without times), results and pictures are compared bit for bit; exit 1 where anything differs or is
+position, metrics (without times), results and images are compared bit for bit; exit 1 where anything differs or is
 left over. Linux only: processes are looked up in /proc.
 """
 
@@ -35,7 +35,7 @@ from cspdet.io.checkpoint import load_checkpoint
 ROOT = Path(__file__).parents[1]
 TIMES = ("images_per_second", "data_wait_fraction")  # what no two runs share
 WHOLE_FILES = ("config.yaml", "metrics.json", "detections.json", "train_batch.jpg", "val_detections.jpg")
-DRAFTS = ".*.part*"  # what cspdet/io/atomic.py writes to before it renames
+TMP_FILES = ".*.part*"  # what cspdet/io/atomic.py writes to before it renames
 AIMS = {"any moment": 0.45, "a save": 0.45, "the start": 0.1}
 ALONE = 0.25  # share of the kills that leave the loader processes to themselves
 SECONDS_TO_GO = 15.0  # for loader processes to notice: torch looks every 5
@@ -144,7 +144,7 @@ def living(session: int) -> list[int]:
 
 
 def stamp(path: Path) -> int:
-    """Changes whenever the file is written anew."""
+    """Changes whenever the file is written again."""
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
@@ -164,7 +164,7 @@ def killed_run(words: list[str], folder: Path, kills: int, seed: int, steps: int
             pace = run.wait_for_saves(draw.randint(0, int(1.6 * (steps - done) / (kills - number + 2))))
             run.pause(draw.uniform(0, pace))
             if aim == "a save":
-                run.wait(lambda: any(folder.glob(DRAFTS)), 60)
+                run.wait(lambda: any(folder.glob(TMP_FILES)), 60)
                 run.pause(draw.uniform(0, 0.04))
         if run.process.poll() is not None:
             run.finish(1)
@@ -261,7 +261,7 @@ def prove(args: argparse.Namespace, output: Path) -> list[str]:
         kills.append(kill)
         print(kill, flush=True)
     print(f"{len(kills)} kills, {sum(bool(kill.cut) for kill in kills)} of them inside a save")
-    left = sorted(path.name for path in killed.glob(DRAFTS))
+    left = sorted(path.name for path in killed.glob(TMP_FILES))
     return compare_runs(straight, killed) + [f"left over: {name}" for name in left]
 
 

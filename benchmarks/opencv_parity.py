@@ -1,10 +1,10 @@
-"""Whether OpenCV's Darknet importer computes what ours does: cfgs with random weights, raw outputs compared.
+"""Whether OpenCV's Darknet importer computes what outputs does: cfgs with random weights, raw outputs compared.
 
     python benchmarks/opencv_parity.py --python /path/to/python-with-opencv-4 FOLDER-OR-CFG...
 
 OpenCV 5 has no Darknet importer any more, so an interpreter of its own with opencv-python-headless 4 is needed. The bar
 is a difference of 1e-5 of the largest output, normalization with OpenCV's epsilon of 1e-6. Compared is what feeds the
-[yolo] sections, or a classifier's logits and its probabilities. Cfgs that OpenCV cannot run are told: shortcuts
+[yolo] sections, or a classifier's logits and its probabilities. Cfgs that OpenCV cannot run are reported: shortcuts
 with a stride, and sections that its importer does not know.
 """
 
@@ -109,7 +109,7 @@ def steady_gates(model: nn.Module, image: torch.Tensor) -> None:
 
 
 def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
-    """The largest difference of each output as a share of its largest value; or the section that OpenCV lacks."""
+    """The largest difference of each output as a fraction of its largest value; or the section that OpenCV lacks."""
     with SkipInit():
         kind = DarknetDetector if cfg.heads else DarknetClassifier
         model = kind(cfg, bn_eps=OPENCV_EPS)
@@ -119,10 +119,10 @@ def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
     steady_gates(model, image)
     with torch.no_grad():
         out = model.eval()(image)
-    ours = (
+    outputs = (
         [raw.permute(0, 1, 4, 2, 3).flatten(1, 2) for raw in out] if isinstance(out, tuple) else [out, out.softmax(1)]
     )
-    ours = ours[: len(outputs_of(cfg, model))]  # a cfg may end without [softmax]
+    outputs = outputs[: len(outputs_of(cfg, model))]  # a cfg may end without [softmax]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         # OpenCV reads the file without Darknet's forgiveness for a mark at its start
@@ -137,7 +137,7 @@ def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
             raise SystemExit(f"{cfg.source}: OpenCV fails: {done.stderr.strip().splitlines()[-1]}")
         theirs = [torch.from_numpy(array) for array in np.load(place / "out.npz").values()]
     return [
-        float((a.flatten() - b.flatten()).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True)
+        float((a.flatten() - b.flatten()).abs().max() / b.abs().max()) for a, b in zip(outputs, theirs, strict=True)
     ]  # fmt: skip
 
 

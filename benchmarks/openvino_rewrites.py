@@ -26,13 +26,13 @@ from cspdet.models.fuse import fuse_conv_bn
 WAYS = ("as read", "outputs cut channels last", "and Winograd's filtering")
 
 
-def request(onnx: bytes, size_hw: tuple[int, int], way: int, threads: int) -> tuple[openvino.InferRequest, int]:
-    """A network ready to run in a way, and how many of its layers are Winograd's."""
+def request(onnx: bytes, size_hw: tuple[int, int], variant: int, threads: int) -> tuple[openvino.InferRequest, int]:
+    """A network ready to run in a variant, and how many of its layers are Winograd's."""
     model, layers = read_model(onnx), 0
     model.reshape([1, 3, *size_hw])
-    if way >= 1:
+    if variant >= 1:
         split_channels_last(model)
-    if way >= 2:
+    if variant >= 2:
         fold_constants(model)
         layers = use_winograd(model)
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
@@ -59,7 +59,7 @@ def main() -> None:
             size_divisor=max(facts.strides),
             dynamic=True,
         )
-        runs = [request(onnx, facts.size_hw, way, args.threads) for way in range(len(WAYS))]
+        runs = [request(onnx, facts.size_hw, variant, args.threads) for variant in range(len(WAYS))]
         image = np.random.default_rng(0).random((1, 3, *facts.size_hw), dtype=np.float32)
         times: list[list[float]] = [[] for _ in runs]
         for _ in range(args.repeat + 1):

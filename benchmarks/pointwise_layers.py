@@ -19,22 +19,22 @@ from cspdet.training.cpu_fast_paths import pointwise
 
 CHANNELS = ((32, 64), (64, 64), (128, 128), (256, 256), (512, 256), (512, 512), (2048, 1024))
 SIDES = (3, 6, 10, 13, 20, 26, 40, 52, 80)
-MOST_NUMBERS = 30_000_000  # of the maps of a layer
+MAX_ELEMENTS = 30_000_000  # of the maps of a layer
 
 
 def tensor(*shape: int) -> Tensor:
     return torch.randn(*shape).contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
-def share(batch: int, side: int, channels: tuple[int, int], repeat: int) -> float:
+def ratio(batch: int, side: int, channels: tuple[int, int], repeat: int) -> float:
     image, weight = tensor(batch, channels[0], side, side), tensor(channels[1], channels[0], 1, 1)
-    told = tensor(batch, channels[1], side, side).detach()
+    result = tensor(batch, channels[1], side, side).detach()
     times: dict[str, list[float]] = {"torch": [], "ours": []}
     for _ in range(repeat):
         for name, function in (("torch", F.conv2d), ("ours", pointwise.conv2d)):
             image.grad = weight.grad = None
             start = time.perf_counter()
-            function(image, weight).backward(told)
+            function(image, weight).backward(result)
             times[name].append(time.perf_counter() - start)
     return min(times["ours"]) / min(times["torch"])
 
@@ -50,8 +50,8 @@ def main() -> None:
     print("|---|" + "--:|" * len(CHANNELS))
     for side in SIDES:
         cells = [
-            f"{share(args.batch, side, each, args.repeat):.2f}"
-            if args.batch * side**2 * sum(each) < MOST_NUMBERS
+            f"{ratio(args.batch, side, each, args.repeat):.2f}"
+            if args.batch * side**2 * sum(each) < MAX_ELEMENTS
             else ""
             for each in CHANNELS
         ]

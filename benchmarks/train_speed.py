@@ -1,4 +1,4 @@
-"""What a training step costs: pictures a second, its parts, its share of what the machine can multiply, its memory.
+"""What a training step costs: images per second, its parts, its fraction of what the machine can multiply, its memory.
 
   python benchmarks/train_speed.py configs/csppelee_efm_sam.yaml --size 256x320 --batch 8 --threads 1
   python benchmarks/train_speed.py configs/*.yaml --precision fp32,bf16 --json
@@ -6,7 +6,7 @@
 
 Steps are those of `cspdet train`: batch, to_input, forward, loss, backward, clipping with SGD, average, on the built-in
 shapes (a classifier: on the objects cut out of them) or --data. Every row has a process of its own, and all of them and
-the matrix product take turns, since machines change their speed by the minute: compare rows of one run. Pictures a
+the matrix product take turns, since machines change their speed by the minute: compare rows of one run. Images a
 second and parts are medians. A training step is counted as three forward passes of operations. CPU ms are those that
 the process used, over all threads: on a CPU, more by the clock than by them says that other programs were in the way.
 """
@@ -102,7 +102,7 @@ def measure(
         if about.precision not in products:
             products[about.precision] = start(["-m", "cspdet.benchmark.worker"])
             products[about.precision].request(
-                {"do": "product", "precision": about.precision, "device": variant.device.replace("auto", "cpu")}
+                {"do": "matmul", "precision": about.precision, "device": variant.device.replace("auto", "cpu")}
             )
     for number, count in enumerate(interleave(steps, TURNS)):
         for precision, worker in products.items():
@@ -157,15 +157,15 @@ def _finish(row: Measured) -> dict[str, object]:
         "step_ms": milliseconds,
         "cpu_ms": statistics.median(row.cpu),
         "parts_ms": {part: statistics.median(step[part] for step in row.parts) for part in PARTS},
-        "data_wait_share": spent["data"] / sum(spent.values()),
+        "data_wait_fraction": spent["data"] / sum(spent.values()),
         "bflops": about.bflops,
         "bflops_per_second": rate * about.bflops,
         "step_gflops": PASSES * rate * about.bflops,
         "gemm_peak_gflops": peak,
-        "share_of_peak": PASSES * rate * about.bflops / peak,
+        "fraction_of_peak": PASSES * rate * about.bflops / peak,
         "peak_memory_mib": row.worker.request({"do": "memory"})["peak_mib"],
         "parameters": about.parameters,
-        "pictures": about.pictures,
+        "images": about.images,
         "device": about.device,
         "torch": about.torch,
     }
@@ -178,27 +178,27 @@ def table(rows: Sequence[dict[str, object]]) -> list[str]:
     lines = [f"torch {first['torch']}, {first['device']}, {threads} thread{'s' if threads != 1 else ''}"]
     peaks = {row["precision"]: row["gemm_peak_gflops"] for row in rows}
     lines += [f"matrix product in {precision}: {peak:.0f} GFLOP/s" for precision, peak in peaks.items()]
-    head = ("config", "way", "size", "batch", "images/s", "ms a step", "CPU ms", *PARTS, "waits for data", "BFLOPs",
+    head = ("config", "options", "size", "batch", "images/s", "ms a step", "CPU ms", *PARTS, "waits for data", "BFLOPs",
             "BFLOPs/s", "step GFLOP/s", "of peak", "memory MiB")  # fmt: skip
     lines += ["", f"| {' | '.join(head)} |", "|---|---|---|" + "---:|" * (len(head) - 3)]
     return [*lines, *(f"| {' | '.join(_cells(row))} |" for row in rows)]
 
 
 def _cells(row: dict[str, object]) -> list[str]:
-    ways = [str(row["precision"])]
-    ways += ["compiled"] if row["compiled"] else []
-    ways += [] if row["channels_last"] else ["channels first"]
-    ways += [] if row["reuse_memory"] else ["memory not reused"]
-    ways += [] if row["cpu_ways"] else ["torch's own ways"]
+    labels = [str(row["precision"])]
+    labels += ["compiled"] if row["compiled"] else []
+    labels += [] if row["channels_last"] else ["channels first"]
+    labels += [] if row["reuse_memory"] else ["memory not reused"]
+    labels += [] if row["cpu_ways"] else ["no CPU fast paths"]
     size, parts = row["size"], row["parts_ms"]
     assert isinstance(size, list)
     assert isinstance(parts, dict)
     return [
-        Path(str(row["config"])).stem, ", ".join(ways), "x".join(map(str, size)), str(row["batch"]),
+        Path(str(row["config"])).stem, ", ".join(labels), "x".join(map(str, size)), str(row["batch"]),
         f"{row['images_per_second']:.2f}", f"{row['step_ms']:.1f}",
         f"{row['cpu_ms']:.1f}", *(f"{parts[part]:.1f}" for part in PARTS),
-        f"{row['data_wait_share']:.1%}", f"{row['bflops']:.3f}", f"{row['bflops_per_second']:.1f}",
-        f"{row['step_gflops']:.1f}", f"{row['share_of_peak']:.0%}", f"{row['peak_memory_mib']:.0f}",
+        f"{row['data_wait_fraction']:.1%}", f"{row['bflops']:.3f}", f"{row['bflops_per_second']:.1f}",
+        f"{row['step_gflops']:.1f}", f"{row['fraction_of_peak']:.0%}", f"{row['peak_memory_mib']:.0f}",
     ]  # fmt: skip
 
 
@@ -208,23 +208,23 @@ def _parser() -> argparse.ArgumentParser:
     add("configs", nargs="+", metavar="CONFIG", help="detectors or classifiers")
     add("--data", type=Path, help="a descriptor, for detectors, or a folder of train/CLASS/*, for classifiers")
     add("--size", type=_size, metavar="HxW", help="of the input, or one number for a square (default: the config's)")
-    add("--batch", type=int, metavar="N", help="pictures a step (default: the config's)")
+    add("--batch", type=int, metavar="N", help="images per step (default: the config's)")
     add("--steps", type=int, default=24, metavar="N", help="that count, of each row (default: %(default)s)")
     add("--warm-up", type=int, default=2, metavar="N", help="steps before them (default: %(default)s)")
     add("--precision", default="fp32", metavar="NAME,..", help="auto, fp32, bf16, fp16 (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="of the CPU, for networks and matrix product (default: torch's)")
     add("--workers", type=int, default=0, metavar="N", help="loader processes (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
-    ways = parser.add_argument_group("ways", "give both of a pair for rows side by side")
+    options = parser.add_argument_group("options", "give both of a pair for rows side by side")
     for name, what in (
         ("compile", "with torch.compile"),
-        ("channels-last", "weights and pictures in this layout (the usual way)"),
-        ("reuse-memory", "keep what a step frees, on a CPU (the usual way)"),
-        ("cpu-ways", "1x1 layers as matrix products in fp32, dense gradients in bf16, on a CPU (the usual way)"),
+        ("channels-last", "weights and images in this layout (default)"),
+        ("reuse-memory", "keep what a step frees, on a CPU (default)"),
+        ("cpu-ways", "1x1 layers as matrix products in fp32, dense gradients in bf16, on a CPU (default)"),
     ):
         dest = name.replace("-", "_")
-        ways.add_argument(f"--{name}", dest=dest, action="append_const", const=True, help=what)
-        ways.add_argument(f"--no-{name}", dest=dest, action="append_const", const=False, help="without it")
+        options.add_argument(f"--{name}", dest=dest, action="append_const", const=True, help=what)
+        options.add_argument(f"--no-{name}", dest=dest, action="append_const", const=False, help="without it")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override in the config")
     add("--json", action="store_true", help="print the rows as JSON")
     return parser
@@ -256,13 +256,15 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
         raise ConfigError(f"--precision: expected auto, {', '.join(DTYPES)}, found {', '.join(unknown)}")
     data = {config: _data(Path(config), args, folder) for config in args.configs}
     usual = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.cpu_ways, True))
-    ways = product(precisions, *(given or [value] for given, value in usual))
+    combinations = product(precisions, *(given or [value] for given, value in usual))
     return [
         Variant(
             config, str(data[config]), args.device, precision, args.batch, args.size, args.workers,
             compiled, channels_last, reuse_memory, cpu_ways, tuple(args.overrides),
         )
-        for (precision, compiled, channels_last, reuse_memory, cpu_ways), config in product(list(ways), args.configs)
+        for (precision, compiled, channels_last, reuse_memory, cpu_ways), config in product(
+            list(combinations), args.configs
+        )
     ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@
 run          a small network trains on the built-in shapes; after each epoch the memory of every process: RSS, and PSS,
              which splits shared pages among those that share them. Growth is that from the third epoch to the last;
              the bar is 2% of RSS up or down for each process.
-annotations  a generated file as large as COCO's train2017, 118,287 pictures with 860,001 boxes, is loaded in a process
-             of its own, and loader processes are forked that each touch every picture's path, size and boxes. Shared
+annotations  a generated file as large as COCO's train2017, 118,287 images with 860,001 boxes, is loaded in a process
+             of its own, and loader processes are forked that each touch every image's path, size and boxes. Shared
              is what the loaded set holds, private what a loader process has for itself more than one that touched
              nothing; the bars are 60 MB and 10 MB.
 imports      RSS of a bare interpreter, and after importing torch, cspdet.cli.main, and all that training imports.
@@ -31,8 +31,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("run", "annotations", "imports")
-MOST_GROWTH = 0.02
-MOST_SHARED_MB, MOST_PRIVATE_MB = 60.0, 10.0
+MAX_GROWTH = 0.02
+MAX_SHARED_MB, MAX_PRIVATE_MB = 60.0, 10.0
 IMAGES, BOXES, CLASSES = 118_287, 860_001, 80  # COCO's train2017
 SETTLED = 3  # the epoch from which on memory should stay as it is
 
@@ -111,7 +111,7 @@ def growth(history: list[Epoch]) -> list[dict[str, float]]:
     for number in range(len(settled[0].processes)):
         rss = np.array([epoch.processes[number].rss for epoch in settled])
         slope = np.polyfit(np.array([epoch.epoch for epoch in settled]), rss, 1)[0]
-        found.append({"percent": float(100 * (rss[-1] / rss[0] - 1)), "mb_an_epoch": float(slope)})
+        found.append({"percent": float(100 * (rss[-1] / rss[0] - 1)), "mb_per_epoch": float(slope)})
     return found
 
 
@@ -119,20 +119,20 @@ def run_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The table, its growth, and whether the bar is kept."""
     history = watch_run(args.epochs, args.workers, folder)
     grown = growth(history)
-    passed = all(abs(process["percent"]) <= 100 * MOST_GROWTH for process in grown)
+    passed = all(abs(process["percent"]) <= 100 * MAX_GROWTH for process in grown)
     return {"epochs": [asdict(epoch) for epoch in history], "growth": grown, "passed": passed}
 
 
-def tell_run(found: dict[str, Any]) -> None:
+def print_run(found: dict[str, Any]) -> None:
     """As a table: a row an epoch, RSS and PSS of each process."""
     names = ["training", *(f"loader {i}" for i in range(len(found["growth"]) - 1))]
     print("MB after each epoch, RSS / PSS")
     print("epoch  " + "".join(f"{name:>17}" for name in names))
     for row in found["epochs"]:
         print(f"{row['epoch']:5}  " + "".join(f"{one['rss']:9.1f} /{one['pss']:6.1f}" for one in row["processes"]))
-    print(f"from epoch {SETTLED} to the last (bar: {MOST_GROWTH:.0%} up or down):")
+    print(f"from epoch {SETTLED} to the last (bar: {MAX_GROWTH:.0%} up or down):")
     for name, one in zip(names, found["growth"], strict=True):
-        print(f"  {name:10} {one['percent']:+.2f}%, {one['mb_an_epoch']:+.3f} MB an epoch")
+        print(f"  {name:10} {one['percent']:+.2f}%, {one['mb_per_epoch']:+.3f} MB an epoch")
 
 
 # --- annotations ---------------------------------------------------------------------------------
@@ -182,8 +182,8 @@ def write_annotations(path: Path) -> None:
     ]
     corner = rng.uniform((0, 0), (560, 400), (BOXES, 2)).round(2)
     side = rng.uniform(2, 80, (BOXES, 2)).round(2)
-    picture, kind = rng.integers(0, IMAGES, BOXES), rng.integers(1, CLASSES + 1, BOXES)
-    rows = zip(corner.tolist(), side.tolist(), picture.tolist(), kind.tolist(), strict=True)
+    image, kind = rng.integers(0, IMAGES, BOXES), rng.integers(1, CLASSES + 1, BOXES)
+    rows = zip(corner.tolist(), side.tolist(), image.tolist(), kind.tolist(), strict=True)
     annotations = (
         f'{{"area": {w * h:.2f}, "iscrowd": 0, "image_id": {int(names[i][:12])}, "bbox": [{x}, {y}, {w}, {h}], '
         f'"category_id": {k}, "id": {number}}}'
@@ -216,18 +216,18 @@ def annotations_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for idle, touched in zip(turns[:workers], turns[workers:], strict=True)
     ]
     grown = max(worker["grown"] for worker in found["workers"])
-    found["passed"] = found["mb"] <= MOST_SHARED_MB and grown <= MOST_PRIVATE_MB
+    found["passed"] = found["mb"] <= MAX_SHARED_MB and grown <= MAX_PRIVATE_MB
     return found
 
 
-def tell_annotations(found: dict[str, Any]) -> None:
+def print_annotations(found: dict[str, Any]) -> None:
     """As lines."""
-    print(f"{found['images']} pictures, {found['boxes']} boxes, {found['file_mb']:.0f} MB of JSON:")
-    print(f"  loaded in {found['seconds']:.1f} s; shared {found['mb']:.1f} MB (bar: {MOST_SHARED_MB:.0f}), "
+    print(f"{found['images']} images, {found['boxes']} boxes, {found['file_mb']:.0f} MB of JSON:")
+    print(f"  loaded in {found['seconds']:.1f} s; shared {found['mb']:.1f} MB (bar: {MAX_SHARED_MB:.0f}), "
           f"the process grew by {found['rss_grown']:.1f} MB")  # fmt: skip
     for number, one in enumerate(found["workers"]):
         private = f"private {one['fresh_private']:.1f} -> {one['private']:.1f} MB: {one['grown']:+.1f}"
-        bar = f"(bar: {MOST_PRIVATE_MB:.0f}); PSS {one['pss']:.1f}"
+        bar = f"(bar: {MAX_PRIVATE_MB:.0f}); PSS {one['pss']:.1f}"
         print(f"  loader {number}: touched {one['boxes']} boxes, {private} {bar}")
 
 
@@ -249,7 +249,7 @@ def imports_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"rss": found, "passed": True}
 
 
-def tell_imports(found: dict[str, Any]) -> None:
+def print_imports(found: dict[str, Any]) -> None:
     """As lines."""
     print("RSS of an interpreter that imported")
     for name, rss in found["rss"].items():
@@ -263,17 +263,17 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
     args = parser.parse_args()
-    wanted = args.only.split(",")
-    if not set(wanted) <= set(PARTS):
+    parts = args.only.split(",")
+    if not set(parts) <= set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)}; found {args.only}")
     measure = {"run": run_part, "annotations": annotations_part, "imports": imports_part}
-    tell = {"run": tell_run, "annotations": tell_annotations, "imports": tell_imports}
+    print_part = {"run": print_run, "annotations": print_annotations, "imports": print_imports}
     found: dict[str, Any] = {}
-    for part in wanted:
+    for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             found[part] = measure[part](args, Path(folder))
         if not args.json:
-            tell[part](found[part])
+            print_part[part](found[part])
             print()
     missed = [part for part, result in found.items() if not result["passed"]]
     print(json.dumps(found) if args.json else f"bars missed: {', '.join(missed)}" if missed else "all bars kept")

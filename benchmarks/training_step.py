@@ -61,14 +61,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a variant."""
+    """Result of a variant."""
 
     size_hw: tuple[int, int]
     batch: int
     precision: str
-    bflops: float  # 10^9 operations of a forward pass of one picture, as `cspdet info` counts
+    bflops: float  # 10^9 operations of a forward pass of one image, as `cspdet info` counts
     parameters: int
-    pictures: int
+    images: int
     threads: int
     device: str
     torch: str
@@ -89,8 +89,8 @@ class TrainingStep:
         for network in (self.state.model, self.state.ema_or_model):
             network.to(memory_format=self.layout)
         self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
-        wanted = variant.cpu_ways and not variant.compiled
-        self.cpu_ways = cpu_fast_paths(self.device, self.precision) if wanted else nullcontext()
+        enabled = variant.cpu_ways and not variant.compiled
+        self.cpu_ways = cpu_fast_paths(self.device, self.precision) if enabled else nullcontext()
         self.state.train()
         self.world = DistributedContext()
         self.batches = self._endless()
@@ -170,12 +170,12 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
     torch.manual_seed(0)
     task: DetectionTask | ClassificationTask
     if infer_task(Path(variant.config)) == "classification":
-        pictures = load_image_folder(variant.data, "train")
+        images = load_image_folder(variant.data, "train")
         loaded = load_config(variant.config, ClassificationRecipe, words)
-        classifier = with_num_classes(loaded, len(pictures.classes))
+        classifier = with_num_classes(loaded, len(images.classes))
         model: Any = build_classifier(classifier, variant.config, pretrained=False)
-        categories = Categories(pictures.classes, tuple(range(len(pictures.classes))))
-        data = TrainingData(pictures, None, categories, Path(variant.data), variant.data)
+        categories = Categories(images.classes, tuple(range(len(images.classes))))
+        data = TrainingData(images, None, categories, Path(variant.data), variant.data)
         task = ClassificationTask(classifier.input, classifier.train, classifier.eval, data, device)
     else:
         recipe = load_recipe(variant.config, words)
@@ -184,10 +184,10 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
         check_size(recipe.input.size, model, variant.config)
         coco_data = TrainingData(coco, None, coco.classes, Path(variant.data), variant.data)
         task = DetectionTask(recipe.input, recipe.train, recipe.eval, coco_data, device)
-    wanted = task.train_config.batch_size
-    if not isinstance(wanted, int):
-        raise ConfigError(f"{variant.config}: train.batch_size is {wanted!r}; say which with --batch")
-    size, batch = task.input.size, min(wanted, len(task.data.train))
+    batch_size = task.train_config.batch_size
+    if not isinstance(batch_size, int):
+        raise ConfigError(f"{variant.config}: train.batch_size is {batch_size!r}; say which with --batch")
+    size, batch = task.input.size, min(batch_size, len(task.data.train))
     cost = profile(copy.deepcopy(model), size)  # counting moves a network to the meta device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     precision = resolve_precision(task.train_config.precision, device)

@@ -1,4 +1,4 @@
-"""A data set in the folders that ultralytics reads, for the benchmarks that stand beside it; pictures are linked."""
+"""A data set in the folders that ultralytics reads, for the benchmarks that stand beside it; images are linked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cspdet.errors import DataError, did_you_mean
 def write_yolo_folder(descriptor: DatasetConfig, folder: Path) -> Path:
     """Make `folder`/images/SPLIT and labels/SPLIT of the train and val splits; where its data.yaml is.
 
-    Files are called by their image ids, so that predictions can be told apart. Crowds are left out.
+    Files are named by their image ids, so that predictions can be matched with their images. Crowds are excluded.
 
     Raises:
         DataError: a class of the val split that the train split does not have.
@@ -44,13 +44,13 @@ def _write_split(coco: CocoDataset, names: tuple[str, ...], folder: Path, split:
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     for index in range(len(coco)):
-        picture, name = coco.path(index).absolute(), str(int(coco.image_id[index]))
-        (images / f"{name}{picture.suffix}").symlink_to(picture)
+        image, name = coco.path(index).absolute(), str(int(coco.image_id[index]))
+        (images / f"{name}{image.suffix}").symlink_to(image)
         box_xyxy, class_id, is_crowd = coco.boxes(index)
         height, width = coco.size_hw[index].tolist()
         lines = []
         for (x1, y1, x2, y2), label, crowd in zip(box_xyxy.tolist(), class_id.tolist(), is_crowd, strict=True):
             if not crowd:
-                shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-                lines.append(f"{number[label]} " + " ".join(f"{share:.8f}" for share in shares))
+                fractions = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+                lines.append(f"{number[label]} " + " ".join(f"{fraction:.8f}" for fraction in fractions))
         (labels / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

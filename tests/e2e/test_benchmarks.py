@@ -46,9 +46,9 @@ def test_help_tells_what_the_script_does(
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert end.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: {name}.py")
-    assert f"python benchmarks/{name}.py" in told
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: {name}.py")
+    assert f"python benchmarks/{name}.py" in text
 
 
 @pytest.mark.e2e
@@ -67,9 +67,9 @@ def test_a_training_step_adds_up(shapes: Path) -> None:
     assert row["images_per_second"] * row["step_ms"] == pytest.approx(2000)
     assert row["bflops_per_second"] == pytest.approx(row["images_per_second"] * row["bflops"])
     assert row["step_gflops"] == pytest.approx(3 * row["bflops_per_second"])
-    assert row["share_of_peak"] == pytest.approx(row["step_gflops"] / row["gemm_peak_gflops"])
-    assert 0 < row["share_of_peak"] < 1
-    assert 0 < row["data_wait_share"] < 1
+    assert row["fraction_of_peak"] == pytest.approx(row["step_gflops"] / row["gemm_peak_gflops"])
+    assert 0 < row["fraction_of_peak"] < 1
+    assert 0 < row["data_wait_fraction"] < 1
     assert row["peak_memory_mib"] > 100  # torch alone is more
 
 

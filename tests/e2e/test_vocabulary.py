@@ -24,16 +24,14 @@ ROOMS = [*CODE_ROOMS, "cspdet/*.py", "tools", "benchmarks", "tests", "configs", 
 
 # Findings that are still allowed in a room; every entry is removed in the end.
 REMAINING: dict[str, int] = {
-    "cspdet/cli": 33,
+    "cspdet/cli": 7,
     "cspdet/config": 0,
     "cspdet/darknet": 3,
     "cspdet/io": 1,
     "cspdet/*.py": 18,
-    "tools": 12,
-    "benchmarks": 115,
-    "tests": 169,
+    "tests": 166,
     "configs": 0,
-    "docs": 8,
+    "docs": 1,
 }
 
 # --- the words -----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Frames a second of `cspdet detect` on videos, of what the same detector does with frames that are ready in memory.
 
-  python benchmarks/video_share.py best.pt road.mp4 bottle.mp4 --size 416 --backend openvino --rounds 5
+  python benchmarks/video_overhead.py best.pt road.mp4 bottle.mp4 --size 416 --backend openvino --rounds 5
 
 Decoding, drawing and encoding run beside the network, on the same cores. In each round both have their turn on the
-same frames, so the share holds on a machine whose speed changes; the median of the rounds is told. The CPU time is that
+same frames, so the share holds on a machine whose speed changes; the median of the rounds is reported. The CPU time is that
 of all threads.
 """
 
@@ -85,12 +85,12 @@ def line(detector: Predictor, path: Path, settings: DetectionSettings, rounds: i
     for _ in range(rounds):
         ready.append(timed(lambda: one_by_one(detector, images)))
         annotated.append(timed(lambda: whole(detector, video, settings)))
-    shares = [b.rate / a.rate for a, b in zip(ready, annotated, strict=True)]
+    ratios = [b.rate / a.rate for a, b in zip(ready, annotated, strict=True)]
     height, width = images[0].shape[:2]
     return (
         f"| {path.name} | {width}x{height} | {annotated[0].frames} | {statistics.median(t.rate for t in ready):.1f} "
         f"| {statistics.median(t.rate for t in annotated):.1f} "
-        f"| {statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f}) "
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
         f"| {statistics.median(t.cpu_ms for t in ready):.1f} | {statistics.median(t.cpu_ms for t in annotated):.1f} |"
     )
 

@@ -1,11 +1,11 @@
-"""What share of a training step goes into assignment and loss.
+"""Fraction of a training step that is spent in assignment and loss.
 
-  python benchmarks/loss_share.py [--batch 64] [--boxes 20] [--size 416] [--classes 80] [--network-batch 16]
+  python benchmarks/loss_cost.py [--batch 64] [--boxes 20] [--size 416] [--classes 80] [--network-batch 16]
 
 Prints milliseconds a batch, the median of `--repeat` runs: the network forward and backward, and assignment with loss,
 forward and backward down to the raw outputs, for the recipe's rule of assignment and others. The network's time is
-measured on `--network-batch` pictures and scaled to `--batch`, since a batch of 64 needs 16 GB; convolutions cost the
-same a picture.
+measured on `--network-batch` images and scaled to `--batch`, since a batch of 64 needs 16 GB; convolutions cost the
+same an image.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def main() -> None:
 
     network_ms = median_ms(network, args.repeat) * args.batch / args.network_batch
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, network in {precision}")
-    print(f"batch {args.batch}, {args.boxes} boxes a picture, {args.size}x{args.size}, {args.classes} classes")
+    print(f"batch {args.batch}, {args.boxes} boxes per image, {args.size}x{args.size}, {args.classes} classes")
     print(f"network forward and backward          {network_ms:9.0f} ms", flush=True)
     for name, rule in {"the recipe's rule": recipe.train.assigner, **RULES}.items():
         loss_ms = median_ms(functools.partial(loss, rule), args.repeat)
-        told = f"{loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)"
-        print(f"assignment and loss, both directions  {told}  {name}", flush=True)
+        result = f"{loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)"
+        print(f"assignment and loss, both directions  {result}  {name}", flush=True)
 
 
 def random_targets(images: int, boxes: int, size: int, classes: int) -> Targets:
-    """Boxes of log-uniform sizes from 12 pixels to half the picture, anywhere inside."""
+    """Boxes of log-uniform sizes from 12 pixels to half the image, anywhere inside."""
     count = images * boxes
     wh = torch.exp(torch.empty(count, 2).uniform_(2.5, torch.tensor(size / 2.0).log().item()))
     low = torch.rand(count, 2) * (size - wh)
