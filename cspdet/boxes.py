@@ -1,4 +1,4 @@
-"""Box algebra: pure functions of tensors, in whatever frame the boxes come."""
+"""Box operations: pure functions of tensors, in any frame."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def decode_wh(t: Tensor, wh_decoding: Literal["exponential", "square"]) -> Tenso
 
 
 def xyxy_to_cxcywh(box_xyxy: Tensor) -> Tensor:
-    """(..., 4) corners to center and size."""
+    """Convert (..., 4) corners to center and size."""
     low, high = box_xyxy[..., :2], box_xyxy[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def cxcywh_to_xyxy(box_cxcywh: Tensor) -> Tensor:
-    """(..., 4) center and size to corners."""
+    """Convert (..., 4) center and size to corners."""
     center, half = box_cxcywh[..., :2], box_cxcywh[..., 2:] / 2
     return torch.cat((center - half, center + half), dim=-1)
 
 
 def area(box_xyxy: Tensor) -> Tensor:
-    """(..., 4) to (...): width times height, nothing for boxes turned inside out."""
+    """Return the areas, (..., 4) to (...); 0 for boxes with negative width or height."""
     size = (box_xyxy[..., 2:] - box_xyxy[..., :2]).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
 
 def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Shared area of boxes that broadcast against each other: (..., 4), (..., 4) to (...)."""
+    """Return the intersection areas of boxes that broadcast: (..., 4), (..., 4) to (...)."""
     low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
     high = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
     size = (high - low).clamp(min=0)
@@ -44,24 +44,24 @@ def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """IoU of boxes that broadcast: (..., 4), (..., 4) to (...) in [0, 1]; 0 where both are empty."""
+    """Return the IoU of boxes that broadcast: (..., 4), (..., 4) to (...) in [0, 1]; 0 where both are empty."""
     shared = intersection(a_xyxy, b_xyxy)
     union = area(a_xyxy) + area(b_xyxy) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
-    """IoU of two sizes laid on one center: (N, 2), (M, 2) to (N, M). How YOLOv3 matches boxes to anchors."""
+    """Return the IoU of boxes with a common center: (N, 2), (M, 2) to (N, M), as YOLOv3 matches boxes to anchors."""
     shared = torch.minimum(a_wh[:, None], b_wh[None]).prod(dim=-1)
     union = a_wh.prod(dim=-1)[:, None] + b_wh.prod(dim=-1)[None] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
-    """IoU with the penalty of `kind`, pairwise on equal shapes (P, 4) to (P,); 1 for equal boxes.
+    """Return the IoU with the penalty of `variant`, pairwise, (P, 4), (P, 4) to (P,); 1 for equal boxes.
 
     iou   no penalty
-    giou  the share of the enclosing box that neither covers (Rezatofighi et al. 2019, eq. 1-5)
+    giou  fraction of the enclosing box that neither box covers (Rezatofighi et al. 2019, eq. 1-5)
     diou  squared distance of centers over the enclosing diagonal (Zheng et al. 2020, eq. 7)
     ciou  diou, and the difference of aspect ratios (Zheng et al. 2020, eq. 8-11); its weight carries no gradient
     """
@@ -81,7 +81,7 @@ def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
     if variant == "diou":
         return overlap - distance
     if variant != "ciou":
-        raise ValueError(f"kind must be iou, giou, diou or ciou; got {variant!r}")
+        raise ValueError(f"variant must be iou, giou, diou or ciou; got {variant!r}")
     angle_a = torch.atan2(size_a[..., 0], size_a[..., 1] + eps)
     angle_b = torch.atan2(size_b[..., 0], size_b[..., 1] + eps)
     aspect = (4 / math.pi**2) * (angle_a - angle_b).square()
@@ -91,7 +91,7 @@ def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
 
 
 def clip_boxes_to_image(box_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Boxes cut to a picture of `size_hw` (height, width) pixels."""
+    """Clip boxes to an image of `size_hw` (height, width) pixels."""
     height, width = size_hw
     limit = box_xyxy.new_tensor((width, height, width, height))
     return torch.minimum(box_xyxy.clamp(min=0), limit)

@@ -1,4 +1,4 @@
-"""Which number format a device computes convolutions in, and how to say so to torch."""
+"""Devices, and the precision of convolutions on them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def select_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU.
+    """Return the device of a name; `auto` is the first CUDA device, else the CPU.
 
     Raises:
-        ConfigError: an unknown device, or CUDA asked for where there is none.
+        ConfigError: An unknown device, or a CUDA device that does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,12 +30,12 @@ def select_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ConfigError(f"--device: {name} is not there; torch {torch.__version__} sees {count} CUDA devices")
+            raise ConfigError(f"--device: {name} does not exist; torch {torch.__version__} finds {count} CUDA devices")
     return device
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the hardware multiplies it natively, else fp16 on CUDA and fp32 on a CPU."""
+    """Return the precision; `auto` is bf16 if the hardware supports it natively, else fp16 on CUDA and fp32 on a CPU."""
     if requested != "auto":
         if requested == "fp16" and device.type == "cpu":
             raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on a CPU")
@@ -46,13 +46,13 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def cpu_has_native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively, faster than fp32: in tiles (AMX) or vectors (AVX512_BF16)."""
+    """Return whether this CPU has bf16 instructions, faster than fp32: tiles (AMX) or vectors (AVX512_BF16)."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context in which a forward pass computes in `precision`."""
+    """Return the context in which a forward pass computes in `precision`."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side. Every command prints these as `error: ` lines and exits with 2."""
+"""Errors of the user. Every command prints them as `error: ` lines and exits with 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """One or more mistakes that the user can mend; each says what, where, what was expected and what was found."""
+    """One or more problems that the user can fix; each message says what, where, what is expected and what is found."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
@@ -15,19 +15,19 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A configuration, override or command line that does not describe a run."""
+    """A config, override or command line that is not valid."""
 
 
 class DataError(UserError):
-    """Annotations or pictures that cannot be trained on or evaluated."""
+    """Annotations or images that cannot be used for training or evaluation."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, foreign, unsafe, or of another architecture."""
+    """A checkpoint that is corrupt, unsafe, of another program, or of another architecture."""
 
 
 class SourceError(UserError):
-    """A picture, video, camera or stream that cannot be read."""
+    """An image, video, camera or stream that cannot be read."""
 
 
 def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
@@ -36,12 +36,12 @@ def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the valid word closest to `word`, or nothing when none is close."""
+    """Return ` (did you mean 'x'?)` with the valid word closest to `word`, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def truncate_list(problems: list[str], limit: int = 10) -> list[str]:
-    """The first `limit` problems, and one line that counts the rest."""
+    """Return the first `limit` problems, and one line with the number of the others."""
     rest = len(problems) - limit
     return problems if rest <= 0 else [*problems[:limit], f"... and {rest} more like these"]

@@ -1,4 +1,4 @@
-"""Where a picture lies inside the network's input, and how to go there and back."""
+"""The position of an image in the network's input, and the mapping of pixels and boxes between the two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 BoxT = TypeVar("BoxT", Tensor, np.ndarray)
 
-PAD_VALUE = 114  # grey of the border; any constant does, and 114 is what the field's detectors pad with
+PAD_VALUE = 114  # grey of the border, as in most detectors
 
 
 @dataclass(frozen=True)
@@ -23,33 +23,33 @@ class Letterbox:
     scale_y: float
     left: int
     top: int
-    bilinear: bool = False  # draw as `resize_image` does with this
+    bilinear: bool = False  # resize without area averaging, see `resize_image`
 
     @classmethod
     def fit(
         cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
     ) -> Letterbox:
-        """Center a picture in an input, keeping its aspect; or stretch it to fill all of it, drawn as Darknet does."""
+        """Center an image in the input and keep its aspect ratio; or stretch it to the input size, as Darknet does."""
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
-            raise ValueError(f"a picture has at least one pixel each way; got {image_h}x{image_w}")
+            raise ValueError(f"expected an image of at least 1x1 pixels; got {image_h}x{image_w}")
         if resize == "stretch":
             return cls(input_w / image_w, input_h / image_h, 0, 0, bilinear=True)
         scale = min(input_h / image_h, input_w / image_w)
         new_h, new_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
-        # The scales are those of the rounded inner picture, so that boxes stay exact to the pixel that was drawn.
+        # The scales are those of the rounded size, so that boxes match the resized pixels exactly.
         return cls(new_w / image_w, new_h / image_h, (input_w - new_w) // 2, (input_h - new_h) // 2)
 
     def to_input(self, box_xyxy: BoxT) -> BoxT:
-        """(N, 4) boxes in image pixels to input pixels."""
+        """Map (N, 4) boxes from image pixels to input pixels."""
         return box_xyxy * self._like(box_xyxy, self._scales) + self._like(box_xyxy, self._margins)
 
     def to_image(self, box_xyxy: BoxT) -> BoxT:
-        """(N, 4) boxes in input pixels to image pixels."""
+        """Map (N, 4) boxes from input pixels to image pixels."""
         return (box_xyxy - self._like(box_xyxy, self._margins)) / self._like(box_xyxy, self._scales)
 
     def resize_and_pad(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
-        """(H, W, 3) uint8 to (*input_hw, 3) uint8: resized, padded with grey."""
+        """Resize an (H, W, 3) uint8 image, and pad it with grey to (*input_hw, 3)."""
         new_h, new_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
         resized = resize_image(image, (new_h, new_w), bilinear=self.bilinear)
         if resized.shape[:2] == tuple(input_hw):
@@ -74,9 +74,9 @@ class Letterbox:
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool = False) -> np.ndarray:
-    """(H, W, 3) uint8 to (*size_hw, 3): area averages when shrinking to half or less, bilinear otherwise.
+    """Resize an (H, W, 3) uint8 image to (*size_hw, 3): area averaging when shrinking to half or less, else bilinear.
 
-    With `bilinear`, never averages: Darknet's networks were trained on pictures that skip pixels.
+    With `bilinear`, area averaging is never used: the networks of Darknet were trained on images resized this way.
     """
     if image.shape[:2] == tuple(size_hw):
         return image

@@ -8,10 +8,10 @@ from cspdet.errors import UserError
 
 
 def increment_path(base: Path) -> Path:
-    """Make and return `base`, or `base-2`, `base-3` ... when it is taken by anything but an empty folder.
+    """Create and return the folder `base`, or `base-2`, `base-3` ... if it exists and is not empty.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: The folder cannot be created.
     """
     base = Path(base)
     suffix = 1
@@ -22,7 +22,7 @@ def increment_path(base: Path) -> Path:
             if not any(folder.iterdir()):
                 return folder
         except FileExistsError:
-            pass  # a file of that name, or another run was faster: the next number
+            pass  # a file of that name, or another run created it first: try the next number
         except OSError as error:
             raise UserError(f"{folder}: this folder cannot be made: {error.strerror}") from None
         suffix += 1

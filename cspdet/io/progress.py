@@ -1,4 +1,4 @@
-"""How far a long loop has come: a bar on a terminal, otherwise a line in the log now and then."""
+"""Progress of long loops: a bar on a terminal, otherwise a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ log = logging.getLogger("cspdet")
 
 
 def is_interactive() -> bool:
-    """Whether stderr is a terminal, and this is the process that speaks for all of a run."""
+    """Return whether stderr is a terminal, and this is the main process of a run."""
     return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
 
 
 def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = None) -> Iterator[ItemT]:
-    """Hand on `items`, of which there are `total` if that is known, and tell on stderr how many are done."""
+    """Yield `items`, and report on stderr how many are done.
+
+    Args:
+        items: What is iterated over.
+        name: What is done, for the report.
+        unit: What an item is, in the singular.
+        total: Number of items, if it is known.
+    """
     if is_interactive():
         yield from tqdm(items, desc=name, unit=unit, total=total, file=sys.stderr, leave=False)
         return
