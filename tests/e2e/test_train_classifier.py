@@ -344,7 +344,7 @@ def test_a_run_that_diverges_stops_and_names_the_pictures(data, tiny, tmp_path, 
     wild = ["train.optimizer.learning_rate=1e30", "train.optimizer.clip_norm=null", "train.epochs=20"]
     assert train(tiny, "--data", data, *SMALL, *wild, "--output", tmp_path / "run") == 2
     said = capsys.readouterr().err
-    assert "20 steps in a row without a finite gradient (pictures of the last: train/" in said
+    assert "20 steps in a row without a finite gradient (images of the last: train/" in said
 
 
 # --- mistakes ------------------------------------------------------------------------------------
