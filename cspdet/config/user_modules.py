@@ -26,6 +26,7 @@ class _Permission(NamedTuple):
     modules: Collection[str] | None  # None: any
 
 
+_FORBIDDEN = _Permission((), ())  # compared by identity: allow_user_modules does not lift it
 _permission: ContextVar[_Permission | None] = ContextVar("user_modules", default=None)
 
 
@@ -37,7 +38,23 @@ def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -
         folders: Where modules are searched, in addition to the installed ones and the working directory.
         modules: The modules that may be imported; None allows any.
     """
+    if _permission.get() is _FORBIDDEN:
+        yield
+        return
     token = _permission.set(_Permission((Path.cwd(), *folders), modules))
+    try:
+        yield
+    finally:
+        _permission.reset(token)
+
+
+@contextmanager
+def forbid_user_modules() -> Iterator[None]:
+    """Import no user modules inside the `with` block, not even those that a config file read there names.
+
+    For config files that a checkpoint names, not the user. Modules that are imported already can be used.
+    """
+    token = _permission.set(_FORBIDDEN)
     try:
         yield
     finally:

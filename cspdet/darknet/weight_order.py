@@ -33,7 +33,7 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
     """Return the layers of a network in the order of its .weights file.
 
     Raises:
-        ConfigError: There is no official cfg with this neck, hence no order.
+        ConfigError: There is no official cfg with this neck, so the order is unknown.
     """
     if isinstance(model, (DarknetDetector, DarknetClassifier)):
         return model.body.layer_weights()

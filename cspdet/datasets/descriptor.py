@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pydantic import Field, model_validator
 
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
+from cspdet.config.user_modules import forbid_user_modules
 from cspdet.datasets.formats.base import FormatField
 from cspdet.datasets.formats.coco_writer import SPLITS, coco_json
 from cspdet.errors import DataError, did_you_mean
@@ -122,10 +124,15 @@ class DatasetConfig:
         )
 
 
-def load_dataset_config(path: str | Path) -> DatasetConfig:
+def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> DatasetConfig:
     """Read and check a descriptor; with `format` and `source`, also read the dataset.
 
     Paths in a descriptor are relative to it. The files of its splits may not exist (see `DatasetConfig.split`).
+
+    Args:
+        path: The YAML file.
+        named_by_user: Whether the user named the file; False where a checkpoint does. Then the module of a format of
+            the user's own must be imported already.
 
     Raises:
         DataError: there is no such file, or the source has errors.
@@ -137,7 +144,8 @@ def load_dataset_config(path: str | Path) -> DatasetConfig:
         raise DataError(
             f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}", BUILT_IN_DATASET_HINT
         )
-    config = load_config(path, DescriptorConfig)
+    with nullcontext() if named_by_user else forbid_user_modules():
+        config = load_config(path, DescriptorConfig)
     splits = _read_source(config) if config.format is not None else _split_files(config)
     return DatasetConfig(splits.get("train"), splits.get("val"), splits.get("test"), path)
 

@@ -66,7 +66,7 @@ class SlicedDetector:
 
     @property
     def detector_config(self) -> PostprocessConfig:
-        """The post-processing of the detector, with a higher `max_detections` where detections are filtered afterwards."""
+        """The detector's post-processing, with a higher `max_detections` where detections are filtered afterwards."""
         if self.class_ids is None and self.tiling is None:
             return self.postprocess
         limit = max(self.postprocess.max_detections, PRE_FILTER_LIMIT)

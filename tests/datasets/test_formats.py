@@ -251,6 +251,15 @@ def test_a_format_of_the_users_own_is_named_in_a_descriptor(user_module, tmp_pat
     assert evaluate_results(val, [perfect])["AP"] == pytest.approx(1.0)
 
 
+def test_a_descriptor_that_a_checkpoint_names_imports_no_module(user_module):
+    write(Path("data.yaml"), f"format: {{name: '{user_module}:CsvFormat', delimiter: ';'}}\nsource: labels.csv\n")
+    with pytest.raises(ConfigError, match=f"module '{user_module}', which is not imported; add --import {user_module}"):
+        load_dataset_config("data.yaml", named_by_user=False)
+    assert user_module not in sys.modules
+    assert load_dataset_config("data.yaml").splits == ("train", "val")
+    assert load_dataset_config("data.yaml", named_by_user=False).splits == ("train", "val")  # imported by now
+
+
 def test_a_split_of_another_name_is_an_error(user_module, capsys):
     write(Path("labels.csv"), LINES.replace("val;", "vall;"))
     arguments = ["convert", "labels.csv", "--format", f"{user_module}:CsvFormat", "--output", "out", "delimiter=;"]

@@ -212,7 +212,9 @@ def test_models_of_every_kind(tmp_path):
         load_model(thousand, weights=tmp_path / "x.weights")
     with pytest.raises(CheckpointError, match="brings its own weights"):
         load_model(path, weights=path)
-    with pytest.raises(ConfigError, match="expected a classifier, as in configs/classification, found a detector"):
+    with pytest.raises(
+        ConfigError, match="expected a classifier, such as classification/csppeleenet, found a detector"
+    ):
         load_model(ROOT / "configs/yolov3_tiny.yaml", task="classification")
     with pytest.raises(CheckpointError, match="expected a detector, found a classifier"):
         load_model(path, task="detection")

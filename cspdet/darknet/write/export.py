@@ -121,11 +121,11 @@ def _relative_error(model: nn.Module, network: nn.Module, size_hw: tuple[int, in
     relative_errors = []
     for seed in range(2):
         images = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
-        ours, theirs = _outputs(model, images), _outputs(network, images)
-        if [x.shape for x in ours] != [x.shape for x in theirs]:
+        expected, actual = _outputs(model, images), _outputs(network, images)
+        if [x.shape for x in expected] != [x.shape for x in actual]:
             return math.inf
-        max_abs = max(float(x.abs().max()) for x in ours)
-        absolute_errors = [float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)]
+        max_abs = max(float(x.abs().max()) for x in expected)
+        absolute_errors = [float((a - b).abs().max()) for a, b in zip(expected, actual, strict=True)]
         # Comparisons with NaN are false, so a NaN has to become infinite
         relative_errors += [error / (max_abs or 1.0) if math.isfinite(error) else math.inf for error in absolute_errors]
     return max(relative_errors)

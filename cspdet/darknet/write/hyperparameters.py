@@ -90,7 +90,7 @@ def _schedule_options(train: TrainConfig, num_classes: int) -> Options:
             "learning_rate_min": f"{learning_rate * schedule.final_lr_ratio:g}",
         }
     if schedule.name == "polynomial":
-        return {**options, "policy": "poly", "power": schedule.power}  # Darknet has one power for burn-in and decay
+        return {**options, "policy": "poly", "power": schedule.power}  # Darknet has one power for warm-up and decay
     return {**options, "policy": "constant"}
 
 

@@ -217,8 +217,8 @@ class Engine(ABC):
         """
         if vote_iou is not None and vote_iou < 1 and self.metadata.outputs == "detections":
             raise ConfigError(
-                f"vote_iou {vote_iou:g}: {self.metadata.name} is a file with built-in NMS, which removes the boxes that "
-                "vote; export it without --nms"
+                f"vote_iou {vote_iou:g}: {self.metadata.name} is a file with built-in NMS, which removes the boxes "
+                "that vote; export it without --nms"
             )
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:

@@ -78,8 +78,8 @@ def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynami
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
         export(
-            model, (images,), file, dynamo=False, input_names=[INPUT_NAME], output_names=list(names), dynamic_axes=dynamic_axes,
-            opset_version=opset,
+            model, (images,), file, dynamo=False, input_names=[INPUT_NAME], output_names=list(names),
+            dynamic_axes=dynamic_axes, opset_version=opset,
         )  # fmt: skip
     return file.getvalue()
 
@@ -99,8 +99,8 @@ def _export_with_dynamo(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, (images,), dynamo=True, input_names=[INPUT_NAME], output_names=list(names), dynamic_shapes=dynamic_shapes,
-            opset_version=max(opset, 18), verbose=False, external_data=False,
+            model, (images,), dynamo=True, input_names=[INPUT_NAME], output_names=list(names),
+            dynamic_shapes=dynamic_shapes, opset_version=max(opset, 18), verbose=False, external_data=False,
         )  # fmt: skip
     if program is None:
         raise UserError("the network cannot be written as ONNX: PyTorch gave no program")
