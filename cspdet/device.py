@@ -35,7 +35,7 @@ def select_device(name: str) -> torch.device:
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
-    """Return the precision; `auto` is bf16 if the hardware supports it natively, else fp16 on CUDA and fp32 on a CPU."""
+    """Return the precision; `auto` is bf16 where the hardware has it, else fp16 on CUDA and fp32 on a CPU."""
     if requested != "auto":
         if requested == "fp16" and device.type == "cpu":
             raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on a CPU")

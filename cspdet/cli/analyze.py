@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_names(words: Sequence[str]) -> list[str]:
-    """Return short names: of the folder or file; the whole path where those are equal; with a counter where paths are."""
+    """Return short names: of the folder or file; the path where those are equal, with a counter where paths are."""
     paths = [Path(word) for word in words]
     short = [path.resolve().parent.name if path.name == RESULTS_FILE else path.resolve().name for path in paths]
     short = [name.removesuffix(".json") for name in short]

@@ -3,11 +3,11 @@
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml --size 608 --seed 1
 
-Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training. There,
-each box is assigned to its best anchor, whatever their IoU, and to every anchor with an IoU above
-train.assigner.match_iou. Recall > T is the best possible recall: the fraction of boxes whose best anchor has an IoU above
-T. Without --config: the nine anchors of YOLOv3 at 416x416. The command changes no file; it prints the override with which
-`train` uses the new anchors.
+Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training.
+There, each box is assigned to its best anchor, whatever their IoU, and to every anchor with an IoU above
+train.assigner.match_iou. Recall > T is the best possible recall: the fraction of boxes whose best anchor has an IoU
+above T. Without --config: the nine anchors of YOLOv3 at 416x416. The command changes no file; it prints the override
+with which `train` uses the new anchors.
 """
 
 from __future__ import annotations

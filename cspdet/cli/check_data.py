@@ -5,7 +5,7 @@
   cspdet check-data data/shapes.yaml --report data.html --config configs/csppelee_efm_sam.yaml
 
 The page shows errors and notes, histograms of the classes, sizes, shapes and positions of the boxes, near-duplicates
-within and across the splits, samples of each class, and with --config boxes and anchors at the input size of the network.
+within and across the splits, samples of each class, and with --config boxes and anchors at the network's input size.
 """
 
 from __future__ import annotations

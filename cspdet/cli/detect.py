@@ -80,8 +80,8 @@ def _add_inference_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tile",
         metavar="N",
-        help="for small objects in large images: also detect in tiles of N x N pixels, or `auto`, the input size of the "
-        "network",
+        help="for small objects in large images: also detect in tiles of N x N pixels, or `auto`, the input size of "
+        "the network",
     )
     group.add_argument(
         "--tile-overlap",

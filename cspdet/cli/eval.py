@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--voc-pixels",
         choices=("inclusive", "continuous"),
-        help="inclusive: the last pixel adds one to the sides of a box, as in the devkit of VOC (default); implies --voc",
+        help="inclusive (default): the last pixel adds one to the sides of a box, as in VOC's devkit; implies --voc",
     )
     parser.add_argument(
         "--name", metavar="ALGORITHM", help="algorithm in the name of the zip for the COCO server (default: cspdet)"

@@ -3,8 +3,8 @@
   cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
   cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
 
-The short side of an image is resized, and the center is cropped to the input size: 256 of 288 pixels for an input of 256
-and the default --crop 0.887. Classes of data and model are matched by name.
+The short side of an image is resized, and the center is cropped to the input size: 256 of 288 pixels for an input of
+256 and the default --crop 0.887. Classes of data and model are matched by name.
 """
 
 from __future__ import annotations

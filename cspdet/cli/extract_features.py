@@ -4,8 +4,8 @@
   cspdet extract-features runs/csppelee_efm_sam/best.pt photos --output maps --layer maps --size 416
 
 MODEL is a classifier or a detector, whose backbone is used. FILE.npz holds `names`, the paths, and `features` of shape
-(images, channels), or with --layer maps one array per stride (`stride8` ...) of shape (images, channels, height, width).
-A folder gets one file per image instead, NAME.npy or NAME.npz.
+(images, channels), or with --layer maps one array per stride, `stride8` ..., of shape (images, channels, height,
+width). A folder gets one file per image instead, NAME.npy or NAME.npz.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
-    """Return the crop of a classifier's own `eval` section; of a detector, the center square of the whole short side."""
+    """Return the crop of a classifier's `eval` section; of a detector, the center square of the whole short side."""
     from cspdet.datasets.classification.crops import build_image_crop
     from cspdet.models.config import ClassifierEvalConfig
 

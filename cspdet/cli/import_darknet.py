@@ -109,16 +109,17 @@ def _build(
 
 
 def _print_summary(
-    args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe, classes: Categories,
-    load_result: LoadResult,
+    args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe,
+    classes: Categories, load_result: LoadResult,
 ) -> None:  # fmt: skip
     from cspdet.checkpoints.pretrained import has_backbone
 
     model_type = "detector" if recipe.task == "detection" else "classifier"
     if args.json:
         print(json.dumps({
-            "model": str(args.output), "kind": model_type, "size": list(recipe.input.size), "resize": recipe.input.resize,
-            "classes": len(classes), "layers": load_result.num_layers, "filled": load_result.num_loaded, "numbers": load_result.num_values,
+            "model": str(args.output), "kind": model_type, "size": list(recipe.input.size),
+            "resize": recipe.input.resize, "classes": len(classes), "layers": load_result.num_layers,
+            "filled": load_result.num_loaded, "numbers": load_result.num_values,
             "version": list(load_result.header[:3]), "seen": load_result.header.images_seen,
         }))  # fmt: skip
         return

@@ -100,7 +100,7 @@ def load_classifier(
     `resize`, `crop` and `ten_crop` replace those of the model's own `eval` section.
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml`), with random values unless `weights` is given, or a loaded model.
+        model: A checkpoint (`.pt`), a config (`.yaml`; random values unless `weights` is given), or a loaded model.
         weights: Trained values for a config.
         device: auto, cpu, cuda or cuda:N.
         resize: The short side of the resized image, in pixels.
