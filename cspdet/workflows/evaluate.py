@@ -189,7 +189,9 @@ def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDa
     """Load the split, and the index in it of each class of the model, where that differs."""
     data = options.data or bundle.config.data
     assert data is not None  # the config of a detector always has it
-    files = load_dataset_config(data).split(options.split)
+    model = Path(options.model)
+    named_by_checkpoint = options.data is None and model.is_file() and model.suffix not in (".yaml", ".yml", ".cfg")
+    files = load_dataset_config(data, named_by_user=not named_by_checkpoint).split(options.split)
     dataset = load_coco(files, options.split, allow_empty=options.split == "test")
     return dataset, match_classes(bundle.categories, dataset.classes, str(dataset.files.annotations))
 

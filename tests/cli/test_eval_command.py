@@ -255,6 +255,20 @@ def test_a_model_from_a_cfg_is_judged_with_boxes_as_they_come(tmp_path, more, cl
     assert config["eval"] == EvalConfig(clip_boxes=clip).model_dump(mode="json")
 
 
+def test_a_checkpoint_alone_imports_no_dataset_format(tmp_path, monkeypatch, capsys):
+    module = f"formats_of_{tmp_path.name.replace('-', '_')}"
+    source = "from cspdet.datasets.formats.coco_format import CocoFormat\n\n\nclass Mine(CocoFormat):\n    pass\n"
+    Path(f"{module}.py").write_text(source)
+    Path("data.yaml").write_text(f"format: {{name: '{module}:Mine', val_fraction: 0.9}}\nsource: val.json\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert run_command("eval", ["squares.pt"]) == 2
+    assert f"add --import {module}" in capsys.readouterr().err
+    assert module not in sys.modules
+    for words in (["--data", "data.yaml"], ["--import", module]):
+        assert run_command("eval", ["squares.pt", *words]) == 0
+        del sys.modules[module]
+
+
 # --- a split without boxes -----------------------------------------------------------------------
 
 
