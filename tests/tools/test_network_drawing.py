@@ -15,9 +15,9 @@ import torch
 from paper import drawings_command
 from paper.drawings.data_flow import data_flow
 from paper.drawings.efm import SIZE_HW, build_detector, efm_blocks, source_levels
-from paper.drawings.files import DRAWINGS
 from paper.drawings.fusion import FusionRow, baseline_row, block_paths, fusion_row, role
 from paper.drawings.gradients import DIRECT, INDIRECT, NONE, csp_stage, dense_stage, gradient_dependence
+from paper.drawings_command import DRAWINGS
 from paper.tables import ABLATION
 from torch import nn
 
@@ -100,8 +100,8 @@ def test_a_bad_folder_is_the_users_mistake(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "taken" / next(iter(DRAWINGS))).mkdir(parents=True)
     for words, problem in (
-        (["--output", str(tmp_path / "none")], "none: expected a folder that is there, found nothing"),
-        (["--output", str(tmp_path / "file")], "file: expected a folder that is there, found a file"),
+        (["--output", str(tmp_path / "none")], "none: expected an existing folder, found nothing"),
+        (["--output", str(tmp_path / "file")], "file: expected an existing folder, found a file"),
         (["--output", str(tmp_path / "taken")], "cannot be written"),
         (["model.neck.sam=true"], "takes no overrides"),
     ):

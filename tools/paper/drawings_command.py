@@ -1,18 +1,28 @@
-"""Draw the figures of docs/csp.md, by running the networks' own modules: gradients, fusion strategies, EFM.
+"""Draw the figures of docs/csp.md by running the modules of the networks: gradients, fusion strategies, EFM.
 
   python tools/draw_networks.py
   python tools/draw_networks.py --output docs/images
 
-The folder must be there; files of the same names in it are replaced. The same code draws the same files everywhere.
+The folder must exist; files of the same names are replaced. The output is the same on every machine.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from cspdet.errors import ConfigError
-from paper.drawings.files import write_drawings
+from cspdet.io.atomic import write_text
+from paper.drawings.efm import draw_efm
+from paper.drawings.fusion import draw_fusion
+from paper.drawings.gradients import draw_gradients
+
+DRAWINGS: dict[str, Callable[[], str]] = {
+    "csp_gradients.svg": draw_gradients,
+    "csp_fusion.svg": draw_fusion,
+    "efm.svg": draw_efm,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write every drawing."""
+    """Draw and write every figure."""
     if args.overrides:
         raise ConfigError(f"draw-networks: takes no overrides, found {args.overrides[0]!r}")
     for path in write_drawings(args.output):
         print(f"written: {path}")
+
+
+def write_drawings(folder: Path) -> list[Path]:
+    """Write all drawings into `folder`, which must exist; files of the same names are replaced.
+
+    Raises:
+        ConfigError: There is no such folder.
+        UserError: It cannot be written to.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise ConfigError(f"--output {folder}: expected an existing folder, found {found}")
+    paths = []
+    for name, draw in DRAWINGS.items():
+        paths.append(folder / name)
+        write_text(paths[-1], draw())
+    return paths

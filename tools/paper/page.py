@@ -232,14 +232,11 @@ def _bflops(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]
 
 
 def _comparison_cells(
-    counted: float, published: float | None, digits: str, our_digits: str = "{:.3f}"
+    counted: float, published: float | None, digits: str, counted_digits: str = "{:.3f}"
 ) -> tuple[str, str, str]:
-    """The published value, our count, and the difference."""
-    return (
-        "" if published is None else digits.format(published),
-        our_digits.format(counted),
-        _difference(counted, published),
-    )
+    """Return the published value, the counted value, and the relative difference."""
+    published_text = "" if published is None else digits.format(published)
+    return published_text, counted_digits.format(counted), _difference(counted, published)
 
 
 def _difference(counted: float, published: float | None) -> str:

@@ -18,10 +18,10 @@ SIZE_HW = (416, 416)
 NUM_CLASSES = 80
 COLORS = {"input": "#ffffff", "ConvBN": "#ddf4ff", "Maxout": "#ffd8b5", "MaxPool2d": "#eaeef2", "upsample": "#eaeef2",
           "concat": "#ffffff", "SAM": "#e9d8fd"}  # fmt: skip
-MAX_COST_COLOR = "#ffc1ba"  # the layers that cost most, all the same
+BOTTLENECK_COLOR = "#ffc1ba"  # the layers that cost most, all the same
 LEVEL_COLORS = ("#0969da", "#1a7f37", "#bc4c00")  # what comes from the finest, the middle and the coarsest map
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 90, 48, 106, 12
-TOP, TRACK = 66, 62  # the middle of the first row; from a scale to the ways below it, and between these
+TOP, PATH_OFFSET = 66, 62  # the middle of the first row; from a scale to the ways below it, and between these
 
 
 def build_detector(*, sam: bool) -> Detector:
@@ -103,7 +103,7 @@ def draw_efm() -> str:
     cost = profile(build_detector(sam=True), SIZE_HW)
     columns = layout_columns(blocks)
     width = 2 * MARGIN + max(columns) * STEP + BOX_WIDTH
-    height = TOP + 6 * TRACK + BOX_HEIGHT // 2 + 40
+    height = TOP + 6 * PATH_OFFSET + BOX_HEIGHT // 2 + 40
     canvas = SvgCanvas(width, height, "The Exact Fusion Model behind CSPPeleeNet")
     canvas.text(MARGIN, 22, "CSPPeleeNet-EFM (SAM)", bold=True, color=TEXT_COLOR)
     for i, color in enumerate(LEVEL_COLORS):
@@ -112,11 +112,16 @@ def draw_efm() -> str:
         canvas.text(x + 30, 22, f"from C{i + 3} alone", color=color)
     canvas.text(width - MARGIN, 22, f"channels · height×width, BFLOPs; input {SIZE_HW[0]}×{SIZE_HW[1]}", anchor="end")
     boxes = [
-        SvgRect(MARGIN + STEP * columns[i], TOP + TRACK * _row_index(blocks, i) - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
+        SvgRect(
+            MARGIN + STEP * columns[i],
+            TOP + PATH_OFFSET * _row_index(blocks, i) - BOX_HEIGHT / 2,
+            BOX_WIDTH,
+            BOX_HEIGHT,
+        )
         for i in range(len(blocks))
     ]
     for i in range(3):
-        canvas.band(SvgRect(0, TOP + 3 * i * TRACK - BOX_HEIGHT / 2 - 6, width, BOX_HEIGHT + 12), "#f6f8fa")
+        canvas.band(SvgRect(0, TOP + 3 * i * PATH_OFFSET - BOX_HEIGHT / 2 - 6, width, BOX_HEIGHT + 12), "#f6f8fa")
     for i, block in enumerate(blocks):
         for source in block.sources:
             sources = source_levels(blocks, source)
@@ -125,7 +130,7 @@ def draw_efm() -> str:
             )
     _draw_boxes(canvas, blocks, boxes, cost)
     largest = cost.largest_layer_bflops
-    canvas.band(SvgRect(MARGIN, height - 24, 14, 12), MAX_COST_COLOR)
+    canvas.band(SvgRect(MARGIN, height - 24, 14, 12), BOTTLENECK_COLOR)
     canvas.text(
         MARGIN + 20, height - 14, f"{largest:.4f} BFLOPs, as much as the largest layer of the backbone", size=11
     )
@@ -135,6 +140,6 @@ def draw_efm() -> str:
 def _draw_boxes(canvas: SvgCanvas, blocks: list[Block], boxes: list[SvgRect], cost: ModelCost) -> None:
     for block, box in zip(blocks, boxes, strict=True):
         bflops = block.bflops(cost)
-        fill = MAX_COST_COLOR if bflops == cost.largest_layer_bflops else COLORS[block.block_type]
+        fill = BOTTLENECK_COLOR if bflops == cost.largest_layer_bflops else COLORS[block.block_type]
         lines = (_title(block), size_text(block))
         canvas.box(box, (*lines, f"{bflops:.4f}") if bflops >= 0.00005 else lines, fill)

@@ -25,7 +25,7 @@ COLORS = {"input": "#ffffff", "pool": "#eaeef2", "split": "#ddf4ff", "body": "#f
           "concat": "#ffffff", "final_transition": "#e9d8fd"}  # fmt: skip
 MAIN_COLOR, SHORTCUT_COLOR = "#bc4c00", "#0969da"
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 108, 48, 130, 14
-TRACK, ROW_HEIGHT = 34, 168  # from the middle of a row to its lanes; from row to row
+PATH_OFFSET, ROW_HEIGHT = 34, 168  # from the middle of a row to its lanes; from row to row
 FUSION_LABELS = {"both": "T1 and T2: figure 3b", "first": "T2 alone: figure 3c", "last": "T1 alone: figure 3d",
            "none": "neither transition"}  # fmt: skip
 
@@ -149,7 +149,7 @@ def _draw_row(canvas: SvgCanvas, row: FusionRow, baseline: ModelCost, top: int, 
     canvas.text(MARGIN, top + 21, row.title, bold=True, color=TEXT_COLOR)
     canvas.text(width - MARGIN, top + 21, _total_cost_label(row.cost, baseline), anchor="end", color=MUTED_COLOR)
     middle = top + 28 + (ROW_HEIGHT - 28) / 2
-    shift = {"both": 0, "main": -TRACK, "shortcut": TRACK}
+    shift = {"both": 0, "main": -PATH_OFFSET, "shortcut": PATH_OFFSET}
     paths = block_paths(row.blocks)
     boxes = [
         SvgRect(MARGIN + STEP * COLUMNS[role(block)], middle + shift[path] - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
