@@ -20,7 +20,7 @@ import numpy as np
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.checkpoints.loading import load_model
 from cspdet.device import select_device
-from cspdet.export.base import ExportConfig, ExportResult, check_config, load_format
+from cspdet.exporters.base import ExportConfig, ExportResult
 from cspdet.inference.classifier import ClassifierPredictor, Prediction
 from cspdet.inference.predictor import Predictor
 from cspdet.models.bundle import ModelBundle, TaskName
@@ -29,6 +29,7 @@ from cspdet.training.distributed.context import local_device
 from cspdet.training.run.options import TrainOptions
 from cspdet.workflows.analyze import AnalysisReport, analyze_results_files
 from cspdet.workflows.evaluate import Evaluation, EvaluationOptions, evaluate_model
+from cspdet.workflows.export import export_model
 from cspdet.workflows.predict import load_classifier, load_detector, predict_images
 from cspdet.workflows.train import TrainingRun, run_training
 
@@ -225,15 +226,7 @@ def export(
     Raises:
         UserError: A model or option that cannot be exported, or files that differ from the network; none is left.
     """
-    export_format = load_format(format)
-    if output is not None:
-        export_format.check_target(Path(output))
-    export_format.check_options(config)
-    check_config(config)
-    bundle = load_model(model, weights=weights, overrides=overrides)
-    path, suffix = Path(model), export_format.suffixes[0]
-    default = path.with_suffix(suffix) if path.suffix == ".pt" else Path(f"{path.stem}{suffix}")
-    return export_format.export(bundle, config, default if output is None else Path(output))
+    return export_model(model, format, output, config, weights=weights, overrides=overrides)
 
 
 def analyze(

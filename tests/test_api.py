@@ -36,9 +36,9 @@ def test_listing_the_names_imports_nothing():
 
 
 def test_export_is_a_function_and_a_package():
-    import cspdet.export.base
+    import cspdet.exporters.base
 
-    assert cspdet.export.base.EXPORT_FORMATS.names()
+    assert cspdet.exporters.base.EXPORT_FORMATS.names()
     with pytest.raises(cspdet.UserError, match="did you mean 'onnx'"):
         cspdet.export("x.pt", "onx")
 

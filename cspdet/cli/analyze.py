@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> None:
     config = _analysis_config(args)
     paths = [_results_file(word) for word in args.runs]
     from cspdet.analysis.tables import analysis_document
-    from cspdet.api import analyze
+    from cspdet.workflows.analyze import analyze_results_files
 
-    report = analyze(
+    report = analyze_results_files(
         paths, names=run_names(args.runs), data=args.data, split=args.split, output=args.output, config=config,
         page=not args.no_report,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cspdet.cli.arguments import add_import_argument, check_model, parse_image_size
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
-from cspdet.export.base import (
+from cspdet.exporters.base import (
     EXPORT_FORMATS,
     OUTPUTS,
     PRECISIONS,
@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> None:
     export_format.check_options(config)
     check_config(config)
     check_model(args.model, args.overrides)
-    from cspdet.api import export
+    from cspdet.workflows.export import export_model
 
     if args.model.suffix in (".yaml", ".yml") and args.weights is None:
         log.warning("%s: exporting random weights; use --weights for trained ones", args.model)
-    result = export(
-        args.model, args.format, args.output, weights=args.weights, overrides=args.overrides, config=config
+    result = export_model(
+        args.model, args.format, args.output, config, weights=args.weights, overrides=args.overrides
     )  # fmt: skip
     _print_result(result, config, as_json=args.json)
 

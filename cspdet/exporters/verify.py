@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cspdet.errors import DataError, UserError
-from cspdet.export.quantize import calibration_batches, calibration_images
+from cspdet.exporters.quantize import calibration_batches, calibration_images
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata, OutputType
 from cspdet.models.bundle import ModelBundle

@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cspdet.errors import ConfigError
-from cspdet.export.base import ExportConfig, ExportFormat, ExportResult
-from cspdet.export.verify import verification_inputs, verify_export
+from cspdet.exporters.base import ExportConfig, ExportFormat, ExportResult
+from cspdet.exporters.verify import verification_inputs, verify_export
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata, OutputType, build_metadata
 from cspdet.io.atomic import atomic_write

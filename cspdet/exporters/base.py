@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 EXPORT_FORMATS = Registry(
     "export format",
     {
-        "onnx": "cspdet.export.onnx:OnnxFormat",
-        "openvino": "cspdet.export.openvino:OpenVinoFormat",
-        "torchscript": "cspdet.export.torchscript:TorchScriptFormat",
-        "darknet": "cspdet.export.darknet:DarknetFormat",
+        "onnx": "cspdet.exporters.onnx:OnnxFormat",
+        "openvino": "cspdet.exporters.openvino:OpenVinoFormat",
+        "torchscript": "cspdet.exporters.torchscript:TorchScriptFormat",
+        "darknet": "cspdet.exporters.darknet:DarknetFormat",
     },
 )
 

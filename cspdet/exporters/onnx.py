@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError, missing_package_error
-from cspdet.export.base import ExportConfig
-from cspdet.export.graph import GraphFormat, export_module
-from cspdet.export.nms import add_nms
-from cspdet.export.quantize import convert_to_fp16, quantize_int8
+from cspdet.exporters.base import ExportConfig
+from cspdet.exporters.graph import GraphFormat, export_module
+from cspdet.exporters.nms import add_nms
+from cspdet.exporters.quantize import convert_to_fp16, quantize_int8
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx

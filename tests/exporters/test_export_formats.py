@@ -13,8 +13,8 @@ from torch import Tensor
 from cspdet.cli.main import run_command
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError, UserError
-from cspdet.export.base import EXPORT_FORMATS, ExportConfig, load_format
-from cspdet.export.graph import GraphFormat
+from cspdet.exporters.base import EXPORT_FORMATS, ExportConfig, load_format
+from cspdet.exporters.graph import GraphFormat
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata

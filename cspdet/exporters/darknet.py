@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspdet.darknet.write.export import build_darknet_files, write_darknet
-from cspdet.export.base import ExportConfig, ExportFormat, ExportResult
+from cspdet.exporters.base import ExportConfig, ExportFormat, ExportResult
 from cspdet.models.bundle import ModelBundle
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspdet.errors import ConfigError
-from cspdet.export.base import ExportConfig
-from cspdet.export.graph import GraphFormat, export_module
-from cspdet.export.onnx import build_onnx
+from cspdet.exporters.base import ExportConfig
+from cspdet.exporters.graph import GraphFormat, export_module
+from cspdet.exporters.onnx import build_onnx
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx

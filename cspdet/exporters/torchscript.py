@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from cspdet.errors import UserError
-from cspdet.export.base import ExportConfig
-from cspdet.export.graph import GraphFormat, export_module
+from cspdet.exporters.base import ExportConfig
+from cspdet.exporters.graph import GraphFormat, export_module
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.source import EngineOptions

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from cspdet import load_detector
 from cspdet.cli.main import main
 from cspdet.errors import CheckpointError, ConfigError, UserError
-from cspdet.export import verify as check_module
-from cspdet.export.base import ExportConfig
-from cspdet.export.graph import export_metadata
-from cspdet.export.verify import detections_difference
+from cspdet.exporters import verify as check_module
+from cspdet.exporters.base import ExportConfig
+from cspdet.exporters.graph import export_metadata
+from cspdet.exporters.verify import detections_difference
 from cspdet.inference.engines import onnx_export as convert
 from cspdet.inference.engines.exported import read_exported_metadata
 from cspdet.inference.engines.onnx_export import output_names, to_onnx

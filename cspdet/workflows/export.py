@@ -1,0 +1,30 @@
+"""Exports: from a model to verified files of another program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cspdet.checkpoints.loading import load_model
+from cspdet.exporters.base import ExportConfig, ExportResult, check_config, load_format
+
+
+def export_model(
+    model: str | Path,
+    format: str,
+    output: str | Path | None,
+    config: ExportConfig,
+    *,
+    weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> ExportResult:
+    """Export a model after all options have been checked; arguments and errors as of `cspdet.export`."""
+    export_format = load_format(format)
+    if output is not None:
+        export_format.check_target(Path(output))
+    export_format.check_options(config)
+    check_config(config)
+    bundle = load_model(model, weights=weights, overrides=overrides)
+    path, suffix = Path(model), export_format.suffixes[0]
+    default = path.with_suffix(suffix) if path.suffix == ".pt" else Path(f"{path.stem}{suffix}")
+    return export_format.export(bundle, config, default if output is None else Path(output))
