@@ -32,8 +32,9 @@ ROOT = Path(__file__).parents[2]
 def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """The command finds white squares, and runs in an empty folder."""
     loaded = square_model()
-    monkeypatch.setattr("cspdet.cli.detect.load_model", lambda *_, **__: loaded)
+    monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
     monkeypatch.chdir(tmp_path)
+    Path("squares.pt").touch()
     return loaded.network  # type: ignore[return-value]
 
 
