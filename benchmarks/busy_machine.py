@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--settings", nargs="+", default=DEFAULT_SETTINGS, metavar="NAME=VALUE",
-        help="settings to compare, each with the first; variables of one setting are joined by + (default: %(default)s)",
+        help="settings to compare with the first; + joins the variables of one setting (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--busy", default="0,2", metavar="N,..", help="numbers of busy processes (default: %(default)s)"

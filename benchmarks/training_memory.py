@@ -164,7 +164,8 @@ coco = load_coco(SplitFiles(Path(sys.argv[1]).parent, Path(sys.argv[1])), "train
 seconds = time.perf_counter() - began
 loaded = Memory.of("self")
 # item n goes to process n % workers: each has one turn without touching anything, and one with
-loader = DataLoader(Touch(), sampler=range(2 * workers), batch_size=None, num_workers=workers, collate_fn=identity_collate,
+loader = DataLoader(Touch(), sampler=range(2 * workers), batch_size=None,
+                    num_workers=workers, collate_fn=identity_collate,
                     worker_init_fn=worker_init_fn, multiprocessing_context=worker_context(workers), prefetch_factor=2)
 turns = sorted(loader, key=lambda turn: turn[0])
 print(json.dumps({"images": len(coco), "boxes": len(coco.box_xyxy), "seconds": seconds, "mb": coco.nbytes / 1e6,

@@ -3,7 +3,8 @@
   python benchmarks/video_overhead.py best.pt road.mp4 bottle.mp4 --size 416 --backend openvino --rounds 5
 
 Decoding, drawing and encoding run beside the network, on the same cores. In each round both have their turn on the
-same frames, so the share holds on a machine whose speed changes; the median of the rounds is reported. The CPU time is that
+same frames, so the
+ratio holds on a machine whose speed changes; the median of the rounds is reported. The CPU time is that
 of all threads.
 """
 

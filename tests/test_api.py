@@ -48,7 +48,8 @@ def test_a_model_is_trained_evaluated_used_exported_and_analyzed(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     make_shapes(tmp_path / "data", images=8, size=64, seed=0)
     overrides = [
-        "data=data/shapes.yaml", "input.size=64", "train.epochs=1", "train.batch_size=4", "train.workers=0", "eval.workers=0",
+        "data=data/shapes.yaml", "input.size=64", "train.epochs=1", "train.batch_size=4", "train.workers=0",
+        "eval.workers=0",
         "train.loggers=[]",
     ]  # fmt: skip
     run = cspdet.train(ROOT / "configs/yolov3_tiny_prn.yaml", output="run", overrides=overrides, device="cpu")

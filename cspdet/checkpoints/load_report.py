@@ -19,7 +19,7 @@ BN_COUNTER_SUFFIX = "num_batches_tracked"  # of a normalization; no other progra
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """A tensor of the network, of the file, or of both: its name, and its shape on each side, None where it is missing."""
+    """A tensor of the network, of the file, or of both: its name, and its shape on each side; None: it is missing."""
 
     name: str
     shape: Shape | None

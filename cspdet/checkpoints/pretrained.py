@@ -190,7 +190,7 @@ def _append_following_layers(
     num_classes, rest = divmod(surplus, channels + 1)
     if rest or num_classes > MAX_CLASSES:
         raise CheckpointError(
-            f"{path}: holds {surplus:,} numbers more than the backbone's {sum(layer.num_elements for layer in layers):,}, "
+            f"{path}: has {surplus:,} values more than the backbone's {sum(layer.num_elements for layer in layers):,}, "
             f"which is no layer of classes after {channels} channels; the file is another network's"
         )
     last = (("bias", torch.empty(num_classes)), ("connections", torch.empty(num_classes, channels)))

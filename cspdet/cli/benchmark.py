@@ -106,8 +106,10 @@ def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
     device = str(select_device(args.device))
     image = None if args.image is None else str(args.image)
     return [
-        BenchmarkSpec(model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
-                image, args.min_score)
+        BenchmarkSpec(
+            model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
+            image, args.min_score,
+        )
         for model in args.models
         for batch in batches
         for precision in precisions

@@ -126,8 +126,9 @@ def _print_summary(
     height, width = recipe.input.size
     of_all = "all" if load_result.num_loaded == load_result.num_layers else f"the first {load_result.num_loaded} of"
     print(
-        f"{args.output}: a {model_type} of {len(classes)} classes ({', '.join(classes.names[:3])}...), {height}x{width}, "
-        f"{recipe.input.resize}; {load_result.num_values:,} values in {of_all} {load_result.num_layers} layers with weights, "
+        f"{args.output}: a {model_type} of {len(classes)} classes ({', '.join(classes.names[:3])}...), "
+        f"{height}x{width}, {recipe.input.resize}; {load_result.num_values:,} values in {of_all} "
+        f"{load_result.num_layers} layers with weights, "
         f"trained on {load_result.header.images_seen:,} images"
     )
     if has_backbone(model) and recipe.input.resize != "stretch":

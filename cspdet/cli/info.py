@@ -143,7 +143,8 @@ def _table(profiles: list[ModelProfile]) -> list[str]:
         cost = model.cost
         part_cells = (f"{cost.part_bflops[part]:.4f}" if part in cost.part_bflops else "" for part in parts)
         lines.append(
-            f"{model.name:<{width}}  {_format_size(cost.size_hw):>9}  {cost.parameters:>11,}  {cost.conv_weights:>12,}  "
+            f"{model.name:<{width}}  {_format_size(cost.size_hw):>9}  "
+            f"{cost.parameters:>11,}  {cost.conv_weights:>12,}  "
             f"{cost.bflops:>8.4f}" + "".join(f"  {cell:>8}" for cell in part_cells) + f"  "
             f"{cost.largest_layer_bflops:>8.4f}  {cost.conv_memory_access / 1e6:>7.2f}  {cost.cio / 1e6:>7.2f}  "
             f"{' '.join(str(stride) for stride in model.strides)}"
@@ -203,7 +204,8 @@ def _layer_table(cost: ModelCost) -> list[str]:
     for layer in cost.layers:
         input_shape, output_shape = ("x".join(str(n) for n in shape) for shape in (layer.input_chw, layer.output_chw))
         lines.append(
-            f"{layer.name:<{width}}  {layer.layer_type:<7}  {input_shape:>12}  {output_shape:>12}  {layer.weights:>9,}  "
+            f"{layer.name:<{width}}  {layer.layer_type:<7}  "
+            f"{input_shape:>12}  {output_shape:>12}  {layer.weights:>9,}  "
             f"{layer.operations / 1e9:>7.4f}"
         )
     return lines

@@ -142,7 +142,8 @@ def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) 
 def detections_difference(actual: Detections, expected: Detections) -> float:
     """Return the largest relative difference of two lists of detections of an image.
 
-    The order of equal scores does not matter: both lists are sorted by class and box. Lists of different lengths have an
+    The order of equal scores does not matter: both lists are sorted by class and box. Lists of different lengths
+    have an
     infinite difference.
     """
     if len(actual) != len(expected):

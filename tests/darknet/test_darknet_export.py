@@ -217,7 +217,8 @@ class Raw(nn.Module):
 
 UNSAYABLE = {
     "PReLU": (nn.PReLU(), "backbone.last cannot be expressed in a Darknet cfg: there is no section for PReLU"),
-    "slope": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.LeakyReLU(0.2)), "last.1 cannot be expressed in a Darknet cfg: the slope of `leaky` is 0.1"),
+    "slope": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.LeakyReLU(0.2)),
+        "last.1 cannot be expressed in a Darknet cfg: the slope of `leaky` is 0.1"),
     "two activations": (nn.SiLU(), "an activation has to follow a convolution, sum or product directly"),
     "late norm": (nn.BatchNorm2d(12), "a normalization has to follow a convolution directly"),
     "bias and norm": (nn.Sequential(nn.Conv2d(12, 12, 1), nn.BatchNorm2d(12)), "a normalized convolution has no bias"),
@@ -227,7 +228,8 @@ UNSAYABLE = {
     "far window": (nn.MaxPool2d(3, 2, ceil_mode=True), "ceil_mode is only supported for size 2"),
     "padded average": (nn.AvgPool2d(3, 1, 1), "within the map"),
     "average of parts": (nn.AdaptiveAvgPool2d(2), "has to be one cell"),
-    "half a split": (Do(lambda x, a: a(x.chunk(2, dim=1)[1]), ConvBN(6, 12)), "all parts of a split along the channels have to be used"),
+    "half a split": (Do(lambda x, a: a(x.chunk(2, dim=1)[1]), ConvBN(6, 12)),
+        "all parts of a split along the channels have to be used"),
     "piece": (Do(lambda x: x[:, :, 1:]), "it crops a map"),
     "smooth": (nn.Sequential(nn.Upsample(scale_factor=2.0, mode="bilinear")), "no section for Upsample"),
     "half as large again": (
@@ -236,7 +238,8 @@ UNSAYABLE = {
     "twice itself": (Do(lambda x: x + x), "only sums of two different maps"),
     "squared": (Do(lambda x: x * x), "only products of two different maps"),
     "along the rows": (Do(lambda x, a: torch.cat((x, a(x)), dim=2), ConvBN(12, 12)), "only channels can be"),
-    "arithmetic": (Do(lambda x: x.exp()), "`exp` in backbone.last cannot be expressed in a Darknet cfg: there is no section for exp"),
+    "arithmetic": (Do(lambda x: x.exp()),
+        "`exp` in backbone.last cannot be expressed in a Darknet cfg: there is no section for exp"),
     "a choice": (Do(lambda x: x if x.sum() > 0 else -x), "not a fixed sequence of layers"),
 }  # fmt: skip
 

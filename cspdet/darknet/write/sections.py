@@ -7,7 +7,8 @@
     Maxout                            [maxpool] maxpool_depth=1               *                 [sam] [scale_channels]
 
 A shortcut from a finer map, which current Darknet versions reject, reads it through a [maxpool] of size 1, which reads
-the same cells. A sum with a map of one cell repeats that cell with [upsample], which is valid for one square input size.
+the same cells. A sum with a map of one cell repeats that cell with [upsample], which is valid for one
+square input size.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@
              └maxpool 128 ────────────┐
     C5 ─1x1─ P5 ──── P5 ─maxout 128 ──┴───────── concat ─[SAM]─ 1x1 3x3 1x1 3x3 ── stride 32, 256
 
-Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the same cost ("balance computation").
+Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the same cost
+("balance computation").
 A reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.837 BFLOPs
 (published 4.868), with SAM 5.037 (published 5.068); its largest layer, 0.1994, is 80% below PeleeNet-YOLO's.
 

@@ -44,7 +44,7 @@ class AnchorIoUAssigner(Assigner):
         if self.config.neighbors > 1 and min(scale_x_y) < NEIGHBOR_MIN_SCALE_X_Y:
             found = ", ".join(f"{scale:g}" for scale in scale_x_y)
             raise ConfigError(
-                f"train.assigner.neighbors: {self.config.neighbors} assigns boxes to cells up to half a cell from their "
+                f"train.assigner.neighbors: {self.config.neighbors} assigns boxes to cells half a cell from their "
                 f"center, which model.head.scale_x_y must reach: expected {NEIGHBOR_MIN_SCALE_X_Y:g} for every level, "
                 f"found [{found}]"
             )

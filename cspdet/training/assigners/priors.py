@@ -151,7 +151,8 @@ def ignore_mask(
         (B, S) bool.
     """
     images, total = predicted_xyxy.shape[:2]
-    # One element more than there are priors, for the pairs that do not count: selecting the rest would wait for the device.
+    # One element more than there are priors, for the pairs that do not count: selecting the rest would
+    # wait for the device.
     ignored = torch.zeros(images * total + 1, dtype=torch.bool, device=predicted_xyxy.device)
     gt, flat = _candidate_pairs(targets, anchors, layout)
     predicted, box = predicted_xyxy.reshape(-1, 4)[flat], targets.box_xyxy[gt]

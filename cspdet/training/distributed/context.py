@@ -94,7 +94,7 @@ class DistributedContext:
 
     @contextmanager
     def collective(self, operation: str) -> Iterator[None]:
-        """Guard an operation that waits for other ranks: past the time limit, the run ends and names the missing rank."""
+        """Guard an operation that waits for other ranks: past the limit, the run ends and names the missing rank."""
         if self._watchdog is None:
             yield
             return

@@ -58,7 +58,8 @@ class _Normalize(torch.autograd.Function):
         local_count = wide.new_tensor(float(x.numel() // x.shape[1]))
         mean = wide.mean(dim=(0, 2, 3))
         spread = (wide - mean[:, None, None]).square().sum(dim=(0, 2, 3))
-        # Parts are combined from their means and sums of squared deviations (Chan et al. 1979): sums of squares would cancel.
+        # Parts are combined from their means and sums of squared deviations (Chan et al. 1979): sums of squares
+        # would cancel.
         parts = [wide.new_empty(2 * x.shape[1] + 1) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, torch.cat((mean, spread, local_count[None])))
         table = torch.stack(parts)

@@ -121,7 +121,7 @@ def _gather_positives(
     anchor, row, col = rest // cells, rest % cells // width, rest % width
     values = raw[0].new_zeros((len(level), raw[0].shape[-1]))
     for i, scale in enumerate(raw):
-        # Every level is read for all positives, in range, and kept for its own: selecting them would wait for the device.
+        # Every level is read for all positives, in range, and kept for its own: selecting would wait for the device.
         read = scale[positive.image, anchor, row.clamp(max=scale.shape[2] - 1), col.clamp(max=scale.shape[3] - 1)]
         values = torch.where((level == i)[:, None], read, values)
     cell = torch.stack((col, row), dim=-1).float()
@@ -162,8 +162,8 @@ def _box_loss(
 ) -> tuple[Tensor, Tensor]:
     """(P,) loss per box, and the (P,) IoU of each with its target, without gradient.
 
-    `mse` is YOLOv3's: its gradients are target minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the sigmoids
-    the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
+    `mse` is YOLOv3's: its gradients are target minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the
+    sigmoids the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
     """
     values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]

@@ -73,7 +73,8 @@ class SvgCanvas:
         """One line; y is its base line."""
         weight = ' font-weight="bold"' if bold else ""
         self._parts.append(
-            f'<text x="{_format_number(x)}" y="{_format_number(y)}" font-size="{size}" text-anchor="{anchor}" fill="{color}"{weight}>'
+            f'<text x="{_format_number(x)}" y="{_format_number(y)}" font-size="{size}" text-anchor="{anchor}" '
+            f'fill="{color}"{weight}>'
             f"{escape(text)}</text>"
         )
 
