@@ -163,7 +163,8 @@ def _box_loss(
     """(P,) loss per box, and the (P,) IoU of each with its target, without gradient.
 
     `mse` is YOLOv3's: its gradients are target minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the
-    sigmoids the function with that gradient is the cross-entropy. Square sizes are compared where Darknet does, in sigmoid(t).
+    sigmoids the function with that gradient is the cross-entropy. Square sizes are compared where Darknet
+    does, in sigmoid(t).
     """
     values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]
