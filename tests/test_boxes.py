@@ -51,8 +51,8 @@ def test_pairs_agree_with_torchvision(a, b):
         ("diou", torchvision.ops.distance_box_iou_loss),
         ("ciou", torchvision.ops.complete_box_iou_loss),
     ]:
-        ours = boxes.bbox_iou(first, second, kind).item()
-        assert ours == pytest.approx(1 - loss(first, second).item(), abs=1e-5), kind
+        actual = boxes.bbox_iou(first, second, kind).item()
+        assert actual == pytest.approx(1 - loss(first, second).item(), abs=1e-5), kind
 
 
 @given(a=BOX, b=BOX)
@@ -86,7 +86,7 @@ def test_letterbox_undo_reverses_apply(height, width, side, box, resize):
 
 
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), input_hw=st.sampled_from([(416, 416), (320, 640)]))
-def test_a_letterboxed_picture_fills_one_side_and_stays_inside(height, width, input_hw):
+def test_a_letterboxed_image_fills_one_side_and_stays_inside(height, width, input_hw):
     letterbox = Letterbox.fit((height, width), input_hw)
     left, top, right, bottom = letterbox.to_input(tensor((0, 0, width, height)))[0].tolist()
     assert left >= 0

@@ -100,7 +100,7 @@ def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path)
     assert same(part(other, "backbone"), part(model, "backbone"))
 
 
-def test_another_number_of_classes_is_told_with_both_shapes(tmp_path, log_capture):
+def test_another_number_of_classes_is_reported_with_both_shapes(tmp_path, log_capture):
     recipe, model = classifier(tmp_path)
     other = build_classifier(classifier_recipe(tmp_path, classes=5), "test")
     load_initial_weights(other, save(tmp_path / "x.pt", recipe, model))
@@ -255,7 +255,7 @@ def test_mistakes_name_the_file_and_leave_the_network_alone(tmp_path):
         load_backbone_weights(nn.Conv2d(3, 3, 1), "x.weights")
 
 
-def test_the_command_line_tells_a_missing_file_in_a_line(tmp_path, capsys):
+def test_the_command_line_reports_a_missing_file_in_one_line(tmp_path, capsys):
     words = ["info", str(DETECTOR), f"model.backbone.weight={tmp_path}/x.pt"]
     assert main(words) == 2
     assert "model.backbone.weight: unknown key (did you mean 'weights'?)" in capsys.readouterr().err
@@ -315,14 +315,14 @@ SMALL = ["cs3darknet_focus_s", "cspresnet50", "cspdarknet53"]
 @pytest.mark.parametrize("name", [SMALL[0], *(pytest.param(name, marks=pytest.mark.e2e) for name in SMALL[1:])])
 def test_csp_networks_of_timm_give_its_own_features(name):
     timm = pytest.importorskip("timm")
-    ours = build_backbone(f"timm:{name}")
+    built = build_backbone(f"timm:{name}")
     torch.manual_seed(5)
     theirs = timm.create_model(name, features_only=True, pretrained=False)
-    ours.network.load_state_dict(theirs.state_dict())
+    built.network.load_state_dict(theirs.state_dict())
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        maps, expected = ours.eval()(images), theirs.eval()(images)
+        maps, expected = built.eval()(images), theirs.eval()(images)
     last = dict(zip(theirs.feature_info.reduction(), expected, strict=True))
-    assert [spec.stride for spec in ours.out_specs] == [8, 16, 32]
-    assert all(torch.equal(x, last[spec.stride]) for x, spec in zip(maps, ours.out_specs, strict=True))
+    assert [spec.stride for spec in built.out_specs] == [8, 16, 32]
+    assert all(torch.equal(x, last[spec.stride]) for x, spec in zip(maps, built.out_specs, strict=True))
     assert all(x.isfinite().all() and x.std() > 0 for x in maps)

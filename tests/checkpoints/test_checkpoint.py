@@ -76,7 +76,7 @@ def rubbish(kind: str, good: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "half", "cut", "pickle", "bomb"])
-def test_damaged_and_foreign_files_are_one_clear_error(tmp_path, file, kind):
+def test_damaged_and_other_files_are_one_clear_error(tmp_path, file, kind):
     path = tmp_path / "x.pt"
     path.write_bytes(rubbish(kind, file.read_bytes()))
     with pytest.raises(CheckpointError) as caught:
@@ -146,7 +146,7 @@ def test_a_config_takes_the_weights_of_a_checkpoint_of_its_network_only(file):
         load_model(file, overrides=["input.size=100"])
 
 
-def test_transfer_takes_what_fits_and_tells_the_rest(checkpoint, caplog):
+def test_transfer_loads_what_fits_and_reports_the_rest(checkpoint, caplog):
     other = load_recipe(CONFIG, ["model.neck.width=8"]).model.build(5)  # other classes: other heads
     fresh = {name: value.clone() for name, value in other.state_dict().items()}
     with caplog.at_level("INFO", logger="cspdet"):

@@ -18,7 +18,7 @@ from tests.fixtures.engine_data import small_detector, write_checkpoint
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_detector_and_a_classifier_are_told_apart(tmp_path):
+def test_a_detector_and_a_classifier_are_distinguished(tmp_path):
     detector = write_checkpoint(tmp_path / "d.pt", small_detector())
     assert load_model(detector).task == "detection"
     assert load_model(detector, task="detection").detector.num_classes == 3

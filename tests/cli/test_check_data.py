@@ -155,17 +155,17 @@ def test_train_without_boxes_is_an_error_and_val_a_note(tmp_path):
 # --- the command ---------------------------------------------------------------------------------
 
 
-def test_errors_are_told_once_and_counted_in_the_text(tmp_path, capsys):
+def test_errors_are_reported_once_and_counted_in_the_text(tmp_path, capsys):
     descriptor = make_set(tmp_path)
     (tmp_path / "val" / "val3.png").unlink()
     (tmp_path / "val" / "val2.png").unlink()
     assert main(["check-data", str(descriptor)]) == 2
-    told = capsys.readouterr()
-    assert "val3.png" not in told.out
-    assert "  errors   2, listed below" in told.out
-    assert told.out.endswith("2 errors, 2 notes\n")
-    assert [line.count("val3.png: no such image") for line in told.err.splitlines()] == [0, 1]
-    assert all(line.startswith("error: ") for line in told.err.splitlines())
+    captured = capsys.readouterr()
+    assert "val3.png" not in captured.out
+    assert "  errors   2, listed below" in captured.out
+    assert captured.out.endswith("2 errors, 2 notes\n")
+    assert [line.count("val3.png: no such image") for line in captured.err.splitlines()] == [0, 1]
+    assert all(line.startswith("error: ") for line in captured.err.splitlines())
 
 
 def test_json_holds_the_errors_too(tmp_path, capsys):
@@ -195,9 +195,9 @@ def test_a_report_is_written_before_errors_end_the_command(tmp_path, capsys):
     (tmp_path / "train.json").write_text("{")
     page = tmp_path / "pages" / "data.html"
     assert main(["check-data", str(descriptor), "--report", str(page)]) == 2
-    told = capsys.readouterr()
-    assert "train.json:1:2: not valid JSON" in told.err
-    assert f"open {page}" in told.out
+    captured = capsys.readouterr()
+    assert "train.json:1:2: not valid JSON" in captured.err
+    assert f"open {page}" in captured.out
     assert "train.json:1:2: not valid JSON" in page.read_text()
     assert "val0.png" in page.read_text()
 
@@ -225,7 +225,7 @@ def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "DESCRIPTOR is missing"),
         (["--report", "page.html"], "DESCRIPTOR is missing"),
@@ -236,11 +236,11 @@ def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
         (["set.yaml", "--report", "--config", "c.yaml"], "c.yaml: no such"),
     ],
 )
-def test_mistakes_on_the_command_line(tmp_path, capsys, monkeypatch, words, told):
+def test_mistakes_on_the_command_line(tmp_path, capsys, monkeypatch, words, message):
     make_set(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["check-data", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -80,9 +80,9 @@ def test_the_flags_reach_the_crop_and_json_is_one_document(colors, capsys):
 def test_mistakes_are_errors(colors, capsys, words, message):
     save(Path("other/val/pink/1.png"), "red")
     assert run_command("eval-classifier", ["colors.pt", *words]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert "Traceback" not in told
+    log = capsys.readouterr().err
+    assert message in log
+    assert "Traceback" not in log
     assert not Path("runs/eval-classifier").exists()
 
 
@@ -91,8 +91,8 @@ def test_the_page_has_the_published_figures():
     rows = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
     ]
-    shown = {row[0]: row[1:6] for row in rows if len(row) == 8}
-    assert shown == {
+    table = {row[0]: row[1:6] for row in rows if len(row) == 8}
+    assert table == {
         name: [str(p.size[0]), f"{p.conv_weights / 1e6:.2f}", f"{p.bflops:g}", f"{p.top1:.1f}", f"{p.top5:.1f}"]
         for name, p in CLASSIFIERS.items()
     }

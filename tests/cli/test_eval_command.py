@@ -44,7 +44,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelBundle:
     return model
 
 
-def test_a_model_is_judged_on_its_own_data(capsys):
+def test_a_model_is_evaluated_on_its_own_data(capsys):
     assert run_command("eval", ["squares.pt", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert set(document) == {*METRIC_NAMES, "per_class", "images", "detections", "evaluator", "model", "size"}
@@ -70,7 +70,7 @@ def test_the_table_names_all_numbers_and_classes(capsys):
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
 
 
-def test_what_eval_wrote_can_be_judged_again(capsys):
+def test_detections_of_eval_can_be_evaluated_again(capsys):
     assert run_command("eval", ["squares.pt", "--output", "a"]) == 0
     words = ["--detections", "a/detections.json", "--data", "data.yaml", "--output", "b"]
     assert run_command("eval", words) == 0
@@ -79,7 +79,7 @@ def test_what_eval_wrote_can_be_judged_again(capsys):
     assert (again["model"], again["size"]) == (None, None)
 
 
-def test_a_results_file_needs_no_pictures(tmp_path, capsys):
+def test_a_results_file_needs_no_images(tmp_path, capsys):
     Path("found.json").write_text(json.dumps([result(10, 3, [0, 0, 32, 32], 0.5)]))
     Path("other.yaml").write_text("val: {images: nowhere, annotations: val.json}\n")
     assert run_command("eval", ["--detections", "found.json", "--data", "other.yaml", "--json"]) == 0
@@ -143,13 +143,13 @@ def test_classes_in_another_order_with_other_ids_are_matched_by_name(tmp_path, c
 def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
     write_set(tmp_path, [], categories=[{"id": 3, "name": "disk"}, {"id": 17, "name": "bar"}])
     assert run_command("eval", ["squares.pt"]) == 2
-    told = capsys.readouterr().err
-    assert "expected 2 (3 disc, 17 bar); found 2 (3 disk, 17 bar)" in told
+    message = capsys.readouterr().err
+    assert "expected 2 (3 disc, 17 bar); found 2 (3 disk, 17 bar)" in message
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "expected either a MODEL or --detections"),
         (["squares.pt", "--detections", "x.json"], "found both"),
@@ -171,10 +171,10 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["squares.pt", "--split", "test", "--name", ""], "--name: expected letters and digits"),
     ],
 )
-def test_mistakes_end_with_2_and_a_line(words, told, capsys):
+def test_mistakes_end_with_2_and_a_line(words, message, capsys):
     assert run_command("eval", words) == 2
     printed = capsys.readouterr()
-    assert any(line.startswith("error: ") and told in line for line in printed.err.splitlines()), printed.err
+    assert any(line.startswith("error: ") and message in line for line in printed.err.splitlines()), printed.err
     assert printed.out == ""
 
 
@@ -194,7 +194,7 @@ def test_a_model_in_training_comes_back_in_training(loaded):
     assert loaded.network.training
 
 
-def test_bad_results_are_told_and_nothing_is_written(capsys):
+def test_bad_results_are_reported_and_nothing_is_written(capsys):
     found = [result(10, 3, [0, 0, 32, 32], 0.5), result(10, 3, [0, 0, -1, 32], 0.5), result(9, 3, [0, 0, 1, -1], 0.5)]
     Path("found.json").write_text(json.dumps(found))
     assert run_command("eval", ["--detections", "found.json", "--data", "data.yaml"]) == 2
@@ -239,7 +239,7 @@ def test_boxes_are_cut_as_the_config_and_the_flags_say(sticking_out, monkeypatch
 
 
 @pytest.mark.parametrize(("flags", "expected"), [([], UNCUT), (["--no-clip-boxes"], UNCUT), (["--clip-boxes"], CUT)])
-def test_a_results_file_is_judged_as_it_is_unless_told_otherwise(flags, expected):
+def test_a_results_file_is_evaluated_unchanged_by_default(flags, expected):
     found = [result(image_id, 3, box, 0.5) for image_id, box in zip((10, 20), UNCUT, strict=True)]
     Path("found.json").write_text(json.dumps(found))
     words = ["--detections", "found.json", "--data", "data.yaml", "--output", "out", *flags]
@@ -248,7 +248,7 @@ def test_a_results_file_is_judged_as_it_is_unless_told_otherwise(flags, expected
 
 
 @pytest.mark.parametrize(("more", "clip"), [([], False), (["eval.clip_boxes=true"], True)])
-def test_a_model_from_a_cfg_is_judged_with_boxes_as_they_come(tmp_path, more, clip):
+def test_a_model_from_a_cfg_is_evaluated_with_unclipped_boxes(tmp_path, more, clip):
     cfg, weights = write_pair(tmp_path, TINY)
     assert run_command("import-darknet", [str(cfg), str(weights), "--output", "x.pt", *more]) == 0
     config = load_checkpoint(Path("x.pt")).config
@@ -318,7 +318,7 @@ def test_a_results_file_for_such_a_split_is_packed_too(hidden_set):
         assert len(json.loads(archive.read(archive.namelist()[0]))) == 1
 
 
-def test_a_test_split_with_boxes_is_judged_and_makes_no_zip(tmp_path):
+def test_a_test_split_with_boxes_is_evaluated_and_makes_no_zip(tmp_path):
     Path("both.yaml").write_text("test: {images: images, annotations: val.json}\n")
     assert run_command("eval", ["squares.pt", "--data", "both.yaml", "--split", "test", "--output", "out"]) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
@@ -342,7 +342,7 @@ def test_the_annotations_name_the_set(file, set_):
 
 
 @pytest.mark.e2e
-def test_the_tool_judges_a_results_file(tmp_path):
+def test_the_tool_evaluates_a_results_file(tmp_path):
     (tmp_path / "found.json").write_text("[]")
     tool = [
         sys.executable,

@@ -85,7 +85,7 @@ def test_published_figures_are_those_of_the_size(info):
     assert abs(other["published"]["stored_numbers_difference"]) < 0.002  # weights do not depend on the size
 
 
-def test_the_table_tells_source_difference_and_misprint(capsys):
+def test_the_table_has_source_difference_and_misprint(capsys):
     assert main(["info", detector("pelee_prn3l"), EFM, "--size", "320x320"]) == 0
     lines = capsys.readouterr().out.splitlines()
     prn, efm = (next(i for i, line in enumerate(lines) if line.startswith(f"{name} ")) for name in
@@ -124,9 +124,9 @@ def test_the_largest_layer_shrinks_as_published(first, second, published, capsys
     assert main(["info", first, second, "--layers"]) == 0
     out = capsys.readouterr().out
     assert "layer by layer" in out
-    baseline, ours = out.split("largest layers, compared with that of ")[1].splitlines()[1:3]
+    baseline, compared = out.split("largest layers, compared with that of ")[1].splitlines()[1:3]
     assert baseline.split()[3].endswith(".conv")  # the layer is named
-    change = next(word for word in ours.split() if word.endswith("%"))
+    change = next(word for word in compared.split() if word.endswith("%"))
     assert float(change[:-1]) / 100 == pytest.approx(published, abs=0.005)
 
 
@@ -197,10 +197,10 @@ def test_the_committed_page_is_what_the_configs_give():
 
 def test_the_page_shows_every_published_row():
     check_complete(ROOT / "configs", CostCache(ROOT / "configs"))
-    shown = {(row.config, row.reference.size) for row in all_rows()}
+    listed = {(row.config, row.reference.size) for row in all_rows()}
     printed = {(name, row.size) for name, row in PUBLISHED.items()}
     printed |= {(name, row.size) for name, rows in OTHER_SIZES.items() for row in rows}
-    assert printed <= shown
+    assert printed <= listed
 
 
 def test_a_published_row_without_its_config_is_an_error(tmp_path, monkeypatch, capsys):

@@ -105,7 +105,7 @@ def test_broken_files_are_refused(tmp_path, content, message):
         read_runs([folder])
 
 
-def test_runs_that_are_not_there_are_told(tmp_path):
+def test_missing_runs_are_reported(tmp_path):
     write(tmp_path / "first", [line(1)])
     with pytest.raises(DataError, match="did you mean 'first'"):
         read_runs([tmp_path / "firts"])
@@ -265,12 +265,12 @@ def test_many_runs_have_colors_of_their_own():
 def test_one_run_is_drawn_into_its_folder(tmp_path, capsys, caplog):
     folder = write(tmp_path / "run", evaluated(6, 2, 4), tail='{"epoch": 7')
     assert main(["plot", str(folder)]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
         "run  6 lines, epoch 6, loss 1.5000, best AP 0.5000 at epoch 4",
         f"written: {folder / 'curves.png'}",
     ]
-    assert "the last line is incomplete, and left out" in told.err + caplog.text
+    assert "the last line is incomplete, and left out" in captured.err + caplog.text
     assert cv2.imread(str(folder / "curves.png")) is not None
 
 
@@ -297,7 +297,7 @@ def test_several_runs_are_drawn_below_runs(tmp_path, capsys, monkeypatch):
         (["nowhere"], "nowhere: no such run"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(tmp_path, capsys, caplog, monkeypatch, words, message):
+def test_errors_are_reported_and_nothing_is_written(tmp_path, capsys, caplog, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     folder = write(tmp_path / "run", [line(1)])
     assert main(["plot", str(folder), *words]) == 2

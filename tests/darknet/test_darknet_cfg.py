@@ -133,14 +133,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
-def test_mistakes_are_told_with_their_line(kind):
+def test_errors_are_reported_with_their_line(kind):
     text, message = MISTAKES[kind]
     found = problems(text)
     assert message in "\n".join(found)
     assert all(problem.startswith("x.cfg:") for problem in found)
 
 
-def test_all_unknown_words_are_told_at_once():
+def test_all_unknown_words_are_reported_together():
     text = NET + "[convolutional]\nfliters=3\nstrid=1\n[maxpol]\n"
     assert len(problems(text)) == 3
 

@@ -252,7 +252,7 @@ def test_what_has_no_words_is_named(name):
     assert str(caught.value).startswith("my.yaml: ")
 
 
-def test_the_picture_is_read_once():
+def test_the_image_is_read_once():
     loaded = small(nn.Identity())
     loaded.network.backbone, loaded.network.fc = Raw(), nn.Linear(8, 3)
     with pytest.raises(ConfigError, match="only the first layer can read the image"):
@@ -267,7 +267,7 @@ def test_a_map_of_one_cell_needs_a_square_input_and_elastic_one_that_halves(tmp_
 
 
 @pytest.mark.e2e
-def test_networks_of_timm_and_normalized_pictures_are_refused():
+def test_networks_of_timm_and_normalized_images_are_refused():
     path = ROOT / "configs/csppelee_efm.yaml"
     with torch.device("meta"):
         loaded = loaded_from(path, "model.normalize={mean: [0.5, 0.5, 0.5], std: [1, 1, 1]}")
@@ -364,9 +364,9 @@ def test_there_and_back_again(tmp_path):
         [sys.executable, *words, "--size", "64x96", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["size"] == [64, 96]
-    assert told["difference"] <= 1e-5
+    answer = json.loads(done.stdout)
+    assert answer["size"] == [64, 96]
+    assert answer["difference"] <= 1e-5
     words = [str(tmp_path / "b.cfg"), str(tmp_path / "b.weights"), "--names", str(tmp_path / "b.names")]
     assert run_command("import-darknet", [*words, "--output", str(tmp_path / "c.pt")]) == 0
     back = load_model(tmp_path / "c.pt")

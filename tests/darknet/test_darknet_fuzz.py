@@ -24,9 +24,9 @@ from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.errors import UserError
 
 CASES = int(os.environ.get("CSPDET_FUZZ_CASES", "100"))
-MOST_SECONDS = 60  # of one case, on a machine that does other things as well
-MOST_MEMORY = 2**30
-MOST_NUMBERS = 3_000_000  # larger networks get a file that does not fit
+MAX_SECONDS = 60  # of one case, on a machine that does other things as well
+MAX_MEMORY = 2**30
+MAX_WEIGHTS = 3_000_000  # larger networks get a file that does not fit
 
 WORDS = (
     "0",
@@ -88,7 +88,7 @@ def numbers_needed(text: str) -> int:
         layers = build_graph(parse_cfg(text, "x.cfg")).layers
     except UserError:
         return 5000
-    return min(MOST_NUMBERS, sum(layer.num_weights for layer in layers))
+    return min(MAX_WEIGHTS, sum(layer.num_weights for layer in layers))
 
 
 def spoil(path: Path, rng: random.Random) -> None:
@@ -139,7 +139,7 @@ def run_case(seed: int, folder: Path) -> str:
 
 
 def too_long(signum: int, frame: object) -> None:
-    raise TimeoutError(f"a case took more than {MOST_SECONDS} seconds")
+    raise TimeoutError(f"a case took more than {MAX_SECONDS} seconds")
 
 
 @pytest.mark.e2e
@@ -151,7 +151,7 @@ def test_damage_ends_in_a_clear_error_or_a_working_model(tmp_path, capsys):
     try:
         for seed in range(CASES):
             start = time.perf_counter()
-            signal.alarm(MOST_SECONDS)
+            signal.alarm(MAX_SECONDS)
             try:
                 outcomes[run_case(seed, tmp_path)] += 1
             except Exception as error:
@@ -163,6 +163,6 @@ def test_damage_ends_in_a_clear_error_or_a_working_model(tmp_path, capsys):
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    assert grown < MOST_MEMORY, f"{grown / 2**20:.0f} MiB"
+    assert grown < MAX_MEMORY, f"{grown / 2**20:.0f} MiB"
     assert min(outcomes.values()) > CASES // 20, outcomes
     print(f"{outcomes}, slowest case {slowest:.1f} s, memory grew by {grown / 2**20:.0f} MiB")

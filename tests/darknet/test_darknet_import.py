@@ -46,8 +46,8 @@ def imported(folder: Path, text: str, *more: str) -> Path:
 
 def test_a_detector_becomes_a_model(tmp_path, capsys):
     path = imported(tmp_path, TINY)
-    told = capsys.readouterr().out
-    assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 values in all 7 layers" in told
+    output = capsys.readouterr().out
+    assert "a detector of 2 classes (class 1, class 2...), 64x64, stretch; 6,102 values in all 7 layers" in output
     loaded = load_model(path)
     direct = network(TINY)
     read_weights(tmp_path / "x.weights", direct.body.layer_weights())
@@ -161,8 +161,8 @@ def test_an_imported_network_trains_on_other_classes_evaluates_and_detects(tmp_p
     assert "fresh: body.layer.8.conv.weight" in capsys.readouterr().err  # another number of classes: another head
     assert load_recipe(run / "config.yaml").model.text == TINY
     assert main(["eval", str(run / "best.pt"), "--output", str(tmp_path / "eval"), "--workers", "0"]) == 0
-    picture = next((tmp_path / "shapes/val").glob("*.*"))
-    assert main(["detect", str(run / "best.pt"), str(picture), "--output", str(tmp_path / "found")]) == 0
+    image_path = next((tmp_path / "shapes/val").glob("*.*"))
+    assert main(["detect", str(run / "best.pt"), str(image_path), "--output", str(tmp_path / "found")]) == 0
 
 
 # --- real files ----------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ def real(name: str, folder: Path, *more: str) -> Path:
 @pytest.mark.skipif(DATA is None, reason="CSPDET_TEST_DATA names no folder")
 def test_yolo_fastest_finds_what_another_engine_finds(tmp_path):
     detector = load_detector(real("yolo-fastest-1.1", tmp_path), device="cpu", min_score=0.3, nms_iou=0.45)
-    for picture, expected in json.loads((Path(DATA or "") / "stills/expected.json").read_text()).items():
-        found = detector.predict(Path(DATA or "") / "stills" / Path(picture).name)
+    for image_path, expected in json.loads((Path(DATA or "") / "stills/expected.json").read_text()).items():
+        found = detector.predict(Path(DATA or "") / "stills" / Path(image_path).name)
         rows = list(zip(found.box_xyxy.tolist(), found.score.tolist(), found.class_id.tolist(), strict=True))
         assert len(rows) == len(expected)
         for want in expected:
@@ -251,18 +251,18 @@ def test_one_file_means_the_same_to_the_cfg_and_to_our_own_network(tmp_path, con
         generic = DarknetDetector(cfg) if cfg.heads else DarknetClassifier(cfg)
         path = ROOT / f"configs/{config}.yaml"
         if cfg.heads:
-            ours = load_config(path, DetectionRecipe).model.build(80)
-            assert torch.equal(ours.anchors.wh, generic.anchors.wh)
-            assert torch.equal(ours.anchors.scale_x_y, generic.anchors.scale_x_y)
-            assert ours.strides == generic.strides
+            built = load_config(path, DetectionRecipe).model.build(80)
+            assert torch.equal(built.anchors.wh, generic.anchors.wh)
+            assert torch.equal(built.anchors.scale_x_y, generic.anchors.scale_x_y)
+            assert built.strides == generic.strides
         else:
-            ours = load_config(path, ClassificationRecipe).model.build()
+            built = load_config(path, ClassificationRecipe).model.build()
     load_script("opencv_parity").randomize(generic.body.layer_weights(), seed=0)
     write_weights(tmp_path / "x.weights", generic.body.layer_weights())
-    read_weights(tmp_path / "x.weights", layers_in_file_order(ours))
+    read_weights(tmp_path / "x.weights", layers_in_file_order(built))
     x = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        a, b = generic.eval()(x), ours.eval()(x)
+        a, b = generic.eval()(x), built.eval()(x)
     for p, q in zip(a, b, strict=True) if cfg.heads else [(a, b)]:
         assert (p - q).abs().max() <= 1e-6 * p.abs().max()
 

@@ -92,7 +92,7 @@ def refusal(path, layers, **options):
     return problem.removeprefix(f"{path}: ")
 
 
-def test_files_that_are_too_short_or_too_long_tell_where_they_part(tmp_path):
+def test_files_that_are_too_short_or_too_long_name_the_first_layer_that_differs(tmp_path):
     layers = network(TINY).body.layer_weights()
     # 8 filters of 27 weights and 4 numbers each; 16 of 72 and 4; 8 of 72 and 4; 16 of 216 and 4 ...
     assert [layer.num_elements for layer in layers] == [248, 1216, 608, 3520, 119, 160, 231]
@@ -150,7 +150,7 @@ def test_files_that_are_none_of_darknets(tmp_path):
     assert "no such file (did you mean 'good.weights'?)" in refusal(tmp_path / "goo.weights", layers)
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_weights(tmp_path / "file/x.weights", network(TINY).body.layer_weights())

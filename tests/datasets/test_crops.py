@@ -73,9 +73,9 @@ def test_images_of_all_modes_and_odd_sizes_are_those_of_torchvision(tmp_path, in
     paths += [odd_image(tmp_path, "RGB.jpg", (41, 23), turn) for turn in range(1, 9)]
     assert len(paths) >= 50
     for path in paths:
-        ours = model.normalize(to_float_tensor(torch.from_numpy(crop(read_image(path), "x")), CPU))[0]
+        actual = model.normalize(to_float_tensor(torch.from_numpy(crop(read_image(path), "x")), CPU))[0]
         expected = theirs(as_torchvision_reads(path))
-        assert (ours - expected).abs().max() <= 1e-6, path.name
+        assert (actual - expected).abs().max() <= 1e-6, path.name
 
 
 def test_ten_crops_are_those_of_torchvision(tmp_path):

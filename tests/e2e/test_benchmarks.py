@@ -38,7 +38,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_tells_what_the_script_does(
+def test_help_describes_the_script(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -118,7 +118,7 @@ def test_their_categories_become_those_of_the_val_split(shapes: Path, monkeypatc
         {"image_id": 7, "file_name": "7.jpg", "category_id": n, "bbox": [1, 2, 3, 4], "score": 0.5}
         for n in range(1, len(train.classes) + 1)
     ]
-    ours = script("against_ultralytics", monkeypatch).original_ids(found, train, val)
+    converted = script("against_ultralytics", monkeypatch).original_ids(found, train, val)
     by_id = dict(zip(val.classes.category_ids, val.classes.names, strict=True))
-    assert [by_id[row["category_id"]] for row in ours] == list(train.classes.names)
-    assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in ours)
+    assert [by_id[row["category_id"]] for row in converted] == list(train.classes.names)
+    assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in converted)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classification_data import SHARPNESS, ColorTeller, color_model, picture, save
+from classification_data import SHARPNESS, ColorClassifier, color_image, color_model, save
 from darknet_data import CLASSIFIER, write_pair
 
 import cspdet
@@ -42,7 +42,7 @@ eval: {crop: 0.5}
 
 
 @pytest.fixture
-def color_classifier(tmp_path, monkeypatch) -> ColorTeller:
+def color_classifier(tmp_path, monkeypatch) -> ColorClassifier:
     """The commands tell colors, in an empty folder."""
     loaded = color_model()
     monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: loaded)
@@ -148,7 +148,7 @@ def test_one_image_or_a_list(color_classifier):
     classifier = cspdet.load_classifier("colors.pt", device="cpu")
     assert classifier(path).class_name == "green"
     assert classifier(str(path)).score == pytest.approx(SCORE)
-    many = classifier([path, *(picture("blue") for _ in range(20))])
+    many = classifier([path, *(color_image("blue") for _ in range(20))])
     assert [found.class_name for found in many] == ["green", *["blue"] * 20]
     assert classifier.probabilities(path).shape == (3,)
     assert classifier.probabilities([path, path]).shape == (2, 3)
@@ -165,7 +165,7 @@ def test_one_image_or_a_list(color_classifier):
 
 
 def test_the_settings_reach_the_images(color_classifier):
-    image = picture("red", 64, 64)
+    image = color_image("red", 64, 64)
     image[16:48, 16:48] = (0, 0, 255)  # the middle half
     assert load_classifier("x", crop=1.0)(image).class_name == "red"
     assert load_classifier("x", crop=0.5)(image).class_name == "blue"  # only the middle half is seen
@@ -190,7 +190,7 @@ def test_features_of_a_checkpoint_are_those_of_its_backbone(tmp_path):
         assert torch.allclose(x, y[0], atol=1e-5)
     assert torch.allclose(classifier.pooled_features(file), expected[-1][0].mean(dim=(1, 2)), atol=1e-5)
     assert torch.allclose(classifier.probabilities(file), logits.softmax(1)[0], atol=1e-6)
-    many = classifier.features([file, picture("blue")])
+    many = classifier.features([file, color_image("blue")])
     assert len(many) == 2
     assert torch.allclose(many[0][0], maps[0], atol=1e-5)
 

@@ -154,10 +154,10 @@ def one(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same_first_epoch(run: Path, other: Path) -> None:
-    mine, its = lines_of(run)[0], lines_of(other)[0]
-    assert mine["images_seen"] == its["images_seen"] == 16
+    row, other_row = lines_of(run)[0], lines_of(other)[0]
+    assert row["images_seen"] == other_row["images_seen"] == 16
     for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
-        assert mine[name] == pytest.approx(its[name], rel=1e-4)
+        assert row[name] == pytest.approx(other_row[name], rel=1e-4)
 
 
 @pytest.mark.e2e

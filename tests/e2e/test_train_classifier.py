@@ -86,9 +86,9 @@ def train(*words: str | Path) -> int:
 
 def test_the_loss_by_hand():
     """Logits that are all the same: every class has probability 1/4, whatever the goal."""
-    class_id, share = torch.tensor([[2, 0, 0, 0]]), torch.tensor([[1.0, 0, 0, 0]])
+    class_id, fraction = torch.tensor([[2, 0, 0, 0]]), torch.tensor([[1.0, 0, 0, 0]])
     for smoothing in (0.0, 0.3):
-        assert class_loss(torch.zeros(1, 4), class_id, share, smoothing).item() == pytest.approx(math.log(4))
+        assert class_loss(torch.zeros(1, 4), class_id, fraction, smoothing).item() == pytest.approx(math.log(4))
     # p = (3/4, 1/4), the goal 0.9 and 0.1 of a smoothing of 0.2
     logits = torch.tensor([[math.log(3), 0.0]])
     expected = -(0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4))
@@ -101,11 +101,11 @@ def test_the_loss_is_torchs_with_probabilities(seed, smoothing, classes, scale):
     draw = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(5, classes, generator=draw)
     class_id = torch.randint(classes, (5, 4), generator=draw)
-    share = torch.rand(5, 4, generator=draw)
-    share /= share.sum(dim=1, keepdim=True)
-    goal = torch.zeros(5, classes).scatter_add_(1, class_id, share)
-    expected = F.cross_entropy(logits, goal, label_smoothing=smoothing)
-    torch.testing.assert_close(class_loss(logits, class_id, share, smoothing), expected)
+    fraction = torch.rand(5, 4, generator=draw)
+    fraction /= fraction.sum(dim=1, keepdim=True)
+    target = torch.zeros(5, classes).scatter_add_(1, class_id, fraction)
+    expected = F.cross_entropy(logits, target, label_smoothing=smoothing)
+    torch.testing.assert_close(class_loss(logits, class_id, fraction, smoothing), expected)
 
 
 # --- recipes -------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_the_papers_recipe_takes_the_papers_steps():
     assert (paper.optimizer.momentum, paper.optimizer.weight_decay) == (0.9, 0.0005)
 
 
-def test_every_classifier_is_trained_by_the_recommended_recipe_unless_told_otherwise():
+def test_every_classifier_is_trained_by_the_recommended_recipe_by_default():
     expected = load_config(ROOT / "configs/train/classifier_recommended.yaml", ClassifierTrainConfig)
     assert expected.label_smoothing == 0.1
     assert expected.augment.mixup > 0 < expected.augment.cutmix
@@ -314,7 +314,7 @@ def test_weights_for_other_classes_bring_all_but_the_last_layer(data, straight, 
 
 
 @pytest.mark.e2e
-def test_one_picture_a_class_and_no_val_split_train(tmp_path, capsys):
+def test_one_image_per_class_and_no_val_split_train(tmp_path, capsys):
     root = write_images(tmp_path / "set", train=1, val=0)
     assert train(CONFIG, "--data", root, *SMALL, "train.epochs=1", "--output", tmp_path / "run") == 0
     assert "no val split; trains without evaluation" in capsys.readouterr().err
@@ -340,7 +340,7 @@ def test_a_classifier_of_a_cfg_trains_with_the_classes_of_the_data(data, tiny, t
 
 
 @pytest.mark.e2e
-def test_a_run_that_diverges_stops_and_names_the_pictures(data, tiny, tmp_path, capsys):
+def test_a_run_that_diverges_stops_and_names_the_images(data, tiny, tmp_path, capsys):
     wild = ["train.optimizer.learning_rate=1e30", "train.optimizer.clip_norm=null", "train.epochs=20"]
     assert train(tiny, "--data", data, *SMALL, *wild, "--output", tmp_path / "run") == 2
     said = capsys.readouterr().err
@@ -364,7 +364,7 @@ def test_a_run_that_diverges_stops_and_names_the_pictures(data, tiny, tmp_path, 
         ),
     ],
 )
-def test_mistakes_on_the_command_line_are_told(capsys, words, expected):
+def test_errors_on_the_command_line_are_reported(capsys, words, expected):
     assert train(*words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
@@ -372,7 +372,7 @@ def test_mistakes_on_the_command_line_are_told(capsys, words, expected):
 
 
 def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
-    def told(change: str) -> str:
+    def reported(change: str) -> str:
         assert train(CONFIG, "--data", tmp_path / change, *SMALL, "--output", tmp_path / "run") == 2
         assert not (tmp_path / "run").exists()
         lines = capsys.readouterr().err.splitlines()
@@ -381,14 +381,14 @@ def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
     for name in ("empty", "unknown", "rubbish", "halfway", "crop"):
         write_images(tmp_path / name, train=2, val=1)
     (tmp_path / "empty/train/yellow").mkdir()
-    assert "yellow: no image in this class folder" in told("empty")
+    assert "yellow: no image in this class folder" in reported("empty")
     shutil.copytree(tmp_path / "unknown/val/red", tmp_path / "unknown/val/rad")
-    assert "class 'rad' is not one of the 3 classes" in told("unknown")
+    assert "class 'rad' is not one of the 3 classes" in reported("unknown")
     (tmp_path / "rubbish/train/red/x.jpg").write_text("<html>")
-    assert "x.jpg" in (said := told("rubbish"))
+    assert "x.jpg" in (said := reported("rubbish"))
     assert "train.on_bad_image=skip trains without them" in said
     (tmp_path / "halfway/val/red/0.png").write_bytes(b"")
-    assert "halfway/val/red/0.png: the file is empty" in (said := told("halfway"))
+    assert "halfway/val/red/0.png: the file is empty" in (said := reported("halfway"))
     assert "skip" not in said
     words = ("--data", tmp_path / "crop", "--output", tmp_path / "run", *SMALL, "eval.resize=20")
     assert train(CONFIG, *words) == 2
@@ -399,7 +399,7 @@ def test_mistakes_in_the_folders_stop_before_training(tmp_path, capsys):
 
 
 @pytest.mark.e2e
-def test_unreadable_training_pictures_can_be_replaced(tmp_path, capsys):
+def test_unreadable_training_images_can_be_replaced(tmp_path, capsys):
     root = write_images(tmp_path / "set", train=2, val=1)
     (root / "train/red/x.jpg").write_text("<html>")
     (root / "train/red/notes.txt").write_text("no picture by its name, so only counted")

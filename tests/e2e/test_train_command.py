@@ -156,7 +156,7 @@ def test_weights_of_a_run_start_another(shapes, straight, tmp_path, capsys):
         torch.testing.assert_close(kept[name], given[name])
 
 
-def test_without_coco_the_two_ways_on_are_told(tmp_path):
+def test_without_coco_both_ways_to_continue_are_reported(tmp_path):
     """What a newcomer meets first: exit 2, the download command and the built-in set, no traceback."""
     config = tmp_path / "configs/csppelee_efm_sam.yaml"
     for name in ("csppelee_efm_sam.yaml", "train/recommended.yaml"):
@@ -185,14 +185,14 @@ def test_without_coco_the_two_ways_on_are_told(tmp_path):
         ([CONFIG, "data=nowhere.yaml"], "nowhere.yaml: no such data descriptor"),
     ],
 )
-def test_mistakes_on_the_command_line_are_told_in_a_line(capsys, words, expected):
+def test_errors_on_the_command_line_are_reported_in_one_line(capsys, words, expected):
     assert train(*words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert expected in said
 
 
-def test_an_empty_train_split_and_missing_pictures_stop_before_training(shapes, tmp_path, capsys):
+def test_an_empty_train_split_and_missing_images_stop_before_training(shapes, tmp_path, capsys):
     truth = json.loads((shapes.parent / "annotations/instances_train.json").read_text())
     for change, expected in [
         ({"images": [], "annotations": []}, "'images' is empty; expected at least one"),
@@ -211,7 +211,7 @@ def test_an_empty_train_split_and_missing_pictures_stop_before_training(shapes, 
 
 
 @pytest.mark.e2e
-def test_a_run_that_diverges_stops_and_names_the_pictures(shapes, tmp_path, capsys):
+def test_a_run_that_diverges_stops_and_names_the_images(shapes, tmp_path, capsys):
     wild = ["train.optimizer.learning_rate=1e30", "train.optimizer.clip_norm=null", "train.epochs=20"]
     assert train(CONFIG, f"data={shapes}", *SMALL, *wild, "--output", tmp_path / "run") == 2
     said = capsys.readouterr().err

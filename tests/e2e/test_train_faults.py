@@ -18,11 +18,11 @@ import torch
 from faults_data import (
     BATCHES,
     CONFIG,
-    DRAFTS,
     PROOF,
     ROOT,
     SAVE_EACH_STEP,
     SMALL,
+    TMP_FILES,
     children,
     errors,
     start,
@@ -117,7 +117,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_in_a_line(words, tmp_path)
     assert line.startswith("error: a loader process died, most often because memory ran out")
     assert PROOF.living(process.pid) == []
     done = load_checkpoint(folder / "last.pt").training["progress"]["epoch"]
-    assert list(folder.glob(DRAFTS)) == []
+    assert list(folder.glob(TMP_FILES)) == []
     assert train("--resume", folder, f"train.epochs={done + 1}", "train.workers=0") == 0
 
 
@@ -140,13 +140,13 @@ def own_shapes(shapes, tmp_path) -> Path:
 
 
 @pytest.mark.e2e
-def test_a_picture_that_disappears_ends_the_run_with_its_name(own_shapes, straight, tmp_path, at_batch, capsys):
-    picture, folder = own_shapes.parent / "train/000007.jpg", tmp_path / "run"
-    at_batch(BATCHES + 1, after(lambda: picture.rename(tmp_path / "elsewhere.jpg")))  # in the second epoch
+def test_an_image_that_disappears_ends_the_run_with_its_name(own_shapes, straight, tmp_path, at_batch, capsys):
+    image, folder = own_shapes.parent / "train/000007.jpg", tmp_path / "run"
+    at_batch(BATCHES + 1, after(lambda: image.rename(tmp_path / "elsewhere.jpg")))  # in the second epoch
     assert train(CONFIG, f"data={own_shapes}", *SMALL, "--output", folder) == 2
-    assert errors(capsys.readouterr().err) == [f"error: {picture}: no such image"]
+    assert errors(capsys.readouterr().err) == [f"error: {image}: no such image"]
     assert load_checkpoint(folder / "last.pt").training["progress"]["epoch"] >= 1
-    (tmp_path / "elsewhere.jpg").rename(picture)
+    (tmp_path / "elsewhere.jpg").rename(image)
     assert train("--resume", folder) == 0
     assert PROOF.read_metrics(folder) == PROOF.read_metrics(straight)
     assert (
@@ -157,7 +157,7 @@ def test_a_picture_that_disappears_ends_the_run_with_its_name(own_shapes, straig
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_disappears_can_be_skipped_and_is_counted(own_shapes, tmp_path, at_batch, capsys, workers):
+def test_an_image_that_disappears_can_be_skipped_and_is_counted(own_shapes, tmp_path, at_batch, capsys, workers):
     at_batch(BATCHES + 1, after((own_shapes.parent / "train/000007.jpg").unlink))
     options = ["train.on_bad_image=skip", f"train.workers={workers}", "--output", tmp_path / "run"]
     assert train(CONFIG, f"data={own_shapes}", *SMALL, *options) == 0
@@ -177,7 +177,7 @@ def poisoned(words, tmp_path, at_batch, capsys) -> tuple[Path, str]:
 
 
 @pytest.mark.e2e
-def test_a_step_that_is_not_finite_is_skipped_and_told(poisoned):
+def test_a_step_that_is_not_finite_is_skipped_and_reported(poisoned):
     folder, said = poisoned
     assert "epoch 1: step skipped, its gradient is not finite (image ids of the last: " in said
     position = load_checkpoint(folder / "last.pt").training["progress"]
@@ -204,7 +204,7 @@ def test_a_disk_too_full_for_a_checkpoint_stops_the_run_and_keeps_the_one_before
     assert f"{stopped}/last.pt: cannot be written: " in line
     assert "the file that was there before is kept" in line
     assert (stopped / "last.pt").read_bytes() == before
-    assert list(stopped.glob(DRAFTS)) == []
+    assert list(stopped.glob(TMP_FILES)) == []
     assert train("--resume", stopped, "train.checkpoint_interval_minutes=10") == 0
     assert PROOF.compare_runs(stopped, straight) == []
 
@@ -308,7 +308,7 @@ def test_ctrl_c_inside_a_save_keeps_the_one_before(stopped, monkeypatch, capsys)
     assert train("--resume", stopped, SAVE_EACH_STEP) == 130
     assert errors(capsys.readouterr().err) == []
     assert (stopped / "last.pt").read_bytes() == before
-    assert list(stopped.glob(DRAFTS)) == []
+    assert list(stopped.glob(TMP_FILES)) == []
 
 
 @pytest.mark.e2e
@@ -399,7 +399,7 @@ def cut_last(folder: Path) -> str:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("spoil", [without_last, cut_last])
-def test_what_cannot_be_resumed_is_told_in_a_line(stopped, capsys, spoil):
+def test_what_cannot_be_resumed_is_reported_in_one_line(stopped, capsys, spoil):
     expected = spoil(stopped)
     kept = {path.name: path.stat().st_mtime_ns for path in stopped.iterdir()}
     assert train("--resume", stopped) == 2
@@ -422,7 +422,7 @@ def test_a_run_whose_other_files_are_gone_goes_on(stopped, straight):
 
 
 @pytest.mark.e2e
-def test_output_that_cannot_be_written_is_told_in_a_line(words, tmp_path, capsys):
+def test_output_that_cannot_be_written_is_reported_in_one_line(words, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/run", Path("/proc/run")):
         assert train(*words, "--output", folder) == 2
@@ -441,7 +441,7 @@ def test_a_damaged_metrics_file_costs_no_epoch(stopped, straight, capsys):
 
 
 @pytest.mark.e2e
-def test_an_edited_config_is_told_to_have_no_effect(stopped, capsys):
+def test_an_edited_config_is_reported_to_have_no_effect(stopped, capsys):
     config = stopped / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 3", "epochs: 2"))
     assert train("--resume", stopped) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classification_data import SHARPNESS, ColorTeller, color_recipe, write_colors
+from classification_data import SHARPNESS, ColorClassifier, color_recipe, write_colors
 
 from cspdet.datasets.classification.crops import build_image_crop
 from cspdet.datasets.classification.image_folder import ImageFolderDataset, load_image_folder
@@ -53,7 +53,7 @@ def test_top5_of_five_classes_is_none_and_outputs_that_are_not_finite_are_wrong(
 
 
 def test_a_ten_crop_averages_probabilities():
-    model = ColorTeller()
+    model = ColorClassifier()
     views = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
     views[0, 0, 0], views[0, 1, 1] = 255, 255  # a red view and a green one
     e = float(np.exp(SHARPNESS))
@@ -65,7 +65,7 @@ def test_a_ten_crop_averages_probabilities():
     assert predict_probabilities(model, views, CPU).tolist() == [[0.0, 0.0, 0.0]]
 
 
-def evaluate(model: ColorTeller, images: ImageFolderDataset, eval_: ClassifierEvalConfig) -> ClassifierMetrics:
+def evaluate(model: ColorClassifier, images: ImageFolderDataset, eval_: ClassifierEvalConfig) -> ClassifierMetrics:
     crop = build_image_crop(color_recipe().input, eval_, "bilinear")
     return evaluate_classifier(NetworkClassifier(model, CPU), images, crop, eval_)
 
@@ -73,7 +73,7 @@ def evaluate(model: ColorTeller, images: ImageFolderDataset, eval_: ClassifierEv
 @pytest.mark.parametrize("more", [{}, {"ten_crop": True}, {"batch_size": 1}, {"workers": 1, "batch_size": 4}])
 def test_images_of_one_color(tmp_path, more):
     images = load_image_folder(write_colors(tmp_path), "val", ("red", "green", "blue"))
-    model = ColorTeller().train()
+    model = ColorClassifier().train()
     eval_ = ClassifierEvalConfig(**{"workers": 0, **more})
     with evaluation_mode(model):
         assert not model.training
@@ -91,7 +91,7 @@ def test_unreadable_images_are_all_reported(tmp_path):
     for name in ("blue/1.png", "red/2.png"):
         (tmp_path / "val" / name).write_bytes(b"no image")
     images = match_image_classes(images, ("red", "green", "blue"), "set")
-    model = ColorTeller()
+    model = ColorClassifier()
     eval_ = ClassifierEvalConfig(workers=0, batch_size=2)
     with pytest.raises(DataError) as error:
         evaluate(model, images, eval_)

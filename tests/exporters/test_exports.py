@@ -70,15 +70,15 @@ def wrong(argv: list[object], capsys) -> str:
     """What a command that fails for a mistake of the user's says."""
     capsys.readouterr()
     assert main([str(word) for word in argv]) == 2
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    return told
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
 
 
-def near(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], share: float = 1e-5) -> None:
+def near(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float = 1e-5) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
-        assert float((a - b).abs().max()) <= share * float(b.abs().max())
+        assert float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
 
 # --- what files compute ----------------------------------------------------------------------------
@@ -105,8 +105,8 @@ def test_decoded_files_give_boxes_and_scores(name, checkpoint, loaded):
             expected = decode(loaded.network(x), loaded.network.anchors)
         near(engine(x), expected)
         config = PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=50)
-        for found, wanted in zip(engine.detect(x, config), postprocess(*expected, config), strict=True):
-            assert detections_difference(found, wanted) < 1e-4
+        for found, reference in zip(engine.detect(x, config), postprocess(*expected, config), strict=True):
+            assert detections_difference(found, reference) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["nms.onnx", "nms.xml"])
@@ -116,11 +116,11 @@ def test_files_with_nms_give_the_detections_themselves(name, checkpoint, loaded)
         with torch.no_grad():
             expected = postprocess(*decode(loaded.network(x), loaded.network.anchors), PostprocessConfig(**NMS))
         assert [len(each) for each in expected] == [7] * len(x), "so that the limit is at work"
-        for found, wanted in zip(engine.detect(x, PostprocessConfig(**NMS)), expected, strict=True):
-            assert detections_difference(found, wanted) < 1e-4
+        for found, reference in zip(engine.detect(x, PostprocessConfig(**NMS)), expected, strict=True):
+            assert detections_difference(found, reference) < 1e-4
         stricter = PostprocessConfig(nms_iou=0.5, min_score=0.5, max_detections=3)
-        for found, wanted in zip(engine.detect(x, stricter), expected, strict=True):
-            assert found.score.tolist() == pytest.approx([s for s in wanted.score.tolist() if s > 0.5][:3], abs=1e-5)
+        for found, reference in zip(engine.detect(x, stricter), expected, strict=True):
+            assert found.score.tolist() == pytest.approx([s for s in reference.score.tolist() if s > 0.5][:3], abs=1e-5)
 
 
 def test_files_with_nms_have_no_boxes_left_to_vote(checkpoint, capsys):
@@ -157,8 +157,8 @@ def test_a_file_of_fixed_shape_takes_any_batch_one_by_one_and_no_other_size(chec
         expected = postprocess(
             *decode(loaded.network(random_images(2)), loaded.network.anchors), PostprocessConfig(**NMS)
         )
-    for found, wanted in zip(nms.detect(random_images(2), PostprocessConfig(**NMS)), expected, strict=True):
-        assert detections_difference(found, wanted) < 1e-4
+    for found, reference in zip(nms.detect(random_images(2), PostprocessConfig(**NMS)), expected, strict=True):
+        assert detections_difference(found, reference) < 1e-4
 
 
 def test_a_dynamic_file_is_used_at_another_size(raw_onnx):
@@ -187,8 +187,8 @@ def test_int8_is_calibrated_and_leaves_the_heads_in_float(tmp_path, capsys):
         cv2.imwrite(str(folder / f"{i}.png"), image)
     (folder / "broken.jpg").write_bytes(b"no picture")
     path = exported(checkpoint, "int8.onnx", "--precision", "int8", "--calibration", str(tmp_path / "photos"))
-    assert "calibrating on 5 images" in (told := capsys.readouterr().err)
-    assert "broken.jpg" in told
+    assert "calibrating on 5 images" in (message := capsys.readouterr().err)
+    assert "broken.jpg" in message
     graph = onnx.load(str(path)).graph
     quantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -260,8 +260,8 @@ def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
 def test_every_format_gives_its_facts_back(name, checkpoint, loaded):
     path = exported(checkpoint, name, "--outputs", "decoded", "--size", "96x96")
     facts = read_exported_metadata(path)
-    wanted = export_metadata(loaded, ExportConfig((96, 96), outputs="decoded"))
-    assert facts == wanted.model_copy(update={"name": "small"})
+    reference = export_metadata(loaded, ExportConfig((96, 96), outputs="decoded"))
+    assert facts == reference.model_copy(update={"name": "small"})
     assert facts.classes == CLASSES
 
 
@@ -273,7 +273,7 @@ def test_facts_go_through_their_strings():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"format": "cspdet 3"}, "expected metadata of format 'cspdet 2', found 'cspdet 3'"),
         ({"class_names": "disc"}, "metadata class_names: expected JSON, found 'disc'"),
@@ -284,9 +284,9 @@ def test_facts_go_through_their_strings():
         ({"input": '{"size": [1, 1]}'}, "expected sides from 32"),
     ],
 )
-def test_metadata_that_were_changed_are_refused(changes, told):
+def test_metadata_that_were_changed_are_refused(changes, message):
     strings = {**build_metadata(small_detector()).to_strings(), **changes}
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         parse_metadata(strings, "file.onnx")
 
 
@@ -303,18 +303,18 @@ def test_metadata_of_cspdet_1_are_read():
 
 
 def test_files_of_others_and_damaged_ones_are_refused(tmp_path, raw_onnx, checkpoint):
-    foreign = onnx.load(str(raw_onnx))
-    del foreign.metadata_props[:]
-    onnx.save(foreign, str(tmp_path / "foreign.onnx"))
+    other = onnx.load(str(raw_onnx))
+    del other.metadata_props[:]
+    onnx.save(other, str(tmp_path / "foreign.onnx"))
     (tmp_path / "damaged.onnx").write_bytes(raw_onnx.read_bytes()[:1000])
     (tmp_path / "damaged.ts").write_bytes(b"no archive")
-    for name, told in (
+    for name, message in (
         ("foreign.onnx", "not a file of `cspdet export`"),
         ("damaged.onnx", "onnxruntime cannot read it"),
         ("damaged.ts", "not a TorchScript file"),
         ("missing.onnx", "no such file"),
     ):
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=message):
             load_engine(tmp_path / name)
     with pytest.raises(CheckpointError, match="brings its own weights"):
         load_engine(raw_onnx, weights=checkpoint)
@@ -353,8 +353,8 @@ def test_a_file_that_differs_is_not_left_on_disk(name, checkpoint, monkeypatch, 
 
     monkeypatch.setattr(check_module, "reference_outputs", shifted)
     before = sorted(path.name for path in checkpoint.parent.iterdir())
-    told = wrong(["export", checkpoint, "--format", kind, "--output", target], capsys)
-    assert f"{name}: not written: its outputs differ by 2.0e-04 of the largest" in told
+    message = wrong(["export", checkpoint, "--format", kind, "--output", target], capsys)
+    assert f"{name}: not written: its outputs differ by 2.0e-04 of the largest" in message
     assert target.read_text() == "earlier"
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == before
 
@@ -365,8 +365,8 @@ def test_a_file_that_does_not_run_is_not_left(checkpoint, monkeypatch, capsys):
 
     monkeypatch.setattr("cspdet.inference.engines.onnx_engine.OnnxEngine.forward", broken)
     target = checkpoint.with_name("broken.onnx")
-    told = wrong(["export", checkpoint, "--format", "onnx", "--output", target], capsys)
-    assert "the file does not run for (1, 3, 64, 96): shapes do not fit" in told
+    message = wrong(["export", checkpoint, "--format", "onnx", "--output", target], capsys)
+    assert "the file does not run for (1, 3, 64, 96): shapes do not fit" in message
     assert not target.exists()
 
 
@@ -388,13 +388,13 @@ class Unwritable(nn.Module):
         return torch.linalg.eigvals(x[:, 0, :4, :4]).real
 
 
-def test_an_operation_without_words_is_told():
+def test_an_unsupported_operation_is_reported():
     with pytest.raises(UserError, match="the network cannot be written as ONNX"):
         to_onnx(Unwritable(), (32, 32), ["y"], size_divisor=32, dynamic=False)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--format", "onx"], "--format: unknown export format 'onx' (did you mean 'onnx'?); valid: onnx, openvino"),
         (["--format", "onnx", "--output", "a.xml"], "--output: expected a file name that ends in .onnx, found 'a.xml'"),
@@ -416,10 +416,10 @@ def test_an_operation_without_words_is_told():
         (["--format", "darknet", "--nms", "--opset", "13"], "--opset: --format darknet does not have this option"),
     ],
 )
-def test_mistakes_end_with_2_and_leave_nothing(words, told, checkpoint, tmp_path, monkeypatch, capsys):
+def test_mistakes_end_with_2_and_leave_nothing(words, message, checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(checkpoint.parent.iterdir())
-    assert told in wrong(["export", checkpoint, *words], capsys)
+    assert message in wrong(["export", checkpoint, *words], capsys)
     assert sorted(checkpoint.parent.iterdir()) == before
     assert not list(tmp_path.iterdir())
 
@@ -428,25 +428,25 @@ def test_mistakes_end_with_2_and_leave_nothing(words, told, checkpoint, tmp_path
     ("package", "kind", "extra"),
     [("onnx", "onnx", "export"), ("onnxruntime", "onnx", "export"), ("openvino", "openvino", "openvino")],
 )
-def test_a_missing_package_is_told_with_its_extra(package, kind, extra, checkpoint, monkeypatch, capsys):
+def test_a_missing_package_is_reported_with_its_extra(package, kind, extra, checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    told = wrong(
+    message = wrong(
         ["export", checkpoint, "--format", kind, "--output", f"a{'.onnx' if kind == 'onnx' else '.xml'}"], capsys
     )
-    assert f"pip install 'cspdet[{extra}]'" in told
+    assert f"pip install 'cspdet[{extra}]'" in message
 
 
 # --- use -------------------------------------------------------------------------------------------
 
 
 def test_load_detector_takes_files(checkpoint, raw_onnx):
-    picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
-    expected = load_detector(checkpoint, device="cpu", backend="torch").predict(picture)
+    image_rgb = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    expected = load_detector(checkpoint, device="cpu", backend="torch").predict(image_rgb)
     assert len(expected) > 3
     detector = load_detector(raw_onnx, device="cpu", backend="onnxruntime")
     assert (detector.class_names, detector.category_ids) == (CLASSES.names, CLASSES.category_ids)
     assert detector.name == "small"
-    assert detections_difference(detector.predict(picture), expected) < 1e-4
+    assert detections_difference(detector.predict(image_rgb), expected) < 1e-4
     assert len(detector.model(random_images(1))) == 2
 
 
@@ -476,13 +476,13 @@ def test_the_example_without_cspdet_finds_what_cspdet_finds(checkpoint, tmp_path
     code = example_of_docs()
     assert "cspdet" not in re.sub(r"#.*", "", code)
     assert len(code.strip().splitlines()) <= 20
-    picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
-    cv2.imwrite(str(tmp_path / "street.png"), picture[..., ::-1])
+    image_rgb = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "street.png"), image_rgb[..., ::-1])
     (tmp_path / "best.onnx").write_bytes(checkpoint.with_name("best.onnx").read_bytes())
     script = code.replace("street.jpg", "street.png")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    expected = load_detector(checkpoint, device="cpu", backend="torch", **NMS).predict(picture)
+    expected = load_detector(checkpoint, device="cpu", backend="torch", **NMS).predict(image_rgb)
     lines = done.stdout.split("\n")[: len(expected)]
     assert len(expected) == 7
     for line, score, class_id, box in zip(

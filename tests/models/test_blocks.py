@@ -113,7 +113,7 @@ def test_a_dense_block_sees_only_its_part_of_the_split():
     torch.testing.assert_close(out[:, :-8], other[:, :-8])
 
 
-def test_a_stage_concatenates_what_was_worked_on_first():
+def test_a_stage_concatenates_the_main_branch_first():
     stage = CSPStage(Split(1, 2), nn.ReLU(), nn.Identity(), nn.Identity())
     assert stage(channels(-1, -2, 3)).flatten().tolist() == [0, 3, -1]
 
@@ -155,7 +155,7 @@ def test_fusion_strategies_have_the_transitions_of_the_paper():
     assert table == {"both": (True, True), "first": (False, True), "last": (True, False), "none": (False, False)}
 
 
-def test_gamma_is_the_share_that_is_carried():
+def test_gamma_is_the_fraction_of_shortcut_channels():
     assert partition(32, 0.25) == (8, 24)
     with pytest.raises(ValueError, match="leaves one part of the split empty"):
         partition(32, 0.001)

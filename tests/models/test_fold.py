@@ -112,7 +112,7 @@ def test_what_cannot_be_traced_or_has_nothing_to_fuse_is_refused(log_capture):
     assert fuse_conv_bn(plain) is None
 
 
-def test_a_normalization_of_pictures_is_left_out_only_where_it_does_nothing():
+def test_a_normalization_of_images_is_left_out_only_where_it_does_nothing():
     plain = fuse_conv_bn(small_detector().network)
     assert not any(node.name.startswith(("sub", "truediv")) for node in plain.graph.nodes)
     shifted = small_detector("yolov3_tiny_prn", "model.normalize={mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4]}").network

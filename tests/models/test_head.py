@@ -45,7 +45,7 @@ def test_the_real_permuted_output_decodes_as_a_plain_loop_does():
         raw = head(tuple(torch.randn(2, 4, 32 // s * 2, 32 // s * 3) for s in (8, 16, 32)))
     box, score = decode(raw, head.anchors)
     sigmoid = torch.sigmoid
-    slot = 0
+    prior = 0
     for level, (stride, scale) in enumerate(zip((8, 16, 32), config.scale_x_y, strict=True)):
         for a, (w, h) in enumerate(config.anchors[level]):
             for row in range(raw[level].shape[2]):
@@ -54,10 +54,10 @@ def test_the_real_permuted_output_decodes_as_a_plain_loop_does():
                     x = (col + scale * sigmoid(t[0]).item() - (scale - 1) / 2) * stride
                     y = (row + scale * sigmoid(t[1]).item() - (scale - 1) / 2) * stride
                     dx, dy = w * math.exp(t[2]) / 2, h * math.exp(t[3]) / 2
-                    assert box[1, slot].tolist() == pytest.approx([x - dx, y - dy, x + dx, y + dy], rel=1e-4, abs=1e-3)
-                    assert score[1, slot, 1].item() == pytest.approx((sigmoid(t[4]) * sigmoid(t[6])).item(), rel=1e-4)
-                    slot += 1
-    assert slot == box.shape[1] == score.shape[1]
+                    assert box[1, prior].tolist() == pytest.approx([x - dx, y - dy, x + dx, y + dy], rel=1e-4, abs=1e-3)
+                    assert score[1, prior, 1].item() == pytest.approx((sigmoid(t[4]) * sigmoid(t[6])).item(), rel=1e-4)
+                    prior += 1
+    assert prior == box.shape[1] == score.shape[1]
 
 
 @pytest.mark.parametrize(

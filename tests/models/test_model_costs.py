@@ -39,10 +39,10 @@ def classifier_cost(**options) -> ModelCost:
         return profile(config.build(), (224, 224))
 
 
-def as_printed(ours: float, printed: float, within: float) -> bool:
+def as_printed(counted: float, printed: float, within: float) -> bool:
     """Equal to the last digit that was printed, or as near as allowed."""
     digits = len(str(printed).split(".")[1])
-    return round(ours, digits) == printed or abs(ours / printed - 1) <= within
+    return round(counted, digits) == printed or abs(counted / printed - 1) <= within
 
 
 def test_every_config_has_a_golden_row_and_every_row_its_config():
@@ -80,9 +80,9 @@ def wrong_figures(name: str, row: PublishedResult) -> list[str]:
         ("M input and output elements", cost.cio / 1e6, row.cio and row.cio / 1e6, 0.0),
     ]
     return [
-        f"{ours:.4f} {what}, published {printed}"
-        for what, ours, printed, allowed in pairs
-        if printed is not None and not as_printed(ours, round(printed, 4), allowed)
+        f"{counted:.4f} {what}, published {printed}"
+        for what, counted, printed, allowed in pairs
+        if printed is not None and not as_printed(counted, round(printed, 4), allowed)
     ]
 
 

@@ -63,7 +63,7 @@ def outputs(model: Network, images: Tensor) -> tuple[Tensor, ...]:
     return out if isinstance(out, tuple) else (out,)
 
 
-def pictures(size_hw: tuple[int, int], count: int = 2) -> Tensor:
+def random_images(size_hw: tuple[int, int], count: int = 2) -> Tensor:
     return torch.rand(count, 3, *size_hw, generator=torch.Generator().manual_seed(0))
 
 
@@ -125,7 +125,7 @@ def step(recipe: DetectionRecipe | ClassificationRecipe) -> Step:
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     config = recipe.train.optimizer if isinstance(recipe, DetectionRecipe) else OptimizerConfig()
     optimizer = build_optimizer(model, config.model_copy(update={"weight_decay": 0.0}))
-    loss = loss_of(model, recipe, pictures(SIZES[0]))
+    loss = loss_of(model, recipe, random_images(SIZES[0]))
     loss.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
@@ -149,7 +149,7 @@ def declared(specs: tuple[FeatureSpec, ...], size_hw: tuple[int, int]) -> list[t
 
 @pytest.mark.parametrize("size_hw", SIZES)
 def test_declared_shapes_are_the_real_ones(network, size_hw):
-    images = pictures(size_hw)
+    images = random_images(size_hw)
     with torch.no_grad():
         features = network.backbone(images)
     assert shapes(features) == declared(network.backbone.out_specs, size_hw)
@@ -168,7 +168,7 @@ def test_declared_shapes_are_the_real_ones(network, size_hw):
 
 
 def test_a_batch_of_two_is_two_batches_of_one(network):
-    images = pictures(SIZES[0])
+    images = random_images(SIZES[0])
     together = outputs(network, images)
     apart = [outputs(network, image[None]) for image in images]
     for level, parts in zip(together, zip(*apart, strict=True), strict=True):
@@ -180,7 +180,7 @@ def test_state_survives_a_round_trip(network, step):
     torch.save(network.state_dict(), file)
     file.seek(0)
     other = step.model
-    images = pictures(SIZES[0], 1)
+    images = random_images(SIZES[0], 1)
     assert difference(outputs(other, images)[0], outputs(network, images)[0]) > 1e-3
     other.load_state_dict(torch.load(file, weights_only=True))
     for a, b in zip(outputs(other, images), outputs(network, images), strict=True):
@@ -206,10 +206,10 @@ def test_every_parameter_gets_a_gradient(step):
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning")
 def test_onnx_gives_the_same_numbers_at_any_size(network):
     file = io.BytesIO()
-    names = [f"output{i}" for i in range(len(outputs(network, pictures(SIZES[0], 1))))]
+    names = [f"output{i}" for i in range(len(outputs(network, random_images(SIZES[0], 1))))]
     torch.onnx.export(
         network,
-        (pictures(SIZES[0], 1),),
+        (random_images(SIZES[0], 1),),
         file,
         dynamo=False,
         opset_version=17,
@@ -221,7 +221,7 @@ def test_onnx_gives_the_same_numbers_at_any_size(network):
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
     for size_hw in SIZES:
-        images = pictures(size_hw)
+        images = random_images(size_hw)
         exported = session.run(names, {"images": images.numpy()})
         for a, b in zip(exported, outputs(network, images), strict=True):
             assert difference(torch.from_numpy(np.asarray(a)), b) < 1e-4
@@ -231,7 +231,7 @@ def test_normalization_lives_in_the_model():
     plain = load_recipe(DETECTORS[0])
     shifted = load_recipe(DETECTORS[0], ["model.normalize.mean=[0.5,0.5,0.5]", "model.normalize.std=[0.25,0.25,0.25]"])
     models = [build(recipe, seed=0) for recipe in (plain, shifted)]
-    images = pictures(SIZES[0], 1)
+    images = random_images(SIZES[0], 1)
     for a, b in zip(outputs(models[0], (images - 0.5) / 0.25), outputs(models[1], images), strict=True):
         torch.testing.assert_close(a, b)
 

@@ -60,15 +60,15 @@ def detector_config(**backbone):
 @pytest.mark.parametrize("model", MODELS)
 def test_maps_are_those_of_timm(timm, no_network, model):
     torch.manual_seed(0)
-    ours = build(model).eval()
+    actual = build(model).eval()
     torch.manual_seed(0)
     theirs = timm.create_model(model, features_only=True, pretrained=False).eval()
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        maps, expected = ours(images), theirs(images)
+        maps, expected = actual(images), theirs(images)
     last = dict(zip(theirs.feature_info.reduction(), expected, strict=True))
-    assert [spec.stride for spec in ours.out_specs] == [8, 16, 32]
-    for x, spec in zip(maps, ours.out_specs, strict=True):
+    assert [spec.stride for spec in actual.out_specs] == [8, 16, 32]
+    for x, spec in zip(maps, actual.out_specs, strict=True):
         assert x.shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
         assert torch.equal(x, last[spec.stride])
 
@@ -106,8 +106,8 @@ def test_fresh_weights_are_those_that_timm_draws(timm, no_network):
     torch.manual_seed(0)
     theirs = timm.create_model("convnext_atto", features_only=True, pretrained=False).state_dict()
     torch.manual_seed(0)
-    ours = detector_config(name="timm:convnext_atto").build(3).backbone.network.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    actual = detector_config(name="timm:convnext_atto").build(3).backbone.network.state_dict()
+    assert all(torch.equal(actual[name], theirs[name]) for name in theirs)
 
 
 def test_pretrained_weights_are_fetched_only_where_they_are_used(filled_weights):

@@ -141,10 +141,10 @@ def test_the_drawn_strategies_have_their_transitions(fusion):
     assert roles.count("partial_transition") == has_partial_transition(fusion)
     assert roles.count("final_transition") == has_final_transition(fusion)
     assert roles.count("body") == roles.count("concat") == 1
-    ways = dict(zip(roles, block_paths(row.blocks), strict=True))
-    assert ways["body"] == "main"
+    branches = dict(zip(roles, block_paths(row.blocks), strict=True))
+    assert branches["body"] == "main"
     assert "shortcut" in block_paths(row.blocks)
-    assert ways["concat"] == "both"
+    assert branches["concat"] == "both"
     # the blocks that are drawn are all that the stage computes
     drawn_cost = sum(block.bflops(row.cost) for block in row.blocks)
     stage = ("backbone.stages.3.", "backbone.last_transition.")
@@ -219,7 +219,7 @@ def test_what_the_equations_leave_out(fusion, act, training, relation):
     assert {found[name]["x0′"] for name in ("w1", "w2", "w3", "wT")} == {relation}
 
 
-def test_what_arrives_at_the_carried_channels_goes_round_the_block():
+def test_input_of_the_shortcut_channels_bypasses_the_block():
     body = nn.Sequential(ConvBN(5, 5, 3), ConvBN(5, 7))
     stage = CSPStage(Split(3, 5), body, ConvBN(7, 7), nn.Identity())
     x = torch.randn(2, 8, 4, 4, requires_grad=True)
@@ -276,8 +276,8 @@ def table_row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def signed(share: float, digits: int = 1) -> str:
-    return f"{share:+.{digits}%}".replace("-", "−")
+def signed(ratio: float, digits: int = 1) -> str:
+    return f"{ratio:+.{digits}%}".replace("-", "−")
 
 
 @pytest.mark.parametrize("row", ABLATION, ids=lambda row: row.label)

@@ -24,7 +24,7 @@ from cspdet.training.assigners.simota import assign_simota, class_cost, dynamic_
 ANCHORS = Anchors(YoloHeadConfig(anchors=(((10, 13), (30, 20)), ((40, 30), (60, 60))), scale_x_y=(1.2, 1.1)), (8, 16))
 CELLS = ((6, 8), (3, 4))  # height, width
 HEIGHT, WIDTH = 48, 64
-SLOTS = PriorLayout.from_level_sizes(list(CELLS), 2, torch.device("cpu"))
+PRIORS = PriorLayout.from_level_sizes(list(CELLS), 2, torch.device("cpu"))
 
 
 def targets(*rows: tuple[int, int, float, float, float, float], crowd: tuple[int, ...] = ()) -> Targets:
@@ -53,8 +53,8 @@ def random_raw(seed: int, images: int = 2, classes: int = 3) -> tuple[Tensor, ..
     return tuple(torch.randn(images, 2, h, w, 5 + classes, generator=generator) for h, w in CELLS)
 
 
-def assigned(raw: tuple[Tensor, ...], wanted: Targets, config: SimOTAConfig) -> Assignment:
-    return assign_simota(raw, decode_boxes(raw, ANCHORS), wanted, ANCHORS, SLOTS, config)
+def assigned(raw: tuple[Tensor, ...], truth: Targets, config: SimOTAConfig) -> Assignment:
+    return assign_simota(raw, decode_boxes(raw, ANCHORS), truth, ANCHORS, PRIORS, config)
 
 
 class Offer(NamedTuple):
@@ -65,12 +65,12 @@ class Offer(NamedTuple):
     overlap: float
 
 
-def offers(raw: tuple[Tensor, ...], wanted: Targets, n: int, config: SimOTAConfig) -> list[Offer]:
+def offers(raw: tuple[Tensor, ...], truth: Targets, n: int, config: SimOTAConfig) -> list[Offer]:
     """A second way to the candidates of box n: every slot of its picture is looked at, one after another."""
-    image, box, class_id = int(wanted.image_index[n]), wanted.box_xyxy[n], int(wanted.class_id[n])
+    image, box, class_id = int(truth.image_index[n]), truth.box_xyxy[n], int(truth.class_id[n])
     predicted = decode_boxes(raw, ANCHORS)[image]
     x, y = float((box[0] + box[2]) / 2), float((box[1] + box[3]) / 2)
-    found, slot = [], 0
+    found, prior_index = [], 0
     for level, (height, width) in enumerate(CELLS):
         for anchor in range(2):
             for row in range(height):
@@ -79,23 +79,23 @@ def offers(raw: tuple[Tensor, ...], wanted: Targets, n: int, config: SimOTAConfi
                     dx, dy = col + 0.5 - x / stride, row + 0.5 - y / stride
                     if max(abs(dx), abs(dy)) < config.radius:
                         says = raw[level][image, anchor, row, col]
-                        goal = F.one_hot(torch.tensor(class_id), len(says) - 5).float()
+                        one_hot_target = F.one_hot(torch.tensor(class_id), len(says) - 5).float()
                         p = (says[5:].sigmoid() * says[4].sigmoid()).sqrt()
-                        overlap = float(boxes.iou(predicted[slot], box))
-                        cost = float(F.binary_cross_entropy(p, goal, reduction="sum"))
+                        overlap = float(boxes.iou(predicted[prior_index], box))
+                        cost = float(F.binary_cross_entropy(p, one_hot_target, reduction="sum"))
                         cost += -config.iou_weight * math.log(max(overlap, 1e-8))
                         cost += config.center_weight * 10 ** (math.hypot(dx, dy) - 3)
-                        found.append(Offer(cost, (image, slot), overlap))
-                    slot += 1
+                        found.append(Offer(cost, (image, prior_index), overlap))
+                    prior_index += 1
     return found
 
 
-def by_plain_loops(raw: tuple[Tensor, ...], wanted: Targets, config: SimOTAConfig) -> dict[tuple[int, int], int]:
+def by_plain_loops(raw: tuple[Tensor, ...], truth: Targets, config: SimOTAConfig) -> dict[tuple[int, int], int]:
     taken: dict[tuple[int, int], tuple[float, int]] = {}
-    for n in range(len(wanted.image_index)):
-        if wanted.is_crowd[n]:
+    for n in range(len(truth.image_index)):
+        if truth.is_crowd[n]:
             continue
-        candidates = sorted(offers(raw, wanted, n, config))
+        candidates = sorted(offers(raw, truth, n, config))
         best = sorted((offer.overlap for offer in candidates), reverse=True)[: config.candidate_topk]
         for offer in candidates[: max(1, int(sum(best)))]:
             taken[offer.place] = min(taken.get(offer.place, (math.inf, n)), (offer.cost, n))
@@ -106,34 +106,34 @@ def by_plain_loops(raw: tuple[Tensor, ...], wanted: Targets, config: SimOTAConfi
 @settings(max_examples=25)
 def test_plain_loops_find_the_same(rows, crowd, seed, config):
     raw = random_raw(seed)
-    wanted = targets(*rows, crowd=(0,) if crowd and rows else ())
-    found = assigned(raw, wanted, config)
+    truth = targets(*rows, crowd=(0,) if crowd and rows else ())
+    found = assigned(raw, truth, config)
     served = {(i, s): t for i, s, t in zip(*(part.tolist() for part in found), strict=True)}
-    assert served == by_plain_loops(raw, wanted, config)
+    assert served == by_plain_loops(raw, truth, config)
 
 
 @given(rows=st.lists(ROW, max_size=20), seed=st.integers(0, 999), config=CONFIG)
 @settings(max_examples=60)
-def test_every_slot_serves_one_box_and_every_box_has_one_or_lost_it_to_a_cheaper(rows, seed, config):
+def test_every_prior_serves_one_box_and_every_box_has_one_or_lost_it_to_a_cheaper(rows, seed, config):
     raw = random_raw(seed)
     crowd = tuple(range(0, len(rows), 5))
-    wanted = targets(*rows, crowd=crowd)
-    found = assigned(raw, wanted, config)
-    places = (found.image * SLOTS.num_priors + found.prior).tolist()
+    truth = targets(*rows, crowd=crowd)
+    found = assigned(raw, truth, config)
+    places = (found.image * PRIORS.num_priors + found.prior).tolist()
     assert places == sorted(set(places))
-    assert (found.image == wanted.image_index[found.target]).all()
-    assert not wanted.is_crowd[found.target].any()
+    assert (found.image == truth.image_index[found.target]).all()
+    assert not truth.is_crowd[found.target].any()
     counts = found.target.bincount(minlength=len(rows))
     assert (counts <= config.candidate_topk).all()
     for n in set(range(len(rows))) - set(crowd):
         alone = assigned(raw, targets(rows[n]), config)
         assert len(alone.prior) >= max(1, int(counts[n]))
-        assert set((alone.image * SLOTS.num_priors + alone.prior).tolist()) <= set(
+        assert set((alone.image * PRIORS.num_priors + alone.prior).tolist()) <= set(
             places
         )  # its own, or those of rivals
 
 
-def test_pictures_do_not_look_at_each_other():
+def test_images_are_assigned_independently():
     raw, config = random_raw(5), SimOTAConfig()
     first, second = (0, 1, 5, 5, 40, 30), (1, 2, 20, 10, 60, 40)
     both = assigned(raw, targets(first, second), config)
@@ -143,8 +143,8 @@ def test_pictures_do_not_look_at_each_other():
 
 
 def test_nothing_wanted_nothing_given():
-    for wanted in (targets(), targets((0, 0, 3, 3, 40, 40), crowd=(0,))):
-        found = assigned(random_raw(0), wanted, SimOTAConfig())
+    for truth in (targets(), targets((0, 0, 3, 3, 40, 40), crowd=(0,))):
+        found = assigned(random_raw(0), truth, SimOTAConfig())
         assert [len(part) for part in found] == [0, 0, 0]
 
 
@@ -154,7 +154,7 @@ def test_one_class():
     assert set(found.target.tolist()) == {0}
 
 
-def test_a_box_gets_as_many_slots_as_its_best_overlaps_sum_up_to():
+def test_a_box_gets_as_many_priors_as_its_best_overlaps_sum_up_to():
     overlap = torch.tensor([[0.9, 0.1, 0.8, 0.75], [0.2, 0.1, 0.0, 0.3], [1.0, 1.0, 1.0, 1.0]])
     assert dynamic_k(overlap, 3).tolist() == [2, 1, 3]  # 2.45; 0.6, but at least one; 3
     assert dynamic_k(overlap, 2).tolist() == [1, 1, 2]  # 1.7; 0.5; 2
@@ -174,7 +174,7 @@ def test_the_cost_of_a_class_is_the_cross_entropy_of_the_root_of_objectness_time
     torch.testing.assert_close(class_cost(objectness, classes, class_id), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_slots_that_already_say_so_are_chosen_and_the_doubtful_are_not():
+def test_priors_with_confident_predictions_are_chosen():
     """Two slots predict the box exactly: 60x60 in cell (1, 1) and in (2, 1) of stride 16. One of them is sure."""
     raw = tuple(torch.zeros(1, 2, h, w, 5 + 3) for h, w in CELLS)
     sure, doubtful = (raw[1][0, 1, 1, 1], raw[1][0, 1, 1, 2])
@@ -194,7 +194,7 @@ def test_outputs_that_are_no_numbers_do_no_harm():
     raw[0][0, 0, 2, 2] = math.nan
     found = assigned(raw, targets((0, 0, 10, 10, 30, 30), (1, 1, 1, 1, 60, 40)), SimOTAConfig())
     assert found.image.tolist() == sorted(found.image.tolist())
-    assert ((found.prior >= 0) & (found.prior < SLOTS.num_priors)).all()
+    assert ((found.prior >= 0) & (found.prior < PRIORS.num_priors)).all()
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 2.0, 2.0), (62.0, 46.0, 64.0, 48.0), (64.0, 48.0, 64.0, 48.0)])

@@ -15,7 +15,7 @@ ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swi
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "way"),
+    ("device", "precision", "variant"),
     [
         ("cpu", "fp32", PointwiseAsMatmul),
         ("cpu", "bf16", ContiguousGradients),
@@ -23,8 +23,8 @@ ACTIVATIONS = {"leaky": nn.LeakyReLU(0.1, inplace=True), "relu": nn.ReLU(), "swi
         ("cuda", "bf16", nullcontext),
     ],
 )
-def test_each_precision_of_a_cpu_has_its_way(device, precision, way):
-    assert type(cpu_fast_paths(torch.device(device), precision)) is way
+def test_each_precision_of_a_cpu_has_its_way(device, precision, variant):
+    assert type(cpu_fast_paths(torch.device(device), precision)) is variant
 
 
 class Halves(nn.Module):
@@ -51,8 +51,8 @@ def test_activations_get_dense_gradients_of_the_same_values(name, monkeypatch):
     torch.manual_seed(0)
     network = Halves(ACTIVATIONS[name]).to(torch.bfloat16).to(memory_format=torch.channels_last)
     image = torch.randn(2, 3, 6, 5, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-    told = torch.randn(2, 12, 6, 5, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-    network(image).backward(told)
+    output_gradient = torch.randn(2, 12, 6, 5, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    network(image).backward(output_gradient)
     plain = [p.grad.clone() for p in network.parameters()]
     context = ContiguousGradients()
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_activations_get_dense_gradients_of_the_same_values(name, monkeypatch):
             output = network(image)
         with monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "contiguous", spy)
-            output.backward(told)
+            output.backward(output_gradient)
         for parameter, expected in zip(network.parameters(), plain, strict=True):
             assert torch.equal(parameter.grad, expected)
     assert layouts == [False] * 4  # what came were slices; two halves, twice

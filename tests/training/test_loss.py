@@ -47,7 +47,7 @@ def no_targets() -> Targets:
     return Targets(torch.zeros(0).long(), torch.zeros(0).long(), torch.zeros(0, 4), torch.zeros(0).bool())
 
 
-def test_zero_logits_without_boxes_cost_log_2_a_slot():
+def test_zero_logits_without_boxes_cost_log_2_per_prior():
     raw = (torch.zeros(2, 1, 3, 4, 5 + CLASSES),)
     losses = yolo_loss(raw, no_targets(), ONE, YoloLossConfig(normalizer="images"), AnchorIoUConfig().build())
     assert losses.objectness.item() == pytest.approx(12 * math.log(2))  # 24 slots over 2 pictures
@@ -73,7 +73,7 @@ def test_mse_of_a_box_in_the_middle_of_its_cell():
     assert losses.box.item() == pytest.approx(2 * math.log(2) * 1.75)
 
 
-def test_mse_gradients_are_goal_minus_prediction():
+def test_mse_gradients_are_target_minus_prediction():
     """YOLOv3, section 2.1: the gradient is the goal minus the prediction; Darknet weighs it by 2 - w h."""
     torch.manual_seed(0)
     raw = (torch.randn(1, 1, 4, 4, 5 + CLASSES).requires_grad_(),)
@@ -81,9 +81,9 @@ def test_mse_gradients_are_goal_minus_prediction():
     yolo_loss(raw, truth, ONE, YoloLossConfig(box="mse", box_weight=1.0), AnchorIoUConfig().build()).box.backward()
     t, g = raw[0][0, 0, 2, 1].detach(), raw[0].grad[0, 0, 2, 1]  # center (12, 17): column 1, row 2
     weight = 2 - 12 * 20 / (32 * 32)
-    goal = torch.tensor([12 / 8 - 1, 17 / 8 - 2, math.log(12 / 16), math.log(20 / 16)])
-    ours = torch.cat((t[:2].sigmoid(), t[2:4]))
-    torch.testing.assert_close(g[:4], weight * (ours - goal))
+    target = torch.tensor([12 / 8 - 1, 17 / 8 - 2, math.log(12 / 16), math.log(20 / 16)])
+    actual = torch.cat((t[:2].sigmoid(), t[2:4]))
+    torch.testing.assert_close(g[:4], weight * (actual - target))
 
 
 RULES = {
@@ -94,39 +94,39 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-@pytest.mark.parametrize("goal", ["one", "iou"])
+@pytest.mark.parametrize("target", ["one", "iou"])
 @pytest.mark.parametrize("normalizer", ["positives", "images"])
-def test_a_plain_loop_computes_the_same(goal, normalizer, rule):
+def test_a_plain_loop_computes_the_same(target, normalizer, rule):
     raw, truth = random_raw(), some_targets()
     loss = YoloLossConfig(
-        box="ciou", normalizer=normalizer, objectness_target=goal, label_smoothing=0.1, box_weight=2.0
+        box="ciou", normalizer=normalizer, objectness_target=target, label_smoothing=0.1, box_weight=2.0
     )
     found = yolo_loss(raw, truth, ANCHORS, loss, rule.build())
 
     flat = torch.cat([level.flatten(1, 3) for level in raw], dim=1)
     predicted = decode_boxes(raw, ANCHORS)
-    slots = PriorLayout.from_level_sizes([(n, n) for n in CELLS], 3, torch.device("cpu"))
+    layout = PriorLayout.from_level_sizes([(n, n) for n in CELLS], 3, torch.device("cpu"))
     positive = (
-        assign_by_anchor_iou(truth, ANCHORS, slots, rule.match_iou, rule.match_ratio, rule.neighbors)
+        assign_by_anchor_iou(truth, ANCHORS, layout, rule.match_iou, rule.match_ratio, rule.neighbors)
         if rule.name == "anchor_iou"
-        else assign_simota(raw, predicted, truth, ANCHORS, slots, rule)
+        else assign_simota(raw, predicted, truth, ANCHORS, layout, rule)
     )
-    skip = ignore_mask(predicted, truth, ANCHORS, slots, rule.ignore_iou)
+    skip = ignore_mask(predicted, truth, ANCHORS, layout, rule.ignore_iou)
     taken = {(int(i), int(s)): int(t) for i, s, t in zip(*positive, strict=True)}
     box = objectness = classes = 0.0
     for image in range(2):
-        for slot in range(slots.num_priors):
-            values = flat[image, slot]
-            if (image, slot) in taken:
-                n = taken[image, slot]
-                mine, its = predicted[image, slot][None], truth.box_xyxy[n][None]
-                box += torchvision.ops.complete_box_iou_loss(mine, its)[0]
-                aim = torchvision.ops.box_iou(mine, its)[0, 0].detach() if goal == "iou" else torch.tensor(1.0)
+        for prior in range(layout.num_priors):
+            values = flat[image, prior]
+            if (image, prior) in taken:
+                n = taken[image, prior]
+                local, its = predicted[image, prior][None], truth.box_xyxy[n][None]
+                box += torchvision.ops.complete_box_iou_loss(local, its)[0]
+                aim = torchvision.ops.box_iou(local, its)[0, 0].detach() if target == "iou" else torch.tensor(1.0)
                 objectness += F.binary_cross_entropy_with_logits(values[4], aim)
                 labels = torch.full((CLASSES,), 0.05)
                 labels[truth.class_id[n]] = 0.95
                 classes += F.binary_cross_entropy_with_logits(values[5:], labels, reduction="sum")
-            elif not skip[image, slot]:
+            elif not skip[image, prior]:
                 objectness += F.binary_cross_entropy_with_logits(values[4], torch.tensor(0.0))
     count = len(taken) if normalizer == "positives" else 2
     assert found.box.item() == pytest.approx(float((2 * box).detach()) / count, rel=1e-4)
@@ -144,7 +144,7 @@ def test_losses_and_gradients_are_finite_even_for_wild_outputs(kind, focal, rule
     assert all(level.grad.isfinite().all() for level in raw)
 
 
-def test_half_precision_outputs_are_judged_in_fp32():
+def test_the_loss_of_half_precision_outputs_is_in_fp32():
     raw = random_raw()
     full = yolo_loss(raw, some_targets(), ANCHORS, YoloLossConfig(), AnchorIoUConfig().build())
     half = yolo_loss(
@@ -158,7 +158,7 @@ def test_half_precision_outputs_are_judged_in_fp32():
     assert half.total.item() == pytest.approx(full.total.item(), rel=0.02)
 
 
-def test_a_crowd_is_never_punished_and_a_truth_always_rewarded():
+def test_a_crowd_is_ignored_and_a_truth_always_positive():
     """All slots whose box lies in the crowd get no gradient of objectness; without the crowd they do."""
     raw = tuple(torch.zeros(1, 3, n, n, 5 + CLASSES).requires_grad_() for n in CELLS)
     box = torch.tensor([[0.0, 0, 128, 128]])
@@ -184,16 +184,16 @@ def test_focal_loss_of_a_coin_is_an_eighth_or_so_of_the_cross_entropy():
 
 
 @pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (1.5, None), (0.5, 0.9)])
-def test_focal_loss_of_hard_goals_is_torchvisions(gamma, alpha):
+def test_focal_loss_of_hard_targets_is_torchvisions(gamma, alpha):
     torch.manual_seed(0)
-    logits, goal = torch.randn(200) * 4, (torch.rand(200) < 0.3).float()
-    ours = focal_cross_entropy(logits, goal, gamma, alpha)
-    theirs = torchvision.ops.sigmoid_focal_loss(logits, goal, -1 if alpha is None else alpha, gamma)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    logits, target = torch.randn(200) * 4, (torch.rand(200) < 0.3).float()
+    actual = focal_cross_entropy(logits, target, gamma, alpha)
+    theirs = torchvision.ops.sigmoid_focal_loss(logits, target, -1 if alpha is None else alpha, gamma)
+    torch.testing.assert_close(actual, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("focal", ["objectness", "class", "both"])
-def test_focal_loss_takes_what_it_is_told_to(focal):
+def test_focal_loss_is_applied_to_the_configured_terms(focal):
     raw, truth = random_raw(), some_targets()
     plain = YoloLossConfig(label_smoothing=0.1, objectness_target="iou")
     without = yolo_loss(raw, truth, ANCHORS, plain, AnchorIoUConfig().build())
@@ -305,8 +305,8 @@ def test_the_losses_of_two_processes_add_up_to_that_of_one(normalizer, rule):
 
     halves = []
     for low, high in ((0, 3), (3, 4)):
-        mine = (truth.image_index >= low) & (truth.image_index < high)
-        part = Targets(*(values[mine] for values in truth))
+        local = (truth.image_index >= low) & (truth.image_index < high)
+        part = Targets(*(values[local] for values in truth))
         halves.append((tuple(level[low:high] for level in raw), part._replace(image_index=part.image_index - low)))
     counts: list[torch.Tensor] = []
     for part_raw, part in halves:

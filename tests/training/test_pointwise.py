@@ -50,22 +50,22 @@ def one_thread_of_slow_products(monkeypatch):
     size_hw=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     bias=st.booleans(),
     part=st.booleans(),
-    pictures=st.sampled_from([None, 1, 2, 3, 16]),
+    num_images=st.sampled_from([None, 1, 2, 3, 16]),
 )
-def test_it_is_the_convolution_with_its_gradients(pictures, batch, channels, size_hw, bias, part):
+def test_it_is_the_convolution_with_its_gradients(num_images, batch, channels, size_hw, bias, part):
     c_in, c_out = channels
     whole = channels_last(batch, 2 * c_in, *size_hw) if part else channels_last(batch, c_in, *size_hw)
     weight = channels_last(c_out, c_in, 1, 1)
     shift = torch.arange(c_out, dtype=torch.float64) if bias else None
-    told = channels_last(batch, c_out, *size_hw)
-    even = pictures if pictures is not None and batch * math.prod(size_hw) % pictures == 0 else 1
-    way = pointwise._matmul_1x1 if pictures is None else partial(pointwise._conv_rebatched, new_batch_size=even)
+    gradient = channels_last(batch, c_out, *size_hw)
+    even = num_images if num_images is not None and batch * math.prod(size_hw) % num_images == 0 else 1
+    kernel = pointwise._matmul_1x1 if num_images is None else partial(pointwise._conv_rebatched, new_batch_size=even)
     results = []
-    for function in (F.conv2d, way):
+    for function in (F.conv2d, kernel):
         leaves = [value.clone(memory_format=torch.preserve_format).requires_grad_() for value in (whole, weight)]
         image = leaves[0][:, :c_in]  # half of the channels, as a cross stage path takes them
         output = function(image, leaves[1], shift)
-        output.backward(told)
+        output.backward(gradient)
         results.append((output.detach(), leaves[0].grad, leaves[1].grad))
     for found, expected in zip(results[1], results[0], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -94,7 +94,7 @@ def test_large_maps_are_products_where_one_thread_computes(threads, products, mo
         ((MIN_ONEDNN_BATCH, 4, 8, 8), (MIN_ONEDNN_BATCH, 4, 8, 8)),
     ],
 )
-def test_where_products_are_slow_the_pixels_become_more_pictures(shape, expected, monkeypatch):
+def test_where_products_are_slow_the_pixels_become_more_images(shape, expected, monkeypatch):
     seen: list[tuple[int, ...]] = []
     torch_conv2d = F.conv2d
 

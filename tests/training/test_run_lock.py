@@ -49,7 +49,7 @@ def holder(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.communicate()
 
 
-def test_the_second_is_told_who_the_first_is(tmp_path):
+def test_the_second_process_gets_the_id_of_the_first(tmp_path):
     with holder(tmp_path) as (process, _):
         with pytest.raises(RunDirInUseError) as caught:
             RunLock().acquire(tmp_path)
@@ -134,14 +134,14 @@ def test_a_free_folder_is_one_that_nobody_holds(tmp_path, monkeypatch):
         assert lock.acquire_unused(tmp_path / "run") == tmp_path / "run-2"
 
 
-def test_folders_that_cannot_be_written_are_told_in_a_line(tmp_path):
+def test_folders_that_cannot_be_written_are_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/run", Path("/proc/run")):
         with pytest.raises(UserError, match=f"^{folder}: cannot be written: [^\n]*$"):
             RunLock().acquire(folder)
 
 
-def test_file_systems_without_locks_are_told_and_used(tmp_path, monkeypatch, caplog):
+def test_file_systems_without_locks_are_reported_and_used(tmp_path, monkeypatch, caplog):
     def refuse(*words: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -151,7 +151,7 @@ def test_file_systems_without_locks_are_told_and_used(tmp_path, monkeypatch, cap
     assert "No locks available; take care that no second run writes into this folder" in caplog.text
 
 
-def test_drafts_of_dead_processes_are_removed_and_no_other_file(tmp_path, caplog):
+def test_tmp_files_of_dead_processes_are_removed_and_no_other_file(tmp_path, caplog):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     kept = [f".last.{os.getppid()}.part.pt", "last.pt", ".hidden.pt", ".part.pt", "last.7.part.pt", ".last.x.part.pt"]
@@ -168,8 +168,8 @@ def test_drafts_of_dead_processes_are_removed_and_no_other_file(tmp_path, caplog
 def test_what_a_process_leaves_when_it_dies_in_a_write_is_found(tmp_path):
     """The name that `temporary` gives is the name that `remove_abandoned` looks for."""
     for name in ("last.pt", "metrics.jsonl", "README", "a.b.c"):
-        with atomic_write(tmp_path / name) as draft:
-            draft.write_text("whole")
-        draft.write_text("half")  # as a kill would have left it
-        assert remove_stale_temp_files(tmp_path) == [draft.name]
+        with atomic_write(tmp_path / name) as part_path:
+            part_path.write_text("whole")
+        part_path.write_text("half")  # as a kill would have left it
+        assert remove_stale_temp_files(tmp_path) == [part_path.name]
         assert (tmp_path / name).read_text() == "whole"

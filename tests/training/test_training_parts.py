@@ -35,7 +35,7 @@ def test_the_papers_steps():
     assert lr_factor(paper, 450_000, 500_000) == pytest.approx(0.01)
 
 
-def test_the_cosine_ends_at_its_final_share():
+def test_the_cosine_ends_at_its_final_fraction():
     cosine = ScheduleConfig(name="cosine", final_lr_ratio=0.1, warmup_steps=0)
     assert lr_factor(cosine, 0, 100) == 1
     assert lr_factor(cosine, 50, 100) == pytest.approx(0.55)
@@ -51,14 +51,14 @@ def test_the_polynomial_by_hand():
 
 @given(
     step=st.integers(0, 999), name=st.sampled_from(["cosine", "step", "constant", "polynomial"]),
-    power=st.floats(0.5, 4), burn_in=st.integers(0, 2000),
+    power=st.floats(0.5, 4), warmup=st.integers(0, 2000),
 )  # fmt: skip
-def test_rates_are_positive_and_never_above_one(step, name, power, burn_in):
-    config = ScheduleConfig(name=name, warmup_steps=burn_in, warmup_power=power)
+def test_rates_are_positive_and_never_above_one(step, name, power, warmup):
+    config = ScheduleConfig(name=name, warmup_steps=warmup, warmup_power=power)
     assert 0 < lr_factor(config, step, 1000) <= 1
 
 
-def test_burn_in_takes_its_share_of_a_short_run_at_most():
+def test_warmup_is_at_most_a_fraction_of_a_short_run():
     config = ScheduleConfig(name="constant", warmup_steps=1000, warmup_max_fraction=0.1)
     assert lr_factor(config, 9, 100) == 1
     assert lr_factor(config, 8, 100) == pytest.approx(0.9)
@@ -157,7 +157,7 @@ def test_a_cpu_trains_in_bf16_where_it_multiplies_it(monkeypatch, tiles, vectors
     assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
 
 
-def test_a_torch_that_cannot_tell_trains_in_fp32(monkeypatch):
+def test_a_torch_without_bf16_detection_trains_in_fp32(monkeypatch):
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
@@ -222,7 +222,7 @@ def test_frozen_parts_keep_weights_and_statistics():
     assert state.model.backbone[1].norm.training
 
 
-def test_parts_that_cannot_be_frozen_are_told():
+def test_parts_that_cannot_be_frozen_are_reported():
     with pytest.raises(ConfigError, match=r"no part 'backbon' \(did you mean 'backbone'\?\)"):
         state_of(freeze=("backbon",))
     with pytest.raises(ConfigError, match="nothing is left to train with backbone, head frozen"):
@@ -245,8 +245,8 @@ def test_spoiled_statistics_become_those_of_the_average_again(ema):
 
 
 def test_the_batch_grows_by_powers_of_two_as_long_as_it_fits():
-    def fits(pictures: int) -> int | None:
-        return None if pictures > 16 else 100 * pictures
+    def fits(images: int) -> int | None:
+        return None if images > 16 else 100 * images
 
     assert find_max_batch_size(fits, available_bytes=10_000, max_batch_size=64) == 16
     assert find_max_batch_size(fits, available_bytes=900, max_batch_size=64) == 8
