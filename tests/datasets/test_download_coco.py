@@ -16,7 +16,8 @@ import pytest
 
 from cspdet.cli.prepare_data import print_summary
 from cspdet.datasets.archives import unpack_zip
-from cspdet.datasets.download import COCO_2017, Archive, CocoSplit, _count_boxes, download_coco, fetch
+from cspdet.datasets.download import COCO_2017, Archive, CocoSplit, _count_boxes, download_coco
+from cspdet.datasets.fetch import fetch
 from cspdet.errors import DataError, UserError
 
 

@@ -13,7 +13,7 @@ import pytest
 from cspdet.cli.main import COMMAND_HELP
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {"main", "arguments"}
+COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {"main", "arguments", "detect_arguments"}
 TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 
 # --- which part may import which -----------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_commands_offer_what_the_command_line_calls(command):
 
 # --- what no module may do -----------------------------------------------------------------------
 
-MAX_MODULE_LINES = 320  # to be lowered to 260
+MAX_MODULE_LINES = 260
 MAX_FUNCTION_LINES = 70
 VAGUE_NAMES = {"utils", "util", "misc", "common", "general", "helpers", "helper", "manager"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -1,0 +1,119 @@
+"""Download a file over HTTP: resumes partial downloads, retries, and verifies the size."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from cspdet.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+LOG_INTERVAL_S = 15.0
+
+log = logging.getLogger("cspdet")
+
+
+def partial_path(file: Path) -> Path:
+    """Return the path of a download that is not complete."""
+    return file.with_name(f"{file.name}.part")
+
+
+def file_size(file: Path) -> int:
+    """Return the size in bytes; 0 for a missing file."""
+    return file.stat().st_size if file.is_file() else 0
+
+
+def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> None:
+    """Download a file; resumes `file`.part if it exists.
+
+    Args:
+        url: What to download.
+        file: Where to; kept if it exists with the expected size.
+        size: Expected size in bytes; None: any.
+        max_attempts: Number of attempts; one that received no data is the last.
+        retry_delay_s: Seconds between attempts.
+
+    Raises:
+        UserError: the server cannot be reached, refuses, interrupts too often, or announces another size.
+    """
+    if file.is_file() and (size is None or file.stat().st_size == size):
+        return
+    part = partial_path(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = file_size(part)
+        for attempt in range(1, max_attempts + 1):
+            reason = _try_download(url, part, size)
+            if reason is None:
+                part.replace(file)
+                return
+            if attempt == max_attempts or file_size(part) == before:
+                break  # no data received: further attempts are pointless
+            log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, max_attempts)
+            time.sleep(retry_delay_s)
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written: {error.strerror or error}") from None
+    received = file_size(part)
+    hint = "; the built-in dataset (prepare-data shapes) needs no network"
+    if received:
+        hint = f"; {received} bytes are kept in {part}, run the command again to resume"
+    raise UserError(f"{url}: download failed: {reason}{hint}")
+
+
+def _try_download(url: str, part: Path, size: int | None) -> str | None:
+    """Download the rest of `part`; None when it is complete, otherwise why it is not."""
+    received = file_size(part)
+    if received and received == size:
+        return None
+    if size is not None and received > size:
+        part.unlink()
+        received = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and received:  # the part does not belong to this file: start again
+            part.unlink()
+            return _try_download(url, part, size)
+        if error.code >= 500:
+            return f"the server responded {error.code} {error.reason}"
+        raise UserError(f"{url}: the server responded {error.code} {error.reason}") from None
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+        ValueError,
+    ) as error:
+        return f"the server cannot be reached ({getattr(error, 'reason', error)})"
+    with response:
+        if response.status != 206:
+            received = 0  # the server sends the whole file
+        total = received + int(response.headers.get("Content-Length") or 0)
+        if size is not None and total != size:
+            raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
+        return _write_response(response, part, received, total)
+
+
+def _write_response(response: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:
+    last_log_time = time.monotonic()
+    with part.open("ab" if received else "wb") as out:
+        while True:
+            try:
+                data = response.read(CHUNK_BYTES)
+            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                data = error.partial if isinstance(error, http.client.IncompleteRead) else b""
+            if not data:
+                break
+            out.write(data)
+            received += len(data)
+            if time.monotonic() - last_log_time > LOG_INTERVAL_S:
+                last_log_time = time.monotonic()
+                log.info("%s: %.2f of %.2f GB", part.stem, received / 1e9, total / 1e9)
+    if received < total:
+        return f"the connection ended after {received} of {total} bytes"
+    return None
