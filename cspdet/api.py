@@ -34,22 +34,9 @@ from cspdet.workflows.predict import load_classifier, load_detector, predict_ima
 from cspdet.workflows.train import TrainingRun, run_training
 
 __all__ = [
-    "AnalysisConfig",
-    "AnalysisReport",
-    "Evaluation",
-    "ExportConfig",
-    "ExportResult",
-    "ModelBundle",
-    "TrainingRun",
-    "analyze",
-    "evaluate",
-    "export",
-    "load",
-    "load_classifier",
-    "load_detector",
-    "predict",
-    "train",
-]
+    "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
+    "analyze", "evaluate", "export", "load", "load_classifier", "load_detector", "predict", "train",
+]  # fmt: skip
 
 
 def load(
