@@ -1,5 +1,6 @@
 """Evaluation: COCO and Pascal VOC metrics of detections, accuracy of classifiers, COCO results files.
 
-`predictors` has the interface by which networks and engines are evaluated; `detection` and `classification` run them on
-a dataset; `coco`, `coco_backends` and `voc` compute the metrics; `records` holds detections, `results` their files.
+`predictors` defines the interface of the evaluated networks and engines; `detection` and `classification` run them on a
+dataset; `coco`, `coco_backends` and `voc` compute the metrics; `records` stores detections as arrays; `results` reads
+and checks results files.
 """

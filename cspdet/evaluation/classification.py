@@ -25,7 +25,7 @@ TOP_K = 5  # classes kept per image
 
 
 class ClassMetrics(NamedTuple):
-    """Metrics of one class; the accuracies are None where the class has no image."""
+    """Metrics of one class; the accuracies are None if the class has no images."""
 
     images: int
     top1: float | None
@@ -51,13 +51,14 @@ def evaluate_classifier(
     """Evaluate a classifier on all images of a folder.
 
     Args:
-        predictor: A `NetworkClassifier`. Its classes are those of `images`, in that order (`match_image_classes`).
+        predictor: A `NetworkClassifier` with the classes of `images`, in the same order (see `match_image_classes`).
         images: Images and labels.
-        crop: How an image becomes the network's input.
+        crop: Resizes and crops an image to the network's input.
         eval_: Batch size and workers.
 
     Raises:
-        DataError: unreadable images, the first ones and their number; or another number of classes than the model's.
+        DataError: Images cannot be read (the error lists the first ones and their number), there are no images, or the
+            dataset and the model have different numbers of classes.
     """
     return compute_sharded_metrics(images, [predict_dataset(predictor, images, crop, eval_)])
 
@@ -78,7 +79,7 @@ def predict_dataset(
     eval_: ClassifierEvalConfig,
     shard: Shard = SINGLE_PROCESS,
 ) -> DatasetPredictions:
-    """Predict the classes of all images of a dataset, or of those of one process's shard; see `evaluate_classifier`."""
+    """Predict the classes of all images of a dataset, or of one process's shard of it; see `evaluate_classifier`."""
     if len(images.classes) != predictor.num_classes:
         raise DataError(f"{images.root}: {len(images.classes)} classes, but the model has {predictor.num_classes}")
     if not len(images):
@@ -91,7 +92,7 @@ def predict_dataset(
     for batch in progress(batches, "evaluating", "batch", total=-(-len(image_index) // eval_.batch_size)):
         problems += batch.problems
         if problems:
-            continue  # there will be no result: only collect further problems
+            continue  # the evaluation will fail: only collect further problems
         best = predictor.probabilities(batch.images).cpu().topk(top_k)
         row = np.searchsorted(image_index, batch.indices)
         ranked[row], scores[row] = best.indices.numpy(), best.values.numpy()
@@ -102,7 +103,7 @@ def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[Dataset
     """Compute the metrics of a dataset from the predictions of all processes; each image is in one shard.
 
     Raises:
-        DataError: unreadable images, the first ones and their number.
+        DataError: Images cannot be read; the error lists the first ones and their number.
     """
     problems = [problem for shard in shards for problem in shard.errors]
     if problems:
@@ -116,8 +117,8 @@ def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[Dataset
 def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.ndarray) -> ClassifierMetrics:
     """Compute accuracies and the confusion matrix.
 
-    An image whose probabilities are all 0 (outputs that are not finite) counts as wrong, whatever class is first; in
-    the confusion matrix it counts for that class.
+    If the network's outputs for an image are not finite, its probabilities are all 0. Such an image counts as wrong,
+    even if its first class is correct. The confusion matrix counts it as its first class.
 
     Args:
         images: Images and labels.
@@ -150,10 +151,10 @@ def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.n
 
 
 def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where: str) -> ImageFolderDataset:
-    """Relabel a dataset with the classes of a model, of which it may lack some.
+    """Map the labels of a dataset to the class indices of a model; the dataset may have only some of the classes.
 
-    Classes are matched by name. Where the names of one side are only numbers, and both sides have as many classes,
-    they are matched by order, which is logged.
+    Classes are matched by name. If the names on one side are only numbers and both sides have the same number of
+    classes, they are matched by order, and this is logged.
 
     Args:
         images: The dataset.
@@ -161,7 +162,7 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
         where: The dataset, for messages.
 
     Raises:
-        DataError: classes of the dataset that the model does not have.
+        DataError: The dataset has classes that the model does not have.
     """
     names = tuple(names)
     if names == images.classes:
@@ -185,7 +186,7 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
 
 
 def _are_placeholder_names(names: tuple[str, ...]) -> bool:
-    """Whether the names are only numbers: "class 7" of a model without a .names file, or 0, 1, 2 ..."""
+    """Whether the names are only numbers: "class 7" (a model without a .names file) or "7"."""
     return all(re.fullmatch(r"(class )?[0-9]+", name) for name in names)
 
 

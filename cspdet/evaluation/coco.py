@@ -1,4 +1,4 @@
-"""COCO metrics of detections: the twelve of COCO's summary, and AP and AP50 per class."""
+"""COCO metrics of detections: the twelve metrics of COCO's summary, and AP and AP50 per class."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from cspdet.evaluation.records import (
 )
 from cspdet.structures import Detections
 
-# COCO's summary, in its order: means over IoU .50:.95 except for AP50 and AP75; s, m, l are the sizes of the objects,
-# with areas below 32^2, below 96^2 and above; AR1, AR10, AR100 allow that many detections per image and class.
+# The metrics of COCO's summary, in its order: means over IoU .50:.95 except for AP50 and AP75. s, m, l: small objects
+# (area below 32^2), medium (below 96^2) and large ones. AR1, AR10, AR100: at most 1, 10, 100 detections per image and
+# class.
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -39,7 +40,7 @@ METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 class Metrics:
     """COCO metrics, overall and per class; None where a metric is undefined."""
 
-    stats: dict[str, float | None]  # by METRIC_NAMES
+    stats: dict[str, float | None]  # METRIC_NAMES to value
     per_class: dict[str, dict[str, float | None]]  # class name to AP and AP50
     images: int
     detections: int
@@ -57,7 +58,7 @@ class Metrics:
 class CocoEvaluator:
     """Collects detections image by image, then computes the metrics; images that are never added have no detections.
 
-    Takes 56 bytes per detection and one per image.
+    Uses 56 bytes of memory per detection and 1 byte per image.
 
     Args:
         coco: Images and ground truth.
@@ -77,7 +78,7 @@ class CocoEvaluator:
 
     @property
     def records(self) -> Records:
-        """(N,) DETECTION_DTYPE, what was added so far, read-only, with the category ids of the annotations."""
+        """The detections added so far: (N,) DETECTION_DTYPE, read-only, with the category ids of the annotations."""
         return np.frombuffer(bytes(self._rows), DETECTION_DTYPE)
 
     @property
@@ -93,7 +94,7 @@ class CocoEvaluator:
             detections: Boxes in image pixels; class ids are indices into the dataset's categories.
 
         Raises:
-            ValueError: an image that is not in the dataset or was added before; boxes or scores that are not finite.
+            ValueError: The image is not in the dataset or was added before, or a box or score is not finite.
         """
         index = int(np.searchsorted(self._image_ids, image_id))
         if index == len(self._image_ids) or self._image_ids[index] != image_id:
@@ -108,19 +109,19 @@ class CocoEvaluator:
         rows = np.empty(len(score), DETECTION_DTYPE)
         rows["image_id"] = image_id
         rows["category_id"] = self._category_ids[detections.class_id.cpu().numpy()]
-        # Rounded as in the results file, so that its evaluation gives the same metrics.
+        # Rounded as in the results file, so that evaluating the file returns the same metrics.
         rows["bbox"] = np.concatenate((box[:, :2], box[:, 2:] - box[:, :2]), axis=1).round(3)
         rows["score"] = score.round(7)
         self._rows += rows.tobytes()
 
     def merge(self, others: Sequence[Records]) -> None:
-        """Add the detections of other processes in other images, and sort all by the order of the dataset.
+        """Add the detections of other processes, which evaluated other images, and sort all in dataset order.
 
         Args:
             others: The `records` of the other processes.
 
         Raises:
-            ValueError: an image that was added before.
+            ValueError: Two processes added the same image.
         """
         for records in others:
             indices = np.unique(np.searchsorted(self._image_ids, records["image_id"]))
@@ -133,7 +134,7 @@ class CocoEvaluator:
         self._rows = bytearray(rows[np.argsort(order, kind="stable")].tobytes())
 
     def evaluate(self) -> Metrics:
-        """Compute the metrics of what was added.
+        """Compute the metrics of the added detections.
 
         Raises:
             DataError: the annotation file is missing or has changed.
@@ -148,12 +149,12 @@ def evaluate_results(
 
     Args:
         coco: Images and ground truth.
-        results: COCO results that `read_results` has checked, or (N,) DETECTION_DTYPE. Equal scores keep their order.
+        results: COCO results from `read_results`, or (N,) DETECTION_DTYPE. Equal scores are ranked in this order.
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
         ConfigError: that evaluator is not installed.
-        DataError: an image or category that the dataset does not have; the annotation file is missing or has changed.
+        DataError: An image or category is not in the dataset, or the annotation file is missing or has changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)
     return _evaluate(coco, records, select_backend(evaluator))
@@ -165,7 +166,7 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
         _with_dense_ids(rows, coco, category_ids) for rows in (read_ground_truth(coco), records)
     )
     eval_input = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
-    # Without ground truth (a test set), pycocotools takes minutes to find that nothing is defined.
+    # Without ground truth (a test set) all metrics are undefined; pycocotools would take minutes to compute this.
     result = backend.evaluate(eval_input) if len(ground_truth) else empty_result(eval_input)
     return Metrics(
         stats={name: _none_if_undefined(value) for name, value in zip(METRIC_NAMES, result.stats, strict=True)},
@@ -177,10 +178,10 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
 
 
 def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarray) -> Records:
-    """Copy the records with the index of each image and category in the sorted ids instead of the id.
+    """Copy the records, and replace each image and category id by its index in the sorted ids.
 
     Raises:
-        DataError: an id that the dataset does not have.
+        DataError: The dataset does not have an id.
     """
     remapped = records.copy()
     for key, known in (("image_id", coco.image_id), ("category_id", category_ids)):
@@ -193,14 +194,14 @@ def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarra
 
 
 def _none_if_undefined(value: float) -> float | None:
-    """COCO's programs use -1 for undefined metrics."""
+    """Convert -1, which COCO evaluators return for undefined metrics, to None."""
     return None if value == -1 else float(value)
 
 
 def _per_class(
     coco: CocoDataset, result: CocoEvalResult, class_index: np.ndarray
 ) -> dict[str, dict[str, float | None]]:
-    precision = result.precision[:, :, :, 0, -1]  # (IoU, recall, class) at any size, 100 detections
+    precision = result.precision[:, :, :, 0, -1]  # (IoU, recall, class) for all object sizes, 100 detections
     return {
         name: {"AP": _mean_defined(precision[:, :, k]), "AP50": _mean_defined(precision[AP50_INDEX, :, k])}
         for name, k in zip(coco.classes.names, class_index, strict=True)

@@ -1,8 +1,8 @@
-"""Programs that compute COCO metrics: pycocotools, the reference, and hotcoco, with equal results and much faster.
+"""COCO evaluators: pycocotools, the reference, and hotcoco, which returns the same results much faster.
 
-Each takes the same `CocoEvalInput` and returns the same arrays. Images and categories are passed as their index in the
-sorted ids: hotcoco only warns about an unknown id, and takes detections as floating point, which would round ids above
-2^53. Sorted indices keep every order that COCO's rules depend on.
+Both take a `CocoEvalInput` and return the same arrays. Images and categories are given by their index in the sorted ids
+instead of the id: hotcoco only warns about unknown ids, and converts ids to floating point, which rounds ids above
+2^53. The indices have the same order as the ids, so the results are the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CocoEvalInput:
     num_images: int
     num_classes: int
     ground_truth: Records  # (M,) GROUND_TRUTH_DTYPE
-    detections: Records  # (N,) DETECTION_DTYPE, equal scores in their order of rank
+    detections: Records  # (N,) DETECTION_DTYPE, equal scores are ranked in this order
 
 
 class CocoEvalResult(NamedTuple):
@@ -45,14 +45,14 @@ class CocoEvalResult(NamedTuple):
 
 
 class CocoBackend(NamedTuple):
-    """A program that computes COCO metrics."""
+    """A COCO evaluator."""
 
-    title: str  # name and version, as metrics.json has it
+    title: str  # name and version, as written to metrics.json
     evaluate: Callable[[CocoEvalInput], CocoEvalResult]
 
 
 def select_backend(name: EvaluatorName) -> CocoBackend:
-    """The program of that name; `auto` is hotcoco where it is installed, else pycocotools.
+    """Return the evaluator of this name; `auto` is hotcoco if it is installed, else pycocotools.
 
     Raises:
         ConfigError: hotcoco is requested but not installed, or too old.
@@ -103,7 +103,7 @@ def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any]]) -> Any:
-    """Make a pycocotools COCO: `loadRes` fails on an empty list, and changes the caller's objects."""
+    """Build a pycocotools COCO without `loadRes`, which fails on an empty list and changes the caller's objects."""
     from pycocotools.coco import COCO
 
     index = COCO()
@@ -113,7 +113,7 @@ def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any
 
 
 def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str, Any]]]:
-    """The keys that ground truth and detections have in common."""
+    """Return `images` and `categories`, which are the same for ground truth and detections."""
     return {
         "images": [{"id": i} for i in range(eval_input.num_images)],
         "categories": [{"id": i, "name": str(i)} for i in range(eval_input.num_classes)],
@@ -121,7 +121,7 @@ def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str
 
 
 def _ground_truth_dicts(eval_input: CocoEvalInput) -> list[dict[str, Any]]:
-    """Ids start at 1: for pycocotools, a match with annotation 0 is no match, and equal ids replace each other."""
+    """Return COCO annotations with unique ids from 1: pycocotools treats a match with annotation 0 as no match."""
     columns = (eval_input.ground_truth[key].tolist() for key in ("image_id", "category_id", "bbox", "area", "crowd"))
     return [
         {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
@@ -163,7 +163,7 @@ def evaluate_with_hotcoco(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """The result of both programs where there is no ground truth."""
+    """Return the result of both evaluators for a dataset without ground truth."""
     return CocoEvalResult(
         np.full((10, 101, eval_input.num_classes, 4, 3), -1.0),
         np.full((10, eval_input.num_classes, 4, 3), -1.0),
@@ -172,7 +172,7 @@ def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """(12,) metrics of COCO's summary from the arrays of a `CocoEvalResult`: means over defined values, else -1."""
+    """(12,) metrics of COCO's summary from the arrays of a `CocoEvalResult`: means over defined values, -1 if none."""
     last = precision.shape[-1] - 1
     parts = [precision[..., 0, last], precision[[AP50_INDEX], ..., 0, last], precision[[AP75_INDEX], ..., 0, last]]
     parts += [precision[..., size, last] for size in (1, 2, 3)]

@@ -1,7 +1,7 @@
 """COCO evaluation of a detector on a dataset.
 
-One loop for a network in training, a loaded model and an engine: load batches, detect, map the boxes to image pixels,
-collect. The metrics are computed by `cspdet.evaluation.coco`.
+The same loop evaluates a network during training, a loaded model and an engine: load batches, detect, map the boxes to
+image pixels, collect. `cspdet.evaluation.coco` computes the metrics.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def evaluate_detector(
         coco: Images and ground truth.
         input_: Input size, and how images are resized to it.
         eval_: Batch size, workers, post-processing (`clip_boxes` clips boxes to the image) and COCO evaluator.
-        class_mapping: Index in the dataset of each class of the model (`match_classes`); None: they are the same.
+        class_mapping: Dataset index of each class of the model (see `match_classes`); None: the same indices.
 
     Returns:
         The metrics, and the detections as COCO results.
@@ -61,10 +61,10 @@ def inference_on_dataset(
     class_mapping: Sequence[int] | None = None,
     shard: Shard = SINGLE_PROCESS,
 ) -> CocoEvaluator:
-    """Collect the detections in all images of a dataset, or in those of one process's shard.
+    """Collect the detections in all images of a dataset, or in one process's shard of it.
 
-    Arguments and errors as of `evaluate_detector`. The evaluators of several processes are joined by
-    `CocoEvaluator.merge`.
+    See `evaluate_detector` for the arguments and errors. `CocoEvaluator.merge` merges the evaluators of several
+    processes.
     """
     evaluator = CocoEvaluator(coco, eval_.evaluator)
     loader = eval_loader(coco, input_, eval_, device_type=predictor.device.type, shard=shard)
@@ -84,7 +84,7 @@ def inference_on_dataset(
 def match_classes(model: Categories, data: Categories, where: str) -> tuple[int, ...] | None:
     """Match the classes of a model to those of a dataset by name.
 
-    Category ids may differ, which is logged: results then carry the category ids of the data.
+    Category ids may differ. This is logged, and the results have the category ids of the dataset.
 
     Args:
         model: Classes of the model.
@@ -92,10 +92,10 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
         where: The annotation file, for messages.
 
     Returns:
-        The index in the data of each class of the model; None where names, category ids and order are the same.
+        The dataset index of each class of the model, or None if names, category ids and order are the same.
 
     Raises:
-        DataError: a class name that only the model or only the data has; its AP would be 0.
+        DataError: Only the model or only the dataset has a class of some name; its AP would be 0.
     """
     if model == data:
         return None
@@ -117,7 +117,7 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
 
 
 def _missing_classes(categories: Categories, others: Categories) -> list[str]:
-    """The classes whose names are not among those of others."""
+    """List the classes whose names are not in `others`."""
     entries = zip(categories.names, categories.category_ids, strict=True)
     return [f"{name!r} (category id {category_id})" for name, category_id in entries if name not in others.names]
 

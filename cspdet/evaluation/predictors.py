@@ -1,4 +1,4 @@
-"""What an evaluation needs of a model: batches in, detections or class probabilities out.
+"""Interface of evaluated models: batches of images in, detections or class probabilities out.
 
 Training, `cspdet eval` and inference engines share one evaluation loop. An engine (`cspdet.inference.engines`) has the
 interface of `DetectionPredictor` itself; a torch network gets it from `NetworkDetector` or `NetworkClassifier`.
@@ -22,11 +22,11 @@ from cspdet.structures import Detections
 
 
 class DetectionPredictor(Protocol):
-    """A detector with its post-processing, as the evaluation calls it."""
+    """Interface of a detector with its post-processing."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; the data loader chooses its number of workers by it."""
+        """Device of the model; the number of data loader workers depends on it."""
 
     def detect(self, images: Tensor, postprocess: PostprocessConfig) -> list[Detections]:
         """Detect objects in a batch of images.
@@ -41,27 +41,27 @@ class DetectionPredictor(Protocol):
 
 
 class ClassificationPredictor(Protocol):
-    """A classifier, as the evaluation calls it."""
+    """Interface of a classifier."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; the data loader chooses its number of workers by it."""
+        """Device of the model; the number of data loader workers depends on it."""
 
     @property
     def num_classes(self) -> int:
-        """The number C of its classes."""
+        """Number of classes C."""
 
     def probabilities(self, crops: Tensor) -> Tensor:
-        """(B, V, 3, H, W) uint8 RGB, V crops per image, to (B, C) float32 class probabilities."""
+        """Return (B, C) float32 class probabilities of crops (B, V, 3, H, W) uint8 RGB, V per image."""
 
 
 class NetworkDetector:
-    """A `Detector` on its device as a `DetectionPredictor`.
+    """Adapts a `Detector` to the interface `DetectionPredictor`.
 
     Args:
-        network: The network, on `device` and in the mode in which it is to be evaluated.
-        device: Where the network is.
-        precision: The number format of the forward pass.
+        network: The network, already on `device` and in evaluation mode.
+        device: Device of the network.
+        precision: Precision of the forward pass.
     """
 
     def __init__(self, network: Detector, device: torch.device, precision: Precision = "fp32"):
@@ -75,14 +75,14 @@ class NetworkDetector:
 
 
 class NetworkClassifier:
-    """A `Classifier` on its device as a `ClassificationPredictor`; arguments as of `NetworkDetector`."""
+    """Adapts a `Classifier` to the interface `ClassificationPredictor`; see `NetworkDetector` for the arguments."""
 
     def __init__(self, network: Classifier, device: torch.device, precision: Precision = "fp32"):
         self.network, self.device, self.precision = network, device, precision
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the network."""
+        """Number of classes."""
         return self.network.num_classes
 
     def probabilities(self, crops: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class NetworkClassifier:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; after the block it is in its former mode again."""
+    """Context in which a network is in evaluation mode; restores the previous mode at the end."""
     was_training = network.training
     network.eval()
     try:

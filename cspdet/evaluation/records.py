@@ -1,7 +1,7 @@
-"""Detections and ground truth as rows of one flat array, 56 and 65 bytes per object.
+"""Detections and ground truth as numpy structured arrays, 56 and 65 bytes per object.
 
-A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python objects, half a million of them
-take ten times the memory, and iterating over them takes longer than hotcoco needs for the evaluation.
+A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python dicts, half a million of them
+need ten times the memory, and iterating over them takes longer than hotcoco needs for the evaluation.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def to_results(records: Records) -> list[Result]:
 
 
 def index_in_sorted(ids: np.ndarray, known_ids: np.ndarray) -> np.ndarray:
-    """Find ids among the sorted known ids.
+    """Return the index of each id in the sorted known ids.
 
     Args:
         ids: (N,) integers.
         known_ids: (K,) integers in any order.
 
     Returns:
-        (N,) int64, the index of each id in `sort(known_ids)`, -1 where it is none of them.
+        (N,) int64, the index of each id in `sort(known_ids)`, or -1 if `known_ids` does not contain it.
     """
     known_ids = np.sort(known_ids)
     if not len(known_ids):
@@ -65,16 +65,16 @@ def index_in_sorted(ids: np.ndarray, known_ids: np.ndarray) -> np.ndarray:
 
 
 def read_ground_truth(coco: CocoDataset) -> Records:
-    """Read the annotations of a dataset as COCO's metrics need them.
+    """Read the annotations of a dataset for the COCO metrics.
 
-    The arrays of `CocoDataset` do not serve here: for training, its boxes are clipped to the image and rounded to
-    float32, and it does not keep the areas.
+    The metrics cannot use the arrays of `CocoDataset`: its boxes are clipped to the image and rounded to float32 for
+    training, and it does not store the areas.
 
     Returns:
-        (M,) GROUND_TRUTH_DTYPE: every annotation of the file, in its order; without an `area`, that of the box.
+        (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. A missing `area` is replaced by the area of the box.
 
     Raises:
-        DataError: the file is missing, or has changed since `coco` was read from it.
+        DataError: The file is missing, or has changed since `coco` was read from it.
     """
     path = coco.files.annotations
     try:
@@ -94,7 +94,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """json's object_hook: pack an annotation into a row while the file is being read; everything else stays."""
+    """Pack an annotation into a row while json parses the file (`object_hook`); return other objects unchanged."""
     box = entry.get("bbox")
     if type(box) is not list or len(box) != 4 or "image_id" not in entry:
         entry.pop("segmentation", None)

@@ -30,16 +30,16 @@ COMPRESSED_MAGIC = {b"\x1f\x8b": "gzip-compressed; unpack it first", b"PK\x03\x0
 DEFAULT_SET = "test-dev2017"
 SET_NAME = re.compile(r"((?:test-dev|test-challenge|test|val|train)\d{4})(?!\d)")  # in image_info_test-dev2017
 ALGORITHM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip: equal results make equal bytes
+ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that zip allows; fixed, so that equal results produce equal files
 
 
 class _RawObject(list[tuple[str, Any]]):
-    """A JSON object that is not a result, as key and value pairs, since a key may occur twice."""
+    """A JSON object that is not a result, as key and value pairs, because a key may occur twice."""
 
 
 @dataclass
 class _IssueCounter:
-    """Counts issues by type, with the first entry of each: its index in the file and what was found there."""
+    """Counts issues by type, and stores the first entry of each type: its index in the file and the value found."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -66,7 +66,8 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
         The detections, each with its four keys only, in the order of the file.
 
     Raises:
-        DataError: not a results file; or one line per type of issue, with its first entry and a count.
+        DataError: This is not a results file, or entries are invalid: one line per type of issue, with its first entry
+            and a count.
     """
     entries = _parse(path)
     rows = [entry for entry in entries if type(entry) is bytes]
@@ -85,7 +86,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
 
 
 def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
-    """Keep results above `min_score`, and at most the best `max_detections` per image; None does not limit."""
+    """Keep results above `min_score`, and at most the best `max_detections` per image; None: no limit."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
         return kept
@@ -100,7 +101,7 @@ def filter_results(results: list[Result], min_score: float | None, max_detection
 
 
 def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
-    """Clip the boxes of results to their images, whose ids must be those of the dataset."""
+    """Clip the boxes of results to their images; all image ids must be in the dataset."""
     records = to_records(results)
     order = np.argsort(coco.image_id, kind="stable")
     limit_wh = coco.size_hw[order[index_in_sorted(records["image_id"], coco.image_id)]][:, ::-1]
@@ -111,7 +112,7 @@ def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
 
 
 def _parse(path: Path) -> list[Any]:
-    """The entries of the file, well-formed ones as packed rows."""
+    """Parse the file; return its entries, well-formed ones as packed rows."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -138,7 +139,7 @@ def _parse(path: Path) -> list[Any]:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """json's object_pairs_hook: pack a well-formed result into a row; keep the pairs of anything else for messages."""
+    """Pack a well-formed result into a row (`object_pairs_hook`); keep the pairs of other objects for messages."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")
@@ -161,7 +162,7 @@ def _describe_top_level(content: object) -> str:
 
 
 def _classify_issue(entry: object) -> tuple[str, str]:
-    """The type of issue of an entry that could not be packed, and what was found."""
+    """Return the type of issue of an entry that could not be packed, and the value found."""
     if not isinstance(entry, _RawObject):
         return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
     result = dict(entry)
@@ -221,7 +222,8 @@ def validate_algorithm_name(name: str) -> str:
     """Check a name for `submission_name`, and return it.
 
     Raises:
-        ConfigError: it contains other characters than letters, digits and . _ + -, or begins with one of these.
+        ConfigError: The name contains a character other than letters, digits and . _ + -, or does not begin with a
+            letter or digit.
     """
     if not ALGORITHM.fullmatch(name):
         raise ConfigError(f"--name: expected letters and digits, then also any of . _ + -, found {name!r}")
@@ -229,13 +231,13 @@ def validate_algorithm_name(name: str) -> str:
 
 
 def submission_name(annotations: Path, algorithm: str) -> str:
-    """Name a submission `detections_SET_ALGORITHM_results`, SET from the annotation file's name, else test-dev2017."""
+    """Return `detections_SET_ALGORITHM_results`; SET is found in the annotation file's name, else test-dev2017."""
     match = SET_NAME.search(annotations.stem)
     return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
 
 
 def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
-    """Write the zip that COCO's evaluation server takes: `name`.zip with the one file `name`.json.
+    """Write a zip for COCO's evaluation server: `name`.zip, which contains the file `name`.json.
 
     Returns:
         The path of the zip.
@@ -245,7 +247,7 @@ def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path
     """
     entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
     entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3  # Unix, on every system, so that the permissions below are read
+    entry.create_system = 3  # Unix: on other values, the permissions below are ignored
     entry.external_attr = 0o644 << 16
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -1,10 +1,10 @@
-"""Pascal VOC's average precision: one IoU threshold, no sizes, difficult objects ignored.
+"""Pascal VOC average precision: one IoU threshold, all object sizes together, difficult objects ignored.
 
 The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2), class by class. Detections are
-matched in descending order of score, equal scores in the order given, each to the ground truth of the same image with
-the highest IoU, the first of equal ones. If the IoU is below the threshold, the detection is a false positive. If the
-ground truth is difficult, the detection is ignored. If the ground truth was matched before by a better score, the
-detection is a false positive, even if it overlaps other ground truth.
+processed in descending order of score; equal scores keep their order. Each one is matched to the ground truth of the
+same image with the highest IoU; if IoUs are equal, to the first. If the IoU is below the threshold, the detection is a
+false positive. If the ground truth is difficult, the detection is ignored. If a detection with a higher score was
+matched to the same ground truth, the detection is a false positive, even if it overlaps other ground truth.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import numpy as np
 from cspdet.evaluation.records import Records
 from cspdet.structures import Categories
 
-# Recall thresholds of the 11-point mean as in the public implementations: the fourth, seventh and eighth are one bit
-# above .3, .6 and .7, so that a recall of exactly 9/15 does not reach the seventh. Published values depend on it.
+# Recall thresholds of the 11-point mean, as in the public implementations. linspace rounds .3, .6 and .7 up by one bit,
+# so that a recall of exactly 9/15 is below the threshold of .6. Published values depend on this.
 ELEVEN_POINT_RECALLS = np.linspace(0, 1, 11)
 
 
 class ImageBoxes(NamedTuple):
-    """N boxes of one class, in any images."""
+    """N boxes of one class, in one or more images."""
 
-    image: np.ndarray  # (N,) int64, any ids
+    image: np.ndarray  # (N,) int64, an id of the image
     box_xyxy: np.ndarray  # (N, 4) float64, image pixels
 
 
 class VocPrecisionRecall(NamedTuple):
-    """True positives among the first 1, 2, ... D detections that are not ignored, best first."""
+    """Counts from which the precision-recall curve of a class is computed."""
 
-    true_positives: np.ndarray  # (D,) int64
+    true_positives: np.ndarray  # (D,) int64; element i: among the i + 1 best detections, without the ignored ones
     num_gt: int  # ground truth without difficult objects
 
 
 class VocAP(NamedTuple):
-    """Area under a precision-recall curve, by both definitions of VOC."""
+    """Average precision by both definitions of VOC."""
 
     eleven_point: float  # mean of the maximum precision at recall >= 0, .1, ... 1 (2007)
     every_point: float  # area under the monotonically decreasing precision over recall (since 2010)
@@ -45,7 +45,7 @@ class VocAP(NamedTuple):
 
 @dataclass(frozen=True)
 class VocMetrics:
-    """VOC AP of each class by name; None for a class without ground truth, which the means leave out."""
+    """VOC AP by class name: None for classes without ground truth, which are not included in the mean."""
 
     min_iou: float
     pixel_inclusive: bool
@@ -72,7 +72,7 @@ def elementwise_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray, *, pixel_inclusive: 
     Args:
         a_xyxy: (N, 4) boxes.
         b_xyxy: (N, 4) boxes.
-        pixel_inclusive: Whether the pixels of both corners belong to a box, so that its sides are one longer.
+        pixel_inclusive: Whether corners are pixel indices that belong to the box: its width is then x2 - x1 + 1.
 
     Returns:
         (N,) float64, 0 for boxes without area.
@@ -97,9 +97,9 @@ def match_detections(
 
     Args:
         detections: D boxes.
-        score: (D,) their scores.
+        score: (D,) scores of the detections.
         ground_truth: G boxes.
-        difficult: (G,) bool, whether each is ignored.
+        difficult: (G,) bool, whether a ground truth is difficult: its matches are ignored.
         min_iou: IoU threshold.
         pixel_inclusive: See `elementwise_iou`.
     """
@@ -118,7 +118,7 @@ def match_detections(
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) index of the ground truth of its image with the highest IoU, and (D,) that IoU; -1 and 0 without any."""
+    """Return (D,) index of the ground truth with the highest IoU in the same image, -1 if none, and (D,) its IoU."""
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")
@@ -140,7 +140,7 @@ def _best_overlapping_gt(
 
 
 def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
-    """Both areas under the curve; None without ground truth."""
+    """Compute the average precision by both definitions; None without ground truth."""
     if not curve.num_gt:
         return None
     if not len(curve.true_positives):
@@ -165,11 +165,11 @@ def evaluate_voc(
 
     Args:
         categories: The classes.
-        gt_records: (M,) GROUND_TRUTH_DTYPE; crowds are difficult objects, as `prepare-data voc` writes them.
+        gt_records: (M,) GROUND_TRUTH_DTYPE; `crowd` marks difficult objects, as written by `prepare-data voc`.
         detection_records: (N,) DETECTION_DTYPE.
         min_iou: IoU threshold.
-        pixel_inclusive: Whether both corners x, y and x + width, y + height belong to the box, as in VOC's xml files
-            and in the tools behind published values; otherwise a box is as wide as its width.
+        pixel_inclusive: Whether the corners x, y and x + width, y + height are pixel indices that belong to the box, as
+            in VOC's XML files and the tools used for published values; the box is then width + 1 pixels wide.
     """
     per_class = {}
     for name, category_id in zip(categories.names, categories.category_ids, strict=True):
