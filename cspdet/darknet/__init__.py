@@ -1,1 +1,1 @@
-"""Darknet interoperability: networks from .cfg files, .weights files in and out; `write` exports to Darknet."""
+"""Darknet interoperability: networks built from .cfg files, reading and writing .weights files, export to Darknet."""

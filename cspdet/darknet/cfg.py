@@ -1,8 +1,8 @@
-"""Parser of Darknet cfg files: sections with options that know their line.
+"""Parser for Darknet cfg files: sections of key=value options, each stored with its line number.
 
-The grammar is Darknet's: blanks are removed, `#` and `;` begin a comment only at the start of a line, the first of two
-equal keys counts, numbers end at a `#`. Lines and numbers that Darknet ignores silently because it cannot parse them
-are errors here.
+The grammar is Darknet's: all whitespace is removed; `#` and `;` start a comment only at the beginning of a line; if a
+section repeats a key, the first value is used; a value ends at a `#`. Darknet silently ignores lines and numbers that
+it cannot parse; this parser reports them as errors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cspdet.errors import ConfigError, did_you_mean, truncate_list
 MAX_FILE_SIZE = 1_000_000  # characters; the longest released cfg has 50,000
 MAX_SECTIONS = 4096
 NUMBER_PATTERN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-MAX_INT = 2**31 - 1  # Darknet reads int
+MAX_INT = 2**31 - 1  # Darknet parses C int values
 
 
 @dataclass(frozen=True)
 class Option:
-    """The value of a key, as text, and its line."""
+    """The value of a key as text, and its line number."""
 
     text: str
     line: int
@@ -32,7 +32,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CfgSection:
-    """One `[type]` with its options. The `get_*` methods raise ConfigError with file, line and key."""
+    """One `[type]` section with its options. The `get_*` methods raise ConfigError with file, line and key."""
 
     section_type: str  # the long form: `convolutional` for [conv]
     line: int
@@ -52,7 +52,7 @@ class CfgSection:
         return key in self.options
 
     def get_int(self, key: str, default: int | None = None, *, min_value: int = 0, max_value: int = MAX_INT) -> int:
-        """Return an integer from `min_value` to `max_value`; a key without default is required."""
+        """Return an integer from `min_value` to `max_value`; without a `default`, the key is required."""
         if key not in self.options:
             if default is None:
                 raise self.error(f"{key} is missing")
@@ -79,14 +79,14 @@ class CfgSection:
         return tuple(self._parse_float(key, text) for text in self._value_text(key).split(","))
 
     def get_choice(self, key: str, default: str, choices: Iterable[str]) -> str:
-        """Return one of the words `choices`."""
+        """Return a value that is one of `choices`."""
         value = self._value_text(key) if key in self.options else default
         if value not in choices:
             raise self.error(f"unknown {value!r}{did_you_mean(value, choices)}; known: {', '.join(choices)}", key)
         return value
 
     def with_options(self, **values: object) -> CfgSection:
-        """Return the section with other values for these keys."""
+        """Return a copy of the section in which these keys have new values."""
         new = {key: Option(str(value), self.options[key].line if key in self else self.line)
                for key, value in values.items()}  # fmt: skip
         return replace(self, options={**self.options, **new})
@@ -107,7 +107,7 @@ class CfgSection:
 
 @dataclass(frozen=True)
 class Cfg:
-    """A cfg: its [net] section and its layers in order."""
+    """A parsed cfg: its [net] section and its layers in order."""
 
     net: CfgSection
     layers: tuple[CfgSection, ...]
@@ -115,7 +115,7 @@ class Cfg:
 
     @property
     def ignored_keys(self) -> dict[str, int]:
-        """Keys that do not affect the network, such as those of training, as `[type] key` with their counts."""
+        """Keys that do not affect the network, such as training keys: `[type] key` to the number of occurrences."""
         counts: dict[str, int] = {}
         for section in (self.net, *self.layers):
             for key in section.options:
@@ -169,10 +169,10 @@ def parse_cfg(text: str, source: str) -> Cfg:
 
     Args:
         text: The content of the file.
-        source: The name of the file in messages.
+        source: Name of the file for messages.
 
     Raises:
-        ConfigError: With one line for each mistake, `source:line: ...`.
+        ConfigError: The cfg is invalid; one line per error, `source:line: ...`.
     """
     sections, problems = _parse_sections(text, source)
     for section in sections:
@@ -197,7 +197,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
 
 
 def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
-    """Return the indices of the anchors that a [yolo] section uses: its `mask`, by default all."""
+    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors without a `mask`."""
     return (
         yolo.get_ints("mask") if "mask" in yolo else tuple(range(yolo.get_int("num", 1, min_value=1, max_value=1000)))
     )

@@ -1,4 +1,7 @@
-"""The config of a network that a Darknet cfg describes; it holds the text, so that a checkpoint needs no other file."""
+"""Configs of networks that are defined by a Darknet cfg.
+
+A config stores the text of the cfg, so that a checkpoint can be loaded without the cfg file.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from cspdet.darknet.cfg import parse_cfg, read_cfg
 if TYPE_CHECKING:
     from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 
-CFG_SOURCE_NAME = "model.cfg"  # what messages call the text of a config or checkpoint
+CFG_SOURCE_NAME = "model.cfg"  # name for messages about a cfg that is stored in a config or checkpoint
 
 
 class _DarknetConfigBase(ConfigModel):
-    """What detectors and classifiers of a cfg share."""
+    """Fields that the configs of detectors and classifiers have in common."""
 
-    name: Literal["darknet"] = Field(description="`darknet`: a network of a Darknet cfg.")
-    cfg: str | Path = Field(description="The text of the cfg, or the path of a cfg file, whose text is then kept.")
+    name: Literal["darknet"] = Field(description="`darknet`: a network defined by a Darknet cfg.")
+    cfg: str | Path = Field(description="Text of the cfg, or path of a cfg file; the text of the file is stored.")
     bn_eps: float = Field(
         1e-5,
         gt=0,
         lt=1e-2,
-        description="Epsilon of batch normalization: 1e-5 is Darknet's since May 2020, 1e-6 that of OpenCV's importer.",
+        description="Epsilon of batch normalization. Darknet uses 1e-5 since May 2020; OpenCV's importer uses 1e-6.",
     )
 
     @field_validator("cfg")
@@ -34,7 +37,7 @@ class _DarknetConfigBase(ConfigModel):
         if "\n" in str(cfg):
             return str(cfg)
         text = read_cfg(cfg)
-        parse_cfg(text, str(cfg))  # errors name the file here, while its name is known
+        parse_cfg(text, str(cfg))  # checked here so that errors name the file; only its text is stored
         return text
 
     @property
@@ -44,17 +47,17 @@ class _DarknetConfigBase(ConfigModel):
 
 
 class DarknetModelConfig(_DarknetConfigBase):
-    """A detector that a cfg describes."""
+    """Config of a detector that is defined by a Darknet cfg."""
 
     def build(self, num_classes: int, *, pretrained: bool = True) -> DarknetDetector:
         """Build the network with random weights.
 
         Args:
-            num_classes: Number of classes, which replaces that of the cfg.
-            pretrained: Without effect: a cfg has no pretrained weights.
+            num_classes: Number of classes; overrides the number in the cfg.
+            pretrained: Ignored: a cfg has no pretrained weights.
 
         Raises:
-            ConfigError: with the lines of the cfg that are not valid.
+            ConfigError: The cfg is invalid; the message names the lines.
         """
         from cspdet.darknet.network import DarknetDetector
         from cspdet.darknet.num_classes import with_num_classes
@@ -63,16 +66,16 @@ class DarknetModelConfig(_DarknetConfigBase):
 
 
 class DarknetClassifierConfig(_DarknetConfigBase):
-    """A classifier that a cfg describes."""
+    """Config of a classifier that is defined by a Darknet cfg."""
 
     def build(self, *, pretrained: bool = True) -> DarknetClassifier:
         """Build the network with random weights.
 
         Args:
-            pretrained: Without effect: a cfg has no pretrained weights.
+            pretrained: Ignored: a cfg has no pretrained weights.
 
         Raises:
-            ConfigError: with the lines of the cfg that are not valid.
+            ConfigError: The cfg is invalid; the message names the lines.
         """
         from cspdet.darknet.network import DarknetClassifier
 

@@ -24,7 +24,7 @@ IMAGE_CHANNELS = 3
 
 @dataclass(frozen=True)
 class LayerNode:
-    """One layer: `sources` are indices of layers, or IMAGE."""
+    """One layer of the graph; `sources` are the indices of its input layers, or IMAGE."""
 
     section: CfgSection
     index: int
@@ -35,12 +35,12 @@ class LayerNode:
 
     @property
     def name(self) -> str:
-        """The name in messages; the index is Darknet's."""
+        """Name for messages, with the layer index that Darknet prints."""
         return f"layer {self.index} [{self.section.section_type}], line {self.section.line}"
 
 
 class Graph(NamedTuple):
-    """All layers; `last_uses[i]` are the layers whose outputs can be freed after layer i."""
+    """All layers; `last_uses[i]` are the indices of the layers whose outputs can be freed after layer i."""
 
     layers: tuple[LayerNode, ...]
     last_uses: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: flo
         bn_eps: Epsilon of the batch normalization.
 
     Raises:
-        ConfigError: An invalid layer, with `source:line`.
+        ConfigError: A layer is invalid; the message begins with `source:line`.
     """
     channels = cfg.net.get_int("channels", 3)
     if channels != IMAGE_CHANNELS:
@@ -86,7 +86,7 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Raise ConfigError where a layer reads the boxes of a [yolo], which no released network does."""
+    """Raise ConfigError if the section reads a [yolo], or a layer that only a `new_coords` [yolo] may read."""
     for source in sources:
         if source == IMAGE:
             continue
@@ -98,11 +98,11 @@ def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> Non
 
 
 def _last_uses(layers: list[LayerNode]) -> Iterator[tuple[int, ...]]:
-    """Yield for every layer the outputs that no later layer reads; its own where no layer reads it."""
+    """Yield, for each layer, the indices of the outputs that no later layer reads and that can be freed."""
     last = {layer.index: layer.index for layer in layers}
     for layer in layers:
         last.update((source, layer.index) for source in layer.sources)
-    last.pop(layers[-1].index)  # a classifier's output
+    last.pop(layers[-1].index)  # the output of the network is not freed
     for layer in layers:
         yield tuple(source for source, at in last.items() if at == layer.index)
 

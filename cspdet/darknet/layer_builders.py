@@ -1,4 +1,4 @@
-"""Layer builders: one function for each section type, which returns output shape and constructor of its layer."""
+"""Layer builders: one function per section type. Each returns the output shape and the constructor of its layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cspdet.darknet.layer_spec import LayerSpec, SectionContext
 from cspdet.models.blocks import Maxout
 from cspdet.structures import FeatureShape
 
-MAX_KERNEL_SIZE = 1024  # of kernels and strides
+MAX_KERNEL_SIZE = 1024  # limit for kernel sizes, strides, dilation and padding
 MAX_CHANNELS = 2**20
 MOMENTUM = 0.03  # as in cspdet.models.blocks
 
@@ -30,7 +30,7 @@ def _activation(section: CfgSection, default: str = "linear") -> str:
 
 
 def convolutional(context: SectionContext) -> LayerSpec:
-    """Build a `[convolutional]`; before a [yolo] with `new_coords` without sigmoid, which the decoding applies."""
+    """Build a `[convolutional]`; before a [yolo] with `new_coords` its sigmoid is omitted, as decoding applies it."""
     section, in_shape = context.section, context.input_shape
     filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
     size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -89,7 +89,7 @@ def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, Fe
     stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     size = section.get_int("size", stride, min_value=1, max_value=MAX_KERNEL_SIZE)
     padding = section.get_int("padding", size - 1)
-    if padding > 2 * (size - 1):  # a window of padding only
+    if padding > 2 * (size - 1):  # a window could contain only padding
         raise section.error(f"expected at most {2 * (size - 1)} for a size of {size}, found {padding}", "padding")
     height, width = (
         (side + padding - size) // step + 1 for side, step in zip(in_shape.size_hw, stride_hw, strict=True)
@@ -98,7 +98,7 @@ def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, Fe
 
 
 def maxpool(context: SectionContext) -> LayerSpec:
-    """Build a `[maxpool]`, with `maxpool_depth` over channels."""
+    """Build a `[maxpool]`; with `maxpool_depth`, the maximum is taken over groups of channels."""
     section, in_shape = context.section, context.input_shape
     if section.get_int("maxpool_depth", 0):
         channels = section.get_int("out_channels", 1, min_value=1, max_value=MAX_CHANNELS)
@@ -132,7 +132,7 @@ def upsample(context: SectionContext) -> LayerSpec:
 
 
 def route(context: SectionContext) -> LayerSpec:
-    """Build a `[route]`: concatenation of maps of one size, or of one channel group of each."""
+    """Build a `[route]`: concatenate feature maps of equal size, or one channel group of each."""
     section, sources = context.section, context.resolve_layers("layers")
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     group = section.get_int("group_id", 0, max_value=groups - 1)
@@ -150,7 +150,7 @@ def route(context: SectionContext) -> LayerSpec:
 
 
 def shortcut(context: SectionContext) -> LayerSpec:
-    """Build a `[shortcut]`: adds the common channels of maps of the same size or of a multiple of it."""
+    """Build a `[shortcut]`: add maps of the same size, or of a multiple of it, in the channels that both have."""
     section, sources, in_shape = context.section, context.resolve_layers("from"), context.input_shape
     for source in sources:
         shape = context.shape_at(source)
@@ -164,7 +164,7 @@ def shortcut(context: SectionContext) -> LayerSpec:
 
 
 def sam(context: SectionContext) -> LayerSpec:
-    """Build a `[sam]`: the product of the layer before and another of the same shape."""
+    """Build a `[sam]`: multiply the previous layer elementwise by another layer of the same shape."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     if context.shape_at(source) != in_shape:
         raise section.error(
@@ -174,7 +174,7 @@ def sam(context: SectionContext) -> LayerSpec:
 
 
 def scale_channels(context: SectionContext) -> LayerSpec:
-    """Build a `[scale_channels]`: scales a layer with one value per channel, or per cell with `scale_wh`."""
+    """Build a `[scale_channels]`: multiply a layer by one value per channel or, with `scale_wh`, per cell."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     shape = context.shape_at(source)
     expected = shape._replace(channels=1) if section.get_int("scale_wh", 0) else FeatureShape(shape.channels, 1, 1)
@@ -204,7 +204,7 @@ def dropout(context: SectionContext) -> LayerSpec:
 
 
 def softmax(context: SectionContext) -> LayerSpec:
-    """Build a `[softmax]`, the last layer of a classifier; returns logits divided by the temperature."""
+    """Build a `[softmax]`, the last layer of a classifier; the module returns logits divided by the temperature."""
     temperature = context.section.get_float("temperature", 1.0)
     if temperature <= 0:
         raise context.section.error(f"expected a number above 0, found {temperature:g}", "temperature")
@@ -214,14 +214,14 @@ def softmax(context: SectionContext) -> LayerSpec:
 
 
 def cost(context: SectionContext) -> LayerSpec:
-    """Build a `[cost]`, which has no function outside of Darknet's training."""
+    """Build a `[cost]`, which only Darknet's training uses: an identity."""
     if context.next_section is not None:
         raise context.section.error("is supported as the last layer only")
     return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)
 
 
 def yolo(context: SectionContext) -> LayerSpec:
-    """Build a `[yolo]`: one output of a detector."""
+    """Build a `[yolo]`: one output level of a detector."""
     section, in_shape = context.section, context.input_shape
     num_anchors, num_classes = (
         len(anchor_mask(section)),

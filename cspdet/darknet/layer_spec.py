@@ -1,4 +1,4 @@
-"""The context of a cfg section: the shapes of earlier layers, and the layers to which it refers."""
+"""Input and output of the layer builders: `SectionContext` (section and earlier layers) and `LayerSpec`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LayerSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class SectionContext:
-    """A section with what its layer builder needs to know about the layers before it."""
+    """A section, and the information about earlier layers that its layer builder needs."""
 
     section: CfgSection
     index: int
@@ -36,12 +36,12 @@ class SectionContext:
 
     @property
     def previous_index(self) -> int:
-        """Index of the layer before, or IMAGE."""
+        """Index of the previous layer, or IMAGE for the first layer."""
         return self.index - 1
 
     @property
     def input_shape(self) -> FeatureShape:
-        """Output shape of the layer before."""
+        """Output shape of the previous layer."""
         return self.shape_at(self.previous_index)
 
     def shape_at(self, index: int) -> FeatureShape:
@@ -52,7 +52,7 @@ class SectionContext:
         """Return the layer indices in the value of a key; negative ones are relative to this layer.
 
         Raises:
-            ConfigError: An index that is not of an earlier layer.
+            ConfigError: An index does not refer to an earlier layer.
         """
         indices = []
         for reference in self.section.get_ints(key):
@@ -69,7 +69,7 @@ class SectionContext:
         """Return the only layer index in the value of a key.
 
         Raises:
-            ConfigError: Several layers, or one that is not earlier.
+            ConfigError: The key lists several layers, or a layer that is not earlier.
         """
         indices = self.resolve_layers(key)
         if len(indices) != 1:

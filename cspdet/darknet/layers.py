@@ -1,6 +1,6 @@
-"""Modules for the layers of a cfg that neither PyTorch nor `cspdet.models.blocks` has.
+"""Modules for cfg layers that neither PyTorch nor `cspdet.models.blocks` provides.
 
-A module takes the outputs of the layers to which its section refers, (B, C, H, W) each, and returns one feature map.
+A module takes the outputs of the input layers of its section, (B, C, H, W) each, and returns one feature map.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cspdet.models.blocks import activation, shortcut
 
 
 class _FunctionalActivation(nn.Module):
-    """An activation without a module in PyTorch."""
+    """An activation for which PyTorch has no module."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -58,7 +58,7 @@ class Convolution(nn.Module):
 
 
 class Connected(nn.Module):
-    """`[connected]`: (B, C, H, W) -> (B, outputs, 1, 1)."""
+    """`[connected]`: a fully connected layer, (B, C, H, W) -> (B, outputs, 1, 1)."""
 
     def __init__(self, linear: nn.Linear, norm: nn.BatchNorm2d | None, act: str):
         super().__init__()
@@ -70,7 +70,7 @@ class Connected(nn.Module):
 
 
 def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
-    """Return a `[maxpool]`; `padding` is the total of both sides, of which left and top get the smaller half."""
+    """Return a `[maxpool]`; `padding` is the total of both sides; if it is odd, right and bottom get one cell more."""
     before, after = padding // 2, padding - padding // 2
     if before == after and 2 * before <= size:
         return nn.MaxPool2d(size, stride_hw, before)
@@ -82,7 +82,7 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
 
 
 class AvgPool(nn.Module):
-    """`[local_avgpool]`: padded like `[maxpool]`; the padding is not part of the average."""
+    """`[local_avgpool]`: padded like `[maxpool]`; padded cells are excluded from the average."""
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
         super().__init__()
@@ -109,7 +109,7 @@ class Upsample(nn.Module):
 
 
 class Route(nn.Module):
-    """`[route]`: concatenates channel group `group` of `groups` of every input."""
+    """`[route]`: concatenates its inputs, or channel group `group` of `groups` of each."""
 
     def __init__(self, groups: int, group: int):
         super().__init__()
@@ -135,7 +135,7 @@ class Shortcut(nn.Module):
 
 
 class Multiply(nn.Module):
-    """`[sam]` and `[scale_channels]`: the product of two maps; one of them may have one cell or one channel."""
+    """`[sam]` and `[scale_channels]`: elementwise product of two maps; one may have a single cell or channel."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -146,7 +146,10 @@ class Multiply(nn.Module):
 
 
 class SpaceToDepth(nn.Module):
-    """`[reorg3d]`: (B, C, sH, sW) -> (B, s*s*C, H, W); channels of one position in the s x s windows stay adjacent."""
+    """`[reorg3d]`: (B, C, sH, sW) -> (B, s*s*C, H, W).
+
+    Output channel (s*y + x) * C + c has the values of channel c at offset (y, x) of each s x s window.
+    """
 
     def __init__(self, stride: int):
         super().__init__()
@@ -162,7 +165,7 @@ class SpaceToDepth(nn.Module):
 class Reorg(nn.Module):
     """`[reorg]` of YOLOv2: `SpaceToDepth` of the input viewed as (B, C / s / s, s*sH, s*sW).
 
-    This is Darknet's implementation, with which the released networks were trained.
+    This reproduces Darknet's implementation, with which the released networks were trained.
     """
 
     def __init__(self, stride: int):
@@ -178,7 +181,7 @@ class Reorg(nn.Module):
 
 
 class YoloOutput(nn.Module):
-    """`[yolo]` without decoding, for which see `cspdet.models.head`: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
+    """`[yolo]` without decoding (see `cspdet.models.head`): (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
 
     def __init__(self, num_anchors: int):
         super().__init__()
@@ -190,7 +193,7 @@ class YoloOutput(nn.Module):
 
 
 class Logits(nn.Module):
-    """`[softmax]` without the softmax, which the loss computes: logits divided by the temperature."""
+    """`[softmax]`: logits divided by the temperature; the loss applies the softmax."""
 
     def __init__(self, temperature: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Class names of Darknet networks: from a .names file, or by the number of classes."""
+"""Class names of Darknet networks: from a .names file, or default names for a number of classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOC_CLASSES = Categories(
     tuple(range(1, 21)),
 )
 
-# Darknet's coco.names spells six classes as VOC does.
+# Darknet's coco.names uses the VOC names of six classes.
 _COCO_SPELLING = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -53,14 +53,14 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def categories_from_names(names: tuple[str, ...]) -> Categories:
-    """Return categories with COCO's ids for COCO's names, in either spelling, else with ids from 1."""
+    """Return COCO's categories if the names are COCO's or those of Darknet's coco.names; else ids count from 1."""
     if tuple(_COCO_SPELLING.get(name, name) for name in names) == COCO_CLASSES.names:
         return COCO_CLASSES
     return Categories(names, tuple(range(1, len(names) + 1)))
 
 
 def categories_from_count(count: int) -> Categories:
-    """Return the categories of COCO for 80 classes and of VOC for 20, else `class 1`, `class 2`, ..."""
+    """Return COCO's categories for 80 classes, VOC's for 20, otherwise `class 1`, `class 2`, ..."""
     for known in (COCO_CLASSES, VOC_CLASSES):
         if len(known) == count:
             return known

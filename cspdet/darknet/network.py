@@ -51,7 +51,7 @@ class DarknetBody(nn.Module):
 
 
 class DarknetDetector(Detector):
-    """A network of a cfg with [yolo] sections.
+    """A detector built from a cfg with [yolo] sections.
 
     (B, 3, H, W) RGB in [0, 1] -> one raw tensor per [yolo], (B, A, H_l, W_l, 5 + C), sorted by stride, then by their
     order in the cfg.
@@ -86,7 +86,7 @@ class DarknetDetector(Detector):
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the cfg works at this size, with the same strides."""
+        """Raise ValueError unless the network can run at this input size with the same strides."""
         graph = _build_graph_at(self.cfg, size_hw)
         for index, stride in zip(self.body.output_indices, self.strides, strict=True):
             layer = graph.layers[index]
@@ -98,7 +98,7 @@ class DarknetDetector(Detector):
 
 
 class DarknetClassifier(Classifier):
-    """A network of a cfg without [yolo]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
+    """A classifier built from a cfg without [yolo]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
@@ -117,7 +117,7 @@ class DarknetClassifier(Classifier):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """(1,): a cfg has no declared feature maps; `check_size` checks sizes."""
+        """(1,), because the cfg of a classifier declares no strides; `check_size` checks the input size."""
         return (1,)
 
     @property
@@ -126,7 +126,7 @@ class DarknetClassifier(Classifier):
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the cfg works at this size."""
+        """Raise ValueError unless the network can run at this input size."""
         last = _build_graph_at(self.cfg, size_hw).layers[-1]
         if last.shape != (self.num_classes, 1, 1):
             raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: the output would be {last.shape}")
@@ -137,7 +137,7 @@ class DarknetClassifier(Classifier):
 
 
 def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
-    """Return the graph for another input size; raise ValueError where it needs other weights."""
+    """Return the graph for another input size; raise ValueError if a layer would have another number of weights."""
     try:
         graph = build_graph(cfg, size_hw)
     except ConfigError as error:
@@ -176,7 +176,7 @@ def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
 
 
 def _used_anchors(section: CfgSection) -> tuple[tuple[float, float], ...]:
-    """Return width and height in pixels of the anchors that a [yolo] uses."""
+    """Return the width and height, in pixels, of the anchors that a [yolo] uses."""
     total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
     if len(sides) < 2 * total:
         raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")

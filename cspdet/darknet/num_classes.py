@@ -1,4 +1,4 @@
-"""Change of the number of classes of a cfg: of a detector in its sections, of a classifier in its text."""
+"""Change the number of classes of a cfg: for a detector in the parsed sections, for a classifier in the text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # the ke
 
 
 def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
-    """Return the cfg for another number of classes: changes the [yolo] sections and the filters before them.
+    """Return a detector cfg with another number of classes, set in each [yolo] and in the convolution before it.
 
     Raises:
-        ConfigError: A [yolo] without a convolution before it.
+        ConfigError: A [yolo] does not directly follow a [convolutional].
     """
     layers = list(cfg.layers)
     for i, section in enumerate(cfg.layers):
@@ -28,15 +28,15 @@ def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
 
 
 def set_num_classes(text: str, num_classes: int, source: str) -> str:
-    """Return the text of a cfg with another number of outputs of its last layer with weights.
+    """Return the text of a classifier cfg with another number of outputs in its last layer that has weights.
 
     Args:
-        text: The cfg of a classifier.
-        num_classes: The number of outputs.
-        source: The name of the cfg in messages.
+        text: The cfg.
+        num_classes: The new number of outputs.
+        source: Name of the cfg for messages.
 
     Raises:
-        ConfigError: An invalid cfg, or one whose number of outputs does not depend on its last layer with weights.
+        ConfigError: The cfg is invalid, or its number of outputs does not depend on its last layer with weights.
     """
     cfg = parse_cfg(text, source)
     layers = build_graph(cfg).layers
@@ -54,5 +54,5 @@ def set_num_classes(text: str, num_classes: int, source: str) -> str:
     changed = "\n".join(lines)
     num_outputs = build_graph(parse_cfg(changed, source)).layers[-1].shape.channels
     if num_outputs != num_classes:
-        raise last.error(f"does not determine the number of classes: {num_classes} gives {num_outputs} outputs")
+        raise last.error(f"does not set the number of classes: for {num_classes} the network has {num_outputs} outputs")
     return changed

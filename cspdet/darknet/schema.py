@@ -1,7 +1,7 @@
 """The known sections and keys of a cfg.
 
-`read_keys` affect the network; `fixed_values` are keys that would change the network, of which only the listed values
-are supported; `ignored_keys` affect only Darknet's training, display or memory.
+`read_keys` are used to build the network. `fixed_values` are keys that affect the network but are supported only with
+the listed values. `ignored_keys` affect only Darknet's training, display or memory use.
 """
 
 from __future__ import annotations

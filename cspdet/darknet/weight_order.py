@@ -1,7 +1,7 @@
 """The layers of a network in the order of the official .weights files.
 
-Backbones and necks register their convolutions in that order. The prediction convolutions of the head come directly
-after the convolution that they read: coarse first in the YOLOv3 cfgs, fine first in those with a PANet.
+Backbones and necks register their convolutions in that order. In the file, each prediction convolution of the head
+directly follows the convolution whose output it reads: coarse to fine in the YOLOv3 cfgs, fine to coarse with a PANet.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cspdet.models.necks.prn import PRN
 from cspdet.models.necks.yolov3 import YOLOv3Neck
 from cspdet.models.necks.yolov3_tiny import YOLOv3TinyNeck
 
-# The part of the neck after which a prediction convolution comes, and its level, 0 the finest.
+# For each neck: the submodules that a prediction convolution follows, and the level of that convolution (0: finest).
 HEAD_LEVELS: dict[type[nn.Module], dict[str, int]] = {
     YOLOv3Neck: {"coarse": 2, "middle": 1, "fine": 0},  # yolov3.cfg
     YOLOv3TinyNeck: {"coarse": 1, "fine": 0},  # yolov3-tiny.cfg
     PRN: {"coarse": 1, "finer": 0},  # yolov3-tiny-prn.cfg
-    PANetSPP: {"fine_output": 0, "middle_output": 1, "coarse_output": 2},  # csresnext50-panet-spp.cfg and its kin
+    PANetSPP: {"fine_output": 0, "middle_output": 1, "coarse_output": 2},  # csresnext50-panet-spp.cfg and similar ones
 }
 
 
@@ -33,7 +33,7 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
     """Return the layers of a network in the order of its .weights file.
 
     Raises:
-        ConfigError: There is no official cfg with this neck, so the order is unknown.
+        ConfigError: No official cfg has this neck, so the order is unknown.
     """
     if isinstance(model, (DarknetDetector, DarknetClassifier)):
         return model.body.layer_weights()

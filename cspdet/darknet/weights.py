@@ -1,11 +1,11 @@
 """Darknet's .weights files: a header, then the values of all layers in order, without names or shapes.
 
-    header  3 int32 (major, minor, revision), then the number of training images: uint64 from version 0.2, before uint32
-    values  float32; of a convolution: bias or beta; with normalization gamma, mean, variance; weights;
-            of a connected layer: bias or beta; weights; with normalization gamma, mean, variance
+    header  3 int32 (major, minor, revision), then the number of training images: uint64 since version 0.2, else uint32
+    values  float32. Convolution: bias (or beta), with normalization also gamma, mean, variance; then weights.
+            Connected layer: bias (or beta), weights, with normalization also gamma, mean, variance.
 
-Little-endian. Since the format has no structure, the number of values has to match exactly, and values that are not
-finite are errors with the name of their layer: these are the signs of a file of another network.
+All values are little-endian. The format stores no shapes, so a file of another network can only be recognized by its
+values: their number must match exactly, and non-finite values are reported with the name of their layer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from cspdet.errors import CheckpointError, did_you_mean
 from cspdet.io.atomic import atomic_write
 
-MAX_VERSION = 10_000  # of major, minor and revision
-TRANSPOSED_VERSION = 1000  # above it, a version means that connected layers are stored transposed
+MAX_VERSION = 10_000  # limit for each of major, minor and revision
+TRANSPOSED_VERSION = 1000  # connected layers are stored transposed if major or minor is above this
 
 
 class WeightsHeader(NamedTuple):
@@ -44,7 +44,7 @@ class WeightsHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The tensors of one layer in the order of the file, with their names in messages."""
+    """The tensors of one layer in the order of the file, each with its name for messages."""
 
     name: str
     named_tensors: tuple[tuple[str, Tensor], ...]
@@ -56,7 +56,7 @@ class LayerWeights:
 
 
 class LoadResult(NamedTuple):
-    """What was read: the first `num_loaded` of `num_layers` layers, `num_values` values."""
+    """Result of `read_weights`: the first `num_loaded` of `num_layers` layers were loaded from `num_values` values."""
 
     header: WeightsHeader
     num_loaded: int
@@ -87,7 +87,7 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
         partial: Accept a file that ends after one of the layers; later layers are not changed.
 
     Raises:
-        CheckpointError: A file that is missing, corrupt or of another network, with the layer where they differ.
+        CheckpointError: The file is missing, corrupt or of another network; the message names the affected layer.
     """
     path = Path(path)
     try:
@@ -121,7 +121,7 @@ def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: Weig
 
 
 class SkipInit(TorchFunctionMode):
-    """Context in which new layers are not initialized, for networks whose weights are all loaded from a file."""
+    """Context manager that skips the initialization of new layers; use it if all weights are loaded from a file."""
 
     INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip
@@ -136,7 +136,7 @@ class SkipInit(TorchFunctionMode):
 def _bias(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[tuple[str, Tensor], ...]:
     bias = layer.bias if norm is None else norm.bias
     if bias is None or (norm is not None and layer.bias is not None):
-        raise ValueError("Darknet's layers have a bias or a normalization, and not both")
+        raise ValueError("a Darknet layer has either a bias or a normalization, not both")
     return (("bias", bias),)
 
 
@@ -180,7 +180,7 @@ def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: 
     if left or i == 0:
         raise CheckpointError(f"{heading}: {at}")
     if not partial:
-        raise CheckpointError(f"{heading}: {at}; --partial loads its {i} layers, to start a training")
+        raise CheckpointError(f"{heading}: {at}; --partial loads its {i} layers, as initial weights for training")
     return i
 
 

@@ -110,7 +110,7 @@ def test_files_that_are_too_short_or_too_long_name_the_first_layer_that_differs(
         assert rest.split(", line")[0] in message
     between = refusal(write_numbers(path, 248 + 1216), layers)
     assert "it ends before layer 4 [convolutional]" in between
-    assert between.endswith("--partial loads its 2 layers, to start a training")
+    assert between.endswith("--partial loads its 2 layers, as initial weights for training")
 
 
 def test_a_partial_file_fills_the_first_layers_and_leaves_the_others(tmp_path):

@@ -1,7 +1,7 @@
 """Builds cfg sections from a traced network, in a valid layer order.
 
-Layers with weights come in the order of their registration, which is that of the released cfgs; each [yolo] comes
-directly after the layers that it reads. Other layers are written where they are first needed.
+Layers with weights are written in registration order, which is the order of the released cfgs. Each [yolo] is written
+as soon as all layers that it depends on are. Other layers are written when another layer first needs their output.
 The conversion rules are in `cspdet.darknet.write.sections`.
 """
 
@@ -28,12 +28,12 @@ WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 @dataclass
 class CfgLayer:
-    """A section under construction: a later normalization or activation may become part of it."""
+    """A section under construction; a later normalization or activation may be fused into it."""
 
     section_type: str
     shape: FeatureShape
     options: dict[str, object] = field(default_factory=dict)
-    name: str = ""  # path of the module with its weights
+    name: str = ""  # path of the module that has the weights
     weighted_module: WeightedModule | None = None
     norm: nn.BatchNorm2d | None = None
 
@@ -56,9 +56,9 @@ class CfgWriter:
 
         Args:
             model: The traced network.
-            where: Name of the model in messages.
-            rules: The rule of each module type, function and method.
-            head_options: Returns the options of the [yolo] of a level, 0 the finest.
+            where: Name of the model for messages.
+            rules: The conversion rule of each module type, function and method.
+            head_options: Function from a level (0: finest) to the options of its [yolo].
         """
         self.model, self.where, self.rules, self.head_options = model, where, rules, head_options
         self.layers: list[CfgLayer] = []
@@ -83,7 +83,7 @@ class CfgWriter:
             self.emit("softmax", self.layers[-1].shape, {"groups": 1})
 
     def resolve(self, node: fx.Node) -> int:
-        """Return the index of the layer with the output of a node, which is written if necessary."""
+        """Return the index of the layer that computes the output of a node; write this layer if necessary."""
         if node not in self._index_of_node:
             self._index_of_node[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
             if len(node.users) > 1:
@@ -104,23 +104,26 @@ class CfgWriter:
         return len(self.layers) - 1
 
     def relative_index(self, index: int, node: fx.Node) -> int:
-        """Return the index of a layer relative to the next section, which is negative."""
+        """Return the index of a layer relative to the next section: a negative number."""
         if index == IMAGE:
             self.unsupported(node, "only the first layer can read the image")
         return index - len(self.layers)
 
     def ensure_last(self, source: fx.Node, node: fx.Node) -> int:
-        """Make the layer of `source` the last one, which most sections read; `node` is its reader, for messages."""
+        """Make the layer of `source` the last one, because most sections read the last; errors name `node`."""
         return self.ensure_layer_last(self.resolve(source), node)
 
     def ensure_layer_last(self, index: int, node: fx.Node) -> int:
-        """Make a layer the last one, by a [route] where it is an earlier one; return the index of the last layer."""
+        """Append a [route] to the layer unless it is the last one; return the index of the last layer."""
         if index == len(self.layers) - 1:
             return index
         return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})
 
     def fusable_layer(self, index: int) -> CfgLayer | None:
-        """Return a layer if a normalization or activation can be fused into it: without activation, and read once."""
+        """Return layer `index` if a following normalization or activation can be fused into it, else None.
+
+        This needs a layer without activation whose output is read only once.
+        """
         if index == IMAGE or index in self._shared or self.layers[index].options.get("activation") != "linear":
             return None
         return self.layers[index]
@@ -130,7 +133,7 @@ class CfgWriter:
         return self.model.get_submodule(str(node.target))
 
     def unsupported(self, node: fx.Node, reason: str) -> NoReturn:
-        """Raise the error that names a node that no section of a cfg can express."""
+        """Raise ConfigError: the node cannot be expressed in a cfg."""
         raise ConfigError(f"{self.where}: {node_name(node)} cannot be expressed in a Darknet cfg: {reason}")
 
     def _rule(self, node: fx.Node) -> Rule:
@@ -140,14 +143,14 @@ class CfgWriter:
         return self.rules[key]
 
     def _weighted_nodes_in_order(self, graph: fx.Graph) -> list[fx.Node]:
-        """Return the layers with weights in the order of their registration, which is that of the released cfgs."""
+        """Return the nodes of layers with weights in registration order, which is the order of the released cfgs."""
         rank = {name: i for i, (name, _) in enumerate(self.model.named_modules())}
         called = [node for node in graph.nodes if node.op == "call_module"]
         weighted = [node for node in called if isinstance(self.module(node), WEIGHTED_MODULES)]
         return sorted(weighted, key=lambda node: rank[str(node.target)])
 
     def _head_inputs(self, graph: fx.Graph) -> dict[int, fx.Node]:
-        """Return the node that the head reads, for each level."""
+        """Return the input node of the head for each level."""
         inputs: dict[int, fx.Node] = {}
         for node in graph.nodes:
             if node.op == "call_module" and isinstance(self.module(node), YoloHead):

@@ -1,4 +1,7 @@
-"""Write a model as Darknet files (cfg, weights, names), read back and compared before they get their names."""
+"""Write a model as Darknet files (cfg, weights, names).
+
+The temporary files are read back and compared with the model before they replace the target files.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
     from cspdet.darknet.config import DarknetClassifierConfig, DarknetModelConfig
     from cspdet.recipe import DetectionRecipe, Recipe
 
-BN_EPS = 1e-5  # Darknet's
-MAX_RELATIVE_ERROR = 1e-5  # of the largest output: what the files read back may differ by
+BN_EPS = 1e-5  # epsilon of Darknet's batch normalization
+MAX_RELATIVE_ERROR = 1e-5  # largest allowed difference of the network read back, as a fraction of the largest output
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ExportResult:
     Attributes:
         paths: The .cfg, the .weights and the .names file.
         num_weights: Number of values in the .weights file.
-        relative_error: Largest difference of the network read back, as a fraction of the largest output.
+        relative_error: Largest output difference of the network read back, as a fraction of the largest output.
     """
 
     paths: tuple[Path, ...]
@@ -60,15 +63,15 @@ class ExportResult:
 
 
 def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, where: str) -> DarknetFiles:
-    """Build the contents of the files of a model.
+    """Build the contents of the Darknet files of a model.
 
     Args:
         bundle: The model.
         size_hw: Height and width in [net]; None: the input size of the model.
-        where: Name of the model in messages.
+        where: Name of the model for messages.
 
     Raises:
-        ConfigError: The model cannot be expressed in a Darknet cfg, or does not take this size.
+        ConfigError: The model cannot be expressed in a Darknet cfg, or does not support this size.
     """
     size_hw = size_hw or bundle.config.input.size
     check_size(size_hw, bundle.torch_network, where)
@@ -80,15 +83,15 @@ def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, wh
 
 
 def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> ExportResult:
-    """Write the .cfg, .weights and .names files, if the network read back from them computes the same outputs.
+    """Write the .cfg, .weights and .names files if the network read back from them has the same outputs.
 
     Args:
         files: The contents.
         model: The exported network, in evaluation mode.
-        target: Path of the .cfg; the other files are beside it.
+        target: Path of the .cfg; the other files are written next to it.
 
     Raises:
-        UserError: The outputs differ, or a file cannot be written; earlier files of these names are kept.
+        UserError: The outputs differ, or a file cannot be written; existing files are kept.
     """
     paths = tuple(target.with_suffix(suffix) for suffix in (".cfg", ".weights", ".names"))
     with ExitStack() as stack:
@@ -97,7 +100,7 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
         names.write_text("".join(f"{name}\n" for name in files.names), encoding="utf-8")
         write_weights(weights, files.layers)
         if read_names(names) != files.names:
-            raise UserError(f"{paths[2]}: not written: a .names file holds one name per line, and no empty one")
+            raise UserError(f"{paths[2]}: not written: a .names file has one name per line and no empty names")
         relative_error = _relative_error(model, _read_back(cfg, weights), files.size_hw)
         if not relative_error <= MAX_RELATIVE_ERROR:
             raise UserError(
@@ -126,7 +129,7 @@ def _relative_error(model: nn.Module, network: nn.Module, size_hw: tuple[int, in
             return math.inf
         max_abs = max(float(x.abs().max()) for x in expected)
         absolute_errors = [float((a - b).abs().max()) for a, b in zip(expected, actual, strict=True)]
-        # Comparisons with NaN are false, so a NaN has to become infinite
+        # max() ignores some NaN values, because comparisons with NaN are false: replace them by infinity
         relative_errors += [error / (max_abs or 1.0) if math.isfinite(error) else math.inf for error in absolute_errors]
     return max(relative_errors)
 
@@ -185,7 +188,7 @@ def _layer_weights(layer: CfgLayer) -> LayerWeights:
 
 
 def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
-    """Rescale a normalization that was trained with `eps`, so that it computes the same with Darknet's epsilon."""
+    """Rescale gamma of a normalization trained with `eps`, so that the outputs are equal with Darknet's epsilon."""
     named_tensors = dict(layer.named_tensors)
     if eps == BN_EPS or "scales" not in named_tensors:
         return layer

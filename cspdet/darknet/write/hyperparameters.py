@@ -1,8 +1,8 @@
 """Training hyperparameters in Darknet's cfg keys, so that an exported cfg can be trained with Darknet.
 
-Darknet counts steps instead of epochs, and divides loss sums by the number of images in a step. A recipe that divides
-by the number of positives has other loss weights and another learning rate: it is exported with the values of
-csresnext50-panet-spp-original-optimal.cfg instead.
+Darknet counts steps instead of epochs, and divides loss sums by the number of images in a step. If a recipe divides by
+the number of positives, its loss weights and learning rate are on another scale: they are replaced by the values of
+csresnext50-panet-spp-original-optimal.cfg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cspdet.training.losses.config import LossConfigBase, YoloLossConfig
 
 COCO_NUM_CLASSES, COCO_NUM_IMAGES = 80, 118_287
-STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # AlexeyAB's advice for custom data sets
+STEPS_PER_CLASS, MIN_STEPS = 2000, 6000  # AlexeyAB's recommendation for custom datasets
 REFERENCE_LEARNING_RATE, REFERENCE_BOX_WEIGHT = 0.00261, 0.07
 
 Options = dict[str, object]
@@ -50,7 +50,7 @@ def net_options(bundle: ModelBundle, size_hw: tuple[int, int]) -> Options:
 
 
 def yolo_options(train: TrainConfig, anchors: Anchors, num_classes: int, level: int) -> Options:
-    """Return the options of the [yolo] section of a level, 0 the finest; each section lists the anchors of all."""
+    """Return the options of the [yolo] section of a level (0: finest); each section lists the anchors of all levels."""
     wh = anchors.wh.tolist()
     anchors_per_level = len(wh[level])
     mask = range(level * anchors_per_level, (level + 1) * anchors_per_level)
@@ -95,7 +95,7 @@ def _schedule_options(train: TrainConfig, num_classes: int) -> Options:
 
 
 def _loss_options(loss: LossConfigBase) -> Options:
-    """The keys of the loss; one that is not a YOLO loss has none."""
+    """Return the cfg keys of the loss; none unless it is the YOLO loss."""
     if loss.name != "yolo":
         return {}
     loss = cast("YoloLossConfig", loss)

@@ -12,7 +12,7 @@ from cspdet.models.trace import feature_shape
 
 
 def convolution(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[convolutional]`, linear until an activation follows."""
+    """Write a `[convolutional]` with linear activation; a following activation is fused into it later."""
     conv = writer.module(node)
     assert isinstance(conv, nn.Conv2d)
     size, step, padding, dilation = map(_side, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))
@@ -28,7 +28,7 @@ def convolution(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def linear(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a linear layer as a 1x1 convolution of a map of one cell, as in the released classifiers."""
+    """Write a linear layer as a 1x1 convolution on a 1x1 map, as in the released classifiers."""
     module = writer.module(node)
     assert isinstance(module, nn.Linear)
     writer.ensure_last(node.all_input_nodes[0], node)
@@ -46,7 +46,7 @@ def normalization(writer: CfgWriter, node: fx.Node) -> int:
         writer.unsupported(node, "a normalization has to follow a convolution directly")
     if layer.weighted_module.bias is not None or norm.running_mean is None or not norm.affine:
         writer.unsupported(
-            node, "a normalized convolution has no bias, and a normalization has weight, bias, mean and variance"
+            node, "a normalized convolution has no bias, and its normalization needs weight, bias, mean and variance"
         )
     layer.norm, layer.options = norm, {"batch_normalize": 1, **layer.options}
     return index
@@ -93,7 +93,7 @@ def average_pool(writer: CfgWriter, node: fx.Node) -> int:
 def _pool_section(
     writer: CfgWriter, node: fx.Node, section_type: str, size: int, step: int, padding: int, *, ceil: bool
 ) -> int:
-    """Write a pooling; `padding` is omitted where Darknet's default, size - 1 in total, gives the same result."""
+    """Write a pooling; `padding` is omitted if Darknet's default (size - 1 in total) has the same effect."""
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (
         (size, step, padding) == (2, 2, 0) and (ceil or even)
@@ -115,7 +115,7 @@ def pool(section_type: str, **options: object) -> Rule:
 def global_average_pool(writer: CfgWriter, node: fx.Node) -> int:
     """Write an `[avgpool]`."""
     if feature_shape(node).size_hw != (1, 1):
-        writer.unsupported(node, "the output of an average pooling over the map has to be one cell")
+        writer.unsupported(node, "the output of a global average pooling has to be one cell")
     return pool("avgpool")(writer, node)
 
 
@@ -129,12 +129,12 @@ def maxout(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def identity(writer: CfgWriter, node: fx.Node) -> int:
-    """Write nothing, for nodes that do not change their input."""
+    """Write no section, because the node does not change its input."""
     return writer.resolve(node.all_input_nodes[0])
 
 
 def _side(value: Any) -> Any:
-    """Return the value of a parameter that PyTorch has as one or as a pair; None where the pair differs."""
+    """Return the value of a parameter that is an integer or a pair of equal integers; None for other pairs."""
     sides = set(value) if isinstance(value, tuple) else {value}
     side = sides.pop()
     return side if not sides and isinstance(side, int) else None

@@ -1,14 +1,14 @@
-"""The conversion rules from modules and functions to sections of a cfg.
+"""Conversion rules from modules and functions to cfg sections.
 
     Conv2d, BatchNorm2d, activation   [convolutional]       cat               [route]
-    Linear of one cell                [convolutional]       split, chunk      [route] groups=, or several
+    Linear on a 1x1 map               [convolutional]       split, chunk      [route] groups=, or several
     MaxPool2d, AvgPool2d              [maxpool] [local_avgpool]               upsampling        [upsample]
     average of the whole map          [avgpool]             +, shortcut       [shortcut]
     Maxout                            [maxpool] maxpool_depth=1               *                 [sam] [scale_channels]
 
-A shortcut from a finer map, which current Darknet versions reject, reads it through a [maxpool] of size 1, which reads
-the same cells. A sum with a map of one cell repeats that cell with [upsample], which is valid for one
-square input size.
+Current Darknet versions reject a shortcut from a finer map; the map is first subsampled by a [maxpool] of size 1, which
+selects the same cells. To add a 1x1 map, [upsample] repeats its cell; such a cfg is valid only for one square input
+size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cspdet.models.head import YoloHead
 from cspdet.models.trace import feature_shape, is_feature_map, propagate_shapes, trace
 from cspdet.structures import FeatureShape
 
-SECTION_MODULES = (Maxout, SameSizeMaxPool, YoloHead)  # modules of cspdet that are one section each
+SECTION_MODULES = (Maxout, SameSizeMaxPool, YoloHead)  # modules of cspdet that are traced as one node each
 
 
 def build_sections(
@@ -40,13 +40,13 @@ def build_sections(
     """Return the cfg layers of a network.
 
     Args:
-        model: In evaluation mode.
+        model: The network, in evaluation mode.
         size_hw: Height and width of the input in pixels.
-        where: Name of the model in messages.
-        head_options: Returns the options of the [yolo] of a level, 0 the finest.
+        where: Name of the model for messages.
+        head_options: Function from a level (0: finest) to the options of its [yolo].
 
     Raises:
-        ConfigError: A part of the network that no section of a cfg can express.
+        ConfigError: A part of the network cannot be expressed in a cfg.
     """
     try:
         graph = trace(model, SECTION_MODULES)
@@ -87,7 +87,7 @@ def _interpolation(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _addition(writer: CfgWriter, node: fx.Node) -> int:
-    """Write the sum of two maps of one shape, or of a map and a map of one cell."""
+    """Write the sum of two maps of equal shape, or of a map and a 1x1 map."""
     if len(node.all_input_nodes) != 2:
         writer.unsupported(node, "only sums of two different maps are supported")
     maps = sorted(node.all_input_nodes, key=lambda source: feature_shape(source) != feature_shape(node))
@@ -127,7 +127,7 @@ def _shortcut_from(writer: CfgWriter, node: fx.Node, x: int, other: int) -> int:
 
 
 def _product(writer: CfgWriter, node: fx.Node) -> int:
-    """Write the product of two maps of one shape, or of a map and one value per channel."""
+    """Write the product of two maps of equal shape, or of a map and one value per channel."""
     if len(node.all_input_nodes) != 2:
         writer.unsupported(node, "only products of two different maps are supported")
     maps = sorted(node.all_input_nodes, key=lambda source: feature_shape(source).num_elements)
@@ -162,7 +162,7 @@ def _getitem(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _channel_slice(writer: CfgWriter, node: fx.Node, input_node: fx.Node, first: int, end: int) -> int:
-    """Write channels `first` to `end` (exclusive), with as few [route] as equal channel groups allow."""
+    """Write channels `first` to `end` (exclusive) as one or more [route], each of the largest possible group."""
     total, side_hw = feature_shape(input_node).channels, feature_shape(input_node).size_hw
     source, pieces = writer.resolve(input_node), []
     while first < end:
