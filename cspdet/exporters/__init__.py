@@ -1,1 +1,1 @@
-"""Export formats: a network written as a file of another program, and verified. The API function is `cspdet.export`."""
+"""Export formats: write a network in the file format of another program and verify it. API: `cspdet.export`."""

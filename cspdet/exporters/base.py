@@ -1,7 +1,7 @@
 """Export formats: their registry, their interface, and the options of an export.
 
-A format is one file and one entry of `EXPORT_FORMATS`, or a class of the user's own that `--format module:Class` names.
-This module does not import torch.
+A built-in format is one file of this package and one entry of `EXPORT_FORMATS`. A user-defined format is a subclass of
+`ExportFormat`, selected with `--format module:Class`. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The options of an export; each format uses the size and those that it lists in `ExportFormat.options`.
+    """The options of an export; a format supports `size_hw` and the options that its `ExportFormat.options` lists.
 
     Attributes:
         size_hw: Height and width of the input in pixels; None: the input size of the model.
         outputs: raw: what the network returns; decoded: boxes in input pixels and scores.
-        nms: Limits of the NMS inside the file, whose outputs are then the detections; None: no NMS.
-        dynamic: Whether batch, height and width stay free; otherwise one image of `size_hw`.
+        nms: Parameters of NMS in the file, whose outputs are then detections; None: no NMS.
+        dynamic: Whether batch size, height and width are dynamic; otherwise the input is one image of `size_hw`.
         opset: ONNX opset; None: the default of `cspdet.inference.engines.onnx_export`.
-        precision: Of the weights.
-        calibration: Folder of representative images, for int8.
+        precision: Precision of the weights.
+        calibration: Folder of representative images for int8 calibration.
     """
 
     size_hw: tuple[int, int] | None = None
@@ -58,23 +58,23 @@ class ExportConfig:
     calibration: Path | None = None
 
     def changed_options(self) -> list[str]:
-        """Return the names of the options, without the size, that differ from their defaults."""
+        """Return the names of the options, except `size_hw`, that differ from their defaults."""
         names = [option.name for option in fields(self) if getattr(self, option.name) != option.default]
         return [name for name in names if name != "size_hw"]
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote.
+    """Result of an export.
 
     Attributes:
-        paths: The files; the first one names the export.
+        paths: The written files; the first is the target path.
         size_hw: Input size in pixels.
         num_classes: Number of classes.
         difference: Largest difference between the outputs of the files and of the network, as a fraction of the
             largest output.
-        description: What the files hold, for the user.
-        details: More about the files, for the JSON output.
+        description: One-line description of the files for the user.
+        details: Additional entries for the JSON output.
     """
 
     paths: tuple[Path, ...]
@@ -86,10 +86,10 @@ class ExportResult:
 
 
 class ExportFormat(ABC):
-    """One format: where its files are, which options it has, and how it writes and verifies them.
+    """An export format: the suffix of its files, its options, and the export with verification.
 
     Attributes:
-        suffixes: Suffixes of the file that names an export; the first one is the default.
+        suffixes: Allowed suffixes of the target path; the first is the default.
         options: Names of the fields of `ExportConfig` that the format uses, apart from the size.
     """
 
@@ -100,16 +100,16 @@ class ExportFormat(ABC):
         """Create the format.
 
         Args:
-            name: The name by which it was chosen, for messages.
+            name: The name given with `--format`, for messages.
         """
         self.name = name
 
     @abstractmethod
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
-        """Write a model to `target`, verified against the network before the files get their names.
+        """Write a model to `target`; the files appear only after their outputs were compared with the network's.
 
         Raises:
-            UserError: The network or an option is not supported, or the files differ from the network; no file is left.
+            UserError: The network or an option is not supported, or the outputs differ; no file is written.
         """
 
     def check_target(self, target: Path) -> None:
@@ -119,14 +119,14 @@ class ExportFormat(ABC):
             raise ConfigError(f"--output: expected a file name that ends in {expected}, found {str(target)!r}")
 
     def check_options(self, config: ExportConfig) -> None:
-        """Raise ConfigError where an option is set that the format does not have."""
+        """Raise ConfigError if an option is set that the format does not support."""
         unused = [name for name in config.changed_options() if name not in self.options]
         if unused:
             raise ConfigError(*(f"{_flag(name)}: --format {self.name} does not have this option" for name in unused))
 
 
 def load_format(name: str) -> ExportFormat:
-    """Create an export format by name, or by `module:Class` for one of the user's own.
+    """Create an export format by name; `module:Class` selects a user-defined one.
 
     Raises:
         ConfigError: There is no such format.
@@ -141,10 +141,10 @@ def load_format(name: str) -> ExportFormat:
 
 
 def check_config(config: ExportConfig) -> None:
-    """Check the values of the options that hold for every format.
+    """Check the option values for which all formats have the same rules.
 
     Raises:
-        ConfigError: With one line for each wrong value.
+        ConfigError: One line for each invalid value.
     """
     problems = [
         f"--{name}: expected {', '.join(words)}; found {word!r}{did_you_mean(word, words)}"

@@ -1,4 +1,4 @@
-"""Export to Darknet: a .cfg, its .weights and its .names."""
+"""Export to Darknet: .cfg, .weights and .names files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cspdet.models.bundle import ModelBundle
 
 
 class DarknetFormat(ExportFormat):
-    """A .cfg file with .weights and .names beside it, read back and compared with the network."""
+    """A .cfg file with .weights and .names next to it, verified by reading the network back."""
 
     suffixes = (".cfg",)
 

@@ -1,4 +1,4 @@
-"""Formats that hold a computation graph: what the graph computes, its metadata, and the export with verification."""
+"""Base class of the formats that store a computation graph, with the module and the metadata to export."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ log = logging.getLogger("cspdet")
 
 
 class GraphFormat(ExportFormat):
-    """A format whose file is the network as a graph with its metadata, run by an engine.
+    """A format that stores the network as a computation graph with metadata, for an engine to run.
 
-    A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the two networks.
+    A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the outputs of the
+    engine with those of the network.
     """
 
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
@@ -41,7 +42,7 @@ class GraphFormat(ExportFormat):
                         target, metadata.eval.vote_iou)  # fmt: skip
         paths = self.files(target)
         with ExitStack() as stack:
-            # The last file gets its name first: a reader of the first one finds the others in place.
+            # Files are renamed in reverse order: when the first one appears, the others exist.
             tmp_path, *_ = [stack.enter_context(atomic_write(path)) for path in paths]
             self.write(bundle, config, metadata, tmp_path)
             difference = verify_export(self.load(tmp_path, metadata), bundle, inputs, str(target))
@@ -58,16 +59,16 @@ class GraphFormat(ExportFormat):
         return (target,)
 
     def check_packages(self) -> None:
-        """Raise ConfigError where a package is missing that writing or verifying needs."""
+        """Raise ConfigError if a package that writing or verification needs is not installed."""
 
     @abstractmethod
     def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
-        """Write the files of the export, `path` in place of `target`.
+        """Write the files of the export to a temporary path.
 
         Args:
             bundle: The model.
             config: The options.
-            metadata: What the files must carry for `load`; its outputs are those that the graph computes.
+            metadata: Stored in the files and read by `load`; `metadata.outputs` is the output type of the graph.
             path: A temporary path with the suffix of the target.
 
         Raises:
@@ -92,10 +93,10 @@ class DecodedDetector(nn.Module):
 
 
 def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
-    """Return the metadata of the file: those of the model, with the input size and the outputs of the export.
+    """Return the metadata of the file: those of the model with the input size, outputs and options of the export.
 
     Raises:
-        ConfigError: A size that the network does not take, or options that only detectors have.
+        ConfigError: The network does not support the size, or an option of detectors is set for a classifier.
     """
     metadata = build_metadata(bundle)
     size_hw = config.size_hw or metadata.size_hw
@@ -116,7 +117,7 @@ def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
 
 
 def export_module(bundle: ModelBundle, outputs: OutputType) -> nn.Module:
-    """Return the network to write, on the CPU; NMS is not part of it and follows its decoded outputs."""
+    """Return the module to export, on the CPU and without NMS, which is added later to its decoded outputs."""
     network = bundle.torch_network
     module = (fuse_conv_bn(network) or network).to("cpu")
     if outputs in ("decoded", "detections"):

@@ -1,4 +1,4 @@
-"""Export to ONNX: the network, its metadata, and NMS behind it on request."""
+"""Export to ONNX: the network with its metadata and, on request, NMS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OnnxFormat(GraphFormat):
     options = frozenset({"outputs", "nms", "dynamic", "opset", "precision", "calibration"})
 
     def check_packages(self) -> None:
-        """Raise ConfigError without onnxruntime."""
+        """Raise ConfigError if onnxruntime is not installed."""
         import_onnxruntime()
 
     def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
@@ -50,7 +50,7 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
     onnx = import_onnx()
     if config.precision == "fp16" and metadata.outputs not in ("raw", "logits"):
         raise ConfigError(
-            "--precision fp16: its 10 bits are too few for pixel coordinates; use --outputs raw, without --nms"
+            "--precision fp16: too few mantissa bits (10) for pixel coordinates; use --outputs raw, without --nms"
         )
     if config.precision == "int8" and config.calibration is None:
         raise ConfigError("--precision int8: expected --calibration DIR too, a folder of representative images")
@@ -76,7 +76,7 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
 
 
 def import_onnx() -> ModuleType:
-    """Import the package `onnx`; without it raise a ConfigError that says how to install it."""
+    """Import the package `onnx`; if it is missing, raise a ConfigError with the command that installs it."""
     try:
         import onnx
     except ImportError:

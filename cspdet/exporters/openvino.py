@@ -1,4 +1,4 @@
-"""Export to OpenVINO IR: an .xml and a .bin file, the metadata in the runtime information of the model."""
+"""Export to OpenVINO IR: an .xml and a .bin file, with the metadata in the runtime info (`rt_info`) of the model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cspdet.models.bundle import ModelBundle
 
 
 class OpenVinoFormat(GraphFormat):
-    """An .xml file and its .bin with the weights, verified with OpenVINO.
+    """An .xml file with the graph and a .bin file with the weights, verified with OpenVINO.
 
-    With fp16 the file stores half-precision weights; the engine chooses the precision of the computation.
+    fp16 applies to the stored weights only; the engine chooses the precision of the computation.
     """
 
     suffixes = (".xml",)
@@ -31,7 +31,7 @@ class OpenVinoFormat(GraphFormat):
         return target, target.with_suffix(".bin")
 
     def check_packages(self) -> None:
-        """Raise ConfigError without OpenVINO."""
+        """Raise ConfigError if OpenVINO is not installed."""
         import_openvino()
 
     def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
@@ -49,7 +49,7 @@ def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetada
     """Return the ONNX model in memory; the package `onnx` is only needed for int8 and NMS."""
     if config.precision == "int8" or metadata.nms is not None:
         if config.precision == "fp16":
-            raise ConfigError("--precision fp16: its 10 bits are too few for pixel coordinates; use it without --nms")
+            raise ConfigError("--precision fp16: too few mantissa bits (10) for pixel coordinates; omit --nms")
         return build_onnx(bundle, config, metadata).SerializeToString()
     names = output_names(metadata.outputs, metadata.strides)
     return to_onnx(

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-MAX_IMAGES = 100  # more images change the ranges little
+MAX_IMAGES = 100  # more images hardly change the ranges
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: Path) -> onnx.ModelProto:
     """Quantize weights and activations to 8 bits (QDQ nodes), with ranges calibrated on images.
 
-    The last convolution of each output and everything after it stay in float, for the precision of the boxes.
+    The last convolution of each output and everything after it stay in float, so that the boxes remain accurate.
 
     Args:
-        model: In fp32.
-        metadata: Input size and resizing.
+        model: The model in fp32.
+        metadata: Metadata with the input size and the resize mode.
         calibration: Folder of representative images.
 
     Raises:
-        DataError: There are no images.
+        DataError: The folder does not exist, or has no images.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -93,16 +93,16 @@ def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
         if node.name in visited:
             continue
         visited[node.name] = node
-        if node.op_type not in ("Conv", "Gemm", "MatMul", "Shape"):  # of the input of Shape only the size matters
+        if node.op_type not in ("Conv", "Gemm", "MatMul", "Shape"):  # Shape reads only the size of its input
             pending += [producer[name] for name in node.input if name in producer]
     return set(visited)
 
 
 def calibration_images(folder: Path) -> list[Path]:
-    """Return up to MAX_IMAGES images of a folder and its subfolders, at equal distances in the order of their names.
+    """Return up to MAX_IMAGES images of a folder and its subfolders, evenly spaced in the sorted list of paths.
 
     Raises:
-        DataError: There is no such folder, or no image in it.
+        DataError: The folder does not exist, or has no images.
     """
     if not folder.is_dir():
         raise DataError(f"--calibration {folder}: no such folder; expected one with images")
@@ -114,13 +114,13 @@ def calibration_images(folder: Path) -> list[Path]:
 
 
 class _CalibrationReader:
-    """Gives the images to the calibration of onnxruntime, one at a time."""
+    """Data reader for onnxruntime's calibration: returns one image at a time."""
 
     def __init__(self, image_paths: list[Path], metadata: ModelMetadata):
         self._inputs = calibration_batches(image_paths, metadata.size_hw, metadata.input.resize)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next input, None at the end; called by onnxruntime."""
+        """Return the next input, or None at the end; called by onnxruntime."""
         images = next(self._inputs, None)
         return None if images is None else {INPUT_NAME: images}
 
@@ -133,7 +133,7 @@ def calibration_batches(
         try:
             image = read_image(path)
         except (DataError, SourceError) as error:
-            log.warning("not used for the calibration: %s", error)
+            log.warning("skipped in the calibration: %s", error)
             continue
         letterbox = Letterbox.fit((image.shape[0], image.shape[1]), size_hw, resize)
         resized = letterbox.resize_and_pad(image, size_hw).astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""Export to TorchScript, for LibTorch and for Python without cspdet; the metadata are extra files in the archive."""
+"""Export to TorchScript, for LibTorch and Python without cspdet; extra files in the archive store the metadata."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import decode, postprocess
 from cspdet.structures import Detections
 
-# Largest allowed difference of an output, as a fraction of its largest value: rounding errors.
+# Largest allowed difference of an output, as a fraction of its largest value; allows for rounding errors.
 MAX_RELATIVE_ERROR = {"fp32": 1e-4, "fp16": 2e-2}
-# Quantization changes single values a lot, but their mean little; `cspdet eval` measures its effect on AP.
+# int8: limit for the mean difference, because single values can differ much. `cspdet eval` measures the effect on AP.
 MAX_MEAN_RELATIVE_ERROR = 5e-2
 
 
 class ExportMismatchError(UserError):
-    """The outputs of an export differ from those of the network; no file is left."""
+    """The outputs of an export differ from those of the network; no file is written."""
 
 
 def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibration: Path | None = None) -> list[Tensor]:
@@ -32,11 +32,11 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
 
     Args:
         bundle: The model.
-        metadata: Input size, and whether batch and size are free.
+        metadata: Metadata with the input size, and whether batch and size are dynamic.
         calibration: Folder of images to use instead of random inputs, for int8.
 
     Raises:
-        ExportMismatchError: The export is dynamic, but the network takes no other size.
+        ExportMismatchError: The export is dynamic, but the network supports no second size.
         DataError: There are no readable images.
     """
     height, width = metadata.size_hw
@@ -52,12 +52,12 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
     try:
         bundle.torch_network.check_size(other)
     except ValueError as error:
-        raise ExportMismatchError(f"the network takes no other size ({error}); use --no-dynamic") from None
+        raise ExportMismatchError(f"the network supports no other size ({error}); use --no-dynamic") from None
     return [first, torch.rand(2, 3, *other, generator=generator)]
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """Return batches of one and of three images; the second has another size where the export is dynamic."""
+    """Return batches of one and of three images; if the export is dynamic, the second has another size."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [
@@ -72,13 +72,13 @@ def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> lis
 def verify_export(
     engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str
 ) -> float:  # fmt: skip
-    """Compare an exported file with the network.
+    """Compare the outputs of an exported file with those of the network.
 
     Args:
-        engine: The file, loaded.
+        engine: The engine that loaded the file.
         bundle: The model.
         inputs: Batches (B, 3, H, W) in [0, 1].
-        where: Name of the file in messages.
+        where: Name of the file for messages.
 
     Returns:
         The largest difference of an output, as a fraction of its largest value; for int8 the mean difference.
@@ -129,7 +129,7 @@ def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tenso
 
 
 def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
-    """Return what the file must compute for `images` (B, 3, H, W) float32, from the network without fusion."""
+    """Return the expected outputs for `images` (B, 3, H, W) float32, from the network without conv-BN fusion."""
     with torch.inference_mode():
         result = bundle.torch_network.cpu()(images)
         if isinstance(result, Tensor):
@@ -140,11 +140,10 @@ def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) 
 
 
 def detections_difference(actual: Detections, expected: Detections) -> float:
-    """Return the largest relative difference of two lists of detections of an image.
+    """Return the largest relative difference between two sets of detections of an image.
 
-    The order of equal scores does not matter: both lists are sorted by class and box. Lists of different lengths
-    have an
-    infinite difference.
+    The order of detections with equal scores does not matter, because both sets are sorted by class and box. If the
+    number of detections differs, the difference is infinite.
     """
     if len(actual) != len(expected):
         return float("inf")
