@@ -24,18 +24,18 @@ def unpack_zip(
 ) -> None:
     """Unpack one folder and single files of an archive.
 
-    Members keep their names below `output`. Every byte is checked against the CRCs of the archive. The folder appears
-    under its name only when it is complete.
+    Members keep their names below `output`. The CRC of every member is checked. The folder is unpacked under a
+    temporary name and renamed when it is complete.
 
     Args:
         archive: The zip file.
         output: The folder to unpack into.
-        folder: A folder at the top of the archive; None for none.
-        num_files: The number of files that `folder` must have; None: any.
-        files: Single members.
+        folder: Top-level folder of the archive to unpack; None: no folder.
+        num_files: Expected number of files in `folder`; None: not checked.
+        files: Names of single members to unpack.
 
     Raises:
-        DataError: not a zip, corrupt, a member outside the output folder, or other members than expected.
+        DataError: not a zip file, corrupt, a member outside of `output`, or not the expected members.
         UserError: the disk is full.
     """
     try:
@@ -88,6 +88,6 @@ def _unpack_folder(
 
 
 def _extract(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member to a file; zipfile compares the CRC when it reaches the end."""
+    """Write a member to a file; zipfile checks the CRC at its end."""
     with zipped.open(member) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)

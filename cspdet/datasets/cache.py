@@ -1,6 +1,6 @@
-"""Caches of decoded images: wrappers with the interface of what they wrap, index -> image.
+"""Caches of decoded images. A cache has the same interface as the images that it wraps: index -> image.
 
-DetectionImages, ClassificationImages   read from the image file on every access
+DetectionImages, ClassificationImages   decode the image file on every access
 RamCache                                all images decoded once, in memory that loader processes share
 DiskCache                               all images decoded once, in a memory-mapped file that runs share
 """
@@ -22,30 +22,30 @@ from cspdet.errors import ConfigError, DataError, truncate_list
 
 log = logging.getLogger("cspdet")
 
-MAX_FREE_MEMORY_FRACTION = 0.9  # of the free memory, for cache: ram
-AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # of the free memory, for cache: auto
+MAX_FREE_MEMORY_FRACTION = 0.9  # maximum fraction of the free memory with cache: ram
+AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # the same with cache: auto
 
 
 class Images(Protocol):
-    """The interface that files and caches share."""
+    """Images by index: the common interface of image files and caches."""
 
     @property
     def problems(self) -> dict[int, str]:
-        """Images that are known to be unreadable: index to reason."""
+        """Images known to be unreadable: index -> reason."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         """Image `index`, (h, w, 3) uint8 RGB, read-only; raises DataError if it is unreadable."""
 
 
 class ImageFiles(Images, Protocol):
-    """Images in files, and what a cache has to know about them."""
+    """Images in files, with the data that a cache needs: paths, key and sizes."""
 
     def __len__(self) -> int: ...
     def path(self, index: int, /) -> Path:
-        """The file of an image."""
+        """Path of an image."""
 
     def cache_key(self) -> bytes:
-        """Everything except the files that the pixels depend on."""
+        """Settings that the decoded pixels depend on, as bytes; does not include the files."""
 
     def sizes_hw(self) -> list[tuple[int, int]]:
         """Height and width of every image as `__getitem__` returns it."""
@@ -55,20 +55,20 @@ class ImageFiles(Images, Protocol):
 
 
 def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False, num_processes: int = 1) -> Images:
-    """Decode all images now, in threads, as `config.cache` says.
+    """Decode all images in threads into the cache that `config.cache` selects.
 
     Args:
         files: The images to decode.
         config: `cache`, `cache_folder` and `on_bad_image` are read.
         shared: Put a RAM cache into shared memory, for loader processes that are not forked.
-        num_processes: Training processes on this machine; each has a RAM cache of its own.
+        num_processes: Number of training processes on this machine; each has its own RAM cache.
 
     Returns:
-        The cache, or `files` itself where nothing is cached.
+        The cache, or `files` if nothing is cached.
 
     Raises:
         ConfigError: not enough memory or disk space, or no cache folder.
-        DataError: all unreadable images, with `on_bad_image: error`.
+        DataError: some images are unreadable and `on_bad_image` is `error`.
     """
     skip_bad_images = config.on_bad_image == "skip"
     if config.cache == "disk":
@@ -124,7 +124,7 @@ class RamCache:
     Args:
         sizes_hw: Height and width of each image.
         shared: Use shared memory, for loader processes that are not forked.
-        num_processes: Training processes on this machine, each of which has such a cache.
+        num_processes: Number of training processes on this machine; each has such a cache.
 
     Raises:
         ConfigError: not enough free memory.
@@ -141,15 +141,14 @@ class RamCache:
             raise ConfigError(
                 f"train.cache: {len(sizes_hw)} images of this size need {self.nbytes / 1e6:.0f} MB of RAM{times}, "
                 f"but the limit is {MAX_FREE_MEMORY_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_MEMORY_FRACTION:.0%} of "
-                "what is free); use train.cache=none, or train.cache=disk with a train.cache_folder, which processes "
-                "share"
+                "free memory); use train.cache=none, or train.cache=disk and a train.cache_folder that processes share"
             )
         self._pixels = torch.empty(self.nbytes, dtype=torch.uint8)
         if shared:
             self._pixels.share_memory_()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, a view of the cache's memory: read-only."""
+        """Return (h, w, 3) uint8, a view of the cache; do not write to it."""
         first, last = self._start[index : index + 2].tolist()
         return self._pixels.numpy()[first:last].reshape(*self._size_hw[index].tolist(), 3)
 
@@ -158,7 +157,7 @@ class RamCache:
 
 
 def available_memory() -> int | None:
-    """Free bytes of memory by the system and the limit of the control group; None where they are unknown."""
+    """Return the free memory in bytes, within the limit of the control group; None if unknown."""
     limits = []
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -166,5 +165,5 @@ def available_memory() -> int | None:
         group = Path("/sys/fs/cgroup")
         limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     except (OSError, ValueError, KeyError) as error:  # not Linux, or a group without a limit ("max")
-        log.debug("no more is known about free memory: %s", error)
+        log.debug("free memory of the system or of the control group is unknown: %s", error)
     return max(0, min(limits)) if limits else None

@@ -1,4 +1,4 @@
-"""Samples to batches, for detection and for classification."""
+"""Collate samples into batches, for detection and classification."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cspdet.structures import Batch, Sample, Targets
 class ImageBatch(NamedTuple):
     """A training batch of a classifier.
 
-    An image has up to M = MAX_CLASSES_PER_IMAGE classes; unused places have weight 0.
+    An image has up to M = MAX_CLASSES_PER_IMAGE classes; unused entries have weight 0.
     """
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
     class_id: Tensor  # (B, M) int64
-    label_weight: Tensor  # (B, M) float32, of the target; rows sum to 1
+    label_weight: Tensor  # (B, M) float32, weights of the classes in the target; rows sum to 1
     image_id: Tensor  # (B,) int64, index of the image in its dataset
 
 
@@ -54,7 +54,7 @@ def collate_images(samples: Sequence[ImageSample]) -> ImageBatch:
 def stack_images_chw(arrays: Sequence[np.ndarray]) -> Tensor:
     """Stack images of one size: (H, W, 3) uint8 each to (B, 3, H, W) uint8.
 
-    In a loader process the result lies in shared memory, where the training process reads it without a copy.
+    In a loader process the result is in shared memory, so that the training process reads it without a copy.
     """
     height, width = arrays[0].shape[:2]
     images = torch.empty((len(arrays), 3, height, width), dtype=torch.uint8)

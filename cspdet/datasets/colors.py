@@ -1,4 +1,4 @@
-"""Random changes of hue, saturation and brightness, as Darknet makes them."""
+"""Random changes of hue, saturation and brightness, as in Darknet."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class HsvGains(NamedTuple):
 
 
 def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | None:
-    """Draw as Darknet: hue either way, factors up to their limit or its inverse; None if nothing is to change."""
+    """Draw random HSV gains as in Darknet; None if the config does not change colors.
+
+    The hue shift is drawn from [-hue, hue]. Each factor is drawn from 1 to its limit, and inverted half of the time.
+    """
     if config.hue == 0 and config.saturation == 1 and config.exposure == 1:
         return None
     hue, saturation, divide_saturation, value, divide_value = rng.random(5).tolist()
@@ -46,11 +49,11 @@ def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | 
 
 
 def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
-    """Change the colors of (h, w, 3) RGB or (h, w, 4) RGBA to a new (h, w, 3) RGB, all uint8; values saturate."""
+    """Apply gains to a uint8 RGB or RGBA image (h, w, 3 or 4) and return a new (h, w, 3) RGB; values saturate."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     height, width = hsv.shape[:2]
-    # Whole rows at a time, faster than tables by channel: hue fills uint8, so that its sum wraps around
-    # as the circle does, and the factors are uint8 in units that hold the largest.
+    # Whole rows at a time are faster than a lookup table per channel. Hue uses the full range of uint8, so that its sum
+    # wraps around like the color circle. The factors are stored as uint8 multiples of 1 / unit.
     rows = hsv.reshape(height, 3 * width)
     rows += _repeat_pixel((round(gains.hue * 256) % 256, 0, 0), width)
     unit = int(255 / max(1.0, gains.saturation, gains.value))

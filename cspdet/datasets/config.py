@@ -22,7 +22,7 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 class LoaderConfig(ConfigModel):
-    """Which batches an epoch has, and how their images are read."""
+    """Batches of an epoch, and reading and caching of their images."""
 
     epochs: int = Field(100, ge=1, description="Number of training epochs.")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
@@ -49,15 +49,15 @@ class LoaderConfig(ConfigModel):
     )
     cache: Cache = Field(
         "auto",
-        description="Where decoded, resized images are kept: ram, disk or none; auto: ram if they fit well.",
+        description="Cache of decoded, resized images: ram, disk or none; auto: ram if it needs up to 30% of free RAM.",
     )
     cache_folder: Path | None = Field(
         None,
-        description="Folder for the files of cache: disk, which runs may share; null: in the run directory.",
+        description="Folder of the cache files with cache: disk; runs can share it; null: the run directory.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
-        description="What to do about unreadable training images: stop with an error, or skip and count them.",
+        description="Handling of unreadable training images: error (stop), or skip (replace and count them).",
     )
 
     @property
@@ -82,13 +82,13 @@ class EvalBatching(Protocol):
 
 AUGMENTATIONS = Registry("augmentation", {"albumentations": "cspdet.datasets.config:AlbumentationsConfig"})
 Probability = Annotated[float, Field(ge=0, le=1)]
-HUE = "Shift of the hue by up to this fraction of the color circle, either way (Darknet: hue)."
+HUE = "Maximum hue shift in both directions, as a fraction of the color circle (Darknet: hue)."
 SATURATION = "Multiply or divide the saturation by up to this factor (Darknet: saturation)."
 EXPOSURE = "Multiply or divide the brightness by up to this factor (Darknet: exposure)."
 
 
 class AlbumentationsTransform(ConfigModel):
-    """One albumentations 2.0.8 transform, named as there: `{name: CLAHE, args: {p: 0.2}}`."""
+    """One transform of albumentations 2.0.8, by its class name: `{name: CLAHE, args: {p: 0.2}}`."""
 
     name: str = Field(description="Class name of the albumentations transform.")
     args: dict[str, Any] = Field({}, description="Keyword arguments of the transform.")
@@ -108,42 +108,42 @@ class AlbumentationsConfig(ComponentConfig):
 
 
 class AugmentConfig(ConfigModel):
-    """Augmentation of a detector's training images. The defaults train on the letterboxed images as they are."""
+    """Augmentation of a detector's training images. With the defaults, images are only letterboxed."""
 
     mosaic: Probability = Field(0.0, description="Probability that an image becomes a mosaic of four.")
     mixup: Probability = Field(
         0.0, description="Probability that another augmented image is blended in, with its boxes."
     )
-    # 32 keeps the weights near one half, as the boxes of both images count in full. (1.5 was best in arXiv:1902.04103,
-    # whose boxes count by the weight of their image.)
+    # With 32 both weights are near 0.5, because the boxes of both images have full weight in the loss. (In
+    # arXiv:1902.04103, 1.5 was best, but there a box has the weight of its image.)
     mixup_alpha: float = Field(32.0, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
     cutmix: Probability = Field(
         0.0, description="Probability that a rectangle of another augmented image is pasted in, with its boxes."
     )
     close_mosaic: int = Field(0, ge=0, description="Number of last epochs without mosaic, mixup and cutmix.")
-    copy_small: int = Field(0, ge=0, description="Copies of each small object, pasted at free places of its image.")
+    copy_small: int = Field(0, ge=0, description="Number of copies of each small object, pasted at free positions.")
     copy_small_side: float = Field(
         32.0,
         gt=0,
-        description="Objects are small up to this side, the root of their area, in pixels of the letterboxed input.",
+        description="Maximum sqrt(area) of a small object, in pixels of the letterboxed input.",
     )
     scale: tuple[float, float] = Field((1.0, 1.0), description="Lowest and highest zoom factor.")
-    translate: Probability = Field(0.0, description="Shift by up to this fraction of the input's size, either way.")
-    rotate: float = Field(0.0, ge=0, le=180, description="Rotation by up to so many degrees, either way.")
-    shear: float = Field(0.0, ge=0, lt=90, description="Shear by up to so many degrees, either way.")
+    translate: Probability = Field(0.0, description="Maximum shift in both directions, as a fraction of the input.")
+    rotate: float = Field(0.0, ge=0, le=180, description="Maximum rotation in degrees, in both directions.")
+    shear: float = Field(0.0, ge=0, lt=90, description="Maximum shear in degrees, in both directions.")
     hue: float = Field(0.0, ge=0, le=0.5, description=HUE)
     saturation: float = Field(1.0, ge=1, le=10, description=SATURATION)
     exposure: float = Field(1.0, ge=1, le=10, description=EXPOSURE)
     flip_horizontal: Probability = Field(0.0, description="Probability of a horizontal flip.")
     flip_vertical: Probability = Field(0.0, description="Probability of a vertical flip.")
     min_visible: Probability = Field(
-        0.2, description="Boxes of which a smaller fraction of the area stays visible are dropped."
+        0.2, description="Minimum visible fraction of the area of a box; boxes with less are dropped."
     )
     albumentations: tuple[AlbumentationsTransform, ...] = Field(
         (), description="Transforms of albumentations 2.0.8, applied after all of the above."
     )
     transforms: tuple[Annotated[ComponentConfig, component(AUGMENTATIONS)], ...] = Field(
-        (), description="Further augmentations by name, applied last: a built-in one, or your own `module:Class`."
+        (), description="Further augmentations by name, applied last: a built-in one, or a user-defined `module:Class`."
     )
 
     @field_validator("scale")
@@ -157,7 +157,7 @@ class AugmentConfig(ConfigModel):
     def _check_mixing_probabilities(self) -> AugmentConfig:
         if self.mixup + self.cutmix > 1 + 1e-9:
             raise ValueError(
-                "mixup: an image is mixed in one way: expected mixup + cutmix up to 1, "
+                "mixup: expected mixup + cutmix up to 1 (an image is mixed at most once), "
                 f"found {self.mixup + self.cutmix:g}"
             )
         return self
@@ -169,15 +169,15 @@ Range = tuple[float, float]
 
 
 class ImageAugmentConfig(ConfigModel):
-    """Augmentation of a classifier's training images. The defaults train on the center of the images."""
+    """Augmentation of a classifier's training images. With the defaults, the center of an image is cropped."""
 
-    crop_area: Range = Field((1.0, 1.0), description="Fraction of the image's area that a random crop takes.")
+    crop_area: Range = Field((1.0, 1.0), description="Range of the area of a random crop, as a fraction of the image.")
     crop_ratio: Range = Field(
         (1.0, 1.0),
-        description="Width over height of a random crop, relative to that of the input; drawn on a log scale.",
+        description="Range of width / height of a random crop, relative to the input; drawn on a log scale.",
     )
     rotate: float = Field(
-        0.0, ge=0, le=180, description="Rotation by up to so many degrees, either way; corners are filled by mirroring."
+        0.0, ge=0, le=180, description="Maximum rotation in degrees, in both directions; corners are mirrored."
     )
     hue: float = Field(0.0, ge=0, le=0.5, description=HUE)
     saturation: float = Field(1.0, ge=1, le=10, description=SATURATION)
@@ -185,14 +185,14 @@ class ImageAugmentConfig(ConfigModel):
     flip_horizontal: Probability = Field(0.0, description="Probability of a horizontal flip.")
     flip_vertical: Probability = Field(0.0, description="Probability of a vertical flip.")
     erase: Probability = Field(0.0, description="Probability that a rectangle is filled with noise.")
-    erase_area: Range = Field((0.02, 0.33), description="Fraction of the input that the erased rectangle takes.")
+    erase_area: Range = Field(
+        (0.02, 0.33), description="Range of the area of the erased rectangle, as a fraction of the input."
+    )
     mixup: Probability = Field(0.0, description="Probability that an image is blended with another one.")
     mixup_alpha: float = Field(0.2, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
     cutmix: Probability = Field(0.0, description="Probability that a rectangle of another image is pasted in.")
     cutmix_alpha: float = Field(1.0, gt=0, description="Area fractions of cutmix are drawn from Beta(alpha, alpha).")
-    mosaic: Probability = Field(
-        0.0, description="Probability that three quarters of an image are replaced by those of other images."
-    )
+    mosaic: Probability = Field(0.0, description="Probability that an image is combined with three other images.")
     close_mixing: int = Field(0, ge=0, description="Number of last epochs without mixup, cutmix and mosaic.")
 
     @field_validator("crop_area", "erase_area")
@@ -216,6 +216,6 @@ class ImageAugmentConfig(ConfigModel):
         total = self.mixup + self.cutmix + self.mosaic
         if total > 1 + 1e-9:
             raise ValueError(
-                f"mixup: an image is mixed in one way: expected mixup + cutmix + mosaic up to 1, found {total:g}"
+                f"mixup: expected mixup + cutmix + mosaic up to 1 (an image is mixed at most once), found {total:g}"
             )
         return self

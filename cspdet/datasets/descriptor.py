@@ -1,9 +1,9 @@
-"""The data descriptor: a YAML file that says where the images and annotations of each split are.
+"""The data descriptor: a YAML file with the locations of the images and annotations of each split.
 
     train: {images: train2017, annotations: annotations/instances_train2017.json}
     val: {images: val2017, annotations: annotations/instances_val2017.json}
 
-or, for a dataset in another format than COCO JSON, with the splits that the format finds in it:
+or, for a dataset in another format than COCO JSON, its format and its file or folder:
 
     format: yolo                # or {name: voc, one_based: false}, or mymodule:MyFormat
     source: ../yolo_data
@@ -48,13 +48,13 @@ class DescriptorConfig(ConfigModel):
     val: SplitConfig | None = Field(None, description="Images and annotations to evaluate on.")
     test: SplitConfig | None = Field(None, description="Images and annotations of the final test.")
     format: FormatField | None = Field(None, description="Format of `source`: a name, or a mapping with its options.")
-    source: Path | None = Field(None, description="File or folder with a dataset in `format`, which has the splits.")
+    source: Path | None = Field(None, description="File or folder of a dataset in `format`, with all its splits.")
 
     @model_validator(mode="after")
     def _check_has_split(self) -> DescriptorConfig:
         has_split = any(getattr(self, name) is not None for name in SPLITS)
         if (self.format is None) != (self.source is None):
-            raise ValueError("expected format and source together: the source is what is read in the format")
+            raise ValueError("expected format and source together: format is the dataset format of source")
         if self.format is not None and has_split:
             raise ValueError("expected either format and source, or splits with images and annotations, found both")
         if self.format is None and not has_split:
@@ -68,10 +68,10 @@ class SplitFiles:
 
     images: Path
     annotations: Path  # COCO JSON, or the source of a dataset in another format
-    content: bytes | None = field(default=None, repr=False)  # COCO JSON of a split that was read in another format
+    content: bytes | None = field(default=None, repr=False)  # COCO JSON of a split converted from another format
 
     def read_annotations(self) -> bytes:
-        """The COCO JSON of the split, as text in UTF-8.
+        """Return the COCO JSON of the split.
 
         Raises:
             OSError: the annotation file cannot be read.
@@ -81,7 +81,7 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """The splits of a dataset; None for those that it does not have."""
+    """The splits of a dataset; None for a missing split."""
 
     train: SplitFiles | None
     val: SplitFiles | None
@@ -90,14 +90,14 @@ class DatasetConfig:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of its splits."""
+        """Names of the splits that are not None."""
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
     def split(self, name: str) -> SplitFiles:
-        """The files of a split; checks that they exist.
+        """Return the files of a split, after checking that they exist.
 
         Raises:
-            DataError: no such split in the descriptor, or its files are missing, with hints what to do.
+            DataError: the descriptor has no such split, or its files are missing; with hints for the user.
         """
         files = getattr(self, name) if name in SPLITS else None
         if files is None:
@@ -127,12 +127,12 @@ class DatasetConfig:
 def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> DatasetConfig:
     """Read and check a descriptor; with `format` and `source`, also read the dataset.
 
-    Paths in a descriptor are relative to it. The files of its splits may not exist (see `DatasetConfig.split`).
+    Paths in a descriptor are relative to its folder. Missing files of a split are reported by `DatasetConfig.split`.
 
     Args:
         path: The YAML file.
-        named_by_user: Whether the user named the file; False where a checkpoint does. Then the module of a format of
-            the user's own must be imported already.
+        named_by_user: True if the user named the file, False if a checkpoint did. If False, the module of a
+            user-defined format must already be imported.
 
     Raises:
         DataError: there is no such file, or the source has errors.
@@ -160,7 +160,7 @@ def _split_files(config: DescriptorConfig) -> dict[str, SplitFiles]:
 
 
 def _read_source(config: DescriptorConfig) -> dict[str, SplitFiles]:
-    """Read a dataset in another format; its splits are kept as COCO JSON in memory, and read from there."""
+    """Read a dataset in another format, and keep its splits in memory as COCO JSON."""
     assert config.format is not None
     assert config.source is not None
     source = _normalize_path(config.source)
@@ -182,7 +182,7 @@ def _normalize_path(path: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """A path for messages: relative to the working directory where it is inside it."""
+    """Format a path for messages: relative to the working directory if it is inside it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

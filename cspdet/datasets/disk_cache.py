@@ -1,6 +1,6 @@
 """Decoded images in one memory-mapped file, which all processes and runs share through the page cache.
 
-    pixels     of all images, end to end, (h, w, 3) uint8 each
+    pixels     of all images, one after the other, (h, w, 3) uint8 each
     sizes      (N, 2) int32, height and width; 0x0 for an unreadable image
     problems   JSON, from the index of each unreadable image to the reason
     FOOTER     magic, N, and the sizes in bytes of pixels and problems
@@ -41,7 +41,7 @@ MAX_FREE_DISK_FRACTION = 0.9  # of the free disk space
 
 
 class DiskCache:
-    """The images of a file that `open_or_build_cache` wrote.
+    """Decoded images in a file written by `open_or_build_cache`.
 
     Attributes:
         path: The file.
@@ -81,7 +81,7 @@ class DiskCache:
 
 
 def fingerprint(cache_key: bytes, path: Callable[[int], Path], count: int) -> str:
-    """A hash of the files' names, sizes and modification times, and of `cache_key`."""
+    """Return a hash of the files' names, sizes and modification times, and of `cache_key`."""
     digest = blake2b(MAGIC + struct.pack("<qq", count, len(cache_key)) + cache_key, digest_size=16)
 
     def look(start: int) -> bytes:
@@ -110,7 +110,7 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """Open the cache at `path`, after building it if there is none; of several processes, one builds it.
+    """Open the cache at `path`; build it if there is none. If several processes need it, only one builds it.
 
     Args:
         path: The file.
@@ -151,7 +151,7 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, across machines where the file system has locks; a process that dies loses it."""
+    """Hold the lock of `path`, also across machines if the file system has locks; released if the process dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("wb")
@@ -168,7 +168,7 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
-    """Wait for the lock; False where there are no locks, and two processes may do the same work."""
+    """Wait for the lock; return False if there are no locks, so that two processes may build the same cache."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -190,7 +190,7 @@ def _check_free_space(path: Path, required_bytes: int) -> None:
     if required_bytes > MAX_FREE_DISK_FRACTION * free:
         raise ConfigError(
             f"train.cache_folder: the decoded images need {required_bytes / 1e6:.0f} MB, but the limit is "
-            f"{MAX_FREE_DISK_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_DISK_FRACTION:.0%} of what is free) in "
+            f"{MAX_FREE_DISK_FRACTION * free / 1e6:.0f} MB ({MAX_FREE_DISK_FRACTION:.0%} of the free space) in "
             f"{path.parent}; use another folder or train.cache=none"
         )
 

@@ -21,11 +21,11 @@ log = logging.getLogger("cspdet")
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip file of the official site, and its content."""
+    """One zip file of the COCO server, and its content."""
 
     url: str  # below the base URL
-    size: int | None  # bytes; None where only the server knows
-    folder: str  # that it unpacks to
+    size: int | None  # bytes; None if unknown
+    folder: str  # top-level folder of its content
     num_images: int | None = None  # files in `folder` after unpacking; None for annotations
 
     @property
@@ -81,13 +81,13 @@ def download_coco(
         output: The folder to download to.
         splits: The splits to download.
         base_url: The server, or a mirror of it.
-        split_specs: What there is to download; the archives of COCO 2017.
-        max_attempts: Attempts per archive.
+        split_specs: The archives of each split.
+        max_attempts: Maximum number of attempts per archive.
         retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: no network, no space, or a server that sends other files.
-        DataError: an archive or a folder with other content than COCO 2017.
+        UserError: no network, not enough disk space, or the server sends other files.
+        DataError: the content of an archive or folder is not that of COCO 2017.
     """
     output = Path(output)
     requested = [(name, split_specs[name]) for name in split_specs if name in splits]
@@ -111,7 +111,7 @@ def download_coco(
 
 
 def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
-    """Unpack the images, or `files` of an archive of annotations, and delete the archive."""
+    """Unpack an image archive, or `files` of an annotation archive, and delete the archive."""
     zip_file = output / archive.name
     log.info("unpacking %s", zip_file)
     if archive.num_images is None:
@@ -122,7 +122,7 @@ def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """The archives to download, with the annotation files to unpack of each, and notes about what exists already."""
+    """Return the archives to download, each with its annotation files to unpack, and notes about existing files."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():
@@ -148,7 +148,7 @@ def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, 
 
 
 def _check_free_space(output: Path, missing: dict[Archive, list[str]]) -> None:
-    """Check the space for all archives and, at the same time, the unpacked files of the largest one."""
+    """Check that all archives and the unpacked files of the largest one fit on the disk at the same time."""
     downloaded = sum(max(file_size(output / a.name), file_size(partial_path(output / a.name))) for a in missing)
     sizes = [archive.size or 0 for archive in missing]
     needed = sum(sizes) + max(sizes, default=0) - downloaded

@@ -28,13 +28,13 @@ def file_size(file: Path) -> int:
 
 
 def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> None:
-    """Download a file; resumes `file`.part if it exists.
+    """Download a file; resume `file`.part if it exists.
 
     Args:
-        url: What to download.
-        file: Where to; kept if it exists with the expected size.
+        url: Address of the file.
+        file: Output path; an existing file of the expected size is kept.
         size: Expected size in bytes; None: any.
-        max_attempts: Number of attempts; one that received no data is the last.
+        max_attempts: Maximum number of attempts; there is no further one if no data has been received so far.
         retry_delay_s: Seconds between attempts.
 
     Raises:
@@ -65,7 +65,7 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
 
 
 def _try_download(url: str, part: Path, size: int | None) -> str | None:
-    """Download the rest of `part`; None when it is complete, otherwise why it is not."""
+    """Download the rest of `part`; return None if it is complete, else the reason."""
     received = file_size(part)
     if received and received == size:
         return None

@@ -1,8 +1,8 @@
-"""Image files to 8-bit RGB arrays, upright by their EXIF orientation.
+"""Decode image files to 8-bit RGB arrays, with their EXIF orientation applied.
 
-JPEG and PNG files are decoded by OpenCV after their headers were read, which finds what OpenCV does not report:
-truncation, the size before memory is allocated, and the orientation. All other files are decoded by Pillow
-(`pillow_io.py`).
+JPEG and PNG files are decoded by OpenCV. Their headers are read first, to detect truncated files, to check the size
+before memory is allocated, and to get the orientation. Four-channel JPEG files and all other formats are decoded by
+Pillow (`pillow_io.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cspdet.errors import DataError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"))
 
-# EXIF orientation to (transpose first, then the flip code of cv2.flip); 1 is upright
+# EXIF orientation -> (whether to transpose first, flip code of cv2.flip); orientation 1 is upright
 EXIF_TRANSFORMS = {
     2: (False, 1), 3: (False, -1), 4: (False, 0), 5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)
 }  # fmt: skip
@@ -40,7 +40,7 @@ Buffer = bytes | mmap.mmap
 
 
 class ImageHeader(NamedTuple):
-    """What the header of an image file says."""
+    """Metadata in the header of an image file."""
 
     file_format: str  # "JPEG", "PNG", or the name in Pillow
     stored_hw: tuple[int, int]  # height, width as stored
@@ -49,20 +49,20 @@ class ImageHeader(NamedTuple):
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width once the EXIF orientation is applied."""
+        """Height and width after the EXIF orientation is applied."""
         return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Decode an image file, with its EXIF orientation applied.
 
-    Grey is repeated over the channels, alpha is dropped, 16 bits are scaled to 8, CMYK and palettes are converted.
+    Grey is copied to all channels, alpha is dropped, 16 bits are scaled to 8, CMYK and palettes are converted.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: one line with the file name: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+        DataError: the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
     """
     try:
         with open(path, "rb") as file:
@@ -89,8 +89,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
     """Read format, size and orientation of an image file without decoding it.
 
     Raises:
-        DataError: as `read_image`, as far as the header and the end of the file show it; truncated JPEG and PNG files
-            are detected.
+        DataError: as `read_image`, but only errors in the header are found, and truncation only of JPEG and PNG files.
     """
     try:
         with open(path, "rb") as file:
@@ -105,7 +104,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of what `read_image` returns, from the header; raises DataError as `read_image_header`."""
+    """Read the height and width of the upright image from the header; raises DataError as `read_image_header`."""
     return read_image_header(path).size_hw
 
 
@@ -208,7 +207,7 @@ _silence = {"users": 0, "level": 0}
 
 @contextmanager
 def _opencv_silent() -> Iterator[None]:
-    """Disable the log of OpenCV, whose errors become DataErrors; the last user restores the log level."""
+    """Disable the log of OpenCV, whose errors become DataErrors; the last thread restores the log level."""
     with _silence_lock:
         if _silence["users"] == 0:
             _silence["level"] = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

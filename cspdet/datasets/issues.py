@@ -1,4 +1,4 @@
-"""Count issues by type: a million bad boxes become one line with the first examples."""
+"""Count issues by type; each type is reported as one line with its first examples."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class IssueCounter:
         """Count one issue.
 
         Args:
-            issue_type: What is wrong, as the message says it.
-            example: Which object has it; "" for none.
+            issue_type: Type of the issue, as in the message.
+            example: Description of the object with the issue; "" for none.
         """
         self.counts[issue_type] = self.counts.get(issue_type, 0) + 1
         examples = self.examples.setdefault(issue_type, [])
@@ -31,7 +31,7 @@ class IssueCounter:
             examples.append(example)
 
     def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Count the true entries of `mask`, (N,) bool, with `describe(index)` of the first ones as examples."""
+        """Count the true entries of `mask`, (N,) bool; the first ones, described by `describe(index)`, are examples."""
         (indices,) = np.nonzero(mask)
         if len(indices):
             self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)

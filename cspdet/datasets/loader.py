@@ -1,7 +1,7 @@
-"""Training batches, epoch by epoch, for detection and for classification.
+"""Loader of the training batches of each epoch, for detection and classification.
 
-Batches are the same for every number of loader processes. The order of an epoch is a function of (seed, epoch), so
-that a resumed run can start in its middle. Each training process has its part of every batch.
+Batches do not depend on the number of loader processes. The order of an epoch is a function of (seed, epoch), so that
+a run can resume within an epoch. Each training process loads its part of every batch.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def build_loader(
     config: LoaderConfig,
     device_type: str,
 ) -> EpochLoader[BatchT]:
-    """Compose the training batches: image files -> cache -> dataset -> skipping of unreadable images -> batches.
+    """Build the training loader: image files -> cache -> dataset -> skipping of unreadable images -> batches.
 
     Args:
         files: The images.
-        build_dataset: Images, from files or a cache, to a dataset of samples.
-        batch_builder: A dataset to the function that builds the batch of some sample keys.
-        sampler: The keys of each batch of this process.
+        build_dataset: Function from images (files or a cache) to a dataset of samples.
+        batch_builder: Function from a dataset to the `BuildBatch` that runs in the loader processes.
+        sampler: Sample keys of each batch of this process.
         config: Cache, loader processes and `on_bad_image`.
-        device_type: Where batches go: "cpu" or "cuda".
+        device_type: Device of the batches: "cpu" or "cuda".
 
     Raises:
-        ConfigError: a cache that does not fit.
-        DataError: with `cache: ram` or `disk` and `on_bad_image: error`, the unreadable images.
+        ConfigError: the cache does not fit into memory or on the disk.
+        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     num_processes = local_world_size(sampler.shard)
     num_workers = resolve_num_workers(config.workers, device_type, num_processes)
@@ -61,10 +61,10 @@ def build_loader(
 
 
 class EpochLoader(Generic[BatchT]):
-    """The batches of each epoch; the last one may be smaller, no image is left out.
+    """Loads the batches of each epoch; the last batch may have another size, so that no image is left out.
 
     Attributes:
-        skipped: Images found unreadable so far: path to reason (`on_bad_image: skip`).
+        skipped: Unreadable images found so far: path -> reason (`on_bad_image: skip`).
     """
 
     def __init__(
@@ -80,34 +80,34 @@ class EpochLoader(Generic[BatchT]):
         """Build the loader.
 
         Args:
-            build_batch: Sample keys to a batch; runs in the loader processes.
-            batch_sampler: The keys of each batch of an epoch.
-            path_of: The file of an image, by index.
-            skip: The wrapper that replaces unreadable samples, if there is one.
-            num_workers: Loader processes.
-            device_type: Where batches go: "cuda" pins their memory.
+            build_batch: Builds a batch from sample keys; runs in the loader processes.
+            batch_sampler: Sample keys of each batch of an epoch.
+            path_of: Function from image index to path.
+            skip: Wrapper that replaces unreadable samples; None: they are errors.
+            num_workers: Number of loader processes.
+            device_type: Device of the batches; "cuda" pins their memory.
         """
         self.skipped: dict[str, str] = {}
         self._path_of = path_of
         pop_new_errors = no_errors if skip is None else skip.pop_new_errors
-        self._record_skipped(pop_new_errors())  # those that the cache found
+        self._record_skipped(pop_new_errors())  # unreadable images that the cache found
         self._batch_sampler = batch_sampler
         dataset = WorkerDataset(build_batch, pop_new_errors)
         self._batches = build_data_loader(dataset, batch_sampler, num_workers, device_type, persistent=True)
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Number of batches in an epoch."""
         return self._batch_sampler.num_batches
 
     def images_in_batch(self, batch_index: int) -> int:
-        """Images in a batch of an epoch, over all training processes."""
+        """Number of images in a batch of an epoch, over all training processes."""
         return self._batch_sampler.images_in_batch(batch_index)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT]:
-        """The batches of epoch `epoch` (0-based) from `start_batch` on; one epoch at a time.
+        """Iterate over the batches of an epoch (0-based) from `start_batch`; only one epoch can be active at a time.
 
         Raises:
-            DataError: an unreadable image (`on_bad_image: error`), or a loader process that died.
+            DataError: an image is unreadable (`on_bad_image: error`), or a loader process died.
         """
         self._batch_sampler.epoch, self._batch_sampler.start_batch = epoch, start_batch
         yield from iter_batches(self._batches, self._record_skipped)

@@ -1,6 +1,6 @@
-"""Image files that OpenCV does not decode as needed, decoded by Pillow.
+"""Decode the image files that OpenCV cannot decode as needed, with Pillow.
 
-Pillow drops alpha without multiplying by it, reads every TIFF, and reports why it fails.
+Pillow drops the alpha channel without premultiplying, reads more TIFF variants, and reports the reason of a failure.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 178_956_970  # 536 MB as RGB; Pillow takes larger images for decompression bombs
+MAX_PIXELS = 178_956_970  # 536 MB as RGB; Pillow raises DecompressionBombError for larger images
 ORIENTATION_TAG = 0x0112  # of EXIF
 
 
 class CorruptImageError(Exception):
-    """The reason why a file is not a complete image; callers add the name of the file."""
+    """A file is not a complete image; the message is the reason, callers add the file name."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
     """Open an image without decoding it; errors of Pillow inside the block become CorruptImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid EXIF blocks, sizes that MAX_PIXELS allows
+            warnings.simplefilter("ignore")  # about invalid EXIF, and about large images below MAX_PIXELS
             with Image.open(file) as image:
                 yield image
     except Image.DecompressionBombError:
@@ -47,7 +47,7 @@ def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
     """
     file.seek(0)
     with _open_with_pillow(file) as image:
-        # Pillow applies the orientation of a TIFF while decoding it, and returns the size after that
+        # Pillow applies the orientation of a TIFF while decoding, and the size here is the one after that
         orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION_TAG, 1)
         return image.format or "", (image.height, image.width), orientation if orientation in range(2, 9) else 1
 
@@ -56,7 +56,7 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
     """Decode an image, with its EXIF orientation applied: (H, W, 3) uint8 RGB.
 
     Raises:
-        CorruptImageError: not an image, truncated, or of pixels that have no fixed range.
+        CorruptImageError: not an image, truncated, or the type of its pixels has no fixed range.
     """
     with _open_with_pillow(io.BytesIO(data)) as image:
         image.load()

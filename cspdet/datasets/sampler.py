@@ -1,7 +1,7 @@
-"""The order of an epoch: which images, how often, in which order, and in which process.
+"""Sampling of an epoch: which images, how often, in which order, and in which process.
 
-All of it is a function of (seed, epoch): an epoch can be resumed in its middle, and each of several processes computes
-its part without communication.
+It is a function of (seed, epoch): a run can resume within an epoch, and each process computes its part without
+communication.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from torch.utils.data import Sampler
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
 
-# A sample is a function of (seed, key): epoch, image index, and for repeats within an epoch the number of the repeat.
+# Epoch, image index, and for repeats within an epoch the repeat index. A sample is a function of (seed, key).
 SampleKey = tuple[int, int] | tuple[int, int, int]
 
-# Spawn keys, which keep these random streams apart from each other and from those of the samples.
+# Spawn keys make these random streams independent of each other and of those of the samples.
 ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
 
 
 def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
-    """Create a random generator that depends on the arguments only."""
+    """Create a random generator that depends only on the arguments."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
-    """Compute how often an epoch shows each image, as in LVIS (arXiv:1908.03195).
+    """Compute the repeat factor of each image, as in LVIS (arXiv:1908.03195).
 
     A class that occurs in a fraction f of the images has the factor max(1, sqrt(threshold / f)). An image has the
     largest factor of its classes.
 
     Args:
-        image: (M,) index of an image that has an object of `class_id`; pairs may repeat.
-        class_id: (M,) class of that object.
+        image: (M,) image index of each object.
+        class_id: (M,) class of each object.
         num_images: Number of images.
         threshold: Fraction of the images below which a class is repeated.
 
     Returns:
-        (num_images,) float64, 1 or more: the average number of times per epoch.
+        (num_images,) float64, at least 1: average number of times that an epoch contains each image.
     """
     factors = np.ones(num_images)
     if len(image) == 0:
@@ -56,18 +56,18 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """The sample keys of one process's part of the batches of an epoch, from batch `start_batch` on.
+    """Yields the sample keys of one process for each batch of an epoch, from batch `start_batch`.
 
-    Each process takes every world_size-th image of a batch, so that together they have exactly that batch. All epochs
+    Each process takes every world_size-th image of a batch; together, the processes have the whole batch. All epochs
     have the same length.
 
     Args:
         num_images: Number of images in the dataset.
-        batch_size: Images per batch, over all processes.
+        batch_size: Number of images per batch, over all processes.
         seed: Seed of the order.
-        min_per_rank: Least images of a process in a batch; a smaller last batch is merged into the one before it.
-        shard: This process.
-        factors: (num_images,) how often an epoch shows each image on average, 1 or more; None shows each once.
+        min_per_rank: Minimum images per process and batch; a smaller last batch is merged into the previous one.
+        shard: Rank and world size of this process.
+        factors: (num_images,) repeat factors, from `repeat_factors`; None: each image once per epoch.
 
     Raises:
         ConfigError: the batch size is too small for the processes.
@@ -109,17 +109,17 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             start, end = self._batch_bounds(batch_index)
             local_slice = slice(start + rank, end, world)
             pairs = zip(index[local_slice].tolist(), repeat[local_slice].tolist(), strict=True)
-            # The first time, an image has the same key as without repeats.
+            # The first occurrence of an image has the same key as without repeats.
             yield [(epoch, i, repeat_index) if repeat_index else (epoch, i) for i, repeat_index in pairs]
 
     def _batch_bounds(self, batch_index: int) -> tuple[int, int]:
-        """Start and end (exclusive) of a batch in the order."""
+        """Start and end (exclusive) of a batch in the order of the epoch."""
         return batch_index * self.batch_size, self.length if batch_index + 1 == self.num_batches else (
             batch_index + 1
         ) * self.batch_size
 
     def _epoch_indices(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(length,) the image indices in the order of the epoch, and the number of the repeat of each."""
+        """(length,) image index and (length,) repeat index of each sample, in the order of the epoch."""
         times = self._repeat_counts(epoch)
         index = np.repeat(np.arange(len(times)), times)
         repeat = np.arange(self.length) - np.repeat(np.cumsum(times) - times, times)
@@ -127,10 +127,10 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return index[order], repeat[order]
 
     def _repeat_counts(self, epoch: int) -> np.ndarray:
-        """(num_images,) how often this epoch shows each image.
+        """(num_images,) number of times that this epoch contains each image.
 
-        The fractional parts are drawn by systematic sampling: the images are laid on a line in random order, each as
-        long as its fraction, and equally spaced points with a random offset pick some of them.
+        The fractional parts are drawn by systematic sampling: the images are placed on a line in random order, each as
+        long as its fraction. Equally spaced points with a random offset select the images to repeat once more.
         """
         times = self._whole_repeats
         if self._num_extra_repeats:
@@ -161,12 +161,12 @@ def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shar
 
 
 def sequential_batches(num_images: int, batch_size: int, shard: Shard) -> list[list[int]]:
-    """The image indices of each evaluation batch of one process: every world_size-th image, in order."""
+    """Return the image indices of each evaluation batch of one process: every world_size-th image, in order."""
     local_indices = range(shard.rank, num_images, shard.world_size)
     return [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
 
 
 def local_world_size(shard: Shard) -> int:
-    """Number of training processes on this machine: LOCAL_WORLD_SIZE, which torchrun sets; otherwise all of them."""
+    """Return the number of training processes on this machine: LOCAL_WORLD_SIZE (set by torchrun), else all."""
     env_value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(shard.world_size, max(1, int(env_value))) if env_value.isdecimal() else shard.world_size

@@ -1,8 +1,8 @@
-"""Loader processes: start, signals, crashes, and data errors that travel as values.
+"""Loader processes: start, signals, crashes, and data errors that are returned as values.
 
-A data error that is raised inside a loader process would arrive with the traceback of that process in its message.
-So `WorkerDataset` returns it as a value, and `iter_batches` raises it again in the training process. `SkipUnreadable`
-wraps a dataset and returns another sample in place of an unreadable one.
+torch adds the traceback of a loader process to the message of an exception raised there. Therefore `WorkerDataset`
+returns a data error as a value, and `iter_batches` raises it in the training process. `SkipUnreadable` wraps a dataset
+and replaces unreadable samples by others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class IndexedSamples(Protocol[SampleT_co]):
 
 
 class BuildBatch(Protocol[BatchT_co]):
-    """Builds the batch of some sample keys, a named tuple; runs in the loader processes."""
+    """Builds a batch (a named tuple) from sample keys; runs in the loader processes."""
 
     def __call__(self, keys: Sequence[Any], /) -> BatchT_co: ...
 
@@ -45,7 +45,7 @@ class BuildBatch(Protocol[BatchT_co]):
 
 
 class WorkerResult(NamedTuple):
-    """What a loader process sends for a batch."""
+    """Result of a loader process for one batch."""
 
     batch: tuple[object, ...] | None  # None if there are problems
     problems: tuple[str, ...]  # of a UserError, which ends the run
@@ -53,7 +53,7 @@ class WorkerResult(NamedTuple):
 
 
 def no_errors() -> dict[int, str]:
-    """The new errors of a dataset that skips nothing."""
+    """Return no errors: the `pop_new_errors` of a dataset without `SkipUnreadable`."""
     return {}
 
 
@@ -61,8 +61,8 @@ class WorkerDataset(Dataset[Any]):
     """Builds whole batches and returns user errors as values.
 
     Args:
-        build_batch: Sample keys to a batch.
-        pop_new_errors: Images found unreadable since the last call, `SkipUnreadable.pop_new_errors`.
+        build_batch: Builds a batch from sample keys.
+        pop_new_errors: Returns the images found unreadable since the last call; see `SkipUnreadable`.
     """
 
     def __init__(self, build_batch: BuildBatch[Any], pop_new_errors: Callable[[], dict[int, str]] = no_errors):
@@ -81,7 +81,7 @@ class SkipUnreadable(Generic[SampleT]):
 
     Args:
         dataset: The dataset to wrap.
-        skipped: Samples that are known to be unreadable: index to reason.
+        skipped: Samples known to be unreadable: index -> reason.
     """
 
     def __init__(self, dataset: IndexedSamples[SampleT], skipped: dict[int, str]):
@@ -107,7 +107,7 @@ class SkipUnreadable(Generic[SampleT]):
         raise DataError(*truncate_list(["no image is readable", *self.skipped.values()]))
 
     def pop_new_errors(self) -> dict[int, str]:
-        """Samples found unreadable since the last call: index to reason."""
+        """Return the samples found unreadable since the last call: index -> reason."""
         new_errors = {index: why for index, why in self.skipped.items() if index not in self._reported}
         self._reported |= set(new_errors)
         return new_errors
@@ -117,10 +117,10 @@ class SkipUnreadable(Generic[SampleT]):
 
 
 def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
-    """The number of loader processes.
+    """Return the number of loader processes.
 
-    `auto` takes all cores, at most 8, beside a GPU. On the CPU it takes a quarter of them, because the network needs
-    the cores more than the loader does. `num_processes` training processes share the cores of a machine.
+    `auto` divides the cores by `num_processes`, the training processes on this machine. For a GPU it uses all of these
+    cores, on the CPU a quarter of them, because the network needs the rest; at most 8.
     """
     if requested != "auto":
         return requested
@@ -132,13 +132,13 @@ def resolve_num_workers(requested: Workers, device_type: str, num_processes: int
 def build_data_loader(
     dataset: WorkerDataset, batch_sampler: Any, num_workers: int, device_type: str, *, persistent: bool
 ) -> DataLoader[Any]:
-    """A torch DataLoader of the whole batches that `dataset` builds.
+    """Build a torch DataLoader for a dataset that builds whole batches.
 
     Args:
         dataset: Builds the batches.
         batch_sampler: The sample keys of each batch.
-        num_workers: Loader processes; 0 loads in this process.
-        device_type: Memory is pinned for "cuda".
+        num_workers: Number of loader processes; 0 loads in this process.
+        device_type: Device of the batches; "cuda" pins their memory.
         persistent: Keep the processes from one epoch to the next.
     """
     return DataLoader(
@@ -150,19 +150,19 @@ def build_data_loader(
         worker_init_fn=worker_init_fn,
         persistent_workers=persistent and num_workers > 0,
         multiprocessing_context=worker_context(num_workers),
-        generator=torch.Generator(),  # separate: starting an epoch must leave the global one alone
+        generator=torch.Generator(),  # separate: starting an epoch must not change the global generator
     )
 
 
 def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]], None]) -> Iterator[Any]:
-    """The batches of a loader; user errors and the death of a loader process are raised here.
+    """Iterate over the batches of a loader; raise user errors, and an error if a loader process died.
 
     Args:
         loader: From `build_data_loader`.
-        on_skipped: Called with images that were found unreadable.
+        on_skipped: Called with the images found unreadable: index -> reason.
 
     Raises:
-        DataError: an unreadable image, or a loader process that died.
+        DataError: an image is unreadable, or a loader process died.
     """
     try:
         for result in start_workers(loader):
@@ -176,25 +176,26 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 
 
 def worker_context(num_workers: int) -> str | None:
-    """How loader processes start: forked ones share annotations and cache; off Linux, forking is not safe."""
+    """Return how loader processes start: on Linux forked, so that they share annotations and cache; else None."""
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     return "fork" if num_workers > 0 and can_fork else None
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Whether loader processes are new interpreters, which share only what lies in shared memory."""
+    """Whether loader processes are not forked: then they share only the data in shared memory."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 
 def identity_collate(batch: Any) -> Any:
-    """The collate function of loaders whose dataset builds whole batches."""
+    """Return the batch unchanged: the collate function for datasets that build whole batches."""
     return batch
 
 
 def worker_init_fn(worker: int) -> None:
-    """Set up a loader process: one thread, and SIGINT and SIGTERM left to the training process.
+    """Set up a loader process: one thread, and SIGINT and SIGTERM are ignored.
 
-    Terminals and schedulers send both signals to every process. The training process ends its loader processes.
+    Terminals and schedulers send both signals to all processes, but the training process stops its loader processes
+    itself. On Linux, SIGTERM from the training process still ends a loader process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if HAS_SIGWAITINFO and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
@@ -206,7 +207,7 @@ def worker_init_fn(worker: int) -> None:
 
 
 def _exit_on_parent_sigterm(parent: int) -> None:
-    """End this process when its parent sends SIGTERM.
+    """Exit this process when its parent sends SIGTERM.
 
     torch sends it at exit to loader processes whose DataLoader was garbage-collected without a shutdown. Without this,
     the training process would wait for them forever.
@@ -217,10 +218,10 @@ def _exit_on_parent_sigterm(parent: int) -> None:
 
 
 def worker_crash_error(error: Exception) -> DataError | None:
-    """One line for the user if `error` is what torch raises when a loader process died; otherwise None.
+    """Return an error for the user if `error` was caused by the death of a loader process, else None.
 
-    torch may raise its RuntimeError wherever the training process is at that moment. The other types come from a batch
-    whose memory was announced but not yet handed over.
+    torch raises its RuntimeError at any point of the training process. The other types are raised if the process died
+    before the training process opened the shared memory of a batch.
     """
     lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
     if not lost and "DataLoader worker (pid" not in str(error):
@@ -232,7 +233,7 @@ def worker_crash_error(error: Exception) -> DataError | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
-    """The loader's iterator; its processes start with SIGTERM blocked in all their threads."""
+    """Return the loader's iterator; its processes start with SIGTERM blocked in all their threads."""
     if not HAS_SIGWAITINFO:
         return cast(Iterator[WorkerResult], iter(loader))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -185,7 +185,7 @@ def test_chances_of_mixing():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"mixup": 0.6, "mosaic": 0.6}, r"mixup: an image is mixed in one way: .* found 1\.2"),
+        ({"mixup": 0.6, "mosaic": 0.6}, r"mixup: expected mixup .* found 1\.2"),
         ({"crop_area": [0.5, 0.4]}, "crop_area: expected two fractions above 0 and up to 1, the lower first"),
         ({"erase_area": [0.5, 1.4]}, "erase_area: expected two fractions"),
         ({"crop_ratio": [0, 1]}, "crop_ratio: expected two ratios above 0"),
