@@ -1,4 +1,4 @@
-"""Classifier and feature predictors: images in; classes, probabilities and features out."""
+"""Predictors for classification and features: images in; classes, probabilities or feature maps out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Prediction:
     probability: Tensor
 
     def top(self, count: int = 5) -> tuple[ClassScore, ...]:
-        """The `count` most probable classes, best first, or all where there are fewer."""
+        """Return the `count` most probable classes, best first; all classes if there are fewer."""
         best = self.probability.topk(max(1, min(count, len(self.class_names))))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(ClassScore(i, self.class_names[i], score) for i, score in pairs)
@@ -72,10 +72,10 @@ class Prediction:
 def override_eval_config(eval_: ConfigT, overrides: Mapping[str, int | float | bool]) -> ConfigT:
     """Replace values of a classifier's `eval` section.
 
-    A `crop` without a `resize` also removes the config's own `resize`, which would take precedence.
+    A new `crop` without a new `resize` also removes the `resize` of the config, which would take precedence.
 
     Raises:
-        ConfigError: Values that are not valid.
+        ConfigError: A value is invalid.
     """
     base = eval_.model_dump(mode="json")
     if "crop" in overrides and "resize" not in overrides:
@@ -84,7 +84,7 @@ def override_eval_config(eval_: ConfigT, overrides: Mapping[str, int | float | b
 
 
 class FeaturePredictor:
-    """Computes the feature maps of a backbone, of a classifier or a detector.
+    """Computes the feature maps of the backbone of a classifier or detector.
 
     Attributes:
         model: The network on `device`.
@@ -109,17 +109,18 @@ class FeaturePredictor:
     def features(self, x: Sequence[ImageInput]) -> list[Features]: ...
 
     def features(self, x: ImageInput | Sequence[ImageInput]) -> Features | list[Features]:
-        """Compute the feature maps of the center crop of one image or a list.
+        """Compute the feature maps of the center crop of one image, or of each image in a list.
 
         Args:
             x: Paths of image files, or (H, W, 3) uint8 RGB arrays.
 
         Returns:
-            Per image one (C_l, H_l, W_l) float32 map per level, finest first, on the CPU.
+            For each image, one (C_l, H_l, W_l) float32 map per level, finest first, on the CPU.
 
         Raises:
-            ValueError: The network of a Darknet cfg, which has no separate backbone; an array of another shape or type.
-            DataError: A file that is not a readable image.
+            ValueError: The network was built from a Darknet cfg and has no separate backbone, or an array has another
+                shape or type.
+            DataError: A file is not a readable image.
         """
         feature_specs(self.model)
         return map_images(x, self._features)
@@ -130,7 +131,7 @@ class FeaturePredictor:
     def pooled_features(self, x: Sequence[ImageInput]) -> list[Tensor]: ...
 
     def pooled_features(self, x: ImageInput | Sequence[ImageInput]) -> Tensor | list[Tensor]:
-        """Average the coarsest map over its cells: an embedding (C,) float32 per image; raises as `features`."""
+        """Average the coarsest feature map over its cells: (C,) float32 per image. Raises the errors of `features`."""
         feature_specs(self.model)
         return map_images(
             x, lambda inputs: [global_avg_pool(tuple(m[None] for m in f))[0] for f in self._features(inputs)]
@@ -145,15 +146,15 @@ class FeaturePredictor:
 
 
 class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
-    """A classifier that is ready to use; also gives the features of its backbone."""
+    """Classifies images; also returns the features of the classifier's backbone."""
 
     model: Classifier
 
     def probabilities(self, x: ImageInput | Sequence[ImageInput]) -> Tensor:
-        """The probability of every class: (C,) float32 of one image, (N, C) of a list, on the CPU.
+        """Return the probability of each class: (C,) float32 for one image, (N, C) for a list, on the CPU.
 
         Raises:
-            ValueError, DataError: As `predict`.
+            ValueError, DataError: See `predict`.
         """
         results = map_images(x, self._probabilities)
         if isinstance(results, Tensor):
@@ -168,6 +169,6 @@ class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
 
 
 def _make_crops(inputs: Sequence[ImageInput], crop: ImageCrop) -> Tensor:
-    """(B, crops, 3, H, W) uint8 crops of each image."""
+    """Return (B, V, 3, H, W) uint8: V crops of each image."""
     named = [(load_image(x), str(x) if isinstance(x, (str, Path)) else f"image {i}") for i, x in enumerate(inputs)]
     return torch.from_numpy(np.stack([crop(image, name) for image, name in named]))

@@ -1,4 +1,4 @@
-"""How a model is run: engine, precision, device, input size, threads. Imports no torch."""
+"""Options for running a model: engine, precision, device, input size, threads. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cspdet.inference.engines.registry import ENGINES
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
-H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")  # of x264
+H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")  # presets of x264
 
 AUTO = "auto"
 BACKENDS: tuple[str, ...] = (AUTO, *ENGINES.names())
@@ -24,13 +24,13 @@ class EngineConfig:
     """The engine of a model and its options.
 
     Attributes:
-        backend: Name of an engine, a user's `module:Class`, or auto: the fastest installed engine whose outputs agree
-            with torch, found by measuring for some seconds.
-        precision: Precision of the convolutions: fp32, bf16, fp16 (CUDA), or int8 (files that were exported so).
+        backend: Name of an engine, a user-defined `module:Class`, or auto: the fastest installed engine whose outputs
+            agree with torch, selected by a benchmark of a few seconds.
+        precision: Precision of the convolutions: fp32, bf16, fp16 (CUDA), or int8 (files exported with int8).
         device: auto, cpu, cuda or cuda:N.
-        size: Height and width of the input; None: the model's own.
+        size: Height and width of the input; None: the size in the model's config.
         threads: Number of CPU threads; None: as many as torch uses.
-        cpu_kernels: Use the faster CPU code of `cspdet.inference.engines.cpu_kernels`.
+        cpu_kernels: Use the faster CPU kernels of `cspdet.inference.engines.cpu_kernels`.
     """
 
     backend: str = AUTO
@@ -41,10 +41,10 @@ class EngineConfig:
     cpu_kernels: bool = True
 
     def check(self) -> EnginePrecision:
-        """Check the names and numbers, and return the precision.
+        """Validate the options, and return the precision.
 
         Raises:
-            ConfigError: All problems together.
+            ConfigError: Options are invalid; all problems are reported together.
         """
         problems = []
         if not USER_NAME.fullmatch(self.backend):

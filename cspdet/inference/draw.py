@@ -13,11 +13,11 @@ from cspdet.structures import Detections
 RGB = tuple[int, int, int]
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-GOLDEN_RATIO = 0.618033988749895  # steps of this size around the hue circle stay far apart
+GOLDEN_RATIO = 0.618033988749895  # hues that differ by multiples of this fraction of the hue circle are far apart
 
 
 def class_color(class_id: int) -> RGB:
-    """The color of a class, the same in every image; classes with adjacent indices differ in hue."""
+    """Return the color of a class. It is the same in every image; adjacent class indices have different hues."""
     hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -39,19 +39,19 @@ def draw_detections(
     track_ids: Sequence[int | None] | None = None,
     in_place: bool = False,
 ) -> np.ndarray:
-    """Draw detections on an image, each with name and score.
+    """Draw detections on an image, each with its class name and score.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        detections: In pixels of the image.
+        detections: Detections in image pixels.
         class_names: Names of the classes, by class index.
-        width: Line width in pixels; None: by the size of the image.
+        width: Line width in pixels; None: derived from the image size.
         hide_labels: Draw the boxes only.
-        track_ids: One per detection; an id is drawn before the name, and chooses the color.
-        in_place: Draw on `image` itself where it is writable.
+        track_ids: One per detection; the id is drawn before the name and determines the color.
+        in_place: Draw on `image` itself if it is writable.
 
     Returns:
-        The image with the drawing.
+        The annotated image.
     """
     class_id = detections.class_id.tolist()
     ids = track_ids if track_ids is not None else [None] * len(class_id)
@@ -77,17 +77,17 @@ def draw_boxes(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        box_xyxy: (N, 4) boxes in pixels of the image.
-        labels: N texts; an empty text and None draw no label.
-        colors: N RGB colors; None: the first class color for all boxes.
-        width: Line width in pixels; None: by the size of the image.
-        in_place: Draw on `image` itself where it is writable.
+        box_xyxy: (N, 4) boxes in image pixels.
+        labels: N texts; no label is drawn for an empty text. None: no labels.
+        colors: N RGB colors; None: the color of class 0 for all boxes.
+        width: Line width in pixels; None: derived from the image size.
+        in_place: Draw on `image` itself if it is writable.
 
     Returns:
-        The image with the drawing.
+        The annotated image.
 
     Raises:
-        ValueError: Another type of image, or lengths that differ.
+        ValueError: The image has another shape or type, or the lengths differ.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an image of (H, W, 3) uint8; got {image.shape} {image.dtype}")
@@ -127,7 +127,7 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 
 
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
-    """Draw the label on a filled rectangle above `corner`, or below it without room above; inside of the image."""
+    """Draw the label on a filled rectangle above `corner`, or below it if the space above is too small."""
     (x, y), (height, width) = corner, image.shape[:2]
     scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)
     (text_w, text_h), baseline = cv2.getTextSize(label, FONT, scale, weight)

@@ -1,4 +1,4 @@
-"""Extract the features of a backbone from many images, and write them to one file or to one file per image."""
+"""Extract backbone features from many images, and write them to one file or to one file per image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cspdet.io.atomic import atomic_write
 from cspdet.io.progress import progress
 from cspdet.models.bundle import ModelBundle
 
-Arrays = dict[str, np.ndarray]  # by their name in the file; the first axis is the images
+Arrays = dict[str, np.ndarray]  # by array name in the file; the first axis is the image
 
-MAX_FILE_BYTES = 4 * 2**30  # of one .npz file, which is assembled in memory
+MAX_FILE_BYTES = 4 * 2**30  # maximum size of an .npz file, which is assembled in memory
 
 
 class FeatureExtractor:
-    """Extracts features in batches. Unreadable images are added to `problems`, and the others are processed.
+    """Extracts features in batches. Unreadable images are added to `problems` and skipped.
 
     Attributes:
         specs: Channels and stride of each feature map, finest first.
@@ -35,12 +35,12 @@ class FeatureExtractor:
 
         Args:
             bundle: A classifier or a detector, whose backbone is used.
-            device: Where the network runs.
-            crop: How an image becomes the input.
-            maps: All feature maps; otherwise the global average of the coarsest one.
+            device: The device of the network.
+            crop: Resizes and crops an image to the network's input.
+            maps: Extract all feature maps; otherwise the global average of the coarsest map.
 
         Raises:
-            ConfigError: A network of a Darknet cfg, which has no separate backbone.
+            ConfigError: The network was built from a Darknet cfg and has no separate backbone.
         """
         try:
             self.specs = feature_specs(bundle.torch_network)
@@ -51,7 +51,7 @@ class FeatureExtractor:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array, without the axis of the images."""
+        """The shape of each array for one image."""
         if not self.maps:
             return {"features": (self.specs[-1].channels,)}
         height, width = self.crop.size_hw
@@ -77,15 +77,15 @@ class FeatureExtractor:
         return {name: level.float().cpu().numpy() for name, level in zip(self.shapes, levels, strict=True)}
 
     def check_file_size(self, num_images: int) -> None:
-        """Raise ConfigError if the features of so many images are too much for one file."""
+        """Raise ConfigError if the features of this number of images are too large for one file."""
         size = num_images * sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
         if size > MAX_FILE_BYTES:
             raise ConfigError(
-                f"--output: {size / 2**30:.1f} GiB are too much for one file; name a folder, for one file per image"
+                f"--output: {size / 2**30:.1f} GiB is too large for one file; use a folder for one file per image"
             )
 
     def write_file(self, path: Path, images: Sequence[ImageFile], batch_size: int) -> int:
-        """Write all images to one .npz file, also after an interruption, and return their number."""
+        """Write the features of all images to one .npz file, also on Ctrl-C; return the number of images."""
         names: list[str] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self.shapes}
         try:
@@ -100,7 +100,7 @@ class FeatureExtractor:
         return len(names)
 
     def write_folder(self, folder: Path, images: Sequence[ImageFile], batch_size: int) -> int:
-        """Write one .npy or .npz file per image, named after it, and return their number.
+        """Write one .npy or .npz file per image, named after the image; return the number of files.
 
         Raises:
             UserError: `folder` is a file.

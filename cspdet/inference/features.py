@@ -12,24 +12,24 @@ from cspdet.structures import Features, FeatureSpec
 
 
 def feature_specs(model: Detector | Classifier) -> tuple[FeatureSpec, ...]:
-    """Channels and stride of every feature map, finest first.
+    """Return channels and stride of each feature map, finest first.
 
     Raises:
-        ValueError: The network of a Darknet cfg, which is one list of layers without a separate backbone.
+        ValueError: The network was built from a Darknet cfg and has no separate backbone.
     """
     specs: tuple[FeatureSpec, ...] = _with_backbone(model).backbone.out_specs
     return specs
 
 
 def feature_maps(model: Detector | Classifier, images: Tensor) -> Features:
-    """Compute the feature maps of `feature_specs`.
+    """Compute the feature maps of the backbone, which `feature_specs` describes.
 
     Args:
-        model: On the device of the images.
+        model: The network, on the device of the images.
         images: (B, 3, H, W) RGB in [0, 1].
 
     Raises:
-        ValueError: As `feature_specs`.
+        ValueError: See `feature_specs`.
     """
     network = _with_backbone(model)
     features: Features = network.backbone(network.normalize(images))
@@ -37,12 +37,12 @@ def feature_maps(model: Detector | Classifier, images: Tensor) -> Features:
 
 
 def global_avg_pool(features: Features) -> Tensor:
-    """Average the coarsest map over its cells, as before the last layer of a classifier: (B, C)."""
+    """Average the coarsest map over its cells: (B, C), as a classifier does before its last layer."""
     return torch.flatten(features[-1].float().mean(dim=(2, 3)), 1)
 
 
 def _with_backbone(model: Detector | Classifier) -> Any:
-    """The model, if it has a backbone and a `normalize` method."""
+    """Return the model; raise ValueError unless it has a backbone and a `normalize` method."""
     if getattr(model, "backbone", None) is None:
         raise ValueError("the network of a Darknet cfg has no separate backbone, so it has no feature maps to extract")
     return model

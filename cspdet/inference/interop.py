@@ -1,4 +1,4 @@
-"""Convert detections to supervision's class and to the MOTChallenge text format."""
+"""Convert detections to `supervision.Detections` and to the MOTChallenge text format."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> supervision.Detections:
-    """Convert to supervision's Detections, for its annotators, zones and trackers; the order is kept.
+    """Convert detections to `supervision.Detections`, in the same order.
 
     Args:
-        detections: What to convert.
-        class_names: Names of the classes, by class index; with them the result has `data["class_name"]`.
+        detections: The detections.
+        class_names: Names of the classes, by class index; if given, the result has `data["class_name"]`.
 
     Raises:
         ConfigError: supervision is not installed.
@@ -43,9 +43,9 @@ def to_mot_lines(frame: int, detections: Detections, track_ids: Sequence[int | N
 
     Args:
         frame: Number of the frame, from 1.
-        detections: In image pixels.
-        track_ids: One per detection; detections without a track are left out. None: every id is -1, as in files of
-            public detections that trackers read.
+        detections: Detections in image pixels.
+        track_ids: One per detection; detections without a track are omitted. None: all ids are -1, as in MOTChallenge
+            detection files, the input of trackers.
     """
     ids: Sequence[int | None] = [-1] * len(detections) if track_ids is None else track_ids
     lines = []

@@ -1,7 +1,7 @@
-"""Metadata of a model: what is needed in addition to the weights to use it, such as classes, input and head.
+"""Metadata of a model: all information except the weights that is needed to run it, such as classes, input and head.
 
-Every engine has it, and every exported file contains it, so that the file alone is enough. Files of format `cspdet 1`
-are read too.
+Every engine has metadata, and every exported file contains it, so that no other file is needed. Files of format
+`cspdet 1` can be read too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cspdet.structures import Categories
 FORMAT: Literal["cspdet 2"] = "cspdet 2"
 FORMAT_KEY = "format"
 
-FORMAT_1 = "cspdet 1"  # read through `cspdet.config.aliases`
+FORMAT_1 = "cspdet 1"  # converted with `cspdet.config.aliases`
 
 OutputType = Literal["raw", "decoded", "detections", "logits"]
 
 
 class PixelsConfig(ConfigModel):
-    """The content of the input tensor. `mean` and `std` are applied inside the network."""
+    """Format of the input tensor. `mean` and `std` are applied inside the network."""
 
     layout: Literal["NCHW"] = Field("NCHW", description="Order of the axes.")
     order: Literal["RGB"] = Field("RGB", description="Order of the color channels.")
@@ -43,7 +43,7 @@ class PixelsConfig(ConfigModel):
 
 
 class NmsConfig(ConfigModel):
-    """The limits of an exported file with built-in NMS; stricter ones can be applied to its output."""
+    """The thresholds of an exported file with built-in NMS; stricter thresholds can be applied to its output."""
 
     min_score: float = Field(0.25, ge=0, lt=1, description="Score threshold.")
     nms_iou: float = Field(0.6, ge=0, le=1, description="NMS IoU threshold.")
@@ -51,7 +51,7 @@ class NmsConfig(ConfigModel):
 
 
 class ModelMetadata(ConfigModel):
-    """All that is known of a network without running it."""
+    """Description of a network: classes, input, outputs, head, evaluation settings and precision."""
 
     format: Literal["cspdet 2"] = Field(FORMAT, description="Format of the metadata.")
     program: str = Field(f"cspdet {__version__}", description="The program that wrote it.")
@@ -78,7 +78,7 @@ class ModelMetadata(ConfigModel):
         if self.task == "detection" and (self.head is None or len(self.head.anchors) != len(self.strides)):
             raise ValueError("a detector has a head with anchors for each of its strides")
         if (self.outputs == "detections") != (self.nms is not None):
-            raise ValueError("nms goes with outputs 'detections', and only with them")
+            raise ValueError("nms is required for outputs 'detections', and not allowed for other outputs")
         return self
 
     @property
@@ -88,7 +88,7 @@ class ModelMetadata(ConfigModel):
 
     @property
     def data(self) -> None:
-        """An exported file names no data."""
+        """None: an exported file does not reference a dataset."""
         return None
 
     @property
@@ -102,7 +102,7 @@ class ModelMetadata(ConfigModel):
         return Anchors(self.head, self.strides)
 
     def to_strings(self) -> dict[str, str]:
-        """One JSON value per key, as exported files store them."""
+        """Convert to one JSON value per key, the form stored in exported files."""
         plain = self.model_dump(mode="json", exclude_none=True)
         return {key: value if key == FORMAT_KEY else json.dumps(value, ensure_ascii=False)
                 for key, value in plain.items()}  # fmt: skip
@@ -116,13 +116,13 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
         where: The file, for error messages.
 
     Raises:
-        CheckpointError: Not a file of `cspdet export`, or its metadata was changed.
+        CheckpointError: The file was not written by `cspdet export`, or its metadata is invalid.
     """
     if strings.get(FORMAT_KEY) not in (FORMAT, FORMAT_1):
         found = repr(strings[FORMAT_KEY]) if FORMAT_KEY in strings else "none"
         raise CheckpointError(
             f"{where}: not a file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
-            "it holds the class names, anchors and input size"
+            "the metadata contains the class names, anchors and input size"
         )
     values: dict[str, Any] = {}
     for key in ModelMetadata.model_fields:
@@ -141,7 +141,7 @@ def build_metadata(bundle: ModelBundle) -> ModelMetadata:
     """Build the metadata of a network that was loaded with its config.
 
     Raises:
-        CheckpointError: An exported file, which has its own.
+        CheckpointError: The bundle is an exported file, which has its own metadata.
     """
     config, network = bundle.config, bundle.torch_network
     is_detector = bundle.task == "detection"
@@ -161,7 +161,7 @@ def build_metadata(bundle: ModelBundle) -> ModelMetadata:
 
 
 def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
-    """Recover the head config that anchors were built from."""
+    """Return the head config from which the anchors were built."""
     return YoloHeadConfig(
         anchors=tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors.wh.tolist()),
         scale_x_y=tuple(round(scale, 6) for scale in anchors.scale_x_y.tolist()),
@@ -170,7 +170,7 @@ def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
 
 
 def _normalize_config(network: nn.Module) -> NormalizeConfig:
-    """Mean and standard deviation of a network that normalizes its input, as all but those of Darknet cfgs do."""
+    """Return the input normalization of a network; networks built from Darknet cfgs have none."""
     mean, std = getattr(network, "mean", None), getattr(network, "std", None)
     if mean is None or std is None:
         return NormalizeConfig()

@@ -1,4 +1,4 @@
-"""What a detection run writes: settings, result lines, names of annotated copies, counts and errors."""
+"""Settings, output files, counts and errors of a detection run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cspdet.inference.timer import StageTimer
 from cspdet.inference.video.writer import Codec
 from cspdet.structures import Detections
 
-STAGES = ("read", "detect", "draw", "write", "waiting")  # waiting: time in which the network waits for the others
+STAGES = ("read", "detect", "draw", "write", "waiting")  # waiting: the network waits for other stages
 RESULTS_FILE = "detections.jsonl"
 
 
@@ -27,17 +27,17 @@ class DetectionSettings:
     """How sources are processed and what is written.
 
     Attributes:
-        batch_size: Images or frames of a file per forward pass, or in parallel; 1 for live sources in any case.
-        max_seconds: Limit of each video, camera or stream; None: no limit.
+        batch_size: Images or frames per forward pass, or processed in parallel; always 1 for live sources.
+        max_seconds: Maximum duration of each video, camera or stream in seconds; None: no limit.
         stride: Process every n-th frame.
-        reconnect: Attempts in a row to reconnect to a lost camera or stream.
-        draw: Write annotated images and videos; False: the result lines only.
+        reconnect: Maximum number of consecutive attempts to reconnect to a lost camera or stream.
+        draw: Write annotated images and videos; False: result lines only.
         codec: Codec of annotated videos.
         preset: Preset of x264.
-        line_width: Line width in pixels; None: by the size of the image.
+        line_width: Line width in pixels; None: derived from the image size.
         hide_labels: Draw boxes without names and scores.
         show_speed: Draw the speed on every frame.
-        track_min_score: Track objects of at least this score from frame to frame; None: no tracking.
+        track_min_score: Minimum score of the first detection of a track; None: no tracking.
         mot_path: Also write a MOTChallenge file.
     """
 
@@ -56,14 +56,14 @@ class DetectionSettings:
 
 
 class DetectionRun:
-    """The state of a run that images and videos share. A context manager: the results file is open meanwhile.
+    """The state of a detection run, shared by images and videos. Call `close` at the end.
 
     Attributes:
         detector: Runs the model.
-        sliced_detector: Applies the class filter and the tiles.
+        sliced_detector: Applies the class filter and the tiling.
         settings: How sources are processed.
         output: The output folder.
-        problems: Errors of single sources; the other sources are processed.
+        problems: Errors of individual sources; the other sources are still processed.
         num_images: Number of processed images.
         num_frames: Number of processed frames.
         num_dropped: Number of frames of live sources that were not processed.
@@ -86,14 +86,14 @@ class DetectionRun:
         self.jsonl_writer.close()
 
     def check_output_dir(self, sources: Sequence[MediaSource]) -> None:
-        """Raise UserError where an annotated copy would overwrite its source."""
+        """Raise UserError if an annotated copy would overwrite its source."""
         files = [s.path if isinstance(s, ImageFile) else s.address for s in sources]
         folders = {path.parent.resolve() for path in files if isinstance(path, Path)}
         if self.output.resolve() in folders:
-            raise UserError(f"--output {self.output}: expected another folder than that of the source, which is kept")
+            raise UserError(f"--output {self.output}: expected another folder; this one contains the source")
 
     def output_path(self, name: Path, suffix: str) -> Path:
-        """The path of an annotated copy: the same name, with a number where two sources would share it."""
+        """Return the path of an annotated copy: the name of the source, with a number if another copy has that name."""
         number = 1
         while True:
             path = name.with_name(f"{name.stem}{f'-{number}' if number > 1 else ''}{suffix}")
@@ -103,7 +103,7 @@ class DetectionRun:
             number += 1
 
     def draw(self, image: np.ndarray, detections: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
-        """Draw detections on an image, in place where possible."""
+        """Draw detections on an image, in place if possible."""
         return draw_detections(
             image,
             detections,
@@ -111,5 +111,5 @@ class DetectionRun:
             width=self.settings.line_width,
             hide_labels=self.settings.hide_labels,
             track_ids=track_ids,
-            in_place=True,  # nothing else reads an image after its detection
+            in_place=True,  # the image is not used again after detection
         )

@@ -1,8 +1,8 @@
-"""Pipeline stages in threads, with bounded queues between them; the order of the items is kept.
+"""Pipeline stages in threads, with bounded queues between them; the order of the items does not change.
 
-Decoding, drawing and encoding spend their time in OpenCV and FFmpeg, which release the GIL, so they overlap with the
-network. `Prefetcher` produces items before they are needed, `BackgroundConsumer` processes items after they were
-handed over. Neither holds more than `depth` items.
+Decoding, drawing and encoding run in OpenCV and FFmpeg, which release the GIL, so they overlap with the network.
+`Prefetcher` produces items in a thread before they are needed; `BackgroundConsumer` processes items in a thread. The
+queue of each holds at most `depth` items.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POLL_INTERVAL_S = 0.1  # how often a blocked stage checks whether the run has en
 
 
 class _Sentinel:
-    """Marks the end of a queue: the items are exhausted, or producing them failed with `error`."""
+    """Marks the end of a queue: there are no more items, or producing them failed with `error`."""
 
     def __init__(self, error: BaseException | None = None):
         self.error = error
@@ -35,11 +35,11 @@ class _Sentinel:
 class Prefetcher(Generic[ItemT]):
     """Iterates over items that a thread produces, up to `depth` of them in advance.
 
-    A context manager: at its end the thread is stopped and joined. An exception of the iterable is raised to the
-    consumer, after the items before it.
+    Use it as a context manager; leaving it stops and joins the thread. An exception of the iterable is raised in the
+    consumer, after the items that preceded it.
 
     Args:
-        items: What the thread iterates over.
+        items: The iterable that the thread reads.
         depth: Maximum number of items in the queue.
     """
 
@@ -72,7 +72,7 @@ class Prefetcher(Generic[ItemT]):
             for item in self._items:
                 if not self._put(item):
                     return
-        except BaseException as error:  # raised in the thread that waits for items
+        except BaseException as error:  # raised again in the consuming thread
             end = _Sentinel(error)
         self._put(end)
 
@@ -87,13 +87,14 @@ class Prefetcher(Generic[ItemT]):
 
 
 class BackgroundConsumer(Generic[ItemT]):
-    """Calls a function in a thread for every item that is `put`, in their order.
+    """Calls a function in a thread for each item passed to `put`, in order.
 
-    A context manager: at its end, and on Ctrl-C, the remaining items are processed; after another exception they are
-    dropped. An exception of the function is raised by the next `put`, or at the end; no item is processed after it.
+    Use it as a context manager. Leaving it, also by Ctrl-C, processes the remaining items; any other exception drops
+    them. If the function raises an exception, no more items are processed, and the next `put` or the end of the context
+    raises it.
 
     Args:
-        step: The function.
+        step: The function to call with each item.
         depth: Maximum number of items in the queue.
     """
 
@@ -124,7 +125,7 @@ class BackgroundConsumer(Generic[ItemT]):
             raise self._error
 
     def put(self, item: ItemT) -> None:
-        """Hand over an item; waits while the queue is full."""
+        """Add an item to the queue; wait while the queue is full."""
         if self._error is None:
             self._put(item)
         if self._error is not None:
@@ -146,7 +147,7 @@ class BackgroundConsumer(Generic[ItemT]):
         try:
             while not isinstance(item := _get_next(self._queue, self._cancelled), _Sentinel):
                 self._step(item)
-        except BaseException as error:  # raised in the thread that puts items
+        except BaseException as error:  # raised again in the thread that calls `put`
             self._error = error
 
 
@@ -162,13 +163,13 @@ def parallel_map(
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
     """Apply a function to items in several threads, keeping their order.
 
-    With one worker everything runs in the calling thread. PyTorch and OpenCV use one thread in each worker: the workers
-    use all cores, and waiting threads would take time from them. Close the generator (`contextlib.closing`), so that no
-    thread outlives an error of the consumer.
+    With one worker, everything runs in the calling thread. With more, PyTorch and OpenCV use one thread per worker,
+    because the workers already use all cores. Close the generator (`contextlib.closing`), so that the threads end even
+    if the consumer fails.
 
     Args:
         items: The inputs.
-        function: Called with each item; its exception is raised when the item's result is due.
+        function: Called with each item; its exception is raised in place of the item's result.
         num_workers: Number of threads.
 
     Yields:
@@ -185,7 +186,7 @@ def parallel_map(
     try:
         for item in items:
             running.append((item, pool.submit(function, item)))
-            if len(running) == 2 * num_workers:  # one item waits for every worker
+            if len(running) == 2 * num_workers:  # one running and one waiting item per worker
                 yield running[0][0], _wait_for_result(running.popleft()[1])
         while running:
             yield running[0][0], _wait_for_result(running.popleft()[1])
@@ -202,7 +203,7 @@ def _wait_for_result(future: Future[ResultT]) -> ResultT:
 
 
 def _get_next(items: queue.Queue[ItemT | _Sentinel], cancelled: threading.Event | None = None) -> ItemT | _Sentinel:
-    """The next item, or the end at once when `cancelled` is set. Polling lets Ctrl-C through on every system."""
+    """Return the next item, or the end marker once `cancelled` is set. Polling makes Ctrl-C work on every system."""
     while cancelled is None or not cancelled.is_set():
         try:
             return items.get(timeout=POLL_INTERVAL_S)

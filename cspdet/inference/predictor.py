@@ -25,7 +25,7 @@ MAX_BATCH_SIZE = 16  # images per forward pass; longer lists are split into batc
 
 
 class ImagePredictor(ABC, Generic[ResultT]):
-    """The interface of all predictors: `predict` takes one image or a list, and gives one result or a list.
+    """The interface of all predictors: `predict` takes one image or a list, and returns one result or a list.
 
     Attributes:
         name: The model's name.
@@ -48,8 +48,8 @@ class ImagePredictor(ABC, Generic[ResultT]):
             x: Paths of image files, or (H, W, 3) uint8 RGB arrays.
 
         Raises:
-            ValueError: An array of another shape or type.
-            DataError: A file that is not a readable image.
+            ValueError: An array has another shape or type.
+            DataError: A file is not a readable image.
         """
         return map_images(x, self._predict_batch)
 
@@ -57,31 +57,32 @@ class ImagePredictor(ABC, Generic[ResultT]):
 
     @abstractmethod
     def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[ResultT]:
-        """The results of at most MAX_BATCH_SIZE images."""
+        """Return the results of at most MAX_BATCH_SIZE images."""
 
 
 class Predictor(ImagePredictor[Detections]):
-    """A detector that is ready to use. Its detections are in pixels of the given image, clipped to it.
+    """Detects objects in images of any size. Detections are in pixels of the given image, clipped to it.
 
     Attributes:
-        engine: What runs the network.
-        model: The network itself on `device`, (B, 3, H, W) in [0, 1] to raw outputs; the engine of an exported file.
+        engine: The engine that runs the network.
+        model: The torch module on `device`, or the engine if the model is an exported file. It computes raw outputs
+            from images (B, 3, H, W) in [0, 1].
         category_ids: Category ids of the annotations, by class index.
         size_hw: Height and width of the network's input, in pixels.
-        resize: How images are fit into the input.
+        resize: How images are resized to the input: letterbox or stretch.
         postprocess: Thresholds and limits.
     """
 
     def __init__(self, engine: Engine, postprocess: PostprocessConfig, *, network: Detector | None = None):
-        """Make a predictor of an engine.
+        """Create a predictor from an engine.
 
         Args:
             engine: The engine of a detector.
             postprocess: Thresholds and limits.
-            network: The network that the engine was built from, if any; it is moved to the engine's device.
+            network: The network from which the engine was built, if any; it is moved to the engine's device.
 
         Raises:
-            ConfigError: Box voting of a file with built-in NMS.
+            ConfigError: Box voting is requested for a file with built-in NMS.
         """
         super().__init__(engine.metadata.name, engine.metadata.class_names, engine.device)
         engine.check_voting(postprocess.vote_iou)
@@ -111,7 +112,7 @@ class Predictor(ImagePredictor[Detections]):
 def map_images(
     x: ImageInput | Sequence[ImageInput], function: Callable[[Sequence[ImageInput]], list[ResultT]]
 ) -> ResultT | list[ResultT]:
-    """Apply a function of a batch to one image, or to a list of images in batches of MAX_BATCH_SIZE."""
+    """Apply a batch function to one image, or to a list of images in batches of at most MAX_BATCH_SIZE."""
     if isinstance(x, (str, Path, np.ndarray)):
         return function([x])[0]
     if not isinstance(x, Sequence):
@@ -126,8 +127,8 @@ def load_image(image: ImageInput) -> np.ndarray:
     """Read an image file, or check an array; returns (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: An array of another shape or type.
-        DataError: A file that is not a readable image.
+        ValueError: The array has another shape or type.
+        DataError: The file is not a readable image.
     """
     if isinstance(image, (str, Path)):
         return read_image(Path(image))

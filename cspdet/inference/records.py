@@ -1,4 +1,4 @@
-"""Result files of `cspdet detect`: detections.jsonl, and on request a MOTChallenge file."""
+"""Result files of `cspdet detect`: detections.jsonl, and optionally a MOTChallenge file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class FrameResult(NamedTuple):
     size_hw: tuple[int, int]  # height and width of the image
     detections: Detections  # in image pixels
     frame: int | None = None  # index in the video, from 0
-    time_s: float | None = None  # since the first frame
-    track_ids: Sequence[int | None] | None = None  # one per detection, when tracked
+    time_s: float | None = None  # seconds since the first frame
+    track_ids: Sequence[int | None] | None = None  # one per detection, with tracking
 
 
 class DetectionRecord(TypedDict, total=False):
@@ -45,16 +45,16 @@ class FrameRecord(TypedDict):
 
 
 class JsonlWriter:
-    """Writes one line per image or frame, and flushes it. A context manager.
+    """Writes and flushes one line per image or frame. Use it as a context manager.
 
     Args:
         path: The .jsonl file.
         class_names: Names of the classes, by class index.
-        category_ids: Ids of the categories that are written as `class_id`, by class index.
-        mot_path: A MOTChallenge file to write as well.
+        category_ids: Category ids by class index, written as `class_id`.
+        mot_path: MOTChallenge file to write additionally; None: none.
 
     Raises:
-        UserError: A file that cannot be written.
+        UserError: A file cannot be written.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class JsonlWriter:
         self.close()
 
     def add(self, result: FrameResult) -> None:
-        """Write the lines of one image or frame; raises UserError when the disk is full."""
+        """Write the lines of one image or frame; raise UserError if the disk is full."""
         try:
             self._write(self._jsonl_file, [json.dumps(self._to_record(result), ensure_ascii=False)])
             if self._mot_file is not None:
@@ -133,6 +133,6 @@ class JsonlWriter:
 
 
 def read_records(path: Path) -> list[FrameRecord]:
-    """Read the lines of a detections.jsonl."""
+    """Read the lines of a detections.jsonl file."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

@@ -1,4 +1,4 @@
-"""Run a detector on sources: write annotated copies, and one line of JSON per image or frame."""
+"""Run a detector on sources; write annotated copies and one JSON line per image or frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cspdet.structures import Detections
 
 
 class PendingImage(NamedTuple):
-    """An image that was read, and its detections once they are known."""
+    """An image and, after detection, its detections."""
 
     source: ImageFile
     image: np.ndarray  # (H, W, 3) uint8 RGB
@@ -32,7 +32,7 @@ class PendingImage(NamedTuple):
 class DetectionRunner(DetectionRun):
     """Processes the sources in order; errors are collected in `problems`, and the remaining sources are processed.
 
-    A context manager: `detections.jsonl` in the output folder is open meanwhile; each line is flushed.
+    Use it as a context manager; leaving it closes `detections.jsonl` in the output folder. Each line is flushed.
     """
 
     def __enter__(self) -> DetectionRunner:
@@ -47,7 +47,7 @@ class DetectionRunner(DetectionRun):
         """Process the images in batches, then videos, cameras and streams.
 
         Raises:
-            UserError: The output folder is that of a source, or the disk is full.
+            UserError: The output folder contains a source, or the disk is full.
         """
         self.check_output_dir(sources)
         images = [source for source in sources if isinstance(source, ImageFile)]

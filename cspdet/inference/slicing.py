@@ -1,4 +1,4 @@
-"""Sliced inference: detect on the whole image and on overlapping tiles of it; filter classes."""
+"""Sliced inference: detection in the whole image and in overlapping tiles; class filter."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cspdet.inference.tiles import Tile, merge_tiles, tile_grid
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
-# Minimum `max_detections` of a detector whose detections are filtered afterwards, so that the first `max_detections` of
-# the requested classes are among them.
+# Minimum `max_detections` of the detector if its detections are filtered afterwards, so that enough detections of the
+# requested classes remain.
 PRE_FILTER_LIMIT = 1000
 
 
 class SupportsPredict(Protocol):
-    """The part of a Predictor that sliced inference needs."""
+    """The part of the interface of `Predictor` that sliced inference uses."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the network's input."""
 
     def predict(self, x: list[np.ndarray], /) -> list[Detections]:
-        """The detections of each (H, W, 3) uint8 RGB image, best first, in image pixels."""
+        """Return the detections of each (H, W, 3) uint8 RGB image, best first, in image pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Tiling:
     overlap: float = 0.2
 
     def tile_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of a tile, for a network with input size `size_hw`."""
+        """Return height and width of a tile for a network with input size `size_hw`."""
         return size_hw if self.tile_size is None else (self.tile_size, self.tile_size)
 
 
 @dataclass(frozen=True)
 class SlicedDetector:
-    """Detects in whole images or tiles, all classes or some.
+    """Detects objects of all or selected classes in images, with or without tiling.
 
-    With tiles, the detector runs on the whole image, for large objects, and on each tile, for small ones. An image that
-    fits into one tile is detected as a whole.
+    With tiling, the detector runs on the whole image, for large objects, and on each tile, for small objects. If an
+    image fits into one tile, it runs only on the whole image.
 
     Attributes:
-        postprocess: Limits per image; its NMS threshold applies between tiles too.
+        postprocess: Thresholds and limits per image; the NMS threshold also limits the threshold between tiles.
         class_ids: Indices of the requested classes; None: all.
-        tiling: How images are divided; None: whole images.
+        tiling: How images are divided into tiles; None: whole images only.
     """
 
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
@@ -66,14 +66,14 @@ class SlicedDetector:
 
     @property
     def detector_config(self) -> PostprocessConfig:
-        """The detector's post-processing, with a higher `max_detections` where detections are filtered afterwards."""
+        """The detector's post-processing; `max_detections` is higher if detections are filtered afterwards."""
         if self.class_ids is None and self.tiling is None:
             return self.postprocess
         limit = max(self.postprocess.max_detections, PRE_FILTER_LIMIT)
         return self.postprocess.model_copy(update={"max_detections": limit})
 
     def predict(self, detector: SupportsPredict, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detect in images.
+        """Detect objects in images.
 
         Args:
             detector: A detector with the post-processing `detector_config`.
@@ -121,7 +121,7 @@ def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[i
         Indices into `names`.
 
     Raises:
-        ConfigError: All names and ids that the model does not have.
+        ConfigError: The model does not have some of the classes; all of them are listed.
     """
     index_of = {str(category_id): index for index, category_id in enumerate(category_ids)}
     index_of |= {name.lower(): index for index, name in enumerate(names)}

@@ -21,7 +21,7 @@ class ImageFile:
 
     Attributes:
         path: The file.
-        name: Its path relative to the folder or glob that was searched.
+        name: Path relative to the searched folder or glob.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Video:
 
     Attributes:
         address: The file, the index of the camera, or the URL of the stream.
-        name: The file name of its output.
+        name: File name of the output video.
     """
 
     address: Path | int | str
@@ -51,16 +51,16 @@ MediaSource = ImageFile | Video
 
 
 def find_sources(text: str) -> list[MediaSource]:
-    """Find the sources that a command line names.
+    """Find the sources of a command-line argument.
 
     Args:
-        text: A file, a folder (searched with its subfolders), a glob, the index of a camera, or a URL.
+        text: A file, a folder (including subfolders), a glob, a camera index, or a URL.
 
     Returns:
-        The sources, in the order of their paths.
+        The sources, sorted by path.
 
     Raises:
-        SourceError: Nothing there, or nothing that is an image or a video.
+        SourceError: The path does not exist, or there is no image or video.
     """
     path = Path(text).expanduser()
     if path.is_dir():

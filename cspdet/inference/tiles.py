@@ -1,9 +1,9 @@
-"""Divide large images into overlapping tiles, and merge the detections of the tiles: pure functions.
+"""Divide large images into overlapping tiles, and merge the detections of the tiles. All functions are pure.
 
-An object that crosses the border of a tile is detected as a fragment: a box that touches the border. A fragment is
-dropped where a whole box of its class covers it. Two fragments are joined where their parts in the strip that both
-tiles contain agree. The remaining boxes go through class-wise NMS. Between tiles the NMS threshold is lower: the
-network sees the same object at another size or position there, and its boxes differ more.
+If an object crosses the border of a tile, the detector returns a fragment: a box that touches the border. A fragment is
+dropped if a complete box of the same class covers it. Two fragments are joined if they agree in the strip that is
+common to their tiles. Class-wise NMS is applied to the remaining boxes. The NMS threshold is lower for boxes from
+different tiles, because the boxes of an object differ more between tiles than within a tile.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cspdet.boxes import area, intersection, iou
 from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
-# A box is a fragment when it is this close to an inner border: as a fraction of the tile's side, or in pixels.
+# A box is a fragment if its distance to an inner border is below this fraction of the tile's side, or this many pixels.
 BORDER_TOLERANCE = 0.01
 BORDER_TOLERANCE_PIXELS = 2.0
-MIN_COVERED_FRACTION = 0.7  # a fragment is dropped where a whole box covers this fraction of it
-MIN_FRAGMENT_IOU = 0.5  # two fragments are joined when their parts in the shared strip overlap with this IoU
-CROSS_TILE_NMS_IOU = 0.45  # NMS IoU threshold of boxes from different tiles, unless the config's is lower
-MAX_CANDIDATES = 4000  # the best ones of all tiles; merging compares all pairs of a class
+MIN_COVERED_FRACTION = 0.7  # a fragment is dropped if a complete box covers this fraction of it
+MIN_FRAGMENT_IOU = 0.5  # two fragments are joined if their IoU within the shared strip is at least this
+CROSS_TILE_NMS_IOU = 0.45  # NMS IoU threshold of boxes from different tiles, unless `nms_iou` is lower
+MAX_CANDIDATES = 4000  # maximum number of boxes of all tiles: merging compares all pairs of a class
 
 
 class Tile(NamedTuple):
@@ -38,20 +38,20 @@ class Tile(NamedTuple):
 
     @classmethod
     def from_image_size(cls, size_hw: tuple[int, int]) -> Tile:
-        """The tile that is the whole image."""
+        """Return a tile that covers the whole image."""
         return cls(0, 0, size_hw[1], size_hw[0])
 
 
 def tile_grid(size_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: float) -> list[Tile]:
     """Compute tiles that cover an image, row by row.
 
-    Along an axis in which the image is no longer than a tile, there is one tile, as long as the image.
+    If the image is not larger than a tile along an axis, there is one tile along that axis, as large as the image.
 
     Args:
         size_hw: Height and width of the image.
         tile_hw: Height and width of a tile.
-        overlap: Minimum overlap of adjacent tiles as a fraction of their side, from 0 to 0.9; the excess is spread
-            evenly.
+        overlap: Minimum overlap of adjacent tiles as a fraction of their side, from 0 to 0.9. The tiles are evenly
+            spaced, so the overlap may be larger.
     """
     if min(size_hw) < 1 or min(tile_hw) < 1 or not 0 <= overlap <= 0.9:
         raise ValueError(f"expected sizes of 1 or more and an overlap from 0 to 0.9; got {size_hw} {tile_hw} {overlap}")
@@ -76,9 +76,9 @@ def merge_tiles(
     The result does not depend on the order of the tiles.
 
     Args:
-        parts: Each tile with its detections in pixels of the tile; the whole image may be one of the tiles.
+        parts: Tiles and their detections in tile pixels; the whole image may be one of the tiles.
         size_hw: Height and width of the image.
-        config: NMS threshold and limit.
+        config: NMS threshold and maximum number of detections.
 
     Returns:
         The detections, best first, in image pixels.
@@ -101,9 +101,9 @@ def merge_tiles(
 
 
 def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4) of all parts, in float64.
+    """Return boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4) of all parts, in float64.
 
-    Best first, equal scores by class, box and tile, so that the result does not depend on the order of the parts.
+    They are sorted by score, class, box and tile, so that the result does not depend on the order of the parts.
     """
     rows = [torch.zeros(0, 10, dtype=torch.float64)]
     for tile, part in parts:
@@ -118,7 +118,7 @@ def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, 
 
 
 def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(N,) whether a box is close to a border of its tile that is not also a border of the image."""
+    """Return (N,) bool: whether a box is close to a border of its tile that is not a border of the image."""
     height, width = size_hw
     image_xyxy = torch.tensor([0, 0, width, height], dtype=torch.float64)
     side = (tile_xyxy[:, 2:] - tile_xyxy[:, :2]).repeat(1, 2)
@@ -127,7 +127,7 @@ def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int
 
 
 def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
-    """Greedy NMS of boxes (N, 4) of one class, best first: the indices of the kept boxes."""
+    """Apply greedy NMS to boxes (N, 4) of one class, best first; returns the indices of the kept boxes."""
     kept: list[int] = []
     left = torch.ones(len(box), dtype=torch.bool)
     for index in range(len(box)):
@@ -142,7 +142,7 @@ def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
 def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Drop or join the fragments of one class; returns boxes, scores and tiles.
 
-    A joined box comes from no tile; its own box stands for one.
+    A joined box belongs to no single tile; its own box is returned as its tile.
     """
     whole = ~fragment
     fragment_box = box[fragment]
@@ -154,7 +154,7 @@ def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tenso
 
 
 def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Enclosing box and best score of every group of fragments that agree in their shared strips."""
+    """Join fragments that agree in their shared strips; returns the enclosing box and best score of each group."""
     strip = torch.cat(
         (torch.maximum(tile[:, None, :2], tile[None, :, :2]), torch.minimum(tile[:, None, 2:], tile[None, :, 2:])), -1
     )
@@ -164,7 +164,7 @@ def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, 
     different = (tile[:, None] != tile[None]).any(dim=-1)
     linked = shared & different & (iou(clipped, clipped.transpose(0, 1)) >= MIN_FRAGMENT_IOU)
     group = torch.arange(len(box))
-    while True:  # connected components: each takes the lowest index among its neighbors, until nothing changes
+    while True:  # connected components: each fragment takes the lowest group index of its neighbors, until none changes
         lowest = torch.where(linked, group[None], group[:, None]).amin(dim=1) if len(box) else group
         lowest = torch.minimum(lowest, group)
         if torch.equal(lowest, group):

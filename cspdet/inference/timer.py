@@ -11,15 +11,15 @@ from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
 
-FPS_WINDOW = 30  # frames over which the displayed rate is averaged
+FPS_WINDOW = 30  # number of frames over which the displayed rate is averaged
 
 
 class StageTimer:
-    """Seconds of each stage and the number of its frames; safe to use from several threads.
+    """Measures the time and counts the frames of each stage; thread-safe.
 
     Args:
         stages: Names of the stages.
-        clock: Gives the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, stages: Iterable[str], clock: Callable[[], float] = time.perf_counter):
@@ -36,8 +36,8 @@ class StageTimer:
         Args:
             stage: The stage.
             frames: Number of frames that the block processes.
-            num_workers: Number of such blocks that run in parallel; the time is divided by it, so that a frame counts
-                with the time that it adds to the run.
+            num_workers: Number of blocks that run in parallel; the time is divided by this number, because only that
+                fraction is added to the duration of the run.
         """
         start = self._clock()
         try:
@@ -49,7 +49,7 @@ class StageTimer:
                 self.frames[stage] += frames
 
     def time_iter(self, items: Iterable[ItemT], stage: str) -> Iterator[ItemT]:
-        """Iterate over items; the time until each one arrives is added to `stage`."""
+        """Iterate over items; the time spent waiting for each item is added to `stage`."""
         iterator = iter(items)
         while True:
             with self.measure(stage, 0):
@@ -62,22 +62,22 @@ class StageTimer:
             yield item
 
     def frame_done(self) -> None:
-        """Record that a frame has passed the last stage."""
+        """Record that a frame has completed the last stage."""
         self._recent.append(self._clock())
 
     def recent_fps(self) -> float | None:
-        """Frames per second over the last frames; None with fewer than two."""
+        """Return the frames per second over the last frames, or None if there are fewer than two frames."""
         times = list(self._recent)
         if len(times) < 2 or times[-1] <= times[0]:
             return None
         return (len(times) - 1) / (times[-1] - times[0])
 
     def milliseconds(self) -> dict[str, float]:
-        """Mean time per frame of each stage in ms; 0 before its first frame."""
+        """Return the mean time per frame of each stage in ms; 0 before its first frame."""
         return {stage: 1000 * seconds / max(1, self.frames[stage]) for stage, seconds in self.seconds.items()}
 
     def format_line(self) -> str:
-        """Rate and stage times as one line, as it is drawn on frames."""
+        """Return frame rate and stage times as one line of text, for drawing on frames."""
         fps = self.recent_fps()
         stages = "  ".join(f"{stage} {value:.1f}" for stage, value in self.milliseconds().items())
         return f"{'-' if fps is None else f'{fps:.1f}'} fps   ms: {stages}"

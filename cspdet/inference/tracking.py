@@ -1,8 +1,8 @@
-"""Track ids by ByteTrack (Zhang et al. 2022) of the package `trackers`, which is not a dependency.
+"""Tracking with ByteTrack (Zhang et al. 2022) from the optional package `trackers`.
 
-The package requires a build of OpenCV that would overwrite the headless one, so it is installed without its
-dependencies, next to supervision; it works with any build. Only the track ids are used: boxes, scores and classes are
-those of the detector.
+`trackers` depends on a build of OpenCV that would overwrite the headless build. It works with any build, so it is
+installed without its dependencies, together with supervision. Only the track ids are used: boxes, scores and classes
+are those of the detector.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INSTALL_COMMAND = "pip install 'supervision>=0.31' rich && pip install --no-deps
 
 
 class _SupportsUpdate(Protocol):
-    """The part of a tracker of `trackers` that is used here."""
+    """The part of the tracker interface of `trackers` that is used."""
 
     def update(self, detections: supervision.Detections) -> supervision.Detections: ...
 
@@ -44,7 +44,7 @@ class Tracker:
         self._track_ids: dict[tuple[int, int], int] = {}  # (class, id in its tracker) -> track id, from 1
 
     def update(self, detections: Detections) -> list[int | None]:
-        """Track ids of the detections of the next frame; None for those without a track, which needs two frames."""
+        """Return the track ids of the detections of the next frame, None without a track (a track needs two frames)."""
         ids: list[int | None] = [None] * len(detections)
         classes = set(detections.class_id.tolist())
         for class_id in sorted(classes | self._trackers.keys()):
@@ -66,7 +66,7 @@ class Tracker:
     def _create_tracker(self) -> _SupportsUpdate:
         from trackers import ByteTrackTracker
 
-        # The package's thresholds suit the scores of other detectors; here all requested detections can be tracked.
+        # The default thresholds are for other detectors; with these, every detection above min_score can be tracked.
         high = min(0.5, (self._min_score + 1) / 2)
         tracker: _SupportsUpdate = ByteTrackTracker(
             frame_rate=self._frame_rate, track_activation_threshold=high, high_conf_det_threshold=high
@@ -78,7 +78,7 @@ def check_installed() -> None:
     """Raise ConfigError unless the packages of `--track` can be imported."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside of these packages
+            warnings.simplefilter("ignore")  # deprecation warnings inside these packages
             import supervision  # noqa: F401
             import trackers  # noqa: F401
     except ImportError as error:

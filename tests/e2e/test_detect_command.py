@@ -349,7 +349,7 @@ def test_a_video_without_frames_is_reported(capsys):
         data[: data.index(b"mdat") - 4] + b"\x00\x00\x00\x08mdat" + data[data.index(b"moov") - 4 :]
     )
     assert detect("v.mp4") == 2
-    assert "error: v.mp4: no frame of it can be decoded, though it declares 2" in capsys.readouterr().err
+    assert "error: v.mp4: no frame can be decoded, though it declares 2" in capsys.readouterr().err
     assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
 
 

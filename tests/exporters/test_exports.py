@@ -280,7 +280,7 @@ def test_facts_go_through_their_strings():
         ({"class_names": '["disc"]'}, "expected 1 category ids, found 3"),
         ({"strides": "[16]"}, "anchors for each of its strides"),
         ({"task": '"segmenter"'}, "task"),
-        ({"outputs": '"detections"'}, "nms goes with"),
+        ({"outputs": '"detections"'}, "nms is required"),
         ({"input": '{"size": [1, 1]}'}, "expected sides from 32"),
     ],
 )

@@ -73,14 +73,14 @@ def test_auto_takes_the_fastest_that_agrees(loaded, clock, log_capture):
         "broken": broken,
     }
     assert select_fastest(candidates, reference).name == "-0.09999999999999998 s"
-    assert "wrong is left out: its boxes or scores differ by" in log_capture.text
-    assert "broken is left out: no such package" in log_capture.text
+    assert "wrong is skipped: its boxes or scores differ by" in log_capture.text
+    assert "broken is skipped: no such package" in log_capture.text
     assert "torch 300.0 ms, quick 200.0 ms" in log_capture.text
 
 
 def test_auto_without_any_that_agrees_is_an_error(loaded, clock):
     reference = build(loaded)
-    with pytest.raises(ConfigError, match="no engine can do this\nwrong: its boxes or scores differ"):
+    with pytest.raises(ConfigError, match="no engine can run this model\nwrong: its boxes or scores differ"):
         select_fastest({"wrong": lambda: Pretended(reference, 0.1, 1.0, clock)}, reference)
 
 

@@ -309,7 +309,7 @@ def test_a_video_that_holds_fewer_frames_than_were_written_is_an_error(tmp_path,
 
 def test_a_video_without_a_frame_is_an_error(tmp_path, codec):
     with (
-        pytest.raises(UserError, match="no frame to write"),
+        pytest.raises(UserError, match="no frames to write"),
         open_video_writer(tmp_path / "v.mp4", output(codec=codec)),
     ):
         pass

@@ -1,1 +1,1 @@
-"""Inference engines: one interface, one file and one registry entry each."""
+"""Inference engines with a common interface; each engine is one file and one registry entry."""

@@ -22,22 +22,22 @@ from cspdet.structures import Categories, Detections
 
 
 class Engine(ABC):
-    """One network on one device, ready to run.
+    """Runs one network on one device.
 
     A subclass sets the class attributes, implements `forward`, and overrides `from_network`, or `from_file` and
-    `read_metadata`, or all three. An entry in `cspdet.inference.engines.registry` gives it a name; a class of the
-    user's own is named as `--backend module:Class`.
+    `read_metadata`, or all three. Built-in engines have an entry in `cspdet.inference.engines.registry`; a user-defined
+    engine is selected by `--backend module:Class`.
 
     Attributes:
-        name: The name that `--backend` takes.
-        devices: Types of devices that it runs on.
-        precisions: Precisions in which it computes a network.
-        file_precisions: Precisions in which it computes an exported file.
-        suffixes: Suffixes of the exported files that it reads.
-        auto_devices: Types of devices on which `--backend auto` tries it.
-        package: The package that it needs, and the extra of cspdet that installs it.
+        name: Name of the engine for `--backend`.
+        devices: Device types that the engine supports.
+        precisions: Supported precisions for networks.
+        file_precisions: Supported precisions for exported files.
+        suffixes: Suffixes of the exported files that the engine reads.
+        auto_devices: Device types on which `--backend auto` tries the engine.
+        package: The required package, and the extra of cspdet that installs it.
         metadata: Classes, input and head of the network.
-        device: The device of its outputs.
+        device: The device of the outputs.
         precision: Precision of the convolutions.
     """
 
@@ -57,20 +57,20 @@ class Engine(ABC):
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine for a network; device and precision were checked.
+        """Build the engine for a network; the caller has checked device and precision.
 
         Raises:
-            ConfigError: The engine reads exported files only, or cannot run this network here.
+            ConfigError: The engine reads exported files only, or cannot run this network on this machine.
         """
         raise ConfigError(f"--backend: {cls.name} runs files of {' '.join(cls.suffixes)} only; export the model first")
 
     @classmethod
     def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
-        """Build the engine for a file that `cspdet export` wrote; device and precision were checked.
+        """Build the engine for a file of `cspdet export`; the caller has checked device and precision.
 
         Raises:
-            CheckpointError: A damaged file.
-            ConfigError: The engine cannot run it here.
+            CheckpointError: The file is corrupt.
+            ConfigError: The engine cannot run the file on this machine.
         """
         raise ConfigError(f"--backend: {cls.name} reads no exported files")
 
@@ -79,7 +79,7 @@ class Engine(ABC):
         """Read the metadata of an exported file.
 
         Raises:
-            CheckpointError: A damaged file, or not from `cspdet export`.
+            CheckpointError: The file is corrupt, or was not written by `cspdet export`.
             ConfigError: The package that reads such files is not installed.
         """
         raise ConfigError(f"--backend: {cls.name} reads no exported files")
@@ -91,12 +91,12 @@ class Engine(ABC):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """The precisions in which the engine computes a network on a device."""
+        """Return the supported precisions for networks on a device."""
         return cls.precisions
 
     @classmethod
     def check_device(cls, device: torch.device) -> None:
-        """Raise ConfigError unless the engine runs on this type of device."""
+        """Raise ConfigError unless the engine supports this device type."""
         if device.type in cls.devices:
             return
         expected = "needs a CUDA device" if cls.devices == ("cuda",) else f"runs on {' or '.join(cls.devices)}"
@@ -138,11 +138,11 @@ class Engine(ABC):
             images: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
 
         Returns:
-            For a detector one raw float32 tensor per level, (B, A, H_l, W_l, 5 + C); for a classifier one tensor of
-            logits, (B, C); for a file with other outputs, those that `metadata.outputs` names.
+            For a detector, one raw float32 tensor per level, (B, A, H_l, W_l, 5 + C); for a classifier, one tensor of
+            logits, (B, C); for a file with other outputs, see `metadata.outputs`.
 
         Raises:
-            ValueError: Another shape, or a size that the network or the file does not take.
+            ValueError: The images have another shape or type, or the model does not support their size.
         """
         self._check_images(images)
         with torch.inference_mode():
@@ -160,11 +160,10 @@ class Engine(ABC):
     def detect(self, images: Tensor, config: PostprocessConfig) -> list[Detections]:
         """Detect objects in a batch, with the same post-processing for every engine.
 
-        A file with built-in NMS has limits of its own; its detections are filtered by `min_score` and
-        `max_detections`.
+        The detections of a file with built-in NMS are only filtered by `min_score` and `max_detections`.
 
         Args:
-            images: As for `__call__`.
+            images: See `__call__`.
             config: Thresholds and limits.
 
         Returns:
@@ -188,12 +187,12 @@ class Engine(ABC):
             num_streams: The requested number of threads.
 
         Returns:
-            The number of threads that is useful, often 1: then images are best given as a batch.
+            The number of threads to use. With 1, which is common, pass the images as a batch.
         """
         return 1
 
     def warm_up(self, batch_size: int) -> None:
-        """Run one batch of black images, so that an engine that builds itself for a shape does so now."""
+        """Run one batch of black images: engines that compile for each input shape do so now."""
         self(torch.zeros(batch_size, 3, *self.size_hw, dtype=torch.uint8))
         self.synchronize()
 
@@ -203,7 +202,7 @@ class Engine(ABC):
             torch.cuda.synchronize(self.device)
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the engine takes images of this height and width."""
+        """Raise ValueError unless the engine supports images of this height and width."""
         if not self.metadata.dynamic and size_hw != self.size_hw:
             raise ValueError(f"the file is made for {_format_size(self.size_hw)}, not for {_format_size(size_hw)}")
         step = max(self.strides)
@@ -211,9 +210,9 @@ class Engine(ABC):
             raise ValueError(f"expected multiples of {step}, found {_format_size(size_hw)}")
 
     def check_voting(self, vote_iou: float | None) -> None:
-        """Raise ConfigError where box voting is requested of a file with built-in NMS, which outputs kept boxes only.
+        """Raise ConfigError if box voting is requested for a file with built-in NMS, which outputs kept boxes only.
 
-        A `vote_iou` of 1 requests none: no box overlaps another by more.
+        With a `vote_iou` of 1 there is no box voting, because an IoU is never above 1.
         """
         if vote_iou is not None and vote_iou < 1 and self.metadata.outputs == "detections":
             raise ConfigError(
@@ -222,11 +221,11 @@ class Engine(ABC):
             )
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """Run each image on its own; an engine may override it to run several at once."""
+        """Run the images one by one; an engine may override this method to run them in parallel."""
         return [self.forward(images[i : i + 1]) for i in range(len(images))]
 
     def _forward_one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
-        """`forward` for a file or an engine that takes one image at a time."""
+        """Implement `forward` for a model with batch size 1."""
         parts = self.forward_parallel(images)
         if self.metadata.outputs == "detections":
             for i, (rows,) in enumerate(parts):

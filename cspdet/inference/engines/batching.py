@@ -1,4 +1,4 @@
-"""Batches of engines that are built for a shape, and rows of files with built-in NMS."""
+"""Batch padding for engines that compile for each input shape, and outputs of files with built-in NMS."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from cspdet.structures import Detections
 
-MAX_PADDING_RATIO = 2  # an engine that is built for a shape pads batches to at most this many times their images
+MAX_PADDING_RATIO = 2  # batches are padded to at most this multiple of their number of images
 
 
 def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
-    """Choose the batch size to run for `count` images, for engines that are built for a shape.
+    """Choose the batch size for `count` images, for engines that compile for each input shape.
 
-    A larger batch size that is already built is cheaper than another build, unless most of it would be padding.
+    A larger compiled batch size is cheaper than another compilation, unless most of the batch would be padding.
 
     Args:
         count: Number of images.
         size_hw: Their height and width.
-        compiled_shapes: The shapes (B, H, W) that are built.
+        compiled_shapes: The compiled shapes (B, H, W).
     """
     fits = [
         batch
@@ -36,7 +36,7 @@ def pad_batch(images: Tensor, batch_size: int) -> Tensor:
 
 
 def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
-    """Split the rows of a file with built-in NMS by image.
+    """Split the output rows of a file with built-in NMS by image.
 
     Args:
         rows: (N, 7) image index, x1, y1, x2, y2, score, class index.

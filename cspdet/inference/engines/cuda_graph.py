@@ -15,8 +15,8 @@ from cspdet.inference.engines.source import EngineOptions, NetworkSource
 from cspdet.inference.engines.torch_engine import DTYPES, prepare_for_inference, to_float_outputs, torch_precisions
 from cspdet.inference.metadata import ModelMetadata
 
-WARMUP_PASSES = 3  # forward passes before recording, as PyTorch requires: they choose kernels and fill caches
-MAX_GRAPHS = 8  # graphs that are kept, one per shape; each holds the memory of its feature maps
+WARMUP_PASSES = 3  # forward passes before recording, required by PyTorch: they select kernels and fill caches
+MAX_GRAPHS = 8  # maximum number of cached graphs, one per shape; each keeps the memory of its feature maps
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class _CapturedGraph:
 
 
 class CudaGraphEngine(Engine):
-    """One CUDA graph for each input shape. At batch size 1, launching kernels costs more than running them.
+    """Runs a recorded CUDA graph for each input shape: at batch size 1, launching kernels costs more than running them.
 
-    Outputs are copied out of the graph's memory, so that the next call may overwrite it.
+    Outputs are copied, because the next call overwrites the graph's memory.
     """
 
     name = "cuda-graph"
@@ -48,16 +48,16 @@ class CudaGraphEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """As eager torch."""
+        """Return the precisions of eager torch."""
         return torch_precisions(device)
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine; shapes are recorded on their first call."""
+        """Build the engine; a graph is recorded at the first call with each shape."""
         return cls(source.network, source.metadata, options)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Replay the graph of the shape, recorded on its first use."""
+        """Replay the graph of the input shape; record it at the first call."""
         count, _, height, width = images.shape
         batch = select_batch_size(count, (height, width), set(self.captured))
         shape = (batch, height, width)

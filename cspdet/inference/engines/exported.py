@@ -1,4 +1,4 @@
-"""Files that `cspdet export` wrote: which engines read them, and their metadata."""
+"""Files written by `cspdet export`: the engines that read them, and their metadata."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cspdet.inference.metadata import ModelMetadata
 
 
 def readers(suffix: str) -> list[type[Engine]]:
-    """The built-in engines that read files with this suffix, in the order of the registry."""
+    """Return the built-in engines that read files with this suffix, in registry order."""
     return [engine for engine in engine_classes() if suffix in engine.suffixes]
 
 
 def is_exported(path: str | Path, backend: str = AUTO) -> bool:
-    """Whether a path names an exported file, by its suffix: one that any built-in engine or `backend` reads."""
+    """Whether a path has the suffix of an exported file: a built-in engine or `backend` reads such files."""
     suffix = Path(path).suffix
     if backend != AUTO and suffix in engine_class(backend).suffixes:
         return True
@@ -30,10 +30,10 @@ def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetada
 
     Args:
         path: The file.
-        backend: An engine that reads files of this suffix; auto: the first built-in one.
+        backend: An engine that reads files with this suffix; auto: the first built-in one.
 
     Raises:
-        CheckpointError: A missing or damaged file, or not from `cspdet export`.
+        CheckpointError: The file is missing or corrupt, or was not written by `cspdet export`.
         ConfigError: The package that reads such files is not installed.
     """
     path = _require_file(path)
@@ -46,12 +46,12 @@ def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Eng
 
     Args:
         path: The file.
-        backend: The name of an engine that reads files of this suffix.
+        backend: Name of an engine that reads files with this suffix.
         options: Device, precision, threads.
 
     Raises:
-        CheckpointError: As `read_exported_metadata`.
-        ConfigError: The engine does not read the file, or not with these options.
+        CheckpointError: See `read_exported_metadata`.
+        ConfigError: The engine does not read such files, or does not support these options.
     """
     path = _require_file(path)
     engine = engine_class(backend)

@@ -1,4 +1,4 @@
-"""Build the engine of a model: the requested one, or the fastest that agrees with torch."""
+"""Build the engine for a model: the requested one, or the fastest one whose outputs agree with torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ log = logging.getLogger("cspdet")
 
 
 def build_engine(bundle: ModelBundle, config: EngineConfig) -> Engine:
-    """Build the engine of a model: a network, or an exported file.
+    """Build the engine for a model: a network, or an exported file.
 
     Args:
-        bundle: From `load_model`.
+        bundle: The model, from `load_model`.
         config: Engine, precision, device, input size, threads.
 
     Raises:
-        ConfigError: An engine, precision, device or size that this machine or model does not have.
-        CheckpointError: A damaged file.
+        ConfigError: The machine or the model does not support the engine, precision, device or input size.
+        CheckpointError: The file is corrupt.
     """
     if bundle.network is None:
         return _build_from_file(bundle, config)
@@ -40,16 +40,16 @@ def build_engine(bundle: ModelBundle, config: EngineConfig) -> Engine:
 
 
 def build_network_engine(network: nn.Module, metadata: ModelMetadata, config: EngineConfig) -> Engine:
-    """Build the engine of any network with known metadata; `config.size` is not used.
+    """Build the engine for any network with known metadata; `config.size` is not used.
 
     Raises:
-        ConfigError: An engine, precision or device that this machine or network does not have.
+        ConfigError: The machine or the network does not support the engine, precision or device.
     """
     options = _resolve(config)
     if options.precision == "int8":
         raise ConfigError(
             "--precision: int8 needs calibration images; `cspdet export MODEL --format onnx --precision int8 "
-            "--calibration DIR` writes a file that runs so"
+            "--calibration DIR` writes an int8 file"
         )
     source = NetworkSource(network, metadata)
 

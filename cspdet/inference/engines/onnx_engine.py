@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine, on the CPU or on CUDA."""
+"""The ONNX Runtime engine, for the CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ PROVIDERS = {
 
 
 class OnnxEngine(Engine):
-    """A session of ONNX Runtime over a model converted in memory, or a file that `cspdet export` wrote."""
+    """Runs a network converted to ONNX in memory, or a file of `cspdet export`, in an ONNX Runtime session."""
 
     name = "onnxruntime"
     suffixes = (".onnx",)
     auto_devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     package = ("onnxruntime", "export")
-    provider: ClassVar[str | None] = None  # None: the one of the device
+    provider: ClassVar[str | None] = None  # None: the provider for the device type
 
     def __init__(self, model: bytes | Path, metadata: ModelMetadata, options: EngineOptions):
         super().__init__(metadata, options)
@@ -48,13 +48,13 @@ class OnnxEngine(Engine):
 
     @classmethod
     def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
-        """Open a session over an ONNX file; a file of fp16 weights computes in fp16."""
+        """Open a session for an ONNX file; a file with fp16 weights runs in fp16."""
         precision: EnginePrecision = metadata.precision if metadata.precision != "fp32" else options.precision
         return cls(path, metadata, replace(options, precision=precision))
 
     @classmethod
     def read_metadata(cls, path: Path) -> ModelMetadata:
-        """Read the metadata of an ONNX file with onnxruntime, or with the package onnx where only that is installed."""
+        """Read the metadata of an ONNX file with onnxruntime, or with the package onnx if onnxruntime is missing."""
         return read_onnx_metadata(path)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -71,12 +71,12 @@ def open_session(
     Args:
         model: An ONNX model in memory, or a file.
         provider: cpu, cuda or tensorrt.
-        precision: fp16 lets TensorRT compute in half precision.
+        precision: With fp16, TensorRT computes in half precision.
         threads: Number of CPU threads; None: as many as torch uses.
 
     Raises:
         ConfigError: The package or the provider is not installed.
-        CheckpointError: A damaged file.
+        CheckpointError: The file is corrupt.
     """
     onnxruntime = import_onnxruntime()
     providers = PROVIDERS[provider]
@@ -92,7 +92,7 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(source, options, providers, provider_options)
-    except Exception as error:  # onnxruntime's errors share no other base
+    except Exception as error:  # the errors of onnxruntime have no other common base class
         where = model if isinstance(model, Path) else "the converted network"
         reason = str(error).splitlines()[0][:200]
         raise CheckpointError(f"{where}: onnxruntime cannot read it: {reason}") from None
@@ -101,11 +101,11 @@ def open_session(
 def read_onnx_metadata(path: Path) -> ModelMetadata:
     """Read the metadata of an ONNX file.
 
-    OpenVINO runs .onnx too, but cannot read its metadata: the package onnx is enough for that.
+    The OpenVINO engine runs .onnx files too, but OpenVINO cannot read their metadata. The package onnx is sufficient.
 
     Raises:
         ConfigError: Neither onnxruntime nor onnx is installed.
-        CheckpointError: A damaged file, or not from `cspdet export`.
+        CheckpointError: The file is corrupt, or was not written by `cspdet export`.
     """
     try:
         strings = open_session(path, "cpu", threads=1).get_modelmeta().custom_metadata_map
@@ -121,7 +121,7 @@ def read_onnx_metadata(path: Path) -> ModelMetadata:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime; raise ConfigError with the command that installs it where it is missing."""
+    """Import onnxruntime. If it is missing, raise ConfigError with the command that installs it."""
     try:
         import onnxruntime
     except ImportError:

@@ -19,7 +19,7 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 
 
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
-    """Names of the outputs of a graph: raw_8, raw_16 ... by stride; box_xyxy and score; detections; or logits."""
+    """Return the output names of a graph: raw_8, raw_16 ... by stride; box_xyxy and score; detections; or logits."""
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [
             f"raw_{stride}_{i}" for i, stride in enumerate(strides)
@@ -42,16 +42,16 @@ def to_onnx(
         model: On the CPU, in evaluation mode, float32.
         size_hw: Height and width of the traced input.
         names: Names of the outputs.
-        size_divisor: Height and width are always multiples of it.
-        dynamic: Free batch, height and width; otherwise one image of `size_hw`.
-        opset: Version of the ONNX operators.
+        size_divisor: Height and width of an input are always multiples of this number.
+        dynamic: Dynamic batch size, height and width; otherwise the input is one image of `size_hw`.
+        opset: Version of the ONNX operator set.
 
     Returns:
         The content of the ONNX file.
 
     Raises:
         UserError: An operation of the network cannot be expressed in ONNX.
-        ConfigError: An opset that PyTorch does not write.
+        ConfigError: PyTorch does not support the opset.
     """
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ConfigError(f"--opset: expected a number from {MIN_OPSET} to {MAX_OPSET}, found {opset}")
@@ -59,7 +59,7 @@ def to_onnx(
     try:
         return trace_to_onnx(model, images, names, dynamic, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        # PyTorch has deprecated its tracing exporter; the new one takes about thirty times as long.
+        # Tracing is tried first although PyTorch has deprecated it: torch.export takes about thirty times as long.
         log.info("export by tracing failed (%s); trying torch.export", str(error).splitlines()[0][:120])
         return _export_with_dynamo(model, images, names, size_divisor if dynamic else None, opset)
     except RuntimeError as error:  # includes the errors of torch.onnx
@@ -67,7 +67,7 @@ def to_onnx(
 
 
 def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
-    """`to_onnx` with PyTorch's tracing exporter only: `images` (B, 3, H, W) go through the model once."""
+    """Convert with PyTorch's tracing exporter: run the model once on `images` (B, 3, H, W). See `to_onnx`."""
     file = io.BytesIO()
     dynamic_axes = (
         {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
@@ -87,9 +87,10 @@ def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynami
 def _export_with_dynamo(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """`to_onnx` with torch.export. With a `size_divisor`, batch and sides are free, the sides as multiples of it.
+    """Convert with torch.export; see `to_onnx`.
 
-    Without the factor, torch.export cannot prove that upsampled maps fit together.
+    With a `size_divisor`, batch size, height and width are dynamic. Height and width are declared as multiples of it;
+    otherwise torch.export cannot prove that upsampled maps have equal sizes.
     """
     from torch.export import Dim
 
@@ -103,6 +104,6 @@ def _export_with_dynamo(
             dynamic_shapes=dynamic_shapes, opset_version=max(opset, 18), verbose=False, external_data=False,
         )  # fmt: skip
     if program is None:
-        raise UserError("the network cannot be written as ONNX: PyTorch gave no program")
+        raise UserError("the network cannot be written as ONNX: PyTorch returned no program")
     data: bytes = program.model_proto.SerializeToString()
     return data

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU as an engine, compiled for each input size."""
+"""The OpenVINO engine, for the CPU; compiles the model for each input size."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from cspdet.inference.metadata import FORMAT_KEY, ModelMetadata, parse_metadata
 if TYPE_CHECKING:
     import openvino
 
-PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: of layers not quantized
-CPU_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}  # OpenVINO's names
-RT_INFO_SECTION = "cspdet"  # the section of a file's runtime information that holds its metadata
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: of other layers
+CPU_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}  # names of the capabilities in OpenVINO
+RT_INFO_SECTION = "cspdet"  # the section of the runtime information in a file that contains its metadata
 
 
 class OpenVinoEngine(Engine):
-    """A model that OpenVINO reads: ONNX in memory, or an .onnx or .xml that `cspdet export` wrote.
+    """Runs a network converted to ONNX in memory, or an .onnx or .xml file of `cspdet export`, in OpenVINO.
 
-    OpenVINO's own default is bf16 wherever the CPU has it; the precision hint makes it what `precision` says.
+    By default OpenVINO computes in bf16 if the CPU supports it; the precision hint is set to `precision` instead.
 
     Attributes:
-        latency_models: Compiled models by (height, width), which use all cores for one image.
-        throughput_models: Compiled models by (height, width), which run several images at once.
+        latency_models: Compiled models by (height, width) that use all cores for one image.
+        throughput_models: Compiled models by (height, width) that run several images at once.
     """
 
     name = "openvino"
@@ -67,13 +67,13 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Convert the network to ONNX in memory; it is compiled on the first call of each size."""
+        """Convert the network to ONNX in memory; it is compiled at the first call with each size."""
         import_openvino()  # before the conversion, which takes seconds
         return cls(source.onnx_bytes, source.metadata, options)
 
     @classmethod
     def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
-        """Read an .onnx or .xml file; a quantized file computes in int8 in any case."""
+        """Read an .onnx or .xml file; a quantized file always runs in int8."""
         return cls(path, metadata, replace(options, precision="int8") if metadata.precision == "int8" else options)
 
     @classmethod
@@ -92,10 +92,10 @@ class OpenVinoEngine(Engine):
         return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """Run the images side by side, one core each.
+        """Run the images in parallel, one core per image.
 
-        Threads that share one image synchronize after every layer; this overhead grows under load, for example beside
-        decoding and encoding of a video.
+        Threads that share one image synchronize after every layer. This overhead grows under load, for example while a
+        video is decoded and encoded at the same time.
         """
         if self.num_streams > 1:  # other threads keep the other cores busy
             return super().forward_parallel(images)
@@ -113,7 +113,7 @@ class OpenVinoEngine(Engine):
         return self.latency_models[size_hw]
 
     def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _ThroughputModel:
-        """The compiled model for up to `num_images` images of this size at once, at most one per thread."""
+        """Return the compiled model for up to `num_images` parallel images of this size, at most one per thread."""
         streams = min(num_images, self.threads)
         with self._lock:
             if size_hw not in self.throughput_models or self.throughput_models[size_hw].streams < streams:
@@ -126,7 +126,7 @@ class OpenVinoEngine(Engine):
             model.reshape([1, 3, *size_hw])
         if self.cpu_kernels:
             split_channels_last(model)
-        if self.cpu_kernels and self.precision == "fp32":  # with fewer bits, Winograd's transforms lose too much
+        if self.cpu_kernels and self.precision == "fp32":  # Winograd is not accurate enough at lower precision
             fold_constants(model)
             use_winograd(model)
         options = {
@@ -141,7 +141,7 @@ class OpenVinoEngine(Engine):
 class _ThroughputModel:
     """A model compiled for several images at once, with one inference request for each.
 
-    Requests are kept: the first run of a new one, which allocates its memory, takes twice as long.
+    Requests are reused: the first run of a new request allocates its memory and takes twice as long.
     """
 
     def __init__(self, compiled: openvino.CompiledModel, streams: int):
@@ -151,7 +151,7 @@ class _ThroughputModel:
             self._idle.put(compiled.create_infer_request())
 
     def run_one(self, image: np.ndarray) -> tuple[Tensor, ...]:
-        """Run (1, 3, H, W); waits for a request while other threads use all of them."""
+        """Run (1, 3, H, W); waits if other threads use all requests."""
         request = self._idle.get()
         try:
             request.infer([image], share_inputs=True)
@@ -162,7 +162,7 @@ class _ThroughputModel:
     def run(self, images: np.ndarray) -> list[tuple[Tensor, ...]]:
         """Run (B, 3, H, W) and return the outputs of each image."""
         requests = [self._idle.get()]
-        with suppress(Empty):  # two threads that hold one request and wait for a second would wait forever
+        with suppress(Empty):  # no waiting: two threads that each hold one request would deadlock
             while len(requests) < len(images):
                 requests.append(self._idle.get_nowait())
         outputs: list[tuple[Tensor, ...]] = []
@@ -181,7 +181,7 @@ class _ThroughputModel:
 
 
 def _copy_outputs(request: openvino.InferRequest) -> tuple[Tensor, ...]:
-    """Copy the outputs: the next run of the request overwrites its memory."""
+    """Copy the outputs, because the next run of the request overwrites their memory."""
     return tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
 
 
@@ -190,7 +190,7 @@ def read_model(model: bytes | Path) -> openvino.Model:
 
     Raises:
         ConfigError: OpenVINO is not installed.
-        CheckpointError: A damaged file, or an .xml without its .bin.
+        CheckpointError: The file is corrupt, or the .bin of an .xml is missing.
     """
     core = import_openvino().Core()
     if isinstance(model, Path) and model.suffix == ".xml" and not model.with_suffix(".bin").is_file():
@@ -204,11 +204,11 @@ def read_model(model: bytes | Path) -> openvino.Model:
 
 
 def read_openvino_metadata(path: Path) -> ModelMetadata:
-    """Read the metadata from the runtime information of an .xml.
+    """Read the metadata from the runtime information of an .xml file.
 
     Raises:
         ConfigError: OpenVINO is not installed.
-        CheckpointError: A damaged file, or not from `cspdet export`.
+        CheckpointError: The file is corrupt, or was not written by `cspdet export`.
     """
     model = read_model(path)
     if not model.has_rt_info([RT_INFO_SECTION, FORMAT_KEY]):
@@ -218,14 +218,14 @@ def read_openvino_metadata(path: Path) -> ModelMetadata:
 
 
 def write_openvino_metadata(model: openvino.Model, metadata: ModelMetadata) -> None:
-    """Write the metadata into the model's runtime information, which its .xml holds."""
+    """Write the metadata into the model's runtime information, which is saved in the .xml file."""
     for key, value in metadata.to_strings().items():
         assert key == FORMAT_KEY or json.loads(value) is not None
         model.set_rt_info(value, [RT_INFO_SECTION, key])
 
 
 def import_openvino() -> ModuleType:
-    """Import openvino; raise ConfigError with the command that installs it where it is missing."""
+    """Import openvino. If it is missing, raise ConfigError with the command that installs it."""
     try:
         import openvino
     except ImportError:

@@ -8,13 +8,14 @@ from torch import Tensor
 from cspdet.models.head import Anchors
 from cspdet.models.postprocess import decode
 
-# fp32: limit of the largest error of a box or score. Fewer bits: limit of the mean, since single logits differ more.
+# fp32: limit of the maximum error of a box or score. Lower precisions: limit of the mean error, because single logits
+# differ more.
 MAX_ERROR = 1e-3
 MAX_MEAN_ERROR = 1e-2
 
 
 def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Two images (1, 3, H, W) in [0, 1], always the same: noise, and smooth patches."""
+    """Return two fixed images (1, 3, H, W) in [0, 1]: noise, and smooth patches."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, *size_hw, generator=generator)
     coarse = torch.rand(1, 3, 6, 6, generator=generator)
@@ -24,10 +25,10 @@ def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def prediction_differences(
     actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], anchors: Anchors, size_hw: tuple[int, int]
 ) -> Tensor:
-    """The largest error of each prior's box and scores.
+    """Return the maximum error of the box and scores of each prior.
 
-    Errors of scores are absolute. Errors of boxes are relative to the longer side of the input, or of the box where
-    that is larger.
+    Errors of scores are absolute. Errors of boxes are relative to the longer side of the input, or to the longer side
+    of the box if it is larger.
 
     Args:
         actual: Raw outputs, one (B, A, H_l, W_l, 5 + C) per level.
@@ -63,7 +64,7 @@ def parity_error(
         size_hw: Height and width of the input.
 
     Returns:
-        A description of the error; None: the outputs agree.
+        A description of the difference, or None if the outputs agree.
     """
     shapes = [[tuple(values.shape) for values in outputs] for outputs in actual]
     if shapes != [[tuple(values.shape) for values in outputs] for outputs in expected]:

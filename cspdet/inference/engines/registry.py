@@ -1,4 +1,4 @@
-"""The engines by the name that `--backend` takes; imports no torch."""
+"""The registry of engines, by their `--backend` name. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cspdet.errors import ConfigError
 if TYPE_CHECKING:
     from cspdet.inference.engines.base import Engine
 
-# One entry per engine. `--backend auto`, and files that several engines read, try them in this order.
+# One entry per engine. `--backend auto` tries the engines in this order, also for exported files.
 ENGINES = Registry(
     "engine",
     {
@@ -26,14 +26,14 @@ ENGINES = Registry(
 
 
 def engine_class(backend: str) -> type[Engine]:
-    """The class of an engine, by its name or a user's `module:Class`.
+    """Return the class of an engine, by its name or a user-defined `module:Class`.
 
     Raises:
-        ConfigError: Unknown name, or a user's class that cannot be imported or is no Engine.
+        ConfigError: The name is unknown, or the user-defined class cannot be imported or is not an Engine.
     """
     from cspdet.inference.engines.base import Engine
 
-    with allow_user_modules():  # the user named it: a backend never comes from a checkpoint
+    with allow_user_modules():  # safe, because the user specifies the backend; it is never read from a checkpoint
         try:
             found = ENGINES.get(backend)
         except ConfigError as error:
@@ -44,5 +44,5 @@ def engine_class(backend: str) -> type[Engine]:
 
 
 def engine_classes() -> list[type[Engine]]:
-    """All built-in engines, in the order of the registry."""
+    """Return all built-in engines, in registry order."""
     return [engine_class(name) for name in ENGINES.names()]

@@ -19,24 +19,24 @@ from cspdet.models import Detector
 
 log = logging.getLogger("cspdet")
 
-MIN_TIMING_SECONDS = 0.5  # of forward passes per candidate, after one to warm up
+MIN_TIMING_SECONDS = 0.5  # minimum total time of the timed forward passes per candidate, after one warm-up pass
 MIN_TIMING_PASSES = 3
 
 
 def build_fastest(
     source: NetworkSource, options: EngineOptions, build: Callable[[str, EngineOptions], Engine]
 ) -> Engine:
-    """Build the engine with the fastest forward pass of one image among those that agree with torch in fp32.
+    """Build the fastest engine for one image, among those whose outputs agree with torch in fp32.
 
     Args:
-        source: The network; anything but a detector runs in torch.
+        source: The network; other networks than detectors run in torch.
         options: Device, precision, threads.
-        build: Builds the engine of a name.
+        build: Builds an engine by name.
 
     Raises:
         ConfigError: No engine can run the network with these options.
     """
-    if not isinstance(source.network, Detector):  # only torch is sure to run it, and outputs cannot be compared
+    if not isinstance(source.network, Detector):  # other engines may fail, and their outputs cannot be compared
         return build("torch", options)
     reference = build("torch", replace(options, precision="fp32"))
     candidates: dict[str, Callable[[], Engine]] = {}
@@ -55,11 +55,11 @@ def build_fastest(
 def load_fastest(path: Path, options: EngineOptions) -> Engine:
     """Load an exported file in the fastest engine that reads it.
 
-    With raw outputs in fp32, the engines are compared with the first one and timed. Otherwise the first engine that
-    computes in the precision is used: the file holds nothing to compare with.
+    If the file has raw outputs in fp32, the outputs of each engine are compared with those of the first engine, and the
+    engines are timed. Otherwise there is no reference, and the first engine that supports the precision is used.
 
     Raises:
-        CheckpointError, ConfigError: As `load_exported`.
+        CheckpointError, ConfigError: See `load_exported`.
     """
     all_readers = readers(path.suffix)
     usable = [engine for engine in all_readers if engine.is_installed() and options.device.type in engine.auto_devices]
@@ -78,14 +78,14 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
 
 
 def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
-    """Build each candidate, compare it with the reference, and time it. A failure is logged with its reason.
+    """Build each candidate, compare it with the reference, and time it; return the fastest. Failures are logged.
 
     Args:
         candidates: Functions that build an engine, by name.
         reference: The engine whose outputs the candidates must reproduce.
 
     Raises:
-        ConfigError: No candidate is left.
+        ConfigError: All candidates failed.
     """
     images = probe_inputs(reference.size_hw)
     expected = [reference(image.to(reference.device)) for image in images]
@@ -104,16 +104,16 @@ def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engin
             times[name] = (time_forward(engine), engine)
         else:
             problems.append(f"{name}: {problem}")
-            log.warning("auto: %s is left out: %s", name, problem)
+            log.warning("auto: %s is skipped: %s", name, problem)
     if not times:
-        raise ConfigError("--backend auto: no engine can do this", *problems)
+        raise ConfigError("--backend auto: no engine can run this model", *problems)
     listed = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, (seconds, _) in times.items())
     log.info("auto: %s", listed)
     return min(times.values(), key=lambda timed: timed[0])[1]
 
 
 def time_forward(engine: Engine) -> float:
-    """Seconds of the fastest of several forward passes of one image at the engine's own size, after a warm-up."""
+    """Return the minimum time of several forward passes of one image at the engine's input size, in seconds."""
     (image, _) = probe_inputs(engine.size_hw)
     image = image.to(engine.device)
     engine(image)

@@ -1,4 +1,4 @@
-"""What engines are built from: a network with its metadata, and the options of the run."""
+"""Inputs for building an engine: a network with its metadata, and the engine options."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where and how an engine computes.
+    """Device, precision and CPU options of an engine.
 
     Attributes:
         device: The device of the network.
         precision: Precision of the convolutions.
         threads: Number of CPU threads; None: as many as torch uses.
-        cpu_kernels: Use the faster CPU code of `cspdet.inference.engines.cpu_kernels`.
+        cpu_kernels: Use the faster CPU kernels of `cspdet.inference.engines.cpu_kernels`.
     """
 
     device: torch.device = CPU
@@ -34,11 +34,11 @@ class EngineOptions:
 
 
 class NetworkSource:
-    """A network that engines are built from; it is converted to ONNX once.
+    """A network from which engines are built; all engines share one conversion to ONNX.
 
     Attributes:
-        network: In evaluation mode on the CPU.
-        metadata: Its classes, input and head.
+        network: The network, in evaluation mode on the CPU.
+        metadata: Classes, input and head of the network.
     """
 
     def __init__(self, network: nn.Module, metadata: ModelMetadata):
@@ -46,7 +46,7 @@ class NetworkSource:
 
     @cached_property
     def onnx_bytes(self) -> bytes:
-        """The network as an ONNX model with free batch and size.
+        """The network as an ONNX model with dynamic batch size, height and width.
 
         Raises:
             UserError: An operation of the network has no ONNX equivalent.

@@ -1,4 +1,4 @@
-"""NVIDIA's TensorRT as an engine, through ONNX Runtime's execution provider."""
+"""The TensorRT engine, through the execution provider of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from cspdet.inference.engines.onnx_engine import OnnxEngine
 
 
 class TensorRtEngine(OnnxEngine):
-    """ONNX Runtime with TensorRT, where its provider is installed.
+    """Runs ONNX Runtime with the TensorRT provider.
 
-    `--backend auto` does not try it: it builds for longer than most runs take.
+    `--backend auto` does not try this engine, because building it takes longer than most runs.
     """
 
     name = "tensorrt"

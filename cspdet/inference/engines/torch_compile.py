@@ -1,4 +1,4 @@
-"""torch.compile as an engine."""
+"""The torch.compile engine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger("cspdet")
 
 
 class CompiledEngine(Engine):
-    """torch.compile with frozen weights, for each input shape: the first call of a shape takes up to minutes.
+    """Runs torch.compile with frozen weights, for each input shape; the first call with a shape can take minutes.
 
-    `--backend auto` does not try it: it compiles for longer than most runs take.
+    `--backend auto` does not try this engine, because compiling takes longer than most runs.
     """
 
     name = "torch-compile"
@@ -38,16 +38,16 @@ class CompiledEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """As eager torch."""
+        """Return the precisions of eager torch."""
         return torch_precisions(device)
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine; shapes are compiled on their first call."""
+        """Build the engine; the network is compiled at the first call with each shape."""
         return cls(source.network, source.metadata, options)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the compiled network, on a padded batch where a larger one is compiled."""
+        """Run the compiled network; pad the batch if the network is compiled for a larger one."""
         count, _, height, width = images.shape
         batch_size = select_batch_size(count, (height, width), self.compiled_shapes)
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""PyTorch as an engine: networks, and TorchScript files."""
+"""The PyTorch engine, for networks and TorchScript files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 
 
 class TorchEngine(Engine):
-    """Eager PyTorch: batch normalization fused, channels last, on a CPU with packed weights."""
+    """Runs eager PyTorch with fused batch normalization and channels-last tensors; on a CPU also packed weights."""
 
     name = "torch"
     suffixes = (".torchscript", ".ts")
@@ -35,7 +35,7 @@ class TorchEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """fp32 and bf16, on CUDA also fp16."""
+        """Return fp32 and bf16; on CUDA also fp16."""
         return torch_precisions(device)
 
     @classmethod
@@ -60,7 +60,7 @@ class TorchEngine(Engine):
 
 
 class TorchScriptEngine(Engine):
-    """A TorchScript file that `cspdet export` wrote."""
+    """Runs a TorchScript file of `cspdet export`."""
 
     name = "torch"
 
@@ -74,12 +74,12 @@ class TorchScriptEngine(Engine):
 
 
 def torch_precisions(device: torch.device) -> tuple[EnginePrecision, ...]:
-    """The precisions in which torch computes these networks on a device."""
+    """Return the precisions that torch supports for these networks on a device."""
     return ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16")
 
 
 def prepare_for_inference(network: nn.Module, options: EngineOptions) -> nn.Module:
-    """Return a network for inference: batch normalization fused, channels last, in the precision, on the device.
+    """Prepare a network for inference: fuse batch normalization, set memory format, precision and device.
 
     Raises:
         ConfigError: The network cannot be converted to the precision.
@@ -101,7 +101,7 @@ def _load_torchscript(path: Path, device: str) -> tuple[torch.jit.ScriptModule, 
     extra_files: dict[str, str | bytes] = dict.fromkeys((FORMAT_KEY, *ModelMetadata.model_fields), "")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is in maintenance and warns about it
+            warnings.simplefilter("ignore")  # torch warns that TorchScript is deprecated
             script = torch.jit.load(str(path), map_location=device, _extra_files=extra_files)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:120]

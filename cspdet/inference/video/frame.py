@@ -1,4 +1,4 @@
-"""Frames of a video, what the video declares, and the interface of readers."""
+"""Frames and metadata of a video, and the interface of readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cspdet.inference.sources import Video
 
-DEFAULT_FPS = Fraction(25)  # frames per second where a video declares none
+DEFAULT_FPS = Fraction(25)  # frames per second of videos without a declared frame rate
 MAX_FPS = 1000  # a higher declared rate is treated as unknown
 
 
@@ -21,7 +21,7 @@ class Frame:
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
-        index: From 0; in a file the index among all its frames, live among the processed ones.
+        index: From 0: for a file, the index among all frames; for a live source, among the processed frames.
         time_s: Seconds since the first frame.
         ticks: The same time in units of the reader's `time_base`.
     """
@@ -34,12 +34,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video declares.
+    """Metadata of a video, as declared by the container or driver.
 
     Attributes:
-        fps: Frames per second, the mean where they vary; None: unknown.
+        fps: Frames per second, the mean if the rate varies; None: unknown.
         time_base: Seconds per tick.
-        num_frames: Number of frames, which may be wrong; None: unknown.
+        num_frames: Number of frames, not always correct; None: unknown.
         pixel_aspect: Width of a displayed pixel divided by its height.
     """
 
@@ -50,16 +50,16 @@ class VideoInfo:
 
 
 class VideoReader(Protocol):
-    """Iterates over the frames of a video. A context manager: the camera or file is released at its end.
+    """Iterates over the frames of a video. Use it as a context manager; leaving it releases the camera or file.
 
     Attributes:
         video: The source.
-        info: What it declares.
-        live: A live source: frames that are not read in time are dropped.
+        info: Declared metadata, such as frame rate and number of frames.
+        live: Whether this is a live source: frames that are not read in time are dropped.
         decoded: Number of frames so far.
         error: Why the frames ended before the end of the video.
         dropped: Number of frames that were not read in time.
-        start_time_s: Time of the first frame in the file's own time, in seconds.
+        start_time_s: Timestamp of the first frame in the file, in seconds.
     """
 
     video: Video

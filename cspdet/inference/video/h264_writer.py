@@ -1,4 +1,4 @@
-"""Write H.264 in mp4 through PyAV: plays in browsers, with the frame times and the sound of the source."""
+"""Write H.264 in mp4 with PyAV: playable in browsers, with the timestamps and the audio of the source."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-CRF = "23"  # x264's constant rate factor: its own default, visually close to the source
+CRF = "23"  # constant rate factor: the default of x264, visually close to the source
 MP4_AUDIO_CODECS = frozenset(
     ("aac", "mp3", "ac3", "eac3", "alac", "opus")
-)  # copied without re-encoding; other codecs are left out
+)  # copied without re-encoding; audio in other codecs is omitted
 
 # Codes of ITU-T H.273. OpenCV converts to the luma and chroma of BT.601 with limited range, so the file declares that;
 # otherwise players assume BT.709 for large images and show other greens.
@@ -34,11 +34,11 @@ BT601_MATRIX, SRGB_PRIMARIES, BT709_TRANSFER, LIMITED_RANGE = 6, 1, 1, 1
 
 
 class H264Writer:
-    """Writes RGB frames of one size, that of the first; see VideoWriter.
+    """Writes RGB frames, all with the size of the first one; see VideoWriter.
 
-    Even sizes are written as 4:2:0, which plays everywhere. 4:2:0 has one color per 2x2 pixels and therefore no odd
-    sizes: those are written as 4:4:4, which FFmpeg, VLC and Chromium play and some devices do not. The index is at the
-    beginning of the file (fast start), so that playback begins during the download.
+    Even sizes are written as 4:2:0, which all players support. 4:2:0 has one color per 2x2 pixels and cannot have odd
+    sizes; these are written as 4:4:4, which FFmpeg, VLC and Chromium support, but some devices do not. The index is at
+    the beginning of the file (fast start), so that playback can begin during the download.
 
     Args:
         path: The file.
@@ -46,8 +46,8 @@ class H264Writer:
         time_base: Seconds per tick.
         pixel_aspect: Width of a displayed pixel divided by its height.
         preset: Preset of x264.
-        audio: A file whose sound is copied.
-        start_time_s: Time of the first frame in that file's own time, in seconds.
+        audio: File whose audio is copied.
+        start_time_s: Timestamp of the first frame in that file, in seconds.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class H264Writer:
         context.color_primaries, context.color_trc = SRGB_PRIMARIES, BT709_TRANSFER
         if self._pixel_aspect != 1:
             context.sample_aspect_ratio = self._pixel_aspect
-        if self._audio is not None:  # opened with the first frame, while the network is busy
+        if self._audio is not None:  # opened with the first frame, in parallel with the network
             self._audio_passthrough = AudioPassthrough(self._audio, self._start_time_s)
             self._audio_passthrough.add_stream_to(self._container)
         self._stream = stream
@@ -151,7 +151,7 @@ class AudioPassthrough:
 
     Args:
         path: The file.
-        start_time_s: Time of its first frame in the file's own time, in seconds: the beginning of the written video.
+        start_time_s: Timestamp of the first video frame in the file, in seconds; the written video begins there.
     """
 
     def __init__(self, path: Path, start_time_s: Fraction = Fraction(0)):
@@ -160,18 +160,18 @@ class AudioPassthrough:
         tracks = [track for track in self._container.streams.audio if track.codec_context is not None]
         self._input_stream = tracks[0] if tracks and tracks[0].codec_context.name in MP4_AUDIO_CODECS else None
         if tracks and self._input_stream is None:
-            log.warning("%s: mp4 cannot contain %s audio; the audio is left out", path, tracks[0].codec_context.name)
+            log.warning("%s: mp4 cannot contain %s audio; the audio is omitted", path, tracks[0].codec_context.name)
         self._packets = self._container.demux(self._input_stream) if self._input_stream is not None else iter(())
         self._pending_packet: Packet | None = None
         self._output_stream: AudioStream | None = None
 
     def add_stream_to(self, container: av.container.OutputContainer) -> None:
-        """Add the audio track to the written file; call it before the first frame."""
+        """Add the audio track to the written file; call this before writing the first frame."""
         if self._input_stream is not None:
             self._output_stream = container.add_stream_from_template(self._input_stream)
 
     def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
-        """The next packets that begin before this time of the source, in seconds."""
+        """Yield the next packets that begin before this time of the source, in seconds."""
         while self._output_stream is not None:
             packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
             self._pending_packet = None

@@ -20,29 +20,29 @@ from cspdet.inference.video.reader import OpenCvReader, open_capture, read_captu
 log = logging.getLogger("cspdet")
 
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0  # pause before reconnecting: doubled each time, up to the maximum
-TIME_BASE = Fraction(1, 1000)  # of live frames, in seconds
-POLL_INTERVAL_S = 0.2  # how often the waiting reader checks the time and lets Ctrl-C through
-RELEASE_TIMEOUT_S = 2.0  # a driver that hangs for longer is not waited for at the end
+TIME_BASE = Fraction(1, 1000)  # time base of live frames, in seconds
+POLL_INTERVAL_S = 0.2  # how often the waiting reader checks the time limit and Ctrl-C
+RELEASE_TIMEOUT_S = 2.0  # maximum time to wait at the end for a driver that does not respond
 
 
 class _LatestFrame(NamedTuple):
     """The last captured frame, not yet consumed."""
 
     image: np.ndarray  # BGR
-    time: float  # of the monotonic clock
+    time: float  # time of the monotonic clock, in seconds
 
 
 def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: float | None = None) -> VideoReader:
-    """Open a camera or URL; a URL with a frame count is a remote file and is read as one.
+    """Open a camera or URL. A URL with a frame count is a remote file, and no frames of it are dropped.
 
     Args:
         video: The camera or URL.
         stride: Process every n-th frame.
-        reconnect: Attempts in a row to reconnect.
-        max_seconds: Time limit; None: no limit.
+        reconnect: Maximum number of consecutive attempts to reconnect.
+        max_seconds: Time limit in seconds; None: no limit.
 
     Raises:
-        SourceError: No such camera, or a stream that does not respond.
+        SourceError: The camera does not exist, or the stream does not respond.
     """
     capture = open_capture(video)
     if isinstance(video.address, str) and read_capture_info(capture).num_frames:
@@ -53,17 +53,17 @@ def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: fl
 class LiveReader:
     """Iterates over the latest frames of a live source.
 
-    A thread reads continuously, so that no driver or network queue holds old frames. The iteration gets the latest
-    frame; `dropped` counts the frames that it missed.
+    A thread reads continuously, so that no old frames remain in driver or network queues. The iterator returns the
+    latest frame; `dropped` counts the frames that were skipped.
 
     Args:
         video: The camera or URL.
-        capture: Its open capture.
-        stride: Offer every n-th frame.
-        reconnect: Attempts in a row to reconnect, 0: none. When all fail, `error` says so.
-        max_seconds: Ends the iteration this long after the first frame, even when no frame arrives.
-        clock: Gives the time in seconds.
-        wait: Waits for an event with a time limit.
+        capture: The open capture of `video`.
+        stride: Return every n-th frame.
+        reconnect: Maximum number of consecutive attempts to reconnect; 0: none. If all fail, `error` is set.
+        max_seconds: Ends the iteration this long after the first frame, even if no frame arrives.
+        clock: Returns the time in seconds.
+        wait: Waits for an event with a timeout in seconds.
     """
 
     live = True
@@ -116,7 +116,7 @@ class LiveReader:
             self.decoded += 1
 
     def _wait_for_frame(self, start: float | None) -> _LatestFrame | None:
-        """Wait for the latest frame; None when the source has ended or the time limit is reached."""
+        """Wait for the latest frame; return None if the source has ended or the time limit is reached."""
         with self._changed:
             while self._latest is None:
                 late = start is not None and self._max_seconds is not None
@@ -147,7 +147,7 @@ class LiveReader:
             self._changed.notify()
 
     def _try_reconnect(self) -> bool:
-        """Reconnect, with increasing pauses; returns whether frames arrive again."""
+        """Try to reconnect, with increasing pauses; return whether frames arrive again."""
         self._capture.release()
         for attempt in range(1, self._reconnect + 1):
             pause = min(INITIAL_BACKOFF_S * 2 ** (attempt - 1), MAX_BACKOFF_S)

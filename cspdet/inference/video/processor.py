@@ -28,7 +28,7 @@ from cspdet.structures import Detections
 
 log = logging.getLogger("cspdet")
 
-MAX_QUEUE_BYTES = 256 * 2**20  # of frames between two stages
+MAX_QUEUE_BYTES = 256 * 2**20  # maximum memory of the frames queued between two stages
 
 
 class ProcessedFrame(NamedTuple):
@@ -36,11 +36,11 @@ class ProcessedFrame(NamedTuple):
 
     frame: Frame
     detections: Detections
-    track_ids: Sequence[int | None] | None  # one per detection, when tracked
+    track_ids: Sequence[int | None] | None  # one per detection, with tracking
 
 
 class VideoProcessor:
-    """Processes videos, cameras and streams of a run."""
+    """Processes the videos, cameras and streams of a run."""
 
     def __init__(self, run: DetectionRun):
         self.run = run
@@ -49,7 +49,7 @@ class VideoProcessor:
         """Detect on every frame, and write the annotated video and the result lines.
 
         Raises:
-            SourceError: A video that cannot be opened, or of which no frame can be decoded.
+            SourceError: The video cannot be opened, or no frame of it can be decoded.
         """
         settings = self.run.settings
         with self._open_reader(video) as reader:
@@ -57,7 +57,7 @@ class VideoProcessor:
             first = next(frames, None)
             if first is None:
                 hint = f", though it declares {reader.info.num_frames}" if reader.info.num_frames else ""
-                raise SourceError(reader.error or f"{video}: no frame of it can be decoded{hint}")
+                raise SourceError(reader.error or f"{video}: no frame can be decoded{hint}")
             if not settings.draw:
                 self._run_pipeline(reader, chain([first], frames), first.image.nbytes, None)
             else:
@@ -100,7 +100,7 @@ class VideoProcessor:
         with ExitStack() as stages:
             stages.callback(engine.set_num_streams, 1)
             output = self._start_output_stages(stages, reader, writer, depth)
-            if not reader.live:  # a live reader has its own thread and always gives the latest frame
+            if not reader.live:  # a live reader has its own thread and always returns the latest frame
                 frames = stages.enter_context(Prefetcher(timer.time_iter(frames, "read"), depth))
             limited_frames = _limit_duration(timer.time_iter(frames, "waiting"), settings.max_seconds)
             count = reader.info.num_frames
@@ -118,7 +118,7 @@ class VideoProcessor:
     def _start_output_stages(
         self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
     ) -> BackgroundConsumer[ProcessedFrame]:
-        """Start the threads that write frames and, with a video to write, draw on them; returns the first one."""
+        """Start the writing thread and, if a video is written, the drawing thread; return the first stage."""
         write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
         if writer is None:
             return write
@@ -164,7 +164,7 @@ class VideoProcessor:
             log.info("%s: %dx%d is odd; written as H.264 4:4:4, which some devices do not play", video, width, height)
         else:
             even = f"{width // 2 * 2}x{height // 2 * 2}"
-            log.warning("%s: %dx%d; mp4v has even sizes, so the output is cropped to %s", video, width, height, even)
+            log.warning("%s: %dx%d; mp4v needs even sizes; the output is cropped to %s", video, width, height, even)
 
     def _log_result(self, reader: VideoReader) -> None:
         declared, decoded, video = reader.info.num_frames, reader.decoded, reader.video
@@ -178,7 +178,7 @@ class VideoProcessor:
 
 
 def _limit_duration(frames: Iterable[Frame], max_seconds: float | None) -> Iterator[Frame]:
-    """The frames before `max_seconds`, and the first frame in any case."""
+    """Yield the frames before `max_seconds`, and always the first frame."""
     for frame in frames:
         if max_seconds is not None and frame.index > 0 and frame.time_s >= max_seconds:
             return

@@ -1,4 +1,4 @@
-"""Read video files as RGB frames with their times: by PyAV where it is installed, else by OpenCV."""
+"""Read video files as RGB frames with timestamps, with PyAV if it is installed, else with OpenCV."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
     Args:
         video: The file.
         stride: Read every n-th frame.
-        slice_threading: Decode frames one after the other. Where the network runs on the same cores, decoding several
-            frames in parallel is no faster and costs more.
+        slice_threading: Decode frames one after another. If the network runs on the same cores, decoding several frames
+            in parallel is not faster and needs more CPU time.
 
     Raises:
-        SourceError: A missing or damaged file, a file without video, an unknown codec.
+        SourceError: The file is missing or corrupt, contains no video, or has an unknown codec.
     """
     assert isinstance(video.address, Path)
     if not video.address.stat().st_size:
@@ -50,7 +50,7 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
 
 
 def open_capture(video: Video) -> cv2.VideoCapture:
-    """Open OpenCV's capture of a file, camera or stream; raises SourceError where that fails."""
+    """Open a file, camera or stream with OpenCV; raise SourceError if this fails."""
     address = video.address if isinstance(video.address, int) else str(video.address)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
     try:
@@ -72,7 +72,7 @@ def _open_error_reason(video: Video) -> str:
 
 
 def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
-    """Read rate and frame count from OpenCV; implausible values count as unknown."""
+    """Read frame rate and frame count with OpenCV; implausible values are treated as unknown."""
     reported_fps = capture.get(cv2.CAP_PROP_FPS)
     is_valid = math.isfinite(reported_fps) and 0 < reported_fps <= MAX_FPS
     fps = Fraction(reported_fps).limit_denominator(10_000) if is_valid else None
@@ -82,7 +82,7 @@ def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open PyAV's container of a file, also with tags that are not UTF-8. Raises FFmpegError."""
+    """Open a file with PyAV, also if its tags are not UTF-8. Raises FFmpegError."""
     import av
 
     try:
@@ -92,7 +92,7 @@ def open_container(path: Path) -> av.container.InputContainer:
 
 
 class OpenCvReader:
-    """Reads a file, or a file at a URL, at a constant frame rate. OpenCV turns the frames upright."""
+    """Reads a local or remote file with OpenCV, assuming a constant frame rate. OpenCV rotates the frames upright."""
 
     live = False
     error: str | None = None
@@ -127,7 +127,7 @@ class OpenCvReader:
 
 
 class PyAvReader:
-    """Reads a file through PyAV: every frame with its time in the file, turned upright."""
+    """Reads a file with PyAV: upright frames with the timestamps of the file."""
 
     live = False
     dropped = 0
@@ -136,7 +136,7 @@ class PyAvReader:
         import av
 
         self.video, self._stride = video, stride
-        self._thread_type: Literal["SLICE", "AUTO"] = "SLICE" if slice_threading else "AUTO"  # AUTO: frames too
+        self._thread_type: Literal["SLICE", "AUTO"] = "SLICE" if slice_threading else "AUTO"  # AUTO: also frames
         self.decoded = 0
         self.error: str | None = None
         self.start_time_s = Fraction(0)
@@ -152,7 +152,7 @@ class PyAvReader:
         self.info = self._read_info(self._stream)
 
     def _select_video_stream(self, container: av.container.InputContainer) -> VideoStream:
-        best = container.streams.best("video")  # not the cover image of an album
+        best = container.streams.best("video")  # excludes cover images
         stream = next((track for track in container.streams.video if best is None or track.index == best.index), None)
         if stream is None:
             types = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
@@ -179,7 +179,7 @@ class PyAvReader:
         step = max(1, round(1 / ((self.info.fps or DEFAULT_FPS) * self.info.time_base)))
         first, last = None, -step
         for frame in self._decode_frames():
-            # A file without times, or with decreasing times, plays at its frame rate.
+            # A missing timestamp becomes the previous one plus 1 / fps; a decreasing one, the previous one plus 1 tick.
             ticks = last + step if frame.pts is None else frame.pts - (first or 0)
             if first is None:
                 first, ticks = frame.pts, 0
@@ -191,7 +191,7 @@ class PyAvReader:
             self.decoded += 1
 
     def _decode_frames(self) -> Iterator[VideoFrame]:
-        """All frames that can be decoded: damaged packets are skipped; the video ends where reading fails."""
+        """Yield all frames that can be decoded: skip corrupt packets, and stop when reading fails."""
         import av
 
         packets = self._container.demux(self._stream)
@@ -211,12 +211,12 @@ class PyAvReader:
 
 
 def _to_fraction(value: Fraction | None) -> Fraction | None:
-    """Convert PyAV's rational numbers, which have their own class since version 19; None stays None."""
+    """Convert PyAV's rational numbers, which have their own class since version 19; None and 0 become None."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
 def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, rotated as the file declares (degrees counter-clockwise)."""
+    """Convert to (H, W, 3) uint8 RGB, rotated as declared in the file (degrees counter-clockwise)."""
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -1,4 +1,4 @@
-"""Write frames to an .mp4 file atomically: H.264 by PyAV, or MPEG-4 by OpenCV."""
+"""Write frames to an .mp4 file atomically: H.264 with PyAV, or MPEG-4 with OpenCV."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from cspdet.io.atomic import atomic_write
 
 Codec = Literal["h264", "mp4v"]
 MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the only mp4 codec that every OpenCV wheel can write
-MAX_TICKS_PER_SECOND = 65535  # limit of MPEG-4; a rate such as 119.881 is rounded
+MAX_TICKS_PER_SECOND = 65535  # limit of MPEG-4; rates such as 119.881 are rounded
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """How a video is written.
+    """Settings of a written video.
 
     Attributes:
         info: Frame rate, time base and pixel aspect of the source.
         codec: h264 or mp4v.
         preset: Preset of x264.
-        live: Frames arrive at any time; a codec with a constant rate repeats each one until the next.
+        live: Frames arrive at irregular times; a codec with a constant rate repeats each frame until the next one.
         stride: Every n-th frame of the source is written.
-        audio: The source's file, whose sound is copied; H.264 only.
-        start_time_s: Time of the first frame in that file's own time, in seconds.
+        audio: Source file whose audio is copied; H.264 only.
+        start_time_s: Timestamp of the first frame in that file, in seconds.
     """
 
     info: VideoInfo
@@ -52,7 +52,7 @@ class EncoderSettings:
 
 
 class VideoWriter(Protocol):
-    """Writes RGB frames of one size, that of the first.
+    """Writes RGB frames, all with the size of the first one.
 
     Attributes:
         written: Number of frames so far.
@@ -64,33 +64,33 @@ class VideoWriter(Protocol):
         """Write a frame.
 
         Args:
-            image: (H, W, 3) uint8 RGB; resized where the size differs from that of the first frame.
-            ticks: Time in units of the source's time base; None: one frame after the last.
+            image: (H, W, 3) uint8 RGB; resized if its size differs from that of the first frame.
+            ticks: Time in units of the source's time base; None: one frame period after the previous frame.
 
         Raises:
-            SourceError: A size or rate that the codec does not support.
+            SourceError: The codec does not support the size or frame rate.
             OSError: The disk is full.
         """
 
     def finish(self) -> None:
-        """Complete the file; call it once, also after an error."""
+        """Complete the file; call this once, also after an error."""
 
 
 def select_codec(name: str) -> Codec:
-    """Choose a codec that can be written here: H.264, which browsers play, needs PyAV.
+    """Select an available codec. H.264, which browsers can play, requires PyAV.
 
     Args:
         name: auto, h264 or mp4v.
 
     Raises:
-        ConfigError: H.264 is requested and cannot be written.
+        ConfigError: H.264 is requested but not available.
     """
     if name == "mp4v":
         return "mp4v"
     if has_pyav():
         import av
 
-        with suppress(ValueError):  # a build of FFmpeg without x264
+        with suppress(ValueError):  # this build of FFmpeg has no x264
             if av.codec.Codec("libx264", "w").is_encoder:
                 return "h264"
     if name == "h264":
@@ -99,7 +99,7 @@ def select_codec(name: str) -> Codec:
 
 
 class Mpeg4Writer:
-    """Writes MPEG-4 part 2 at a constant rate, exact to 0.001 frames per second. Many browsers do not play it.
+    """Writes MPEG-4 part 2 at a constant rate, rounded to 0.001 frames per second. Many browsers cannot play it.
 
     The codec crops the last column or row of an odd width or height.
     """
@@ -111,7 +111,7 @@ class Mpeg4Writer:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """See VideoWriter; only live sources keep their times, by repeating frames."""
+        """See VideoWriter; timestamps are kept only for live sources, by repeating frames."""
         if self._writer is None:
             self._size_hw = (image.shape[0], image.shape[1])
             self._writer = self._open(self._size_hw)
@@ -146,7 +146,7 @@ class Mpeg4Writer:
 
 
 def check_frame_count(path: Path, written: int) -> None:
-    """Raise OSError unless the file contains all frames: OpenCV does not report a full disk."""
+    """Raise OSError unless the file contains all frames, because OpenCV does not report a full disk."""
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
@@ -156,9 +156,9 @@ def check_frame_count(path: Path, written: int) -> None:
 
 @contextmanager
 def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWriter]:
-    """Open a writer to a temporary file next to `path`, which is renamed when the `with` block ends.
+    """Open a writer for a temporary file next to `path`, which is renamed to `path` at the end of the `with` block.
 
-    Ctrl-C in the block ends the video there: the file is completed and renamed, and the interrupt is raised again.
+    On Ctrl-C in the block, the file is completed and renamed with the frames so far; then KeyboardInterrupt is raised.
 
     Raises:
         UserError: No frame was written, or the disk is full.
@@ -187,7 +187,7 @@ def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWr
         finally:
             writer.finish()
         if not writer.written:
-            raise UserError(f"{path}: there was no frame to write")
+            raise UserError(f"{path}: there are no frames to write")
         check_frame_count(tmp_path, writer.written)
     if interrupted:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Rewrites of an OpenVINO graph before it is compiled: the same function in less time."""
+"""Optimizations of an OpenVINO graph before it is compiled; the outputs do not change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HEAD_PERMUTATION = (0, 1, 3, 4, 2)
 
 
 def fold_constants(model: openvino.Model) -> None:
-    """Replace operations on constants and known shapes by constants, in place.
+    """Replace operations on constants and known shapes with constants, in place.
 
-    For example a bias that is a formula of shapes in ONNX while the image size is dynamic.
+    An example is a bias that a dynamic ONNX graph computes from the image size.
     """
     from openvino.passes import ConstantFolding, Manager
 
@@ -27,10 +27,10 @@ def fold_constants(model: openvino.Model) -> None:
 
 
 def split_channels_last(model: openvino.Model) -> int:
-    """Split raw outputs into anchors while their channels are last in memory, in place.
+    """Split raw outputs into anchors in channels-last memory format, in place.
 
-    Convolutions produce channels-last maps. Splitting them as (B, A, 5 + C, H, W) transposes twice, value by value;
-    this rewrite transposes once, and the values of a cell stay adjacent.
+    Convolutions produce channels-last maps. Splitting them as (B, A, 5 + C, H, W) transposes twice, value by value.
+    The rewritten graph transposes once, and the values of a cell stay adjacent in memory.
 
     Returns:
         The number of rewritten outputs.
@@ -59,7 +59,7 @@ def split_channels_last(model: openvino.Model) -> int:
 
 
 def _match_raw_output(transpose: Any) -> Sequence[int] | None:
-    """(B, A, 5 + C, H, W) where a node is the last operation of a raw output of known size."""
+    """Return (B, A, 5 + C, H, W) if the node is the last operation of a raw output of known size, else None."""
     if transpose.get_type_name() != "Transpose" or not transpose.input_value(0).get_partial_shape().is_static:
         return None
     order, split = constant_value(transpose.input_value(1)), transpose.input_value(0).get_node()
@@ -74,7 +74,7 @@ def _match_raw_output(transpose: Any) -> Sequence[int] | None:
 
 
 def constant_value(output: Any) -> np.ndarray | None:
-    """The values of a constant, also one stored in fewer bits; None where the output is not a constant."""
+    """Return the values of a constant, also if it is stored in lower precision; None if the output is no constant."""
     node = output.get_node()
     if node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
@@ -89,7 +89,7 @@ def int64_constant(*values: int) -> Any:
 
 
 def sole_consumer(node: Any, op_type: str) -> Any | None:
-    """The only reader of a node's output, if it is of type `op_type` and reads it as its first input; else None."""
+    """Return the only consumer of a node's output if it has type `op_type` and this is its first input, else None."""
     readers = list(node.output(0).get_target_inputs())
     if len(readers) != 1 or readers[0].get_node().get_type_name() != op_type:
         return None

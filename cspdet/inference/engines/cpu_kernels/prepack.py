@@ -1,8 +1,9 @@
 """Packed convolutions for torch on a CPU: weights in oneDNN's layout, and fused activations.
 
 PyTorch converts the weights to oneDNN's layout in every forward pass, which at batch size 1 costs as much as a few
-layers. Its compiler uses two operators that convert them once; here they are used without the compiler. They are not
-documented, so the packed network is compared with the original one, which is used where they are missing or differ.
+layers. torch.compile uses two operators that convert them once; this module uses the same operators without the
+compiler. They are not documented, so the outputs of the packed network are compared with the original. If the operators
+are missing or the outputs differ, the original network is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ log = logging.getLogger("cspdet")
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # relative to the largest output
 
-FusedActivation = tuple[str, list[float]]  # the operator's name of an activation, and its parameters
+FusedActivation = tuple[str, list[float]]  # name of an activation for the operator, and its parameters
 
 
 class PackedConv(nn.Module):
@@ -44,10 +45,10 @@ def prepack(fused: nn.Module, size_hw: tuple[int, int]) -> fx.GraphModule | None
 
     Args:
         fused: The result of `fuse_conv_bn`, on the CPU in evaluation mode.
-        size_hw: Height and width of the images for which the layout is chosen; other sizes work too.
+        size_hw: Image size for which the layout is optimized; other sizes work too.
 
     Returns:
-        None where the network cannot be packed, or the packed network computes something else.
+        The packed network, or None if the network cannot be packed or the outputs of the packed network differ.
     """
     if not isinstance(fused, fx.GraphModule) or not torch.backends.mkldnn.is_available():
         return None
@@ -95,14 +96,14 @@ def _copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivation | None:
-    """The only reader of `node`, if it is an activation that the operator supports."""
+    """Return the only consumer of `node` if it is an activation that the operator supports, else None."""
     if len(node.users) != 1:
         return None
     (user,) = node.users
     module = owner.get_submodule(str(user.target)) if user.op == "call_module" else None
     if isinstance(module, nn.LeakyReLU):
         return "leaky_relu", [module.negative_slope]
-    if isinstance(module, nn.Hardtanh):  # and so ReLU6
+    if isinstance(module, nn.Hardtanh):  # includes ReLU6, a subclass
         return "hardtanh", [float(module.min_val), float(module.max_val)]
     names = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SiLU: "swish", nn.Tanh: "tanh"}
     name = names.get(type(module))

@@ -1,12 +1,12 @@
-"""Winograd convolution for the dense 3x3 layers of an OpenVINO graph: half the multiplications.
+"""Winograd convolution for the dense 3x3 layers of an OpenVINO graph, with half of the multiplications.
 
 F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; along the width the filter is unchanged.
-Four output rows need six input rows. Direct convolution takes 12 products (4 rows x 3 filter rows). Here the six input
-rows are transformed into six others, each is multiplied once, and the six products are transformed into four rows.
-Along both axes a quarter of the multiplications would remain, but the transforms would cost what is saved. In fp32 an
-output changes by about 1e-6 of the largest one.
+Four output rows depend on six input rows. Direct convolution needs 12 products (4 output rows x 3 filter rows).
+Winograd convolution transforms the six input rows into six other rows, multiplies each of them once, and transforms the
+six products into four output rows. Applied along both axes, it would need a quarter of the multiplications, but the
+transforms would cost as much time as is saved. In fp32 an output changes by about 1e-6 of the largest output.
 
-oneDNN, OpenVINO's library on x86, has no Winograd kernel for floats.
+oneDNN, which OpenVINO uses on x86, has no Winograd kernel for floats.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ MAX_TIME_RATIO = 0.85  # layers with a higher `estimated_time_ratio` are not rew
 def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
     """Estimate the time of a 3x3 layer with Winograd's algorithm relative to direct convolution.
 
-    Half of the multiplications, more where the height is not a multiple of four; the transforms, whose cost per channel
-    is constant; and twice the weights, which matters for small maps. The speed report in docs/ has the measured times.
+    The estimate includes half of the multiplications (more if the height is not a multiple of four), the transforms
+    (constant cost per channel) and loading twice as many weights (relevant for small maps). The speed report in docs/
+    has the measured times.
 
     Args:
         channels: Numbers of input and output channels.
@@ -56,10 +57,10 @@ def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) ->
 
 
 def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) -> int:
-    """Rewrite the 3x3 convolutions that become faster, in place.
+    """Replace the 3x3 convolutions that become faster with Winograd convolutions, in place.
 
-    These have constant weights, stride 1, padding 1, no groups, no dilation and a static map size: a dynamic model has
-    to be reshaped first. A constant bias and an activation are included.
+    They must have constant weights, stride 1, padding 1, no groups, no dilation and a static map size (reshape a
+    dynamic model first). A constant bias and an activation after the convolution are rewritten too.
 
     Args:
         model: The graph.
@@ -68,7 +69,7 @@ def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) 
     Returns:
         The number of rewritten layers.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO's library has Winograd kernels
+    if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO has Winograd kernels
         return 0
     layers = [_ConvSpec.from_node(node, max_time_ratio) for node in model.get_ordered_ops()]
     suitable = [layer for layer in layers if layer is not None]
@@ -95,7 +96,7 @@ class _ConvSpec:
 
     @classmethod
     def from_node(cls, node: Any, max_time_ratio: float) -> _ConvSpec | None:
-        """The layer that begins with `node`; None where it is of another type, or would not become faster."""
+        """Return the layer that begins with `node`, or None if it has another type or would not become faster."""
         if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
             return None
         weight = constant_value(node.input_value(1))
@@ -109,10 +110,10 @@ class _ConvSpec:
         return cls(node, weight)
 
     def rewrite(self) -> None:
-        """Replace the layer by the same function."""
+        """Replace the layer with a Winograd convolution."""
         from openvino import opset8 as ops
 
-        image = self.convolution.input_value(0)  # read here, because the layer before may have been rewritten
+        image = self.convolution.input_value(0)  # read now: the preceding layer may have been rewritten
         height, width = list(image.shape)[2:]
         out_channels = len(self.weight)
         strips = -(-height // OUTPUT_ROWS)
@@ -125,7 +126,7 @@ class _ConvSpec:
         if self.bias is not None:
             products[1] = ops.add(products[1], self.bias)  # each output row contains this product once
         rows_of_strips = [self._apply_activation(ops, row) for row in _transform_output(ops, products)]
-        # Channels are last in memory, so that the concatenated rows of the strips are the map without a copy.
+        # With channels last in memory, concatenating the rows of the strips produces the map without a copy.
         side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), int64_constant(0, 2, 3, 1))
         shape = int64_constant(*image.shape[:1], OUTPUT_ROWS * strips, width, out_channels)
         whole = ops.reshape(side_by_side, shape, False)
@@ -145,10 +146,10 @@ class _ConvSpec:
 
 
 def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
-    """(1, C, H, W) to (1, C, strips, W): one linear combination of the six input rows of each strip.
+    """Return (1, C, strips, W): one linear combination of the six input rows of each strip of (1, C, H, W).
 
-    The six rows are those of the strip with one row above and one below; `below` is the number of zero rows under the
-    map, for the last strip.
+    The six rows are the four rows of the strip, one row above and one below. `below` is the number of rows of zero
+    padding below the map.
     """
     channels = image.shape[1]
     kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, NUM_PRODUCTS, 1)))
@@ -156,7 +157,7 @@ def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> A
 
 
 def _transform_output(ops: Any, products: list[Any]) -> list[Any]:
-    """OUTPUT_TRANSFORM times the six products: the four rows of each strip."""
+    """Multiply OUTPUT_TRANSFORM by the six products; returns the four rows of each strip."""
 
     def times(factor: float, value: Any) -> Any:
         return ops.multiply(value, ops.constant(np.float32(factor)))
