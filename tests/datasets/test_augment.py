@@ -286,4 +286,4 @@ def test_albumentations_errors_are_reported_together():
     assert "clip" in argument
     assert "less than or equal to 1" in value
     assert "no such transform" in composition
-    assert "must keep the image 64x64x3 uint8; it came back 32x64x3 uint8" in size
+    assert "must keep the image 64x64x3 uint8, but returned 32x64x3 uint8" in size

@@ -1,4 +1,4 @@
-"""Fingerprints of images for the search of near-duplicates: difference hashes and thumbnails of fine structure."""
+"""Fingerprints of images to find near-duplicates: difference hashes and thumbnails of fine structure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cspdet.io.progress import progress
 
 NUM_BITS = 128  # of a hash
 MIN_CONTRAST = 1.0  # grey levels: images whose fine structure has a smaller standard deviation are not compared
-THUMBNAIL = 32  # pixels per side of the fine structure; reduced decoding leaves at least twice as many
+THUMBNAIL = 32  # pixels per side of the fine structure; images are decoded with at least twice as many
 BLUR_SIZE = 5  # fine structure: a pixel of the thumbnail minus the mean of the 5x5 pixels around it
 REDUCED_READ_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -32,7 +32,7 @@ class Fingerprints(NamedTuple):
     hashes: np.ndarray  # (N, 128) bool
     mirrored: np.ndarray  # (N, 128) bool, of the mirrored images
     detail: np.ndarray  # (N, THUMBNAIL, THUMBNAIL) float16, fine structure with mean 0 and norm THUMBNAIL
-    usable: np.ndarray  # (N,) bool
+    usable: np.ndarray  # (N,) bool, enough contrast to compare
     unreadable: np.ndarray  # (N,) bool
 
 
@@ -60,7 +60,7 @@ def compute_fingerprints(paths: list[Path]) -> Fingerprints:
 
 
 def read_small_grey(path: Path) -> np.ndarray:
-    """Read an image in grey, at an eighth of its size or the smallest size that is large enough.
+    """Read an image in grey at 1/8, 1/4 or 1/2 of its size, the smallest that is large enough, else at full size.
 
     Returns:
         (h, w) float32 grey levels of the upright image.
@@ -91,13 +91,13 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """(h, w) grey levels to a (THUMBNAIL, THUMBNAIL) thumbnail of mean 0 and deviation 1, and its deviation before."""
+    """Fine structure of (h, w) grey levels: (THUMBNAIL, THUMBNAIL) with mean 0 and deviation 1; original deviation."""
     side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))
     detail = detail[
         margin:-margin, margin:-margin
-    ]  # pixels with a complete neighborhood; a gradient leaves nothing there
+    ]  # only pixels with a complete neighborhood, so that a linear gradient is removed completely
     detail = detail - detail.mean()
     deviation = float(detail.std())
     return detail / max(deviation, 1e-6), deviation

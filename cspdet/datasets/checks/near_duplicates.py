@@ -6,9 +6,9 @@ Files with equal bytes are found by `validate`; this finds images that look the 
 1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its neighbors;
 2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. Divided into MAX_DISTANCE + 1 bands, two such
    hashes agree in at least one whole band, so only images that share a band are compared;
-3. of these, the pairs whose fine structure correlates: by hashes alone, any two evenly lit surfaces look the same.
+3. of these, the pairs whose fine structure correlates are reported: the hashes of evenly lit surfaces are similar.
 
-For n images with balanced bands about n^2 / 80 pairs are compared, and never more than MAX_COMPARISONS: where more
+For n images with balanced bands about n^2 / 80 pairs are compared, and never more than MAX_COMPARISONS: if more
 images share a band, each is compared only with the next ones in the order of the hashes, and the report says that it
 may be incomplete. Memory grows with n. The hash of an image with little contrast is noise, so its near-duplicates may
 be missed. A crop that shifts the content by more than a few hundredths of the image is not found.
@@ -29,8 +29,8 @@ from cspdet.datasets.formats.coco import CocoDataset
 MAX_DISTANCE = 12  # of 128 bits
 MIN_SIMILARITY = 0.75  # correlation of the fine structure
 MAX_COMPARISONS = 800_000_000  # of hashes, about twenty seconds
-MIN_NEIGHBORS = 16  # images that each image is compared with in each band, however many there are
-MAX_CANDIDATES = 500_000  # of more candidates, the nearest are kept
+MIN_NEIGHBORS = 16  # minimum number of images that each image is compared with in each band
+MAX_CANDIDATES = 500_000  # if there are more, those with the smallest distances are kept
 NUM_BANDS = MAX_DISTANCE + 1
 # Number of bits of every 16-bit integer, for numpy before 2.0, which has no bitwise_count.
 BIT_COUNTS = (
@@ -76,9 +76,9 @@ class DuplicateReport:
     """The most similar pairs, best first, and their number."""
 
     pairs: tuple[DuplicatePair, ...]
-    total_pairs: int  # of all pairs; `pairs` may be the first of them
+    total_pairs: int  # number of all pairs; `pairs` may have only the first of them
     cross_split_pairs: int  # pairs across two splits
-    images: int  # compared
+    images: int  # in all splits, including those left out
     low_contrast: int  # images left out: too little contrast to compare
     unreadable: int  # images left out
     complete: bool  # whether every pair of close hashes was compared
@@ -92,7 +92,7 @@ class DuplicateReport:
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
     """Find near-duplicates within and across splits; each image is compared as it is and mirrored.
 
-    Unreadable and low-contrast images are left out and counted. A file that two splits list is not a pair with itself.
+    Unreadable and low-contrast images are left out and counted. A file that is listed in two splits is not a pair.
 
     Args:
         sets: The splits by name.
@@ -107,7 +107,7 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
     kept = kept[np.lexsort((second[kept], first[kept], -similarity[kept], distance[kept]))]
     _, unique_rows = np.unique(
         np.stack((first[kept], second[kept])), axis=1, return_index=True
-    )  # a symmetric image matches twice
+    )  # a symmetric image matches as it is and mirrored
     kept = kept[np.sort(unique_rows)]
     split = np.repeat(np.arange(len(sets)), [len(coco) for coco in sets.values()])
     return DuplicateReport(
@@ -163,7 +163,7 @@ def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
 def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield (P, 3) rows i, j and distance of close hashes that share a band, except pairs of two mirrored hashes.
 
-    The second value is False where a band is shared by more images than are compared.
+    The second value is False if more images share the band than are compared.
     """
     # Neighboring bits are often equal in all images; a random permutation makes each band selective.
     bands = np.array_split(np.random.default_rng(0).permutation(NUM_BITS), NUM_BANDS)

@@ -74,7 +74,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Statistics of one class; medians are None where it has no boxes."""
+    """Statistics of one class; medians are None if it has no boxes."""
 
     name: str
     category_id: int
@@ -108,9 +108,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split. Crowds are counted in `boxes` and `crowds` only; all others leave them out, as training
-    does.
-    """
+    """Statistics of one split. Crowds are left out, as in training, except in `boxes`, `crowds` and `empty_images`."""
 
     images: int
     empty_images: int  # without any box
@@ -178,7 +176,7 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """`image_index`, `side` and `aspect` are (M',), of the boxes in `objects` (M,) bool."""
+    """Statistics of each class; `image_index`, `side` and `aspect` are those of the boxes in `objects`, (M,) bool."""
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
     crowds = np.bincount(coco.box_class[coco.box_crowd], minlength=count)
@@ -199,7 +197,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Histogram of positive values: bin edges are powers of sqrt(2), or with `center_bins` the centers of the bins."""
+    """Histogram of positive values. Powers of sqrt(2) are the bin edges, or with `center_bins` the bin centers."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -211,7 +209,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """Histogram of integers from 0: one per bin, or equally many per bin where there would be too many bins."""
+    """Histogram of integers >= 0: one integer per bin, or several if there would be more than MAX_BINS bins."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)

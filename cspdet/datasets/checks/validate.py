@@ -109,7 +109,7 @@ def _check_box_format(annotations: Annotations) -> list[str]:
     fits_as_corners = (xywh[:, 2:] >= xywh[:, :2]).all(axis=1) & (xywh[:, 2:] <= size_wh + 1).all(axis=1)
     with np.errstate(over="ignore"):
         beyond = (xywh[:, :2] + xywh[:, 2:] > size_wh + 1).any(axis=1)
-    # correct x, y, width, height rarely leave the image, and are rarely all larger than their own x and y
+    # In the correct format, few boxes leave the image, and width >= x and height >= y rarely hold for nearly all boxes.
     if len(xywh) >= 3 and beyond.mean() >= 0.1 and fits_as_corners.mean() >= 0.98:
         return [
             f"{path}: {int(beyond.sum())} of {len(xywh)} boxes reach beyond their images, and all but "
@@ -214,7 +214,7 @@ def _find_identical_files(train_paths: Iterable[Path], other_paths: Iterable[Pat
 def _digest(path: Path) -> bytes:
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError:  # already reported by check_image_files; a path equals no content
+    except OSError:  # already reported by check_image_files; the path does not equal any digest
         return str(path).encode()
 
 

@@ -1,8 +1,8 @@
 """The augmentation of classification samples: crops, flips, colors, erasing, and mixing within a batch.
 
-First each image is augmented by itself (`ImageAugment`). Then images of a batch are mixed with others of the same
-batch (`mix_batch`), so that no image is decoded twice. A mixed image has up to four classes with weights. All random
-numbers come from the generators that are passed in.
+First, each image is augmented alone (`ImageAugment`). Then it is mixed with other images of the same batch
+(`mix_batch`), so that no image is decoded twice. A mixed image has up to four classes with weights. All random numbers
+come from the generators that are passed in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cspdet.letterbox import resize_image
 
 MAX_CLASSES_PER_IMAGE = 4  # of a mosaic
 MAX_CROP_ATTEMPTS = 10  # random crops tried before the center crop is taken
-MOSAIC_MIN_MARGIN = 0.2  # fraction of the side: the images of a mosaic meet no closer to the border
+MOSAIC_MIN_MARGIN = 0.2  # minimum distance of a mosaic's common corner from the border, as a fraction of the side
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ImageSample:
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     class_id: tuple[int, ...]  # M
-    label_weight: tuple[float, ...]  # M, of the target; they sum to 1
-    index: int  # of the image in its dataset, or of the one that was read in its place
+    label_weight: tuple[float, ...]  # M, weights of the classes in the target; they sum to 1
+    index: int  # of the image in its dataset, or of the image that replaces it if it is unreadable
 
 
 class ImageRegion(NamedTuple):
@@ -44,7 +44,7 @@ class ImageRegion(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Pixels."""
+        """Area in pixels."""
         return (self.bottom - self.top) * (self.right - self.left)
 
     def view(self, image: np.ndarray) -> np.ndarray:
@@ -56,10 +56,10 @@ class ImageRegion(NamedTuple):
 
 
 class ImageAugment:
-    """Turns an image of any size into one of input size.
+    """Augments an image of any size to the input size.
 
     Args:
-        config: What to do, and how strongly.
+        config: Augmentations with their strengths.
         size_hw: Input height and width in pixels.
     """
 
@@ -67,7 +67,7 @@ class ImageAugment:
         self.config, self.size_hw = config, size_hw
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Augment (h, w, 3) uint8 RGB, which is not changed, to a new (H, W, 3): a function of the arguments alone."""
+        """Augment (h, w, 3) uint8 RGB and return a new (H, W, 3) image; depends only on the arguments."""
         config = self.config
         view = resize_image(random_crop(config, image.shape[:2], self.size_hw, rng).view(image), self.size_hw)
         if config.rotate:
@@ -85,7 +85,7 @@ class ImageAugment:
 def random_crop(
     config: ImageAugmentConfig, image_hw: tuple[int, int], size_hw: tuple[int, int], rng: np.random.Generator
 ) -> ImageRegion:
-    """Draw a crop of random area, aspect ratio and place; the largest center crop if no draw fits into the image."""
+    """Draw a crop of random area, aspect ratio and position; the largest center crop if no draw fits into the image."""
     height, width = image_hw
     straight = size_hw[1] / size_hw[0]
     low, high = (math.log(ratio) for ratio in config.crop_ratio)
@@ -108,9 +108,9 @@ def random_region(
 
     Args:
         size_hw: Height and width of the image.
-        area_fraction: Of the image's area, before clipping.
+        area_fraction: Fraction of the image area, before clipping.
         log_ratio: Logarithm of width over height, relative to that of the image.
-        rng: Source of the place.
+        rng: Random generator for the position.
     """
     sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))
     edges: list[int] = []
@@ -134,10 +134,10 @@ def rotate_image(image: np.ndarray, degrees: float) -> np.ndarray:
 def mix_batch(
     samples: Sequence[ImageSample], config: ImageAugmentConfig, rngs: Sequence[np.random.Generator]
 ) -> list[ImageSample]:
-    """Mix each sample with others of the batch, or leave it as it is.
+    """Mix each sample with others of the batch, or leave it unchanged.
 
     Args:
-        samples: Of one image size and of one class each.
+        samples: Samples of equal image size, with one class each.
         config: Probabilities of mixup, cutmix and mosaic.
         rngs: The generator of each sample.
     """

@@ -21,10 +21,10 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
     """Crop every object of the train and val splits to `output`/SPLIT/CLASS/IMAGE-BOX.png.
 
     Args:
-        config_path: The data config of a detection dataset.
+        config_path: The data descriptor of a detection dataset.
         output: A new or empty folder.
         margin: Fraction of the box that is added on each side, up to the border of the image.
-        min_side: In pixels; boxes with a shorter side, and crowds, are left out and counted.
+        min_side: Minimum side in pixels; boxes with a shorter side, and crowds, are left out and counted.
 
     Raises:
         ConfigError: an invalid margin or min_side, or an output folder that is not empty.
@@ -73,7 +73,7 @@ def _check_class_names(coco: CocoDataset) -> None:
 
 
 def _crop_split(coco: CocoDataset, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
-    """Crop the objects of a split; the number of crops written, and of objects that were too small."""
+    """Crop the objects of a split; return the number of crops, and of objects that are too small."""
     written = small = 0
     for i in progress(range(len(coco)), f"cropping {folder.name}", "image", len(coco)):
         boxes, classes, crowds = coco.boxes(i)

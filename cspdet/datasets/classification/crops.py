@@ -1,4 +1,4 @@
-"""The input of a classifier in evaluation and prediction: the short side resized, then one crop or ten.
+"""The input of a classifier in evaluation and prediction: resize of the short side, then one crop or ten crops.
 
     Resize(short side) ── CenterCrop(input)                       one crop
                        └─ four corners, center, all mirrored      ten crops (Krizhevsky et al. 2012, section 4.1)
@@ -36,10 +36,10 @@ READ_THREADS = 4  # threads that decode and resize, outside of the GIL
 
 @dataclass(frozen=True)
 class ImageCrop:
-    """Resizes the short side of an image, and crops the input from the center, or ten crops.
+    """Resizes the short side of an image and takes the center crop, or ten crops.
 
     Raises:
-        ConfigError: a short side that is smaller than the crop.
+        ConfigError: the short side is smaller than the crop.
     """
 
     size_hw: tuple[int, int]  # of the crop: height, width
@@ -63,7 +63,7 @@ class ImageCrop:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            name: Of the image, for errors.
+            name: Name of the image for errors.
 
         Returns:
             (crops, 3, h, w) uint8; ten crops are the corners by rows, the center, and these five mirrored.
@@ -82,24 +82,24 @@ class ImageCrop:
 
 
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
-    """The short side of which an input of `size_hw` is a fraction `crop_fraction`: 288 for 256x256 and 0.887."""
+    """Return the short side of the resized image: longer side of `size_hw` / `crop_fraction` (256 / 0.887 -> 288)."""
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
 
 
 def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpolation: Interpolation) -> ImageCrop:
-    """Make the crop that a classifier's config describes.
+    """Build the crop from the config of a classifier.
 
     Args:
         input_: Input size of the network.
-        eval_: Short side (`resize`, else the input's size over `crop`) and ten-crop.
-        interpolation: Of the resizing.
+        eval_: Short side (`resize`, or else input size / `crop`), and whether to take ten crops.
+        interpolation: Interpolation of the resize.
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
     return ImageCrop(input_.size, resize, eval_.ten_crop, interpolation)
 
 
 class CropBatch(NamedTuple):
-    """The images of a batch of files that could be read, and the errors of the others."""
+    """The readable images of a batch of files, and the errors of the others."""
 
     paths: tuple[Path, ...]
     sizes_hw: tuple[tuple[int, int], ...]  # of the original images
@@ -108,7 +108,7 @@ class CropBatch(NamedTuple):
 
 
 def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
-    """Read files in order, up to `batch_size` per batch, in threads; a batch may have nothing but problems."""
+    """Read files in order, up to `batch_size` per batch, in threads; a batch may have only problems."""
     empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
     with ThreadPoolExecutor(READ_THREADS) as threads:
         for first in range(0, len(paths), batch_size):
@@ -124,7 +124,7 @@ def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Itera
 
 
 def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
-    """Height and width of an image, and its crops."""
+    """Return the height and width of an image with its crops, or its error."""
     try:
         image = read_image(path)
         return (image.shape[0], image.shape[1]), crop(image, str(path))

@@ -18,9 +18,9 @@ from cspdet.errors import DataError
 from cspdet.io.progress import progress
 from cspdet.letterbox import resize_image
 
-MAX_SIDE_RATIO = 2  # images are shrunk to a short side of so many times the longer side of the input
+MAX_SIDE_RATIO = 2  # maximum short side of a stored image, relative to the longer side of the input
 CHUNK = 256  # files that one thread handles per task
-SIZE_SAMPLE = 256  # images whose sizes estimate the size of a cache
+SIZE_SAMPLE = 256  # number of images that are used to estimate the size of a cache
 ResultT = TypeVar("ResultT")
 
 
@@ -40,12 +40,12 @@ class ClassificationImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, turn it upright and shrink it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and shrink it: (h, w, 3) uint8 RGB."""
         image = read_image(self.images.path(index))
         return resize_image(image, self._stored_hw((image.shape[0], image.shape[1])))
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Path of an image."""
         return self.images.path(index)
 
     def cache_key(self) -> bytes:
@@ -57,7 +57,7 @@ class ClassificationImages:
         return self._sizes(range(len(self)))
 
     def estimate_cache_bytes(self) -> int:
-        """Size of all decoded images, estimated from some of them, evenly spaced."""
+        """Size of all decoded images in bytes, estimated from a sample of them."""
         sampled = np.unique(np.linspace(0, len(self) - 1, SIZE_SAMPLE).astype(int)).tolist()
         mean = float(np.mean([3 * height * width for height, width in self._sizes(sampled)]))
         return round(mean * len(self))
@@ -114,7 +114,7 @@ def check_images(images: ImageFolderDataset) -> list[str]:
 
 
 def _parallel_map(function: Callable[[int], ResultT], indices: Sequence[int]) -> Iterator[ResultT]:
-    """`map` in threads, in chunks: file systems answer several requests at a time."""
+    """`map` in threads, in chunks: file systems handle several requests in parallel."""
     chunks = [indices[at : at + CHUNK] for at in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
         for results in threads.map(lambda chunk: [function(index) for index in chunk], chunks):

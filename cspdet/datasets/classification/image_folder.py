@@ -2,8 +2,8 @@
 
     DIR/train/CLASS/*, DIR/val/CLASS/*   images may lie in subfolders of their class
     DIR/train.txt, DIR/val.txt           lines of `path class`, paths relative to DIR
-    DIR/classes.txt                      one name per line, the order of the classes; optional, except for lists that
-                                         give the classes as indices from 0
+    DIR/classes.txt                      one name per line, in the order of the classes; optional. Without it, classes
+                                         that a list file has as indices from 0 are named by their indices
 
 No image file is opened here, so that a million images take seconds; unreadable images are reported when they are read.
 """
@@ -33,18 +33,18 @@ from cspdet.errors import DataError, did_you_mean
 
 Split = Literal["train", "val"]
 
-SCAN_THREADS = 8  # network file systems answer several requests at a time
+SCAN_THREADS = 8  # network file systems handle several requests in parallel
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolderDataset:
-    """N images, each of one class. Images are no Python objects, so forked workers share the memory."""
+    """N images of one class each, in flat arrays: forked workers share them without a copy."""
 
     root: Path
     split: str
     classes: tuple[str, ...]
     label: np.ndarray  # (N,) int32, index into `classes`
-    names: bytes  # paths relative to `root`, one after the other, as the file system encodes them
+    names: bytes  # concatenated paths relative to `root`, in the encoding of the file system
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     warnings: tuple[str, ...]  # counted summaries of what was skipped
 
@@ -52,7 +52,7 @@ class ImageFolderDataset:
         return len(self.label)
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Path of an image."""
         return self.root / self.name(index)
 
     def name(self, index: int) -> str:
@@ -77,11 +77,11 @@ def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] |
     Args:
         root: The folder of the dataset.
         split: "train" or "val".
-        classes: Names and order of the classes, as those of the train split for its val split. None takes those of
-            classes.txt, otherwise those of the train split if there is one, sorted, otherwise those of the split.
+        classes: Names and order of the classes, for example those of the train split for the val split. None: those of
+            classes.txt if it exists, else of the train split if it exists (sorted), else of this split (sorted).
 
     Raises:
-        DataError: no such split, no images, a class without images, or classes that are not among those expected.
+        DataError: no such split, no images, a class without images, or an unexpected class.
     """
     root = Path(root)
     if not root.is_dir():
@@ -135,7 +135,7 @@ def _from_folders(
 
 
 def _scan_class_folders(root: Path, split: Split, class_names: tuple[str, ...]) -> dict[str, ScannedFolder]:
-    """The content of each class folder; raises DataError if one has no images."""
+    """Scan all class folders; raise DataError if one has no images."""
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         folders = threads.map(lambda name: scan_class_folder(root, f"{split}/{name}"), class_names)
         scanned = dict(zip(class_names, folders, strict=True))
@@ -160,7 +160,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
         if classes and classes[0] == "0":
             issues.add(f"no {root / 'classes.txt'}, so the classes are named by their indices, 0 to {len(classes) - 1}")
     label_by_word = {name: i for i, name in enumerate(classes)}
-    label_by_word = {**{str(i): i for i in range(len(classes))}, **label_by_word}  # a class called "3" is not class 3
+    label_by_word = {**{str(i): i for i in range(len(classes))}, **label_by_word}  # names precede indices
     _check_known_classes(listing, tuple(word for word in dict.fromkeys(words) if word not in label_by_word), classes)
     label = np.array([label_by_word[word] for word in words], np.int64)
     missing = [classes[i] for i in np.flatnonzero(np.bincount(label, minlength=len(classes)) == 0)]

@@ -3,8 +3,9 @@
     training     dataset -> augment -> mix_batch -> collate_images
     evaluation   image files in order -> crops
 
-A training batch is a function of (seed, keys of its images), for every number of loader processes. Each of several
-training processes mixes the images of its own part of a batch: which images are mixed depends on their number.
+A training batch is a function of (seed, sample keys); it does not depend on the number of loader processes. Each
+training process mixes only images of its own part of a batch, so the mixed images depend on the number of training
+processes.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ if TYPE_CHECKING:
     from cspdet.config.input import InputConfig
 
 MIN_BATCH = 2  # images per batch: batch normalization over a 1x1 feature map needs more than one
-MIXING_SPAWN_KEY = (1,)  # keeps the random streams of mixing apart from those of the augmentation
+MIXING_SPAWN_KEY = (1,)  # makes the random streams of mixing independent of those of the augmentation
 
 
 @dataclass(frozen=True)
 class BuildImageBatch:
-    """Sample keys to a batch of augmented samples, mixed within the batch before epoch `mixed_epochs`."""
+    """Builds a batch of augmented samples from sample keys; mixes them in the first `mixed_epochs` epochs."""
 
     dataset: IndexedSamples[ImageSample]
     augment: ImageAugment
@@ -81,19 +82,19 @@ def image_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EpochLoader[ImageBatch]:
-    """Build one process's part of the augmented and mixed training batches.
+    """Build the loader of the augmented and mixed training batches, for the part of one process.
 
     Args:
         images: The train split.
         input_: Input size.
         augment: The augmentation.
         config: Batches, order, cache and loader processes.
-        device_type: Where batches go: "cpu" or "cuda".
-        shard: The part of each batch that this training process has.
+        device_type: Device of the batches: "cpu" or "cuda".
+        shard: Rank and world size: this training process has its part of each batch.
 
     Raises:
-        ConfigError: a cache that does not fit, or batches that the processes cannot share.
-        DataError: with `cache: ram` or `disk`, the unreadable images.
+        ConfigError: the cache does not fit, or batches are too small for the number of processes.
+        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     factors = None
     if config.repeat_threshold is not None:
@@ -111,16 +112,16 @@ def image_loader(
 
 
 class IndexedCropBatch(NamedTuple):
-    """The images of a batch that could be read, and the errors of the others."""
+    """The readable images of a batch, and the errors of the others."""
 
     images: Tensor  # (B, crops, 3, H, W) uint8 RGB
-    indices: tuple[int, ...]  # of each image in its dataset
+    indices: tuple[int, ...]  # index of each image in its dataset
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BuildCropBatch:
-    """Image indices to a batch of crops."""
+    """Builds a batch of crops from image indices."""
 
     images: ImageFolderDataset
     crop: ImageCrop
@@ -152,9 +153,9 @@ def crop_batches(
 
     Args:
         images: The split to evaluate on.
-        crop: How the input is cut from an image.
+        crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
-        device_type: Where batches go: "cpu" or "cuda".
+        device_type: Device of the batches: "cpu" or "cuda".
         shard: This process's part: images rank, rank + world_size, ...; may be empty.
 
     Raises:

@@ -1,7 +1,7 @@
 """A list of albumentations transforms as one step of the augmentation.
 
 Works around two properties of albumentations 2.0.8: every loader process draws the same random numbers unless the
-transforms are seeded for each sample, and class ids come back as floats.
+transforms are seeded for each sample, and it returns class ids as floats.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CONFIG_KEY = "train.augment.albumentations"
 
 
 class AlbumentationsHook:
-    """Applies the transforms in order; the random numbers of each sample come from its own generator.
+    """Applies the transforms in order; they are seeded for each sample by its generator.
 
     Args:
         transforms: Names and arguments of the transforms.
         size_hw: Height and width of the images.
-        key: The config key that errors name.
+        key: Config key for error messages.
 
     Raises:
-        ConfigError: unknown names, arguments that albumentations refuses, transforms that cannot run on an
-            image with boxes or that change its size: one line for each.
+        ConfigError: unknown names, arguments that albumentations rejects, transforms that fail on an image with boxes
+            or change its size; one line for each.
     """
 
     def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int], key: str = CONFIG_KEY):
@@ -51,13 +51,13 @@ class AlbumentationsHook:
         self._compose, self._key = _compose(built), key
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Transform a sample; the given one is not changed."""
+        """Return a transformed copy of a sample."""
         self._compose.set_random_seed(int(rng.integers(2**32)))
         return _apply(self._compose, sample, self._key)
 
 
 def _import_albumentations() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it looks for newer versions online
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks online for updates
     try:
         import albumentations
     except ImportError as error:
@@ -66,7 +66,7 @@ def _import_albumentations() -> Any:
 
 
 def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> Any:
-    """The transform that the config names, with its arguments and `overrides`."""
+    """Build the transform with the arguments of the config and `overrides`."""
     library = _import_albumentations()
     base = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
     valid = {
@@ -80,14 +80,14 @@ def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> 
         raise ConfigError(f"{where}: no such transform in albumentations{did_you_mean(transform.name, valid)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # arguments that it does not know only make it warn
+            warnings.simplefilter("error", UserWarning)  # albumentations only warns about unknown arguments
             return valid[transform.name](**{**transform.args, **overrides})
     except (ValueError, TypeError, UserWarning) as error:
         raise ConfigError(f"{where}: {_one_line(error)}") from None
 
 
 def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
-    """Run the transform once, so that one that cannot work stops the run before it starts."""
+    """Run the transform once, so that an invalid one is reported before training."""
     height, width = size_hw
     box = np.array(((width / 4, height / 4, width / 2, height / 2),), np.float32)
     image = np.full((height, width, 3), PAD_VALUE, np.uint8)
@@ -98,7 +98,7 @@ def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where
         _apply(compose, sample, where)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a transform of albumentations may raise
+    except Exception as error:  # a transform may raise any exception
         raise ConfigError(f"{where}: does not run on an image with boxes: {_one_line(error)}") from error
 
 
@@ -118,13 +118,13 @@ def _compose(transforms: list[Any]) -> Any:
 
 
 def _apply(compose: Any, sample: Sample, where: str) -> Sample:
-    """Transform a sample; the row of a box is its label, by which it keeps its class and crowd flag."""
+    """Transform a sample; boxes are labeled with their rows, to find their classes and crowd flags afterwards."""
     result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
     image = np.ascontiguousarray(result["image"])
     if image.shape != sample.image.shape or image.dtype != np.uint8:
         names = ", ".join(type(transform).__name__ for transform in compose.transforms)
         found, expected = (f"{'x'.join(map(str, a.shape))} {a.dtype}" for a in (image, sample.image))
-        raise ConfigError(f"{where}: a transform ({names}) must keep the image {expected}; it came back {found}")
+        raise ConfigError(f"{where}: a transform ({names}) must keep the image {expected}, but returned {found}")
     row = np.asarray(result["row"]).astype(np.int64).reshape(-1)
     box_xyxy = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
     return replace(sample, image=image, box_xyxy=box_xyxy, class_id=sample.class_id[row], is_crowd=sample.is_crowd[row])

@@ -1,8 +1,8 @@
-"""How well anchors fit the boxes of a dataset, and k-means anchors that fit them better.
+"""Fit of anchors to the boxes of a dataset, and computation of anchors by k-means.
 
 Boxes and anchors are compared as in training (`cspdet.training.assigners`): by the IoU of their widths and heights with
-a common center, in pixels of the network's input. A box is assigned to its most similar anchor at any IoU, and with
-`match_iou` to every anchor above it. Crowds are left out, as in training.
+a common center, in pixels of the network's input. A box is assigned to the anchor with the highest IoU,
+and with `match_iou` also to every anchor with an IoU above it. Crowds are left out, as in training.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
 from cspdet.letterbox import Letterbox
 
-STRICT_IOU = 0.5  # reported in addition to the threshold of training, which is low or missing
+STRICT_IOU = 0.5  # also reported, because the threshold of training is low or not set
 RESTARTS = 10
 MAX_ITERATIONS = 100
-KMEANS_SAMPLE_SIZE = 20_000  # boxes for k-means; the metrics are of all boxes
+KMEANS_SAMPLE_SIZE = 20_000  # maximum number of boxes for k-means; metrics use all boxes
 CHUNK = 1 << 16
-DECIMALS = 1  # of a pixel, to which anchors are rounded
+DECIMALS = 1  # anchors are rounded to 0.1 pixels
 
 
 class FitJson(TypedDict):
@@ -61,8 +61,8 @@ class AnchorFit:
 class BestAnchors(NamedTuple):
     """The best anchor of each of N boxes."""
 
-    iou: np.ndarray  # (N,) float64, with its best anchor
-    anchor: np.ndarray  # (N,) int64, its index; the first of equal ones, as in training
+    iou: np.ndarray  # (N,) float64, IoU of the box with its best anchor
+    anchor: np.ndarray  # (N,) int64, index of the best anchor; on ties the first, as in training
 
 
 def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
@@ -148,7 +148,7 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     Args:
         box_wh: (N, 2) widths and heights.
         count: Number of anchors.
-        seed: Of the random starts.
+        seed: Seed of the random starts.
 
     Returns:
         (count, 2) widths and heights, ascending by area.
@@ -166,7 +166,7 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     if len(ordered) > max(KMEANS_SAMPLE_SIZE, count):
         ordered = ordered[np.sort(rng.choice(len(ordered), max(KMEANS_SAMPLE_SIZE, count), replace=False))]
         if len(np.unique(ordered, axis=0)) < count:
-            ordered = different  # nearly all boxes are of one size
+            ordered = different  # nearly all boxes have the same size
     runs = [_lloyd_iterations(ordered, _kmeans_plus_plus(ordered, count, rng)) for _ in range(RESTARTS)]
     best = max(runs, key=lambda anchors: float(best_anchors(ordered, anchors).iou.mean()))
     best = np.maximum(np.round(best, DECIMALS), 10.0**-DECIMALS)

@@ -2,7 +2,7 @@
 
     compose      one image, or a mosaic of four, warped into the input (`compose.py`)
     mix          mixup or cutmix with a second composed image (`mixing.py`)
-    transforms   albumentations and the user's own augmentations, from the registry AUGMENTATIONS
+    transforms   albumentations and user-defined augmentations, from the registry AUGMENTATIONS
 
 All random numbers come from the generator that is passed in.
 """
@@ -23,10 +23,10 @@ from cspdet.structures import Sample
 
 
 class Transform(Protocol):
-    """An augmentation of `train.augment.transforms`: `build(size_hw)` of its config returns one."""
+    """An augmentation in `train.augment.transforms`, built by `build(size_hw)` of its config."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator, /) -> Sample:
-        """Return a new sample of the same image size; `sample` must not be written to.
+        """Return a new sample of the same image size; `sample` must not be modified.
 
         Args:
             sample: An image of input size with boxes in its pixels.
@@ -35,12 +35,12 @@ class Transform(Protocol):
 
 
 class Augment:
-    """Turns image `index` of a dataset into one training sample of input size.
+    """Builds an augmented training sample of input size from an image of a dataset.
 
     Args:
-        config: What to do, and how strongly.
+        config: Augmentations with their strengths.
         size_hw: Input height and width in pixels.
-        resize: How an image is fit into the input before it is varied.
+        resize: How an image is fit into the input before the augmentation.
 
     Raises:
         ConfigError: transforms that cannot be built.
@@ -56,13 +56,13 @@ class Augment:
             self.transforms.append((f"train.augment.transforms[{i}]: {transform.name}", transform.build(size_hw)))
 
     def __call__(self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
-        """Build a sample, a function of the arguments alone.
+        """Build a sample; it depends only on the arguments.
 
         Args:
-            dataset: Samples by index; mosaic, mixup and cutmix take further ones from it.
+            dataset: Samples by index; mosaic, mixup and cutmix read further samples.
             index: The sample to augment.
             rng: Source of all random numbers.
-            mosaic: False leaves out mosaic, mixup and cutmix.
+            mosaic: Whether to apply mosaic, mixup and cutmix.
         """
         composed = self.compose(dataset, index, rng, mosaic=mosaic)
         if mosaic and self.config.mixup + self.config.cutmix > 0:
@@ -86,7 +86,7 @@ class Augment:
 
 
 def _check(name: str, sample: Sample, before: Sample) -> Sample:
-    """What a transform returned, in the types of a sample; raises ConfigError if it cannot be collated."""
+    """Convert the result of a transform to the types of a sample; raise ConfigError for invalid shapes."""
     image, count = sample.image, len(sample.box_xyxy)
     if image.shape != before.image.shape or image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected an image of {_shape(before.image)} as given, found {_shape(image)}")

@@ -1,7 +1,7 @@
 """One image, or a mosaic of four, warped into the input with its boxes.
 
-Each image is drawn straight into the input by one affine map: its placement (a letterbox, or a corner of a mosaic),
-then shear, rotation, zoom and flips about the center of the input, and a shift. Boxes go through the same map.
+Each image is drawn directly into the input by one affine map: its placement (a letterbox, or a corner of a mosaic),
+then shear, rotation, zoom and flips about the center of the input, and a shift. Boxes are mapped in the same way.
 Coordinates are continuous: pixel i spans [i, i + 1], and its center lies at i + 0.5.
 """
 
@@ -43,7 +43,7 @@ class ImageComposer:
     Args:
         config: Mosaic, geometry, colors and copies of small objects.
         size_hw: Input height and width in pixels.
-        resize: How an image is fit into the input before it is varied.
+        resize: How an image is fit into the input before the augmentation.
     """
 
     def __init__(self, config: AugmentConfig, size_hw: tuple[int, int], resize: Resize):
@@ -77,9 +77,9 @@ class ImageComposer:
         return copy_small(sample, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
 
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
-        """(3, 3) maps from each image to the input: its letterbox, or four that meet in a random point of the input.
+        """(3, 3) maps from each image to the input: a letterbox, or four quadrants around a random point of the input.
 
-        A mosaic is a canvas of twice the input's size, centered on it; its images meet in the middle half of it.
+        Parts of the four images of a mosaic can be outside of the input.
         """
         boxes = [Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize) for sample in samples]
         if len(samples) == 1:
@@ -93,7 +93,7 @@ class ImageComposer:
         return placements
 
     def _clip_and_filter(self, image: np.ndarray, box_xyxy: np.ndarray, samples: list[Sample]) -> AugmentedSample:
-        """Clip the boxes (N, 4) to the input, and drop those of which too little is visible."""
+        """Clip the boxes (N, 4) to the input, and drop those with too little visible area."""
         class_id = np.concatenate([sample.class_id for sample in samples])
         is_crowd = np.concatenate([sample.is_crowd for sample in samples])
         height, width = self.size_hw
@@ -124,7 +124,7 @@ def random_affine_matrix(config: AugmentConfig, size_hw: tuple[int, int], rng: n
     zoom_x = -zoom if draw[6] < config.flip_horizontal else zoom
     zoom_y = -zoom if draw[7] < config.flip_vertical else zoom
     cos, sin = math.cos(angle), math.sin(angle)
-    # x' = x + shear_x y, then y' = y + shear_y x': both in one step could fold the image onto a line.
+    # x' = x + shear_x y, then y' = y + shear_y x': both at once could collapse the image to a line.
     bend = 1 + shear_x * shear_y
     a, b = zoom_x * (cos - sin * shear_y), zoom_x * (cos * shear_x - sin * bend)
     c, d = zoom_y * (sin + cos * shear_y), zoom_y * (sin * shear_x + cos * bend)
@@ -148,21 +148,22 @@ def transform_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: HsvGains | None = None) -> np.ndarray:
     """Draw an image into a canvas; the rest of the canvas is unchanged.
 
-    An image that stays upright is cropped at whole pixels and resized, in half of the time of a warp.
+    Without rotation and shear, the image is cropped at whole pixels and resized: this takes half the time of a warp.
 
     Args:
         canvas: (H, W, 3) uint8, drawn into.
         image: (h, w, 3) uint8.
         matrix: (3, 3) map from image to canvas.
-        gains: Change of colors.
+        gains: Change of colors; None: no change.
 
     Returns:
-        The map by which the image was drawn, for its boxes: up to half a pixel off `matrix` for an upright image.
+        The map by which the image was drawn, for its boxes. Without rotation and shear, it may differ from `matrix`
+        by up to half a pixel.
     """
     height, width = image.shape[:2]
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     corners = [(a * u + b * v + x, c * u + d * v + y) for u, v in ((0, 0), (width, 0), (width, height), (0, height))]
-    # A pixel is covered where its center is, so that neighbors share an edge without a gap or an overlap.
+    # A pixel is drawn if its center is covered, so that adjacent images have no gap and no overlap.
     left, right = _covered_pixels([corner[0] for corner in corners], canvas.shape[1])
     top, bottom = _covered_pixels([corner[1] for corner in corners], canvas.shape[0])
     if right <= left or bottom <= top:
@@ -172,7 +173,7 @@ def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: 
         across, down = _axis_crop(left, right, a, x, width), _axis_crop(top, bottom, d, y, height)
         _resize_into(region, image, across, down, gains)
         return affine((across.scale, 0, across.shift), (0, down.scale, down.shift))
-    # OpenCV's coordinates are those of pixel centers, half a pixel off ours on both sides of the map.
+    # OpenCV has pixel centers at integer coordinates: half a pixel less than here, in the image and in the canvas.
     shift = np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top)))
     _warp_into(region, image, shift, np.array(corners) - (left + 0.5, top + 0.5), gains)
     return matrix
@@ -195,7 +196,7 @@ def _warp_into(
 ) -> None:
     """Draw an image into a region by a (2, 3) map of pixel centers, inside its (4, 2) mapped corners."""
     patch = cv2.warpAffine(
-        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # four channels are warped in two thirds of the time of three
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # warping four channels takes two thirds of the time of three
         matrix,
         (region.shape[1], region.shape[0]),
         flags=cv2.INTER_LINEAR,
@@ -217,7 +218,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """The whole pixels, of `length`, that the map puts from `first` to `last` of the canvas."""
+    """Find the whole pixels of the image (0 to `length`) that the map draws from `first` to `last` of the canvas."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
@@ -230,20 +231,20 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Range of the pixels, of `limit`, whose centers lie between the outermost edges."""
-    slack = 0.5 + 1e-6  # edges that should be whole numbers come out of the maps with rounding errors
+    """Find the range of pixels (0 to `limit`) whose centers are between the outermost edges."""
+    slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 
 
 def keep_mask(
     box_xyxy: np.ndarray, visible_area: np.ndarray, area: np.ndarray, is_crowd: np.ndarray, min_visible: float
 ) -> np.ndarray:
-    """Select the boxes of which enough is visible.
+    """Select the boxes with enough visible area, and no side below MIN_SIDE.
 
-    Crowds are kept as long as anything of them is visible, so that predictions inside them stay ignored.
+    Crowds are kept at any visible fraction, so that predictions inside them stay ignored.
 
     Args:
-        box_xyxy: (N, 4) what is left of the boxes.
+        box_xyxy: (N, 4) visible parts of the boxes.
         visible_area: (N,) square pixels.
         area: (N,) square pixels before clipping and covering.
         is_crowd: (N,) bool.

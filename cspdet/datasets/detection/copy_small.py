@@ -14,7 +14,7 @@ from cspdet.letterbox import resize_image
 from cspdet.structures import Sample
 
 COPY_SCALE_RANGE = (0.8, 1.2)  # of a copied object, from arXiv:1902.07296
-MAX_COPY_ATTEMPTS = 20  # random places tried for a copy
+MAX_COPY_ATTEMPTS = 20  # random positions tried for a copy
 MAX_OVERLAP = 0.3  # fraction of the smaller of two boxes; with more overlap, one object hides the other
 
 
@@ -28,16 +28,16 @@ class Rect(NamedTuple):
 
 
 def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Generator) -> Sample:
-    """Paste copies of small objects at free places of their image.
+    """Paste copies of small objects at free positions of their image.
 
-    The content of a box is copied with hard edges, a little larger or smaller. Crowds and occluded objects are not
-    copied. A copy never overlaps another object by more than MAX_OVERLAP; without a free place it is left out.
+    The content of a box is copied with hard edges, scaled by COPY_SCALE_RANGE. Crowds and occluded objects are not
+    copied. A copy never overlaps another object by more than MAX_OVERLAP; without a free position it is omitted.
 
     Args:
         sample: The image and its boxes; not changed.
         small: (N,) bool, the objects to copy.
         copies: Copies per object.
-        rng: Source of sizes and places.
+        rng: Random generator for sizes and positions.
     """
     rows = np.flatnonzero(small & ~sample.is_crowd & _is_unoccluded(sample.box_xyxy))
     if len(rows) == 0:
@@ -87,7 +87,7 @@ def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
 
 
 def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> Rect | None:
-    """The first of some random places where a patch overlaps no box by more than MAX_OVERLAP, if there is one."""
+    """Try random positions until a patch overlaps no box by more than MAX_OVERLAP; None if all attempts fail."""
     height, width = patch.shape[:2]
     attempts = rng.random((MAX_COPY_ATTEMPTS, 2))
     room = (image.shape[1] - width + 1, image.shape[0] - height + 1)

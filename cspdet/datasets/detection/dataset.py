@@ -1,7 +1,7 @@
 """Detection datasets: index -> image with its boxes.
 
 DetectionImages    image files, decoded and shrunk to fit the input; caches wrap it
-DetectionDataset   such images with their annotations, for training
+DetectionDataset   these images with their annotations, for training
 EvalDataset        letterboxed images with their annotations, for evaluation
 """
 
@@ -21,7 +21,7 @@ from cspdet.structures import Sample
 
 
 class DetectionImages:
-    """The images of a COCO split, no larger than they will be in the input; smaller ones keep their size.
+    """The images of a COCO split, shrunk to fit into the input; smaller images keep their size.
 
     Args:
         coco: The annotated split.
@@ -42,17 +42,17 @@ class DetectionImages:
         return len(self.coco)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, turn it upright and shrink it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and shrink it: (h, w, 3) uint8 RGB."""
         bilinear = self.resize == "stretch"  # as in evaluation
         size_hw = self._stored_hw(index)
         return resize_image(read_annotated_image(self.coco, index), size_hw, bilinear=bilinear)
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Path of an image."""
         return self.coco.path(index)
 
     def cache_key(self) -> bytes:
-        """The input, and the sizes that the annotations give."""
+        """Resize mode, input size, and image sizes from the annotations."""
         return f"{self.resize} {self.size_hw} ".encode() + self.coco.size_hw.astype("<i4").tobytes()
 
     def sizes_hw(self) -> list[tuple[int, int]]:
@@ -64,7 +64,7 @@ class DetectionImages:
         return sum(3 * height * width for height, width in self.sizes_hw())
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Height and width inside the letterbox, never enlarged: the augmentation does that in its single warp."""
+        """Height and width inside the letterbox, but not enlarged: the augmentation enlarges in its single warp."""
         height, width = self.coco.size_hw[index].tolist()
         box = Letterbox.fit((height, width), self.size_hw, self.resize)
         return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
@@ -124,7 +124,7 @@ def read_annotated_image(coco: CocoDataset, index: int) -> np.ndarray:
     """Decode an image at full size: (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: unreadable, or of another size than the annotations say, which would misplace every box.
+        DataError: the image is unreadable, or its size differs from the annotations, so that boxes would be misplaced.
     """
     image = read_image(coco.path(index))
     (found_h, found_w), (height, width) = image.shape[:2], coco.size_hw[index].tolist()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTrainBatch:
-    """Sample keys to a batch of augmented samples; mosaic, mixup and cutmix only before epoch `mosaic_epochs`."""
+    """Builds a batch of augmented samples; mosaic, mixup and cutmix only in the first `mosaic_epochs` epochs."""
 
     dataset: IndexedSamples[Sample]
     augment: Augment
@@ -54,7 +54,7 @@ class BuildTrainBatch:
 
 @dataclass(frozen=True)
 class BuildEvalBatch:
-    """Image indices to a batch of letterboxed images."""
+    """Builds a batch of letterboxed images from image indices."""
 
     dataset: EvalDataset
 
@@ -71,19 +71,19 @@ def train_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EpochLoader[Batch]:
-    """Build one process's part of the augmented training batches.
+    """Build the loader of the augmented training batches, for the part of one process.
 
     Args:
         coco: The train split.
         input_: Input size and resize mode.
         augment: The augmentation.
         config: Batches, order, cache and loader processes.
-        device_type: Where batches go: "cpu" or "cuda".
-        shard: The part of each batch that this training process has.
+        device_type: Device of the batches: "cpu" or "cuda".
+        shard: Rank and world size: this training process has its part of each batch.
 
     Raises:
-        ConfigError: augmentation that cannot be built, a cache that does not fit, or batches that cannot be shared.
-        DataError: with `cache: ram` or `disk`, the unreadable images.
+        ConfigError: invalid transforms, a cache that does not fit, or batches too small for the number of processes.
+        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
@@ -99,7 +99,7 @@ def train_loader(
 
 
 def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
-    """(N,) how often an epoch shows each image; crowds, which are never trained on, do not count."""
+    """(N,) repeat factor of each image; crowds do not count, because they are not training targets."""
     image = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     is_target = ~coco.box_crowd
     return repeat_factors(image[is_target], coco.box_class[is_target], len(coco), threshold)
@@ -113,13 +113,13 @@ def eval_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EvalLoader:
-    """Build the evaluation batches: letterboxed images in order, with all of their boxes, crowds included.
+    """Build the loader of the evaluation batches: letterboxed images in order, with all boxes, crowds included.
 
     Args:
         coco: The split to evaluate on.
         input_: Input size and resize mode.
         config: Images per batch of this process, and loader processes.
-        device_type: Where batches go: "cpu" or "cuda".
+        device_type: Device of the batches: "cpu" or "cuda".
         shard: This process's part: images rank, rank + world_size, ...; may be empty.
     """
     num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
@@ -139,5 +139,5 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches; raises DataError at an unreadable image, or when a loader process died."""
+        """Iterate over the batches; raises DataError if an image is unreadable or a loader process died."""
         return iter_batches(self._batches, lambda skipped: None)

@@ -1,4 +1,4 @@
-"""Two augmented images mixed into one: mixup and cutmix.
+"""Mix two augmented images into one: mixup and cutmix.
 
 The functions return new samples and leave the given ones unchanged. Coordinates are continuous, in input pixels.
 """
@@ -17,17 +17,17 @@ from cspdet.datasets.detection.copy_small import Rect, box_area, box_intersectio
 def mixup(first: AugmentedSample, second: AugmentedSample, second_weight: float) -> AugmentedSample:
     """Blend two images of one size and keep the boxes of both (arXiv:1710.09412).
 
-    Each box counts in full, as in YOLOX (arXiv:2107.08430), whatever the weight of its image.
+    All boxes have full weight, as in YOLOX (arXiv:2107.08430); it does not depend on the weight of the image.
     """
     image = cv2.addWeighted(first.sample.image, 1 - second_weight, second.sample.image, second_weight, 0)
     return _concat(first, second, image)
 
 
 def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visible: float) -> AugmentedSample:
-    """Paste a rectangle of the second image into the first, of one size (arXiv:1905.04899).
+    """Paste a rectangle of the second image into the first, of equal size (arXiv:1905.04899).
 
-    A box of the first image becomes smaller where the rest of it is a rectangle; otherwise it stays as it is. A box of
-    the second image is clipped to the rectangle. Boxes with less than `min_visible` of their area visible are dropped.
+    A box of the first image is reduced to its uncovered part if that is a rectangle; otherwise it is unchanged. A box
+    of the second image is clipped to the rectangle. Boxes with a visible fraction below `min_visible` are dropped.
     """
     image = first.sample.image.copy()
     rows, columns = slice(rect.y1, rect.y2), slice(rect.x1, rect.x2)
@@ -44,7 +44,7 @@ def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visi
 
 
 def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
-    """Draw a rectangle for cutmix: any fraction of the image, of its aspect ratio, centered anywhere, clipped to it."""
+    """Draw a rectangle for cutmix: random area and center, the image's aspect ratio, clipped to the image."""
     height, width = size_hw
     area_fraction, x, y = rng.random(3).tolist()
     half_w, half_h = area_fraction**0.5 * width / 2, area_fraction**0.5 * height / 2
@@ -54,12 +54,12 @@ def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
 
 
 def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
-    """(N, 4) float64 boxes minus `rect` where that leaves a rectangle; otherwise unchanged."""
+    """(N, 4) float64 boxes minus `rect` if the rest is a rectangle; otherwise unchanged."""
     low, high = box_xyxy[:, :2], box_xyxy[:, 2:]
     first, last = np.array(rect[:2], np.float64), np.array(rect[2:], np.float64)
     meets = ((low < last) & (first < high)).all(axis=1, keepdims=True)
     spans = (first <= low) & (high <= last)  # (N, 2), along x and along y
-    across = meets & spans[:, ::-1]  # along an axis, where the rectangle spans the other one
+    across = meets & spans[:, ::-1]  # (N, 2): a box can be cut along this axis if `rect` spans it along the other axis
     return np.concatenate(
         (np.where(across & (first <= low), last, low), np.where(across & (high <= last), first, high)), axis=1
     )
