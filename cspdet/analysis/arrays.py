@@ -52,7 +52,7 @@ class SortedImages:
 
     @classmethod
     def from_coco(cls, coco: CocoDataset) -> SortedImages:
-        """Sort the images of a data set."""
+        """Sort the images of a dataset."""
         dataset_index = np.argsort(coco.image_id, kind="stable")
         return cls(dataset_index, coco.image_id[dataset_index])
 

@@ -1,7 +1,7 @@
 """COCO's average precision from ranked hits, with a weight for each image.
 
-With all weights 1 it equals pycocotools' AP up to rounding. The bootstrap needs weights: a resample of the images is a
-vector of counts, so detections are matched and sorted only once.
+With all weights 1 it equals pycocotools' AP up to rounding. The bootstrap uses the weights: a resample of the images
+is a vector of counts, so detections are matched and sorted only once.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _size_quartiles(run: MatchedRun) -> tuple[SizeRange, ...]:
 def _size_range_metrics(
     run: MatchedRun, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
 ) -> SizeRange:
-    """Follow COCO: boxes of other sizes are ignored, and so are unmatched detections of other sizes."""
+    """Compute metrics by COCO's rule: boxes and unmatched detections of other sizes are ignored."""
     near = run.pairs.select(run.pairs.iou >= IOU_THRESHOLDS[0])
     match_candidates = build_candidates(near, run.detections, run.ground_truth, area=limits, closed=closed)
     is_target = ~match_candidates.ignore

@@ -60,7 +60,7 @@ def analyze_results(
 def analyze(
     run: MatchedRun, metrics: Metrics, *, name: str, source: str, min_score: float | None, gallery: int
 ) -> Analysis:
-    """Analyze a run whose detections are matched already.
+    """Analyze a run with matched detections.
 
     Args:
         run: the detections, matched with the boxes.

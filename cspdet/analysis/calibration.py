@@ -1,4 +1,4 @@
-"""Calibration of the scores: of the detections with a score of .8, are 80% correct?"""
+"""Calibration of the scores: whether 80% of the detections with a score of .8 are correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUM_BINS = 10
 
 
 def calibrate(run: MatchedRun, threshold: float) -> Calibration:
-    """Compare mean score and accuracy by score, at `run.iou`; scores outside [0, 1] fall into the outer bins."""
+    """Compare mean score and accuracy in score bins, at `run.iou`; the outer bins include scores outside [0, 1]."""
     counted = ~run.match.ignored
     score, correct = run.detections.score[counted], run.match.correct[counted]
     count, score_sum, right = _bin_sums(score, correct)

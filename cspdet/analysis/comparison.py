@@ -1,8 +1,8 @@
 """Compare runs on the same images by a paired bootstrap over images.
 
-Each resample draws N of the N images with replacement, the same for all runs, and gives every run an AP. The spread of
-the differences is the uncertainty due to the choice of images. Detections are matched once; a resample only changes
-the weight of each image.
+Each resample draws N of the N images with replacement, the same for all runs, and computes the AP of every run on them.
+The spread of the differences is the uncertainty due to the choice of images. Detections are matched once; a resample
+only changes the weight of each image.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.nda
 
 
 def sign_test_p_value(gains: np.ndarray) -> float:
-    """Return the two-sided p value: twice the fraction of the (R,) gains without the majority sign; 0 has no sign.
+    """Return the two-sided p value: twice the fraction of the (R,) gains with the rarer sign; 0 counts for both signs.
 
-    One resample is added to the minority, so that p is never 0: with 1,000 resamples it is at least .002.
+    One resample is added to the rarer sign, so that p is never 0: with 1,000 resamples it is at least .002.
     """
     against = min(int((gains <= 0).sum()), int((gains >= 0).sum()))
     return min(1.0, 2 * (against + 1) / (len(gains) + 1))

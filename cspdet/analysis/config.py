@@ -11,7 +11,7 @@ BACKGROUND_IOU = 0.1  # a detection with a lower IoU with every box is backgroun
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """What is counted as correct, and how much is shown.
+    """Thresholds, resampling, and number of images shown.
 
     Attributes:
         min_iou: IoU from which a detection matches a box, for everything except the COCO metrics.

@@ -10,10 +10,10 @@ duplicate       IoU of at least t with a box of its class that a higher score ma
 background      IoU below b with every box
 both            otherwise: IoU between b and t with a box of another class
 
-The cost of a type is the AP at t with this type fixed, minus the AP. Localization and classification errors are
-corrected, unless their box is matched already or by a higher score of the same type; then, and for the other types,
-the detection is removed. Missed boxes are removed from the ground truth. Costs do not add up to 1 - AP, because fixes
-interact.
+The cost of a type is the AP at t with this type fixed, minus the AP. A localization or classification error is
+corrected, unless its box is already matched or is used to correct an error of the same type with a higher score.
+All other detections of the type are removed. Missed boxes are removed from the ground truth. Costs do not add up to
+1 - AP, because fixes interact.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ErrorTypes(NamedTuple):
     """The type of each of D detections, and the boxes that fixes refer to."""
 
     detection_type: np.ndarray  # (D,) int64, index into DETECTION_TYPES
-    intended_gt: np.ndarray  # (D,) int64, box meant by a localization or classification error, else -1
+    intended_gt: np.ndarray  # (D,) int64, box that a localization or classification error overlaps most, else -1
     matched_gt: np.ndarray  # (M,) bool, boxes matched by a correct detection
 
 

@@ -64,8 +64,8 @@ class ErrorCost:
     """Count and AP cost of one error type."""
 
     error_type: ErrorType
-    count: int  # detections; for `missed`: boxes without a localization or classification error either
-    kept: int  # of these, with at least a score of `Analysis.threshold`; for `missed`: boxes that kept ones miss
+    count: int  # detections; for `missed`: undetected boxes without a localization or classification error
+    kept: int  # of these, with a score of at least `Analysis.threshold`; for `missed`: boxes that no kept one detects
     ap_cost: float | None  # AP at `Analysis.iou` with this error type fixed, minus AP
 
 
@@ -78,7 +78,7 @@ class Errors:
     """
 
     iou: float  # foreground IoU
-    background_iou: float  # detections that overlap every box less are background
+    background_iou: float  # detections with a lower IoU with every box are background
     ap: float | None  # at `iou`, without fixes
     evaluated: int  # the 100 highest-scoring detections per image and class
     correct: int
@@ -111,7 +111,7 @@ class LabelIssue:
 
 @dataclass(frozen=True)
 class LabelIssues:
-    """The most likely issues of each type, and the number of all."""
+    """The most likely issues of each type, and the number of all issues."""
 
     min_score: float  # detections with at least this score are confident
     issues: tuple[LabelIssue, ...]  # grouped by type in the order of LABEL_ISSUE_TYPES

@@ -1,4 +1,4 @@
-"""Match the detections of a run with the ground truth once; all metrics and errors are computed from it."""
+"""Match the detections of a run with the ground truth once; all metrics and errors are computed from the result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class MatchedRun:
 
     @property
     def is_target(self) -> np.ndarray:
-        """(M,) bool: boxes that are no crowds."""
+        """(M,) bool: boxes that are not crowds."""
         return ~self.ground_truth.crowd
 
     @property
@@ -76,7 +76,7 @@ class MatchedRun:
         return self.coco.classes.names[class_id]
 
     def image_info(self, image_index: int) -> tuple[int, int, str]:
-        """Return the row in the data set, the image id and the file name of an image."""
+        """Return the row in the dataset, the image id and the file name of an image."""
         row = int(self.images.dataset_index[image_index])
         return row, int(self.coco.image_id[row]), self.coco.name(row)
 

@@ -1,8 +1,8 @@
 """COCO's greedy matching of detections with ground truth, vectorized over all images and classes.
 
-In descending score, each detection is matched with the free box of highest IoU of its class and image. Only detections
-of the same image and class compete. So the first detection of every group is matched in one step, then the second, and
-so on: about a hundred steps instead of one per detection.
+In descending score, each detection is matched with the free (unmatched) box of highest IoU in its class and image. Only
+detections of the same image and class compete. So the first detection of every group is matched in one step, then the
+second, and so on: about a hundred steps instead of one per detection.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class ClassDetectionMetrics:
     num_gt: int  # boxes without crowds
     crowds: int
     images: int  # with at least one such box
-    detections: int  # all of the results file
+    detections: int  # in the results file
     AP: float | None
     AP50: float | None
     AP75: float | None
@@ -110,7 +110,7 @@ class Breakdown:
     """Metrics by box size and by crowding."""
 
     sizes: tuple[SizeRange, ...]  # COCO's three
-    quartiles: tuple[SizeRange, ...]  # of the box sizes of this data set
+    quartiles: tuple[SizeRange, ...]  # of the box sizes of this dataset
     image_groups: tuple[ImageGroup, ...]
     overlap_groups: tuple[OverlapGroup, ...]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cspdet.analysis.arrays import DetectionArrays, GroundTruthArrays
 
-MAX_PAIRS_PER_CHUNK = 1 << 20  # bounds the memory
+MAX_PAIRS_PER_CHUNK = 1 << 20  # limits the memory
 
 
 class IouPairs(NamedTuple):
@@ -25,7 +25,7 @@ class IouPairs(NamedTuple):
 
 
 def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Return the (P,) IoU of (P, 4) boxes with (P, 4) boxes, with COCO's order of operations.
+    """Return the (P,) IoU of pairs of boxes, (P, 4) each, with pycocotools' order of operations.
 
     Where the (P,) bool `crowd` is True, `other` is a crowd region: the intersection is divided by the area of `one`.
     """
@@ -50,7 +50,7 @@ def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays
 
 
 def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
-    """Return the pairs of two different boxes of an image, without crowds, each pair in both orders."""
+    """Return the pairs of boxes of an image with at least `min_iou`, without crowds; each pair in both orders."""
     parts = []
     for one, other in _same_image_pairs(ground_truth.image_index, ground_truth.start):
         iou = iou_xywh(ground_truth.box_xywh[one], ground_truth.box_xywh[other], np.zeros(len(one), bool))

@@ -59,7 +59,7 @@ class Analysis:
         return tuple(one.name for one in self.classes)
 
     def to_json(self) -> Json:
-        """All fields, with null for undefined values."""
+        """Return all fields, with null for undefined values."""
         return as_json(self)
 
 
@@ -120,7 +120,7 @@ class Comparison:
     against_first: tuple[RunComparison, ...]  # len(runs) - 1
 
     def to_json(self) -> Json:
-        """All fields, and the verdicts in words."""
+        """Return all fields, and the verdicts in words."""
         document = as_json(self)
         assert isinstance(document, dict)
         document["verdicts"] = [

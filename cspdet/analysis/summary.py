@@ -11,7 +11,7 @@ ERROR_DESCRIPTIONS = {
     "both": "wrong class and IoU too low",
     "duplicate": "box already matched by a higher score",
     "background": "no box overlaps",
-    "missed": "boxes without any error on them; above the threshold: all undetected boxes",
+    "missed": "undetected boxes without localization or classification error; above threshold: all undetected boxes",
 }
 
 

@@ -32,7 +32,7 @@ def threshold_curves(run: MatchedRun) -> ThresholdCurves:
 
 
 def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Return the operating point with the highest F1; of equal F1 the highest threshold.
+    """Return the operating point with the highest F1; on ties, the one with the highest threshold.
 
     Args:
         score: (D,) scores of the detections that are not ignored.
@@ -40,7 +40,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
         num_gt: number of ground-truth boxes.
     """
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # equal scores are kept together
+    last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # detections with equal scores are kept together
     right = np.cumsum(correct[order])[last]
     kept = np.flatnonzero(last) + 1
     if num_gt == 0 or not right.any():

@@ -1,5 +1,5 @@
-"""Dataset formats: COCO JSON, Pascal VOC xml, YOLO txt, and formats of the user's own (`base.DatasetFormat`).
+"""Dataset formats: COCO JSON, Pascal VOC xml, YOLO txt, and user-defined formats (`base.DatasetFormat`).
 
-`base` has the interface and the registry; `coco` holds a split as arrays (`CocoDataset`), which training and evaluation
-use whatever the format was; `coco_parse`, `coco_json` and `coco_writer` read, validate and write COCO files.
+`base` has the interface and the registry; `coco` has the arrays of a split (`CocoDataset`), which training and
+evaluation use for all formats; `coco_parse`, `coco_json` and `coco_writer` read, validate and write COCO files.
 """

@@ -1,9 +1,9 @@
 """The interface of dataset formats, and their registry.
 
-A format reads a dataset (`read`): class names, and the images of each split with their boxes. With that
-`cspdet prepare-data convert` writes COCO JSON, and a data descriptor (`format:`, `source:`) can be used for training
-without a conversion. A new format is a subclass of `DatasetFormat` in a file of its own and an entry in
-`DATASET_FORMATS`; one of the user's own is named `module:Class` instead.
+A format reads a dataset (`read`): class names, and the images of each split with their boxes.
+`cspdet prepare-data convert` writes this as COCO JSON. A data descriptor (`format:`, `source:`) trains on it without a
+conversion. A built-in format is a subclass of `DatasetFormat` in its own file and an entry in `DATASET_FORMATS`. A
+user-defined format is such a subclass, named `module:Class`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class SplitContent:
 
 @dataclass(frozen=True)
 class DatasetContent:
-    """A dataset as a format read it.
+    """A dataset as returned by `DatasetFormat.read`.
 
     Raises:
-        DataError: splits with other names than train, val and test.
+        DataError: a split has another name than train, val or test.
     """
 
-    categories: Mapping[int, str]  # category id -> class name; output c of a network is the c-th id in ascending order
-    splits: Mapping[str, SplitContent]  # train, val, test, those that there are
+    categories: Mapping[int, str]  # category id -> class name; class index c is the c-th id in ascending order
+    splits: Mapping[str, SplitContent]  # train, val and test, if they exist
     warnings: tuple[str, ...] = ()  # counted summaries of what was skipped, clipped or kept
 
     def __post_init__(self) -> None:
@@ -76,12 +76,12 @@ class DatasetFormat(ComponentConfig):
 
     @property
     def converter(self) -> str:
-        """The words behind `cspdet prepare-data` that convert this format."""
+        """Arguments of `cspdet prepare-data` that convert this format."""
         return f"convert --format {self.name}"
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether a file or folder looks like a dataset of this format, by its names and first lines only.
+        """Whether a file or folder looks like a dataset of this format, by file names and first lines only.
 
         Args:
             source: A path that exists.
@@ -124,11 +124,11 @@ class _FormatChoice(ConfigModel):
 
 
 def build_format(name: str, options: tuple[str, ...] | list[str] = ()) -> DatasetFormat:
-    """Make the format that the command line names.
+    """Build the format named on the command line.
 
     Args:
         name: A name in `DATASET_FORMATS`, or `module:Class`.
-        options: `key=value` texts, the options of the format.
+        options: Options of the format, each as `key=value`.
 
     Raises:
         ConfigError: unknown format, or one line per invalid option.

@@ -1,4 +1,4 @@
-"""A split of a detection dataset as flat arrays, as training, evaluation and check-data use it."""
+"""A split of a detection dataset as flat arrays, for training, evaluation and check-data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CHUNK_SIZE = 256  # images per task of a checking thread
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """N images with M boxes. No image or box is a Python object, so forked workers share the memory."""
+    """N images with M boxes, in flat arrays: forked workers share them without a copy."""
 
     classes: Categories
-    image_id: np.ndarray  # (N,) int64, the file's own ids, in its order
+    image_id: np.ndarray  # (N,) int64, image ids of the file, in file order
     size_hw: np.ndarray  # (N, 2) int32, height and width of the upright images
-    names: bytes  # file names one after the other, UTF-8
+    names: bytes  # concatenated file names, UTF-8
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the image, sorted by image
     box_class: np.ndarray  # (M,) int32
@@ -45,7 +45,7 @@ class CocoDataset:
         return self.files.images / self.name(index)
 
     def name(self, index: int) -> str:
-        """The file name of an image as the annotations have it."""
+        """The file name of an image in the annotations."""
         index = range(len(self))[index]
         return self.names[self.name_start[index] : self.name_start[index + 1]].decode()
 
@@ -57,7 +57,7 @@ class CocoDataset:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the dataset takes, in bytes."""
+        """Size of the dataset in memory, in bytes."""
         arrays = (value for value in vars(self).values() if isinstance(value, np.ndarray))
         return len(self.names) + sum(array.nbytes for array in arrays)
 
@@ -83,7 +83,7 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
 
 
 def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
-    """Sort valid annotations by image and clip the boxes to the images; `warnings` count what that changes."""
+    """Sort valid annotations by image and clip the boxes to the images; `warnings` count skipped and clipped boxes."""
     issues = IssueCounter(str(files.annotations))
     box_xyxy, is_kept = _clip_boxes(annotations, issues)
     (kept,) = np.nonzero(is_kept)
@@ -105,7 +105,7 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
 
 
 def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndarray, np.ndarray]:
-    """(M, 4) float32 boxes xyxy clipped to their images, and (M,) bool, which of them have an area inside."""
+    """(M, 4) float32 boxes xyxy clipped to their images, and (M,) bool, whether they have an area inside."""
     records = annotations.records
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
@@ -136,7 +136,7 @@ def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:
 
     Args:
         coco: The split.
-        decode: Whether to decode the images; otherwise only headers are read, some thousand per second.
+        decode: Whether to decode the images; otherwise only headers are read, thousands per second.
 
     Returns:
         One line per image that is missing, unreadable, or has another size than in the annotations.

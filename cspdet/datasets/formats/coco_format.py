@@ -20,19 +20,19 @@ SPLIT_FILE = re.compile(r"instances_(train|val|test)")  # annotations/instances_
 class CocoFormat(DatasetFormat):
     """A COCO detection file, or a folder with annotations/instances_{train,val,test}*.json.
 
-    Of a single file, `val_fraction` of the images goes to val, chosen by a hash of their names. Image ids and category
+    For a single file, `val_fraction` of the images goes to val, chosen by a hash of their names. Image ids and category
     ids are kept. Only boxes are read; the area of an object becomes that of its box.
     """
 
     name: str = Field("coco", description="Name of the format.")
-    images: Path | None = Field(None, description="Image folder; null: images beside the file, else its folder.")
+    images: Path | None = Field(None, description="Image folder; null: images/ next to the file, else its folder.")
     val_fraction: float = Field(
         0.2, ge=0, lt=1, description="Fraction of the images of a single file that goes to val."
     )
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether it is a JSON file, or a folder with annotation files of COCO's names."""
+        """Whether `source` is a JSON file, or a folder with annotations/instances_*.json."""
         return source.suffix.lower() == ".json" if source.is_file() else bool(_find_split_files(source))
 
     def read(self, source: Path) -> DatasetContent:
@@ -65,14 +65,14 @@ class CocoFormat(DatasetFormat):
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
-    """The annotation file of each split, the last one by name where there are several."""
+    """Find the annotation file of each split; if there are several, the last one by name."""
     files = sorted((folder / "annotations").glob("instances_*.json"))
     matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
     return {split: file for name in SPLITS for split, file in matches if split == name}
 
 
 def _find_image_folder(root: Path, file: Path) -> Path:
-    """Of annotations/instances_train2017.json: train2017, images/train2017, images/train, else images."""
+    """Image folder; for instances_train2017.json: train2017, images/train2017, images/train, else images."""
     name = file.stem.removeprefix("instances_")
     split = next(split for split in SPLITS if name.startswith(split))
     candidates = [root / name, root / "images" / name, root / "images" / split]
@@ -112,7 +112,7 @@ scissors, teddy bear, hair drier, toothbrush"""
 # Ids are 1 to 90; these ten belong to classes that the released annotations do not use.
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
-# The classes of a network where no dataset gives others.
+# Default classes of a network, if no dataset defines others.
 COCO_CLASSES = Categories(
     names=tuple(name.strip() for name in _COCO_NAMES.replace("\n", " ").split(",")),
     category_ids=tuple(i for i in range(1, 91) if i not in _UNUSED),

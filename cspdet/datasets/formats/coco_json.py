@@ -1,6 +1,6 @@
 """Read and validate a COCO annotation file into arrays: every issue is counted and reported with examples.
 
-Boxes stay as the file has them; `cspdet.datasets.formats.coco` clips them to their images.
+Boxes are not changed here; `cspdet.datasets.formats.coco` clips them to their images.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from cspdet.structures import Categories
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The content of an annotation file: N images, M annotations, in its order; valid if there are no `problems`."""
+    """The content of an annotation file: N images and M annotations in file order; valid if there are no `problems`."""
 
     path: Path
     problems: tuple[str, ...]
     classes: Categories
     image_id: np.ndarray  # (N,) int64
     size_hw: np.ndarray  # (N, 2) int32
-    names: bytes  # the file names one after the other, UTF-8
+    names: bytes  # concatenated file names, UTF-8
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     records: np.ndarray  # (M,) RECORD_DTYPE
     image_index: np.ndarray  # (M,) int64, index of each annotation's image
@@ -174,7 +174,7 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _file_name_error(name: Any) -> str:
-    """Why a name is not that of a file inside the image folder, on any system; "" if it is."""
+    """Return why `name` is not a file name inside the image folder on all systems; "" if it is."""
     if not isinstance(name, str) or not name.strip():
         return "must be text"
     if "\0" in name or not _is_utf8_encodable(name):
@@ -209,7 +209,7 @@ def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(M,) index in `known` (K,) of each of `queries` (M,), -1 where it is not there."""
+    """(M,) index in `known` (K,) of each of `queries` (M,), -1 if it is missing."""
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")

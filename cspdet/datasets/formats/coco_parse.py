@@ -1,7 +1,7 @@
 """Parse a COCO annotation file into packed records.
 
 A file may hold a million boxes, so no Python object is kept per box: each well-formed annotation is packed into bytes
-while the JSON is being parsed. Malformed ones stay as they are, for `coco_json` to report.
+while the JSON is being parsed. Malformed annotations are kept unchanged; `coco_json` reports them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """json's object_hook: pack a well-formed annotation into a record; the rest stays."""
+    """Object hook for json: pack a well-formed annotation into a record; return other objects without DROPPED_KEYS."""
     box = entry.get("bbox")
     if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
         crowd, annotation_id = entry.get("iscrowd", 0), entry.get("id")
@@ -85,7 +85,7 @@ def is_valid_side(value: Any) -> bool:
 
 
 def is_int64(value: Any) -> bool:
-    """Whether a value is an integer of 64 bits, with one value left for NO_ID."""
+    """Whether a value is a 64-bit integer other than NO_ID."""
     return type(value) is int and value in INT64_RANGE
 
 
@@ -97,12 +97,12 @@ def is_number(value: Any) -> bool:
 
 
 def describe_key(entry: dict[str, Any], key: str) -> str:
-    """The value of a key for a message: `width -3`, or `no width`."""
+    """Format a key and its value for a message: `width -3`, or `no width`."""
     return f"{key} {describe(entry[key])}" if key in entry else f"no {key}"
 
 
 def describe(value: Any) -> str:
-    """A JSON value for a message, in at most 80 characters."""
+    """Format a JSON value for a message, in at most 80 characters."""
     if isinstance(value, (dict, bytes)):  # bytes: an annotation in the wrong place
         return "an object"
     if isinstance(value, list):

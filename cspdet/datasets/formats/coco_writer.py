@@ -23,7 +23,7 @@ class CocoBox:
 
     category_id: int
     xywh: tuple[float, float, float, float]
-    area: float  # square pixels; that of the box where no outline is known
+    area: float  # square pixels; area of the box if no outline is known
     is_crowd: bool = False
 
 
@@ -72,15 +72,15 @@ def coco_json(categories: Mapping[int, str], coco_images: Sequence[CocoImage], f
 
 
 def count_images_and_boxes(images: Sequence[CocoImage]) -> dict[str, int]:
-    """Count the images and boxes of a split, as `ConversionResult.counts` has them."""
+    """Count the images and boxes of a split, for `ConversionResult.counts`."""
     return {"images": len(images), "boxes": sum(len(image.boxes) for image in images)}
 
 
 def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) -> str:
-    """Format a data descriptor, whose first line names the converter.
+    """Format a data descriptor; its first line is a comment with the converter.
 
     Args:
-        converter: The words behind `prepare-data`: `shapes`, `voc`, `convert --format mymodule:CSV`.
+        converter: The arguments of `cspdet prepare-data`: `shapes`, `voc`, `convert --format mymodule:CSV`.
         splits: Split -> (image folder, annotation file).
     """
     lines = [_signature(converter)]
@@ -109,7 +109,7 @@ def was_written_by(config_path: Path, converter: str) -> bool:
 
 
 def check_output_folder(folder: Path, converter: str) -> None:
-    """Refuse an output folder that has other files than an earlier output of the same converter.
+    """Check that an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
         DataError: `folder` is a file, or has other files in it.
@@ -122,8 +122,8 @@ def check_output_folder(folder: Path, converter: str) -> None:
         and not was_written_by(folder / config_file_name(converter), converter)
     ):
         raise DataError(
-            f"{folder}: the folder has other files in it; give an empty or a new one to --output "
-            f"(or one that `prepare-data {converter}` filled earlier, to replace that)"
+            f"{folder}: the folder has other files in it; expected a new or empty --output, "
+            f"or an earlier output of `prepare-data {converter}`, which is replaced"
         )
 
 
@@ -187,7 +187,7 @@ def clip_box(
 
     Returns:
         x, y, width, height rounded to a thousandth of a pixel, and whether a side was clipped by more than one pixel;
-        None where nothing of the box is inside the image.
+        None if the box is outside the image.
     """
     height, width = size_hw
     x1, y1, x2, y2 = corners

@@ -29,15 +29,15 @@ class VocFormat(DatasetFormat):
     name: str = Field("voc", description="Name of the format.")
     images: Path | None = Field(None, description="Image folder; null: JPEGImages or images in the source.")
     val_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Fraction of the images that goes to val where the source has no split."
+        0.2, ge=0, lt=1, description="Fraction of the images that goes to val if the source has no splits."
     )
     one_based: bool = Field(
         True,
-        description="Whether corners count from 1 and belong to the box, as in VOC, or from 0 and the far does not.",
+        description="true: corners count from 1, both inclusive (VOC); false: from 0, xmax and ymax exclusive.",
     )
     difficult: Difficult = Field(
         "keep",
-        description="What objects marked difficult become: boxes, crowds (ignored in training and AP), or nothing.",
+        description="Conversion of objects marked difficult: keep, crowd (ignored in training and AP), or skip.",
     )
     names: tuple[str, ...] | None = Field(
         None, description="Class names in the order of their ids; null: alphabetical."
@@ -45,12 +45,12 @@ class VocFormat(DatasetFormat):
 
     @property
     def converter(self) -> str:
-        """The words behind `cspdet prepare-data` that convert this format."""
+        """Arguments of `cspdet prepare-data` that convert this format."""
         return "voc"
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether there is a folder Annotations, or an xml file in the folder."""
+        """Whether the folder or a subfolder has a folder Annotations, or an xml file."""
         if not source.is_dir():
             return False
         return any(next(source.glob(pattern), None) for pattern in ("Annotations", "*/Annotations", "*.xml", "*/*.xml"))

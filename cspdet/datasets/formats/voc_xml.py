@@ -1,4 +1,4 @@
-"""Pascal VOC xml files: parse them without trusting their content, find their images, make boxes of them."""
+"""Pascal VOC xml files: parse them safely, find their images, and convert their objects to boxes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VocAnnotation:
     """The content of one xml file."""
 
     filename: str  # of the image; may be empty
-    size_hw: tuple[int, int] | None  # None where the file does not give it, or gives 0
+    size_hw: tuple[int, int] | None  # None if it is missing or 0
     objects: tuple[VocObject, ...]
 
 
@@ -56,7 +56,7 @@ def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
         problems: Errors are appended to it.
 
     Returns:
-        The content, or None after an error that leaves none.
+        The content, or None if it cannot be used.
     """
     try:
         root = _safe_xml(file)
@@ -105,13 +105,13 @@ def _parse_float(node: ElementTree.Element, path: str, where: str, problems: lis
 
 
 def _safe_xml(file: Path) -> ElementTree.Element:
-    """Parse xml, but refuse a document type declaration: without one there are no entities to expand."""
+    """Parse xml; reject a document type declaration, because the expansion of its entities can exhaust the memory."""
     if file.stat().st_size > MAX_XML_BYTES:
         raise ValueError(f"{file.stat().st_size} bytes exceed the maximum size of an annotation file, {MAX_XML_BYTES}")
     data = file.read_bytes()
 
     def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type (DOCTYPE), which annotations do not need and attacks use")
+        raise ValueError("it declares a document type (DOCTYPE), which is not allowed, because it can be an attack")
 
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse
@@ -149,7 +149,7 @@ class VocReader:
         self.classes: set[str] = set()
 
     def read(self, files: list[Path]) -> list[VocImage]:
-        """Read files; gives image, size and boxes (still with category id 0) of each file without errors."""
+        """Read files; return image, size and boxes (still with category id 0) of each file without errors."""
         items = []
         for file in files:
             if not file.is_file():
@@ -165,7 +165,7 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """The image with the same name as the xml file, else the one that the file names."""
+        """Find the image with the stem of the xml file, else the one in its <filename>; it must be unique."""
         name = PurePosixPath(filename.replace("\\", "/")).name
         candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
         exact = [path for path in candidates if path.name == name]
@@ -238,7 +238,7 @@ class VocReader:
         return {name: i for i, name in enumerate(self.names or sorted(self.classes), 1)}
 
     def to_coco_image(self, item: VocImage, ids: dict[str, int]) -> CocoImage:
-        """Give the boxes of an image their category ids."""
+        """Convert an image; its boxes get their category ids."""
         boxes = tuple(CocoBox(ids[name], box.xywh, box.area, box.is_crowd) for name, box in item.boxes)
         return CocoImage(item.path.relative_to(self.folder).as_posix(), item.size_hw, boxes)
 

@@ -1,7 +1,7 @@
 """YOLO dataset format: txt labels in ultralytics' or Darknet's layout; the images stay where they are.
 
-A label line is `class center_x center_y width height`, divided by the width and height of the image; of a polygon
-(`class x1 y1 x2 y2 x3 y3 ...`) the enclosing box is taken. The index of a class is its category id, from 0.
+A label line is `class center_x center_y width height`, divided by the width and height of the image. A polygon
+(`class x1 y1 x2 y2 x3 y3 ...`) is replaced by its enclosing box. The index of a class is its category id, from 0.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset,
 from cspdet.datasets.image_io import image_size
 from cspdet.errors import DataError, truncate_list
 
-COORDINATE_TOLERANCE = 1e-4  # how far a value may be outside 0..1: the rounding error of few digits
+COORDINATE_TOLERANCE = 1e-4  # how far a value may be outside of 0..1: rounding to few digits
 
 
 class YoloFormat(DatasetFormat):
     """A data.yaml, a Darknet .data file, or a folder with images and txt labels.
 
-    Where the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the file names. An image
+    If the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the file names. An image
     without a label file is an image without objects.
     """
 
     name: str = Field("yolo", description="Name of the format.")
     val_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Fraction of the images that goes to val where the source has no split."
+        0.2, ge=0, lt=1, description="Fraction of the images that goes to val if the source has no val split."
     )
 
     @property
     def converter(self) -> str:
-        """The words behind `cspdet prepare-data` that convert this format."""
+        """Arguments of `cspdet prepare-data` that convert this format."""
         return "yolo"
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether it is a data.yaml, a .data file, or a folder with one of them or with class names."""
+        """Whether `source` is a data.yaml, a .data file, or a folder with one of them or with class names."""
         return is_yolo_dataset(source)
 
     def read(self, source: Path) -> DatasetContent:
@@ -84,7 +84,7 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """Where the labels of an image may be: in its path with the last `images` replaced by `labels`, or beside it."""
+    """Return possible label files of an image: its path with the last `images` replaced by `labels`, or next to it."""
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
     if "images" in parts[:-1]:
@@ -102,7 +102,7 @@ class _YoloReader:
         self.label_files = 0
 
     def read(self, path: Path, folder: Path) -> CocoImage | None:
-        """One image with its boxes; None where the image is missing or corrupt."""
+        """Read one image with its boxes; None if the image is missing or corrupt."""
         try:
             size_hw = image_size(path)
         except DataError as error:
@@ -140,7 +140,7 @@ class _YoloReader:
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
-        """The class, and the corners as fractions of the image, of one line."""
+        """Parse one line: class, and corners as fractions of the image."""
         words = line.split()
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
             self.problems.append(

@@ -1,6 +1,6 @@
 """Find the images and class names of a YOLO dataset.
 
-Supported are a data.yaml as ultralytics and Roboflow write it, a Darknet .data file, a folder with one of these, a
+Supported: a data.yaml as written by ultralytics and Roboflow, a Darknet .data file, a folder with one of these, a
 folder with images/{train,val} and labels/{train,val}, and a flat folder of images with txt files.
 """
 
@@ -27,7 +27,7 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "te
 class YoloDataset:
     """A YOLO dataset as found on disk."""
 
-    path: Path  # the file or folder that described it
+    path: Path  # the file or folder that describes it
     names: tuple[str, ...]
     splits: dict[str, list[Path]]  # absolute image paths, sorted within a folder
 
@@ -37,7 +37,7 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
 
     Args:
         source: A data.yaml, a .data file or a folder.
-        problems: Entries of lists for which there is no image are appended to it.
+        problems: List entries without an image are appended to it.
 
     Raises:
         DataError: there is no such source, or it has no class names.
@@ -56,7 +56,7 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
 
 
 def is_yolo_dataset(source: Path) -> bool:
-    """Whether a file or folder looks like a YOLO dataset, by names and the keys of YAML files."""
+    """Whether a file or folder looks like a YOLO dataset, by file names and the keys of YAML files."""
     try:
         if source.is_dir():
             described = _find_dataset_config(source)
@@ -85,7 +85,7 @@ def _find_dataset_config(folder: Path) -> Path | None:
 
 
 def _load_yaml(file: Path) -> Any:
-    """Read YAML of other programs: integers as keys are allowed, unlike in cspdet's config files."""
+    """Read YAML written by other programs: integer keys are allowed, unlike in cspdet's config files."""
     try:
         return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError, ValueError) as error:
@@ -166,13 +166,13 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
-    """The images of entries, each a folder, a list file or an image."""
+    """Collect the images of all entries; an entry is a folder, a list file or an image."""
     images: list[Path] = []
     for entry in entries:
-        # Roboflow writes ../train/images beside train/ itself
+        # Roboflow writes ../train/images although train/ is in the folder of data.yaml
         path = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
         if path is None:
-            problems.append(f"{where}: no such file or folder: {entry} (looked from {bases[0]})")
+            problems.append(f"{where}: no such file or folder: {entry} (relative to {bases[0]})")
         elif path.is_dir():
             images += _find_images(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES:

@@ -30,11 +30,11 @@ GENERATED_FILES = re.compile(
 )
 FRAMES_PER_SECOND = 25
 NUM_FRAMES = 150
-VIDEO_SEED_KEY = 2  # in the place of the split's index in the seed of the video
+VIDEO_SEED_KEY = 2  # replaces the split index in the seed of the video
 
 
 def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> ConversionResult:
-    """Make the shapes dataset and a video; the folder appears only when all of it is complete.
+    """Make the shapes dataset and a video; `output` is created only when everything is complete.
 
     Args:
         output: The folder to write to: a new one, an empty one, or an earlier shapes dataset, which is replaced.
@@ -111,7 +111,7 @@ def _write_splits(folder: Path, images_per_split: dict[str, int], size: int, see
 
 
 def _replace_dir(tmp_folder: Path, output: Path) -> None:
-    """Rename the finished folder to `output`; an earlier one is moved aside, and back if that fails."""
+    """Rename the finished folder to `output`; an existing one is moved away first, and restored if that fails."""
     if not output.exists():
         tmp_folder.rename(output)
         return
@@ -126,7 +126,7 @@ def _replace_dir(tmp_folder: Path, output: Path) -> None:
 
 
 def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM_FRAMES) -> None:
-    """Write a video (25 frames per second) of one shape per class that move, rotate and bounce over a texture.
+    """Write a video (25 frames per second) with one moving and rotating shape per class over a texture.
 
     Args:
         path: The mp4 file.

@@ -1,7 +1,7 @@
 """Images of the built-in dataset: six classes of flat shapes, for a first training without downloads.
 
-A box is the tight box of the visible pixels, as in COCO, and `area` counts these pixels. A shape of which less than 30%
-is visible is not annotated.
+A box is the tight box of the visible pixels, as in COCO, and `area` counts these pixels. A shape is not annotated if
+less than 30% of it is visible.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from cspdet.datasets.synthetic.texture import (
     vivid_color,
 )
 
-# With gaps and not from 1, so that code that works here also works with COCO's ids.
+# Ids have gaps and do not start at 1, so that code that works here also works with COCO's ids.
 CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
-MIN_VISIBLE_FRACTION = 0.3  # of the pixels of a shape that must be visible for it to be annotated
+MIN_VISIBLE_FRACTION = 0.3  # minimum visible fraction of an annotated shape
 MIN_DIAMETER = 8.0  # pixels, the longer side of the smallest shapes
 # Each class has its own range of hues, so a few hundred training steps can distinguish the classes.
 HUE_SPREAD = 1 / 24  # of the color circle, in both directions
@@ -112,7 +112,7 @@ def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
     left, top = np.floor(contours[0].min(0)).astype(int) - 1
     right, bottom = np.ceil(contours[0].max(0)).astype(int) + 1
     large = np.zeros(((bottom - top) * OVERSAMPLE, (right - left) * OVERSAMPLE), np.uint8)
-    # fillPoly has pixel centers at integers, here pixel edges are: a difference of half an oversampled pixel
+    # fillPoly has pixel centers at integers, but here pixel edges are: subtract half an oversampled pixel
     fixed = [np.round(((contour - (left, top)) * OVERSAMPLE - 0.5) * 16).astype(np.int32) for contour in contours]
     cv2.fillPoly(large, fixed, 255, cv2.LINE_8, shift=4)
     alpha = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -139,14 +139,14 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Draw a diameter: log-uniform in three ranges, mostly 1/10 to 3/8 of the image, and at least 8 pixels."""
+    """Sample a diameter: log-uniform in three ranges, mostly 1/10 to 3/8 of the image, and at least 8 pixels."""
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(fraction * size, MIN_DIAMETER, size / 2))
 
 
 def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int | None = None) -> DrawnShape:
-    """Draw a shape of a class (None: any) anywhere in the image, in the colors of its class."""
+    """Sample a shape of a class (None: any class) anywhere in the image, in the colors of its class."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
     diameter = random_diameter(rng, min(height, width))
@@ -167,7 +167,7 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """An image under construction: later shapes occlude earlier ones; `shape_index` has the topmost of each pixel."""
+    """An image with its shapes; later shapes occlude earlier ones. `shape_index` is the topmost shape of each pixel."""
 
     def __init__(self, image: np.ndarray):
         self.image = image
@@ -181,7 +181,7 @@ class ShapesCanvas:
 
         Args:
             shape: The shape.
-            min_visible_fraction: Of every shape, this fraction must stay visible; otherwise nothing is drawn.
+            min_visible_fraction: Nothing is drawn if less than this fraction of any shape would be visible.
 
         Returns:
             Whether it was drawn.
@@ -232,7 +232,7 @@ def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray
     draw_clutter(rng, canvas.image, int(rng.integers(0, 9)))
     if index % 20 != 13:  # one image in twenty stays empty
         for _ in range(int(rng.integers(2, 10))):
-            # Usually one of four positions is free; else a fifth is used as it is, so strong occlusion occurs too.
+            # Usually one of four random shapes fits; else a fifth is added anyway, so strong occlusion occurs too.
             _ = any(canvas.add(random_shape(rng, canvas.image), 0.6) for _ in range(4)) or canvas.add(
                 random_shape(rng, canvas.image)
             )

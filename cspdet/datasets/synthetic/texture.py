@@ -9,12 +9,12 @@ Color = np.ndarray  # (3,) float32, blue green red, 0 to 255
 
 
 def muted_color(rng: np.random.Generator) -> Color:
-    """Draw a color of any hue and low saturation, from dark to bright, for background and clutter."""
+    """Sample a color of any hue and low saturation, from dark to bright, for background and clutter."""
     return _bgr(rng.uniform(0, 180), rng.uniform(0, 80), rng.uniform(50, 230))
 
 
 def vivid_color(rng: np.random.Generator, hue: float, spread: float) -> Color:
-    """Draw a saturated color with a hue within `spread` of `hue`, both in turns of the color circle."""
+    """Sample a saturated color with a hue within `spread` of `hue`, both as fractions of the color circle."""
     return _bgr(180 * ((hue + rng.uniform(-spread, spread)) % 1), rng.uniform(140, 255), rng.uniform(120, 255))
 
 
@@ -82,7 +82,7 @@ def draw_clutter(rng: np.random.Generator, canvas: np.ndarray, count: int) -> No
 
 
 def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: int) -> np.ndarray:
-    """Draw `count` thin strokes over everything; returns (H, W) bool, the pixels that they cover."""
+    """Draw `count` thin strokes over the image; return the covered pixels, (H, W) bool."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     for _ in range(count):
         ends = rng.uniform(0, 1, (2, 2)) * (canvas.shape[1], canvas.shape[0])
@@ -94,7 +94,7 @@ def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: 
 
 
 def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Simulate a camera: uneven light, soft focus, noise. Changes `canvas`; returns (H, W, 3) uint8."""
+    """Simulate a camera: uneven light, soft focus, noise. Modifies `canvas`; returns (H, W, 3) uint8."""
     light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
     cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
     if rng.random() < 0.25:
