@@ -1,4 +1,4 @@
-"""`python -m cspdet.cli` is the command `cspdet`."""
+"""Run the command `cspdet` as `python -m cspdet.cli`."""
 
 from __future__ import annotations
 

@@ -29,23 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `analyze`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help=f"a folder with {RESULTS_FILE}, or a COCO results file")
     parser.add_argument(
-        "--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: that of the config.yaml of the runs)"
+        "--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: `data` in config.yaml of the runs)"
     )
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/analyze, and -2, -3 ... when taken")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/analyze, or -2, -3 ... if it exists")
     parser.add_argument(
         "--min-iou",
         type=float,
         default=AnalysisConfig.min_iou,
         metavar="T",
-        help="IoU from which a detection matches a box, except in the COCO metrics (default: %(default)s)",
+        help="minimum IoU of a detection and a matching box, except in the COCO metrics (default: %(default)s)",
     )
     parser.add_argument(
         "--min-score",
         type=float,
         metavar="S",
         help="score threshold of the confusion matrix and of the images shown "
-        "(default: for each run, the one with the best F1)",
+        "(default: for each run, the threshold with the best F1)",
     )
     parser.add_argument(
         "--resamples",
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_names(words: Sequence[str]) -> list[str]:
-    """Return short names: of the folder or file; the path where those are equal, with a counter where paths are."""
+    """Return a unique name per run: the folder or file name, else the path, with a counter if needed."""
     paths = [Path(word) for word in words]
     short = [path.resolve().parent.name if path.name == RESULTS_FILE else path.resolve().name for path in paths]
     short = [name.removesuffix(".json") for name in short]
@@ -100,17 +100,17 @@ def run_names(words: Sequence[str]) -> list[str]:
 
 
 def _analysis_config(args: argparse.Namespace) -> AnalysisConfig:
-    """Return the options, or raise ConfigError."""
+    """Return the analysis config; raise ConfigError if there are overrides."""
     if args.overrides:
         raise ConfigError(f"analyze: there is no config that {args.overrides[0]!r} could override")
     return AnalysisConfig(args.min_iou, args.min_score, args.resamples, args.seed, args.gallery)
 
 
 def _results_file(word: str) -> Path:
-    """Return the results file that a RUN names.
+    """Return the results file of a RUN argument.
 
     Raises:
-        DataError: No such file.
+        DataError: The file does not exist, or is a model.
     """
     path = Path(word)
     if path.is_dir():

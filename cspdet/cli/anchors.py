@@ -1,13 +1,13 @@
-"""Fit of the anchors of a config to the boxes of a data set, and better anchors by k-means.
+"""Measure how well the anchors of a config fit the boxes of a dataset, and compute better anchors with k-means.
 
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml
   cspdet anchors data/shapes.yaml --config configs/csppelee_efm.yaml --size 608 --seed 1
 
 Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training.
-There, each box is assigned to its best anchor, whatever their IoU, and to every anchor with an IoU above
+Training assigns each box to its best anchor, even if the IoU is low, and to every anchor with an IoU above
 train.assigner.match_iou. Recall > T is the best possible recall: the fraction of boxes whose best anchor has an IoU
-above T. Without --config: the nine anchors of YOLOv3 at 416x416. The command changes no file; it prints the override
-with which `train` uses the new anchors.
+above T. Without --config, the nine anchors of YOLOv3 at 416x416 are used. The command changes no file; it prints the
+override that makes `train` use the new anchors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ YOLOV3_STRIDES = (8, 16, 32)
 
 
 class AnchorSetup(NamedTuple):
-    """The current anchors, and the input that they are for."""
+    """The current anchors, and the network input to which they refer."""
 
     name: str
     levels: Levels
@@ -46,10 +46,12 @@ class AnchorSetup(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `anchors`."""
-    parser.add_argument("descriptor", type=Path, metavar="DESCRIPTOR", help="the YAML file that names the splits")
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help="config of a detector, or of a run")
     parser.add_argument(
-        "--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the config, else 416)"
+        "descriptor", type=Path, metavar="DESCRIPTOR", help="data descriptor: YAML file with the splits"
+    )
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="config of a detector, or config.yaml of a run")
+    parser.add_argument(
+        "--size", type=parse_image_size, metavar="HxW", help="input size (default: `input.size` of the config, or 416)"
     )
     parser.add_argument("--count", type=int, metavar="K", help="number of anchors (default: as many as the config has)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of k-means (default: %(default)s)")
@@ -114,7 +116,7 @@ def _resolve_count(requested: int | None, setup: AnchorSetup) -> int:
         )
     if setup.in_cfg and requested != current:
         raise ConfigError(
-            f"--count: expected {current}, the number of anchors that the layers of the cfg are for, found {requested}"
+            f"--count: expected {current}, because the layers of the cfg fix the number of anchors, found {requested}"
         )
     return requested
 
@@ -126,7 +128,7 @@ def _flatten(levels: Levels) -> np.ndarray:
 
 
 def _split_levels(anchors_wh: np.ndarray, scales: int) -> Levels:
-    """Split (K, 2) anchors, ascending by area, among the scales: the smallest to the finest."""
+    """Split (K, 2) anchors, sorted by area, into one group per scale; the finest scale gets the smallest."""
     import numpy as np
 
     return tuple(tuple((w, h) for w, h in part) for part in np.split(anchors_wh, scales))

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and checks that need no torch."""
+"""Arguments used by several commands, and argument checks that do not import torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MODEL_SUFFIXES = (".pt", ".onnx", ".xml", ".torchscript", ".ts", ".cfg")
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--import MODULE`, which `run_command` carries out before the command runs."""
+    """Add `--import MODULE`; `run_command` imports the modules before it runs the command."""
     parser.add_argument(
         "--import", dest="user_modules", action="append", default=[], metavar="MODULE",
-        help="import this module first: it defines classes that the MODEL uses (repeatable)",
+        help="import this module first, if it defines classes that MODEL uses (repeatable)",
     )  # fmt: skip
 
 
@@ -29,10 +29,10 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """Parse `--size` into height and width: `416` is square, `416x608` has both.
+    """Parse `--size` into height and width: `416` means 416x416, `416x608` is height x width.
 
     Raises:
-        ConfigError: Another form, or a side that no network takes.
+        ConfigError: The text has another format, or a side is out of range.
     """
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     size_hw = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
@@ -47,7 +47,7 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
 
     Args:
         args: The parsed arguments.
-        expected: The name of each argument in `args`, whether its value is allowed, and what is expected.
+        expected: For each argument: its name in `args`, whether its value is allowed, and the allowed values as text.
     """
     return [
         f"--{name.replace('_', '-')}: expected {what}, found {getattr(args, name)}"
@@ -57,11 +57,11 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
 
 
 def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
-    """Check without torch what can be checked of a MODEL: its file is there, its config and overrides are valid.
+    """Check, without importing torch, that the file of a MODEL exists, or that a config and its overrides are valid.
 
     Raises:
-        CheckpointError: No such file.
-        ConfigError: A config or override that is not valid.
+        CheckpointError: The file does not exist.
+        ConfigError: The config or an override is invalid.
     """
     path = Path(source)
     if path.suffix in MODEL_SUFFIXES and not path.is_file():

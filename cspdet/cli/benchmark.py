@@ -1,12 +1,13 @@
-"""Speed and memory of models on this machine, side by side.
+"""Compare speed and memory of models on this machine.
 
   cspdet benchmark configs/csppelee_efm_sam.yaml --backend torch,onnxruntime,openvino
   cspdet benchmark runs/a/best.pt --size 416x416 --threads 2 --repeat 50 --plot speed.png
   cspdet benchmark configs/classification/darknet53.yaml torchvision:resnet101 torchvision:resnet152
 
-Each row runs in its own process, and the rows take turns, so that their ratios hold on a machine whose speed changes.
-`forward` is from a batch in memory to raw outputs; `end to end` is from decoded images to boxes in image pixels (or to
-class probabilities). The rate of a large matrix product of the same precision is measured in the same turns.
+Each row runs in its own process, and the passes of all rows are interleaved, so that ratios between rows are reliable
+even if the speed of the machine changes. `forward` is the time from a batch in memory to raw outputs; `end to end` is
+the time from decoded images to boxes in image pixels (or to class probabilities). `of peak` compares the throughput
+with that of a large matrix multiplication in the same precision, measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", nargs="+", metavar="MODEL",
         help="checkpoints, configs (random weights without --weights), exported files, torchvision:NAME",
     )  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="trained weights, if MODEL is a single config")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights for a single MODEL that is a config")
     parser.add_argument(
         "--backend", default="auto", metavar="NAME,..", help=f"{', '.join((*BACKENDS, OPENCV))} (default: auto)"
     )
@@ -51,22 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--picture",
         type=Path,
         metavar="FILE",
-        help="input of end to end (default: a generated image of 640x480)",
+        help="image for the end-to-end times (default: a synthetic image of 640x480)",
     )
     parser.add_argument(
         "--min-score",
         type=float,
         default=0.25,
         metavar="S",
-        help="score threshold of end to end (default: %(default)s)",
+        help="score threshold for the end-to-end times (default: %(default)s)",
     )
-    parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="a Python interpreter that has OpenCV 4")
+    parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="Python interpreter with OpenCV 4")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="plot time over BFLOPs to a .png or .svg file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the benchmarks, print and plot the rows; then raise the errors of rows that cannot be measured."""
+    """Run the benchmarks, print and plot the rows; then raise the errors of rows that could not be measured."""
     from cspdet.benchmark.report import describe_environment, plot, table
     from cspdet.benchmark.runner import run_benchmarks
     from cspdet.reports.layer_plot import validate_output_path
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
-    """Return all combinations of model, engine, precision and batch size. Loads nothing."""
+    """Return all combinations of model, batch size, precision and backend, without loading a model."""
     from cspdet.benchmark.rows import OPENCV, BenchmarkSpec
     from cspdet.device import select_device
 
@@ -102,7 +103,7 @@ def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
     if not 0 <= args.min_score < 1:
         raise ConfigError(f"--min-score: expected a number from 0 to below 1, found {args.min_score}")
     if args.weights is not None and len(args.models) > 1:
-        raise ConfigError(f"--weights: goes with one MODEL, found {len(args.models)}")
+        raise ConfigError(f"--weights: expected a single MODEL, found {len(args.models)}")
     device = str(select_device(args.device))
     image = None if args.image is None else str(args.image)
     return [
@@ -121,7 +122,7 @@ def _parse_list(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
     words = [word for word in text.split(",") if word]
     for word in words:
         if word not in known and not (flag == "--backend" and USER_NAME.fullmatch(word)):
-            raise ConfigError(f"{flag}: unknown {word!r}{did_you_mean(word, known)}; there are: {', '.join(known)}")
+            raise ConfigError(f"{flag}: unknown {word!r}{did_you_mean(word, known)}; known: {', '.join(known)}")
     if not words:
         raise ConfigError(f"{flag}: expected one or more of {', '.join(known)}")
     return list(dict.fromkeys(words))
@@ -129,5 +130,5 @@ def _parse_list(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 def _parse_batches(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
-        raise ConfigError(f"--batch: expected a number of images, or several as 1,8, found {text!r}")
+        raise ConfigError(f"--batch: expected a number of images, or a list such as 1,8, found {text!r}")
     return [int(word) for word in text.split(",")]

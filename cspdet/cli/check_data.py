@@ -1,7 +1,7 @@
-"""Check a data set: errors, their place and number. Exits with 2 if training on it would be wrong.
+"""Check a dataset and report errors with their location. The exit code is 2 if there are errors.
 
   cspdet check-data data/shapes.yaml
-  cspdet check-data data/shapes.yaml --report                       # with a page: runs/check-data/index.html
+  cspdet check-data data/shapes.yaml --report                       # also writes runs/check-data/index.html
   cspdet check-data data/shapes.yaml --report data.html --config configs/csppelee_efm_sam.yaml
 
 The page shows errors and notes, histograms of the classes, sizes, shapes and positions of the boxes, near-duplicates
@@ -40,19 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="DESCRIPTOR",
-        help="YAML file that names images and annotations of each split",
+        help="data descriptor: YAML file with images and annotations of each split",
     )
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="read only the headers of the images: finds no corrupt image data and no near-duplicates",
+        help="read only the image headers; corrupt image data and near-duplicates are not found",
     )
     parser.add_argument(
         "--report",
         nargs="?",
         const="",
         metavar="FILE.html",
-        help=f"write a page (default: {DEFAULT_FOLDER / DEFAULT_NAME}, in check-data-2, -3 ... when taken)",
+        help=f"write an HTML page (default: {DEFAULT_FOLDER / DEFAULT_NAME}, or check-data-2, -3 ... if it exists)",
     )
     parser.add_argument(
         "--config",
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the data set, print the report, and write the page if requested; then raise the errors."""
+    """Check the dataset, print the report, and write the page if requested; then raise the errors."""
     _validate_args(args)
     from cspdet.datasets.descriptor import load_dataset_config
 
@@ -92,18 +92,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all problems; read `--report DESCRIPTOR` as the default page for DESCRIPTOR."""
+    """Raise ConfigError with all problems; treat `--report DESCRIPTOR` as `DESCRIPTOR --report`."""
     if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         args.descriptor, args.report = Path(args.report), ""
     problems = []
     if args.descriptor is None:
-        problems.append("check-data: DESCRIPTOR is missing, the YAML file that names the splits")
+        problems.append("check-data: DESCRIPTOR is missing, the YAML file with the splits")
     if args.overrides and args.config is None:
         problems.append(f"check-data: there is no --config that {args.overrides[0]!r} could override")
     if args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         problems.append(f"--report: expected a file ending in .html, found {args.report!r}")
     if args.report is None and args.config is not None:
-        problems.append("--config: is for the page; add --report")
+        problems.append("--config: needs --report")
     if args.samples < 0:
         problems.append(f"--samples: expected 0 or more, found {args.samples}")
     if problems:
@@ -117,7 +117,7 @@ def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
     """Read the input and the anchors of a detector's config.
 
     Raises:
-        ConfigError: not a detector's config.
+        ConfigError: The config is invalid, or not that of a detector.
     """
     from cspdet.checkpoints.building import build_detector
     from cspdet.recipe import load_recipe
@@ -125,14 +125,14 @@ def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
 
     recipe = load_recipe(config, list(overrides), task="detection")
     anchors = build_detector(recipe, 1, str(config), pretrained=False).anchors
-    match_iou = getattr(recipe.train.assigner, "match_iou", None)  # of the threshold assigner only
+    match_iou = getattr(recipe.train.assigner, "match_iou", None)  # only the threshold assigner has it
     return NetworkInput.from_anchors(config.stem, recipe.input, match_iou, anchors)
 
 
 def _write_report(
     args: argparse.Namespace, descriptor: DatasetConfig, report: ValidationReport, network: NetworkInput | None
 ) -> tuple[Path, DatasetReport]:
-    # only the page needs these
+    # Imported here because only the page needs them
     from cspdet.datasets.checks.near_duplicates import find_near_duplicates
     from cspdet.datasets.checks.statistics import data_statistics
     from cspdet.reports.data_input import fit_to_input
@@ -150,7 +150,7 @@ def _write_report(
 
 
 def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
-    """Load the splits whose annotations are readable; the report has the errors of the others."""
+    """Load the splits whose annotations are readable; the report lists the errors of the others."""
     from cspdet.datasets.formats.coco import load_coco
 
     sets = {}
@@ -163,7 +163,7 @@ def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
 
 
 def _statistics_to_json(figures: DatasetReport) -> dict[str, Any]:
-    """The values behind the charts of the page."""
+    """Return the values shown in the charts of the page."""
     result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
     if figures.near_duplicates is not None:
         result["near_duplicates"] = figures.near_duplicates.to_json()
@@ -181,7 +181,7 @@ def _document(report: ValidationReport) -> dict[str, Any]:
 
 
 def _text(report: ValidationReport) -> list[str]:
-    """The report as text; errors are only counted, because the command prints each of them at the end."""
+    """Return the report as text; errors are only counted, because the command prints them at the end."""
     lines = []
     for name, split in report.splits.items():
         images = f"{split.images} images ({split.empty_images} without boxes)"

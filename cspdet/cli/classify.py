@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cspdet")
 
-Record = dict[str, Any]  # of one image, as in --output and --json
+Record = dict[str, Any]  # the entry of one image in --output and --json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Classify every image. Ctrl-C ends early and keeps what is done."""
+    """Classify every image; Ctrl-C stops and keeps the predictions made so far."""
     validate_args(args)
     check_model(args.model, args.overrides)
     find_image_files(args.source)
@@ -105,10 +105,10 @@ def validate_args(args: argparse.Namespace) -> None:
 
 
 def find_image_files(source: str) -> list[ImageFile]:
-    """Return the images that SOURCE names, in the order of their paths; videos are skipped with a warning.
+    """Return the images of a SOURCE argument, sorted by path; videos are skipped with a warning.
 
     Raises:
-        SourceError: No files, or no images.
+        SourceError: There are no files, or no images.
     """
     from cspdet.inference.sources import ImageFile, find_sources
 
@@ -119,13 +119,13 @@ def find_image_files(source: str) -> list[ImageFile]:
         raise SourceError(f"{source}: expected an image, or a folder or glob of images; found {others[0]}")
     if others:
         log.warning(
-            "%s: only images are read here; videos skipped: %d, the first is %s", source, len(others), others[0]
+            "%s: only images are supported; videos skipped: %d, the first is %s", source, len(others), others[0]
         )
     return images
 
 
 def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: int) -> list[Record]:
-    """Return the records of a batch."""
+    """Classify a batch of crops, and return one record per image."""
     import torch
 
     from cspdet.inference.classifier import Prediction

@@ -3,9 +3,9 @@
   cspdet eval runs/x/best.pt
   cspdet eval runs/csppeleenet/best.pt --data imagenet
   cspdet eval --detections results.json --data data/coco.yaml
-  cspdet eval runs/x/best.pt --split test --name my-detector     # with the zip for the COCO server
+  cspdet eval runs/x/best.pt --split test --name my-detector     # also writes the zip for the COCO server
 
-Writes metrics.json and detections.json (of a classifier predictions.csv) to the output folder. --voc adds the AP of
+Writes metrics.json and detections.json (for a classifier, predictions.csv) to the output folder. --voc adds the AP of
 Pascal VOC.
 """
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DESCRIPTOR",
-        help="data descriptor, or image folder of a classifier (default: that of the model)",
+        help="data descriptor, or for a classifier an image folder (default: `data` of the model's config)",
     )
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: %(default)s")
     parser.add_argument("--min-score", type=float, metavar="S", help="score threshold (default: 0.001)")
@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vote-iou",
         type=float,
         metavar="T",
-        help="box voting: each box becomes the average of those with a higher IoU with it; 1: none (default: that of "
-        "the config)",
+        help="box voting: replace each box by the score-weighted average of the boxes that have an IoU above T with "
+        "it; 1 disables it (default: value of the config)",
     )
     parser.add_argument(
         "--max-detections", type=int, metavar="N", help="maximum number of detections per image (default: 100)"
@@ -79,22 +79,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip-boxes",
         action=argparse.BooleanOptionalAction,
-        help="clip boxes to the image (default: that of the config, true unless it comes from a Darknet cfg; a results "
-        "file is evaluated as it is)",
+        help="clip boxes to the image (default: value of the config, which is true except for a Darknet cfg; boxes of "
+        "a results file are not clipped)",
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images per forward pass (default: 16, of a classifier 32)"
+        "--batch-size", type=int, metavar="N", help="images per forward pass (default: 16; classifiers: 32)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="number of loader processes")
     parser.add_argument(
-        "--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} (default: the network itself, as in training)"
+        "--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} (default: the PyTorch network, as in training)"
     )
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     add_device_argument(parser)
     parser.add_argument(
         "--evaluator",
         choices=EVALUATORS,
-        help="auto (default): hotcoco if installed, which gives the values of pycocotools",
+        help="auto (default): hotcoco if installed, else pycocotools; both compute the same values",
     )
     parser.add_argument(
         "--voc", action="store_true", help="also compute the AP of Pascal VOC: 11-point and every-point"
@@ -108,12 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--voc-pixels",
         choices=("inclusive", "continuous"),
-        help="inclusive (default): the last pixel adds one to the sides of a box, as in VOC's devkit; implies --voc",
+        help="inclusive (default): width is x2 - x1 + 1, as in VOC's devkit; continuous: x2 - x1; implies --voc",
     )
     parser.add_argument(
-        "--name", metavar="ALGORITHM", help="algorithm in the name of the zip for the COCO server (default: cspdet)"
+        "--name", metavar="ALGORITHM", help="algorithm in the file name of the COCO server's zip (default: cspdet)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, and -2, -3 ... when taken")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, or -2, -3 ... if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     add_import_argument(parser)
     add_crop_arguments(parser.add_argument_group("classifiers"))
@@ -168,14 +168,14 @@ def _validate_args(args: argparse.Namespace) -> None:
     if args.name is not None:
         validate_algorithm_name(args.name)
         if args.split != "test":
-            raise ConfigError(f"--name: names the zip that --split test writes, found --split {args.split}")
+            raise ConfigError(f"--name: applies only to the zip of --split test, found --split {args.split}")
 
 
 def _check_file_options(args: argparse.Namespace) -> None:
     """Raise ConfigError for arguments that would have no effect on a results file."""
     reasons = {
-        "vote_iou": "a results file holds no more of the boxes that vote",
-        "nms_iou": "a results file has been through NMS",
+        "vote_iou": "a results file does not contain the boxes that are averaged",
+        "nms_iou": "NMS was already applied to a results file",
         "weights": "a results file has no network",
         "backend": "a results file has no network",
         **dict.fromkeys(("resize", "crop", "ten_crop"), "is for classifiers"),
@@ -190,7 +190,7 @@ def _check_file_options(args: argparse.Namespace) -> None:
 
 
 def evaluate_args(args: argparse.Namespace) -> Evaluation:
-    """Evaluate the model or results file that the arguments name."""
+    """Evaluate the model or the results file given in the arguments."""
     from cspdet.workflows.evaluate import EvaluationOptions, evaluate_model, evaluate_results_file
 
     settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
@@ -228,7 +228,7 @@ def _no_ground_truth_message(evaluation: DetectionEvaluation) -> list[str]:
 
 
 def format_table(metrics: Metrics, voc: VocMetrics | None = None) -> list[str]:
-    """Return the metrics as text: the twelve of COCO, then AP and AP50 per class, with those of VOC if given."""
+    """Return the metrics as text: the 12 COCO metrics, then AP and AP50 per class; with the AP of VOC if given."""
     lines = [f"{metrics.images} images, {metrics.detections} detections, {metrics.evaluator}", ""]
     lines += [f"{name:<6} {_format_metric(metrics[name])}  {meaning}" for name, meaning in METRIC_DESCRIPTIONS.items()]
     if voc is not None:

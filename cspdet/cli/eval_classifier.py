@@ -3,8 +3,8 @@
   cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
   cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
 
-The short side of an image is resized, and the center is cropped to the input size: 256 of 288 pixels for an input of
-256 and the default --crop 0.887. Classes of data and model are matched by name.
+Each image is resized by its short side, and its center is cropped to the input size: resized to 288 pixels and cropped
+to 256 for an input of 256 and the default --crop 0.887. Classes of data and model are matched by name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cspdet.evaluation.classification import ClassifierMetrics
     from cspdet.workflows.evaluate import ClassificationEvaluation
 
-MAX_CLASSES_SHOWN = 50  # beyond, only the worst of them
+MAX_CLASSES_SHOWN = 50  # with more classes, only the worst are printed
 NUM_WORST_CLASSES = 20
 MAX_CONFUSIONS = 20
 
@@ -39,7 +39,9 @@ Document = dict[str, Any]  # metrics.json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `eval-classifier`."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: that of the model)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: `data` of the config)"
+    )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
     )
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
     parser.add_argument("--workers", type=int, metavar="N", help="number of loader processes")
     add_device_argument(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, -2 ... when taken")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, or -2 ... if it exists"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     add_import_argument(parser)
 
@@ -83,22 +87,22 @@ def print_classification(args: argparse.Namespace, evaluation: ClassificationEva
 
 
 def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = True) -> None:
-    """Add the arguments that say how an image becomes the input of a classifier."""
+    """Add the arguments for resizing and cropping an image to the input of a classifier."""
     parser.add_argument(
         "--resize",
         type=int,
         metavar="N",
-        help="short side of the resized image in pixels (default: that of the input divided by --crop)",
+        help="short side of the resized image in pixels (default: longer side of the input / --crop)",
     )
     parser.add_argument(
-        "--crop", type=float, metavar="FRACTION", help="fraction of the short side that is cropped (default: 0.887)"
+        "--crop", type=float, metavar="FRACTION", help="input size / short side of the resized image (default: 0.887)"
     )
     if ten_crop:
         parser.add_argument(
             "--ten-crop",
             action="store_true",
             default=None,
-            help="average over corners, center, and their mirror images",
+            help="average the predictions over the four corners, the center, and their mirror images",
         )
     parser.add_argument(
         "--interpolation",
@@ -109,7 +113,7 @@ def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = T
 
 
 def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
-    """Return the `eval` section of a config with the values of the command line; ConfigError if they are not valid."""
+    """Override the `eval` section of a config with the command-line values; raise ConfigError if they are invalid."""
     from cspdet.inference.classifier import override_eval_config
 
     given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
@@ -144,7 +148,7 @@ def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Docume
 
 
 def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> str:
-    """Return one CSV line per image: path, class, whether it is predicted, and the best classes with probabilities."""
+    """Return one CSV line per image: path, class, whether top-1 is correct, and the top classes with probabilities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ranks = range(1, metrics.ranked.shape[1] + 1)
@@ -159,7 +163,7 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
 
 
 def _writable(name: str) -> str:
-    """Replace what is not text in a file name by question marks."""
+    """Replace characters of a file name that cannot be encoded as UTF-8 by question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -181,8 +185,8 @@ def format_table(document: Document) -> list[str]:
         f"{name:<{name_width}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
         for name, row in rows.items()
     ]
-    mistakes = [f"{found['images']:>6}  {found['class']} for {found['predicted']}" for found in document["confusions"]]
-    return lines + (["", "taken for another", *mistakes[:5]] if mistakes else [])
+    mistakes = [f"{found['images']:>6}  {found['class']} as {found['predicted']}" for found in document["confusions"]]
+    return lines + (["", "most frequent confusions", *mistakes[:5]] if mistakes else [])
 
 
 def _percent(fraction: float | None) -> str:

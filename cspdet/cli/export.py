@@ -7,7 +7,7 @@
   cspdet export runs/csppelee_efm_sam/best.pt --format darknet --output csppelee.cfg
   cspdet export runs/csppelee_efm_sam/best.pt --format mymodule:MyFormat
 
-eval, detect and benchmark take the .onnx, .xml and .torchscript files as MODEL.
+eval, detect and benchmark accept the .onnx, .xml and .torchscript files as MODEL.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `export` takes."""
+    """Add the arguments of `export`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint, or a config with --weights")
     parser.add_argument(
         "--format", required=True, metavar="F",
-        help=f"{', '.join(EXPORT_FORMATS.names())}, or module:Class of your own",
+        help=f"{', '.join(EXPORT_FORMATS.names())}, or module:Class of a user-defined format",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the .onnx, .xml (with .bin), .torchscript, or .cfg (with .weights "
-        "and .names) (default: beside a checkpoint; for a config, in the current folder)",
+        "and .names) (default: next to a checkpoint; for a config, in the current folder)",
     )  # fmt: skip
     parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the model)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--nms", action="store_true", help="include NMS: the outputs are detections (not torchscript)")
     group.add_argument("--min-score", type=float, metavar="S", help="score threshold of --nms (default: 0.25)")
     group.add_argument("--nms-iou", "--max-iou", type=float, metavar="T", help="IoU threshold of --nms (default: 0.6)")
-    group.add_argument("--max-detections", type=int, metavar="N", help="per image, of --nms (default: 100)")
+    group.add_argument("--max-detections", type=int, metavar="N", help="detections per image with --nms (default: 100)")
     group.add_argument(
         "--dynamic", action=argparse.BooleanOptionalAction, default=True,
         help="any batch and image size; --no-dynamic: one image of --size (default: --dynamic)",
@@ -109,7 +109,7 @@ def _print_result(result: ExportResult, config: ExportConfig, *, as_json: bool) 
 
 
 def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
-    """Return the limits of the NMS in the file, or None without --nms."""
+    """Return the parameters of NMS in the file, or None without --nms."""
     names = ("min_score", "nms_iou", "max_detections")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not args.nms:

@@ -3,9 +3,9 @@
   cspdet extract-features runs/csppeleenet/best.pt photos --output photos.npz
   cspdet extract-features runs/csppelee_efm_sam/best.pt photos --output maps --layer maps --size 416
 
-MODEL is a classifier or a detector, whose backbone is used. FILE.npz holds `names`, the paths, and `features` of shape
+MODEL is a classifier or a detector; its backbone is used. FILE.npz has `names` (the paths) and `features` of shape
 (images, channels), or with --layer maps one array per stride, `stride8` ..., of shape (images, channels, height,
-width). A folder gets one file per image instead, NAME.npy or NAME.npz.
+width). If --output is a folder, one file per image is written instead: NAME.npy or NAME.npz.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract the features, write them, and print a summary. Ctrl-C keeps what is done."""
+    """Extract the features, write them, and print a summary; Ctrl-C keeps the images that are done."""
     _validate_args(args)
     images = find_image_files(args.source)
     from cspdet.checkpoints.loading import load_model
@@ -76,7 +76,7 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
-    """Return the crop of a classifier's `eval` section; of a detector, the center square of the whole short side."""
+    """Return the crop: for a classifier that of its `eval` section, for a detector the largest center crop."""
     from cspdet.datasets.classification.crops import build_image_crop
     from cspdet.models.config import ClassifierEvalConfig
 

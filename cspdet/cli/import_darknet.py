@@ -1,9 +1,9 @@
-"""Convert Darknet weights to a checkpoint, with their cfg, or with the config (.yaml) of the same network.
+"""Convert Darknet weights to a checkpoint, given their cfg or the config (.yaml) of the same network.
 
   cspdet import-darknet yolov4-tiny.cfg yolov4-tiny.weights --output yolov4-tiny.pt --names coco.names
   cspdet import-darknet configs/cspresnext50_panet_spp.yaml csresnext50-panet-spp_final.weights --output csp.pt
 
-The checkpoint is a MODEL for every command. Every value of the weights file must belong to a layer.
+Every command accepts the checkpoint as MODEL. The weights file must have exactly the values of the network's layers.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="the .weights file of the cfg")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the checkpoint to write (.pt)")
     parser.add_argument(
-        "--names", type=Path, metavar="FILE", help="class names, one per line (default: the class indices)"
+        "--names", type=Path, metavar="FILE", help="class names, one per line (default: COCO, VOC, or numbers)"
     )
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="accept a file of the first layers only (.conv.N), as initial weights for training",
+        help="accept a file with only the first layers (.conv.N), as initial weights for training",
     )
     parser.add_argument(
         "--bn-eps",
         type=float,
         metavar="E",
-        help="epsilon of the batch norms of a cfg (default: 1e-5, as Darknet; OpenCV: 1e-6)",
+        help="epsilon of the batch norms of a cfg (default: 1e-5, as in Darknet; OpenCV uses 1e-6)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -97,7 +97,7 @@ def _config_from_yaml(
 def _build(
     recipe: DetectionRecipe | ClassificationRecipe, classes: Categories, args: argparse.Namespace
 ) -> Detector | Classifier:
-    """Build the network; random initial weights, which take seconds, are only drawn if some of them remain."""
+    """Build the network; weights are initialized only for --partial, because random initialization takes seconds."""
     import torch
 
     from cspdet.checkpoints.building import build_network
@@ -134,4 +134,4 @@ def _print_summary(
     if has_backbone(model) and recipe.input.resize != "stretch":
         print("Darknet stretches its images; for its results, import with input.resize=stretch")
     if model_type == "detector":
-        print("Darknet's own results keep scores above 0.005 and use --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")
+        print("Darknet's results use a score threshold of 0.005 and --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")

@@ -1,13 +1,13 @@
-"""Parameters, BFLOPs, memory traffic and strides of networks, beside the published values.
+"""Parameters, BFLOPs, memory traffic and strides of networks, compared with published values.
 
   cspdet info configs/csppelee_efm.yaml configs/csppelee_efm_sam.yaml configs/classification/csppeleenet.yaml
   cspdet info runs/csppelee_efm_sam/best.pt --size 608x608 --layers
   cspdet info configs/pelee_yolov3.yaml configs/csppelee_efm.yaml --layers --plot layers.png
 
 BFLOPs are counted as Darknet does: 2 per multiply-add of convolutions and linear layers, and window size times outputs
-for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, as the CSPNet paper
-defines it, includes poolings. A config is counted for the 80 classes of COCO unless its own data is on disk. Published
-values appear beside the network of their name unless an override changes its `model`.
+for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, defined in the
+CSPNet paper, includes poolings. A config is counted with 80 classes (COCO) unless the dataset of its `data` exists.
+Published values are listed for networks of the same name, unless an override changes `model`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _published(model: ModelProfile) -> PublishedResult | None:
 
 
 def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:
-    """The published values, and the relative difference of ours from them."""
+    """Return the published values, and the relative differences of our values from them."""
     return published._asdict() | {
         "size": list(published.size),
         "conv_weights_difference": _difference(cost.conv_weights, published.conv_weights),
@@ -132,7 +132,7 @@ def _details(cost: ModelCost) -> InfoRow:
 
 
 def _table(profiles: list[ModelProfile]) -> list[str]:
-    """One line per model; below it the published values, the differences from them, and notes on them."""
+    """Return one line per model, each followed by the published values, the differences from them, and notes."""
     parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
     width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
     head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"
@@ -212,7 +212,7 @@ def _layer_table(cost: ModelCost) -> list[str]:
 
 
 def _largest_layers(profiles: list[ModelProfile]) -> list[str]:
-    """The largest layer of each model, compared with that of the first model."""
+    """Return the largest layer of each model, compared with that of the first model."""
     first = profiles[0].cost.largest_layer_bflops
     width = max(len(model.name) for model in profiles)
     lines = ["largest layers" + (f", compared with that of {profiles[0].name}" if len(profiles) > 1 else "")]

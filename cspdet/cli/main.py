@@ -1,4 +1,4 @@
-"""The command line: `cspdet COMMAND ...`, which `tools/COMMAND.py` and `python -m cspdet` call too."""
+"""Entry point of the command line `cspdet COMMAND ...`, of `tools/COMMAND.py`, and of `python -m cspdet`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COMMAND_HELP = {
     "train": "train a detector or a classifier",
     "eval": "evaluate a detector (COCO AP), a classifier (top-1, top-5) or a results file",
     "predict": "run a detector or a classifier on images and videos",
-    "detect": "detect objects in images and videos: draw and list them",
+    "detect": "detect objects in images and videos, draw and list them",
     "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
     "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
-    "info": "parameters, BFLOPs and memory traffic, beside the published values",
-    "prepare-data": "create the built-in data set, download COCO, convert VOC or YOLO",
-    "check-data": "check a data set for errors",
-    "anchors": "fit of the anchors to a data set, and better anchors by k-means",
+    "info": "parameters, BFLOPs and memory traffic, compared with published values",
+    "prepare-data": "create the built-in dataset, download COCO, convert VOC or YOLO",
+    "check-data": "check a dataset for errors",
+    "anchors": "how well anchors fit a dataset, and better anchors with k-means",
     "analyze": "error analysis of detections: error types, curves, worst images, comparison of runs",
     "plot": "training curves of one or several runs",
     "train-classifier": "train a backbone as a classifier",
@@ -34,15 +34,15 @@ COMMAND_HELP = {
     "benchmark": "speed and memory of models on this machine",
 }
 
-# Iterations that a libgomp thread spins at the end of a parallel region, and milliseconds that one of Intel's runtime
-# does, before it sleeps. By default they spin 300,000 iterations and 200 ms: beside other processes they then occupy
-# the cores that the threads they wait for need. benchmarks/busy_machine.py measures both.
+# How long an OpenMP thread spins at the end of a parallel region before it sleeps: in iterations for libgomp, in
+# milliseconds for Intel's runtime. The defaults are 300,000 iterations and 200 ms. On a busy machine, spinning threads
+# occupy the cores that the threads they wait for need. benchmarks/busy_machine.py measures both.
 OPENMP_SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 OPENMP_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that raises ConfigError with the nearest valid flag."""
+    """Argument parser that raises ConfigError and suggests the nearest valid flag."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments:"):
@@ -55,13 +55,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names.
+    """Run the command named by the first argument.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process.
+        argv: Arguments without the program name; None: those of the process.
 
     Returns:
-        The exit code, as `run_command` does.
+        The exit code; see `run_command`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
@@ -85,11 +85,11 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
 
     Args:
         command: Name of the command; without `module`, `cspdet.cli.<command>` implements it.
-        argv: Arguments after the command's name; None takes those of the process.
+        argv: Arguments after the command name; None: those of the process.
         module: Implementation of a command outside the package (`add_arguments`, `run`, docstring as help).
 
     Returns:
-        0 done, 2 error of the user, 130 interrupted; or what the command itself returns.
+        0: success; 2: user error; 130: interrupted; or the return value of the command.
     """
     limit_openmp_spinning(os.environ)
     logger = _log_to_stderr()
@@ -114,15 +114,15 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130
-    except BrokenPipeError:  # `cspdet info ... | head`: the reader has gone, which is not an error
+    except BrokenPipeError:  # `cspdet info ... | head`: the reader closed the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
-    """Let waiting OpenMP threads of this process and its children sleep early, unless the user set how they wait.
+    """Make waiting OpenMP threads of this process and its children sleep early, unless the user configured waiting.
 
-    libgomp reads the variables when it is loaded, which `import torch` does: later calls affect child processes only.
+    `import torch` loads libgomp, which then reads the variables; later calls affect only child processes.
 
     Args:
         environ: The environment to change, `os.environ`.
@@ -132,14 +132,14 @@ def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
 
 
 def _is_override(word: str) -> bool:
-    """Whether the word is `key.path=value`, and not an existing file of that name."""
+    """Return whether the word is an override `key.path=value`, and not the name of an existing file."""
     from cspdet.config.resolve import OVERRIDE
 
     return "=" in word and OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Flags and positional words in any order; overrides are taken out first, and kept as `overrides`."""
+    """Parse flags and positional arguments in any order; overrides are removed first, and stored in `overrides`."""
     overrides = [word for word in words if _is_override(word)]
     plain = [word for word in words if word not in overrides]
     has_subcommands = parser._subparsers is not None  # argparse parses those in order only
@@ -149,7 +149,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 
 def _import_user_modules(args: argparse.Namespace) -> None:
-    """Carry out `--import MODULE`, in commands that have it."""
+    """Import the modules of `--import`, if the command has this option."""
     modules: list[str] = getattr(args, "user_modules", [])
     if modules:
         from cspdet.config.user_modules import import_user_module
@@ -160,7 +160,7 @@ def _import_user_modules(args: argparse.Namespace) -> None:
 
 def _log_to_stderr() -> logging.Logger:
     logger = logging.getLogger("cspdet")
-    logger.handlers.clear()  # one handler, on the stderr of this very call
+    logger.handlers.clear()  # keep one handler only, for the current sys.stderr
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)

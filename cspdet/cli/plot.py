@@ -3,7 +3,7 @@
   cspdet plot runs/csppelee_efm
   cspdet plot runs/csppelee_efm runs/csppelee_efm-2 --output runs/plot.svg --keys loss,AP --x images_seen
 
-A run that is still in progress can be plotted. Keys that a run does not have are left out of its curves.
+A run that is still in progress can be plotted. A run has no curve for keys that are not in its metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     keys = select_keys(runs, requested_keys, args.x)
     for metrics in runs:
         if metrics.is_truncated:
-            log.warning("%s: the last line is incomplete, and left out", metrics.path)
+            log.warning("%s: the last line is incomplete and is ignored", metrics.path)
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
     print("\n".join(summary(runs)))
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def summary(runs: list[RunMetrics]) -> list[str]:
-    """One line per run: its last epoch, its last loss, its best AP or top-1."""
+    """Return one line per run: its last epoch and loss, and its best AP or top-1."""
     width = max(len(run.name) for run in runs)
     lines = []
     for run in runs:

@@ -1,9 +1,9 @@
-"""Run a model on images: detect objects (and in videos), or classify, as the MODEL does.
+"""Run a detector on images and videos, or a classifier on images, depending on MODEL.
 
   cspdet predict runs/csppelee_efm_sam/best.pt street.jpg
   cspdet predict runs/csppeleenet/best.pt photos --top 5 --output photos.jsonl
 
-With a detector the command is `cspdet detect`, with a classifier `cspdet classify`: see there for the files.
+For a detector this is the same as `cspdet detect`, for a classifier `cspdet classify`; see their help for the outputs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _reject_flags(args: argparse.Namespace, names: list[str] | tuple[str, ...], model_type: str) -> None:
-    """Raise ConfigError for flags that were given and are for the other type of model."""
+    """Raise ConfigError if flags are given that apply only to the other type of model."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     problems = [

@@ -1,4 +1,4 @@
-"""Make the built-in shapes dataset, download COCO 2017, convert a dataset to COCO JSON, or crop objects.
+"""Create the built-in shapes dataset, download COCO 2017, convert a dataset to COCO JSON, or crop objects.
 
 cspdet prepare-data shapes --output data/shapes
 cspdet prepare-data yolo data.yaml --output data/mine
@@ -24,12 +24,13 @@ log = logging.getLogger("cspdet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands of `prepare-data`."""
     subparsers = parser.add_subparsers(dest="kind", required=True, metavar="shapes|coco|voc|yolo|convert|objects")
-    _add_shapes(subparsers.add_parser("shapes", help="make the built-in dataset of drawn shapes, and a video"))
-    _add_coco(subparsers.add_parser("coco", help="download and verify COCO 2017 (27 GB on disk, 46 GB meanwhile)"))
+    _add_shapes(subparsers.add_parser("shapes", help="create the built-in dataset of drawn shapes, and a video"))
+    _add_coco(subparsers.add_parser("coco", help="download and verify COCO 2017 (needs 46 GB, keeps 27 GB)"))
     _add_voc(subparsers.add_parser("voc", help="convert Pascal VOC xml files"))
     _add_yolo(subparsers.add_parser("yolo", help="convert YOLO txt labels (ultralytics or Darknet)"))
-    _add_convert(subparsers.add_parser("convert", help="convert a dataset in any known format, or in one of your own"))
+    _add_convert(subparsers.add_parser("convert", help="convert a dataset in any supported or user-defined format"))
     _add_objects(
         subparsers.add_parser("objects", help="crop the objects of a dataset into class folders, for train-classifier")
     )
@@ -42,9 +43,13 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="train images; val gets a fifth of it")
+    parser.add_argument(
+        "--images", type=int, default=400, metavar="N", help="number of train images; val gets a fifth of it"
+    )
     parser.add_argument("--size", type=int, default=320, metavar="S", help="height and width of the images")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same bytes")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="random seed; the same seed creates the same files"
+    )
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:
@@ -63,19 +68,19 @@ def _add_voc(parser: argparse.ArgumentParser) -> None:
         "--one-based",
         action="store_true",
         default=True,
-        help="corners count from 1 and belong to the box (default)",
+        help="coordinates start at 1, and both corners are inside the box (default)",
     )
     corners.add_argument(
         "--zero-based",
         action="store_false",
         dest="one_based",
-        help="corners count from 0, the far one lies outside",
+        help="coordinates start at 0, and the lower right corner is outside the box",
     )
     parser.add_argument(
         "--difficult",
         choices=("keep", "crowd", "skip"),
         default="keep",
-        help="objects marked difficult: boxes (default), crowds (ignored in training and evaluation), or left out",
+        help="objects marked difficult: keep as boxes (default), ignore in training and evaluation (crowd), or skip",
     )
     parser.add_argument(
         "--names", type=Path, metavar="FILE", help="class names, one per line, in the order of their ids"
@@ -96,8 +101,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help=f"{', '.join(DATASET_FORMATS.names())}, or module:Class of your own; its options follow as key=value "
-        "(default: recognized by the files)",
+        help=f"{', '.join(DATASET_FORMATS.names())}, or module:Class of a user-defined format; its options follow as "
+        "key=value (default: detected from the files)",
     )
 
 
@@ -108,7 +113,11 @@ def _add_objects(parser: argparse.ArgumentParser) -> None:
         "--margin", type=float, default=0.15, metavar="F", help="fraction of a box added on each side (default 0.15)"
     )
     parser.add_argument(
-        "--min-side", type=float, default=8.0, metavar="PIXELS", help="leave out boxes with a shorter side (default 8)"
+        "--min-side",
+        type=float,
+        default=8.0,
+        metavar="PIXELS",
+        help="omit boxes whose shorter side is below this (default 8)",
     )
 
 
@@ -118,11 +127,12 @@ def _add_val_fraction(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="F",
-        help="fraction of the images for val, where SRC has no split of its own (default 0.2)",
+        help="fraction of the images for val, if SRC defines no splits (default 0.2)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Create or convert the dataset, and print a summary."""
     if args.kind != "convert" and getattr(args, "overrides", None):
         raise ConfigError(f"prepare-data {args.kind}: takes no key=value arguments; found {args.overrides[0]!r}")
     if not 0 <= getattr(args, "val_fraction", 0.2) < 1:
@@ -166,7 +176,7 @@ def read_names(file: Path) -> tuple[str, ...]:
     """Read class names, one per line.
 
     Raises:
-        DataError: not a text file, or names that are not all different.
+        DataError: The file is not a text file, or its names are not unique.
     """
     try:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
@@ -178,7 +188,7 @@ def read_names(file: Path) -> tuple[str, ...]:
 
 
 def print_summary(conversion: ConversionResult, *, as_json: bool) -> None:
-    """Log the warnings; print the counts and last the path of the descriptor, or one JSON document."""
+    """Log the warnings, then print the counts and the path of the descriptor, or one JSON document."""
     for warning in conversion.warnings:
         log.warning("%s", warning)
     if as_json:

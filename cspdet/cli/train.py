@@ -4,7 +4,7 @@
   cspdet train configs/classification/csppeleenet.yaml data=imagenet
   cspdet train --resume runs/csppelee_efm_sam
 
-Any value of the config can be given as key.path=value, a whole section as a file: train=configs/train/paper.yaml
+Override config values with key.path=value, or a whole section with a file: train=configs/train/paper.yaml
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
 
     Args:
         parser: The parser of the command.
-        model_type: What is trained, for the help.
+        model_type: Type of the model, for the help.
     """
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=f"a {model_type}'s config file")
     parser.add_argument(
@@ -46,7 +46,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR", help="resume the run in this folder")
     parser.add_argument(
         "--weights", metavar="FILE",
-        help="initial weights: those that fit of a checkpoint (.pt), Darknet's .weights or .conv.N, or timm:NAME",
+        help="initial weights: a checkpoint (.pt; only the weights that fit), Darknet's .weights or .conv.N, timm:NAME",
     )  # fmt: skip
     add_device_argument(parser)
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after epoch N; --resume continues")
@@ -57,8 +57,8 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
     """Train with the arguments of a training command; return the exit code of the trainer.
 
     Args:
-        args: What `add_run_arguments` parsed, with `data` where the command has it.
-        task: The expected task; None: that of the config.
+        args: The arguments of `add_run_arguments`, and `data` if the command has it.
+        task: The expected task; None: the task of the config.
     """
     _check_config(args, task)
     from cspdet.device import select_device
@@ -77,7 +77,7 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     """Check config, overrides and data of a new run, before torch is imported.
 
     Raises:
-        UserError: A config, override or data descriptor that is not valid, or missing data.
+        UserError: The config, an override or the data descriptor is invalid, or data is missing.
     """
     if args.config is None or args.resume is not None:
         return

@@ -4,7 +4,7 @@
   cspdet train-classifier configs/classification/cspresnet50.yaml --data mine input.size=128 train.epochs=50
   cspdet train-classifier --resume runs/csppeleenet
 
-Any value of the config can be given as key.path=value, a section as a file: train=configs/train/classifier_paper.yaml
+Override config values with key.path=value, or a section with a file: train=configs/train/classifier_paper.yaml
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def validate_output_path(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
     if not path.parent.is_dir():
-        raise ConfigError(f"--plot {path}: no folder {str(path.parent)!r}")
+        raise ConfigError(f"--plot {path}: there is no folder {str(path.parent)!r}")
 
 
 def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:

@@ -196,7 +196,7 @@ def test_classifiers_of_torchvision_are_found_by_name():
         (["--min-score", "1"], "--min-score: expected a number from 0"),
         (["--plot", "x.gif"], "--plot: expected a file ending in .png or .svg"),
         (["--opencv-python", "nowhere/python"], "--opencv-python nowhere/python: no such file"),
-        (["other.pt", "--weights", "x.pt"], "--weights: goes with one MODEL, found 2"),
+        (["other.pt", "--weights", "x.pt"], "--weights: expected a single MODEL, found 2"),
     ],
 )
 def test_errors_are_reported_before_anything_is_loaded(words, message, capsys):

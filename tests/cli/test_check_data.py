@@ -230,7 +230,7 @@ def test_a_fast_report_leaves_out_what_needs_decoding(tmp_path, capsys):
         ([], "DESCRIPTOR is missing"),
         (["--report", "page.html"], "DESCRIPTOR is missing"),
         (["set.yaml", "--report", "train.json"], "--report: expected a file ending in .html, found 'train.json'"),
-        (["set.yaml", "--config", "c.yaml"], "--config: is for the page; add --report"),
+        (["set.yaml", "--config", "c.yaml"], "--config: needs --report"),
         (["set.yaml", "--report", "--samples", "-1"], "--samples: expected 0 or more, found -1"),
         (["set.yaml", "train.epochs=3"], "there is no --config that 'train.epochs=3' could override"),
         (["set.yaml", "--report", "--config", "c.yaml"], "c.yaml: no such"),

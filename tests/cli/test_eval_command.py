@@ -166,7 +166,7 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["--detections", "x.json", "--data", "data.yaml", "--weights", "a.pt"], "--weights: a results file has no"),
         (["--detections", "x.json", "--data", "data.yaml", "--backend", "onnx"], "--backend: a results file has no"),
         (["squares.pt", "--evaluator", "mine"], "invalid choice"),
-        (["squares.pt", "--name", "mine"], "names the zip that --split test writes, found --split val"),
+        (["squares.pt", "--name", "mine"], "applies only to the zip of --split test, found --split val"),
         (["squares.pt", "--split", "test", "--name", "../mine"], "--name: expected letters and digits"),
         (["squares.pt", "--split", "test", "--name", ""], "--name: expected letters and digits"),
     ],

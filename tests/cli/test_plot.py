@@ -270,7 +270,7 @@ def test_one_run_is_drawn_into_its_folder(tmp_path, capsys, caplog):
         "run  6 lines, epoch 6, loss 1.5000, best AP 0.5000 at epoch 4",
         f"written: {folder / 'curves.png'}",
     ]
-    assert "the last line is incomplete, and left out" in captured.err + caplog.text
+    assert "the last line is incomplete and is ignored" in captured.err + caplog.text
     assert cv2.imread(str(folder / "curves.png")) is not None
 
 
