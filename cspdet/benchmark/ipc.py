@@ -1,4 +1,4 @@
-"""Requests and responses between the parent and a worker process, as lines of JSON on its stdin and stdout."""
+"""Communication with a worker process: requests and responses are lines of JSON on its stdin and stdout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class WorkerError(UserError):
 
 
 class Worker:
-    """A worker process, from the side of the parent; `close` ends the process."""
+    """Handle of the parent to a worker process; `close` ends the process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()

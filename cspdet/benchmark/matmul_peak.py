@@ -11,7 +11,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MatmulBenchmark:
-    """A product of two square matrices, timed between the networks."""
+    """A product of two square matrices, timed between the networks to measure the peak throughput of the machine."""
 
     def __init__(self, precision: str, device: torch.device):
         side = MATRIX_SIZE[device.type]

@@ -1,7 +1,7 @@
-"""Benchmark rows of OpenCV's DNN module, the engine of the CPU results in the paper.
+"""Benchmark rows of OpenCV's DNN module, with which the paper measured its CPU results.
 
 A network is loaded from Darknet files if OpenCV supports all sections, else from ONNX. OpenCV 5 has no Darknet
-importer; the interpreter of an environment with OpenCV 4 can be given.
+importer; an interpreter with OpenCV 4 can be selected with `--opencv-python`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OpenCvWorker:
         python: an interpreter with OpenCV; None: the current one.
 
     Raises:
-        WorkerError: OpenCV cannot run the row, or there is no such model.
+        WorkerError: OpenCV cannot run the row, or the model does not exist.
     """
 
     def __init__(self, spec: BenchmarkSpec, python: Path | None):

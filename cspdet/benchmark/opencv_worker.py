@@ -1,4 +1,4 @@
-"""The worker of OpenCV rows. It runs in any interpreter with OpenCV and numpy, and does not import cspdet.
+"""Worker process of OpenCV rows. It runs in any interpreter with OpenCV and numpy, and does not import cspdet.
 
 Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then
 {"do": "forward", "passes": N} any number of times, and {"do": "memory"}. Responses are written to stdout.
@@ -31,7 +31,7 @@ class OpenCvNetwork:
     def __init__(self, files: list[str], input_path: str, threads: int):
         self.libraries_mib = peak_mib()
         cv2.setNumThreads(threads)
-        read = "readNetFromDarknet" if files[0].endswith(".cfg") else "readNetFromONNX"  # OpenCV 5 lacks the first
+        read = "readNetFromDarknet" if files[0].endswith(".cfg") else "readNetFromONNX"  # OpenCV 5 has only the second
         self.net = getattr(cv2.dnn, read)(*files)
         self.images = np.load(input_path)
         self.outputs = self.net.getUnconnectedOutLayersNames()

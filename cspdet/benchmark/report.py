@@ -9,7 +9,7 @@ from cspdet.benchmark.rows import BenchmarkRow
 from cspdet.io.atomic import atomic_write
 
 NUM_TEXT_COLUMNS = 3  # left-aligned; the others are numeric
-IMPORT_FORMAT_KEY = "through"  # key in the versions of a row: the format from which OpenCV loaded the network
+IMPORT_FORMAT_KEY = "through"  # key in `EngineInfo.versions`: the format from which OpenCV loaded the network
 MARKERS = "osD^vP*X"
 HEADINGS = ("model", "engine", "precision", "size", "batch", "forward ms", "p95", "end to end ms", "p95",
             "images/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
@@ -43,7 +43,7 @@ def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def _cells(row: BenchmarkRow) -> list[str]:
-    """The cells of a row, in the order of HEADINGS."""
+    """Return the cells of a row, in the order of HEADINGS."""
     end = row.end_to_end
     return [
         row.engine_info.name,
@@ -69,7 +69,7 @@ def _align(text: str, column: int, width: int) -> str:
 def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     """Plot the forward time per image over the BFLOPs of the network, with one marker per engine and precision.
 
-    The line is the time at the throughput of the matrix multiplication.
+    A line shows the time that a network would need at the throughput of the matrix multiplication.
 
     Args:
         rows: the measured rows.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-OPENCV = "opencv"  # the backend that only `cspdet benchmark` has
+OPENCV = "opencv"  # a backend that only `cspdet benchmark` supports
 
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """One model in one engine; sent to the worker process as JSON."""
+    """One model in one engine; it is sent to the worker process as JSON."""
 
     model: str  # a MODEL, or torchvision:NAME
     backend: str
@@ -33,7 +33,7 @@ class BenchmarkSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BenchmarkSpec:
-        """Rebuild a spec from `to_json`."""
+        """Create a spec from the values of `to_json`."""
         size = values["size_hw"]
         return cls(**{**values, "size_hw": None if size is None else tuple(size),
                       "overrides": tuple(values["overrides"])})  # fmt: skip
@@ -90,7 +90,7 @@ class BenchmarkRow:
 
     @property
     def fps(self) -> float:
-        """Images per second, end to end if that was timed."""
+        """Images per second: of the end-to-end passes if they were timed, else of the forward passes."""
         return 1000 * self.spec.batch / (self.end_to_end or self.forward).median
 
     @property
@@ -100,7 +100,7 @@ class BenchmarkRow:
 
     @property
     def fraction_of_peak(self) -> float | None:
-        """Throughput as a fraction of that of the matrix multiplication."""
+        """Throughput divided by the throughput of the matrix multiplication."""
         return None if self.gflops is None or self.peak_gflops is None else self.gflops / self.peak_gflops
 
     def to_json(self) -> dict[str, Any]:
@@ -128,6 +128,6 @@ class BenchmarkRow:
 
 
 def interleave(passes: int, rounds: int) -> Sequence[int]:
-    """Distribute passes evenly over at most `rounds` rounds: 10 in 4 rounds are 3, 3, 2, 2."""
+    """Distribute passes evenly over at most `rounds` rounds: 10 passes in 4 rounds are 3, 3, 2, 2."""
     rounds = min(rounds, passes)
     return [passes // rounds + (i < passes % rounds) for i in range(rounds)]

@@ -1,7 +1,7 @@
-"""Measure rows in separate processes, interleaved to cancel the drift of the machine.
+"""Measure rows in separate processes, interleaved because the speed of the machine changes over time.
 
-Every round runs a few passes of each row, and the matrix multiplication of the same precision. So ratios between rows
-of one run are reliable although absolute times vary between runs.
+Every round runs a few passes of each row, and the matrix multiplication in the same precision. Therefore ratios between
+the rows of one run are reliable, even though absolute times vary between runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAUSE_S = 0.3  # seconds between rows, until the threads of the previous row sto
 
 @dataclass
 class _RowState:
-    """The worker and the times of a row so far."""
+    """The worker of a row, and its times so far."""
 
     spec: BenchmarkSpec
     worker: Worker
@@ -111,7 +111,7 @@ def _load(spec: BenchmarkSpec, worker: Worker | None, stack: ExitStack, opencv_p
 
 @contextmanager
 def _worker(threads: int | None) -> Iterator[Worker]:
-    """A worker in this interpreter; `threads` limits the threads of every library in it."""
+    """Start a worker with the current Python interpreter; `threads` limits its OpenMP and MKL threads."""
     environment = dict(os.environ)
     if threads is not None:
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -130,7 +130,7 @@ def _matmul_worker(precision: str, device: str, threads: int | None) -> Iterator
 
 
 def _matmul_key(spec: BenchmarkSpec) -> tuple[str, str, int | None]:
-    """Precision, device and threads: rows with equal keys have the same peak."""
+    """Return precision, device and threads; rows with equal keys have the same peak."""
     return spec.precision, spec.device, spec.threads
 
 

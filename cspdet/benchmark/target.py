@@ -38,7 +38,7 @@ NMS_IOU, MAX_DETECTIONS = 0.6, 100
 
 @dataclass(frozen=True)
 class BenchmarkTarget:
-    """A loaded model: `forward` runs a batch from memory, `end_to_end` runs decoded images to results."""
+    """A loaded model: `forward` runs a batch in memory, `end_to_end` converts decoded images to results."""
 
     name: str
     engine: Engine
@@ -50,7 +50,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
     """Load the model of a row in its engine.
 
     Raises:
-        UserError: no such model, engine, precision or size, or an unsupported combination.
+        UserError: the model, engine, precision or size does not exist, or their combination is not supported.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -121,7 +121,7 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
 
 
 def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> Callable[[], object] | None:
-    """The function from decoded images to detections in image pixels, or to class probabilities."""
+    """Return the function from decoded images to detections in image pixels, or to class probabilities."""
     if engine.metadata.task == "detection":
         postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
         predictor = Predictor(engine, postprocess)

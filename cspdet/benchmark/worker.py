@@ -1,4 +1,4 @@
-"""The worker of all rows except OpenCV's: `python -m cspdet.benchmark.worker`, started by `cspdet.benchmark.runner`.
+"""Worker process of all rows except OpenCV's. `cspdet.benchmark.runner` starts `python -m cspdet.benchmark.worker`.
 
 Requests on stdin are lines of JSON: {"do": "load", "row": ...} or {"do": "matmul", ...} first, then
 {"do": "forward", "passes": N}, {"do": "end_to_end", "passes": N}, {"do": "gflops"} and {"do": "memory"}. Responses are

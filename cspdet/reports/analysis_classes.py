@@ -57,7 +57,7 @@ def curves_section(analysis: Analysis) -> ReportSection:
 
 
 def _extremes(analysis: Analysis) -> list[int]:
-    """The classes drawn by default: all if there are few, else those with the lowest and the highest AP50."""
+    """Return the classes drawn by default: all if there are few, else those with the lowest and the highest AP50."""
     measured = [i for i, one in enumerate(analysis.classes) if one.AP50 is not None]
     if len(measured) <= MAX_CLASSES_DRAWN:
         return measured
@@ -68,7 +68,7 @@ def _extremes(analysis: Analysis) -> list[int]:
 def _class_curves(
     analysis: Analysis, x: np.ndarray, values: np.ndarray, drawn: list[int], metrics: list[float | None]
 ) -> tuple[list[LineSeries], list[LegendEntry], tuple[str, ...]]:
-    """Curves of `values` (C, K): the drawn classes in different styles, the others as choices."""
+    """Return curves of `values` (C, K): the drawn classes in different styles, the others as hidden choices."""
     names = analysis.class_names
     labels = [name if metric is None else f"{name} {metric:.3f}" for name, metric in zip(names, metrics, strict=True)]
     curves = [LineSeries(labels[i], curve_points(x, values[i]), f"line{1 + k}") for k, i in enumerate(drawn)]
@@ -125,7 +125,7 @@ def _class_thresholds(analysis: Analysis, drawn: list[int]) -> Chart:
 
 
 def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
-    """The mean curves at each tenth of recall."""
+    """Return a table of the mean curves at recall 0, 0.1, ..., 1."""
     columns = (Column("recall", 1, True), *(Column(f"precision at {curve.iou:g}", 3, True, 1.0) for curve in curves))
     rows = tuple(
         (k / 10, *(None if np.isnan(curve.mean[10 * k]) else float(curve.mean[10 * k]) for curve in curves))
@@ -168,7 +168,7 @@ def confusion_section(analysis: Analysis) -> ReportSection:
 
 
 def most_confused(counts: np.ndarray, max_classes: int) -> list[int]:
-    """Return the indices of the most confused classes in ascending order, and that of the background.
+    """Return the indices of the most confused classes in ascending order, followed by the index of the background.
 
     Args:
         counts: (C + 1, C + 1) confusion matrix.

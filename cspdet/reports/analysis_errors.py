@@ -71,7 +71,7 @@ def errors_section(analysis: Analysis) -> ReportSection:
 
 
 def _summary(errors: Errors, ranked: list[ErrorCost]) -> str:
-    """The error type to fix first, in a sentence."""
+    """Return a sentence about the error type with the highest AP cost."""
     cost = ranked[0].ap_cost
     if errors.ap is None or cost is None or cost <= 0:
         return "No error type has an AP cost."
@@ -86,7 +86,7 @@ def _tooltip(cost: ErrorCost) -> str:
 
 
 def _totals_table(errors: Errors) -> Table:
-    """Totals of all evaluated detections and all boxes."""
+    """Return a table with the totals of all evaluated detections and all boxes."""
     wrong = sum(cost.count for cost in errors.costs if cost.error_type != "missed")
     rows = (
         (
@@ -153,7 +153,7 @@ def groups_section(analysis: Analysis) -> ReportSection:
 
 
 def calibration_section(analysis: Analysis) -> ReportSection:
-    """Return the calibration of the scores."""
+    """Return the calibration of the scores: a reliability diagram, the score distribution and a table."""
     calibration = analysis.calibration
     filled = [one for one in calibration.bins if one.mean_score is not None and one.accuracy is not None]
     if not filled:

@@ -73,7 +73,7 @@ def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedde
 
 
 def count_boxes_text(worst: WorstImage) -> str:
-    """Return the number of boxes without crowds, in words."""
+    """Return the number of boxes that are not crowds, as `1 box` or `2 boxes`."""
     count = sum(not annotation.crowd for annotation in worst.annotations)
     return f"{count} box" if count == 1 else f"{count} boxes"
 
@@ -104,7 +104,7 @@ def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, fl
 def label_issues_section(
     analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
 ) -> ReportSection:
-    """Return crops of the annotations that may be wrong."""
+    """Return crops around the annotations that may be wrong."""
     label_issues = analysis.label_issues
     blocks: list[Block] = []
     for issue_type, total in zip(LABEL_ISSUE_TYPES, label_issues.totals, strict=True):
@@ -139,7 +139,7 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
     annotated_xyxy, class_id, _ = coco.boxes(one.dataset_index)
     names, (height, width) = coco.classes.names, coco.size_hw[one.dataset_index].tolist()
     x1, y1, x2, y2 = box_xyxy
-    clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the data set clips it
+    clipped_xyxy = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))  # as the dataset clips it
     boxes = [
         GalleryBox((x1, y1, x2, y2), "gt-matched", "", f"{names[i]}, annotated")
         for (x1, y1, x2, y2), i in zip(annotated_xyxy.tolist(), class_id.tolist(), strict=True)
@@ -160,5 +160,5 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
 
 
 def boxes_equal(one_xyxy: tuple[float, float, float, float], other_xyxy: tuple[float, float, float, float]) -> bool:
-    """Compare two boxes up to rounding to float32."""
+    """Return whether two boxes are equal up to float32 rounding."""
     return all(abs(a - b) <= 0.01 for a, b in zip(one_xyxy, other_xyxy, strict=True))

@@ -64,7 +64,7 @@ def write_analysis_page(
 def analysis_sections(
     analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, gallery: int
 ) -> list[ReportSection]:
-    """Return the sections of the page; with several runs, those of each run are grouped under its name."""
+    """Return the sections of the page; with several runs, the sections of each run are grouped under its name."""
     sections = []
     if comparison is not None:
         sections.append(comparison_section(analyses, comparison))
@@ -121,5 +121,5 @@ def _metrics_section(analysis: Analysis) -> ReportSection:
 
 
 def format_fraction(value: float | None) -> str:
-    """Format a fraction with three decimals; a dash for None."""
+    """Format a fraction with three decimals; None is a dash."""
     return "–" if value is None else f"{value:.3f}"

@@ -33,8 +33,10 @@ LINE_STYLES = 6  # number of line styles in the style sheet
 
 @dataclass(frozen=True)
 class LineSeries:
-    """A line through points. `style` is a CSS class; `choice` is the index among the choices of the chart, for a line
-    that is shown on request."""
+    """A line through points.
+
+    `style` is a CSS class. A line with a `choice`, its index in the choices of the chart, is hidden until selected.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -126,7 +128,7 @@ def _filled(bars: HistogramSeries, x_scale: Scale, y_scale: Scale, digits: int) 
 
 
 def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
-    """A step line that starts and ends at 0."""
+    """Return a step line that starts and ends at 0."""
     zero = format_coord(y_scale(0))
     steps = [f"M{format_coord(x_scale(bars.edges[0]))} {zero}"]
     for high, height in zip(bars.edges[1:], bars.heights, strict=True):
@@ -135,7 +137,7 @@ def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
 
 
 def format_range(low: float, high: float) -> str:
-    """Format a range as `0.5 to 0.7` with three digits; a bin of width 1 around an integer as that integer."""
+    """Format a range as `0.5 to 0.7` with three digits; a bin of width 1 around an integer is only the integer."""
     if high - low == 1 and low % 1 == 0.5:
         return f"{low + 0.5:g}"
     return f"{low:.3g} to {high:.3g}"
@@ -190,7 +192,7 @@ def grouped_bar_chart(
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_label: str) -> Markup:
-    """Draw intervals from (name, value, low, high, significant), each with a dot at its value, and a line at 0."""
+    """Draw an interval for each (name, value, low, high, significant), with a dot at the value and a line at 0."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(190.0, 12 + CHAR_WIDTH * max(len(name) for name, *_ in rows))

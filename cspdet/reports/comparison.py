@@ -12,7 +12,7 @@ COMPARED_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 def comparison_section(analyses: Sequence[Analysis], comparison: Comparison) -> ReportSection:
-    """Return the comparison of every further run with the first."""
+    """Return the section that compares each other run with the first."""
     differences = [(one.other, metric) for one in comparison.against_first for metric in (one.AP, one.AP50)]
     significant = [_verdict(other, metric) for other, metric in differences if metric.significant]
     open_ = [_verdict(other, metric) for other, metric in differences if not metric.significant]

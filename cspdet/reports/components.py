@@ -1,4 +1,4 @@
-"""The components of a report page: sections of paragraphs, stats, charts, tables and galleries. Data, no markup."""
+"""Components of a report page, as data without markup: sections with paragraphs, stats, charts, tables, galleries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-CellValue = str | int | float | None  # None is a dash, sorted last
+CellValue = str | int | float | None  # None is shown as a dash and sorted last
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Column:
     """A table column: how its values are formatted and sorted."""
 
     label: str
-    digits: int | None = None  # decimals of numbers; None for text, counts, and four significant digits
+    digits: int | None = None  # number of decimals; None: text, counts, or four significant digits
     is_numeric: bool = False
-    bar_max: float | None = None  # the value whose bar fills the cell; None: no bars
-    signed: bool = False  # a plus sign before positive values
-    prose: bool = False  # long text, which needs a wide column
-    tooltip: str = ""  # of the heading
+    bar_max: float | None = None  # value at which the bar fills the cell; None: no bars
+    signed: bool = False  # show a plus sign before positive values
+    prose: bool = False  # long text that needs a wide column
+    tooltip: str = ""  # tooltip of the column heading
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """An SVG chart with its legend; `choices` are the series that the reader can show from a list."""
+    """An SVG chart with its legend; `choices` are the hidden series that can be selected from a list."""
 
     title: str
     svg: Markup
@@ -118,7 +118,7 @@ class BoxOverlay:
 class EmbeddedImage:
     """An image inside the page with its boxes; width and height are in SVG units."""
 
-    data_url: str  # data: URL
+    data_url: str  # the image as a data: URL
     width: int
     height: int
     overlays: tuple[BoxOverlay, ...]
@@ -159,4 +159,4 @@ class ReportSection:
     title: str
     lead: str
     blocks: tuple[Block, ...]
-    group: str = ""  # heading of consecutive sections in the table of contents
+    group: str = ""  # heading for consecutive sections of one group in the table of contents

@@ -1,4 +1,4 @@
-"""Report sections about a data set: classes, box sizes, aspect ratios, boxes per image and positions, by split."""
+"""Report sections about a dataset: classes, box sizes, aspect ratios, boxes per image and positions, by split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cspdet.reports.charts import HistogramSeries, grouped_bar_chart, histogram
 from cspdet.reports.components import CellValue, Chart, Charts, Column, LegendEntry, ReportSection, Table
 from cspdet.reports.heatmaps import heatmap
 
-MAX_CLASSES_DRAWN = 40  # in the chart; the table has all
+MAX_CLASSES_DRAWN = 40  # in the chart; the table has all classes
 MAX_SIZES_LISTED = 200
 SplitStatistics = Mapping[str, DataStatistics]
 
@@ -95,7 +95,7 @@ def crowding_section(statistics: SplitStatistics) -> ReportSection:
     """Return the boxes per image, and the image sizes."""
     counts = {name: split.boxes_per_image for name, split in statistics.items()}
     widths = {hist.edges[1] - hist.edges[0] for hist in counts.values() if hist.counts}
-    # histograms with different bin widths cannot share a chart
+    # Histograms with different bin widths need separate charts
     groups = [counts] if len(widths) <= 1 else [{name: hist} for name, hist in counts.items()]
     charts = tuple(
         Chart(
@@ -140,7 +140,7 @@ def locations_section(statistics: SplitStatistics) -> ReportSection:
 
 
 def split_legend(splits: Iterable[str], style_prefix: str) -> tuple[LegendEntry, ...]:
-    """Return a legend: the first split filled, the others with the given style, `line` or `fill`."""
+    """Return a legend: `fill0` for the first split, `line1` or `fill1`, ... for the others."""
     return tuple(LegendEntry("fill0" if i == 0 else f"{style_prefix}{i}", name) for i, name in enumerate(splits))
 
 
@@ -161,7 +161,7 @@ def percentage_histogram(
 
 
 def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
-    """One row per measure and split."""
+    """Return a table with one row per measure and split."""
     columns = (
         Column("measure"),
         Column("split"),
@@ -179,7 +179,7 @@ def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
 
 
 def bin_table(histograms: Mapping[str, Histogram], caption: str) -> Table:
-    """Return the counts of a chart: one row per bin, one column per split."""
+    """Return a table with the counts of a histogram: one row per bin, one column per split."""
     edges: dict[tuple[float, float], dict[str, int]] = {}
     for name, one in histograms.items():
         for low, high, count in zip(one.edges, one.edges[1:], one.counts, strict=False):

@@ -1,4 +1,4 @@
-"""Report sections with images of a data set: samples of each class, and near-duplicates."""
+"""Report sections with images of a dataset: samples of each class, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder
 
 MAX_PAIRS_DRAWN = 24
 MAX_PAIRS_LISTED = 200
-MAX_LARGE_SAMPLES = 60  # with more samples, thumbnails are small
+MAX_LARGE_SAMPLES = 60  # with more samples, the thumbnails are small
 LARGE_THUMBNAIL, SMALL_THUMBNAIL = 400, 260  # longer side in pixels
 SAMPLE_LEGEND = (
     LegendEntry("box0", "boxes of the class"),
@@ -33,7 +33,7 @@ SAMPLE_LEGEND = (
 
 
 def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return images of each class, evenly spaced over the first split that has the class."""
+    """Return images of each class, chosen at equal distances from the first split that has the class."""
     chosen: dict[str, list[tuple[str, int, int]]] = {}  # class name to (split, dataset_index, class_id)
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
@@ -43,7 +43,7 @@ def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: Thu
                     chosen[name] = [(split, dataset_index, class_id) for dataset_index in picked]
     long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}
-    for rank in range(samples):  # one image of every class first, in case the size limit omits some
+    for rank in range(samples):  # one image per class first, because the size limit may omit later ones
         for name, picked_of in chosen.items():
             if rank < len(picked_of):
                 split, dataset_index, class_id = picked_of[rank]
@@ -60,7 +60,7 @@ def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: Thu
 
 
 def select_samples(coco: CocoDataset, class_id: int, max_images: int) -> list[int]:
-    """Return the rows of at most `max_images` images with boxes of a class, evenly spaced over the split."""
+    """Return the dataset indices of at most `max_images` images with the class, evenly spaced over the split."""
     of_class = (coco.box_class == class_id) & ~coco.box_crowd
     dataset_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     rows = np.unique(dataset_index[of_class])
@@ -89,7 +89,7 @@ def _sample_card(
 
 
 def near_duplicates_section(near_duplicates: DuplicateReport, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return the pairs of near-duplicate images, those across splits first."""
+    """Return the pairs of near-duplicate images, pairs across splits first."""
     ranked = sorted(near_duplicates.pairs, key=lambda pair: not pair.is_cross_split)
     cards = [card for pair in ranked[:MAX_PAIRS_DRAWN] if (card := _pair_card(pair, embedder)) is not None]
     blocks: list[Block] = []

@@ -1,4 +1,4 @@
-"""Report section about a data set at the input of a network: box sizes, and how well the anchors fit them."""
+"""Report section about a dataset at the input of a network: box sizes, and how well the anchors fit them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cspdet.reports.data_charts import bin_table, percentage_histogram, split_le
 class NetworkInput:
     """Input and anchors of a detector."""
 
-    name: str  # of the config
+    name: str  # name of the config
     input: InputConfig
-    match_iou: float | None  # above this IoU training assigns a box to anchors other than its best; None: never
+    match_iou: float | None  # training assigns boxes also to anchors above this IoU; None: only to the best
     anchors_wh: tuple[tuple[float, float], ...]  # K, in input pixels
     strides: tuple[int, ...]  # (K,) stride of the level of each anchor
 
@@ -33,13 +33,13 @@ class NetworkInput:
     def from_anchors(
         cls, name: str, input_config: InputConfig, match_iou: float | None, anchors: Anchors
     ) -> NetworkInput:
-        """Describe a detector.
+        """Create the description of a detector.
 
         Args:
-            name: name of its config.
-            input_config: its input.
-            match_iou: `train.assigner.match_iou` of its config.
-            anchors: the anchors of its head.
+            name: name of the config.
+            input_config: `input` of the config.
+            match_iou: `train.assigner.match_iou` of the config.
+            anchors: anchors of the head.
         """
         levels = [[(round(w, 4), round(h, 4)) for w, h in level] for level in anchors.wh.tolist()]
         strides = tuple(stride for stride, level in zip(anchors.strides, levels, strict=True) for _ in level)
@@ -55,7 +55,7 @@ class InputFit:
     fits: Mapping[str, AnchorFit]  # by split; both omit splits without boxes
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values and the input that they refer to."""
+        """Return the values for JSON output, with the network input to which they refer."""
         network = self.network
         return {
             "config": network.name,
@@ -80,7 +80,7 @@ def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoDataset]) -> Inpu
 
 
 def log2_histogram(values: np.ndarray) -> Histogram:
-    """Return the histogram of (N,) positive values, N > 0, with bins between powers of sqrt(2)."""
+    """Return a histogram of (N,) positive values, N > 0, whose bin edges are powers of sqrt(2)."""
     bin_index = np.floor(BINS_PER_OCTAVE * np.log2(values)).astype(np.int64)
     first = int(bin_index.min())
     counts = np.bincount(bin_index - first)
@@ -103,8 +103,8 @@ def input_section(fit: InputFit) -> ReportSection:
         stats += _anchor_stats(split, first, fit.network.match_iou)
         charts.append(Chart(f"Best anchors of the boxes of {split}", _anchor_chart(fit, first)))
     lead = (
-        f"Boxes at the input of {fit.network.name}. Best possible recall is the fraction of boxes with a higher IoU "
-        "with their best anchor, by size only. The command `anchors` computes anchors that fit better."
+        f"Boxes at the input of {fit.network.name}. Best possible recall is the fraction of boxes whose best anchor "
+        "has an IoU above the threshold, by width and height only. The command `anchors` computes anchors that fit better."
     )
     tables = (_fit_table(fit), _anchor_table(fit), bin_table(fit.sides, "side in input pixels, by bin"))
     return ReportSection("input", "Network input", lead, (Stats(tuple(stats)), Charts(tuple(charts)), *tables))

@@ -1,4 +1,4 @@
-"""The report page of `check-data --report`: problems, statistics and sample images of a data set."""
+"""The report page of `check-data --report`: problems, statistics and sample images of a dataset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SPLIT_COLUMNS = (
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Statistics of a data set, in addition to its problems."""
+    """Statistics of a dataset, shown on the page next to its problems."""
 
     statistics: Mapping[str, DataStatistics]  # by the name of the split
     near_duplicates: DuplicateReport | None = None  # None: not searched
@@ -55,13 +55,13 @@ def write_data_page(
     *,
     samples: int,
 ) -> None:
-    """Write the report of a data set as one HTML file.
+    """Write the report of a dataset as one HTML file.
 
     Images that cannot be read are counted on the page.
 
     Args:
         path: the HTML file.
-        name: name of the data set.
+        name: name of the dataset.
         validation_report: errors and warnings of all splits.
         dataset_report: statistics of the readable splits.
         sets: the readable splits by name.
@@ -79,7 +79,7 @@ def write_data_page(
 def data_sections(
     validation_report: ValidationReport, dataset_report: DatasetReport, sets: Mapping[str, CocoDataset], samples: int
 ) -> list[ReportSection]:
-    """Return the sections of the page; those about boxes only if there are boxes."""
+    """Return the sections of the page; the sections about boxes are omitted if there are none."""
     statistics = dataset_report.statistics
     sections = [_issues_section(validation_report)]
     if statistics:

@@ -86,5 +86,5 @@ def _matrix_cell(x: float, y: float, cell: float, count: int, total: int, name: 
 
 
 def _opacity(fraction: float) -> str:
-    """Opacity of a fraction; the smallest is still visible."""
+    """Return the opacity for a fraction; even the smallest fraction is visible."""
     return f"{0.06 + 0.94 * fraction:.2f}"

@@ -22,14 +22,14 @@ PART_COLORS = {"backbone": "#4c78a8", "neck": "#f58518", "head": "#54a24b", "fc"
 OTHER_COLOR = "#b279a2"
 INPUT_COLOR, OUTPUT_COLOR = "#4c78a8", "#e45756"
 PANEL_INCHES = (7.5, 2.6)
-HEADROOM = 1.25  # times the highest bar, for the label above it
+HEADROOM = 1.25  # height of the axis relative to the highest bar, which has a label above it
 
 
 def validate_output_path(path: Path) -> None:
     """Check that a plot can be written to `path`.
 
     Raises:
-        ConfigError: another suffix than .png and .svg, or the folder does not exist.
+        ConfigError: the suffix is not .png or .svg, or the folder does not exist.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -41,7 +41,7 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
     """Plot (name, cost) of each network to `path`, a PNG or SVG file.
 
     Raises:
-        ConfigError: another suffix, or the folder does not exist.
+        ConfigError: the suffix is not .png or .svg, or the folder does not exist.
         UserError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # slow import
@@ -62,7 +62,7 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
 
 
 def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
-    """One bar per convolution, linear layer or pooling, in the color of its part; the largest is labeled."""
+    """Draw one bar per convolution, linear layer or pooling in the color of its part; label the largest."""
     heights = [layer.operations / 1e9 for layer in cost.layers]
     for part in cost.part_bflops:
         indices = [i for i, layer in enumerate(cost.layers) if layer.part == part]
@@ -84,7 +84,7 @@ def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
 
 
 def _draw_memory_access(panel: Axes, name: str, cost: ModelCost) -> None:
-    """Elements that each layer reads and writes, as step lines."""
+    """Draw the number of elements that each layer reads and writes, as step lines."""
     for label, color, sizes in (
         ("input", INPUT_COLOR, [layer.elements_read for layer in cost.layers]),
         ("output", OUTPUT_COLOR, [layer.elements_written for layer in cost.layers]),

@@ -1,4 +1,4 @@
-"""The metrics of training runs, from their `metrics.jsonl`, for plots."""
+"""Read the metrics of training runs from `metrics.jsonl`, and select the keys to plot."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class RunMetrics:
         return tuple(dict.fromkeys(key for line in self.lines for key in line))
 
     def curve(self, key: str, x: XAxis) -> tuple[np.ndarray, np.ndarray]:
-        """Return (n,) positions and (n,) values of the lines with the key."""
+        """Return the x values (n,) and the values (n,) of the lines that have the key."""
         points = [(line[x], line[key]) for line in self.lines if key in line]
         return np.array([at for at, _ in points]), np.array([value for _, value in points])
 
     def best(self, key: str) -> dict[str, float] | None:
-        """Return the first line with the highest value of a key; None without finite values."""
+        """Return the first line with the highest value of a key, or None if no value is finite."""
         measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
         return max(measured, key=lambda line: line[key]) if measured else None
 
@@ -51,7 +51,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
     Each run is named after its directory, with as many parents as needed to be unique.
 
     Raises:
-        DataError: a missing or empty file, or a line that is not a JSON object of numbers.
+        DataError: a file is missing or empty, or a line is not a JSON object.
     """
     files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
     return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
@@ -70,7 +70,7 @@ def _metrics_file(path: Path) -> Path:
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:
-    """The shortest suffixes of the directory paths that are unique."""
+    """Return the shortest unique suffixes of the directory paths."""
     folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
     for length in range(1, max(map(len, folders)) + 1):
         names = ["/".join(parts[-length:]) for parts in folders]
@@ -115,11 +115,11 @@ def _finite_or_nan(value: float | None) -> float:
 
 
 def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: XAxis) -> list[str]:
-    """Return the keys to draw: those requested, or the default ones that some run has.
+    """Return the keys to draw: the requested ones, or the default ones that at least one run has.
 
     Raises:
-        ConfigError: a key that no run has.
-        DataError: a line without the key `x`.
+        ConfigError: no run has a requested key.
+        DataError: a line has no value for the x axis.
     """
     for run in runs:
         for line_number, line in enumerate(run.lines, start=1):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import escape
 
-WIDTH, HEIGHT = 420, 270  # of a chart, in SVG units
+WIDTH, HEIGHT = 420, 270  # size of a chart in SVG units
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 44  # margins
 TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # times powers of ten
 
@@ -53,7 +53,7 @@ def log2_ticks(low: float, high: float, max_ticks: int = 8) -> list[float]:
 
 
 def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
-    """Return the upper end of an axis from 0 that contains `value` and is a tick."""
+    """Return the upper limit of an axis that starts at 0: `value` rounded up to the next tick."""
     if value <= 0:
         return 1.0
     marks = ticks(0.0, value, max_ticks)
@@ -62,7 +62,7 @@ def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
 
 
 def format_tick(value: float) -> str:
-    """Format a tick: 0.05, 12, 1500, 20k, 3M; inverse powers of two as 1/8."""
+    """Format a tick: 0.05, 12, 1500, 20k, 3M; inverses of powers of two below 1/4 as 1/8."""
     if value and abs(value) < 1 and (1 / value).is_integer() and math.log2(abs(1 / value)).is_integer():
         return f"{value:g}" if abs(value) >= 0.25 else f"1/{round(1 / value)}"
     for limit, unit in ((1e6, "M"), (1e4, "k")):
@@ -77,7 +77,7 @@ def format_coord(value: float) -> str:
 
 
 def downsample(values: Sequence[float], max_points: int = 101) -> list[int]:
-    """Indices of at most `most` of them, evenly spaced, with the first and the last."""
+    """Return at most `max_points` evenly spaced indices of `values`, including the first and the last."""
     count = len(values)
     if count <= max_points:
         return list(range(count))

@@ -39,7 +39,7 @@ class ThumbnailEmbedder:
     used_bytes: int = 0
     unreadable: list[str] = field(default_factory=list)
     num_skipped: int = 0  # because of max_bytes
-    _last_image: tuple[Path, np.ndarray] | None = None  # consecutive crops use the same image
+    _last_image: tuple[Path, np.ndarray] | None = None  # cached, because consecutive crops often use the same image
 
     def add(
         self,
@@ -82,7 +82,7 @@ class ThumbnailEmbedder:
         return EmbeddedImage(data, width, height, overlays, alt_text)
 
     def messages(self) -> tuple[str, ...]:
-        """Return one message per reason for which images are omitted."""
+        """Return one message per reason why images were omitted."""
         lines = []
         if self.unreadable:
             first = self.unreadable[0]
@@ -114,7 +114,7 @@ def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, flo
 def _crop_to_pixels(
     crop: tuple[float, float, float, float] | None, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Clip a crop to the image and round it to pixels; at least one pixel, even if the crop is outside."""
+    """Clip a crop to the image and round it to pixels; the result has at least one pixel."""
     if crop is None:
         return 0, 0, width, height
     x1, y1 = min(max(0, int(crop[0])), width - 1), min(max(0, int(crop[1])), height - 1)
@@ -138,7 +138,7 @@ def _encode_jpeg(image: np.ndarray, long_side: int) -> str:
 def _to_overlay(
     box: GalleryBox, origin_xy: tuple[int, int], unit: float, size_wh: tuple[int, int]
 ) -> BoxOverlay | None:
-    """Convert a box to SVG units and clip it; None if it is outside."""
+    """Convert a box to SVG units and clip it; return None if it is outside the image."""
     x1, y1, x2, y2 = ((value - origin_xy[i % 2]) * unit for i, value in enumerate(box.box_xyxy))
     if x2 <= 0 or y2 <= 0 or x1 >= size_wh[0] or y1 >= size_wh[1]:
         return None

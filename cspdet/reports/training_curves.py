@@ -1,7 +1,7 @@
 """Plot training curves from the `metrics.jsonl` of one or several runs.
 
-One panel per group of metrics (losses, AP, learning rate, speed), one color per run, one line style per metric. A line
-without a key is skipped in its curve; null and NaN leave a gap.
+One panel per group of metrics (losses, AP, learning rate, speed), one color per run, one line style per metric. The
+curve of a key skips lines of the file without this key; null and NaN leave a gap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PANEL_INCHES = (5.0, 2.3)  # narrow, to be readable on a phone
 DPI = 160
 MAX_NAME_LENGTH = 34  # characters of a run name in the legend; longer names are truncated at the start
 LARGE_MARKER_MAX_POINTS = 60  # curves with more points have smaller markers
-EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # of keys from evaluations
+EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # prefixes of the keys of evaluations
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def validate_output_path(path: Path) -> None:
     """Check that `path` can be the file of a plot.
 
     Raises:
-        ConfigError: another suffix than .png and .svg, or a folder.
+        ConfigError: the suffix is not .png or .svg, or `path` is a folder.
     """
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -59,18 +59,18 @@ def draw_curves(
     smoothing: int = 1,
     title: str | None = None,
 ) -> None:
-    """Plot keys of runs to a PNG or SVG file; the same values give the same file.
+    """Plot keys of runs to a PNG or SVG file; equal values produce identical files.
 
     Args:
         runs: the runs, one color each.
         keys: the keys to draw; see `select_keys`.
         path: the output file.
         x: key of the x axis.
-        smoothing: window of the moving average of losses and speed; 1: none. Raw values are drawn lightly.
+        smoothing: window of the moving average of losses and speed; 1: none. Raw values are drawn as thin lines.
         title: heading of the figure.
 
     Raises:
-        ConfigError: another suffix.
+        ConfigError: the suffix is not .png or .svg.
         UserError: the file cannot be written.
     """
     import matplotlib  # slow import
@@ -157,7 +157,7 @@ def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
 
 
 def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
-    """Legend entry of one of several runs."""
+    """Return the legend entry of a run: its name and its best value."""
     name = run.name if len(run.name) <= MAX_NAME_LENGTH else f"...{run.name[3 - MAX_NAME_LENGTH :]}"
     best = None if key is None else run.best(key)
     return _escape_mathtext(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
@@ -169,7 +169,7 @@ def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
 
 
 def _colors(count: int) -> list[str]:
-    """Return distinct colors; up to 8 are distinguishable for color-blind readers."""
+    """Return distinct colors; up to 8 of them can be distinguished by color-blind readers."""
     if count <= len(COLORS):
         return list(COLORS[:count])
     from matplotlib import colormaps
