@@ -104,7 +104,7 @@ def input_section(fit: InputFit) -> ReportSection:
         charts.append(Chart(f"Best anchors of the boxes of {split}", _anchor_chart(fit, first)))
     lead = (
         f"Boxes at the input of {fit.network.name}. Best possible recall is the fraction of boxes whose best anchor "
-        "has an IoU above the threshold, by width and height only. The command `anchors` computes anchors that fit better."
+        "has an IoU above the threshold, by width and height only. `cspdet anchors` computes anchors that fit better."
     )
     tables = (_fit_table(fit), _anchor_table(fit), bin_table(fit.sides, "side in input pixels, by bin"))
     return ReportSection("input", "Network input", lead, (Stats(tuple(stats)), Charts(tuple(charts)), *tables))
