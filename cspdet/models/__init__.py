@@ -1,4 +1,4 @@
-"""Networks: configs that build them, and the modules they build. Importing this package imports no torch."""
+"""Networks: torch modules, and the configs that build them. Importing this package does not import torch."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     """Build a backbone by name: `build_backbone("csppeleenet", gamma=0.25)`.
 
     Args:
-        name: A name of `BACKBONES`, `timm:MODEL`, or `module:Class`.
+        name: A name in `BACKBONES`, `timm:MODEL`, or `module:Class`.
         options: Keys of the backbone's config.
 
     Raises:
-        ConfigError: no such backbone or option, or a backbone of timm that is not available.
+        ConfigError: The backbone or an option does not exist, or a timm backbone is not available.
     """
     from cspdet.config.loader import parse_config
     from cspdet.config.user_modules import allow_user_modules

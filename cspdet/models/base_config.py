@@ -1,4 +1,4 @@
-"""What the configs of all backbones and of all necks share. Imports no torch."""
+"""Base classes of the configs of backbones and necks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TIMM_PREFIX = "timm:"
 
 ActivationName = Literal["leaky", "relu", "swish", "mish", "sigmoid", "linear"]
-Fusion = Literal["both", "first", "last", "none"]  # which transitions a cross stage partial stage has
+Fusion = Literal["both", "first", "last", "none"]  # which transitions a CSP stage has
 
 
 class BackboneConfigBase(ComponentConfig):
@@ -27,17 +27,17 @@ class BackboneConfigBase(ComponentConfig):
         None,
         description="Initial weights of the backbone: a checkpoint of a classifier or detector with the same backbone "
         "(.pt), a Darknet classifier's .weights or .conv.N, or `timm:NAME` for a backbone of timm; null: random "
-        "weights. A checkpoint of the training holds the trained weights and no longer needs the file.",
+        "weights. A checkpoint of the training contains the trained weights, so it does not need this file.",
     )
 
     @field_validator("weights")
     @classmethod
     def _strip_dir_from_timm_name(cls, weights: Path | None) -> Path | None:
-        """Paths in configs are made absolute; a name of timm is no path."""
+        """Undo the conversion to an absolute path: the name of a timm model is not a path."""
         return Path(weights.name) if weights is not None and weights.name.startswith(TIMM_PREFIX) else weights
 
     def build(self) -> Backbone:
-        """Build the network with random weights, drawn from torch's current random stream."""
+        """Build the network with random weights from torch's global random generator."""
         backbone: Backbone = super().build()
         return backbone
 
@@ -52,7 +52,7 @@ class NeckConfigBase(ComponentConfig):
             inputs: The feature maps of the backbone, finest first.
 
         Raises:
-            ValueError: the neck needs other feature maps.
+            ValueError: The neck needs other feature maps.
         """
         neck: Neck = super().build(inputs)
         return neck

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cspdet.models.base_config import ActivationName
 
-LEAKY_SLOPE = 0.1  # Darknet's
+LEAKY_SLOPE = 0.1  # negative slope in Darknet
 
 
 def activation(name: ActivationName) -> nn.Module:
@@ -34,7 +34,7 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, groups=groups, bias=False)
-        # Darknet has momentum 0.01; 0.03 also works for data sets of a few hundred images
+        # Darknet's momentum is 0.01; with 0.03, datasets of a few hundred images work too
         self.norm = nn.BatchNorm2d(c_out, eps=1e-5, momentum=0.03)
         self.act = activation(act)
 
@@ -43,10 +43,10 @@ class ConvBN(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Compress channels by their maximum: output channel k is the largest of the inputs k, k + c_out, k + 2 c_out, ...
+    """Maximum over channels: output channel k is the maximum of the input channels k, k + c_out, k + 2 c_out, ...
 
-    (B, c_in, H, W) -> (B, c_out, H, W), without weights. Darknet's `maxpool_depth`; the channels of a group are
-    strided, not contiguous.
+    (B, c_in, H, W) -> (B, c_out, H, W), without weights. This is Darknet's `maxpool_depth`; the channels of a group
+    are strided, not contiguous.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -58,7 +58,7 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.c_in == self.c_out:
             return x
-        # split instead of slices: its backward concatenates the gradients once, that of slices adds padded tensors
+        # split instead of slicing: its backward concatenates the gradients once; slicing would add padded tensors
         parts = x.split(self.c_out, dim=1)
         maximum = parts[0]
         for group in range(1, self.c_in // self.c_out):
@@ -83,9 +83,10 @@ class SPP(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: a gate for each channel, computed from global averages (Hu et al. 2018).
+    """Squeeze-and-excitation: scale each channel by a gate computed from global averages (Hu et al. 2018).
 
-    (B, C, H, W) -> (B, C, H, W). Two 1x1 convolutions with bias and without normalization, as in Darknet's cfgs.
+    (B, C, H, W) -> (B, C, H, W). The gate has two 1x1 convolutions with bias and without normalization, as in Darknet's
+    cfgs.
     """
 
     def __init__(self, channels: int, reduction: int, act: ActivationName):
@@ -100,9 +101,9 @@ class SqueezeExcite(nn.Module):
 
 
 class SAM(nn.Module):
-    """Spatial attention for each value: the input times the sigmoid of a 1x1 convolution of the input.
+    """Pointwise spatial attention: the input times the sigmoid of a 1x1 convolution of the input.
 
-    (B, C, H, W) -> (B, C, H, W). The `[sam]` of the authors' cfgs: CBAM's spatial attention without pooling.
+    (B, C, H, W) -> (B, C, H, W). This is `[sam]` in the authors' cfgs: CBAM's spatial attention without pooling.
     """
 
     def __init__(self, channels: int):
@@ -116,8 +117,9 @@ class SAM(nn.Module):
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
     """Darknet's `[shortcut]`: add the common channels of `source` to x.
 
-    (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). Of a source with more channels the first C are added; one with fewer
-    is added to the first C' of x; one of s times the size is subsampled with stride s, as in the authors' Darknet.
+    (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). If C' > C, the first C channels of the source are added; if C' < C,
+    the source is added to the first C' channels of x. If the source is s times larger, it is subsampled with stride s,
+    as in the authors' Darknet.
     """
     step = source.shape[2] // x.shape[2]
     if step > 1:
@@ -138,7 +140,7 @@ def upsample(x: Tensor) -> Tensor:
 def init_weights(module: nn.Module) -> None:
     """Initialize convolutions with He initialization for leaky ReLU (He et al. 2015), linear layers with N(0, 0.01).
 
-    Modules with a true attribute `skip_init_weights` keep their weights.
+    Modules whose attribute `skip_init_weights` is true are not changed.
     """
     if getattr(module, "skip_init_weights", False):
         return

@@ -1,4 +1,4 @@
-"""A model with everything that is needed to use it: one type for detectors, classifiers and exported files."""
+"""`ModelBundle`: a loaded model with its config and categories, for detectors, classifiers and exported files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Network = Detector | Classifier
 
 
 class BundleConfig(Protocol):
-    """What is used of the config that a model was built from; a recipe and the metadata of an exported file have it."""
+    """Interface common to recipes and the metadata of exported files: the config of a loaded model."""
 
     @property
     def input(self) -> InputConfig:
-        """Size and resizing of the network's input."""
+        """Input size, and how images are resized to it."""
 
     @property
     def eval(self) -> Any:
-        """How the outputs are evaluated: an EvalConfig of a detector, a ClassifierEvalConfig of a classifier."""
+        """Evaluation settings: an EvalConfig for a detector, a ClassifierEvalConfig for a classifier."""
 
     @property
     def data(self) -> Path | None:
-        """The data descriptor or folder that the model was trained on, where it is known."""
+        """The data descriptor or folder of the training data; None: unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,12 @@ class ModelBundle:
     """A network in evaluation mode on the CPU, or an exported file, with its config and categories.
 
     Attributes:
-        task: What the model does.
+        task: The task of the model: detection or classification.
         network: The torch module; None for an exported file, which only an engine can run.
-        config: The recipe of the model; the metadata of an exported file.
+        config: The recipe of the model, or the metadata of an exported file.
         categories: Names and ids of the classes, by class index.
-        name: The name that messages and reports use, such as the stem of the file.
-        metadata: What an exported file says of itself; None for a network.
+        name: Name for messages and reports, such as the stem of the file name.
+        metadata: Metadata of an exported file; None for a network.
         path: The exported file; None for a network.
     """
 
@@ -62,7 +62,7 @@ class ModelBundle:
         """The network of a detector.
 
         Raises:
-            CheckpointError: a classifier, or an exported file.
+            CheckpointError: The model is a classifier or an exported file.
         """
         check_task("detection", self.task, self.name)
         return cast(Detector, self.torch_network)
@@ -72,17 +72,17 @@ class ModelBundle:
         """The network of a classifier.
 
         Raises:
-            CheckpointError: a detector, or an exported file.
+            CheckpointError: The model is a detector or an exported file.
         """
         check_task("classification", self.task, self.name)
         return cast(Classifier, self.torch_network)
 
     @property
     def torch_network(self) -> Network:
-        """The network, whatever its task.
+        """The network of a detector or classifier.
 
         Raises:
-            CheckpointError: an exported file.
+            CheckpointError: The model is an exported file.
         """
         if self.network is None:
             raise CheckpointError(
@@ -92,14 +92,14 @@ class ModelBundle:
         return self.network
 
     def with_input_size(self, size_hw: tuple[int, int], where: str) -> ModelBundle:
-        """The same model for another input size.
+        """Return the same model with another input size.
 
         Args:
             size_hw: Height and width in pixels.
-            where: What an error names as the source of the size.
+            where: The origin of the size, such as a flag, for error messages.
 
         Raises:
-            ConfigError: the network does not take this size.
+            ConfigError: The network does not support this size.
         """
         check_size(size_hw, self.torch_network, where)
         config = cast(Any, self.config)
@@ -108,13 +108,13 @@ class ModelBundle:
 
 
 def check_task(expected: str, found: str, where: str) -> None:
-    """Raise CheckpointError unless the model of `where` is for the expected task."""
+    """Raise CheckpointError unless the model has the expected task; `where` names the model in the message."""
     if found != expected:
         raise CheckpointError(f"{where}: expected {MODEL_TYPES[expected]}, found {MODEL_TYPES[found]}")
 
 
 def check_size(size_hw: tuple[int, int], network: Network, where: str) -> None:
-    """Raise ConfigError unless the network takes images of this height and width."""
+    """Raise ConfigError unless the network supports images of this height and width."""
     try:
         network.check_size(size_hw)
     except ValueError as error:

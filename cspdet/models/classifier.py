@@ -40,7 +40,7 @@ class BackboneClassifier(Classifier):
         super().__init__()
         normalize = normalize or NormalizeConfig()
         self.backbone = backbone
-        self.skip_normalize = normalize == NormalizeConfig()  # mean 0, std 1: no operation in exported graphs
+        self.skip_normalize = normalize == NormalizeConfig()  # mean 0, std 1: avoids operations in exported graphs
         self.register_buffer("mean", torch.tensor(normalize.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalize.std).view(1, 3, 1, 1), persistent=False)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -75,15 +75,15 @@ def predict_probabilities(
     Args:
         model: The network, on `device`.
         crops: (B, V, 3, H, W) uint8 RGB, V crops per image.
-        device: Where the network is.
-        precision: The number format of the forward pass.
+        device: Device of the network.
+        precision: Precision of the forward pass.
 
     Returns:
-        (B, C) float32. Probabilities that are not finite (of a diverged training) become 0.
+        (B, C) float32. Probabilities that are not finite (if training diverged) are replaced by 0.
     """
     count, num_crops = crops.shape[:2]
     parts = []
-    for part in crops.flatten(0, 1).split(max(1, count)):  # ten crops take no more memory than one
+    for part in crops.flatten(0, 1).split(max(1, count)):  # limits the memory of ten crops to that of one
         with autocast(device, precision):
             logits = model(to_float_tensor(part, device))
         parts.append(logits.float().softmax(dim=1).nan_to_num(0.0))

@@ -30,8 +30,8 @@ NeckConfig = Annotated[NeckConfigBase, component(NECKS)]
 class NormalizeConfig(ConfigModel):
     """Input normalization: (image - mean) / std per channel, on images in [0, 1]."""
 
-    mean: RGB = Field((0.0, 0.0, 0.0), description="Mean of each RGB channel, of values in [0, 1]; 0 as in Darknet.")
-    std: RGB = Field((1.0, 1.0, 1.0), description="Standard deviation of each RGB channel, above 0; 1 as in Darknet.")
+    mean: RGB = Field((0.0, 0.0, 0.0), description="Mean of each RGB channel, for values in [0, 1]; Darknet: 0.")
+    std: RGB = Field((1.0, 1.0, 1.0), description="Standard deviation of each RGB channel, above 0; Darknet: 1.")
 
     @field_validator("std")
     @classmethod
@@ -55,8 +55,8 @@ class YoloHeadConfig(ConfigModel):
     )
     scale_x_y: tuple[float, ...] = Field(
         (1.0, 1.0, 1.0),
-        description="Factor of the sigmoid of the box center, one per scale, from 1 to 2; above 1, centers reach the "
-        "borders of their cell.",
+        description="Factor of the sigmoid of the box center, one per scale, from 1 to 2; above 1, centers can reach "
+        "the borders of their cell.",
     )
     wh_decoding: WhDecoding = Field(
         "exponential",
@@ -88,7 +88,7 @@ class YoloHeadConfig(ConfigModel):
             num_classes: Number of classes of the data.
 
         Raises:
-            ValueError: the number of feature maps is not that of the anchor lists.
+            ValueError: The numbers of feature maps and anchor lists differ.
         """
         from cspdet.models.head import YoloHead
 
@@ -96,7 +96,7 @@ class YoloHeadConfig(ConfigModel):
 
 
 class DetectorConfig(ConfigModel):
-    """A detector: a backbone, a neck and a head. The data gives the number of classes."""
+    """A detector: a backbone, a neck and a head. The number of classes is read from the data."""
 
     backbone: BackboneConfig = Field(description="The backbone, by name, with its keys.")
     neck: NeckConfig = Field(description="The neck, by name, with its keys.")
@@ -104,15 +104,16 @@ class DetectorConfig(ConfigModel):
     normalize: NormalizeConfig = Field(NormalizeConfig(), description="Normalization of the input images.")
 
     def build(self, num_classes: int, *, pretrained: bool = True) -> ComposedDetector:
-        """Build the network with random weights, drawn from torch's current random stream.
+        """Build the network with random weights from torch's global random generator.
 
         Args:
             num_classes: Number of classes of the data.
-            pretrained: Follow a backbone's `pretrained: true`; False where a checkpoint's weights are loaded next.
+            pretrained: Load pretrained weights if the backbone has `pretrained: true`. Use False before loading a
+                checkpoint.
 
         Raises:
-            ValueError: backbone, neck and head do not fit together.
-            ConfigError: a backbone of timm that is not available.
+            ValueError: Backbone, neck and head are incompatible.
+            ConfigError: A timm backbone is not available.
         """
         from cspdet.models.backbones.timm_backbone import load_pretrained
         from cspdet.models.detector import ComposedDetector
@@ -144,45 +145,45 @@ class ClassifierConfig(ConfigModel):
 
 
 class PostprocessConfig(ConfigModel):
-    """How raw outputs become detections: score threshold, class-wise NMS, limit, box voting, clipping."""
+    """Post-processing of raw outputs: score threshold, class-wise NMS, maximum number, box voting, clipping."""
 
-    min_score: float = Field(0.25, ge=0, le=1, description="Score threshold; detections score above it.")
+    min_score: float = Field(0.25, ge=0, le=1, description="Score threshold; detections have a higher score.")
     nms_iou: float = Field(
         0.6,
         ge=0,
         le=1,
-        description="NMS IoU threshold: of two boxes of a class that overlap more, the worse is removed.",
+        description="NMS IoU threshold: of two boxes of a class with a higher IoU, only the better is kept.",
     )
     vote_iou: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Box voting: each kept box becomes the score-weighted average of the candidates of its class that "
-        "overlap it by more than this IoU; null: no voting.",
+        description="Box voting: each kept box is replaced by the score-weighted average of the candidates of its "
+        "class with an IoU above this value; null: no voting.",
     )
     max_detections: int = Field(100, ge=1, description="Maximum number of detections per image.")
     clip_boxes: bool = Field(True, description="Clip boxes to the image border; Darknet's `map` command does not.")
 
 
 class EvalConfig(PostprocessConfig):
-    """Evaluation of a detector: post-processing for AP, batches and evaluator. Exported files carry it."""
+    """Evaluation of a detector: post-processing for AP, batch size and evaluator. Exported files contain it."""
 
     batch_size: int = Field(16, ge=1, description="Images per batch in evaluation.")
-    min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the detections that are evaluated.")
+    min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the evaluated detections.")
     evaluator: Literal["auto", "pycocotools", "hotcoco"] = Field(
         "auto", description="COCO evaluator; auto: hotcoco if it is installed (same metrics, faster), else pycocotools."
     )
-    workers: Workers = Field("auto", description="Loader processes; 0: none; auto: by cores and device.")
+    workers: Workers = Field("auto", description="Number of loader processes; 0: none; auto: by cores and device.")
 
 
 class ClassifierEvalConfig(ConfigModel):
-    """Evaluation of a classifier: how images are resized and cropped for top-1."""
+    """Evaluation of a classifier: resizing and cropping of images, batch size and workers."""
 
     resize: int | None = Field(
-        None, ge=1, description="Short side of the resized image in pixels; null: the input's short side over `crop`."
+        None, ge=1, description="Short side of the resized image in pixels; null: longer input side / `crop`."
     )
     crop: float = Field(
-        0.887, gt=0, le=1, description="Fraction of the resized short side that the crop covers: 256 of 288 pixels."
+        0.887, gt=0, le=1, description="Crop side as a fraction of the resized short side: 256 of 288 pixels."
     )
     ten_crop: bool = Field(
         False, description="Average over the four corner crops, the center crop and their mirror images."

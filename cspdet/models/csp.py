@@ -5,7 +5,7 @@
         └── x0'' ── others ── body (dense, residual...) ──── T1 ──┘
 
 The gradients of the two parts are separate, so that the layers of the body do not learn from duplicate gradient
-information. T1 is the partial transition before the fusion, T2 the final transition after it:
+information. T1 is the partial transition, before the concatenation; T2 is the final transition, after it:
 
     fusion   T1   T2    name in the paper
     both     yes  yes   CSP (figure 3b)
@@ -34,11 +34,11 @@ def has_final_transition(fusion: Fusion) -> bool:
 
 
 def partition(channels: int, gamma: float) -> tuple[int, int]:
-    """Split a number of channels into those of the shortcut and those of the body.
+    """Split a number of channels; returns the channels of the shortcut and the channels of the body.
 
     Args:
         channels: Input channels of the stage.
-        gamma: Fraction of the channels of the shortcut.
+        gamma: Fraction of the channels that the shortcut receives.
 
     Raises:
         ValueError: One of the parts would be empty.
@@ -79,8 +79,9 @@ class ConvSplit(nn.Module):
 class TransitionSplit(nn.Module):
     """T2 of one stage merged with the split of the next stage: a `ConvSplit` with average pooling of stride 2.
 
-    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). It computes the same as one convolution
-    followed by `Split`, but has two convolutions, as in the authors' early cfgs, on which their largest layer is based.
+    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). One convolution followed by `Split` would
+    compute the same; there are two, as in the authors' early cfgs, because the published cost of the largest layer
+    counts them separately.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):
@@ -104,13 +105,13 @@ class CSPStage(nn.Module):
     """
 
     def __init__(self, split: nn.Module, body: nn.Module, partial_transition: nn.Module, final_transition: nn.Module):
-        """Compose a stage of modules with matching channels.
+        """Build a stage from modules with matching channels.
 
         Args:
             split: Returns the shortcut part x0' and the main part x0''.
             body: Applied to the main part.
-            partial_transition: T1; `nn.Identity()` for fusion strategies without it.
-            final_transition: T2; `nn.Identity()` without it, or where it is part of the split of the next stage.
+            partial_transition: T1; `nn.Identity()` for fusion strategies without T1.
+            final_transition: T2; `nn.Identity()` without T2, or if T2 is part of the split of the next stage.
         """
         super().__init__()
         self.split, self.body = split, body

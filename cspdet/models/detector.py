@@ -15,8 +15,8 @@ from cspdet.models.necks import Neck
 class Detector(nn.Module):
     """Interface of detectors: (B, 3, H, W) RGB in [0, 1] -> one raw tensor per level, (B, A, H_l, W_l, 5 + C).
 
-    Levels are ordered finest first. The outputs are the same in training, evaluation and export; for their decoding
-    see `cspdet.models.postprocess`.
+    Levels are ordered finest first. The outputs have the same format in training, evaluation and export;
+    `cspdet.models.postprocess` decodes them.
     """
 
     @property
@@ -40,7 +40,7 @@ class Detector(nn.Module):
 
 
 def check_divisible(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
-    """Raise ValueError unless the coarsest stride divides both sides."""
+    """Raise ValueError unless height and width are multiples of the coarsest stride."""
     step = max(strides)
     if any(side % step for side in size_hw):
         raise ValueError(f"expected multiples of {step}, found {size_hw[0]}x{size_hw[1]}")

@@ -1,4 +1,4 @@
-"""Fusion of batch normalization into the convolution or linear layer before it, for inference."""
+"""Fusion of batch normalization into the preceding convolution or linear layer, for inference."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LAYERS = (nn.Conv2d, nn.Linear)
 def fuse_conv_bn(model: nn.Module) -> fx.GraphModule | None:
     """Return a copy of a network for inference, with batch normalization fused into convolutions and linear layers.
 
-    A normalization is fused where its input comes from one layer and nothing else reads the output of that layer.
-    An image normalization (image - 0) / 1 is removed. The outputs are those of `model` up to rounding.
+    A normalization is fused if its input is the output of one layer, and this output has no other consumer. An image
+    normalization (image - 0) / 1 is removed. The outputs change only by rounding errors.
 
     Args:
-        model: In evaluation mode; it is not changed.
+        model: The network, in evaluation mode; it is not changed.
 
     Returns:
-        None where the network has no batch normalization, or cannot be traced.
+        The fused network, or None if the network has no batch normalization or cannot be traced.
     """
     if not any(isinstance(part, NORMS) for part in model.modules()):
         return None
@@ -54,7 +54,7 @@ def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    """Fuse the normalization that `node` calls into the layer before it, where nothing else reads that layer."""
+    """Fuse the normalization called by `node` into the preceding layer, if its output has no other consumer."""
     norm = _module(graph_module, node)
     before = node.args[0] if node.args else None
     if not isinstance(norm, NORMS) or not isinstance(before, fx.Node) or len(before.users) != 1:
@@ -62,7 +62,7 @@ def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
     layer = _module(graph_module, before)
     if not isinstance(layer, LAYERS) or norm.running_mean is None:
         return
-    name = f"{before.name}_fused"  # a new name: the layer may be called in several places
+    name = f"{before.name}_fused"  # a new name, because the layer may be called by several nodes
     graph_module.add_submodule(name, fuse_norm_into_layer(layer, norm))
     before.target = name
     node.replace_all_uses_with(before)
@@ -74,7 +74,7 @@ def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn
     """Return one layer that computes a convolution or linear layer and the normalization of its output.
 
     y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h, with s = g / sqrt(v + eps) for each output
-    channel. Computed in float64, because a variance near 0 costs precision.
+    channel. The computation is in float64, because variances near 0 reduce the accuracy.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -107,7 +107,7 @@ def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _skip_normalization(graph: fx.Graph) -> None:
-    """Remove (images - mean) / std from the graph: its readers read the images instead."""
+    """Remove (images - mean) / std from the graph, and connect its consumers to the images."""
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     (centered,) = images.users
     (scaled,) = centered.users

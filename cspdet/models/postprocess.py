@@ -1,6 +1,6 @@
-"""Post-processing: decode the raw outputs of a YOLO head, threshold, class-wise NMS, box voting, limit.
+"""Post-processing: decode the raw outputs of a YOLO head; score threshold, class-wise NMS, maximum number, box voting.
 
-Pure functions of tensors. Letters as in `cspdet.structures`: B images, A anchors per level, S priors, C classes.
+All functions are pure. Letters as in `cspdet.structures`: B images, A anchors per level, S priors, C classes.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ if TYPE_CHECKING:
     from cspdet.models.head import Anchors
 
 
-# NMS takes at most `PRE_NMS_FACTOR * max_detections` candidates per image, best first: at a low `min_score` nearly
-# every prior is a candidate, and one ranked below the first thousands is not among the 100 best detections.
+# NMS uses at most the best `PRE_NMS_FACTOR * max_detections` candidates per image. With a low `min_score` nearly every
+# prior is a candidate, but candidates after the first few thousand are not among the best 100 detections.
 PRE_NMS_FACTOR = 30
 
-# For NMS only, boxes are clamped to +-this many pixels, twice the largest input: areas do not overflow, and an offset
-# of more than twice this value per class keeps the classes apart.
+# For NMS only, coordinates are clamped to [-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE] pixels, twice the largest input, so
+# that areas do not overflow. Boxes of each class are shifted by more than twice this value, so that classes do not
+# overlap.
 MAX_NMS_COORDINATE = 16384.0
 
-# Box voting compares at most this many pairs of boxes at once, which limits its memory to some megabytes.
+# Box voting compares at most this many pairs of boxes at once, so that it needs only a few megabytes.
 MAX_IOU_PAIRS = 2**20
 
 
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """Decode the boxes of raw outputs.
 
-    YOLOv3 equations for b_x, b_y, b_w, b_h; the center follows Darknet's `scale_x_y` s: s sigmoid(t) - (s - 1) / 2
-    cells.
+    The equations for b_x, b_y, b_w, b_h are those of YOLOv3. With Darknet's `scale_x_y` s, the offset of the center in
+    its cell is s sigmoid(t) - (s - 1) / 2, in units of the cell.
 
     Args:
         raw: One (B, A, H_l, W_l, 4 or more) per level, finest first; the first four channels are tx, ty, tw, th.
         anchors: Anchor sizes, strides and decoding of the head.
 
     Returns:
-        (B, S, 4) boxes x1 y1 x2 y2 in input pixels, level after level.
+        (B, S, 4) boxes x1 y1 x2 y2 in input pixels, one level after another.
     """
     boxes = []
     for level, values in enumerate(raw):
@@ -71,15 +72,15 @@ def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
 
 
 def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: PostprocessConfig) -> list[Detections]:
-    """Turn the raw outputs of a detector into detections.
+    """Convert the raw outputs of a detector to detections.
 
-    Gives what `postprocess(*decode(raw, anchors), config)` gives, but faster: no score exceeds the objectness of its
-    prior, so class scores are computed only where the objectness is above `config.min_score`.
+    Returns the same as `postprocess(*decode(raw, anchors), config)`, but faster: no score exceeds the objectness of its
+    prior, so class scores are computed only for priors with an objectness above `config.min_score`.
 
     Args:
         raw: One (B, A, H_l, W_l, 5 + C) per level, finest first.
         anchors: Anchor sizes, strides and decoding of the head.
-        config: Thresholds and limits; `clip_boxes` is applied later, in the frame of the image.
+        config: Thresholds and limits; `clip_boxes` is applied later, in image coordinates.
 
     Returns:
         The detections of each image, best first, in input pixels.
@@ -101,12 +102,12 @@ def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: Postproces
 
 
 def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> list[Detections]:
-    """Threshold, class-wise NMS and limit of decoded outputs.
+    """Apply score threshold, class-wise NMS, maximum number and box voting to decoded outputs.
 
-    Every pair of prior and class that scores above `min_score` is a candidate. Per class, greedy NMS removes boxes that
-    overlap a better box by more than `nms_iou`; at most `max_detections` remain per image, best first, equal scores in
-    the order of (prior, class). Candidates with a box or score that is not finite are dropped. With `vote_iou`, the
-    remaining boxes are those of `vote_boxes`.
+    Every pair of prior and class with a score above `min_score` is a candidate. For each class, greedy NMS removes
+    boxes whose IoU with a better box is above `nms_iou`. At most `max_detections` remain per image, best first; equal
+    scores are ordered by (prior, class). Candidates whose box or score is not finite are dropped. With `vote_iou`,
+    `vote_boxes` replaces the remaining boxes.
 
     Args:
         box_xyxy: (B, S, 4) boxes.
@@ -114,7 +115,7 @@ def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> l
         config: Thresholds and limits; `clip_boxes` is not applied.
 
     Returns:
-        The detections of each image, in the frame of the boxes.
+        The detections of each image, in the coordinates of the given boxes.
     """
     return [_nms_image(box, values, config) for box, values in zip(box_xyxy, score, strict=True)]
 
@@ -122,13 +123,13 @@ def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> l
 def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
     """Average each kept box with the candidates that overlap it (box voting).
 
-    Each kept box becomes the score-weighted average of all candidates of its class that overlap it by more than
-    `vote_iou`, itself included (Gidaris and Komodakis 2015, arXiv:1505.01749). Scores do not change.
+    Each kept box is replaced by the score-weighted average of all candidates of its class, including itself, whose IoU
+    with it is above `vote_iou` (Gidaris and Komodakis 2015, arXiv:1505.01749). Scores do not change.
 
     Args:
         box_xyxy: (N, 4) boxes of all candidates before NMS.
-        score: (N,) their scores.
-        class_id: (N,) their classes.
+        score: (N,) scores of the candidates.
+        class_id: (N,) class indices of the candidates.
         kept: (K,) indices of the candidates that NMS kept.
         vote_iou: IoU above which a candidate votes.
 
@@ -139,14 +140,14 @@ def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, 
     clamped = box_xyxy.clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE)
     for part in kept.split(max(1, MAX_IOU_PAIRS // max(1, len(box)))):
         near = (iou(clamped[part][:, None], clamped[None]) > vote_iou) & (class_id[part][:, None] == class_id[None])
-        near[torch.arange(len(part), device=near.device), part] = True  # a box without area overlaps nothing
+        near[torch.arange(len(part), device=near.device), part] = True  # includes boxes without area (IoU 0)
         votes = near * weight
         moved.append(votes @ box / votes.sum(dim=1, keepdim=True))
     return torch.cat(moved).to(box_xyxy.dtype)
 
 
 def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> Detections:
-    """`postprocess` of one image: boxes (S, 4), scores (S, C)."""
+    """Implement `postprocess` for one image: boxes (S, 4), scores (S, C)."""
     classes = score.shape[1]
     flat = score.detach().float().flatten()
     index = _topk_above(flat, config.min_score, PRE_NMS_FACTOR * config.max_detections)
@@ -160,7 +161,7 @@ def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> De
 
 
 def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
-    """Indices into `flat` (M,) of the `limit` highest values above `threshold`: highest first, equal ones in order."""
+    """Return indices of the `limit` highest values above `threshold` in `flat` (M,), highest first; ties in order."""
     if flat.device.type == "cpu":  # numpy scans and partitions several times faster than torch on the CPU
         values = flat.numpy()
         index = torch.from_numpy(np.flatnonzero(values > threshold))
@@ -175,10 +176,10 @@ def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
 
 
 def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessConfig) -> Tensor:
-    """Indices kept by class-wise NMS, at most `max_detections`; the boxes (N, 4) come best first.
+    """Apply class-wise NMS to boxes (N, 4), best first; returns the indices of at most `max_detections` kept boxes.
 
-    In greedy NMS a box depends only on better boxes, so the survivors of the first n boxes are the first survivors of
-    all. A prefix of a few boxes per requested detection is usually enough, which avoids the quadratic cost of the rest.
+    In greedy NMS only better boxes can remove a box, so NMS of the first n boxes keeps the same boxes among them as NMS
+    of all boxes. Usually a few boxes per requested detection are enough, which avoids the quadratic cost of all boxes.
     """
     class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
     shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset
@@ -191,7 +192,7 @@ def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessC
 
 
 def _make_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2): column and row of each cell, with the type and device of `like`."""
+    """Return (H, W, 2): column and row of each cell, with the dtype and device of `like`."""
     row, col = torch.meshgrid(
         torch.arange(height, device=like.device, dtype=like.dtype),
         torch.arange(width, device=like.device, dtype=like.dtype),

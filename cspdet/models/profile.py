@@ -1,4 +1,4 @@
-"""Cost of a network: weights, BFLOPs and memory access as counted in the papers, traced on the meta device."""
+"""Cost of a network: weights, BFLOPs and memory access, counted as in the papers by a run on the meta device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LayerCost:
     input_chw: tuple[int, ...]
     output_chw: tuple[int, ...]
     weights: int
-    operations: int  # 2 per multiply-add; of a pooling the window size times the number of outputs
+    operations: int  # 2 per multiply-add; for pooling: window size times number of outputs
 
     @property
     def elements_read(self) -> int:
@@ -44,17 +44,17 @@ class LayerCost:
 
     @property
     def part(self) -> str:
-        """The top-level module of the layer: `backbone`, `neck`, `head`, `fc` of a classifier."""
+        """The top-level module that contains the layer: `backbone`, `neck`, `head`, or `fc` in a classifier."""
         return self.name.split(".")[0]
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The layers of a network in execution order, and totals."""
+    """The costs of all layers of a network in execution order, and totals."""
 
     layers: tuple[LayerCost, ...]
     parameters: int  # trainable values
-    stored_values: int  # values in a Darknet .weights file: weights, biases, 4 per normalized channel
+    stored_values: int  # values in a Darknet .weights file: weights, biases, 4 per channel with batch normalization
     size_hw: tuple[int, int]
 
     @property
@@ -76,8 +76,8 @@ class ModelCost:
     def cio(self) -> int:
         """The CIO of the CSPNet paper, which includes poolings and the last linear layer.
 
-        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as 34.4M and 32.6M; no other
-        choice of layers, and none at 224x224, gives both values.
+        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as 34.4M and 32.6M. No other
+        choice of layers reproduces both values, and no choice does at 224x224.
         """
         return sum(layer.memory_access for layer in self.layers)
 
@@ -104,11 +104,11 @@ class ModelCost:
 def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
     """Count the cost of a network for one image.
 
-    Maxout counts as a pooling over channels; as in Darknet, SAM's product, upsampling, concatenation and global average
-    pooling are not counted.
+    Maxout counts as pooling over channels. As in Darknet, the product in SAM, upsampling, concatenation and global
+    average pooling are not counted.
 
     Args:
-        model: Moved to the meta device, where it has no weights afterwards.
+        model: The network. It is moved to the meta device and loses its weights.
         size_hw: Height and width of the input in pixels.
     """
     meta = model.to("meta")
@@ -129,7 +129,7 @@ def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
 
 
 def _count_stored_values(model: nn.Module) -> int:
-    """Count weights and biases; a normalized channel has scale, shift, mean and variance."""
+    """Count weights and biases; batch normalization has scale, shift, mean and variance per channel."""
     stored = 0
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

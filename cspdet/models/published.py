@@ -1,7 +1,7 @@
-"""Results published by the authors, by config name, for comparison with those of this program.
+"""Results published by the authors, by config name, for comparison with the results of cspdet.
 
-Weights are those of convolutions and linear layers; BFLOPs are Darknet's. A value that was not published is None, or,
-where the authors released the cfg of the network, counted from the cfg, which `source` then says.
+Weights are those of convolutions and linear layers; BFLOPs are counted as in Darknet. If a value was not published, it
+is None, or it is computed from the authors' cfg; `source` then contains the name of the cfg.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class PublishedResult(NamedTuple):
     bflops: float | None
     size: Size  # input size of BFLOPs and accuracy
     source: str
-    fidelity: Literal["exact", "reconstruction"]  # from the released cfg; derived from published values
+    fidelity: Literal["exact", "reconstruction"]  # exact: from a released cfg
     note: str = ""  # remarks, such as a misprint
-    corrected_bflops: float | None = None  # the correct value where `bflops` is a misprint
-    stored_values: float | None = None  # in a .weights file: weights, biases, 4 per normalized channel
+    corrected_bflops: float | None = None  # the correct value if `bflops` is a misprint
+    stored_values: float | None = None  # in a .weights file: weights, biases, 4 per channel with batch normalization
     top1: float | None = None  # ImageNet, percent
     top5: float | None = None
     ap: float | None = None  # COCO test-dev, percent
@@ -37,7 +37,7 @@ class PublishedResult(NamedTuple):
 
     @property
     def expected_bflops(self) -> float | None:
-        """The BFLOPs to compare with."""
+        """The published BFLOPs, or the correct value of a misprint."""
         return self.bflops if self.corrected_bflops is None else self.corrected_bflops
 
 
@@ -55,7 +55,7 @@ def _imagenet(
     note: str = "",
     cio: float | None = None,
 ) -> PublishedResult:
-    """A row of the README's ImageNet tables, with top-1 and top-5; the paper's table 3 has some of them."""
+    """Build a row of the ImageNet tables in the README, with top-1 and top-5 accuracy."""
     return PublishedResult(
         weights * 1e6, bflops, (size, size), f"{README}, ImageNet", "exact" if cfg else "reconstruction", note,
         top1=accuracy[0], top5=accuracy[1], cio=cio,
@@ -63,14 +63,14 @@ def _imagenet(
 
 
 def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> PublishedResult:
-    """A row of the paper's ablation of feature fusion: CSPPeleeNet at 416x416."""
+    """Build a row of the feature fusion ablation in the paper: CSPPeleeNet at 416x416."""
     return _detector(bflops, 416, f"{PAPER}, table 2, {neck}", ap, fps=f"{fps} (GTX 1080 Ti)", note=note)
 
 
 def _prn_table(
     stored_values: float, bflops: float, ap: AP, size: int = 416, *, note: str = "", corrected: float | None = None
 ) -> PublishedResult:
-    """A row of the partial residual networks' table, whose parameters are the values in a .weights file."""
+    """Build a row of the table of partial residual networks; its parameters are the values in a .weights file."""
     return PublishedResult(
         None, bflops, (size, size), PRN_RESULTS, "reconstruction", note, corrected_bflops=corrected,
         stored_values=stored_values * 1e6, ap=ap[0], ap50=ap[1], ap75=ap[2],
@@ -80,7 +80,7 @@ def _prn_table(
 def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = ""
 ) -> PublishedResult:
-    """A detector with a released cfg, from which its cost is counted, since no table has it."""
+    """Build a row for a detector with a released cfg, from which its cost is computed (no table contains it)."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
         weights * 1e6, bflops, (size, size), where, "exact", ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
@@ -90,7 +90,7 @@ def _from_cfg(
 def _detector(
     bflops: float | None, size: int, source: str, ap: AP = NO_AP, *, fps: str = "", note: str = ""
 ) -> PublishedResult:
-    """A detector without a released cfg."""
+    """Build a row for a detector without a released cfg."""
     return PublishedResult(
         None, bflops, (size, size), source, "reconstruction", note, ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
     )
@@ -218,7 +218,7 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
 
 
 def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
-    """Return the published result of a config for an input size, else the main one; None where there is none."""
+    """Return the published result of a config at an input size, else its main result, else None."""
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())
     return next((row for row in (main, *others) if row is not None and row.size == size_hw), main)

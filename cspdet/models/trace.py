@@ -1,4 +1,4 @@
-"""Networks as graphs of their modules and functions, traced with torch.fx: for fusion, packing and cfg export."""
+"""Tracing of networks to graphs with torch.fx, for fusion, weight packing and cfg export."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, fx, nn
 from cspdet.models.blocks import shortcut
 from cspdet.structures import FeatureShape
 
-# What tracing raises where the Python code of a network depends on the values or shapes of its tensors.
+# Errors of tracing if the Python code of a network depends on the values or shapes of its tensors.
 TRACE_ERRORS = (fx.proxy.TraceError, TypeError, RuntimeError)
 FEATURE_MAP_NDIM = (2, 4)  # (B, C) and (B, C, H, W)
 
 
 class ModelTracer(fx.Tracer):
-    """Trace a network; `blocks.shortcut` and modules of the types `leaf_types` become one node each."""
+    """Traces a network; each call of `blocks.shortcut` or of a module in `leaf_types` becomes one node."""
 
     def __init__(self, leaf_types: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__(autowrap_functions=(shortcut,))  # its Python code depends on tensor shapes
         self.leaf_types = leaf_types
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is one node of the graph; called by torch.fx."""
+        """Whether a module becomes one node of the graph; called by torch.fx."""
         return isinstance(m, self.leaf_types) or super().is_leaf_module(m, module_qualified_name)
 
 
 class ShapePropagator(fx.Interpreter):
-    """Run a graph and store the shape of each tensor in the `meta` of its node."""
+    """Runs a graph and stores the shape of each tensor in the `meta` of its node."""
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node; called by torch.fx."""
@@ -42,8 +42,8 @@ def trace(model: nn.Module, leaf_types: tuple[type[nn.Module], ...] = ()) -> fx.
     """Trace the forward pass of a network.
 
     Args:
-        model: In evaluation mode.
-        leaf_types: Module types that become one node, although they are not modules of torch.
+        model: The network, in evaluation mode.
+        leaf_types: Module types outside torch.nn that become one node.
 
     Raises:
         fx.proxy.TraceError, TypeError: The Python code of the network depends on tensor values.
@@ -52,25 +52,25 @@ def trace(model: nn.Module, leaf_types: tuple[type[nn.Module], ...] = ()) -> fx.
 
 
 def propagate_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:
-    """Store the shape of every tensor of `graph` in its node, for a forward pass of `images` (B, 3, H, W)."""
+    """Run `graph` on `images` (B, 3, H, W), and store the shape of each tensor in its node."""
     with torch.no_grad():
         ShapePropagator(model, graph=graph).run(images)
 
 
 def is_feature_map(node: fx.Node) -> bool:
-    """Whether the output of a node is one tensor (B, C) or (B, C, H, W); needs `propagate_shapes`."""
+    """Whether the output of a node is one tensor (B, C) or (B, C, H, W); call `propagate_shapes` before."""
     return len(node.meta.get("shape", ())) in FEATURE_MAP_NDIM
 
 
 def feature_shape(node: fx.Node) -> FeatureShape:
-    """Return channels, height and width of the feature map of a node; (C, 1, 1) for (B, C)."""
+    """Return channels, height and width of a node's output; (C, 1, 1) if the output is (B, C)."""
     assert is_feature_map(node), f"{node_name(node)} has no feature map"
     channels, height, width = (*node.meta["shape"][1:], 1, 1)[:3]
     return FeatureShape(channels, height, width)
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
-    """Return every node on which this node depends."""
+    """Return all nodes on which a node depends."""
     visited: set[fx.Node] = set()
     pending = list(node.all_input_nodes)
     while pending:
@@ -82,7 +82,7 @@ def ancestors(node: fx.Node) -> set[fx.Node]:
 
 
 def node_name(node: fx.Node) -> str:
-    """Return the name for messages: the path of a module, or a function and the module that calls it."""
+    """Return a node's name for messages: the path of a module, or a function and the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
     stack = list((node.meta.get("nn_module_stack") or {}).values())

@@ -1,4 +1,4 @@
-"""The backbones, by name. A new one is a file in this folder and an entry in `BACKBONES`."""
+"""The registry of backbones. To add a backbone, add a file to this folder and an entry to `BACKBONES`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BACKBONES = Registry(
 
 
 class Backbone(Protocol):
-    """(B, 3, H, W) -> feature maps, finest first; `out_specs` declares their channels and strides."""
+    """Interface of backbones: (B, 3, H, W) -> feature maps, finest first; `out_specs` has channels and strides."""
 
     out_specs: tuple[FeatureSpec, ...]
 

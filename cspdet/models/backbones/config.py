@@ -1,4 +1,4 @@
-"""The configs of the built-in backbones. Imports no torch: `build` imports the module of the network."""
+"""The configs of the built-in backbones. Imports no torch; `build` imports the module of the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cspdet.models.backbones.timm_backbone import TimmBackbone
 
 NAME = "Name of the network."
-ACTIVATION = "Activation after every normalized convolution, in place of the published leaky ReLU."
+ACTIVATION = "Activation after each convolution with batch normalization; the published networks use leaky ReLU."
 FUSION = "Transitions of a cross stage partial stage: both, fusion first, fusion last or none (CSPNet, figure 3)."
 
 
@@ -70,7 +70,7 @@ class CSPPeleeNetConfig(BackboneConfigBase):
 
 
 class CSPReferenceConfig(BackboneConfigBase):
-    """The CSP Reference networks, one name for each row of the published table."""
+    """The CSP Reference networks, one for each row of the published table."""
 
     name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"] = Field(
         description="Name of the network; `b` means with a bottleneck."
@@ -84,7 +84,7 @@ class CSPReferenceConfig(BackboneConfigBase):
 
     @property
     def bottleneck(self) -> bool:
-        """Whether a 1x1 convolution stands before each 3x3."""
+        """Whether each 3x3 convolution is preceded by a 1x1 convolution."""
         return self.name.endswith("bref")
 
     def build(self) -> CSPReference:
@@ -130,14 +130,14 @@ class DarknetReferenceConfig(BackboneConfigBase):
     last_stride: Literal[32, 64] = Field(64, description="Stride of the last 3x3 convolution, in input pixels.")
     channels: int = Field(1024, ge=1, description="Output channels of the last 3x3 convolution.")
     residual: bool = Field(
-        False, description="Add the last convolution's input before its pool to its output; needs last_stride 32."
+        False, description="Add the input of the last pool to the output of the last convolution; needs last_stride 32."
     )
     activation: ActivationName = Field("leaky", description=ACTIVATION)
 
     @model_validator(mode="after")
     def _check_residual(self) -> DarknetReferenceConfig:
         if self.residual and self.last_stride != 32:
-            raise ValueError("residual: needs last_stride 32, where the last pool keeps the size")
+            raise ValueError("residual: needs last_stride 32, with which the last pool keeps the size")
         return self
 
     def build(self) -> DarknetReference:
@@ -152,7 +152,7 @@ class MobileNetV2Config(BackboneConfigBase):
 
     name: Literal["mobilenetv2", "cspmobilenetv2"] = Field(description=NAME)
     activation: ActivationName = Field(
-        "relu", description="Activation after every normalized convolution that is not linear."
+        "relu", description="Activation after each convolution with batch normalization, except linear ones."
     )
 
     def build(self) -> MobileNetV2 | CSPMobileNetV2:
@@ -189,12 +189,12 @@ class ResNetConfig(BackboneConfigBase):
 
 
 class TimmConfig(BackboneConfigBase):
-    """A backbone of timm; `name: timm:MODEL` is short for `name: timm` with `model: MODEL`."""
+    """A timm backbone; `name: timm:MODEL` is short for `name: timm` and `model: MODEL`."""
 
     name: Literal["timm"] = Field(description="`timm`, or `timm:MODEL`.")
-    model: str = Field(min_length=1, description="Name of the model in timm, with or without a tag of its weights.")
+    model: str = Field(min_length=1, description="Name of the model in timm, with or without a tag of weights.")
     pretrained: bool = Field(
-        False, description="Start from timm's weights, which are downloaded and kept in the cache of their hub."
+        False, description="Start from timm's pretrained weights, which are downloaded and cached by its hub client."
     )
 
     @model_validator(mode="before")
@@ -203,7 +203,7 @@ class TimmConfig(BackboneConfigBase):
         return expand_timm_name(values)
 
     def build(self) -> TimmBackbone:
-        """Build the network with random weights; `load_pretrained` fetches the pretrained ones.
+        """Build the network with random weights; `load_pretrained` loads the pretrained weights.
 
         Raises:
             ConfigError: timm is not installed, has no such model, or the model has no maps of stride 8, 16 or 32.
@@ -214,10 +214,10 @@ class TimmConfig(BackboneConfigBase):
 
 
 def expand_timm_name(value: Any) -> Any:
-    """`{"name": "timm:X", ...}` as `{"name": "timm", "model": "X", ...}`; everything else as it is.
+    """Convert `{"name": "timm:X", ...}` to `{"name": "timm", "model": "X", ...}`; return other values unchanged.
 
     Raises:
-        ValueError: the model is given twice.
+        ValueError: The model is given twice.
     """
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name.startswith(TIMM_PREFIX):

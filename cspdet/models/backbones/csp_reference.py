@@ -1,8 +1,8 @@
-"""The Reference family: small CSP networks on the first convolutions and pools of Darknet Reference (darknet.cfg).
+"""CSP Reference: small CSP networks with the first convolutions and pools of Darknet Reference (darknet.cfg).
 
-These are networks of the published size and cost, NOT the authors' networks: neither cfgs nor weights were released,
-and no single rule is known that gives the published values of all four. Each pair below was fitted by search to its two
-rows of the published table; treat it with LOW CONFIDENCE.
+These networks have the published size and cost, but they are NOT the authors' networks: neither cfgs nor weights were
+released, and no single rule is known that reproduces the published values of all four networks. The parameters of each
+pair below were found by a search that fits two rows of the published table; treat them with LOW CONFIDENCE.
 
     cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
         4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 has half of T2's channels; T2, then pool:
@@ -37,15 +37,15 @@ from cspdet.models.csp import CSPStage, Split, partition
 from cspdet.structures import Features, FeatureSpec
 
 GAMMA = 0.5
-DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; the latter per branch
+DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolutions; PELEE: per branch
 
 
 class CSPReferenceArchSpec(NamedTuple):
-    """The fitted values of a pair of networks."""
+    """The fitted parameters of a pair of networks."""
 
     stem: tuple[int, ...]  # channels of the 3x3 convolutions, each followed by a pool
     depths: tuple[int, ...]  # layers per stage
-    growths: tuple[int, ...]  # channels that each layer of a stage adds
+    growths: tuple[int, ...]  # channels added by each layer of a stage
 
 
 PLAIN_SPEC = CSPReferenceArchSpec((16, 32), (1, 1, 1, 2), (48, 96, 192, 384))
@@ -64,7 +64,7 @@ class DenseLayer(nn.Module):
 
 
 def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module:
-    """Return a dense layer of the network `config.name`."""
+    """Build a dense layer of the network `config.name`."""
     act, half = config.activation, growth // 2
     if config.two_way and config.bottleneck:
         return TwoWayDense(c_in, PELEE_BOTTLENECK, growth, act)
@@ -97,7 +97,7 @@ class CSPReference(nn.Module):
             fused = partial_transition.conv.out_channels + shortcut_channels
             final_transition = ConvBN(fused, c_out, act=act)
             last = i + 1 == len(spec.depths)
-            pool_before_transition = config.bottleneck and not last  # T2 follows the pool, before the next stage
+            pool_before_transition = config.bottleneck and not last  # T2 is after the pool, before the next stage
             parts = (body, partial_transition, nn.Identity() if pool_before_transition else final_transition)
             self.stages.append(
                 CSPStage(Split(shortcut_channels, main_channels), *parts)

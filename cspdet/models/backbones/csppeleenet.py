@@ -1,7 +1,8 @@
 """CSPPeleeNet: PeleeNet with cross stage partial stages.
 
-A reconstruction: the authors released neither cfg nor weights. At 224x224 it counts 2,830,944 convolution and fc
-weights (published 2.83M) and 0.8918 BFLOPs (published 0.888); its largest layer is 44% below PeleeNet's, as published.
+This is a reconstruction: the authors released neither cfg nor weights. At 224x224 it has 2,830,944 convolution and fc
+weights (published 2.83M) and 0.8918 BFLOPs (published 0.888). The cost of its largest layer is 44% below that of
+PeleeNet, as published.
 
     stem     3 -> 32, stride 4
     stage 1  3 two-way dense layers, no T1; T2 -> pool          128 channels
@@ -45,8 +46,8 @@ class CSPPeleeNet(nn.Module):
             if i == 0:
                 split = Split(shortcut_channels, main_channels)
             elif i == 1 or has_final_transition(config.fusion):
-                # At stride 4 pooling comes last. A T1 there would be the largest layer of the network, so stage 1 has
-                # none and has this transition with every fusion strategy.
+                # After stage 1 (stride 4), T2 is before the pooling. A T1 in stage 1 would be the largest layer of the
+                # network, so with every fusion strategy stage 1 has no T1, but this transition.
                 split = TransitionSplit(c_in, shortcut_channels, main_channels, pool_first=i > 1, act=act)
             else:
                 split = nn.Sequential(nn.AvgPool2d(2), Split(shortcut_channels, main_channels))

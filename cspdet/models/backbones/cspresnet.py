@@ -9,12 +9,12 @@
     CSP      ──┬── 1x1 shortcut ───────────────────── concat, T1 first
                └── 1x1 main ── bottlenecks ── 1x1 T1 ──┘
 
-Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` their -elastic.cfg. As in these, the split
-convolutions are linear in stages 2 and 3 only, and the main convolution of stage 1 is half as wide as the stage, so
-that the first shortcut there (layer 8) adds half of the channels. C3, C4 and C5 are layers 38, 65 and 80, as in
-csresnext50-panet-spp.cfg. Without T2 the maps and their successors have the concatenated width.
+Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` the -elastic versions of both. As in these
+cfgs, only the split convolutions of stages 2 and 3 are linear, and the main convolution of stage 1 is half as wide as
+the stage, so that the first shortcut of stage 1 (layer 8) adds half of the channels. C3, C4 and C5 are layers 38, 65
+and 80, as in csresnext50-panet-spp.cfg. Without T2, the output of a stage has the concatenated width.
 
-Counted as classifiers of 1000 classes at 256x256:
+Cost as classifiers of 1000 classes at 256x256:
 
                             weights      published   BFLOPs    published
     cspresnet50             21,566,656   21.57M      8.9684    8.97
@@ -39,18 +39,18 @@ from cspdet.structures import Features, FeatureSpec
 DEPTHS = (3, 3, 5, 2)  # bottlenecks per stage
 WIDTHS = (128, 256, 512, 1024)  # channels of each part of a stage before the concatenation
 FIRST_MAIN_CHANNELS = 64  # output channels of the main convolution of stage 1, without elastic
-LINEAR_SPLIT_STAGES = (1, 2)  # stages, from 0, whose split convolutions have no activation
+LINEAR_SPLIT_STAGES = (1, 2)  # indices of the stages whose split convolutions have no activation
 
 
 class CSPResNetArchSpec(NamedTuple):
-    """The parameters in which the two networks differ, one value per stage."""
+    """The parameters that differ between the two networks, one value per stage."""
 
     mid_channels: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
     out_channels: tuple[int, ...]  # channels of T2
     groups: int
 
 
-ELASTIC_MID_CHANNELS = (64, 128, 256, 512)  # per half of the channels, in both networks
+ELASTIC_MID_CHANNELS = (64, 128, 256, 512)  # for each half of the channels, in both networks
 ARCH_SPECS = {
     "cspresnet50": CSPResNetArchSpec((64, 128, 256, 512), (128, 256, 512, 1024), 1),
     "cspresnext50": CSPResNetArchSpec((128, 256, 512, 1024), (256, 512, 1024, 2048), 32),
@@ -86,7 +86,7 @@ class CSPResNet(nn.Module):
 
 
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
-    """Return stage i without its strided convolution: c_in channels -> those of T2."""
+    """Build stage i without its strided convolution: c_in channels -> channels of T2."""
     spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
     main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width
     blocks: list[nn.Module] = []

@@ -9,9 +9,9 @@
     stage    x ──┬── 1x1 shortcut ── maxpool 2x2, except in stage 1 ── concat, T1 first ── 1x1 T2
                  └── basic block, strided except in stage 1 ── 1x1 T1 ──┘
 
-A reconstruction: the authors released neither cfg nor weights. At 256x256 it counts 2,725,056 convolution and fc
-weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree exactly, but do not determine the type
-of pooling in the shortcut part; the shortcut of the block is that of the authors' resnet10.cfg.
+This is a reconstruction: the authors released neither cfg nor weights. At 256x256 it has 2,725,056 convolution and fc
+weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree, but do not determine the type of
+pooling in the shortcut part. The shortcut of the basic block is that of the authors' resnet10.cfg.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STRIDES = (1, 2, 2, 2)
 
 
 class StridedSplit(nn.Module):
-    """Split into a 1x1 convolution with pooling, and the input itself, since the block that follows is strided.
+    """Split into a shortcut, by a 1x1 convolution and pooling, and the unchanged input, for a strided block.
 
     (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """

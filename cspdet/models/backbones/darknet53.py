@@ -11,11 +11,11 @@
                └── 1x1 main ── blocks ── 1x1 T1 ──┘
 
 Sources: the authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has half of
-the channels of the stage, except in stage 1, where it has all 64. C3, C4 and C5 are layers 36, 61 and 74 of
-darknet53.cfg, of which yolov3.cfg uses the first two, and 54, 85 and 104 of csdarknet53.cfg. Without T2 the maps and
-their successors have the concatenated width, which differs only in stage 1.
+the channels of the stage; in stage 1 each part has all 64 channels. C3, C4 and C5 are layers 36, 61 and 74 of
+darknet53.cfg (yolov3.cfg uses layers 36 and 61), and layers 54, 85 and 104 of csdarknet53.cfg. Without T2, the output
+of a stage has the concatenated width, which differs only in stage 1.
 
-Counted as classifiers of 1000 classes at 256x256:
+Cost as classifiers of 1000 classes at 256x256:
 
                              weights      published   BFLOPs    published
     darknet53                41,573,216   41.57M      18.5702   18.57
@@ -80,7 +80,7 @@ class CSPDarknet53(nn.Module):
 
 
 def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
-    """Return stage i without its strided convolution; input and output have WIDTHS[i] channels."""
+    """Build stage i without its strided convolution; the input has WIDTHS[i] channels, with T2 also the output."""
     act, width, split_channels = config.activation, WIDTHS[i], SPLIT_CHANNELS[i]
     blocks: list[nn.Module] = []
     for _ in range(DEPTHS[i]):

@@ -1,16 +1,16 @@
-"""Darknet Reference, and the trunks of YOLOv3-tiny and YOLOv3-tiny-PRN, which are the same up to stride 16.
+"""Darknet Reference, and the backbones of YOLOv3-tiny and YOLOv3-tiny-PRN; all three are equal up to stride 16.
 
     3x3 16, pool, 3x3 32, pool, 3x3 64, pool, 3x3 128 ── stride 8
                                    pool, 3x3 256      ── stride 16
                                    pool, 3x3 512      ── stride 32, x
-                              last pool, 3x3 channels ── stride 64, or 32 where the last pool keeps the size
+                              last pool, 3x3 channels ── stride 64, or 32 if the last pool keeps the size
 
     cfg                                last_stride  channels  residual
     darknet.cfg layers 0-12                     64      1024  no
     yolov3-tiny.cfg layers 0-12                 32      1024  no
     yolov3-tiny-prn.cfg layers 0-13             32       512  yes: leaky(x + conv(pool(x)))
 
-As a classifier at 256x256 darknet.cfg counts 7,314,352 convolution and fc weights (published 7.31M) and 0.9667 BFLOPs
+As a classifier at 256x256, darknet.cfg has 7,314,352 convolution and fc weights (published 7.31M) and 0.9667 BFLOPs
 (published 0.96).
 """
 
@@ -27,7 +27,7 @@ WIDTHS = (16, 32, 64, 128, 256, 512)  # channels of the 3x3 convolutions at stri
 
 
 class SameSizeMaxPool(nn.Module):
-    """2x2 max pooling with stride 1: (B, C, H, W) -> (B, C, H, W), padded at the right and the bottom."""
+    """2x2 max pooling with stride 1, padded at the right and the bottom: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class DarknetReference(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.last_pool = SameSizeMaxPool() if config.last_stride == 32 else nn.MaxPool2d(2)
         self.last = ConvBN(WIDTHS[-1], config.channels, 3, act=act)
-        self.act = activation(act)  # of the shortcut
+        self.act = activation(act)  # activation after the shortcut
         self.residual = config.residual
         specs = [FeatureSpec(c, 2**i) for i, c in enumerate(WIDTHS)]
         last = FeatureSpec(config.channels, config.last_stride)
-        # At stride 32 there are two maps; the output is that of the last convolution, not its input
+        # With last_stride 32 there are two maps of stride 32; only that of the last convolution is an output
         self.out_specs: tuple[FeatureSpec, ...] = (*(spec for spec in specs if spec.stride < config.last_stride), last)[
             -3:
         ]

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018) and its cross stage partial version, by mobilenet-v2.cfg and csmobilenet-v2.cfg.
+"""MobileNetV2 (Sandler et al. 2018) and its CSP version, as in mobilenet-v2.cfg and csmobilenet-v2.cfg.
 
     mobilenetv2: inverted residuals, 1x1 to 6 times the channels ─ depthwise 3x3 ─ linear 1x1, in stages of
         16 (stride 2), 24 (4), 32 and 64 (8: C3), 96 (16: C4), 160 and 320 (32), then 1x1 to 1280 (C5)
@@ -9,10 +9,10 @@
             └── 3x3 to twice the channels, linear 1x1 ── inverted residuals ────────┘
         T2 has 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
 
-T2 is also the expansion of the first inverted residual of the next stage, by a factor of three instead of MobileNetV2's
-six; the depthwise convolutions of the body double it. There is no T1. As classifiers at 224x224
-they count 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858), and 2,513,400 and 0.7636
-(published 2.51M and 0.764).
+T2 replaces the 1x1 expansion of the first inverted residual of the next stage; its factor is 3, not 6 as in
+MobileNetV2. The depthwise convolutions of the body double the number of channels. There is no T1. As classifiers at
+224x224, mobilenetv2 has 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858),
+cspmobilenetv2 has 2,513,400 and 0.7636 (published 2.51M and 0.764).
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from cspdet.models.csp import CSPStage
 from cspdet.structures import Features, FeatureSpec
 
 STEM_CHANNELS = 32
-EXPANSION = 6  # of the depthwise convolutions; of the 1x1 before them the same, or half where these double it
+EXPANSION = 6  # channels of the depthwise convolution / input channels of the block
 LAST_CHANNELS = 1280
 
 
 class StageSpec(NamedTuple):
     """A sequence of inverted residuals."""
 
-    widths: tuple[int, ...]  # the output channels of each
-    stride: int  # of the first one
+    widths: tuple[int, ...]  # output channels of each block
+    stride: int  # stride of the first block
 
 
-# As in the cfgs, 64 channels begin at stride 8; in the paper at stride 16
+# As in the cfgs, the blocks of 64 channels have stride 8; in the paper they have stride 16
 STAGES = (
     StageSpec((24, 24), 2),
     StageSpec((32, 32, 32, 64, 64, 64, 64), 2),
     StageSpec((96, 96, 96), 2),
     StageSpec((160, 160, 160, 320), 2),
 )
-FIRST_CHANNELS = 16  # of the one inverted residual at stride 2, which does not expand
-FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # of the stages above
+FIRST_CHANNELS = 16  # output channels of the inverted residual at stride 2, which has no expansion
+FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # output channels of T2, for each of STAGES
 
 
 class InvertedResidual(nn.Module):
     """Inverted residual: 1x1 expansion, grouped 3x3, linear 1x1; (B, c_in, H, W) -> (B, c_out, H/stride, W/stride).
 
-    With `expand_channels` None there is no 1x1 expansion: the input is already expanded. The input is added where the
-    shapes are equal.
+    With `expand_channels` None there is no 1x1 expansion: the input is already expanded. The input is added to the
+    output if their shapes are equal.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class InvertedResidual(nn.Module):
 
 
 class DepthwiseSplit(nn.Module):
-    """Split into a grouped 3x3 convolution, one or two input channels per filter, and the input itself.
+    """Split into a shortcut, by a grouped 3x3 convolution (1 or 2 inputs per group), and the unchanged input.
 
     (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """
@@ -153,7 +153,7 @@ class CSPMobileNetV2(nn.Module):
 
     @staticmethod
     def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
-        """Yield the blocks of a stage; the T2 before it has expanded the input of the first one."""
+        """Yield the blocks of a stage; the preceding T2 has already expanded the input of the first block."""
         yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
         for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):
             yield InvertedResidual(before, EXPANSION // 2 * before, EXPANSION * before, c_out, 1, act)

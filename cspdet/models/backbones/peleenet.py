@@ -1,4 +1,4 @@
-"""PeleeNet (Wang et al. 2018, table 1): the baseline of CSPPeleeNet, and the blocks of both.
+"""PeleeNet (Wang et al. 2018, table 1), the baseline of CSPPeleeNet, and the building blocks of both.
 
     stem     3 -> 32, stride 4
     stage 1  3 two-way dense layers, 1x1 ──────────────────── 128 channels, pool
@@ -6,7 +6,7 @@
     stage 3  8 two-way dense layers, 1x1 ── C4, stride 16 ── 512, pool
     stage 4  6 two-way dense layers, 1x1 ── C5, stride 32 ── 704
 
-At 224x224 it counts 2.7915M convolution and fc weights (published 2.79M) and 1.0166 BFLOPs (published 1.017).
+At 224x224 it has 2.7915M convolution and fc weights (published 2.79M) and 1.0166 BFLOPs (published 1.017).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cspdet.structures import Features, FeatureSpec
 
 DEPTHS = (3, 4, 8, 6)  # two-way dense layers per stage
 BOTTLENECKS = (16, 32, 64, 64)  # channels of a dense layer's 1x1 convolutions
-GROWTH = 32  # channels that a dense layer adds, half from each branch
+GROWTH = 32  # channels added by a dense layer, half by each branch
 STEM_CHANNELS = 32
 SE_REDUCTION = 2  # reduction of squeeze-and-excitation
 
 
 class PeleeStem(nn.Module):
-    """PeleeNet's stem block: (B, 3, H, W) -> (B, 32, H/4, W/4), half by convolution and half by pooling."""
+    """PeleeNet's stem block: (B, 3, H, W) -> (B, channels, H/4, W/4), with a convolution and a pooling branch."""
 
     def __init__(self, channels: int, act: ActivationName):
         super().__init__()
@@ -44,10 +44,10 @@ class PeleeStem(nn.Module):
 
 
 class TwoWayDense(nn.Module):
-    """PeleeNet's two-way dense layer: (B, C, H, W) -> (B, C + growth, H, W), with one and with two 3x3 convolutions.
+    """PeleeNet's two-way dense layer: (B, C, H, W) -> (B, C + growth, H, W).
 
-    Both branches begin with a 1x1 convolution to `bottleneck` channels, computed as one convolution of twice the width.
-    `se` adds squeeze-and-excitation of the new channels.
+    One branch has one 3x3 convolution, the other has two. Both begin with a 1x1 convolution to `bottleneck` channels,
+    computed as one convolution of twice the width. `se` adds squeeze-and-excitation of the new channels.
     """
 
     def __init__(self, c_in: int, bottleneck: int, growth: int, act: ActivationName, *, se: bool = False):
@@ -71,7 +71,7 @@ class TwoWayDense(nn.Module):
 def dense_block(
     c_in: int, depth: int, bottleneck: int, act: ActivationName, *, se: bool = False
 ) -> tuple[nn.Module, int]:
-    """Return a sequence of `depth` two-way dense layers, and its number of output channels."""
+    """Build a sequence of `depth` two-way dense layers; return it with its number of output channels."""
     layers = [TwoWayDense(c_in + i * GROWTH, bottleneck, GROWTH, act, se=se) for i in range(depth)]
     return nn.Sequential(*layers), c_in + depth * GROWTH
 

@@ -1,4 +1,4 @@
-"""Residual blocks of the authors' cfgs: of ResNet, ResNeXt, Darknet-53 and their CSP versions.
+"""Residual blocks of ResNet, ResNeXt, Darknet-53 and their CSP versions, as in the authors' cfgs.
 
     Bottleneck        x ── 1x1 ── 3x3 (groups) ── 1x1 linear ─(+)── activation       csresnext50.cfg layers 9-12
     BasicBlock        x ── 3x3 ── 3x3 linear ─────────────────(+)── activation       resnet10.cfg layers 2-4
@@ -9,8 +9,8 @@
                           └── second half ── maxpool 2x2 ── convolutions ── upsample ─┴─ concat
 
 The elastic blocks have `Elastic` instead of the convolutions (Wang et al. 2019, "ELASTIC"; csresnet50-elastic.cfg
-layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`: where channels or
-strides change, it adds the common channels of a subsampled input, without a projection.
+layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`: if a block changes
+the channels or the resolution, it adds the common channels of the subsampled input, without a projection.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Residual(nn.Module):
 
 
 class Elastic(nn.Module):
-    """Half of the channels through `fine`, half at half the resolution through `coarse`, concatenated.
+    """Apply `fine` to half of the channels and `coarse` to the other half at half resolution; concatenate the outputs.
 
-    (B, C, H, W) -> (B, C', H, W). An odd H or W, which the authors' Darknet rejects, is rounded up by the pooling and
-    cropped after the upsampling.
+    (B, C, H, W) -> (B, C', H, W). The pooling rounds an odd H or W up, and the upsampled map is cropped; the authors'
+    Darknet rejects odd sizes.
     """
 
     def __init__(self, fine: nn.Module, coarse: nn.Module):
@@ -55,14 +55,14 @@ class Elastic(nn.Module):
 
 
 class Bottleneck(Residual):
-    """ResNet's and ResNeXt's block: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 has the stride."""
+    """The block of ResNet-50 and ResNeXt-50: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 is strided."""
 
     def __init__(self, c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1):
         super().__init__(bottleneck_path(c_in, c_mid, c_out, act, stride=stride, groups=groups), act)
 
 
 class BasicBlock(Residual):
-    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 has the stride."""
+    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 is strided."""
 
     def __init__(self, c_in: int, c_out: int, act: ActivationName, *, stride: int = 1):
         path = nn.Sequential(ConvBN(c_in, c_out, 3, stride, act=act), ConvBN(c_out, c_out, 3, act="linear"))
@@ -70,14 +70,14 @@ class BasicBlock(Residual):
 
 
 class DarknetResidual(Residual):
-    """Darknet-53's block, with nothing after the sum: (B, C, H, W) -> (B, C, H, W)."""
+    """The block of Darknet-53, without activation after the sum: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName):
         super().__init__(darknet_path(channels, c_mid, act), "linear")
 
 
 class ElasticBottleneck(Residual):
-    """One bottleneck for each half of the channels, each c_mid wide: (B, C, H, W) -> (B, C, H, W)."""
+    """Bottleneck with `Elastic`; each half has a bottleneck of width c_mid: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName, *, groups: int = 1):
         half = channels // 2
@@ -86,7 +86,7 @@ class ElasticBottleneck(Residual):
 
 
 class ElasticDarknetResidual(Residual):
-    """One Darknet path for each half of the channels, each c_mid wide: (B, C, H, W) -> (B, C, H, W)."""
+    """Darknet-53 block with `Elastic`; each half has a path of width c_mid: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName):
         half = channels // 2
@@ -97,7 +97,7 @@ class ElasticDarknetResidual(Residual):
 def bottleneck_path(
     c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Return 1x1, 3x3 and linear 1x1; the activation of the last one follows the shortcut."""
+    """Build 1x1, 3x3 and linear 1x1 convolutions; the last activation is after the shortcut."""
     return nn.Sequential(
         ConvBN(c_in, c_mid, act=act),
         ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),
@@ -106,5 +106,5 @@ def bottleneck_path(
 
 
 def darknet_path(channels: int, c_mid: int, act: ActivationName) -> nn.Sequential:
-    """Return 1x1 and 3x3, both with activation."""
+    """Build 1x1 and 3x3 convolutions, both with activation."""
     return nn.Sequential(ConvBN(channels, c_mid, act=act), ConvBN(c_mid, channels, 3, act=act))

@@ -1,4 +1,4 @@
-"""ResNet-10, ResNet-50 and ResNeXt-50 as the authors trained them: the baselines of their CSP versions.
+"""ResNet-10, ResNet-50 and ResNeXt-50 of the authors' cfgs: the baselines of their CSP versions.
 
     stem     7x7/2 64, maxpool 2x2 ─────────────────── stride 4
     stage 1  blocks ────────────────────────────────── stride 4
@@ -7,17 +7,18 @@
     stage 4  blocks, first strided ──── C5, stride 32
 
 Sources: the authors' resnet10.cfg, resnet50.cfg, resnext50.cfg. They differ from the usual networks in three points:
-leaky instead of ReLU, a 2x2 maxpool, and no projection at the beginning of a stage: the shortcut adds the existing
-channels subsampled by 2, and nothing to the other channels.
+leaky ReLU instead of ReLU, a 2x2 maxpool, and shortcuts without projection. At the beginning of a stage, the shortcut
+adds the input, subsampled by 2, to the first channels of the output; the other channels are not changed.
 
-Counted as classifiers of 1000 classes at 256x256:
+Cost as classifiers of 1000 classes at 256x256:
 
                  weights      published    BFLOPs    published
     resnet10      5,240,000    5.24M        2.2733    2.273
     resnet50     22,734,016   22.73M        9.7422    9.74
     resnext50    22,190,784   22.19M       10.1113   10.11
 
-resnet50.cfg has its 1000-class convolution before the average pooling: the same function, but 10.00 BFLOPs.
+resnet50.cfg has its 1000-class convolution before the average pooling. The outputs are the same, but the cost is 10.00
+BFLOPs.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class ResNet(nn.Module):
 
 
 def _make_stage(spec: ResNetArchSpec, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
-    """Return stage i; its first block halves the resolution, except in stage 0."""
+    """Build stage i (from 0); its first block halves the resolution, except in stage 0."""
     blocks: list[nn.Module] = []
     c_out = spec.out_channels[i]
     for j in range(spec.depths[i]):

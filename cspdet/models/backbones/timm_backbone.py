@@ -1,12 +1,12 @@
-"""Backbones of timm (PyTorch Image Models), as far as they return feature maps for images of any size.
+"""Backbones of timm (PyTorch Image Models) that can return feature maps for images of any size.
 
     backbone: {name: timm:resnet50.a1_in1k, pretrained: true}
-    backbone: {name: timm:resnet50, weights: timm:resnet50.a1_in1k}         the same, as `--weights` does
+    backbone: {name: timm:resnet50, weights: timm:resnet50.a1_in1k}         the same
 
-    timm's features_only ── the last map of each of the strides 8, 16 and 32, as far as they exist
+    timm's features_only ── the last map of each of the strides 8, 16 and 32, if it exists
 
-timm is optional: pip install 'cspdet[timm]'. Feature maps and initial weights are timm's. Pretrained weights expect
-images normalized by timm's mean and std, which `model.normalize` must have; only `load_pretrained` downloads them.
+timm is optional: pip install 'cspdet[timm]'. timm also initializes the weights. For pretrained weights, set
+`model.normalize` to the mean and std of the timm model. Only `load_pretrained` downloads weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.structures import Features, FeatureSpec
 
 STRIDES = (8, 16, 32)
-PROBE_HW = (256, 320)  # image size of the check of the outputs
+PROBE_HW = (256, 320)  # image size for checking the outputs
 
 
 class TimmBackbone(nn.Module):
-    """(B, 3, H, W) -> timm's maps of strides 8, 16 and 32 that exist, finest first; the coarsest divides H, W."""
+    """(B, 3, H, W) -> maps of those strides 8, 16, 32 that exist, finest first; H, W: multiples of the last stride."""
 
     skip_init_weights = True  # timm initializes the weights
 
@@ -36,7 +36,7 @@ class TimmBackbone(nn.Module):
         self.model, self.pretrained = config.model, config.pretrained
         self.network = _create(config.model, pretrained=False)
         channels, strides = self.network.feature_info.channels(), self.network.feature_info.reduction()
-        index_of_stride = {stride: i for i, stride in enumerate(strides)}  # the last map of each
+        index_of_stride = {stride: i for i, stride in enumerate(strides)}  # the last map of each stride
         self.out_indices = tuple(index_of_stride[stride] for stride in STRIDES if stride in index_of_stride)
         self.out_specs = tuple(FeatureSpec(channels[i], strides[i]) for i in self.out_indices)
         if not self.out_specs:
@@ -52,7 +52,7 @@ class TimmBackbone(nn.Module):
         """Load timm's pretrained weights, from the local cache or by a download.
 
         Raises:
-            ConfigError: There are none, or they cannot be downloaded.
+            ConfigError: The model has no pretrained weights, or they cannot be downloaded.
         """
         self.load_state_dict(self.pretrained_state_dict(self.model))
 
@@ -60,7 +60,7 @@ class TimmBackbone(nn.Module):
         """Return timm's pretrained weights as a state dict of this module, from the local cache or by a download.
 
         Raises:
-            ConfigError: `model` is another architecture or has no such weights, or they cannot be downloaded.
+            ConfigError: `model` has another architecture or no such weights, or they cannot be downloaded.
         """
         if model.partition(".")[0] != self.model.partition(".")[0]:
             raise _error(
@@ -70,7 +70,7 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _validate_outputs(self) -> None:
-        """Check the declared outputs on the meta device; some transformers need one fixed size, or return NHWC."""
+        """Compare declared and actual output shapes: some transformers need a fixed input size, or return NHWC."""
         probe = copy.deepcopy(self).to("meta").eval()
         try:
             maps = probe(torch.zeros(1, 3, *PROBE_HW, device="meta"))
@@ -86,7 +86,7 @@ def load_pretrained(network: nn.Module) -> None:
     """Load the weights of every timm backbone with `pretrained: true` that is not on the meta device.
 
     Raises:
-        ConfigError: There are none, or they cannot be downloaded.
+        ConfigError: A model has no pretrained weights, or they cannot be downloaded.
     """
     for part in network.modules():
         if isinstance(part, TimmBackbone) and part.pretrained and not next(part.parameters()).is_meta:
@@ -94,7 +94,7 @@ def load_pretrained(network: nn.Module) -> None:
 
 
 def _create(model: str, *, pretrained: bool) -> Any:
-    """Create a timm network with feature map outputs; raise ConfigError where that is impossible."""
+    """Create a timm network that returns feature maps; raise ConfigError if this is impossible."""
     try:
         import timm
     except ImportError:
@@ -110,7 +110,7 @@ def _create(model: str, *, pretrained: bool) -> Any:
         raise _error(model, "has no pretrained weights; omit `pretrained`")
     try:
         return timm.create_model(model, features_only=True, pretrained=pretrained)
-    except Exception as error:  # of timm, of the hub client, of the network connection: they have no common base class
+    except Exception as error:  # timm, its hub client and the network raise unrelated classes
         failure = "its pretrained weights cannot be downloaded" if pretrained else "cannot return feature maps"
         raise _error(model, f"{failure} ({_reason(error)})") from None
 
@@ -120,5 +120,5 @@ def _error(model: str, message: str) -> ConfigError:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of the message of another library."""
+    """Return the first sentence of an error message of another library."""
     return (str(error).splitlines() or [""])[0].split(". ")[0].rstrip(".")[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The necks, by name. A new one is a file in this folder and an entry in `NECKS`."""
+"""The registry of necks. To add a neck, add a file to this folder and an entry to `NECKS`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NECKS = Registry(
 
 
 class Neck(Protocol):
-    """Feature maps -> feature maps, finest first; built from the backbone's `out_specs`, declares its own."""
+    """Interface of necks: feature maps -> feature maps, finest first; `out_specs` has channels and strides."""
 
     out_specs: tuple[FeatureSpec, ...]
 

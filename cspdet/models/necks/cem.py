@@ -4,16 +4,17 @@
     C5 ─1x1──────── up ──┼─ sum, 128 ───┼───────────[SAM]─ 1x1 3x3 ── stride 16, 128
      └─ average ─ fc ────┘              └─ up ──────[SAM]─ 1x1 3x3 ── stride 8,   64
 
-The module is ThunderNet's: two 1x1 convolutions and a fully connected layer, summed into one map at C4's scale.
-ThunderNet continues with one region proposal network, the CSPNet paper with three heads, which are a reconstruction:
+The module is that of ThunderNet: the outputs of two 1x1 convolutions and a fully connected layer are summed into one
+map at the scale of C4. In ThunderNet one region proposal network follows, in the CSPNet paper three heads. The heads
+are a reconstruction:
 
-- SAM costs 0.116 BFLOPs, which is a 1x1 convolution of 128 channels at strides 8, 16 and 32: so the sum has 128
-  channels, and is resized before the heads reduce it;
-- the head is one pair of EFM's, whose 3x3 convolutions cost the same at every scale, less than the paper's
-  bottleneck (0.1994; one of 128 channels at stride 8 would cost 0.797).
+- The published cost of SAM is 0.116 BFLOPs. This is the cost of a 1x1 convolution of 128 channels at strides 8, 16 and
+  32, so the sum has 128 channels and is resized before the heads reduce its channels.
+- Each head is a pair of convolutions as in EFM. Their 3x3 convolutions have the same cost at every scale, 0.1994
+  BFLOPs, that of the largest layer in the paper; a 3x3 convolution of 128 channels at stride 8 would cost 0.797.
 
-With CSPPeleeNet at 416x416 and 80 classes it counts 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
-(published 4.165). The map is resized by pooling, as in EFM; a 3x3 convolution of stride 2 would count 4.070.
+With CSPPeleeNet at 416x416 and 80 classes it has 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
+(published 4.165). The map is resized by pooling, as in EFM; with a 3x3 convolution of stride 2 it would have 4.070.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class CEM(nn.Module):
-    """The two coarsest maps to three: half, once and twice the stride of C4; `width`, 2 `width`, 4 `width` channels."""
+    """Fuse the two coarsest maps; outputs: 1/2, 1, 2 times C4's stride; `width`, 2 `width`, 4 `width` channels."""
 
     def __init__(self, config: CEMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
@@ -37,7 +38,7 @@ class CEM(nn.Module):
         self.c4_lateral = ConvBN(c4.channels, context, act=act)
         self.c5_lateral = ConvBN(c5.channels, context, act=act)
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-        # No batch normalization: with one value per channel and image its statistics would be poor
+        # No batch normalization: with one value per channel and image, the statistics would be inaccurate
         self.global_conv = nn.Conv2d(c5.channels, context, 1)
         self.down = nn.MaxPool2d(2)
         self.attention = nn.ModuleList(SAM(context) if config.sam else nn.Identity() for _ in range(3))

@@ -1,4 +1,4 @@
-"""The configs of the built-in necks. Imports no torch: `build` imports the module of the neck."""
+"""The configs of the built-in necks. Imports no torch; `build` imports the module of the neck."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cspdet.models.necks.yolov3_tiny import YOLOv3TinyNeck
 
 NAME = "Name of the neck."
-ACTIVATION = "Activation after every normalized convolution."
+ACTIVATION = "Activation after each convolution with batch normalization."
 FINEST_WIDTH = "Channels of the finest scale; each coarser scale has twice as many."
 COARSEST_WIDTH = "Channels of the coarsest scale's 1x1 convolutions; each finer scale has half as many."
 SAM = "Spatial attention on each scale, before its last convolutions."
@@ -48,7 +48,7 @@ class EFMConfig(NeckConfigBase):
     name: Literal["efm"] = Field(description=NAME)
     width: int = Field(64, ge=2, multiple_of=2, description=FINEST_WIDTH)
     sam: bool = Field(False, description=SAM)
-    spp: bool = Field(False, description="Spatial pyramid pooling of the coarsest map, before any scale reads it.")
+    spp: bool = Field(False, description="Apply spatial pyramid pooling to the coarsest map, before the fusion.")
     activation: ActivationName = Field("leaky", description=ACTIVATION)
 
     def build(self, inputs: tuple[FeatureSpec, ...]) -> EFM:

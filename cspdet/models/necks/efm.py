@@ -1,4 +1,4 @@
-"""Exact Fusion Model: each scale fuses the next finer, its own and the next coarser map (CSPNet paper, figure 6c).
+"""Exact Fusion Model: each scale fuses the adjacent finer map, its own map and the adjacent coarser map.
 
                                                                head of the scale
     C3 ─1x1─ P3 ──────────────────────────────┐
@@ -10,14 +10,14 @@
              └maxpool 128 ────────────┐
     C5 ─1x1─ P5 ──── P5 ─maxout 128 ──┴───────── concat ─[SAM]─ 1x1 3x3 1x1 3x3 ── stride 32, 256
 
-Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the same cost
-("balance computation").
-A reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.837 BFLOPs
-(published 4.868), with SAM 5.037 (published 5.068); its largest layer, 0.1994, is 80% below PeleeNet-YOLO's.
+Source: CSPNet paper, figure 6c. Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the
+same cost ("balance computation"). This is a reconstruction, because no cfg was released: with CSPPeleeNet at 416x416
+and 80 classes it has 4.837 BFLOPs (published 4.868), with SAM 5.037 (published 5.068). The cost of its largest layer,
+0.1994, is 80% below that of PeleeNet-YOLO.
 
-With SPP, the lateral convolution of C5 becomes 1x1 (C5/8), SPP (C5/2), 1x1 (P5); the authors' PANet-SPP cfgs also have
-SPP between two 1x1 convolutions. 4.832 BFLOPs (published 4.863), a difference of -0.005 as published: one eighth is the
-only power of two close to it (a quarter: +0.050, a sixteenth: -0.033).
+With SPP, the lateral convolution of C5 is replaced by 1x1 (C5/8), SPP (C5/2), 1x1 (P5); in the authors' PANet-SPP cfgs,
+SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference of -0.005 is as
+published; with C5/4 it would be +0.050, with C5/16 -0.033.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cspdet.models.necks.config import EFMConfig
 from cspdet.models.necks.scales import select_top_levels
 from cspdet.structures import Features, FeatureSpec
 
-SPP_REDUCTION = 8  # of the channels of C5, before SPP multiplies them by four
+SPP_REDUCTION = 8  # reduction of the channels of C5 before SPP, which multiplies them by four
 
 
 def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Sequential:
-    """Return `num_pairs` pairs of a 1x1 and a 3x3 convolution: (B, c_in, H, W) -> (B, c, H, W)."""
+    """Build `num_pairs` pairs of a 1x1 and a 3x3 convolution: (B, c_in, H, W) -> (B, c, H, W)."""
     layers: list[nn.Module] = []
     for i in range(num_pairs):
         layers += [ConvBN(c if i else c_in, c, 1, act=act), ConvBN(c, c, 3, act=act)]
@@ -43,7 +43,7 @@ def conv_block(c_in: int, c: int, num_pairs: int, act: ActivationName) -> nn.Seq
 
 
 def spp_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
-    """Return a lateral convolution with SPP: (B, c_in, H, W) -> (B, c, H, W)."""
+    """Build a lateral convolution with SPP: (B, c_in, H, W) -> (B, c, H, W)."""
     reduced_channels = c_in // SPP_REDUCTION
     return nn.Sequential(ConvBN(c_in, reduced_channels, act=act), SPP(), ConvBN(4 * reduced_channels, c, act=act))
 

@@ -4,10 +4,10 @@
                     └── 1x1 128 ── 2x up ──┐
     C4 ── 3x3 128 ─────────────────────── sum ── 3x3 128 ── stride 16, 128
 
-A reconstruction, because no cfg was released: derived from the published cost and parameters. These do not determine
-what the finer scale reads, here the output of the 1x1 convolution, nor whether the sum has an activation, here none.
-With PeleeNet and 80 classes it counts 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614 at 320x320 (2.86), and
-3.7491M parameters as Darknet stores them (3.75M).
+This is a reconstruction, because no cfg was released; it is derived from the published cost and number of parameters.
+These do not determine the input of the finer scale (here the output of the 1x1 convolution), nor whether the sum has an
+activation (here none). With PeleeNet and 80 classes it has 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614 at
+320x320 (2.86), and 3.7491M parameters as stored by Darknet (3.75M).
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Global Fusion Model: all scales are fused into one map, which every head reads (CSPNet paper, figure 6b).
+"""Global Fusion Model: all scales are fused into one map, the input of every head (CSPNet paper, figure 6b).
 
     C3 ─1x1─ P3 64 ── maxpool ────────────┐                                  ┌─ maxpool ─ 1x1 3x3 ── stride 32, 256
     C4 ─1x1─ P4 128 ──────────────────────┼─ concat ─ 1x1 3x3 1x1 3x3, 128 ──┼─────────── 1x1 3x3 ── stride 16, 128
     C5 ─1x1─ P5 256 ── maxout 64, up ─────┘   256                            └─ up ────── 1x1 3x3 ── stride 8,   64
 
-The paper compares it with EFM, so it consists of EFM's parts: the same lateral convolutions, Maxout and pairs of
-convolutions. Its map is the fused map of EFM's middle scale, the only one there with all three scales, with the same
-convolutions; each head has one more pair of convolutions.
+The paper compares it with EFM, so it has the parts of EFM: the same lateral convolutions, Maxout and pairs of
+convolutions. The global map is built like the fused map of EFM's middle scale, which is the only one that includes all
+three scales. Each head has one more pair of convolutions.
 
-A reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it counts 4.6045 BFLOPs
-(published 4.605). The published difference of 0.263 to EFM suggests one pair less (a 3x3 convolution costs 0.1994 at
-every scale); with two pairs per head, and none before, it would count 4.88, more than EFM.
+This is a reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it has 4.6045 BFLOPs
+(published 4.605). The published difference of 0.263 to EFM suggests that there is one pair less than in EFM (a 3x3
+convolution costs 0.1994 at every scale). With two pairs per head and none before, it would have 4.88, more than EFM.
 """
 
 from __future__ import annotations

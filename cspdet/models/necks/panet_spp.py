@@ -14,8 +14,9 @@
     N4 ── 3x3 512, stride 2 ──┐
     P5 ────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ── N5 ── 3x3 ── [SAM] ── stride 32, 1024
 
-The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, of N3 128, the 3x3 twice as many. The
-upper line of each concatenation comes first. Counted with 80 classes and 3 anchors per scale:
+The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, and those of N3 128; the 3x3 convolutions
+have twice as many. In each concatenation, the map of the upper line is first. Cost with 80 classes and 3 anchors per
+scale:
 
                          weights       BFLOPs at 512   at 416
     cspresnext50         56,853,440    71.3313         47.0898    as csresnext50-panet-spp.cfg does
@@ -23,8 +24,8 @@ upper line of each concatenation comes first. Counted with 80 classes and 3 anch
     cspdarknet53         64,296,032    91.0823         60.1286
     cspresnext50, SAM    58,229,696    72.9420         48.1531
 
-SAM is not part of the cfg. Its position is a reconstruction after the authors' later cfgs, in which a 1x1 logistic
-convolution gates the last 3x3 of each scale.
+SAM is not part of the cfg. Its position is that of the authors' later cfgs, in which the output of the last 3x3
+convolution of each scale is multiplied by a 1x1 convolution with logistic activation.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class BottomUp(nn.Module):
 
 
 def output_block(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential:
-    """Return the last block of a scale: (B, width, H, W) -> (B, 2 width, H, W)."""
+    """Build the last block of a scale: (B, width, H, W) -> (B, 2 width, H, W)."""
     conv = ConvBN(width, 2 * width, 3, act=act)
     return nn.Sequential(conv, SAM(2 * width)) if sam else nn.Sequential(conv)
 

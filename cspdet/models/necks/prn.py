@@ -1,4 +1,4 @@
-"""Partial residual network: fusion by addition of the first channels, not by concatenation (Wang et al. 2019).
+"""Partial residual network (Wang et al. 2019): maps are fused by adding their first channels, not by concatenation.
 
     C5 ─ 1x1 256 ─┬─ 3x3 256 ─┬─ + ────────────────────────── stride 32, 256
                   └───────────┼──┘
@@ -11,9 +11,9 @@
                            └──┼───────────────┘   │
     C3[:128] ─────────────────┴───────────────────┘
 
-Each + is followed by the activation. Two scales are yolov3-tiny-prn.cfg layers 14-25. PRN-3l is a reconstruction, since
-no cfg was released: its third scale repeats the second one. Counted with 80 classes and 3 anchors per scale; parameters
-as Darknet stores them, including biases and 4 values per normalized channel:
+Each + is followed by the activation. The two scales of PRN are yolov3-tiny-prn.cfg layers 14-25. PRN-3l is a
+reconstruction, because no cfg was released: its third scale repeats the second one. Cost with 80 classes and 3 anchors
+per scale; parameters as stored by Darknet, including biases and 4 values per channel with batch normalization:
 
                         BFLOPs at 416, 320   published    parameters   published
     yolov3-tiny-prn          3.4666          3.467        4.9398M      4.95M
@@ -22,7 +22,7 @@ as Darknet stores them, including biases and 4 values per normalized channel:
     CSPPeleeNet-PRN          3.6078          3.590
     CSPPeleeNet-PRN-3l       4.6039          4.586
 
-The 3.98 is assumed to be a misprint of 2.98.
+3.98 is assumed to be a misprint of 2.98.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FINE_CHANNELS = 128  # channels of the finer scales
 
 
 class PRNCoarsestScale(nn.Module):
-    """(B, C, H, W) -> the input of the next finer scale, and the output, both (B, 256, H, W)."""
+    """(B, C, H, W) -> the input of the next finer scale and the output of this scale, both (B, 256, H, W)."""
 
     def __init__(self, c_in: int, act: ActivationName):
         super().__init__()
@@ -55,9 +55,9 @@ class PRNCoarsestScale(nn.Module):
 
 
 class PRNFinerScale(nn.Module):
-    """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W); outputs as `PRNCoarsestScale`.
+    """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W); same outputs as `PRNCoarsestScale`.
 
-    The next finer scale reads the output of the 3x3 convolution before the sums, as the route in the cfg does.
+    The input of the next finer scale is the output of the 3x3 convolution before the sums, as in the cfg.
     """
 
     def __init__(self, c_coarser: int, act: ActivationName):
@@ -79,7 +79,7 @@ class PRN(nn.Module):
         super().__init__()
         chosen = select_top_levels(inputs, config.scales, config.name)
         self.coarse = PRNCoarsestScale(chosen[-1].channels, config.activation)
-        self.finer = nn.ModuleList(  # from the coarser to the finer
+        self.finer = nn.ModuleList(  # from coarse to fine
             PRNFinerScale(COARSE_CHANNELS if i == 0 else FINE_CHANNELS, config.activation)
             for i in range(config.scales - 1)
         )

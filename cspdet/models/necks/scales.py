@@ -20,7 +20,7 @@ def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_nam
         neck_name: Name of the neck, for the message.
 
     Raises:
-        ValueError: There are fewer maps, or strides that do not double from map to map, as upsampling by 2 requires.
+        ValueError: There are fewer maps, or the strides do not double from map to map (maps are upsampled by 2).
     """
     if len(inputs) < num_levels:
         raise ValueError(f"the neck {neck_name} fuses {num_levels} feature maps; the backbone has {len(inputs)}")
@@ -32,9 +32,9 @@ def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_nam
 
 
 def yolo_conv_stack(c_in: int, width: int, num_convs: int, act: ActivationName) -> nn.Sequential:
-    """Return alternating convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
+    """Build alternating convolutions: 1x1 to `width` channels, 3x3 to twice as many, 1x1 to `width`, ...
 
-    (B, c_in, H, W) -> (B, width, H, W) where `num_convs` is odd, (B, 2 width, H, W) where it is even.
+    (B, c_in, H, W) -> (B, width, H, W) if `num_convs` is odd, (B, 2 width, H, W) if it is even.
     """
     layers: list[nn.Module] = []
     for i in range(num_convs):

@@ -8,8 +8,9 @@
             └── 1x1 128 ── 2x up ──┐
     C3 ───────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ───── 3x3 ── stride 8,  256
 
-The 1x1 convolutions have 512, 256, 128 channels, the 3x3 twice as many; the upsampled map comes first. With Darknet-53
-and 80 classes it counts 61,895,776 convolution weights and 65.864 BFLOPs at 416x416, as yolov3.cfg does.
+The 1x1 convolutions have 512, 256 and 128 channels, the 3x3 convolutions twice as many. In a concatenation, the
+upsampled map is first. With Darknet-53 and 80 classes it has 61,895,776 convolution weights and 65.864 BFLOPs at
+416x416, the same as yolov3.cfg.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NUM_CONVS = 5  # convolutions before the branch to the next finer scale
 
 
 class YOLOv3CoarsestScale(nn.Module):
-    """(B, C, H, W) -> the input of the next finer scale (B, width, H, W), and the output (B, 2 width, H, W)."""
+    """(B, C, H, W) -> input of the next finer scale (B, width, H, W), and output of this scale (B, 2 width, H, W)."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -40,7 +41,7 @@ class YOLOv3CoarsestScale(nn.Module):
 
 
 class YOLOv3FinerScale(nn.Module):
-    """As `YOLOv3CoarsestScale`, of a backbone map and the upsampled coarser scale (B, 2 width, H/2, W/2)."""
+    """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map; same outputs as `YOLOv3CoarsestScale`."""
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()

@@ -1,14 +1,14 @@
-"""The neck of Pelee-YOLOv3, the baseline of the partial residual networks: YOLOv3's, lighter, with two scales.
+"""The neck of Pelee-YOLOv3, the baseline of the partial residual networks: a lighter YOLOv3 neck with two scales.
 
     C5 ── 1x1 256 ──┬────────────────────────── 3x3 256 ── stride 32, 256
                     └── 1x1 128 ── 2x up ──┐
     C4 ───────────────────────────────── concat ── 3x3 128 ── 1x1 128 ── 3x3 128 ── stride 16, 128
 
-A reconstruction, because no cfg was released: derived from the published cost and parameters. That the finer scale
-reads the output of the 1x1 convolution, as in yolov3-tiny.cfg, and not of the 3x3 is a choice: both cost the same. With
-PeleeNet and 80 classes it counts 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925 at 320x320 (2.99), and 3.9134M
-parameters as Darknet stores them (3.91M). The 3x3 after the concatenation, 0.9968 BFLOPs at 416x416, is its largest
-layer; that of the balanced necks of the CSPNet paper is 80% smaller.
+This is a reconstruction, because no cfg was released; it is derived from the published cost and number of parameters.
+The input of the finer scale is the output of the 1x1 convolution, as in yolov3-tiny.cfg; the 3x3 convolution instead
+would have the same cost. With PeleeNet and 80 classes it has 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925 at
+320x320 (2.99), and 3.9134M parameters as stored by Darknet (3.91M). Its largest layer is the 3x3 convolution after the
+concatenation, 0.9968 BFLOPs at 416x416; that of the balanced necks of the CSPNet paper is 80% smaller.
 """
 
 from __future__ import annotations
