@@ -19,7 +19,7 @@ class WorkerError(UserError):
 
 
 class Worker:
-    """Handle of the parent to a worker process; `close` ends the process."""
+    """A worker process, as seen by its parent: `request` sends it a request, `close` ends it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()

@@ -98,7 +98,7 @@ def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> Non
 
 
 def _last_uses(layers: list[LayerNode]) -> Iterator[tuple[int, ...]]:
-    """Yield, for each layer, the indices of the outputs that no later layer reads and that can be freed."""
+    """Yield, for each layer, the indices of the outputs that can be freed after it: no later layer reads them."""
     last = {layer.index: layer.index for layer in layers}
     for layer in layers:
         last.update((source, layer.index) for source in layer.sources)

@@ -93,7 +93,7 @@ class DecodedDetector(nn.Module):
 
 
 def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
-    """Return the metadata of the file: those of the model with the input size, outputs and options of the export.
+    """Return the metadata of the file: that of the model, with the input size, outputs and options of the export.
 
     Raises:
         ConfigError: The network does not support the size, or an option of detectors is set for a classifier.

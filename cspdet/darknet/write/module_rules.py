@@ -17,7 +17,9 @@ def convolution(writer: CfgWriter, node: fx.Node) -> int:
     assert isinstance(conv, nn.Conv2d)
     size, step, padding, dilation = map(_side, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))
     if None in (size, step, padding, dilation) or conv.padding_mode != "zeros":
-        writer.unsupported(node, "kernel, stride and padding have to be equal in both directions, and the padding zero")
+        writer.unsupported(
+            node, "size, stride and padding have to be equal in both directions, with padding_mode zeros"
+        )
     options: dict[str, object] = {"filters": conv.out_channels, "size": size, "stride": step}
     options |= {"groups": conv.groups} if conv.groups > 1 else {}
     options |= {"dilation": dilation} if dilation != 1 else {}
@@ -86,7 +88,7 @@ def average_pool(writer: CfgWriter, node: fx.Node) -> int:
     assert isinstance(module, nn.AvgPool2d)
     size, step = _side(module.kernel_size), _side(module.stride)
     if size is None or step is None or _side(module.padding) != 0 or module.ceil_mode or module.divisor_override:
-        writer.unsupported(node, "the window has to be square, and within the map")
+        writer.unsupported(node, "the window has to be square, without padding, ceil_mode and divisor_override")
     return _pool_section(writer, node, "local_avgpool", size, step, 0, ceil=False)
 
 
