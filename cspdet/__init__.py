@@ -5,7 +5,7 @@ Example:
     >>> cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml"])
     >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg")
 
-`cspdet.api` documents the functions. Names are imported when they are first used: `import cspdet` alone is quick.
+See `cspdet.api` for the functions. Names are imported on first use, so that `import cspdet` is fast.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name on first use."""
     if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'cspdet' has no attribute {name!r}")
     import importlib
@@ -94,5 +94,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, also those that are not imported yet."""
+    """List all public names, including those that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m cspdet` is the command `cspdet`."""
+"""Entry point of `python -m cspdet`, the same as the command `cspdet`."""
 
 from __future__ import annotations
 

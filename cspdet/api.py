@@ -1,4 +1,4 @@
-"""The functions of cspdet for use from Python; each command of the command line calls one of them.
+"""The Python API. Each command of `cspdet` calls one of these functions.
 
 Example:
     >>> import cspdet
@@ -54,9 +54,9 @@ def load(
         ('detection', ('disc', 'bar', 'cross'))
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml` or the name of a released one), a Darknet `.cfg`, or an exported
-            file.
-        weights: Trained weights for a config; None: random values.
+        model: A checkpoint (`.pt`), a config (`.yaml`, or the name of a released config), a Darknet `.cfg`, or an
+            exported file.
+        weights: Trained weights for a config or cfg; None: random initialization.
         overrides: `key.path=value` for the config.
         task: The expected task; None accepts both.
 
@@ -90,17 +90,17 @@ def train(
     Args:
         config: A config file, or the name of a released config.
         output: The run folder; None: `runs/<config name>`, with -2, -3 ... if it exists.
-        resume: Folder of a run to continue, in place of `config`.
-        overrides: `key.path=value` for the config; of a resumed run only what its results do not depend on.
+        resume: Folder of the run to resume, instead of `config`.
+        overrides: `key.path=value` for the config; on resume, only keys that do not affect completed steps.
         weights: Initial weights: a checkpoint, Darknet's `.weights` or `.conv.N`, or timm:NAME.
-        data: In place of `data` of the config.
+        data: Replaces `data` of the config.
         device: auto, cpu, cuda or cuda:N.
         stop_after: Stop after this epoch; the run can be resumed.
         task: The expected task; None accepts both.
 
     Returns:
-        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0, or 130 or 143 if Ctrl-C or SIGTERM
-        stopped the run, which is then saved and can be resumed.
+        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0, or 130 (Ctrl-C) or 143 (SIGTERM)
+        if the run was stopped; a stopped run is saved and can be resumed.
 
     Raises:
         UserError: A config, data, weights or folder that cannot be used.
@@ -134,14 +134,14 @@ def evaluate(
 
     Args:
         model: A checkpoint, an exported file, or a config with `weights`.
-        data: Data descriptor of a detector, image folder of a classifier; None: that of the model's own config.
+        data: Data descriptor for a detector, image folder for a classifier; None: `data` of the model's config.
         split: train, val or test.
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config of the model.
         device: auto, cpu, cuda or cuda:N.
-        backend: Engine of a detector; None: the network itself, of an exported file the fastest engine.
+        backend: Engine for a detector; None: the PyTorch network, or the fastest engine for an exported file.
         precision: Precision of the engine.
-        settings: Values in place of those of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        settings: Replacements for values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
 
     Returns:
         Metrics and predictions.
@@ -164,7 +164,7 @@ def predict(
 ) -> Detections | Prediction | list[Detections] | list[Prediction]:
     """Detect objects in images, or classify them.
 
-    For several calls load the model once, with `load_detector` or `load_classifier`.
+    For repeated calls, load the model once with `load_detector` or `load_classifier`.
 
     Example:
         >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg", min_score=0.5).box_xyxy.shape
@@ -176,7 +176,7 @@ def predict(
         options: Keyword arguments of `load_detector` or `load_classifier`.
 
     Returns:
-        The detections or class probabilities of one image; of a folder or glob, a list in the order of the paths.
+        The detections or class probabilities of one image; for a folder or glob, a list sorted by path.
 
     Raises:
         UserError: A model, option or image that cannot be used.
@@ -193,7 +193,7 @@ def export(
     overrides: Sequence[str] = (),
     config: ExportConfig = ExportConfig(),  # noqa: B008
 ) -> ExportResult:
-    """Export a model to another format, verified against the network.
+    """Export a model to another format and verify the outputs against PyTorch.
 
     Example:
         >>> cspdet.export("runs/csppelee_efm_sam/best.pt", "onnx").paths
@@ -202,16 +202,16 @@ def export(
     Args:
         model: A checkpoint, or a config with `weights`.
         format: onnx, openvino, torchscript, darknet, or `module:Class` of an imported module.
-        output: The file to write; None: beside a checkpoint, for a config in the working directory.
+        output: The file to write; None: next to the checkpoint, or in the working directory for a config.
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config.
         config: Input size, outputs, NMS, precision and other options.
 
     Returns:
-        The written files, and the largest difference of their outputs.
+        The written files, and the largest difference of their outputs from PyTorch.
 
     Raises:
-        UserError: A model or option that cannot be exported, or files that differ from the network; none is left.
+        UserError: A model or option that cannot be exported, or outputs that differ from PyTorch; then no file is kept.
     """
     return export_model(model, format, output, config, weights=weights, overrides=overrides)
 
@@ -235,11 +235,11 @@ def analyze(
 
     Args:
         results: COCO results files, such as the `detections.json` of a run.
-        names: Their names in tables and page; None: the file names.
-        data: Data descriptor; None: the one that the `config.yaml` beside the results files names.
-        split: Name of the split that the detections are of.
+        names: Names of the runs in the tables and the page; None: the file names.
+        data: Data descriptor; None: `data` of the `config.yaml` in the folder of each results file.
+        split: The split on which the detections were computed.
         output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, with -2, -3 ... if it exists.
-        config: Thresholds and amounts.
+        config: Thresholds, number of resamples and gallery size.
         page: Whether `index.html` is written.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Box operations: pure functions of tensors, in any frame."""
+"""Box operations on tensors, independent of the coordinate frame."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Box sizes are exp(t) times the anchor; values above exp(6), about 400 anchors, only overflow.
+# Box sizes are exp(t) times the anchor. The limit exp(6), about 400 times the anchor, prevents overflow.
 MAX_LOG_SIZE = 6.0
 
 
 def decode_wh(t: Tensor, wh_decoding: Literal["exponential", "square"]) -> Tensor:
-    """Decode raw widths and heights of a YOLO head to multiples of the anchor's."""
+    """Decode raw widths and heights of a YOLO head to multiples of the anchor size."""
     return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()
 
 
@@ -30,13 +30,13 @@ def cxcywh_to_xyxy(box_cxcywh: Tensor) -> Tensor:
 
 
 def area(box_xyxy: Tensor) -> Tensor:
-    """Return the areas, (..., 4) to (...); 0 for boxes with negative width or height."""
+    """Return the box areas, (..., 4) -> (...); 0 if the width or height is negative."""
     size = (box_xyxy[..., 2:] - box_xyxy[..., :2]).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
 
 def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Return the intersection areas of boxes that broadcast: (..., 4), (..., 4) to (...)."""
+    """Return the intersection areas with broadcasting: (..., 4), (..., 4) -> (...)."""
     low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
     high = torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
     size = (high - low).clamp(min=0)
@@ -44,26 +44,26 @@ def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Return the IoU of boxes that broadcast: (..., 4), (..., 4) to (...) in [0, 1]; 0 where both are empty."""
+    """Return the IoU in [0, 1] with broadcasting: (..., 4), (..., 4) -> (...); 0 if both boxes are empty."""
     shared = intersection(a_xyxy, b_xyxy)
     union = area(a_xyxy) + area(b_xyxy) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
-    """Return the IoU of boxes with a common center: (N, 2), (M, 2) to (N, M), as YOLOv3 matches boxes to anchors."""
+    """Return the IoU of boxes with the same center, (N, 2), (M, 2) -> (N, M); YOLOv3 matches boxes to anchors by it."""
     shared = torch.minimum(a_wh[:, None], b_wh[None]).prod(dim=-1)
     union = a_wh.prod(dim=-1)[:, None] + b_wh.prod(dim=-1)[None] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
-    """Return the IoU with the penalty of `variant`, pairwise, (P, 4), (P, 4) to (P,); 1 for equal boxes.
+    """Return the IoU minus the penalty of `variant`, elementwise: (P, 4), (P, 4) -> (P,); 1 for equal boxes.
 
     iou   no penalty
     giou  fraction of the enclosing box that neither box covers (Rezatofighi et al. 2019, eq. 1-5)
-    diou  squared distance of centers over the enclosing diagonal (Zheng et al. 2020, eq. 7)
-    ciou  diou, and the difference of aspect ratios (Zheng et al. 2020, eq. 8-11); its weight carries no gradient
+    diou  squared center distance / squared diagonal of the enclosing box (Zheng et al. 2020, eq. 7)
+    ciou  diou plus the aspect ratio difference (Zheng et al. 2020, eq. 8-11); its weight alpha has no gradient
     """
     eps = 1e-7
     size_a, size_b = a_xyxy[..., 2:] - a_xyxy[..., :2], b_xyxy[..., 2:] - b_xyxy[..., :2]

@@ -1,4 +1,4 @@
-"""Devices, and the precision of convolutions on them."""
+"""Device selection and numeric precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device of a name; `auto` is the first CUDA device, else the CPU.
+    """Return the device with this name; `auto` is the first CUDA device if there is one, else the CPU.
 
     Raises:
         ConfigError: An unknown device, or a CUDA device that does not exist.
@@ -35,7 +35,7 @@ def select_device(name: str) -> torch.device:
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
-    """Return the precision; `auto` is bf16 where the hardware has it, else fp16 on CUDA and fp32 on a CPU."""
+    """Return the precision; `auto` is bf16 if the hardware supports it, else fp16 on CUDA and fp32 on a CPU."""
     if requested != "auto":
         if requested == "fp16" and device.type == "cpu":
             raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on a CPU")
@@ -46,13 +46,13 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def cpu_has_native_bf16() -> bool:
-    """Return whether this CPU has bf16 instructions, faster than fp32: tiles (AMX) or vectors (AVX512_BF16)."""
+    """Return whether this CPU has bf16 instructions: AMX tiles or AVX512_BF16. Then bf16 is faster than fp32."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which a forward pass computes in `precision`."""
+    """Return the autocast context for a forward pass in `precision`."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

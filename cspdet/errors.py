@@ -1,4 +1,4 @@
-"""Errors of the user. Every command prints them as `error: ` lines and exits with 2."""
+"""User errors. Every command prints them as lines that start with `error: ` and exits with code 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """One or more problems that the user can fix; each message says what, where, what is expected and what is found."""
+    """One or more problems that the user can fix; each message has what, where, the expected and the found value."""
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
@@ -23,7 +23,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is corrupt, unsafe, of another program, or of another architecture."""
+    """A checkpoint that is corrupt, unsafe, written by another program, or for another architecture."""
 
 
 class SourceError(UserError):
@@ -31,7 +31,7 @@ class SourceError(UserError):
 
 
 def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
-    """The error of an engine or export whose package is not installed; `extra` is the extra of cspdet that has it."""
+    """Return the error for a missing package that `what` needs; `extra` is the extra of cspdet that installs it."""
     return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
 
 
@@ -42,6 +42,6 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
 
 
 def truncate_list(problems: list[str], limit: int = 10) -> list[str]:
-    """Return the first `limit` problems, and one line with the number of the others."""
+    """Return the first `limit` problems, then one line with the number of the remaining ones."""
     rest = len(problems) - limit
     return problems if rest <= 0 else [*problems[:limit], f"... and {rest} more like these"]

@@ -1,4 +1,4 @@
-"""The position of an image in the network's input, and the mapping of pixels and boxes between the two."""
+"""Letterbox resizing: the mapping of pixels and boxes between an image and the network input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 BoxT = TypeVar("BoxT", Tensor, np.ndarray)
 
-PAD_VALUE = 114  # grey of the border, as in most detectors
+PAD_VALUE = 114  # gray value of the border, as in most detectors
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Letterbox:
     def fit(
         cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
     ) -> Letterbox:
-        """Center an image in the input and keep its aspect ratio; or stretch it to the input size, as Darknet does."""
+        """Center the image in the input with its aspect ratio kept; `stretch`: resize to the full input (Darknet)."""
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
             raise ValueError(f"expected an image of at least 1x1 pixels; got {image_h}x{image_w}")
@@ -37,7 +37,7 @@ class Letterbox:
             return cls(input_w / image_w, input_h / image_h, 0, 0, bilinear=True)
         scale = min(input_h / image_h, input_w / image_w)
         new_h, new_w = max(1, round(image_h * scale)), max(1, round(image_w * scale))
-        # The scales are those of the rounded size, so that boxes match the resized pixels exactly.
+        # Scales are computed from the rounded size, so that boxes match the resized pixels exactly.
         return cls(new_w / image_w, new_h / image_h, (input_w - new_w) // 2, (input_h - new_h) // 2)
 
     def to_input(self, box_xyxy: BoxT) -> BoxT:
@@ -49,7 +49,7 @@ class Letterbox:
         return (box_xyxy - self._like(box_xyxy, self._margins)) / self._like(box_xyxy, self._scales)
 
     def resize_and_pad(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
-        """Resize an (H, W, 3) uint8 image, and pad it with grey to (*input_hw, 3)."""
+        """Resize an (H, W, 3) uint8 image and pad it with gray to (*input_hw, 3)."""
         new_h, new_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
         resized = resize_image(image, (new_h, new_w), bilinear=self.bilinear)
         if resized.shape[:2] == tuple(input_hw):
@@ -74,9 +74,9 @@ class Letterbox:
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool = False) -> np.ndarray:
-    """Resize an (H, W, 3) uint8 image to (*size_hw, 3): area averaging when shrinking to half or less, else bilinear.
+    """Resize an (H, W, 3) uint8 image to (*size_hw, 3): area averaging if a side shrinks by 2 or more, else bilinear.
 
-    With `bilinear`, area averaging is never used: the networks of Darknet were trained on images resized this way.
+    With `bilinear`, area averaging is never used. Darknet resizes images this way in training.
     """
     if image.shape[:2] == tuple(size_hw):
         return image

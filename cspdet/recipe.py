@@ -1,4 +1,4 @@
-"""The root of a config file: model, input, data, training and evaluation of one run. Imports no torch."""
+"""The root config of a run: model, input, data, train, eval. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _model_type(model: Any) -> str:
 
 
 class DetectionRecipe(ConfigModel):
-    """Training and evaluation of a detector."""
+    """The root config of a detector."""
 
     task: Literal["detection"] = Field("detection", description="What the model does.")
     model: Annotated[
@@ -39,7 +39,7 @@ class DetectionRecipe(ConfigModel):
 
 
 class ClassificationRecipe(ConfigModel):
-    """Training and evaluation of a classifier."""
+    """The root config of a classifier."""
 
     task: Literal["classification"] = Field("classification", description="What the model does.")
     model: Annotated[
@@ -72,12 +72,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
     """Read a config file.
 
     Args:
-        path: A YAML file, or the bare name of a released config.
+        path: A YAML file, or the name of a released config.
         overrides: `key.path=value`, applied in order.
         task: The expected task; None accepts both.
 
     Raises:
-        ConfigError: with one line for each error, or a config for another task.
+        ConfigError: An invalid config, with one line per error, or a config for another task.
     """
     path = find_config(path)
     content = read_yaml(path)
@@ -89,14 +89,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
 
 
 def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
-    """The task of a config file: its key `task`, else by its model: a detector has a neck and a head.
+    """Return the task of a config file: the key `task`, else detection if the model has a neck or a head.
 
     Args:
         path: The config file.
-        expected: The task of a Darknet cfg without the key `task`; None: detection if the config names data.
+        expected: The task for `model.name: darknet` without the key `task`; None: detection if the config has `data`.
 
     Returns:
-        None where the config has no valid model section.
+        The task, or None if the config has no valid model section.
     """
     return _infer_task(read_yaml(path)[0], path.parent, expected)
 
@@ -117,20 +117,20 @@ def _infer_task(values: Any, folder: Path, expected: TaskName | None) -> TaskNam
 
 
 def recipe_from_dict(task: str, values: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of plain values, such as a checkpoint holds.
+    """Build a recipe from plain values, such as the config in a checkpoint.
 
     Args:
         task: detection or classification.
-        values: The values, by key; keys of cspdet 1 are renamed.
-        where: What errors name as the source of the values.
+        values: The values by key; key names of cspdet 1 are renamed.
+        where: Source of the values, for error messages.
         overrides: `key.path=value` from the user, applied in order.
 
     Raises:
-        ConfigError: with one line for each error.
+        ConfigError: Invalid values, with one line per error.
     """
     return parse_config(values, RECIPE_BY_TASK[task], where, overrides)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON-like values, as checkpoints keep it."""
+    """Return the recipe as JSON-compatible values, as stored in checkpoints."""
     return recipe.model_dump(mode="json")

@@ -1,8 +1,8 @@
-"""What travels between the parts of cspdet.
+"""Data structures that are shared by all packages: samples, batches, targets, detections, categories.
 
-Letters, used everywhere and only so: B images, C classes, A anchors a level, L levels, S slots (the sum over levels
-of A*H*W), N boxes, P positives. Boxes live in one of two frames: *image* (pixels of the original picture) and
-*input* (pixels of what the network sees). Box names end in their format: `box_xyxy` is x1 y1 x2 y2.
+Dimensions in all docstrings: B images, C classes, A anchors per level, L levels, S priors (sum of A * H * W over the
+levels), N boxes, P positives. Boxes have one of two coordinate frames: *image* (pixels of the original image) or
+*input* (pixels of the network input). Names of boxes end with the format: `box_xyxy` is x1 y1 x2 y2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a c
 
 
 class FeatureSpec(NamedTuple):
-    """What a feature map promises: its channels, and the input pixels that one of its cells spans."""
+    """Channels and stride of a feature map; the stride is in input pixels."""
 
     channels: int
     stride: int
@@ -49,13 +49,13 @@ class FeatureShape(NamedTuple):
         return f"{self.channels}x{self.height}x{self.width}"
 
 
-# Finest first; the l-th is (B, spec.channels, H / spec.stride, W / spec.stride).
+# Finest level first; level l has the shape (B, spec.channels, H / spec.stride, W / spec.stride).
 Features: TypeAlias = "tuple[Tensor, ...]"
 
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a data set: output c of a network is `names[c]`, which the annotations call `category_ids[c]`."""
+    """The classes of a dataset: class index c has the name `names[c]` and the annotation id `category_ids[c]`."""
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
@@ -70,40 +70,41 @@ class Categories:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its boxes, as numpy arrays."""
+    """One image with its ground-truth boxes, as numpy arrays."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     box_xyxy: np.ndarray  # (N, 4) float32, pixels of `image`
-    class_id: np.ndarray  # (N,) int64, index into Classes.names
+    class_id: np.ndarray  # (N,) int64, index into Categories.names
     is_crowd: np.ndarray  # (N,) bool
-    image_id: int  # the annotation file's own id
-    image_hw: tuple[int, int] | None = None  # height, width of the original image; None: those of `image`
+    image_id: int  # id in the annotation file
+    image_hw: tuple[int, int] | None = None  # height, width of the original image; None: same as `image`
 
 
 class Targets(NamedTuple):
-    """The boxes of a batch, flat: no padding, no limit; N may be 0."""
+    """The ground-truth boxes of a batch, concatenated without padding; N may be 0."""
 
-    image_index: Tensor  # (N,) int64, which picture of the batch
+    image_index: Tensor  # (N,) int64, index of the image in the batch
     class_id: Tensor  # (N,) int64
     box_xyxy: Tensor  # (N, 4) float32, input pixels
-    is_crowd: Tensor  # (N,) bool; a crowd is never a goal, and what lies inside it is never punished
+    is_crowd: Tensor  # (N,) bool; crowds are never assigned, and predictions inside them are ignored
 
     def to(self, device: torch.device) -> Targets:
+        """Move the tensors to `device`."""
         return Targets(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Batch(NamedTuple):
-    """What the loader hands to training and evaluation."""
+    """A batch that the data loader returns."""
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
     targets: Targets
     image_id: Tensor  # (B,) int64
-    size_hw: Tensor  # (B, 2) int64, height and width of the original pictures
+    size_hw: Tensor  # (B, 2) int64, height and width of the original images
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best first. Boxes are x1 y1 x2 y2; the owner states the frame."""
+    """The detections of one image, sorted by descending score. The coordinate frame depends on the caller."""
 
     box_xyxy: Tensor  # (N, 4) float32
     score: Tensor  # (N,) float32 in [0, 1]
@@ -124,7 +125,7 @@ class Detections:
         """Map detections from input pixels to image pixels, on the CPU.
 
         Args:
-            letterbox: Where the image lies in the input.
+            letterbox: The mapping of the image to the input.
             size_hw: Height and width of the image.
             clip_boxes: Clip the boxes to the image border.
         """
@@ -143,10 +144,10 @@ class Detections:
 
 
 class Shard(NamedTuple):
-    """The part of one process among `world` that share some work: numbers rank, rank + world, rank + 2 world, ..."""
+    """The indices that one of `world_size` processes handles: rank, rank + world_size, rank + 2 * world_size, ..."""
 
     rank: int
     world_size: int
 
 
-SINGLE_PROCESS = Shard(0, 1)  # one process that does everything
+SINGLE_PROCESS = Shard(0, 1)  # all indices, for a run with one process
