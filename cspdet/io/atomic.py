@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside the target, flushed to disk, then renamed over it."""
+"""Atomic file writes: written to a temporary file in the same folder, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TMP_FILE_PATTERN = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` (same suffix) to write to; renamed to `path` when the block ends, removed when it fails.
+    """Yield a temporary path in the same folder; rename it to `path` at the end, or remove it if the block fails.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written; what stood at `path` before is kept.
+        UserError: The disk is full, or the folder is not writable; an existing file at `path` is kept.
     """
     path = Path(path)
     tmp_path = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -29,7 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(tmp_path, path)
     except OSError as error:
-        with suppress(OSError):  # there may not even be a folder
+        with suppress(OSError):  # the folder may not exist
             tmp_path.unlink()
         kept = "; the file that was there before is kept" if path.exists() else ""
         raise UserError(f"{path}: cannot be written: {error.strerror or error}{kept}") from None
@@ -50,9 +50,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def remove_stale_temp_files(folder: str | Path) -> list[str]:
-    """Remove the drafts that processes left in `folder` when they were killed; the names of what was removed.
+    """Remove temporary files of killed processes from `folder`; return their names.
 
-    Drafts of other processes of this machine that still live are left alone.
+    Temporary files of processes that still run on this machine are kept.
     """
     removed = []
     for path in sorted(Path(folder).iterdir()):
@@ -64,7 +64,7 @@ def remove_stale_temp_files(folder: str | Path) -> list[str]:
 
 
 def _pid_is_alive(pid: int) -> bool:
-    if pid == os.getpid() or os.name == "nt":  # there, os.kill would end it; and open files cannot be removed
+    if pid == os.getpid() or os.name == "nt":  # on Windows, os.kill ends a process, and open files cannot be removed
         return False
     try:
         os.kill(pid, 0)

@@ -1,8 +1,8 @@
-"""Checkpoint files: weights with everything that is needed to use them, in plain types, read without running code.
+"""Checkpoint files: weights, config and classes as plain types and tensors, loaded with `weights_only=True`.
 
-Format `cspdet 2` is a dict with the keys `format`, `program` (what wrote it), `task` (detection or classification),
-`config` (every value of the recipe), `class_names`, `category_ids`, `weights` (the averaged ones, for use) and, for
-resuming, `training`. Files of format `cspdet 1` are read too; see `cspdet.io.checkpoint_v1`.
+Format `cspdet 2` is a dict with the keys `format`, `program` (version that wrote the file), `task` (detection or
+classification), `config` (all values of the recipe), `class_names`, `category_ids`, `weights` (the EMA weights, if EMA
+is on) and `training` (the state for resume). Format `cspdet 1` is also read; see `cspdet.io.checkpoint_v1`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Checkpoint:
 
     Attributes:
         task: detection or classification.
-        config: The recipe as plain values, as `model_dump(mode="json")` gives it.
+        config: The recipe as plain values, as returned by `model_dump(mode="json")`.
         categories: Names and ids of the classes, by class index.
-        weights: The state dict for use: of the averaged network, float32, on the CPU.
-        training: The state to resume from, as `TrainingState.state_dict` gives it; None where there is none.
-        program: The version of cspdet that wrote the file.
+        weights: The state dict for inference: the EMA weights if EMA is on, float32, on the CPU.
+        training: The state for resume, as returned by `TrainingState.state_dict`; None in `best.pt`.
+        program: The program and version that wrote the file.
     """
 
     task: str
@@ -48,10 +48,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: a reader sees the old file or the new one, also when the disk is full.
+    """Write a checkpoint atomically: if writing fails, for example on a full disk, the previous file is kept.
 
     Raises:
-        UserError: the file cannot be written; the previous one is kept.
+        UserError: The file cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -74,14 +74,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The error behind torch's error about its file: Ctrl-C, or the death of a loader process, at that moment."""
+    """Return the original error that torch replaced by a file error: Ctrl-C, or a crash of a loader process."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 class _ErrorRecordingFile:
-    """A file that keeps the first error of the disk until the end: torch.save hides it behind an error of its own."""
+    """A file that stores the first disk error, because torch.save replaces it by an error without the cause."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -100,18 +100,18 @@ class _ErrorRecordingFile:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint that `cspdet train` wrote, onto the CPU.
+    """Load a checkpoint of `cspdet train` onto the CPU.
 
-    The keys of its config are those of the version that wrote it; reading it as a recipe renames them.
+    The config has the key names of the version that wrote it; `recipe_from_checkpoint` renames them.
 
     Raises:
-        CheckpointError: missing, damaged, of another program, or a file that would have to run code.
+        CheckpointError: The file is missing, corrupt, of another program, or would run code when loaded.
     """
     path = Path(path)
     content = _read(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or found not in (FORMAT, FORMAT_1):
-        raise CheckpointError(f"{path}: is not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
+        raise CheckpointError(f"{path}: not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
     try:
         if found == FORMAT_1:
             content = upgrade_content(content)
@@ -126,36 +126,36 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             str(content["program"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is an incomplete checkpoint: {error}") from None
+        raise CheckpointError(f"{path}: incomplete checkpoint: {error}") from None
 
 
 def _read(path: Path) -> Any:
-    """The content of a zip archive of tensors and plain values."""
+    """Return the content of a checkpoint file: a zip archive of tensors and plain values."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
-    if not zipfile.is_zipfile(path):  # what torch.save writes; bare pickles are not even opened
-        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one (not a zip archive)")
+    if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened
+        raise CheckpointError(f"{path}: not a checkpoint, or corrupt (not a zip archive)")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds more than tensors and plain values, and reading it could run code; refused "
+            f"{path}: contains more than tensors and plain values, so loading it could run code; not loaded "
             f"({str(error).splitlines()[0][:120]})"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one ({reason})") from None
+        raise CheckpointError(f"{path}: not a checkpoint, or corrupt ({reason})") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Put weights into a network of exactly that architecture.
+    """Load weights into a network; all names and shapes must be equal.
 
     Raises:
-        CheckpointError: names or shapes that do not fit, the first ones and their count.
+        CheckpointError: Names or shapes differ; the message has their number and the first ones.
     """
     model_state = model.state_dict()
     problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]
-    problems += [f"{where}: {name}: the network has no such weight" for name in weights if name not in model_state]
+    problems += [f"{where}: {name}: not in the network" for name in weights if name not in model_state]
     problems += [
         f"{where}: {name}: expected shape {tuple(model_state[name].shape)}, found {tuple(weights[name].shape)}"
         for name in model_state

@@ -1,4 +1,4 @@
-"""Reading checkpoints of format `cspdet 1`: one table of renamed weights, and one of renamed training state."""
+"""Upgrade of checkpoints of format `cspdet 1`: tables of renamed weights and training-state keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FORMAT_1 = "cspdet 1"
 
 TASKS_1 = {"detector": "detection", "classifier": "classification"}
 
-# Weights whose key starts with the first text have the second text in it replaced by the third.
+# (prefix, old, new): in keys that start with `prefix`, `old` is replaced by `new`.
 RENAMED_WEIGHTS: tuple[tuple[str, str, str], ...] = (
     ("backbone.", ".stem.enter.", ".stem.conv."),
     ("backbone.", ".stem.convolve.", ".stem.conv_branch."),
@@ -33,7 +33,7 @@ RENAMED_WEIGHTS: tuple[tuple[str, str, str], ...] = (
     ("neck.", ".set.", ".convs."),
     ("head.", "head.predict.", "head.pred_convs."),
 )
-TIMM_PREFIX = "backbone.network."  # timm's own names, which did not change
+TIMM_PREFIX = "backbone.network."  # names of timm, which did not change
 
 RENAMED_PROGRESS = {
     "best": "best_metric",
@@ -44,13 +44,13 @@ RENAMED_PROGRESS = {
 
 
 def upgrade_content(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the content of a `cspdet 1` file into that of a `cspdet 2` file; the config keeps its keys.
+    """Convert the content of a `cspdet 1` file to `cspdet 2`; the keys of the config are not renamed here.
 
     Raises:
-        KeyError, TypeError, AttributeError: an incomplete file.
+        KeyError, TypeError, AttributeError: The file is incomplete.
     """
     training = content["training"]
-    task = content.get("task", "detector")  # the first files have none
+    task = content.get("task", "detector")  # the first files have no task
     return {
         "format": "cspdet 2",
         "program": FORMAT_1,
@@ -64,7 +64,7 @@ def upgrade_content(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict of a cspdet 1 network with the names of today, in the same order."""
+    """Rename the keys of a cspdet 1 state dict to the current names; the order is kept."""
     return {_upgrade_key(key): value for key, value in state_dict.items()}
 
 
@@ -78,7 +78,7 @@ def _upgrade_key(key: str) -> str:
 
 
 def _upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The training state; the optimizer's part names parameters by their order, which did not change."""
+    """Upgrade the training state; the optimizer state refers to parameters by index, which did not change."""
     state = {key: value for key, value in training.items() if key != "position"}
     if "model" in state:
         state["model"] = upgrade_weights(state["model"])

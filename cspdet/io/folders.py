@@ -22,7 +22,7 @@ def increment_path(base: Path) -> Path:
             if not any(folder.iterdir()):
                 return folder
         except FileExistsError:
-            pass  # a file of that name, or another run created it first: try the next number
+            pass  # a file has this name, or another run created the folder: try the next suffix
         except OSError as error:
-            raise UserError(f"{folder}: this folder cannot be made: {error.strerror}") from None
+            raise UserError(f"{folder}: the folder cannot be created: {error.strerror}") from None
         suffix += 1

@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, otherwise a log line every few seconds."""
+"""Progress of long loops: a bar on a terminal, else a log line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ log = logging.getLogger("cspdet")
 
 
 def is_interactive() -> bool:
-    """Return whether stderr is a terminal, and this is the main process of a run."""
+    """Return whether stderr is a terminal and this is the main process."""
     return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
 
 
 def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = None) -> Iterator[ItemT]:
-    """Yield `items`, and report on stderr how many are done.
+    """Yield `items` and report the progress on stderr.
 
     Args:
-        items: What is iterated over.
-        name: What is done, for the report.
-        unit: What an item is, in the singular.
-        total: Number of items, if it is known.
+        items: The items.
+        name: Name of the operation.
+        unit: Name of an item, in the singular.
+        total: Number of items, if known.
     """
     if is_interactive():
         yield from tqdm(items, desc=name, unit=unit, total=total, file=sys.stderr, leave=False)

@@ -394,7 +394,7 @@ def without_last(folder: Path) -> str:
 
 def cut_last(folder: Path) -> str:
     os.truncate(folder / "last.pt", 1_000_000)
-    return f"error: {folder}/last.pt: is no checkpoint, or a damaged one"
+    return f"error: {folder}/last.pt: not a checkpoint, or corrupt"
 
 
 @pytest.mark.e2e
