@@ -1,1 +1,1 @@
-"""Strict configs: read, resolve and validate YAML; registries of components; key names of cspdet 1."""
+"""Config files: YAML reading, overrides, validation, component registries, and renamed keys of cspdet 1."""

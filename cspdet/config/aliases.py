@@ -1,4 +1,7 @@
-"""Config keys of cspdet 1: the table of old and new names, for YAML files, overrides, checkpoints and exports."""
+"""Renamed config keys: a table from the names of cspdet 1 to the current names.
+
+Used for YAML files, overrides, checkpoints and exported files.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from cspdet.config.read import KeyPath, format_key_path
 
 log = logging.getLogger("cspdet")
 
-# Old key -> new key, both from the root of a config. A section is renamed before its keys: rows apply in order.
+# Old key -> new key, both from the root of a config. Rows apply in order: a section is renamed before its keys.
 RENAMED_KEYS: dict[str, str] = {
     "model.classes": "model.num_classes",
     "model.head.sizes": "model.head.wh_decoding",
@@ -36,13 +39,13 @@ RENAMED_KEYS: dict[str, str] = {
     "nms.max_iou": "nms.nms_iou",
 }
 
-# Key of today -> its old values and those of today.
+# Current key -> {old value: current value}.
 RENAMED_VALUES: dict[str, dict[str, str]] = {
     "task": {"detector": "detection", "classifier": "classification"},
     "train.assigner.name": {"static": "anchor_iou", "dynamic": "simota"},
 }
 
-# In cspdet 1 both assigners had their keys in one section; those of the other assigner are without effect.
+# In cspdet 1, both assigners had their keys in one section; the keys of the assigner not in use had no effect.
 ASSIGNER = ("train", "assigner")
 ASSIGNER_KEYS = frozenset(
     {"match_iou", "match_ratio", "neighbors", "candidate_topk", "radius", "iou_weight", "center_weight"}
@@ -52,7 +55,7 @@ _notice_given: list[str] = []
 
 
 def rename_key(key_path: KeyPath) -> KeyPath:
-    """The path of today for a key path of cspdet 1; other paths as they are."""
+    """Return the current path for a key path of cspdet 1; other paths are returned unchanged."""
     for old, new in RENAMED_KEYS.items():
         old_path = tuple(old.split("."))
         if key_path[: len(old_path)] == old_path:
@@ -61,7 +64,7 @@ def rename_key(key_path: KeyPath) -> KeyPath:
 
 
 def rename_override(text: str) -> str:
-    """An override `key.path=value` with the key of today; other text as it is."""
+    """Rename the key of an override `key.path=value` to the current name; other text is returned unchanged."""
     key, sign, value = text.partition("=")
     return format_key_path(rename_key(tuple(key.split(".")))) + sign + value
 
@@ -69,11 +72,11 @@ def rename_override(text: str) -> str:
 def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
     """Rename keys and values of cspdet 1, in place.
 
-    A key whose new name is there too stays as it is, to be reported as unknown.
+    If the new name is also present, the old key is kept, and validation reports it as unknown.
 
     Args:
         values: The values of a config.
-        source_locations: The file and line of each key, which follow the keys.
+        source_locations: File and line of each key; renamed together with the keys.
 
     Returns:
         The new name of each old key that was found.
@@ -104,12 +107,12 @@ def _rename_values(values: Any) -> None:
 
 
 def log_renamed(renamed: dict[str, str], source: str, level: int = logging.WARNING) -> None:
-    """Say once per process which old keys were found, and their new names.
+    """Log the old keys that were found and their new names, once per process.
 
     Args:
-        renamed: What `upgrade_keys` returned.
-        source: Where the keys were found.
-        level: The level of the notice.
+        renamed: The result of `upgrade_keys`.
+        source: The file or override with the old keys.
+        level: The log level.
     """
     if not renamed or _notice_given:
         return

@@ -1,4 +1,4 @@
-"""Base classes of config sections: strict models, and the configs of components that are chosen by name."""
+"""Base classes of config sections and of component configs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from cspdet.config.user_modules import import_user_object
 
 
 class ConfigModel(BaseModel):
-    """Base of every config section: unknown keys are errors, types are exact, values never change."""
+    """Base class of config sections: unknown keys are errors, types are strict, instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ComponentConfig(ConfigModel):
-    """Base of the config of a component that is chosen by `name`.
+    """Base class of the config of a component that is selected by `name`.
 
-    A component of the user's own is either a subclass of this with `build`, or a class with a nested `Config` that is
-    a subclass of this; the class is then called as `Class(config, *arguments of build)`.
+    A user-defined component is either a subclass of this class with a method `build`, or a class with a nested `Config`
+    that is a subclass of this class. The latter is called as `Class(config, *arguments of build)`.
     """
 
-    name: str = Field(description="The name of the component: a built-in one, or `module:Class`.")
+    name: str = Field(description="Name of the component: a built-in name, or `module:Class`.")
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the component that `name` names as `module:Class`.
+        """Build the user-defined component `module:Class` that `name` refers to.
 
         Raises:
-            ConfigError: the module is not imported, or has no such class.
+            ConfigError: The module is not imported, or does not have this class.
         """
         return import_user_object(self.name)(self, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The config of a network's input."""
+"""The config section `input`: size and resizing of the network input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 def _as_height_width(size: Any) -> Any:
-    """One side stands for a square; a list becomes the tuple that strict validation expects."""
+    """Convert one number to a square size, and a list to the tuple that strict validation requires."""
     if isinstance(size, int) and not isinstance(size, bool):
         return (size, size)
     return tuple(size) if isinstance(size, list) else size
@@ -24,7 +24,7 @@ InputSize = Annotated[tuple[int, int], BeforeValidator(_as_height_width)]
 
 
 class InputConfig(ConfigModel):
-    """How an image becomes the network's input."""
+    """Size of the network input, and how images are resized to it."""
 
     size: InputSize = Field(
         (416, 416), description="Input size as [height, width] in pixels; one value for a square input."

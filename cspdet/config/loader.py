@@ -1,8 +1,8 @@
-"""Configs: strict YAML 1.2 into frozen pydantic models, with all errors reported together.
+"""Load YAML 1.2 config files into frozen pydantic models; all errors are reported together.
 
-Reading (`read`), resolving of overrides, section files and paths (`resolve`), validation with error messages
-(`validate`). In addition to a file, a user can give `key.path=value` overrides, and the path of a YAML
-file in place of any section (`train=configs/train/paper.yaml`). No schema is known here.
+Steps: read the file (`read`); apply overrides, section files and paths (`resolve`); validate (`validate`). Overrides
+are `key.path=value`. Each section can be replaced by the path of a YAML file (`train=configs/train/paper.yaml`). This
+module works with any schema.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ SchemaT = TypeVar("SchemaT", bound=BaseModel)
 def load_config(
     path: str | Path, schema: type[SchemaT], overrides: Sequence[str] = (), content: FileContent | None = None
 ) -> SchemaT:
-    """Read a YAML file, apply overrides and validate against a schema.
+    """Read a YAML file, apply overrides and validate the result against a schema.
 
     Args:
-        path: The file. Relative paths inside are made absolute against its folder, key names of cspdet 1 are renamed,
-            and components of the user's own (`module:Class`) are imported.
+        path: The file. Relative paths in it are resolved against its folder, key names of cspdet 1 are renamed, and
+            user-defined components (`module:Class`) are imported.
         schema: The model of the root of the file.
-        overrides: `key.path=value`, applied in order; relative paths are made absolute against the working directory.
-        content: What `read_yaml` returned for the file, where it has been read already.
+        overrides: `key.path=value`, applied in order; relative paths are resolved against the working directory.
+        content: The result of `read_yaml` for the file, if it has been read already.
 
     Raises:
-        ConfigError: with one line per error: `file:line: key.path: what was expected, what was found`.
+        ConfigError: Invalid config, one line per error: `file:line: key.path: expected ..., found ...`.
     """
     path = Path(path)
     tree = ConfigTree(schema, str(path))
@@ -49,17 +49,17 @@ def load_config(
 
 
 def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, overrides: Sequence[str] = ()) -> SchemaT:
-    """Validate values that were read from a checkpoint or another file.
+    """Validate values from a checkpoint or another file.
 
     Args:
-        values: The values, which stay unchanged. Key names of cspdet 1 are renamed; modules that the values name are
-            not imported.
+        values: The values; not modified. Key names of cspdet 1 are renamed in a copy. Modules in the values are not
+            imported.
         schema: The model of the root of the values.
-        where: What errors name as the source of the values.
-        overrides: `key.path=value`, applied in order; the modules that they name are imported, as the user wrote them.
+        where: Source of the values, for error messages.
+        overrides: `key.path=value` from the user, applied in order; modules named in them are imported.
 
     Raises:
-        ConfigError: with one line per error.
+        ConfigError: Invalid values, one line per error.
     """
     tree = ConfigTree(schema, where, logging.INFO)
     tree.set_values(copy.deepcopy(values))
@@ -70,7 +70,7 @@ def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, over
 
 
 def dump_config(config: BaseModel) -> str:
-    """All values of a config, defaults included, as YAML that `load_config` reads to an equal config."""
+    """Return all values of a config, including defaults, as YAML; `load_config` reads it to an equal config."""
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None

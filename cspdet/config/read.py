@@ -1,4 +1,4 @@
-"""Reading YAML 1.2 files as plain values, with the line of each; finding configs by name."""
+"""Find config files by name, and read YAML 1.2 as plain values with their line numbers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def configs_dir() -> Path:
-    """The folder of the released configs: inside an installed package, at the top of a source checkout."""
+    """Return the folder of the released configs: in the installed package, or at the root of a source checkout."""
     inside = PACKAGE / "configs"
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
 
 def find_config(name: str | Path) -> Path:
-    """The config file that a path or the bare name of a released config means.
+    """Return the config file for a path or for the name of a released config.
 
     Args:
-        name: A path; or a released config without folder and suffix: `csppelee_efm_sam`, `classification/darknet53`.
-            A file of that name in the working directory comes first.
+        name: A path, or the name of a released config without suffix: `csppelee_efm_sam`, `classification/darknet53`.
+            An existing file with this name has priority.
 
     Raises:
-        ConfigError: there is neither such a file nor such a released config.
+        ConfigError: There is no such file and no such released config.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file() or path.is_absolute():
@@ -45,13 +45,13 @@ def find_config(name: str | Path) -> Path:
 
 
 def find_section(name: str, folder: Path) -> Path:
-    """The file of a section: relative to `folder`, else a released one such as `train/paper.yaml`."""
+    """Return the file of a section: a path relative to `folder`, else a released file such as `train/paper.yaml`."""
     path, released = folder / name, configs_dir() / name.removeprefix("configs/")
     return released if not path.exists() and released.is_file() else path
 
 
 def names_config(name: str | Path) -> bool:
-    """Whether the argument of a command is a config, or the bare name of one, rather than a file of weights."""
+    """Whether an argument is a config (YAML file, or name without suffix) and not a file of weights."""
     path = Path(name)
     return path.suffix in (".yaml", ".yml") or (path.suffix == "" and not path.is_file())
 
@@ -61,10 +61,10 @@ def _released_configs() -> list[Path]:
 
 
 def read_yaml(path: str | Path) -> FileContent:
-    """A YAML 1.2 file as plain values, and the `file:line` that each key and item came from.
+    """Read a YAML 1.2 file; return plain values, and the `file:line` of each key and item.
 
     Raises:
-        ConfigError: missing, unreadable, empty or malformed file; duplicate key.
+        ConfigError: The file is missing, unreadable, empty or malformed, or has a duplicate key.
     """
     path = Path(path)
     try:
@@ -81,10 +81,10 @@ def read_yaml(path: str | Path) -> FileContent:
 
 
 def parse_yaml(text: str, name: str) -> FileContent:
-    """YAML text as plain values, and the `name:line` of each key and item.
+    """Parse YAML text; return plain values, and the `name:line` of each key and item.
 
     Raises:
-        ConfigError: malformed text or duplicate key.
+        ConfigError: The text is malformed, or has a duplicate key.
     """
     yaml = YAML(typ="rt", pure=True)
     yaml.allow_duplicate_keys = False
@@ -109,7 +109,7 @@ def parse_yaml(text: str, name: str) -> FileContent:
 
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
-    """Convert the round-trip values of ruamel to plain ones and store the line of each."""
+    """Convert the round-trip values of ruamel to plain values and store their lines."""
     if isinstance(node, CommentedMap):
         if getattr(node, "merge", None):
             raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
@@ -136,7 +136,7 @@ def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyP
 
 
 def format_key_path(path: KeyPath) -> str:
-    """("model", "anchors", 0) as `model.anchors[0]`."""
+    """Format a key path: ("model", "anchors", 0) -> `model.anchors[0]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -144,7 +144,7 @@ def format_key_path(path: KeyPath) -> str:
 
 
 def describe(value: Any) -> str:
-    """A value as error messages quote it, with its type."""
+    """Describe a value and its type for an error message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

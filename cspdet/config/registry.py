@@ -1,12 +1,12 @@
-"""Registries: names in a config or on the command line mapped to classes that are imported on first use.
+"""Registries: map component names to classes, which are imported on first use.
 
-A registry holds strings only, so that reading a config imports neither torch nor a component that is not used:
+A registry has only strings, so that reading a config does not import torch or unused components:
 
     NECKS = Registry("neck", {"efm": "cspdet.models.necks.config:EFMConfig", ...})
 
-`component(NECKS)` makes a config field of it, which takes `{name: efm, width: 64}` and validates the keys with the
-config class of that name. A name may also be `module:Class`, a class of the user's own. Its module is imported only
-where the user names it (`allow_user_modules`: their config file or command line), never because a checkpoint does.
+`component(NECKS)` makes a config field that accepts `{name: efm, width: 64}` and validates the keys with the config
+class of that name. A name can also be `module:Class`, a user-defined class. The module is imported only if the config
+file or the command line of the user names it (`allow_user_modules`); a name in a checkpoint does not import it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Registry:
     """The components of one type, by name.
 
     Args:
-        kind: What the components are, as error messages call it: "neck", "export format".
-        entries: The component of each name as `package.module:Object`.
-        prefixes: Names that may have a detail behind a colon, which their config reads: `timm:resnet50`.
+        kind: The component type, for error messages: "neck", "export format".
+        entries: Name -> `package.module:Object`.
+        prefixes: Names that can be followed by a colon and an argument, such as `timm:resnet50`.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str], prefixes: Collection[str] = ()):
@@ -41,20 +41,20 @@ class Registry:
         self._prefixes = prefixes
 
     def names(self) -> tuple[str, ...]:
-        """The built-in names, in the order of the entries."""
+        """Return the built-in names in registration order."""
         return tuple(self._entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def get(self, name: str) -> Any:
-        """The object of this name, imported on first use.
+        """Return the object with this name; it is imported on first use.
 
         Args:
-            name: A built-in name, or `module:Class` where user modules are allowed or the module is imported.
+            name: A built-in name, or `module:Class` if user modules are allowed or the module is already imported.
 
         Raises:
-            ConfigError: unknown name, or a user's class that is not available.
+            ConfigError: Unknown name, or a user-defined class that is not available.
         """
         prefix = name.partition(":")[0]
         entry = prefix if prefix in self._prefixes else name
@@ -67,14 +67,14 @@ class Registry:
         raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}; valid: {valid}")
 
     def config_class(self, name: str, base: type[ConfigT]) -> type[ConfigT]:
-        """The config class of this name, for registries whose components have a config.
+        """Return the config class with this name.
 
         Args:
-            name: As for `get`; a user's class may be the config class, or have it as its nested class `Config`.
-            base: The class that every config of the registry extends.
+            name: As for `get`; a user-defined class is the config class itself, or has it as nested class `Config`.
+            base: Base class of the configs in this registry.
 
         Raises:
-            ConfigError: as `get`, or the user's class has no config that extends `base`.
+            ConfigError: As for `get`, or the user-defined class has no config that is a subclass of `base`.
         """
         found = self.get(name)
         for config in (found, getattr(found, "Config", None)):
@@ -87,21 +87,21 @@ class Registry:
 
 
 class Component:
-    """Marks a config field as one component of a registry; made by `component`."""
+    """Annotation of a config field that selects one component of a registry; created by `component`."""
 
     def __init__(self, registry: Registry, default: str | None):
         self.registry, self.default = registry, default
         self.base: type[ComponentConfig] = ComponentConfig
 
     def name_of(self, value: object) -> str | None:
-        """The name that a config value gives: as text, under its key `name`, or by default."""
+        """Return the component name of a config value: the text itself, the key `name`, or the default."""
         if isinstance(value, str):
             return value
         name = value.get("name", self.default) if isinstance(value, dict) else None
         return name if isinstance(name, str) else None
 
     def config_class(self, value: object) -> type[ComponentConfig] | None:
-        """The class that a config value is validated with; None where it names none that is available."""
+        """Return the config class that validates a value, or None if its component is not available."""
         name = self.name_of(value)
         try:
             return None if name is None else self.registry.config_class(name, self.base)
@@ -110,7 +110,7 @@ class Component:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         self.base = source
-        # A plain validator is serialized by the class of the value, with all keys of the chosen config.
+        # With a plain validator, pydantic serializes by the class of the value: all keys of the component are kept.
         return core_schema.no_info_plain_validator_function(self._validate)
 
     def _validate(self, value: Any) -> ComponentConfig:
@@ -128,18 +128,18 @@ class Component:
         except ConfigError as error:
             raise PydanticCustomError("component_unknown", "{reason}", {"reason": str(error)}) from None
         keys = {**value, "name": name} if isinstance(value, dict) else {"name": name}
-        # JSON mode, as the config loader's: strict about bool, int, float and str, yet takes lists for tuples
+        # JSON mode, as in the config loader: strict for bool, int, float and str, but accepts lists for tuples
         return config_class.model_validate_json(json.dumps(keys, default=str))
 
 
 def component(registry: Registry, default: str | None = None) -> Component:
-    """Make a config field that holds the config of one component, chosen by its `name`.
+    """Annotate a config field as the config of one component, selected by `name`.
 
-    Use: `neck: Annotated[NeckConfigBase, component(NECKS)]`. The value is a mapping with the key `name`, or the name
-    alone.
+    Example: `neck: Annotated[NeckConfigBase, component(NECKS)]`. The value is a mapping with the key `name`, or only
+    the name.
 
     Args:
-        registry: The components to choose from; the config of each extends the type of the field.
-        default: The name where a mapping gives none.
+        registry: The available components; their configs are subclasses of the type of the field.
+        default: The name if a mapping has no key `name`.
     """
     return Component(registry, default)

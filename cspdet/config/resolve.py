@@ -1,4 +1,4 @@
-"""The values of a config before validation: section files read, overrides applied, paths made absolute."""
+"""Config values before validation: read section files, apply overrides, resolve paths."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
 
 
 class ConfigTree:
-    """Plain values for a schema, with the file and line or the override that each came from.
+    """Plain config values with the source of each: file and line, or override.
 
     Attributes:
         schema: The model of the root.
-        name: What errors name where a value has no location of its own.
+        name: Source in error messages for values without a location.
         values: The values.
         source_locations: `file:line` or `override '...'` of each key path.
     """
 
     def __init__(self, schema: type[BaseModel], name: str, notice_level: int = logging.WARNING):
-        """Start without values.
+        """Create an empty tree.
 
         Args:
             schema: The model of the root.
-            name: The source of the values, for errors.
-            notice_level: Level of the notice about key names of cspdet 1.
+            name: Source of the values, for error messages.
+            notice_level: Log level of the notice about key names of cspdet 1.
         """
         self.schema, self.name, self._notice_level = schema, name, notice_level
         self.values: Any = {}
@@ -42,7 +42,7 @@ class ConfigTree:
         self._has_old_assigner = False
 
     def set_values(self, values: dict[str, Any]) -> None:
-        """Take values that need no resolving."""
+        """Set the values; only keys of cspdet 1 are renamed."""
         self.values = values
         self._rename_old_keys(self.name)
 
@@ -50,7 +50,7 @@ class ConfigTree:
         """Read a YAML file and its section files into the section at `key_path`.
 
         Raises:
-            ConfigError: a file that cannot be read, or that holds no mapping.
+            ConfigError: The file cannot be read, or is not a mapping.
         """
         values, source_locations = content or read_yaml(path)
         if not isinstance(values, dict):
@@ -64,7 +64,7 @@ class ConfigTree:
         """Apply `key.path=value` overrides in order.
 
         Raises:
-            ConfigError: with one line for each that is malformed or does not fit the sections.
+            ConfigError: Malformed overrides, or overrides that do not fit the sections, one line each.
         """
         problems = [problem for text in overrides if (problem := self._override(text)) is not None]
         if problems:
@@ -73,14 +73,14 @@ class ConfigTree:
             self._drop_unused_keys(ASSIGNER, ASSIGNER_KEYS)
 
     def get(self, key_path: KeyPath) -> Any:
-        """The value at a key path that exists."""
+        """Return the value at an existing key path."""
         value = self.values
         for key in key_path:
             value = value[key]
         return value
 
     def _override(self, text: str) -> str | None:
-        """Apply one override; return an error in its form."""
+        """Apply one override; return an error message if it is malformed."""
         match = OVERRIDE.fullmatch(text)
         if not match:
             return f"override {text!r}: expected key.path=value"
@@ -108,15 +108,15 @@ class ConfigTree:
         return None
 
     def _open_section(self, key_path: KeyPath) -> str | None:
-        """Make the section at `key_path` a mapping; return an error where it is another value."""
+        """Make the section at `key_path` a mapping; return an error message if it has another type."""
         parent = self.get(key_path[:-1])
         value = parent.get(key_path[-1])
-        if value is None:  # a section that was left out, or switched off with null
+        if value is None:  # a missing section, or one that was set to null
             parent[key_path[-1]] = {}
         elif isinstance(value, str) and takes_component(annotation_at(self.schema, self.values, key_path)):
             parent[key_path[-1]] = {"name": value}
         elif not isinstance(value, dict):
-            return f"{format_key_path(key_path)} is {describe(value)} and has no keys of its own"
+            return f"{format_key_path(key_path)} is {describe(value)}, not a mapping with keys"
         return None
 
     def _rename_old_keys(self, source: str) -> None:
@@ -125,7 +125,7 @@ class ConfigTree:
         log_renamed(renamed, source, self._notice_level)
 
     def _drop_unused_keys(self, key_path: KeyPath, only: Iterable[str] | None = None) -> None:
-        """Remove keys that belong to another component than the chosen one; `only` limits which keys."""
+        """Remove keys that the selected component does not have; with `only`, remove only keys in that set."""
         annotation = annotation_at(self.schema, self.values, key_path)
         if not takes_component(annotation):
             return
@@ -143,13 +143,13 @@ class ConfigTree:
         self.get(key_path[:-1])[key_path[-1]] = value
 
     def _resolve(self, key_path: KeyPath, folder: Path) -> None:
-        """At `key_path` and below, read section files and make paths absolute against `folder`."""
+        """At `key_path` and below, read section files and resolve relative paths against `folder`."""
         value = self.get(key_path)
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:
             if takes_mapping(annotation) and value.endswith((".yaml", ".yml")):
                 self.read(find_section(value, folder), key_path)
-            elif Path in union_members(annotation) and "\n" not in value:  # with line breaks it is the file's text
+            elif Path in union_members(annotation) and "\n" not in value:  # with line breaks: file content
                 self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
         elif isinstance(value, (dict, list)):
             for key in value if isinstance(value, dict) else range(len(value)):

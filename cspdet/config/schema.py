@@ -1,4 +1,4 @@
-"""Looking up what a schema declares at a place of a config: types, unions, components of registries."""
+"""Schema lookup: the declared type at a key path, with unions and registry components."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cspdet.config.registry import Component
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself; of an annotated type its `Component`, if any."""
+    """Return the members of a union, or the type itself; for an annotated type, its `Component` if it has one."""
     if typing.get_origin(annotation) is typing.Annotated:
         member, *metadata = typing.get_args(annotation)
         components = tuple(entry for entry in metadata if isinstance(entry, Component))
@@ -24,14 +24,14 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """The pydantic model that `value` is meant for: of a union or registry, the one whose `name` it gives."""
+    """Return the pydantic model for `value`; in a union or registry, the one with the `name` of the value."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):
             return member.config_class(value)
     models = [option for option in members if isinstance(option, type) and issubclass(option, BaseModel)]
     if len(models) > 1 and isinstance(value, dict):
-        name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` is a short form of the one named `timm`
+        name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` selects the model with the name `timm`
         for model in models:
             if "name" in model.model_fields and name in typing.get_args(model.model_fields["name"].annotation):
                 return model
@@ -44,7 +44,7 @@ def takes_component(annotation: Any) -> bool:
 
 
 def takes_mapping(annotation: Any) -> bool:
-    """Whether a value of this type may be given as the path of a YAML file that holds its keys."""
+    """Whether a value of this type can be replaced by the path of a YAML file with its keys."""
     return any(
         isinstance(member, Component) or (isinstance(member, type) and issubclass(member, BaseModel))
         for member in union_members(annotation)
@@ -52,7 +52,7 @@ def takes_mapping(annotation: Any) -> bool:
 
 
 def annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:
-    """The declared type at a path, or None where the schema has no such place."""
+    """Return the declared type at a key path, or None if the schema has no such key."""
     annotation: Any = schema
     for key in key_path:
         if isinstance(key, int):  # an item of a list: tuple[Item, ...]

@@ -1,6 +1,7 @@
-"""Classes of the user's own, named `module:Class` in a config file or on the command line.
+"""User-defined classes, named `module:Class` in a config file or on the command line.
 
-A module is imported only where the user names it, never because a checkpoint does: naming a module runs its code.
+Importing a module runs its code. Therefore a module is imported only if the user names it; a name in a checkpoint does
+not import it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ USER_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 class _Permission(NamedTuple):
-    """Which modules may be imported because a config names them, and where they are looked for."""
+    """Which modules may be imported when a config names them, and the folders to search."""
 
     folders: tuple[Path, ...]
     modules: Collection[str] | None  # None: any
@@ -32,11 +33,11 @@ _permission: ContextVar[_Permission | None] = ContextVar("user_modules", default
 
 @contextmanager
 def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -> Iterator[None]:
-    """Let names of the form `module:Class` import their module inside the `with` block.
+    """Allow names of the form `module:Class` to import their module inside the `with` block.
 
     Args:
-        folders: Where modules are searched, in addition to the installed ones and the working directory.
-        modules: The modules that may be imported; None allows any.
+        folders: Folders to search, in addition to installed modules and the working directory.
+        modules: The modules that may be imported; None allows all.
     """
     if _permission.get() is _FORBIDDEN:
         yield
@@ -50,9 +51,9 @@ def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -
 
 @contextmanager
 def forbid_user_modules() -> Iterator[None]:
-    """Import no user modules inside the `with` block, not even those that a config file read there names.
+    """Do not import user modules inside the `with` block, even if a config file read there names them.
 
-    For config files that a checkpoint names, not the user. Modules that are imported already can be used.
+    For config files that a checkpoint refers to. Modules that are already imported can be used.
     """
     token = _permission.set(_FORBIDDEN)
     try:
@@ -62,12 +63,12 @@ def forbid_user_modules() -> Iterator[None]:
 
 
 def import_user_module(module: str, *folders: Path) -> None:
-    """Import a module that the user named, from the installed ones, the working directory or `folders`.
+    """Import a module named by the user: an installed one, or one in the working directory or `folders`.
 
-    The folders stay on the module search path: worker processes have to import the same module again.
+    The folders stay in `sys.path`, because worker processes import the module again.
 
     Raises:
-        ConfigError: there is no such module, or its code raises an exception.
+        ConfigError: There is no such module, or its code raises an exception.
     """
     for folder in (Path.cwd(), *folders):
         if str(folder.absolute()) not in sys.path:
@@ -87,10 +88,10 @@ def import_user_module(module: str, *folders: Path) -> None:
 
 
 def import_user_object(name: str) -> Any:
-    """The object that `module:Class` names.
+    """Return the object with the name `module:Class`.
 
     Raises:
-        ConfigError: the module may not be imported here, cannot be imported, or has no such object.
+        ConfigError: The module is not allowed here, cannot be imported, or does not have this object.
     """
     match = USER_NAME.fullmatch(name)
     if match is None:

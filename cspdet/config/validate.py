@@ -1,4 +1,4 @@
-"""Validation of the values of a config: all errors together, each with its location and what was expected."""
+"""Config validation: report all errors together, each with its location and the expected value."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
-    """The config that the values of a tree describe.
+    """Validate the values of a tree and return the config.
 
     Raises:
-        ConfigError: with one line per error.
+        ConfigError: Invalid values, one line per error.
     """
     try:
-        # JSON mode: strict about bool, int, float and str, yet takes lists for tuples and text for paths
+        # JSON mode: strict for bool, int, float and str, but accepts lists for tuples and text for paths
         return schema.model_validate_json(json.dumps(tree.values), strict=True)
     except ValidationError as error:
         problems = dict.fromkeys(_format_error(tree, entry) for entry in error.errors())
@@ -31,12 +31,12 @@ def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
 
 
 def _format_error(tree: ConfigTree, entry: Any) -> str:
-    """One error of pydantic as `where: key.path: message`."""
+    """Format one pydantic error as `where: key.path: message`."""
     path = _strip_tags(tree.values, entry["loc"])
     message = _error_message(tree, entry, path)
     if entry["type"] == "component_unknown":
         path = (*path, "name")
-    # The message of a rule between several keys of a section begins with the key at fault
+    # The message of a validator for several keys of a section starts with the wrong key
     key, _, rest = message.partition(": ")
     if entry["type"] == "value_error" and rest and isinstance(tree.get(path), dict) and key in tree.get(path):
         path, message = (*path, key), rest
@@ -67,7 +67,7 @@ def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:
 
 
 def _strip_tags(values: Any, location: tuple[str | int, ...]) -> KeyPath:
-    """Remove the names of union members, which pydantic puts into the location, and keep the keys of the config."""
+    """Return the config keys of a pydantic error location, without the union tags that pydantic adds."""
     path: list[str | int] = []
     value, last = values, len(location) - 1
     for i, part in enumerate(location):
