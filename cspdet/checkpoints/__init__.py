@@ -1,1 +1,1 @@
-"""Models from any source: checkpoints, configs, exported files, Darknet files; pretrained weights; resume."""
+"""Model loading from checkpoints, configs, exported files and Darknet files; pretrained weights; resume."""

@@ -1,4 +1,4 @@
-"""From a recipe to its network with initial weights."""
+"""Build the network of a recipe with initial weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cspdet.structures import Categories
 
 
 def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pretrained: bool = True) -> Detector:
-    """Build the network of a detector's recipe; initial weights are drawn from torch's current random stream.
+    """Build the network of a detector recipe; weights are initialized with the current state of torch's generator.
 
     Args:
-        recipe: Names the model and its input size.
+        recipe: The recipe.
         num_classes: Number of classes of the head.
-        where: The file that an error names.
-        pretrained: Whether to load the weights that the config asks for (`model.backbone.weights`, timm's); False
-            where other weights replace them.
+        where: Source of the recipe, for error messages.
+        pretrained: Whether to load the pretrained weights of the config (`model.backbone.weights`, timm); False if
+            other weights are loaded afterwards.
 
     Raises:
-        ConfigError: components that do not fit each other, or an input size that the strides do not divide.
+        ConfigError: Components that do not fit together, or an input size that is not a multiple of the strides.
     """
     try:
         model: Detector = recipe.model.build(num_classes, pretrained=pretrained)
@@ -40,7 +40,7 @@ def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pre
 
 
 def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bool = True) -> Classifier:
-    """Build the network of a classifier's recipe; arguments and errors as of `build_detector`."""
+    """Build the network of a classifier recipe; see `build_detector`."""
     try:
         model: Classifier = recipe.model.build(pretrained=pretrained)
     except ValueError as error:
@@ -50,14 +50,14 @@ def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bo
 
 
 def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: bool = True) -> Network:
-    """Build the network of a recipe for either task; arguments and errors as of `build_detector`."""
+    """Build the network of a recipe of either task; see `build_detector`."""
     if recipe.task == "detection":
         return build_detector(recipe, num_classes, where, pretrained=pretrained)
     return build_classifier(recipe, where, pretrained=pretrained)
 
 
 def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """The recipe with a network of that many classes; a detector's number is not in its recipe."""
+    """Set the number of classes of a classifier recipe; a detector recipe is returned unchanged, it has no such key."""
     if recipe.task == "detection":
         return recipe
     if "num_classes" in type(recipe.model).model_fields:
@@ -71,7 +71,7 @@ def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
 def _prepare(
     model: Network, recipe: Recipe, where: str, *, pretrained: bool
 ) -> None:  # fmt: skip
-    """Check the input size and load `model.backbone.weights`; on the meta device there is nothing to load into."""
+    """Check the input size and load `model.backbone.weights`, except for a network on the meta device."""
     check_size(recipe.input.size, model, where)
     weights: Path | None = getattr(getattr(recipe.model, "backbone", None), "weights", None)
     if pretrained and weights is not None and not next(model.parameters()).is_meta:
@@ -79,7 +79,7 @@ def _prepare(
 
 
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """The classes of the recipe's data where that is on disk, else COCO's 80: for networks without trained weights."""
+    """Return the classes of the data if it is on disk, else the 80 of COCO; for networks without trained weights."""
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
     except (DataError, ConfigError):

@@ -1,4 +1,4 @@
-"""The recipe of a Darknet cfg, with the text of the cfg inside."""
+"""Convert a Darknet cfg to a recipe, which contains the text of the cfg."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cspdet.structures import Categories
 
 log = logging.getLogger("cspdet")
 
-# The data descriptor of an imported detector, by its number of classes.
+# Default data descriptor of an imported detector, by number of classes.
 DEFAULT_DATA = {80: "data/coco.yaml", 20: "data/voc.yaml"}
 BN_EPS = 1e-5
 
@@ -29,16 +29,16 @@ def recipe_from_cfg(
     bn_eps: float = BN_EPS,
     overrides: Sequence[str] = (),
 ) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
-    """Make the recipe that a cfg stands for: a detector where it has heads, else a classifier.
+    """Convert a cfg to a recipe: a detector if it has YOLO heads, else a classifier.
 
     Args:
         path: The cfg file.
-        names: Class names; None takes those of COCO or VOC by their number, else numbered ones.
-        bn_eps: Epsilon of the batch normalizations.
+        names: Class names; None: those of COCO or VOC if the number of classes matches, else numbered names.
+        bn_eps: Epsilon of batch normalization.
         overrides: `key.path=value` for the recipe.
 
     Raises:
-        ConfigError: a cfg that is not valid, or names that are not one per class.
+        ConfigError: The cfg is not valid, or the number of names is not the number of classes.
     """
     text = read_cfg(path)
     cfg = parse_cfg(text, str(path))
@@ -53,17 +53,15 @@ def recipe_from_cfg(
         return parse_config(values, ClassificationRecipe, str(path), overrides), categories
     categories = categories_from_cfg(cfg.num_classes, names, path)
     values["data"] = DEFAULT_DATA.get(len(categories), "data.yaml")
-    values["eval"] = {
-        "clip_boxes": False
-    }  # published AP of such models is mostly from Darknet's `map`, without clipping
+    values["eval"] = {"clip_boxes": False}  # published APs are mostly from Darknet's `map`, which does not clip boxes
     return parse_config(values, DetectionRecipe, str(path), overrides), categories
 
 
 def categories_from_cfg(count: int, names: tuple[str, ...] | None, where: Path) -> Categories:
-    """Categories for `count` classes, with `names` where they are given.
+    """Return categories for `count` classes, with `names` if they are given.
 
     Raises:
-        ConfigError: another number of names.
+        ConfigError: The number of names is not `count`.
     """
     if names is None:
         return categories_from_count(count)

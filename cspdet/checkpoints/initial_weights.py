@@ -1,4 +1,4 @@
-"""Initial weights from another network: entries that fit are loaded, the others are logged."""
+"""Initial weights from another network: entries with equal name and shape are loaded, the others are logged."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cspdet.io.checkpoint import load_checkpoint
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
-    """Load what `--weights` names: all entries of a checkpoint that fit, or a backbone (`load_backbone_weights`).
+    """Load the weights of `--weights`: all matching entries of a checkpoint, or a backbone (`load_backbone_weights`).
 
     Args:
         model: The network to load into.
         weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
 
     Returns:
-        Which entries were loaded.
+        The report of loaded entries.
 
     Raises:
-        CheckpointError, ConfigError: missing, damaged, or nothing that fits.
+        CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.
     """
     if Path(weights).suffix != ".pt":
         return load_backbone_weights(model, weights, backbone_only=False)
@@ -34,7 +34,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Load every entry whose name and shape fit; the others are logged.
+    """Load all entries with equal name and shape; the others are logged.
 
     Args:
         model: The network to load into.
@@ -42,7 +42,7 @@ def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> Trans
         source: The file, for the log and errors.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: No entry matches.
     """
     model_state = model.state_dict()
     fitting = {

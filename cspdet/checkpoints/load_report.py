@@ -1,4 +1,4 @@
-"""Which entries of a network were loaded from a file of weights, and which were not."""
+"""Report of which weights were loaded from a file, and which were not."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from cspdet.errors import truncate_list
 log = logging.getLogger("cspdet")
 
 Shape = tuple[int, ...]
-BN_COUNTER_SUFFIX = "num_batches_tracked"  # of a normalization; no other program keeps it, and nothing depends on it
+# A buffer of batch normalization: other formats do not store it, and no result depends on it.
+BN_COUNTER_SUFFIX = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """A tensor of the network, of the file, or of both: its name, and its shape on each side; None: it is missing."""
+    """Name of a tensor, and its shapes in the network and in the file; None: not there."""
 
     name: str
     shape: Shape | None
@@ -27,23 +28,23 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether it was loaded: name and shape are the same."""
+        """Whether it was loaded: the shapes are equal."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
     def mismatch_reason(self) -> str:
-        """Why it was not loaded."""
+        """Reason why it was not loaded."""
         return "not in the file" if self.file_shape is None else f"found {self.file_shape}"
 
     @property
     def part(self) -> str:
-        """The top-level part: backbone, neck, head."""
+        """Top-level module: backbone, neck, head."""
         return self.name.split(".")[0]
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """All entries: those of the network in its order, then those that only the file has."""
+    """All entries: those of the network in order, then those that are only in the file."""
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
@@ -55,7 +56,7 @@ class TransferReport:
         Args:
             model: The network.
             state_dict: The entries of the file.
-            source: The name of the file.
+            source: Name of the file.
         """
         model_shapes = _shapes(model.state_dict())
         file_shapes = _shapes(state_dict)
@@ -63,15 +64,15 @@ class TransferReport:
         return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
     def log_summary(self) -> None:
-        """Log how many entries of each part were loaded, and some of those that were not.
+        """Log the number of loaded entries per part, and the first ones that were not loaded.
 
-        Parts without any loaded entry are not listed.
+        Missing entries of parts of which nothing was loaded are not listed.
         """
         model_entries = [entry for entry in self.entries if entry.shape is not None]
         total = Counter(entry.part for entry in model_entries)
         loaded = Counter(entry.part for entry in model_entries if entry.loaded)
         counts = ", ".join(f"{part} {loaded[part]} of {count}" for part, count in total.items())
-        log.info("%s: took %d of the network's %d entries: %s", self.source, loaded.total(), total.total(), counts)
+        log.info("%s: loaded %d of the %d network entries: %s", self.source, loaded.total(), total.total(), counts)
         not_loaded = [
             entry
             for entry in model_entries
@@ -80,14 +81,14 @@ class TransferReport:
         for line in truncate_list(
             [f"{entry.name}, expected {entry.shape}, {entry.mismatch_reason}" for entry in not_loaded]
         ):
-            log.info("  fresh: %s", line)
+            log.info("  not loaded: %s", line)
         unused = [entry.name for entry in self.entries if entry.shape is None]
         if unused:
             more = f" and {len(unused) - 1} more" if unused[1:] else ""
-            log.info("  of the file, not in the network: %s%s", unused[0], more)
+            log.info("  in the file, not in the network: %s%s", unused[0], more)
 
     def to_csv(self) -> str:
-        """Every entry as CSV: `entry,shape,found,taken`, shapes as 64x32x3x3, empty where one side has none."""
+        """Format all entries as CSV: `entry,shape,found,taken`; shapes as 64x32x3x3, empty if missing."""
         lines = ["entry,shape,found,taken"]
         for entry in self.entries:
             lines.append(
@@ -101,4 +102,4 @@ def _shapes(entries: Mapping[str, Tensor]) -> dict[str, Shape]:
 
 
 def _cell(shape: Shape | None) -> str:
-    return "" if shape is None else "x".join(map(str, shape)) or "1"  # a single number has the shape ()
+    return "" if shape is None else "x".join(map(str, shape)) or "1"  # a scalar has the shape ()

@@ -1,4 +1,4 @@
-"""The one loader of models: a checkpoint, a config with or without weights, a Darknet pair, or an exported file."""
+"""The model loader: checkpoints, configs with or without weights, Darknet cfg and weights, exported files."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ def load_model(
     overrides: Sequence[str] = (),
     task: TaskName | None = None,
 ) -> ModelBundle:
-    """Load a model for either task, in evaluation mode on the CPU.
+    """Load a model of either task, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`) with its own config; a config (`.yaml`) or the name of a released one;
-            a Darknet cfg (`.cfg`); or a file that
-            `cspdet export` wrote, whose bundle has metadata and no network.
-        weights: Trained values for a config or cfg: a checkpoint, or Darknet's `.weights`. Without, a config has random
-            values, drawn by `train.seed`.
-        overrides: `key.path=value` for a config, or for a checkpoint's own config where the network stays the same.
+        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a released config; a Darknet cfg (`.cfg`); or a
+            file of `cspdet export`, for which the bundle has metadata and no network.
+        weights: Trained weights for a config or cfg: a checkpoint or Darknet's `.weights`. If None, the network of a
+            config is initialized at random with seed `train.seed`.
+        overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
         task: The expected task; None accepts both.
 
     Returns:
         The bundle; classes without names get numbered names.
 
     Raises:
-        CheckpointError: missing, damaged, for another task, or weights that do not fit.
-        ConfigError: a config or override that is not valid.
+        CheckpointError: A file that is missing, corrupt or for another task, or weights that do not fit.
+        ConfigError: An invalid config or override.
     """
     path = Path(source)
     if is_exported(path):
@@ -56,7 +55,7 @@ def load_model(
         recipe = load_recipe(path, overrides, task=task)
         return _bundle_from_recipe(recipe, weights, str(path), path.stem)
     if weights is not None and path.is_file():
-        raise CheckpointError(f"{path}: a checkpoint brings its own weights; --weights goes with a config (.yaml)")
+        raise CheckpointError(f"{path}: a checkpoint has its own weights; use --weights only with a config (.yaml)")
     checkpoint = load_checkpoint(path)
     check_task(task or checkpoint.task, checkpoint.task, str(path))
     recipe = _apply_overrides(recipe_from_checkpoint(checkpoint, str(path)), overrides)
@@ -67,9 +66,9 @@ def _load_exported(
     path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
 ) -> ModelBundle:  # fmt: skip
     if weights is not None:
-        raise CheckpointError(f"{path}: an exported file brings its own weights; --weights goes with a config (.yaml)")
+        raise CheckpointError(f"{path}: an exported file has its own weights; use --weights only with a config (.yaml)")
     if overrides:
-        raise ConfigError(f"{path}: an exported file has no config that {overrides[0]!r} could override")
+        raise ConfigError(f"{path}: an exported file has no config; override {overrides[0]!r} is not possible")
     metadata = read_exported_metadata(path)
     check_task(task or metadata.task, metadata.task, str(path))
     return ModelBundle(metadata.task, None, metadata, metadata.classes, metadata.name, metadata, path)
@@ -86,7 +85,7 @@ def _load_cfg(
 def _bundle_from_recipe(
     recipe: Recipe, weights: str | Path | None, source: str, name: str, categories: Categories | None = None
 ) -> ModelBundle:
-    """The network of a config, with random values, or those of a checkpoint or of Darknet's file."""
+    """Build the network of a config with random weights, or load them from a checkpoint or a Darknet file."""
     if weights is not None and not DARKNET_FILE.search(str(weights)):
         checkpoint = load_checkpoint(weights)
         check_task(recipe.task, checkpoint.task, str(weights))
@@ -104,7 +103,7 @@ def _bundle_from_recipe(
         try:
             layers = layers_in_file_order(network)
         except ValueError as error:
-            raise ConfigError(f"{source}: {error}, so there are no weights of Darknet's for this network") from None
+            raise ConfigError(f"{source}: {error}, so Darknet weights cannot be loaded into this network") from None
         read_weights(weights, layers)
     return ModelBundle(
         recipe.task, network.eval(), recipe, categories or categories_from_count(network.num_classes), name
@@ -118,7 +117,7 @@ def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str,
 
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """The config for as many classes as the weights have; that of a cfg says itself how many it has."""
+    """Set the number of classes of the weights; a recipe without this key (detector, cfg) is returned unchanged."""
     if "num_classes" not in type(recipe.model).model_fields:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": num_classes})})

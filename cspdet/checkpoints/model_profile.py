@@ -1,4 +1,4 @@
-"""The cost of a MODEL: of a config, whose network is built on the meta device, or of a checkpoint."""
+"""Parameters and operations of a config or checkpoint; the network of a config is built on the meta device."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
 from cspdet.recipe import load_recipe
 
-# Of the published figures: COCO's and ImageNet's.
+# Number of classes of the published costs: COCO and ImageNet.
 DEFAULT_NUM_CLASSES: dict[TaskName, int] = {"detection": 80, "classification": 1000}
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """The cost of a MODEL at one input size."""
+    """The cost of a model at one input size."""
 
     name: str
     cost: ModelCost
     strides: tuple[int, ...]
-    matches_published: bool  # whether the published figures of its name are those of this network
+    matches_published: bool  # whether the published costs for this name apply to this network
 
 
 def profile_model(
@@ -39,15 +39,15 @@ def profile_model(
     """Count the parameters and operations of a config or checkpoint.
 
     Args:
-        path: A config (`.yaml`), the bare name of a released one, or a checkpoint.
+        path: A config (`.yaml`), the name of a released config, or a checkpoint.
         overrides: `key.path=value` for the config.
-        size_hw: Height and width of the input; None: the model's own.
-        num_classes: Number of classes of a detector's config; None: that of its data where it is on disk, else COCO's.
-        num_classes_cache: Number of classes by data descriptor, for calls that share it.
+        size_hw: Height and width of the input; None: the input size of the config.
+        num_classes: Number of classes of a detector config; None: that of its data if on disk, else that of COCO.
+        num_classes_cache: Number of classes by data descriptor, shared between calls.
 
     Raises:
-        ConfigError: no such config, or a network that cannot be built at this size.
-        CheckpointError: no such checkpoint, or a damaged one.
+        ConfigError: No such config, or a network that cannot be built at this size.
+        CheckpointError: No such checkpoint, or a corrupt one.
     """
     path = Path(path)
     task, model, config_size = _build_model(
@@ -63,7 +63,7 @@ def profile_model(
 def _build_model(
     path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
 ) -> tuple[TaskName, Network, tuple[int, int]]:
-    """The task, the network, and the input size of its config."""
+    """Return the task, the network, and the input size of the config."""
     if not names_config(path):
         bundle = load_model(path, overrides=overrides)
         return bundle.task, bundle.torch_network, bundle.config.input.size

@@ -1,8 +1,8 @@
 """Initial weights of a backbone: from a checkpoint, a Darknet classifier, or timm.
 
 x.pt                      a checkpoint of a classifier or detector with the same backbone
-x.weights, x.conv.N       Darknet's: the first layers are those of the backbone, in the order of the official cfg
-timm:NAME                 for a backbone of timm of that name, with or without a tag of its weights
+x.weights, x.conv.N       a Darknet file whose first layers are those of the backbone, in the order of the official cfg
+timm:NAME                 weights of timm, for a timm backbone with this name; a weights tag is optional
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cspdet.models.detector import Detector
 StateDict = dict[str, Tensor]  # entries of a state dict
 
 DARKNET_FILE = re.compile(r"\.weights$|\.conv\.\d+$")
-MAX_CLASSES = 100_000  # of the last layer of a classifier's file
+MAX_CLASSES = 100_000  # upper limit for the last layer of a classifier file
 BACKBONE_PREFIX = "backbone."
 
 
@@ -42,18 +42,20 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
     Args:
         model: A network with a backbone.
         weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
-        backbone_only: False: a Darknet file of the first layers of the detector's own cfg fills those of the neck, too.
+        backbone_only: If False, a Darknet file with more layers of the same detector is also loaded into neck and head.
 
     Returns:
-        Which entries were loaded.
+        The report of loaded entries.
 
     Raises:
-        CheckpointError: missing, damaged, or of another backbone.
-        ConfigError: timm has no such weights, or the network has no backbone by that name.
+        CheckpointError: The file is missing, corrupt, or for another backbone.
+        ConfigError: timm has no such weights, or the network has no module `backbone`.
     """
     name = source_name(weights)
     if not has_backbone(model):
-        raise ConfigError(f"{name}: holds a backbone, which the network of a cfg has not; expected its own checkpoint")
+        raise ConfigError(
+            f"{name}: networks of a Darknet cfg have no separate backbone; expected a checkpoint of this network"
+        )
     if name.startswith(TIMM_PREFIX):
         values = _from_timm(model, name)
     elif Path(name).suffix == ".pt":
@@ -71,12 +73,12 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
 
 def source_name(weights: str | Path) -> str:
-    """The name of a source of weights: a path, or timm:NAME, which is no path."""
+    """Return the name of a weights source: a path, or timm:NAME."""
     return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
 
 
 def has_backbone(model: nn.Module) -> bool:
-    """Whether a network has a backbone by name; that of a Darknet cfg has not."""
+    """Whether a network has a module `backbone`; the network of a Darknet cfg does not."""
     return "backbone" in dict(model.named_children())
 
 
@@ -92,9 +94,9 @@ def _from_timm(model: nn.Module, name: str) -> StateDict:
     backbone = _get_backbone(model)
     if not isinstance(backbone, TimmBackbone):
         raise ConfigError(
-            f"{name}: fits a backbone of timm only. timm's CSP networks make both parts of a stage with one "
-            "convolution, join them in the other order, and differ in widths or in the slope of the activation; "
-            f"timm's own takes its place: model.backbone={{name: {name}, pretrained: true}}"
+            f"{name}: fits only a timm backbone. The CSP networks of timm compute both parts of a stage with "
+            "one convolution, concatenate them in the other order, and differ in widths or in the slope of the "
+            f"activation. To use the timm backbone: model.backbone={{name: {name}, pretrained: true}}"
         )
     values: StateDict = backbone.pretrained_state_dict(name.removeprefix(TIMM_PREFIX))
     return {f"{BACKBONE_PREFIX}{key}": value for key, value in values.items()}
@@ -104,12 +106,14 @@ def _from_timm(model: nn.Module, name: str) -> StateDict:
 
 
 def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """The backbone of a checkpoint, complete."""
+    """Return the complete backbone of a checkpoint."""
     if is_darknet_classifier(checkpoint):
         return _from_cfg(model, checkpoint, name)
     found = {key: value for key, value in checkpoint.weights.items() if key.startswith(BACKBONE_PREFIX)}
     if not found:
-        raise CheckpointError(f"{name}: a detector of a cfg has no backbone apart; a classifier's checkpoint has")
+        raise CheckpointError(
+            f"{name}: a detector of a Darknet cfg has no separate backbone; expected a classifier checkpoint"
+        )
     backbone = copy.deepcopy(_get_backbone(model))
     load_weights(
         backbone, {key.removeprefix(BACKBONE_PREFIX): value for key, value in found.items()}, f"{name}: its backbone"
@@ -118,13 +122,13 @@ def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> Sta
 
 
 def is_darknet_classifier(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint holds a classifier of a Darknet cfg, whose network has no backbone by name."""
+    """Whether a checkpoint is a classifier of a Darknet cfg; its network has no module `backbone`."""
     model = checkpoint.config.get("model")
     return checkpoint.task == "classification" and isinstance(model, dict) and model.get("name") == "darknet"
 
 
 def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """The first layers of a classifier that was imported as a cfg, where they are those of the backbone, one by one."""
+    """Return the backbone weights from the first layers of a classifier of a Darknet cfg; all shapes must match."""
     with SkipInit():
         recipe = recipe_from_checkpoint(checkpoint, name)
         classifier: Classifier = recipe.model.build(pretrained=False)  # type: ignore[assignment, call-arg]
@@ -140,7 +144,7 @@ def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
         ]
         if shapes[0] != shapes[1]:
             found = "the file's network ends" if source_layer is None else f"found {source_layer.name}, {shapes[0]}"
-            raise CheckpointError(f"{name}: {target_layer.name}: expected {shapes[1]}, {found}; it is another backbone")
+            raise CheckpointError(f"{name}: {target_layer.name}: expected {shapes[1]}, {found}; another backbone")
         with torch.no_grad():
             for (_, value), (_, tensor) in zip(source_layer.named_tensors, target_layer.named_tensors, strict=True):
                 tensor.copy_(value)
@@ -151,7 +155,7 @@ def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
 
 
 def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> StateDict:
-    """The entries that a file fills: read into a copy, so that a damaged file changes nothing."""
+    """Return the entries read from a Darknet file; read into a copy, so that a corrupt file changes nothing."""
     target = copy.deepcopy(model)
     layers = _backbone_layers(target)
     surplus = (_count_floats(path) if path.is_file() else 0) - sum(layer.num_elements for layer in layers)
@@ -162,11 +166,11 @@ def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> State
 
 
 def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
-    """The layers of the backbone, in the order of its cfg."""
+    """Return the layers of the backbone in the order of its cfg."""
     backbone = _get_backbone(model)
     if isinstance(backbone, TimmBackbone):
         raise ConfigError(
-            f"{TIMM_PREFIX}{backbone.model}: there is no Darknet cfg of timm's networks that weights could follow"
+            f"{TIMM_PREFIX}{backbone.model}: timm networks have no Darknet cfg that defines an order of the weights"
         )
     with SkipInit():
         classifier = BackboneClassifier(backbone, 1)  # type: ignore[arg-type]
@@ -176,7 +180,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """The layers of a file with more numbers than the backbone's: a classifier's last, or the detector's next."""
+    """Return the layers of a file with more values than the backbone: plus the classifier layer or detector layers."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))
@@ -191,14 +195,14 @@ def _append_following_layers(
     if rest or num_classes > MAX_CLASSES:
         raise CheckpointError(
             f"{path}: has {surplus:,} values more than the backbone's {sum(layer.num_elements for layer in layers):,}, "
-            f"which is no layer of classes after {channels} channels; the file is another network's"
+            f"which is not a classifier layer with {channels} input channels; the file is for another network"
         )
     last = (("bias", torch.empty(num_classes)), ("connections", torch.empty(num_classes, channels)))
-    return [*layers, LayerWeights(f"the last layer, of {num_classes} classes", last)]
+    return [*layers, LayerWeights(f"classifier layer with {num_classes} classes", last)]
 
 
 def _count_floats(path: Path) -> int:
-    """How many float32 stand behind the header, whose length follows from the version."""
+    """Return the number of float32 values after the header; the version determines the header length."""
     with path.open("rb") as file:
         start = file.read(8)
     major, minor = struct.unpack("<ii", start) if len(start) == 8 else (0, 2)
@@ -206,6 +210,6 @@ def _count_floats(path: Path) -> int:
 
 
 def _state_dict_entries(model: nn.Module, layers: Sequence[LayerWeights]) -> StateDict:
-    """The entries of the state dict that are the tensors of these layers."""
+    """Return the state dict entries of these layers."""
     data_ptrs = {tensor.data_ptr() for layer in layers for _, tensor in layer.named_tensors}
     return {key: value for key, value in model.state_dict().items() if value.data_ptr() in data_ptrs}

@@ -1,4 +1,4 @@
-"""Checkpoints and recipes: the config of a checkpoint as a recipe, and a checkpoint of a recipe's network."""
+"""Conversion between checkpoints and recipes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cspdet.structures import Categories
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
-    """The recipe that a checkpoint was trained with; keys of cspdet 1 are renamed.
+    """Return the recipe of a checkpoint; keys of cspdet 1 are renamed.
 
     Args:
-        checkpoint: What `load_checkpoint` read.
-        where: The file that an error names.
+        checkpoint: The result of `load_checkpoint`.
+        where: The file, for error messages.
 
     Raises:
-        CheckpointError: a config that is not valid, or that names a class of a user's module that is not imported.
+        CheckpointError: The config is not valid, or names a user-defined class whose module is not imported.
     """
     try:
         return recipe_from_dict(checkpoint.task, checkpoint.config, where)
@@ -34,5 +34,5 @@ def make_checkpoint(
     weights: dict[str, Tensor],
     training: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """A checkpoint of the network of a recipe, to be saved with `save_checkpoint`."""
+    """Create a checkpoint from a recipe and weights; write it with `save_checkpoint`."""
     return Checkpoint(recipe.task, recipe_to_dict(recipe), categories, weights, training)

@@ -1,4 +1,4 @@
-"""The start of a training run: its recipe and initial network, or those of the run that it resumes."""
+"""Recipe and initial network of a training run: from a config, or from `last.pt` of a run to resume."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EXAMPLES = {"detection": "configs/csppelee_efm_sam.yaml", "classification": "con
 
 
 def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | None]:
-    """Read the recipe of a run, and the checkpoint to continue from where it is resumed.
+    """Read the recipe of a run and, on resume, the checkpoint `last.pt`.
 
     Raises:
-        ConfigError: no config, one that is not valid or for another task, or overrides that a resumed run cannot have.
-        CheckpointError: a checkpoint that cannot be resumed from.
+        ConfigError: The config is missing, invalid or for another task, or an override is not allowed on resume.
+        CheckpointError: The checkpoint cannot be resumed from.
     """
     if options.resume is not None:
         return _resume(options, options.resume)
@@ -39,7 +39,7 @@ def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | N
         raise ConfigError(f"{command}: expected a CONFIG, such as {example}, or --resume DIR")
     if options.output is not None and (options.output / "last.pt").exists():
         raise ConfigError(
-            f"{options.output}: holds a run already; go on with cspdet {command} --resume {options.output}, "
+            f"{options.output}: already contains a run; resume it with cspdet {command} --resume {options.output}, "
             "or choose another --output"
         )
     return load_recipe(options.config, options.overrides, task=options.task), None
@@ -49,52 +49,53 @@ def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
     path = folder / "last.pt"
     checkpoint = load_checkpoint(path)
     if checkpoint.training is None:
-        raise CheckpointError(f"{path}: holds no training state to resume from")
+        raise CheckpointError(f"{path}: has no training state to resume from")
     if options.task is not None and checkpoint.task != options.task:
         expected, found = MODEL_TYPES[options.task], MODEL_TYPES[checkpoint.task]
         command = COMMANDS[checkpoint.task]
-        raise ConfigError(f"{path}: expected {expected}, found {found}; go on with: cspdet {command} --resume {folder}")
+        hint = f"resume with: cspdet {command} --resume {folder}"
+        raise ConfigError(f"{path}: expected {expected}, found {found}; {hint}")
     recipe = recipe_from_checkpoint(checkpoint, str(path))
     if options.config is not None:
         given = with_num_classes(load_recipe(options.config, task=options.task), len(checkpoint.categories))
         if given.model != recipe.model:
-            raise ConfigError(f"{options.config}: describes another network than the run in {folder}")
+            raise ConfigError(f"{options.config}: the model differs from that of the run in {folder}")
     _warn_if_config_edited(folder / "config.yaml", recipe)
     for override in options.overrides:
         key = rename_override(override).split("=")[0]
         if not any(key == overridable or key.startswith(f"{overridable}.") for overridable in RESUME_OVERRIDABLE):
             raise ConfigError(
-                f"override {override!r}: cannot change on --resume; what can: {', '.join(RESUME_OVERRIDABLE)}"
+                f"override {override!r}: cannot be changed on --resume; allowed keys: {', '.join(RESUME_OVERRIDABLE)}"
             )
     return recipe_from_dict(recipe.task, recipe_to_dict(recipe), str(path), options.overrides), checkpoint
 
 
 def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
-    """A user who edits the file that lists the run's values expects an effect."""
+    """Warn if the user edited `config.yaml` of the run, because resume does not read it."""
     try:
         is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
     except ConfigError:
         is_unchanged = False
     if not is_unchanged:
         log.warning(
-            "%s: differs from the config that last.pt was trained with, and has no effect; change values with "
-            "key=value on the command line", path
+            "%s: differs from the config in last.pt and is ignored on resume; change settings with key=value on the "
+            "command line", path
         )  # fmt: skip
 
 
 def build_initial_network(
     options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, num_classes: int
 ) -> tuple[Network, TransferReport | None]:
-    """Build the network with its initial weights, drawn by `train.seed`, then those of the config or of `weights`.
+    """Build the network, initialized with seed `train.seed`; then load pretrained weights or `options.weights`.
 
     Args:
-        options: Name the file of initial weights, and the config in messages.
+        options: `weights` is the file of initial weights.
         recipe: The recipe of the run.
-        checkpoint: What the run is resumed from; then no other weights are loaded.
+        checkpoint: The checkpoint to resume from; if given, no initial weights are loaded here.
         num_classes: Number of classes of the data.
 
     Returns:
-        The network, and which of its weights came from `options.weights`; None where there are none.
+        The network, and the report of weights loaded from `options.weights`, or None if nothing was loaded.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)

@@ -119,7 +119,7 @@ class Trainer(Generic[ModelT, BatchT]):
                     self._finish_epoch(epoch_metrics, loggers, stop)
                 if stop.stop_code and self.state.progress.epoch < self.config.epochs:
                     path, command = self.run_dir.path, self.task.command
-                    log.info("stopped and saved in %s; go on with: cspdet %s --resume %s", path, command, path)
+                    log.info("stopped and saved in %s; resume with: cspdet %s --resume %s", path, command, path)
                     return stop.stop_code
         return 0
 

@@ -1,1 +1,1 @@
-"""What the commands do, from configs and files to results: each is called by the function of the API of its name."""
+"""Implementation of the API functions: from config and files to results."""

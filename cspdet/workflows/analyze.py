@@ -1,4 +1,4 @@
-"""An error analysis from results files to tables and a page."""
+"""Error analysis: from results files to tables and an HTML page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class AnalysisReport:
 
     Attributes:
         analyses: One per results file, in the given order.
-        comparison: The comparison of all others with the first one; None for a single results file.
-        annotations: The annotation file that the detections were compared with.
-        output: The folder of the files.
+        comparison: Comparison of the first run with all others; None for a single results file.
+        annotations: The annotation file with the ground truth.
+        output: The output folder.
         files: Names of the written tables.
         page: The HTML page; None if none was written.
     """
@@ -56,11 +56,11 @@ def analyze_results_files(
 
     Args:
         results: COCO results files, such as the `detections.json` of a run or of `evaluate`.
-        names: Their names in tables and page; None: the file names.
-        data: Data descriptor; None: the one that the `config.yaml` beside the results files names.
-        split: Name of the split that the detections are of.
-        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, or `-2`, `-3` ... of it.
-        config: Thresholds and amounts.
+        names: Names of the runs in the tables and the page; None: the file names.
+        data: Data descriptor; None: `data` of the `config.yaml` in the folder of each results file.
+        split: The split on which the detections were computed.
+        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, with -2, -3 ... if it exists.
+        config: Thresholds, number of resamples and gallery size.
         page: Whether `index.html` is written.
 
     Returns:
@@ -95,7 +95,7 @@ def analyze_results_files(
 
 
 def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
-    """Load a split whose images may be missing: only the galleries of a page show them."""
+    """Load a split; its images may be missing, because only the galleries of the page need them."""
     config = load_dataset_config(descriptor)
     files = getattr(config, split, None)
     if files is None or not files.annotations.is_file():
@@ -104,11 +104,11 @@ def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
 
 
 def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
-    """Return the data descriptor that the config.yaml beside each results file names.
+    """Return the data descriptor that is named by `config.yaml` in the folder of each results file.
 
     Raises:
-        ConfigError: No config names one.
-        DataError: They name different ones.
+        ConfigError: No config names a descriptor.
+        DataError: The configs name different descriptors.
     """
     named: dict[str, Path] = {}
     for path in paths:
@@ -118,8 +118,8 @@ def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
         if isinstance(data, str):
             named.setdefault(data, path)
     if not named:
-        raise ConfigError("analyze: --data DESCRIPTOR is missing, and no config.yaml beside the detections names one")
+        raise ConfigError("analyze: --data DESCRIPTOR is missing, and no config.yaml next to the results names one")
     if len(named) > 1:
-        listed = "; ".join(f"{path.parent} is on {data}" for data, path in named.items())
-        raise DataError(f"analyze: the runs use different data: {listed}. Choose the data of all with --data")
+        listed = "; ".join(f"{path.parent} uses {data}" for data, path in named.items())
+        raise DataError(f"analyze: the runs use different data: {listed}. Select one descriptor with --data")
     return Path(next(iter(named)))

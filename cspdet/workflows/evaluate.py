@@ -1,4 +1,4 @@
-"""An evaluation from a model and data to metrics, for detectors, classifiers and COCO results files."""
+"""Evaluation of detectors, classifiers and COCO results files: from model and data to metrics."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ Settings = Mapping[str, Any]  # values of the `eval` section
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """The arguments of the evaluation of a model.
+    """Arguments of `evaluate_model`.
 
     Attributes:
         model: A checkpoint, an exported file, or a config with `weights`.
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config of the model.
-        task: The expected task; None: that of the model.
-        data: Data descriptor of a detector, image folder of a classifier; None: those of the model's own config.
+        task: The expected task; None accepts both.
+        data: Data descriptor for a detector, image folder for a classifier; None: `data` of the model's config.
         split: train, val or test.
         device: auto, cpu, cuda or cuda:N.
-        backend: Engine of a detector; None: the network itself, of an exported file the fastest engine.
+        backend: Engine for a detector; None: the PyTorch network, or the fastest engine for an exported file.
         precision: Precision of the engine.
-        settings: Values in place of those of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
-        interpolation: How a classifier's images are resized.
+        settings: Replacements for values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        interpolation: Interpolation for resizing the images of a classifier.
     """
 
     model: str | Path
@@ -71,7 +71,7 @@ class DetectionEvaluation:
     """The metrics and detections of a detector.
 
     Attributes:
-        dataset: The split that was evaluated on.
+        dataset: The evaluated split.
         metrics: COCO metrics.
         results: Detections in the COCO results format.
         model_info: Name, input size and engine of the model, for metrics.json.
@@ -89,9 +89,9 @@ class ClassificationEvaluation:
     """The metrics of a classifier.
 
     Attributes:
-        images: The images that were evaluated on.
+        images: The evaluated images.
         metrics: Accuracies, confusion matrix, and the predicted classes of each image.
-        crop: How the images were resized and cropped.
+        crop: Resizing and crop of the images.
         model: Name of the model.
     """
 
@@ -132,16 +132,16 @@ def evaluate_model(options: EvaluationOptions) -> Evaluation:
 def evaluate_results_file(
     path: Path, data: Path, split: str = "val", settings: Settings | None = None
 ) -> DetectionEvaluation:
-    """Evaluate a COCO results file, whose images may be missing.
+    """Evaluate a COCO results file; the images are not needed.
 
     Args:
         path: The results file.
         data: Data descriptor of the ground truth.
         split: Name of the split.
-        settings: `min_score`, `max_detections`, `clip_boxes` and `evaluator`; without, the file is evaluated as it is.
+        settings: `min_score`, `max_detections`, `clip_boxes` and `evaluator`; None: evaluate the file unchanged.
 
     Raises:
-        UserError: A missing or damaged file, or settings that are not valid.
+        UserError: A missing or corrupt file, or invalid settings.
     """
     values = dict(settings or {})
     config = parse_config(values, EvalConfig, "command line")
@@ -186,9 +186,9 @@ def _eval_config(base: EvalConfig, options: EvaluationOptions) -> EvalConfig:
 
 
 def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDataset, tuple[int, ...] | None]:
-    """Load the split, and the index in it of each class of the model, where that differs."""
+    """Load the split; also return the dataset class index of each model class, or None if they are equal."""
     data = options.data or bundle.config.data
-    assert data is not None  # the config of a detector always has it
+    assert data is not None  # a detector config always has data
     model = Path(options.model)
     named_by_checkpoint = options.data is None and model.is_file() and model.suffix not in (".yaml", ".yml", ".cfg")
     files = load_dataset_config(data, named_by_user=not named_by_checkpoint).split(options.split)
@@ -220,7 +220,7 @@ def _evaluate_classifier(bundle: ModelBundle, options: EvaluationOptions) -> Cla
 
 
 def _reject_settings(bundle: ModelBundle, values: Settings, config: type[EvalConfig | ClassifierEvalConfig]) -> None:
-    """Raise ConfigError for settings that only the other task has."""
+    """Raise ConfigError for settings that exist only for the other task."""
     other, found = ("classifiers", "a detector") if bundle.task == "detection" else ("detectors", "a classifier")
     problems = [
         f"--{name.replace('_', '-')}: is for {other}; {bundle.name} is {found}"

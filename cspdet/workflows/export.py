@@ -1,4 +1,4 @@
-"""Exports: from a model to verified files of another program."""
+"""Export: from a model to verified files in another format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def export_model(
     weights: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> ExportResult:
-    """Export a model after all options have been checked; arguments and errors as of `cspdet.export`."""
+    """Check all options, then export the model; see `cspdet.export`."""
     export_format = load_format(format)
     if output is not None:
         export_format.check_target(Path(output))

@@ -1,4 +1,4 @@
-"""A prediction from a model and images to detections or class probabilities."""
+"""Prediction: from a model and images to detections or class probabilities."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def load_detector(
     """Load a detector from a checkpoint, a config or an exported file.
 
     Args:
-        model: A checkpoint (`.pt`), an exported file, a config (`.yaml`), with random values unless `weights` is given,
-            or a loaded model.
-        weights: Trained values for a config.
+        model: A checkpoint (`.pt`), an exported file, a config (`.yaml`; random weights unless `weights` is given), or
+            a loaded model.
+        weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
-        backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or `module:Class` of your own; auto:
-            the fastest installed engine that agrees with torch, which takes some seconds to find.
-        precision: fp32, bf16, fp16 (CUDA), or int8 (files that were exported so).
-        size: Height and width of the input; None: the model's own.
-        threads: Number of CPU threads; None: as many as torch uses.
+        backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or a user-defined `module:Class`;
+            auto: the fastest installed engine whose outputs agree with torch; the search takes a few seconds.
+        precision: fp32, bf16, fp16 (CUDA), or int8 (files exported with int8).
+        size: Height and width of the input; None: the input size of the model.
+        threads: Number of CPU threads; None: the number that torch uses.
         min_score: Score threshold.
         nms_iou: NMS IoU threshold.
         max_detections: Maximum number of detections per image.
-        vote_iou: Box voting: each box becomes the average of the candidates that overlap it by more; None: no voting.
-        max_iou: The name of `nms_iou` in cspdet 1.
+        vote_iou: Box voting: each box is replaced by the average of candidates with a higher IoU; None: no voting.
+        max_iou: Old name of `nms_iou` (cspdet 1).
 
     Returns:
-        A predictor; `predictor.predict(image)` gives `Detections` in pixels of the image.
+        A predictor; `predictor.predict(image)` returns `Detections` in image pixels.
 
     Raises:
-        UserError: A missing or damaged model, a device, engine or precision that is not there, or voting of a file with
-            built-in NMS.
-        ValueError: Thresholds outside [0, 1], or a limit below 1.
+        UserError: A missing or corrupt model, an unavailable device, engine or precision, or voting with a file that
+            has built-in NMS.
+        ValueError: A threshold outside [0, 1], or `max_detections` below 1.
     """
     postprocess = _postprocess_config(
         min_score=min_score,
@@ -97,22 +97,22 @@ def load_classifier(
 ) -> ClassifierPredictor:
     """Load a classifier from a checkpoint or a config.
 
-    `resize`, `crop` and `ten_crop` replace those of the model's own `eval` section.
+    `resize`, `crop` and `ten_crop` replace the values of the model's `eval` section.
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml`; random values unless `weights` is given), or a loaded model.
-        weights: Trained values for a config.
+        model: A checkpoint (`.pt`), a config (`.yaml`; random weights unless `weights` is given), or a loaded model.
+        weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
         resize: The short side of the resized image, in pixels.
-        crop: Fraction of the short side that the input covers, in place of `resize`.
-        ten_crop: Average over ten crops: the corners and the center, each also mirrored.
-        interpolation: How images are resized.
+        crop: Fraction of the short side that the crop covers; alternative to `resize`.
+        ten_crop: Average over ten crops: four corners and center, each also flipped horizontally.
+        interpolation: Interpolation for resizing.
 
     Returns:
-        A predictor; `predictor.predict(image)` gives a `Prediction`.
+        A predictor; `predictor.predict(image)` returns a `Prediction`.
 
     Raises:
-        UserError: A missing or damaged model, no such device, or a `resize` below the input's size.
+        UserError: A missing or corrupt model, an unknown device, or a `resize` smaller than the input size.
     """
     selected = select_device(device)
     bundle = _load_bundle(model, weights, "classification")
@@ -145,9 +145,8 @@ def predict_images(
 def _build_predictor(bundle: ModelBundle, options: dict[str, Any]) -> Predictor | ClassifierPredictor:
     if bundle.task == "classification":
         return load_classifier(bundle, **options)
-    backend = (
-        "auto" if bundle.network is None else "torch"
-    )  # searching the fastest engine takes longer than a few images
+    # The search for the fastest engine takes longer than the prediction of a few images.
+    backend = "auto" if bundle.network is None else "torch"
     return load_detector(bundle, **{"backend": backend, **options})
 
 

@@ -1,4 +1,4 @@
-"""A training run from its config to its folder: lock, recipe, data, network, loop."""
+"""A training run: lock the folder, read the recipe and data, build the network, train."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ log = logging.getLogger("cspdet")
 
 
 class TrainingRun(NamedTuple):
-    """A training run that ended."""
+    """The result of a training run."""
 
-    run_dir: Path  # holds best.pt, last.pt, metrics.jsonl ...
-    exit_code: int  # 0; 130 or 143 where Ctrl-C or SIGTERM stopped it, saved and ready to be resumed
+    run_dir: Path  # with best.pt, last.pt, metrics.jsonl ...
+    exit_code: int  # 0; 130 (Ctrl-C) or 143 (SIGTERM) if it was stopped; then it can be resumed
 
 
 def run_training(options: TrainOptions) -> TrainingRun:
-    """Train a detector or a classifier, or resume a run: config -> data -> network -> loop.
+    """Train a detector or a classifier, or resume a run.
 
     Args:
-        options: The config or the run to resume, and where the run goes.
+        options: The config or the run to resume, the output folder, and further arguments.
 
     Raises:
-        UserError: a config, data, weights or folder that cannot be used.
+        UserError: The config, data, weights or folder cannot be used.
     """
     from cspdet.checkpoints.resume import load_recipe_or_resume
     from cspdet.training.distributed.context import init_distributed, is_main_process
@@ -67,11 +67,11 @@ def _train(
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
     data = task_type.load_data(recipe.data, recipe.train.on_bad_image)
     if checkpoint is not None and checkpoint.categories != data.categories:
-        raise DataError(f"{data.source}: its classes are not those of the run that is resumed")
+        raise DataError(f"{data.source}: its classes differ from those of the resumed run")
     given, recipe = recipe, with_num_classes(recipe, len(data.categories))
     if given.model != recipe.model:
         log.info(
-            "%s: the network gets %d outputs, one per class of the data", options.config_source, len(data.categories)
+            "%s: the network has %d outputs, one per class of the data", options.config_source, len(data.categories)
         )
     network, transfer_report = build_initial_network(options, recipe, checkpoint, len(data.categories))
     task_type.check_network(recipe.train, network)
@@ -108,7 +108,7 @@ def _build_task(
     options: TrainOptions,
     context: DistributedContext,
 ) -> Task[Any, Any, Any]:
-    """The task, whose `cache: disk` is in the run folder where the config names no other."""
+    """Build the task; with `train.cache: disk`, the default cache folder is in the run folder."""
     if recipe.train.cache == "disk" and recipe.train.cache_folder is None:
         recipe = _with_train(recipe, cache_folder=run_dir / "cache")
     build = cast(Any, task_type)
@@ -117,7 +117,7 @@ def _build_task(
 
 
 def _log_error_summary(val_set: Any, run_dir: Path) -> None:
-    """Log what the AP of the best weights consists of, in a few lines."""
+    """Log a short error analysis of the best weights."""
     from cspdet.analysis.build import analyze_results
     from cspdet.analysis.summary import short_summary
     from cspdet.evaluation.results import read_results

@@ -86,7 +86,7 @@ def test_a_classifier_checkpoint_fills_the_backbone_and_nothing_else(tmp_path, l
     # 7 normalized convolutions of 5 tensors each in the trunk
     assert "backbone 35 of 35, neck 0 of" in log_capture.text
     assert "head 0 of 4" in log_capture.text
-    assert "fresh: neck" not in log_capture.text  # a whole part that the file has nothing of needs no list
+    assert "not loaded: neck" not in log_capture.text  # a whole part that the file has nothing of needs no list
 
 
 def test_the_key_in_the_config_does_the_same_and_changes_no_other_draw(tmp_path):
@@ -105,8 +105,8 @@ def test_another_number_of_classes_is_reported_with_both_shapes(tmp_path, log_ca
     other = build_classifier(classifier_recipe(tmp_path, classes=5), "test")
     load_initial_weights(other, save(tmp_path / "x.pt", recipe, model))
     assert same(part(other, "backbone"), part(model, "backbone"))
-    assert "took 35 of the network's 37 entries: backbone 35 of 35, fc 0 of 2" in log_capture.text
-    assert "fresh: fc.weight, expected (5, 1024), found (7, 1024)" in log_capture.text
+    assert "loaded 35 of the 37 network entries: backbone 35 of 35, fc 0 of 2" in log_capture.text
+    assert "not loaded: fc.weight, expected (5, 1024), found (7, 1024)" in log_capture.text
 
 
 def test_every_entry_of_either_side_is_in_the_report(log_capture):
@@ -133,10 +133,10 @@ def test_every_entry_of_either_side_is_in_the_report(log_capture):
         "old.bias,,5,no",
     ]
     report.log_summary()
-    assert "x.pt: took 6 of the network's 8 entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in log_capture.text
+    assert "x.pt: loaded 6 of the 8 network entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in log_capture.text
     assert "fresh: head.weight, expected (4, 8), found (2, 8)" in log_capture.text
     assert "head.bias" not in log_capture.text  # of a part that got nothing, only what the file has in another shape
-    assert "of the file, not in the network: old.bias" in log_capture.text
+    assert "in the file, not in the network: old.bias" in log_capture.text
 
 
 def test_a_checkpoint_that_was_started_so_needs_the_file_no_more(tmp_path):
@@ -203,7 +203,7 @@ def test_a_darknet_file_that_goes_on_into_the_neck_fills_that_too_where_the_whol
     assert same(part(filled, "backbone"), part(whole, "backbone"))
     taken = [key for key, value in part(filled, "neck").items() if torch.equal(value, part(whole, "neck")[key])]
     assert len(taken) == 10
-    with pytest.raises(CheckpointError, match="which is no layer of classes after 1024 channels"):
+    with pytest.raises(CheckpointError, match="which is not a classifier layer with 1024 input channels"):
         load_backbone_weights(fresh, path)
 
 
@@ -249,9 +249,9 @@ def test_mistakes_name_the_file_and_leave_the_network_alone(tmp_path):
             load_backbone_weights(filled, path)
         assert path.name in str(found.value)
         assert same(part(filled, "backbone"), part(fresh, "backbone"))
-    with pytest.raises(ConfigError, match=r"timm:cspresnet50\.ra_in1k: fits a backbone of timm only.*name: timm:csp"):
+    with pytest.raises(ConfigError, match=r"timm:cspresnet50\.ra_in1k: fits only a timm backbone.*name: timm:csp"):
         load_backbone_weights(filled, "timm:cspresnet50.ra_in1k")
-    with pytest.raises(ConfigError, match="holds a backbone, which the network of a cfg has not"):
+    with pytest.raises(ConfigError, match="networks of a Darknet cfg have no separate backbone"):
         load_backbone_weights(nn.Conv2d(3, 3, 1), "x.weights")
 
 

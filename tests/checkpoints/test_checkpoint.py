@@ -140,7 +140,7 @@ def test_a_config_takes_the_weights_of_a_checkpoint_of_its_network_only(file):
     assert loaded.categories == CLASSES
     with pytest.raises(CheckpointError, match="another architecture"):
         load_model(CONFIG, weights=file)
-    with pytest.raises(CheckpointError, match="brings its own weights"):
+    with pytest.raises(CheckpointError, match="has its own weights"):
         load_model(file, weights=file)
     with pytest.raises(ConfigError, match="multiples of 32, found 100x100"):
         load_model(file, overrides=["input.size=100"])
@@ -152,7 +152,7 @@ def test_transfer_loads_what_fits_and_reports_the_rest(checkpoint, caplog):
     with caplog.at_level("INFO", logger="cspdet"):
         transfer(other, checkpoint.weights, "x.pt")
     own = {name: value for name, value in other.state_dict().items() if not name.endswith("num_batches_tracked")}
-    assert f"took {len(own) - 6} of the network's {len(own)} entries" in caplog.text  # three weights, three biases
+    assert f"loaded {len(own) - 6} of the {len(own)} network entries" in caplog.text  # three weights, three biases
     assert torch.equal(own["backbone.stem.conv.conv.weight"], checkpoint.weights["backbone.stem.conv.conv.weight"])
     assert torch.equal(own["head.pred_convs.0.weight"], fresh["head.pred_convs.0.weight"])
     with pytest.raises(CheckpointError, match="none of its 1 entries fits"):

@@ -210,7 +210,7 @@ def test_models_of_every_kind(tmp_path):
     assert all(torch.equal(again[name], value) for name, value in loaded.network.state_dict().items())
     with pytest.raises(CheckpointError, match=r"has .* values, but the network needs"):
         load_model(thousand, weights=tmp_path / "x.weights")
-    with pytest.raises(CheckpointError, match="brings its own weights"):
+    with pytest.raises(CheckpointError, match="has its own weights"):
         load_model(path, weights=path)
     with pytest.raises(
         ConfigError, match="expected a classifier, such as classification/csppeleenet, found a detector"
@@ -271,7 +271,7 @@ def test_a_detector_gives_the_features_of_its_backbone(tmp_path):
         (["--output", "x.npz", "--size", "big"], "--size: expected a side such as 416, or HEIGHTxWIDTH"),
         (["--output", "x.npz", "--size", "70"], "input.size: expected multiples of 32, found 70x70"),
         (["--output", "x.npz", "--batch-size", "0"], "--batch-size"),
-        (["--output", "x.npz", "--weights", "y.pt"], "brings its own weights"),
+        (["--output", "x.npz", "--weights", "y.pt"], "has its own weights"),
         (["--output", "taken"], "taken: is a file; expected a folder"),
     ],
 )

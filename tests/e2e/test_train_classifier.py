@@ -266,7 +266,7 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(data, straight, tmp_p
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
-    assert f"go on with: cspdet train-classifier --resume {folder}" in said
+    assert f"resume with: cspdet train-classifier --resume {folder}" in said
     assert load_checkpoint(folder / "last.pt").training["progress"]["epoch"] < 4
     assert train("--resume", folder, "train.workers=0", "--data", data) == 0
     assert PROOF.compare_runs(folder, straight) == []
@@ -276,10 +276,10 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(data, straight, tmp_p
 def test_resume_refuses_what_would_be_another_run(data, straight, tmp_path, capsys):
     more = write_images(tmp_path / "two", classes=2)
     cases = {
-        ("--resume", straight, "train.augment.cutmix=0.5"): "cannot change on --resume",
-        ("--resume", straight, "--data", more): "its classes are not those of the run that is resumed",
-        ("--resume", straight, ROOT / "configs/classification/peleenet.yaml"): "describes another network",
-        (CONFIG, "--data", data, "--output", straight): "go on with cspdet train-classifier --resume",
+        ("--resume", straight, "train.augment.cutmix=0.5"): "cannot be changed on --resume",
+        ("--resume", straight, "--data", more): "its classes differ from those of the resumed run",
+        ("--resume", straight, ROOT / "configs/classification/peleenet.yaml"): "the model differs from that of the run",
+        (CONFIG, "--data", data, "--output", straight): "resume it with cspdet train-classifier --resume",
     }
     for words, expected in cases.items():
         assert train(*words) == 2
@@ -297,7 +297,7 @@ def test_weights_for_other_classes_bring_all_but_the_last_layer(data, straight, 
     words = (CONFIG, "--data", two, *SMALL, "train.epochs=1", "train.optimizer.learning_rate=1e-12")
     assert train(*words, "--output", tmp_path / "run", "--weights", straight / "best.pt") == 0
     said = capsys.readouterr().err
-    assert "the network gets 2 outputs" in said
+    assert "the network has 2 outputs" in said
     assert "fc.weight" in said
     given, kept = (load_checkpoint(folder / "best.pt").weights for folder in (straight, tmp_path / "run"))
     assert (given["fc.weight"].shape[0], kept["fc.weight"].shape[0]) == (3, 2)
@@ -416,4 +416,4 @@ def test_a_run_of_the_other_kind_cannot_be_resumed(tmp_path, capsys):
     save_checkpoint(tmp_path / "last.pt", make_checkpoint(recipe, Categories(("disc",), (1,)), {}, {"progress": {}}))
     assert load_checkpoint(tmp_path / "last.pt").task == "detection"
     assert train("--resume", tmp_path) == 2
-    assert f"go on with: cspdet train --resume {tmp_path}" in capsys.readouterr().err
+    assert f"resume with: cspdet train --resume {tmp_path}" in capsys.readouterr().err

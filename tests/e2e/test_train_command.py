@@ -103,7 +103,7 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(shapes, straight, tmp
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
-    assert "go on with: cspdet train --resume" in said
+    assert "resume with: cspdet train --resume" in said
     assert train("--resume", folder, "train.workers=0") == 0
     assert PROOF.compare_runs(folder, straight) == []
 
@@ -125,16 +125,16 @@ def test_ctrl_c_saves_and_exits_130(shapes, tmp_path):
 @pytest.mark.e2e
 def test_resume_refuses_what_would_be_another_run(shapes, straight, tmp_path, capsys):
     cases = {
-        ("--resume", straight, "train.optimizer.learning_rate=1"): "cannot change on --resume",
+        ("--resume", straight, "train.optimizer.learning_rate=1"): "cannot be changed on --resume",
         ("--resume", straight, "--output", tmp_path): "leave out --weights and --output",
         ("--resume", tmp_path): "no such file",
-        ("--resume", straight, ROOT / "configs/csppelee_efm.yaml"): "describes another network",
+        ("--resume", straight, ROOT / "configs/csppelee_efm.yaml"): "the model differs from that of the run",
         (
             CONFIG,
             "--output",
             straight,
             f"data={load_checkpoint(straight / 'last.pt').config['data']}",
-        ): "holds a run already",
+        ): "already contains a run",
     }
     for words, expected in cases.items():
         assert train(*words) == 2

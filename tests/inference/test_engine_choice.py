@@ -135,7 +135,7 @@ def test_a_checkpoint_in_an_engine_of_another_size(checkpoint, log_capture):
     engine = load_engine(checkpoint, device="cpu", backend="torch", size=(96, 64))
     assert engine.size_hw == (96, 64)
     assert "small: torch fp32 on cpu" in log_capture.text
-    with pytest.raises(CheckpointError, match="brings its own weights"):
+    with pytest.raises(CheckpointError, match="has its own weights"):
         load_engine(checkpoint, weights=checkpoint)
 
 
