@@ -89,7 +89,7 @@ def _overlap_groups(run: MatchedRun) -> tuple[OverlapGroup, ...]:
 
 
 def _matched_mask(run: MatchedRun, matched: np.ndarray) -> np.ndarray:
-    """(M,) bool: boxes among the matched ones."""
+    """(M,) bool mask of the box indices `matched`."""
     mask = np.zeros(len(run.ground_truth), bool)
     mask[matched] = True
     return mask

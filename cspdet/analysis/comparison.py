@@ -122,7 +122,7 @@ def _compare_pair(first: MatchedRun, other: MatchedRun, names: tuple[str, str], 
 
 
 def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.ndarray) -> Difference:
-    """Difference from (C,) values of both runs and (R, C) gains of the resamples."""
+    """Compute the difference from (C,) values of both runs and (R, C) gains of the resamples."""
     before, after = nanmean_or_none(first), nanmean_or_none(other)
     known = ~np.isnan(gains)
     drawn = np.where(known, gains, 0.0).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]

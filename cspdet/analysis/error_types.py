@@ -167,10 +167,10 @@ def _mean_ap(
 
 
 def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the highest IoU of each detection and its box.
+    """Return the highest IoU of each detection, and the box with this IoU.
 
     Returns:
-        (D,) highest IoU, 0 without overlap; (D,) box index, the first of equals, -1 without overlap.
+        (D,) highest IoU, 0 without overlap; (D,) box index, on ties the first, -1 without overlap.
     """
     best_iou, best_gt = np.zeros(num_detections), np.full(num_detections, -1, np.int64)
     start = group_starts(pairs.detection_index)

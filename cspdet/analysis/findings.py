@@ -65,7 +65,7 @@ class ErrorCost:
 
     error_type: ErrorType
     count: int  # detections; for `missed`: undetected boxes without a localization or classification error
-    kept: int  # of these, with a score of at least `Analysis.threshold`; for `missed`: boxes that no kept one detects
+    kept: int  # of these, with a score >= `Analysis.threshold`; for `missed`: boxes without a kept detection
     ap_cost: float | None  # AP at `Analysis.iou` with this error type fixed, minus AP
 
 

@@ -17,8 +17,8 @@ MAX_LISTED = 500  # of each type
 def find_label_issues(run: MatchedRun, threshold: float) -> LabelIssues:
     """Find missing boxes, wrong classes and spurious boxes.
 
-    A detection is confident if its score reaches the .9 quantile of the correct detections and `threshold`. Without
-    correct detections none is confident.
+    A detection is confident if its score is at least `threshold` and at least the .9 quantile of the scores of correct
+    detections. Without correct detections, none is confident.
     """
     right = run.match.correct
     none = np.zeros(0, np.int64)
@@ -49,7 +49,7 @@ def _rank_label_issues(
 
 
 def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarray, threshold: float) -> np.ndarray:
-    """The highest-scoring chosen detection on each box (`gt_index`, (D,)) without a correct detection."""
+    """For each box without a correct detection, the highest-scoring chosen one; `gt_index` (D,) is its box."""
     certain = run.match.correct & (run.detections.score >= threshold)
     agreed = np.zeros(len(run.ground_truth), bool)
     agreed[run.match.gt_index[certain]] = True

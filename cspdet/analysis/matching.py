@@ -103,7 +103,7 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
 
 
 def _rank_in_image_and_class(pairs: IouPairs, detections: DetectionArrays) -> np.ndarray:
-    """(P,) rank of the detection of each pair among the detections with pairs of its image and class."""
+    """(P,) rank of each pair's detection among the detections of its image and class that have pairs."""
     rank = np.zeros(len(detections), np.int64)
     competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by image, then descending score
     group = (

@@ -88,6 +88,6 @@ def _unpack_folder(
 
 
 def _extract(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member to a file; zipfile checks the CRC at its end."""
+    """Write a member to a file; zipfile checks the CRC at the end of the member."""
     with zipped.open(member) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)

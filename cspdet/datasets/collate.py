@@ -27,7 +27,7 @@ class ImageBatch(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack detection samples of one image size into a batch with flat targets."""
+    """Stack detection samples of equal image size into a batch with flat targets."""
     count = torch.tensor([len(sample.class_id) for sample in samples])
     targets = Targets(
         image_index=torch.repeat_interleave(torch.arange(len(samples)), count),
@@ -41,7 +41,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def collate_images(samples: Sequence[ImageSample]) -> ImageBatch:
-    """Stack classification samples of one image size into a batch."""
+    """Stack classification samples of equal image size into a batch."""
     class_id = torch.zeros(len(samples), MAX_CLASSES_PER_IMAGE, dtype=torch.int64)
     label_weight = torch.zeros(len(samples), MAX_CLASSES_PER_IMAGE)
     for i, sample in enumerate(samples):
@@ -52,7 +52,7 @@ def collate_images(samples: Sequence[ImageSample]) -> ImageBatch:
 
 
 def stack_images_chw(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Stack images of one size: (H, W, 3) uint8 each to (B, 3, H, W) uint8.
+    """Stack images of equal size: B arrays (H, W, 3) uint8 to (B, 3, H, W) uint8.
 
     In a loader process the result is in shared memory, so that the training process reads it without a copy.
     """

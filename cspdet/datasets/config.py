@@ -67,7 +67,7 @@ class LoaderConfig(ConfigModel):
 
 
 class EvalBatching(Protocol):
-    """The config keys that evaluation loaders read: `EvalConfig` and `ClassifierEvalConfig` have them."""
+    """The config keys that evaluation loaders read: implemented by `EvalConfig` and `ClassifierEvalConfig`."""
 
     @property
     def batch_size(self) -> int:

@@ -46,7 +46,7 @@ class DiskCache:
     Attributes:
         path: The file.
         nbytes: Size of the pixels.
-        problems: Unreadable images: index to reason.
+        problems: Unreadable images: index -> reason.
 
     Raises:
         ValueError: the file is of another type, or incomplete.

@@ -34,7 +34,7 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
         url: Address of the file.
         file: Output path; an existing file of the expected size is kept.
         size: Expected size in bytes; None: any.
-        max_attempts: Maximum number of attempts; there is no further one if no data has been received so far.
+        max_attempts: Maximum number of attempts; the download also stops if no data was received so far.
         retry_delay_s: Seconds between attempts.
 
     Raises:

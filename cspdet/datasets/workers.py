@@ -29,7 +29,7 @@ BatchT_co = TypeVar("BatchT_co", bound=tuple[object, ...], covariant=True)
 
 
 class IndexedSamples(Protocol[SampleT_co]):
-    """A dataset: index to sample."""
+    """A dataset: index -> sample."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> SampleT_co: ...
@@ -49,7 +49,7 @@ class WorkerResult(NamedTuple):
 
     batch: tuple[object, ...] | None  # None if there are problems
     problems: tuple[str, ...]  # of a UserError, which ends the run
-    skipped: dict[int, str]  # images found unreadable since the last result: index to reason
+    skipped: dict[int, str]  # images found unreadable since the last result: index -> reason
 
 
 def no_errors() -> dict[int, str]:

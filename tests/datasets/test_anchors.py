@@ -292,7 +292,7 @@ def test_errors_without_config_and_without_boxes(tmp_path, capsys, caplog):
     output = capsys.readouterr().err + caplog.text
     assert "there is no --config that 'input.size=64' could override" in output
     assert "expected sides from 32 to 8192 pixels, found 8x8" in output
-    assert "found none except crowds" in output
+    assert "expected boxes that are not crowds, found none" in output
 
 
 @pytest.mark.e2e

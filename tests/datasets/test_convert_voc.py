@@ -156,7 +156,7 @@ def test_voc_reports_every_error_with_its_file(tmp_path):
         ("c_corner.xml: object 1", "<bndbox/xmax> is missing"),
         ("d_name.xml: object 1", "<name> is missing"),
         ("e_box.xml: object 1", "<bndbox> is missing"),
-        ("f_size.xml", "size says 40x60 (width x height), but"),
+        ("f_size.xml", "<size> is 40x60 (width x height), but"),
         ("g_cut.xml", "not readable as xml"),
         ("h_other.xml", "expected <annotation> at the top, found <html>"),
         ("i_lost.xml", "no image i_lost.*"),

@@ -83,7 +83,7 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
         grey: (h, w) float32 grey levels.
 
     Returns:
-        (128,) bool: for each cell of an 8x8 grid, whether it is brighter than its left neighbor, then its upper one.
+        (128,) bool: whether each cell of an 8x8 grid is brighter than its left neighbor, then than its upper one.
     """
     across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA)
@@ -91,7 +91,7 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fine structure of (h, w) grey levels: (THUMBNAIL, THUMBNAIL) with mean 0 and deviation 1; original deviation."""
+    """Return the (THUMBNAIL, THUMBNAIL) fine structure, scaled to deviation 1, and its deviation before scaling."""
     side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))

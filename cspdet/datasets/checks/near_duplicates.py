@@ -57,7 +57,7 @@ class DuplicatePair(NamedTuple):
 
     @property
     def is_cross_split(self) -> bool:
-        """Whether they are in different splits."""
+        """Whether the two images are in different splits."""
         return self.first.split != self.second.split
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class DuplicateReport:
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
     """Find near-duplicates within and across splits; each image is compared as it is and mirrored.
 
-    Unreadable and low-contrast images are left out and counted. A file that is listed in two splits is not a pair.
+    Unreadable and low-contrast images are left out and counted. A file that is listed in two splits is not reported.
 
     Args:
         sets: The splits by name.
@@ -127,7 +127,7 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
 
 
 def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """(P,) first < second, distance and mirrored of the pairs of close hashes, and whether these are all pairs."""
+    """Find the pairs of close hashes: (P,) first < second, distance and mirrored; and whether they are complete."""
     (rows,) = np.nonzero(fingerprints.usable)
     hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
     words = np.packbits(hashes, axis=1).view(np.uint64)  # (2n, 2)
@@ -150,7 +150,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(P, 2) keys and distances, each key once, at most MAX_CANDIDATES; and whether candidates were dropped."""
+    """Keep each key of (P, 2) keys and distances once, at most MAX_CANDIDATES; return whether others were dropped."""
     candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 0]))]
     first = np.ones(len(candidates), bool)
     first[1:] = candidates[1:, 0] != candidates[:-1, 0]

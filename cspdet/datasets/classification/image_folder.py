@@ -181,7 +181,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
 
 
 def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The classes that are known before the split is read; None: those of the split."""
+    """Return the classes known before the split is read; None if they are to be read from the split."""
     if requested is not None:
         return requested
     if (root / "classes.txt").is_file():

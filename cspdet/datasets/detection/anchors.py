@@ -39,7 +39,7 @@ class FitJson(TypedDict):
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """How K anchors fit N boxes."""
+    """Metrics of K anchors on N boxes."""
 
     recall: float | None  # fraction of the boxes whose best anchor has an IoU above match_iou; None without match_iou
     recall50: float  # the same above STRICT_IOU
@@ -125,7 +125,7 @@ def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
 def check_sizes(box_wh: np.ndarray) -> None:
     """Raise DataError unless `box_wh` holds boxes, all of finite widths and heights above 0."""
     if not len(box_wh):
-        raise DataError("anchors: expected boxes to fit them to, found none except crowds")
+        raise DataError("anchors: expected boxes that are not crowds, found none")
     wrong = np.flatnonzero(~(np.isfinite(box_wh) & (box_wh > 0)).all(axis=1))
     if len(wrong):
         first = box_wh[wrong[0]].tolist()
@@ -186,7 +186,7 @@ def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) 
 
 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Iterate, and return the best anchors of all iterations: medians do not always increase the mean IoU."""
+    """Run Lloyd's algorithm; return the best anchors of all iterations: medians do not always increase the mean IoU."""
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None
     for _ in range(MAX_ITERATIONS):

@@ -17,14 +17,14 @@ from cspdet.datasets.detection.copy_small import Rect, box_area, box_intersectio
 def mixup(first: AugmentedSample, second: AugmentedSample, second_weight: float) -> AugmentedSample:
     """Blend two images of one size and keep the boxes of both (arXiv:1710.09412).
 
-    All boxes have full weight, as in YOLOX (arXiv:2107.08430); it does not depend on the weight of the image.
+    All boxes have full weight for any blend weight, as in YOLOX (arXiv:2107.08430).
     """
     image = cv2.addWeighted(first.sample.image, 1 - second_weight, second.sample.image, second_weight, 0)
     return _concat(first, second, image)
 
 
 def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visible: float) -> AugmentedSample:
-    """Paste a rectangle of the second image into the first, of equal size (arXiv:1905.04899).
+    """Paste a rectangle of the second image into the first; both have equal size (arXiv:1905.04899).
 
     A box of the first image is reduced to its uncovered part if that is a rectangle; otherwise it is unchanged. A box
     of the second image is clipped to the rectangle. Boxes with a visible fraction below `min_visible` are dropped.

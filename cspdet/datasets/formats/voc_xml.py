@@ -191,7 +191,7 @@ class VocReader:
             self.counts["files do not give the size of their image; it was read from the image"] += 1
         elif declared != size_hw:
             self.problems.append(
-                f"{file}: size says {declared[1]}x{declared[0]} (width x height), "
+                f"{file}: <size> is {declared[1]}x{declared[0]} (width x height), "
                 f"but {image_path} is {size_hw[1]}x{size_hw[0]}"
             )
             return None
