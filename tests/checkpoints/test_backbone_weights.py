@@ -134,7 +134,7 @@ def test_every_entry_of_either_side_is_in_the_report(log_capture):
     ]
     report.log_summary()
     assert "x.pt: loaded 6 of the 8 network entries: slope 1 of 1, stem 5 of 5, head 0 of 2" in log_capture.text
-    assert "fresh: head.weight, expected (4, 8), found (2, 8)" in log_capture.text
+    assert "not loaded: head.weight, expected (4, 8), found (2, 8)" in log_capture.text
     assert "head.bias" not in log_capture.text  # of a part that got nothing, only what the file has in another shape
     assert "in the file, not in the network: old.bias" in log_capture.text
 
@@ -192,7 +192,7 @@ def test_a_darknet_file_of_the_first_layers_fills_those(tmp_path, log_capture):
         of_file = int(key.split(".")[1]) < 4 if key.startswith("convs.") else False
         assert torch.equal(value, part(model if of_file else fresh, "backbone")[key])
     assert "backbone 20 of 35" in log_capture.text
-    assert "fresh: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in log_capture.text
+    assert "not loaded: backbone.convs.4.conv.weight, expected (256, 128, 3, 3), not in the file" in log_capture.text
 
 
 def test_a_darknet_file_that_goes_on_into_the_neck_fills_that_too_where_the_whole_network_starts(tmp_path):
@@ -240,7 +240,7 @@ def test_mistakes_name_the_file_and_leave_the_network_alone(tmp_path):
         tmp_path / "x.txt": r"expected a checkpoint \(\.pt\), Darknet's \.weights or \.conv\.N, or timm:NAME",
         tmp_path / "short.weights": "shorter than the header",
         tmp_path / "other.weights": "has 2,111,911 values",
-        tmp_path / "cut.weights": "no layer of classes",
+        tmp_path / "cut.weights": "not a classifier layer",
         tmp_path / "damaged.weights": "its connections are not all finite",
     }
     filled, fresh = detector(), detector()
@@ -293,7 +293,7 @@ def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, log_capture, w
     assert isinstance(model.backbone, TimmBackbone)
     assert all((value == 0.01).all() for value in model.backbone.parameters())
     assert not any((conv.weight == 0.01).any() for conv in model.head.pred_convs)
-    assert f"{weights}: took" in log_capture.text
+    assert f"{weights}: loaded" in log_capture.text
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_timm_weights_fill_the_backbone_of_that_name(filled_timm, log_capture, w
     [
         ("timm:resnet34", "resnet34: is another architecture; expected resnet18, with or without a tag"),
         ("timm:resnet18.nothing", "has no weights of this tag"),
-        ("x.weights", "there is no Darknet cfg of timm's networks"),
+        ("x.weights", "timm networks have no Darknet cfg"),
     ],
 )
 def test_weights_that_do_not_fit_a_backbone_of_timm(filled_timm, weights, message):
