@@ -1,10 +1,10 @@
-"""Gradients of activations from a slice of a concatenation's gradient: copied to be dense, against as it comes.
+"""Measure activation gradients with and without a contiguous copy of the incoming gradient.
 
-python benchmarks/activation_gradients.py --threads 1
+  python benchmarks/activation_gradients.py --threads 1
 
-Prints the time with the copy over that without, by precision, activation and channels of the slice (of 256, maps of
-28x36); both take turns, and the quickest of each counts. Below 1, the copy pays: see
-cspdet.training.cpu_fast_paths.switch.
+The incoming gradient is a channel slice of a concatenation's gradient (of 256 channels, maps of 28x36). Prints the time
+with the copy divided by the time without it, by precision, activation and channels of the slice. Both alternate, and
+the fastest run of each counts. Below 1 the copy is faster: see cspdet.training.cpu_fast_paths.switch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHANNELS = (16, 32, 64, 128)
 
 
 def ratio(dtype: torch.dtype, activate: Callable[[Tensor], Tensor], channels: int, batch: int, repeat: int) -> float:
-    """The time of the gradient with a dense copy first over that of the slice itself."""
+    """Time of the gradient with a contiguous copy, divided by the time without it."""
     layout = torch.channels_last
     image = torch.randn(batch, channels, 28, 36, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
     whole = torch.randn(batch, 256, 28, 36, dtype=dtype).contiguous(memory_format=layout)

@@ -1,20 +1,21 @@
-"""Our recipe beside ultralytics' default one, both from scratch: AP by one evaluate, minutes, BFLOPs trained a second.
+"""Compare a cspdet recipe with ultralytics' default recipe: AP, training time and BFLOPs per second, from scratch.
 
   python benchmarks/against_ultralytics.py --data data/mine.yaml --ultralytics ul/bin/python --output runs/peers \
       --size 320 --epochs 60 --threads 2
   python benchmarks/against_ultralytics.py ... --only yolo11n,csppelee_efm_sam
 
-Networks are trained one after the other, each in a process of its own with so many threads and no loader processes.
-Theirs: the network of their YAML, pretrained=False, every other setting their default (batch 16, optimizer auto, EMA,
-close_mosaic 10, fp32 on a CPU), best.pt by their fitness; its detections are those of their own validation (score
-0.001, IoU 0.7, 300 an image), before COCO's limit of 100. Ours: the config with its recipe, best.pt by AP.
-All are evaluated by `cspdet eval --detections` with pycocotools, on the val split that both also chose best.pt by.
+Networks are trained one after the other, each in its own process with the given number of threads and no loader
+processes. Ultralytics: the network of the YAML, pretrained=False, every other setting at its default (batch 16,
+optimizer auto, EMA, close_mosaic 10, fp32 on a CPU), best.pt by its own fitness. Its detections are those of its own
+validation (score 0.001, IoU 0.7, 300 per image), before COCO's limit of 100. cspdet: the config with its recipe,
+best.pt by AP. `cspdet eval --detections` with pycocotools evaluates all of them, on the val split that both used to
+choose best.pt.
 
-BFLOPs: a forward pass of one image, convolutions and linear layers at 2 a multiply-add, poolings k*k*c*h*w, counted
-in the same way for both; their own figure stands beside it (at the same size, attention's products included).
-images/s: images of all epochs over the time of their batches, without evaluations.
+BFLOPs: a forward pass of one image, convolutions and linear layers at 2 per multiply-add, poolings k*k*c*h*w, counted
+in the same way for both. `its own count` is the value that ultralytics reports at the same size, which includes
+attention's matrix products. images/s: images of all epochs divided by the time of their batches, without evaluations.
 
-What is done stands in OUTPUT as NAME.json and is not done again.
+A finished row is stored in OUTPUT as NAME.json and is not computed again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.io.atomic import write_text
 from cspdet.models.profile import profile
 
-THEIRS = ("yolov5n", "yolo11n")
+ULTRALYTICS_NETWORKS = ("yolov5n", "yolo11n")
 SIDE = Path(__file__).with_name("against_ultralytics_side.py")
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 CSPDET = [sys.executable, "-c", "import sys; from cspdet.cli.main import main; sys.exit(main())"]  # the console command
@@ -48,7 +49,7 @@ CSPDET = [sys.executable, "-c", "import sys; from cspdet.cli.main import main; s
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all rows of a table share."""
+    """Settings that are the same for all rows of a table."""
 
     data: str
     size: int
@@ -59,7 +60,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a row is made of."""
+    """Settings of a comparison."""
 
     conditions: Conditions
     output: Path
@@ -83,11 +84,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _row(name: str, plan: Plan) -> dict[str, Any]:
-    """The finished row of OUTPUT, or a new one.
+    """Return the finished row of OUTPUT, or compute it.
 
     Raises:
-        ConfigError: OUTPUT holds one of other conditions.
-        UserError: a training or an evaluation that failed.
+        ConfigError: OUTPUT holds a row with other conditions.
+        UserError: a training or an evaluation failed.
     """
     path = plan.output / f"{name}.json"
     is_cspdet = name == plan.config.stem
@@ -98,12 +99,12 @@ def _row(name: str, plan: Plan) -> dict[str, Any]:
         other = [key for key in conditions if row["conditions"].get(key) != conditions[key]]
         if other:
             raise ConfigError(
-                f"{path}: was made with {other[0]} {row['conditions'].get(other[0])}, expected {conditions[other[0]]}; "
+                f"{path}: has {other[0]} {row['conditions'].get(other[0])}, expected {conditions[other[0]]}; "
                 "choose another --output"
             )
         return row
     print(f"{name}: {plan.conditions.epochs} epochs, log in {plan.output / name}.log", file=sys.stderr)
-    found = _train_ours(name, plan) if is_cspdet else _train_theirs(name, plan)
+    found = _train_cspdet(name, plan) if is_cspdet else _train_ultralytics(name, plan)
     detections = found.pop("detections")
     numbers = _evaluate(detections, plan)
     row = {
@@ -115,8 +116,8 @@ def _row(name: str, plan: Plan) -> dict[str, Any]:
     return row
 
 
-def _train_ours(name: str, plan: Plan) -> dict[str, Any]:
-    """`cspdet train`, resumed where an earlier call stopped."""
+def _train_cspdet(name: str, plan: Plan) -> dict[str, Any]:
+    """Run `cspdet train`, or resume an interrupted run."""
     where, folder = plan.conditions, plan.output / name
     command = [*CSPDET, "train"]
     if (folder / "last.pt").exists():
@@ -145,8 +146,8 @@ def _train_ours(name: str, plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _train_theirs(name: str, plan: Plan) -> dict[str, Any]:
-    """The network `name`.yaml of ultralytics with its default recipe."""
+def _train_ultralytics(name: str, plan: Plan) -> dict[str, Any]:
+    """Train the network `name`.yaml of ultralytics with its default recipe."""
     where = plan.conditions
     data = _yolo_data(plan)
     common = {"model": f"{name}.yaml", "data": str(data), "size": where.size}
@@ -171,7 +172,7 @@ def _train_theirs(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def original_ids(results: list[dict[str, Any]], train: CocoDataset, val: CocoDataset) -> list[dict[str, Any]]:
-    """Its results, whose category n is class n - 1 of the train split, with the ids of the val split's file."""
+    """Map ultralytics' results, whose category n is class n - 1 of the train split, to the val split's category ids."""
     ids = dict(zip(val.classes.names, val.classes.category_ids, strict=True))
     id_of = {number: ids[name] for number, name in enumerate(train.classes.names, start=1) if name in ids}
     return [
@@ -182,7 +183,7 @@ def original_ids(results: list[dict[str, Any]], train: CocoDataset, val: CocoDat
 
 
 def _yolo_data(plan: Plan) -> Path:
-    """The data set in ultralytics' folders, made once."""
+    """Return data.yaml of the dataset in ultralytics' layout, written on first use."""
     folder = plan.output.absolute() / "yolo"
     if not (folder / "data.yaml").exists():
         write_yolo_folder(load_dataset_config(plan.conditions.data), folder)
@@ -205,10 +206,10 @@ def _ask_side(questions: list[dict[str, object]], plan: Plan, name: str) -> list
 
 
 def _run(command: list[str], plan: Plan, name: str, lines: str = "") -> str:
-    """What a process prints; the rest of what it says goes to NAME.log.
+    """Run a process and return its stdout; its stderr goes to NAME.log.
 
     Raises:
-        UserError: it failed, with its last words.
+        UserError: the process failed; the message has its last line.
     """
     log = plan.output / f"{name}.log"
     threads = {key: str(plan.conditions.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -224,13 +225,13 @@ def _run(command: list[str], plan: Plan, name: str, lines: str = "") -> str:
 
 
 def cpu_seconds() -> float:
-    """What all finished child processes have used."""
+    """Return the CPU time of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows in Markdown, and the conditions that they share."""
+    """Format the rows in Markdown, with their conditions."""
     where = rows[0]["conditions"]
     lines = [
         f"{where['data']}, {where['size']}x{where['size']}, {where['epochs']} epochs, seed {where['seed']}, "
@@ -254,9 +255,9 @@ def _number(value: float | None) -> str:
 
 
 def _names(only: str | None, plan: Plan) -> list[str]:
-    known = [*THEIRS, plan.config.stem]
+    known = [*ULTRALYTICS_NETWORKS, plan.config.stem]
     names = known if only is None else only.split(",")
-    # Any other YAML of theirs may be named as well: yolov8n, yolo12n.
+    # Any other YAML of ultralytics is accepted as well: yolov8n, yolo12n.
     odd = [name for name in names if name not in known and not name.startswith("yolo")]
     if odd:
         raise ConfigError(f"--only: unknown network {odd[0]!r}{did_you_mean(odd[0], known)}")
@@ -287,17 +288,17 @@ def _plan(args: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="DESCRIPTOR", help="with a train and a val split")
-    add("--ultralytics", type=Path, required=True, metavar="PYTHON", help="of an environment that has ultralytics")
-    add("--output", type=Path, required=True, metavar="DIR", help="for runs, logs and finished rows")
-    add("--config", type=Path, default=CONFIG, help="is_cspdet (default: configs/csppelee_efm_sam.yaml)")
+    add("--data", type=Path, required=True, metavar="DESCRIPTOR", help="dataset with a train and a val split")
+    add("--ultralytics", type=Path, required=True, metavar="PYTHON", help="interpreter that has ultralytics")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for runs, logs and finished rows")
+    add("--config", type=Path, default=CONFIG, help="config of cspdet (default: configs/csppelee_efm_sam.yaml)")
     add("--size", type=int, default=320, metavar="S", help="side of the square input (default: %(default)s)")
-    add("--epochs", type=int, default=60, metavar="N", help="default: %(default)s")
-    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    add("--threads", type=int, default=1, metavar="N", help="of the CPU (default: %(default)s)")
-    add("--only", metavar="NAME,..", help="some rows: yolov5n, yolo11n, another of theirs, the stem of is_cspdet")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override in our config")
-    add("--their-set", action="append", default=[], metavar="KEY=VALUE", help="a setting of theirs")
+    add("--epochs", type=int, default=60, metavar="N", help="number of epochs (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
+    add("--threads", type=int, default=1, metavar="N", help="number of CPU threads (default: %(default)s)")
+    add("--only", metavar="NAME,..", help="rows: yolov5n, yolo11n, another ultralytics network, the stem of --config")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override in --config")
+    add("--their-set", action="append", default=[], metavar="KEY=VALUE", help="an ultralytics setting")
     add("--json", action="store_true", help="print the rows as JSON")
     return parser
 

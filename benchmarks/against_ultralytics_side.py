@@ -1,9 +1,12 @@
-"""The other side of `data_pipeline.py` and `against_ultralytics.py`: runs in an environment that has ultralytics.
+"""Worker process of `data_pipeline.py` and `against_ultralytics.py`: runs in an environment that has ultralytics.
 
-Never imported by cspdet: ultralytics is AGPL, so it stays in a process of its own, and nothing of it is copied here.
-Lines of JSON on stdin are answered on stdout. {"do": "loader", "data": FILE, "size": S, "batch": B} makes its training
-loader with its default augmentation, {"do": "batches", "seconds": T} times it; {"do": "cost", "model": NAME, ...}
-counts a network; {"do": "train", ...} trains one from its YAML with the default recipe and predicts the val split.
+Never imported by cspdet: ultralytics is AGPL, so it runs in its own process, and nothing of it is copied here. Reads
+one JSON request per line on stdin and writes one JSON answer per line on stdout:
+
+  {"do": "loader", "data": FILE, "size": S, "batch": B}  build its training loader with its default augmentation
+  {"do": "batches", "seconds": T}                        time the loader
+  {"do": "cost", "model": NAME, ...}                     count the operations and parameters of a network
+  {"do": "train", ...}                                   train from its YAML, predict the val split
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ Message = dict[str, Any]
 
 
 class Server:
-    """Answers the parent's questions."""
+    """Answers the parent's requests."""
 
     def __init__(self) -> None:
         self.batches: Iterator[Any] = iter(())
@@ -90,8 +93,8 @@ def timed(batches: Iterator[Any], seconds: float) -> Message:
 def cost(model: str, data: str, size: int) -> Message:
     """Operations of a forward pass of one image and numbers to learn, of the network for the classes of `data`.
 
-    2 a multiply-add of convolutions, linear layers and k*k*c*h*w of poolings, counted while the network runs, as
-    `cspdet.models.profile` counts its own; also its own figure. Attention's matrix products are in its own figure only.
+    Convolutions and linear layers at 2 per multiply-add and poolings at k*k*c*h*w, counted during a forward pass, like
+    `cspdet.models.profile`; also ultralytics' own count, which alone includes attention's matrix products.
     """
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.nn.tasks import DetectionModel
@@ -127,9 +130,10 @@ def count(network: nn.Module, size: int) -> float:
 def train(
     model: str, data: str, size: int, epochs: int, seed: int, threads: int, folder: str, arguments: Message
 ) -> Message:
-    """Train from scratch with the default recipe, on the CPU; then the best weights' predictions of the val split.
+    """Train from scratch with the default recipe on the CPU, then predict the val split with the best weights.
 
-    arguments  of its own, in place of its defaults
+    Args:
+        arguments: ultralytics settings that replace defaults.
     """
     from ultralytics import YOLO
 
@@ -181,7 +185,7 @@ class Clock:
 
 
 def main() -> None:
-    """Answer until the parent closes; all that ultralytics prints goes to stderr."""
+    """Answer requests until the parent closes stdin; all output of ultralytics goes to stderr."""
     answers, sys.stdout = sys.stdout, sys.stderr
     server = Server()
     for line in sys.stdin:

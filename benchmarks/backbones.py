@@ -1,8 +1,9 @@
-"""Backbones as classifiers, ours beside torchvision's, in one run: numbers to learn, BFLOPs, milliseconds an image.
+"""Compare classifiers of cspdet with torchvision's: parameters, BFLOPs and milliseconds per image.
 
   python benchmarks/backbones.py [--size 224] [--batch 1] [--repeat 20] [--only csp,resnet50] [--device cpu]
 
-All have random weights. They take turns, so that all see the same machine; median and 95th percentile are printed.
+All have random weights. They alternate within one process, so that machine drift affects all of them equally. Prints
+the median and the 95th percentile of the forward pass.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TORCHVISION = ("resnet50", "resnet101", "resnet152", "densenet121")
 
 
 def builders() -> dict[str, Callable[[], nn.Module]]:
-    """Every network by its name in the table."""
+    """Map the name of each network in the table to its constructor."""
     found: dict[str, Callable[[], nn.Module]] = {
         f"torchvision {name}": lambda name=name: torchvision.models.get_model(name, weights=None)
         for name in TORCHVISION
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("size", 224), ("batch", 1), ("repeat", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--only", default="", help="rows whose name has one of these words, parted by commas")
+    parser.add_argument("--only", default="", help="rows whose name has one of these comma-separated words")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device, words = select_device(args.device), args.only.split(",")

@@ -1,15 +1,15 @@
-"""Compare settings of the OpenMP runtime: a convolution step of torch alone, and beside processes that use the cores.
+"""Compare settings of the OpenMP runtime: a convolution step of torch, on an idle machine and next to busy processes.
 
   python benchmarks/busy_machine.py
   python benchmarks/busy_machine.py --settings default GOMP_SPINCOUNT=1000,GOMP_SPINCOUNT=10000 --busy 0,1,2 --json
   python benchmarks/busy_machine.py --train configs/csppelee_efm.yaml data=data/shapes.yaml train.max_steps=40
 
-Threads of OpenMP spin at the end of a parallel region before they sleep. With a core for every thread this saves the
-wake-up; beside other processes the spinning thread takes the core from the thread that it waits for. `default` is what
-the runtime does when nothing is set.
+OpenMP threads spin at the end of a parallel region before they sleep. With a core for every thread this saves the
+wake-up; next to other processes the spinning thread takes the core from the thread that it waits for. `default` is the
+runtime without any setting.
 
-Every setting has a process of its own, which sets its variables in os.environ before it imports torch, as the command
-does. All settings take turns in each condition. The table has the fastest and the median step; compare settings within
+Every setting has its own process, which sets its variables in os.environ before it imports torch, like the command.
+All settings alternate in each condition. The table has the fastest and the median step; compare settings within
 one run, and measure on a machine that runs nothing else. With --train, `cspdet train` runs once per setting and turn
 with the given words, and the table has images per second instead.
 """

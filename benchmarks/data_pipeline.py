@@ -1,15 +1,16 @@
-"""Images a second that one core makes ready for training, and how many ultralytics' own loader does beside it.
+"""Measure images per second of the training pipeline on one core, next to ultralytics' loader.
 
   python benchmarks/data_pipeline.py
   python benchmarks/data_pipeline.py --data data/mine.yaml --size 416 --seconds 10
   python benchmarks/data_pipeline.py --data data/mine.yaml --ultralytics ul/bin/python
 
-One process, one OpenCV thread, the same code that the loader processes run: samples, then batches of 16.
-Without --data it draws 64 JPEG images of 640x480 with 20 boxes each into a temporary folder.
+One process, one OpenCV thread, the code of the loader processes: samples, then batches of 16. Without --data it draws
+64 JPEG images of 640x480 with 20 boxes each into a temporary folder.
 
-Rows take turns. `/s` is by the clock: the whole time, and the best batch; `/s a core` by the CPU time that the process
-used, which other programs disturb less. ultralytics runs in the environment of the given interpreter, with its default
-augmentation (mosaic, affine, HSV, flip), its cache='ram' and no worker, on the same images at the same size.
+Rows alternate. `/s` is images per second of wall time: overall, and of the best batch; `/s per core` is images per
+second of CPU time of the process, which other programs disturb less. ultralytics runs in the environment of the given
+interpreter, with its default augmentation (mosaic, affine, HSV, flip), cache='ram' and no loader process, on the same
+images at the same size.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def main() -> int:
 def measure(
     coco: CocoDataset, descriptor: DatasetConfig, args: argparse.Namespace, folder: Path, stack: ExitStack
 ) -> tuple[list[Row], dict[str, str]]:
-    """The rows, and the versions of what ran."""
+    """Measure the rows; also return the versions of the software."""
     versions = {"cspdet's OpenCV": cv2.__version__}
     turns: list[tuple[Row, Callable[[float], None]]] = []
     for name, config in OURS:
@@ -193,7 +194,7 @@ def _descriptor(given: Path | None, folder: Path) -> DatasetConfig:
 
 
 def draw_images(folder: Path, count: int = 64, boxes: int = 20) -> None:
-    """Colored patches under fine noise: they compress about as photographs do (100 kB each)."""
+    """Draw colored patches with fine noise; as JPEG they are as large as photographs (100 kB each)."""
     rng = np.random.default_rng(0)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -213,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="use the train split of this data set")
     parser.add_argument("--size", type=int, default=416, help="input side in pixels (default: %(default)s)")
-    parser.add_argument("--seconds", type=_seconds, default=10.0, help="for each row (default: %(default)s)")
-    parser.add_argument("--ultralytics", type=_python, metavar="PYTHON", help="of an environment that has ultralytics")
+    parser.add_argument("--seconds", type=_seconds, default=10.0, help="seconds per row (default: %(default)s)")
+    parser.add_argument("--ultralytics", type=_python, metavar="PYTHON", help="interpreter that has ultralytics")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser
 

@@ -1,11 +1,11 @@
-"""How long COCO's evaluation takes, and what this package adds to pycocotools' own time.
+"""Measure the time of COCO evaluation, and the overhead over plain pycocotools.
 
   python benchmarks/evaluation_speed.py [--images 5000] [--detections 100] [--classes 80] [--evaluators hotcoco]
 
-Makes a set of images with about seven boxes each, and as many detections as asked for: nearly all boxes are found,
-most of the rest is noise. Prints the seconds from results in memory to the finished numbers for each evaluator, and for
-pycocotools used plainly (`loadRes`, then `COCOeval`) on the same results, with the ratio to it. The plain run reads no
-annotation file; ours does, and reads it again in every run.
+Generates a dataset of images with about seven boxes each and --detections results per image: nearly all boxes are
+detected, most other results are noise. Prints the seconds from results in memory to final metrics for each evaluator,
+and for plain pycocotools (`loadRes`, then `COCOeval`) on the same results, with the ratio. The time of plain
+pycocotools does not include reading the annotation file; that of cspdet does.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("images", 5000), ("detections", 100), ("classes", 80), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--evaluators", nargs="+", default=["hotcoco", "pycocotools"], help="default: both")
-    parser.add_argument("--no-plain", action="store_true", help="leave plain pycocotools out")
+    parser.add_argument(
+        "--evaluators", nargs="+", default=["hotcoco", "pycocotools"], help="evaluators to measure (default: both)"
+    )
+    parser.add_argument("--no-plain", action="store_true", help="do not run plain pycocotools")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "annotations.json"
@@ -55,7 +57,7 @@ def main() -> None:
         plain, AP = evaluate_plainly(path, results)
         print_results("pycocotools used plainly", plain, AP)
         for title, took in seconds.items():
-            print(f"{title}: {took / plain:.4f} times plain pycocotools")
+            print(f"{title}: {took / plain:.4f} times the time of plain pycocotools")
 
 
 def make_case(path: Path, images: int, detections: int, classes: int, random: np.random.Generator) -> list[Result]:
@@ -84,9 +86,9 @@ def make_case(path: Path, images: int, detections: int, classes: int, random: np
             start=1,
         )
     ]
-    images = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
+    image_entries = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
     categories = [{"id": i, "name": f"class {i}"} for i in category_ids.tolist()]
-    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+    path.write_text(json.dumps({"images": image_entries, "categories": categories, "annotations": annotations}))
     image = np.concatenate((truth_image, random.integers(0, images, max(images * detections - len(truth_image), 0))))
     noise = len(image) - len(truth_image)
     near = truth_box + 0.05 * np.tile(truth_box[:, 2:], 2) * random.standard_normal(truth_box.shape)
@@ -106,7 +108,7 @@ def boxes(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def evaluate_plainly(path: Path, results: list[Result]) -> tuple[float, float]:
-    """Seconds of pycocotools used as its authors do, and its AP."""
+    """Return the seconds and the AP of plain pycocotools."""
     own: list[dict[str, Any]] = [dict(result) for result in results]  # loadRes writes into them
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))

@@ -1,9 +1,9 @@
-"""Seconds and memory of starting up: importing torch, cspdet and its command line, and the help of every command.
+"""Measure startup time and memory: importing torch, cspdet and its command line, and the help of every command.
 
   python benchmarks/import_time.py [--repeat 5] [--only import,cspdet,train] [--json]
 
-Each row is a fresh process, and all rows take turns, after one turn that fills the disk cache. Medians: seconds by the
-clock and of the CPU, the process's peak memory. `over torch` is the row's CPU time over that of `import torch` alone.
+Each row is a fresh process. All rows alternate, after one warm-up turn that fills the disk cache. Prints medians: wall
+and CPU seconds, and peak memory of the process. `over torch` is the row's CPU time divided by that of `import torch`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cspdet.cli.main import COMMAND_HELP
 
 TORCH = "import torch"
 IMPORTS = ("pass", TORCH, "import cspdet", "import cspdet.cli.main")
-COMMAND = "import sys; from cspdet.cli.main import main; sys.exit(main())"  # what the console command does
+COMMAND = "import sys; from cspdet.cli.main import main; sys.exit(main())"  # the console command
 
 
 @dataclass
 class Row:
-    """One thing to start, and what its processes took."""
+    """A command and the measurements of its processes."""
 
     name: str
     command: list[str]
@@ -62,7 +62,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Imports first, then the helps."""
+    """List all rows: imports first, then the help of every command."""
     python, cli = sys.executable, [sys.executable, "-c", COMMAND]
     found = [Row("python" if text == "pass" else text, [python, "-c", text]) for text in IMPORTS]
     found.append(Row("cspdet --help", [*cli, "--help"]))

@@ -1,14 +1,14 @@
-"""Whether a run that is killed again and again ends with the bits of the run nobody touched.
+"""Check that a run which is killed repeatedly and resumed ends bit-identical to an uninterrupted run.
 
   python benchmarks/kill_and_resume.py [--kills 20] [--workers 0] [--epochs 6] [--seed 0] [--output DIR]
   python benchmarks/kill_and_resume.py --compare RUN RUN
 
-A small network is trained on the built-in shapes, fp32, on the CPU: once untouched, and once with kill -9 at moments
-that the seed draws: from the first import on, while it trains, or as soon as the draft of a save shows up in its
-folder. Most kills take the whole process group, some the training process alone, whose loader processes must then end
-by themselves. After each kill last.pt has to load, and --resume goes on. In the end weights, average, optimizer,
-position, metrics (without times), results and images are compared bit for bit; exit 1 where anything differs or is
-left over. Linux only: processes are looked up in /proc.
+A small network is trained on the built-in shapes, fp32, on the CPU: once uninterrupted, and once with kill -9 at times
+drawn from the seed: during startup, during training, or as soon as the temporary file of a save appears in its folder.
+Most kills hit the whole process group, some only the training process, whose loader processes must then exit on their
+own. After each kill last.pt must load, and --resume continues. Finally weights, EMA, optimizer, position, metrics
+(without times), results and images are compared bit for bit. Exit code 1 if anything differs or a file is left over.
+Linux only: processes are looked up in /proc.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
-TIMES = ("images_per_second", "data_wait_fraction")  # what no two runs share
+TIMES = ("images_per_second", "data_wait_fraction")  # differ between any two runs
 WHOLE_FILES = ("config.yaml", "metrics.json", "detections.json", "train_batch.jpg", "val_detections.jpg")
-TMP_FILES = ".*.part*"  # what cspdet/io/atomic.py writes to before it renames
+TMP_FILES = ".*.part*"  # temporary files of cspdet/io/atomic.py
 AIMS = {"any moment": 0.45, "a save": 0.45, "the start": 0.1}
-ALONE = 0.25  # share of the kills that leave the loader processes to themselves
+ALONE = 0.25  # fraction of kills that hit only the training process
 SECONDS_TO_GO = 15.0  # for loader processes to notice: torch looks every 5
 SECONDS_TO_START = 180.0
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill, and where it found the run."""
+    """One kill and the state of the run at that time."""
 
     number: int
     aim: str
@@ -54,7 +54,7 @@ class Kill:
     cut: str  # the file whose save it cut off, or ""
 
     def __str__(self) -> str:
-        where = f"inside the save of {self.cut}" if self.cut else "-"
+        where = f"during the save of {self.cut}" if self.cut else "-"
         return f"{self.number:4}  {self.aim:10}  {self.victims:13}  {self.seconds:7.2f}  {self.position:20}  {where}"
 
 

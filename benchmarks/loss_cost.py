@@ -1,11 +1,11 @@
-"""Fraction of a training step that is spent in assignment and loss.
+"""Measure the time of assignment and loss as a fraction of the network's time in a training step.
 
   python benchmarks/loss_cost.py [--batch 64] [--boxes 20] [--size 416] [--classes 80] [--network-batch 16]
 
-Prints milliseconds a batch, the median of `--repeat` runs: the network forward and backward, and assignment with loss,
-forward and backward down to the raw outputs, for the recipe's rule of assignment and others. The network's time is
-measured on `--network-batch` images and scaled to `--batch`, since a batch of 64 needs 16 GB; convolutions cost the
-same an image.
+Prints milliseconds per batch, the median of `--repeat` runs: the network forward and backward, and assignment with
+loss, forward and backward to the raw outputs, for the recipe's assigner and others. The network is measured with
+`--network-batch` images and its time is scaled to `--batch`, because a batch of 64 needs 16 GB; the time of
+convolutions is proportional to the number of images.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"
 
-RULES = {  # beside the recipe's own
+ASSIGNERS = {  # in addition to the recipe's own
     "match_ratio 4, neighbors 3": AnchorIoUConfig(match_ratio=4.0, neighbors=3),
-    "dynamic": SimOTAConfig(),
+    "simota": SimOTAConfig(),
 }
 
 
@@ -70,10 +70,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, network in {precision}")
     print(f"batch {args.batch}, {args.boxes} boxes per image, {args.size}x{args.size}, {args.classes} classes")
     print(f"network forward and backward          {network_ms:9.0f} ms", flush=True)
-    for name, rule in {"the recipe's rule": recipe.train.assigner, **RULES}.items():
+    for name, rule in {"the recipe's assigner": recipe.train.assigner, **ASSIGNERS}.items():
         loss_ms = median_ms(functools.partial(loss, rule), args.repeat)
         result = f"{loss_ms:9.0f} ms  ({loss_ms / network_ms:.1%} of the network)"
-        print(f"assignment and loss, both directions  {result}  {name}", flush=True)
+        print(f"assignment and loss, fwd and bwd      {result}  {name}", flush=True)
 
 
 def random_targets(images: int, boxes: int, size: int, classes: int) -> Targets:
@@ -86,7 +86,7 @@ def random_targets(images: int, boxes: int, size: int, classes: int) -> Targets:
 
 
 def median_ms(run: Callable[[], None], repeat: int) -> float:
-    """Median time of a call, after one to warm up."""
+    """Return the median time of a call in ms, after one warm-up call."""
     times = []
     for _ in range(repeat + 1):
         started = time.perf_counter()

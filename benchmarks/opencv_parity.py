@@ -1,11 +1,11 @@
-"""Whether OpenCV's Darknet importer computes what outputs does: cfgs with random weights, raw outputs compared.
+"""Check that cspdet's Darknet importer computes the same outputs as OpenCV's, for cfgs with random weights.
 
-    python benchmarks/opencv_parity.py --python /path/to/python-with-opencv-4 FOLDER-OR-CFG...
+  python benchmarks/opencv_parity.py --python /path/to/python-with-opencv-4 FOLDER-OR-CFG...
 
-OpenCV 5 has no Darknet importer any more, so an interpreter of its own with opencv-python-headless 4 is needed. The bar
-is a difference of 1e-5 of the largest output, normalization with OpenCV's epsilon of 1e-6. Compared is what feeds the
-[yolo] sections, or a classifier's logits and its probabilities. Cfgs that OpenCV cannot run are reported: shortcuts
-with a stride, and sections that its importer does not know.
+OpenCV 5 has no Darknet importer, so --python names an interpreter that has opencv-python-headless 4. Compares the
+inputs of the [yolo] sections, or a classifier's logits and probabilities. The limit is a difference of 1e-5 of the
+largest output, with OpenCV's batch-normalization epsilon of 1e-6. Cfgs that OpenCV cannot run are reported: shortcuts
+with a stride, and sections that its importer does not support. Exit code 1 if an output differs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from cspdet.darknet.layers import Convolution
 from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 from cspdet.darknet.weights import LayerWeights, SkipInit, write_weights
 
-BAR = 1e-5
+MAX_DIFFERENCE = 1e-5
 OPENCV_EPS = 1e-6
-UNKNOWN = "Unknown layer type: "  # what OpenCV says of a section that its importer lacks
+UNKNOWN = "Unknown layer type: "  # OpenCV's error for a section that its importer lacks
 
-# Runs in the other interpreter: reads x.cfg, x.weights, x.npy and names.txt, writes the layers' outputs to out.npz.
-THERE = """
+# Runs in the interpreter of --python: reads x.cfg, x.weights, x.npy, names.txt; writes the outputs to out.npz.
+OPENCV_SCRIPT = """
 import sys, cv2, numpy as np
 folder = sys.argv[1]
 net = cv2.dnn.readNetFromDarknet(f"{folder}/x.cfg", f"{folder}/x.weights")
@@ -57,23 +57,23 @@ def main() -> int:
             continue
         differences = compare(cfg, args.python, args.seed)
         if isinstance(differences, str):
-            print(f"{path.name:48} has [{differences}], which OpenCV does not know")
+            print(f"{path.name:48} has [{differences}], which OpenCV does not support")
             continue
-        failed += max(differences) > BAR
-        verdict = "" if max(differences) <= BAR else "  DIFFERS"
+        failed += max(differences) > MAX_DIFFERENCE
+        verdict = "" if max(differences) <= MAX_DIFFERENCE else "  DIFFERS"
         print(f"{path.name:48} {' '.join(f'{d:.1e}' for d in differences)}{verdict}")
     return 1 if failed else 0
 
 
 def has_strided_shortcut(cfg: Cfg) -> bool:
-    """Whether a shortcut reads a larger map."""
+    """Return whether a shortcut reads a map of another size."""
     layers = build_graph(cfg).layers
     shortcuts = [layer for layer in layers if layer.section.section_type == "shortcut"]
     return any(layers[s].shape.size_hw != layer.shape.size_hw for layer in shortcuts for s in layer.sources)
 
 
 def randomize(numbers: list[LayerWeights], seed: int) -> None:
-    """Statistics of trained networks: signals neither die out nor explode."""
+    """Fill the weights with noise that has the statistics of trained networks, so that signals keep their scale."""
     draw = torch.Generator().manual_seed(seed)
     for layer in numbers:
         for what, tensor in layer.named_tensors:
@@ -88,9 +88,9 @@ def randomize(numbers: list[LayerWeights], seed: int) -> None:
 
 
 def steady_gates(model: nn.Module, image: torch.Tensor) -> None:
-    """Give the normalization before each sigmoid the statistics of its own input, as training would.
+    """Set the batch-normalization statistics before each sigmoid from its input, as training would.
 
-    Random weights let signals grow to hundreds. Gates would then be steps from 0 to 1, and rounding would choose.
+    Random weights let signals grow to hundreds. Gates would then be 0 or 1, decided by rounding errors.
     """
 
     def settle(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
@@ -125,12 +125,12 @@ def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
     outputs = outputs[: len(outputs_of(cfg, model))]  # a cfg may end without [softmax]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        # OpenCV reads the file without Darknet's forgiveness for a mark at its start
+        # unlike Darknet, OpenCV does not skip a byte-order mark
         (place / "x.cfg").write_text("".join(line + "\n" for line in lines_of(cfg)))
         write_weights(place / "x.weights", numbers)
         np.save(place / "x.npy", image.numpy())
         (place / "names.txt").write_text("\n".join(outputs_of(cfg, model)))
-        done = subprocess.run([python, "-c", THERE, folder], capture_output=True, text=True, timeout=600)
+        done = subprocess.run([python, "-c", OPENCV_SCRIPT, folder], capture_output=True, text=True, timeout=600)
         if UNKNOWN in done.stderr:
             return done.stderr.split(UNKNOWN, 1)[1].split()[0]
         if done.returncode != 0:
@@ -142,7 +142,7 @@ def compare(cfg: Cfg, python: str, seed: int) -> list[float] | str:
 
 
 def lines_of(cfg: Cfg) -> list[str]:
-    """The cfg in its plainest form."""
+    """Return the lines of the cfg without comments and formatting."""
     lines = []
     for section in (cfg.net, *cfg.layers):
         lines += [f"[{section.section_type}]", *(f"{key}={option.text}" for key, option in section.options.items()), ""]
@@ -150,7 +150,7 @@ def lines_of(cfg: Cfg) -> list[str]:
 
 
 def outputs_of(cfg: Cfg, model: DarknetDetector | DarknetClassifier) -> list[str]:
-    """OpenCV's names of the layers to compare; the activation behind a convolution is a layer of its own there."""
+    """Return OpenCV's names of the layers to compare; the activation after a convolution is a separate layer there."""
     if isinstance(model, DarknetDetector):
         return [f"conv_{index - 1}" for index in model.body.output_indices]
     last = next(

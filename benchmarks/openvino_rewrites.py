@@ -1,8 +1,9 @@
-"""Whole networks in OpenVINO, fp32, as they are read and with each rewriting of the graph added.
+"""Measure whole networks in OpenVINO, fp32, unchanged and with each graph rewrite.
 
   python benchmarks/openvino_rewrites.py configs/csppelee_efm_sam.yaml configs/yolov3_tiny_prn.yaml --threads 2
 
-Random weights, batch 1, the config's own input size. All ways take turns; prints the median and the least milliseconds.
+Random weights, batch 1, the config's own input size. All variants alternate. Prints the median and the minimum in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.metadata import build_metadata
 from cspdet.models.fuse import fuse_conv_bn
 
-WAYS = ("as read", "outputs cut channels last", "and Winograd's filtering")
+VARIANTS = ("unchanged", "outputs split channels last", "and Winograd")
 
 
 def request(onnx: bytes, size_hw: tuple[int, int], variant: int, threads: int) -> tuple[openvino.InferRequest, int]:
@@ -46,8 +47,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeat", type=int, default=30)
     args = parser.parse_args()
-    print("| network | layers | " + " | ".join(WAYS) + " |")
-    print("|---|--:|" + "--:|" * len(WAYS))
+    print("| network | layers | " + " | ".join(VARIANTS) + " |")
+    print("|---|--:|" + "--:|" * len(VARIANTS))
     for config in args.configs:
         bundle = load_model(config)
         facts = build_metadata(bundle)
@@ -59,7 +60,7 @@ def main() -> None:
             size_divisor=max(facts.strides),
             dynamic=True,
         )
-        runs = [request(onnx, facts.size_hw, variant, args.threads) for variant in range(len(WAYS))]
+        runs = [request(onnx, facts.size_hw, variant, args.threads) for variant in range(len(VARIANTS))]
         image = np.random.default_rng(0).random((1, 3, *facts.size_hw), dtype=np.float32)
         times: list[list[float]] = [[] for _ in runs]
         for _ in range(args.repeat + 1):

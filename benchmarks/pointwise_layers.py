@@ -1,9 +1,9 @@
-"""1x1 convolutions in torch's way and in the trainer's, forward and backward, by the size of the map.
+"""Compare 1x1 convolutions of torch with the trainer's kernels, forward and backward, by map size.
 
-python benchmarks/pointwise_layers.py --threads 2 --batch 16
+  python benchmarks/pointwise_layers.py --threads 2 --batch 16
 
 Prints the time of the trainer's kernel (cspdet/training/cpu_fast_paths/pointwise.py: a matrix product, or re-batched
-images) divided by that of torch's; both take turns, and the quickest of each counts.
+images) divided by that of torch. Both alternate, and the fastest run of each counts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def tensor(*shape: int) -> Tensor:
 
 
 def ratio(batch: int, side: int, channels: tuple[int, int], repeat: int) -> float:
+    """Time of the trainer's kernel divided by that of torch, for one layer."""
     image, weight = tensor(batch, channels[0], side, side), tensor(channels[1], channels[0], 1, 1)
     result = tensor(batch, channels[1], side, side).detach()
     times: dict[str, list[float]] = {"torch": [], "ours": []}

@@ -470,11 +470,11 @@ def prepare(commit: str, tree: Path, work: Path) -> Trial:
     if not (tree / "cspdet/__init__.py").is_file():
         raise Failed(f"{tree}: holds no cspdet/")
     short = extract(commit, work / "commit")
-    sides = [Side(short, work / "commit", work / "of-commit"), Side("the tree", tree, work / "of-tree")]
-    for side in sides:
+    trial = Trial(Side(short, work / "commit", work / "of-commit"), Side("the tree", tree, work / "of-tree"))
+    for side in trial.sides:
         side.folder.mkdir()
         side.check_import()
-    return Trial(*sides)
+    return trial
 
 
 def run_jobs(trial: Trial, names: Sequence[str]) -> list[Row]:

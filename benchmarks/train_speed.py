@@ -1,14 +1,14 @@
-"""What a training step costs: images per second, its parts, its fraction of what the machine can multiply, its memory.
+"""Measure a training step: images per second, time of its parts, fraction of peak matrix throughput, memory.
 
   python benchmarks/train_speed.py configs/csppelee_efm_sam.yaml --size 256x320 --batch 8 --threads 1
   python benchmarks/train_speed.py configs/*.yaml --precision fp32,bf16 --json
   python benchmarks/train_speed.py configs/csppelee_efm_sam.yaml --compile --no-compile --reuse-memory --no-reuse-memory
 
-Steps are those of `cspdet train`: batch, to_input, forward, loss, backward, clipping with SGD, average, on the built-in
-shapes (a classifier: on the objects cut out of them) or --data. Every row has a process of its own, and all of them and
-the matrix product take turns, since machines change their speed by the minute: compare rows of one run. Images a
-second and parts are medians. A training step is counted as three forward passes of operations. CPU ms are those that
-the process used, over all threads: on a CPU, more by the clock than by them says that other programs were in the way.
+Steps are those of `cspdet train`: batch, to_input, forward, loss, backward, clipping with SGD, EMA, on the built-in
+shapes (a classifier: on the objects cropped from them) or --data. Every row has its own process. All rows and the
+matrix product alternate, to cancel machine drift: compare rows of one run. Images per second and parts are medians. A
+training step counts as three forward passes of operations. CPU ms is the CPU time of the process over all threads; wall
+time above it indicates that other programs used the CPU.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from cspdet.errors import ConfigError, UserError
 from cspdet.recipe import infer_task
 
 TURNS = 6
-PAUSE = 0.3  # seconds between rows: threads of the one before stop spinning
-PASSES = 3  # a step has the operations of so many forward passes: one forward, two backward
+PAUSE = 0.3  # seconds between rows: the previous row's threads stop spinning
+PASSES = 3  # forward passes with the operations of one step: one forward, two backward
 STEP = Path(__file__).with_name("training_step.py")
 
 
 @dataclass
 class Measured:
-    """A row under way."""
+    """A row that is being measured."""
 
     variant: Variant
     worker: Worker
     about: Loaded
     peaks: list[float]  # GFLOP/s of the matrix product, shared with rows of the same precision
     parts: list[dict[str, float]] = field(default_factory=list)
-    whole: list[float] = field(default_factory=list)  # ms a step
-    cpu: list[float] = field(default_factory=list)  # ms of the CPU a step, over all threads
+    whole: list[float] = field(default_factory=list)  # ms per step
+    cpu: list[float] = field(default_factory=list)  # CPU ms per step, over all threads
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The exit code: 0, or 2 for what cannot be measured."""
+    """Measure and print; return exit code 0, or 2 after an error."""
     args = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
@@ -78,10 +78,10 @@ def main(words: Sequence[str] | None = None) -> int:
 def measure(
     variants: Sequence[Variant], steps: int, warm_up: int, threads: int | None, stack: ExitStack
 ) -> list[dict[str, object]]:
-    """The rows as `--json` gives them, in the order of the variants.
+    """Measure all variants; return the rows of `--json` in the same order.
 
     Raises:
-        WorkerError: a variant that cannot be trained, with the reason.
+        WorkerError: a variant cannot be trained.
     """
     environment = dict(os.environ)
     if threads is not None:
@@ -124,7 +124,7 @@ def _load(variant: Variant, worker: Worker) -> Loaded:
 
 
 def _turn(row: Measured, count: int, warm_up: int) -> None:
-    """Some steps of one row; on CUDA some whole ones, and as many whose parts are timed."""
+    """Run steps of one row; on CUDA also as many steps without timed parts."""
     on_cuda = row.variant.device.startswith("cuda")
     for parts in (True, False) if on_cuda else (True,):
         row.worker.request({"do": "steps", "count": warm_up, "parts": parts})
@@ -172,7 +172,7 @@ def _finish(row: Measured) -> dict[str, object]:
 
 
 def table(rows: Sequence[dict[str, object]]) -> list[str]:
-    """The rows in Markdown, with what they were measured on."""
+    """Format the rows in Markdown, with the machine and the software."""
     first = rows[0]
     threads = first["threads"]
     lines = [f"torch {first['torch']}, {first['device']}, {threads} thread{'s' if threads != 1 else ''}"]
@@ -207,19 +207,19 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("configs", nargs="+", metavar="CONFIG", help="detectors or classifiers")
     add("--data", type=Path, help="a descriptor, for detectors, or a folder of train/CLASS/*, for classifiers")
-    add("--size", type=_size, metavar="HxW", help="of the input, or one number for a square (default: the config's)")
+    add("--size", type=_size, metavar="HxW", help="input size, or one number for a square (default: the config's)")
     add("--batch", type=int, metavar="N", help="images per step (default: the config's)")
-    add("--steps", type=int, default=24, metavar="N", help="that count, of each row (default: %(default)s)")
-    add("--warm-up", type=int, default=2, metavar="N", help="steps before them (default: %(default)s)")
+    add("--steps", type=int, default=24, metavar="N", help="measured steps per row (default: %(default)s)")
+    add("--warm-up", type=int, default=2, metavar="N", help="warm-up steps per row (default: %(default)s)")
     add("--precision", default="fp32", metavar="NAME,..", help="auto, fp32, bf16, fp16 (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="of the CPU, for networks and matrix product (default: torch's)")
+    add("--threads", type=int, metavar="N", help="number of CPU threads (default: torch's)")
     add("--workers", type=int, default=0, metavar="N", help="loader processes (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
-    options = parser.add_argument_group("options", "give both of a pair for rows side by side")
+    options = parser.add_argument_group("options", "give both of a pair to compare them")
     for name, what in (
         ("compile", "with torch.compile"),
         ("channels-last", "weights and images in this layout (default)"),
-        ("reuse-memory", "keep what a step frees, on a CPU (default)"),
+        ("reuse-memory", "reuse freed memory between steps, on a CPU (default)"),
         ("cpu-ways", "1x1 layers as matrix products in fp32, dense gradients in bf16, on a CPU (default)"),
     ):
         dest = name.replace("-", "_")
@@ -238,10 +238,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
-    """Every config in every way that was asked for.
+    """List every config with every requested combination of settings.
 
     Raises:
-        ConfigError: numbers or precisions that cannot be.
+        ConfigError: an invalid number or precision.
     """
     for name in ("steps", "batch", "threads"):
         value = getattr(args, name)
@@ -255,8 +255,8 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
     if unknown:
         raise ConfigError(f"--precision: expected auto, {', '.join(DTYPES)}, found {', '.join(unknown)}")
     data = {config: _data(Path(config), args, folder) for config in args.configs}
-    usual = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.cpu_ways, True))
-    combinations = product(precisions, *(given or [value] for given, value in usual))
+    defaults = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.cpu_ways, True))
+    combinations = product(precisions, *(given or [value] for given, value in defaults))
     return [
         Variant(
             config, str(data[config]), args.device, precision, args.batch, args.size, args.workers,
@@ -269,7 +269,7 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
 
 
 def _data(config: Path, args: argparse.Namespace, folder: Path) -> Path:
-    """--data where it is of the config's kind, else the built-in set, made in `folder` once."""
+    """Return --data if it matches the config's task, else the built-in dataset, made in `folder` on first use."""
     classifier = infer_task(config) == "classification"
     if args.data is not None and args.data.is_dir() == classifier:
         return args.data.absolute()

@@ -1,17 +1,17 @@
-"""Memory of a training run: whether it grows, what the annotations of a large set cost, what the imports cost.
+"""Measure the memory of training: growth during a run, memory of a large annotation file, memory of the imports.
 
   python benchmarks/training_memory.py [--epochs 20] [--workers 2] [--only run,annotations,imports] [--json]
 
-run          a small network trains on the built-in shapes; after each epoch the memory of every process: RSS, and PSS,
-             which splits shared pages among those that share them. Growth is that from the third epoch to the last;
-             the bar is 2% of RSS up or down for each process.
-annotations  a generated file as large as COCO's train2017, 118,287 images with 860,001 boxes, is loaded in a process
-             of its own, and loader processes are forked that each touch every image's path, size and boxes. Shared
-             is what the loaded set holds, private what a loader process has for itself more than one that touched
-             nothing; the bars are 60 MB and 10 MB.
+run          trains a small network on the built-in shapes; after each epoch it reads the memory of every process: RSS,
+             and PSS, which divides shared pages among the processes that share them. Growth is measured from the third
+             epoch to the last; the limit is 2% of RSS up or down for each process.
+annotations  loads a generated file of the size of COCO train2017, 118,287 images with 860,001 boxes, in its own
+             process, and forks loader processes that each read every image's path, size and boxes. Shared is the size
+             of the loaded dataset, private the additional memory of a loader process over one that read nothing; the
+             limits are 60 MB and 10 MB.
 imports      RSS of a bare interpreter, and after importing torch, cspdet.cli.main, and all that training imports.
 
-Exit 1 where a bar is missed. Linux only: sizes are read from /proc.
+Exit code 1 if a limit is exceeded. Linux only: sizes are read from /proc.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PARTS = ("run", "annotations", "imports")
 MAX_GROWTH = 0.02
 MAX_SHARED_MB, MAX_PRIVATE_MB = 60.0, 10.0
 IMAGES, BOXES, CLASSES = 118_287, 860_001, 80  # COCO's train2017
-SETTLED = 3  # the epoch from which on memory should stay as it is
+SETTLED = 3  # memory should be constant from this epoch on
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one process, in MB (10^6 bytes)."""
+    """Memory of one process, in MB (10^6 bytes)."""
 
     rss: float
     pss: float
@@ -74,7 +74,7 @@ class Epoch:
 
 
 def watch_run(epochs: int, workers: int, folder: Path) -> list[Epoch]:
-    """Train, and look at every process as soon as an epoch's line is in metrics.jsonl."""
+    """Train, and read the memory of every process after each epoch."""
     from cspdet.datasets.synthetic.dataset import make_shapes
 
     make_shapes(folder / "shapes", images=64, size=96, seed=0)
@@ -103,7 +103,7 @@ def _after_each_epoch(process: subprocess.Popen[bytes], metrics: Path, workers: 
 
 
 def growth(history: list[Epoch]) -> list[dict[str, float]]:
-    """Of each process from epoch SETTLED on: the whole in percent of RSS, and MB an epoch by least squares."""
+    """Compute each process's growth from epoch SETTLED on: percent of RSS, and MB an epoch by least squares."""
     settled = [epoch for epoch in history if epoch.epoch >= SETTLED]
     if len(settled) < 2:
         raise SystemExit(f"expected more than {SETTLED} --epochs")
@@ -116,7 +116,7 @@ def growth(history: list[Epoch]) -> list[dict[str, float]]:
 
 
 def run_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The table, its growth, and whether the bar is kept."""
+    """Measure memory per epoch, its growth, and whether the limit is kept."""
     history = watch_run(args.epochs, args.workers, folder)
     grown = growth(history)
     passed = all(abs(process["percent"]) <= 100 * MAX_GROWTH for process in grown)
@@ -124,20 +124,20 @@ def run_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def print_run(found: dict[str, Any]) -> None:
-    """As a table: a row an epoch, RSS and PSS of each process."""
+    """Print a table with RSS and PSS of each process after each epoch."""
     names = ["training", *(f"loader {i}" for i in range(len(found["growth"]) - 1))]
     print("MB after each epoch, RSS / PSS")
     print("epoch  " + "".join(f"{name:>17}" for name in names))
     for row in found["epochs"]:
         print(f"{row['epoch']:5}  " + "".join(f"{one['rss']:9.1f} /{one['pss']:6.1f}" for one in row["processes"]))
-    print(f"from epoch {SETTLED} to the last (bar: {MAX_GROWTH:.0%} up or down):")
+    print(f"from epoch {SETTLED} to the last (limit: {MAX_GROWTH:.0%} up or down):")
     for name, one in zip(names, found["growth"], strict=True):
         print(f"  {name:10} {one['percent']:+.2f}%, {one['mb_per_epoch']:+.3f} MB an epoch")
 
 
 # --- annotations ---------------------------------------------------------------------------------
 
-# Runs in a process of its own, so that what it loads is all that it has; prints JSON.
+# Runs in its own process, so that it holds nothing else; prints JSON.
 ANNOTATIONS = """
 import json, sys, time
 sys.path.insert(0, sys.argv[3])
@@ -174,7 +174,7 @@ print(json.dumps({"images": len(coco), "boxes": len(coco.box_xyxy), "seconds": s
 
 
 def write_annotations(path: Path) -> None:
-    """COCO JSON of COCO's size, with ids, boxes and the fields of its object annotations but for the outlines."""
+    """Write COCO JSON of the size of train2017, with all fields except segmentations."""
     rng = np.random.default_rng(0)
     names = [f"{number:012d}.jpg" for number in np.sort(rng.choice(600_000, IMAGES, replace=False)).tolist()]
     images = [
@@ -199,7 +199,7 @@ def write_annotations(path: Path) -> None:
 
 
 def annotations_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What the loaded set holds, and what each loader process has for itself after it touched all of it."""
+    """Measure the loaded dataset, and the private memory of each loader process after it read all of it."""
     path, workers = folder / "annotations.json", max(1, args.workers)
     write_annotations(path)
     words = [sys.executable, "-c", ANNOTATIONS, str(path), str(workers), str(ROOT / "benchmarks")]
@@ -224,11 +224,11 @@ def annotations_part(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def print_annotations(found: dict[str, Any]) -> None:
     """As lines."""
     print(f"{found['images']} images, {found['boxes']} boxes, {found['file_mb']:.0f} MB of JSON:")
-    print(f"  loaded in {found['seconds']:.1f} s; shared {found['mb']:.1f} MB (bar: {MAX_SHARED_MB:.0f}), "
+    print(f"  loaded in {found['seconds']:.1f} s; shared {found['mb']:.1f} MB (limit: {MAX_SHARED_MB:.0f}), "
           f"the process grew by {found['rss_grown']:.1f} MB")  # fmt: skip
     for number, one in enumerate(found["workers"]):
         private = f"private {one['fresh_private']:.1f} -> {one['private']:.1f} MB: {one['grown']:+.1f}"
-        bar = f"(bar: {MAX_PRIVATE_MB:.0f}); PSS {one['pss']:.1f}"
+        bar = f"(limit: {MAX_PRIVATE_MB:.0f}); PSS {one['pss']:.1f}"
         print(f"  loader {number}: touched {one['boxes']} boxes, {private} {bar}")
 
 
@@ -259,7 +259,7 @@ def print_imports(found: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of the run (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="loader processes; default: %(default)s")
     parser.add_argument("--only", default=",".join(PARTS), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")

@@ -1,7 +1,7 @@
-"""One real training step, part by part: a worker process of `train_speed.py`.
+"""Worker process of `train_speed.py`: runs training steps and times their parts.
 
-Lines of JSON on stdin are answered on stdout: {"do": "load", "variant": ...} first, then {"do": "steps", "count": N}
-and {"do": "memory"}. The order of the parts is that of `cspdet.training.trainer.Trainer`.
+Reads one JSON request per line on stdin and answers on stdout: {"do": "load", "variant": ...} first, then
+{"do": "steps", "count": N} and {"do": "memory"}. The order of the parts is that of `cspdet.training.trainer.Trainer`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PARTS = ("data", "to_input", "forward", "loss", "backward", "optimizer", "ema")
 
 @dataclass(frozen=True)
 class Variant:
-    """What a worker trains, and how."""
+    """Settings of a row."""
 
     config: str
     data: str  # a descriptor, or for a classifier a folder of train/CLASS/*
@@ -75,7 +75,7 @@ class Loaded:
 
 
 class TrainingStep:
-    """Network, data, loss, optimizer and average of a config; `run` makes a step and times its parts."""
+    """Network, data, loss, optimizer and EMA of a config; `run` makes a step and times its parts."""
 
     def __init__(self, variant: Variant):
         self.device = select_device(variant.device)
@@ -117,7 +117,7 @@ class TrainingStep:
         state.scaler.unscale_(optimizer)
         longest = self.train.optimizer.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), longest, foreach=True)
-        # The one place where the trainer, too, waits for the device: it counts the losses then.
+        # The trainer also waits for the device here, to read the losses.
         *_, length = torch.stack((*(part.detach() for part in losses), norm)).tolist()
         if math.isfinite(length) or state.scaler.is_enabled():
             state.scaler.step(optimizer)
@@ -130,7 +130,7 @@ class TrainingStep:
         return watch.stop()
 
     def _endless(self) -> Iterator[Any]:
-        """The first epoch again and again, without the smaller batch at its end."""
+        """Repeat the first epoch, without its smaller last batch."""
         while True:
             yield from (batch for batch in self.task.loader.epoch(0) if len(batch.images) >= self.loaded.batch)
 
@@ -160,7 +160,7 @@ class _Watch:
 
 
 def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
-    """The task of the config's kind, its network with random weights, and what it is."""
+    """Build the config's task and its network with random weights; also return their properties."""
     words = list(variant.overrides)
     if variant.batch is not None:
         words += [f"train.batch_size={variant.batch}", f"train.nominal_batch_size={variant.batch}"]
@@ -199,7 +199,7 @@ def _task(variant: Variant, device: torch.device) -> tuple[Any, Any, Loaded]:
 
 
 class Server:
-    """Answers the parent's questions about one variant."""
+    """Answers the parent's requests for one variant."""
 
     def __init__(self) -> None:
         self.step: TrainingStep | None = None
@@ -219,7 +219,7 @@ class Server:
 
 
 def main() -> None:
-    """Answer until the parent closes."""
+    """Answer requests until the parent closes stdin."""
     questions, answers = reserve_stdio()
     serve(Server().answer, questions, answers)
 

@@ -1,11 +1,10 @@
-"""Frames a second of `cspdet detect` on videos, of what the same detector does with frames that are ready in memory.
+"""Measure frames per second of `cspdet detect` on videos, relative to the same detector on frames in memory.
 
   python benchmarks/video_overhead.py best.pt road.mp4 bottle.mp4 --size 416 --backend openvino --rounds 5
 
-Decoding, drawing and encoding run beside the network, on the same cores. In each round both have their turn on the
-same frames, so the
-ratio holds on a machine whose speed changes; the median of the rounds is reported. The CPU time is that
-of all threads.
+Decoding, drawing and encoding run in parallel with the network, on the same cores. Both alternate on the same frames in
+each round, to cancel machine drift. Prints medians over the rounds; `ratio` is video fps divided by in-memory fps. CPU
+ms is CPU time per frame over all threads.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from cspdet.inference.video.writer import select_codec
 
 
 class Took(NamedTuple):
-    """One turn of `frames` frames."""
+    """Wall and CPU time of `frames` frames."""
 
     frames: int
     wall_s: float
@@ -46,22 +45,22 @@ class Took(NamedTuple):
 
     @property
     def cpu_ms(self) -> float:
-        """Of all threads, a frame."""
+        """CPU time per frame in ms, over all threads."""
         return 1000 * self.cpu_s / self.frames
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure each video, print a table."""
+    """Measure each video and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--size", type=int, metavar="N", help="of the network's input (default: the model's)")
+    parser.add_argument("--size", type=int, metavar="N", help="side of the network's input (default: the model's)")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--codec", default="auto", help="auto, h264 or mp4v")
     parser.add_argument("--min-score", type=float, default=0.25)
     parser.add_argument("--batch-size", type=int, default=DetectionSettings.batch_size)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10, help="of a video at most (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="maximum seconds of a video (default: %(default)s)")
     args = parser.parse_args(arguments)
     detector = load_detector(
         args.model, backend=args.backend, min_score=args.min_score,
@@ -71,14 +70,14 @@ def main(arguments: Sequence[str]) -> None:
     for count in (1, settings.batch_size):
         detector.engine.warm_up(count)
     print(f"{detector.name}, {detector.engine}, {settings.codec}, {args.rounds} rounds\n")
-    print("| video | size | frames | ready fps | video fps | share | ready CPU ms | video CPU ms |")
+    print("| video | size | frames | ready fps | video fps | ratio | ready CPU ms | video CPU ms |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for path in args.videos:
         print(line(detector, path, settings, args.rounds), flush=True)
 
 
 def line(detector: Predictor, path: Path, settings: DetectionSettings, rounds: int) -> str:
-    """The row of one video."""
+    """Measure one video and return its row."""
     video = Video(path, Path(path.name))
     ready, annotated = [], []
     with open_video_file(video) as reader:
@@ -97,21 +96,21 @@ def line(detector: Predictor, path: Path, settings: DetectionSettings, rounds: i
 
 
 def timed(work: Callable[[], int]) -> Took:
-    """How long `work` took for the frames that it says it did."""
+    """Time `work`, which returns its number of frames."""
     wall, cpu = time.perf_counter(), time.process_time()
     frames = work()
     return Took(frames, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def one_by_one(detector: Predictor, images: list[np.ndarray]) -> int:
-    """Each frame from memory."""
+    """Detect on each frame in memory."""
     for image in images:
         detector.predict(image)
     return len(images)
 
 
 def whole(detector: Predictor, video: Video, settings: DetectionSettings) -> int:
-    """What `cspdet detect` does: from the file to the annotated file."""
+    """Run `cspdet detect`: from the video file to the annotated file."""
     with tempfile.TemporaryDirectory() as folder:
         with DetectionRunner(detector, Path(folder), SlicedDetector(), settings) as annotator:
             annotator.run([video])

@@ -1,9 +1,9 @@
-"""What Winograd's filtering does to single 3x3 layers in OpenVINO: time without and with it, and what was estimated.
+"""Compare single 3x3 layers in OpenVINO without and with Winograd's algorithm, and with the estimated time ratio.
 
-python benchmarks/winograd_layers.py --threads 1
+  python benchmarks/winograd_layers.py --threads 1
 
-Three layers in a row, each behind the 1x1 layer that its channels come from, as in the networks; the time of the 1x1
-layers, by OpenVINO's own counters, is taken off. Both graphs take turns; the median of the passes counts.
+Three layers in a row, each after the 1x1 layer that produces its input, as in the networks. The time of the 1x1 layers,
+from OpenVINO's own counters, is subtracted. Both graphs alternate; the median over the passes counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPEATED = 3
 
 
 def graph(channels: int, out_channels: int, side: int) -> openvino.Model:
-    """(1, out_channels, side, side) to the same."""
+    """Build the graph, from (1, out_channels, side, side) to the same shape."""
     random = np.random.default_rng(0)
     image = value = ops.parameter([1, out_channels, side, side], np.float32)
     for _ in range(REPEATED):
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=20)
     args = parser.parse_args()
-    print("| channels | map | without ms | with ms | share | estimate | used |")
+    print("| channels | map | without ms | with ms | ratio | estimate | used |")
     print("|---|--:|--:|--:|--:|--:|---|")
     limit = MAX_TIME_RATIO
     for channels, out_channels, side in LAYERS:

@@ -1,4 +1,4 @@
-"""A data set in the folders that ultralytics reads, for the benchmarks that stand beside it; images are linked."""
+"""Write a dataset in ultralytics' folder layout, with links to the images; used by the comparisons with ultralytics."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cspdet.errors import DataError, did_you_mean
 
 
 def write_yolo_folder(descriptor: DatasetConfig, folder: Path) -> Path:
-    """Make `folder`/images/SPLIT and labels/SPLIT of the train and val splits; where its data.yaml is.
+    """Write `folder`/images/SPLIT and labels/SPLIT of the train and val splits; return the path of data.yaml.
 
     Files are named by their image ids, so that predictions can be matched with their images. Crowds are excluded.
 
     Raises:
-        DataError: a class of the val split that the train split does not have.
+        DataError: the train split lacks a class of the val split.
     """
     train = load_coco(descriptor.split("train"), "train")
     names = train.classes.names
     document = {"path": str(folder.absolute()), "names": list(names), "nc": len(names)}
     for split in ("train", "val"):
         if getattr(descriptor, split) is None:
-            document[split] = "images/train"  # ultralytics insists on one
+            document[split] = "images/train"  # ultralytics requires one
             continue
         coco = train if split == "train" else load_coco(descriptor.split(split), split)
         _write_split(coco, names, folder, split)
