@@ -161,8 +161,14 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["squares.pt", "--min-score", "1"], "min_score: expected less than 1, found 1.0"),
         (["squares.pt", "--nms-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),
         (["squares.pt", "--vote-iou", "2"], "vote_iou: expected less than or equal to 1, found 2.0"),
-        (["--detections", "x.json", "--data", "data.yaml", "--vote-iou", "0.6"], "holds no more of the boxes"),
-        (["--detections", "x.json", "--data", "data.yaml", "--nms-iou", "0.5"], "--nms-iou: a results file has been"),
+        (
+            ["--detections", "x.json", "--data", "data.yaml", "--vote-iou", "0.6"],
+            "does not contain the boxes that are averaged",
+        ),
+        (
+            ["--detections", "x.json", "--data", "data.yaml", "--nms-iou", "0.5"],
+            "--nms-iou: NMS was already applied to a results file",
+        ),
         (["--detections", "x.json", "--data", "data.yaml", "--weights", "a.pt"], "--weights: a results file has no"),
         (["--detections", "x.json", "--data", "data.yaml", "--backend", "onnx"], "--backend: a results file has no"),
         (["squares.pt", "--evaluator", "mine"], "invalid choice"),
