@@ -11,13 +11,13 @@ from torch import Tensor, nn
 class EMA:
     """A copy of the network with averaged weights, over about the last `window_fraction` of all steps so far.
 
-    Update n has the decay n w / (1 + n w), at most `decay`: whatever the length of the run, the average spans the same
-    fraction w of it, until it spans 1 / (1 - decay) steps.
+    Update n has the decay min(decay, n w / (1 + n w)): the average covers about the last n w steps, where w is
+    `window_fraction`, up to 1 / (1 - decay) steps.
 
     Args:
-        model: The network to follow.
+        model: The network to average.
         decay: Upper limit of the decay.
-        window_fraction: w.
+        window_fraction: Length of the averaging window as a fraction of the steps so far.
     """
 
     def __init__(self, model: nn.Module, decay: float, window_fraction: float):
@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Average the weights and statistics of `model` in; counters are copied."""
+        """Update the averages with the weights and statistics of `model`; integer buffers are copied."""
         self.updates += 1
         span = self.updates * self.window_fraction
         keep = min(self.decay, span / (1 + span))

@@ -1,4 +1,4 @@
-"""The end of an epoch: evaluate when due, keep the best weights, log the metrics."""
+"""The end of an epoch: evaluate if due, save the best weights, log the metrics."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TRAIN_IMAGE = "train_batch.jpg"
 
 
 class EpochEnd(Generic[ModelT, BatchT]):
-    """What the loop does after each epoch, but for `last.pt`.
+    """The work after each epoch, except saving `last.pt`.
 
     Args:
         task: Evaluates the network.
         config: `train` of the recipe.
-        run_dir: Where the best weights and their results are saved.
-        state: Network, average and progress of the run.
+        run_dir: The run folder, for the best weights and their results.
+        state: Network, EMA and progress of the run.
         context: The processes of the run.
     """
 
@@ -41,11 +41,11 @@ class EpochEnd(Generic[ModelT, BatchT]):
         self.task, self.config, self.run_dir, self.state, self.context = task, config, run_dir, state, context
 
     def run(self, epoch_metrics: dict[str, Any], loggers: Loggers) -> None:
-        """Begin the next epoch's progress, evaluate when due, and write the metrics.
+        """Advance the progress to the next epoch, evaluate if due, and log the metrics.
 
         Args:
-            epoch_metrics: Those of the training; the evaluation's are added.
-            loggers: Where they go; rank 0's.
+            epoch_metrics: Training metrics of the epoch; evaluation metrics are added.
+            loggers: The loggers; used on rank 0 only.
         """
         progress = self.state.progress
         progress.epoch, progress.batch, progress.loss_sums = progress.epoch + 1, 0, {}
@@ -65,7 +65,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
             log.warning("%d unreadable images were replaced by others so far", len(skipped))
 
     def should_stop_early(self) -> bool:
-        """Whether there was no better evaluation in `train.patience` of them; then it is logged."""
+        """Whether `train.patience` evaluations had no improvement; if so, log it."""
         progress, patience = self.state.progress, self.config.patience
         if patience is None or progress.evals_without_improvement < patience:
             return False
@@ -77,7 +77,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         return True
 
     def _format(self, epoch_metrics: dict[str, Any]) -> str:
-        """An epoch as one line of the log."""
+        """Format the metrics of an epoch as one log line."""
         if epoch_metrics["loss"] is None:
             return f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: no batch had a finite loss"
         parts = ", ".join(f"{name} {epoch_metrics[f'loss_{name}']:.3f}" for name in self.task.loss_names)
@@ -93,10 +93,10 @@ class EpochEnd(Generic[ModelT, BatchT]):
         )
 
     def _evaluate(self) -> dict[str, float | None]:
-        """Evaluate the averaged weights; the best ones are saved, with their results."""
+        """Evaluate the EMA weights; if they are the best so far, save them with their results."""
         progress, name = self.state.progress, self.run_dir.path.name
         result = self.task.evaluate(self.state.ema_or_model, name, self.context)
-        gc.collect()  # tracing the network for its images leaves cycles that hold copies of its weights
+        gc.collect()  # tracing the network leaves reference cycles that contain copies of its weights
         best_missing = result is not None and not (self.run_dir.path / "best.pt").exists()
         primary_metric, best_missing = self.context.broadcast((result.primary_metric if result else 0.0, best_missing))
         better = primary_metric > progress.best_metric or best_missing
@@ -113,7 +113,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
 
 
 def run_summary(path: Path, val_image_name: str) -> str:
-    """What a finished run left, in a line of the log.
+    """Format the files of a finished run as one log line.
 
     Args:
         path: The folder of the run.

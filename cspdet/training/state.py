@@ -1,6 +1,6 @@
-"""Everything that a training run changes, saved so that a resumed run continues bit for bit.
+"""The state of a training run, saved in `last.pt` so that a resumed run is bit-identical.
 
-There is no random state: every draw is a function of (seed, epoch, image or batch), so the progress is enough.
+No generator state is saved: all random numbers depend only on (seed, epoch, image or batch).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TrainProgress:
 
 
 class TrainingState(Generic[ModelT]):
-    """Network, average, optimizer, gradient scaler and progress."""
+    """Network, EMA, optimizer, gradient scaler and progress."""
 
     def __init__(self, model: ModelT, config: TrainerConfig, device: torch.device, precision: Precision):
         self.model = cast(ModelT, model.to(device).to(memory_format=torch.channels_last))
@@ -47,21 +47,21 @@ class TrainingState(Generic[ModelT]):
 
     @property
     def ema_or_model(self) -> ModelT:
-        """The network to evaluate and save: the average, or the trained one without averaging."""
+        """The network to evaluate and save: the EMA model, or the trained network if EMA is off."""
         return cast(ModelT, self.ema.model) if self.ema else self.model
 
     def train(self) -> None:
-        """Put the network into training mode, all but what is frozen."""
+        """Set the network to training mode, except the frozen parts."""
         self.model.train()
         for part in self._frozen:
             part.eval()
 
     @torch.no_grad()
     def reset_nonfinite_bn_stats(self) -> None:
-        """After a skipped step: replace batch-norm statistics that are not finite by those of the average.
+        """Replace non-finite batch-norm statistics by those of the EMA model, or by the initial ones if EMA is off.
 
-        Without an average they become those of a new layer. They would stay not finite otherwise, and evaluations would
-        have no detections.
+        Called after a skipped step. Non-finite running statistics would stay non-finite, and evaluations would have no
+        detections.
         """
         kept = dict(self.ema.model.named_buffers()) if self.ema else {}
         for name, value in self.model.named_buffers():
@@ -70,7 +70,7 @@ class TrainingState(Generic[ModelT]):
                 value.copy_(kept.get(name, fresh))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in plain types and tensors, as checkpoints keep it."""
+        """Return the state as plain types and tensors, for checkpoints."""
         return {
             "model": self.model.state_dict(),
             "ema_updates": self.ema.updates if self.ema else None,
@@ -83,8 +83,8 @@ class TrainingState(Generic[ModelT]):
         """Continue from a saved state.
 
         Args:
-            state: What `state_dict` returned.
-            ema_weights: The weights of the checkpoint, those of the average.
+            state: The result of `state_dict`.
+            ema_weights: The `weights` of the checkpoint: the EMA weights. Ignored if EMA is off.
         """
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -93,7 +93,7 @@ class TrainingState(Generic[ModelT]):
         device_flags = [{flag: group[flag] for flag in ("foreach", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, flag in zip(self.optimizer.param_groups, device_flags, strict=True):
-            group.update(flag)  # of this device, not of the one that the run was on
+            group.update(flag)  # flags for the current device, which can differ from that of the saved run
         self.scaler.load_state_dict(state["scaler"])
         self.progress = TrainProgress(**state["progress"])
 
@@ -102,7 +102,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """Freeze parts of the model by name (`backbone`, `backbone.stem`), and return them.
 
     Raises:
-        ConfigError: no such part, or nothing left to train.
+        ConfigError: No such part, or no trainable parameter is left.
     """
     parts = dict(model.named_modules())
     for name in names:

@@ -1,6 +1,6 @@
-"""The training loop, the same for every task: batches in, `last.pt` and `best.pt` out.
+"""The training loop of all tasks; it writes `last.pt` and `best.pt`.
 
-`Trainer.step`: batch -> `to_float_tensor` -> network -> the task's losses -> backward; then optimizer and average.
+`Trainer.step`: batch -> `to_float_tensor` -> network -> the task's losses -> backward -> optimizer step -> EMA update.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from cspdet.training.tasks.base import BatchT, ModelT, Task
 
 log = logging.getLogger("cspdet")
 
-# This many steps in a row without a finite gradient end the run: it does not recover by itself.
+# The run ends after this many consecutive steps without a finite gradient, because it would not recover.
 MAX_SKIPPED_STEPS = 20
-# With fp16, the scaler finds its scale by skipping a few steps in a row: nothing to report.
+# With fp16, the gradient scaler skips a few consecutive steps to find its scale; these are not reported.
 EXPECTED_SCALER_SKIPS = 6
 
 
 class Trainer(Generic[ModelT, BatchT]):
-    """The loop of one run, or one process's part of it; rank 0 writes the run folder."""
+    """The training loop of one process of a run; rank 0 writes the run folder."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Trainer(Generic[ModelT, BatchT]):
             config: `train` of the recipe.
             run_dir: Where the run is saved.
             device: Where to train.
-            context: The processes of the run; None: this one alone.
+            context: The processes of the run; None: a single process.
 
         Raises:
-            ConfigError: settings that the device or the network does not support.
+            ConfigError: Settings that the device or the network does not support.
         """
         self.task, self.run_dir, self.device, self.context = task, run_dir, device, context or DistributedContext()
         self.config = config
@@ -73,7 +73,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.state = TrainingState(model, self.config, device, self.precision)
         self.is_distributed = self.context.world_size > 1
         if self.is_distributed and self.config.sync_batch_norm:
-            convert_sync_batchnorm(self.state.model)  # not the average, which is only evaluated
+            convert_sync_batchnorm(self.state.model)  # not the EMA model, which is only evaluated
         self.network = wrap_model(self.state.model, device, self.context, compiled=config.compile)
         # In one process, the sum over all of them is the tensor itself.
         self._all_reduce_sum: AllReduce = self.context.all_reduce_sum if self.is_distributed else Tensor.detach
@@ -83,7 +83,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.max_batch_size))
         self.num_batches = len(self.loader)
         self.total_steps = self.config.epochs * math.ceil(self.num_batches / self.accumulate)
-        self._pending_losses: list[Tensor] = []  # losses of batches whose step is not made yet
+        self._pending_losses: list[Tensor] = []  # losses since the last optimizer step
         self._consecutive_skips = 0
         self._saved_at = time.monotonic()
         self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
@@ -97,7 +97,7 @@ class Trainer(Generic[ModelT, BatchT]):
         """Train to the end, or to the end of epoch `stop_after`.
 
         Returns:
-            The exit code: 0, or 130 or 143 where SIGINT or SIGTERM stopped the run.
+            The exit code: 0, or 130 (SIGINT) or 143 (SIGTERM) if the run was stopped.
         """
         last_epoch = min(self.config.epochs, stop_after or self.config.epochs)
         if self._uses_fast_paths:
@@ -124,7 +124,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return 0
 
     def _train_epoch(self, stop: GracefulStop) -> dict[str, Any] | None:
-        """Train the rest of the current epoch; its metrics, or None when asked to stop before its end."""
+        """Train the rest of the current epoch; return its metrics, or None if a stop was requested before its end."""
         progress = self.state.progress
         meter = EpochMeter(
             progress.epoch, self.config.epochs, self.num_batches, progress.batch, self.loader.images_in_batch
@@ -153,9 +153,9 @@ class Trainer(Generic[ModelT, BatchT]):
         """Train on one batch: images -> network -> losses -> gradients; with `update`, one optimizer step.
 
         Args:
-            batch: The batch; the gradients of several may accumulate.
-            stop: Where the processes agree on a requested stop.
-            update: Whether the optimizer makes a step with the gradients so far.
+            batch: The batch; gradients accumulate until `update`.
+            stop: Stop requests, synchronized over the processes.
+            update: Whether to do an optimizer step with the accumulated gradients.
         """
         progress = self.state.progress
         self._backward(batch, update)
@@ -165,7 +165,7 @@ class Trainer(Generic[ModelT, BatchT]):
             self._update(batch, stop)
 
     def _backward(self, batch: BatchT, update: bool) -> None:
-        """Add the gradients of one batch; those of all processes are reduced when an `update` follows."""
+        """Accumulate the gradients of one batch; with `update`, all-reduce them over the processes."""
         images = to_float_tensor(batch.images, self.device)
         if self.config.multi_scale is not None:
             images = self._random_resize(images, self.config.multi_scale)
@@ -175,7 +175,7 @@ class Trainer(Generic[ModelT, BatchT]):
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
             losses = self.task.losses(self.state.model, output, batch, size_hw, self._all_reduce_sum)
-            # Every process has its part of the sum, but gradients are averaged.
+            # The losses of the processes add up to the batch loss, but DDP averages gradients.
             self.state.scaler.scale(losses.total * self.context.world_size / self.accumulate).backward()
         self._pending_losses.append(torch.stack([part.detach() for part in losses]))
 
@@ -188,7 +188,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return images if new_hw == size_hw else F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
 
     def _update(self, batch: BatchT, stop: GracefulStop) -> None:
-        """Make one optimizer step with the accumulated gradients; skip it when they are not finite."""
+        """Do one optimizer step with the accumulated gradients; skip it if they are not finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress.step)
@@ -210,9 +210,9 @@ class Trainer(Generic[ModelT, BatchT]):
             self._report_skip(batch)
 
     def _sync_losses_and_norm(self, norm: Tensor, stop: GracefulStop) -> bool:
-        """Add up the losses of the step's batches and agree on stopping; whether the gradient `norm` is finite.
+        """Sum losses and stop requests over all processes; return whether the gradient `norm` is finite.
 
-        The one place in a step that waits for the device, when all of its work but the update is queued.
+        The only device synchronization of a step; everything except the update is queued before it.
         """
         parts = len(self.task.loss_names)
         stop_flags = norm.new_tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()])
@@ -239,14 +239,14 @@ class Trainer(Generic[ModelT, BatchT]):
             raise UserError(
                 f"epoch {epoch}: {MAX_SKIPPED_STEPS} steps in a row without a finite gradient ({images}); "
                 f"lower train.optimizer.learning_rate (now {self.config.optimizer.learning_rate}) or use "
-                f"train.precision=fp32 (now {self.precision}); {self.run_dir.path}/last.pt holds the epoch before"
+                f"train.precision=fp32 (now {self.precision}); {self.run_dir.path}/last.pt has the last saved state"
             )
 
     def _learning_rate(self, step: int) -> float:
         return self.config.optimizer.learning_rate * lr_factor(self.config.schedule, step, self.total_steps)
 
     def _finish_epoch(self, epoch_metrics: dict[str, Any], loggers: Loggers, stop: GracefulStop) -> None:
-        """Evaluate when due, log the metrics, save, and agree on a stop that was requested meanwhile."""
+        """Evaluate if due, log the metrics, save, and synchronize stop requests of all processes."""
         self._epoch_end.run(epoch_metrics, loggers)
         self._save()
         # A signal that came during the evaluation, at any process.

@@ -41,7 +41,7 @@ def test_what_a_process_asked_that_died_holds_nobody_up():
     store = dist.HashStore()
     with pytest.raises(UserError, match=r"rank 1: waited 0 minutes .*: rank 0 never answered"):
         attempt_store(store, 1, 3, timeout_s=0.05)
-    with pytest.raises(UserError, match=r"rank 0: waited 0 minutes .*: never heard of rank 1, 2"):
+    with pytest.raises(UserError, match=r"rank 0: waited 0 minutes .*: no message from rank 1, 2"):
         attempt_store(store, 0, 3, timeout_s=0.05)
     one, two, three = meet(store, 3, [0.0, 0.1, 0.0])
     one.set("said", "here")

@@ -1,4 +1,4 @@
-"""What every assigner shares: the layout of the priors, the assignment, conflicts, and the ignore mask.
+"""Common parts of the assigners: prior layout, assignment, conflict resolution, ignore mask.
 
 A prior is an anchor at a grid cell of a level. Priors are numbered level after level, and within a level by anchor, row
 and column; S is their number. All functions are vectorized, without a loop over boxes or images.
@@ -55,7 +55,7 @@ class PriorLayout(NamedTuple):
 
 
 class Assigner(ABC):
-    """Chooses the positives of a batch. One of the user's own is a subclass with a nested `Config`.
+    """Selects the positives of a batch. A user-defined assigner is a subclass with a nested `Config`.
 
     Attributes:
         config: The assigner's config; `config.ignore_iou` is the threshold of the ignore mask.

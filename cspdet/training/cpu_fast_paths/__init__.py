@@ -1,6 +1,6 @@
-"""Faster CPU kernels for the training step: one room, behind the switch `train.cpu_fast_paths`.
+"""Faster CPU kernels for the training step, all switched by `train.cpu_fast_paths`.
 
-Three measures, none of which changes more than rounding:
+Three optimizations; results are equal up to rounding:
 
 - `pointwise`: in fp32, 1x1 convolutions of small maps become matrix products, or run over rebatched pixels. A
   TorchFunctionMode replaces `F.conv2d` in the forward pass; the modules of the network do not change. Which of the two
@@ -9,5 +9,5 @@ Three measures, none of which changes more than rounding:
   TorchFunctionMode registers a hook on the outputs of activations.
 - `switch.disable_malloc_trim`: glibc keeps freed memory for the next step (`mallopt`, by ctypes).
 
-`switch.cpu_fast_paths` reads the config and returns the context of a forward pass.
+`switch.use_cpu_fast_paths` reads the config; `switch.cpu_fast_paths` returns the context for a forward pass.
 """

@@ -1,4 +1,4 @@
-"""Faster 1x1 convolutions in training on a CPU: of small maps, and with one thread of all maps.
+"""Faster 1x1 convolutions for training on a CPU: for small feature maps; with one thread, for maps of any size.
 
 A convolution processes its images one by one, a matrix product all of their pixels at once: the smaller the map, the
 more that saves, up to half of a layer's forward and backward time. Where matrix products are slow, the same pixels are
@@ -25,7 +25,7 @@ MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, rebatching cost
 
 
 class PointwiseAsMatmul(TorchFunctionMode):
-    """Replaces `F.conv2d` by `conv2d` in a forward pass within it; the modules do not change."""
+    """Replaces `F.conv2d` by `conv2d` inside the `with` block; the modules do not change."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -64,7 +64,7 @@ def conv2d(
 
 
 def _matmul_1x1(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """All pixels of the batch, a row each, times the weight."""
+    """Compute a 1x1 convolution as a matrix product of all pixels and the weight."""
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     # Not flatten(1): the gradient must have the memory layout of the weight, or those of other processes do not match.
@@ -73,7 +73,7 @@ def _matmul_1x1(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
-    """Into how many images of one row the pixels of (B, C, H, W) are best rebatched; None: not at all."""
+    """Return the batch size for rebatching the pixels of (B, C, H, W), or None if rebatching is not faster."""
     batch, channels, height, width = shape
     pixels = batch * height * width
     if batch >= MIN_ONEDNN_BATCH or pixels * channels * channels_out < MIN_REBATCH_MACS:
@@ -82,7 +82,7 @@ def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
 
 
 def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batch_size: int) -> Tensor:
-    """The convolution of the same pixels as `new_batch_size` images of one row."""
+    """Convolve the same pixels as `new_batch_size` images of height 1."""
     batch, channels, height, width = image.shape
     rows = image.permute(0, 2, 3, 1).reshape(new_batch_size, 1, -1, channels).permute(0, 3, 1, 2)
     output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)
@@ -91,7 +91,7 @@ def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batc
 
 @cache
 def mkl_matmul_is_slow() -> bool:
-    """Whether MKL multiplies the matrices and the CPU is AMD's, on which it reaches half of what convolutions do."""
+    """Whether torch uses MKL on an AMD CPU, where its matrix products are about half as fast as convolutions."""
     cpuinfo = Path("/proc/cpuinfo")
     cpu_name = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
     return torch.backends.mkl.is_available() and "AuthenticAMD" in cpu_name

@@ -1,4 +1,4 @@
-"""The network under training: compiled, and in DistributedDataParallel where there are several processes."""
+"""DistributedDataParallel and torch.compile wrappers of the trained network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DDP_KWARGS: dict[str, Any] = {BUFFER_SYNC_ARG if HAS_FORWARD_SYNC_BUFFERS else "
 
 
 def wrap_model(model: nn.Module, device: torch.device, context: DistributedContext, *, compiled: bool) -> nn.Module:
-    """The module that batches go through: the model, or DDP around it, compiled on request.
+    """Wrap the model in DDP if there are several processes, and compile it if requested.
 
     Args:
         model: The network on its device.
@@ -38,10 +38,12 @@ def wrap_model(model: nn.Module, device: torch.device, context: DistributedConte
 
 @contextmanager
 def gradient_reduction(network: nn.Module, context: DistributedContext, update: bool) -> Iterator[None]:
-    """Guard a forward and backward pass; gradients are reduced over the processes only when an `update` follows.
+    """Context of a forward and backward pass: gradients are all-reduced only if `update` is true.
+
+    The watchdog ends the run if the reduction does not finish in time.
 
     Args:
-        network: What `wrap_model` returned.
+        network: The result of `wrap_model`.
         context: The processes of the run.
         update: Whether an optimizer step follows.
     """

@@ -55,7 +55,7 @@ def _publish_attempt_id(store: dist.Store, world_size: int, timeout_s: float) ->
         missing = {rank for rank in missing if not store.check([_arrival_key(attempt_id, rank)])}
         if missing and time.monotonic() > limit:
             ranks = ", ".join(str(rank) for rank in sorted(missing))
-            raise UserError(f"rank 0: {_timeout_message(timeout_s)}: never heard of rank {ranks}")
+            raise UserError(f"rank 0: {_timeout_message(timeout_s)}: no message from rank {ranks}")
         time.sleep(POLL_INTERVAL_S if missing else 0)
     return attempt_id
 

@@ -34,12 +34,12 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Start to watch."""
+        """Start the watchdog thread."""
         self.set_progress("the start")
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to watch, and wait for the thread."""
+        """Stop the watchdog thread and wait for it."""
         self._stopped.set()
         self._thread.join()
 
@@ -87,7 +87,7 @@ class Watchdog:
             if self._store.check([key]):
                 count, host, location = self._store.get(key).decode().split(" ", 2)
                 reports[rank] = (int(count), host, location)
-        unheard = [f"rank {rank} was never heard of" for rank in range(self.world_size) if rank not in reports]
+        unheard = [f"no message from rank {rank}" for rank in range(self.world_size) if rank not in reports]
         max_count = max((count for count, _, _ in reports.values()), default=0)
         behind = [
             f"rank {rank} on {host} was last at {location}"

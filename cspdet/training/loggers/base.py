@@ -12,7 +12,7 @@ from cspdet.training.loggers.config import LoggerConfigBase
 
 
 class Logger(ABC):
-    """Writes the metrics of a run. One of the user's own is a subclass with a nested `Config`."""
+    """Writes the metrics of a run. A user-defined logger is a subclass with a nested `Config`."""
 
     def __init__(self, config: Any, run_dir: Path):
         """Keep what is needed; nothing is written before `open`.

@@ -36,7 +36,7 @@ class LossContext(NamedTuple):
 
 
 class DetectionLoss(ABC):
-    """The loss of a detector. One of the user's own is a subclass with a nested `Config`.
+    """The loss of a detector. A user-defined loss is a subclass with a nested `Config`.
 
     Attributes:
         part_names: Names of the parts, as the log and metrics.jsonl (`loss_<name>`) have them.

@@ -1,4 +1,4 @@
-"""The options of a training run: what is trained, where it goes, and what a resumed run may change."""
+"""Options of a training run, and the config keys that can be changed on resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cspdet.models.bundle import TaskName
 from cspdet.training.distributed.context import DistributedContext, may_restart, restart_count
 from cspdet.training.run.run_lock import RunLock
 
-# What may change when a run is resumed: nothing that the steps already made depend on.
+# Keys that can be changed on resume: they do not affect the completed steps.
 RESUME_OVERRIDABLE = ("data", "eval", "train.epochs", "train.workers", "train.cache", "train.eval_interval",
               "train.checkpoint_interval_minutes", "train.on_bad_image", "train.cache_folder", "train.patience",
               "train.timeout_minutes", "train.compile", "train.loggers", "train.cpu_fast_paths")  # fmt: skip
@@ -45,19 +45,19 @@ class TrainOptions:
     data: Path | None = None
 
     def validate(self) -> None:
-        """Raise ConfigError for options that contradict each other, whatever the config says."""
+        """Raise ConfigError for options that contradict each other."""
         if self.stop_after is not None and self.stop_after < 1:
             raise ConfigError(f"--stop-after: expected 1 or more, found {self.stop_after}")
         if self.resume is not None and (self.weights is not None or self.output is not None):
             raise ConfigError(
-                "--resume goes on in its own folder with its own weights; leave out --weights and --output"
+                "--resume continues in the folder of the run with its weights; remove --weights and --output"
             )
 
     def resume_after_restart(self) -> TrainOptions:
-        """The options that continue from the last save where torchrun starts the same command again after a failure.
+        """Return options that resume from `last.pt` if torchrun restarted this process; otherwise these options.
 
         Raises:
-            ConfigError: torchrun may restart, but no folder is named that a restart would find.
+            ConfigError: torchrun can restart (`--max-restarts`), but `--output` is missing: a restart needs the folder.
         """
         if self.resume is not None or not may_restart():
             return self
@@ -69,15 +69,15 @@ class TrainOptions:
 
     @property
     def config_source(self) -> str:
-        """The file or folder that messages about the config name."""
+        """The config file or run folder, for messages."""
         return str(self.config or self.resume)
 
 
 def lock_run_dir(options: TrainOptions, lock: RunLock) -> None:
-    """Lock the folder that the options name before anything in it is read.
+    """Lock the run folder of the options before files in it are read.
 
     Raises:
-        UserError: another process trains there, or it cannot be written.
+        UserError: Another process trains in the folder, or it is not writable.
     """
     named = options.resume or options.output
     if named is not None:
@@ -85,7 +85,7 @@ def lock_run_dir(options: TrainOptions, lock: RunLock) -> None:
 
 
 def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: RunLock) -> Path:
-    """The folder of the run: as named, or an unused one that rank 0 chooses and locks."""
+    """Return the run folder of the options, or an unused folder that rank 0 selects and locks."""
     named = options.resume or options.output
     if named is not None:
         return named

@@ -21,14 +21,14 @@ log = logging.getLogger("cspdet")
 
 
 class EpochMeter:
-    """Counts and shows the batches of one epoch.
+    """Counts the batches of one epoch and shows the progress.
 
     Args:
         epoch: The epoch, 0-based.
         epochs: Epochs of the run.
         num_batches: Batches of the epoch.
-        done: Batches that were done before this process.
-        images_in_batch: Number of images in a batch by its index, over all processes.
+        done: Batches of this epoch that were trained before the run was resumed.
+        images_in_batch: Function from batch index to number of images in it, summed over all processes.
     """
 
     def __init__(self, epoch: int, epochs: int, num_batches: int, done: int, images_in_batch: Callable[[int], int]):
@@ -43,7 +43,7 @@ class EpochMeter:
         )
 
     def iterate(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
-        """Yield the batches, and measure how long each was waited for."""
+        """Yield the batches and measure the time spent waiting for them."""
         while True:
             wait_start = time.perf_counter()
             batch = next(batches, None)

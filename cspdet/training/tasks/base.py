@@ -1,4 +1,4 @@
-"""What the training loop asks of a task: data, batches, a loss, an evaluation, images to look at."""
+"""The task interface of the training loop: data, batches, loss, evaluation, visualization."""
 
 from __future__ import annotations
 

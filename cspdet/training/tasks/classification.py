@@ -1,4 +1,4 @@
-"""Training a classifier: images with a class each in, top-1 out.
+"""The classification task: training data, loss and top-1 evaluation of a classifier.
 
 Image to loss: `image_loader` -> `to_float_tensor` -> the network -> `class_loss`.
 """

@@ -1,4 +1,4 @@
-"""Training a detector: boxes in, AP out.
+"""The detection task: training data, loss and COCO evaluation of a detector.
 
 Image to loss: `train_loader` -> `to_float_tensor` -> the network -> `yolo_loss`.
 """
