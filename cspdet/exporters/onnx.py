@@ -50,7 +50,7 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
     onnx = import_onnx()
     if config.precision == "fp16" and metadata.outputs not in ("raw", "logits"):
         raise ConfigError(
-            "--precision fp16: too few mantissa bits (10) for pixel coordinates; use --outputs raw, without --nms"
+            "--precision fp16: 10 mantissa bits are too few for pixel coordinates; use --outputs raw, without --nms"
         )
     if config.precision == "int8" and config.calibration is None:
         raise ConfigError("--precision int8: expected --calibration DIR too, a folder of representative images")

@@ -49,7 +49,7 @@ def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetada
     """Return the ONNX model in memory; the package `onnx` is only needed for int8 and NMS."""
     if config.precision == "int8" or metadata.nms is not None:
         if config.precision == "fp16":
-            raise ConfigError("--precision fp16: too few mantissa bits (10) for pixel coordinates; omit --nms")
+            raise ConfigError("--precision fp16: 10 mantissa bits are too few for pixel coordinates; omit --nms")
         return build_onnx(bundle, config, metadata).SerializeToString()
     names = output_names(metadata.outputs, metadata.strides)
     return to_onnx(
