@@ -1,4 +1,4 @@
-"""`train.batch_size: auto`: as many images in a forward pass as the CUDA device holds."""
+"""`train.batch_size: auto`: the largest batch size that fits into the memory of the CUDA device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resolve_batch_size(
     device: torch.device,
     context: DistributedContext,
 ) -> int:
-    """The number of images in a forward pass over all processes, measured where the config says `auto`.
+    """Return the number of images per forward pass over all processes; `auto` is measured.
 
     Args:
         train: The settings of the run.
@@ -37,7 +37,7 @@ def resolve_batch_size(
         context: The processes of the run.
 
     Raises:
-        ConfigError: `auto` on a CPU, or not even one image fits.
+        ConfigError: `auto` on a CPU, or not even one image fits into memory.
     """
     if train.batch_size != "auto":
         return train.batch_size
@@ -60,12 +60,12 @@ def resolve_batch_size(
 
 
 def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_bytes: int, max_batch_size: int) -> int:
-    """The largest power of two whose pass fits into memory; 0 if not even 1 does.
+    """Return the largest power of two that fits into memory as batch size; 0 if not even 1 fits.
 
     Args:
-        measure_bytes: The memory that a pass with this batch size takes; None: it does not fit.
-        available_bytes: The memory that a pass may take.
-        max_batch_size: The result is not larger.
+        measure_bytes: Function from batch size to the memory of a pass, or None if it does not fit.
+        available_bytes: The available memory.
+        max_batch_size: Upper limit of the result.
     """
     batch_size, largest = 1, 0
     while batch_size <= max_batch_size:
@@ -84,7 +84,7 @@ def _usable_bytes(device: torch.device) -> int:
 def _measure_peak_bytes(
     model: Network, batch_size: int, size_hw: tuple[int, int], precision: Precision, device: torch.device
 ) -> int | None:
-    """The most memory that a forward and backward pass of a copy of the network takes."""
+    """Return the peak memory of a forward and backward pass of a copy of the network; None: out of memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

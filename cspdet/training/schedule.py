@@ -1,4 +1,4 @@
-"""Parameter groups, and the learning rate and the input size as functions of the step."""
+"""Optimizer with parameter groups, learning-rate schedule, and random input sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_STRIDE = 32
 
 
 def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
-    """The factor of the learning rate at a step.
+    """Return the factor of the peak learning rate at a step.
 
     Args:
         config: The schedule.
@@ -57,7 +57,7 @@ def random_input_size(
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
+    """Build SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in model.modules():
@@ -71,7 +71,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SG
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        # On a CPU, foreach reads all memory once per operation, fused once in all.
+        # On a CPU, foreach reads all parameters once per operation, fused only once per step.
         foreach=not on_cpu,
         fused=on_cpu,
     )

@@ -21,7 +21,7 @@ NEIGHBOR_MIN_SCALE_X_Y = 2.0
 
 
 class AnchorIoUAssigner(Assigner):
-    """Positives by the similarity of boxes and anchors, whatever the network predicts."""
+    """Selects positives by the similarity of boxes and anchors, independent of the predictions."""
 
     config: AnchorIoUConfig
 

@@ -1,4 +1,4 @@
-"""One run in several processes, as torchrun starts them: ranks, collectives and devices.
+"""Distributed training with torchrun: ranks, collectives and devices.
 
 Each process has a part of every batch. The results do not depend on the number of processes, except for the order of
 floating-point sums: batch, learning rate and average are those of one process.
@@ -26,14 +26,14 @@ log = logging.getLogger("cspdet")
 
 T = TypeVar("T")
 
-# After train.timeout_minutes and this, torch's own limit ends what the watchdog could not.
+# Added to train.timeout_minutes for torch's own timeout, so that the watchdog reacts first.
 GRACE_S = 120.0
 
 
 class DistributedContext:
-    """All processes of a run; this one alone unless torchrun started several. Rank 0 writes files and the log.
+    """The process group of a run; a single process without torchrun. Rank 0 writes files and the log.
 
-    Use as a context, which ends the group. Collectives must be called by every rank, in the same order.
+    Use it as a context manager; the exit destroys the group. All ranks must call collectives in the same order.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store: dist.Store | None = None, timeout_s: float = 600.0):
@@ -61,7 +61,7 @@ class DistributedContext:
         return Shard(self.rank, self.world_size)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum of every rank's tensor, without gradient."""
+        """Return the sum of the tensors of all ranks, without gradient."""
         if self.world_size == 1:
             return values
         total = values.detach().clone()
@@ -70,7 +70,7 @@ class DistributedContext:
         return total
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value, at every rank."""
+        """Return the value of rank 0 on every rank."""
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
@@ -79,7 +79,7 @@ class DistributedContext:
         return cast(T, box[0])
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value in the order of the ranks, at rank 0; nothing elsewhere."""
+        """Return the values of all ranks in rank order on rank 0; an empty list on other ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_main_process else None
@@ -94,7 +94,7 @@ class DistributedContext:
 
     @contextmanager
     def collective(self, operation: str) -> Iterator[None]:
-        """Guard an operation that waits for other ranks: past the limit, the run ends and names the missing rank."""
+        """Guard a collective: after the timeout, the run ends with a message that names the missing rank."""
         if self._watchdog is None:
             yield
             return
@@ -106,12 +106,12 @@ class DistributedContext:
 
 
 def started_by_torchrun() -> bool:
-    """Whether the environment is that of a process of torchrun."""
+    """Whether torchrun started this process, by its environment variables."""
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, or the only process; known before `init_distributed`."""
+    """Whether this is rank 0 or the only process; works before `init_distributed`."""
     return not started_by_torchrun() or int(os.environ.get("RANK", "0")) == 0
 
 
@@ -126,7 +126,7 @@ def may_restart() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The CUDA device of this process, by its local rank.
+    """Return the CUDA device of this process, by local rank.
 
     Raises:
         ConfigError: torchrun started more processes than there are devices, or one device was named for all.
@@ -147,7 +147,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def init_distributed(device: torch.device, timeout_minutes: float) -> DistributedContext:
-    """Join the process group of the run; this process alone where torchrun did not start several.
+    """Join the process group of the run; without torchrun, return a context with a single process.
 
     Args:
         device: This process's device, see `local_device`; CUDA uses NCCL, a CPU gloo.

@@ -1,4 +1,4 @@
-"""Weights of the classes in the loss: those of the config, or higher for rarer classes."""
+"""Class weights of the loss: from the config, or computed from the class frequencies."""
 
 from __future__ import annotations
 

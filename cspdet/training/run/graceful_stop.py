@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM as a request that the training loop reads between two steps."""
+"""Ctrl-C and SIGTERM as stop requests, which the training loop checks between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class GracefulStop:
-    """While entered, a first signal requests a stop; a second Ctrl-C interrupts at once, and loses what was not saved.
+    """Context manager: the first signal requests a stop; a second Ctrl-C interrupts immediately without saving.
 
     A run of several processes stops after the same step in all of them.
     """

@@ -1,4 +1,4 @@
-"""One run per folder: a lock that ends with its process, also where that is killed."""
+"""A lock file for run folders; the lock is released when its process ends, also if it is killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cspdet.io.folders import increment_path
 log = logging.getLogger("cspdet")
 
 LOCK_FILE = ".run.lock"
-# What file systems say that know no locks, such as some network shares.
+# Error numbers of file systems without locks, such as some network shares.
 LOCKS_UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -29,7 +29,7 @@ class RunDirInUseError(UserError):
 
 
 class RunLock:
-    """Keeps other processes from training into a folder, from `acquire` until the `with` block or the process ends.
+    """Prevents other processes from training into a folder, from `acquire` to the end of the `with` block or process.
 
     The lock belongs to the process that acquired it. Forked loader processes do not hold it, so a run whose training
     process was killed can be resumed at once. It works between machines that share a folder where the file system has
@@ -40,10 +40,10 @@ class RunLock:
         self.active = active
         self._run_dir: Path | None = None
         self._file: BinaryIO | None = None
-        self._created = False  # the folder, by `take`
+        self._created = False  # whether `acquire` created the folder
 
     def acquire(self, run_dir: Path) -> None:
-        """Lock a folder, which is made where it is missing, and remove the temporary files of killed saves.
+        """Create the folder if it is missing, lock it, and remove temporary files of killed processes.
 
         It may be called again for the same folder.
 
@@ -66,7 +66,7 @@ class RunLock:
             log.info("%s: removed what a killed run left of its save: %s", run_dir, ", ".join(left))
 
     def acquire_unused(self, base: Path) -> Path:
-        """Lock and return `base`, or `base-2`, `base-3` ... when it is in use; two processes never get the same."""
+        """Lock and return `base`, or `base-2`, `base-3` ... if it is in use; unique per process."""
         while True:
             run_dir = increment_path(base)
             try:
