@@ -23,11 +23,7 @@ BN_EPS = 1e-5
 
 
 def recipe_from_cfg(
-    path: Path,
-    *,
-    names: tuple[str, ...] | None = None,
-    bn_eps: float = BN_EPS,
-    overrides: Sequence[str] = (),
+    path: Path, *, names: tuple[str, ...] | None = None, bn_eps: float = BN_EPS, overrides: Sequence[str] = ()
 ) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
     """Convert a cfg to a recipe: a detector if it has YOLO heads, else a classifier.
 

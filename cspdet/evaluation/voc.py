@@ -154,12 +154,7 @@ def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
 
 
 def evaluate_voc(
-    categories: Categories,
-    gt_records: Records,
-    detection_records: Records,
-    *,
-    min_iou: float,
-    pixel_inclusive: bool,
+    categories: Categories, gt_records: Records, detection_records: Records, *, min_iou: float, pixel_inclusive: bool
 ) -> VocMetrics:
     """Compute the VOC AP of all classes.
 
