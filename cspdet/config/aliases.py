@@ -70,16 +70,13 @@ def rename_override(text: str) -> str:
 
 
 def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
-    """Rename keys and values of cspdet 1, in place.
+    """Rename keys and values of cspdet 1, in place; return the new name of each old key that was found.
 
     If the new name is also present, the old key is kept, and validation reports it as unknown.
 
     Args:
         values: The values of a config.
-        source_locations: File and line of each key; renamed together with the keys.
-
-    Returns:
-        The new name of each old key that was found.
+        source_locations: The file and line of each key, which follow the keys.
     """
     renamed = {}
     for old, new in RENAMED_KEYS.items():

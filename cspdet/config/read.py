@@ -86,19 +86,7 @@ def parse_yaml(text: str, name: str) -> FileContent:
     Raises:
         ConfigError: The text is malformed, or has a duplicate key.
     """
-    yaml = YAML(typ="rt", pure=True)
-    yaml.allow_duplicate_keys = False
-    try:
-        node = yaml.load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
-        raise ConfigError(f"{name}:{line}: duplicate key {key.group(1) if key else ''!r}; write it once") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    node = _load_yaml(text, name)
     source_locations: dict[KeyPath, str] = {}
     try:
         values = _to_builtin(node, name, (), source_locations)
@@ -108,18 +96,41 @@ def parse_yaml(text: str, name: str) -> FileContent:
     return values, source_locations
 
 
+def _load_yaml(text: str, name: str) -> Any:
+    """YAML text as ruamel's values, which know their lines."""
+    yaml = YAML(typ="rt", pure=True)
+    yaml.allow_duplicate_keys = False
+    try:
+        return yaml.load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
+        raise ConfigError(f"{name}:{line}: duplicate key {key.group(1) if key else ''!r}; write it once") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def _mapping_to_builtin(
+    node: CommentedMap, name: str, path: KeyPath, source_locations: dict[KeyPath, str]
+) -> dict[str, Any]:
+    if getattr(node, "merge", None):
+        raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
+    result = {}
+    for key, value in node.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{name}:{node.lc.line + 1}: expected text as a key, found {key!r}")
+        source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
+        result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
+    return result
+
+
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
     """Convert the round-trip values of ruamel to plain values and store their lines."""
     if isinstance(node, CommentedMap):
-        if getattr(node, "merge", None):
-            raise ConfigError(f"{name}:{node.lc.line + 1}: merge keys (<<) are not supported; write the values out")
-        result = {}
-        for key, value in node.items():
-            if not isinstance(key, str):
-                raise ConfigError(f"{name}:{node.lc.line + 1}: expected text as a key, found {key!r}")
-            source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
-            result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
-        return result
+        return _mapping_to_builtin(node, name, path, source_locations)
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):
             source_locations[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"

@@ -79,6 +79,13 @@ class ConfigTree:
             value = value[key]
         return value
 
+    def _replace(self, key_path: KeyPath, value: Any, name: str) -> None:
+        """Set a value, and `name` as the location of it and of all below it."""
+        for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
+            del self.source_locations[replaced]
+        self._put(key_path, value)
+        self.source_locations[key_path] = name
+
     def _override(self, text: str) -> str | None:
         """Apply one override; return an error message if it is malformed."""
         match = OVERRIDE.fullmatch(text)
@@ -94,10 +101,7 @@ class ConfigTree:
         for i in range(1, len(key_path)):
             if (problem := self._open_section(key_path[:i])) is not None:
                 return f"{name}: {problem}"
-        for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
-            del self.source_locations[replaced]
-        self._put(key_path, value)
-        self.source_locations[key_path] = name
+        self._replace(key_path, value, name)
         if old_path != key_path:
             log_renamed({format_key_path(old_path): format_key_path(key_path)}, name, self._notice_level)
             self._has_old_assigner |= key_path[:2] == ASSIGNER

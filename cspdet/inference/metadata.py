@@ -108,6 +108,15 @@ class ModelMetadata(ConfigModel):
                 for key, value in plain.items()}  # fmt: skip
 
 
+def _check_format(strings: Mapping[str, str], where: str) -> None:
+    if strings.get(FORMAT_KEY) not in (FORMAT, FORMAT_1):
+        found = repr(strings[FORMAT_KEY]) if FORMAT_KEY in strings else "none"
+        raise CheckpointError(
+            f"{where}: not a file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
+            "the metadata contains the class names, anchors and input size"
+        )
+
+
 def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
     """Parse the metadata of an exported file.
 
@@ -118,12 +127,7 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
     Raises:
         CheckpointError: The file was not written by `cspdet export`, or its metadata is invalid.
     """
-    if strings.get(FORMAT_KEY) not in (FORMAT, FORMAT_1):
-        found = repr(strings[FORMAT_KEY]) if FORMAT_KEY in strings else "none"
-        raise CheckpointError(
-            f"{where}: not a file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
-            "the metadata contains the class names, anchors and input size"
-        )
+    _check_format(strings, where)
     values: dict[str, Any] = {}
     for key in ModelMetadata.model_fields:
         if key in strings and key != FORMAT_KEY:

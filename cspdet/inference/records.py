@@ -105,6 +105,16 @@ class JsonlWriter:
         file.flush()
 
     def _to_record(self, result: FrameResult) -> FrameRecord:
+        return {
+            "source": result.source,
+            "frame": result.frame,
+            "time_s": None if result.time_s is None else round(result.time_s, 6),
+            "width": result.size_hw[1],
+            "height": result.size_hw[0],
+            "detections": self._detection_records(result),
+        }
+
+    def _detection_records(self, result: FrameResult) -> list[DetectionRecord]:
         columns = (
             result.detections.box_xyxy.double().numpy().round(3).tolist(),
             result.detections.score.tolist(),
@@ -122,14 +132,7 @@ class JsonlWriter:
         if result.track_ids is not None:
             for entry, track_id in zip(boxes, result.track_ids, strict=True):
                 entry["track_id"] = track_id
-        return {
-            "source": result.source,
-            "frame": result.frame,
-            "time_s": None if result.time_s is None else round(result.time_s, 6),
-            "width": result.size_hw[1],
-            "height": result.size_hw[0],
-            "detections": boxes,
-        }
+        return boxes
 
 
 def read_records(path: Path) -> list[FrameRecord]:

@@ -110,15 +110,12 @@ class SlicedDetector:
 
 
 def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[int]) -> frozenset[int]:
-    """Parse a list of classes, such as `person,car` or `1,3`.
+    """Parse a list of classes, such as `person,car` or `1,3`, to indices into `names`.
 
     Args:
         text: Names or category ids, separated by commas.
         names: Names of the model's classes, by class index.
         category_ids: Category ids of the annotations, by class index.
-
-    Returns:
-        Indices into `names`.
 
     Raises:
         ConfigError: The model does not have some of the classes; all of them are listed.
@@ -126,8 +123,7 @@ def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[i
     index_of = {str(category_id): index for index, category_id in enumerate(category_ids)}
     index_of |= {name.lower(): index for index, name in enumerate(names)}
     index_of |= {name: index for index, name in enumerate(names)}
-    words = [word.strip() for word in text.split(",")]
-    words = [word if word in index_of else word.lower() for word in words]
+    words = [word if word in index_of else word.lower() for word in map(str.strip, text.split(","))]
     known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     problems = [
         f"--classes: the model has no class {word!r}{did_you_mean(word, index_of)}; its classes are {known}"

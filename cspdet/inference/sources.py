@@ -51,13 +51,10 @@ MediaSource = ImageFile | Video
 
 
 def find_sources(text: str) -> list[MediaSource]:
-    """Find the sources of a command-line argument.
+    """Find the sources of a command-line argument, sorted by path.
 
     Args:
         text: A file, a folder (including subfolders), a glob, a camera index, or a URL.
-
-    Returns:
-        The sources, sorted by path.
 
     Raises:
         SourceError: The path does not exist, or there is no image or video.

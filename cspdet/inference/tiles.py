@@ -68,12 +68,21 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
     return [(start, start + side) for start in starts]
 
 
+def _merge_one_class(
+    box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor, max_iou: float
+) -> tuple[Tensor, Tensor]:
+    """Boxes and scores of one class, best first, without fragments and duplicates of other tiles."""
+    candidates = _resolve_fragments(box, score, tile, fragment)
+    order = candidates[1].sort(descending=True, stable=True).indices
+    box, score, tile = (values[order] for values in candidates)
+    kept = _greedy_nms(box, tile, max_iou)
+    return box[kept], score[kept]
+
+
 def merge_tiles(
     parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], config: PostprocessConfig
 ) -> Detections:
-    """Merge the detections of the tiles of an image.
-
-    The result does not depend on the order of the tiles.
+    """Merge the detections of the tiles of an image, best first; the order of the tiles has no effect.
 
     Args:
         parts: Tiles and their detections in tile pixels; the whole image may be one of the tiles.
@@ -88,13 +97,10 @@ def merge_tiles(
     boxes, scores, classes = [box[:0]], [score[:0]], [class_id[:0]]
     for class_index in class_id.unique().tolist():
         here = class_id == class_index
-        one = _resolve_fragments(box[here], score[here], tile[here], fragment[here])
-        order = one[1].sort(descending=True, stable=True).indices
-        one_box, one_score, one_tile = (values[order] for values in one)
-        kept = _greedy_nms(one_box, one_tile, config.nms_iou)
-        boxes.append(one_box[kept])
-        scores.append(one_score[kept])
-        classes.append(torch.full((len(kept),), class_index, dtype=torch.int64))
+        merged = _merge_one_class(box[here], score[here], tile[here], fragment[here], config.nms_iou)
+        boxes.append(merged[0])
+        scores.append(merged[1])
+        classes.append(torch.full((len(merged[1]),), class_index, dtype=torch.int64))
     all_boxes, all_scores, all_classes = torch.cat(boxes), torch.cat(scores), torch.cat(classes)
     best = all_scores.sort(descending=True, stable=True).indices[: config.max_detections]
     return Detections(all_boxes[best].float(), all_scores[best].float(), all_classes[best])

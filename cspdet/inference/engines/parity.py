@@ -47,6 +47,16 @@ def prediction_differences(
     return torch.maximum(boxes, (score - true_score).abs().amax(dim=-1))
 
 
+def _describe_difference(worst: float, average: float, precision: str) -> str | None:
+    """None where the differences of boxes and scores are small enough for the precision."""
+    if precision == "fp32":
+        allowed = worst <= MAX_ERROR
+        return None if allowed else f"its boxes or scores differ by {worst:.1e}; expected at most {MAX_ERROR:g}"
+    if average <= MAX_MEAN_ERROR:
+        return None
+    return f"its boxes and scores differ by {average:.1e} on average; expected at most {MAX_MEAN_ERROR:g}"
+
+
 def parity_error(
     actual: list[tuple[Tensor, ...]],
     expected: list[tuple[Tensor, ...]],
@@ -70,11 +80,4 @@ def parity_error(
     if shapes != [[tuple(values.shape) for values in outputs] for outputs in expected]:
         return f"its outputs have other shapes: {shapes[0]}"
     apart = torch.stack([prediction_differences(a, b, anchors, size_hw) for a, b in zip(actual, expected, strict=True)])
-    worst, average = float(apart.max()), float(apart.mean())
-    if precision == "fp32":
-        return (
-            None if worst <= MAX_ERROR else f"its boxes or scores differ by {worst:.1e}; expected at most {MAX_ERROR:g}"
-        )
-    if average <= MAX_MEAN_ERROR:
-        return None
-    return f"its boxes and scores differ by {average:.1e} on average; expected at most {MAX_MEAN_ERROR:g}"
+    return _describe_difference(float(apart.max()), float(apart.mean()), precision)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from cspdet.errors import ConfigError, UserError
 from cspdet.inference.engines.base import Engine
@@ -39,6 +41,13 @@ def build_fastest(
     if not isinstance(source.network, Detector):  # other engines may fail, and their outputs cannot be compared
         return build("torch", options)
     reference = build("torch", replace(options, precision="fp32"))
+    return select_fastest(_installed_engines(options, build, reference), reference)
+
+
+def _installed_engines(
+    options: EngineOptions, build: Callable[[str, EngineOptions], Engine], reference: Engine
+) -> dict[str, Callable[[], Engine]]:
+    """Functions that build the engines for a device, by name."""
     candidates: dict[str, Callable[[], Engine]] = {}
     for engine in engine_classes():
         if options.device.type not in engine.auto_devices:
@@ -49,7 +58,7 @@ def build_fastest(
             candidates[engine.name] = lambda: reference
         else:
             candidates[engine.name] = partial(build, engine.name, options)
-    return select_fastest(candidates, reference)
+    return candidates
 
 
 def load_fastest(path: Path, options: EngineOptions) -> Engine:
@@ -77,6 +86,21 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
     return select_fastest(candidates, reference)
 
 
+def _build_and_compare(
+    build: Callable[[], Engine], reference: Engine, images: Sequence[Tensor], expected: list[tuple[Tensor, ...]]
+) -> Engine | str:
+    """The engine, or why it cannot replace the reference."""
+    try:
+        engine = build()
+        if engine is reference:
+            return engine
+        outputs = [engine(image) for image in images]
+        problem = parity_error(outputs, expected, reference.anchors, engine.precision, reference.size_hw)
+    except (UserError, RuntimeError, ImportError) as error:
+        return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return engine if problem is None else problem
+
+
 def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
     """Build each candidate, compare it with the reference, and time it; return the fastest. Failures are logged.
 
@@ -92,19 +116,12 @@ def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engin
     times: dict[str, tuple[float, Engine]] = {}
     problems = []
     for name, build in candidates.items():
-        try:
-            engine = build()
-            problem = None
-            if engine is not reference:
-                outputs = [engine(image) for image in images]
-                problem = parity_error(outputs, expected, reference.anchors, engine.precision, reference.size_hw)
-        except (UserError, RuntimeError, ImportError) as error:
-            problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        if problem is None:
-            times[name] = (time_forward(engine), engine)
+        engine = _build_and_compare(build, reference, images, expected)
+        if isinstance(engine, str):
+            problems.append(f"{name}: {engine}")
+            log.warning("auto: %s is skipped: %s", name, engine)
         else:
-            problems.append(f"{name}: {problem}")
-            log.warning("auto: %s is skipped: %s", name, problem)
+            times[name] = (time_forward(engine), engine)
     if not times:
         raise ConfigError("--backend auto: no engine can run this model", *problems)
     listed = ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, (seconds, _) in times.items())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import av
     from av.audio.stream import AudioStream
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -105,8 +106,7 @@ class H264Writer:
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         context = stream.codec_context
         context.time_base = self._time_base
-        context.colorspace, context.color_range = BT601_MATRIX, LIMITED_RANGE
-        context.color_primaries, context.color_trc = SRGB_PRIMARIES, BT709_TRANSFER
+        _set_color_description(context)
         if self._pixel_aspect != 1:
             context.sample_aspect_ratio = self._pixel_aspect
         if self._audio is not None:  # opened with the first frame, in parallel with the network
@@ -192,3 +192,8 @@ class AudioPassthrough:
     def close(self) -> None:
         """Close the source file."""
         self._container.close()
+
+
+def _set_color_description(context: VideoCodecContext) -> None:
+    context.colorspace, context.color_range = BT601_MATRIX, LIMITED_RANGE
+    context.color_primaries, context.color_trc = SRGB_PRIMARIES, BT709_TRANSFER

@@ -87,6 +87,13 @@ class VideoProcessor:
             start_time_s=reader.start_time_s,
         )
 
+    def _progress(self, reader: VideoReader, frames: Iterable[Frame]) -> Iterable[Frame]:
+        """The frames up to the time limit, with a progress bar."""
+        settings, count = self.run.settings, reader.info.num_frames
+        limited_frames = _limit_duration(self.run.timer.time_iter(frames, "waiting"), settings.max_seconds)
+        expected = -(-count // settings.stride) if count else None
+        return progress(limited_frames, reader.video.name.name, "frame", expected)
+
     def _run_pipeline(
         self, reader: VideoReader, frames: Iterable[Frame], frame_bytes: int, writer: VideoWriter | None
     ) -> None:
@@ -102,10 +109,7 @@ class VideoProcessor:
             output = self._start_output_stages(stages, reader, writer, depth)
             if not reader.live:  # a live reader has its own thread and always returns the latest frame
                 frames = stages.enter_context(Prefetcher(timer.time_iter(frames, "read"), depth))
-            limited_frames = _limit_duration(timer.time_iter(frames, "waiting"), settings.max_seconds)
-            count = reader.info.num_frames
-            expected = -(-count // settings.stride) if count else None
-            batches = batched(progress(limited_frames, reader.video.name.name, "frame", expected), batch_size)
+            batches = batched(self._progress(reader, frames), batch_size)
             results = stages.enter_context(
                 closing(parallel_map(batches, partial(self._detect_batch, num_workers), num_workers))
             )

@@ -26,6 +26,20 @@ def fold_constants(model: openvino.Model) -> None:
     manager.run_passes(model)
 
 
+def _split_anchors(transpose: Any, shape: Sequence[int]) -> Any:
+    """The same raw output of `shape` (B, A, 5 + C, H, W), split while channels are last."""
+    from openvino import opset8 as ops
+
+    batch, anchors, values, height, width = shape
+    maps = transpose.input_value(0).get_node().input_value(0)
+    cells = ops.reshape(
+        ops.transpose(maps, int64_constant(0, 2, 3, 1)), int64_constant(batch, height, width, anchors, values), False
+    )
+    result = ops.transpose(cells, int64_constant(0, 3, 1, 2, 4))
+    result.set_friendly_name(transpose.get_friendly_name())
+    return result
+
+
 def split_channels_last(model: openvino.Model) -> int:
     """Split raw outputs into anchors in channels-last memory format, in place.
 
@@ -35,23 +49,12 @@ def split_channels_last(model: openvino.Model) -> int:
     Returns:
         The number of rewritten outputs.
     """
-    from openvino import opset8 as ops
-
     count = 0
     for transpose in model.get_ordered_ops():
         shape = _match_raw_output(transpose)
         if shape is None:
             continue
-        batch, anchors, values, height, width = shape
-        maps = transpose.input_value(0).get_node().input_value(0)
-        cells = ops.reshape(
-            ops.transpose(maps, int64_constant(0, 2, 3, 1)),
-            int64_constant(batch, height, width, anchors, values),
-            False,
-        )
-        result = ops.transpose(cells, int64_constant(0, 3, 1, 2, 4))
-        result.set_friendly_name(transpose.get_friendly_name())
-        transpose.output(0).replace(result.output(0))
+        transpose.output(0).replace(_split_anchors(transpose, shape).output(0))
         count += 1
     if count:
         model.validate_nodes_and_infer_types()

@@ -41,14 +41,11 @@ class PackedConv(nn.Module):
 
 
 def prepack(fused: nn.Module, size_hw: tuple[int, int]) -> fx.GraphModule | None:
-    """Return a copy of a network with its convolution weights packed for oneDNN.
+    """Return a copy of a network with weights packed for oneDNN, or None where that fails or changes the outputs.
 
     Args:
         fused: The result of `fuse_conv_bn`, on the CPU in evaluation mode.
         size_hw: Image size for which the layout is optimized; other sizes work too.
-
-    Returns:
-        The packed network, or None if the network cannot be packed or the outputs of the packed network differ.
     """
     if not isinstance(fused, fx.GraphModule) or not torch.backends.mkldnn.is_available():
         return None

@@ -117,14 +117,7 @@ class _ConvSpec:
         height, width = list(image.shape)[2:]
         out_channels = len(self.weight)
         strips = -(-height // OUTPUT_ROWS)
-        transformed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
-        products = []
-        for rows, weight in zip(INPUT_TRANSFORM, transformed, strict=True):
-            strip = _transform_input(ops, image, rows, below=1 + OUTPUT_ROWS * strips - height)
-            product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
-            products.append(product)
-        if self.bias is not None:
-            products[1] = ops.add(products[1], self.bias)  # each output row contains this product once
+        products = self._multiply(ops, image, below=1 + OUTPUT_ROWS * strips - height)
         rows_of_strips = [self._apply_activation(ops, row) for row in _transform_output(ops, products)]
         # With channels last in memory, concatenating the rows of the strips produces the map without a copy.
         side_by_side = ops.transpose(ops.concat(rows_of_strips, 3), int64_constant(0, 2, 3, 1))
@@ -136,6 +129,18 @@ class _ConvSpec:
         result = ops.transpose(whole, int64_constant(0, 3, 1, 2))
         result.set_friendly_name(self.output_node.get_friendly_name())
         self.output_node.output(0).replace(result.output(0))
+
+    def _multiply(self, ops: Any, image: Any, *, below: int) -> list[Any]:
+        """The products of transformed input rows and transformed filters; `below`: rows of padding under the image."""
+        transformed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
+        products = []
+        for rows, weight in zip(INPUT_TRANSFORM, transformed, strict=True):
+            strip = _transform_input(ops, image, rows, below=below)
+            product = ops.convolution(strip, ops.constant(weight[:, :, None]), [1, 1], [0, 1], [0, 1], [1, 1])
+            products.append(product)
+        if self.bias is not None:
+            products[1] = ops.add(products[1], self.bias)  # each output row contains this product once
+        return products
 
     def _apply_activation(self, ops: Any, row: Any) -> Any:
         if self.activation is None:
