@@ -40,10 +40,8 @@ def analyze_results(
     """Evaluate and analyze results checked by `evaluation.results.read_results`.
 
     Args:
-        coco: the split with its annotations.
         results: detections in COCO's results format.
-        name: name of the run.
-        source: the results file.
+        name, source: name and results file of the run, for the report.
         iou: IoU at which a detection matches a box.
         min_score: score threshold of kept detections; None: the threshold of the best F1.
         gallery: maximum number of worst images.
@@ -51,10 +49,8 @@ def analyze_results(
     Raises:
         DataError: the annotation file is missing or has changed since the split was loaded.
     """
-    metrics = evaluate_results(coco, results)
-    return analyze(
-        match_results(coco, results, iou=iou), metrics, name=name, source=source, min_score=min_score, gallery=gallery
-    )
+    metrics, run = evaluate_results(coco, results), match_results(coco, results, iou=iou)
+    return analyze(run, metrics, name=name, source=source, min_score=min_score, gallery=gallery)
 
 
 def analyze(

@@ -61,6 +61,15 @@ def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) 
     return ap.mean(axis=0), ap[0]
 
 
+def _check_same_split(runs: Sequence[MatchedRun], names: Sequence[str]) -> None:
+    first = runs[0]
+    for run, name in zip(runs[1:], names[1:], strict=True):
+        same_images = np.array_equal(run.images.image_id, first.images.image_id)
+        same_boxes = len(run.ground_truth) == len(first.ground_truth)
+        if not same_images or not same_boxes or run.coco.classes != first.coco.classes:
+            raise DataError(f"{name}: expected the images, boxes and classes of {names[0]}, found others")
+
+
 def compare(
     runs: Sequence[MatchedRun], names: Sequence[str], *, resamples: int = AnalysisConfig.resamples, seed: int = 0
 ) -> Comparison:
@@ -70,18 +79,12 @@ def compare(
         runs: at least two runs.
         names: one name per run.
         resamples: number of bootstrap resamples.
-        seed: seed of the resamples.
 
     Raises:
         DataError: the runs have different images, boxes or classes.
     """
     first = runs[0]
-    for run, name in zip(runs[1:], names[1:], strict=True):
-        same = np.array_equal(run.images.image_id, first.images.image_id) and len(run.ground_truth) == len(
-            first.ground_truth
-        )
-        if not same or run.coco.classes != first.coco.classes:
-            raise DataError(f"{name}: expected the images, boxes and classes of {names[0]}, found others")
+    _check_same_split(runs, names)
     draws = _bootstrap(runs, resamples, np.random.default_rng(seed))  # (R, runs, 2, C)
     return Comparison(
         runs=tuple(names),

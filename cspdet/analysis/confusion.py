@@ -12,6 +12,18 @@ from cspdet.analysis.matching import assign
 MAX_PAIRS = 50
 
 
+def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched_gt: np.ndarray) -> np.ndarray:
+    """(D,) index of the box of each remaining detection, -1 for none."""
+    detections, pairs = run.detections, run.pairs
+    pairs = pairs.select(remaining[pairs.detection_index] & unmatched_gt[pairs.gt_index] & (pairs.iou >= run.iou))
+    competing = pairs.detection_index[group_starts(pairs.detection_index)]
+    rank = np.zeros(len(detections), np.int64)
+    rank[competing] = rank_in_group(detections.image_index[competing])
+    order = np.lexsort((pairs.gt_index, pairs.iou, pairs.detection_index, rank[pairs.detection_index]))
+    pairs = pairs.select(order)
+    return assign(pairs, rank[pairs.detection_index], len(detections), np.ones(len(run.ground_truth), bool))
+
+
 def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
     """Count boxes and detections with at least a score of `threshold`, at `run.iou`.
 
@@ -24,14 +36,7 @@ def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
     matched = np.where(right, match.gt_index, -1)
     unmatched_gt = run.is_target.copy()
     unmatched_gt[matched[right]] = False
-    pairs = run.pairs
-    pairs = pairs.select((kept & ~right)[pairs.detection_index] & unmatched_gt[pairs.gt_index] & (pairs.iou >= run.iou))
-    competing = pairs.detection_index[group_starts(pairs.detection_index)]
-    rank = np.zeros(len(detections), np.int64)
-    rank[competing] = rank_in_group(detections.image_index[competing])
-    order = np.lexsort((pairs.gt_index, pairs.iou, pairs.detection_index, rank[pairs.detection_index]))
-    pairs = pairs.select(order)
-    confused = assign(pairs, rank[pairs.detection_index], len(detections), np.ones(len(ground_truth), bool))
+    confused = _match_regardless_of_class(run, kept & ~right, unmatched_gt)
     matched = np.where(confused >= 0, confused, matched)
 
     counts = np.zeros((classes + 1, classes + 1), np.int64)

@@ -66,9 +66,8 @@ def classify_errors(run: MatchedRun) -> ErrorTypes:
     detection_type = np.select(
         conditions, (CORRECT, IGNORED, LOCALIZATION, CLASSIFICATION, DUPLICATE, BACKGROUND), BOTH
     )
-    intended_gt = np.where(
-        detection_type == LOCALIZATION, same_class_gt, np.where(detection_type == CLASSIFICATION, other_class_gt, -1)
-    )
+    is_type = [detection_type == LOCALIZATION, detection_type == CLASSIFICATION]
+    intended_gt = np.select(is_type, [same_class_gt, other_class_gt], -1)
     matched_gt = np.zeros(len(ground_truth), bool)
     matched_gt[match.gt_index[match.correct]] = True
     return ErrorTypes(detection_type, intended_gt, matched_gt)

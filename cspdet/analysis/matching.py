@@ -47,9 +47,6 @@ def build_candidates(
     As in pycocotools, the later of two boxes with equal IoU wins, and any box wins over an ignored one.
 
     Args:
-        pairs: overlapping detections and boxes.
-        detections: the D detections.
-        ground_truth: the M boxes.
         area: (low, high) in square pixels; boxes outside are ignored; None: no limits.
         closed: whether `high` itself is inside, as in COCO.
     """
@@ -84,7 +81,6 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
     Args:
         pairs: P candidate pairs, sorted by rank and detection.
         rank: (P,) ascending.
-        num_detections: D.
         single_match: (M,) bool, boxes that can be assigned only once; others (crowds) any number of times.
 
     Returns:

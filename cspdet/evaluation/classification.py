@@ -72,6 +72,13 @@ class DatasetPredictions(NamedTuple):
     errors: list[str]  # images that cannot be read
 
 
+def _check_dataset(images: ImageFolderDataset, num_classes: int) -> None:
+    if len(images.classes) != num_classes:
+        raise DataError(f"{images.root}: {len(images.classes)} classes, but the model has {num_classes}")
+    if not len(images):
+        raise DataError(f"{images.root}: no images to evaluate the model on")
+
+
 def predict_dataset(
     predictor: ClassificationPredictor,
     images: ImageFolderDataset,
@@ -80,10 +87,7 @@ def predict_dataset(
     shard: Shard = SINGLE_PROCESS,
 ) -> DatasetPredictions:
     """Predict the classes of all images of a dataset, or of one process's shard of it; see `evaluate_classifier`."""
-    if len(images.classes) != predictor.num_classes:
-        raise DataError(f"{images.root}: {len(images.classes)} classes, but the model has {predictor.num_classes}")
-    if not len(images):
-        raise DataError(f"{images.root}: no images to evaluate the model on")
+    _check_dataset(images, predictor.num_classes)
     top_k = min(TOP_K, predictor.num_classes)
     image_index = np.arange(shard.rank, len(images), shard.world_size)
     ranked, scores = np.zeros((len(image_index), top_k), np.int32), np.zeros((len(image_index), top_k), np.float32)

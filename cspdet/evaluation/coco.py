@@ -96,12 +96,7 @@ class CocoEvaluator:
         Raises:
             ValueError: The image is not in the dataset or was added before, or a box or score is not finite.
         """
-        index = int(np.searchsorted(self._image_ids, image_id))
-        if index == len(self._image_ids) or self._image_ids[index] != image_id:
-            raise ValueError(f"image id {image_id}: not in this dataset")
-        if self._added[index]:
-            raise ValueError(f"image id {image_id}: added twice")
-        self._added[index] = True
+        self._mark_added(image_id)
         box = detections.box_xyxy.cpu().double().numpy()
         score = detections.score.cpu().double().numpy()
         if not (np.isfinite(box).all() and np.isfinite(score).all()):
@@ -113,6 +108,14 @@ class CocoEvaluator:
         rows["bbox"] = np.concatenate((box[:, :2], box[:, 2:] - box[:, :2]), axis=1).round(3)
         rows["score"] = score.round(7)
         self._rows += rows.tobytes()
+
+    def _mark_added(self, image_id: int) -> None:
+        index = int(np.searchsorted(self._image_ids, image_id))
+        if index == len(self._image_ids) or self._image_ids[index] != image_id:
+            raise ValueError(f"image id {image_id}: not in this dataset")
+        if self._added[index]:
+            raise ValueError(f"image id {image_id}: added twice")
+        self._added[index] = True
 
     def merge(self, others: Sequence[Records]) -> None:
         """Add the detections of other processes, which evaluated other images, and sort all in dataset order.

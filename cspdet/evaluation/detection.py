@@ -32,7 +32,7 @@ def evaluate_detector(
     eval_: EvalConfig,
     class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
-    """Evaluate a detector on all images of a dataset with COCO's metrics.
+    """Compute COCO's metrics of a detector on all images of a dataset; also return its detections as COCO results.
 
     Args:
         predictor: A `NetworkDetector`, or an engine.
@@ -40,9 +40,6 @@ def evaluate_detector(
         input_: Input size, and how images are resized to it.
         eval_: Batch size, workers, post-processing (`clip_boxes` clips boxes to the image) and COCO evaluator.
         class_mapping: Dataset index of each class of the model (see `match_classes`); None: the same indices.
-
-    Returns:
-        The metrics, and the detections as COCO results.
 
     Raises:
         ConfigError: `eval_.evaluator` is not installed; raised before the first image is read.
@@ -63,8 +60,7 @@ def inference_on_dataset(
 ) -> CocoEvaluator:
     """Collect the detections in all images of a dataset, or in one process's shard of it.
 
-    See `evaluate_detector` for the arguments and errors. `CocoEvaluator.merge` merges the evaluators of several
-    processes.
+    See `evaluate_detector` for the arguments and errors. `CocoEvaluator.merge` merges several evaluators.
     """
     evaluator = CocoEvaluator(coco, eval_.evaluator)
     loader = eval_loader(coco, input_, eval_, device_type=predictor.device.type, shard=shard)
@@ -75,10 +71,30 @@ def inference_on_dataset(
         for image_id, size_hw, in_input in zip(batch.image_id.tolist(), sizes_hw, batch_detections, strict=True):
             letterbox = Letterbox.fit(size_hw, input_.size, input_.resize)
             detections = in_input.to_image(letterbox, size_hw, clip_boxes=eval_.clip_boxes)
-            if class_index is not None:
-                detections = Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
-            evaluator.add(image_id, detections)
+            evaluator.add(image_id, _map_classes(detections, class_index))
     return evaluator
+
+
+def _map_classes(detections: Detections, class_index: torch.Tensor | None) -> Detections:
+    """The detections with the class indices of the dataset; `class_index` holds that of each class of the model."""
+    if class_index is None:
+        return detections
+    return Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
+
+
+def _check_same_names(model: Categories, data: Categories, where: str) -> None:
+    problems = [
+        *(f"{where}: no class {entry}, which the model has" for entry in _missing_classes(model, data)),
+        *(f"{where}: class {entry} is unknown to the model" for entry in _missing_classes(data, model)),
+    ]
+    if not problems and not (len(set(data.names)) == len(data.names) == len(model.names)):
+        problems = [f"{where}: several classes have the same name, so the classes cannot be matched by name"]
+    if problems:
+        counts = (
+            f"{where}: the classes differ from the model's: expected {_format_classes(model)}; "
+            f"found {_format_classes(data)}"
+        )
+        raise DataError(counts, *truncate_list(problems))
 
 
 def match_classes(model: Categories, data: Categories, where: str) -> tuple[int, ...] | None:
@@ -99,18 +115,7 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
     """
     if model == data:
         return None
-    problems = [
-        *(f"{where}: no class {entry}, which the model has" for entry in _missing_classes(model, data)),
-        *(f"{where}: class {entry} is unknown to the model" for entry in _missing_classes(data, model)),
-    ]
-    if not problems and not (len(set(data.names)) == len(data.names) == len(model.names)):
-        problems = [f"{where}: several classes have the same name, so the classes cannot be matched by name"]
-    if problems:
-        counts = (
-            f"{where}: the classes differ from the model's: expected {_format_classes(model)}; "
-            f"found {_format_classes(data)}"
-        )
-        raise DataError(counts, *truncate_list(problems))
+    _check_same_names(model, data, where)
     if model.category_ids != tuple(data.category_ids[data.names.index(name)] for name in model.names):
         log.info("%s: category ids differ from the model's; classes are matched by name", where)
     return tuple(data.names.index(name) for name in model.names)

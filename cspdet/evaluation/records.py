@@ -76,11 +76,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
     Raises:
         DataError: The file is missing, or has changed since `coco` was read from it.
     """
-    path = coco.files.annotations
-    try:
-        annotations = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation).get("annotations", [])
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read again for the evaluation: {error}") from None
+    annotations = _read_annotations(coco)
     rows = [row for row in annotations if type(row) is bytes]
     ground_truth = np.frombuffer(b"".join(rows), GROUND_TRUTH_DTYPE)
     known = index_in_sorted(ground_truth["image_id"], coco.image_id) >= 0
@@ -88,9 +84,20 @@ def read_ground_truth(coco: CocoDataset) -> Records:
     num_unknown = len(annotations) - int(known.sum())
     if num_unknown:
         raise DataError(
-            f"{path}: has changed since it was read: {num_unknown} annotations do not match its earlier content"
+            f"{coco.files.annotations}: has changed since it was read: {num_unknown} annotations do not match its "
+            "earlier content"
         )
     return ground_truth
+
+
+def _read_annotations(coco: CocoDataset) -> list[Any]:
+    """The annotations of the file, well-formed ones as packed rows."""
+    try:
+        content = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation)
+        annotations: list[Any] = content.get("annotations", [])
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{coco.files.annotations}: cannot be read again for the evaluation: {error}") from None
+    return annotations
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:

@@ -74,10 +74,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
     records = np.frombuffer(b"".join(rows), DETECTION_DTYPE)
     issues = _IssueCounter()
     if len(rows) < len(entries):
-        for index, entry in enumerate(entries):
-            if type(entry) is not bytes:
-                issue, actual = _classify_issue(entry)
-                issues.add(issue, index, actual)
+        _add_malformed(entries, issues)
     file_indices = np.array([index for index, entry in enumerate(entries) if type(entry) is bytes], np.int64)
     _check_records(records, file_indices, coco, issues)
     if issues.first:
@@ -111,6 +108,13 @@ def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
     return to_results(records)
 
 
+def _add_malformed(entries: list[Any], issues: _IssueCounter) -> None:
+    for index, entry in enumerate(entries):
+        if type(entry) is not bytes:
+            issue, actual = _classify_issue(entry)
+            issues.add(issue, index, actual)
+
+
 def _parse(path: Path) -> list[Any]:
     """Parse the file; return its entries, well-formed ones as packed rows."""
     try:
@@ -122,9 +126,16 @@ def _parse(path: Path) -> list[Any]:
     for magic, what in COMPRESSED_MAGIC.items():
         if data.startswith(magic):
             raise DataError(f"{path}: {what}; {EXPECTED_FORMAT}")
+    content = _parse_json(data, path)
+    if type(content) is not list:
+        raise DataError(f"{path}: {EXPECTED_FORMAT}, found {_describe_top_level(content)}")
+    return content
+
+
+def _parse_json(data: bytes, path: Path) -> Any:
     try:
         text = data.decode(json.detect_encoding(data)).lstrip("\ufeff")
-        content = json.loads(text, object_pairs_hook=_pack)
+        return json.loads(text, object_pairs_hook=_pack)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}; {EXPECTED_FORMAT}") from None
     except UnicodeDecodeError as error:
@@ -133,9 +144,6 @@ def _parse(path: Path) -> list[Any]:
         ) from None
     except (RecursionError, ValueError) as error:
         raise DataError(f"{path}: not JSON: {error}; {EXPECTED_FORMAT}") from None
-    if type(content) is not list:
-        raise DataError(f"{path}: {EXPECTED_FORMAT}, found {_describe_top_level(content)}")
-    return content
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:

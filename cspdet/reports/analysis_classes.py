@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from cspdet.analysis.findings import ConfusedPair
 from cspdet.analysis.metrics import PrecisionRecall
 from cspdet.analysis.structures import Analysis
 from cspdet.reports.charts import LineSeries, curve_points, line_chart
@@ -18,22 +21,6 @@ BACKGROUND = "background"
 
 def classes_section(analysis: Analysis) -> ReportSection:
     """Return a table with one row per class."""
-    columns = (
-        Column("class"),
-        Column("boxes", None, True, tooltip="annotated, without crowds"),
-        Column("images", None, True, tooltip="with at least one box of the class"),
-        Column("detections", None, True, tooltip="of any score"),
-        Column("AP", 3, True, 1.0, tooltip="mean over IoU .50 to .95"),
-        Column("AP50", 3, True, 1.0),
-        Column("AP75", 3, True, 1.0),
-        Column("AR100", 3, True, 1.0, tooltip="recall, mean over IoU .50 to .95"),
-        Column("precision", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
-        Column("recall", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
-        Column("F1", 3, True, 1.0, tooltip=f"at a score of {analysis.threshold:.3f}"),
-        Column("best F1", 3, True, 1.0, tooltip="at the best threshold of this class"),
-        Column("at score", 3, True, tooltip="score threshold with the best F1 of this class"),
-        Column("ECE", 3, True, tooltip="expected calibration error"),
-    )
     rows = tuple(
         (
             *(one.name, one.num_gt, one.images, one.detections, one.AP, one.AP50, one.AP75, one.AR100),
@@ -43,7 +30,27 @@ def classes_section(analysis: Analysis) -> ReportSection:
         for one in sorted(analysis.classes, key=lambda one: (one.AP is None, one.AP or 0.0))
     )
     lead = f"Sorted by AP. Precision, recall and F1 are at the score threshold {analysis.threshold:.3f}."
-    return ReportSection("classes", "Classes", lead, (Table("Classes", columns, rows),))
+    table = Table("Classes", _class_columns(analysis.threshold), rows)
+    return ReportSection("classes", "Classes", lead, (table,))
+
+
+def _class_columns(threshold: float) -> tuple[Column, ...]:
+    return (
+        Column("class"),
+        Column("boxes", None, True, tooltip="annotated, without crowds"),
+        Column("images", None, True, tooltip="with at least one box of the class"),
+        Column("detections", None, True, tooltip="of any score"),
+        Column("AP", 3, True, 1.0, tooltip="mean over IoU .50 to .95"),
+        Column("AP50", 3, True, 1.0),
+        Column("AP75", 3, True, 1.0),
+        Column("AR100", 3, True, 1.0, tooltip="recall, mean over IoU .50 to .95"),
+        Column("precision", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
+        Column("recall", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
+        Column("F1", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
+        Column("best F1", 3, True, 1.0, tooltip="at the best threshold of this class"),
+        Column("at score", 3, True, tooltip="score threshold with the best F1 of this class"),
+        Column("ECE", 3, True, tooltip="expected calibration error"),
+    )
 
 
 def curves_section(analysis: Analysis) -> ReportSection:
@@ -134,6 +141,17 @@ def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
     return Table("Precision at each tenth of recall, mean over the classes", columns, rows, collapsed=True)
 
 
+def _confused_pairs_table(pairs: Sequence[ConfusedPair]) -> Table:
+    columns = (
+        Column("annotated"),
+        Column("detected as"),
+        Column("boxes", None, True),
+        Column("fraction of its boxes", 3, True, max(pair.fraction for pair in pairs)),
+    )
+    rows = tuple((pair.gt_class, pair.detected_class, pair.count, pair.fraction) for pair in pairs)
+    return Table("Most confused pairs", columns, rows)
+
+
 def confusion_section(analysis: Analysis) -> ReportSection:
     """Return the confusion matrix and the most confused pairs of classes."""
     confusion, names = analysis.confusion, (*analysis.class_names, BACKGROUND)
@@ -149,17 +167,7 @@ def confusion_section(analysis: Analysis) -> ReportSection:
     chart = Chart("Annotated and detected classes", svg, (LegendEntry("heat", "all of the row"),), note, wide=True)
     blocks: list[Block] = [Charts((chart,))]
     if analysis.confused_pairs:
-        max_fraction = max(pair.fraction for pair in analysis.confused_pairs)
-        columns = (
-            Column("annotated"),
-            Column("detected as"),
-            Column("boxes", None, True),
-            Column("fraction of its boxes", 3, True, max_fraction),
-        )
-        pairs = tuple(
-            (pair.gt_class, pair.detected_class, pair.count, pair.fraction) for pair in analysis.confused_pairs
-        )
-        blocks.append(Table("Most confused pairs", columns, pairs))
+        blocks.append(_confused_pairs_table(analysis.confused_pairs))
     lead = (
         f"Every box and every detection with a score of at least {confusion.threshold:.3f} is counted once. They match "
         f"at an IoU of at least {confusion.iou:g}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cspdet.analysis.findings import ErrorCost, Errors
 from cspdet.analysis.structures import Analysis
 from cspdet.reports.charts import HistogramSeries, LineSeries, bar_chart, histogram, line_chart
@@ -49,25 +51,24 @@ def errors_section(analysis: Analysis) -> ReportSection:
         blocks.append(
             Charts((Chart("AP cost of each error type", svg, note=f"{iou} is {_format_fraction(errors.ap)}."),))
         )
+    blocks += [_error_types_table(ranked, iou, analysis.threshold), _totals_table(errors)]
+    return ReportSection("errors", "Errors", "", tuple(blocks))
+
+
+def _error_types_table(costs: Sequence[ErrorCost], iou: str, threshold: float) -> Table:
+    max_cost = max((abs(cost.ap_cost) for cost in costs if cost.ap_cost is not None), default=0.0)
     columns = (
         Column("type"),
-        Column(
-            "AP cost",
-            3,
-            True,
-            max((abs(value) for _, value, _ in bars), default=0.0),
-            tooltip=f"{iou} with this error type fixed, minus the actual AP",
-        ),
+        Column("AP cost", 3, True, max_cost, tooltip=f"{iou} with this error type fixed, minus the actual AP"),
         Column("all", None, True, tooltip="among all evaluated detections of any score"),
-        Column("kept", None, True, tooltip=f"among those with a score of at least {analysis.threshold:.3f}"),
+        Column("kept", None, True, tooltip=f"among those with a score of at least {threshold:.3f}"),
         Column("description", prose=True),
         Column("advice", prose=True),
     )
     rows = tuple(
-        (cost.error_type, cost.ap_cost, cost.count, cost.kept, *ERROR_TYPE_ADVICE[cost.error_type]) for cost in ranked
+        (cost.error_type, cost.ap_cost, cost.count, cost.kept, *ERROR_TYPE_ADVICE[cost.error_type]) for cost in costs
     )
-    blocks += [Table("Error types", columns, rows), _totals_table(errors)]
-    return ReportSection("errors", "Errors", "", tuple(blocks))
+    return Table("Error types", columns, rows)
 
 
 def _summary(errors: Errors, ranked: list[ErrorCost]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cspdet.analysis.findings import LABEL_ISSUE_TYPES, AnnotatedBox, DetectedBox, LabelIssue, WorstImage
+from cspdet.analysis.findings import LABEL_ISSUE_TYPES, AnnotatedBox, DetectedBox, LabelIssue, LabelIssues, WorstImage
 from cspdet.analysis.structures import Analysis
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.components import Block, Card, Column, Gallery, LegendEntry, Messages, ReportSection, Table
@@ -34,11 +34,8 @@ LABEL_ISSUE_DESCRIPTIONS = {
 
 def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder) -> ReportSection:
     """Return the images with the most errors, worst first."""
-    cards = []
-    for worst in analysis.worst_images[:gallery]:
-        card = _worst_card(worst, coco, embedder)
-        if card is not None:
-            cards.append(card)
+    worst_images = analysis.worst_images[:gallery]
+    cards = [card for worst in worst_images if (card := _worst_card(worst, coco, embedder)) is not None]
     lead = (
         f"Sorted by missed boxes plus the scores of wrong detections, among detections with a score of at least "
         f"{analysis.threshold:.3f}. Boxes have tooltips."
@@ -101,6 +98,22 @@ def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, fl
     return x, y, x + width, y + height
 
 
+def _label_issues_table(label_issues: LabelIssues) -> Table:
+    columns = (
+        Column("type"),
+        Column("image"),
+        Column("class"),
+        Column("annotated"),
+        Column("score", 3, True),
+        Column("IoU", 2, True),
+    )
+    rows = tuple(
+        (one.issue_type, one.file_name, one.class_name, one.annotated_class, one.score, one.iou)
+        for one in label_issues.issues
+    )
+    return Table("Label issues", columns, rows, collapsed=True)
+
+
 def label_issues_section(
     analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
 ) -> ReportSection:
@@ -114,19 +127,7 @@ def label_issues_section(
             note = f"{LABEL_ISSUE_DESCRIPTIONS[issue_type]} {len(cards)} of {total}."
             blocks.append(Gallery(issue_type, tuple(cards), LABEL_ISSUE_LEGEND, note, small=True))
     blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
-    columns = (
-        Column("type"),
-        Column("image"),
-        Column("class"),
-        Column("annotated"),
-        Column("score", 3, True),
-        Column("IoU", 2, True),
-    )
-    rows = tuple(
-        (one.issue_type, one.file_name, one.class_name, one.annotated_class, one.score, one.iou)
-        for one in label_issues.issues
-    )
-    blocks.append(Table("Label issues", columns, rows, collapsed=True))
+    blocks.append(_label_issues_table(label_issues))
     lead = (
         f"A confident detection (score of at least {label_issues.min_score:.3f}) contradicts the annotation, or a box "
         "has no detection at all. Often the detector is wrong; where it is right, fix the annotation."

@@ -41,8 +41,7 @@ def write_analysis_page(
     Images that cannot be read are counted on the page.
 
     Args:
-        path: the HTML file.
-        analyses: one analysis per run.
+        analyses: one per run.
         comparison: the comparison of the runs; None for one run.
         coco: the split of the runs.
         gallery: maximum number of images per gallery.
@@ -53,12 +52,8 @@ def write_analysis_page(
     names = tuple(analysis.name for analysis in analyses)
     title = names[0] if len(names) == 1 else " / ".join(names) if len(names) < 4 else f"{len(names)} runs"
     data = f"{len(coco)} images of {coco.files.annotations.name}"
-    write_page(
-        path,
-        f"Analysis of {title}",
-        f"{data}, evaluated with {analyses[0].evaluator}",
-        analysis_sections(analyses, comparison, coco, gallery),
-    )
+    sections = analysis_sections(analyses, comparison, coco, gallery)
+    write_page(path, f"Analysis of {title}", f"{data}, evaluated with {analyses[0].evaluator}", sections)
 
 
 def analysis_sections(

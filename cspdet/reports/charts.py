@@ -54,6 +54,14 @@ class HistogramSeries:
     style: int  # 0: filled, others: outlines
 
 
+def _dots(curve: LineSeries, x_scale: Scale, y_scale: Scale) -> list[str]:
+    return [
+        f'<circle class="fill0" cx="{format_coord(x_scale(a))}" cy="{format_coord(y_scale(b))}" r="4.5">'
+        f"<title>{a:.3f}: {b:.3f}</title></circle>"
+        for a, b in curve.points
+    ]
+
+
 def line_chart(
     curves: Sequence[LineSeries],
     x_label: str,
@@ -74,11 +82,7 @@ def line_chart(
             f'<polyline class="{curve.style}" points="{path}"{choice}><title>{escape(curve.name)}</title></polyline>'
         )
     if dots and curves:
-        parts += [
-            f'<circle class="fill0" cx="{format_coord(x_scale(a))}" cy="{format_coord(y_scale(b))}" r="4.5">'
-            f"<title>{a:.3f}: {b:.3f}</title></circle>"
-            for a, b in curves[-1].points
-        ]
+        parts += _dots(curves[-1], x_scale, y_scale)
     return svg_element(parts, f"{y_label} over {x_label}")
 
 

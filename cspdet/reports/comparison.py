@@ -85,21 +85,26 @@ def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
     ]
     iou = analyses[0].precision_recall[0].iou
     note = "" if len(drawn) == len(analyses) else f"The first {len(drawn)} of {len(analyses)} runs."
+    charts = [
+        Chart(f"Mean precision and recall at {iou:g}", line_chart(recall, "recall", "precision"), legend, note),
+        Chart("F1 by score threshold", line_chart(f1, "score threshold", "F1"), legend, note),
+    ]
+    return Charts((*_interval_charts(comparison), *charts))
+
+
+def _interval_charts(comparison: Comparison) -> list[Chart]:
+    """The chart of the differences with their intervals, where there are any."""
     intervals = [
         (f"{one.other}, {n.metric}", n.difference, n.low, n.high, n.significant)
         for one in comparison.against_first
         for n in (one.AP, one.AP50)
         if n.difference is not None and n.low is not None and n.high is not None
     ]
-    charts = [
-        Chart(f"Mean precision and recall at {iou:g}", line_chart(recall, "recall", "precision"), legend, note),
-        Chart("F1 by score threshold", line_chart(f1, "score threshold", "F1"), legend, note),
-    ]
-    if intervals:
-        svg = interval_chart(intervals, "difference to the first run")
-        text = "Lines are 95% intervals; a difference is significant if its interval does not contain 0."
-        charts.insert(0, Chart("Differences with intervals", svg, (LegendEntry("fill0", "difference"),), text))
-    return Charts(tuple(charts))
+    if not intervals:
+        return []
+    svg = interval_chart(intervals, "difference to the first run")
+    text = "Lines are 95% intervals; a difference is significant if its interval does not contain 0."
+    return [Chart("Differences with intervals", svg, (LegendEntry("fill0", "difference"),), text)]
 
 
 def _class_table(comparison: Comparison) -> Table:

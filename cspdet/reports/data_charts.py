@@ -105,6 +105,12 @@ def crowding_section(statistics: SplitStatistics) -> ReportSection:
         )
         for group in groups
     )
+    tables = (_quantiles_table({"boxes per image": counts}), bin_table(counts, "Boxes per image, by bin"))
+    blocks = (Charts(charts), *tables, _image_sizes_table(statistics))
+    return ReportSection("boxes-per-image", "Boxes per image", "", blocks)
+
+
+def _image_sizes_table(statistics: SplitStatistics) -> Table:
     columns = (
         *(Column("split"), Column("width", None, True), Column("height", None, True)),
         *(Column("images", None, True), Column("fraction", 3, True, 1.0)),
@@ -116,9 +122,7 @@ def crowding_section(statistics: SplitStatistics) -> ReportSection:
     )
     distinct = max((len(split.image_sizes) for split in statistics.values()), default=0)
     caption = "Image sizes" if distinct <= MAX_SIZES_LISTED else f"The {MAX_SIZES_LISTED} most frequent image sizes"
-    tables = (_quantiles_table({"boxes per image": counts}), bin_table(counts, "Boxes per image, by bin"))
-    blocks = (Charts(charts), *tables, Table(caption, columns, rows, collapsed=True))
-    return ReportSection("boxes-per-image", "Boxes per image", "", blocks)
+    return Table(caption, columns, rows, collapsed=True)
 
 
 def locations_section(statistics: SplitStatistics) -> ReportSection:

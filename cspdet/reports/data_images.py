@@ -32,15 +32,21 @@ SAMPLE_LEGEND = (
 )
 
 
-def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return images of each class, chosen at equal distances from the first split that has the class."""
-    chosen: dict[str, list[tuple[str, int, int]]] = {}  # class name to (split, dataset_index, class_id)
+def _choose_samples(sets: Mapping[str, CocoDataset], samples: int) -> dict[str, list[tuple[str, int, int]]]:
+    """Class name to (split, dataset_index, class_id) of its samples."""
+    chosen: dict[str, list[tuple[str, int, int]]] = {}
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
             if name not in chosen:
                 picked = select_samples(coco, class_id, samples)
                 if picked:
                     chosen[name] = [(split, dataset_index, class_id) for dataset_index in picked]
+    return chosen
+
+
+def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
+    """Return images of each class, chosen at equal distances from the first split that has the class."""
+    chosen = _choose_samples(sets, samples)
     long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}
     for rank in range(samples):  # one image per class first, because the size limit may omit later ones

@@ -60,10 +60,6 @@ def write_data_page(
     Images that cannot be read are counted on the page.
 
     Args:
-        path: the HTML file.
-        name: name of the dataset.
-        validation_report: errors and warnings of all splits.
-        dataset_report: statistics of the readable splits.
         sets: the readable splits by name.
         samples: maximum number of images per class.
 
@@ -95,9 +91,8 @@ def data_sections(
     if dataset_report.input_fit is not None:
         sections.append(input_section(dataset_report.input_fit))
     if dataset_report.near_duplicates is not None:
-        sections.append(
-            near_duplicates_section(dataset_report.near_duplicates, ThumbnailEmbedder(MAX_EMBEDDED_BYTES // 3))
-        )
+        embedder = ThumbnailEmbedder(MAX_EMBEDDED_BYTES // 3)
+        sections.append(near_duplicates_section(dataset_report.near_duplicates, embedder))
     if samples and sets:
         sections.append(samples_section(sets, samples, ThumbnailEmbedder(MAX_EMBEDDED_BYTES * 2 // 3)))
     return sections

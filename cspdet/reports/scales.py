@@ -120,10 +120,8 @@ def axes(
         x, text_y = format_coord(x_scale(mark)), format_coord(y_scale.start + 17)
         parts.append(f'<path class="base" d="M{x} {baseline}v4"/>')
         parts.append(f'<text class="tick" x="{x}" y="{text_y}" text-anchor="middle">{format_tick(mark)}</text>')
-    middle_x, middle_y = (
-        format_coord((x_scale.start + x_scale.end) / 2),
-        format_coord((y_scale.start + y_scale.end) / 2),
-    )
+    middle_x = format_coord((x_scale.start + x_scale.end) / 2)
+    middle_y = format_coord((y_scale.start + y_scale.end) / 2)
     parts += [
         f'<path class="base" d="M{LEFT} {baseline}H{right}"/>',
         f'<text class="axis" x="{middle_x}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>',
