@@ -89,16 +89,14 @@ def _bundle_from_recipe(
     if weights is not None and not DARKNET_FILE.search(str(weights)):
         checkpoint = load_checkpoint(weights)
         check_task(recipe.task, checkpoint.task, str(weights))
-        return _bundle_from_checkpoint(
-            _with_num_classes(recipe, len(checkpoint.categories)), checkpoint, str(weights), name
-        )
+        recipe = _with_num_classes(recipe, len(checkpoint.categories))
+        return _bundle_from_checkpoint(recipe, checkpoint, str(weights), name)
     if categories is None and recipe.task == "detection":
         categories = classes_from_config(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        network = build_network(
-            recipe, 0 if categories is None else len(categories), source, pretrained=weights is None
-        )
+        num_classes = 0 if categories is None else len(categories)
+        network = build_network(recipe, num_classes, source, pretrained=weights is None)
     if weights is not None:
         try:
             layers = layers_in_file_order(network)

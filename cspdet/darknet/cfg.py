@@ -164,11 +164,18 @@ def read_cfg(path: str | Path) -> str:
         raise ConfigError(f"{path}: not readable: {error.strerror or error}") from None
 
 
+def _section_problems(section: CfgSection) -> list[str]:
+    if section.section_type in SECTION_SCHEMAS:
+        return _unsupported_keys(section, SECTION_SCHEMAS[section.section_type])
+    known = ", ".join(f"[{section_type}]" for section_type in SECTION_SCHEMAS)
+    unknown = f"[{section.section_type}]{did_you_mean(section.section_type, SECTION_SCHEMAS)}"
+    return [f"{section.location()}: unknown section {unknown}; known: {known}"]
+
+
 def parse_cfg(text: str, source: str) -> Cfg:
     """Parse a cfg and check its section types and keys.
 
     Args:
-        text: The content of the file.
         source: Name of the file for messages.
 
     Raises:
@@ -176,12 +183,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
     """
     sections, problems = _parse_sections(text, source)
     for section in sections:
-        if section.section_type in SECTION_SCHEMAS:
-            problems += _unsupported_keys(section, SECTION_SCHEMAS[section.section_type])
-        else:
-            known = ", ".join(f"[{section_type}]" for section_type in SECTION_SCHEMAS)
-            unknown = f"[{section.section_type}]{did_you_mean(section.section_type, SECTION_SCHEMAS)}"
-            problems.append(f"{section.location()}: unknown section {unknown}; known: {known}")
+        problems += _section_problems(section)
     if problems:
         raise ConfigError(*truncate_list(problems))
     if not sections or sections[0].section_type != "net":

@@ -47,6 +47,12 @@ class Graph(NamedTuple):
     size_hw: tuple[int, int]
 
 
+def _check_channels(cfg: Cfg) -> None:
+    channels = cfg.net.get_int("channels", 3)
+    if channels != IMAGE_CHANNELS:
+        raise cfg.net.error(f"expected 3 input channels, found {channels}", "channels")
+
+
 def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: float = 1e-5) -> Graph:
     """Build the layer graph of a cfg.
 
@@ -58,9 +64,7 @@ def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: flo
     Raises:
         ConfigError: A layer is invalid; the message begins with `source:line`.
     """
-    channels = cfg.net.get_int("channels", 3)
-    if channels != IMAGE_CHANNELS:
-        raise cfg.net.error(f"expected 3 input channels, found {channels}", "channels")
+    _check_channels(cfg)
     height, width = size_hw or cfg.size_hw
     image = FeatureShape(IMAGE_CHANNELS, height, width)
     layers: list[LayerNode] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cspdet.darknet.cfg import Cfg, anchor_mask, parse_cfg
+from cspdet.darknet.cfg import Cfg, CfgSection, anchor_mask, parse_cfg
 from cspdet.darknet.graph import build_graph
 
 NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # the key with the number of outputs of a layer
@@ -27,6 +27,15 @@ def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
     return replace(cfg, layers=tuple(layers))
 
 
+def _set_option(text: str, section: CfgSection, key: str, value: int) -> str:
+    lines = text.split("\n")
+    if key in section:
+        lines[section.options[key].line - 1] = f"{key}={value}"
+    else:
+        lines.insert(section.line, f"{key}={value}")
+    return "\n".join(lines)
+
+
 def set_num_classes(text: str, num_classes: int, source: str) -> str:
     """Return the text of a classifier cfg with another number of outputs in its last layer that has weights.
 
@@ -45,13 +54,7 @@ def set_num_classes(text: str, num_classes: int, source: str) -> str:
     last = next((layer.section for layer in reversed(layers) if layer.section.section_type in NUM_OUTPUTS_KEYS), None)
     if last is None:
         raise cfg.net.error("no layer has weights; expected a classifier")
-    key = NUM_OUTPUTS_KEYS[last.section_type]
-    lines = text.split("\n")
-    if key in last:
-        lines[last.options[key].line - 1] = f"{key}={num_classes}"
-    else:
-        lines.insert(last.line, f"{key}={num_classes}")
-    changed = "\n".join(lines)
+    changed = _set_option(text, last, NUM_OUTPUTS_KEYS[last.section_type], num_classes)
     num_outputs = build_graph(parse_cfg(changed, source)).layers[-1].shape.channels
     if num_outputs != num_classes:
         raise last.error(f"does not set the number of classes: for {num_classes} the network has {num_outputs} outputs")

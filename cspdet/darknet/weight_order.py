@@ -40,6 +40,11 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
     if isinstance(model, BackboneClassifier):
         return [*_module_weights(model.backbone, "backbone"), connected_weights("fc", model.fc, None)]
     assert isinstance(model, ComposedDetector)
+    return _detector_layers(model)
+
+
+def _detector_layers(model: ComposedDetector) -> list[LayerWeights]:
+    """The backbone, then the neck, with each convolution of the head after the part of the neck that feeds it."""
     neck: object = model.neck
     assert isinstance(neck, nn.Module)
     heads = HEAD_LEVELS.get(type(neck))

@@ -92,18 +92,22 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
     path = Path(path)
     try:
         with path.open("rb") as file:
-            header, offset = _read_header(file, path)
-            num_values, rest = divmod(path.stat().st_size - offset, 4)
-            if rest:
-                raise CheckpointError(f"{path}: ends within a value; the file is truncated, or not a .weights file")
-            num_layers = _num_layers_in_file(path, layers, num_values, partial=partial)
-            for layer in layers[:num_layers]:
-                _load_layer(file, layer, path, transposed=header.transposed)
+            return _load_layers(file, path, layers, partial=partial)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise CheckpointError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: not readable: {error.strerror or error}") from None
+
+
+def _load_layers(file: BinaryIO, path: Path, layers: Sequence[LayerWeights], *, partial: bool) -> LoadResult:
+    header, offset = _read_header(file, path)
+    num_values, rest = divmod(path.stat().st_size - offset, 4)
+    if rest:
+        raise CheckpointError(f"{path}: ends within a value; the file is truncated, or not a .weights file")
+    num_layers = _num_layers_in_file(path, layers, num_values, partial=partial)
+    for layer in layers[:num_layers]:
+        _load_layer(file, layer, path, transposed=header.transposed)
     return LoadResult(header, num_layers, len(layers), num_values)
 
 

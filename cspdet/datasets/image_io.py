@@ -53,6 +53,18 @@ class ImageHeader(NamedTuple):
         return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
 
 
+def _decode(data: bytes) -> np.ndarray:
+    """Decode with OpenCV what it decodes exactly, everything else with Pillow."""
+    header = _parse_header(data, io.BytesIO(data))
+    image = None
+    if header.file_format == "PNG" or (header.file_format == "JPEG" and header.channels != 4):
+        with _opencv_silent():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.shape[:2] != header.stored_hw:
+        return decode_with_pillow(data)
+    return _apply_exif_orientation(image, header.orientation)
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Decode an image file, with its EXIF orientation applied.
 
@@ -69,16 +81,7 @@ def read_image(path: str | Path) -> np.ndarray:
             data = file.read()
         if not data:
             raise CorruptImageError("the file is empty (0 bytes)")
-        header = _parse_header(data, io.BytesIO(data))
-        image = None
-        if header.file_format == "PNG" or (header.file_format == "JPEG" and header.channels != 4):
-            with _opencv_silent():
-                image = cv2.imdecode(
-                    np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-                )
-        if image is None or image.shape[:2] != header.stored_hw:
-            return decode_with_pillow(data)
-        return _apply_exif_orientation(image, header.orientation)
+        return _decode(data)
     except OSError as error:
         raise DataError(f"{path}: {_describe_os_error(error)}") from None
     except (CorruptImageError, cv2.error) as corrupt:

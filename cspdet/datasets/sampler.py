@@ -36,7 +36,6 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
     Args:
         image: (M,) image index of each object.
         class_id: (M,) class of each object.
-        num_images: Number of images.
         threshold: Fraction of the images below which a class is repeated.
 
     Returns:
@@ -48,9 +47,8 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
     classes = int(class_id.max()) + 1
     image_index, of_class = np.divmod(np.unique(image.astype(np.int64) * classes + class_id), classes)
     image_fraction = np.bincount(of_class, minlength=classes) / num_images
-    class_factors = np.sqrt(
-        threshold / np.maximum(image_fraction, 1 / num_images)
-    )  # classes without images have no effect
+    # classes without images have no effect
+    class_factors = np.sqrt(threshold / np.maximum(image_fraction, 1 / num_images))
     np.maximum.at(factors, image_index, class_factors[of_class])
     return factors
 

@@ -82,15 +82,12 @@ def _merge_one_class(
 def merge_tiles(
     parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], config: PostprocessConfig
 ) -> Detections:
-    """Merge the detections of the tiles of an image, best first; the order of the tiles has no effect.
+    """Merge the detections of an image's tiles, in image pixels, best first; the order of the tiles has no effect.
 
     Args:
         parts: Tiles and their detections in tile pixels; the whole image may be one of the tiles.
         size_hw: Height and width of the image.
         config: NMS threshold and maximum number of detections.
-
-    Returns:
-        The detections, best first, in image pixels.
     """
     box, score, class_id, tile = _sort_candidates(parts)
     fragment = _touches_tile_border(box, tile, size_hw)

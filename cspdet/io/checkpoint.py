@@ -99,6 +99,17 @@ class _ErrorRecordingFile:
         pass
 
 
+def _from_content(content: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        content["task"],
+        dict(content["config"]),
+        Categories(tuple(content["class_names"]), tuple(content["category_ids"])),
+        dict(content["weights"]),
+        content["training"],
+        str(content["program"]),
+    )
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a checkpoint of `cspdet train` onto the CPU.
 
@@ -117,14 +128,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             content = upgrade_content(content)
         if content["task"] not in TASKS:
             raise ValueError(f"task: expected {' or '.join(TASKS)}, found {content['task']!r}")
-        return Checkpoint(
-            content["task"],
-            dict(content["config"]),
-            Categories(tuple(content["class_names"]), tuple(content["category_ids"])),
-            dict(content["weights"]),
-            content["training"],
-            str(content["program"]),
-        )
+        return _from_content(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint: {error}") from None
 

@@ -17,6 +17,14 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAYERS = (nn.Conv2d, nn.Linear)
 
 
+def _try_trace(model: nn.Module) -> fx.Graph | None:
+    try:
+        return trace(model)
+    except TRACE_ERRORS as error:
+        log.info("batch normalization is not fused: %s", str(error).splitlines()[0][:120] if str(error) else error)
+        return None
+
+
 def fuse_conv_bn(model: nn.Module) -> fx.GraphModule | None:
     """Return a copy of a network for inference, with batch normalization fused into convolutions and linear layers.
 
@@ -31,10 +39,8 @@ def fuse_conv_bn(model: nn.Module) -> fx.GraphModule | None:
     """
     if not any(isinstance(part, NORMS) for part in model.modules()):
         return None
-    try:
-        graph = trace(model)
-    except TRACE_ERRORS as error:
-        log.info("batch normalization is not fused: %s", str(error).splitlines()[0][:120] if str(error) else error)
+    graph = _try_trace(model)
+    if graph is None:
         return None
     fused = fx.GraphModule(model, graph, type(model).__name__)
     for node in list(graph.nodes):

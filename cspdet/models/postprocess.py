@@ -88,17 +88,23 @@ def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: Postproces
     box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
     results = []
     for image_index in range(box_xyxy.shape[0]):
-        priors, scores, first = [], [], 0
-        for values in raw:
-            objectness = values[image_index, ..., 4].float().sigmoid()
-            index = torch.where(objectness > config.min_score)
-            classes = values[image_index, ..., 5:][index].float().sigmoid()
-            scores.append(objectness[index][:, None] * classes)
-            _, height, width = objectness.shape
-            priors.append(first + (index[0] * height + index[1]) * width + index[2])
-            first += objectness.numel()
-        results.append(_nms_image(box_xyxy[image_index, torch.cat(priors)], torch.cat(scores), config))
+        priors, scores = _scores_above(raw, image_index, config.min_score)
+        results.append(_nms_image(box_xyxy[image_index, priors], scores, config))
     return results
+
+
+def _scores_above(raw: tuple[Tensor, ...], image_index: int, min_score: float) -> tuple[Tensor, Tensor]:
+    """(N,) indices of the priors of an image with an objectness above `min_score`, and their (N, C) scores."""
+    priors, scores, first = [], [], 0
+    for values in raw:
+        objectness = values[image_index, ..., 4].float().sigmoid()
+        index = torch.where(objectness > min_score)
+        classes = values[image_index, ..., 5:][index].float().sigmoid()
+        scores.append(objectness[index][:, None] * classes)
+        _, height, width = objectness.shape
+        priors.append(first + (index[0] * height + index[1]) * width + index[2])
+        first += objectness.numel()
+    return torch.cat(priors), torch.cat(scores)
 
 
 def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> list[Detections]:

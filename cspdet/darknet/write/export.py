@@ -103,10 +103,8 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
             raise UserError(f"{paths[2]}: not written: a .names file has one name per line and no empty names")
         relative_error = _relative_error(model, _read_back(cfg, weights), files.size_hw)
         if not relative_error <= MAX_RELATIVE_ERROR:
-            raise UserError(
-                f"{target}: not written: the outputs of the network read back differ by {relative_error:.1e} of the "
-                f"largest; expected at most {MAX_RELATIVE_ERROR:g}"
-            )
+            reason = f"the outputs of the network read back differ by {relative_error:.1e} of the largest"
+            raise UserError(f"{target}: not written: {reason}; expected at most {MAX_RELATIVE_ERROR:g}")
     return ExportResult(paths, sum(layer.num_elements for layer in files.layers), relative_error)
 
 

@@ -132,12 +132,16 @@ def _summarize_boxes(coco: CocoDataset, annotations: Annotations, name: str, rep
         {"name": class_name, "category_id": category_id, "boxes": boxes}
         for class_name, category_id, boxes in zip(coco.classes.names, coco.classes.category_ids, per_class, strict=True)
     ]
-    if not len(area):
-        if name == "train":
-            report.errors.append(f"{path}: no boxes; a train split needs some")
-        elif name == "val":
-            report.warnings.append(f"{path}: no boxes; AP is undefined without them")
-        return
+    if len(area):
+        _warn_about_boxes(coco, annotations, report)
+    elif name == "train":
+        report.errors.append(f"{path}: no boxes; a train split needs some")
+    elif name == "val":
+        report.warnings.append(f"{path}: no boxes; AP is undefined without them")
+
+
+def _warn_about_boxes(coco: CocoDataset, annotations: Annotations, report: SplitReport) -> None:
+    path = coco.files.annotations
     if report.empty_images:
         report.warnings.append(f"{path}: {report.empty_images} of {len(coco)} images have no boxes")
     unused = [entry["name"] for entry in report.classes if not entry["boxes"]]

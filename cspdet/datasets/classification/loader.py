@@ -152,7 +152,6 @@ def crop_batches(
     """Iterate over the evaluation batches: every image once, in order, without augmentation.
 
     Args:
-        images: The split to evaluate on.
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".

@@ -141,6 +141,24 @@ def _read_categories(entries: list[Any], issues: IssueCounter) -> Categories:
     return Categories(tuple(names[category_id] for category_id in ids), tuple(ids))
 
 
+def _is_repeated(ids: np.ndarray) -> np.ndarray:
+    """(N,) bool, whether the same id occurs earlier."""
+    order = np.argsort(ids, kind="stable")
+    repeated = np.zeros(len(ids), bool)
+    repeated[order[1:]] = ids[order[1:]] == ids[order[:-1]]
+    return repeated
+
+
+def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
+    """(height, width), or (1, 1) where one of them is invalid."""
+    for key in ("width", "height"):
+        if not is_valid_side(entry.get(key)):
+            found = describe_key(entry, key)
+            issues.add(f"an image's {key} must be an integer above 0", f"image {entry['id']} has {found}")
+    has_valid_size = is_valid_side(entry.get("height")) and is_valid_side(entry.get("width"))
+    return (entry["height"], entry["width"]) if has_valid_size else (1, 1)
+
+
 def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
     """Ids, sizes and names of all images that have an id, with a placeholder for an invalid size or name."""
     ids: list[int] = []
@@ -157,18 +175,11 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
         reason = _file_name_error(name)
         if reason:
             issues.add(f"file_name {reason}", f"image {given_id} has {describe_key(entry, 'file_name')}")
-        for key in ("width", "height"):
-            if not is_valid_side(entry.get(key)):
-                found = describe_key(entry, key)
-                issues.add(f"an image's {key} must be an integer above 0", f"image {given_id} has {found}")
-        has_valid_size = is_valid_side(entry.get("height")) and is_valid_side(entry.get("width"))
         ids.append(given_id)
-        sizes.append((entry["height"], entry["width"]) if has_valid_size else (1, 1))
+        sizes.append(_image_size(entry, issues))
         names.append(b"" if reason else str(name).encode())
     image_id = np.array(ids, np.int64)
-    order = np.argsort(image_id, kind="stable")
-    repeated = np.zeros(len(ids), bool)
-    repeated[order[1:]] = image_id[order[1:]] == image_id[order[:-1]]
+    repeated = _is_repeated(image_id)
     issues.add_where("duplicate image id", repeated, lambda i: f"{ids[i]} again for {names[i].decode()!r}")
     return image_id, np.array(sizes, np.int32).reshape(-1, 2), names
 

@@ -55,6 +55,12 @@ class VocFormat(DatasetFormat):
             return False
         return any(next(source.glob(pattern), None) for pattern in ("Annotations", "*/Annotations", "*.xml", "*/*.xml"))
 
+    def _image_folder(self, roots: list[Path], source: Path) -> Path:
+        folder = self.images if self.images is not None else _find_image_folder(roots, source)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such image folder")
+        return folder
+
     def read(self, source: Path) -> DatasetContent:
         """Read all xml files of the splits, and the sizes of their images.
 
@@ -62,17 +68,13 @@ class VocFormat(DatasetFormat):
             DataError: all errors in the files, the first ten in full.
         """
         roots = _find_voc_roots(source)
-        folder = self.images if self.images is not None else _find_image_folder(roots, source)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such image folder")
+        folder = self._image_folder(roots, source)
         images_by_stem = _index_images(folder)
         reader = VocReader(folder, images_by_stem, one_based=self.one_based, difficult=self.difficult, names=self.names)
         files = _read_splits(roots, self.val_fraction, reader.problems)
         voc_images = {split: reader.read(xmls) for split, xmls in files.items()}
-        if reader.problems:
-            raise DataError(*truncate_list(reader.problems))
-        if not any(voc_images.values()):
-            raise DataError(f"{source}: no xml annotations found")
+        if reader.problems or not any(voc_images.values()):
+            raise DataError(*truncate_list(reader.problems or [f"{source}: no xml annotations found"]))
         left_out = sum(map(len, images_by_stem.values())) - sum(map(len, voc_images.values()))
         if left_out:
             reader.counts["images left out: no xml file of these splits describes them"] = left_out

@@ -48,16 +48,7 @@ class VocImage:
     boxes: list[tuple[str, CocoBox]]  # class name, box
 
 
-def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
-    """Parse one xml file.
-
-    Args:
-        file: The file.
-        problems: Errors are appended to it.
-
-    Returns:
-        The content, or None if it cannot be used.
-    """
+def _read_root(file: Path, problems: list[str]) -> ElementTree.Element | None:
     try:
         root = _safe_xml(file)
     except (OSError, ValueError, ElementTree.ParseError) as error:
@@ -65,6 +56,21 @@ def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
         return None
     if root.tag != "annotation":
         problems.append(f"{file}: expected <annotation> at the top, found <{root.tag}>")
+        return None
+    return root
+
+
+def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
+    """Parse one xml file.
+
+    Args:
+        problems: Errors are appended to it.
+
+    Returns:
+        The content, or None if it cannot be used.
+    """
+    root = _read_root(file, problems)
+    if root is None:
         return None
     objects = []
     for object_number, node in enumerate(root.findall("object"), 1):

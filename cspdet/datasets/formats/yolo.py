@@ -93,6 +93,15 @@ def label_candidates(image_path: Path) -> list[Path]:
     return candidates
 
 
+def _parse_floats(words: list[str]) -> list[float] | None:
+    """None where one of them is no finite number."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return None
+    return values if all(math.isfinite(value) for value in values) else None
+
+
 class _YoloReader:
     """Reads label files; collects errors (`problems`) and counts what was corrected (`counts`)."""
 
@@ -147,11 +156,8 @@ class _YoloReader:
                 f"{where}: expected 5 numbers (class, center x and y, width, height) or a polygon, found {len(words)}"
             )
             return None
-        try:
-            values = [float(word) for word in words[1:]]
-        except ValueError:
-            values = [math.nan]
-        if not all(math.isfinite(value) for value in values):
+        values = _parse_floats(words[1:])
+        if values is None:
             self.problems.append(f"{where}: expected numbers, found {line.strip()[:60]!r}")
             return None
         class_id = self._parse_class(words[0], where)
