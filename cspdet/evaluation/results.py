@@ -56,14 +56,11 @@ class _IssueCounter:
 
 
 def read_results(path: Path, coco: CocoDataset) -> list[Result]:
-    """Read and check a results file.
+    """Read and check a results file; the detections keep their order and have only their four keys.
 
     Args:
         path: The JSON file.
         coco: The dataset whose images and categories the results refer to.
-
-    Returns:
-        The detections, each with its four keys only, in the order of the file.
 
     Raises:
         DataError: This is not a results file, or entries are invalid: one line per type of issue, with its first entry
@@ -245,10 +242,7 @@ def submission_name(annotations: Path, algorithm: str) -> str:
 
 
 def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
-    """Write a zip for COCO's evaluation server: `name`.zip, which contains the file `name`.json.
-
-    Returns:
-        The path of the zip.
+    """Write a zip for COCO's evaluation server, `name`.zip, which contains the file `name`.json; return its path.
 
     Raises:
         UserError: the folder cannot be written.
