@@ -51,6 +51,7 @@ setup(
         "albumentations==2.0.8",  # its last release, and MIT; its successor is AGPL
         "tensorboard>=2.14",
         "pydantic>=2.9",
+        "pydantic-core>=2.23",
         "ruamel.yaml>=0.18",
         "tqdm>=4.66",
         "matplotlib>=3.8",

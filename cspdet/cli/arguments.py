@@ -28,6 +28,12 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
 
+def check_device_name(name: str) -> None:
+    """Raise ConfigError unless the value of `--device` is a device name; whether the device exists, torch knows."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}")
+
+
 def parse_image_size(text: str) -> tuple[int, int]:
     """Parse `--size` into height and width: `416` means 416x416, `416x608` is height x width.
 

@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_device_name
+from cspdet.errors import ConfigError
 
 if TYPE_CHECKING:
     from cspdet.models.bundle import TaskName
@@ -74,11 +75,14 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
 
 
 def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
-    """Check config, overrides and data of a new run, before torch is imported.
+    """Check the arguments, and config, overrides and data of a new run, before torch is imported.
 
     Raises:
-        UserError: The config, an override or the data descriptor is invalid, or data is missing.
+        UserError: An argument, the config, an override or the data descriptor is invalid, or data is missing.
     """
+    check_device_name(args.device)
+    if args.stop_after is not None and args.stop_after < 1:
+        raise ConfigError(f"--stop-after: expected 1 or more, found {args.stop_after}")
     if args.config is None or args.resume is not None:
         return
     from cspdet.datasets.descriptor import load_dataset_config

@@ -92,7 +92,7 @@ def test_the_table_has_source_difference_and_misprint(capsys):
                 ("pelee_prn3l", "csppelee_efm"))  # fmt: skip
     said = "\n".join(lines[prn:efm])
     assert "reconstruction; PRN repository, Results.md" in said
-    assert "3.98 is printed, for 2.98" in said
+    assert "3.98 is published, a misprint of 2.98" in said
     assert "published 3.36M (-0.1" in said
     assert "AP 21.2, AP50 42.5, AP75 19.8" in said
     assert lines[0].split()[:10] == [

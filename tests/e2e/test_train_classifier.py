@@ -138,7 +138,7 @@ def test_configs_from_before_there_was_training_are_read():
 
 
 def test_a_section_of_the_other_task_is_refused():
-    with pytest.raises(ConfigError, match=r"train\.assign: unknown key"):
+    with pytest.raises(ConfigError, match=r"train\.assigner: unknown key"):
         load_config(CONFIG, ClassificationRecipe, ["train.assigner.ignore_iou=0.7"])
     with pytest.raises(ConfigError, match=r"train\.augment\.crop_area: unknown key"):
         load_recipe(ROOT / "configs/csppelee_efm_sam.yaml", ["train.augment.crop_area=[0.5,1]"])
@@ -163,7 +163,7 @@ def test_a_cfg_whose_default_count_is_used_gets_a_line():
 def test_a_cfg_whose_outputs_are_not_those_of_its_last_weights_is_refused():
     joined = TINY_CFG.replace("[avgpool]", "[route]\nlayers=-1,-1\n\n[avgpool]")
     with pytest.raises(
-        ConfigError, match=r"x\.cfg:14: \[convolutional\] does not decide how many .* with 3, 6 numbers"
+        ConfigError, match=r"x\.cfg:14: \[convolutional\] does not determine the number of classes: 3 gives 6"
     ):
         set_num_classes(joined, 3, "x.cfg")
 
