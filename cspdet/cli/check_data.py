@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cspdet.reports.data_input import NetworkInput
     from cspdet.reports.data_page import DatasetReport
 
-MAX_CLASSES_SHOWN = 20
+MAX_LISTED_CLASSES = 20
 DEFAULT_SAMPLES = 4
 PAGE_SUFFIXES = (".html", ".htm")
 DEFAULT_FOLDER, DEFAULT_NAME = Path("runs/check-data"), "index.html"
@@ -197,11 +197,11 @@ def _histogram(split: SplitReport) -> list[str]:
     if not split.boxes:
         return []
     ranked = sorted(split.classes, key=lambda entry: -entry["boxes"])
-    rest = len(ranked) - MAX_CLASSES_SHOWN
-    shown = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:MAX_CLASSES_SHOWN]]
+    rest = len(ranked) - MAX_LISTED_CLASSES
+    listed = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:MAX_LISTED_CLASSES]]
     sizes = ", ".join(f"{size} {count}" for size, count in split.sizes.items())
     return [
-        f"  classes  {', '.join(shown)}{f' and {rest} more' if rest > 0 else ''}",
+        f"  classes  {', '.join(listed)}{f' and {rest} more' if rest > 0 else ''}",
         f"  sizes    {sizes} (below 32x32, between, above 96x96 pixels)",
     ]
 

@@ -145,7 +145,7 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
         summary = {
             "model": runner.detector.name,
             "output": str(runner.output),
-            "pictures": runner.num_images,
+            "images": runner.num_images,
             "frames": runner.num_frames,
             "dropped_frames": runner.num_dropped,
             "detections": runner.jsonl_writer.num_detections,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cspdet.evaluation.classification import ClassifierMetrics
     from cspdet.workflows.evaluate import ClassificationEvaluation
 
-MAX_CLASSES_SHOWN = 50  # with more classes, only the worst are printed
+MAX_LISTED_CLASSES = 50  # with more classes, only the worst are printed
 NUM_WORST_CLASSES = 20
 MAX_CONFUSIONS = 20
 
@@ -176,7 +176,7 @@ def format_table(document: Document) -> list[str]:
         f"top-1 {_percent(document['top1'])}", f"top-5 {_percent(document['top5'])}",
     ]  # fmt: skip
     rows = {name: row for name, row in document["per_class"].items() if row["images"]}
-    if len(rows) > MAX_CLASSES_SHOWN:
+    if len(rows) > MAX_LISTED_CLASSES:
         rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:NUM_WORST_CLASSES])
         lines += ["", f"the {len(rows)} worst of {len(document['per_class'])} classes (metrics.json has all)"]
     name_width = max(5, *(len(name) for name in rows))

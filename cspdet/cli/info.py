@@ -99,8 +99,8 @@ def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:
     }
 
 
-def _difference(ours: float, published: float | None) -> float | None:
-    return ours / published - 1 if published else None
+def _difference(counted: float, published: float | None) -> float | None:
+    return counted / published - 1 if published else None
 
 
 def _bflops_difference(cost: ModelCost, published: PublishedResult) -> float | None:

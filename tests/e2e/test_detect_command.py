@@ -141,7 +141,7 @@ def test_json_is_one_document_with_the_summary_and_the_lines(capsys):
     make_video("in/v.mp4", 2)
     assert detect("in", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["pictures"], document["frames"], document["detections"]) == (1, 2, 3)
+    assert (document["images"], document["frames"], document["detections"]) == (1, 2, 3)
     assert document["results"] == lines()
     assert document["failed"] == []
     assert {"model", "output", "seconds", "fps", "dropped_frames"} <= set(document)
@@ -443,7 +443,7 @@ def test_the_tool_runs_a_real_network(tmp_path):
     tool = [sys.executable, str(ROOT / "tools/detect.py"), str(CONFIG), "a.png", "--json", "input.size=64"]
     done = subprocess.run(tool, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["pictures"] == 1
+    assert json.loads(done.stdout)["images"] == 1
     assert (tmp_path / "runs/detect/a.png").is_file()
 
 
