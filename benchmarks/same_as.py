@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS_PER_COMMAND = 900.0
 # Endings of JSON keys that no two runs or no two trees share: times, rates, places and versions.
 IGNORED_KEYS = ("_per_second", "_wait_fraction", "seconds", "fps", "_ms", "path", "version")
-IGNORED_ENTRIES = ("format", "recipe")  # of a checkpoint: config keys may have changed
+IGNORED_ENTRIES = ("format", "program", "task", "recipe", "config")  # of a checkpoint: names may have changed
 
 # {tree} is the tree under test; {data} holds the files that both trees read. Keys are spelled as in the commit.
 COMMON = (
