@@ -135,7 +135,7 @@ def test_data_without_boxes_is_said(capsys):
         (["weights"], "`cspdet eval weights/best.pt --output weights` creates one"),
         (["weights/best.pt"], "a model, not detections"),
         (["alone"], "--data DESCRIPTOR is missing"),
-        (["good", "elsewhere"], "good is on data.yaml; elsewhere is on other.yaml"),
+        (["good", "elsewhere"], "good uses data.yaml; elsewhere uses other.yaml"),
         (["good", "--split", "train"], "no split 'train'"),
         (["good", "--min-iou", "0.1"], "--min-iou: expected more than 0.1 and at most 1, found 0.1"),
         (["good", "--min-score", "nan"], "--min-score: expected a number, found nan"),

@@ -126,7 +126,7 @@ def test_ctrl_c_saves_and_exits_130(shapes, tmp_path):
 def test_resume_refuses_what_would_be_another_run(shapes, straight, tmp_path, capsys):
     cases = {
         ("--resume", straight, "train.optimizer.learning_rate=1"): "cannot be changed on --resume",
-        ("--resume", straight, "--output", tmp_path): "leave out --weights and --output",
+        ("--resume", straight, "--output", tmp_path): "remove --weights and --output",
         ("--resume", tmp_path): "no such file",
         ("--resume", straight, ROOT / "configs/csppelee_efm.yaml"): "the model differs from that of the run",
         (
