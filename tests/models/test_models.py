@@ -172,9 +172,7 @@ def test_a_batch_of_two_is_two_batches_of_one(network):
     together = outputs(network, images)
     apart = [outputs(network, image[None]) for image in images]
     for level, parts in zip(together, zip(*apart, strict=True), strict=True):
-        assert (
-            difference(level, torch.cat(parts)) < 2e-5
-        )  # fp32 rounding: kernels of other batch sizes; 1.04e-5 on an EPYC
+        assert difference(level, torch.cat(parts)) < 2e-5  # fp32 rounding; 1.04e-5 on an EPYC
 
 
 def test_state_survives_a_round_trip(network, step):
