@@ -163,7 +163,7 @@ def test_a_cfg_whose_default_count_is_used_gets_a_line():
 def test_a_cfg_whose_outputs_are_not_those_of_its_last_weights_is_refused():
     joined = TINY_CFG.replace("[avgpool]", "[route]\nlayers=-1,-1\n\n[avgpool]")
     with pytest.raises(
-        ConfigError, match=r"x\.cfg:14: \[convolutional\] does not determine the number of classes: 3 gives 6"
+        ConfigError, match=r"x\.cfg:14: \[convolutional\] does not set the number of classes: for 3 the network has 6"
     ):
         set_num_classes(joined, 3, "x.cfg")
 
