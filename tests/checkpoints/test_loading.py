@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from classification_data import color_model
+from darknet_data import CLASSIFIER, TINY, network
+from engine_data import small_detector, write_checkpoint
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.darknet.weights import write_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.models.bundle import ModelBundle
-from tests.fixtures.classification_data import color_model
-from tests.fixtures.darknet_data import CLASSIFIER, TINY, network
-from tests.fixtures.engine_data import small_detector, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
