@@ -1,4 +1,4 @@
-"""`train.batch_size: auto`: the largest batch size that fits into the memory of the CUDA device."""
+"""Search for `train.batch_size: auto`: the largest batch size that fits into the memory of the CUDA device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cspdet.training.distributed.context import DistributedContext
 
 log = logging.getLogger("cspdet")
 
-# The loss, the optimizer, the averaged weights and fragmentation need memory beside the forward and backward pass.
+# The rest is for the loss, the optimizer, the EMA weights and fragmentation, which the measured pass does not include.
 USABLE_MEMORY_FRACTION = 0.8
 
 
@@ -30,14 +30,14 @@ def resolve_batch_size(
     """Return the number of images per forward pass over all processes; `auto` is measured.
 
     Args:
-        train: The settings of the run.
-        input_hw: Height and width of the network's input in pixels.
+        train: The `train` section of the recipe.
+        input_hw: Height and width of the network input in pixels.
         network: The network; a copy of it is measured.
-        device: Where it will be trained.
-        context: The processes of the run.
+        device: Device for training.
+        context: Process group of the run.
 
     Raises:
-        ConfigError: `auto` on a CPU, or not even one image fits into memory.
+        ConfigError: `auto` on a CPU, or a single image does not fit into memory.
     """
     if train.batch_size != "auto":
         return train.batch_size
@@ -60,11 +60,11 @@ def resolve_batch_size(
 
 
 def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_bytes: int, max_batch_size: int) -> int:
-    """Return the largest power of two that fits into memory as batch size; 0 if not even 1 fits.
+    """Return the largest power-of-two batch size that fits into memory; 0 if a batch of 1 does not fit.
 
     Args:
-        measure_bytes: Function from batch size to the memory of a pass, or None if it does not fit.
-        available_bytes: The available memory.
+        measure_bytes: Function that returns the memory of a pass in bytes by batch size; None if it runs out of memory.
+        available_bytes: Available memory in bytes.
         max_batch_size: Upper limit of the result.
     """
     batch_size, largest = 1, 0
@@ -84,7 +84,7 @@ def _usable_bytes(device: torch.device) -> int:
 def _measure_peak_bytes(
     model: Network, batch_size: int, size_hw: tuple[int, int], precision: Precision, device: torch.device
 ) -> int | None:
-    """Return the peak memory of a forward and backward pass of a copy of the network; None: out of memory."""
+    """Return the peak memory in bytes of a forward and backward pass of a copy of the network; None: out of memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Configs of training: optimizer, learning-rate schedule, moving average and the training loop. Imports no torch."""
+"""Training configs: optimizer, learning-rate schedule, EMA and training loop. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class OptimizerConfig(ConfigModel):
 
 
 class ScheduleConfig(ConfigModel):
-    """The learning rate over the steps: warm-up, then one of four schedules."""
+    """Learning-rate schedule: warm-up, then one of four schedules."""
 
     name: Literal["cosine", "step", "constant", "polynomial"] = Field("cosine", description="The schedule.")
     final_lr_ratio: float = Field(
         0.01, gt=0, le=1, description="cosine: learning rate at the end, as a fraction of the peak."
     )
     steps: tuple[float, ...] = Field(
-        (0.8, 0.9), description="step: when the learning rate drops, as ascending fractions of the run."
+        (0.8, 0.9), description="step: milestones at which the learning rate drops, as ascending fractions of the run."
     )
     factor: float = Field(0.1, gt=0, le=1, description="step: factor of the learning rate at each drop.")
     power: float = Field(
@@ -64,7 +64,7 @@ class ScheduleConfig(ConfigModel):
 
 
 class EMAConfig(ConfigModel):
-    """The exponential moving average of the weights, which is evaluated and saved; see `cspdet.training.ema`."""
+    """Exponential moving average of the weights, which is evaluated and saved; see `cspdet.training.ema`."""
 
     decay: float = Field(0.9998, gt=0, lt=1, description="Upper limit of the decay per optimizer step.")
     window_fraction: float = Field(
@@ -81,7 +81,7 @@ class MultiScaleConfig(ConfigModel):
 
 
 class TrainerConfig(LoaderConfig):
-    """Training of either task: what the training loop reads."""
+    """Settings of the training loop, common to all tasks."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -93,7 +93,7 @@ class TrainerConfig(LoaderConfig):
     ema: EMAConfig | None = Field(EMAConfig(), description="Moving average of the weights; null: none.")
     multi_scale: MultiScaleConfig | None = Field(None, description="Random input sizes; null: a fixed size.")
     freeze: tuple[str, ...] = Field(
-        (), description="Parts of the network whose weights and statistics do not change, by name: [backbone]."
+        (), description="Modules whose weights and batch-norm statistics are frozen, by name: [backbone]."
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many evaluations without an improvement; null: never."
@@ -104,15 +104,15 @@ class TrainerConfig(LoaderConfig):
     )
     compile: bool = Field(False, description="Use torch.compile: minutes before the first step, then faster steps.")
     sync_batch_norm: bool = Field(
-        True, description="With several processes: batch-norm statistics over the images of all processes."
+        True, description="Distributed training: compute batch-norm statistics over the images of all processes."
     )
     timeout_minutes: float = Field(
-        10.0, gt=0, description="With several processes: minutes that one waits for another before it stops."
+        10.0, gt=0, description="Distributed training: timeout of a process that waits for others, in minutes."
     )
     cpu_fast_paths: Literal["auto"] | bool = Field(
         "auto",
         description="Faster CPU kernels for the training step, equal up to rounding; auto: on a CPU without "
-        "torch.compile; true: an error elsewhere; false: torch's own kernels.",
+        "torch.compile; true: also, with an error if they are unavailable; false: the kernels of torch.",
     )
     loggers: tuple[Annotated[LoggerConfigBase, component(LOGGERS)], ...] = Field(
         (JsonlLoggerConfig(), TensorBoardLoggerConfig()),
@@ -124,7 +124,7 @@ class TrainConfig(TrainerConfig):
     """Training of a detector."""
 
     assigner: Annotated[AssignerConfigBase, component(ASSIGNERS, default="anchor_iou")] = Field(
-        AnchorIoUConfig(), description="Which predictions are positives of which ground-truth boxes."
+        AnchorIoUConfig(), description="The label assigner, which selects the positives of each ground-truth box."
     )
     loss: Annotated[LossConfigBase, component(LOSSES, default="yolo")] = Field(
         YoloLossConfig(), description="The loss."
@@ -136,6 +136,6 @@ class ClassifierTrainConfig(TrainerConfig):
     """Training of a classifier."""
 
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Fraction of the target that is spread evenly over all classes."
+        0.0, ge=0, lt=1, description="Fraction of the target that is distributed uniformly over all classes."
     )
     augment: ImageAugmentConfig = Field(ImageAugmentConfig(), description="Augmentation of the training images.")

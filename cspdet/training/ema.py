@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights and batch-norm statistics."""
+"""Exponential moving average (EMA) of the weights and batch-norm statistics of a network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """A copy of the network with averaged weights, over about the last `window_fraction` of all steps so far.
+    """A copy of the network with averaged weights.
 
-    Update n has the decay min(decay, n w / (1 + n w)): the average covers about the last n w steps, where w is
-    `window_fraction`, up to 1 / (1 - decay) steps.
+    The decay of update n is min(decay, n w / (1 + n w)) with w = `window_fraction`, so the average covers about the
+    last n w steps, and at most 1 / (1 - decay) steps.
 
     Args:
         model: The network to average.
         decay: Upper limit of the decay.
-        window_fraction: Length of the averaging window as a fraction of the steps so far.
+        window_fraction: Length of the averaging window, as a fraction of the steps so far.
     """
 
     def __init__(self, model: nn.Module, decay: float, window_fraction: float):

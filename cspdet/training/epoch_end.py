@@ -1,4 +1,4 @@
-"""The end of an epoch: evaluate if due, save the best weights, log the metrics."""
+"""End of an epoch: evaluation, best weights, metrics, early stopping."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TRAIN_IMAGE = "train_batch.jpg"
 
 
 class EpochEnd(Generic[ModelT, BatchT]):
-    """The work after each epoch, except saving `last.pt`.
+    """Evaluates the network after an epoch, saves the best weights and logs the metrics; the trainer saves `last.pt`.
 
     Args:
-        task: Evaluates the network.
-        config: `train` of the recipe.
+        task: The task, which evaluates the network.
+        config: The `train` section of the recipe.
         run_dir: The run folder, for the best weights and their results.
         state: Network, EMA and progress of the run.
-        context: The processes of the run.
+        context: Process group of the run.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         self.task, self.config, self.run_dir, self.state, self.context = task, config, run_dir, state, context
 
     def run(self, epoch_metrics: dict[str, Any], loggers: Loggers) -> None:
-        """Advance the progress to the next epoch, evaluate if due, and log the metrics.
+        """Advance the progress to the next epoch, evaluate if `train.eval_interval` requires it, and log the metrics.
 
         Args:
             epoch_metrics: Training metrics of the epoch; evaluation metrics are added.
@@ -65,7 +65,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
             log.warning("%d unreadable images were replaced by others so far", len(skipped))
 
     def should_stop_early(self) -> bool:
-        """Whether `train.patience` evaluations had no improvement; if so, log it."""
+        """Whether the last `train.patience` evaluations had no improvement; if true, this is logged."""
         progress, patience = self.state.progress, self.config.patience
         if patience is None or progress.evals_without_improvement < patience:
             return False
@@ -102,7 +102,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         better = primary_metric > progress.best_metric or best_missing
         progress.best_metric = primary_metric if better else progress.best_metric
         progress.evals_without_improvement = 0 if better else progress.evals_without_improvement + 1
-        if result is None:  # rank 0 has it
+        if result is None:  # only rank 0 has the result
             return {}
         self.run_dir.save_image(self.task.val_image_name, result.visualization)
         if better:
@@ -113,11 +113,11 @@ class EpochEnd(Generic[ModelT, BatchT]):
 
 
 def run_summary(path: Path, val_image_name: str) -> str:
-    """Format the files of a finished run as one log line.
+    """Return the log line that lists the files of a finished run.
 
     Args:
-        path: The folder of the run.
-        val_image_name: The file of the evaluation's image.
+        path: The run folder.
+        val_image_name: File name of the visualization of the evaluation.
     """
     return (
         f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, {val_image_name}; "

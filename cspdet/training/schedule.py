@@ -10,17 +10,17 @@ from torch import nn
 
 from cspdet.training.config import MultiScaleConfig, OptimizerConfig, ScheduleConfig
 
-# Multi-scale sizes are multiples of this for networks that take images of any size.
+# Step of the multi-scale sizes in pixels for networks that accept any input size.
 DEFAULT_STRIDE = 32
 
 
 def lr_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
-    """Return the factor of the peak learning rate at a step.
+    """Return the learning rate at a step as a factor of the peak learning rate.
 
     Args:
         config: The schedule.
         step: The optimizer step, 0-based.
-        total_steps: Steps of the run.
+        total_steps: Number of optimizer steps of the run.
     """
     warmup_steps = min(config.warmup_steps, math.ceil(config.warmup_max_fraction * total_steps))
     warmup_factor = ((step + 1) / warmup_steps) ** config.warmup_power if step < warmup_steps else 1.0
@@ -44,8 +44,8 @@ def random_input_size(
     Args:
         config: The range of the factor.
         size_hw: Height and width of the input in pixels.
-        stride: The coarsest stride of the network; 1 for one that takes images of any size.
-        seed: The same seed gives the same size.
+        stride: The coarsest stride of the network; 1 if it accepts any input size.
+        seed: Seed of the random generator.
 
     Returns:
         Height and width, multiples of the stride.
@@ -57,7 +57,7 @@ def random_input_size(
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """Build SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
+    """Build SGD with two parameter groups: weight decay for convolution and linear weights, none for all others."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in model.modules():
@@ -71,7 +71,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SG
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        # On a CPU, foreach reads all parameters once per operation, fused only once per step.
+        # On a CPU, the foreach version reads all parameters once per operation, the fused version once per step.
         foreach=not on_cpu,
         fused=on_cpu,
     )

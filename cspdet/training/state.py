@@ -58,10 +58,10 @@ class TrainingState(Generic[ModelT]):
 
     @torch.no_grad()
     def reset_nonfinite_bn_stats(self) -> None:
-        """Replace non-finite batch-norm statistics by those of the EMA model, or by the initial ones if EMA is off.
+        """Replace non-finite batch-norm statistics by those of the EMA model, or by the initial ones without EMA.
 
-        Called after a skipped step. Non-finite running statistics would stay non-finite, and evaluations would have no
-        detections.
+        Called after a skipped step. A running average that is NaN or infinite stays so, and later evaluations would
+        have no detections.
         """
         kept = dict(self.ema.model.named_buffers()) if self.ema else {}
         for name, value in self.model.named_buffers():
@@ -70,7 +70,7 @@ class TrainingState(Generic[ModelT]):
                 value.copy_(kept.get(name, fresh))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain types and tensors, for checkpoints."""
+        """Return the state as built-in types and tensors, for checkpoints."""
         return {
             "model": self.model.state_dict(),
             "ema_updates": self.ema.updates if self.ema else None,
@@ -80,11 +80,11 @@ class TrainingState(Generic[ModelT]):
         }
 
     def load_state_dict(self, state: dict[str, Any], ema_weights: dict[str, torch.Tensor]) -> None:
-        """Continue from a saved state.
+        """Restore a saved state.
 
         Args:
             state: The result of `state_dict`.
-            ema_weights: The `weights` of the checkpoint: the EMA weights. Ignored if EMA is off.
+            ema_weights: `weights` of the checkpoint, which are the EMA weights; ignored if EMA is off.
         """
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -93,16 +93,16 @@ class TrainingState(Generic[ModelT]):
         device_flags = [{flag: group[flag] for flag in ("foreach", "fused")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, flag in zip(self.optimizer.param_groups, device_flags, strict=True):
-            group.update(flag)  # flags for the current device, which can differ from that of the saved run
+            group.update(flag)  # keep the flags of the current device, which can differ from that of the saved run
         self.scaler.load_state_dict(state["scaler"])
         self.progress = TrainProgress(**state["progress"])
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Freeze parts of the model by name (`backbone`, `backbone.stem`), and return them.
+    """Freeze modules of the model by name (`backbone`, `backbone.stem`), and return them.
 
     Raises:
-        ConfigError: No such part, or no trainable parameter is left.
+        ConfigError: A module does not exist, or no trainable parameter is left.
     """
     parts = dict(model.named_modules())
     for name in names:

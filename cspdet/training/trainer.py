@@ -36,9 +36,9 @@ from cspdet.training.tasks.base import BatchT, ModelT, Task
 
 log = logging.getLogger("cspdet")
 
-# The run ends after this many consecutive steps without a finite gradient, because it would not recover.
+# Maximum number of consecutive steps without a finite gradient; then the run fails, because it would not recover.
 MAX_SKIPPED_STEPS = 20
-# With fp16, the gradient scaler skips a few consecutive steps to find its scale; these are not reported.
+# With fp16, the gradient scaler skips a few consecutive steps while it adjusts its scale; these are not reported.
 EXPECTED_SCALER_SKIPS = 6
 
 
@@ -59,10 +59,10 @@ class Trainer(Generic[ModelT, BatchT]):
         Args:
             model: The network with its initial weights.
             task: Batches, loss and evaluation.
-            config: `train` of the recipe.
-            run_dir: Where the run is saved.
-            device: Where to train.
-            context: The processes of the run; None: a single process.
+            config: The `train` section of the recipe.
+            run_dir: The run folder.
+            device: Device for training.
+            context: Process group of the run; None: a single process.
 
         Raises:
             ConfigError: Settings that the device or the network does not support.
@@ -75,7 +75,7 @@ class Trainer(Generic[ModelT, BatchT]):
         if self.is_distributed and self.config.sync_batch_norm:
             convert_sync_batchnorm(self.state.model)  # not the EMA model, which is only evaluated
         self.network = wrap_model(self.state.model, device, self.context, compiled=config.compile)
-        # In one process, the sum over all of them is the tensor itself.
+        # With one process, all_reduce_sum returns its argument.
         self._all_reduce_sum: AllReduce = self.context.all_reduce_sum if self.is_distributed else Tensor.detach
         self._uses_fast_paths = use_cpu_fast_paths(config, device)
         self._fast_paths = cpu_fast_paths(device, self.precision) if self._uses_fast_paths else nullcontext()
@@ -89,7 +89,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from the `training` part of a checkpoint of the same recipe."""
+        """Restore the training state of a checkpoint of the same recipe."""
         assert checkpoint.training is not None
         self.state.load_state_dict(checkpoint.training, checkpoint.weights)
 
@@ -104,7 +104,7 @@ class Trainer(Generic[ModelT, BatchT]):
             disable_malloc_trim()
         try:
             return self._run(last_epoch)
-        except RuntimeError as error:  # torch raises a loader worker's death wherever the main process happens to be
+        except RuntimeError as error:  # torch raises it at any point of the main process when a loader worker dies
             raise worker_crash_error(error) or error from None
 
     def _run(self, last_epoch: int) -> int:
@@ -124,7 +124,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return 0
 
     def _train_epoch(self, stop: GracefulStop) -> dict[str, Any] | None:
-        """Train the rest of the current epoch; return its metrics, or None if a stop was requested before its end."""
+        """Train the remaining batches of the current epoch; return its metrics, or None if a stop was requested."""
         progress = self.state.progress
         meter = EpochMeter(
             progress.epoch, self.config.epochs, self.num_batches, progress.batch, self.loader.images_in_batch
@@ -150,11 +150,11 @@ class Trainer(Generic[ModelT, BatchT]):
         return meter.metrics(progress, self._learning_rate(max(0, progress.step - 1)))
 
     def step(self, batch: BatchT, stop: GracefulStop, *, update: bool) -> None:
-        """Train on one batch: images -> network -> losses -> gradients; with `update`, one optimizer step.
+        """Compute and accumulate the gradients of one batch; with `update`, do an optimizer step.
 
         Args:
-            batch: The batch; gradients accumulate until `update`.
-            stop: Stop requests, synchronized over the processes.
+            batch: The batch.
+            stop: Stop requests, synchronized over the processes at each optimizer step.
             update: Whether to do an optimizer step with the accumulated gradients.
         """
         progress = self.state.progress
@@ -180,7 +180,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self._pending_losses.append(torch.stack([part.detach() for part in losses]))
 
     def _random_resize(self, images: Tensor, config: MultiScaleConfig) -> Tensor:
-        """Multi-scale: the batch at a size that is a function of (seed, epoch, batch)."""
+        """Resize the images for multi-scale training, to a size determined by (seed, epoch, batch)."""
         progress, size_hw = self.state.progress, (images.shape[2], images.shape[3])
         stride = max(self.state.model.strides)
         seed = (self.config.seed, progress.epoch, progress.batch // config.interval)
@@ -196,7 +196,7 @@ class Trainer(Generic[ModelT, BatchT]):
         longest = self.config.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), longest if longest else math.inf, foreach=True)
         finite = self._sync_losses_and_norm(norm, stop)
-        if finite or state.scaler.is_enabled():  # the scaler skips the step by itself and lowers its scale
+        if finite or state.scaler.is_enabled():  # the scaler itself skips a non-finite step and lowers its scale
             state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad()
@@ -210,9 +210,9 @@ class Trainer(Generic[ModelT, BatchT]):
             self._report_skip(batch)
 
     def _sync_losses_and_norm(self, norm: Tensor, stop: GracefulStop) -> bool:
-        """Sum losses and stop requests over all processes; return whether the gradient `norm` is finite.
+        """Sum losses and stop requests over all processes; return whether the gradient norm is finite.
 
-        The only device synchronization of a step; everything except the update is queued before it.
+        This is the only device synchronization of a step; all kernels except the update are queued before it.
         """
         parts = len(self.task.loss_names)
         stop_flags = norm.new_tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()])
@@ -246,10 +246,10 @@ class Trainer(Generic[ModelT, BatchT]):
         return self.config.optimizer.learning_rate * lr_factor(self.config.schedule, step, self.total_steps)
 
     def _finish_epoch(self, epoch_metrics: dict[str, Any], loggers: Loggers, stop: GracefulStop) -> None:
-        """Evaluate if due, log the metrics, save, and synchronize stop requests of all processes."""
+        """Run `EpochEnd`, save `last.pt`, and synchronize the stop requests of all processes."""
         self._epoch_end.run(epoch_metrics, loggers)
         self._save()
-        # A signal that came during the evaluation, at any process.
+        # Signals that any process received during the evaluation.
         stop_flags = torch.tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()], device=self.device)
         stop.sync(self.context.all_reduce_sum(stop_flags).tolist())
 

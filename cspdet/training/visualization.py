@@ -1,4 +1,4 @@
-"""Images of a run: training batches with their targets, and val images with the predictions, in one image each."""
+"""Image grids for the training log: training batches with targets, and val images with predictions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from cspdet.inference.draw import FONT, RGB, class_color, draw_boxes
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.structures import Batch, Categories
 
-MAX_GRID_IMAGES = 16  # of a batch
-MIN_CAPTION_WIDTH = 192  # pixels that a line of text needs
+MAX_GRID_IMAGES = 16
+MIN_CAPTION_WIDTH = 192  # pixels, enough for a line of text
 LINE_HEIGHT, TEXT_SCALE, MARGIN = 16, 0.42, 4
-CORRECT_COLOR, WRONG_COLOR = (90, 220, 110), (250, 110, 90)  # of text
-PREDICTION_HW = (192, 192)  # of each image in a grid of predictions
+CORRECT_COLOR, WRONG_COLOR = (90, 220, 110), (250, 110, 90)  # RGB of the text
+PREDICTION_HW = (192, 192)  # size of each image in a grid of predictions
 
 
 def make_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange images of one size in a near square, empty cells grey.
+    """Arrange images in an approximately square grid; unused cells are gray.
 
     Args:
-        images: (H, W, 3) uint8 RGB each.
+        images: (H, W, 3) uint8 RGB images, all of the same size.
+
+    Returns:
+        (rows * H, columns * W, 3) uint8 RGB.
     """
     columns = max(1, round(len(images) ** 0.5))
     height, width = images[0].shape[:2]
@@ -39,12 +42,12 @@ def make_grid(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def add_caption(image: np.ndarray, texts: Sequence[tuple[str, RGB]], lines: int) -> np.ndarray:
-    """Put an image, enlarged by an integer where it is narrow, above a strip of text.
+    """Append a caption below an image; a narrow image is first enlarged by an integer factor.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        texts: A text and its color for each line.
-        lines: Lines that the strip has room for.
+        texts: Text and color of each line.
+        lines: Height of the caption in lines.
     """
     scale = -(-MIN_CAPTION_WIDTH // image.shape[1])
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -56,7 +59,7 @@ def add_caption(image: np.ndarray, texts: Sequence[tuple[str, RGB]], lines: int)
 
 
 def draw_detection_batch(batch: Batch, classes: Categories) -> np.ndarray:
-    """Draw up to 16 images of a detection batch with their boxes into one (H, W, 3) uint8 RGB image."""
+    """Draw the first 16 images of a detection batch with their boxes, as one (H, W, 3) uint8 RGB grid."""
     grid_images = []
     for i, image in enumerate(batch.images[:MAX_GRID_IMAGES].permute(0, 2, 3, 1).contiguous().numpy()):
         in_image = batch.targets.image_index == i
@@ -72,7 +75,10 @@ def draw_detection_batch(batch: Batch, classes: Categories) -> np.ndarray:
 
 
 def draw_classification_batch(batch: ImageBatch, names: tuple[str, ...]) -> np.ndarray:
-    """Draw up to 16 images of a classification batch above their classes, with weights where an image has several."""
+    """Draw the first 16 images of a classification batch with their classes, as one (H, W, 3) uint8 RGB grid.
+
+    The caption of an image with several classes (mixup, CutMix) includes their label weights.
+    """
     targets = [
         [(c, s) for c, s in zip(class_id, label_weight, strict=True) if s > 0]
         for class_id, label_weight in zip(
@@ -90,7 +96,10 @@ def draw_classification_batch(batch: ImageBatch, names: tuple[str, ...]) -> np.n
 
 
 def draw_predictions(images: ImageFolderDataset, metrics: ClassifierMetrics) -> np.ndarray:
-    """Draw up to 16 images spread evenly over a set above the predicted class, and the true one where that is wrong."""
+    """Draw up to 16 equally spaced images of a dataset with the predicted class, as one (H, W, 3) uint8 RGB grid.
+
+    The caption of a misclassified image includes the ground-truth class.
+    """
     grid_images = []
     for index in np.unique(np.linspace(0, len(images) - 1, MAX_GRID_IMAGES).astype(int)).tolist():
         image = read_image(images.path(index))

@@ -1,9 +1,9 @@
-"""Generate the parts of docs/architecture.md that follow from the code.
+"""Generate the parts of docs/architecture.md that are derived from the code.
 
   python tools/paper/architecture.py
 
-writes docs/packages.svg, the dependencies between the packages read from their imports, and the section "Files" of the
-page, with the first sentence of the docstring of each file.
+It writes docs/packages.svg, the dependency graph of the packages, and the section "Files" of docs/architecture.md, with
+the first sentence of the docstring of each file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Graph = dict[str, set[str]]
 
 
 def package_graph() -> Graph:
-    """Return the parts of cspdet (packages and root modules) with the parts that each imports at any time."""
+    """Return the import graph of the packages and root modules of cspdet, including imports in functions."""
     graph: Graph = {}
     for path in sorted((ROOT / "cspdet").rglob("*.py")):
         part = path.relative_to(ROOT / "cspdet").parts[0].removesuffix(".py")
@@ -36,7 +36,7 @@ def package_graph() -> Graph:
 
 
 def _imported_parts(node: ast.AST) -> Iterator[str]:
-    """Parts imported by the code below a node, except for type checkers only."""
+    """Yield the packages and root modules that the code below a node imports, except under TYPE_CHECKING."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
             continue
@@ -50,10 +50,10 @@ def _imported_parts(node: ast.AST) -> Iterator[str]:
 
 
 def levels(graph: Graph) -> dict[str, int]:
-    """Return the level of each part: one above the highest part that it imports; 0 for parts without imports.
+    """Return the level of each node: one above the highest node that it imports, 0 without imports.
 
     Raises:
-        ValueError: the parts import each other in a circle.
+        ValueError: The graph has an import cycle.
     """
     result: dict[str, int] = {}
     while len(result) < len(graph):
@@ -65,7 +65,7 @@ def levels(graph: Graph) -> dict[str, int]:
 
 
 def direct_edges(graph: Graph) -> list[tuple[str, str]]:
-    """Return the edges that no longer path implies (transitive reduction)."""
+    """Return the edges of the transitive reduction of the graph, sorted."""
     reachable: Graph = {}
     for part in sorted(graph, key=levels(graph).__getitem__):
         reachable[part] = graph[part].union(*(reachable[name] for name in graph[part]))
@@ -78,7 +78,7 @@ def direct_edges(graph: Graph) -> list[tuple[str, str]]:
 
 
 def draw(graph: Graph) -> str:
-    """Return the SVG: one row per level, highest first, and an arrow for each direct edge."""
+    """Return the graph as SVG: one row per level, the highest first, with an arrow per edge of `direct_edges`."""
     level = levels(graph)
     rows = [sorted(part for part in graph if level[part] == i) for i in reversed(range(max(level.values()) + 1))]
     width = 2 * MARGIN + max(map(len, rows)) * (BOX_WIDTH + GAP) - GAP
@@ -107,7 +107,7 @@ def draw(graph: Graph) -> str:
 
 
 def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
-    """A curve from the bottom of one box to the top of another."""
+    """Return the SVG path of a curved arrow from the bottom of one box to the top of another."""
     x1, y1, x2, y2 = source[0] + BOX_WIDTH / 2, source[1] + BOX_HEIGHT, target[0] + BOX_WIDTH / 2, target[1]
     bend = (y2 - y1) / 2
     return (
@@ -117,7 +117,7 @@ def _arrow(source: tuple[float, float], target: tuple[float, float]) -> str:
 
 
 def file_list() -> str:
-    """Return the Markdown list of all folders of cspdet with their files and the first sentence of each."""
+    """Return the Markdown list of the packages of cspdet and their files, with the `summary` of each."""
     lines = []
     for folder in sorted(path.parent for path in (ROOT / "cspdet").rglob("__init__.py")):
         lines += ["", f"### `{folder.relative_to(ROOT).as_posix()}`", "", summary(folder / "__init__.py"), ""]
@@ -134,7 +134,7 @@ def summary(path: Path) -> str:
 
 
 def with_file_list(page: str) -> str:
-    """Return the page with a new section "Files", which is its last one."""
+    """Return the page with its last section, "Files", replaced."""
     return page[: page.index(FILES_HEADING)] + FILES_HEADING + file_list()
 
 

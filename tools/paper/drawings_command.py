@@ -1,9 +1,9 @@
-"""Draw the figures of docs/csp.md by running the modules of the networks: gradients, fusion strategies, EFM.
+"""Draw the figures of docs/csp.md (gradients, fusion strategies, EFM) from the network modules.
 
   python tools/draw_networks.py
   python tools/draw_networks.py --output docs/images
 
-The folder must exist; files of the same names are replaced. The output is the same on every machine.
+The output folder must exist; existing files are replaced. The output is identical on all machines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DRAWINGS: dict[str, Callable[[], str]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `draw-networks` takes."""
+    """Add the arguments of `draw-networks`."""
     parser.add_argument("--output", type=Path, default=Path("docs/images"), metavar="DIR", help="default: %(default)s")
 
 
@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def write_drawings(folder: Path) -> list[Path]:
-    """Write all drawings into `folder`, which must exist; files of the same names are replaced.
+    """Write all drawings to an existing folder, and return their paths; existing files are replaced.
 
     Raises:
-        ConfigError: There is no such folder.
-        UserError: It cannot be written to.
+        ConfigError: The folder does not exist.
+        UserError: The folder is not writable.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"

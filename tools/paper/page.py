@@ -1,6 +1,6 @@
-"""The page that sets the paper's tables beside our count of the networks: published, counted, and which config it is.
+"""Markdown page that compares the published values of the paper's tables with those of the configs.
 
-Generated from the configs, `cspdet.models.published` and `paper.tables`; `cspdet paper-page` writes it.
+It is generated from the configs, `cspdet.models.published` and `paper.tables`; `tools/paper_page.py` writes it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ NUM_COCO_CLASSES = 80
 
 
 class CostCache:
-    """What rows cost; each network is counted once for each size."""
+    """Parameters and BFLOPs of table rows; each network is profiled once per input size.
+
+    Args:
+        configs: The folder with the configs.
+    """
 
     def __init__(self, configs: Path):
         self._configs = configs
         self._cache: dict[tuple[str, tuple[str, ...], Size], ModelCost] = {}
 
     def config_path(self, config: str) -> Path:
-        """Where a config is, or would be were it a detector's."""
+        """Return the path of a classifier config if it exists, else the path of the detector config."""
         classifier = self._configs / "classification" / f"{config}.yaml"
         return classifier if classifier.exists() else self._configs / f"{config}.yaml"
 
     def get(self, row: PaperRow) -> ModelCost:
-        """The cost at the size of the published figures; overrides that leave the network alone are only checked."""
+        """Return the cost at the published input size; overrides outside `model` are validated but have no effect."""
         changes = tuple(text for text in row.overrides if text.startswith("model."))
         if changes != row.overrides:
             load_recipe(self.config_path(row.config), row.overrides)
@@ -46,10 +50,13 @@ class CostCache:
 
 
 def paper_page(configs: Path) -> str:
-    """The whole page, as Markdown.
+    """Return the page as Markdown.
+
+    Args:
+        configs: The folder with the configs.
 
     Raises:
-        ConfigError: a published row whose config is missing or broken, or a published row that no table shows.
+        ConfigError: A config is missing or invalid, or a published row is in no table.
     """
     costs = CostCache(configs)
     check_complete(configs, costs)
@@ -71,7 +78,7 @@ def paper_page(configs: Path) -> str:
 
 
 def all_rows() -> tuple[PaperRow, ...]:
-    """The rows of all tables."""
+    """Return the rows of all tables."""
     return (
         *tables.IMAGENET, tables.ABLATION_BASELINE, *tables.ABLATION, *tables.FUSION, *tables.LARGER, *tables.SMALLER,
         *tables.PRN, *tables.LOSSES, *tables.NMS, *chain(*tables.BOTTLENECKS), *tables.MEMORY_ACCESS,
@@ -79,7 +86,7 @@ def all_rows() -> tuple[PaperRow, ...]:
 
 
 def check_complete(configs: Path, costs: CostCache) -> None:
-    """Nothing is skipped silently: every published row is in a table, and its config in the folder."""
+    """Raise ConfigError unless every published row is in a table and every row of the tables has a config."""
     listed = {row.config for row in all_rows()}
     files = {path.stem for folder in (configs, configs / "classification") for path in folder.glob("*.yaml")}
     problems = [
@@ -136,7 +143,7 @@ def _prn(title: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
 
 
 def _settings(title: str, what: str, rows: Sequence[PaperRow], costs: CostCache) -> str:
-    """Rows of one network under several settings."""
+    """Return a table of one network with several settings."""
     head = (what, "config", "size", "our BFLOPs", "AP / AP50 / AP75", "ours", "type")
     lines = [
         (row.label, _config(row, costs), row.reference.size[0], f"{costs.get(row).bflops:.4f}", _ap(row.reference), "",
@@ -206,7 +213,7 @@ def _table_row(cells: Sequence[object]) -> str:
 
 
 def _notes(rows: Sequence[PaperRow]) -> list[str]:
-    """What one must know about the published figures, once each."""
+    """Return the notes on the published values as Markdown list items, without duplicates."""
     notes = []
     for row in rows:
         words = [row.reference.note] if row.reference.note else []
@@ -216,7 +223,7 @@ def _notes(rows: Sequence[PaperRow]) -> list[str]:
 
 
 def _config(row: PaperRow, costs: CostCache) -> str:
-    """A link to the file, and the overrides."""
+    """Return a Markdown link to the config, followed by the overrides."""
     path = costs.config_path(row.config)
     folder = "classification/" if path.parent.name == "classification" else ""
     return " ".join([f"[{row.config}](../configs/{folder}{row.config}.yaml)", *(f"`{text}`" for text in row.overrides)])
@@ -252,7 +259,7 @@ def _ap(reference: PublishedResult) -> str:
 
 
 def _format_values(*values: float | None) -> str:
-    """`23.1 / 44.5 / 22.0`, with a dash for what is unknown; nothing where all is."""
+    """Format values as `23.1 / 44.5 / 22.0`, with a dash for unknown values; empty if all are unknown."""
     if all(value is None for value in values):
         return ""
     return " / ".join("-" if value is None else f"{value:.1f}" for value in values)

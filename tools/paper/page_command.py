@@ -1,9 +1,9 @@
-"""Write docs/paper.md: every table of the CSPNet paper, with the networks of the configs counted beside it.
+"""Write docs/paper.md: the tables of the CSPNet paper with the measured parameters and BFLOPs of the configs.
 
   python tools/paper_page.py
   python tools/paper_page.py --configs configs --output docs/paper.md
 
-A published row whose config is missing is an error, and so is one that no table shows.
+A published row without a config, or one that is missing from the tables, is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paper.page import paper_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command line of `paper-page` takes."""
+    """Add the arguments of `paper-page`."""
     parser.add_argument("--configs", type=Path, default=Path("configs"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--output", type=Path, default=Path("docs/paper.md"), metavar="FILE", help="default: %(default)s"
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count every network and write the page."""
+    """Profile all networks and write the page."""
     if args.overrides:
         raise ConfigError(f"paper-page: takes no overrides, found {args.overrides[0]!r}")
     write_text(args.output, paper_page(args.configs))

@@ -1,6 +1,6 @@
-"""The tables of the paper as rows: which config, with which overrides, stands for which published line; and the prose.
+"""Rows of the paper's tables, with the config and overrides of each row, and the text of the page.
 
-Rows without figures of their own take those of `cspdet.models.published`.
+Rows without published values of their own use those of `cspdet.models.published`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,27 @@ from typing import NamedTuple
 
 from cspdet.models.published import OTHER_SIZES, PUBLISHED, RESULTS, PublishedResult, Size
 
-MEASURED: dict[str, str] = {}  # our own accuracy on the same data, by config name; none has been measured yet
+MEASURED: dict[str, str] = {}  # config name -> our accuracy on the same data; not measured yet
 
 
 class PaperRow(NamedTuple):
-    """A line of a published table."""
+    """A row of a published table.
+
+    Attributes:
+        label: Name of the network.
+        config: File name of the config, without suffix.
+        overrides: Config overrides of the row.
+        published: Published values; None: those of the config in `PUBLISHED`.
+        change: Published change of the BFLOPs relative to the baseline of the table, as a fraction.
+        claim: Value that the paper states in its text.
+    """
 
     label: str
-    config: str  # its stem
+    config: str
     overrides: tuple[str, ...] = ()
-    published: PublishedResult | None = None  # None: the config's main row
-    change: float | None = None  # published change of computation against the table's baseline, a fraction
-    claim: str = ""  # what the paper says in words
+    published: PublishedResult | None = None
+    change: float | None = None
+    claim: str = ""
 
     @property
     def reference(self) -> PublishedResult:
@@ -28,7 +37,7 @@ class PaperRow(NamedTuple):
 
 
 def _row_at_size(label: str, config: str, size: Size) -> PaperRow:
-    """The row of a config for another input size than its main one."""
+    """Return the row of a config at an input size of `OTHER_SIZES`."""
     (reference,) = (row for row in OTHER_SIZES[config] if row.size == size)
     return PaperRow(label, config, published=reference)
 
@@ -173,7 +182,7 @@ NMS = (
     _nms(0.70, (40.1, 58.6, 44.2), "giou"),
 )
 
-# Each against the first of its group
+# The first row of each group is its reference.
 BOTTLENECKS = (
     (PaperRow("PeleeNet", "peleenet"), PaperRow("CSPPeleeNet", "csppeleenet", claim="-44%")),
     (
@@ -186,7 +195,7 @@ BOTTLENECKS = (
 
 MEMORY_ACCESS = (PaperRow("ResNeXt-50", "resnext50"), PaperRow("CSPResNeXt-50", "cspresnext50"))
 
-# Published rows that no config stands for, and why.
+# Published rows without a config: network, published values, reason.
 NOT_BUILT = (
     ("CSPDenseNet-201-Elastic", "20.17M, 7.13 BFLOPs, top-1 77.9, top-5 94.0", "no cfg was released"),
     ("PeleeNet, swish, SE", "2.81M, 1.017 BFLOPs, top-1 72.1, top-5 91.0", "a baseline without a cfg"),

@@ -1,4 +1,4 @@
-"""The label assigners, by name. A new one is a file in this folder and an entry in `ASSIGNERS`."""
+"""Registry of the label assigners. To add one, add a file to this folder and an entry to `ASSIGNERS`."""
 
 from __future__ import annotations
 

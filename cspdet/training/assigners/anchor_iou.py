@@ -1,7 +1,8 @@
-"""Assignment by anchor shape (YOLOv3, section 2.1): the most similar anchor over all levels, at the center's cell.
+"""Anchor-IoU label assignment (YOLOv3, section 2.1).
 
-`match_iou` adds every other anchor that is similar enough (Darknet's `iou_thresh`), `match_ratio` those with similar
-sides, and `neighbors` the nearest cells.
+Each ground-truth box is assigned to the anchor whose size has the highest IoU with it, over all levels, at the grid
+cell that contains the box center. Three options add positives: `match_iou` adds all anchors above an IoU threshold
+(Darknet: `iou_thresh`), `match_ratio` all anchors with similar side lengths, `neighbors` the nearest adjacent cells.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from cspdet.structures import Targets
 from cspdet.training.assigners.config import AnchorIoUConfig
 from cspdet.training.assigners.priors import INVALID_INDEX, Assigner, Assignment, PriorLayout, resolve_conflicts
 
-# A center up to half a cell outside its cell is 1.5 cells from the far side: s sigmoid(t) - (s - 1) / 2 needs s = 2.
+# With neighbor cells, a box center lies up to half a cell outside the cell of its prior. The decoded offset
+# s sigmoid(t) - (s - 1) / 2 covers [-0.5, 1.5] only for s >= 2.
 NEIGHBOR_MIN_SCALE_X_Y = 2.0
 
 
 class AnchorIoUAssigner(Assigner):
-    """Selects positives by the similarity of boxes and anchors, independent of the predictions."""
+    """Select positives by the IoU of box size and anchor size, independent of the predictions."""
 
     config: AnchorIoUConfig
 
@@ -33,14 +35,18 @@ class AnchorIoUAssigner(Assigner):
         anchors: Anchors,
         layout: PriorLayout,
     ) -> Assignment:
-        """Assign by anchor shape; see `Assigner.assign`."""
+        """Assign by anchor IoU; see `Assigner.assign`."""
         config = self.config
         return assign_by_anchor_iou(
             targets, anchors, layout, config.match_iou, config.match_ratio, config.neighbors
         )  # fmt: skip
 
     def check_head(self, scale_x_y: tuple[float, ...]) -> None:
-        """Raise ConfigError where `neighbors` assigns centers that a cell cannot predict."""
+        """Check that the head can decode centers in the `neighbors` cells.
+
+        Raises:
+            ConfigError: `neighbors` is 3 and `scale_x_y` is below 2 on some level.
+        """
         if self.config.neighbors > 1 and min(scale_x_y) < NEIGHBOR_MIN_SCALE_X_Y:
             found = ", ".join(f"{scale:g}" for scale in scale_x_y)
             raise ConfigError(
@@ -58,18 +64,18 @@ def assign_by_anchor_iou(
     match_ratio: float | None = None,
     neighbors: int = 1,
 ) -> Assignment:
-    """Assign every box that is no crowd to its priors.
+    """Assign each non-crowd ground-truth box to one or more priors.
 
-    A prior that is a candidate of two boxes is assigned to the one with its center in the prior's cell, then to the one
-    with the more similar size, then to the first; the other keeps its other priors.
+    If several boxes match the same prior, it is assigned to the box whose center is in the prior's cell, then to the
+    box with the higher size IoU, then to the first box. The other boxes keep their remaining priors.
 
     Args:
-        targets: The boxes of the batch in input pixels.
-        anchors: The anchors of the head.
-        layout: The layout of the priors.
-        match_iou: Also assign to anchors whose size has a higher IoU; None: no such anchors.
-        match_ratio: Also assign to anchors with both sides within this factor; None: no such anchors.
-        neighbors: Cells per box and level: 1 or 3.
+        targets: Ground-truth boxes of the batch, in input pixels.
+        anchors: Anchors of the head.
+        layout: Layout of the priors.
+        match_iou: Also assign anchors with a size IoU above this threshold; None: none.
+        match_ratio: Also assign anchors whose width and height are within this factor of the box's; None: none.
+        neighbors: Cells per box and level: 1 (the center's cell) or 3 (also the nearest in x and in y).
     """
     levels, per_level = anchors.wh.shape[:2]
     box = targets.box_xyxy
@@ -99,7 +105,11 @@ def assign_by_anchor_iou(
 def _match_anchors(
     box_wh: Tensor, anchor_wh: Tensor, match_iou: float | None, match_ratio: float | None
 ) -> tuple[Tensor, Tensor]:
-    """(N, 2) and (K, 2) pixels to the IoU of the sizes (N, K), and which anchors a box is matched with (N, K)."""
+    """Match box sizes (N, 2) with anchor sizes (K, 2), both in pixels.
+
+    Returns:
+        (N, K) size IoU, and (N, K) bool: whether the box is assigned to the anchor.
+    """
     size_iou = wh_iou(box_wh, anchor_wh)
     matched = torch.zeros_like(size_iou, dtype=torch.bool)
     matched.scatter_(1, size_iou.argmax(dim=1, keepdim=True), True)
@@ -112,8 +122,9 @@ def _match_anchors(
 
 
 def _candidate_cells(center: Tensor, neighbors: int) -> Tensor:
-    """(..., 2) centers in cells x, y to the (..., neighbors, 2) candidate cells: that of the center, then the nearest
-    horizontal and the nearest vertical neighbor.
+    """Return the (..., neighbors, 2) cells (x, y) for centers (..., 2) in units of cells.
+
+    The first cell contains the center; the second and third are its nearest neighbors in x and in y.
     """
     center_cell = center.long()
     if neighbors == 1:

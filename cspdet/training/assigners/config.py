@@ -1,4 +1,4 @@
-"""The configs of the built-in label assigners. Imports no torch: `build` imports the assigner."""
+"""Configs of the built-in label assigners. This module does not import torch; `build` imports the assigner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AssignerConfigBase(ComponentConfig):
-    """Base of every label assigner's config."""
+    """Base class of the label assigner configs."""
 
     ignore_iou: float = Field(
         0.7,
@@ -26,26 +26,25 @@ class AssignerConfigBase(ComponentConfig):
 
 
 class AnchorIoUConfig(AssignerConfigBase):
-    """Assignment by anchor shape: every box is assigned to its most similar anchor, at the cell of its center."""
+    """Anchor-IoU assignment: each box is assigned to the anchor with the highest size IoU, at the center's cell."""
 
     name: Literal["anchor_iou"] = Field("anchor_iou", description="Name of the assigner.")
     match_iou: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Also assign to anchors whose shape overlaps the box by more than this IoU (Darknet: iou_thresh); "
-        "null: no such anchors.",
+        description="Also assign anchors whose size has an IoU with the box above this threshold (Darknet: "
+        "iou_thresh); null: none.",
     )
     match_ratio: float | None = Field(
         None,
         gt=1,
-        description="Also assign to anchors whose width and height are within this factor of the box's; null: no such "
-        "anchors.",
+        description="Also assign anchors whose width and height are within this factor of the box's; null: none.",
     )
     neighbors: Literal[1, 3] = Field(
         1,
-        description="Cells per box and scale: 1, that of the center; 3, also its nearest horizontal and vertical "
-        "neighbors.",
+        description="Grid cells per box and level: 1, the cell of the center; 3, also its nearest horizontal and "
+        "vertical neighbors.",
     )
 
     def build(self) -> AnchorIoUAssigner:
@@ -56,14 +55,17 @@ class AnchorIoUConfig(AssignerConfigBase):
 
 
 class SimOTAConfig(AssignerConfigBase):
-    """Assignment by the predictions, SimOTA (YOLOX, section 2.1); see `cspdet.training.assigners.simota`."""
+    """Prediction-based assignment, SimOTA (YOLOX, section 2.1); see `cspdet.training.assigners.simota`."""
 
     name: Literal["simota"] = Field("simota", description="Name of the assigner.")
     candidate_topk: int = Field(
-        10, ge=1, description="A box gets as many positives as the IoUs of this many best candidates sum up to."
+        10, ge=1, description="Number of highest candidate IoUs whose sum is the number of positives of a box."
     )
     radius: float = Field(
-        2.5, gt=0.5, le=16, description="Candidates have their cell's center within this many cells of the box center."
+        2.5,
+        gt=0.5,
+        le=16,
+        description="Candidates are priors with a cell center within this many cells of the box center.",
     )
     iou_weight: float = Field(3.0, ge=0, description="Weight of -log(IoU) in the cost, relative to the class term.")
     center_weight: float = Field(

@@ -1,7 +1,7 @@
-"""Common parts of the assigners: prior layout, assignment, conflict resolution, ignore mask.
+"""Assigner interface and its shared parts: prior layout, conflict resolution, ignore mask.
 
-A prior is an anchor at a grid cell of a level. Priors are numbered level after level, and within a level by anchor, row
-and column; S is their number. All functions are vectorized, without a loop over boxes or images.
+A prior is one anchor at one grid cell of one level. The S priors of an image are numbered by level, then by anchor, row
+and column. All functions are vectorized, without a loop over boxes or images.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from cspdet.boxes import area, intersection
 from cspdet.models.head import Anchors
 from cspdet.structures import Targets
 
-# A detection counts as inside a crowd from half of its area on: COCO's lowest matching threshold, and COCO's measure.
+# A predicted box is in a crowd region if more than half of its area is. COCO also uses intersection over the area of
+# the detection for crowds, and 0.5 is its lowest matching threshold.
 CROWD_IOF_THRESHOLD = 0.5
-INVALID_INDEX = -1  # in place of a flat index: this pair of a box and a prior is no candidate
+INVALID_INDEX = -1  # flat index of a (box, prior) pair that is not a candidate
 
 
 class Assignment(NamedTuple):
-    """P positives in ascending order of (image, prior), each prior at most once."""
+    """The P positives of a batch, sorted by (image, prior); each prior occurs at most once."""
 
     image: Tensor  # (P,) int64
     prior: Tensor  # (P,) int64, 0 <= prior < S
-    target: Tensor  # (P,) int64, index into the targets
+    target: Tensor  # (P,) int64, index of the ground-truth box in the targets
 
 
 class PriorLayout(NamedTuple):
-    """Sizes and offsets of the levels in the flat order of the priors."""
+    """Grid sizes of the L levels, and their offsets in the flat order of the priors."""
 
-    height: Tensor  # (L,) int64 cells
-    width: Tensor  # (L,) int64 cells
-    offset: Tensor  # (L,) int64
-    num_anchors: int  # A
-    num_priors: int  # S
+    height: Tensor  # (L,) int64, in cells
+    width: Tensor  # (L,) int64, in cells
+    offset: Tensor  # (L,) int64, index of the first prior of each level
+    num_anchors: int  # A, per cell
+    num_priors: int  # S, per image
 
     @classmethod
     def from_level_sizes(cls, sizes_hw: list[tuple[int, int]], num_anchors: int, device: torch.device) -> PriorLayout:
@@ -45,9 +46,9 @@ class PriorLayout(NamedTuple):
         Args:
             sizes_hw: Height and width of each level in cells.
             num_anchors: Anchors per cell, A.
-            device: Where the tensors are.
+            device: Device of the tensors.
         """
-        # Filled on the device: copying a list there would wait for everything that the device still has to do.
+        # The tensors are filled on the device, because a copy from the host would synchronize with the GPU.
         height, width = torch.stack([torch.full((), n, device=device) for size in sizes_hw for n in size]).view(-1, 2).T
         count = num_anchors * height * width
         num_priors = sum(num_anchors * h * w for h, w in sizes_hw)
@@ -55,7 +56,9 @@ class PriorLayout(NamedTuple):
 
 
 class Assigner(ABC):
-    """Selects the positives of a batch. A user-defined assigner is a subclass with a nested `Config`.
+    """Base class of the label assigners: select the positives of a batch.
+
+    A user-defined assigner is a subclass with a nested `Config`.
 
     Attributes:
         config: The assigner's config; `config.ignore_iou` is the threshold of the ignore mask.
@@ -67,13 +70,13 @@ class Assigner(ABC):
     def __call__(
         self, raw: tuple[Tensor, ...], predicted_xyxy: Tensor, targets: Targets, anchors: Anchors
     ) -> tuple[PriorLayout, Assignment, Tensor]:
-        """Choose the positives and the ignored priors of a batch; called without gradient.
+        """Select the positives and the ignored priors of a batch; called without gradients.
 
         Args:
-            raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
-            predicted_xyxy: (B, S, 4) the decoded boxes in input pixels.
-            targets: The boxes of the batch in input pixels.
-            anchors: The anchors of the head.
+            raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
+            predicted_xyxy: (B, S, 4) decoded boxes, in input pixels.
+            targets: Ground-truth boxes of the batch, in input pixels.
+            anchors: Anchors of the head.
 
         Returns:
             The layout of the priors, the positives, and the ignore mask (B, S) bool.
@@ -92,34 +95,34 @@ class Assigner(ABC):
         anchors: Anchors,
         layout: PriorLayout,
     ) -> Assignment:
-        """Assign every box that is no crowd to its priors; called without gradient.
+        """Assign each non-crowd ground-truth box to priors; called without gradients.
 
         Args:
-            raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
-            predicted_xyxy: (B, S, 4) the decoded boxes in input pixels.
-            targets: The boxes of the batch in input pixels.
-            anchors: The anchors of the head.
-            layout: The layout of the priors.
+            raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
+            predicted_xyxy: (B, S, 4) decoded boxes, in input pixels.
+            targets: Ground-truth boxes of the batch, in input pixels.
+            anchors: Anchors of the head.
+            layout: Layout of the priors.
         """
 
     def check_head(self, scale_x_y: tuple[float, ...]) -> None:  # noqa: B027 optional
-        """Check that a head can predict what it is assigned; called once, before training.
+        """Check that the head can decode the assigned boxes; called once, before training.
 
         Args:
-            scale_x_y: The head's, one per level.
+            scale_x_y: `scale_x_y` of the head, one per level.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: The head cannot decode them.
         """
 
 
 def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout) -> Assignment:
-    """Assign each prior that is a candidate of several boxes to the one with the highest priority.
+    """Assign each candidate prior to a single box: of several boxes, to the one with the highest priority.
 
     Args:
-        flat_index: (N, ...) int64, the candidates of each box as image * S + prior, or INVALID_INDEX.
-        priority: (elements of `flat_index`,) int64, indices into the flat `flat_index`, highest priority first.
-        layout: The layout of the priors.
+        flat_index: (N, ...) int64, candidate priors of each of N boxes, as image * S + prior; else INVALID_INDEX.
+        priority: int64 permutation of the indices of the flattened `flat_index`, highest priority first.
+        layout: Layout of the priors.
     """
     candidates_per_box = flat_index[0].numel() if len(flat_index) else 1
     flat = flat_index.flatten()
@@ -134,25 +137,25 @@ def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout)
 def ignore_mask(
     predicted_xyxy: Tensor, targets: Targets, anchors: Anchors, layout: PriorLayout, ignore_iou: float
 ) -> Tensor:
-    """Find the priors whose predicted box overlaps a ground-truth box by more than `ignore_iou`, or lies in a crowd.
+    """Return the mask of priors that are ignored in the objectness loss unless they are positives.
 
-    Only pairs that can reach half overlap are compared: a box whose center lies outside a ground-truth box has at most
-    half of its own area in it, and an IoU of at most 1/2; and the center of a prior's box stays within
-    (scale_x_y - 1) / 2 cells of the prior's own cell.
+    A prior is ignored if the IoU of its predicted box with a ground-truth box is above `ignore_iou`, or if more than
+    half of the predicted box lies in a crowd region. Only pairs with the predicted center inside the ground-truth box
+    are compared: with the center outside, at most half of the predicted box is inside, and the IoU is at most 0.5.
+    The candidates follow from the grid, as a decoded center is at most (scale_x_y - 1) / 2 cells outside its cell.
 
     Args:
-        predicted_xyxy: (B, S, 4) the decoded boxes in input pixels.
-        targets: The boxes of the batch in input pixels.
-        anchors: The anchors of the head.
-        layout: The layout of the priors.
-        ignore_iou: The threshold (Darknet: ignore_thresh).
+        predicted_xyxy: (B, S, 4) decoded boxes, in input pixels.
+        targets: Ground-truth boxes of the batch, in input pixels.
+        anchors: Anchors of the head.
+        layout: Layout of the priors.
+        ignore_iou: IoU threshold (Darknet: ignore_thresh).
 
     Returns:
         (B, S) bool.
     """
     images, total = predicted_xyxy.shape[:2]
-    # One element more than there are priors, for the pairs that do not count: selecting the rest would
-    # wait for the device.
+    # Pairs below the threshold write to an extra last element: boolean indexing would synchronize with the GPU.
     ignored = torch.zeros(images * total + 1, dtype=torch.bool, device=predicted_xyxy.device)
     gt, flat = _candidate_pairs(targets, anchors, layout)
     predicted, box = predicted_xyxy.reshape(-1, 4)[flat], targets.box_xyxy[gt]
@@ -168,10 +171,10 @@ def ignore_mask(
 
 
 def _candidate_pairs(targets: Targets, anchors: Anchors, layout: PriorLayout) -> tuple[Tensor, Tensor]:
-    """All pairs of a ground-truth box and a prior of its image whose box can have its center in it.
+    """List all pairs of a ground-truth box and a prior of the same image that can decode a center inside the box.
 
     Returns:
-        The index of the ground-truth box and the prior's index into (B * S), each (pairs,).
+        Index of the ground-truth box, and index of the prior in the flattened (B * S), both (pairs,) int64.
     """
     margin = (anchors.scale_x_y - 1) / 2
     low = targets.box_xyxy[:, None, :2] / anchors.stride[:, None] - 1 - margin[:, None]  # (N, L, 2) cells x, y

@@ -1,11 +1,11 @@
-"""Assignment by the predictions: SimOTA (Ge et al. 2021, "YOLOX", section 2.1) over anchors.
+"""SimOTA label assignment (Ge et al. 2021, "YOLOX", section 2.1), extended to several anchors per cell.
 
-Every prior near a box's center, on every level and with every anchor, is a candidate. Its cost is the cross-entropy of
-the classes, the negative logarithm of the overlap and a term of the distance. A box that its candidates already cover
-well gets many positives, one that no candidate covers gets the cheapest. The choice follows what the network learns.
+The candidates of a ground-truth box are all priors near its center, on every level and with every anchor. The cost of a
+candidate is the classification cross-entropy, plus the weighted -log(IoU), plus a distance term. The k candidates with
+the lowest costs become positives; k is the sum of the highest candidate IoUs, at least 1.
 
-A prior's center cannot leave its cell by more than (scale_x_y - 1) / 2: a candidate further away overlaps less, so it
-costs more and is chosen for large boxes only.
+A decoded center is at most (scale_x_y - 1) / 2 cells outside the prior's cell. Candidates farther from the box center
+therefore have a lower IoU and a higher cost, and are selected for large boxes only.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from cspdet.structures import Targets
 from cspdet.training.assigners.config import SimOTAConfig
 from cspdet.training.assigners.priors import INVALID_INDEX, Assigner, Assignment, PriorLayout, resolve_conflicts
 
-MIN_IOU = 1e-8  # its logarithm is finite
-MIN_LOG_PROB = -100.0  # of a probability: no candidate is so wrong that the others' costs are lost beside it
+MIN_IOU = 1e-8  # keeps log(IoU) finite
+MIN_LOG_PROB = -100.0  # bounds the class cost, so that the other terms are not lost in rounding
 SOFT_CENTER_BASE, SOFT_CENTER_RADIUS = 10.0, 3.0  # the soft center prior of RTMDet (Lyu et al. 2022, section 3.3)
 
 
 class AssignCandidates(NamedTuple):
-    """The priors near the center of each box, M for each: a window of the same size on every level."""
+    """M candidate priors for each of N boxes, from a window of cells of the same size on every level."""
 
-    flat_index: Tensor  # (N, M) int64, image * S + prior; INVALID_INDEX outside the image, and for crowds
-    overlap: Tensor  # (N, M) IoU of the prior's box with the box, 0 where the index is invalid
-    cost: Tensor  # (N, M), infinite where the index is invalid
+    flat_index: Tensor  # (N, M) int64, image * S + prior; INVALID_INDEX outside the grid and for crowd boxes
+    overlap: Tensor  # (N, M) IoU of the predicted box with the ground-truth box; 0 for an invalid index
+    cost: Tensor  # (N, M), infinite for an invalid index
 
 
 class SimOTAAssigner(Assigner):
-    """Positives by the cost of each candidate prior, from what the network predicts."""
+    """Select the candidate priors with the lowest cost, which depends on the predictions."""
 
     config: SimOTAConfig
 
@@ -49,7 +49,7 @@ class SimOTAAssigner(Assigner):
         anchors: Anchors,
         layout: PriorLayout,
     ) -> Assignment:
-        """Assign by cost; see `Assigner.assign`."""
+        """Assign with SimOTA; see `Assigner.assign`."""
         return assign_simota(raw, predicted_xyxy, targets, anchors, layout, self.config)
 
 
@@ -62,17 +62,17 @@ def assign_simota(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> Assignment:
-    """Assign every box that is no crowd to its cheapest priors: as many as their overlaps sum up to, at least one.
+    """Assign each non-crowd ground-truth box to its `dynamic_k` candidate priors with the lowest costs.
 
-    A prior that is a candidate of two boxes is assigned to the one with the lower cost, then to the first.
+    If several boxes select the same prior, it is assigned to the box with the lowest cost, then to the first box.
 
     Args:
-        raw: The head's output of each level, (B, A, H_l, W_l, 5 + C); the choice carries no gradient.
-        predicted_xyxy: (B, S, 4) what `decode_boxes` makes of them.
-        targets: The boxes of the batch in input pixels.
-        anchors: The anchors of the head.
-        layout: The layout of the priors.
-        config: Number and cost of candidates.
+        raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
+        predicted_xyxy: (B, S, 4) boxes decoded from `raw` by `decode_boxes`, in input pixels.
+        targets: Ground-truth boxes of the batch, in input pixels.
+        anchors: Anchors of the head.
+        layout: Layout of the priors.
+        config: Radius, top-k and cost weights.
     """
     parts = [_candidates(raw, level, predicted_xyxy, targets, anchors, layout, config) for level in range(len(raw))]
     flat_index, overlap, cost = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -86,11 +86,11 @@ def assign_simota(
 
 
 def dynamic_k(overlap: Tensor, candidate_topk: int) -> Tensor:
-    """Number of positives of each box: the integer part of the summed IoUs of the best candidates, at least 1.
+    """Return the number of positives of each box: its highest candidate IoUs, summed and rounded down, at least 1.
 
     Args:
         overlap: (N, M) IoUs of the candidates.
-        candidate_topk: How many of the best are summed.
+        candidate_topk: Number of IoUs that are summed.
 
     Returns:
         (N,) int64.
@@ -108,7 +108,7 @@ def _candidates(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> AssignCandidates:
-    """Those of one level: for each box the cells around its center in reading order, and in each cell all anchors."""
+    """Return the candidates on one level: the cells around each box center, row by row, and all anchors of each."""
     height, width = raw[level].shape[2:4]
     col, row, distance = _window(targets.box_xyxy, anchors.stride[level], (height, width), config.radius)
     inside = (col >= 0) & (col < width) & (row >= 0) & (row < height) & ~targets.is_crowd[:, None]
@@ -130,8 +130,11 @@ def _candidates(
 
 
 def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns, rows and distances in cells (N, K) of the cells whose centers are nearer than `radius` to that of the
-    box in x and in y. The window has the same K for all; cells of it that are too far get the column or row -1.
+    """Return the cells whose centers are within `radius` cells of the box center, in x and in y.
+
+    Returns:
+        Column, row and distance to the box center, (N, K) each, in units of cells. K is the same for all boxes; the
+        column or row is -1 for a cell of the window that is outside the radius.
     """
     height, width = size_hw
     limit = torch.stack((torch.full_like(stride, width), torch.full_like(stride, height)))
@@ -147,14 +150,14 @@ def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: 
 
 
 def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
-    """(...) cross-entropy of a prior's class prediction for a box, summed over the classes.
+    """Return the (...) classification cost: binary cross-entropy with the class of the box, summed over the classes.
 
-    The probability of a class is the root of objectness times class, as in YOLOX: neither alone gives a low cost.
+    As in YOLOX, the probability of a class is sqrt(objectness * class probability).
 
     Args:
         objectness: (...) logits.
         classes: (..., C) logits.
-        class_id: int64 that broadcasts to (...).
+        class_id: int64 class of the box, broadcastable to (...).
     """
     log_p = (F.logsigmoid(classes) + F.logsigmoid(objectness)[..., None]) / 2
     log_not = torch.log(-torch.expm1(log_p)).clamp(min=MIN_LOG_PROB)

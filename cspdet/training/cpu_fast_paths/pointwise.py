@@ -1,9 +1,9 @@
-"""Faster 1x1 convolutions for training on a CPU: for small feature maps; with one thread, for maps of any size.
+"""Faster 1x1 convolutions for CPU training: for small feature maps, and for maps of any size with one thread.
 
-A convolution processes its images one by one, a matrix product all of their pixels at once: the smaller the map, the
-more that saves, up to half of a layer's forward and backward time. Where matrix products are slow, the same pixels are
-rebatched into more and smaller images, for which torch has a faster kernel. `benchmarks/pointwise_layers.py` measures
-both.
+torch's convolution processes the images of a batch one after another; a matrix product processes the pixels of all
+images at once. This saves more time the smaller the map is, up to half of the forward and backward time of a layer. On
+processors with slow matrix products, the pixels are rebatched into more and smaller images instead, for which torch
+uses a faster kernel. `benchmarks/pointwise_layers.py` measures both.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-MAX_MATMUL_PIXELS = 26 * 26  # pixels of a map, with several threads; above, the convolution is as fast or faster
-MIN_ONEDNN_BATCH = 16  # from so many on torch gives 1x1 layers to oneDNN with one thread, too; below, it unrolls them
+MAX_MATMUL_PIXELS = 26 * 26  # H * W with several threads; for larger maps the convolution is as fast or faster
+MIN_ONEDNN_BATCH = 16  # with one thread, torch uses oneDNN for 1x1 layers from this batch size on, else im2col
 MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, rebatching costs more than it saves
 
 
@@ -43,10 +43,10 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, with faster kernels for 1x1 convolutions of channels-last images.
+    """Equivalent of `torch.nn.functional.conv2d` with faster 1x1 convolutions of channels-last images.
 
-    Without stride, groups and padding, and where the map is small or one thread computes, it is a matrix product, or a
-    convolution of rebatched pixels. The arguments are those of `F.conv2d`.
+    A 1x1 convolution without stride, groups and padding, of a small map or with one thread, is computed as a matrix
+    product or on rebatched pixels; all others by torch. The arguments are those of `F.conv2d`.
     """
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all_equal(stride, 1) and _all_equal(padding, 0)
     if pointwise and image.ndim == 4 and image.stride(1) == 1:
@@ -67,7 +67,7 @@ def _matmul_1x1(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute a 1x1 convolution as a matrix product of all pixels and the weight."""
     batch, channels, height, width = image.shape
     pixels = image.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    # Not flatten(1): the gradient must have the memory layout of the weight, or those of other processes do not match.
+    # Not flatten(1): the gradient must have the memory layout of the weight, which DDP expects in all processes.
     matrix = weight.permute(0, 2, 3, 1).reshape(len(weight), channels)
     return F.linear(pixels, matrix, bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
@@ -82,7 +82,7 @@ def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
 
 
 def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batch_size: int) -> Tensor:
-    """Convolve the same pixels as `new_batch_size` images of height 1."""
+    """Compute a 1x1 convolution on the same pixels, arranged as `new_batch_size` images of height 1."""
     batch, channels, height, width = image.shape
     rows = image.permute(0, 2, 3, 1).reshape(new_batch_size, 1, -1, channels).permute(0, 3, 1, 2)
     output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)
@@ -91,7 +91,7 @@ def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batc
 
 @cache
 def mkl_matmul_is_slow() -> bool:
-    """Whether torch uses MKL on an AMD CPU, where its matrix products are about half as fast as convolutions."""
+    """Whether torch uses MKL on an AMD CPU, on which its matrix products are about half as fast as convolutions."""
     cpuinfo = Path("/proc/cpuinfo")
     cpu_name = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
     return torch.backends.mkl.is_available() and "AuthenticAMD" in cpu_name

@@ -1,4 +1,4 @@
-"""The switch `train.cpu_fast_paths`, contiguous gradients for bf16, and the memory of a step."""
+"""`train.cpu_fast_paths` setting, contiguous gradients for bf16, and glibc memory settings."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cspdet.training.config import TrainerConfig
 from cspdet.training.cpu_fast_paths.pointwise import PointwiseAsMatmul
 
 ACTIVATIONS = {F.leaky_relu, F.relu, F.silu, F.mish}
-MAX_CHANNELS = 64  # channels of a slice that is as fast as its copy
+MAX_CHANNELS = 64  # with more channels, a slice is processed as fast as a contiguous copy
 
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def use_cpu_fast_paths(config: TrainerConfig, device: torch.device) -> bool:
-    """Whether a run uses the fast paths, by `train.cpu_fast_paths`.
+    """Whether a run uses the fast paths, according to `train.cpu_fast_paths`.
 
     Raises:
-        ConfigError: they are required, but the device is no CPU or the network is compiled.
+        ConfigError: They are required, but the device is not a CPU or the network is compiled.
     """
     possible = device.type == "cpu" and not config.compile
     if config.cpu_fast_paths is True and not possible:
@@ -39,9 +39,9 @@ def use_cpu_fast_paths(config: TrainerConfig, device: torch.device) -> bool:
 
 
 def cpu_fast_paths(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context of a forward pass in training: pointwise kernels in fp32, contiguous gradients in bf16.
+    """Return the context manager for a training forward pass: pointwise kernels in fp32, contiguous gradients in bf16.
 
-    It may be entered any number of times. On another device than a CPU it does nothing.
+    It is reusable, and has no effect on other devices than CPUs.
     """
     if device.type != "cpu":
         return nullcontext()
@@ -49,12 +49,12 @@ def cpu_fast_paths(device: torch.device, precision: Precision) -> AbstractContex
 
 
 class ContiguousGradients(TorchFunctionMode):
-    """Makes the gradients of activations with few channels contiguous, in a forward pass within it.
+    """Makes the gradients of activations with few channels contiguous, for forward passes inside the `with` block.
 
-    The gradient of one of several concatenated maps is a slice of the gradient of all: a few channels of each pixel.
-    Where these are fewer than torch's kernels process at once, they read the slice value by value, 5 to 20 times as
-    slowly as a contiguous tensor; to copy it first costs a fraction of that. In bf16 this is faster up to 16 or 32
-    channels, the widths of dense blocks: `benchmarks/activation_gradients.py` measures it.
+    The gradient of one of several concatenated feature maps is a slice of the gradient of the concatenation: a few
+    channels of each pixel. If these are fewer than the vector width of torch's kernels, the kernels read the slice
+    value by value, 5 to 20 times slower than a contiguous tensor. Copying the slice first is much cheaper. In bf16
+    this is faster up to 16 or 32 channels, as in dense blocks; `benchmarks/activation_gradients.py` measures it.
     """
 
     def __torch_function__(
@@ -71,11 +71,11 @@ def _make_contiguous(gradient: Tensor) -> Tensor:
 
 
 def disable_malloc_trim() -> None:
-    """Let glibc keep the memory that a step frees for the next one, instead of returning it to the kernel.
+    """Let glibc keep freed memory for the next step, instead of returning it to the kernel.
 
-    By default every activation above 32 MB is mapped again in each step, and its pages are zeroed one by one; without
-    that, a step on a CPU is about 10% faster. The process then keeps its peak memory until it ends. Does nothing where
-    there is no glibc.
+    By default, glibc maps memory for every activation above 32 MB in each step, and the kernel zeroes each of its
+    pages. Without this, a step on a CPU is about 10% faster; the process keeps its peak memory until it ends. No effect
+    without glibc.
     """
     if not sys.platform.startswith("linux"):
         return

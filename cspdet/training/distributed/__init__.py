@@ -1,1 +1,1 @@
-"""Training in several processes: ranks, collectives, rendezvous, synchronized batch norm."""
+"""Distributed training: process group, collectives, rendezvous, synchronized batch norm."""

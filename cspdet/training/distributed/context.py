@@ -1,7 +1,7 @@
 """Distributed training with torchrun: ranks, collectives and devices.
 
-Each process has a part of every batch. The results do not depend on the number of processes, except for the order of
-floating-point sums: batch, learning rate and average are those of one process.
+Each process trains on a part of every batch. Batch size, learning rate and weight averaging refer to the whole batch,
+so the results are independent of the number of processes, except for the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("cspdet")
 
 T = TypeVar("T")
 
-# Added to train.timeout_minutes for torch's own timeout, so that the watchdog reacts first.
+# torch's timeout is longer than train.timeout_minutes by this time, so that the watchdog reports first.
 GRACE_S = 120.0
 
 
@@ -57,7 +57,7 @@ class DistributedContext:
 
     @property
     def shard(self) -> Shard:
-        """This process's part of every batch and set."""
+        """The part of every batch and dataset that this process handles."""
         return Shard(self.rank, self.world_size)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class DistributedContext:
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
-        with self.collective("hearing from rank 0"):
+        with self.collective("receiving from rank 0"):
             dist.broadcast_object_list(box, src=0)
         return cast(T, box[0])
 
@@ -83,30 +83,30 @@ class DistributedContext:
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_main_process else None
-        with self.collective("collecting"):
+        with self.collective("gathering on rank 0"):
             dist.gather_object(value, values, dst=0)
         return values or []
 
     def set_progress(self, location: str) -> None:
-        """Publish where this process is, for the message about a missing rank."""
+        """Publish the position of this process in the run, for the error about a missing rank."""
         if self._watchdog is not None:
             self._watchdog.set_progress(location)
 
     @contextmanager
     def collective(self, operation: str) -> Iterator[None]:
-        """Guard a collective: after the timeout, the run ends with a message that names the missing rank."""
+        """Watch a collective: on timeout, the process exits with an error that names the missing rank."""
         if self._watchdog is None:
             yield
             return
         with self._watchdog.guard(operation):
             try:
                 yield
-            except RuntimeError as error:  # gloo's, when a connection breaks: the other process is gone
+            except RuntimeError as error:  # from gloo: the connection broke because another process ended
                 raise self._watchdog.to_user_error(error) from error
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun started this process, by its environment variables."""
+    """Whether torchrun started this process, according to its environment variables."""
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
@@ -116,7 +116,7 @@ def is_main_process() -> bool:
 
 
 def restart_count() -> int:
-    """How often torchrun has restarted this run after a failure."""
+    """Return the number of restarts of this run by torchrun."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -126,10 +126,10 @@ def may_restart() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the CUDA device of this process, by local rank.
+    """Return the CUDA device of this process, selected by local rank; other devices are returned unchanged.
 
     Raises:
-        ConfigError: torchrun started more processes than there are devices, or one device was named for all.
+        ConfigError: torchrun started more processes than there are CUDA devices, or the device has an index.
     """
     local_rank, local_world_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type != "cuda" or local_world_size == 1:
@@ -150,11 +150,11 @@ def init_distributed(device: torch.device, timeout_minutes: float) -> Distribute
     """Join the process group of the run; without torchrun, return a context with a single process.
 
     Args:
-        device: This process's device, see `local_device`; CUDA uses NCCL, a CPU gloo.
-        timeout_minutes: How long to wait for other processes, here and in collectives.
+        device: Device of this process, see `local_device`. The backend is NCCL for CUDA and gloo for CPUs.
+        timeout_minutes: Timeout for other processes, here and in collectives.
 
     Raises:
-        UserError: ranks are missing after `timeout_minutes`; it names them.
+        UserError: Ranks are missing after `timeout_minutes`; the message lists them.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if not started_by_torchrun() or world_size == 1:
@@ -178,7 +178,7 @@ def init_distributed(device: torch.device, timeout_minutes: float) -> Distribute
 
 
 def _configure_rank_logging(rank: int) -> None:
-    """Ranks other than 0 log warnings and errors only, with their rank."""
+    """Log only warnings and errors, prefixed with the rank; for ranks other than 0."""
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
         handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))

@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cspdet.training.distributed.context import DistributedContext
 
-# Batch-norm statistics are the same in all processes, or local by choice; torch 2.15 renamed the argument.
+# Batch-norm buffers are either synchronized already (SyncBatchNorm) or local on purpose, so DDP must not broadcast
+# them. torch 2.15 renamed the argument.
 BUFFER_SYNC_ARG = "forward_sync_buffers"
 HAS_FORWARD_SYNC_BUFFERS = BUFFER_SYNC_ARG in inspect.signature(DistributedDataParallel).parameters
 DDP_KWARGS: dict[str, Any] = {BUFFER_SYNC_ARG if HAS_FORWARD_SYNC_BUFFERS else "broadcast_buffers": False}
@@ -23,9 +24,9 @@ def wrap_model(model: nn.Module, device: torch.device, context: DistributedConte
     """Wrap the model in DDP if there are several processes, and compile it if requested.
 
     Args:
-        model: The network on its device.
-        device: That device.
-        context: The processes of the run.
+        model: The network, on `device`.
+        device: Device of this process.
+        context: Process group of the run.
         compiled: Whether to use torch.compile.
     """
     network = model
@@ -38,16 +39,16 @@ def wrap_model(model: nn.Module, device: torch.device, context: DistributedConte
 
 @contextmanager
 def gradient_reduction(network: nn.Module, context: DistributedContext, update: bool) -> Iterator[None]:
-    """Context of a forward and backward pass: gradients are all-reduced only if `update` is true.
+    """Context manager of a forward and backward pass that all-reduces the gradients only if `update` is true.
 
-    The watchdog ends the run if the reduction does not finish in time.
+    The watchdog ends the run if the all-reduce does not finish before the timeout.
 
     Args:
         network: The result of `wrap_model`.
-        context: The processes of the run.
+        context: Process group of the run.
         update: Whether an optimizer step follows.
     """
-    parallel = getattr(network, "_orig_mod", network)  # of torch.compile
+    parallel = getattr(network, "_orig_mod", network)  # unwrap torch.compile
     suspended: AbstractContextManager[None] = nullcontext()
     if not update and isinstance(parallel, DistributedDataParallel):
         suspended = parallel.no_sync()

@@ -1,7 +1,7 @@
-"""The rendezvous of the processes of one attempt at a run, without those of earlier attempts.
+"""Rendezvous per torchrun restart: isolates the processes of this attempt from earlier attempts.
 
-torchrun keeps one store for all its restarts. It still holds the addresses of the processes that torchrun ended; a
-process that reads one of these before it is overwritten waits for a process that is gone.
+torchrun uses one store for all restarts. It still contains the addresses of terminated processes; a process that reads
+such an address before it is overwritten would wait for a process that no longer exists.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ POLL_INTERVAL_S = 0.02
 
 
 def attempt_store(store: dist.Store, rank: int, world_size: int, timeout_s: float) -> dist.Store:
-    """The part of `store` that only the processes of this attempt use; returns when all have joined.
+    """Wait until all processes have joined, and return a store with a key prefix unique to this attempt.
 
-    Every rank but 0 asks under a random id, which no process of an earlier attempt can have answered. Rank 0 answers
-    all requests in the store, also those of earlier attempts, until every rank has its answer.
+    Each rank other than 0 sends a request with a random id, so a response of an earlier attempt cannot match. Rank 0
+    responds to all requests in the store, including those of earlier attempts, until every rank has its response.
 
     Args:
-        store: torchrun's store.
-        rank: This process's rank.
+        store: The store of torchrun.
+        rank: Rank of this process.
         world_size: Number of processes.
-        timeout_s: How long to wait.
+        timeout_s: Timeout in seconds.
 
     Raises:
-        UserError: ranks are missing after `timeout_s`; it names them.
+        UserError: Ranks are missing after `timeout_s`; the message lists them.
     """
     if rank == 0:
         attempt_id = _publish_attempt_id(store, world_size, timeout_s)
@@ -73,4 +73,4 @@ def _arrival_key(attempt_id: str, rank: int) -> str:
 
 
 def _timeout_message(timeout_s: float) -> str:
-    return f"waited {timeout_s / 60:.0f} minutes (train.timeout_minutes) for all processes to meet"
+    return f"waited {timeout_s / 60:.0f} minutes (train.timeout_minutes) for all processes to join"

@@ -1,4 +1,4 @@
-"""Batch normalization over the batches of all processes, on any device."""
+"""Synchronized batch normalization over all processes, on CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d with statistics over the images of all processes.
+    """nn.BatchNorm2d with batch statistics over all processes, for CPUs: torch.nn.SyncBatchNorm supports only CUDA.
 
-    The weights and buffers have the same names; in evaluation mode it is nn.BatchNorm2d. torch's own runs on CUDA only.
+    Parameters and buffers have the names of nn.BatchNorm2d. In evaluation mode, both compute the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize (B, C, H, W) by channel."""
+        """Normalize each channel: (B, C, H, W) -> (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
         assert self.momentum is not None
@@ -32,7 +32,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: nn.Module) -> None:
-    """Replace every batch normalization of a model by a synchronized one with the same weights, in place."""
+    """Replace every nn.BatchNorm2d of a model with a synchronized one that has the same parameters, in place."""
     for name, part in model.named_children():
         if type(part) is nn.BatchNorm2d:
             norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _to_sync_batchnorm(part)
@@ -50,7 +50,10 @@ def _to_sync_batchnorm(norm: nn.BatchNorm2d) -> SyncBatchNorm:
 
 
 class _Normalize(torch.autograd.Function):
-    """(B, C, H, W) of every process -> normalized; and mean and biased variance (C,), and the values a channel."""
+    """Normalize (B, C, H, W) with the statistics of all processes.
+
+    Returns the output, the mean and the biased variance, (C,) each, and the number of values per channel.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -58,8 +61,8 @@ class _Normalize(torch.autograd.Function):
         local_count = wide.new_tensor(float(x.numel() // x.shape[1]))
         mean = wide.mean(dim=(0, 2, 3))
         spread = (wide - mean[:, None, None]).square().sum(dim=(0, 2, 3))
-        # Parts are combined from their means and sums of squared deviations (Chan et al. 1979): sums of squares
-        # would cancel.
+        # Combine means and sums of squared deviations of the processes (Chan et al. 1979): E[x^2] - E[x]^2 would lose
+        # precision by cancellation.
         parts = [wide.new_empty(2 * x.shape[1] + 1) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, torch.cat((mean, spread, local_count[None])))
         table = torch.stack(parts)
@@ -81,12 +84,12 @@ class _Normalize(torch.autograd.Function):
         normal = (_upcast(x) - mean[:, None, None]) * scale[:, None, None]
         grad_bias, grad_weight = grad.sum(dim=(0, 2, 3)), (grad * normal).sum(dim=(0, 2, 3))
         both = torch.cat((grad_bias, grad_weight))
-        dist.all_reduce(both)  # the mean and the variance depend on the images of every process
+        dist.all_reduce(both)  # the gradient flows through the mean and variance, to which all processes contribute
         all_bias, all_weight = (part[:, None, None] for part in (both / count).chunk(2))
         grad_x = (weight * scale)[:, None, None] * (grad - all_bias - normal * all_weight)
         return grad_x.to(x.dtype), grad_weight, grad_bias, None
 
 
 def _upcast(x: Tensor) -> Tensor:
-    """Half precision as fp32; sums over a batch need it."""
+    """Convert half precision to fp32, which the sums over a batch require."""
     return x if x.dtype == torch.float64 else x.float()

@@ -1,4 +1,4 @@
-"""The watchdog of a distributed run: which rank is missing when a collective does not end."""
+"""Watchdog of a distributed run: reports the missing rank when a collective times out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ POLL_INTERVAL_S = 1.0
 
 
 class Watchdog:
-    """Publishes the progress of every rank, and ends this process when another one does not reach a collective in time.
+    """Publish the progress of this rank, and exit this process when a collective does not finish before the timeout.
 
-    torch's own time-out says which operation failed, but not which rank was missing, and nothing where NCCL hangs.
+    torch's own timeout names the failed operation but not the missing rank, and reports nothing if NCCL hangs.
     """
 
     def __init__(self, rank: int, world_size: int, store: dist.Store, timeout_s: float):
@@ -44,7 +44,7 @@ class Watchdog:
         self._thread.join()
 
     def set_progress(self, location: str) -> None:
-        """Publish where this process is; every rank passes the same locations in the same order."""
+        """Publish the position of this process in the run; all ranks publish the same positions in the same order."""
         self._location = location
         self._publish(location)
 
@@ -54,7 +54,7 @@ class Watchdog:
 
     @contextmanager
     def guard(self, operation: str) -> Iterator[None]:
-        """Watch a collective: past the time limit, the process ends with a message."""
+        """Watch a collective: on timeout, the process exits with an error."""
         self._publish(f"{self._location}, {operation}")
         before = self._operation, self._waiting_since
         self._operation, self._waiting_since = operation, time.monotonic()
@@ -64,7 +64,7 @@ class Watchdog:
             self._operation, self._waiting_since = before[0], None if before[1] is None else time.monotonic()
 
     def to_user_error(self, error: Exception) -> UserError:
-        """The error for a collective that failed: it names the ranks that are behind."""
+        """Return the error for a failed collective, with the ranks that did not reach it."""
         return UserError(
             f"rank {self.rank}: {self._operation} failed: {self._stragglers()} ({str(error).splitlines()[0]})"
         )
@@ -77,10 +77,10 @@ class Watchdog:
                     "error: rank %d: waited %.0f minutes (train.timeout_minutes) while %s: %s",
                     self.rank, self.timeout_s / 60, self._operation, self._stragglers(),
                 )  # fmt: skip
-                os._exit(2)  # the main thread hangs inside the backend and handles no signal
+                os._exit(2)  # the main thread is blocked in the backend and cannot handle signals or exceptions
 
     def _stragglers(self) -> str:
-        """The ranks that are behind the others, and where they were."""
+        """Describe the ranks that are behind the others, with their last position."""
         reports = {}
         for rank in range(self.world_size):
             key = _key(rank)

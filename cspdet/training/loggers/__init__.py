@@ -1,4 +1,4 @@
-"""The loggers of a training run, by name. A new one is a file in this folder and an entry in `LOGGERS`."""
+"""Registry of the training loggers. To add one, add a file to this folder and an entry to `LOGGERS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of a logger, and all loggers of a run as one."""
+"""Logger interface, and the group of all loggers of a run."""
 
 from __future__ import annotations
 
@@ -12,47 +12,54 @@ from cspdet.training.loggers.config import LoggerConfigBase
 
 
 class Logger(ABC):
-    """Writes the metrics of a run. A user-defined logger is a subclass with a nested `Config`."""
+    """Base class of the loggers, which record the metrics of a run.
+
+    A user-defined logger is a subclass with a nested `Config`.
+    """
 
     def __init__(self, config: Any, run_dir: Path):
-        """Keep what is needed; nothing is written before `open`.
+        """Store the arguments; nothing is written before `open`.
 
         Args:
             config: The logger's config.
-            run_dir: The folder of the run.
+            run_dir: The run folder.
         """
         self.config, self.run_dir = config, run_dir
 
     def open(self, step: int) -> None:  # noqa: B027 optional
-        """Begin; `step` is the optimizer step that a resumed run continues from, else 0."""
+        """Start logging.
+
+        Args:
+            step: Optimizer step from which a resumed run continues; 0 for a new run.
+        """
 
     @abstractmethod
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
         """Write the metrics of an epoch.
 
         Args:
-            metrics: Numbers by name, `epoch` among them; None where one is undefined.
-            step: Optimizer steps so far.
+            metrics: Values by name, including `epoch`; an undefined value is None.
+            step: Number of optimizer steps so far.
         """
 
     def log_images(self, paths: Sequence[Path], step: int) -> None:  # noqa: B027 optional
         """Write images of the run.
 
         Args:
-            paths: JPEG files; some may be missing.
-            step: Optimizer steps so far.
+            paths: JPEG files; some may not exist.
+            step: Number of optimizer steps so far.
         """
 
     def close(self) -> None:  # noqa: B027 optional
-        """End, also where the run fails."""
+        """Stop logging; also called if the run fails."""
 
 
 class Loggers:
-    """The loggers of a run, opened and closed together.
+    """All loggers of a run; a context manager that opens and closes them.
 
     Args:
-        configs: Those of `train.loggers`; none in a process that does not write.
-        run_dir: The folder of the run.
+        configs: The configs of `train.loggers`; empty on ranks other than 0.
+        run_dir: The run folder.
     """
 
     def __init__(self, configs: Iterable[LoggerConfigBase], run_dir: Path):
@@ -60,7 +67,7 @@ class Loggers:
         self._step = 0
 
     def starting_at(self, step: int) -> Loggers:
-        """The same loggers, to be entered at an optimizer step."""
+        """Set the optimizer step at which the loggers will be opened, and return self."""
         self._step = step
         return self
 

@@ -1,4 +1,4 @@
-"""The configs of the built-in loggers. Imports no torch: `build` imports the logger."""
+"""Configs of the built-in loggers. This module does not import torch; `build` imports the logger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LoggerConfigBase(ComponentConfig):
-    """Base of every logger's config."""
+    """Base class of the logger configs."""
 
 
 class JsonlLoggerConfig(LoggerConfigBase):

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line of JSON per epoch."""
+"""JSON Lines logger: `metrics.jsonl` with one line per epoch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonlLogger(Logger):
-    """Appends a line per epoch; a resumed run replaces the lines of the epochs that it trains again."""
+    """Append one line per epoch; a resumed run replaces the lines of repeated epochs."""
 
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
-        """Add the line of one epoch; lines of that epoch or later are removed."""
+        """Append the metrics of an epoch, and remove earlier entries of the same or later epochs."""
         path = self.run_dir / METRICS_FILE
         lines = [old for old in read_metrics(path) if old["epoch"] < metrics["epoch"]] + [metrics]
         write_text(path, "".join(json.dumps(entry) + "\n" for entry in lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a `metrics.jsonl` so far; damaged lines are left out with a warning."""
+    """Read the entries of `metrics.jsonl`; an empty list if the file does not exist.
+
+    Invalid lines are skipped with a warning.
+    """
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:

@@ -1,4 +1,4 @@
-"""Scalars and images for TensorBoard, in the folder `tensorboard` of the run."""
+"""TensorBoard logger: scalars and images in the `tensorboard` folder of the run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cspdet.training.loggers.base import Logger
 
 log = logging.getLogger("cspdet")
 
-NOT_SCALARS = ("epoch", "step", "images_seen")  # the axis, not the curves
+NOT_SCALARS = ("epoch", "step", "images_seen")  # values of the x axis
 
 
 class TensorBoardLogger(Logger):
-    """Writes event files. What cannot be written is reported once, and the run continues."""
+    """Write TensorBoard event files. The first write error is logged as a warning; the run continues."""
 
     def __init__(self, config: Any, run_dir: Path):
         super().__init__(config, run_dir)
@@ -26,14 +26,14 @@ class TensorBoardLogger(Logger):
         self._write_error_logged = False
 
     def open(self, step: int) -> None:
-        """Open an event file; what an earlier process wrote after `step` is hidden."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
+        """Create an event file; TensorBoard hides events of an earlier process after `step`."""
+        from torch.utils.tensorboard import SummaryWriter  # imported here because the import is slow
 
         with self._ignore_write_errors():
             self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step or None)
 
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
-        """Write every number of an epoch as a scalar; related ones are in one group."""
+        """Write each metric of an epoch as a scalar, tagged by `scalar_tag`."""
         if self._writer is None:
             return
         with self._ignore_write_errors():
@@ -42,7 +42,7 @@ class TensorBoardLogger(Logger):
                     self._writer.add_scalar(scalar_tag(name), value, step)
 
     def log_images(self, paths: Sequence[Path], step: int) -> None:
-        """Write the images that exist."""
+        """Write the images whose files exist."""
         for path in paths:
             image = cv2.imread(str(path)) if path.exists() else None
             if self._writer is not None and image is not None:
@@ -68,7 +68,7 @@ class TensorBoardLogger(Logger):
 
 
 def scalar_tag(name: str) -> str:
-    """The tag of a metric in TensorBoard: `group/name`."""
+    """Return the TensorBoard tag of a metric, `group/name`, such as `AP/AP50` or `loss/box`."""
     if name.startswith(("AP", "AR")):
         return f"{name[:2]}/{name}"
     if name.startswith("top"):

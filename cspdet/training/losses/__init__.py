@@ -1,4 +1,4 @@
-"""The losses of a detector, by name. A new one is a file in this folder and an entry in `LOSSES`."""
+"""Registry of the detection losses. To add one, add a file to this folder and an entry to `LOSSES`."""
 
 from __future__ import annotations
 

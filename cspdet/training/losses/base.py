@@ -1,4 +1,4 @@
-"""The interface of a detector's loss."""
+"""Interface of the detection losses."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 class AnyLosses(Protocol):
-    """The weighted parts of a loss in the order of `part_names`, fp32 scalars, as a named tuple."""
+    """Named tuple of the weighted loss terms, fp32 scalars in the order of `part_names`."""
 
     @property
     def total(self) -> Tensor:
-        """Their sum."""
+        """The sum of the terms."""
 
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
 class LossContext(NamedTuple):
-    """What a loss is built with, beside its config."""
+    """The inputs of a loss's constructor, in addition to its config."""
 
     assigner: Assigner
     categories: Categories
-    class_counts: list[int]  # boxes of each class in the train split, without crowds
+    class_counts: list[int]  # number of non-crowd boxes of each class in the train split
     device: torch.device
 
 
 class DetectionLoss(ABC):
-    """The loss of a detector. A user-defined loss is a subclass with a nested `Config`.
+    """Base class of the detection losses. A user-defined loss is a subclass with a nested `Config`.
 
     Attributes:
-        part_names: Names of the parts, as the log and metrics.jsonl (`loss_<name>`) have them.
+        part_names: Names of the loss terms in the log and, as `loss_<name>`, in metrics.jsonl.
     """
 
     part_names: ClassVar[tuple[str, ...]]
@@ -51,17 +51,17 @@ class DetectionLoss(ABC):
     def __call__(
         self, raw: tuple[Tensor, ...], targets: Targets, anchors: Anchors, all_reduce_sum: AllReduce
     ) -> AnyLosses:
-        """Compute the losses of this process's part of a batch.
+        """Compute the loss terms of this process's part of a batch.
 
         Args:
-            raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
-            targets: The boxes of the batch in input pixels.
-            anchors: The anchors of the head.
-            all_reduce_sum: Sums a tensor over all processes. Every process must call it equally often. Counts that are
-                summed so make the losses of the processes add up to that of the whole batch in one process.
+            raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
+            targets: Ground-truth boxes of the batch, in input pixels.
+            anchors: Anchors of the head.
+            all_reduce_sum: Sums a tensor over all processes. Every process must call it the same number of times.
+                Normalize with a reduced count: the losses of the processes then add up to the loss of the whole batch.
         """
 
 
 def no_reduction(total: Tensor) -> Tensor:
-    """The sum over all processes where there is one process."""
+    """Return the tensor unchanged: the all-reduce of a single process."""
     return total

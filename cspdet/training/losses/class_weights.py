@@ -12,15 +12,15 @@ from cspdet.training.losses.config import YoloLossConfig
 
 
 def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Sequence[str]) -> Tensor | None:
-    """The class weights for `yolo_loss`, (C,) fp32, or None where all classes count the same.
+    """Return the class weights for `yolo_loss`, (C,) fp32; None for equal weights.
 
     Args:
-        config: The loss's config with `class_weights`.
-        class_counts: Boxes of each class in the train split, without crowds.
-        names: Names of the classes, for the message.
+        config: The loss config with `class_weights`.
+        class_counts: Number of non-crowd boxes of each class in the train split.
+        names: Class names, for the error message.
 
     Raises:
-        ConfigError: the config's list is not one number a class.
+        ConfigError: The length of the configured list is not the number of classes.
     """
     if config.class_weights == "none":
         return None
@@ -36,13 +36,13 @@ def class_weights(config: YoloLossConfig, class_counts: Sequence[int], names: Se
 
 
 def weights_from_counts(counts: Tensor) -> Tensor:
-    """Weights in inverse proportion to the square root of the number of boxes, with mean 1 over the boxes.
+    """Return weights proportional to 1 / sqrt(number of boxes), normalized to a mean of 1 over all boxes.
 
-    The usual compromise between equal weights and 1 / count (Cui et al. 2019 name it beside their own). The mean keeps
-    the size of the loss; a class without boxes counts as if it had one.
+    This is a common compromise between equal weights and 1 / count (a baseline in Cui et al. 2019). The normalization
+    keeps the magnitude of the loss. A class without boxes gets the weight of a class with one box.
 
     Args:
-        counts: (C,) boxes of each class.
+        counts: (C,) number of boxes of each class.
 
     Returns:
         (C,) fp32.

@@ -1,4 +1,4 @@
-"""The loss of a classifier: cross entropy against soft targets."""
+"""Loss of a classifier: cross-entropy with soft targets."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch import Tensor
 
 
 class ClassLosses(NamedTuple):
-    """The loss of a batch, a scalar in fp32."""
+    """Loss of a batch, an fp32 scalar."""
 
     classes: Tensor
 
     @property
     def total(self) -> Tensor:
-        """The sum of the parts: there is one."""
+        """The sum of the terms; a classifier has only one."""
         return self.classes
 
 
 def class_loss(logits: Tensor, class_id: Tensor, label_weight: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross entropy against targets that may be distributed over classes; computed in fp32.
+    """Return the mean cross-entropy over the batch, computed in fp32.
 
-    The target of a class is (1 - label_smoothing) times its weight, plus label_smoothing / C.
+    The target probability of a class is (1 - label_smoothing) * label weight + label_smoothing / C.
 
     Args:
         logits: (B, C).
-        class_id: (B, M) int64, the classes of each image.
-        label_weight: (B, M), their weights, which sum to 1 in each row.
-        label_smoothing: The part of the target that is spread evenly over all classes.
+        class_id: (B, M) int64, up to M classes per image (mixup, CutMix).
+        label_weight: (B, M), weight of each of these classes; each row sums to 1.
+        label_smoothing: In [0, 1): weight of the uniform distribution in the target.
     """
     log_p = logits.float().log_softmax(dim=1)
     target_log_p = (log_p.gather(1, class_id) * label_weight).sum(dim=1)

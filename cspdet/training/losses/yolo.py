@@ -1,4 +1,4 @@
-"""The loss of a YOLOv3 head: boxes and classes of the positives, objectness of every prior that is not ignored."""
+"""YOLOv3 loss: box and class loss of the positives, objectness loss of all priors that are not ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cspdet.training.losses.focal import focal_cross_entropy
 
 
 class Losses(NamedTuple):
-    """Weighted and normalized parts, scalars in fp32."""
+    """The weighted and normalized loss terms, fp32 scalars."""
 
     box: Tensor
     objectness: Tensor
@@ -29,28 +29,28 @@ class Losses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The sum of the parts."""
+        """The sum of the terms."""
         return self.box + self.objectness + self.classes
 
 
 class PositivePredictions(NamedTuple):
-    """The predictions of the positives, and where they are."""
+    """Raw predictions of the P positives with the cell, anchor and decoding of each."""
 
-    values: Tensor  # (P, 5 + C) raw, fp32
+    values: Tensor  # (P, 5 + C) raw outputs, fp32
     cell: Tensor  # (P, 2) column, row
     anchor_wh: Tensor  # (P, 2) input pixels
-    stride: Tensor  # (P, 1)
+    stride: Tensor  # (P, 1) input pixels
     scale_x_y: Tensor  # (P, 1)
 
 
 class YoloLoss(DetectionLoss):
-    """Box, objectness and class loss of a YOLO head; the config has the options."""
+    """Box, objectness and class loss of a YOLO head; see `YoloLossConfig` for the options."""
 
     part_names = ("box", "objectness", "class")
     config: YoloLossConfig
 
     def __init__(self, config: YoloLossConfig, context: LossContext):
-        """Compute the class weights; raises ConfigError where their number is not that of the classes."""
+        """Compute the class weights; raise ConfigError if their number is not the number of classes."""
         super().__init__(config, context)
         weight = class_weights(config, context.class_counts, context.categories.names)
         self.class_weight = None if weight is None else weight.to(context.device)
@@ -58,7 +58,7 @@ class YoloLoss(DetectionLoss):
     def __call__(
         self, raw: tuple[Tensor, ...], targets: Targets, anchors: Anchors, all_reduce_sum: AllReduce
     ) -> Losses:
-        """Compute the losses; see `DetectionLoss`."""
+        """Compute the loss terms; see `DetectionLoss`."""
         assigner = self.context.assigner
         return yolo_loss(raw, targets, anchors, self.config, assigner, self.class_weight, all_reduce_sum)
 
@@ -74,18 +74,18 @@ def yolo_loss(
 ) -> Losses:
     """Compute the YOLOv3 loss in fp32.
 
-    Without boxes, the box and class parts are 0, and the objectness target is 0 everywhere.
+    For a batch without boxes, the box and class terms are 0 and all objectness targets are 0.
 
     Args:
-        raw: The head's output of each level, (B, A, H_l, W_l, 5 + C).
-        targets: The boxes of the batch in input pixels.
-        anchors: The anchors of the head.
-        loss: Types and weights of the parts.
-        assigner: Chooses the positives.
-        class_weight: (C,) of `class_weights`; None: all classes count the same.
-        all_reduce_sum: Sums a tensor over all processes. It is called once, for the number of positives or images of
-            the whole batch, so that the losses of the processes add up to that of the whole batch in one process. Their
-            gradients are to be added, not averaged.
+        raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
+        targets: Ground-truth boxes of the batch, in input pixels.
+        anchors: Anchors of the head.
+        loss: Types and weights of the loss terms.
+        assigner: Selects the positives.
+        class_weight: (C,) class weights from `class_weights`; None: equal weights.
+        all_reduce_sum: Sums a tensor over all processes; called once, for the normalizer (positives or images of the
+            whole batch). The losses of the processes add up to the loss of the whole batch, so their gradients must be
+            summed, not averaged.
     """
     with torch.no_grad():
         predicted = decode_boxes(tuple(level[..., :4].float() for level in raw), anchors)
@@ -97,11 +97,11 @@ def yolo_loss(
     if loss.box == "mse":
         size = torch.stack((layout.width[0], layout.height[0])) * anchors.stride[0]
         area_fraction = ((target_xyxy[:, 2:] - target_xyxy[:, :2]) / size).prod(dim=-1)
-        box = box * (2 - area_fraction)  # small boxes weigh more: Darknet's 2 - w h
+        box = box * (2 - area_fraction)  # higher weight for small boxes, as in Darknet: 2 - w * h
     objectness = _objectness_loss(raw, positive, overlap, ignored, loss)
     classes = _class_loss(positive_preds.values[:, 5:], class_id, class_weight, loss)
 
-    # Filled on the device: copying a number there would wait for everything that the device still has to do.
+    # The tensor is filled on the device, because a copy from the host would synchronize with the GPU.
     local_count = len(positive.prior) if loss.normalizer == "positives" else raw[0].shape[0]
     count = all_reduce_sum(torch.full((), float(local_count), device=raw[0].device)).clamp(min=1)
     return Losses(
@@ -114,14 +114,15 @@ def yolo_loss(
 def _gather_positives(
     raw: tuple[Tensor, ...], positive: Assignment, anchors: Anchors, layout: PriorLayout
 ) -> PositivePredictions:
-    """The predictions of the positives, in their order."""
+    """Gather the raw predictions of the positives, in the order of `positive`."""
     level = torch.searchsorted(layout.offset, positive.prior, right=True) - 1
     rest = positive.prior - layout.offset[level]
     width, cells = layout.width[level], layout.height[level] * layout.width[level]
     anchor, row, col = rest // cells, rest % cells // width, rest % width
     values = raw[0].new_zeros((len(level), raw[0].shape[-1]))
     for i, scale in enumerate(raw):
-        # Every level is read for all positives, in range, and kept for its own: selecting would wait for the device.
+        # Read every level at all positives, with clamped indices, and keep the values of the positives on that level:
+        # selecting those positives with a boolean mask would synchronize with the GPU.
         read = scale[positive.image, anchor, row.clamp(max=scale.shape[2] - 1), col.clamp(max=scale.shape[3] - 1)]
         values = torch.where((level == i)[:, None], read, values)
     cell = torch.stack((col, row), dim=-1).float()
@@ -133,7 +134,7 @@ def _gather_positives(
 def _objectness_loss(
     raw: tuple[Tensor, ...], positive: Assignment, overlap: Tensor, ignored: Tensor, loss: YoloLossConfig
 ) -> Tensor:
-    """Sum over all priors: positives against their target, the rest against 0 unless ignored."""
+    """Return the objectness loss summed over all priors; the target of negatives is 0, ignored priors have weight 0."""
     objectness = torch.cat([level[..., 4].flatten(1) for level in raw], dim=1).float()
     target = torch.zeros_like(objectness)
     target[positive.image, positive.prior] = overlap.clamp(min=0) if loss.objectness_target == "iou" else 1.0
@@ -143,7 +144,7 @@ def _objectness_loss(
 
 
 def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, loss: YoloLossConfig) -> Tensor:
-    """Sum over the positives' logits (P, C) against their classes (P,)."""
+    """Return the classification loss of logits (P, C) and classes (P,), summed over the positives."""
     target = torch.full_like(classes, loss.label_smoothing / 2)
     target.scatter_(1, class_id[:, None], 1 - loss.label_smoothing / 2)
     weight = None if class_weight is None else class_weight.to(classes)[class_id, None].expand_as(classes)
@@ -160,11 +161,11 @@ def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, loss: 
 def _box_loss(
     positive_preds: PositivePredictions, target_xyxy: Tensor, loss_type: str, wh_decoding: WhDecoding
 ) -> tuple[Tensor, Tensor]:
-    """(P,) loss per box, and the (P,) IoU of each with its target, without gradient.
+    """Return the (P,) box loss of the positives, and the (P,) IoU of predicted and target boxes without gradient.
 
-    `mse` is YOLOv3's: its gradients are target minus prediction, in sigmoid(tx), sigmoid(ty), tw and th. For the
-    sigmoids the function with that gradient is the cross-entropy. Square sizes are compared where Darknet
-    does, in sigmoid(t).
+    `mse` is the loss of YOLOv3, defined by its gradients: prediction minus target, in sigmoid(tx), sigmoid(ty), tw and
+    th. For tx and ty, the function with this gradient is the cross-entropy. With `wh_decoding` "square", the size error
+    is computed in sigmoid(tw) and sigmoid(th), as in Darknet.
     """
     values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]

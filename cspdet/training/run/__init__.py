@@ -1,1 +1,1 @@
-"""A training run: directory, lock, options, progress, graceful stop."""
+"""Training run: directory, lock, options, progress, graceful stop."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as stop requests, which the training loop checks between two steps."""
+"""Graceful stop on Ctrl-C and SIGTERM: the training loop checks for a request after each step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 class GracefulStop:
     """Context manager: the first signal requests a stop; a second Ctrl-C interrupts immediately without saving.
 
-    A run of several processes stops after the same step in all of them.
+    In a distributed run, all processes stop after the same step.
     """
 
     def __init__(self) -> None:
-        self.exit_code = 0  # what a signal to this process requests; 0: continue
-        self.stop_code = 0  # what all processes agreed on
+        self.exit_code = 0  # exit code requested by a signal to this process; 0: continue
+        self.stop_code = 0  # exit code agreed on by all processes; 0: continue
         self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> GracefulStop:
@@ -36,7 +36,8 @@ class GracefulStop:
         """Set `stop_code` from the requests of all processes.
 
         Args:
-            request_counts: How many processes got each signal of EXIT_CODES, in its order; the last one has priority.
+            request_counts: Number of processes that received each signal, in the order of EXIT_CODES; SIGTERM has
+                priority.
         """
         self.stop_code = max(
             (code for code, count in zip(EXIT_CODES.values(), request_counts, strict=True) if count), default=0

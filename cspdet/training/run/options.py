@@ -23,15 +23,15 @@ class TrainOptions:
     """The arguments of a training run.
 
     Attributes:
-        config: The config file; None where a run is resumed by its folder alone.
-        output: The run folder; None: `runs/<config name>`, with -2, -3 ... when it exists.
-        resume: The folder of a run to continue.
-        weights: Initial weights: a checkpoint, Darknet's file, or timm:NAME.
-        device: Where to train.
+        config: The config file; None when a run is resumed from its folder alone.
+        output: The run folder; None: `runs/<config name>`, with the suffix -2, -3 ... if it exists.
+        resume: The folder of the run to resume.
+        weights: Initial weights: a checkpoint, a Darknet weights file, or timm:NAME.
+        device: Device for training.
         stop_after: Stop after this epoch; the run can be resumed.
-        overrides: `key.path=value` for the config.
-        task: The expected task; None: that of the config.
-        data: In place of `data` of the config.
+        overrides: Config overrides, `key.path=value`.
+        task: The expected task; None: the task of the config.
+        data: Replaces `data` of the config.
     """
 
     config: Path | None

@@ -1,4 +1,4 @@
-"""The progress of an epoch: images per second, fraction of time spent waiting for data, a bar or log lines."""
+"""Progress of an epoch: throughput, fraction of time spent waiting for data, progress bar or log lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EpochMeter:
         epochs: Epochs of the run.
         num_batches: Batches of the epoch.
         done: Batches of this epoch that were trained before the run was resumed.
-        images_in_batch: Function from batch index to number of images in it, summed over all processes.
+        images_in_batch: Function that returns the number of images in a batch, over all processes, by batch index.
     """
 
     def __init__(self, epoch: int, epochs: int, num_batches: int, done: int, images_in_batch: Callable[[int], int]):
@@ -70,11 +70,11 @@ class EpochMeter:
             log.info("%s: batch %d of %d, %s, %d s left", self.title, self.done + 1, self.num_batches, text, left)
 
     def metrics(self, progress: TrainProgress, learning_rate: float) -> dict[str, Any]:
-        """The metrics of the training of the epoch; its loss sums are complete and lose their count.
+        """Return the training metrics of a finished epoch; removes `batches` from `progress.loss_sums`.
 
         Args:
             progress: The progress of the run, at the end of the epoch.
-            learning_rate: That of the last step.
+            learning_rate: Learning rate of the last step.
         """
         batches = progress.loss_sums.pop("batches")
         # null, not 0, in an epoch without any finite loss
@@ -90,11 +90,11 @@ class EpochMeter:
         }
 
     def rates(self) -> dict[str, float]:
-        """images_per_second and data_wait_fraction so far."""
+        """Return `images_per_second` and `data_wait_fraction` of the epoch so far."""
         seconds = max(1e-9, time.perf_counter() - self.started)
         return {"images_per_second": self.images / seconds, "data_wait_fraction": min(1.0, self.data_wait_s / seconds)}
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar."""
         if self.bar is not None:
             self.bar.close()

@@ -1,4 +1,4 @@
-"""The files of a training run."""
+"""Run directory: the output files of a training run."""
 
 from __future__ import annotations
 
@@ -21,32 +21,35 @@ log = logging.getLogger("cspdet")
 
 
 class RunDir:
-    """`config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json` and images of a run, and `transfer.csv` of
-    one that started from other weights. Loggers write `metrics.jsonl` and `tensorboard/`."""
+    """Writes the output files of a run, except those of the loggers.
+
+    They are `config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json`, images, and `transfer.csv` if the
+    run starts from pretrained weights. Loggers write `metrics.jsonl` and `tensorboard/`.
+    """
 
     def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories):
-        """Describe the run; nothing is written yet.
+        """Store the arguments; nothing is written yet.
 
         Args:
-            path: The folder.
-            task: detection or classification.
-            config: The recipe as plain values, for the checkpoints.
-            categories: Names and ids of the classes.
+            path: The run folder.
+            task: `detection` or `classification`.
+            config: The recipe as a dict of JSON types, for the checkpoints.
+            categories: Class names and ids.
         """
         self.path, self.task, self.config, self.categories = path, task, config, categories
 
     def start(self, config_yaml: str, transfer_csv: str | None) -> None:
-        """Write `config.yaml`, and `transfer.csv` where the run starts from other weights."""
+        """Write `config.yaml`, and `transfer.csv` if the run starts from pretrained weights."""
         write_text(self.path / "config.yaml", config_yaml)
         if transfer_csv is not None:
             write_text(self.path / "transfer.csv", transfer_csv)
 
     def save_last(self, state: TrainingState[ModelT]) -> None:
-        """Write `last.pt`: everything, to resume from."""
+        """Write `last.pt`: the complete training state, to resume from."""
         save_checkpoint(self.path / "last.pt", self._checkpoint(state, state.state_dict()))
 
     def save_best(self, state: TrainingState[ModelT]) -> None:
-        """Write `best.pt`: the averaged weights, for use."""
+        """Write `best.pt`: the weights (EMA, if enabled) without training state, for evaluation and inference."""
         save_checkpoint(self.path / "best.pt", self._checkpoint(state))
 
     def _checkpoint(self, state: TrainingState[ModelT], training: dict[str, Any] | None = None) -> Checkpoint:
@@ -54,7 +57,12 @@ class RunDir:
         return Checkpoint(self.task, self.config, self.categories, weights, training)
 
     def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
-        """Write `metrics.json` and, for a detector, `detections.json` of the best evaluation, as `eval` does."""
+        """Write `metrics.json` and, for a detector, `detections.json`, in the formats of `cspdet eval`.
+
+        Args:
+            metrics: All metrics of the best evaluation so far.
+            results: Its detections as COCO results; None for a classifier.
+        """
         write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         if results is not None:
             write_text(self.path / "detections.json", json.dumps(results))

@@ -1,4 +1,4 @@
-"""A lock file for run folders; the lock is released when its process ends, also if it is killed."""
+"""Lock file for run folders; the operating system releases the lock when the process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from cspdet.io.folders import increment_path
 log = logging.getLogger("cspdet")
 
 LOCK_FILE = ".run.lock"
-# Error numbers of file systems without locks, such as some network shares.
+# Error numbers of file systems without file locking, such as some network file systems.
 LOCKS_UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunDirInUseError(UserError):
-    """Another process trains into the folder."""
+    """Another process is training in the folder."""
 
 
 class RunLock:
-    """Prevents other processes from training into a folder, from `acquire` to the end of the `with` block or process.
+    """Prevent other processes from training in a folder, from `acquire` to the end of the `with` block or process.
 
-    The lock belongs to the process that acquired it. Forked loader processes do not hold it, so a run whose training
-    process was killed can be resumed at once. It works between machines that share a folder where the file system has
-    locks; where it has none, a warning is logged. Of a distributed run, only rank 0 is `active`.
+    The lock belongs to the process that acquired it. Forked loader workers do not hold it, so a run whose training
+    process was killed can be resumed immediately. On network file systems the lock also works between machines, if the
+    file system supports locking; otherwise a warning is logged. In a distributed run, only rank 0 is `active`.
     """
 
     def __init__(self, *, active: bool = True):
@@ -43,13 +43,13 @@ class RunLock:
         self._created = False  # whether `acquire` created the folder
 
     def acquire(self, run_dir: Path) -> None:
-        """Create the folder if it is missing, lock it, and remove temporary files of killed processes.
+        """Create the folder if it does not exist, lock it, and remove temporary files of killed processes.
 
-        It may be called again for the same folder.
+        Calling it again for the same folder has no effect.
 
         Raises:
-            RunDirInUseError: another process holds it; the message names it if it is known.
-            UserError: the folder cannot be made or written.
+            RunDirInUseError: Another process holds the lock; the message names the process if it is known.
+            UserError: The folder cannot be created, or is not writable.
         """
         if not self.active or (self._file is not None and self._run_dir == run_dir.absolute()):
             return
@@ -71,18 +71,18 @@ class RunLock:
             run_dir = increment_path(base)
             try:
                 self.acquire(run_dir)
-            except RunDirInUseError:  # the other one was faster; its lock file makes the folder one in use
+            except RunDirInUseError:  # another process locked it first; increment_path now skips the folder
                 continue
             return run_dir
 
     def release(self) -> None:
-        """Unlock; remove the lock file, and the folder if it was made here and is empty."""
+        """Release the lock; remove the lock file, and the folder if `acquire` created it and it is empty."""
         if self._file is None or self._run_dir is None:
             return
-        with suppress(OSError):  # the folder may be gone, or not writable any more
+        with suppress(OSError):  # the folder may have been removed, or be read-only now
             (self._run_dir / LOCK_FILE).unlink()
         if self._created:
-            with suppress(OSError):  # it holds a run now
+            with suppress(OSError):  # fails if the folder is not empty: it contains a run
                 self._run_dir.rmdir()
         self._file.close()
         self._file = self._run_dir = None
@@ -97,7 +97,7 @@ class RunLock:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The open and locked file; raises RunDirInUseError or OSError."""
+    """Open and lock the file; raise RunDirInUseError or OSError."""
     while True:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)  # noqa: SIM115 it stays open
         try:
@@ -105,7 +105,8 @@ def _open_locked(path: Path) -> BinaryIO:
                 raise RunDirInUseError(
                     f"{path.parent}: {_describe_holder(file)}; wait for its end, or choose another --output"
                 )
-            # Its holder may have removed the file between the two calls: then other processes would not see this one.
+            # The previous holder may have removed the file between open and lock. This process would then hold a lock
+            # on a deleted file, which other processes cannot see; so check that the path is still the same file.
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 owner = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
                 file.truncate(0)
@@ -118,12 +119,15 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Whether no other process had the lock; true where there are no locks."""
+    """Try to lock the file without waiting; return False if another process holds the lock.
+
+    Returns True, with a warning, if the file system does not support locks.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # a byte that no process reads
+            file.seek(2**30)  # lock a byte outside the text: a locked byte cannot be read on Windows
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             file.seek(0)
         else:

@@ -1,4 +1,4 @@
-"""Tasks: what is trained, by the `task` of a recipe."""
+"""Registry of the training tasks, by the `task` key of a recipe."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from cspdet.training.losses.base import AllReduce, AnyLosses
 
 
 class AnyBatch(Protocol):
-    """What the loop itself reads of a batch."""
+    """The attributes of a batch that the training loop itself reads."""
 
     @property
     def images(self) -> Tensor:
@@ -33,28 +33,28 @@ DatasetT = TypeVar("DatasetT")
 
 
 class Loader(Protocol[BatchT_co]):
-    """Batches, epoch by epoch: functions of (seed, epoch, index of the batch)."""
+    """Training batches by epoch; a batch is determined by (seed, epoch, batch index)."""
 
-    skipped: dict[str, str]  # images that could not be read so far, and why
+    skipped: dict[str, str]  # unreadable images so far -> reason
 
     def __len__(self) -> int: ...
     def images_in_batch(self, batch_index: int) -> int:
-        """Number of images in a batch of an epoch, over all processes."""
+        """Return the number of images in a batch of an epoch, over all processes."""
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT_co]:
-        """The batches of epoch `epoch` (0-based) from index `start_batch` on."""
+        """Iterate over the batches of epoch `epoch` (0-based), starting at batch `start_batch`."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData(Generic[DatasetT]):
-    """The splits of a data set, checked.
+    """The validated splits of a dataset.
 
     Attributes:
         train: The train split.
-        val: The val split, where there is one.
-        categories: Those of the train split.
-        source: The file or folder that an error about the classes names.
-        summary: The data in a few words, for the log.
+        val: The val split; None if there is none.
+        categories: Classes of the train split.
+        source: The file or folder that defines the classes, for error messages.
+        summary: One-line description of the data, for the log.
     """
 
     train: DatasetT
@@ -66,24 +66,32 @@ class TrainingData(Generic[DatasetT]):
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """The result of an evaluation."""
+    """Result of an evaluation on the val split.
 
-    primary_metric: float  # decides which weights are the best: more is better
-    metrics: dict[str, float | None]  # for the epoch's line of metrics.jsonl
-    full_metrics: dict[str, Any]  # for metrics.json, should these weights be the best so far
-    results: list[dict[str, Any]] | None  # for detections.json likewise
-    visualization: np.ndarray  # (H, W, 3) uint8 RGB, some images with the predictions
+    Attributes:
+        primary_metric: The metric that selects the best weights; higher is better.
+        metrics: Scalar metrics for the epoch's entry in metrics.jsonl.
+        full_metrics: All metrics, for metrics.json; written if these weights are the best so far.
+        results: COCO results for detections.json, written likewise; None for a classifier.
+        visualization: (H, W, 3) uint8 RGB, some val images with the predictions.
+    """
+
+    primary_metric: float
+    metrics: dict[str, float | None]
+    full_metrics: dict[str, Any]
+    results: list[dict[str, Any]] | None
+    visualization: np.ndarray
 
 
 class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
-    """What is learned, from what, and how it is evaluated.
+    """Base class of the training tasks: data, loss and evaluation of one type of network.
 
     Attributes:
-        command: The command that trains it.
-        loss_names: Of what `losses` returns; `class` becomes `loss_class` in metrics.jsonl.
-        log_metrics: Metrics of an evaluation that an epoch's line in the log shows.
-        val_image_name: The file of an evaluation's image.
-        image_list_label: What `describe_images` gives: "image ids".
+        command: Name of the command that trains this task.
+        loss_names: Names of the loss terms that `losses` returns; `class` is logged as `loss_class`.
+        log_metrics: Evaluation metrics that the log line of an epoch shows.
+        val_image_name: File name of the visualization of an evaluation.
+        image_list_label: What `describe_images` returns, for messages: "image ids".
         input: Input size and resize mode.
         data: The splits.
         loader: The training batches.
@@ -102,22 +110,27 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
     @staticmethod
     @abstractmethod
     def load_data(data: Path | None, on_bad_image: str) -> TrainingData[Any]:
-        """Read and check the splits.
+        """Read and validate the splits.
 
         Args:
             data: `data` of the recipe.
-            on_bad_image: `train.on_bad_image`: whether unreadable train images are an error or skipped.
+            on_bad_image: `train.on_bad_image`: `error` or `skip` for unreadable train images.
 
         Raises:
-            ConfigError, DataError: missing or invalid data.
+            ConfigError: The data is not specified.
+            DataError: The data is missing or invalid.
         """
 
     @staticmethod
     def check_network(train: Any, network: Any) -> None:
         """Check that the network can be trained with these settings; called once, before training.
 
+        Args:
+            train: The `train` section of the recipe.
+            network: The network.
+
         Raises:
-            ConfigError: it cannot.
+            ConfigError: The settings do not fit the network.
         """
 
     @property
@@ -129,30 +142,35 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
     def losses(
         self, model: ModelT, output: Any, batch: BatchT, size_hw: tuple[int, int], all_reduce_sum: AllReduce
     ) -> AnyLosses:
-        """Compute the losses of this process's part of a batch; summed over processes, they are the batch's loss.
+        """Compute the loss terms of this process's part of a batch.
+
+        The sum over all processes is the loss of the whole batch.
 
         Args:
             model: The network.
-            output: What it made of the batch's images.
+            output: Raw output of the network for the images of the batch.
             batch: The batch.
-            size_hw: Height and width of the images then, which multi-scale training changes.
+            size_hw: Height and width of the network input; multi-scale training resizes the images to it.
             all_reduce_sum: Sums a tensor over all processes.
         """
 
     @abstractmethod
     def evaluate(self, model: ModelT, name: str, context: DistributedContext) -> EvalResult | None:
-        """Evaluate a network on the val split, each process on its part; the result for rank 0, else None.
+        """Evaluate a network on the val split, which is divided among the processes.
 
         Args:
             model: The network.
-            name: Its name in messages.
-            context: The processes of the run.
+            name: Name of the network in messages.
+            context: Process group of the run.
+
+        Returns:
+            The result on rank 0; None on other ranks.
         """
 
     @abstractmethod
     def draw_batch(self, batch: BatchT) -> np.ndarray:
-        """What the network sees, with the targets, as one (H, W, 3) uint8 RGB image."""
+        """Draw the input images of a batch with their targets, as one (H, W, 3) uint8 RGB grid."""
 
     @abstractmethod
     def describe_images(self, batch: BatchT) -> list[str]:
-        """How a user finds the images of a batch."""
+        """Return an identifier of each image of a batch (image id or path), for messages."""

@@ -36,7 +36,7 @@ log = logging.getLogger("cspdet")
 
 
 class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
-    """The classes of the train split, evaluated by top-1 on the val split, which has the same ones."""
+    """Trains a classifier on the classes of the train split; the primary metric is top-1 accuracy on the val split."""
 
     command = "train-classifier"
     loss_names = ("class",)
@@ -58,21 +58,21 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         Args:
             input_: Input size.
             train: Augmentation, batches and loss.
-            eval_: How val images are cropped.
+            eval_: Cropping of the val images.
             data: The splits.
-            device: Where the network is.
-            shard: The part of each batch that this process has.
+            device: Device of the network.
+            shard: The part of each batch that this process trains on.
 
         Raises:
-            ConfigError: a crop that is larger than the resized images, batches of one, or a cache that does not fit.
-            DataError: with `cache: ram`, the unreadable images.
+            ConfigError: The crop is larger than the resized images, a batch has one image, or the cache does not fit.
+            DataError: With `cache: ram`, images are unreadable.
         """
         if min(len(data.train), train.max_batch_size) < MIN_BATCH:
             raise ConfigError(
                 f"train.batch_size: batch normalization needs {MIN_BATCH} images or more in a batch, found "
                 f"{train.max_batch_size}, of {len(data.train)} in {data.train.root}"
             )
-        # Made here, so that an error in it does not appear only at the first evaluation.
+        # Built here, so that invalid settings are reported before training and not at the first evaluation.
         self.eval_crop = build_image_crop(input_, eval_, "bilinear")
         self.input, self.train_config, self.eval_config = input_, train, eval_
         self.data, self.device = data, device
@@ -101,7 +101,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
     def losses(
         self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int], all_reduce_sum: AllReduce
     ) -> ClassLosses:
-        """The cross entropy of the logits; see `Task.losses`."""
+        """Compute the cross-entropy of the logits; see `Task.losses`."""
         class_id, label_weight = (
             part.to(self.device, non_blocking=True) for part in (batch.class_id, batch.label_weight)
         )
@@ -110,7 +110,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return ClassLosses(mean * (local_count / all_reduce_sum(local_count)))
 
     def evaluate(self, model: Classifier, name: str, context: DistributedContext) -> EvalResult | None:
-        """Top-1, top-5 where there are more than five classes, and those of each class; see `Task.evaluate`."""
+        """Compute top-1, top-5 (with more than five classes) and per-class metrics; see `Task.evaluate`."""
         val_set = self.data.val
         assert val_set is not None
         with evaluation_mode(model):
@@ -127,16 +127,16 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return EvalResult(metrics.top1, scalar_metrics, full_metrics, None, draw_predictions(val_set, metrics))
 
     def draw_batch(self, batch: ImageBatch) -> np.ndarray:
-        """What the network sees, above the classes with their weights."""
+        """Draw the input images with their classes and label weights; see `Task.draw_batch`."""
         return draw_classification_batch(batch, self.data.categories.names)
 
     def describe_images(self, batch: ImageBatch) -> list[str]:
-        """The paths of the images in the data folder."""
+        """Return the image paths relative to the data folder."""
         return [self.data.train.name(index) for index in batch.image_id.tolist()]
 
 
 def _check_split(images: ImageFolderDataset, *, is_train: bool, on_bad_image: str) -> None:
-    """Log the notes of a split; unreadable images are an error, except train images that may be skipped."""
+    """Log the warnings of a split; raise DataError for unreadable images, except train images that may be skipped."""
     for note in images.warnings:
         log.info("%s", note)
     problems = check_images(images)

@@ -48,7 +48,7 @@ DRAW_SCORE_THRESHOLD = 0.25
 
 @dataclass(frozen=True)
 class _PredictorConfig:
-    """What a predictor of the network under training needs of a recipe."""
+    """The parts of a recipe that a predictor needs, for the network in training."""
 
     input: InputConfig
     eval: EvalConfig
@@ -56,7 +56,7 @@ class _PredictorConfig:
 
 
 class DetectionTask(Task[Detector, Batch, CocoDataset]):
-    """Boxes of the classes of the train split, evaluated by the AP on the val split."""
+    """Trains a detector on the boxes of the train split; the primary metric is COCO AP on the val split."""
 
     command = "train"
     log_metrics = ("AP", "AP50")
@@ -77,18 +77,18 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         Args:
             input_: Input size and resize mode.
             train: Augmentation, batches, assigner and loss.
-            eval_: How detections are evaluated.
+            eval_: Postprocessing and COCO evaluation.
             data: The splits.
-            device: Where the network is.
-            shard: The part of each batch that this process has.
+            device: Device of the network.
+            shard: The part of each batch that this process trains on.
 
         Raises:
-            ConfigError: an evaluator that is not installed, or settings that do not fit the data.
-            DataError: with `cache: ram` or `disk`, the unreadable images; a val split with other classes.
+            ConfigError: The evaluator is not installed, or settings do not fit the data.
+            DataError: With `cache: ram` or `disk`, images are unreadable; or the val split has other classes.
         """
         self.input, self.train_config, self.eval_config = input_, train, eval_
         self.data, self.device = data, device
-        select_backend(eval_.evaluator)  # a missing evaluator is an error before the first epoch
+        select_backend(eval_.evaluator)  # reports a missing evaluator before the first epoch
         self.loader: EpochLoader[Batch] = train_loader(
             data.train, input_, train.augment, train, device_type=device.type, shard=shard
         )
@@ -126,14 +126,14 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         size_hw: tuple[int, int],
         all_reduce_sum: AllReduce,
     ) -> AnyLosses:
-        """The loss of the raw output; boxes are scaled with images of another size. See `Task.losses`."""
+        """Compute the loss of the raw outputs, with the boxes scaled to the input size; see `Task.losses`."""
         targets = _resize_targets(
             batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw
         )
         return self.loss(output, targets, model.anchors, all_reduce_sum)
 
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
-        """The COCO metrics, and all detections; see `Task.evaluate`."""
+        """Compute the COCO metrics and all detections; see `Task.evaluate`."""
         val_set = self.data.val
         assert val_set is not None
         with evaluation_mode(model):
@@ -151,15 +151,15 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         return EvalResult(metrics["AP"] or 0.0, scalar_metrics, full_metrics, results, self._draw_val(model, name))
 
     def draw_batch(self, batch: Batch) -> np.ndarray:
-        """What the network sees, with the boxes."""
+        """Draw the input images with their ground-truth boxes; see `Task.draw_batch`."""
         return draw_detection_batch(batch, self.data.categories)
 
     def describe_images(self, batch: Batch) -> list[str]:
-        """The image ids of the annotations."""
+        """Return the image ids of the annotation file."""
         return [str(image_id) for image_id in batch.image_id.tolist()]
 
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:
-        """The first images of the val split with the detections, in one image."""
+        """Draw the first val images with their detections, as one (H, W, 3) uint8 RGB grid."""
         val_set = self.data.val
         assert val_set is not None
         config = _PredictorConfig(self.input, self.eval_config)
@@ -178,7 +178,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
 
 
 def _boxes_per_class(coco: CocoDataset) -> list[int]:
-    """Number of boxes of each class, without crowds."""
+    """Count the non-crowd boxes of each class."""
     return np.bincount(coco.box_class[~coco.box_crowd], minlength=len(coco.classes)).tolist()
 
 
@@ -190,7 +190,7 @@ def _resize_targets(targets: Targets, from_hw: tuple[int, int], to_hw: tuple[int
 
 
 def _check_splits(train_set: CocoDataset, val_set: CocoDataset | None, on_bad_image: str) -> None:
-    """Log what was skipped or clipped; refuse images that are missing, unreadable or of another size."""
+    """Log the annotation warnings; raise DataError for images that are missing, unreadable or of another size."""
     sets = [train_set] if val_set is None else [train_set, val_set]
     for coco in sets:
         for note in coco.warnings:

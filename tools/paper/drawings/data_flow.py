@@ -1,6 +1,6 @@
-"""Which block of a network reads the output of which: found by running it on the meta device.
+"""Data-flow graph of a network: the blocks and their connections, recorded in a run on the meta device.
 
-Blocks are the modules that the caller calls so, whatever is inside them, and the functions of `FUNCTIONS` between them.
+Blocks are the modules that the caller selects, including their submodules, and calls of `FUNCTIONS` between them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,26 @@ FUNCTIONS: dict[Any, str] = {torch.cat: "concat", F.interpolate: "upsample"}
 
 @dataclass(frozen=True)
 class Block:
-    """One map of the network: an input, or what a module or function gives."""
+    """A feature map of the network: an input, or an output of a module or function.
 
-    name: str  # dotted path of the module; of an input, its own name; of a function, which and the how-many-th
-    block_type: str  # the module's class, `input`, or a value of FUNCTIONS
+    Attributes:
+        name: Dotted path of the module; name of the input; or name of the function with its number, "concat 2".
+        block_type: Class name of the module, `input`, or a value of FUNCTIONS.
+        chw: Channels, height and width of the map.
+        sources: Indices of the blocks that are read, in the order of the arguments.
+        module: The module; None for an input or a function.
+        output_index: Index of the output, for a module with several outputs.
+    """
+
+    name: str
+    block_type: str
     chw: tuple[int, int, int]
-    sources: tuple[int, ...]  # places in the list of blocks, in the order in which they are read
+    sources: tuple[int, ...]
     module: nn.Module | None = None
-    output_index: int | None = None  # which output, of a module that has several
+    output_index: int | None = None
 
     def bflops(self, cost: ModelCost) -> float:
-        """What `cost` counts for the block and all inside it; of a module that runs several times, for this run."""
+        """Return the BFLOPs of the block and its submodules; for a repeatedly called module, those of this call."""
         matching = [layer for layer in cost.layers if layer.name == self.name and layer.output_chw == self.chw]
         inside = [layer for layer in cost.layers if layer.name.startswith(f"{self.name}.")]
         return sum(layer.operations for layer in (*matching, *inside)) / 1e9
@@ -44,12 +53,16 @@ def data_flow(
     modules: Iterable[tuple[str, nn.Module]],
     is_block: Callable[[str, nn.Module], bool],
 ) -> list[Block]:
-    """The blocks of `run(*inputs)` in the order of computation, the inputs first.
+    """Return the blocks of `run(*inputs)`: the inputs, then modules and functions in the order of execution.
 
-    `modules` are `named_modules()` of what runs; `is_block` says which of them are drawn as one block.
+    Args:
+        run: The function to trace.
+        inputs: Input tensors by name.
+        modules: `named_modules()` of the network.
+        is_block: Whether a module, given its name and itself, is one block.
 
     Raises:
-        ValueError: a tensor of unknown origin: a function between the blocks that has no name here.
+        ValueError: A block reads a tensor that is the output of a function outside `FUNCTIONS`.
     """
     recorder = _GraphRecorder()
     for name, tensor in inputs.items():
@@ -69,14 +82,14 @@ def data_flow(
 
 
 class _GraphRecorder(TorchFunctionMode):
-    """Remembers who made each tensor, by its identity; tensors are kept, so that no two have the same."""
+    """Records the block that produced each tensor, by `id`; tensors are kept alive, so that ids stay unique."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks: list[Block] = []
         self._block_index: dict[int, int] = {}
         self._kept_tensors: list[Tensor] = []
-        self._depth = 0  # blocks that we are inside of
+        self._depth = 0  # nesting level of blocks
 
     def __enter__(self) -> _GraphRecorder:
         super().__enter__()
@@ -104,7 +117,7 @@ class _GraphRecorder(TorchFunctionMode):
         module: nn.Module | None = None,
         output_index: int | None = None,
     ) -> None:
-        """Append a block that reads and gives these tensors."""
+        """Append a block with these inputs and this output."""
         unknown = [tuple(tensor.shape) for tensor in inputs if id(tensor) not in self._block_index]
         if unknown:
             raise ValueError(f"{name}: reads a tensor of shape {unknown[0]} that no block made")
@@ -132,7 +145,7 @@ class _GraphRecorder(TorchFunctionMode):
 
 
 def ancestors(blocks: list[Block], index: int) -> set[int]:
-    """The block at `place` and every block that it depends on."""
+    """Return the indices of a block and all blocks that it depends on."""
     found, todo = set(), [index]
     while todo:
         index = todo.pop()
@@ -143,13 +156,13 @@ def ancestors(blocks: list[Block], index: int) -> set[int]:
 
 
 def conv_text(block: Block) -> str:
-    """`1x1 conv`, `3x3 conv`, with the stride where there is one."""
+    """Describe the convolution of a block, such as `1x1 conv` or, with stride 2, `3x3 conv /2`."""
     (conv,) = (module for module in (block.module or nn.Module()).modules() if isinstance(module, nn.Conv2d))
     stride = f" /{conv.stride[0]}" if conv.stride[0] > 1 else ""
     return f"{conv.kernel_size[0]}x{conv.kernel_size[1]} conv{stride}"
 
 
 def size_text(block: Block) -> str:
-    """`64 · 52×52`: channels, height and width."""
+    """Format channels, height and width of a block, such as `64 · 52×52`."""
     channels, height, width = block.chw
     return f"{channels} · {height}×{width}"

@@ -1,4 +1,4 @@
-"""The Exact Fusion Model (figure 6c) behind CSPPeleeNet, as it runs: a row a scale, and the ways between them."""
+"""Drawing of CSPPeleeNet with the Exact Fusion Model (paper, figure 6c), traced from the modules; one row per level."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SIZE_HW = (416, 416)
 NUM_CLASSES = 80
 COLORS = {"input": "#ffffff", "ConvBN": "#ddf4ff", "Maxout": "#ffd8b5", "MaxPool2d": "#eaeef2", "upsample": "#eaeef2",
           "concat": "#ffffff", "SAM": "#e9d8fd"}  # fmt: skip
-BOTTLENECK_COLOR = "#ffc1ba"  # the layers that cost most, all the same
-LEVEL_COLORS = ("#0969da", "#1a7f37", "#bc4c00")  # what comes from the finest, the middle and the coarsest map
+BOTTLENECK_COLOR = "#ffc1ba"  # layers with the highest BFLOPs, which are equal
+LEVEL_COLORS = ("#0969da", "#1a7f37", "#bc4c00")  # arrows from C3, C4 and C5
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 90, 48, 106, 12
-TOP, PATH_OFFSET = 66, 62  # the middle of the first row; from a scale to the ways below it, and between these
+TOP, PATH_OFFSET = 66, 62  # y of the first row's center; distance between rows, and to the paths between levels
 
 
 def build_detector(*, sam: bool) -> Detector:
-    """CSPPeleeNet-EFM or CSPPeleeNet-EFM (SAM), on the meta device."""
+    """Build CSPPeleeNet-EFM or CSPPeleeNet-EFM (SAM) on the meta device."""
     with torch.device("meta"):
         backbone = CSPPeleeNetConfig(name="csppeleenet")
         return DetectorConfig(backbone=backbone, neck=EFMConfig(name="efm", sam=sam)).build(NUM_CLASSES)
 
 
 def efm_blocks(*, sam: bool) -> list[Block]:
-    """The neck's blocks, from C3, C4, C5 on; their names are those in the detector."""
+    """Return the blocks of the neck, starting with the inputs C3, C4, C5; names are module paths in the detector."""
     with torch.device("meta"):
         specs = CSPPeleeNetConfig(name="csppeleenet").build().out_specs
         neck = EFMConfig(name="efm", sam=sam).build(specs)
@@ -46,31 +46,31 @@ def efm_blocks(*, sam: bool) -> list[Block]:
 
 
 def level_index(block: Block) -> int:
-    """0, 1 or 2: the map's place among the three sizes, the finest first."""
+    """Return the level of a block's map: 0 (finest) to 2 (coarsest)."""
     return (SIZE_HW[0] // block.chw[1]).bit_length() - 4
 
 
 def source_levels(blocks: list[Block], index: int) -> tuple[int, ...]:
-    """The scales of the backbone's maps that a block depends on."""
+    """Return the levels of the backbone maps that a block depends on."""
     return tuple(sorted(level_index(blocks[i]) for i in ancestors(blocks, index) if blocks[i].block_type == "input"))
 
 
 def level_span(blocks: list[Block], index: int) -> tuple[int, int]:
-    """From which scale to which a block brings its map; the same twice for a block of one scale."""
+    """Return the source and the target level of the path that a block is on; equal for a block within one level."""
     sources = source_levels(blocks, index)
-    if len(sources) > 1:  # behind the concatenation
+    if len(sources) > 1:  # after the concatenation
         return level_index(blocks[index]), level_index(blocks[index])
     end = index
     while blocks[end].block_type != "concat":
         readers = [i for i, block in enumerate(blocks) if end in block.sources]
         if len(readers) > 1:
-            return sources[0], sources[0]  # a lateral: several scales read it
+            return sources[0], sources[0]  # a lateral convolution, read by several levels
         end = readers[0]
     return sources[0], level_index(blocks[end])
 
 
 def layout_columns(blocks: list[Block]) -> list[int]:
-    """How many blocks stand before each one at most; the concatenations share a column, as do those behind them."""
+    """Return the column of each block: its depth in the graph, except that all concatenations share a column."""
     result: list[int] = []
     for block in blocks:
         result.append(max((result[source] + 1 for source in block.sources), default=0))
@@ -84,7 +84,7 @@ def layout_columns(blocks: list[Block]) -> list[int]:
 
 
 def _row_index(blocks: list[Block], index: int) -> int:
-    """In lanes from the top: a scale's own, below it the way up to it, then the way down from it."""
+    """Return the row of a block from the top: three rows per level, for its blocks, upsampling and downsampling."""
     start, end = level_span(blocks, index)
     return 3 * min(start, end) + (0 if start == end else 1 if start > end else 2)
 
@@ -98,7 +98,7 @@ def _title(block: Block) -> str:
 
 
 def draw_efm() -> str:
-    """The SVG of EFM (SAM) with channels, sizes and BFLOPs."""
+    """Return the SVG of EFM (SAM) with channels, sizes and BFLOPs."""
     blocks = efm_blocks(sam=True)
     cost = profile(build_detector(sam=True), SIZE_HW)
     columns = layout_columns(blocks)

@@ -1,4 +1,4 @@
-"""The fusion strategies of figure 3 side by side: the last stage of PeleeNet and of CSPPeleeNet, as they run."""
+"""Drawing of the fusion strategies (paper, figure 3): the last stages of PeleeNet and CSPPeleeNet, traced."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ COLORS = {"input": "#ffffff", "pool": "#eaeef2", "split": "#ddf4ff", "body": "#f
           "concat": "#ffffff", "final_transition": "#e9d8fd"}  # fmt: skip
 MAIN_COLOR, SHORTCUT_COLOR = "#bc4c00", "#0969da"
 BOX_WIDTH, BOX_HEIGHT, STEP, MARGIN = 108, 48, 130, 14
-PATH_OFFSET, ROW_HEIGHT = 34, 168  # from the middle of a row to its lanes; from row to row
+PATH_OFFSET, ROW_HEIGHT = 34, 168  # distance from the center of a row to each path; distance between rows
 FUSION_LABELS = {"both": "T1 and T2: figure 3b", "first": "T2 alone: figure 3c", "last": "T1 alone: figure 3d",
            "none": "neither transition"}  # fmt: skip
 
 
 class FusionRow(NamedTuple):
-    """One network's last stage."""
+    """The last stage of a network: a row of the drawing."""
 
     title: str
     blocks: list[Block]
@@ -39,7 +39,7 @@ class FusionRow(NamedTuple):
 
 
 def baseline_row() -> FusionRow:
-    """PeleeNet: everything goes through the dense block."""
+    """Return the row of PeleeNet, where all channels pass through the dense block."""
     with torch.device("meta"):
         model = ClassifierConfig(backbone=PeleeNetConfig(name="peleenet")).build()
     cost = profile(model, SIZE_HW)
@@ -52,7 +52,12 @@ def baseline_row() -> FusionRow:
 
 
 def fusion_row(fusion: Fusion, gamma: float = 0.5) -> FusionRow:
-    """CSPPeleeNet with one strategy."""
+    """Return the row of CSPPeleeNet with a fusion strategy.
+
+    Args:
+        fusion: The fusion strategy.
+        gamma: Fraction of the channels in the shortcut.
+    """
     with torch.device("meta"):
         config = CSPPeleeNetConfig(name="csppeleenet", gamma=gamma, fusion=fusion)
         model = ClassifierConfig(backbone=config).build()
@@ -68,7 +73,7 @@ def fusion_row(fusion: Fusion, gamma: float = 0.5) -> FusionRow:
 def _last_stage_blocks(
     net: nn.Module, run: Callable[[Tensor], Tensor], channels: int, block_names: tuple[str, ...]
 ) -> list[Block]:
-    """The blocks of the last stage; the modules called `whole` are blocks whatever they are."""
+    """Return the blocks of the last stage; each module of `block_names` is one block."""
     x = torch.zeros(1, channels, SIZE_HW[0] // 16, SIZE_HW[1] // 16, device="meta")
     named = net.named_modules(prefix="backbone")
     names = {f"backbone.{name}" for name in block_names}
@@ -78,7 +83,7 @@ def _last_stage_blocks(
 
 
 def role(block: Block) -> str:
-    """What a block is in a stage: a key of COLUMNS."""
+    """Return the role of a block in its stage, a key of COLUMNS."""
     if block.block_type in ("input", "concat"):
         return block.block_type
     if block.block_type == "AvgPool2d":
@@ -91,7 +96,7 @@ def role(block: Block) -> str:
 
 
 def block_paths(blocks: list[Block]) -> list[str]:
-    """`main`, `shortcut` or `both` for each block: on which way from the split to the concatenation it lies."""
+    """Return the path of each block from the split to the concatenation: `main`, `shortcut` or `both`."""
     joins = [i for i, block in enumerate(blocks) if block.block_type == "concat"]
     if not joins:
         return ["both"] * len(blocks)
@@ -102,7 +107,7 @@ def block_paths(blocks: list[Block]) -> list[str]:
 
 
 def _label_lines(block: Block) -> tuple[str, ...]:
-    """What stands in the box."""
+    """Return the lines of text in the box of a block."""
     block_role, size = role(block), size_text(block)
     if block_role == "input":
         return block.name, size
@@ -123,7 +128,7 @@ def _label_lines(block: Block) -> tuple[str, ...]:
 
 
 def draw_fusion() -> str:
-    """The SVG of PeleeNet's last stage and the four strategies'."""
+    """Return the SVG of the last stage of PeleeNet and of CSPPeleeNet with the four fusion strategies."""
     baseline = baseline_row()
     rows = [baseline, *(fusion_row(fusion) for fusion in get_args(Fusion))]
     width = 2 * MARGIN + (len(COLUMNS) - 1) * STEP + BOX_WIDTH
@@ -168,6 +173,6 @@ def _draw_row(canvas: SvgCanvas, row: FusionRow, baseline: ModelCost, top: int, 
 
 
 def _total_cost_label(cost: ModelCost, baseline: ModelCost) -> str:
-    """What the whole network costs, against PeleeNet."""
+    """Return the label with the BFLOPs of the whole network, relative to PeleeNet."""
     step = "" if cost is baseline else f" ({cost.bflops / baseline.bflops - 1:+.1%})".replace("-", "−")
     return f"whole network {cost.bflops:.4f} BFLOPs{step}"

@@ -1,8 +1,8 @@
-"""What the gradient of each weight is made of, asked of autograd: equations 2 and 4 of the paper as a drawing.
+"""Drawing of equations 2 and 4 of the paper: the feature maps that the gradient of each weight depends on.
 
-A dense block with its transition, and a `CSPStage` round such a block (figure 3a and 3b), of PeleeNet's own layers.
-Given the gradient that arrives at the end of the stage, the gradient of a weight is that gradient times the maps that
-the weight reads. So we differentiate it a second time, by each map: where this is zero, the map has no part in it.
+The stages are a dense block with its transition (figure 3a), and a `CSPStage` with such a block (figure 3b), of the
+layers of PeleeNet. The dependence is computed with autograd: the gradient of a weight is differentiated with respect to
+each feature map. If the second derivative is zero, the gradient does not depend on the map.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ CELL_WIDTH, CELL_HEIGHT, MARGIN, TOP = 62, 36, 14, 92
 
 @dataclass
 class TracedStage:
-    """A stage with the names of its parts; `maps` and `read` fill up when it runs."""
+    """A stage with the names of its weights and maps; a forward pass fills `maps` and `inputs`."""
 
     title: str
     module: nn.Module
-    parts: dict[str, nn.Module]  # weights' name -> module
-    output_names: dict[str, str]  # weights' name -> name of the map that it computes
+    parts: dict[str, nn.Module]  # name of the weight -> module
+    output_names: dict[str, str]  # name of the weight -> name of the map that it computes
     maps: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
 
 
 def dense_stage() -> TracedStage:
-    """x0 -> dense block -> transition."""
+    """Build the dense stage: x0 -> dense block -> transition."""
     block, channels = dense_block(CHANNELS, DEPTH, BOTTLENECK, "leaky")
     transition = ConvBN(channels, channels)
     return _make_stage("dense stage (equation 2)", nn.Sequential(block, transition), block, {"wT": transition}, {})
 
 
 def csp_stage(fusion: Fusion = "both", act: ActivationName = "leaky") -> TracedStage:
-    """The same layers behind a split, with the transitions of a fusion strategy: wT is T1's weight, wU T2's."""
+    """Build the CSP stage: a split, the dense block, and the transitions of a fusion strategy.
+
+    The weight of the partial transition T1 is named wT, that of the final transition T2 wU, as in equation 4.
+    """
     shortcut_channels, main_channels = partition(CHANNELS, GAMMA)
     block, channels = dense_block(main_channels, DEPTH, BOTTLENECK, act)
     first = ConvBN(channels, channels, act=act) if has_partial_transition(fusion) else nn.Identity()
@@ -71,9 +74,15 @@ def _make_stage(
 
 
 def gradient_dependence(stage: TracedStage, *, training: bool = False) -> dict[str, dict[str, str]]:
-    """For each weight and map: READ, THROUGH or NONE.
+    """Return how the gradient of each weight depends on each map.
 
-    `training` normalizes by the batch's own moments instead of the running ones, which stand for fixed numbers.
+    Args:
+        stage: The stage; its parameters are converted to fp64.
+        training: Whether batch norm uses the statistics of the batch; False: the running statistics, which are
+            constants.
+
+    Returns:
+        DIRECT, INDIRECT or NONE by the name of the weight and the name of the map.
     """
     torch.manual_seed(0)
     stage.module.double().train(training)
@@ -99,7 +108,7 @@ def gradient_dependence(stage: TracedStage, *, training: bool = False) -> dict[s
 
 
 def _register_hooks(stage: TracedStage) -> list[torch.utils.hooks.RemovableHandle]:
-    """Let the stage remember what each part reads, and the maps that it gives."""
+    """Register forward hooks that store the inputs and output maps of each part in the stage."""
     handles = []
     for name, part in stage.parts.items():
         handles.append(part.register_forward_pre_hook(_input_hook(stage, name)))
@@ -133,13 +142,13 @@ def _classify_dependence(probe: Tensor, tensors: tuple[Tensor, ...], inputs: Ten
 
 
 def _contains_channels(inputs: Tensor, features: Tensor) -> bool:
-    """Whether some channels of `read`, one after the other, are those of `part`."""
+    """Whether consecutive channels of `inputs` equal `features`."""
     channels = features.shape[1]
     return any(torch.equal(inputs[:, i : i + channels], features) for i in range(inputs.shape[1] - channels + 1))
 
 
 def draw_gradients() -> str:
-    """The SVG of both tables, side by side."""
+    """Return the SVG with the tables of both stages side by side."""
     tables = [(stage, gradient_dependence(stage)) for stage in (dense_stage(), csp_stage())]
     widths = [44 + CELL_WIDTH * len(stage.maps) for stage, _ in tables]
     rows = max(len(table) for _, table in tables)

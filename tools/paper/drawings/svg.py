@@ -1,4 +1,4 @@
-"""SVG as text, the same characters for the same drawing on every machine."""
+"""Minimal SVG writer; the output is identical on all machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LINE_HEIGHT = 14
 
 
 class SvgRect(NamedTuple):
-    """A rectangle on the page, in pixels."""
+    """A rectangle in pixels; x and y are the top left corner."""
 
     x: float
     y: float
@@ -28,7 +28,7 @@ class SvgRect(NamedTuple):
 
 
 class SvgCanvas:
-    """A white page that things are drawn on, later ones over earlier ones."""
+    """An SVG image with a white background; later elements cover earlier ones."""
 
     def __init__(self, width: int, height: int, title: str):
         self._parts = [
@@ -42,7 +42,7 @@ class SvgCanvas:
         return "\n".join([*self._parts, "</svg>", ""])
 
     def box(self, box: SvgRect, lines: tuple[str, ...], fill: str) -> None:
-        """A rounded rectangle with centered lines, the first one bold."""
+        """Draw a rounded rectangle with centered lines of text, the first line in bold."""
         x, y, width, height = map(_format_number, box)
         self._parts.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="{fill}" stroke="{TEXT_COLOR}"/>'
@@ -70,7 +70,7 @@ class SvgCanvas:
         bold: bool = False,
         color: str = MUTED_COLOR,
     ) -> None:
-        """One line; y is its base line."""
+        """Draw a line of text; y is the baseline."""
         weight = ' font-weight="bold"' if bold else ""
         self._parts.append(
             f'<text x="{_format_number(x)}" y="{_format_number(y)}" font-size="{size}" text-anchor="{anchor}" '
@@ -79,7 +79,7 @@ class SvgCanvas:
         )
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-        """From left to right: straight, or bent where the heights differ, with a head at the end."""
+        """Draw an arrow from left to right: straight, or an S-curve if the heights differ."""
         (x, y), (to_x, to_y) = start, end
         bend = (x + to_x) / 2
         tip = to_x - 5
@@ -93,7 +93,7 @@ class SvgCanvas:
         self._parts.append(f'<polygon points="{points}" fill="{color}"/>')
 
     def band(self, box: SvgRect, fill: str) -> None:
-        """A plain rectangle, to lie behind other things."""
+        """Draw a rectangle without border, as a background."""
         x, y, width, height = map(_format_number, box)
         self._parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>')
 
