@@ -5,7 +5,7 @@ Example:
     >>> cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml"])
     >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg")
 
-See `cspdet.api` for the functions. Names are imported on first use, so that `import cspdet` is fast.
+See `cspdet.api` for the functions. Public names are imported on first use, so that `import cspdet` is fast.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def load(
         The network in evaluation mode on the CPU (None for an exported file), with config and categories.
 
     Raises:
-        UserError: A missing or damaged model, weights that do not fit, or a model for another task.
+        UserError: The model is missing, corrupt or for another task, or the weights do not fit.
     """
     return load_model(model, weights=weights, overrides=overrides, task=task)
 
@@ -102,7 +102,7 @@ def train(
         if the run was stopped; a stopped run is saved and can be resumed.
 
     Raises:
-        UserError: A config, data, weights or folder that cannot be used.
+        UserError: The config, data, weights or folder is missing or invalid.
     """
     options = TrainOptions(
         None if config is None else Path(config), None if output is None else Path(output),
@@ -145,7 +145,7 @@ def evaluate(
         Metrics and predictions.
 
     Raises:
-        UserError: A model, data or settings that cannot be used.
+        UserError: The model, data or settings are missing or invalid.
     """
     return evaluate_model(
         EvaluationOptions(
@@ -177,7 +177,7 @@ def predict(
         The detections or class probabilities of one image; for a folder or glob, a list sorted by path.
 
     Raises:
-        UserError: A model, option or image that cannot be used.
+        UserError: The model, an option or an image is missing or invalid.
     """
     return predict_images(model, source, **options)
 
@@ -209,7 +209,7 @@ def export(
         The written files, and the largest difference of their outputs from PyTorch.
 
     Raises:
-        UserError: A model or option that cannot be exported, or outputs that differ from PyTorch; then no file is kept.
+        UserError: The model or an option cannot be exported, or the outputs differ from PyTorch; then no file is kept.
     """
     return export_model(model, format, output, config, weights=weights, overrides=overrides)
 
@@ -243,7 +243,7 @@ def analyze(
         The analyses, their comparison, and the written files.
 
     Raises:
-        UserError: A missing or damaged file, or results of another data set.
+        UserError: A file is missing or corrupt, or the results are of another dataset.
     """
     paths = [results] if isinstance(results, (str, Path)) else results
     return analyze_results_files(

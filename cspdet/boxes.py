@@ -51,7 +51,7 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
-    """Return the IoU of boxes with the same center, (N, 2), (M, 2) -> (N, M); YOLOv3 matches boxes to anchors by it."""
+    """Return the IoU of sizes (boxes with a common center): (N, 2), (M, 2) -> (N, M); used to match anchors."""
     shared = torch.minimum(a_wh[:, None], b_wh[None]).prod(dim=-1)
     union = a_wh.prod(dim=-1)[:, None] + b_wh.prod(dim=-1)[None] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)

@@ -17,7 +17,7 @@ def select_device(name: str) -> torch.device:
     """Return the device with this name; `auto` is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        ConfigError: An unknown device, or a CUDA device that does not exist.
+        ConfigError: The name is not a device, or the CUDA device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,7 +46,7 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def cpu_has_native_bf16() -> bool:
-    """Return whether this CPU has bf16 instructions: AMX tiles or AVX512_BF16. Then bf16 is faster than fp32."""
+    """Whether this CPU has bf16 instructions (AMX tiles or AVX512_BF16), so that bf16 is faster than fp32."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """One or more problems that the user can fix; each message has what, where, the expected and the found value."""
+    """One or more problems that the user can fix.
+
+    A message names the file or flag, the key, the expected and the actual value.
+    """
 
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))

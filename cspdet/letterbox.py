@@ -29,7 +29,10 @@ class Letterbox:
     def fit(
         cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
     ) -> Letterbox:
-        """Center the image in the input with its aspect ratio kept; `stretch`: resize to the full input (Darknet)."""
+        """Compute the map that centers an image in the input, keeping its aspect ratio.
+
+        With `resize="stretch"`, the image fills the input, as in Darknet.
+        """
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
             raise ValueError(f"expected an image of at least 1x1 pixels; got {image_h}x{image_w}")
@@ -74,9 +77,10 @@ class Letterbox:
 
 
 def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool = False) -> np.ndarray:
-    """Resize an (H, W, 3) uint8 image to (*size_hw, 3): area averaging if a side shrinks by 2 or more, else bilinear.
+    """Resize an (H, W, 3) uint8 image to (*size_hw, 3).
 
-    With `bilinear`, area averaging is never used. Darknet resizes images this way in training.
+    The interpolation is area averaging if a side shrinks by a factor of 2 or more, else bilinear. With `bilinear`, it
+    is always bilinear, as in the training of Darknet.
     """
     if image.shape[:2] == tuple(size_hw):
         return image

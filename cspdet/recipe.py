@@ -1,4 +1,4 @@
-"""The root config of a run: model, input, data, train, eval. Imports no torch."""
+"""Root config of a run: model, input, data, train, eval. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _model_type(model: Any) -> str:
 class DetectionRecipe(ConfigModel):
     """The root config of a detector."""
 
-    task: Literal["detection"] = Field("detection", description="What the model does.")
+    task: Literal["detection"] = Field("detection", description="Task of the model.")
     model: Annotated[
         Annotated[DetectorConfig, Tag("parts")] | Annotated[DarknetModelConfig, Tag("darknet")],
         Discriminator(_model_type),
     ] = Field(description="The network: backbone, neck and head, or `name: darknet` with a cfg.")
     input: InputConfig = Field(InputConfig(), description="The input of the network.")
-    data: Path = Field(description="The data descriptor, a YAML file that names images, annotations and classes.")
+    data: Path = Field(description="The data descriptor, a YAML file with the images and annotations of each split.")
     train: TrainConfig = Field(TrainConfig(), description="Training.")
     eval: EvalConfig = Field(EvalConfig(), description="Evaluation.")
 
@@ -41,14 +41,14 @@ class DetectionRecipe(ConfigModel):
 class ClassificationRecipe(ConfigModel):
     """The root config of a classifier."""
 
-    task: Literal["classification"] = Field("classification", description="What the model does.")
+    task: Literal["classification"] = Field("classification", description="Task of the model.")
     model: Annotated[
         Annotated[ClassifierConfig, Tag("parts")] | Annotated[DarknetClassifierConfig, Tag("darknet")],
         Discriminator(_model_type),
     ] = Field(description="The network: a backbone, or `name: darknet` with a cfg.")
     input: InputConfig = Field(InputConfig(size=(224, 224)), description="The input of the network.")
     data: Path | None = Field(
-        None, description="The folder of train/CLASS/* and val/CLASS/*; null where only a network is described."
+        None, description="The folder of train/CLASS/* and val/CLASS/*; null: the config only describes a network."
     )
     train: ClassifierTrainConfig = Field(ClassifierTrainConfig(), description="Training.")
     eval: ClassifierEvalConfig = Field(ClassifierEvalConfig(), description="Evaluation.")

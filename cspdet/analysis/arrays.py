@@ -72,7 +72,7 @@ def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTru
     """Read the annotations as the evaluators do: not clipped to the image, with the area from the file.
 
     Raises:
-        DataError: the annotation file is missing or has changed since the split was loaded.
+        DataError: The annotation file is missing or has changed since the split was loaded.
     """
     records = read_ground_truth(coco)
     image_index = images.index_of(records["image_id"])
@@ -123,7 +123,7 @@ def group_starts(group: np.ndarray) -> np.ndarray:
 
 
 def _class_index(coco: CocoDataset, category_id: np.ndarray) -> np.ndarray:
-    """(N,) int64 class index of each category id; all ids are known."""
+    """Return the (N,) int64 class index of each category id; all ids must be known."""
     ids = np.array(coco.classes.category_ids, np.int64)
     order = np.argsort(ids)
     return order[np.searchsorted(ids[order], category_id)]

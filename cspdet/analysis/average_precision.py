@@ -63,7 +63,7 @@ def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarra
     """Return the (C, 101) interpolated precision at RECALL_THRESHOLDS; NaN for classes without ground truth.
 
     Args:
-        hits: the hits at one IoU.
+        hits: The hits at one IoU.
         cumulative: (D + 1,) from `cumulative_weights`.
         weight: (D,) weight of each detection.
         num_gt: (C,) weighted number of ground-truth boxes.

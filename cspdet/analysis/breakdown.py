@@ -89,7 +89,7 @@ def _overlap_groups(run: MatchedRun) -> tuple[OverlapGroup, ...]:
 
 
 def _matched_mask(run: MatchedRun, matched: np.ndarray) -> np.ndarray:
-    """(M,) bool mask of the box indices `matched`."""
+    """Return the (M,) bool mask of the box indices `matched`, which has no -1."""
     mask = np.zeros(len(run.ground_truth), bool)
     mask[matched] = True
     return mask

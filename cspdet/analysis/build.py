@@ -40,14 +40,15 @@ def analyze_results(
     """Evaluate and analyze results checked by `evaluation.results.read_results`.
 
     Args:
-        results: detections in COCO's results format.
-        name, source: name and results file of the run, for the report.
+        coco: The split with its annotations.
+        results: Detections in COCO's results format.
+        name, source: Name and results file of the run, for the report.
         iou: IoU at which a detection matches a box.
-        min_score: score threshold of kept detections; None: the threshold of the best F1.
-        gallery: maximum number of worst images.
+        min_score: Score threshold of kept detections; None: the threshold of the best F1.
+        gallery: Maximum number of worst images.
 
     Raises:
-        DataError: the annotation file is missing or has changed since the split was loaded.
+        DataError: The annotation file is missing or has changed since the split was loaded.
     """
     metrics, run = evaluate_results(coco, results), match_results(coco, results, iou=iou)
     return analyze(run, metrics, name=name, source=source, min_score=min_score, gallery=gallery)
@@ -59,12 +60,12 @@ def analyze(
     """Analyze a run with matched detections.
 
     Args:
-        run: the detections, matched with the boxes.
+        run: The detections, matched with the boxes.
         metrics: COCO metrics of the same detections.
-        name: name of the run.
-        source: the results file.
-        min_score: score threshold of kept detections; None: the threshold of the best F1.
-        gallery: maximum number of worst images.
+        name: Name of the run.
+        source: The results file.
+        min_score: Score threshold of kept detections; None: the threshold of the best F1.
+        gallery: Maximum number of worst images.
     """
     scores = ClassScores(run, run.matches, run.num_gt, None)
     curves = threshold_curves(run)

@@ -41,8 +41,9 @@ def calibration_error(score: np.ndarray, correct: np.ndarray) -> float | None:
 
 
 def _bin_sums(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of detections, sum of scores, and number of correct detections in each bin."""
-    edges = np.arange(1, NUM_BINS) / NUM_BINS  # division, so that a score of .3 is in the bin that starts at .3
+    """Return the number of detections, the sum of scores, and the number of correct detections of each bin."""
+    # Edges by division are the nearest floats to .1, .2, ..., so that a score of .3 is in the bin that starts at .3.
+    edges = np.arange(1, NUM_BINS) / NUM_BINS
     index = np.searchsorted(edges, score, side="right")
     count = np.bincount(index, minlength=NUM_BINS)
     return count, np.bincount(index, score, NUM_BINS), np.bincount(index[correct], minlength=NUM_BINS)

@@ -51,7 +51,7 @@ def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) 
     """Return (C,) AP and (C,) AP50 for image weights; NaN for classes without ground truth.
 
     Args:
-        run: from `prepare_weighted_run`.
+        run: From `prepare_weighted_run`.
         image_counts: (N,) weight of each image.
         num_gt: (C,) weighted number of ground-truth boxes.
     """
@@ -76,12 +76,13 @@ def compare(
     """Compare every further run with the first, on the same split.
 
     Args:
-        runs: at least two runs.
-        names: one name per run.
-        resamples: number of bootstrap resamples.
+        runs: At least two runs.
+        names: One name per run.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resampling.
 
     Raises:
-        DataError: the runs have different images, boxes or classes.
+        DataError: The runs have different images, boxes or classes.
     """
     first = runs[0]
     _check_same_split(runs, names)
@@ -97,7 +98,7 @@ def compare(
 
 
 def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(R, runs, 2, C) AP and AP50 of each class, run and resample; NaN for classes without ground truth."""
+    """Return (R, runs, 2, C): AP and AP50 per resample, run and class; NaN for classes without ground truth."""
     ground_truth, count, classes = runs[0].ground_truth, len(runs[0].images), runs[0].num_classes
     image_index, class_id = ground_truth.image_index[runs[0].is_target], ground_truth.class_id[runs[0].is_target]
     prepared = [prepare_weighted_run(run) for run in runs]

@@ -1,4 +1,4 @@
-"""Options of the error analysis. Imports no numpy: the command line reads the defaults from here."""
+"""Options of the error analysis. This module does not import numpy, because the command line reads the defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AnalysisConfig:
 
     Attributes:
         min_iou: IoU from which a detection matches a box, for everything except the COCO metrics.
-        min_score: Score threshold of the confusion matrix and of the images shown; None: the one with the best F1.
+        min_score: Score threshold of the confusion matrix and of the images shown; None: the threshold of the best F1.
         resamples: Number of bootstrap resamples of the images for the comparison of runs.
         seed: Seed of the resampling.
         gallery: Number of images in each gallery of the page.

@@ -1,4 +1,4 @@
-"""The confusion matrix of ground-truth and detected classes, with a background class."""
+"""Confusion matrix of ground-truth and detected classes, with a background class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ MAX_PAIRS = 50
 
 
 def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched_gt: np.ndarray) -> np.ndarray:
-    """(D,) index of the box of each remaining detection, -1 for none."""
+    """Match the remaining detections with the unmatched boxes, regardless of class.
+
+    Returns:
+        (D,) index of the box of each remaining detection, -1 for none.
+    """
     detections, pairs = run.detections, run.pairs
     pairs = pairs.select(remaining[pairs.detection_index] & unmatched_gt[pairs.gt_index] & (pairs.iou >= run.iou))
     competing = pairs.detection_index[group_starts(pairs.detection_index)]

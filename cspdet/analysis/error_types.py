@@ -1,4 +1,4 @@
-"""The error type of each detection, and the AP cost of each type, as in TIDE.
+"""Error type of each detection, and AP cost of each type, as in TIDE.
 
 Source: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
 section 2.2. With foreground IoU t (.5) and background IoU b (.1), an unmatched detection has the first type that
@@ -119,7 +119,7 @@ def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -
 
 
 def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
-    """AP with the detections of one type corrected, or removed if they have no free box."""
+    """Return the AP with the detections of one type corrected, or removed if their box is already matched."""
     chosen = error_types.detection_type == index
     correct, gone = error_types.detection_type == CORRECT, (error_types.detection_type == IGNORED) | chosen
     ranking = run.ranking
@@ -134,7 +134,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """(D,) bool: the highest-scoring of the chosen detections for each free intended box."""
+    """Return (D,) bool: the highest-scoring chosen detection of each unmatched intended box."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]
@@ -146,7 +146,7 @@ def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.
 
 
 def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray) -> float | None:
-    """AP without the boxes of the (M,) mask `removed`; a class without remaining boxes has an AP of 1."""
+    """Return the AP without the boxes of the (M,) mask `removed`; the AP of a class without remaining boxes is 1."""
     left = run.num_gt - run.count_gt_per_class(removed)
     return _mean_ap(
         run, run.ranking, error_types.detection_type == CORRECT, error_types.detection_type == IGNORED, left
@@ -156,7 +156,7 @@ def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray
 def _mean_ap(
     run: MatchedRun, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, num_gt: np.ndarray
 ) -> float | None:
-    """Mean AP over the classes with ground truth."""
+    """Return the mean AP over the classes with ground truth."""
     weight = np.ones(len(run.detections))
     curves = interpolated_precision(
         collect_hits(ranking, correct, removed), cumulative_weights(ranking, weight), weight, num_gt

@@ -1,4 +1,4 @@
-"""Errors of one run: confusion, error types and their AP cost, possible label issues, and the worst images.
+"""Data structures of the errors of a run: confusion, error types with AP cost, label issues, and worst images.
 
 Boxes are `box_xywh`: left, top, width, height in pixels of the original image, as in COCO files. An image is given by
 `dataset_index` (its row in the CocoDataset), `image_id` and `file_name` (from the annotation file).

@@ -49,7 +49,14 @@ def _rank_label_issues(
 
 
 def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarray, threshold: float) -> np.ndarray:
-    """For each box without a correct detection, the highest-scoring chosen one; `gt_index` (D,) is its box."""
+    """Return the highest-scoring chosen detection of each box that has no correct detection.
+
+    Args:
+        run: The matched run.
+        chosen: (D,) bool, detections to select from.
+        gt_index: (D,) box of each detection.
+        threshold: Score threshold of correct detections.
+    """
     certain = run.match.correct & (run.detections.score >= threshold)
     agreed = np.zeros(len(run.ground_truth), bool)
     agreed[run.match.gt_index[certain]] = True
@@ -60,14 +67,14 @@ def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarr
 
 
 def _best_other_class_overlap(run: MatchedRun) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) highest IoU with a box of another class, and (D,) the index of that box."""
+    """Return the (D,) highest IoU of each detection with a box of another class, and the (D,) index of that box."""
     pairs = run.pairs
     other = run.detections.class_id[pairs.detection_index] != run.ground_truth.class_id[pairs.gt_index]
     return best_overlap(pairs.select(other & ~run.ground_truth.crowd[pairs.gt_index]), len(run.detections))
 
 
 def _undetected_boxes(run: MatchedRun) -> np.ndarray:
-    """Boxes without an overlapping detection above MIN_EVIDENCE_SCORE, the largest first."""
+    """Return the boxes without an overlapping detection above MIN_EVIDENCE_SCORE, largest first."""
     pairs = run.pairs
     seen = np.zeros(len(run.ground_truth), bool)
     seen[pairs.gt_index[run.detections.score[pairs.detection_index] > MIN_EVIDENCE_SCORE]] = True

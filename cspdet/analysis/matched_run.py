@@ -1,4 +1,4 @@
-"""Match the detections of a run with the ground truth once; all metrics and errors are computed from the result."""
+"""Matching of a run's detections with the ground truth; all metrics and errors are computed from the result."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class ClassScores:
         """Compute precision and recall.
 
         Args:
-            run: the matched run.
-            matches: one match per IoU threshold.
+            run: The matched run.
+            matches: One match per IoU threshold.
             num_gt: (C,) number of boxes, weighted by `image_counts`.
             image_counts: (N,) weight of each image; None: 1 each.
         """
@@ -132,12 +132,12 @@ def match_results(coco: CocoDataset, results: Sequence[Result] | Records, *, iou
     """Match results checked by `evaluation.results.read_results` with the ground truth.
 
     Args:
-        coco: the split with its annotations.
-        results: detections in COCO's results format.
+        coco: The split with its annotations.
+        results: Detections in COCO's results format.
         iou: IoU at which errors are classified.
 
     Raises:
-        DataError: the annotation file is missing or has changed since the split was loaded.
+        DataError: The annotation file is missing or has changed since the split was loaded.
     """
     images = SortedImages.from_coco(coco)
     ground_truth = to_ground_truth_arrays(coco, images)

@@ -48,7 +48,7 @@ def build_candidates(
 
     Args:
         area: (low, high) in square pixels; boxes outside are ignored; None: no limits.
-        closed: whether `high` itself is inside, as in COCO.
+        closed: Whether `high` itself is inside, as in COCO.
     """
     same = pairs.select(detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index])
     ignore, outside = ground_truth.crowd, np.zeros(len(detections), bool)
@@ -99,7 +99,7 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
 
 
 def _rank_in_image_and_class(pairs: IouPairs, detections: DetectionArrays) -> np.ndarray:
-    """(P,) rank of each pair's detection among the detections of its image and class that have pairs."""
+    """Return the (P,) rank of each pair's detection among the detections of its image and class that have pairs."""
     rank = np.zeros(len(detections), np.int64)
     competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by image, then descending score
     group = (

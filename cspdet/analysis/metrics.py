@@ -1,4 +1,4 @@
-"""Metrics of one run: values at a score threshold, per class, curves, breakdowns and calibration.
+"""Data structures of the metrics of a run: at a score threshold, per class, curves, breakdowns and calibration.
 
 C is the number of classes, in the order of `Analysis.classes`. Values are fractions in [0, 1], not percent; None (NaN
 inside arrays) where a value is undefined, for example for a class without ground truth.

@@ -133,7 +133,7 @@ def as_json(value: object) -> Json:
     """Convert dataclasses, arrays and tuples to JSON values; NaN and infinities become null.
 
     Raises:
-        TypeError: a value that JSON cannot represent.
+        TypeError: A value that JSON cannot represent.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -30,7 +30,7 @@ def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Compari
     """Write analysis.json and the CSV files, each with the run in its first column, and return the file names.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: A file cannot be written.
     """
     document = json.dumps(analysis_document(analyses, comparison), allow_nan=False)
     write_text(folder / "analysis.json", document + "\n")

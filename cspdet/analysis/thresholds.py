@@ -37,7 +37,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
     Args:
         score: (D,) scores of the detections that are not ignored.
         correct: (D,) bool.
-        num_gt: number of ground-truth boxes.
+        num_gt: Number of ground-truth boxes.
     """
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)[: len(score)]  # detections with equal scores are kept together
@@ -67,14 +67,14 @@ def _operating_point(threshold: float, correct: int, kept: int, num_gt: int) -> 
 
 
 def _count_above(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """(G,) int64: number of scores that reach each of the ascending thresholds."""
+    """Return (G,) int64: the number of scores at or above each of the ascending thresholds."""
     return len(score) - np.searchsorted(np.sort(score), grid, side="left")
 
 
 def _precision_recall_f1(
     correct: np.ndarray, kept: np.ndarray, num_gt: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 from counts; NaN where undefined."""
+    """Compute precision, recall and F1 from counts; NaN where undefined."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(kept > 0, correct / np.maximum(kept, 1), np.nan)
         recall = np.where(num_gt > 0, correct / np.maximum(num_gt, 1), np.nan)

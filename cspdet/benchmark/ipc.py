@@ -32,7 +32,7 @@ class Worker:
         """Send a request and wait for the response.
 
         Raises:
-            WorkerError: the worker reported an error, or it crashed.
+            WorkerError: The worker reported an error, or it crashed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -35,8 +35,8 @@ class OpenCvWorker:
     """Context manager that exports the model of a row and loads it in an interpreter with OpenCV.
 
     Args:
-        spec: the row.
-        python: an interpreter with OpenCV; None: the current one.
+        spec: The row.
+        python: An interpreter with OpenCV; None: the current one.
 
     Raises:
         WorkerError: OpenCV cannot run the row, or the model does not exist.

@@ -72,11 +72,11 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     A line shows the time that a network would need at the throughput of the matrix multiplication.
 
     Args:
-        rows: the measured rows.
-        path: output file, .png or .svg.
+        rows: The measured rows.
+        path: Output file, .png or .svg.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # slow import

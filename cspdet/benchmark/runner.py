@@ -46,9 +46,9 @@ def run_benchmarks(
     """Measure every row.
 
     Args:
-        specs: the rows.
-        repeat: number of timed passes per row.
-        opencv_python: interpreter with OpenCV for the OpenCV rows; None: the current one.
+        specs: The rows.
+        repeat: Number of timed passes per row.
+        opencv_python: Interpreter with OpenCV for the OpenCV rows; None: the current one.
 
     Returns:
         The measured rows, and the errors of the others.

@@ -50,7 +50,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
     """Load the model of a row in its engine.
 
     Raises:
-        UserError: the model, engine, precision or size does not exist, or their combination is not supported.
+        UserError: The model, engine, precision or size does not exist, or their combination is not supported.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)

@@ -37,7 +37,7 @@ class Server:
         """Return the response to a request.
 
         Raises:
-            UserError: the model cannot be loaded or timed.
+            UserError: The model cannot be loaded or timed.
         """
         command = message["do"]
         if command == "load":

@@ -29,7 +29,7 @@ def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pre
             other weights are loaded afterwards.
 
     Raises:
-        ConfigError: Components that do not fit together, or an input size that is not a multiple of the strides.
+        ConfigError: The components do not fit together, or the input size is not a multiple of the strides.
     """
     try:
         model: Detector = recipe.model.build(num_classes, pretrained=pretrained)
@@ -57,7 +57,7 @@ def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: b
 
 
 def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """Set the number of classes of a classifier recipe; a detector recipe is returned unchanged, it has no such key."""
+    """Set the number of classes of a classifier recipe; a detector recipe has no such key and is not changed."""
     if recipe.task == "detection":
         return recipe
     if "num_classes" in type(recipe.model).model_fields:
@@ -79,7 +79,7 @@ def _prepare(
 
 
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """Return the classes of the data if it is on disk, else the 80 of COCO; for networks without trained weights."""
+    """Return the classes of the dataset if it exists, else those of COCO; for networks without trained weights."""
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
     except (DataError, ConfigError):

@@ -1,4 +1,4 @@
-"""Initial weights from another network: entries with equal name and shape are loaded, the others are logged."""
+"""Initial weights from another network: load the entries with equal names and shapes, and log the others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
     Args:
         model: The network to load into.
-        weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
+        weights: A checkpoint (`.pt`), a Darknet file (`.weights` or `.conv.N`), or timm:NAME.
 
     Returns:
-        The report of loaded entries.
+        A report of the loaded and skipped entries.
 
     Raises:
         CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.
@@ -34,7 +34,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Load all entries with equal name and shape; the others are logged.
+    """Load all entries with equal names and shapes, and log the others.
 
     Args:
         model: The network to load into.

@@ -1,4 +1,4 @@
-"""Report of which weights were loaded from a file, and which were not."""
+"""Report of the weights that were loaded, skipped or mismatched."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cspdet.errors import truncate_list
 log = logging.getLogger("cspdet")
 
 Shape = tuple[int, ...]
-# A buffer of batch normalization: other formats do not store it, and no result depends on it.
+# Buffer of batch normalization that other formats do not store and that does not affect results.
 BN_COUNTER_SUFFIX = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """Name of a tensor, and its shapes in the network and in the file; None: not there."""
+    """Name of a tensor, and its shapes in the network and in the file; None: missing."""
 
     name: str
     shape: Shape | None
@@ -28,12 +28,12 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether it was loaded: the shapes are equal."""
+        """Whether the tensor was loaded, which requires equal shapes."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
     def mismatch_reason(self) -> str:
-        """Reason why it was not loaded."""
+        """The reason why the tensor was not loaded."""
         return "not in the file" if self.file_shape is None else f"found {self.file_shape}"
 
     @property
@@ -44,7 +44,7 @@ class TransferEntry:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """All entries: those of the network in order, then those that are only in the file."""
+    """All entries: the entries of the network in order, then the entries that are only in the file."""
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
@@ -64,9 +64,9 @@ class TransferReport:
         return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
     def log_summary(self) -> None:
-        """Log the number of loaded entries per part, and the first ones that were not loaded.
+        """Log the number of loaded entries per part, and the first entries that were not loaded.
 
-        Missing entries of parts of which nothing was loaded are not listed.
+        Entries of parts without any loaded entry are not listed.
         """
         model_entries = [entry for entry in self.entries if entry.shape is not None]
         total = Counter(entry.part for entry in model_entries)

@@ -1,4 +1,4 @@
-"""The model loader: checkpoints, configs with or without weights, Darknet cfg and weights, exported files."""
+"""Model loader for checkpoints, configs with or without weights, Darknet files and exported files."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def load_model(
     """Load a model of either task, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a released config; a Darknet cfg (`.cfg`); or a
-            file of `cspdet export`, for which the bundle has metadata and no network.
-        weights: Trained weights for a config or cfg: a checkpoint or Darknet's `.weights`. If None, the network of a
-            config is initialized at random with seed `train.seed`.
+        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a released config; a Darknet cfg (`.cfg`); or an
+            exported file, for which the bundle has metadata but no network.
+        weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. If None, the network of
+            a config is randomly initialized with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
         task: The expected task; None accepts both.
 
     Returns:
-        The bundle; classes without names get numbered names.
+        The bundle; if the class names are unknown, they are numbered.
 
     Raises:
-        CheckpointError: A file that is missing, corrupt or for another task, or weights that do not fit.
-        ConfigError: An invalid config or override.
+        CheckpointError: A file is missing, corrupt or for another task, or the weights do not fit.
+        ConfigError: The config or an override is invalid.
     """
     path = Path(source)
     if is_exported(path):
@@ -115,7 +115,7 @@ def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str,
 
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """Set the number of classes of the weights; a recipe without this key (detector, cfg) is returned unchanged."""
+    """Set the number of classes to that of the weights; a recipe without this key (detector, cfg) is not changed."""
     if "num_classes" not in type(recipe.model).model_fields:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": num_classes})})

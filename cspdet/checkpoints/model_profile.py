@@ -42,12 +42,12 @@ def profile_model(
         path: A config (`.yaml`), the name of a released config, or a checkpoint.
         overrides: `key.path=value` for the config.
         size_hw: Height and width of the input; None: the input size of the config.
-        num_classes: Number of classes of a detector config; None: that of its data if on disk, else that of COCO.
+        num_classes: Number of classes of a detector config; None: that of its dataset if it exists, else 80 (COCO).
         num_classes_cache: Number of classes by data descriptor, shared between calls.
 
     Raises:
-        ConfigError: No such config, or a network that cannot be built at this size.
-        CheckpointError: No such checkpoint, or a corrupt one.
+        ConfigError: The config does not exist, or the network cannot be built at this size.
+        CheckpointError: The checkpoint is missing or corrupt.
     """
     path = Path(path)
     task, model, config_size = _build_model(

@@ -41,11 +41,11 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
     Args:
         model: A network with a backbone.
-        weights: A checkpoint (`.pt`), Darknet's `.weights` or `.conv.N`, or timm:NAME.
-        backbone_only: If False, a Darknet file with more layers of the same detector is also loaded into neck and head.
+        weights: A checkpoint (`.pt`), a Darknet file (`.weights` or `.conv.N`), or timm:NAME.
+        backbone_only: If False, further layers of a Darknet file of the same detector are loaded into neck and head.
 
     Returns:
-        The report of loaded entries.
+        A report of the loaded and skipped entries.
 
     Raises:
         CheckpointError: The file is missing, corrupt, or for another backbone.
@@ -155,7 +155,7 @@ def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
 
 
 def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> StateDict:
-    """Return the entries read from a Darknet file; read into a copy, so that a corrupt file changes nothing."""
+    """Read the entries of a Darknet file into a copy of the model, so that a corrupt file does not change it."""
     target = copy.deepcopy(model)
     layers = _backbone_layers(target)
     surplus = (_count_floats(path) if path.is_file() else 0) - sum(layer.num_elements for layer in layers)
@@ -180,7 +180,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return the layers of a file with more values than the backbone: plus the classifier layer or detector layers."""
+    """Return the layers of a file with more values than the backbone: also its classifier or detector layers."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))

@@ -1,4 +1,4 @@
-"""Recipe and initial network of a training run: from a config, or from `last.pt` of a run to resume."""
+"""Recipe and initial network of a training run, from a config or from `last.pt` of a run to resume."""
 
 from __future__ import annotations
 

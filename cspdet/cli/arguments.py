@@ -29,7 +29,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check_device_name(name: str) -> None:
-    """Raise ConfigError unless the value of `--device` is a device name; whether the device exists, torch knows."""
+    """Raise ConfigError unless the value of `--device` is a device name; torch checks later whether it exists."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
         raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}")
 

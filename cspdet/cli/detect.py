@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cspdet.inference.sources import MediaSource, Video
     from cspdet.models.bundle import ModelBundle
 
-MIN_IMAGES_FOR_AUTO_BACKEND = 64  # from this number on, `--backend auto` searches the fastest engine
+MIN_IMAGES_FOR_AUTO_BACKEND = 64  # with fewer images, `--backend auto` skips the benchmark of the engines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Detect objects in every source. Ctrl-C ends early and keeps what is done."""
+    """Detect objects in all sources; Ctrl-C stops and keeps the results so far."""
     validate_args(args)
     check_model(args.model, args.overrides)
     sources = _find_sources(args)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
-    """Return the sources, checked, before a model is loaded."""
+    """Find and check the sources before a model is loaded."""
     from cspdet.inference.sources import find_sources
 
     sources = find_sources(args.source)
@@ -82,7 +82,7 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
 
 
 def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
-    """Return the engine; `auto` searches for some seconds, which does not pay for a few images."""
+    """Return the engine; for a few images, `auto` is replaced, because its benchmark takes a few seconds."""
     from cspdet.inference.engines.exported import is_exported
     from cspdet.inference.sources import ImageFile
 
@@ -93,7 +93,7 @@ def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
 
 
 def _frames_per_batch(video: Video, batch_size: int) -> int:
-    """Return the frames per forward pass: one for a camera or stream, to keep the delay short."""
+    """Return the number of frames per forward pass: 1 for a camera or stream, to keep the latency low."""
     return batch_size if isinstance(video.address, Path) else 1
 
 
@@ -135,7 +135,7 @@ def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> Non
 
 
 def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:
-    """Print the summary, also after an interruption."""
+    """Print the summary; also called after an interruption."""
     from cspdet.inference.records import read_records
 
     count = runner.num_images + runner.num_frames

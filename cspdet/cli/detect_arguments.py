@@ -47,7 +47,7 @@ def _add_inference_arguments(group: argparse._ArgumentGroup) -> None:
         "--vote-iou",
         type=float,
         metavar="T",
-        help="box voting: each box becomes the average of those with a higher IoU with it",
+        help="box voting: replace each box by the weighted average of the boxes that have an IoU above T with it",
     )
     group.add_argument(
         "--max-detections",
@@ -67,8 +67,8 @@ def _add_inference_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tile",
         metavar="N",
-        help="for small objects in large images: also detect in tiles of N x N pixels, or `auto`, the input size of "
-        "the network",
+        help="for small objects in large images: also detect in tiles of N x N pixels; auto: the input size of the "
+        "network",
     )
     group.add_argument(
         "--tile-overlap",

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract the features, write them, and print a summary; Ctrl-C keeps the images that are done."""
+    """Extract the features, write them, and print a summary; Ctrl-C stops and keeps the features so far."""
     _validate_args(args)
     images = find_image_files(args.source)
     from cspdet.checkpoints.loading import load_model

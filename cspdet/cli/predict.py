@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load the model, and detect or classify."""
+    """Load the model, then run `detect` or `classify`."""
     detect.validate_args(args)
     check_model(args.model, args.overrides)
     from cspdet.checkpoints.loading import load_model

@@ -1,4 +1,4 @@
-"""Find config files by name, and read YAML 1.2 as plain values with their line numbers."""
+"""Find config files by name, and read YAML 1.2 to built-in types with line numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from cspdet.errors import ConfigError, did_you_mean
 
 KeyPath = tuple[str | int, ...]  # keys from the root to a value: ("model", "head", "anchors", 0)
-FileContent = tuple[Any, dict[KeyPath, str]]  # plain values, and the `file:line` of each key and item
+FileContent = tuple[Any, dict[KeyPath, str]]  # values of built-in types, and the `file:line` of each key and item
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -61,7 +61,7 @@ def _released_configs() -> list[Path]:
 
 
 def read_yaml(path: str | Path) -> FileContent:
-    """Read a YAML 1.2 file; return plain values, and the `file:line` of each key and item.
+    """Read a YAML 1.2 file; return values of built-in types, and the `file:line` of each key and item.
 
     Raises:
         ConfigError: The file is missing, unreadable, empty or malformed, or has a duplicate key.
@@ -81,7 +81,7 @@ def read_yaml(path: str | Path) -> FileContent:
 
 
 def parse_yaml(text: str, name: str) -> FileContent:
-    """Parse YAML text; return plain values, and the `name:line` of each key and item.
+    """Parse YAML text; return values of built-in types, and the `name:line` of each key and item.
 
     Raises:
         ConfigError: The text is malformed, or has a duplicate key.
@@ -97,7 +97,7 @@ def parse_yaml(text: str, name: str) -> FileContent:
 
 
 def _load_yaml(text: str, name: str) -> Any:
-    """YAML text as ruamel's values, which know their lines."""
+    """Parse YAML text to ruamel's round-trip values, which store their line numbers."""
     yaml = YAML(typ="rt", pure=True)
     yaml.allow_duplicate_keys = False
     try:
@@ -128,7 +128,7 @@ def _mapping_to_builtin(
 
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
-    """Convert the round-trip values of ruamel to plain values and store their lines."""
+    """Convert the round-trip values of ruamel to built-in types, and store their lines."""
     if isinstance(node, CommentedMap):
         return _mapping_to_builtin(node, name, path, source_locations)
     if isinstance(node, CommentedSeq):

@@ -1,4 +1,4 @@
-"""Config values before validation: read section files, apply overrides, resolve paths."""
+"""Config values before validation: section files, overrides and relative paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
 
 
 class ConfigTree:
-    """Plain config values with the source of each: file and line, or override.
+    """Config values of built-in types, with the source of each value: file and line, or override.
 
     Attributes:
         schema: The model of the root.
@@ -80,7 +80,7 @@ class ConfigTree:
         return value
 
     def _replace(self, key_path: KeyPath, value: Any, name: str) -> None:
-        """Set a value, and `name` as the location of it and of all below it."""
+        """Set a value, and set `name` as the location of the value and of its items."""
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
         self._put(key_path, value)
@@ -147,7 +147,7 @@ class ConfigTree:
         self.get(key_path[:-1])[key_path[-1]] = value
 
     def _resolve(self, key_path: KeyPath, folder: Path) -> None:
-        """At `key_path` and below, read section files and resolve relative paths against `folder`."""
+        """Read section files, and resolve relative paths against `folder`, at `key_path` and below."""
         value = self.get(key_path)
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:

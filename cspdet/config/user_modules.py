@@ -21,7 +21,7 @@ USER_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 class _Permission(NamedTuple):
-    """Which modules may be imported when a config names them, and the folders to search."""
+    """The user modules that may be imported, and the folders to search."""
 
     folders: tuple[Path, ...]
     modules: Collection[str] | None  # None: any
@@ -63,16 +63,16 @@ def forbid_user_modules() -> Iterator[None]:
 
 
 def import_user_module(module: str, *folders: Path) -> None:
-    """Import a module named by the user: an installed one, or one in the working directory or `folders`.
+    """Import a module named by the user: an installed module, or one in the working directory or in `folders`.
 
     The folders stay in `sys.path`, because worker processes import the module again.
 
     Raises:
-        ConfigError: There is no such module, or its code raises an exception.
+        ConfigError: The module does not exist, or raises an exception on import.
     """
     for folder in (Path.cwd(), *folders):
         if str(folder.absolute()) not in sys.path:
-            sys.path.append(str(folder.absolute()))  # last, so that no installed module is replaced
+            sys.path.append(str(folder.absolute()))  # appended, so that installed modules have priority
     importlib.invalidate_caches()
     try:
         importlib.import_module(module)

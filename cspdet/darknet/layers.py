@@ -70,7 +70,7 @@ class Connected(nn.Module):
 
 
 def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
-    """Return a `[maxpool]`; `padding` is the total of both sides; if it is odd, right and bottom get one cell more."""
+    """Return a `[maxpool]`; `padding` is the sum of both sides, with an odd cell at the right and the bottom."""
     before, after = padding // 2, padding - padding // 2
     if before == after and 2 * before <= size:
         return nn.MaxPool2d(size, stride_hw, before)

@@ -44,7 +44,7 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
 
 
 def _detector_layers(model: ComposedDetector) -> list[LayerWeights]:
-    """The backbone, then the neck, with each convolution of the head after the part of the neck that feeds it."""
+    """Return the layers of backbone and neck; each head convolution follows the neck module that is its input."""
     neck: object = model.neck
     assert isinstance(neck, nn.Module)
     heads = HEAD_LEVELS.get(type(neck))

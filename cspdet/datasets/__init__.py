@@ -1,1 +1,1 @@
-"""Training and evaluation data: formats, datasets, augmentation, loaders, checks."""
+"""Datasets for training and evaluation: formats, augmentation, loaders, checks."""

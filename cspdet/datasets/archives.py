@@ -1,4 +1,4 @@
-"""Unpack a zip archive atomically and only inside the output folder."""
+"""Unpack zip archives atomically, and only inside the output folder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def unpack_zip(
     num_files: int | None = None,
     files: Sequence[str] = (),
 ) -> None:
-    """Unpack one folder and single files of an archive.
+    """Unpack a folder and individual files of an archive.
 
-    Members keep their names below `output`. The CRC of every member is checked. The folder is unpacked under a
-    temporary name and renamed when it is complete.
+    Members keep their names below `output`, and their CRCs are checked. The folder is unpacked under a temporary name
+    and renamed when it is complete.
 
     Args:
         archive: The zip file.
@@ -35,8 +35,8 @@ def unpack_zip(
         files: Names of single members to unpack.
 
     Raises:
-        DataError: not a zip file, corrupt, a member outside of `output`, or not the expected members.
-        UserError: the disk is full.
+        DataError: The archive is not a zip file or corrupt, has unexpected members, or a member outside of `output`.
+        UserError: The disk is full.
     """
     try:
         with zipfile.ZipFile(archive) as zipped:

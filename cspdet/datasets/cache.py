@@ -1,8 +1,8 @@
 """Caches of decoded images. A cache has the same interface as the images that it wraps: index -> image.
 
 DetectionImages, ClassificationImages   decode the image file on every access
-RamCache                                all images decoded once, in memory that loader processes share
-DiskCache                               all images decoded once, in a memory-mapped file that runs share
+RamCache                                decoded images in memory that loader processes share
+DiskCache                               decoded images in a memory-mapped file that runs share
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cspdet.errors import ConfigError, DataError, truncate_list
 
 log = logging.getLogger("cspdet")
 
-MAX_FREE_MEMORY_FRACTION = 0.9  # maximum fraction of the free memory with cache: ram
-AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # the same with cache: auto
+MAX_FREE_MEMORY_FRACTION = 0.9  # maximum fraction of the free memory for cache: ram
+AUTO_MAX_FREE_MEMORY_FRACTION = 0.3  # maximum fraction of the free memory for cache: auto
 
 
 class Images(Protocol):
@@ -34,7 +34,7 @@ class Images(Protocol):
         """Images known to be unreadable: index -> reason."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Image `index`, (h, w, 3) uint8 RGB, read-only; raises DataError if it is unreadable."""
+        """Return image `index`, (h, w, 3) uint8 RGB, read-only; raise DataError if it is unreadable."""
 
 
 class ImageFiles(Images, Protocol):
@@ -42,16 +42,16 @@ class ImageFiles(Images, Protocol):
 
     def __len__(self) -> int: ...
     def path(self, index: int, /) -> Path:
-        """Path of an image."""
+        """Return the path of an image."""
 
     def cache_key(self) -> bytes:
-        """Settings that the decoded pixels depend on, as bytes; does not include the files."""
+        """Return the settings that the decoded pixels depend on, as bytes; the files are not included."""
 
     def sizes_hw(self) -> list[tuple[int, int]]:
-        """Height and width of every image as `__getitem__` returns it."""
+        """Return the height and width of every image that `__getitem__` returns."""
 
     def estimate_cache_bytes(self) -> int:
-        """Approximate size of all decoded images."""
+        """Return the approximate size of all decoded images in bytes."""
 
 
 def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False, num_processes: int = 1) -> Images:
@@ -67,8 +67,8 @@ def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False
         The cache, or `files` if nothing is cached.
 
     Raises:
-        ConfigError: not enough memory or disk space, or no cache folder.
-        DataError: some images are unreadable and `on_bad_image` is `error`.
+        ConfigError: There is not enough memory or disk space, or no cache folder is set.
+        DataError: Some images are unreadable and `on_bad_image` is `error`.
     """
     skip_bad_images = config.on_bad_image == "skip"
     if config.cache == "disk":
@@ -88,7 +88,7 @@ def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images:
 
 
 def _fits_in_free_memory(files: ImageFiles, num_processes: int) -> bool:
-    """Whether all decoded images take a small part of the free memory."""
+    """Whether the decoded images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory."""
     required_bytes, free = files.estimate_cache_bytes(), available_memory()
     fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
     if not fits:
@@ -119,15 +119,15 @@ def _build_ram_cache(files: ImageFiles, shared: bool, num_processes: int, *, ski
 
 
 class RamCache:
-    """Images of known sizes in one block of memory, which forked loader processes share without a copy.
+    """Images of known sizes in one block of memory, shared by forked loader processes.
 
     Args:
         sizes_hw: Height and width of each image.
         shared: Use shared memory, for loader processes that are not forked.
-        num_processes: Number of training processes on this machine; each has such a cache.
+        num_processes: Number of training processes on this machine; each has its own cache.
 
     Raises:
-        ConfigError: not enough free memory.
+        ConfigError: There is not enough free memory.
     """
 
     def __init__(self, sizes_hw: list[tuple[int, int]], shared: bool, num_processes: int = 1):
@@ -148,7 +148,7 @@ class RamCache:
             self._pixels.share_memory_()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return (h, w, 3) uint8, a view of the cache; do not write to it."""
+        """Return (h, w, 3) uint8, a view of the cache that must not be modified."""
         first, last = self._start[index : index + 2].tolist()
         return self._pixels.numpy()[first:last].reshape(*self._size_hw[index].tolist(), 3)
 
@@ -157,7 +157,7 @@ class RamCache:
 
 
 def available_memory() -> int | None:
-    """Return the free memory in bytes, within the limit of the control group; None if unknown."""
+    """Return the free memory in bytes, within the limit of the control group (cgroup); None if unknown."""
     limits = []
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

@@ -52,9 +52,9 @@ def collate_images(samples: Sequence[ImageSample]) -> ImageBatch:
 
 
 def stack_images_chw(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Stack images of equal size: B arrays (H, W, 3) uint8 to (B, 3, H, W) uint8.
+    """Stack images of equal size: B arrays (H, W, 3) uint8 -> (B, 3, H, W) uint8.
 
-    In a loader process the result is in shared memory, so that the training process reads it without a copy.
+    In a loader process, the result is in shared memory, so the training process receives it without a copy.
     """
     height, width = arrays[0].shape[:2]
     images = torch.empty((len(arrays), 3, height, width), dtype=torch.uint8)

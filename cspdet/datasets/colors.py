@@ -13,21 +13,21 @@ class HsvRanges(Protocol):
 
     @property
     def hue(self) -> float:
-        """Largest shift of the hue, as a fraction of the color circle."""
+        """Maximum hue shift, as a fraction of the color circle."""
 
     @property
     def saturation(self) -> float:
-        """Largest factor of the saturation, 1 or more."""
+        """Maximum factor of the saturation, 1 or more."""
 
     @property
     def exposure(self) -> float:
-        """Largest factor of the brightness, 1 or more."""
+        """Maximum factor of the brightness, 1 or more."""
 
 
 class HsvGains(NamedTuple):
-    """A change of colors in HSV."""
+    """A color change in HSV."""
 
-    hue: float  # added, as a fraction of the color circle
+    hue: float  # shift, as a fraction of the color circle
     saturation: float  # factor
     value: float  # factor
 
@@ -35,7 +35,7 @@ class HsvGains(NamedTuple):
 def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | None:
     """Draw random HSV gains as in Darknet; None if the config does not change colors.
 
-    The hue shift is drawn from [-hue, hue]. Each factor is drawn from 1 to its limit, and inverted half of the time.
+    The hue shift is drawn from [-hue, hue]. Each factor is drawn from [1, maximum], and inverted with probability 0.5.
     """
     if config.hue == 0 and config.saturation == 1 and config.exposure == 1:
         return None
@@ -52,8 +52,8 @@ def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
     """Apply gains to a uint8 RGB or RGBA image (h, w, 3 or 4) and return a new (h, w, 3) RGB; values saturate."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     height, width = hsv.shape[:2]
-    # Whole rows at a time are faster than a lookup table per channel. Hue uses the full range of uint8, so that its sum
-    # wraps around like the color circle. The factors are stored as uint8 multiples of 1 / unit.
+    # Processing whole rows is faster than a lookup table per channel. Hue uses the full range of uint8, so that sums
+    # wrap around like the color circle. The factors are stored as uint8 multiples of 1 / unit.
     rows = hsv.reshape(height, 3 * width)
     rows += _repeat_pixel((round(gains.hue * 256) % 256, 0, 0), width)
     unit = int(255 / max(1.0, gains.saturation, gains.value))
@@ -64,7 +64,7 @@ def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
 
 
 def _repeat_pixel(pixel: tuple[int, int, int], width: int) -> np.ndarray:
-    """A row of `width` equal pixels, (3 * width,) uint8."""
+    """Return a row of `width` equal pixels, (3 * width,) uint8."""
     row = np.empty((width, 3), np.uint8)
     row[...] = pixel
     return row.reshape(-1)

@@ -1,4 +1,4 @@
-"""Configuration of the training data: how batches are composed, read, cached and augmented."""
+"""Configs of the training data: batches, image cache, loader processes and augmentation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 class LoaderConfig(ConfigModel):
-    """Batches of an epoch, and reading and caching of their images."""
+    """Settings of the training loader: batches, image order, loader processes and image cache."""
 
     epochs: int = Field(100, ge=1, description="Number of training epochs.")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         16,
-        description="Images per forward pass, over all processes; auto: as many as fit on the CUDA device, up to "
-        "nominal_batch_size.",
+        description="Images per forward pass, over all processes; auto: the largest power of two that fits into the "
+        "memory of the CUDA device, up to nominal_batch_size.",
     )
     nominal_batch_size: int = Field(
         16,
@@ -40,24 +40,25 @@ class LoaderConfig(ConfigModel):
         None,
         gt=0,
         le=1,
-        description="Repeat images of classes that occur in a smaller fraction of the images than this "
-        "(repeat factor sampling, LVIS); null: every image once per epoch.",
+        description="Repeat images with classes that occur in less than this fraction of the images (repeat factor "
+        "sampling, LVIS); null: every image once per epoch.",
     )
     workers: Workers = Field(
         "auto",
-        description="Number of loader processes; 0 loads in the training process; auto: by number of cores and device.",
+        description="Number of loader processes; 0: load in the training process; auto: by number of cores and device.",
     )
     cache: Cache = Field(
         "auto",
-        description="Cache of decoded, resized images: ram, disk or none; auto: ram if it needs up to 30% of free RAM.",
+        description="Cache of decoded, resized images: ram, disk or none; auto: ram if at most 30% of free RAM are "
+        "needed, else none.",
     )
     cache_folder: Path | None = Field(
         None,
-        description="Folder of the cache files with cache: disk; runs can share it; null: the run directory.",
+        description="Folder of the cache files for cache: disk; runs can share it; null: the run folder.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
-        description="Handling of unreadable training images: error (stop), or skip (replace and count them).",
+        description="Handling of unreadable training images: error (stop), or skip (replace them by others and log).",
     )
 
     @property
@@ -67,7 +68,7 @@ class LoaderConfig(ConfigModel):
 
 
 class EvalBatching(Protocol):
-    """The config keys that evaluation loaders read: implemented by `EvalConfig` and `ClassifierEvalConfig`."""
+    """The config keys that evaluation loaders read; `EvalConfig` and `ClassifierEvalConfig` have them."""
 
     @property
     def batch_size(self) -> int:
@@ -108,17 +109,17 @@ class AlbumentationsConfig(ComponentConfig):
 
 
 class AugmentConfig(ConfigModel):
-    """Augmentation of a detector's training images. With the defaults, images are only letterboxed."""
+    """Augmentation of the training images of a detector. With the defaults, images are only letterboxed."""
 
-    mosaic: Probability = Field(0.0, description="Probability that an image becomes a mosaic of four.")
+    mosaic: Probability = Field(0.0, description="Probability of a mosaic of four images.")
     mixup: Probability = Field(
-        0.0, description="Probability that another augmented image is blended in, with its boxes."
+        0.0, description="Probability of blending with another augmented image; the boxes of both are kept."
     )
     # With 32 both weights are near 0.5, because the boxes of both images have full weight in the loss. (In
     # arXiv:1902.04103, 1.5 was best, but there a box has the weight of its image.)
     mixup_alpha: float = Field(32.0, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
     cutmix: Probability = Field(
-        0.0, description="Probability that a rectangle of another augmented image is pasted in, with its boxes."
+        0.0, description="Probability of pasting a rectangle of another augmented image, with its boxes."
     )
     close_mosaic: int = Field(0, ge=0, description="Number of last epochs without mosaic, mixup and cutmix.")
     copy_small: int = Field(0, ge=0, description="Number of copies of each small object, pasted at free positions.")
@@ -169,7 +170,7 @@ Range = tuple[float, float]
 
 
 class ImageAugmentConfig(ConfigModel):
-    """Augmentation of a classifier's training images. With the defaults, the center of an image is cropped."""
+    """Augmentation of the training images of a classifier. With the defaults, images are center-cropped."""
 
     crop_area: Range = Field((1.0, 1.0), description="Range of the area of a random crop, as a fraction of the image.")
     crop_ratio: Range = Field(
@@ -184,15 +185,15 @@ class ImageAugmentConfig(ConfigModel):
     exposure: float = Field(1.0, ge=1, le=10, description=EXPOSURE)
     flip_horizontal: Probability = Field(0.0, description="Probability of a horizontal flip.")
     flip_vertical: Probability = Field(0.0, description="Probability of a vertical flip.")
-    erase: Probability = Field(0.0, description="Probability that a rectangle is filled with noise.")
+    erase: Probability = Field(0.0, description="Probability of random erasing: a rectangle is filled with noise.")
     erase_area: Range = Field(
         (0.02, 0.33), description="Range of the area of the erased rectangle, as a fraction of the input."
     )
-    mixup: Probability = Field(0.0, description="Probability that an image is blended with another one.")
+    mixup: Probability = Field(0.0, description="Probability of blending with another image.")
     mixup_alpha: float = Field(0.2, gt=0, description="Blend weights of mixup are drawn from Beta(alpha, alpha).")
-    cutmix: Probability = Field(0.0, description="Probability that a rectangle of another image is pasted in.")
+    cutmix: Probability = Field(0.0, description="Probability of pasting a rectangle of another image.")
     cutmix_alpha: float = Field(1.0, gt=0, description="Area fractions of cutmix are drawn from Beta(alpha, alpha).")
-    mosaic: Probability = Field(0.0, description="Probability that an image is combined with three other images.")
+    mosaic: Probability = Field(0.0, description="Probability of a mosaic with three other images.")
     close_mixing: int = Field(0, ge=0, description="Number of last epochs without mixup, cutmix and mosaic.")
 
     @field_validator("crop_area", "erase_area")

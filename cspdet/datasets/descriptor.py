@@ -1,9 +1,9 @@
-"""The data descriptor: a YAML file with the locations of the images and annotations of each split.
+"""Data descriptors: YAML files with the locations of the images and annotations of each split.
 
     train: {images: train2017, annotations: annotations/instances_train2017.json}
     val: {images: val2017, annotations: annotations/instances_val2017.json}
 
-or, for a dataset in another format than COCO JSON, its format and its file or folder:
+For a dataset in another format than COCO JSON, a descriptor has its format and its file or folder:
 
     format: yolo                # or {name: voc, one_based: false}, or mymodule:MyFormat
     source: ../yolo_data
@@ -42,7 +42,7 @@ class SplitConfig(ConfigModel):
 
 
 class DescriptorConfig(ConfigModel):
-    """The keys of a data descriptor: either splits, or a format and a source."""
+    """Schema of a data descriptor: either splits, or a format and a source."""
 
     train: SplitConfig | None = Field(None, description="Images and annotations to train on.")
     val: SplitConfig | None = Field(None, description="Images and annotations to evaluate on.")
@@ -68,20 +68,20 @@ class SplitFiles:
 
     images: Path
     annotations: Path  # COCO JSON, or the source of a dataset in another format
-    content: bytes | None = field(default=None, repr=False)  # COCO JSON of a split converted from another format
+    content: bytes | None = field(default=None, repr=False)  # COCO JSON in memory, converted from another format
 
     def read_annotations(self) -> bytes:
         """Return the COCO JSON of the split.
 
         Raises:
-            OSError: the annotation file cannot be read.
+            OSError: The annotation file cannot be read.
         """
         return self.annotations.read_bytes() if self.content is None else self.content
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """The splits of a dataset; None for a missing split."""
+    """The splits of a dataset; a missing split is None."""
 
     train: SplitFiles | None
     val: SplitFiles | None
@@ -90,14 +90,14 @@ class DatasetConfig:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits that are not None."""
+        """Names of the existing splits."""
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
     def split(self, name: str) -> SplitFiles:
-        """Return the files of a split, after checking that they exist.
+        """Return the files of a split after a check that they exist.
 
         Raises:
-            DataError: the descriptor has no such split, or its files are missing; with hints for the user.
+            DataError: The descriptor has no such split, or files are missing; the message includes hints.
         """
         files = getattr(self, name) if name in SPLITS else None
         if files is None:
@@ -131,12 +131,12 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
 
     Args:
         path: The YAML file.
-        named_by_user: True if the user named the file, False if a checkpoint did. If False, the module of a
-            user-defined format must already be imported.
+        named_by_user: True if the user specified the file, False if a checkpoint did. If False, the module of a
+            user-defined format is not imported here.
 
     Raises:
-        DataError: there is no such file, or the source has errors.
-        ConfigError: it is not a descriptor; one line per error.
+        DataError: The file does not exist, or the source has errors.
+        ConfigError: The file is not a valid descriptor; one line per error.
     """
     path = Path(path).absolute()
     if not path.is_file():
@@ -160,7 +160,7 @@ def _split_files(config: DescriptorConfig) -> dict[str, SplitFiles]:
 
 
 def _read_source(config: DescriptorConfig) -> dict[str, SplitFiles]:
-    """Read a dataset in another format, and keep its splits in memory as COCO JSON."""
+    """Read a dataset in another format, and convert its splits to COCO JSON in memory."""
     assert config.format is not None
     assert config.source is not None
     source = _normalize_path(config.source)

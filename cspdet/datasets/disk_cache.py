@@ -1,12 +1,12 @@
-"""Decoded images in one memory-mapped file, which all processes and runs share through the page cache.
+"""Disk cache: decoded images in one memory-mapped file, which processes and runs share through the page cache.
 
-    pixels     of all images, one after the other, (h, w, 3) uint8 each
+    pixels     all images, one after the other, (h, w, 3) uint8 each
     sizes      (N, 2) int32, height and width; 0x0 for an unreadable image
-    problems   JSON, from the index of each unreadable image to the reason
+    problems   JSON object: index of each unreadable image -> reason
     FOOTER     magic, N, and the sizes in bytes of pixels and problems
 
-The file name is a hash of everything that the pixels depend on, so an existing file is valid. The file is written under
-a temporary name and renamed: a run that is killed while it writes leaves no incomplete cache.
+The file name is a hash of all inputs on which the pixels depend, so an existing file is valid. The file is written
+under a temporary name and then renamed, so a killed run does not leave an incomplete cache.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ log = logging.getLogger("cspdet")
 FOOTER = struct.Struct("<8sqqq")
 MAGIC = b"cspdetP1"
 SUFFIX = ".images"
-CHUNK = 256  # images decoded at a time, which limits the memory
-MAX_FREE_DISK_FRACTION = 0.9  # of the free disk space
+CHUNK = 256  # images decoded at a time, to limit the memory
+MAX_FREE_DISK_FRACTION = 0.9  # maximum fraction of the free disk space
 
 
 class DiskCache:
@@ -45,11 +45,11 @@ class DiskCache:
 
     Attributes:
         path: The file.
-        nbytes: Size of the pixels.
+        nbytes: Size of the pixels in bytes.
         problems: Unreadable images: index -> reason.
 
     Raises:
-        ValueError: the file is of another type, or incomplete.
+        ValueError: The file has another format, or is incomplete.
     """
 
     def __init__(self, path: Path):
@@ -72,16 +72,16 @@ class DiskCache:
         return len(self._size_hw)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, a read-only view of the file."""
+        """Return image `index`, (h, w, 3) uint8, a read-only view of the file."""
         first, last = self._start[index : index + 2].tolist()
         return self._pixels[first:last].reshape(*self._size_hw[index].tolist(), 3)
 
     def __reduce__(self) -> tuple[type[DiskCache], tuple[Path]]:
-        return DiskCache, (self.path,)  # a spawned process maps the file itself
+        return DiskCache, (self.path,)  # a spawned process maps the file instead of copying the pixels
 
 
 def fingerprint(cache_key: bytes, path: Callable[[int], Path], count: int) -> str:
-    """Return a hash of the files' names, sizes and modification times, and of `cache_key`."""
+    """Return a hash of the names, sizes and modification times of the files, and of `cache_key`."""
     digest = blake2b(MAGIC + struct.pack("<qq", count, len(cache_key)) + cache_key, digest_size=16)
 
     def look(start: int) -> bytes:
@@ -110,23 +110,23 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """Open the cache at `path`; build it if there is none. If several processes need it, only one builds it.
+    """Open the cache at `path`; build it if it does not exist. If several processes need it, only one builds it.
 
     Args:
         path: The file.
         count: Number of images.
-        estimate_bytes: Approximate size of the pixels.
-        load: Image by index, (h, w, 3) uint8; raises DataError if it is unreadable.
-        skip_bad_images: Record unreadable images in `problems` instead of raising.
+        estimate_bytes: Function that returns the approximate size of the pixels in bytes.
+        load: Function that returns an image by index, (h, w, 3) uint8; raises DataError if it is unreadable.
+        skip_bad_images: Record unreadable images in `problems` instead of raising an error.
 
     Raises:
-        ConfigError: not enough disk space, or a folder that cannot be written.
-        DataError: the unreadable images, unless `skip_bad_images`.
+        ConfigError: There is not enough disk space, or the folder is not writable.
+        DataError: Images are unreadable, unless `skip_bad_images` is set; the message lists them.
     """
     cache = _try_open(path, count)
     if cache is None:
         with _file_lock(path):
-            cache = _try_open(path, count)  # another process may have built it meanwhile
+            cache = _try_open(path, count)  # another process may have built it in the meantime
             if cache is None:
                 _check_free_space(path, estimate_bytes())
                 with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
@@ -151,7 +151,7 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, also across machines if the file system has locks; released if the process dies."""
+    """Hold the lock of `path`, between machines if the file system supports locks; released if the process dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("wb")
@@ -168,7 +168,7 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
-    """Wait for the lock; return False if there are no locks, so that two processes may build the same cache."""
+    """Wait for the lock; return False if locks are not supported, so that two processes may build the same cache."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -196,7 +196,7 @@ def _check_free_space(path: Path, required_bytes: int) -> None:
 
 
 def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad_images: bool) -> None:
-    """Decode in threads and write the file; raises DataError with all problems unless `skip_bad_images`."""
+    """Decode in threads and write the file; raise DataError with all problems unless `skip_bad_images` is set."""
 
     def read(index: int) -> np.ndarray | str:
         try:

@@ -1,4 +1,4 @@
-"""Download COCO 2017: resumes partial downloads, verifies sizes and counts, unpacks atomically."""
+"""Download COCO 2017, with resume of partial downloads, verified sizes and counts, and atomic unpacking."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger("cspdet")
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip file of the COCO server, and its content."""
+    """A zip file of the COCO server, and its content."""
 
-    url: str  # below the base URL
+    url: str  # relative to the base URL
     size: int | None  # bytes; None if unknown
-    folder: str  # top-level folder of its content
-    num_images: int | None = None  # files in `folder` after unpacking; None for annotations
+    folder: str  # top-level folder in the archive
+    num_images: int | None = None  # number of files in `folder` after unpacking; None for annotations
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One split: its images and their annotation file."""
+    """The archives and the annotation file of a split."""
 
     images: Archive
     annotations: Archive
@@ -80,14 +80,14 @@ def download_coco(
     Args:
         output: The folder to download to.
         splits: The splits to download.
-        base_url: The server, or a mirror of it.
+        base_url: URL of the server or of a mirror.
         split_specs: The archives of each split.
         max_attempts: Maximum number of attempts per archive.
         retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: no network, not enough disk space, or the server sends other files.
-        DataError: the content of an archive or folder is not that of COCO 2017.
+        UserError: The network or the server fails, there is not enough disk space, or the server sends other files.
+        DataError: The content of an archive or folder is not that of COCO 2017.
     """
     output = Path(output)
     requested = [(name, split_specs[name]) for name in split_specs if name in splits]

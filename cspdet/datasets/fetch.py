@@ -1,4 +1,4 @@
-"""Download a file over HTTP: resumes partial downloads, retries, and verifies the size."""
+"""Download a file over HTTP, with resume, retries and verified size."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger("cspdet")
 
 
 def partial_path(file: Path) -> Path:
-    """Return the path of a download that is not complete."""
+    """Return the path of the partial download of `file`."""
     return file.with_name(f"{file.name}.part")
 
 
 def file_size(file: Path) -> int:
-    """Return the size in bytes; 0 for a missing file."""
+    """Return the file size in bytes; 0 if the file does not exist."""
     return file.stat().st_size if file.is_file() else 0
 
 
@@ -34,11 +34,11 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
         url: Address of the file.
         file: Output path; an existing file of the expected size is kept.
         size: Expected size in bytes; None: any.
-        max_attempts: Maximum number of attempts; the download also stops if no data was received so far.
+        max_attempts: Maximum number of attempts; the download is not retried if no data has been received at all.
         retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: the server cannot be reached, refuses, interrupts too often, or announces another size.
+        UserError: The server is unreachable, responds with an error, interrupts too often, or declares another size.
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
         return
@@ -76,7 +76,7 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and received:  # the part does not belong to this file: start again
+        if error.code == 416 and received:  # range not satisfiable: the partial file is of another file, so restart
             part.unlink()
             return _try_download(url, part, size)
         if error.code >= 500:
@@ -92,7 +92,7 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
         return f"the server cannot be reached ({getattr(error, 'reason', error)})"
     with response:
         if response.status != 206:
-            received = 0  # the server sends the whole file
+            received = 0  # the server ignores the range and sends the whole file
         total = received + int(response.headers.get("Content-Length") or 0)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")

@@ -1,8 +1,8 @@
 """Decode image files to 8-bit RGB arrays, with their EXIF orientation applied.
 
-JPEG and PNG files are decoded by OpenCV. Their headers are read first, to detect truncated files, to check the size
-before memory is allocated, and to get the orientation. Four-channel JPEG files and all other formats are decoded by
-Pillow (`pillow_io.py`).
+OpenCV decodes JPEG and PNG files. Their headers are read first, to detect truncated files, to check the size before
+memory is allocated, and to get the orientation. Pillow decodes four-channel JPEG files and all other formats
+(`pillow_io.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXIF_TRANSFORMS = {
     2: (False, 1), 3: (False, -1), 4: (False, 0), 5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)
 }  # fmt: skip
 STANDALONE_MARKERS = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers without a length
-FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-SOF15, which carry the size
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-SOF15, which contain the size
 
 Buffer = bytes | mmap.mmap
 
@@ -54,7 +54,7 @@ class ImageHeader(NamedTuple):
 
 
 def _decode(data: bytes) -> np.ndarray:
-    """Decode with OpenCV what it decodes exactly, everything else with Pillow."""
+    """Decode with OpenCV if its result is exact, else with Pillow."""
     header = _parse_header(data, io.BytesIO(data))
     image = None
     if header.file_format == "PNG" or (header.file_format == "JPEG" and header.channels != 4):
@@ -68,13 +68,13 @@ def _decode(data: bytes) -> np.ndarray:
 def read_image(path: str | Path) -> np.ndarray:
     """Decode an image file, with its EXIF orientation applied.
 
-    Grey is copied to all channels, alpha is dropped, 16 bits are scaled to 8, CMYK and palettes are converted.
+    Grayscale is copied to all channels, alpha is dropped, 16 bits are scaled to 8, CMYK and palettes are converted.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+        DataError: The file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
     """
     try:
         with open(path, "rb") as file:
@@ -92,7 +92,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
     """Read format, size and orientation of an image file without decoding it.
 
     Raises:
-        DataError: as `read_image`, but only errors in the header are found, and truncation only of JPEG and PNG files.
+        DataError: As for `read_image`, but only header errors and truncated JPEG and PNG files are detected.
     """
     try:
         with open(path, "rb") as file:
@@ -107,7 +107,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of the upright image from the header; raises DataError as `read_image_header`."""
+    """Read the height and width of the upright image from the header; raise DataError as `read_image_header` does."""
     return read_image_header(path).size_hw
 
 
@@ -182,7 +182,7 @@ def _uint_be(raw: bytes) -> int:
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block: tag 0x0112 of its first directory (TIFF 6.0, section 2); 1 if missing."""
+    """Return the orientation in an EXIF block: tag 0x0112 of the first directory (TIFF 6.0, section 2); default 1."""
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:
         return 1
@@ -210,7 +210,7 @@ _silence = {"users": 0, "level": 0}
 
 @contextmanager
 def _opencv_silent() -> Iterator[None]:
-    """Disable the log of OpenCV, whose errors become DataErrors; the last thread restores the log level."""
+    """Disable the log of OpenCV, because errors are raised as DataError; the last thread restores the log level."""
     with _silence_lock:
         if _silence["users"] == 0:
             _silence["level"] = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

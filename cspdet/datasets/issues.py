@@ -31,7 +31,7 @@ class IssueCounter:
             examples.append(example)
 
     def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Count the true entries of `mask`, (N,) bool; the first ones, described by `describe(index)`, are examples."""
+        """Count the true entries of `mask`, (N,) bool; `describe(index)` describes the first ones as examples."""
         (indices,) = np.nonzero(mask)
         if len(indices):
             self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)
@@ -39,7 +39,7 @@ class IssueCounter:
             examples.extend(describe(int(i)) for i in indices[: MAX_EXAMPLES - len(examples)])
 
     def lines(self) -> list[str]:
-        """One line per type: `file: type: example; example; example; and 54 more`."""
+        """Return one line per type: `file: type: example; example; example; and 54 more`."""
         result = []
         for issue_type, count in self.counts.items():
             examples = list(self.examples[issue_type])

@@ -1,7 +1,7 @@
-"""Loader of the training batches of each epoch, for detection and classification.
+"""Training loader for detection and classification.
 
-Batches do not depend on the number of loader processes. The order of an epoch is a function of (seed, epoch), so that
-a run can resume within an epoch. Each training process loads its part of every batch.
+Batches do not depend on the number of loader processes. The order of an epoch is determined by (seed, epoch), so a run
+can be resumed within an epoch. Each training process loads its part of every batch.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def build_loader(
     """Build the training loader: image files -> cache -> dataset -> skipping of unreadable images -> batches.
 
     Args:
-        files: The images.
-        build_dataset: Function from images (files or a cache) to a dataset of samples.
-        batch_builder: Function from a dataset to the `BuildBatch` that runs in the loader processes.
+        files: The image files.
+        build_dataset: Function that builds the dataset of samples from the images (files or a cache).
+        batch_builder: Function that returns the `BuildBatch` of a dataset, which runs in the loader processes.
         sampler: Sample keys of each batch of this process.
         config: Cache, loader processes and `on_bad_image`.
         device_type: Device of the batches: "cpu" or "cuda".
 
     Raises:
-        ConfigError: the cache does not fit into memory or on the disk.
-        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
+        ConfigError: The cache does not fit into memory or on the disk.
+        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
     """
     num_processes = local_world_size(sampler.shard)
     num_workers = resolve_num_workers(config.workers, device_type, num_processes)
@@ -61,7 +61,7 @@ def build_loader(
 
 
 class EpochLoader(Generic[BatchT]):
-    """Loads the batches of each epoch; the last batch may have another size, so that no image is left out.
+    """Loads the batches of each epoch; the size of the last batch may differ, so that no image is omitted.
 
     Attributes:
         skipped: Unreadable images found so far: path -> reason (`on_bad_image: skip`).
@@ -83,7 +83,7 @@ class EpochLoader(Generic[BatchT]):
             build_batch: Builds a batch from sample keys; runs in the loader processes.
             batch_sampler: Sample keys of each batch of an epoch.
             path_of: Function from image index to path.
-            skip: Wrapper that replaces unreadable samples; None: they are errors.
+            skip: Wrapper that replaces unreadable samples; None: unreadable samples are errors.
             num_workers: Number of loader processes.
             device_type: Device of the batches; "cuda" pins their memory.
         """
@@ -96,18 +96,18 @@ class EpochLoader(Generic[BatchT]):
         self._batches = build_data_loader(dataset, batch_sampler, num_workers, device_type, persistent=True)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self._batch_sampler.num_batches
 
     def images_in_batch(self, batch_index: int) -> int:
-        """Number of images in a batch of an epoch, over all training processes."""
+        """Return the number of images in a batch of an epoch, over all training processes."""
         return self._batch_sampler.images_in_batch(batch_index)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT]:
         """Iterate over the batches of an epoch (0-based) from `start_batch`; only one epoch can be active at a time.
 
         Raises:
-            DataError: an image is unreadable (`on_bad_image: error`), or a loader process died.
+            DataError: An image is unreadable (`on_bad_image: error`), or a loader process died.
         """
         self._batch_sampler.epoch, self._batch_sampler.start_batch = epoch, start_batch
         yield from iter_batches(self._batches, self._record_skipped)

@@ -1,7 +1,7 @@
-"""Sampling of an epoch: which images, how often, in which order, and in which process.
+"""Batch sampler: the images of an epoch, their repeats, order and distribution over processes.
 
-It is a function of (seed, epoch): a run can resume within an epoch, and each process computes its part without
-communication.
+The result is determined by (seed, epoch), so a run can be resumed within an epoch, and each process computes its part
+without communication.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch.utils.data import Sampler
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
 
-# Epoch, image index, and for repeats within an epoch the repeat index. A sample is a function of (seed, key).
+# Epoch, image index and, for repeats within an epoch, repeat index. A sample is determined by (seed, key).
 SampleKey = tuple[int, int] | tuple[int, int, int]
 
-# Spawn keys make these random streams independent of each other and of those of the samples.
+# Spawn keys make these random streams independent of each other and of the streams of the samples.
 ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
 
 
 def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
-    """Create a random generator that depends only on the arguments."""
+    """Create a random generator whose stream depends only on the arguments."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
     """Compute the repeat factor of each image, as in LVIS (arXiv:1908.03195).
 
-    A class that occurs in a fraction f of the images has the factor max(1, sqrt(threshold / f)). An image has the
-    largest factor of its classes.
+    The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)). The factor of an
+    image is the maximum of its classes.
 
     Args:
         image: (M,) image index of each object.
@@ -39,7 +39,7 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
         threshold: Fraction of the images below which a class is repeated.
 
     Returns:
-        (num_images,) float64, at least 1: average number of times that an epoch contains each image.
+        (num_images,) float64, at least 1: mean number of occurrences of each image in an epoch.
     """
     factors = np.ones(num_images)
     if len(image) == 0:
@@ -54,22 +54,23 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """Yields the sample keys of one process for each batch of an epoch, from batch `start_batch`.
+    """Yields the sample keys of one process for each batch of an epoch, starting at batch `start_batch`.
 
-    Each process takes every world_size-th image of a batch; together, the processes have the whole batch. All epochs
+    Each process takes every world_size-th image of a batch, so the processes together cover the whole batch. All epochs
     have the same length.
 
     Args:
         num_images: Number of images in the dataset.
         batch_size: Number of images per batch, over all processes.
         seed: Seed of the order.
-        min_per_rank: Minimum images per process and batch; a smaller last batch is merged into the previous one.
+        min_per_rank: Minimum number of images per process and batch; a smaller last batch is merged into the previous
+            one.
         shard: Rank and world size of this process.
         factors: (num_images,) repeat factors, from `repeat_factors`; None: each image once per epoch.
 
     Raises:
-        ConfigError: the batch size is too small for the processes.
-        DataError: there are too few images for the processes.
+        ConfigError: The batch size is too small for the processes.
+        DataError: There are too few images for the processes.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return self.num_batches - self.start_batch
 
     def images_in_batch(self, batch_index: int) -> int:
-        """Number of images in a batch of an epoch, over all processes."""
+        """Return the number of images in a batch of an epoch, over all processes."""
         start, end = self._batch_bounds(range(self.num_batches)[batch_index])
         return end - start
 
@@ -107,17 +108,17 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             start, end = self._batch_bounds(batch_index)
             local_slice = slice(start + rank, end, world)
             pairs = zip(index[local_slice].tolist(), repeat[local_slice].tolist(), strict=True)
-            # The first occurrence of an image has the same key as without repeats.
+            # The key of the first occurrence of an image is the same as without repeats.
             yield [(epoch, i, repeat_index) if repeat_index else (epoch, i) for i, repeat_index in pairs]
 
     def _batch_bounds(self, batch_index: int) -> tuple[int, int]:
-        """Start and end (exclusive) of a batch in the order of the epoch."""
+        """Return start and end (exclusive) of a batch in the order of the epoch."""
         return batch_index * self.batch_size, self.length if batch_index + 1 == self.num_batches else (
             batch_index + 1
         ) * self.batch_size
 
     def _epoch_indices(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(length,) image index and (length,) repeat index of each sample, in the order of the epoch."""
+        """Return the (length,) image index and (length,) repeat index of each sample, in the order of the epoch."""
         times = self._repeat_counts(epoch)
         index = np.repeat(np.arange(len(times)), times)
         repeat = np.arange(self.length) - np.repeat(np.cumsum(times) - times, times)
@@ -125,10 +126,11 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return index[order], repeat[order]
 
     def _repeat_counts(self, epoch: int) -> np.ndarray:
-        """(num_images,) number of times that this epoch contains each image.
+        """Return the (num_images,) number of occurrences of each image in this epoch.
 
-        The fractional parts are drawn by systematic sampling: the images are placed on a line in random order, each as
-        long as its fraction. Equally spaced points with a random offset select the images to repeat once more.
+        The fractional parts of the repeat factors are resolved by systematic sampling: the cumulative sums of the
+        fractions, in random order, are compared with equally spaced points with a random offset. An image is repeated
+        once more if a point is in its interval.
         """
         times = self._whole_repeats
         if self._num_extra_repeats:
@@ -142,7 +144,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
 
 def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shard) -> None:
-    """Raise if not every process has images in every batch."""
+    """Raise an error unless every process has at least the minimum number of images in every batch."""
     min_per_rank = min_batch_size // shard.world_size
     if not 0 <= shard.rank < shard.world_size:
         raise ValueError(f"expected a rank from 0 to {shard.world_size - 1}, found {shard.rank}")

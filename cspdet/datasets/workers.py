@@ -1,8 +1,8 @@
 """Loader processes: start, signals, crashes, and data errors that are returned as values.
 
-torch adds the traceback of a loader process to the message of an exception raised there. Therefore `WorkerDataset`
-returns a data error as a value, and `iter_batches` raises it in the training process. `SkipUnreadable` wraps a dataset
-and replaces unreadable samples by others.
+If a loader process raises an exception, torch adds its traceback to the message. Therefore `WorkerDataset` returns data
+errors as values, and `iter_batches` raises them in the training process. `SkipUnreadable` wraps a dataset and replaces
+unreadable samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from cspdet.datasets.config import Workers
 from cspdet.errors import DataError, UserError, truncate_list
 
-HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it returns the sender of a signal: Linux, not macOS or Windows
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # returns the sender of a signal; Linux, but not macOS and Windows
 SampleT = TypeVar("SampleT")
 SampleT_co = TypeVar("SampleT_co", covariant=True)
 BatchT_co = TypeVar("BatchT_co", bound=tuple[object, ...], covariant=True)
@@ -48,12 +48,12 @@ class WorkerResult(NamedTuple):
     """Result of a loader process for one batch."""
 
     batch: tuple[object, ...] | None  # None if there are problems
-    problems: tuple[str, ...]  # of a UserError, which ends the run
-    skipped: dict[int, str]  # images found unreadable since the last result: index -> reason
+    problems: tuple[str, ...]  # messages of a UserError, which ends the run
+    skipped: dict[int, str]  # images found to be unreadable since the last result: index -> reason
 
 
 def no_errors() -> dict[int, str]:
-    """Return no errors: the `pop_new_errors` of a dataset without `SkipUnreadable`."""
+    """Return an empty dict: the `pop_new_errors` of a dataset without `SkipUnreadable`."""
     return {}
 
 
@@ -62,7 +62,7 @@ class WorkerDataset(Dataset[Any]):
 
     Args:
         build_batch: Builds a batch from sample keys.
-        pop_new_errors: Returns the images found unreadable since the last call; see `SkipUnreadable`.
+        pop_new_errors: Returns the images found to be unreadable since the last call; see `SkipUnreadable`.
     """
 
     def __init__(self, build_batch: BuildBatch[Any], pop_new_errors: Callable[[], dict[int, str]] = no_errors):
@@ -77,7 +77,7 @@ class WorkerDataset(Dataset[Any]):
 
 
 class SkipUnreadable(Generic[SampleT]):
-    """Wraps a dataset: an unreadable sample is replaced by the next readable one.
+    """Wraps a dataset and replaces an unreadable sample by the next readable one.
 
     Args:
         dataset: The dataset to wrap.
@@ -100,14 +100,14 @@ class SkipUnreadable(Generic[SampleT]):
                 self.skipped[row] = str(error)
 
     def _replacement_index(self, index: int) -> int:
-        """`index`, or the next one that is not known to be unreadable."""
+        """Return `index`, or the next index that is not known to be unreadable."""
         for row in (*range(index, len(self)), *range(index)) if index in self.skipped else (index,):
             if row not in self.skipped:
                 return row
         raise DataError(*truncate_list(["no image is readable", *self.skipped.values()]))
 
     def pop_new_errors(self) -> dict[int, str]:
-        """Return the samples found unreadable since the last call: index -> reason."""
+        """Return the samples found to be unreadable since the last call: index -> reason."""
         new_errors = {index: why for index, why in self.skipped.items() if index not in self._reported}
         self._reported |= set(new_errors)
         return new_errors
@@ -119,8 +119,8 @@ class SkipUnreadable(Generic[SampleT]):
 def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
     """Return the number of loader processes.
 
-    `auto` divides the cores by `num_processes`, the training processes on this machine. For a GPU it uses all of these
-    cores, on the CPU a quarter of them, because the network needs the rest; at most 8.
+    `auto` divides the cores among the `num_processes` training processes on this machine. Each uses all its cores with
+    a GPU, and a quarter of them on the CPU, where the network needs the rest; at most 8.
     """
     if requested != "auto":
         return requested
@@ -139,7 +139,7 @@ def build_data_loader(
         batch_sampler: The sample keys of each batch.
         num_workers: Number of loader processes; 0 loads in this process.
         device_type: Device of the batches; "cuda" pins their memory.
-        persistent: Keep the processes from one epoch to the next.
+        persistent: Keep the loader processes between epochs.
     """
     return DataLoader(
         dataset,
@@ -150,19 +150,19 @@ def build_data_loader(
         worker_init_fn=worker_init_fn,
         persistent_workers=persistent and num_workers > 0,
         multiprocessing_context=worker_context(num_workers),
-        generator=torch.Generator(),  # separate: starting an epoch must not change the global generator
+        generator=torch.Generator(),  # separate, so that starting an epoch does not change the global generator
     )
 
 
 def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]], None]) -> Iterator[Any]:
-    """Iterate over the batches of a loader; raise user errors, and an error if a loader process died.
+    """Iterate over the batches of a loader; raise the user errors of loader processes, and an error if one died.
 
     Args:
-        loader: From `build_data_loader`.
-        on_skipped: Called with the images found unreadable: index -> reason.
+        loader: The result of `build_data_loader`.
+        on_skipped: Called with the images found to be unreadable: index -> reason.
 
     Raises:
-        DataError: an image is unreadable, or a loader process died.
+        DataError: An image is unreadable, or a loader process died.
     """
     try:
         for result in start_workers(loader):
@@ -176,13 +176,13 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 
 
 def worker_context(num_workers: int) -> str | None:
-    """Return how loader processes start: on Linux forked, so that they share annotations and cache; else None."""
+    """Return the start method of loader processes: `fork` on Linux, to share annotations and cache; else None."""
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     return "fork" if num_workers > 0 and can_fork else None
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Whether loader processes are not forked: then they share only the data in shared memory."""
+    """Whether loader processes are spawned, not forked, so that they share only data in shared memory."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 
@@ -192,10 +192,10 @@ def identity_collate(batch: Any) -> Any:
 
 
 def worker_init_fn(worker: int) -> None:
-    """Set up a loader process: one thread, and SIGINT and SIGTERM are ignored.
+    """Initialize a loader process: use one thread, and ignore SIGINT and SIGTERM.
 
     Terminals and schedulers send both signals to all processes, but the training process stops its loader processes
-    itself. On Linux, SIGTERM from the training process still ends a loader process.
+    itself. On Linux, SIGTERM from the training process still terminates a loader process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if HAS_SIGWAITINFO and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
@@ -209,8 +209,8 @@ def worker_init_fn(worker: int) -> None:
 def _exit_on_parent_sigterm(parent: int) -> None:
     """Exit this process when its parent sends SIGTERM.
 
-    torch sends it at exit to loader processes whose DataLoader was garbage-collected without a shutdown. Without this,
-    the training process would wait for them forever.
+    At exit, torch sends SIGTERM to loader processes whose DataLoader was garbage-collected without a shutdown, and then
+    waits for them. If they ignored it, the training process would not end.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
@@ -220,7 +220,7 @@ def _exit_on_parent_sigterm(parent: int) -> None:
 def worker_crash_error(error: Exception) -> DataError | None:
     """Return an error for the user if `error` was caused by the death of a loader process, else None.
 
-    torch raises its RuntimeError at any point of the training process. The other types are raised if the process died
+    torch raises a RuntimeError at any point of the training process. Other types are raised if the loader process died
     before the training process opened the shared memory of a batch.
     """
     lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
@@ -233,7 +233,7 @@ def worker_crash_error(error: Exception) -> DataError | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
-    """Return the loader's iterator; its processes start with SIGTERM blocked in all their threads."""
+    """Return the iterator of the loader; its processes start with SIGTERM blocked in all threads."""
     if not HAS_SIGWAITINFO:
         return cast(Iterator[WorkerResult], iter(loader))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

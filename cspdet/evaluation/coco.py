@@ -1,4 +1,4 @@
-"""COCO metrics of detections: the twelve metrics of COCO's summary, and AP and AP50 per class."""
+"""COCO metrics of detections: the twelve summary metrics, and AP and AP50 per class."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Metrics:
         return self.stats[name]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Return the content of metrics.json."""
         counts = {"images": self.images, "detections": self.detections, "evaluator": self.evaluator}
         return {**self.stats, "per_class": self.per_class, **counts}
 
@@ -65,13 +65,13 @@ class CocoEvaluator:
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: that evaluator is not installed.
+        ConfigError: The evaluator is not installed.
     """
 
     def __init__(self, coco: CocoDataset, evaluator: EvaluatorName = "auto"):
         self._coco = coco
         self._backend = select_backend(evaluator)
-        self._added = np.zeros(len(coco.image_id), bool)  # by index in the sorted ids
+        self._added = np.zeros(len(coco.image_id), bool)  # by index in the sorted image ids
         self._image_ids = np.sort(coco.image_id)
         self._category_ids = np.array(coco.classes.category_ids, np.int64)
         self._rows = bytearray()
@@ -104,7 +104,7 @@ class CocoEvaluator:
         rows = np.empty(len(score), DETECTION_DTYPE)
         rows["image_id"] = image_id
         rows["category_id"] = self._category_ids[detections.class_id.cpu().numpy()]
-        # Rounded as in the results file, so that evaluating the file returns the same metrics.
+        # Round as in the results file, so that an evaluation of the file has the same metrics.
         rows["bbox"] = np.concatenate((box[:, :2], box[:, 2:] - box[:, :2]), axis=1).round(3)
         rows["score"] = score.round(7)
         self._rows += rows.tobytes()
@@ -140,7 +140,7 @@ class CocoEvaluator:
         """Compute the metrics of the added detections.
 
         Raises:
-            DataError: the annotation file is missing or has changed.
+            DataError: The annotation file is missing or has changed.
         """
         return _evaluate(self._coco, self.records, self._backend)
 
@@ -156,7 +156,7 @@ def evaluate_results(
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: that evaluator is not installed.
+        ConfigError: The evaluator is not installed.
         DataError: An image or category is not in the dataset, or the annotation file is missing or has changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)

@@ -37,7 +37,7 @@ class CocoEvalInput:
 
 
 class CocoEvalResult(NamedTuple):
-    """The arrays of COCO's evaluation; -1 where a value is undefined."""
+    """The arrays of COCO's evaluation; undefined values are -1."""
 
     precision: np.ndarray  # (10 IoUs, 101 recalls, K classes, 4 sizes, 3 limits) float64
     recall: np.ndarray  # (10 IoUs, K classes, 4 sizes, 3 limits) float64
@@ -76,7 +76,7 @@ def _make_backend(package: str, evaluate: Callable[[CocoEvalInput], CocoEvalResu
 
 
 def _import_hotcoco() -> ModuleType | str:
-    """The module, or the reason why it cannot be used."""
+    """Return the module, or the reason why it cannot be used."""
     try:
         import hotcoco
     except ImportError as error:
@@ -172,7 +172,12 @@ def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """(12,) metrics of COCO's summary from the arrays of a `CocoEvalResult`: means over defined values, -1 if none."""
+    """Return the (12,) metrics of COCO's summary: means over the defined values of the arrays, -1 if there are none.
+
+    Args:
+        precision: `precision` of a `CocoEvalResult`.
+        recall: `recall` of a `CocoEvalResult`.
+    """
     last = precision.shape[-1] - 1
     parts = [precision[..., 0, last], precision[[AP50_INDEX], ..., 0, last], precision[[AP75_INDEX], ..., 0, last]]
     parts += [precision[..., size, last] for size in (1, 2, 3)]

@@ -32,7 +32,7 @@ def evaluate_detector(
     eval_: EvalConfig,
     class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
-    """Compute COCO's metrics of a detector on all images of a dataset; also return its detections as COCO results.
+    """Compute the COCO metrics of a detector on all images of a dataset, and return them with the COCO results.
 
     Args:
         predictor: A `NetworkDetector`, or an engine.
@@ -43,7 +43,7 @@ def evaluate_detector(
 
     Raises:
         ConfigError: `eval_.evaluator` is not installed; raised before the first image is read.
-        DataError: an image cannot be read; the annotation file is missing or has changed.
+        DataError: An image cannot be read, or the annotation file is missing or has changed.
     """
     evaluator = inference_on_dataset(predictor, coco, input_, eval_, class_mapping)
     return evaluator.evaluate(), evaluator.results
@@ -76,7 +76,7 @@ def inference_on_dataset(
 
 
 def _map_classes(detections: Detections, class_index: torch.Tensor | None) -> Detections:
-    """The detections with the class indices of the dataset; `class_index` holds that of each class of the model."""
+    """Replace the class indices of a model by those of a dataset, `class_index`, (number of classes of the model,)."""
     if class_index is None:
         return detections
     return Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
@@ -111,7 +111,7 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
         The dataset index of each class of the model, or None if names, category ids and order are the same.
 
     Raises:
-        DataError: Only the model or only the dataset has a class of some name; its AP would be 0.
+        DataError: A class exists only in the model or only in the dataset; its AP would be 0.
     """
     if model == data:
         return None

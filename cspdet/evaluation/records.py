@@ -91,7 +91,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
 
 
 def _read_annotations(coco: CocoDataset) -> list[Any]:
-    """The annotations of the file, well-formed ones as packed rows."""
+    """Read the annotations of the file; well-formed annotations are packed rows."""
     try:
         content = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation)
         annotations: list[Any] = content.get("annotations", [])

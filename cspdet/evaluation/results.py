@@ -63,8 +63,8 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
         coco: The dataset whose images and categories the results refer to.
 
     Raises:
-        DataError: This is not a results file, or entries are invalid: one line per type of issue, with its first entry
-            and a count.
+        DataError: The file is not a results file, or entries are invalid; one line per type of issue, with its first
+            entry and a count.
     """
     entries = _parse(path)
     rows = [entry for entry in entries if type(entry) is bytes]
@@ -191,7 +191,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
-    """Check the well-formed records (N,), which are the entries `file_indices` (N,) of the file."""
+    """Check well-formed records (N,); `file_indices` (N,) are their indices in the file."""
 
     def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
         (indices,) = np.nonzero(mask)
@@ -236,7 +236,7 @@ def validate_algorithm_name(name: str) -> str:
 
 
 def submission_name(annotations: Path, algorithm: str) -> str:
-    """Return `detections_SET_ALGORITHM_results`; SET is found in the annotation file's name, else test-dev2017."""
+    """Return `detections_SET_ALGORITHM_results`; SET is read from the annotation file name, default test-dev2017."""
     match = SET_NAME.search(annotations.stem)
     return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
 
@@ -245,7 +245,7 @@ def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path
     """Write a zip for COCO's evaluation server, `name`.zip, which contains the file `name`.json; return its path.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: The folder is not writable.
     """
     entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
     entry.compress_type = zipfile.ZIP_DEFLATED

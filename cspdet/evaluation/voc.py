@@ -58,7 +58,7 @@ class VocMetrics:
         return VocAP(*(float(np.mean(values)) for values in zip(*known, strict=True))) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of metrics.json: `iou`, and AP and per_class by both definitions."""
+        """Return the content of metrics.json: `iou`, and AP and per_class by both definitions."""
         document: dict[str, Any] = {"iou": self.min_iou, "pixel_inclusive": self.pixel_inclusive}
         for key, variant in (("11_point", "eleven_point"), ("every_point", "every_point")):
             per_class = {name: None if ap is None else getattr(ap, variant) for name, ap in self.per_class.items()}
@@ -67,12 +67,12 @@ class VocMetrics:
 
 
 def elementwise_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray, *, pixel_inclusive: bool) -> np.ndarray:
-    """IoU of pairs of boxes.
+    """Return the IoU of pairs of boxes.
 
     Args:
         a_xyxy: (N, 4) boxes.
         b_xyxy: (N, 4) boxes.
-        pixel_inclusive: Whether corners are pixel indices that belong to the box: its width is then x2 - x1 + 1.
+        pixel_inclusive: Whether both corners are pixels inside the box, so that its width is x2 - x1 + 1.
 
     Returns:
         (N,) float64, 0 for boxes without area.
@@ -99,7 +99,7 @@ def match_detections(
         detections: D boxes.
         score: (D,) scores of the detections.
         ground_truth: G boxes.
-        difficult: (G,) bool, whether a ground truth is difficult: its matches are ignored.
+        difficult: (G,) bool, whether a ground-truth object is difficult; its matches are ignored.
         min_iou: IoU threshold.
         pixel_inclusive: See `elementwise_iou`.
     """
@@ -163,8 +163,8 @@ def evaluate_voc(
         gt_records: (M,) GROUND_TRUTH_DTYPE; `crowd` marks difficult objects, as written by `prepare-data voc`.
         detection_records: (N,) DETECTION_DTYPE.
         min_iou: IoU threshold.
-        pixel_inclusive: Whether the corners x, y and x + width, y + height are pixel indices that belong to the box, as
-            in VOC's XML files and the tools used for published values; the box is then width + 1 pixels wide.
+        pixel_inclusive: Whether both corners, x, y and x + width, y + height, are pixels inside the box, which is then
+            width + 1 pixels wide, as in the XML files of VOC and in the tools for published values.
     """
     per_class = {}
     for name, category_id in zip(categories.names, categories.category_ids, strict=True):

@@ -1,1 +1,1 @@
-"""Export formats: write a network in the file format of another program and verify it. API: `cspdet.export`."""
+"""Export of networks to file formats of other programs, with verification. API: `cspdet.export`."""

@@ -1,4 +1,4 @@
-"""Export formats: their registry, their interface, and the options of an export.
+"""Registry and interface of export formats, and the options of an export.
 
 A built-in format is one file of this package and one entry of `EXPORT_FORMATS`. A user-defined format is a subclass of
 `ExportFormat`, selected with `--format module:Class`. This module does not import torch.
@@ -106,7 +106,7 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
-        """Write a model to `target`; the files appear only after their outputs were compared with the network's.
+        """Write a model to `target`; the files are created after their outputs were compared with the network's.
 
         Raises:
             UserError: The network or an option is not supported, or the outputs differ; no file is written.
@@ -141,7 +141,7 @@ def load_format(name: str) -> ExportFormat:
 
 
 def check_config(config: ExportConfig) -> None:
-    """Check the option values for which all formats have the same rules.
+    """Check the option values that have the same rules in all formats.
 
     Raises:
         ConfigError: One line for each invalid value.

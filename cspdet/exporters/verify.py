@@ -1,4 +1,4 @@
-"""Verification of exports: the outputs of the written file are compared with those of the network."""
+"""Verification of exports: compare the outputs of the written file with the outputs of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cspdet.structures import Detections
 
 # Largest allowed difference of an output, as a fraction of its largest value; allows for rounding errors.
 MAX_RELATIVE_ERROR = {"fp32": 1e-4, "fp16": 2e-2}
-# int8: limit for the mean difference, because single values can differ much. `cspdet eval` measures the effect on AP.
+# int8: limit of the mean difference, because single values can differ more. `cspdet eval` measures the effect on AP.
 MAX_MEAN_RELATIVE_ERROR = 5e-2
 
 

@@ -1,4 +1,4 @@
-"""Options for running a model: engine, precision, device, input size, threads. Imports no torch."""
+"""Options for running a model: engine, precision, device, input size, threads. This module does not import torch."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def class_color(class_id: int) -> RGB:
 
 
 def line_width(size_hw: tuple[int, int]) -> int:
-    """Line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
+    """Return the line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
     return max(1, round(sum(size_hw) / 2 * 0.003))
 
 

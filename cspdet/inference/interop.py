@@ -22,7 +22,7 @@ def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> s
         class_names: Names of the classes, by class index; if given, the result has `data["class_name"]`.
 
     Raises:
-        ConfigError: supervision is not installed.
+        ConfigError: Supervision is not installed.
     """
     try:
         import supervision

@@ -1,7 +1,7 @@
-"""Metadata of a model: all information except the weights that is needed to run it, such as classes, input and head.
+"""Metadata of a model: all information that is needed to run it, except the weights: classes, input, head and more.
 
 Every engine has metadata, and every exported file contains it, so that no other file is needed. Files of format
-`cspdet 1` can be read too.
+`cspdet 1` can also be read.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ModelMetadata(ConfigModel):
         return self.input.size
 
     def anchors(self) -> Anchors:
-        """The anchors of a detector, on the CPU."""
+        """Return the anchors of a detector, on the CPU."""
         assert self.head is not None, "only detectors have anchors"
         return Anchors(self.head, self.strides)
 

@@ -71,7 +71,11 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 def _merge_one_class(
     box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor, max_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Boxes and scores of one class, best first, without fragments and duplicates of other tiles."""
+    """Merge the boxes of one class: resolve fragments, and remove duplicates of other tiles.
+
+    Returns:
+        Boxes and scores, best first.
+    """
     candidates = _resolve_fragments(box, score, tile, fragment)
     order = candidates[1].sort(descending=True, stable=True).indices
     box, score, tile = (values[order] for values in candidates)

@@ -1,4 +1,4 @@
-"""Checkpoint files: weights, config and classes as plain types and tensors, loaded with `weights_only=True`.
+"""Checkpoint files: weights, config and classes as built-in types and tensors, loaded with `weights_only=True`.
 
 Format `cspdet 2` is a dict with the keys `format`, `program` (version that wrote the file), `task` (detection or
 classification), `config` (all values of the recipe), `class_names`, `category_ids`, `weights` (the EMA weights, if EMA
@@ -31,8 +31,8 @@ class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
-        task: detection or classification.
-        config: The recipe as plain values, as returned by `model_dump(mode="json")`.
+        task: `detection` or `classification`.
+        config: The recipe as JSON types, as returned by `model_dump(mode="json")`.
         categories: Names and ids of the classes, by class index.
         weights: The state dict for inference: the EMA weights if EMA is on, float32, on the CPU.
         training: The state for resume, as returned by `TrainingState.state_dict`; None in `best.pt`.
@@ -116,7 +116,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     The config has the key names of the version that wrote it; `recipe_from_checkpoint` renames them.
 
     Raises:
-        CheckpointError: The file is missing, corrupt, of another program, or would run code when loaded.
+        CheckpointError: The file is missing, corrupt, from another program, or could run code when loaded.
     """
     path = Path(path)
     content = _read(path)
@@ -134,7 +134,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _read(path: Path) -> Any:
-    """Return the content of a checkpoint file: a zip archive of tensors and plain values."""
+    """Return the content of a checkpoint file, a zip archive of tensors and built-in types."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
     if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened

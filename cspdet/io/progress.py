@@ -19,7 +19,7 @@ log = logging.getLogger("cspdet")
 
 
 def is_interactive() -> bool:
-    """Return whether stderr is a terminal and this is the main process."""
+    """Whether stderr is a terminal and this is the main process."""
     return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
 
 

@@ -1,4 +1,4 @@
-"""Networks: torch modules, and the configs that build them. Importing this package does not import torch."""
+"""Networks as torch modules, and the configs that build them. Importing this package does not import torch."""
 
 from __future__ import annotations
 

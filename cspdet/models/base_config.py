@@ -1,4 +1,4 @@
-"""Base classes of the configs of backbones and necks. Imports no torch."""
+"""Base classes of the backbone and neck configs. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Fusion = Literal["both", "first", "last", "none"]  # which transitions a CSP sta
 
 
 class BackboneConfigBase(ComponentConfig):
-    """Base of every backbone's config."""
+    """Base class of the backbone configs."""
 
     weights: Path | None = Field(
         None,
         description="Initial weights of the backbone: a checkpoint of a classifier or detector with the same backbone "
         "(.pt), a Darknet classifier's .weights or .conv.N, or `timm:NAME` for a backbone of timm; null: random "
-        "weights. A checkpoint of the training contains the trained weights, so it does not need this file.",
+        "weights. Checkpoints contain the trained weights, so this file is only needed at the start of a training.",
     )
 
     @field_validator("weights")
     @classmethod
     def _strip_dir_from_timm_name(cls, weights: Path | None) -> Path | None:
-        """Undo the conversion to an absolute path: the name of a timm model is not a path."""
+        """Remove the folder that path resolution added, because the name of a timm model is not a path."""
         return Path(weights.name) if weights is not None and weights.name.startswith(TIMM_PREFIX) else weights
 
     def build(self) -> Backbone:
@@ -43,7 +43,7 @@ class BackboneConfigBase(ComponentConfig):
 
 
 class NeckConfigBase(ComponentConfig):
-    """Base of every neck's config."""
+    """Base class of the neck configs."""
 
     def build(self, inputs: tuple[FeatureSpec, ...]) -> Neck:
         """Build the neck with random weights.

@@ -58,7 +58,7 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.c_in == self.c_out:
             return x
-        # split instead of slicing: its backward concatenates the gradients once; slicing would add padded tensors
+        # split instead of slicing: the backward pass concatenates the gradients once, instead of adding padded tensors
         parts = x.split(self.c_out, dim=1)
         maximum = parts[0]
         for group in range(1, self.c_in // self.c_out):
@@ -115,7 +115,7 @@ class SAM(nn.Module):
 
 
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
-    """Darknet's `[shortcut]`: add the common channels of `source` to x.
+    """Add the common channels of `source` to x, as Darknet's `[shortcut]`.
 
     (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). If C' > C, the first C channels of the source are added; if C' < C,
     the source is added to the first C' channels of x. If the source is s times larger, it is subsampled with stride s,
@@ -133,7 +133,7 @@ def shortcut(x: Tensor, source: Tensor) -> Tensor:
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Nearest-neighbor upsampling: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Upsample by nearest neighbor: (B, C, H, W) -> (B, C, 2H, 2W)."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 

@@ -1,4 +1,4 @@
-"""Configs of detectors and classifiers and of their post-processing. Imports no torch: `build` imports the networks."""
+"""Configs of detectors, classifiers and post-processing. This module does not import torch; `build` does."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class YoloHeadConfig(ConfigModel):
     )
     scale_x_y: tuple[float, ...] = Field(
         (1.0, 1.0, 1.0),
-        description="Factor of the sigmoid of the box center, one per scale, from 1 to 2; above 1, centers can reach "
-        "the borders of their cell.",
+        description="Scale of the sigmoid of the box center, one per scale, from 1 to 2; above 1, centers can reach "
+        "the borders of their grid cell.",
     )
     wh_decoding: WhDecoding = Field(
         "exponential",
@@ -152,7 +152,8 @@ class PostprocessConfig(ConfigModel):
         0.6,
         ge=0,
         le=1,
-        description="NMS IoU threshold: of two boxes of a class with a higher IoU, only the better is kept.",
+        description="NMS IoU threshold: of two boxes of a class with a higher IoU, the one with the lower score is "
+        "removed.",
     )
     vote_iou: float | None = Field(
         None,

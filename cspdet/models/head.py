@@ -70,6 +70,6 @@ def init_prediction_bias(conv: nn.Conv2d, num_classes: int, stride: int) -> None
     nn.init.normal_(conv.weight, std=0.01)
     bias = conv.bias.view(-1, 5 + num_classes)
     bias.zero_()
-    # If there are a few objects per image, a fraction of about (stride / 160)^2 of the cells of a level is positive.
+    # With a few objects per image, about (stride / 160)^2 of the cells of a level are positive.
     bias[:, 4] = -math.log(1 / min(0.1, (stride / 160) ** 2 / 3) - 1)
     bias[:, 5:] = -math.log(max(num_classes - 1, 1))

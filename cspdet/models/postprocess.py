@@ -1,4 +1,4 @@
-"""Post-processing: decode the raw outputs of a YOLO head; score threshold, class-wise NMS, maximum number, box voting.
+"""Post-processing of a YOLO head: decoding, score threshold, class-wise NMS, maximum number, box voting.
 
 All functions are pure. Letters as in `cspdet.structures`: B images, A anchors per level, S priors, C classes.
 """
@@ -94,7 +94,7 @@ def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: Postproces
 
 
 def _scores_above(raw: tuple[Tensor, ...], image_index: int, min_score: float) -> tuple[Tensor, Tensor]:
-    """(N,) indices of the priors of an image with an objectness above `min_score`, and their (N, C) scores."""
+    """Return the (N,) indices of the priors of an image with objectness above `min_score`, and their (N, C) scores."""
     priors, scores, first = [], [], 0
     for values in raw:
         objectness = values[image_index, ..., 4].float().sigmoid()

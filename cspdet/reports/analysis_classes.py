@@ -180,7 +180,7 @@ def most_confused(counts: np.ndarray, max_classes: int) -> list[int]:
 
     Args:
         counts: (C + 1, C + 1) confusion matrix.
-        max_classes: maximum number of classes without the background.
+        max_classes: Maximum number of classes without the background.
     """
     among = counts[:-1, :-1].copy()
     np.fill_diagonal(among, 0)

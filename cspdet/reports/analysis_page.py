@@ -41,13 +41,13 @@ def write_analysis_page(
     Images that cannot be read are counted on the page.
 
     Args:
-        analyses: one per run.
-        comparison: the comparison of the runs; None for one run.
-        coco: the split of the runs.
-        gallery: maximum number of images per gallery.
+        analyses: One per run.
+        comparison: The comparison of the runs; None for one run.
+        coco: The split of the runs.
+        gallery: Maximum number of images per gallery.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     names = tuple(analysis.name for analysis in analyses)
     title = names[0] if len(names) == 1 else " / ".join(names) if len(names) < 4 else f"{len(names)} runs"

@@ -93,7 +93,7 @@ def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
 
 
 def _interval_charts(comparison: Comparison) -> list[Chart]:
-    """The chart of the differences with their intervals, where there are any."""
+    """Return the chart of the differences with their intervals, if there are any."""
     intervals = [
         (f"{one.other}, {n.metric}", n.difference, n.low, n.high, n.significant)
         for one in comparison.against_first

@@ -33,7 +33,7 @@ SAMPLE_LEGEND = (
 
 
 def _choose_samples(sets: Mapping[str, CocoDataset], samples: int) -> dict[str, list[tuple[str, int, int]]]:
-    """Class name to (split, dataset_index, class_id) of its samples."""
+    """Choose the samples of each class; return (split, dataset_index, class_id) of each by class name."""
     chosen: dict[str, list[tuple[str, int, int]]] = {}
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
@@ -45,7 +45,7 @@ def _choose_samples(sets: Mapping[str, CocoDataset], samples: int) -> dict[str, 
 
 
 def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return images of each class, chosen at equal distances from the first split that has the class."""
+    """Return images of each class, evenly spaced over the first split that has the class."""
     chosen = _choose_samples(sets, samples)
     long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}

@@ -36,10 +36,10 @@ class NetworkInput:
         """Create the description of a detector.
 
         Args:
-            name: name of the config.
+            name: Name of the config.
             input_config: `input` of the config.
             match_iou: `train.assigner.match_iou` of the config.
-            anchors: anchors of the head.
+            anchors: Anchors of the head.
         """
         levels = [[(round(w, 4), round(h, 4)) for w, h in level] for level in anchors.wh.tolist()]
         strides = tuple(stride for stride, level in zip(anchors.strides, levels, strict=True) for _ in level)

@@ -60,16 +60,16 @@ def write_data_page(
     Images that cannot be read are counted on the page.
 
     Args:
-        sets: the readable splits by name.
-        samples: maximum number of images per class.
+        sets: The readable splits by name.
+        samples: Maximum number of images per class.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     num_images = sum(split.images for split in dataset_report.statistics.values())
     boxes = sum(split.boxes for split in dataset_report.statistics.values())
     subtitle = f"{num_images} images and {boxes} boxes; splits: {', '.join(validation_report.splits)}"
-    write_page(path, f"Data set {name}", subtitle, data_sections(validation_report, dataset_report, sets, samples))
+    write_page(path, f"Dataset {name}", subtitle, data_sections(validation_report, dataset_report, sets, samples))
 
 
 def data_sections(
@@ -107,7 +107,7 @@ def _issues_section(validation_report: ValidationReport) -> ReportSection:
             f"{len(validation_report.warnings)} notes."
         )
     else:
-        blocks.append(Messages("good", ("No errors: this data set can be used for training.",)))
+        blocks.append(Messages("good", ("No errors: this dataset can be used for training.",)))
         lead = f"No errors, {len(validation_report.warnings)} notes."
     if validation_report.warnings:
         blocks.append(Messages("note", tuple(validation_report.warnings)))

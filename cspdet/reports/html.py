@@ -25,7 +25,7 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[ReportS
     """Render a page and write it to `path` atomically.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: The file cannot be written.
     """
     write_text(path, render(title, subtitle, sections))
 

@@ -26,10 +26,10 @@ HEADROOM = 1.25  # height of the axis relative to the highest bar, which has a l
 
 
 def validate_output_path(path: Path) -> None:
-    """Check that a plot can be written to `path`.
+    """Check the path of a plot.
 
     Raises:
-        ConfigError: the suffix is not .png or .svg, or the folder does not exist.
+        ConfigError: The suffix is not .png or .svg, or the folder does not exist.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -41,8 +41,8 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
     """Plot (name, cost) of each network to `path`, a PNG or SVG file.
 
     Raises:
-        ConfigError: the suffix is not .png or .svg, or the folder does not exist.
-        UserError: the file cannot be written.
+        ConfigError: The suffix is not .png or .svg, or the folder does not exist.
+        UserError: The file cannot be written.
     """
     from matplotlib.figure import Figure  # slow import
 

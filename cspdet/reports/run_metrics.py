@@ -51,7 +51,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
     Each run is named after its directory, with as many parents as needed to be unique.
 
     Raises:
-        DataError: a file is missing or empty, or a line is not a JSON object.
+        DataError: A file is missing or empty, or a line is not a JSON object.
     """
     files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
     return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
@@ -118,8 +118,8 @@ def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: 
     """Return the keys to draw: the requested ones, or the default ones that at least one run has.
 
     Raises:
-        ConfigError: no run has a requested key.
-        DataError: a line has no value for the x axis.
+        ConfigError: No run has a requested key.
+        DataError: A line has no value for the x axis.
     """
     for run in runs:
         for line_number, line in enumerate(run.lines, start=1):

@@ -53,11 +53,11 @@ class ThumbnailEmbedder:
         """Embed an image or a crop of it.
 
         Args:
-            path: the image file.
-            boxes: boxes to draw, in pixels of the original image.
-            alt_text: text alternative of the image.
-            crop_xyxy: part of the image in pixels; None: all of it.
-            long_side: maximum length of the longer side in pixels.
+            path: The image file.
+            boxes: Boxes to draw, in pixels of the original image.
+            alt_text: Text alternative of the image.
+            crop_xyxy: Part of the image in pixels; None: all of it.
+            long_side: Maximum length of the longer side in pixels.
 
         Returns:
             The embedded image; None if it is unreadable or `max_bytes` is reached.

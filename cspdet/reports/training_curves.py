@@ -44,7 +44,7 @@ def validate_output_path(path: Path) -> None:
     """Check that `path` can be the file of a plot.
 
     Raises:
-        ConfigError: the suffix is not .png or .svg, or `path` is a folder.
+        ConfigError: The suffix is not .png or .svg, or `path` is a folder.
     """
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
@@ -62,16 +62,16 @@ def draw_curves(
     """Plot keys of runs to a PNG or SVG file; equal values produce identical files.
 
     Args:
-        runs: the runs, one color each.
-        keys: the keys to draw; see `select_keys`.
-        path: the output file.
-        x: key of the x axis.
-        smoothing: window of the moving average of losses and speed; 1: none. Raw values are drawn as thin lines.
-        title: heading of the figure.
+        runs: The runs, one color each.
+        keys: The keys to draw; see `select_keys`.
+        path: The output file.
+        x: Key of the x axis.
+        smoothing: Window of the moving average of losses and speed; 1: none. Raw values are drawn as thin lines.
+        title: Heading of the figure.
 
     Raises:
-        ConfigError: the suffix is not .png or .svg.
-        UserError: the file cannot be written.
+        ConfigError: The suffix is not .png or .svg.
+        UserError: The file cannot be written.
     """
     import matplotlib  # slow import
     from matplotlib.figure import Figure

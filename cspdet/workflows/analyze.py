@@ -67,12 +67,12 @@ def analyze_results_files(
         The analyses, their comparison, and the written files.
 
     Raises:
-        UserError: A missing or damaged file, or results of another data set.
+        UserError: A file is missing or corrupt, or the results are of another dataset.
     """
     paths = [Path(path) for path in results]
     names = [path.name for path in paths] if names is None else names
     dataset = _load_analysis_split(data or _descriptor_from_configs(paths), split)
-    detections = [read_results(path, dataset) for path in paths]  # report all errors before the slow part
+    detections = [read_results(path, dataset) for path in paths]  # errors are reported before the slow analysis
     matched_runs = [match_results(dataset, listed, iou=config.min_iou) for listed in detections]
     analyses = tuple(
         analyze_run(
@@ -95,11 +95,11 @@ def analyze_results_files(
 
 
 def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
-    """Load a split; its images may be missing, because only the galleries of the page need them."""
+    """Load a split. Its images may be missing, because only the galleries of the page need them."""
     config = load_dataset_config(descriptor)
     files = getattr(config, split, None)
     if files is None or not files.annotations.is_file():
-        files = config.split(split)  # raises the error
+        files = config.split(split)  # raises an error with hints
     return load_coco(files, split, allow_empty=True)
 
 

@@ -109,7 +109,7 @@ def evaluate_model(options: EvaluationOptions) -> Evaluation:
     """Evaluate a model of either task.
 
     Raises:
-        UserError: A model, data or settings that cannot be used.
+        UserError: The model, data or settings are missing or invalid.
     """
     exported = is_exported(options.model)
     if exported and options.data is None:
@@ -141,7 +141,7 @@ def evaluate_results_file(
         settings: `min_score`, `max_detections`, `clip_boxes` and `evaluator`; None: evaluate the file unchanged.
 
     Raises:
-        UserError: A missing or corrupt file, or invalid settings.
+        UserError: The file is missing or corrupt, or settings are invalid.
     """
     values = dict(settings or {})
     config = parse_config(values, EvalConfig, "command line")
@@ -149,7 +149,7 @@ def evaluate_results_file(
     descriptor = load_dataset_config(data)
     files = getattr(descriptor, split)
     if files is None or not files.annotations.is_file():
-        files = descriptor.split(split)  # raises the error
+        files = descriptor.split(split)  # raises an error with hints
     dataset = load_coco(files, split, allow_empty=True)
     results = filter_results(read_results(path, dataset), values.get("min_score"), values.get("max_detections"))
     if values.get("clip_boxes"):
@@ -188,7 +188,7 @@ def _eval_config(base: EvalConfig, options: EvaluationOptions) -> EvalConfig:
 def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDataset, tuple[int, ...] | None]:
     """Load the split; also return the dataset class index of each model class, or None if they are equal."""
     data = options.data or bundle.config.data
-    assert data is not None  # a detector config always has data
+    assert data is not None  # `data` is required in a detector config
     model = Path(options.model)
     named_by_checkpoint = options.data is None and model.is_file() and model.suffix not in (".yaml", ".yml", ".cfg")
     files = load_dataset_config(data, named_by_user=not named_by_checkpoint).split(options.split)

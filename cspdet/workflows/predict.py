@@ -46,23 +46,24 @@ def load_detector(
         weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
         backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or a user-defined `module:Class`;
-            auto: the fastest installed engine whose outputs agree with torch; the search takes a few seconds.
+            auto: the fastest installed engine whose outputs agree with torch, selected by a benchmark of a few seconds.
         precision: fp32, bf16, fp16 (CUDA), or int8 (files exported with int8).
         size: Height and width of the input; None: the input size of the model.
         threads: Number of CPU threads; None: the number that torch uses.
         min_score: Score threshold.
         nms_iou: NMS IoU threshold.
         max_detections: Maximum number of detections per image.
-        vote_iou: Box voting: each box is replaced by the average of candidates with a higher IoU; None: no voting.
+        vote_iou: Box voting: each box is replaced by the weighted average of the candidates with an IoU above this
+            value; None: no voting.
         max_iou: Old name of `nms_iou` (cspdet 1).
 
     Returns:
         A predictor; `predictor.predict(image)` returns `Detections` in image pixels.
 
     Raises:
-        UserError: A missing or corrupt model, an unavailable device, engine or precision, or voting with a file that
-            has built-in NMS.
-        ValueError: A threshold outside [0, 1], or `max_detections` below 1.
+        UserError: The model is missing or corrupt, the device, engine or precision is unavailable, or box voting is
+            requested for a file with built-in NMS.
+        ValueError: A threshold is outside [0, 1], or `max_detections` is below 1.
     """
     postprocess = _postprocess_config(
         min_score=min_score,
@@ -112,7 +113,7 @@ def load_classifier(
         A predictor; `predictor.predict(image)` returns a `Prediction`.
 
     Raises:
-        UserError: A missing or corrupt model, an unknown device, or a `resize` smaller than the input size.
+        UserError: The model is missing or corrupt, the device is unknown, or `resize` is below the input size.
     """
     selected = select_device(device)
     bundle = _load_bundle(model, weights, "classification")
@@ -145,7 +146,7 @@ def predict_images(
 def _build_predictor(bundle: ModelBundle, options: dict[str, Any]) -> Predictor | ClassifierPredictor:
     if bundle.task == "classification":
         return load_classifier(bundle, **options)
-    # The search for the fastest engine takes longer than the prediction of a few images.
+    # The benchmark for the fastest engine takes longer than the prediction of a few images.
     backend = "auto" if bundle.network is None else "torch"
     return load_detector(bundle, **{"backend": backend, **options})
 

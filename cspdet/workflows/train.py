@@ -1,4 +1,4 @@
-"""A training run: lock the folder, read the recipe and data, build the network, train."""
+"""Training: lock the run folder, read the recipe and data, build the network, train."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = logging.getLogger("cspdet")
 class TrainingRun(NamedTuple):
     """The result of a training run."""
 
-    run_dir: Path  # with best.pt, last.pt, metrics.jsonl ...
-    exit_code: int  # 0; 130 (Ctrl-C) or 143 (SIGTERM) if it was stopped; then it can be resumed
+    run_dir: Path  # contains best.pt, last.pt, metrics.jsonl ...
+    exit_code: int  # 0; or 130 (Ctrl-C) or 143 (SIGTERM) for a stopped run, which can be resumed
 
 
 def run_training(options: TrainOptions) -> TrainingRun:
@@ -33,7 +33,7 @@ def run_training(options: TrainOptions) -> TrainingRun:
         options: The config or the run to resume, the output folder, and further arguments.
 
     Raises:
-        UserError: The config, data, weights or folder cannot be used.
+        UserError: The config, data, weights or folder is missing or invalid.
     """
     from cspdet.checkpoints.resume import load_recipe_or_resume
     from cspdet.training.distributed.context import init_distributed, is_main_process

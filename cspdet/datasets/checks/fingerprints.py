@@ -1,4 +1,4 @@
-"""Fingerprints of images to find near-duplicates: difference hashes and thumbnails of fine structure."""
+"""Image fingerprints for the search of near-duplicates: difference hashes and high-pass thumbnails."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cspdet.datasets.image_io import read_image, read_image_header
 from cspdet.errors import DataError
 from cspdet.io.progress import progress
 
-NUM_BITS = 128  # of a hash
-MIN_CONTRAST = 1.0  # grey levels: images whose fine structure has a smaller standard deviation are not compared
-THUMBNAIL = 32  # pixels per side of the fine structure; images are decoded with at least twice as many
-BLUR_SIZE = 5  # fine structure: a pixel of the thumbnail minus the mean of the 5x5 pixels around it
+NUM_BITS = 128  # bits per hash
+MIN_CONTRAST = 1.0  # minimum standard deviation of the fine structure in gray levels; other images are not compared
+THUMBNAIL = 32  # side of the fine structure in pixels; images are decoded at twice this size or more
+BLUR_SIZE = 5  # fine structure: thumbnail minus its mean over 5x5 pixels (a high-pass filter)
 REDUCED_READ_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -60,18 +60,18 @@ def compute_fingerprints(paths: list[Path]) -> Fingerprints:
 
 
 def read_small_grey(path: Path) -> np.ndarray:
-    """Read an image in grey at 1/8, 1/4 or 1/2 of its size, the smallest that is large enough, else at full size.
+    """Read an image in grayscale at the smallest sufficient scale: 1/8, 1/4, 1/2 or 1.
 
     Returns:
-        (h, w) float32 grey levels of the upright image.
+        (h, w) float32 gray levels of the upright image.
 
     Raises:
-        DataError: the file is not an image, or is truncated.
+        DataError: The file is not an image, or is truncated.
     """
     side = min(read_image_header(path).stored_hw)
     factor = next((factor for factor in (8, 4, 2) if side >= 2 * THUMBNAIL * factor), 1)
     grey = cv2.imread(str(path), REDUCED_READ_FLAGS[factor])
-    if grey is None:  # a format that only Pillow reads
+    if grey is None:  # a format that OpenCV cannot read
         grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
     return grey.astype(np.float32)
 
@@ -80,10 +80,10 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
     """Hash an image by the signs of its brightness differences.
 
     Args:
-        grey: (h, w) float32 grey levels.
+        grey: (h, w) float32 gray levels.
 
     Returns:
-        (128,) bool: whether each cell of an 8x8 grid is brighter than its left neighbor, then than its upper one.
+        (128,) bool: for an 8x8 grid, whether each cell is brighter than its left neighbor; then, than its upper one.
     """
     across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA)
@@ -91,7 +91,7 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the (THUMBNAIL, THUMBNAIL) fine structure, scaled to deviation 1, and its deviation before scaling."""
+    """Return the (THUMBNAIL, THUMBNAIL) fine structure with standard deviation 1, and the deviation before scaling."""
     side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))

@@ -1,17 +1,17 @@
-"""Near-duplicates: recompressed, resized, brightened or mirrored copies of images, and neighboring video frames.
+"""Search for near-duplicates: recompressed, resized, brightened or mirrored copies, and neighboring video frames.
 
-Near-duplicates across train and val make AP higher than it is on new images; within a split they count one scene twice.
-Files with equal bytes are found by `validate`; this finds images that look the same:
+Near-duplicates in train and val inflate AP; within a split, they give one scene the weight of several. `validate` finds
+files with equal bytes; this module finds images that look the same:
 
 1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its neighbors;
 2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. Divided into MAX_DISTANCE + 1 bands, two such
    hashes agree in at least one whole band, so only images that share a band are compared;
-3. of these, the pairs whose fine structure correlates are reported: the hashes of evenly lit surfaces are similar.
+3. candidates are reported if their fine structure correlates, because uniform surfaces also have similar hashes.
 
-For n images with balanced bands about n^2 / 80 pairs are compared, and never more than MAX_COMPARISONS: if more
-images share a band, each is compared only with the next ones in the order of the hashes, and the report says that it
-may be incomplete. Memory grows with n. The hash of an image with little contrast is noise, so its near-duplicates may
-be missed. A crop that shifts the content by more than a few hundredths of the image is not found.
+For n images with balanced bands, about n^2 / 80 pairs are compared, and at most MAX_COMPARISONS. If more images share a
+band, each is compared only with the next ones in the order of the hashes, and the report is marked as incomplete.
+Memory is proportional to n. Limitations: the hash of an image with low contrast is noise, so its near-duplicates may be
+missed; crops that shift the content by more than a few percent of the image are not found.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import numpy as np
 from cspdet.datasets.checks.fingerprints import NUM_BITS, Fingerprints, compute_fingerprints
 from cspdet.datasets.formats.coco import CocoDataset
 
-MAX_DISTANCE = 12  # of 128 bits
+MAX_DISTANCE = 12  # Hamming distance of the 128-bit hashes
 MIN_SIMILARITY = 0.75  # correlation of the fine structure
-MAX_COMPARISONS = 800_000_000  # of hashes, about twenty seconds
+MAX_COMPARISONS = 800_000_000  # comparisons of hashes; about 20 seconds
 MIN_NEIGHBORS = 16  # minimum number of images that each image is compared with in each band
 MAX_CANDIDATES = 500_000  # if there are more, those with the smallest distances are kept
 NUM_BANDS = MAX_DISTANCE + 1
@@ -61,7 +61,7 @@ class DuplicatePair(NamedTuple):
         return self.first.split != self.second.split
 
     def to_json(self) -> dict[str, Any]:
-        """The pair as plain values."""
+        """Return the pair as JSON-compatible values."""
         images = [{"split": image.split, "path": str(image.path)} for image in (self.first, self.second)]
         return {
             "images": images,
@@ -73,26 +73,26 @@ class DuplicatePair(NamedTuple):
 
 @dataclass(frozen=True)
 class DuplicateReport:
-    """The most similar pairs, best first, and their number."""
+    """The most similar pairs, most similar first, and counts."""
 
     pairs: tuple[DuplicatePair, ...]
-    total_pairs: int  # number of all pairs; `pairs` may have only the first of them
-    cross_split_pairs: int  # pairs across two splits
-    images: int  # in all splits, including those left out
-    low_contrast: int  # images left out: too little contrast to compare
-    unreadable: int  # images left out
-    complete: bool  # whether every pair of close hashes was compared
+    total_pairs: int  # number of pairs found; `pairs` may contain only the first of them
+    cross_split_pairs: int  # number of pairs across two splits
+    images: int  # number of images in all splits, including skipped ones
+    low_contrast: int  # images skipped because their contrast is too low
+    unreadable: int  # images skipped because they are unreadable
+    complete: bool  # whether no limit was reached, so that all pairs of similar hashes were found
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values."""
+        """Return the report as JSON-compatible values."""
         counts = {name: value for name, value in vars(self).items() if name != "pairs"}
         return {**counts, "pairs": [pair.to_json() for pair in self.pairs]}
 
 
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
-    """Find near-duplicates within and across splits; each image is compared as it is and mirrored.
+    """Find near-duplicates within and across splits, including mirrored ones.
 
-    Unreadable and low-contrast images are left out and counted. A file that is listed in two splits is not reported.
+    Unreadable and low-contrast images are skipped and counted. A file that is listed in two splits is not reported.
 
     Args:
         sets: The splits by name.
@@ -107,7 +107,7 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
     kept = kept[np.lexsort((second[kept], first[kept], -similarity[kept], distance[kept]))]
     _, unique_rows = np.unique(
         np.stack((first[kept], second[kept])), axis=1, return_index=True
-    )  # a symmetric image matches as it is and mirrored
+    )  # a symmetric image also matches the mirrored one
     kept = kept[np.sort(unique_rows)]
     split = np.repeat(np.arange(len(sets)), [len(coco) for coco in sets.values()])
     return DuplicateReport(
@@ -127,7 +127,7 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
 
 
 def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Find the pairs of close hashes: (P,) first < second, distance and mirrored; and whether they are complete."""
+    """Return the P pairs of similar hashes: (P,) first < second, distance, mirrored; and whether they are complete."""
     (rows,) = np.nonzero(fingerprints.usable)
     hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
     words = np.packbits(hashes, axis=1).view(np.uint64)  # (2n, 2)
@@ -150,7 +150,11 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Keep each key of (P, 2) keys and distances once, at most MAX_CANDIDATES; return whether others were dropped."""
+    """Remove duplicate keys from (P, 2) keys and distances, and keep at most MAX_CANDIDATES of the closest.
+
+    Returns:
+        The remaining rows, and whether rows were dropped because of the limit.
+    """
     candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 0]))]
     first = np.ones(len(candidates), bool)
     first[1:] = candidates[1:, 0] != candidates[:-1, 0]
@@ -190,7 +194,7 @@ def count_bits(words: np.ndarray) -> np.ndarray:
 
 
 def _pair_similarities(detail: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """(P,) correlations of the fine structure of pairs of images."""
+    """Return the (P,) correlation of the fine structure of each pair of images."""
     result = np.zeros(len(first), np.float32)
     for start in range(0, len(first), 4096):
         chunk = slice(start, start + 4096)

@@ -1,6 +1,6 @@
-"""Statistics of a split from its annotations: classes, sizes, aspect ratios, positions and number of its boxes.
+"""Annotation statistics of a split: classes, sizes, aspect ratios, positions and number of boxes.
 
-No image is read: a million boxes take about a second. Errors in annotations are found by `validate`.
+Images are not read, so a million boxes take about one second. Errors in annotations are found by `validate`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from cspdet.datasets.checks.validate import LARGE_AREA, SMALL_AREA
 from cspdet.datasets.formats.coco import CocoDataset
 
-GRID = 32  # rows and columns of the maps
-BINS_PER_OCTAVE = 2  # of the histograms of sizes and aspect ratios: the upper edge of a bin is 1.41 times its lower
-MAX_BINS = 40  # of the histogram of boxes per image
-BELOW_ONE = 1 - 2**-20  # puts a box that fills its image into the bin that ends at 1
+GRID = 32  # rows and columns of the position maps
+BINS_PER_OCTAVE = 2  # bins of sizes and aspect ratios: the upper edge of a bin is 1.41 times the lower edge
+MAX_BINS = 40  # maximum number of bins of the histogram of boxes per image
+BELOW_ONE = 1 - 2**-20  # maximum relative side: a box as large as its image belongs to the bin that ends at 1
 CHUNK_SIZE = 1 << 16  # boxes per matrix product of the coverage map
 
 
@@ -60,14 +60,14 @@ class StatisticsJson(TypedDict):
 
 @dataclass(frozen=True)
 class Histogram:
-    """K adjacent bins: `counts[i]` values v with edges[i] <= v < edges[i + 1]. Without values there are no bins."""
+    """K adjacent bins; bin i counts the values in [edges[i], edges[i + 1]). Without values there are no bins."""
 
     edges: tuple[float, ...]  # (K + 1,) ascending
     counts: tuple[int, ...]  # (K,)
-    quantiles: tuple[float, float, float] | None  # of the values themselves: 5%, 50% (the median), 95%
+    quantiles: tuple[float, float, float] | None  # 5%, 50% (median) and 95% quantiles of the values
 
     def to_json(self) -> HistogramJson:
-        """The histogram as plain values."""
+        """Return the histogram as JSON-compatible values."""
         quantiles = None if self.quantiles is None else list(self.quantiles)
         return {"edges": list(self.edges), "counts": list(self.counts), "quantiles": quantiles}
 
@@ -78,14 +78,14 @@ class ClassStatistics:
 
     name: str
     category_id: int
-    boxes: int  # without crowds
-    images: int  # that have at least one of these boxes
+    boxes: int  # number of boxes without crowds
+    images: int  # number of images with at least one such box
     crowds: int
     median_side: float | None  # sqrt(width * height) in image pixels
     median_aspect: float | None  # width / height
 
     def to_json(self) -> ClassJson:
-        """The statistics as plain values."""
+        """Return the statistics as JSON-compatible values."""
         return {
             "name": self.name,
             "category_id": self.category_id,
@@ -108,7 +108,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split. Crowds are left out, as in training, except in `boxes`, `crowds` and `empty_images`."""
+    """Statistics of one split. As in training, crowds are excluded, except in `boxes`, `crowds` and `empty_images`."""
 
     images: int
     empty_images: int  # without any box
@@ -127,7 +127,7 @@ class DataStatistics:
     coverage: np.ndarray  # (GRID, GRID) float64: mean number of boxes that cover a point of the cell, per image
 
     def to_json(self) -> StatisticsJson:
-        """The statistics under the same names, as plain values."""
+        """Return the fields as JSON-compatible values."""
         return {
             "images": self.images,
             "empty_images": self.empty_images,
@@ -176,7 +176,10 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """Statistics of each class; `image_index`, `side` and `aspect` are those of the boxes in `objects`, (M,) bool."""
+    """Compute the statistics of each class from its boxes without crowds.
+
+    `objects` is their (M,) bool mask; `image_index`, `side` and `aspect` have one value for each of them.
+    """
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
     crowds = np.bincount(coco.box_class[coco.box_crowd], minlength=count)
@@ -197,7 +200,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Histogram of positive values. Powers of sqrt(2) are the bin edges, or with `center_bins` the bin centers."""
+    """Compute a histogram of positive values with powers of sqrt(2) as bin edges, or centers with `center_bins`."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -209,7 +212,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """Histogram of integers >= 0: one integer per bin, or several if there would be more than MAX_BINS bins."""
+    """Compute a histogram of integers >= 0 with one integer per bin, or more to have at most MAX_BINS bins."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)
@@ -230,17 +233,17 @@ def _image_sizes(size_hw: np.ndarray) -> tuple[ImageSize, ...]:
 
 
 def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
-    """Count the box centers in each cell: (M, 4) boxes relative to their images to (GRID, GRID)."""
+    """Count the box centers in each cell: (M, 4) boxes relative to their images -> (GRID, GRID)."""
     center = (relative_xyxy[:, :2] + relative_xyxy[:, 2:]) / 2
     col, row = np.clip((GRID * center).astype(np.int64), 0, GRID - 1).T
     return np.bincount(row * GRID + col, minlength=GRID * GRID).reshape(GRID, GRID)
 
 
 def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
-    """Mean number of boxes over each cell and image: (M, 4) boxes relative to their images to (GRID, GRID).
+    """Compute the mean number of boxes per cell and image: (M, 4) boxes relative to their images -> (GRID, GRID).
 
-    A box covers the cell at row r and column c by (covered fraction of the row) * (covered fraction of the column), so
-    the sum over boxes is a product of two matrices.
+    The covered fraction of a cell is the product of the covered fractions of its row and its column, so the sum over
+    boxes is a product of two matrices.
     """
     total = np.zeros((GRID, GRID))
     cells = np.arange(GRID)

@@ -1,4 +1,4 @@
-"""Dataset checks: problems that hurt training or AP, with file, object and count."""
+"""Dataset validation: problems that reduce AP or make training fail, reported with file, object and count."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cspdet.datasets.formats.coco_json import Annotations, read_annotations
 from cspdet.errors import DataError, truncate_list
 
 MIN_USEFUL_SIDE = 2.0  # pixels; a shorter side carries almost no information
-SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's limits of small, medium and large objects
+SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's area limits of small, medium and large objects
 
 
 @dataclass
 class SplitReport:
-    """Counts and findings of a split: errors make training or AP wrong, warnings may be intended."""
+    """Counts and issues of a split: errors make training or AP wrong, warnings may be intended."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -38,28 +38,28 @@ class SplitReport:
 
 @dataclass
 class ValidationReport:
-    """Findings of each split of a dataset, and findings that concern two splits."""
+    """Issues of each split of a dataset, and issues between two splits."""
 
     splits: dict[str, SplitReport]
     cross_split: SplitReport
 
     @property
     def errors(self) -> list[str]:
-        """All errors, split after split."""
+        """The errors of all splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.errors]
 
     @property
     def warnings(self) -> list[str]:
-        """All warnings, split after split."""
+        """The warnings of all splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.warnings]
 
 
 def validate_dataset(config: DatasetConfig, *, fast: bool = False) -> ValidationReport:
-    """Check every split of a dataset. Raises no DataError: errors are in the report.
+    """Check every split of a dataset. Errors are listed in the report, not raised.
 
     Args:
         config: The dataset.
-        fast: Whether to read only the headers of images instead of decoding them.
+        fast: Whether to read only the image headers instead of decoding the images.
     """
     splits, sets = {}, {}
     for name in config.splits:
@@ -154,7 +154,7 @@ def _warn_about_boxes(coco: CocoDataset, annotations: Annotations, report: Split
 
 
 def _find_repeated_entries(coco: CocoDataset, annotations: Annotations) -> list[str]:
-    """Find equal boxes in one image, and files that are listed under two image ids."""
+    """Find repeated boxes within an image, and files that are listed under several image ids."""
     warnings, path, records = [], coco.files.annotations, annotations.records
     keys = np.column_stack((annotations.image_index, annotations.class_id, records["xywh"]))
     _, first, count = np.unique(keys, axis=0, return_index=True, return_counts=True)
@@ -187,7 +187,7 @@ def _category_differences(train: CocoDataset, other: CocoDataset, where: str) ->
 
 
 def _find_shared_images(train: CocoDataset, other: CocoDataset, where: str) -> list[str]:
-    """Find images of the evaluation splits that are also in train, by path and by content."""
+    """Find images of an evaluation split that are also in train, by path and by content."""
     train_paths, other_paths = ({coco.path(i) for i in range(len(coco))} for coco in (train, other))
     same = sorted(train_paths & other_paths)
     errors = (

@@ -1,8 +1,8 @@
-"""The augmentation of classification samples: crops, flips, colors, erasing, and mixing within a batch.
+"""Augmentation of classification samples: crops, flips, colors, erasing, and mixing within a batch.
 
-First, each image is augmented alone (`ImageAugment`). Then it is mixed with other images of the same batch
+First, each image is augmented separately (`ImageAugment`). Then it is mixed with other images of the same batch
 (`mix_batch`), so that no image is decoded twice. A mixed image has up to four classes with weights. All random numbers
-come from the generators that are passed in.
+are drawn from the generators that the caller passes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cspdet.datasets.colors import apply_hsv, random_hsv_gains
 from cspdet.datasets.config import ImageAugmentConfig
 from cspdet.letterbox import resize_image
 
-MAX_CLASSES_PER_IMAGE = 4  # of a mosaic
-MAX_CROP_ATTEMPTS = 10  # random crops tried before the center crop is taken
+MAX_CLASSES_PER_IMAGE = 4  # a mosaic has four images
+MAX_CROP_ATTEMPTS = 10  # number of random crops that are tried before the center crop is used
 MOSAIC_MIN_MARGIN = 0.2  # minimum distance of a mosaic's common corner from the border, as a fraction of the side
 
 
@@ -31,7 +31,7 @@ class ImageSample:
     image: np.ndarray  # (H, W, 3) uint8 RGB
     class_id: tuple[int, ...]  # M
     label_weight: tuple[float, ...]  # M, weights of the classes in the target; they sum to 1
-    index: int  # of the image in its dataset, or of the image that replaces it if it is unreadable
+    index: int  # index of the image in its dataset; for an unreadable image, that of its replacement
 
 
 class ImageRegion(NamedTuple):
@@ -48,7 +48,7 @@ class ImageRegion(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
     def view(self, image: np.ndarray) -> np.ndarray:
-        """The region of an image, as a view of the image."""
+        """Return the region of an image, as a view."""
         return image[self.top : self.bottom, self.left : self.right]
 
 
@@ -85,7 +85,7 @@ class ImageAugment:
 def random_crop(
     config: ImageAugmentConfig, image_hw: tuple[int, int], size_hw: tuple[int, int], rng: np.random.Generator
 ) -> ImageRegion:
-    """Draw a crop of random area, aspect ratio and position; the largest center crop if no draw fits into the image."""
+    """Draw a crop of random area, aspect ratio and position; if no draw fits, return the largest center crop."""
     height, width = image_hw
     straight = size_hw[1] / size_hw[0]
     low, high = (math.log(ratio) for ratio in config.crop_ratio)
@@ -104,7 +104,7 @@ def random_crop(
 def random_region(
     size_hw: tuple[int, int], area_fraction: float, log_ratio: float, rng: np.random.Generator
 ) -> ImageRegion:
-    """Draw a rectangle with its center anywhere in an image, clipped to the image; at least one pixel.
+    """Draw a rectangle with a random center in an image, clipped to the image; it has at least one pixel.
 
     Args:
         size_hw: Height and width of the image.
@@ -134,7 +134,7 @@ def rotate_image(image: np.ndarray, degrees: float) -> np.ndarray:
 def mix_batch(
     samples: Sequence[ImageSample], config: ImageAugmentConfig, rngs: Sequence[np.random.Generator]
 ) -> list[ImageSample]:
-    """Mix each sample with others of the batch, or leave it unchanged.
+    """Mix each sample with other samples of the batch, with the probabilities of the config.
 
     Args:
         samples: Samples of equal image size, with one class each.
@@ -162,13 +162,13 @@ def _mix_sample(
 
 
 def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> ImageSample:
-    """Blend two images; the second has the weight `second_weight` (arXiv:1710.09412)."""
+    """Blend two images and their classes; the second has the weight `second_weight` (mixup, arXiv:1710.09412)."""
     blended = cv2.addWeighted(first.image, 1 - second_weight, second.image, second_weight, 0)
     return ImageSample(blended, first.class_id + second.class_id, (1 - second_weight, second_weight), first.index)
 
 
 def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
-    """Paste a region of the second image into the first (arXiv:1905.04899); classes are weighted by area."""
+    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); classes are weighted by area."""
     image = first.image.copy()
     region.view(image)[...] = region.view(second.image)
     second_weight = region.area / (image.shape[0] * image.shape[1])
@@ -176,9 +176,9 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 
 
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
-    """Combine four images: the upper left part of the first, then upper right, lower left and lower right.
+    """Combine the upper left part of the first image with the upper right, lower left and lower right of the others.
 
-    The common corner of the parts is (meet_x, meet_y); classes are weighted by area, as in Darknet's classifiers.
+    The common corner of the parts is (meet_x, meet_y). Classes are weighted by area, as in Darknet's classifiers.
     """
     height, width = four[0].image.shape[:2]
     image = np.empty_like(four[0].image)

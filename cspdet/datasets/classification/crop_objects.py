@@ -1,4 +1,4 @@
-"""Crops of the objects of a detection dataset, one folder per class: data to pretrain a backbone as a classifier."""
+"""Crop the objects of a detection dataset into class folders, to pretrain a backbone as a classifier."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
     Args:
         config_path: The data descriptor of a detection dataset.
         output: A new or empty folder.
-        margin: Fraction of the box that is added on each side, up to the border of the image.
-        min_side: Minimum side in pixels; boxes with a shorter side, and crowds, are left out and counted.
+        margin: Fraction of the box size that is added on each side, within the image.
+        min_side: Minimum side in pixels; boxes with a shorter side, and crowds, are skipped and counted.
 
     Raises:
-        ConfigError: an invalid margin or min_side, or an output folder that is not empty.
-        DataError: a class whose name cannot be a folder, or an unreadable image.
+        ConfigError: `margin` or `min_side` is invalid, or the output folder is not empty.
+        DataError: A class name cannot be a folder name, or an image is unreadable.
     """
     if not 0 <= margin <= 4:
         raise ConfigError(f"--margin: expected a fraction from 0 to 4, found {margin:g}")
@@ -54,7 +54,7 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
 
 
 def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Expand a box (4,) by a margin, to whole pixels inside the image: x1 y1 x2 y2, ends exclusive."""
+    """Expand a box (4,) by a margin, and return whole pixels inside the image: x1 y1 x2 y2, x2 and y2 exclusive."""
     x1, y1, x2, y2 = (float(value) for value in box_xyxy)
     wide, high = margin * (x2 - x1), margin * (y2 - y1)
     height, width = size_hw
@@ -73,7 +73,7 @@ def _check_class_names(coco: CocoDataset) -> None:
 
 
 def _crop_split(coco: CocoDataset, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
-    """Crop the objects of a split; return the number of crops, and of objects that are too small."""
+    """Crop the objects of a split; return the number of crops, and the number of skipped small objects."""
     written = small = 0
     for i in progress(range(len(coco)), f"cropping {folder.name}", "image", len(coco)):
         boxes, classes, crowds = coco.boxes(i)

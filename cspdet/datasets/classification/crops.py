@@ -1,10 +1,10 @@
-"""The input of a classifier in evaluation and prediction: resize of the short side, then one crop or ten crops.
+"""Preprocessing of classifier images in evaluation and prediction: resize of the short side, then one or ten crops.
 
     Resize(short side) ── CenterCrop(input)                       one crop
                        └─ four corners, center, all mirrored      ten crops (Krizhevsky et al. 2012, section 4.1)
 
-Uses torchvision's Resize, CenterCrop and TenCrop on Pillow images. Unlike OpenCV's bilinear resize, they antialias when
-they shrink an image.
+Uses torchvision's Resize, CenterCrop and TenCrop on Pillow images, which antialias when downscaling, unlike OpenCV's
+bilinear resize.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cspdet.models.config import ClassifierEvalConfig
 
 NUM_TEN_CROPS = 10
-READ_THREADS = 4  # threads that decode and resize, outside of the GIL
+READ_THREADS = 4  # threads for decoding and resizing, which release the GIL
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ImageCrop:
     """Resizes the short side of an image and takes the center crop, or ten crops.
 
     Raises:
-        ConfigError: the short side is smaller than the crop.
+        ConfigError: The short side is smaller than the crop.
     """
 
-    size_hw: tuple[int, int]  # of the crop: height, width
+    size_hw: tuple[int, int]  # height and width of the crop
     resize: int  # short side in pixels
     ten_crop: bool = False
     interpolation: Interpolation = "bilinear"
@@ -66,10 +66,10 @@ class ImageCrop:
             name: Name of the image for errors.
 
         Returns:
-            (crops, 3, h, w) uint8; ten crops are the corners by rows, the center, and these five mirrored.
+            (V, 3, h, w) uint8, V crops. Ten crops are the four corners row by row, the center, and these mirrored.
 
         Raises:
-            DataError: the image is so narrow that it would be resized to more than MAX_PIXELS.
+            DataError: The image is so narrow that it would be resized to more than MAX_PIXELS.
         """
         height, width = image.shape[:2]
         if self.resize**2 * max(height, width) > MAX_PIXELS * min(height, width):
@@ -82,7 +82,7 @@ class ImageCrop:
 
 
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
-    """Return the short side of the resized image: longer side of `size_hw` / `crop_fraction` (256 / 0.887 -> 288)."""
+    """Return the short side for resizing: the longer side of `size_hw` / `crop_fraction`; 256 / 0.887 is 288."""
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
 
 
@@ -91,7 +91,7 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
 
     Args:
         input_: Input size of the network.
-        eval_: Short side (`resize`, or else input size / `crop`), and whether to take ten crops.
+        eval_: Short side (`resize`, else input size / `crop`), and `ten_crop`.
         interpolation: Interpolation of the resize.
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
@@ -99,16 +99,16 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
 
 
 class CropBatch(NamedTuple):
-    """The readable images of a batch of files, and the errors of the others."""
+    """The readable images of a batch of files, and one error message for each unreadable image."""
 
     paths: tuple[Path, ...]
-    sizes_hw: tuple[tuple[int, int], ...]  # of the original images
-    images: np.ndarray  # (B, crops, 3, H, W) uint8 RGB
+    sizes_hw: tuple[tuple[int, int], ...]  # height and width of the original images
+    images: np.ndarray  # (B, V, 3, H, W) uint8 RGB, V crops per image
     problems: tuple[str, ...]
 
 
 def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
-    """Read files in order, up to `batch_size` per batch, in threads; a batch may have only problems."""
+    """Read files in order in threads, up to `batch_size` per batch; a batch may contain only unreadable images."""
     empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
     with ThreadPoolExecutor(READ_THREADS) as threads:
         for first in range(0, len(paths), batch_size):

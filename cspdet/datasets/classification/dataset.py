@@ -19,13 +19,13 @@ from cspdet.io.progress import progress
 from cspdet.letterbox import resize_image
 
 MAX_SIDE_RATIO = 2  # maximum short side of a stored image, relative to the longer side of the input
-CHUNK = 256  # files that one thread handles per task
-SIZE_SAMPLE = 256  # number of images that are used to estimate the size of a cache
+CHUNK = 256  # files per task of a thread
+SIZE_SAMPLE = 256  # number of images from which the size of a cache is estimated
 ResultT = TypeVar("ResultT")
 
 
 class ClassificationImages:
-    """The images of a folder dataset. Only images much larger than the input are shrunk, so that crops stay sharp.
+    """The images of a folder dataset; images much larger than the input are downscaled.
 
     Args:
         images: The files and their classes.
@@ -40,24 +40,24 @@ class ClassificationImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, apply its EXIF orientation and shrink it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and downscale it: (h, w, 3) uint8 RGB."""
         image = read_image(self.images.path(index))
         return resize_image(image, self._stored_hw((image.shape[0], image.shape[1])))
 
     def path(self, index: int) -> Path:
-        """Path of an image."""
+        """Return the path of an image."""
         return self.images.path(index)
 
     def cache_key(self) -> bytes:
-        """The upper limit of the short side."""
+        """Return the maximum short side as bytes."""
         return f"short side {self.max_short_side}".encode()
 
     def sizes_hw(self) -> list[tuple[int, int]]:
-        """Height and width of every image after shrinking, from the file headers; (1, 1) for an unreadable one."""
+        """Return the height and width of every downscaled image, from the file headers; (1, 1) if unreadable."""
         return self._sizes(range(len(self)))
 
     def estimate_cache_bytes(self) -> int:
-        """Size of all decoded images in bytes, estimated from a sample of them."""
+        """Estimate the size of all decoded images in bytes from a sample."""
         sampled = np.unique(np.linspace(0, len(self) - 1, SIZE_SAMPLE).astype(int)).tolist()
         mean = float(np.mean([3 * height * width for height, width in self._sizes(sampled)]))
         return round(mean * len(self))
@@ -77,7 +77,7 @@ class ClassificationImages:
 
 
 class ClassificationDataset:
-    """Images with their classes.
+    """Classification dataset: images with their classes.
 
     Args:
         labels: (N,) class index of each image.
@@ -91,7 +91,7 @@ class ClassificationDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> ImageSample:
-        """An image with its class; raises DataError if it is unreadable."""
+        """Return an image with its class; raise DataError if it is unreadable."""
         return ImageSample(self.images[index], (int(self.labels[index]),), (1.0,), index)
 
 
@@ -99,7 +99,7 @@ def check_images(images: ImageFolderDataset) -> list[str]:
     """Check all files by their headers.
 
     Returns:
-        One line for each file that is missing or not an image.
+        One message for each file that is missing or not an image.
     """
 
     def problem(index: int) -> str | None:
@@ -114,7 +114,7 @@ def check_images(images: ImageFolderDataset) -> list[str]:
 
 
 def _parallel_map(function: Callable[[int], ResultT], indices: Sequence[int]) -> Iterator[ResultT]:
-    """`map` in threads, in chunks: file systems handle several requests in parallel."""
+    """Apply a function in threads, in chunks, because file systems serve several requests in parallel."""
     chunks = [indices[at : at + CHUNK] for at in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
         for results in threads.map(lambda chunk: [function(index) for index in chunk], chunks):

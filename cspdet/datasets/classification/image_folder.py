@@ -1,11 +1,11 @@
-"""Classification datasets: class folders as in ImageNet, or list files, as a few flat arrays.
+"""Classification datasets from class folders, as in ImageNet, or from list files, stored as flat arrays.
 
-    DIR/train/CLASS/*, DIR/val/CLASS/*   images may lie in subfolders of their class
+    DIR/train/CLASS/*, DIR/val/CLASS/*   images, also in subfolders of the class folder
     DIR/train.txt, DIR/val.txt           lines of `path class`, paths relative to DIR
-    DIR/classes.txt                      one name per line, in the order of the classes; optional. Without it, classes
-                                         that a list file has as indices from 0 are named by their indices
+    DIR/classes.txt                      optional: one class name per line, in class order; without it, a list file
+                                         with class indices has the indices as class names
 
-No image file is opened here, so that a million images take seconds; unreadable images are reported when they are read.
+Image files are not opened here, so a million images take a few seconds; unreadable images are reported when decoded.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from cspdet.errors import DataError, did_you_mean
 
 Split = Literal["train", "val"]
 
-SCAN_THREADS = 8  # network file systems handle several requests in parallel
+SCAN_THREADS = 8  # network file systems serve several requests in parallel
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolderDataset:
-    """N images of one class each, in flat arrays: forked workers share them without a copy."""
+    """N images with one class each, in flat arrays, which forked workers share without a copy."""
 
     root: Path
     split: str
@@ -46,17 +46,17 @@ class ImageFolderDataset:
     label: np.ndarray  # (N,) int32, index into `classes`
     names: bytes  # concatenated paths relative to `root`, in the encoding of the file system
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
-    warnings: tuple[str, ...]  # counted summaries of what was skipped
+    warnings: tuple[str, ...]  # one message per type of skipped entry, with its count
 
     def __len__(self) -> int:
         return len(self.label)
 
     def path(self, index: int) -> Path:
-        """Path of an image."""
+        """Return the path of an image."""
         return self.root / self.name(index)
 
     def name(self, index: int) -> str:
-        """The path of an image relative to `root`."""
+        """Return the path of an image relative to `root`."""
         index = range(len(self))[index]
         return os.fsdecode(self.names[self.name_start[index] : self.name_start[index + 1]])
 
@@ -67,21 +67,21 @@ class ImageFolderDataset:
 
     @property
     def nbytes(self) -> int:
-        """Size of the dataset in memory."""
+        """Size of the dataset in memory, in bytes."""
         return len(self.names) + self.label.nbytes + self.name_start.nbytes
 
 
 def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:
-    """Load a split: images sorted by class and path (folders), or in the order of the list.
+    """Load a split; images are sorted by class and path (folders), or in the order of the list file.
 
     Args:
         root: The folder of the dataset.
         split: "train" or "val".
-        classes: Names and order of the classes, for example those of the train split for the val split. None: those of
-            classes.txt if it exists, else of the train split if it exists (sorted), else of this split (sorted).
+        classes: Class names in order, for example those of the train split for the val split. None: classes.txt if it
+            exists, else the sorted classes of the train split if it exists, else the sorted classes of this split.
 
     Raises:
-        DataError: no such split, no images, a class without images, or an unexpected class.
+        DataError: The split does not exist or has no images, a class has no images, or a class is unexpected.
     """
     root = Path(root)
     if not root.is_dir():
@@ -181,7 +181,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
 
 
 def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the classes known before the split is read; None if they are to be read from the split."""
+    """Return the classes that are known before the split is read; None if the split defines them."""
     if requested is not None:
         return requested
     if (root / "classes.txt").is_file():
@@ -210,7 +210,7 @@ def _check_known_classes(where: Path, found: Iterable[str], classes: tuple[str, 
 
 
 def _format_first_of(items: Sequence[str], what: str) -> str:
-    """` (the first of 7 such classes)` if there are several."""
+    """Return ` (the first of 7 such classes)` if there are several items, else an empty string."""
     return f" (the first of {len(items)} {what})" if len(items) > 1 else ""
 
 

@@ -3,9 +3,8 @@
     training     dataset -> augment -> mix_batch -> collate_images
     evaluation   image files in order -> crops
 
-A training batch is a function of (seed, sample keys); it does not depend on the number of loader processes. Each
-training process mixes only images of its own part of a batch, so the mixed images depend on the number of training
-processes.
+A training batch is determined by (seed, sample keys) and independent of the number of loader processes. Each training
+process mixes only images of its own part of a batch, so mixed images depend on the number of training processes.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ from cspdet.structures import SINGLE_PROCESS, Shard
 if TYPE_CHECKING:
     from cspdet.config.input import InputConfig
 
-MIN_BATCH = 2  # images per batch: batch normalization over a 1x1 feature map needs more than one
-MIXING_SPAWN_KEY = (1,)  # makes the random streams of mixing independent of those of the augmentation
+MIN_BATCH = 2  # minimum images per batch: batch normalization of a 1x1 feature map needs more than one image
+MIXING_SPAWN_KEY = (1,)  # makes the random streams of mixing independent of the streams of the augmentation
 
 
 @dataclass(frozen=True)
 class BuildImageBatch:
-    """Builds a batch of augmented samples from sample keys; mixes them in the first `mixed_epochs` epochs."""
+    """Builds a batch of augmented samples from sample keys; samples are mixed in the first `mixed_epochs` epochs."""
 
     dataset: IndexedSamples[ImageSample]
     augment: ImageAugment
@@ -82,7 +81,7 @@ def image_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EpochLoader[ImageBatch]:
-    """Build the loader of the augmented and mixed training batches, for the part of one process.
+    """Build the training loader of one process, with augmentation and mixing.
 
     Args:
         images: The train split.
@@ -90,11 +89,11 @@ def image_loader(
         augment: The augmentation.
         config: Batches, order, cache and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size: this training process has its part of each batch.
+        shard: Rank and world size of this process, which loads its part of each batch.
 
     Raises:
-        ConfigError: the cache does not fit, or batches are too small for the number of processes.
-        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
+        ConfigError: The cache does not fit, or batches are too small for the number of processes.
+        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
     """
     factors = None
     if config.repeat_threshold is not None:
@@ -112,9 +111,9 @@ def image_loader(
 
 
 class IndexedCropBatch(NamedTuple):
-    """The readable images of a batch, and the errors of the others."""
+    """The readable images of a batch, and one error message for each unreadable image."""
 
-    images: Tensor  # (B, crops, 3, H, W) uint8 RGB
+    images: Tensor  # (B, V, 3, H, W) uint8 RGB, V crops per image
     indices: tuple[int, ...]  # index of each image in its dataset
     problems: tuple[str, ...]
 
@@ -152,13 +151,14 @@ def crop_batches(
     """Iterate over the evaluation batches: every image once, in order, without augmentation.
 
     Args:
+        images: The split.
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: This process's part: images rank, rank + world_size, ...; may be empty.
+        shard: Rank and world size of this process, which loads images rank, rank + world_size, ...; may be empty.
 
     Raises:
-        DataError: a loader process died.
+        DataError: A loader process died.
     """
     order = sequential_batches(len(images), config.batch_size, shard)
     num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))

@@ -1,4 +1,4 @@
-"""The files of a classification split: class folders and list files."""
+"""Find the files of a classification split, in class folders or list files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ScannedFolder(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted names of the class folders and of the files in `folder`, without hidden ones."""
+    """Return the sorted names of the class folders, and of the files, in `folder`; hidden ones are skipped."""
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     folders = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
     return folders, sorted(entry.name for entry in entries if not entry.is_dir())
 
 
 def scan_class_folder(root: Path, inside: str) -> ScannedFolder:
-    """Find all images below root/inside; follow links."""
+    """Find all images below root/inside, following symbolic links."""
     scanned = ScannedFolder([], [], [])
     waiting = [inside]
     while waiting:
@@ -65,7 +65,7 @@ def _is_ancestor(link: str, folder: Path) -> bool:
 
 
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
-    """Read the paths and classes of a list file, separated by a tab or else by the last space of a line."""
+    """Read the paths and classes of a list file; they are separated by a tab, else by the last space of the line."""
     names, words, problems = [], [], []
     for line_number, line in enumerate(read_lines(listing), 1):
         if not line.strip():
@@ -92,10 +92,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct classes of a list, sorted; if all are integers, all integers from 0 to the largest."""
+    """Return the sorted distinct classes of a list; if all are integers, all integers from 0 to the largest."""
     distinct = set(words)
     if all(word.isascii() and word.isdecimal() for word in distinct):
         largest = max(int(word) for word in distinct)
-        if largest < 10 * len(distinct) + 1000:  # otherwise they are probably names, such as years or codes
+        if largest < 10 * len(distinct) + 1000:  # otherwise the integers are probably names, such as years or codes
             return tuple(str(i) for i in range(largest + 1))
     return tuple(sorted(distinct))

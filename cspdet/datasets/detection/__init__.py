@@ -1,1 +1,1 @@
-"""Detection datasets: reading, augmentation, loaders, anchors."""
+"""Detection datasets: images with boxes, augmentation, loaders, anchors."""

@@ -1,7 +1,7 @@
-"""A list of albumentations transforms as one step of the augmentation.
+"""Adapter that applies a list of albumentations transforms as one augmentation step.
 
-Works around two properties of albumentations 2.0.8: every loader process draws the same random numbers unless the
-transforms are seeded for each sample, and it returns class ids as floats.
+It works around two properties of albumentations 2.0.8: all loader processes draw the same random numbers unless the
+transforms are seeded for each sample, and class ids are returned as floats.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONFIG_KEY = "train.augment.albumentations"
 
 
 class AlbumentationsHook:
-    """Applies the transforms in order; they are seeded for each sample by its generator.
+    """Applies the transforms in order, seeded for each sample from its random generator.
 
     Args:
         transforms: Names and arguments of the transforms.
@@ -32,8 +32,8 @@ class AlbumentationsHook:
         key: Config key for error messages.
 
     Raises:
-        ConfigError: unknown names, arguments that albumentations rejects, transforms that fail on an image with boxes
-            or change its size; one line for each.
+        ConfigError: Names are unknown, albumentations rejects arguments, or transforms fail on an image with boxes or
+            change its size; one line per transform.
     """
 
     def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int], key: str = CONFIG_KEY):
@@ -118,7 +118,7 @@ def _compose(transforms: list[Any]) -> Any:
 
 
 def _apply(compose: Any, sample: Sample, where: str) -> Sample:
-    """Transform a sample; boxes are labeled with their rows, to find their classes and crowd flags afterwards."""
+    """Transform a sample; each box carries its row index, which maps it to its class and crowd flag afterwards."""
     result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
     image = np.ascontiguousarray(result["image"])
     if image.shape != sample.image.shape or image.dtype != np.uint8:
@@ -131,6 +131,6 @@ def _apply(compose: Any, sample: Sample, where: str) -> Sample:
 
 
 def _one_line(error: BaseException) -> str:
-    """The message of an error in one line, without the links of pydantic."""
+    """Return the message of an error as one line, without the links that pydantic adds."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if not line.startswith("For further information"))

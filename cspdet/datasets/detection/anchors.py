@@ -1,8 +1,8 @@
-"""Fit of anchors to the boxes of a dataset, and computation of anchors by k-means.
+"""Fit of anchors to the boxes of a dataset, and computation of anchors with k-means.
 
-Boxes and anchors are compared as in training (`cspdet.training.assigners`): by the IoU of their widths and heights with
-a common center, in pixels of the network's input. A box is assigned to the anchor with the highest IoU,
-and with `match_iou` also to every anchor with an IoU above it. Crowds are left out, as in training.
+Boxes and anchors are compared as in training (`cspdet.training.assigners.anchor_iou`): by the IoU of their widths and
+heights with a common center, in input pixels. A box is assigned to the anchor with the highest IoU and, with
+`match_iou`, to every anchor with an IoU above it. Crowds are excluded, as in training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import DataError
 from cspdet.letterbox import Letterbox
 
-STRICT_IOU = 0.5  # also reported, because the threshold of training is low or not set
+STRICT_IOU = 0.5  # second threshold of the report, because `match_iou` of training is low or not set
 RESTARTS = 10
 MAX_ITERATIONS = 100
 KMEANS_SAMPLE_SIZE = 20_000  # maximum number of boxes for k-means; metrics use all boxes
@@ -42,13 +42,13 @@ class AnchorFit:
     """Metrics of K anchors on N boxes."""
 
     recall: float | None  # fraction of the boxes whose best anchor has an IoU above match_iou; None without match_iou
-    recall50: float  # the same above STRICT_IOU
-    mean_iou: float  # of the boxes with their best anchors
-    anchors_per_box: float  # mean number of anchors that a box is assigned to in training
+    recall50: float  # fraction of the boxes whose best anchor has an IoU above STRICT_IOU
+    mean_iou: float  # mean IoU of the boxes with their best anchors
+    anchors_per_box: float  # mean number of anchors to which a box is assigned in training
     best_match_fraction: tuple[float, ...]  # (K,) fraction of the boxes for which each anchor is the best
 
     def to_json(self) -> FitJson:
-        """The metrics as a JSON object."""
+        """Return the metrics as a JSON object."""
         return {
             "recall": self.recall,
             "recall50": self.recall50,
@@ -62,11 +62,11 @@ class BestAnchors(NamedTuple):
     """The best anchor of each of N boxes."""
 
     iou: np.ndarray  # (N,) float64, IoU of the box with its best anchor
-    anchor: np.ndarray  # (N,) int64, index of the best anchor; on ties the first, as in training
+    anchor: np.ndarray  # (N,) int64, index of the best anchor; the first on ties, as in training
 
 
 def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
-    """Widths and heights of all boxes of a split except crowds, (N, 2) float64, in input pixels."""
+    """Return the widths and heights of all non-crowd boxes of a split, (N, 2) float64, in input pixels."""
     image_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     size_wh = coco.box_xyxy[:, 2:].astype(np.float64) - coco.box_xyxy[:, :2]
     sizes_hw, size_index = np.unique(coco.size_hw.reshape(-1, 2), axis=0, return_inverse=True)
@@ -76,10 +76,10 @@ def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
 
 
 def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
-    """Compute the fraction of boxes (N, 2) that have an anchor of (K, 2) with an IoU of sizes above `match_iou`.
+    """Compute the fraction of boxes (N, 2) whose best anchor of (K, 2) has a size IoU above `match_iou`.
 
     Raises:
-        DataError: no boxes, or sizes that are not above 0.
+        DataError: There are no boxes, or a size is not above 0.
     """
     check_sizes(box_wh)
     return float((best_anchors(box_wh, anchors_wh).iou > match_iou).mean())
@@ -89,7 +89,7 @@ def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: floa
     """Compute the metrics of anchors (K, 2) on boxes (N, 2).
 
     Raises:
-        DataError: no boxes, or sizes that are not above 0.
+        DataError: There are no boxes, or a size is not above 0.
     """
     check_sizes(box_wh)
     best, num_positives = best_anchors(box_wh, anchors_wh), 0
@@ -108,7 +108,7 @@ def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: floa
 
 
 def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
-    """Find the most similar of the anchors (K, 2) for each of the boxes (N, 2)."""
+    """Find the anchor of (K, 2) with the highest size IoU for each box of (N, 2)."""
     iou, anchor = np.zeros(len(box_wh)), np.zeros(len(box_wh), np.int64)
     for start in range(0, len(box_wh), CHUNK):
         similar = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
@@ -117,13 +117,13 @@ def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
 
 
 def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """IoU of sizes as in training: (N, 2), (K, 2) to (N, K)."""
+    """Compute the size IoU as in training: (N, 2), (K, 2) -> (N, K)."""
     boxes, anchors = (torch.from_numpy(np.array(sizes, np.float64, order="C")) for sizes in (box_wh, anchors_wh))
     return wh_iou(boxes, anchors).numpy()
 
 
 def check_sizes(box_wh: np.ndarray) -> None:
-    """Raise DataError unless `box_wh` holds boxes, all of finite widths and heights above 0."""
+    """Raise DataError unless `box_wh` has at least one box, and all widths and heights are finite and above 0."""
     if not len(box_wh):
         raise DataError("anchors: expected boxes that are not crowds, found none")
     wrong = np.flatnonzero(~(np.isfinite(box_wh) & (box_wh > 0)).all(axis=1))
@@ -141,20 +141,20 @@ def check_sizes(box_wh: np.ndarray) -> None:
 def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """Compute anchors by k-means with the distance 1 - IoU (YOLO9000, section 2).
 
-    Each anchor is the median width and height of its boxes; the start is drawn as in k-means++ (Arthur and
-    Vassilvitskii 2007); the best of RESTARTS runs by mean IoU is taken. The result does not depend on the order of the
-    boxes.
+    Each anchor is the median width and height of its cluster. The initialization is k-means++ (Arthur and Vassilvitskii
+    2007). Of RESTARTS runs, the one with the highest mean IoU is returned. The result does not depend on the order of
+    the boxes.
 
     Args:
         box_wh: (N, 2) widths and heights.
         count: Number of anchors.
-        seed: Seed of the random starts.
+        seed: Seed of the random initialization.
 
     Returns:
         (count, 2) widths and heights, ascending by area.
 
     Raises:
-        DataError: no boxes, sizes that are not above 0, or fewer different sizes than anchors.
+        DataError: There are no boxes, a size is not above 0, or there are fewer distinct sizes than anchors.
     """
     check_sizes(box_wh)
     ordered = np.asarray(box_wh, np.float64)
@@ -174,19 +174,21 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `count` boxes, each with a probability that grows with its squared distance to those drawn before."""
+    """Draw `count` boxes, each with a probability proportional to its squared distance to the closest drawn box."""
     chosen = [int(rng.integers(len(box_wh)))]
     nearest = np.ones(len(box_wh))
     while len(chosen) < count:
         nearest = np.minimum(nearest, 1 - _shape_iou(box_wh, box_wh[chosen[-1:]])[:, 0]).clip(min=0)
-        nearest[(box_wh == box_wh[chosen[-1]]).all(axis=1)] = 0  # by rounding, equal boxes may have a distance above 0
+        nearest[(box_wh == box_wh[chosen[-1]]).all(axis=1)] = (
+            0  # equal boxes can have a distance above 0 due to rounding
+        )
         odds = nearest**2
         chosen.append(int(rng.choice(len(box_wh), p=odds / odds.sum())))
     return box_wh[chosen]
 
 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Run Lloyd's algorithm; return the best anchors of all iterations: medians do not always increase the mean IoU."""
+    """Run Lloyd's algorithm; return the anchors with the highest mean IoU, which medians do not always increase."""
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None
     for _ in range(MAX_ITERATIONS):

@@ -1,10 +1,10 @@
-"""The augmentation of detection samples: compose -> mix -> transforms.
+"""Augmentation of detection samples: compose -> mix -> transforms.
 
     compose      one image, or a mosaic of four, warped into the input (`compose.py`)
     mix          mixup or cutmix with a second composed image (`mixing.py`)
     transforms   albumentations and user-defined augmentations, from the registry AUGMENTATIONS
 
-All random numbers come from the generator that is passed in.
+All random numbers are drawn from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Transform(Protocol):
         """Return a new sample of the same image size; `sample` must not be modified.
 
         Args:
-            sample: An image of input size with boxes in its pixels.
-            rng: The generator of this sample; use no other source of random numbers.
+            sample: An image of input size with its boxes in input pixels.
+            rng: Random generator of this sample; no other source of random numbers may be used.
         """
 
 
@@ -40,10 +40,10 @@ class Augment:
     Args:
         config: Augmentations with their strengths.
         size_hw: Input height and width in pixels.
-        resize: How an image is fit into the input before the augmentation.
+        resize: How images are fit into the input before the augmentation: letterbox or stretch.
 
     Raises:
-        ConfigError: transforms that cannot be built.
+        ConfigError: A transform cannot be built.
     """
 
     def __init__(self, config: AugmentConfig, size_hw: tuple[int, int], resize: Resize = "letterbox"):
@@ -56,12 +56,12 @@ class Augment:
             self.transforms.append((f"train.augment.transforms[{i}]: {transform.name}", transform.build(size_hw)))
 
     def __call__(self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool = True) -> Sample:
-        """Build a sample; it depends only on the arguments.
+        """Build an augmented sample; the result depends only on the arguments.
 
         Args:
             dataset: Samples by index; mosaic, mixup and cutmix read further samples.
-            index: The sample to augment.
-            rng: Source of all random numbers.
+            index: Index of the sample to augment.
+            rng: Random generator.
             mosaic: Whether to apply mosaic, mixup and cutmix.
         """
         composed = self.compose(dataset, index, rng, mosaic=mosaic)
@@ -75,7 +75,7 @@ class Augment:
     def _mix_in_second(
         self, first: AugmentedSample, dataset: SampleDataset, rng: np.random.Generator
     ) -> AugmentedSample:
-        """With the probabilities of mixup and cutmix, mix a second composed image into the first."""
+        """Mix a second composed image into the first, with the probabilities of mixup and cutmix."""
         config, draw = self.config, rng.random()
         if draw >= config.mixup + config.cutmix:
             return first
@@ -86,7 +86,7 @@ class Augment:
 
 
 def _check(name: str, sample: Sample, before: Sample) -> Sample:
-    """Convert the result of a transform to the types of a sample; raise ConfigError for invalid shapes."""
+    """Convert the result of a transform to the dtypes of a sample; raise ConfigError for invalid shapes."""
     image, count = sample.image, len(sample.box_xyxy)
     if image.shape != before.image.shape or image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected an image of {_shape(before.image)} as given, found {_shape(image)}")

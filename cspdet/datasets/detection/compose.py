@@ -1,8 +1,8 @@
-"""One image, or a mosaic of four, warped into the input with its boxes.
+"""Geometric augmentation: warp one image, or a mosaic of four, into the input, with the boxes.
 
-Each image is drawn directly into the input by one affine map: its placement (a letterbox, or a corner of a mosaic),
-then shear, rotation, zoom and flips about the center of the input, and a shift. Boxes are mapped in the same way.
-Coordinates are continuous: pixel i spans [i, i + 1], and its center lies at i + 0.5.
+Each image is drawn into the input with a single affine map, the product of its placement (letterbox or corner of a
+mosaic), shear, rotation, zoom and flips about the center of the input, and a shift. Boxes are mapped the same way.
+Coordinates are continuous: pixel i spans [i, i + 1], and its center is at i + 0.5.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from cspdet.datasets.detection.copy_small import copy_small
 from cspdet.letterbox import PAD_VALUE, Letterbox
 from cspdet.structures import Sample
 
-MASK_BITS = 4  # fractional bits of the corners that fillConvexPoly takes
+MASK_BITS = 4  # fractional bits of the corner coordinates for fillConvexPoly
 MIN_SIDE = 2.0  # pixels; boxes with a shorter side are dropped
 
 
 class AugmentedSample(NamedTuple):
-    """A sample, and the areas that its boxes had before they were clipped or covered."""
+    """A sample, and the areas of its boxes before they were clipped or covered."""
 
     sample: Sample
     area: np.ndarray  # (N,) float64, square pixels
 
 
 class SampleDataset(Protocol):
-    """Samples by index: images no larger than the input, with boxes in their own pixels."""
+    """Samples by index: images of at most the input size, with boxes in pixels of the image."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
@@ -43,7 +43,7 @@ class ImageComposer:
     Args:
         config: Mosaic, geometry, colors and copies of small objects.
         size_hw: Input height and width in pixels.
-        resize: How an image is fit into the input before the augmentation.
+        resize: How images are fit into the input before the augmentation: letterbox or stretch.
     """
 
     def __init__(self, config: AugmentConfig, size_hw: tuple[int, int], resize: Resize):
@@ -53,7 +53,7 @@ class ImageComposer:
     def __call__(
         self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool
     ) -> AugmentedSample:
-        """Compose image `index`, or with the probability of `config.mosaic` a mosaic of it and three random ones."""
+        """Compose image `index` or, with probability `config.mosaic`, a mosaic of it and three random images."""
         samples = [dataset[index]]
         if mosaic and rng.random() < self.config.mosaic:
             samples += [dataset[int(i)] for i in rng.integers(len(dataset), size=3)]
@@ -70,16 +70,16 @@ class ImageComposer:
         return self._clip_and_filter(image, np.concatenate(moved), samples)
 
     def _copy_small_objects(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A sample with copies of its small objects."""
+        """Return the sample with copies of its small objects."""
         box = Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize)
         sides = sample.box_xyxy[:, 2:] - sample.box_xyxy[:, :2]
         area = sides.prod(axis=1) * (box.scale_x * box.scale_y)
         return copy_small(sample, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
 
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
-        """(3, 3) maps from each image to the input: a letterbox, or four quadrants around a random point of the input.
+        """Return the (3, 3) map from each image to the input.
 
-        Parts of the four images of a mosaic can be outside of the input.
+        One image is letterboxed. The four images of a mosaic meet at a random point, and can extend beyond the input.
         """
         boxes = [Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize) for sample in samples]
         if len(samples) == 1:
@@ -93,7 +93,7 @@ class ImageComposer:
         return placements
 
     def _clip_and_filter(self, image: np.ndarray, box_xyxy: np.ndarray, samples: list[Sample]) -> AugmentedSample:
-        """Clip the boxes (N, 4) to the input, and drop those with too little visible area."""
+        """Clip the boxes (N, 4) to the input, and drop boxes with too little visible area."""
         class_id = np.concatenate([sample.class_id for sample in samples])
         is_crowd = np.concatenate([sample.is_crowd for sample in samples])
         height, width = self.size_hw
@@ -108,12 +108,12 @@ class ImageComposer:
 
 
 def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:
-    """The (3, 3) map x' = a x + b y + c, y' = d x + e y + f, from its two rows."""
+    """Return the (3, 3) matrix of the map x' = a x + b y + c, y' = d x + e y + f."""
     return np.array((x_row, y_row, (0, 0, 1)), dtype=np.float64)
 
 
 def random_affine_matrix(config: AugmentConfig, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draw a (3, 3) map of the input onto itself: shear, rotation, zoom, flips about its center, then a shift."""
+    """Draw a random (3, 3) map of the input: shear, rotation, zoom and flips about its center, then a shift."""
     height, width = size_hw
     draw = rng.random(8).tolist()
     either_way = [2 * value - 1 for value in draw[:5]]
@@ -124,7 +124,7 @@ def random_affine_matrix(config: AugmentConfig, size_hw: tuple[int, int], rng: n
     zoom_x = -zoom if draw[6] < config.flip_horizontal else zoom
     zoom_y = -zoom if draw[7] < config.flip_vertical else zoom
     cos, sin = math.cos(angle), math.sin(angle)
-    # x' = x + shear_x y, then y' = y + shear_y x': both at once could collapse the image to a line.
+    # x' = x + shear_x y, then y' = y + shear_y x': a simultaneous shear could collapse the image to a line.
     bend = 1 + shear_x * shear_y
     a, b = zoom_x * (cos - sin * shear_y), zoom_x * (cos * shear_x - sin * bend)
     c, d = zoom_y * (sin + cos * shear_y), zoom_y * (sin * shear_x + cos * bend)
@@ -136,7 +136,7 @@ def random_affine_matrix(config: AugmentConfig, size_hw: tuple[int, int], rng: n
 
 
 def transform_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Map boxes (N, 4) by a (3, 3) matrix: the tight boxes around their four mapped corners, (N, 4) float64."""
+    """Map boxes (N, 4) with a (3, 3) matrix; return the (N, 4) float64 bounding boxes of their mapped corners."""
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     if b == 0 == c:
         moved = box_xyxy * np.array((a, d, a, d)) + (x, y, x, y)
@@ -146,19 +146,19 @@ def transform_boxes(box_xyxy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: HsvGains | None = None) -> np.ndarray:
-    """Draw an image into a canvas; the rest of the canvas is unchanged.
+    """Draw an image into a canvas; pixels outside the image are not changed.
 
-    Without rotation and shear, the image is cropped at whole pixels and resized: this takes half the time of a warp.
+    Without rotation and shear, the image is cropped at whole pixels and resized, which takes half the time of a warp.
 
     Args:
-        canvas: (H, W, 3) uint8, drawn into.
+        canvas: (H, W, 3) uint8, modified in place.
         image: (h, w, 3) uint8.
         matrix: (3, 3) map from image to canvas.
-        gains: Change of colors; None: no change.
+        gains: Color change; None: no change.
 
     Returns:
-        The map by which the image was drawn, for its boxes. Without rotation and shear, it may differ from `matrix`
-        by up to half a pixel.
+        The map with which the image was drawn, to be applied to its boxes. Without rotation and shear, it may differ
+        from `matrix` by up to half a pixel.
     """
     height, width = image.shape[:2]
     (a, b, x), (c, d, y) = matrix[:2].tolist()
@@ -173,7 +173,7 @@ def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: 
         across, down = _axis_crop(left, right, a, x, width), _axis_crop(top, bottom, d, y, height)
         _resize_into(region, image, across, down, gains)
         return affine((across.scale, 0, across.shift), (0, down.scale, down.shift))
-    # OpenCV has pixel centers at integer coordinates: half a pixel less than here, in the image and in the canvas.
+    # In OpenCV, pixel centers are at integer coordinates: half a pixel less than here, in image and canvas.
     shift = np.array(((a, b, x + (a + b - 1) / 2 - left), (c, d, y + (c + d - 1) / 2 - top)))
     _warp_into(region, image, shift, np.array(corners) - (left + 0.5, top + 0.5), gains)
     return matrix
@@ -182,7 +182,7 @@ def warp_into(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, gains: 
 def _resize_into(
     region: np.ndarray, image: np.ndarray, across: _AxisCrop, down: _AxisCrop, gains: HsvGains | None
 ) -> None:
-    """Fill a region with a crop of an image, resized and flipped."""
+    """Fill a region of the canvas with a resized and flipped crop of an image."""
     patch = image[down.start : down.end, across.start : across.end]
     if patch.shape[:2] != region.shape[:2]:
         patch = cv2.resize(patch, (region.shape[1], region.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -194,7 +194,7 @@ def _resize_into(
 def _warp_into(
     region: np.ndarray, image: np.ndarray, matrix: np.ndarray, corners: np.ndarray, gains: HsvGains | None
 ) -> None:
-    """Draw an image into a region by a (2, 3) map of pixel centers, inside its (4, 2) mapped corners."""
+    """Warp an image into a region of the canvas, within its (4, 2) mapped corners; `matrix` maps pixel centers."""
     patch = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # warping four channels takes two thirds of the time of three
         matrix,
@@ -209,7 +209,7 @@ def _warp_into(
 
 
 class _AxisCrop(NamedTuple):
-    """The visible part of an image along one axis, and its map to the canvas: scale * pixel + shift."""
+    """The visible part of an image along one axis, and its map to the canvas: scale * coordinate + shift."""
 
     start: int
     end: int  # exclusive
@@ -218,7 +218,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """Find the whole pixels of the image (0 to `length`) that the map draws from `first` to `last` of the canvas."""
+    """Find the whole pixels of the image (0 to `length`) that are mapped to `first` to `last` of the canvas."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
@@ -231,7 +231,7 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Find the range of pixels (0 to `limit`) whose centers are between the outermost edges."""
+    """Find the range of pixels (0 to `limit`) whose centers are between the minimum and maximum of `edges`."""
     slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 
@@ -239,16 +239,16 @@ def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
 def keep_mask(
     box_xyxy: np.ndarray, visible_area: np.ndarray, area: np.ndarray, is_crowd: np.ndarray, min_visible: float
 ) -> np.ndarray:
-    """Select the boxes with enough visible area, and no side below MIN_SIDE.
+    """Select the boxes with enough visible area and sides of at least MIN_SIDE.
 
-    Crowds are kept at any visible fraction, so that predictions inside them stay ignored.
+    Crowds are kept at any visible fraction, so that predictions inside them remain ignored in the loss.
 
     Args:
         box_xyxy: (N, 4) visible parts of the boxes.
-        visible_area: (N,) square pixels.
-        area: (N,) square pixels before clipping and covering.
+        visible_area: (N,) visible area in square pixels.
+        area: (N,) area in square pixels before clipping and covering.
         is_crowd: (N,) bool.
-        min_visible: Smallest fraction of `area` that must be visible.
+        min_visible: Minimum visible fraction of `area`.
 
     Returns:
         (N,) bool.

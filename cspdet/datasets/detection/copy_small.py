@@ -1,6 +1,6 @@
-"""Copies of small objects within an image (arXiv:1902.07296).
+"""Copy-paste augmentation of small objects within an image (arXiv:1902.07296).
 
-Coordinates are continuous, in pixels of the image that a sample holds.
+Coordinates are continuous, in pixels of the sample's image.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from cspdet.letterbox import resize_image
 from cspdet.structures import Sample
 
-COPY_SCALE_RANGE = (0.8, 1.2)  # of a copied object, from arXiv:1902.07296
-MAX_COPY_ATTEMPTS = 20  # random positions tried for a copy
-MAX_OVERLAP = 0.3  # fraction of the smaller of two boxes; with more overlap, one object hides the other
+COPY_SCALE_RANGE = (0.8, 1.2)  # scale of a copied object, from arXiv:1902.07296
+MAX_COPY_ATTEMPTS = 20  # number of random positions that are tried for a copy
+MAX_OVERLAP = 0.3  # maximum intersection as a fraction of the smaller box; above, one object occludes the other
 
 
 class Rect(NamedTuple):
@@ -30,13 +30,13 @@ class Rect(NamedTuple):
 def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Generator) -> Sample:
     """Paste copies of small objects at free positions of their image.
 
-    The content of a box is copied with hard edges, scaled by COPY_SCALE_RANGE. Crowds and occluded objects are not
-    copied. A copy never overlaps another object by more than MAX_OVERLAP; without a free position it is omitted.
+    The content of a box is copied with hard edges, at a scale from COPY_SCALE_RANGE. Crowds and occluded objects are
+    not copied. A copy overlaps other objects by at most MAX_OVERLAP; if no free position is found, it is omitted.
 
     Args:
-        sample: The image and its boxes; not changed.
+        sample: The image and its boxes; not modified.
         small: (N,) bool, the objects to copy.
-        copies: Copies per object.
+        copies: Number of copies per object.
         rng: Random generator for sizes and positions.
     """
     rows = np.flatnonzero(small & ~sample.is_crowd & _is_unoccluded(sample.box_xyxy))
@@ -70,7 +70,7 @@ def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Ge
 
 
 def _is_unoccluded(box_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) bool: whether a box overlaps no other of the boxes (N, 4) by more than MAX_OVERLAP."""
+    """Return (N,) bool: whether no other box of (N, 4) overlaps the box by more than MAX_OVERLAP."""
     if len(box_xyxy) == 0:
         return np.zeros(0, bool)
     overlap = np.stack([_overlap_ratio(box_xyxy, box) for box in box_xyxy])
@@ -79,7 +79,7 @@ def _is_unoccluded(box_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
-    """The pixels of an image that a box (4,) touches, at least one."""
+    """Return the pixels of an image that a box (4,) touches; at least one pixel."""
     height, width = size_hw
     x1, y1 = np.floor(box_xyxy[:2]).astype(int).clip(0, (width - 1, height - 1)).tolist()
     x2, y2 = np.ceil(box_xyxy[2:]).astype(int).clip((x1 + 1, y1 + 1), (width, height)).tolist()
@@ -87,7 +87,7 @@ def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
 
 
 def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> Rect | None:
-    """Try random positions until a patch overlaps no box by more than MAX_OVERLAP; None if all attempts fail."""
+    """Try random positions until a patch overlaps no box by more than MAX_OVERLAP; return None if all fail."""
     height, width = patch.shape[:2]
     attempts = rng.random((MAX_COPY_ATTEMPTS, 2))
     room = (image.shape[1] - width + 1, image.shape[0] - height + 1)
@@ -101,17 +101,17 @@ def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng
 
 
 def box_area(box_xyxy: np.ndarray) -> np.ndarray:
-    """Area of boxes (N, 4) or (4,) in square pixels: (N,) or (); 0 for inverted boxes."""
+    """Return the area of boxes (N, 4) or (4,) in square pixels, (N,) or (); 0 for inverted boxes."""
     return np.asarray((box_xyxy[..., 2:] - box_xyxy[..., :2]).clip(0).prod(axis=-1))
 
 
 def box_intersection(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) area of the intersection of boxes (N, 4) with one box (4,), in square pixels."""
+    """Return the (N,) intersection area of boxes (N, 4) with one box (4,), in square pixels."""
     low = np.maximum(box_xyxy[:, :2], other_xyxy[:2])
     return box_area(np.concatenate((low, np.minimum(box_xyxy[:, 2:], other_xyxy[2:])), axis=1))
 
 
 def _overlap_ratio(box_xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) intersection of boxes (N, 4) with one box (4,) over the area of the smaller of the two."""
+    """Return the (N,) intersection of boxes (N, 4) with one box (4,), divided by the area of the smaller box."""
     smaller = np.minimum(box_area(box_xyxy), box_area(other_xyxy))
     return np.asarray(box_intersection(box_xyxy, other_xyxy) / np.maximum(smaller, 1e-9))

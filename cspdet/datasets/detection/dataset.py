@@ -1,6 +1,6 @@
 """Detection datasets: index -> image with its boxes.
 
-DetectionImages    image files, decoded and shrunk to fit the input; caches wrap it
+DetectionImages    image files, decoded and downscaled to fit the input; caches wrap it
 DetectionDataset   these images with their annotations, for training
 EvalDataset        letterboxed images with their annotations, for evaluation
 """
@@ -21,15 +21,15 @@ from cspdet.structures import Sample
 
 
 class DetectionImages:
-    """The images of a COCO split, shrunk to fit into the input; smaller images keep their size.
+    """The images of a COCO split, downscaled to fit into the input; smaller images keep their size.
 
     Args:
         coco: The annotated split.
         size_hw: Input height and width in pixels.
-        resize: How images are fit into the input.
+        resize: How images are fit into the input: letterbox or stretch.
 
     Raises:
-        DataError: there are no images.
+        DataError: The split has no images.
     """
 
     def __init__(self, coco: CocoDataset, size_hw: tuple[int, int], resize: Resize = "letterbox"):
@@ -42,36 +42,36 @@ class DetectionImages:
         return len(self.coco)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, apply its EXIF orientation and shrink it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and downscale it: (h, w, 3) uint8 RGB."""
         bilinear = self.resize == "stretch"  # as in evaluation
         size_hw = self._stored_hw(index)
         return resize_image(read_annotated_image(self.coco, index), size_hw, bilinear=bilinear)
 
     def path(self, index: int) -> Path:
-        """Path of an image."""
+        """Return the path of an image."""
         return self.coco.path(index)
 
     def cache_key(self) -> bytes:
-        """Resize mode, input size, and image sizes from the annotations."""
+        """Return resize mode, input size, and image sizes from the annotations, as bytes."""
         return f"{self.resize} {self.size_hw} ".encode() + self.coco.size_hw.astype("<i4").tobytes()
 
     def sizes_hw(self) -> list[tuple[int, int]]:
-        """Height and width of every image after shrinking, from the annotations."""
+        """Return the height and width of every downscaled image, from the annotations."""
         return [self._stored_hw(index) for index in range(len(self))]
 
     def estimate_cache_bytes(self) -> int:
-        """Size of all decoded images."""
+        """Return the size of all decoded images in bytes."""
         return sum(3 * height * width for height, width in self.sizes_hw())
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Height and width inside the letterbox, but not enlarged: the augmentation enlarges in its single warp."""
+        """Return the size inside the letterbox, at most the original size: the augmentation upscales while warping."""
         height, width = self.coco.size_hw[index].tolist()
         box = Letterbox.fit((height, width), self.size_hw, self.resize)
         return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
 
 
 class DetectionDataset:
-    """Images of a COCO split with their boxes.
+    """Training dataset: images of a COCO split with their boxes.
 
     Args:
         coco: The annotated split.
@@ -85,7 +85,7 @@ class DetectionDataset:
         return len(self.coco)
 
     def __getitem__(self, index: int) -> Sample:
-        """An image with its boxes in pixels of the stored image; raises DataError if it is unreadable."""
+        """Return an image with its boxes in pixels of the downscaled image; raise DataError if it is unreadable."""
         box_xyxy, class_id, is_crowd = self.coco.boxes(index)
         height, width = self.coco.size_hw[index].tolist()
         image_id = int(self.coco.image_id[index])
@@ -96,12 +96,12 @@ class DetectionDataset:
 
 
 class EvalDataset:
-    """Letterboxed images of a COCO split with their boxes in input pixels, crowds included.
+    """Evaluation dataset: letterboxed images of a COCO split with their boxes in input pixels, including crowds.
 
     Args:
         coco: The annotated split.
         size_hw: Input height and width in pixels.
-        resize: How images are fit into the input.
+        resize: How images are fit into the input: letterbox or stretch.
     """
 
     def __init__(self, coco: CocoDataset, size_hw: tuple[int, int], resize: Resize = "letterbox"):
@@ -111,7 +111,7 @@ class EvalDataset:
         return len(self.coco)
 
     def __getitem__(self, index: int) -> Sample:
-        """An image at input size with its boxes; raises DataError if it is unreadable."""
+        """Return an image at input size with its boxes; raise DataError if it is unreadable."""
         image = read_annotated_image(self.coco, index)
         image_hw = (image.shape[0], image.shape[1])
         box = Letterbox.fit(image_hw, self.size_hw, self.resize)
@@ -124,7 +124,7 @@ def read_annotated_image(coco: CocoDataset, index: int) -> np.ndarray:
     """Decode an image at full size: (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: the image is unreadable, or its size differs from the annotations, so that boxes would be misplaced.
+        DataError: The image is unreadable, or its size differs from the annotations, so that boxes would be wrong.
     """
     image = read_image(coco.path(index))
     (found_h, found_w), (height, width) = image.shape[:2], coco.size_hw[index].tolist()

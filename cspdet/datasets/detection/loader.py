@@ -1,4 +1,4 @@
-"""Batches for training and evaluating detectors: dataset -> augment -> collate."""
+"""Loaders for training and evaluating detectors: dataset -> augment -> collate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTrainBatch:
-    """Builds a batch of augmented samples; mosaic, mixup and cutmix only in the first `mosaic_epochs` epochs."""
+    """Builds a batch of augmented samples; mosaic, mixup and cutmix are used in the first `mosaic_epochs` epochs."""
 
     dataset: IndexedSamples[Sample]
     augment: Augment
@@ -71,7 +71,7 @@ def train_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EpochLoader[Batch]:
-    """Build the loader of the augmented training batches, for the part of one process.
+    """Build the training loader of one process, with augmentation.
 
     Args:
         coco: The train split.
@@ -79,11 +79,12 @@ def train_loader(
         augment: The augmentation.
         config: Batches, order, cache and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size: this training process has its part of each batch.
+        shard: Rank and world size of this process, which loads its part of each batch.
 
     Raises:
-        ConfigError: invalid transforms, a cache that does not fit, or batches too small for the number of processes.
-        DataError: unreadable images, with `cache: ram` or `disk` and `on_bad_image: error`.
+        ConfigError: Transforms are invalid, the cache does not fit, or batches are too small for the number of
+            processes.
+        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
     """
     augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
@@ -99,7 +100,7 @@ def train_loader(
 
 
 def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
-    """(N,) repeat factor of each image; crowds do not count, because they are not training targets."""
+    """Return the (N,) repeat factor of each image; crowds are excluded, because they are not training targets."""
     image = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     is_target = ~coco.box_crowd
     return repeat_factors(image[is_target], coco.box_class[is_target], len(coco), threshold)
@@ -113,14 +114,14 @@ def eval_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EvalLoader:
-    """Build the loader of the evaluation batches: letterboxed images in order, with all boxes, crowds included.
+    """Build the evaluation loader: letterboxed images in order, with all boxes, including crowds.
 
     Args:
         coco: The split to evaluate on.
         input_: Input size and resize mode.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: This process's part: images rank, rank + world_size, ...; may be empty.
+        shard: Rank and world size of this process, which loads images rank, rank + world_size, ...; may be empty.
     """
     num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
     dataset = EvalDataset(coco, input_.size, input_.resize)
@@ -128,7 +129,7 @@ def eval_loader(
 
 
 class EvalLoader:
-    """The batches of an evaluation; can be iterated more than once."""
+    """Evaluation batches; can be iterated several times."""
 
     def __init__(self, dataset: EvalDataset, batch_size: int, num_workers: int, device_type: str, shard: Shard):
         order = sequential_batches(len(dataset), batch_size, shard)
@@ -139,5 +140,5 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches; raises DataError if an image is unreadable or a loader process died."""
+        """Iterate over the batches; raise DataError if an image is unreadable or a loader process died."""
         return iter_batches(self._batches, lambda skipped: None)

@@ -1,6 +1,6 @@
 """Mix two augmented images into one: mixup and cutmix.
 
-The functions return new samples and leave the given ones unchanged. Coordinates are continuous, in input pixels.
+The functions return new samples and do not modify their arguments. Coordinates are continuous, in input pixels.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from cspdet.datasets.detection.copy_small import Rect, box_area, box_intersectio
 
 
 def mixup(first: AugmentedSample, second: AugmentedSample, second_weight: float) -> AugmentedSample:
-    """Blend two images of one size and keep the boxes of both (arXiv:1710.09412).
+    """Blend two images of equal size and keep the boxes of both (mixup, arXiv:1710.09412).
 
-    All boxes have full weight for any blend weight, as in YOLOX (arXiv:2107.08430).
+    All boxes have full weight in the loss, regardless of the blend weights, as in YOLOX (arXiv:2107.08430).
     """
     image = cv2.addWeighted(first.sample.image, 1 - second_weight, second.sample.image, second_weight, 0)
     return _concat(first, second, image)
 
 
 def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visible: float) -> AugmentedSample:
-    """Paste a rectangle of the second image into the first; both have equal size (arXiv:1905.04899).
+    """Paste a rectangle of the second image into the first, which has equal size (CutMix, arXiv:1905.04899).
 
-    A box of the first image is reduced to its uncovered part if that is a rectangle; otherwise it is unchanged. A box
+    A box of the first image is reduced to its uncovered part if this is a rectangle, and otherwise not changed. A box
     of the second image is clipped to the rectangle. Boxes with a visible fraction below `min_visible` are dropped.
     """
     image = first.sample.image.copy()
@@ -44,7 +44,7 @@ def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visi
 
 
 def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
-    """Draw a rectangle for cutmix: random area and center, the image's aspect ratio, clipped to the image."""
+    """Draw a rectangle for cutmix with random area and center and the aspect ratio of the image, clipped to it."""
     height, width = size_hw
     area_fraction, x, y = rng.random(3).tolist()
     half_w, half_h = area_fraction**0.5 * width / 2, area_fraction**0.5 * height / 2
@@ -54,7 +54,7 @@ def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
 
 
 def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
-    """(N, 4) float64 boxes minus `rect` if the rest is a rectangle; otherwise unchanged."""
+    """Subtract `rect` from each box if the rest is a rectangle; return (N, 4) float64 boxes."""
     low, high = box_xyxy[:, :2], box_xyxy[:, 2:]
     first, last = np.array(rect[:2], np.float64), np.array(rect[2:], np.float64)
     meets = ((low < last) & (first < high)).all(axis=1, keepdims=True)
@@ -66,7 +66,7 @@ def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
 
 
 def _select(augmented: AugmentedSample, box_xyxy: np.ndarray, keep: np.ndarray) -> AugmentedSample:
-    """A sample with a selection of its boxes, at new positions."""
+    """Return a sample with the boxes selected by `keep`, at new positions `box_xyxy`."""
     sample = augmented.sample
     boxes = box_xyxy[keep].astype(np.float32)
     kept = replace(sample, box_xyxy=boxes, class_id=sample.class_id[keep], is_crowd=sample.is_crowd[keep])
@@ -74,7 +74,7 @@ def _select(augmented: AugmentedSample, box_xyxy: np.ndarray, keep: np.ndarray) 
 
 
 def _concat(one: AugmentedSample, two: AugmentedSample, image: np.ndarray) -> AugmentedSample:
-    """The boxes of both samples on one image, which has the id of the first."""
+    """Return a sample with the boxes of both samples, and the image id of the first."""
     first, second = one.sample, two.sample
     sample = replace(
         first,

@@ -1,9 +1,9 @@
-"""The interface of dataset formats, and their registry.
+"""Interface of dataset formats, and their registry.
 
 A format reads a dataset (`read`): class names, and the images of each split with their boxes.
-`cspdet prepare-data convert` writes this as COCO JSON. A data descriptor (`format:`, `source:`) trains on it without a
-conversion. A built-in format is a subclass of `DatasetFormat` in its own file and an entry in `DATASET_FORMATS`. A
-user-defined format is such a subclass, named `module:Class`.
+`cspdet prepare-data convert` writes the result as COCO JSON. A data descriptor (`format:`, `source:`) uses a dataset
+without conversion. A built-in format is a subclass of `DatasetFormat` in its own file and an entry in
+`DATASET_FORMATS`. A user-defined format is such a subclass, selected as `module:Class`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DATASET_FORMATS = Registry(
 class SplitContent:
     """The images of one split."""
 
-    folder: Path  # the images' file names are relative to it
+    folder: Path  # image folder; file names are relative to it
     images: tuple[CocoImage, ...]
 
 
@@ -50,12 +50,12 @@ class DatasetContent:
     """A dataset as returned by `DatasetFormat.read`.
 
     Raises:
-        DataError: a split has another name than train, val or test.
+        DataError: The name of a split is not train, val or test.
     """
 
-    categories: Mapping[int, str]  # category id -> class name; class index c is the c-th id in ascending order
+    categories: Mapping[int, str]  # category id -> class name; class indices follow the ascending ids
     splits: Mapping[str, SplitContent]  # train, val and test, if they exist
-    warnings: tuple[str, ...] = ()  # counted summaries of what was skipped, clipped or kept
+    warnings: tuple[str, ...] = ()  # one message per type of skipped, clipped or kept entry, with its count
 
     def __post_init__(self) -> None:
         problems = [
@@ -68,10 +68,10 @@ class DatasetContent:
 
 
 class DatasetFormat(ComponentConfig):
-    """One way to store a detection dataset on disk.
+    """Base class of the formats in which a detection dataset is stored on disk.
 
-    The fields of a subclass are the options of the format; users give them as keys of `format:` in a data descriptor or
-    as `key=value` after `cspdet prepare-data convert`.
+    The fields of a subclass are the options of the format. Users set them as keys of `format:` in a data descriptor, or
+    as `key=value` arguments of `cspdet prepare-data convert`.
     """
 
     @property
@@ -81,7 +81,7 @@ class DatasetFormat(ComponentConfig):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether a file or folder looks like a dataset of this format, by file names and first lines only.
+        """Whether a file or folder looks like a dataset of this format, judging by file names and first lines only.
 
         Args:
             source: A path that exists.
@@ -92,10 +92,10 @@ class DatasetFormat(ComponentConfig):
         """Read a dataset.
 
         Args:
-            source: The file or folder that the user names.
+            source: The file or folder of the dataset.
 
         Raises:
-            DataError: all errors in the files together, the first ones in full.
+            DataError: The files have errors; all are reported together, the first ones in full.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method read")
 
@@ -103,11 +103,11 @@ class DatasetFormat(ComponentConfig):
         """Convert a dataset to COCO JSON and a data descriptor; its images stay where they are.
 
         Args:
-            source: The dataset.
-            output: The folder to write to: a new or empty one, or an earlier output of the same format.
+            source: The file or folder of the dataset.
+            output: The output folder: new, empty, or an earlier output of the same format.
 
         Raises:
-            DataError: errors in the dataset, or other files in `output`.
+            DataError: The dataset has errors, or `output` contains other files.
         """
         source, output = Path(source), Path(output)
         check_output_folder(output, self.converter)
@@ -124,14 +124,14 @@ class _FormatChoice(ConfigModel):
 
 
 def build_format(name: str, options: tuple[str, ...] | list[str] = ()) -> DatasetFormat:
-    """Build the format named on the command line.
+    """Build the format that the command line selects.
 
     Args:
         name: A name in `DATASET_FORMATS`, or `module:Class`.
         options: Options of the format, each as `key=value`.
 
     Raises:
-        ConfigError: unknown format, or one line per invalid option.
+        ConfigError: The format is unknown, or options are invalid; one line per option.
     """
     overrides = [f"format.name={name}", *(f"format.{option}" for option in options)]
     chosen = parse_config({"format": {"name": name}}, _FormatChoice, "command line", overrides).format
@@ -147,7 +147,7 @@ def recognize_format(source: Path) -> str:
         Its name in `DATASET_FORMATS`.
 
     Raises:
-        DataError: there is no such path, or not exactly one format recognizes it.
+        DataError: The path does not exist, or none or several formats recognize it.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")

@@ -1,4 +1,4 @@
-"""A split of a detection dataset as flat arrays, for training, evaluation and check-data."""
+"""Split of a detection dataset as flat arrays, for training, evaluation and `check-data`."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from cspdet.datasets.issues import IssueCounter
 from cspdet.errors import DataError
 from cspdet.structures import Categories
 
-CLIP_TOLERANCE = 1.0  # pixels that a box may reach beyond its image without being reported
-CHUNK_SIZE = 256  # images per task of a checking thread
+CLIP_TOLERANCE = 1.0  # pixels; boxes that extend less beyond their image are clipped without a warning
+CHUNK_SIZE = 256  # images per task of a thread
 
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """N images with M boxes, in flat arrays: forked workers share them without a copy."""
+    """N images with M boxes, in flat arrays, which forked workers share without a copy."""
 
     classes: Categories
-    image_id: np.ndarray  # (N,) int64, image ids of the file, in file order
+    image_id: np.ndarray  # (N,) int64, image ids in file order
     size_hw: np.ndarray  # (N, 2) int32, height and width of the upright images
     names: bytes  # concatenated file names, UTF-8
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the image, sorted by image
     box_class: np.ndarray  # (M,) int32
     box_crowd: np.ndarray  # (M,) bool
-    box_start: np.ndarray  # (N + 1,) int64, offsets of each image's boxes
-    warnings: tuple[str, ...]  # counted summaries of what was skipped or clipped
+    box_start: np.ndarray  # (N + 1,) int64, offsets of the boxes of each image
+    warnings: tuple[str, ...]  # one message per type of skipped or clipped box, with its count
     files: SplitFiles
 
     def __len__(self) -> int:
         return len(self.image_id)
 
     def path(self, index: int) -> Path:
-        """The path of an image."""
+        """Return the path of an image."""
         return self.files.images / self.name(index)
 
     def name(self, index: int) -> str:
-        """The file name of an image in the annotations."""
+        """Return the file name of an image in the annotations."""
         index = range(len(self))[index]
         return self.names[self.name_start[index] : self.name_start[index + 1]].decode()
 
     def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The boxes of an image: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
+        """Return the boxes of an image: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
         index = range(len(self))[index]
         local = slice(self.box_start[index], self.box_start[index + 1])
         return self.box_xyxy[local].copy(), self.box_class[local].astype(np.int64), self.box_crowd[local].copy()
@@ -66,12 +66,12 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
     """Read a split.
 
     Args:
-        files: Its images and annotations, from `DatasetConfig.split`.
-        split: Its name; a split named train must have boxes.
-        allow_empty: Whether the file may have no annotations (COCO's test sets) or boxes.
+        files: Images and annotations of the split, from `DatasetConfig.split`.
+        split: Name of the split; a split named train must have boxes.
+        allow_empty: Whether the file may have no annotations (test sets of COCO) or boxes.
 
     Raises:
-        DataError: one line per type of error in the annotation file, with its count and first examples.
+        DataError: The annotation file has errors; one line per type of error, with its count and first examples.
     """
     annotations = read_annotations(files, allow_empty=allow_empty)
     if annotations.problems:
@@ -105,7 +105,7 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
 
 
 def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndarray, np.ndarray]:
-    """(M, 4) float32 boxes xyxy clipped to their images, and (M,) bool, whether they have an area inside."""
+    """Return (M, 4) float32 xyxy boxes clipped to their images, and (M,) bool: whether their area is above 0."""
     records = annotations.records
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
@@ -116,7 +116,7 @@ def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndar
     box_xyxy = corners.astype(np.float32)
     flat = (size_wh <= 0).any(axis=1)
     outside = ~flat & ((low >= limit_wh) | (high <= 0)).any(axis=1)
-    # a box may also lose its size by rounding to float32
+    # rounding to float32 can reduce the size of a box to 0
     flat |= ~outside & (box_xyxy[:, 2:] <= box_xyxy[:, :2]).any(axis=1)
     clipped = ~flat & ~outside & (beyond > CLIP_TOLERANCE)
 
@@ -139,7 +139,7 @@ def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:
         decode: Whether to decode the images; otherwise only headers are read, thousands per second.
 
     Returns:
-        One line per image that is missing, unreadable, or has another size than in the annotations.
+        One message per image that is missing, unreadable, or has another size than in the annotations.
     """
 
     def check(start: int) -> list[str]:

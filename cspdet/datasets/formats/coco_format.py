@@ -1,4 +1,4 @@
-"""COCO JSON dataset format: one annotation file, or a folder in the layout of COCO 2017; and COCO's 80 classes."""
+"""COCO JSON dataset format: an annotation file, or a folder in the layout of COCO 2017; and the 80 classes of COCO."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SPLIT_FILE = re.compile(r"instances_(train|val|test)")  # annotations/instances_
 class CocoFormat(DatasetFormat):
     """A COCO detection file, or a folder with annotations/instances_{train,val,test}*.json.
 
-    For a single file, `val_fraction` of the images goes to val, chosen by a hash of their names. Image ids and category
-    ids are kept. Only boxes are read; the area of an object becomes that of its box.
+    For a single file, `val_fraction` of the images are used for val, selected by a hash of their names. Image and
+    category ids are kept. Segmentations are not read; the area of an object is that of its box.
     """
 
     name: str = Field("coco", description="Name of the format.")
     images: Path | None = Field(None, description="Image folder; null: images/ next to the file, else its folder.")
     val_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Fraction of the images of a single file that goes to val."
+        0.2, ge=0, lt=1, description="Fraction of the images of a single file that are used for val."
     )
 
     @classmethod
@@ -39,7 +39,7 @@ class CocoFormat(DatasetFormat):
         """Read the annotations of all splits.
 
         Raises:
-            DataError: all errors in the files, or splits with different categories.
+            DataError: The files have errors, which are reported together, or the splits have different categories.
         """
         if source.is_file():
             return self._read_single(source)
@@ -65,14 +65,14 @@ class CocoFormat(DatasetFormat):
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
-    """Find the annotation file of each split; if there are several, the last one by name."""
+    """Find the annotation file of each split; of several files, the last by name."""
     files = sorted((folder / "annotations").glob("instances_*.json"))
     matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
     return {split: file for name in SPLITS for split, file in matches if split == name}
 
 
 def _find_image_folder(root: Path, file: Path) -> Path:
-    """Image folder; for instances_train2017.json: train2017, images/train2017, images/train, else images."""
+    """Find the image folder; for instances_train2017.json: train2017, images/train2017, images/train, else images."""
     name = file.stem.removeprefix("instances_")
     split = next(split for split in SPLITS if name.startswith(split))
     candidates = [root / name, root / "images" / name, root / "images" / split]
@@ -80,7 +80,7 @@ def _find_image_folder(root: Path, file: Path) -> Path:
 
 
 def _read_file(file: Path, folder: Path) -> tuple[dict[int, str], SplitContent]:
-    """Categories and images of one annotation file."""
+    """Read the categories and images of an annotation file."""
     annotations = read_annotations(SplitFiles(folder, file), allow_empty=True)
     if annotations.problems:
         raise DataError(*truncate_list(list(annotations.problems)))
@@ -109,10 +109,10 @@ broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, 
 laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
 scissors, teddy bear, hair drier, toothbrush"""
 
-# Ids are 1 to 90; these ten belong to classes that the released annotations do not use.
+# Category ids are 1 to 90; these ten belong to classes without released annotations.
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
-# Default classes of a network, if no dataset defines others.
+# Default classes of a network without a dataset.
 COCO_CLASSES = Categories(
     names=tuple(name.strip() for name in _COCO_NAMES.replace("\n", " ").split(",")),
     category_ids=tuple(i for i in range(1, 91) if i not in _UNUSED),

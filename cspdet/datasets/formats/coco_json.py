@@ -1,6 +1,6 @@
-"""Read and validate a COCO annotation file into arrays: every issue is counted and reported with examples.
+"""Read a COCO annotation file into arrays and validate it; issues are counted and reported with examples.
 
-Boxes are not changed here; `cspdet.datasets.formats.coco` clips them to their images.
+Boxes are not modified here; `cspdet.datasets.formats.coco` clips them to their images.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cspdet.structures import Categories
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The content of an annotation file: N images and M annotations in file order; valid if there are no `problems`."""
+    """The content of an annotation file, N images and M annotations in file order; valid if `problems` is empty."""
 
     path: Path
     problems: tuple[str, ...]
@@ -49,13 +49,13 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
 
     Args:
         files: The split.
-        allow_empty: Whether the file may have no annotations (COCO's image_info of the test sets).
+        allow_empty: Whether the file may have no annotations (image_info files of COCO's test sets).
 
     Returns:
-        The content; errors inside the file are in its `problems`.
+        The content; errors in the content are listed in its `problems`.
 
     Raises:
-        DataError: the file cannot be read or is not a JSON object.
+        DataError: The file cannot be read or is not a JSON object.
     """
     content = parse_annotations(files)
     issues = IssueCounter(str(files.annotations))
@@ -102,7 +102,7 @@ def _read_records(entries: list[Any], issues: IssueCounter) -> np.ndarray:
 
 
 def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
-    """Report what is wrong with an annotation that could not be packed."""
+    """Add the issues of an annotation that could not be packed."""
     if not isinstance(entry, dict):
         issues.add("annotations must be objects", f"annotations[{index}] is {describe(entry)}")
         return
@@ -142,7 +142,7 @@ def _read_categories(entries: list[Any], issues: IssueCounter) -> Categories:
 
 
 def _is_repeated(ids: np.ndarray) -> np.ndarray:
-    """(N,) bool, whether the same id occurs earlier."""
+    """Return (N,) bool: whether the same id occurs earlier."""
     order = np.argsort(ids, kind="stable")
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = ids[order[1:]] == ids[order[:-1]]
@@ -150,7 +150,7 @@ def _is_repeated(ids: np.ndarray) -> np.ndarray:
 
 
 def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
-    """(height, width), or (1, 1) where one of them is invalid."""
+    """Return (height, width), or (1, 1) if one of them is invalid."""
     for key in ("width", "height"):
         if not is_valid_side(entry.get(key)):
             found = describe_key(entry, key)
@@ -160,7 +160,7 @@ def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
 
 
 def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-    """Ids, sizes and names of all images that have an id, with a placeholder for an invalid size or name."""
+    """Return ids, sizes and names of all images with an id; placeholders replace invalid sizes and names."""
     ids: list[int] = []
     sizes: list[tuple[int, int]] = []
     names: list[bytes] = []
@@ -185,7 +185,7 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _file_name_error(name: Any) -> str:
-    """Return why `name` is not a file name inside the image folder on all systems; "" if it is."""
+    """Return the reason why `name` is not a file name inside the image folder on all systems; "" if it is valid."""
     if not isinstance(name, str) or not name.strip():
         return "must be text"
     if "\0" in name or not _is_utf8_encodable(name):
@@ -206,7 +206,7 @@ def _is_utf8_encodable(name: str) -> bool:
 
 
 def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:
-    """(M,) index in `known` of the id under `key` of each record; unknown ids are issues."""
+    """Return the (M,) index in `known` of the id under `key` of each record; unknown ids are added as issues."""
     index = _find_indices(records[key], known)
     if len(known):
         issues.add_where(f"unknown {key}", index < 0, lambda i: f"{_describe_record(records[i])} has {records[key][i]}")
@@ -220,7 +220,7 @@ def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(M,) index in `known` (K,) of each of `queries` (M,), -1 if it is missing."""
+    """Return the (M,) index in `known` (K,) of each of `queries` (M,), or -1 if it is missing."""
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")

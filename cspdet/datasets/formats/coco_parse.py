@@ -1,7 +1,7 @@
 """Parse a COCO annotation file into packed records.
 
-A file may hold a million boxes, so no Python object is kept per box: each well-formed annotation is packed into bytes
-while the JSON is being parsed. Malformed annotations are kept unchanged; `coco_json` reports them.
+A file may contain a million boxes, so no Python object is kept per box: well-formed annotations are packed into bytes
+during JSON parsing. Malformed annotations are kept unchanged; `coco_json` reports them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RECORD_STRUCT = struct.Struct("<qqq4dB")
 RECORD_DTYPE = np.dtype(
     [("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", 4), ("crowd", "u1")]
 )
-NO_ID = -(2**63)  # annotation ids are optional
+NO_ID = -(2**63)  # marks a missing annotation id, because these ids are optional
 DROPPED_KEYS = ("segmentation", "keypoints", "caption", "segments_info")
 INT64_RANGE = range(-(2**63) + 1, 2**63)
 
@@ -31,7 +31,7 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
         The top-level object. Well-formed annotations are `bytes` of RECORD_STRUCT, everything else is plain JSON.
 
     Raises:
-        DataError: the file cannot be read, or is not a JSON object.
+        DataError: The file cannot be read, or is not a JSON object.
     """
     path = files.annotations
     try:
@@ -63,7 +63,7 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """Object hook for json: pack a well-formed annotation into a record; return other objects without DROPPED_KEYS."""
+    """Pack a well-formed annotation into a record (`object_hook`); return other objects without DROPPED_KEYS."""
     box = entry.get("bbox")
     if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
         crowd, annotation_id = entry.get("iscrowd", 0), entry.get("id")
@@ -90,7 +90,7 @@ def is_int64(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that fits into float64, or infinite or NaN."""
+    """Whether a value is a number that fits into float64, including infinity and NaN."""
     if type(value) not in (int, float):
         return False
     return abs(value) < 2**1023 or value != value or value in (float("inf"), float("-inf"))
@@ -103,7 +103,7 @@ def describe_key(entry: dict[str, Any], key: str) -> str:
 
 def describe(value: Any) -> str:
     """Format a JSON value for a message, in at most 80 characters."""
-    if isinstance(value, (dict, bytes)):  # bytes: an annotation in the wrong place
+    if isinstance(value, (dict, bytes)):  # bytes: a packed annotation at an unexpected position
         return "an object"
     if isinstance(value, list):
         return f"a list of {len(value)}"

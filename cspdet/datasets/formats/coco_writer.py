@@ -19,11 +19,11 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class CocoBox:
-    """One object: category id, and box x y width height in pixels from the top left corner of the image."""
+    """One object: category id, and box x, y, width, height in image pixels."""
 
     category_id: int
     xywh: tuple[float, float, float, float]
-    area: float  # square pixels; area of the box if no outline is known
+    area: float  # square pixels; the area of the box if no segmentation is known
     is_crowd: bool = False
 
 
@@ -34,7 +34,7 @@ class CocoImage:
     file_name: str
     size_hw: tuple[int, int]  # height, width of the upright image
     boxes: tuple[CocoBox, ...]
-    image_id: int | None = None  # None: numbered when written
+    image_id: int | None = None  # None: assigned when the file is written
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ConversionResult:
 
     config_path: Path
     counts: dict[str, dict[str, int]]  # split -> {"images", "boxes"}
-    warnings: tuple[str, ...]  # counted summaries of what was skipped, clipped or kept
+    warnings: tuple[str, ...]  # one message per type of skipped, clipped or kept entry, with its count
 
 
 def coco_json(categories: Mapping[int, str], coco_images: Sequence[CocoImage], first_id: int = 1) -> str:
-    """Format a COCO detection file; images without an id are numbered from `first_id`, boxes from 1."""
+    """Return the text of a COCO file; images without an id are numbered from `first_id`, boxes from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, coco_image in enumerate(coco_images, first_id):
@@ -77,7 +77,7 @@ def count_images_and_boxes(images: Sequence[CocoImage]) -> dict[str, int]:
 
 
 def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) -> str:
-    """Format a data descriptor; its first line is a comment with the converter.
+    """Return the text of a data descriptor; its first line is a comment with the converter.
 
     Args:
         converter: The arguments of `cspdet prepare-data`: `shapes`, `voc`, `convert --format mymodule:CSV`.
@@ -96,7 +96,7 @@ def _signature(converter: str) -> str:
 
 
 def config_file_name(converter: str) -> str:
-    """The file name of a converter's descriptor: `voc.yaml`; `csv.yaml` for `convert --format mymodule:CSV`."""
+    """Return the file name of a converter's descriptor: `voc.yaml`; `csv.yaml` for `convert --format mymodule:CSV`."""
     return f"{re.split('[ :]', converter)[-1].lower()}.yaml"
 
 
@@ -112,7 +112,7 @@ def check_output_folder(folder: Path, converter: str) -> None:
     """Check that an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
-        DataError: `folder` is a file, or has other files in it.
+        DataError: `folder` is a file, or contains other files.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder to write to, found a file")
@@ -141,10 +141,10 @@ def write_coco_dataset(
         converter: See `format_dataset_config`.
         categories: Category id -> class name.
         splits: Split -> (image folder, images). Image ids continue from one split to the next.
-        warnings: Counted summaries for the result.
+        warnings: Messages for the result.
 
     Raises:
-        DataError: `folder` has other files in it.
+        DataError: `folder` contains other files.
     """
     check_output_folder(folder, converter)
     described, first_id = {}, 1
@@ -160,10 +160,10 @@ def write_coco_dataset(
 
 
 def hash_split(names: Iterable[str], fraction: float) -> set[str]:
-    """Choose the fraction of `names` that goes to val: the names with the smallest hashes.
+    """Select a fraction of `names` for val: the names with the smallest hashes.
 
-    The choice depends neither on the order of the names nor on their folder. With two names or more, and a fraction
-    other than 0 and 1, both sides get at least one.
+    The selection is independent of the order and the folder of the files. With two or more names and a fraction other
+    than 0 and 1, both train and val get at least one name.
     """
 
     def rank(name: str) -> bytes:
@@ -186,8 +186,8 @@ def clip_box(
         size_hw: Height and width of the image.
 
     Returns:
-        x, y, width, height rounded to a thousandth of a pixel, and whether a side was clipped by more than one pixel;
-        None if the box is outside the image.
+        x, y, width, height, rounded to 0.001 pixels, and whether a side was clipped by more than one pixel; None if the
+        box is outside the image.
     """
     height, width = size_hw
     x1, y1, x2, y2 = corners

@@ -1,8 +1,8 @@
-"""Pascal VOC dataset format: xml files and images; the images stay where they are.
+"""Pascal VOC dataset format: xml annotations with images, which are not copied.
 
-VOC counts pixels from 1 and both corners belong to the box, so x y width height is (xmin - 1, ymin - 1,
-xmax - xmin + 1, ymax - ymin + 1). Many later datasets count from 0 with the far corner outside: `one_based=False`
-reads them as (xmin, ymin, xmax - xmin, ymax - ymin).
+VOC counts pixels from 1, and both corners are inside the box, so x, y, width, height is (xmin - 1, ymin - 1,
+xmax - xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lower right corner outside the box:
+`one_based=False` reads them as (xmin, ymin, xmax - xmin, ymax - ymin).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cspdet.errors import DataError, truncate_list
 
 
 class VocFormat(DatasetFormat):
-    """A VOCdevkit-like folder, or any folder with xml files and images.
+    """A folder in the layout of VOCdevkit, or any folder with xml files and images.
 
-    Categories are numbered from 1 in the order of `names`, or alphabetically. Splits are those of ImageSets/Main;
-    without it, `val_fraction` of the images goes to val, chosen by a hash of their names.
+    Categories are numbered from 1, in the order of `names` or alphabetically. The splits are read from ImageSets/Main;
+    if it does not exist, `val_fraction` of the images are used for val, selected by a hash of their names.
     """
 
     name: str = Field("voc", description="Name of the format.")
     images: Path | None = Field(None, description="Image folder; null: JPEGImages or images in the source.")
     val_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Fraction of the images that goes to val if the source has no splits."
+        0.2, ge=0, lt=1, description="Fraction of the images that are used for val if the source has no splits."
     )
     one_based: bool = Field(
         True,
@@ -45,7 +45,7 @@ class VocFormat(DatasetFormat):
 
     @property
     def converter(self) -> str:
-        """Arguments of `cspdet prepare-data` that convert this format."""
+        """The arguments of `cspdet prepare-data` that convert this format."""
         return "voc"
 
     @classmethod
@@ -65,7 +65,7 @@ class VocFormat(DatasetFormat):
         """Read all xml files of the splits, and the sizes of their images.
 
         Raises:
-            DataError: all errors in the files, the first ten in full.
+            DataError: The files have errors, which are reported together, the first ten in full.
         """
         roots = _find_voc_roots(source)
         folder = self._image_folder(roots, source)
@@ -88,7 +88,7 @@ class VocFormat(DatasetFormat):
 
 
 def _find_voc_roots(source: Path) -> list[Path]:
-    """The folders with Annotations/: `source`, or its VOC2007, VOC2012 ...; else `source` itself."""
+    """Return the folders that contain Annotations/: `source`, or VOC2007, VOC2012 ... in it; else `source`."""
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
     if (source / "Annotations").is_dir():
@@ -105,7 +105,7 @@ def _find_image_folder(roots: list[Path], source: Path) -> Path:
 
 
 def _index_images(folder: Path) -> dict[str, list[Path]]:
-    """All images below `folder`, by file name without suffix."""
+    """Return all images below `folder` by file name without suffix."""
     index: dict[str, list[Path]] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
@@ -116,7 +116,7 @@ def _index_images(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) -> dict[str, list[Path]]:
-    """The xml files of each split."""
+    """Return the xml files of each split."""
     splits: dict[str, list[Path]] = {name: [] for name in SPLITS}
     for root in roots:
         lists = root / "ImageSets" / "Main"
@@ -129,7 +129,9 @@ def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) ->
             splits["val"] += listed["val"]
         else:
             _assign_splits(listed["trainval"] or listed["train"] or listed["val"], val_fraction, splits)
-        splits["test"] += [xml for xml in listed["test"] if xml.is_file()]  # VOC 2012's test has no public xml
+        splits["test"] += [
+            xml for xml in listed["test"] if xml.is_file()
+        ]  # the test split of VOC 2012 has no public xml files
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Pascal VOC xml files: parse them safely, find their images, and convert their objects to boxes."""
+"""Parse Pascal VOC xml files safely, find their images, and convert their objects to boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VocObject:
     """One annotated object."""
 
     name: str
-    corners: tuple[float, float, float, float]  # as written
+    corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the file
     difficult: bool
 
 
@@ -34,14 +34,14 @@ class VocObject:
 class VocAnnotation:
     """The content of one xml file."""
 
-    filename: str  # of the image; may be empty
+    filename: str  # name of the image file; may be empty
     size_hw: tuple[int, int] | None  # None if it is missing or 0
     objects: tuple[VocObject, ...]
 
 
 @dataclass(frozen=True)
 class VocImage:
-    """One annotated image, before classes have category ids."""
+    """One annotated image, before category ids are assigned."""
 
     path: Path
     size_hw: tuple[int, int]
@@ -64,10 +64,11 @@ def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
     """Parse one xml file.
 
     Args:
-        problems: Errors are appended to it.
+        file: The file.
+        problems: List to which errors are appended.
 
     Returns:
-        The content, or None if it cannot be used.
+        The content, or None if the file is invalid.
     """
     root = _read_root(file, problems)
     if root is None:
@@ -111,7 +112,7 @@ def _parse_float(node: ElementTree.Element, path: str, where: str, problems: lis
 
 
 def _safe_xml(file: Path) -> ElementTree.Element:
-    """Parse xml; reject a document type declaration, because the expansion of its entities can exhaust the memory."""
+    """Parse xml; reject document type declarations, because entity expansion can exhaust the memory."""
     if file.stat().st_size > MAX_XML_BYTES:
         raise ValueError(f"{file.stat().st_size} bytes exceed the maximum size of an annotation file, {MAX_XML_BYTES}")
     data = file.read_bytes()
@@ -129,14 +130,14 @@ def _safe_xml(file: Path) -> ElementTree.Element:
 
 
 class VocReader:
-    """Reads xml files; collects errors (`problems`) and counts what was corrected (`counts`).
+    """Reads xml files; collects errors (`problems`) and counts corrections by type (`counts`).
 
     Args:
         folder: The image folder.
         images_by_stem: All images below it, by file name without suffix.
-        one_based: Whether corners count from 1 and belong to the box.
-        difficult: How objects marked difficult are treated.
-        names: The class names that are allowed, in the order of their ids; None: all, alphabetically.
+        one_based: Whether coordinates count from 1 and both corners are inside the box.
+        difficult: Conversion of objects marked difficult: keep, crowd or skip.
+        names: The allowed class names, in the order of their ids; None: all classes, alphabetically.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class VocReader:
         self.classes: set[str] = set()
 
     def read(self, files: list[Path]) -> list[VocImage]:
-        """Read files; return image, size and boxes (still with category id 0) of each file without errors."""
+        """Read files; return the image, size and boxes (with category id 0) of each file without errors."""
         items = []
         for file in files:
             if not file.is_file():
@@ -171,7 +172,7 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """Find the image with the stem of the xml file, else the one in its <filename>; it must be unique."""
+        """Find the image with the same stem as the xml file, else the one in <filename>; it must be unique."""
         name = PurePosixPath(filename.replace("\\", "/")).name
         candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
         exact = [path for path in candidates if path.name == name]
@@ -240,14 +241,14 @@ class VocReader:
         return clipped[0]
 
     def category_ids(self) -> dict[str, int]:
-        """Class name -> category id, from 1, after all files were read."""
+        """Return the category id of each class name, from 1; call this after all files were read."""
         return {name: i for i, name in enumerate(self.names or sorted(self.classes), 1)}
 
     def to_coco_image(self, item: VocImage, ids: dict[str, int]) -> CocoImage:
-        """Convert an image; its boxes get their category ids."""
+        """Convert an image, and assign the category ids of its boxes."""
         boxes = tuple(CocoBox(ids[name], box.xywh, box.area, box.is_crowd) for name, box in item.boxes)
         return CocoImage(item.path.relative_to(self.folder).as_posix(), item.size_hw, boxes)
 
     def warnings(self) -> list[str]:
-        """One line per type of correction, with its count."""
+        """Return one message per type of correction, with its count."""
         return [f"{count} {what}" for what, count in self.counts.items()]

@@ -1,7 +1,7 @@
-"""YOLO dataset format: txt labels in ultralytics' or Darknet's layout; the images stay where they are.
+"""YOLO dataset format: txt labels in the layout of ultralytics or Darknet; images are not copied.
 
-A label line is `class center_x center_y width height`, divided by the width and height of the image. A polygon
-(`class x1 y1 x2 y2 x3 y3 ...`) is replaced by its enclosing box. The index of a class is its category id, from 0.
+A label line is `class center_x center_y width height`, as fractions of the image width and height. A polygon
+(`class x1 y1 x2 y2 x3 y3 ...`) is replaced by its bounding box. The index of a class, from 0, is its category id.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset,
 from cspdet.datasets.image_io import image_size
 from cspdet.errors import DataError, truncate_list
 
-COORDINATE_TOLERANCE = 1e-4  # how far a value may be outside of 0..1: rounding to few digits
+COORDINATE_TOLERANCE = 1e-4  # values may be outside [0, 1] by this amount because of rounding to few digits
 
 
 class YoloFormat(DatasetFormat):
     """A data.yaml, a Darknet .data file, or a folder with images and txt labels.
 
-    If the source has no val split, `val_fraction` of train becomes val, chosen by a hash of the file names. An image
-    without a label file is an image without objects.
+    If the source has no val split, `val_fraction` of train is used for val, selected by a hash of the file names. An
+    image without a label file has no objects.
     """
 
     name: str = Field("yolo", description="Name of the format.")
     val_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Fraction of the images that goes to val if the source has no val split."
+        0.2, ge=0, lt=1, description="Fraction of the images that are used for val if the source has no val split."
     )
 
     @property
     def converter(self) -> str:
-        """Arguments of `cspdet prepare-data` that convert this format."""
+        """The arguments of `cspdet prepare-data` that convert this format."""
         return "yolo"
 
     @classmethod
@@ -49,7 +49,7 @@ class YoloFormat(DatasetFormat):
         """Read all label files, and the sizes of their images.
 
         Raises:
-            DataError: all errors in the files, the first ten in full.
+            DataError: The files have errors, which are reported together, the first ten in full.
         """
         problems: list[str] = []
         dataset = find_yolo_dataset(source, problems)
@@ -84,7 +84,9 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """Return possible label files of an image: its path with the last `images` replaced by `labels`, or next to it."""
+    """Return the possible label files of an image: with the last `images` in its path replaced by `labels`, or next
+    to the image.
+    """
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
     if "images" in parts[:-1]:
@@ -94,7 +96,7 @@ def label_candidates(image_path: Path) -> list[Path]:
 
 
 def _parse_floats(words: list[str]) -> list[float] | None:
-    """None where one of them is no finite number."""
+    """Parse words to floats; return None unless all are finite numbers."""
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -103,7 +105,7 @@ def _parse_floats(words: list[str]) -> list[float] | None:
 
 
 class _YoloReader:
-    """Reads label files; collects errors (`problems`) and counts what was corrected (`counts`)."""
+    """Reads label files; collects errors (`problems`) and counts corrections by type (`counts`)."""
 
     def __init__(self, dataset: YoloDataset, problems: list[str]):
         self.names, self.problems = dataset.names, problems
@@ -111,7 +113,7 @@ class _YoloReader:
         self.label_files = 0
 
     def read(self, path: Path, folder: Path) -> CocoImage | None:
-        """Read one image with its boxes; None if the image is missing or corrupt."""
+        """Read one image with its boxes; return None if the image is missing or corrupt."""
         try:
             size_hw = image_size(path)
         except DataError as error:
@@ -149,7 +151,7 @@ class _YoloReader:
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
-        """Parse one line: class, and corners as fractions of the image."""
+        """Parse one line to the class and the corners as fractions of the image."""
         words = line.split()
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
             self.problems.append(
@@ -174,7 +176,7 @@ class _YoloReader:
 
     def _parse_class(self, word: str, where: str) -> int | None:
         try:
-            value = float(word)  # some tools write 0.0
+            value = float(word)  # some tools write class 0 as 0.0
         except ValueError:
             value = math.nan
         if value in range(len(self.names)):
@@ -183,5 +185,5 @@ class _YoloReader:
         return None
 
     def warnings(self) -> list[str]:
-        """One line per type of correction, with its count."""
+        """Return one message per type of correction, with its count."""
         return [f"{count} {what}" for what, count in self.counts.items() if count]

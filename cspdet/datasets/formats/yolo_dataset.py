@@ -25,9 +25,12 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "te
 
 @dataclass(frozen=True)
 class YoloDataset:
-    """A YOLO dataset as found on disk."""
+    """The images and class names of a YOLO dataset.
 
-    path: Path  # the file or folder that describes it
+    `path` is the file or folder that describes the dataset.
+    """
+
+    path: Path
     names: tuple[str, ...]
     splits: dict[str, list[Path]]  # absolute image paths, sorted within a folder
 
@@ -37,10 +40,10 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
 
     Args:
         source: A data.yaml, a .data file or a folder.
-        problems: List entries without an image are appended to it.
+        problems: List to which errors about missing images are appended.
 
     Raises:
-        DataError: there is no such source, or it has no class names.
+        DataError: The source does not exist, or has no class names.
     """
     source = Path(os.path.abspath(source))
     if source.is_dir():
@@ -56,7 +59,7 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
 
 
 def is_yolo_dataset(source: Path) -> bool:
-    """Whether a file or folder looks like a YOLO dataset, by file names and the keys of YAML files."""
+    """Whether a file or folder looks like a YOLO dataset, according to file names and the keys of YAML files."""
     try:
         if source.is_dir():
             described = _find_dataset_config(source)
@@ -74,7 +77,7 @@ def _find_class_names(folder: Path) -> Path | None:
 
 
 def _find_dataset_config(folder: Path) -> Path | None:
-    """The file in `folder` that describes the dataset."""
+    """Return the file in `folder` that describes the dataset, if any."""
     for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
         for file in sorted(folder.glob(pattern)):
             if file.suffix == ".data" or (
@@ -85,7 +88,7 @@ def _find_dataset_config(folder: Path) -> Path | None:
 
 
 def _load_yaml(file: Path) -> Any:
-    """Read YAML written by other programs: integer keys are allowed, unlike in cspdet's config files."""
+    """Read a YAML file of another program; unlike in configs of cspdet, integer keys are allowed."""
     try:
         return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError, ValueError) as error:
@@ -129,7 +132,7 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
     missing = [key for key in ("train", "names") if key not in values]
     if missing:
         raise DataError(*(f"{file}: {key}: missing key{did_you_mean(key, values)}" for key in missing))
-    # Darknet's paths are relative to the working directory, usually one folder above the .data file
+    # Darknet resolves paths against the working directory, usually the parent of the folder of the .data file.
     bases = [file.parent, file.parent.parent, Path.cwd()]
     names = _first_existing(values["names"], bases)
     if names is None:
@@ -166,10 +169,10 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
-    """Collect the images of all entries; an entry is a folder, a list file or an image."""
+    """Return the images of all entries; an entry is a folder, a list file or an image."""
     images: list[Path] = []
     for entry in entries:
-        # Roboflow writes ../train/images although train/ is in the folder of data.yaml
+        # Roboflow writes ../train/images, although train/ is in the folder of data.yaml.
         path = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
         if path is None:
             problems.append(f"{where}: no such file or folder: {entry} (relative to {bases[0]})")

@@ -1,1 +1,1 @@
-"""The built-in dataset of drawn shapes, for tests and for a first training without downloads."""
+"""Built-in synthetic dataset of shapes, for tests and for a first training without downloads."""

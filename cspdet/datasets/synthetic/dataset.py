@@ -1,4 +1,4 @@
-"""Write the built-in shapes dataset: images, annotations, descriptor and video; the same seed gives the same bytes."""
+"""Write the built-in shapes dataset: images, annotations, descriptor and video. Equal seeds produce equal files."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ VIDEO_SEED_KEY = 2  # replaces the split index in the seed of the video
 
 
 def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed: int = 0) -> ConversionResult:
-    """Make the shapes dataset and a video; `output` is created only when everything is complete.
+    """Create the shapes dataset and a video; `output` is created when all files are complete.
 
     Args:
-        output: The folder to write to: a new one, an empty one, or an earlier shapes dataset, which is replaced.
-        images: Number of train images; val gets a fifth of it.
+        output: The output folder: new, empty, or an earlier shapes dataset, which is replaced.
+        images: Number of train images; val has a fifth of this number.
         size: Height and width of the images in pixels.
         seed: Seed of the random generator.
 
     Raises:
-        DataError: an argument out of range, or a folder with other files in it.
-        UserError: the disk is full or cannot be written; an earlier output is kept.
+        DataError: An argument is out of range, or the folder contains other files.
+        UserError: The disk is full or not writable; an earlier output is kept.
     """
     output = Path(os.path.abspath(output))
     _validate_args(images, size, seed)
@@ -111,7 +111,7 @@ def _write_splits(folder: Path, images_per_split: dict[str, int], size: int, see
 
 
 def _replace_dir(tmp_folder: Path, output: Path) -> None:
-    """Rename the finished folder to `output`; an existing one is moved away first, and restored if that fails."""
+    """Rename the finished folder to `output`; an existing folder is moved away first, and restored on failure."""
     if not output.exists():
         tmp_folder.rename(output)
         return
@@ -126,11 +126,11 @@ def _replace_dir(tmp_folder: Path, output: Path) -> None:
 
 
 def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM_FRAMES) -> None:
-    """Write a video (25 frames per second) with one moving and rotating shape per class over a texture.
+    """Write a video (25 frames per second) of one moving and rotating shape per class on a textured background.
 
     Args:
         path: The mp4 file.
-        size: Height and width in pixels; an odd size is reduced by one.
+        size: Height and width in pixels; odd sizes are reduced by one.
         seed: Seed of the random generator.
         frames: Number of frames.
 

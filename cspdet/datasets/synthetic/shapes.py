@@ -1,7 +1,7 @@
-"""Images of the built-in dataset: six classes of flat shapes, for a first training without downloads.
+"""Images of the built-in dataset: six classes of flat shapes.
 
-A box is the tight box of the visible pixels, as in COCO, and `area` counts these pixels. A shape is not annotated if
-less than 30% of it is visible.
+As in COCO, a box is the tight bounding box of the visible pixels, and `area` is their number. Shapes with less than 30%
+of visible area are not annotated.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cspdet.datasets.synthetic.texture import (
     vivid_color,
 )
 
-# Ids have gaps and do not start at 1, so that code that works here also works with COCO's ids.
+# Ids have gaps and do not start at 1, so that code tested with them also works with the ids of COCO.
 CATEGORIES = {3: "circle", 5: "square", 6: "triangle", 10: "star", 11: "ring", 17: "cross"}
 MIN_VISIBLE_FRACTION = 0.3  # minimum visible fraction of an annotated shape
-MIN_DIAMETER = 8.0  # pixels, the longer side of the smallest shapes
-# Each class has its own range of hues, so a few hundred training steps can distinguish the classes.
-HUE_SPREAD = 1 / 24  # of the color circle, in both directions
-OVERSAMPLE = 4  # shapes are drawn this many times larger and downscaled, which smooths their edges
+MIN_DIAMETER = 8.0  # minimum longer side of a shape in pixels
+# Each class has its own range of hues, so that the classes can be learned in a few hundred training steps.
+HUE_SPREAD = 1 / 24  # half width of the range, as a fraction of the color circle
+OVERSAMPLE = 4  # shapes are drawn at this scale and downscaled, for anti-aliased edges
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def _regular_polygon(corners: int) -> np.ndarray:
     return np.stack((np.cos(turn), np.sin(turn)), 1)
 
 
-_ARM = 0.32  # half the width of the cross's arms
+_ARM = 0.32  # half of the arm width of the cross
 _CROSS = np.array(
     [(-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM)]
     + [(_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)]
 )
 _SQUARE = np.array([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])
-# contours of each class around its center; a second contour is a hole
+# Contours of each class around its center; a second contour is a hole.
 _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
     (_regular_polygon(48),),
     (_SQUARE,),
@@ -75,7 +75,7 @@ _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
 
 
 def outline(shape: DrawnShape) -> list[np.ndarray]:
-    """The contours in image pixels, each (n, 2) float64 x y; the longer side of their box is `diameter`."""
+    """Return the contours in image pixels, (n, 2) float64 x, y each; the longer side of their box is `diameter`."""
     wide, high = math.sqrt(shape.aspect_ratio), 1 / math.sqrt(shape.aspect_ratio)
     c, s = math.cos(shape.angle), math.sin(shape.angle)
     turn = np.array([[c, s], [-s, c]])
@@ -87,12 +87,12 @@ def outline(shape: DrawnShape) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RasterizedShape:
-    """A shape as a window of the image with the covered fraction of each pixel."""
+    """A rasterized shape: a window of the image with the covered fraction of each pixel."""
 
     top: int
     left: int
-    alpha: np.ndarray  # (h, w) float32 in [0, 1], the part inside the image
-    pixels: int  # pixels that are at least half covered, also those outside the image
+    alpha: np.ndarray  # (h, w) float32 in [0, 1], for the pixels inside the image
+    pixels: int  # number of pixels that are at least half covered, including those outside the image
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -102,17 +102,17 @@ class RasterizedShape:
 
     @property
     def mask(self) -> np.ndarray:
-        """(h, w) bool, the pixels of the window that are at least half covered."""
+        """(h, w) bool: pixels of the window that are at least half covered."""
         return self.alpha >= 0.5
 
 
 def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
-    """Rasterize a shape with smooth edges."""
+    """Rasterize a shape with anti-aliased edges."""
     contours = outline(shape)
     left, top = np.floor(contours[0].min(0)).astype(int) - 1
     right, bottom = np.ceil(contours[0].max(0)).astype(int) + 1
     large = np.zeros(((bottom - top) * OVERSAMPLE, (right - left) * OVERSAMPLE), np.uint8)
-    # fillPoly has pixel centers at integers, but here pixel edges are: subtract half an oversampled pixel
+    # In fillPoly, pixel centers are at integers; here, pixel edges are: subtract half an oversampled pixel.
     fixed = [np.round(((contour - (left, top)) * OVERSAMPLE - 0.5) * 16).astype(np.int32) for contour in contours]
     cv2.fillPoly(large, fixed, 255, cv2.LINE_8, shift=4)
     alpha = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -139,14 +139,14 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Sample a diameter: log-uniform in three ranges, mostly 1/10 to 3/8 of the image, and at least 8 pixels."""
+    """Sample a diameter, log-uniform in one of three ranges: mostly 1/10 to 3/8 of the image, at least 8 pixels."""
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(fraction * size, MIN_DIAMETER, size / 2))
 
 
 def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int | None = None) -> DrawnShape:
-    """Sample a shape of a class (None: any class) anywhere in the image, in the colors of its class."""
+    """Sample a shape of a class (None: any class) at a random position, in the colors of its class."""
     height, width = canvas.shape[:2]
     center = (float(rng.uniform(0.04, 0.96) * width), float(rng.uniform(0.04, 0.96) * height))
     diameter = random_diameter(rng, min(height, width))
@@ -167,24 +167,24 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """An image with its shapes; later shapes occlude earlier ones. `shape_index` is the topmost shape of each pixel."""
+    """An image with its shapes; later shapes occlude earlier ones. `shape_index` is the top shape at each pixel."""
 
     def __init__(self, image: np.ndarray):
         self.image = image
         self.shape_index = np.full(image.shape[:2], -1, np.int16)
         self.shapes: list[DrawnShape] = []
-        self.full_areas: list[int] = []  # of each shape, without occlusion
-        self.visible_areas: list[int] = []  # of each shape, with occlusion
+        self.full_areas: list[int] = []  # area of each shape without occlusion, in pixels
+        self.visible_areas: list[int] = []  # visible area of each shape, in pixels
 
     def add(self, shape: DrawnShape, min_visible_fraction: float = 0.0) -> bool:
         """Draw a shape on top.
 
         Args:
             shape: The shape.
-            min_visible_fraction: Nothing is drawn if less than this fraction of any shape would be visible.
+            min_visible_fraction: The shape is not drawn if less than this fraction of any shape would remain visible.
 
         Returns:
-            Whether it was drawn.
+            Whether the shape was drawn.
         """
         rasterized = rasterize(shape, self.image.shape[:2])
         rows, columns = rasterized.window
@@ -201,7 +201,7 @@ class ShapesCanvas:
         return True
 
     def boxes(self) -> tuple[CocoBox, ...]:
-        """The boxes of the visible shapes, in drawing order."""
+        """Return the boxes of the visible shapes, in drawing order."""
         ids, boxes = list(CATEGORIES), []
         for i, (shape, pixels) in enumerate(zip(self.shapes, self.full_areas, strict=True)):
             visible = self.shape_index == i
@@ -216,7 +216,7 @@ class ShapesCanvas:
 
 
 def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
-    """Make one image of a split; it depends only on the arguments.
+    """Generate one image of a split; it depends only on the arguments.
 
     Args:
         seed: Seed of the dataset.
@@ -230,9 +230,10 @@ def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray
     rng = np.random.default_rng((seed, split, index))
     canvas = ShapesCanvas(background(rng, (size, size)))
     draw_clutter(rng, canvas.image, int(rng.integers(0, 9)))
-    if index % 20 != 13:  # one image in twenty stays empty
+    if index % 20 != 13:  # one of twenty images has no shapes
         for _ in range(int(rng.integers(2, 10))):
-            # Usually one of four random shapes fits; else a fifth is added anyway, so strong occlusion occurs too.
+            # Usually one of four random shapes fits; otherwise a fifth is drawn without the limit, so that strong
+            # occlusion also occurs.
             _ = any(canvas.add(random_shape(rng, canvas.image), 0.6) for _ in range(4)) or canvas.add(
                 random_shape(rng, canvas.image)
             )

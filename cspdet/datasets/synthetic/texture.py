@@ -25,19 +25,19 @@ def _bgr(hue: float, saturation: float, value: float) -> Color:
 
 
 def background(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """Draw a textured plane, (H, W, 3) float32 in [0, 255]: two colors mixed by one or two patterns."""
+    """Draw a textured background, (H, W, 3) float32 in [0, 255]: two colors blended by one or two patterns."""
     first = muted_color(rng)
-    # The second color is near the first, so that the objects stand out from the texture.
+    # The second color is similar to the first, so that objects have a higher contrast than the texture.
     second = np.clip(first + rng.uniform(-90, 90, 3), 0, 255).astype(np.float32)
     weight = _pattern(rng, size_hw)
     if rng.random() < 0.6:
         weight = 0.6 * weight + 0.4 * _pattern(rng, size_hw)
-    # Per channel, which is many times faster than broadcasting over a last axis of 3.
+    # Processing each channel is many times faster than broadcasting over a last axis of size 3.
     return cv2.merge([weight * step + start for start, step in zip(first, second - first, strict=True)])
 
 
 def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32 in about 0..1: a gradient, stripes, soft blobs or grain."""
+    """Sample a pattern, (H, W) float32 in about [0, 1]: a gradient, stripes, soft blobs or grain."""
     pattern_type = rng.integers(4)
     if pattern_type == 0:
         along = _ramp(size_hw, rng.uniform(0, 2 * np.pi))
@@ -52,7 +52,7 @@ def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _ramp(size_hw: tuple[int, int], angle: float) -> np.ndarray:
-    """(H, W) signed distance in pixels from the center along a direction."""
+    """Return the (H, W) signed distance from the center along a direction, in pixels."""
     rows = np.arange(size_hw[0], dtype=np.float32)[:, None] - np.float32(size_hw[0] / 2)
     columns = np.arange(size_hw[1], dtype=np.float32)[None] - np.float32(size_hw[1] / 2)
     return columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
@@ -94,7 +94,7 @@ def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: 
 
 
 def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Simulate a camera: uneven light, soft focus, noise. Modifies `canvas`; returns (H, W, 3) uint8."""
+    """Simulate a camera: vignetting, blur, noise. Modifies `canvas`; returns (H, W, 3) uint8."""
     light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
     cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
     if rng.random() < 0.25:

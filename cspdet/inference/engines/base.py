@@ -1,4 +1,4 @@
-"""The interface of all inference engines: a batch of images in, the outputs of a detector or classifier out."""
+"""Interface of the inference engines, which run a detector or classifier on batches of images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cspdet.structures import Categories, Detections
 class Engine(ABC):
     """Runs one network on one device.
 
-    A subclass sets the class attributes, implements `forward`, and overrides `from_network`, or `from_file` and
-    `read_metadata`, or all three. Built-in engines have an entry in `cspdet.inference.engines.registry`; a user-defined
-    engine is selected by `--backend module:Class`.
+    A subclass sets the class attributes and implements `forward`. To run networks, it overrides `from_network`; to run
+    exported files, `from_file` and `read_metadata`. Built-in engines have an entry in
+    `cspdet.inference.engines.registry`; a user-defined engine is selected with `--backend module:Class`.
 
     Attributes:
         name: Name of the engine for `--backend`.
@@ -192,7 +192,7 @@ class Engine(ABC):
         return 1
 
     def warm_up(self, batch_size: int) -> None:
-        """Run one batch of black images: engines that compile for each input shape do so now."""
+        """Run one batch of black images, so that engines compile for this input shape now."""
         self(torch.zeros(batch_size, 3, *self.size_hw, dtype=torch.uint8))
         self.synchronize()
 

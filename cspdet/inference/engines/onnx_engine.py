@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine, for the CPU and CUDA."""
+"""ONNX Runtime engine for CPU and CUDA."""
 
 from __future__ import annotations
 

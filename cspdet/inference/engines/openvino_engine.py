@@ -1,4 +1,4 @@
-"""The OpenVINO engine, for the CPU; compiles the model for each input size."""
+"""OpenVINO engine for the CPU; it compiles the model for each input size."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def prediction_differences(
 
 
 def _describe_difference(worst: float, average: float, precision: str) -> str | None:
-    """None where the differences of boxes and scores are small enough for the precision."""
+    """Describe the differences of boxes and scores; None if they are within the limits of the precision."""
     if precision == "fp32":
         allowed = worst <= MAX_ERROR
         return None if allowed else f"its boxes or scores differ by {worst:.1e}; expected at most {MAX_ERROR:g}"

@@ -1,4 +1,4 @@
-"""The registry of engines, by their `--backend` name. Imports no torch."""
+"""Registry of the engines, by their `--backend` name. This module does not import torch."""
 
 from __future__ import annotations
 

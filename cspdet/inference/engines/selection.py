@@ -47,7 +47,7 @@ def build_fastest(
 def _installed_engines(
     options: EngineOptions, build: Callable[[str, EngineOptions], Engine], reference: Engine
 ) -> dict[str, Callable[[], Engine]]:
-    """Functions that build the engines for a device, by name."""
+    """Return the functions that build the installed engines for a device, by name."""
     candidates: dict[str, Callable[[], Engine]] = {}
     for engine in engine_classes():
         if options.device.type not in engine.auto_devices:
@@ -89,7 +89,7 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
 def _build_and_compare(
     build: Callable[[], Engine], reference: Engine, images: Sequence[Tensor], expected: list[tuple[Tensor, ...]]
 ) -> Engine | str:
-    """The engine, or why it cannot replace the reference."""
+    """Return the engine, or the reason why it cannot replace the reference."""
     try:
         engine = build()
         if engine is reference:

@@ -1,4 +1,4 @@
-"""The TensorRT engine, through the execution provider of ONNX Runtime."""
+"""TensorRT engine, an execution provider of ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch.compile engine."""
+"""torch.compile engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch engine, for networks and TorchScript files."""
+"""PyTorch engine for networks and TorchScript files."""
 
 from __future__ import annotations
 

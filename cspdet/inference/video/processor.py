@@ -88,7 +88,7 @@ class VideoProcessor:
         )
 
     def _progress(self, reader: VideoReader, frames: Iterable[Frame]) -> Iterable[Frame]:
-        """The frames up to the time limit, with a progress bar."""
+        """Yield the frames up to the time limit, and show the progress."""
         settings, count = self.run.settings, reader.info.num_frames
         limited_frames = _limit_duration(self.run.timer.time_iter(frames, "waiting"), settings.max_seconds)
         expected = -(-count // settings.stride) if count else None

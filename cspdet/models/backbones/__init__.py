@@ -1,4 +1,4 @@
-"""The registry of backbones. To add a backbone, add a file to this folder and an entry to `BACKBONES`."""
+"""Registry of the backbones. To add a backbone, add a file to this folder and an entry to `BACKBONES`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configs of the built-in backbones. Imports no torch; `build` imports the module of the network."""
+"""Configs of the built-in backbones. This module does not import torch; `build` imports the network."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class StageSpec(NamedTuple):
     stride: int  # stride of the first block
 
 
-# As in the cfgs, the blocks of 64 channels have stride 8; in the paper they have stride 16
+# As in the cfgs, the blocks with 64 channels are at stride 8; in the paper they are at stride 16.
 STAGES = (
     StageSpec((24, 24), 2),
     StageSpec((32, 32, 32, 64, 64, 64, 64), 2),

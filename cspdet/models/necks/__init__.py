@@ -1,4 +1,4 @@
-"""The registry of necks. To add a neck, add a file to this folder and an entry to `NECKS`."""
+"""Registry of the necks. To add a neck, add a file to this folder and an entry to `NECKS`."""
 
 from __future__ import annotations
 

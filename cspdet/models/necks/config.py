@@ -1,4 +1,4 @@
-"""The configs of the built-in necks. Imports no torch; `build` imports the module of the neck."""
+"""Configs of the built-in necks. This module does not import torch; `build` imports the neck."""
 
 from __future__ import annotations
 

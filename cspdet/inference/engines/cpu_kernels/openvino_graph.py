@@ -27,7 +27,7 @@ def fold_constants(model: openvino.Model) -> None:
 
 
 def _split_anchors(transpose: Any, shape: Sequence[int]) -> Any:
-    """The same raw output of `shape` (B, A, 5 + C, H, W), split while channels are last."""
+    """Return the raw output of `shape` (B, A, 5 + C, H, W), split into anchors in channels-last format."""
     from openvino import opset8 as ops
 
     batch, anchors, values, height, width = shape
@@ -85,7 +85,7 @@ def constant_value(output: Any) -> np.ndarray | None:
 
 
 def int64_constant(*values: int) -> Any:
-    """An int64 constant."""
+    """Return an int64 constant node."""
     from openvino import opset8 as ops
 
     return ops.constant(np.array(values, np.int64))

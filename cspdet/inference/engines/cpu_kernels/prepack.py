@@ -41,7 +41,7 @@ class PackedConv(nn.Module):
 
 
 def prepack(fused: nn.Module, size_hw: tuple[int, int]) -> fx.GraphModule | None:
-    """Return a copy of a network with weights packed for oneDNN, or None where that fails or changes the outputs.
+    """Return a copy of a network with weights packed for oneDNN, or None if this fails or changes the outputs.
 
     Args:
         fused: The result of `fuse_conv_bn`, on the CPU in evaluation mode.

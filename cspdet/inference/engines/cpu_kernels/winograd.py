@@ -131,7 +131,10 @@ class _ConvSpec:
         self.output_node.output(0).replace(result.output(0))
 
     def _multiply(self, ops: Any, image: Any, *, below: int) -> list[Any]:
-        """The products of transformed input rows and transformed filters; `below`: rows of padding under the image."""
+        """Return the six products of transformed input rows and transformed filters.
+
+        `below` is the number of rows of zero padding below the map.
+        """
         transformed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
         products = []
         for rows, weight in zip(INPUT_TRANSFORM, transformed, strict=True):
