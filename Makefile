@@ -1,6 +1,6 @@
 # Everything here needs python3 (3.10 or newer, with venv), pip and make, and nothing else.
 #
-#   make demo     install, make a small data set, train on it, judge it, detect on pictures and on a video
+#   make demo     install, make a small dataset, train on it, judge it, detect on pictures and on a video
 #   make test     install, then all that must be green: lint, format, types, tests
 
 SHELL := /bin/sh

@@ -212,7 +212,7 @@ def draw_images(folder: Path, count: int = 64, boxes: int = 20) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="use the train split of this data set")
+    parser.add_argument("--data", type=Path, metavar="DESCRIPTOR", help="use the train split of this dataset")
     parser.add_argument("--size", type=int, default=416, help="input side in pixels (default: %(default)s)")
     parser.add_argument("--seconds", type=_seconds, default=10.0, help="seconds per row (default: %(default)s)")
     parser.add_argument("--ultralytics", type=_python, metavar="PYTHON", help="interpreter that has ultralytics")

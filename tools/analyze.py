@@ -1,4 +1,4 @@
-"""Why AP is what it is:  python tools/analyze.py runs/csppelee_efm_sam"""
+"""Analyze detection errors:  python tools/analyze.py runs/csppelee_efm_sam"""
 
 from cspdet.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""Examine a data set:  python tools/check_data.py data/shapes.yaml"""
+"""Check a dataset:  python tools/check_data.py data/shapes.yaml"""
 
 from cspdet.cli.main import run_command
 

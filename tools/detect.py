@@ -1,4 +1,4 @@
-"""Draw and list what a detector finds:  python tools/detect.py runs/csppelee_efm_sam/best.pt street.jpg"""
+"""Detect objects:  python tools/detect.py runs/csppelee_efm_sam/best.pt street.jpg"""
 
 from cspdet.cli.main import run_command
 

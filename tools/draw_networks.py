@@ -1,4 +1,4 @@
-"""Run the generator draw-networks of the documentation; see its --help."""
+"""Generate the network drawings of the documentation; see --help."""
 
 from paper import drawings_command
 

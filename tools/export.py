@@ -1,4 +1,4 @@
-"""A model as files of other programs:  python tools/export.py runs/csppelee_efm_sam/best.pt --format darknet"""
+"""Export a model:  python tools/export.py runs/csppelee_efm_sam/best.pt --format darknet"""
 
 from cspdet.cli.main import run_command
 

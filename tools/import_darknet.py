@@ -1,4 +1,4 @@
-"""Darknet's files to a checkpoint:  python tools/import_darknet.py yolov4-tiny.cfg yolov4-tiny.weights --output x.pt"""
+"""Convert Darknet files:  python tools/import_darknet.py yolov4-tiny.cfg yolov4-tiny.weights --output x.pt"""
 
 from cspdet.cli.main import run_command
 

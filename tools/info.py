@@ -1,4 +1,4 @@
-"""cspdet info, without installing the console command."""
+"""Run `cspdet info` without the installed console command."""
 
 from cspdet.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""Run the generator paper-page of the documentation; see its --help."""
+"""Generate docs/paper.md; see --help."""
 
 from paper import page_command
 

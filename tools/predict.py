@@ -1,4 +1,4 @@
-"""cspdet predict, without installing the console command."""
+"""Run `cspdet predict` without the installed console command."""
 
 from cspdet.cli.main import run_command
 

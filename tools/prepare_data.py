@@ -1,4 +1,4 @@
-"""Make, download or convert data:  python tools/prepare_data.py shapes --output data/shapes"""
+"""Create, download or convert a dataset:  python tools/prepare_data.py shapes --output data/shapes"""
 
 from cspdet.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""cspdet train, without installing the console command."""
+"""Run `cspdet train` without the installed console command."""
 
 from cspdet.cli.main import run_command
 

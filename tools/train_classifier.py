@@ -1,4 +1,4 @@
-"""cspdet train-classifier, without installing the console command."""
+"""Run `cspdet train-classifier` without the installed console command."""
 
 from cspdet.cli.main import run_command
 

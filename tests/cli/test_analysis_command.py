@@ -20,7 +20,7 @@ RESULTS = [found("disc", box(0), 0.9), found("bar", box(100), 0.8), found("bar",
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set, and two runs on it."""
+    """A dataset, and two runs on it."""
     monkeypatch.chdir(tmp_path)
     write_annotations(Path("val.json"), GT_BOXES)
     Path("data.yaml").write_text("val: {images: nowhere, annotations: val.json}\n")

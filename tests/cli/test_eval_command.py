@@ -36,7 +36,7 @@ SQUARES = [truth(10, 3, [0, 0, 32, 32]), truth(20, 3, [64, 32, 32, 32])]
 
 @pytest.fixture(autouse=True)
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelBundle:
-    """The model finds white squares, and the working directory holds the data set."""
+    """The model finds white squares, and the working directory holds the dataset."""
     model = square_model(write_set(tmp_path, SQUARES))
     monkeypatch.setattr("cspdet.checkpoints.loading.load_model", lambda *_, **__: model)
     monkeypatch.chdir(tmp_path)

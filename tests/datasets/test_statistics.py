@@ -1,4 +1,4 @@
-"""Figures of a data set: by hand on a small set, and laws that hold on any."""
+"""Figures of a dataset: by hand on a small set, and laws that hold on any."""
 
 from __future__ import annotations
 

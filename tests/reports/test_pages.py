@@ -208,7 +208,7 @@ def test_a_difference_by_chance_is_called_so(tmp_path, case):
     assert "difference is real (" not in page.plain
 
 
-# --- the page of a data set ----------------------------------------------------------------------
+# --- the page of a dataset ----------------------------------------------------------------------
 
 
 def data_case(folder: Path) -> dict[str, CocoDataset]:
