@@ -1,18 +1,18 @@
-# Everything here needs python3 (3.10 or newer, with venv), pip and make, and nothing else.
+# Requirements: python3 (3.10 or newer, with venv), pip and make.
 #
-#   make demo     install, make a small dataset, train on it, judge it, detect on pictures and on a video
-#   make test     install, then all that must be green: lint, format, types, tests
+#   make demo     install, generate a small dataset, train, evaluate, detect in images and in a video
+#   make test     install, then run lint, format check, type check and tests
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-# --- what may be set on the command line (make demo DEMO_EPOCHS=60), but not by the environment, for some of it
-# is removed by `rm -rf`; PYTHON may come from either --------------------------------------------------------------
+# --- Variables. Set them on the command line (make demo DEMO_EPOCHS=60). The environment is ignored, except for
+# PYTHON, because `rm -rf` removes some of these folders. -------------------------------------------------------------
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.10; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$python" && break; done)
 VENV = .venv
 CONSTRAINTS = constraints.txt
-# processes that run the tests side by side, at most 4: each holds torch, about 1 GB
+# Number of parallel test processes, at most 4, because each needs about 1 GB for torch.
 TEST_WORKERS = auto
 PYTEST_ARGS =
 
@@ -68,13 +68,13 @@ demo: install
 	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/val' --output '$(DEMO)/pictures'
 	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/video.mp4' --output '$(DEMO)/video'
 	@echo
-	@echo 'Where to look next'
-	@echo '  $(DEMO)/video/video.mp4            the video, with what was found drawn in'
-	@echo '  $(DEMO)/pictures/                  the val pictures, the same way; detections.jsonl holds the numbers'
-	@echo '  $(DEMO)/eval/metrics.json          the COCO table; detections.json is what the COCO server takes'
-	@echo '  $(DEMO)/train/train_batch.jpg      what the network saw; val_detections.jpg: what it found'
+	@echo 'Results'
+	@echo '  $(DEMO)/video/video.mp4            the video with detections'
+	@echo '  $(DEMO)/pictures/                  the val images with detections; detections.jsonl lists them'
+	@echo '  $(DEMO)/eval/metrics.json          the COCO metrics; detections.json: COCO results'
+	@echo '  $(DEMO)/train/train_batch.jpg      a training batch; val_detections.jpg: val images with detections'
 	@echo '  $(BIN)/tensorboard --logdir $(DEMO)/train/tensorboard'
-	@echo 'Your own data: see "Train on your own data" in README.md; begin with'
+	@echo 'To train on your own data, see "Train on your own data" in README.md, or begin with'
 	@echo '  $(BIN)/cspdet prepare-data --help'
 
 clean:
