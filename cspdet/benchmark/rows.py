@@ -1,4 +1,4 @@
-"""The rows of `cspdet benchmark`: what is measured, and the results."""
+"""Rows of `cspdet benchmark`: specification and measurements."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def _accuracy(published: PublishedResult) -> str:
 
 def _layer_table(cost: ModelCost) -> list[str]:
     width = max(len(layer.name) for layer in cost.layers)
-    lines = [f"{'layer':<{width}}  {'kind':<7}  {'input':>12}  {'output':>12}  {'weights':>9}  {'BFLOPs':>7}"]
+    lines = [f"{'layer':<{width}}  {'type':<7}  {'input':>12}  {'output':>12}  {'weights':>9}  {'BFLOPs':>7}"]
     for layer in cost.layers:
         input_shape, output_shape = ("x".join(str(n) for n in shape) for shape in (layer.input_chw, layer.output_chw))
         lines.append(

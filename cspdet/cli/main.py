@@ -24,7 +24,7 @@ COMMAND_HELP = {
     "info": "parameters, BFLOPs and memory traffic, compared with published values",
     "prepare-data": "create the built-in dataset, download COCO, convert VOC or YOLO",
     "check-data": "check a dataset for errors",
-    "anchors": "how well anchors fit a dataset, and better anchors with k-means",
+    "anchors": "evaluate anchors on a dataset, and compute better ones with k-means",
     "analyze": "error analysis of detections: error types, curves, worst images, comparison of runs",
     "plot": "training curves of one or several runs",
     "train-classifier": "train a backbone as a classifier",

@@ -41,7 +41,7 @@ class ExportConfig:
 
     Attributes:
         size_hw: Height and width of the input in pixels; None: the input size of the model.
-        outputs: raw: what the network returns; decoded: boxes in input pixels and scores.
+        outputs: raw: the outputs of the network; decoded: boxes in input pixels and scores.
         nms: Parameters of NMS in the file, whose outputs are then detections; None: no NMS.
         dynamic: Whether batch size, height and width are dynamic; otherwise the input is one image of `size_hw`.
         opset: ONNX opset; None: the default of `cspdet.inference.engines.onnx_export`.

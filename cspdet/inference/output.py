@@ -24,7 +24,7 @@ RESULTS_FILE = "detections.jsonl"
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """How sources are processed and what is written.
+    """Settings for processing sources and writing results.
 
     Attributes:
         batch_size: Images or frames per forward pass, or processed in parallel; always 1 for live sources.

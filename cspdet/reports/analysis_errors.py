@@ -9,7 +9,7 @@ from cspdet.analysis.structures import Analysis
 from cspdet.reports.charts import HistogramSeries, LineSeries, bar_chart, histogram, line_chart
 from cspdet.reports.components import Block, Chart, Charts, Column, LegendEntry, Paragraph, ReportSection, Table
 
-# Description of each error type, and what usually helps.
+# Description of each error type, and advice.
 ERROR_TYPE_ADVICE = {
     "classification": (
         "correct position, wrong class",

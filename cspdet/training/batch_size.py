@@ -55,7 +55,7 @@ def resolve_batch_size(
     if per_process == 0:
         raise ConfigError(f"train.batch_size: not one image of {size_hw[0]}x{size_hw[1]} fits on {device}")
     batch_size = context.broadcast(per_process) * context.world_size
-    log.info("train.batch_size: %d, as many as fit", batch_size)
+    log.info("train.batch_size: auto selects %d", batch_size)
     return batch_size
 
 

@@ -70,7 +70,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         if patience is None or progress.evals_without_improvement < patience:
             return False
         log.info(
-            "no better evaluation in %d of them (train.patience): ends after epoch %d",
+            "no improvement in %d evaluations (train.patience): early stopping after epoch %d",
             progress.evals_without_improvement,
             progress.epoch,
         )
@@ -89,7 +89,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         rate, waiting = epoch_metrics["images_per_second"], epoch_metrics["data_wait_fraction"]
         return (
             f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: loss {epoch_metrics['loss']:.3f} ({parts})  "
-            f"{rate:.1f} images/s, waiting {waiting:.0%}{metrics}"
+            f"{rate:.1f} images/s, data wait {waiting:.0%}{metrics}"
         )
 
     def _evaluate(self) -> dict[str, float | None]:

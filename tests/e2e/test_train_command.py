@@ -246,7 +246,7 @@ def test_patience_ends_a_run_that_does_not_get_better(shapes, tmp_path, capsys):
     words = [CONFIG, f"data={shapes}", *SMALL, "train.epochs=9", "train.optimizer.learning_rate=1e-9"]
     assert train(*words, "train.patience=2", "--output", run) == 0
     assert [line["epoch"] for line in PROOF.read_metrics(run)] == [1, 2, 3]
-    assert "no better evaluation in 2 of them (train.patience): ends after epoch 3" in capsys.readouterr().err
+    assert "no improvement in 2 evaluations (train.patience): early stopping after epoch 3" in capsys.readouterr().err
     assert train("--resume", run, "train.patience=3") == 0
     assert len(PROOF.read_metrics(run)) == 4
 

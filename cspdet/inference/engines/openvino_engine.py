@@ -103,7 +103,7 @@ class OpenVinoEngine(Engine):
         return throughput_model.run(images.contiguous().numpy())
 
     def set_num_streams(self, num_streams: int) -> int:
-        """Prepare for up to `threads` calls at once."""
+        """Prepare for up to `num_streams` parallel calls."""
         self.num_streams = min(num_streams, self.threads)
         return self.num_streams
 

@@ -36,7 +36,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             line["epoch"] + 0
         except (ValueError, KeyError, TypeError):
-            log.warning("%s:%d: is damaged, and left out", path, number)
+            log.warning("%s:%d: invalid line, skipped", path, number)
         else:
             lines.append(line)
     return lines

@@ -63,7 +63,7 @@ class TensorBoardLogger(Logger):
         except OSError as error:
             if not self._write_error_logged:
                 path = self.run_dir / "tensorboard"
-                log.warning("%s: cannot be written: %s; the run goes on", path, error.strerror)
+                log.warning("%s: cannot be written: %s; the run continues", path, error.strerror)
             self._write_error_logged = True
 
 

@@ -59,7 +59,9 @@ class EpochMeter:
         count = max(1.0, loss_sums["batches"])
         loss = sum(total for name, total in loss_sums.items() if name != "batches") / count
         rates = self.rates()
-        text = f"loss {loss:.3f}, {rates['images_per_second']:.1f} images/s, waiting {rates['data_wait_fraction']:.0%}"
+        text = (
+            f"loss {loss:.3f}, {rates['images_per_second']:.1f} images/s, data wait {rates['data_wait_fraction']:.0%}"
+        )
         if self.bar is not None:
             self.bar.update(self.done + 1 - self.bar.n)
             self.bar.set_postfix_str(text, refresh=False)

@@ -63,7 +63,7 @@ class RunLock:
         self._run_dir = run_dir.absolute()
         left = remove_stale_temp_files(run_dir)
         if left:
-            log.info("%s: removed what a killed run left of its save: %s", run_dir, ", ".join(left))
+            log.info("%s: removed temporary files of a killed run: %s", run_dir, ", ".join(left))
 
     def acquire_unused(self, base: Path) -> Path:
         """Lock and return `base`, or `base-2`, `base-3` ... if it is in use; unique per process."""

@@ -154,20 +154,20 @@ def draw_gradients() -> str:
     rows = max(len(table) for _, table in tables)
     width = 3 * MARGIN + 16 + sum(widths)
     height = TOP + rows * CELL_HEIGHT + 84
-    canvas = SvgCanvas(width, height, "Which maps the gradient of each weight is made of")
+    canvas = SvgCanvas(width, height, "Maps on which the gradient of each weight depends")
     canvas.text(
-        MARGIN, 22, "Which maps (columns) the gradient of each weight (rows) is made of", bold=True, color=TEXT_COLOR
+        MARGIN, 22, "Maps (columns) on which the gradient of each weight (rows) depends", bold=True, color=TEXT_COLOR
     )
     left = MARGIN
     for (stage, table), wide in zip(tables, widths, strict=True):
         _draw_table(canvas, stage, table, left)
         left += wide + MARGIN + 16
     bottom = height - 50
-    for i, (dependence, text) in enumerate(((DIRECT, "the weight reads this map: the map is a factor of its gradient"),
-                                      (INDIRECT, "only through other maps that it reads"))):  # fmt: skip
+    for i, (dependence, text) in enumerate(((DIRECT, "direct: the map is an input, and a factor of the gradient"),
+                                      (INDIRECT, "indirect: through other input maps only"))):  # fmt: skip
         canvas.box(SvgRect(MARGIN, bottom + 20 * i, 22, 14), (), COLORS[dependence])
         canvas.text(MARGIN + 30, bottom + 11 + 20 * i, text)
-    canvas.text(MARGIN + 440, bottom + 11, "empty: no part in it", color=MUTED_COLOR)
+    canvas.text(MARGIN + 440, bottom + 11, "empty: no dependence", color=MUTED_COLOR)
     return str(canvas)
 
 
@@ -187,4 +187,4 @@ def _draw_table(canvas: SvgCanvas, stage: TracedStage, table: dict[str, dict[str
             canvas.box(SvgRect(cells + CELL_WIDTH * column, y, CELL_WIDTH - 4, CELL_HEIGHT - 4), (), COLORS[dependence])
     has_part = sum(relations["x0′"] != NONE for relations in table.values())
     y = TOP + len(table) * CELL_HEIGHT + 14
-    canvas.text(left, y, f"x0′ has a part in {has_part} of {len(table)} gradients", color=SHORTCUT_COLOR)
+    canvas.text(left, y, f"{has_part} of {len(table)} gradients depend on x0′", color=SHORTCUT_COLOR)
