@@ -79,7 +79,7 @@ class ImageComposer:
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
         """Return the (3, 3) map from each image to the input.
 
-        One image is letterboxed. The four images of a mosaic meet at a random point, and can extend beyond the input.
+        One image is letterboxed. The four images of a mosaic share a random corner, and can extend beyond the input.
         """
         boxes = [Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize) for sample in samples]
         if len(samples) == 1:

@@ -81,7 +81,7 @@ class DatasetFormat(ComponentConfig):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether a file or folder looks like a dataset of this format, judging by file names and first lines only.
+        """Whether a file or folder looks like a dataset of this format; only file names and first lines are read.
 
         Args:
             source: A path that exists.
