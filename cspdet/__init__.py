@@ -85,7 +85,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name when it is used for the first time."""
     if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'cspdet' has no attribute {name!r}")
     import importlib

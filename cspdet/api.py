@@ -53,17 +53,17 @@ def load(
         ('detection', ('disc', 'bar', 'cross'))
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml`, or the name of a released config), a Darknet `.cfg`, or an
+        model: A checkpoint (`.pt`), a config (`.yaml`, or the name of a shipped config), a Darknet `.cfg`, or an
             exported file.
         weights: Trained weights for a config or cfg; None: random initialization.
         overrides: `key.path=value` for the config.
         task: The expected task; None accepts both.
 
     Returns:
-        The network in evaluation mode on the CPU (None for an exported file), with config and categories.
+        The network in evaluation mode on the CPU (None for an exported file), its config and its categories.
 
     Raises:
-        UserError: The model is missing, corrupt or for another task, or the weights do not fit.
+        UserError: The model is missing or damaged, the weights do not fit it, or it is a model for another task.
     """
     return load_model(model, weights=weights, overrides=overrides, task=task)
 
@@ -87,22 +87,22 @@ def train(
         PosixPath('runs/csppelee_efm')
 
     Args:
-        config: A config file, or the name of a released config.
+        config: A config file, or the name of a shipped config.
         output: The run folder; None: `runs/<config name>`, with -2, -3 ... if it exists.
         resume: Folder of the run to resume, instead of `config`.
         overrides: `key.path=value` for the config; on resume, only keys that do not affect completed steps.
-        weights: Initial weights: a checkpoint, Darknet's `.weights` or `.conv.N`, or timm:NAME.
-        data: Replaces `data` of the config.
+        weights: Initial weights: a checkpoint, a Darknet `.weights` or `.conv.N` file, or timm:NAME.
+        data: Data descriptor or image folder, instead of `data` of the config.
         device: auto, cpu, cuda or cuda:N.
         stop_after: Stop after this epoch; the run can be resumed.
         task: The expected task; None accepts both.
 
     Returns:
-        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0, or 130 (Ctrl-C) or 143 (SIGTERM)
-        if the run was stopped; a stopped run is saved and can be resumed.
+        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0 if the run is complete, 130 if
+        Ctrl-C stopped it, 143 if SIGTERM stopped it. A stopped run is saved and can be resumed.
 
     Raises:
-        UserError: The config, data, weights or folder is missing or invalid.
+        UserError: The config, data, weights or folder cannot be used.
     """
     options = TrainOptions(
         None if config is None else Path(config), None if output is None else Path(output),
@@ -139,13 +139,13 @@ def evaluate(
         device: auto, cpu, cuda or cuda:N.
         backend: Engine for a detector; None: the PyTorch network, or the fastest engine for an exported file.
         precision: Precision of the engine.
-        settings: Replacements for values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        settings: Replacements of values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
 
     Returns:
-        Metrics and predictions.
+        A `DetectionEvaluation` with metrics and detections, or a `ClassificationEvaluation` with metrics and classes.
 
     Raises:
-        UserError: The model, data or settings are missing or invalid.
+        UserError: The model, data or settings cannot be used.
     """
     return evaluate_model(
         EvaluationOptions(
@@ -171,13 +171,14 @@ def predict(
     Args:
         model: A model as for `load`, a loaded model, or a predictor.
         source: An image file, an (H, W, 3) uint8 RGB array, or a folder or glob of images.
-        options: Keyword arguments of `load_detector` or `load_classifier`.
+        options: Keyword arguments for `load_detector` or `load_classifier`.
 
     Returns:
-        The detections or class probabilities of one image; for a folder or glob, a list sorted by path.
+        The detections (boxes in image pixels) or the class probabilities of one image; for a folder or glob, a list of
+        them sorted by path.
 
     Raises:
-        UserError: The model, an option or an image is missing or invalid.
+        UserError: The model, an option or an image cannot be used.
     """
     return predict_images(model, source, **options)
 
@@ -206,10 +207,11 @@ def export(
         config: Input size, outputs, NMS, precision and other options.
 
     Returns:
-        The written files, and the largest difference of their outputs from PyTorch.
+        The paths of the written files, and the largest difference between their outputs and the outputs of PyTorch.
 
     Raises:
-        UserError: The model or an option cannot be exported, or the outputs differ from PyTorch; then no file is kept.
+        UserError: The model or an option is not supported by the format, or the outputs differ from PyTorch. No file is
+            kept.
     """
     return export_model(model, format, output, config, weights=weights, overrides=overrides)
 
@@ -240,10 +242,10 @@ def analyze(
         page: Whether `index.html` is written.
 
     Returns:
-        The analyses, their comparison, and the written files.
+        The analysis of each run, the comparison of the runs, and the written files.
 
     Raises:
-        UserError: A file is missing or corrupt, or the results are of another dataset.
+        UserError: A file is missing or damaged, or the results belong to another dataset.
     """
     paths = [results] if isinstance(results, (str, Path)) else results
     return analyze_results_files(

@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device with this name; `auto` is the first CUDA device if there is one, else the CPU.
+    """Return the device with this name. `auto` selects CUDA if it is available; if not, it selects the CPU.
 
     Raises:
         ConfigError: The name is not a device, or the CUDA device does not exist.
@@ -35,7 +35,13 @@ def select_device(name: str) -> torch.device:
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
-    """Return the precision; `auto` is bf16 if the hardware supports it, else fp16 on CUDA and fp32 on a CPU."""
+    """Return the requested precision; for `auto`, return the fastest precision that the device supports.
+
+    `auto` selects bf16 if the device has bf16 instructions. If not, it selects fp16 on CUDA and fp32 on a CPU.
+
+    Raises:
+        ConfigError: fp16 is requested on a CPU.
+    """
     if requested != "auto":
         if requested == "fp16" and device.type == "cpu":
             raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on a CPU")
@@ -46,19 +52,19 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def cpu_has_native_bf16() -> bool:
-    """Whether this CPU has bf16 instructions (AMX tiles or AVX512_BF16), so that bf16 is faster than fp32."""
+    """Return whether this CPU has bf16 instructions (AMX tiles or AVX512_BF16), which make bf16 faster than fp32."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the autocast context for a forward pass in `precision`."""
+    """Return the autocast context for a forward pass in `precision`; for fp32, return an empty context."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def to_float_tensor(images: Tensor, device: torch.device) -> Tensor:
-    """Convert (B, 3, H, W) uint8 images to float32 in [0, 1], channels last, on `device`."""
+    """Move (B, 3, H, W) uint8 images to `device` as float32 in [0, 1], in channels-last memory format."""
     moved = images.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)

@@ -1,4 +1,4 @@
-"""User errors. Every command prints them as lines that start with `error: ` and exits with code 2."""
+"""Exceptions for errors that the user can fix. Commands print them as `error: ...` lines and exit with code 2."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """One or more problems that the user can fix.
+    """Raised for one or more problems that the user can fix.
 
-    A message names the file or flag, the key, the expected and the actual value.
+    Each message says what is wrong and where, what was expected and what was found.
     """
 
     def __init__(self, *problems: str):
@@ -18,33 +18,39 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A config, override or command line that is not valid."""
+    """Raised if a config, an override or a command line is invalid."""
 
 
 class DataError(UserError):
-    """Annotations or images that cannot be used for training or evaluation."""
+    """Raised if annotations or images cannot be used for training or evaluation."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is corrupt, unsafe, written by another program, or for another architecture."""
+    """Raised if a checkpoint is corrupt, unsafe, written by another program, or made for another architecture."""
 
 
 class SourceError(UserError):
-    """An image, video, camera or stream that cannot be read."""
+    """Raised if an image, video, camera or stream cannot be read."""
 
 
 def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
-    """Return the error for a missing package that `what` needs; `extra` is the extra of cspdet that installs it."""
+    """Return the error for an optional package that is not installed.
+
+    Args:
+        name: Name of the package.
+        extra: The optional dependency group of cspdet that installs the package (`pip install 'cspdet[EXTRA]'`).
+        what: The feature that needs the package; the message starts with it.
+    """
     return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` with the valid word closest to `word`, or an empty string if none is close."""
+    """Return ` (did you mean 'x'?)` with the valid word closest to `word`, or an empty string if no word is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def truncate_list(problems: list[str], limit: int = 10) -> list[str]:
-    """Return the first `limit` problems, then one line with the number of the remaining ones."""
+    """Return the first `limit` problems and, if there are more, a last line with the number of omitted problems."""
     rest = len(problems) - limit
     return problems if rest <= 0 else [*problems[:limit], f"... and {rest} more like these"]

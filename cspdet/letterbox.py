@@ -17,7 +17,7 @@ PAD_VALUE = 114  # gray value of the border, as in most detectors
 
 @dataclass(frozen=True)
 class Letterbox:
-    """The affine map from image pixels to input pixels: multiply by the scales, then add the margins."""
+    """Affine map from image pixels to input pixels: multiply by the scales, then add the margins."""
 
     scale_x: float
     scale_y: float
@@ -29,9 +29,12 @@ class Letterbox:
     def fit(
         cls, image_hw: tuple[int, int], input_hw: tuple[int, int], resize: Literal["letterbox", "stretch"] = "letterbox"
     ) -> Letterbox:
-        """Compute the map that centers an image in the input, keeping its aspect ratio.
+        """Create the letterbox of an image.
 
-        With `resize="stretch"`, the image fills the input, as in Darknet.
+        Args:
+            image_hw: Height and width of the image.
+            input_hw: Height and width of the network input.
+            resize: letterbox: keep the aspect ratio and center the image; stretch: resize to the full input (Darknet).
         """
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
@@ -52,7 +55,7 @@ class Letterbox:
         return (box_xyxy - self._like(box_xyxy, self._margins)) / self._like(box_xyxy, self._scales)
 
     def resize_and_pad(self, image: np.ndarray, input_hw: tuple[int, int]) -> np.ndarray:
-        """Resize an (H, W, 3) uint8 image and pad it with gray to (*input_hw, 3)."""
+        """Resize an (H, W, 3) uint8 image to the input size with gray padding; return a (*input_hw, 3) uint8 image."""
         new_h, new_w = round(image.shape[0] * self.scale_y), round(image.shape[1] * self.scale_x)
         resized = resize_image(image, (new_h, new_w), bilinear=self.bilinear)
         if resized.shape[:2] == tuple(input_hw):
@@ -79,8 +82,12 @@ class Letterbox:
 def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool = False) -> np.ndarray:
     """Resize an (H, W, 3) uint8 image to (*size_hw, 3).
 
-    The interpolation is area averaging if a side shrinks by a factor of 2 or more, else bilinear. With `bilinear`, it
-    is always bilinear, as in the training of Darknet.
+    If a side shrinks by a factor of 2 or more, pixels are averaged over areas; if not, the interpolation is bilinear.
+
+    Args:
+        image: The image.
+        size_hw: Target height and width.
+        bilinear: Always use bilinear interpolation, as Darknet does in training.
     """
     if image.shape[:2] == tuple(size_hw):
         return image

@@ -1,4 +1,4 @@
-"""Root config of a run: model, input, data, train, eval. This module does not import torch."""
+"""The root config of a run, with the sections model, input, data, train and eval. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _model_type(model: Any) -> str:
 
 
 class DetectionRecipe(ConfigModel):
-    """The root config of a detector."""
+    """Root config of a detector."""
 
     task: Literal["detection"] = Field("detection", description="Task of the model.")
     model: Annotated[
@@ -39,7 +39,7 @@ class DetectionRecipe(ConfigModel):
 
 
 class ClassificationRecipe(ConfigModel):
-    """The root config of a classifier."""
+    """Root config of a classifier."""
 
     task: Literal["classification"] = Field("classification", description="Task of the model.")
     model: Annotated[
@@ -69,15 +69,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskName | None = None) -> Recipe:
-    """Read a config file.
+    """Read a config file and apply overrides.
 
     Args:
-        path: A YAML file, or the name of a released config.
+        path: A YAML file, or the name of a shipped config.
         overrides: `key.path=value`, applied in order.
         task: The expected task; None accepts both.
 
     Raises:
-        ConfigError: An invalid config, with one line per error, or a config for another task.
+        ConfigError: The config is invalid (the message has one line per error), or it is for another task.
     """
     path = find_config(path)
     content = read_yaml(path)
@@ -89,11 +89,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
 
 
 def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
-    """Return the task of a config file: the key `task`, else detection if the model has a neck or a head.
+    """Return the task of a config file.
+
+    The key `task` states it. If the key is missing, a model with a neck or a head is a detector, and other models are
+    classifiers.
 
     Args:
         path: The config file.
-        expected: The task for `model.name: darknet` without the key `task`; None: detection if the config has `data`.
+        expected: The task if `model.name` is `darknet` and the key `task` is missing. None: the task is detection if
+            the config has the key `data`; if not, classification.
 
     Returns:
         The task, or None if the config has no valid model section.
@@ -122,15 +126,15 @@ def recipe_from_dict(task: str, values: dict[str, Any], where: str, overrides: S
     Args:
         task: detection or classification.
         values: The values by key; key names of cspdet 1 are renamed.
-        where: Source of the values, for error messages.
+        where: Source of the values, such as a file name, for error messages.
         overrides: `key.path=value` from the user, applied in order.
 
     Raises:
-        ConfigError: Invalid values, with one line per error.
+        ConfigError: The values are invalid; the message has one line per error.
     """
     return parse_config(values, RECIPE_BY_TASK[task], where, overrides)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as JSON-compatible values, as stored in checkpoints."""
+    """Return the recipe as a dict of JSON-compatible values; checkpoints store it in this form."""
     return recipe.model_dump(mode="json")

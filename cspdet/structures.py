@@ -1,4 +1,4 @@
-"""Data structures that are shared by all packages: samples, batches, targets, detections, categories.
+"""Data structures that all packages share: samples, batches, targets, detections, categories.
 
 Dimensions in all docstrings: B images, C classes, A anchors per level, L levels, S priors (sum of A * H * W over the
 levels), N boxes, P positives. Boxes have one of two coordinate frames: *image* (pixels of the original image) or
@@ -22,14 +22,14 @@ MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a c
 
 
 class FeatureSpec(NamedTuple):
-    """Channels and stride of a feature map; the stride is in input pixels."""
+    """Channels of a feature map, and its stride in input pixels."""
 
     channels: int
     stride: int
 
 
 class FeatureShape(NamedTuple):
-    """Channels, height and width of the feature map of one image."""
+    """Channels, height and width of a feature map, without the batch dimension."""
 
     channels: int
     height: int
@@ -37,7 +37,7 @@ class FeatureShape(NamedTuple):
 
     @property
     def num_elements(self) -> int:
-        """Number of values in the map."""
+        """Number of values in the feature map."""
         return self.channels * self.height * self.width
 
     @property
@@ -55,7 +55,7 @@ Features: TypeAlias = "tuple[Tensor, ...]"
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a dataset: class index c has the name `names[c]` and the annotation id `category_ids[c]`."""
+    """The classes of a dataset. Class index c has the name `names[c]` and the annotation file id `category_ids[c]`."""
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
@@ -70,7 +70,7 @@ class Categories:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its ground-truth boxes, as numpy arrays."""
+    """One image with its ground-truth boxes, as NumPy arrays."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     box_xyxy: np.ndarray  # (N, 4) float32, pixels of `image`
@@ -81,7 +81,7 @@ class Sample:
 
 
 class Targets(NamedTuple):
-    """The ground-truth boxes of a batch, concatenated without padding; N may be 0."""
+    """The ground-truth boxes of a batch, concatenated over the images without padding; N may be 0."""
 
     image_index: Tensor  # (N,) int64, index of the image in the batch
     class_id: Tensor  # (N,) int64
@@ -89,12 +89,12 @@ class Targets(NamedTuple):
     is_crowd: Tensor  # (N,) bool; crowds are never assigned, and predictions inside them are ignored
 
     def to(self, device: torch.device) -> Targets:
-        """Move the tensors to `device`."""
+        """Return a copy with the tensors on `device`."""
         return Targets(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Batch(NamedTuple):
-    """A batch that the data loader returns."""
+    """A batch of images with targets, as the data loader returns it."""
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
     targets: Targets
@@ -104,7 +104,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections of one image, sorted by descending score. The coordinate frame depends on the caller."""
+    """The detections of one image, sorted by descending score. The boxes are in input pixels or image pixels."""
 
     box_xyxy: Tensor  # (N, 4) float32
     score: Tensor  # (N,) float32 in [0, 1]
@@ -122,10 +122,10 @@ class Detections:
         return len(self.score)
 
     def to_image(self, letterbox: Letterbox, size_hw: tuple[int, ...], *, clip_boxes: bool = True) -> Detections:
-        """Map detections from input pixels to image pixels, on the CPU.
+        """Convert detections in input pixels to detections in image pixels, on the CPU.
 
         Args:
-            letterbox: The mapping of the image to the input.
+            letterbox: Letterbox with which the image was resized to the network input.
             size_hw: Height and width of the image.
             clip_boxes: Clip the boxes to the image border.
         """
@@ -139,12 +139,12 @@ class Detections:
         return Detections(box_xyxy, on_cpu.score, on_cpu.class_id)
 
     def to(self, device: torch.device | str) -> Detections:
-        """Move the tensors to `device`."""
+        """Return a copy with the tensors on `device`."""
         return Detections(self.box_xyxy.to(device), self.score.to(device), self.class_id.to(device))
 
 
 class Shard(NamedTuple):
-    """The indices that one of `world_size` processes handles: rank, rank + world_size, rank + 2 * world_size, ..."""
+    """The part of a dataset that one of `world_size` processes handles: indices rank, rank + world_size, ..."""
 
     rank: int
     world_size: int

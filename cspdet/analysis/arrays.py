@@ -1,4 +1,4 @@
-"""The boxes of a split and the detections of a run as flat arrays, in the order of COCO's evaluation."""
+"""Flat arrays of the ground-truth boxes of a split and of the detections of a run, sorted as in COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_DETS = 100  # COCO evaluates the 100 highest-scoring detections per image an
 
 @dataclass(frozen=True, eq=False)
 class GroundTruthArrays:
-    """M annotated boxes, sorted by image; within an image in file order."""
+    """Arrays of M ground-truth boxes, sorted by image; the boxes of an image are in file order."""
 
     box_xywh: np.ndarray  # (M, 4) float64, image pixels, unclipped
     area: np.ndarray  # (M,) float64, from the file if it has areas
@@ -30,7 +30,10 @@ class GroundTruthArrays:
 
 @dataclass(frozen=True, eq=False)
 class DetectionArrays:
-    """D evaluated detections, sorted by image, then by descending score; equal scores in the order of the results."""
+    """Arrays of D evaluated detections, sorted by image, then by descending score.
+
+    Detections of an image with equal scores keep the order of the results file.
+    """
 
     box_xywh: np.ndarray  # (D, 4) float64
     score: np.ndarray  # (D,) float64
@@ -45,14 +48,14 @@ class DetectionArrays:
 
 @dataclass(frozen=True, eq=False)
 class SortedImages:
-    """The images sorted by image id, as in COCO's evaluation, with their rows in the CocoDataset."""
+    """The images of a dataset sorted by image id, as in COCO's evaluation, with their indices in the CocoDataset."""
 
     dataset_index: np.ndarray  # (N,) int64, index into the CocoDataset
     image_id: np.ndarray  # (N,) int64, ascending
 
     @classmethod
     def from_coco(cls, coco: CocoDataset) -> SortedImages:
-        """Sort the images of a dataset."""
+        """Sort the images of a dataset by image id."""
         dataset_index = np.argsort(coco.image_id, kind="stable")
         return cls(dataset_index, coco.image_id[dataset_index])
 
@@ -60,16 +63,16 @@ class SortedImages:
         return len(self.dataset_index)
 
     def index_of(self, image_id: np.ndarray) -> np.ndarray:
-        """Return the index of each image id; all ids must be known."""
+        """Return the index of each image id in the sorted images; all ids must exist in the dataset."""
         return np.searchsorted(self.image_id, image_id)
 
     def offsets(self, image_index: np.ndarray) -> np.ndarray:
-        """Return (N + 1,) int64 offsets of the rows of each image, in rows sorted by `image_index`."""
+        """Return the (N + 1,) int64 row offsets of the images, for rows sorted by `image_index`."""
         return np.searchsorted(image_index, np.arange(len(self) + 1))
 
 
 def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTruthArrays:
-    """Read the annotations as the evaluators do: not clipped to the image, with the area from the file.
+    """Read the ground-truth boxes as COCO's evaluation does: not clipped to the image, with the areas of the file.
 
     Raises:
         DataError: The annotation file is missing or has changed since the split was loaded.
@@ -91,7 +94,10 @@ def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTru
 def to_detection_arrays(
     coco: CocoDataset, images: SortedImages, results: Sequence[Result] | Records
 ) -> DetectionArrays:
-    """Convert results checked by `evaluation.results.read_results`; keep the best 100 per image and class."""
+    """Convert detections to arrays; `results` must be checked by `evaluation.results.read_results`.
+
+    As in COCO, only the 100 highest-scoring detections per image and class are kept.
+    """
     records = results if isinstance(results, np.ndarray) else to_records(results)
     image_index = images.index_of(records["image_id"])
     class_id = _class_index(coco, records["category_id"])
@@ -111,19 +117,19 @@ def to_detection_arrays(
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
-    """Return the rank of each of (D,) grouped values within its group, from 0; equal values must be adjacent."""
+    """Return the (D,) rank of each value among the equal values, starting at 0; equal values must be adjacent."""
     first = group_starts(group)
     length = np.diff(np.append(first, len(group)))
     return np.arange(len(group)) - np.repeat(first, length)
 
 
 def group_starts(group: np.ndarray) -> np.ndarray:
-    """Return the start index of each group in (D,) grouped values; equal values must be adjacent."""
+    """Return the index of the first value of each run of equal values; equal values must be adjacent."""
     return np.flatnonzero(np.diff(group, prepend=group[:1] - 1))
 
 
 def _class_index(coco: CocoDataset, category_id: np.ndarray) -> np.ndarray:
-    """Return the (N,) int64 class index of each category id; all ids must be known."""
+    """Return the (N,) int64 class index of each category id; all ids must exist in the dataset."""
     ids = np.array(coco.classes.category_ids, np.int64)
     order = np.argsort(ids)
     return order[np.searchsorted(ids[order], category_id)]

@@ -1,7 +1,7 @@
-"""COCO's average precision from ranked hits, with a weight for each image.
+"""COCO's average precision from ranked detections, with a weight for each image.
 
-With all weights 1 it equals pycocotools' AP up to rounding. The bootstrap uses the weights: a resample of the images
-is a vector of counts, so detections are matched and sorted only once.
+If all weights are 1, it equals pycocotools' AP up to rounding. The bootstrap uses the weights: the weight of an image
+is the number of times that a resample contains it. So detections are matched and sorted only once.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ EPSILON = np.spacing(1)  # pycocotools adds it to the denominator
 
 
 class Ranking(NamedTuple):
-    """Detections sorted by class, then by descending score."""
+    """Order of the detections: sorted by class, then by descending score."""
 
     order: np.ndarray  # (D,) int64, detection index at each rank
     start: np.ndarray  # (C + 1,) int64, first rank of each class
 
 
 class Hits(NamedTuple):
-    """The H correct and G ignored of D ranked detections at one IoU."""
+    """The H correct and G ignored detections among D ranked detections, at one IoU threshold."""
 
     detection_index: np.ndarray  # (H,) int64
     start: np.ndarray  # (C + 1,) int64, first hit of each class
@@ -34,13 +34,25 @@ class Hits(NamedTuple):
 
 
 def rank_by_score(class_id: np.ndarray, score: np.ndarray, num_classes: int) -> Ranking:
-    """Sort detections by class and score; equal scores keep their order, which must be that of `DetectionArrays`."""
+    """Sort detections by class, then by descending score.
+
+    Args:
+        class_id: (D,) class of each detection, in the order of `DetectionArrays`; equal scores keep this order.
+        score: (D,) score of each detection.
+        num_classes: Number of classes.
+    """
     order = np.lexsort((-score, class_id))
     return Ranking(order, np.searchsorted(class_id[order], np.arange(num_classes + 1)))
 
 
 def collect_hits(ranking: Ranking, correct: np.ndarray, ignored: np.ndarray) -> Hits:
-    """Collect the hits from (D,) bool masks in the order of the detections."""
+    """Collect the correct and the ignored detections in the order of the ranking.
+
+    Args:
+        ranking: The ranking of the detections.
+        correct: (D,) bool, in the order of `DetectionArrays`.
+        ignored: (D,) bool, in the same order.
+    """
     ranks = np.flatnonzero(correct[ranking.order])
     ignored_ranks = np.flatnonzero(ignored[ranking.order])
     return Hits(
@@ -55,18 +67,21 @@ def collect_hits(ranking: Ranking, correct: np.ndarray, ignored: np.ndarray) -> 
 
 
 def cumulative_weights(ranking: Ranking, weight: np.ndarray) -> np.ndarray:
-    """Return the (D + 1,) running sum of the (D,) detection weights along the ranking, from 0."""
+    """Return the (D + 1,) cumulative sum of the (D,) detection weights in ranking order; the first value is 0."""
     return running_sum(weight[ranking.order])
 
 
 def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
-    """Return the (C, 101) interpolated precision at RECALL_THRESHOLDS; NaN for classes without ground truth.
+    """Compute COCO's interpolated precision at the recalls RECALL_THRESHOLDS.
 
     Args:
-        hits: The hits at one IoU.
-        cumulative: (D + 1,) from `cumulative_weights`.
+        hits: The hits at one IoU threshold.
+        cumulative: (D + 1,) result of `cumulative_weights`.
         weight: (D,) weight of each detection.
-        num_gt: (C,) weighted number of ground-truth boxes.
+        num_gt: (C,) sum of the weights of the ground-truth boxes of each class.
+
+    Returns:
+        (C, 101) precision; NaN for classes without ground truth.
     """
     counts = np.diff(hits.start)
 
@@ -97,18 +112,23 @@ def interpolated_precision(hits: Hits, cumulative: np.ndarray, weight: np.ndarra
 
 
 def running_sum(values: np.ndarray) -> np.ndarray:
-    """Return the (n + 1,) sums of the first 0, 1 ... n values."""
+    """Return the (n + 1,) cumulative sum of (n,) values; the first value is 0."""
     return np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
 
 
 def nanmean_or_none(values: np.ndarray) -> float | None:
-    """Return the mean without NaN; None if all values are NaN."""
+    """Return the mean of the values that are not NaN, or None if all values are NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None
 
 
 def trim_ranking(ranking: Ranking, correct: np.ndarray) -> Ranking:
-    """Remove the detections ranked after the last correct one of each class; no AP depends on them."""
+    """Remove the detections that rank after the last correct detection of their class; they do not affect AP.
+
+    Args:
+        ranking: The ranking of the detections.
+        correct: (D,) bool, detections that are correct at any IoU threshold.
+    """
     class_id = np.repeat(np.arange(len(ranking.start) - 1), np.diff(ranking.start))
     ranks = np.flatnonzero(correct[ranking.order])
     last = np.full(len(ranking.start) - 1, -1, np.int64)

@@ -19,7 +19,7 @@ CROWDED_IOU = 0.3  # two boxes with a higher IoU count as overlapped
 
 
 def compute_breakdown(run: MatchedRun) -> Breakdown:
-    """Compute all breakdowns of a run."""
+    """Compute the metrics of a run by box size, by number of boxes per image, and by overlap."""
     return Breakdown(
         sizes=tuple(_coco_size(run, *size) for size in COCO_SIZES),
         quartiles=_size_quartiles(run),
@@ -46,7 +46,10 @@ def _size_quartiles(run: MatchedRun) -> tuple[SizeRange, ...]:
 def _size_range_metrics(
     run: MatchedRun, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
 ) -> SizeRange:
-    """Compute metrics by COCO's rule: boxes and unmatched detections of other sizes are ignored."""
+    """Compute the metrics of one range of box sizes, by COCO's rule for area ranges.
+
+    Boxes outside the range, and unmatched detections outside the range, are ignored.
+    """
     near = run.pairs.select(run.pairs.iou >= IOU_THRESHOLDS[0])
     match_candidates = build_candidates(near, run.detections, run.ground_truth, area=limits, closed=closed)
     is_target = ~match_candidates.ignore
@@ -56,7 +59,10 @@ def _size_range_metrics(
 
 
 def _box_count_tertiles(run: MatchedRun) -> tuple[ImageGroup, ...]:
-    """Split the images into three groups of similar size by their number of boxes; empty groups are omitted."""
+    """Compute metrics for three groups of images of about equal size, grouped by their number of boxes.
+
+    Images without boxes belong to no group; empty groups are omitted.
+    """
     boxes = np.bincount(run.ground_truth.image_index[run.is_target], minlength=len(run.images))
     some = boxes[boxes > 0]
     if not len(some):
@@ -89,7 +95,7 @@ def _overlap_groups(run: MatchedRun) -> tuple[OverlapGroup, ...]:
 
 
 def _matched_mask(run: MatchedRun, matched: np.ndarray) -> np.ndarray:
-    """Return the (M,) bool mask of the box indices `matched`, which has no -1."""
+    """Return an (M,) bool mask that is True at the box indices `matched`."""
     mask = np.zeros(len(run.ground_truth), bool)
     mask[matched] = True
     return mask

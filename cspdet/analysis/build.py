@@ -1,4 +1,4 @@
-"""Analyze a run: compute all parts of an `Analysis`."""
+"""Analysis of a run: computes all parts of an `Analysis`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,13 @@ def analyze_results(
     min_score: float | None = None,
     gallery: int = AnalysisConfig.gallery,
 ) -> Analysis:
-    """Evaluate and analyze results checked by `evaluation.results.read_results`.
+    """Evaluate and analyze the detections of a run on the split `coco`.
 
     Args:
-        coco: The split with its annotations.
-        results: Detections in COCO's results format.
-        name, source: Name and results file of the run, for the report.
-        iou: IoU at which a detection matches a box.
-        min_score: Score threshold of kept detections; None: the threshold of the best F1.
+        results: Detections in COCO's results format, checked by `evaluation.results.read_results`.
+        name, source: Name of the run, and path of its results file, for the report.
+        iou: IoU threshold at which a detection matches a box.
+        min_score: Score threshold of kept detections; None: the threshold with the highest F1.
         gallery: Maximum number of worst images.
 
     Raises:
@@ -57,14 +56,14 @@ def analyze_results(
 def analyze(
     run: MatchedRun, metrics: Metrics, *, name: str, source: str, min_score: float | None, gallery: int
 ) -> Analysis:
-    """Analyze a run with matched detections.
+    """Analyze a run whose detections are already matched with the boxes.
 
     Args:
-        run: The detections, matched with the boxes.
+        run: The run with its matches.
         metrics: COCO metrics of the same detections.
         name: Name of the run.
-        source: The results file.
-        min_score: Score threshold of kept detections; None: the threshold of the best F1.
+        source: Path of the results file.
+        min_score: Score threshold of kept detections; None: the threshold with the highest F1.
         gallery: Maximum number of worst images.
     """
     scores = ClassScores(run, run.matches, run.num_gt, None)

@@ -1,4 +1,4 @@
-"""Calibration of the scores: whether 80% of the detections with a score of .8 are correct."""
+"""Calibration of the scores: compares the score of detections with the fraction of them that are correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ NUM_BINS = 10
 
 
 def calibrate(run: MatchedRun, threshold: float) -> Calibration:
-    """Compare mean score and accuracy in score bins, at `run.iou`; the outer bins include scores outside [0, 1]."""
+    """Compute mean score and accuracy of the detections in bins of the score, at the IoU threshold `run.iou`.
+
+    Scores below 0 are counted in the first bin, scores above 1 in the last bin. `threshold` is the score threshold of
+    `Calibration.kept_ece`.
+    """
     counted = ~run.match.ignored
     score, correct = run.detections.score[counted], run.match.correct[counted]
     count, score_sum, right = _bin_sums(score, correct)
@@ -30,9 +34,13 @@ def calibrate(run: MatchedRun, threshold: float) -> Calibration:
 
 
 def calibration_error(score: np.ndarray, correct: np.ndarray) -> float | None:
-    """Return the expected calibration error of (D,) scores and (D,) bool `correct`; None without detections.
+    """Return the expected calibration error (Guo et al. 2017); None if there are no detections.
 
-    It is the mean |mean score - accuracy| over the bins, weighted by the number of detections (Guo et al. 2017).
+    It is the mean of |mean score - accuracy| over the bins of the score, weighted by the number of detections.
+
+    Args:
+        score: (D,) score of each detection.
+        correct: (D,) bool, whether the detection is correct.
     """
     if not len(score):
         return None
@@ -41,9 +49,8 @@ def calibration_error(score: np.ndarray, correct: np.ndarray) -> float | None:
 
 
 def _bin_sums(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the number of detections, the sum of scores, and the number of correct detections of each bin."""
-    # Edges by division are the nearest floats to .1, .2, ..., so that a score of .3 is in the bin that starts at .3.
-    edges = np.arange(1, NUM_BINS) / NUM_BINS
+    """Return (NUM_BINS,) arrays: number of detections, sum of scores, and number of correct detections in each bin."""
+    edges = np.arange(1, NUM_BINS) / NUM_BINS  # division, so that a score of .3 is in the bin that starts at .3
     index = np.searchsorted(edges, score, side="right")
     count = np.bincount(index, minlength=NUM_BINS)
     return count, np.bincount(index, score, NUM_BINS), np.bincount(index[correct], minlength=NUM_BINS)

@@ -1,8 +1,8 @@
 """Compare runs on the same images by a paired bootstrap over images.
 
-Each resample draws N of the N images with replacement, the same for all runs, and computes the AP of every run on them.
-The spread of the differences is the uncertainty due to the choice of images. Detections are matched once; a resample
-only changes the weight of each image.
+Each resample draws N of the N images with replacement and computes the AP of every run on the drawn images, which are
+the same for all runs. The spread of the AP differences is the uncertainty due to the choice of images. Detections are
+matched only once; a resample only changes the weight of each image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONFIDENCE_INTERVAL = (0.025, 0.975)
 
 
 class WeightedRun(NamedTuple):
-    """The data from which the AP of a run is computed for any image weights."""
+    """Matched detections of a run, from which AP can be computed for any image weights."""
 
     ranking: Ranking
     hits: tuple[Hits, ...]  # by IOU_THRESHOLDS
@@ -40,7 +40,7 @@ class WeightedRun(NamedTuple):
 
 
 def prepare_weighted_run(run: MatchedRun) -> WeightedRun:
-    """Collect the hits of a run at all IoU thresholds."""
+    """Collect the correct and ignored detections of a run at all IoU thresholds."""
     any_hit = np.any([match.correct for match in run.matches], axis=0)
     ranking = trim_ranking(run.ranking, any_hit)
     tables = tuple(collect_hits(ranking, match.correct, match.ignored) for match in run.matches)
@@ -48,12 +48,15 @@ def prepare_weighted_run(run: MatchedRun) -> WeightedRun:
 
 
 def weighted_ap(run: WeightedRun, image_counts: np.ndarray, num_gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (C,) AP and (C,) AP50 for image weights; NaN for classes without ground truth.
+    """Compute the AP of each class for given image weights.
 
     Args:
-        run: From `prepare_weighted_run`.
+        run: Result of `prepare_weighted_run`.
         image_counts: (N,) weight of each image.
-        num_gt: (C,) weighted number of ground-truth boxes.
+        num_gt: (C,) sum of the weights of the ground-truth boxes of each class.
+
+    Returns:
+        (C,) AP and (C,) AP50; NaN for classes without ground truth.
     """
     weight = image_counts.astype(np.float64)[run.image_index]
     ranked = cumulative_weights(run.ranking, weight)
@@ -73,13 +76,12 @@ def _check_same_split(runs: Sequence[MatchedRun], names: Sequence[str]) -> None:
 def compare(
     runs: Sequence[MatchedRun], names: Sequence[str], *, resamples: int = AnalysisConfig.resamples, seed: int = 0
 ) -> Comparison:
-    """Compare every further run with the first, on the same split.
+    """Compare every other run with the first run; all runs must be evaluated on the same split.
 
     Args:
-        runs: At least two runs.
-        names: One name per run.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resampling.
+        runs: Two or more runs.
+        names: Name of each run.
+        resamples, seed: Number of bootstrap resamples, and seed of the random numbers.
 
     Raises:
         DataError: The runs have different images, boxes or classes.
@@ -98,7 +100,11 @@ def compare(
 
 
 def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (R, runs, 2, C): AP and AP50 per resample, run and class; NaN for classes without ground truth."""
+    """Compute AP and AP50 of each run on each of R resamples of the images.
+
+    Returns:
+        (R, runs, 2, C) AP and AP50 of each class; NaN for classes without ground truth.
+    """
     ground_truth, count, classes = runs[0].ground_truth, len(runs[0].images), runs[0].num_classes
     image_index, class_id = ground_truth.image_index[runs[0].is_target], ground_truth.class_id[runs[0].is_target]
     prepared = [prepare_weighted_run(run) for run in runs]
@@ -112,7 +118,14 @@ def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Genera
 
 
 def _compare_pair(first: MatchedRun, other: MatchedRun, names: tuple[str, str], gains: np.ndarray) -> RunComparison:
-    """Compare two runs; `gains` are the (R, 2, C) differences of AP and AP50, other - first, of each resample."""
+    """Compare two runs.
+
+    Args:
+        first: The first run.
+        other: The run to compare with it.
+        names: Names of both runs.
+        gains: (R, 2, C) differences of AP and AP50, `other` minus `first`, of each resample and class.
+    """
     scores = [ClassScores(run, run.matches, run.num_gt, None) for run in (first, other)]
     values = [(one.AP, one.AP_at(0)) for one in scores]
     differences = [
@@ -126,7 +139,14 @@ def _compare_pair(first: MatchedRun, other: MatchedRun, names: tuple[str, str], 
 
 
 def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.ndarray) -> Difference:
-    """Compute the difference from (C,) values of both runs and (R, C) gains of the resamples."""
+    """Compute the difference of a metric, with its confidence interval and p value.
+
+    Args:
+        metric: Name of the metric.
+        first: (C,) value of each class in the first run.
+        other: (C,) value of each class in the other run.
+        gains: (R, C) differences, `other` minus `first`, of each resample and class.
+    """
     before, after = nanmean_or_none(first), nanmean_or_none(other)
     known = ~np.isnan(gains)
     drawn = np.where(known, gains, 0.0).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
@@ -138,9 +158,10 @@ def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.nda
 
 
 def sign_test_p_value(gains: np.ndarray) -> float:
-    """Return the two-sided p value: twice the fraction of the (R,) gains with the rarer sign; 0 counts for both signs.
+    """Return the two-sided p value of the bootstrap: how often the (R,) gains of the resamples have the rarer sign.
 
-    One resample is added to the rarer sign, so that p is never 0: with 1,000 resamples it is at least .002.
+    It is 2 (k + 1) / (R + 1), at most 1, where k is the number of gains with the rarer sign; a gain of 0 counts for
+    both signs. It is never 0: with 1,000 resamples, its minimum is 2/1001.
     """
     against = min(int((gains <= 0).sum()), int((gains >= 0).sum()))
     return min(1.0, 2 * (against + 1) / (len(gains) + 1))

@@ -1,4 +1,4 @@
-"""Options of the error analysis. This module does not import numpy, because the command line reads the defaults."""
+"""Options of the error analysis. This module does not import NumPy, because the command line reads defaults from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ BACKGROUND_IOU = 0.1  # a detection with a lower IoU with every box is backgroun
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """Thresholds, resampling, and number of images shown.
+    """Options of the analysis: thresholds, resampling, and number of images on the page.
 
     Attributes:
-        min_iou: IoU from which a detection matches a box, for everything except the COCO metrics.
-        min_score: Score threshold of the confusion matrix and of the images shown; None: the threshold of the best F1.
+        min_iou: Minimum IoU of a detection and the box it matches, for everything except the COCO metrics.
+        min_score: Score threshold of the confusion matrix and of the images on the page; None: the threshold with the
+            highest F1.
         resamples: Number of bootstrap resamples of the images for the comparison of runs.
         seed: Seed of the resampling.
         gallery: Number of images in each gallery of the page.
@@ -31,7 +32,8 @@ class AnalysisConfig:
         """Check the values.
 
         Raises:
-            ConfigError: All problems together, named like the flags of `cspdet analyze`.
+            ConfigError: Values are invalid. The message lists all of them, with the names of the flags of `cspdet
+                analyze`.
         """
         problems = []
         if not BACKGROUND_IOU < self.min_iou <= 1:

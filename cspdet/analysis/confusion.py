@@ -13,10 +13,15 @@ MAX_PAIRS = 50
 
 
 def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched_gt: np.ndarray) -> np.ndarray:
-    """Match the remaining detections with the unmatched boxes, regardless of class.
+    """Match the remaining detections with the remaining boxes, regardless of class, in descending score.
+
+    Args:
+        run: The matched run.
+        remaining: (D,) bool, detections to match.
+        unmatched_gt: (M,) bool, boxes to match.
 
     Returns:
-        (D,) index of the box of each remaining detection, -1 for none.
+        (D,) index of the matched box of each detection, -1 if it is not matched.
     """
     detections, pairs = run.detections, run.pairs
     pairs = pairs.select(remaining[pairs.detection_index] & unmatched_gt[pairs.gt_index] & (pairs.iou >= run.iou))
@@ -29,10 +34,11 @@ def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched
 
 
 def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
-    """Count boxes and detections with at least a score of `threshold`, at `run.iou`.
+    """Count boxes and detections with a score of at least `threshold`, at the IoU threshold `run.iou`.
 
-    Each class is first matched separately by COCO's rule, so that the diagonal holds the correct detections. The
-    remaining detections are matched regardless of class: in descending score, each with the free box of highest IoU.
+    First, detections are matched with boxes of their own class by COCO's rule; these correct detections are the
+    diagonal. Then each remaining detection, in descending score, is matched with the unmatched box of highest IoU,
+    regardless of class.
     """
     detections, ground_truth, match, classes = run.detections, run.ground_truth, run.match, run.num_classes
     kept = (detections.score >= threshold) & ~match.ignored
@@ -53,7 +59,7 @@ def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
 
 
 def confused_pairs(run: MatchedRun, confusion: Confusion) -> tuple[ConfusedPair, ...]:
-    """Return the pairs of different classes with the most boxes, at most MAX_PAIRS."""
+    """Return up to MAX_PAIRS pairs of different classes, sorted by the number of confused boxes, largest first."""
     counts = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:MAX_PAIRS]

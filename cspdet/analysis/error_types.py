@@ -1,19 +1,19 @@
 """Error type of each detection, and AP cost of each type, as in TIDE.
 
 Source: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
-section 2.2. With foreground IoU t (.5) and background IoU b (.1), an unmatched detection has the first type that
-applies:
+section 2.2. Let t (.5) be the foreground IoU threshold and b (.1) the background IoU threshold. An unmatched detection
+has the first of these types whose condition is true:
 
 localization    highest IoU with a box of its class is at least b and below t
 classification  IoU of at least t with a box of another class
-duplicate       IoU of at least t with a box of its class that a higher score matched
+duplicate       IoU of at least t with a box of its class that is matched by a detection with a higher score
 background      IoU below b with every box
-both            otherwise: IoU between b and t with a box of another class
+both            all other detections: IoU between b and t with a box of another class
 
-The cost of a type is the AP at t with this type fixed, minus the AP. A localization or classification error is
-corrected, unless its box is already matched or is used to correct an error of the same type with a higher score.
-All other detections of the type are removed. Missed boxes are removed from the ground truth. Costs do not add up to
-1 - AP, because fixes interact.
+The cost of a type is the AP at t after the errors of this type are fixed, minus the actual AP. A localization or
+classification error is corrected, unless its box is already matched or is used to correct an error of the same type
+with a higher score. All other detections of the type are removed. Missed boxes are removed from the ground truth. The
+costs do not add up to 1 - AP, because the fixes interact.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CORRECT, CLASSIFICATION, LOCALIZATION, BOTH, DUPLICATE, BACKGROUND, IGNORED = ra
 
 
 class ErrorTypes(NamedTuple):
-    """The type of each of D detections, and the boxes that fixes refer to."""
+    """Error type of each of D detections, and the boxes that are used to correct errors."""
 
     detection_type: np.ndarray  # (D,) int64, index into DETECTION_TYPES
     intended_gt: np.ndarray  # (D,) int64, box that a localization or classification error overlaps most, else -1
@@ -48,7 +48,7 @@ class ErrorTypes(NamedTuple):
 
 
 def classify_errors(run: MatchedRun) -> ErrorTypes:
-    """Classify each detection at `run.iou`."""
+    """Determine the error type of each detection at the IoU threshold `run.iou`."""
     match, ground_truth, count = run.match, run.ground_truth, len(run.detections)
     pairs = run.pairs.select(~ground_truth.crowd[run.pairs.gt_index])
     same = run.detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index]
@@ -119,7 +119,7 @@ def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -
 
 
 def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
-    """Return the AP with the detections of one type corrected, or removed if their box is already matched."""
+    """Compute the AP after fixing one error type: its detections are corrected, or removed if they have no free box."""
     chosen = error_types.detection_type == index
     correct, gone = error_types.detection_type == CORRECT, (error_types.detection_type == IGNORED) | chosen
     ranking = run.ranking
@@ -134,7 +134,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """Return (D,) bool: the highest-scoring chosen detection of each unmatched intended box."""
+    """Return a (D,) bool mask of the chosen detections with the highest score for each unmatched intended box."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]
@@ -146,7 +146,7 @@ def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.
 
 
 def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray) -> float | None:
-    """Return the AP without the boxes of the (M,) mask `removed`; the AP of a class without remaining boxes is 1."""
+    """Compute the AP without the boxes of the (M,) mask `removed`; a class without remaining boxes has an AP of 1."""
     left = run.num_gt - run.count_gt_per_class(removed)
     return _mean_ap(
         run, run.ranking, error_types.detection_type == CORRECT, error_types.detection_type == IGNORED, left
@@ -156,7 +156,15 @@ def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray
 def _mean_ap(
     run: MatchedRun, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, num_gt: np.ndarray
 ) -> float | None:
-    """Return the mean AP over the classes with ground truth."""
+    """Compute the mean AP over the classes that have ground truth in the split.
+
+    Args:
+        run: The matched run.
+        ranking: Ranking of the detections.
+        correct: (D,) bool, detections that count as correct.
+        removed: (D,) bool, detections that are not counted.
+        num_gt: (C,) number of ground-truth boxes.
+    """
     weight = np.ones(len(run.detections))
     curves = interpolated_precision(
         collect_hits(ranking, correct, removed), cumulative_weights(ranking, weight), weight, num_gt
@@ -166,10 +174,11 @@ def _mean_ap(
 
 
 def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the highest IoU of each detection, and the box with this IoU.
+    """Find the box with the highest IoU for each detection.
 
     Returns:
-        (D,) highest IoU, 0 without overlap; (D,) box index, on ties the first, -1 without overlap.
+        (D,) highest IoU, 0 without overlap; (D,) index of its box, the first one if several are equal, -1 without
+        overlap.
     """
     best_iou, best_gt = np.zeros(num_detections), np.full(num_detections, -1, np.int64)
     start = group_starts(pairs.detection_index)

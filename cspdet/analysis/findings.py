@@ -1,7 +1,7 @@
-"""Data structures of the errors of a run: confusion, error types with AP cost, label issues, and worst images.
+"""Data classes for the errors of a run: confusion, error types and AP costs, possible label issues, worst images.
 
 Boxes are `box_xywh`: left, top, width, height in pixels of the original image, as in COCO files. An image is given by
-`dataset_index` (its row in the CocoDataset), `image_id` and `file_name` (from the annotation file).
+`dataset_index` (its index in the CocoDataset), `image_id` and `file_name` (from the annotation file).
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ LABEL_ISSUE_TYPES: tuple[LabelIssueType, ...] = ("missing box", "wrong class", "
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Confusion matrix of ground-truth boxes and kept detections, each counted once; index C is the background.
+    """Confusion matrix of ground-truth boxes and kept detections, counted once; index C is the background.
 
-    `counts[i, j]`: boxes of class i matched by a detection of class j. `counts[i, C]`: missed boxes. `counts[C, j]`:
-    detections of class j without a box. `counts[C, C]` is 0. Row sums are the boxes of each class, column sums its
-    kept detections without those matched with crowds.
+    `counts[i, j]` is the number of boxes of class i that a detection of class j matched, `counts[i, C]` the number of
+    missed boxes of class i, and `counts[C, j]` the number of detections of class j without a box. `counts[C, C]` is 0.
+    The sum of row i is the number of boxes of class i. The sum of column j is the number of kept detections of class j,
+    without detections that match crowds.
     """
 
     iou: float
@@ -51,7 +52,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Boxes of one class matched by detections of another class, from the confusion matrix."""
+    """Number of boxes of one class that were matched by detections of another class, from the confusion matrix."""
 
     gt_class: str
     detected_class: str
@@ -61,7 +62,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class ErrorCost:
-    """Count and AP cost of one error type."""
+    """Number of errors and AP cost of one error type."""
 
     error_type: ErrorType
     count: int  # detections; for `missed`: undetected boxes without a localization or classification error
@@ -71,10 +72,11 @@ class ErrorCost:
 
 @dataclass(frozen=True)
 class Errors:
-    """Counts and AP costs of all error types.
+    """Number of errors and AP cost of all error types.
 
-    correct + the counts of the five wrong types + ignored = evaluated; detected + missed = num_gt. `kept_correct`,
-    `kept_ignored` and the `kept` of the error types satisfy the same for detections above the threshold.
+    `correct`, `ignored` and the counts of the five wrong types add up to `evaluated`; `detected` and `missed` add up to
+    `num_gt`. `kept_correct`, `kept_ignored` and the `kept` values of the five types add up to the number of detections
+    with a score of at least the threshold.
     """
 
     iou: float  # foreground IoU
@@ -96,7 +98,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A box or detection where the annotation may be wrong."""
+    """A box or a detection that indicates a wrong annotation."""
 
     issue_type: LabelIssueType
     dataset_index: int
@@ -111,7 +113,7 @@ class LabelIssue:
 
 @dataclass(frozen=True)
 class LabelIssues:
-    """The most likely issues of each type, and the number of all issues."""
+    """The most likely label issues of each type, and the total number of issues of each type."""
 
     min_score: float  # detections with at least this score are confident
     issues: tuple[LabelIssue, ...]  # grouped by type in the order of LABEL_ISSUE_TYPES
@@ -120,7 +122,7 @@ class LabelIssues:
 
 @dataclass(frozen=True)
 class AnnotatedBox:
-    """An annotated box of an image in the gallery."""
+    """A ground-truth box in an image of the gallery."""
 
     box_xywh: tuple[float, float, float, float]
     class_name: str
@@ -130,7 +132,7 @@ class AnnotatedBox:
 
 @dataclass(frozen=True)
 class DetectedBox:
-    """A kept detection of an image in the gallery."""
+    """A kept detection in an image of the gallery."""
 
     box_xywh: tuple[float, float, float, float]
     class_name: str
@@ -140,7 +142,7 @@ class DetectedBox:
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image with many errors at the threshold."""
+    """An image with many errors among the kept detections."""
 
     dataset_index: int
     image_id: int

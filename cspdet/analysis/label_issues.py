@@ -15,10 +15,10 @@ MAX_LISTED = 500  # of each type
 
 
 def find_label_issues(run: MatchedRun, threshold: float) -> LabelIssues:
-    """Find missing boxes, wrong classes and spurious boxes.
+    """Find boxes that are missing, have the wrong class, or are spurious.
 
     A detection is confident if its score is at least `threshold` and at least the .9 quantile of the scores of correct
-    detections. Without correct detections, none is confident.
+    detections. If there are no correct detections, no detection is confident.
     """
     right = run.match.correct
     none = np.zeros(0, np.int64)
@@ -38,7 +38,16 @@ def find_label_issues(run: MatchedRun, threshold: float) -> LabelIssues:
 def _rank_label_issues(
     run: MatchedRun, min_score: float, missing: np.ndarray, wrong: np.ndarray, gt_index: np.ndarray, iou: np.ndarray
 ) -> LabelIssues:
-    """Sort the issues; `missing` and `wrong` are detection indices, `gt_index` the boxes of the wrong ones."""
+    """Sort the issues of each type, most likely first, and keep at most MAX_LISTED per type.
+
+    Args:
+        run: The matched run.
+        min_score: Minimum score of confident detections.
+        missing: Indices of confident detections without a box.
+        wrong: Indices of confident detections on a box of another class.
+        gt_index: Indices of these boxes.
+        iou: IoU of each detection in `wrong` with its box.
+    """
     undetected = _undetected_boxes(run)
     missing = missing[np.argsort(-run.detections.score[missing], kind="stable")]
     best = np.argsort(-run.detections.score[wrong], kind="stable")[:MAX_LISTED]
@@ -49,13 +58,16 @@ def _rank_label_issues(
 
 
 def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the highest-scoring chosen detection of each box that has no correct detection.
+    """Return the indices of confident detections that contradict the class of a box, at most one per box.
+
+    Boxes that have a correct detection are omitted. For each other box, the detection with the highest score is
+    returned.
 
     Args:
         run: The matched run.
-        chosen: (D,) bool, detections to select from.
-        gt_index: (D,) box of each detection.
-        threshold: Score threshold of correct detections.
+        chosen: (D,) bool, confident detections on a box of another class.
+        gt_index: (D,) index of this box.
+        threshold: Minimum score of a correct detection.
     """
     certain = run.match.correct & (run.detections.score >= threshold)
     agreed = np.zeros(len(run.ground_truth), bool)
@@ -67,14 +79,14 @@ def _misclassified_boxes(run: MatchedRun, chosen: np.ndarray, gt_index: np.ndarr
 
 
 def _best_other_class_overlap(run: MatchedRun) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (D,) highest IoU of each detection with a box of another class, and the (D,) index of that box."""
+    """Return the (D,) highest IoU of each detection with a box of another class, and the (D,) index of this box."""
     pairs = run.pairs
     other = run.detections.class_id[pairs.detection_index] != run.ground_truth.class_id[pairs.gt_index]
     return best_overlap(pairs.select(other & ~run.ground_truth.crowd[pairs.gt_index]), len(run.detections))
 
 
 def _undetected_boxes(run: MatchedRun) -> np.ndarray:
-    """Return the boxes without an overlapping detection above MIN_EVIDENCE_SCORE, largest first."""
+    """Return indices of boxes that no detection with a score above MIN_EVIDENCE_SCORE overlaps, largest box first."""
     pairs = run.pairs
     seen = np.zeros(len(run.ground_truth), bool)
     seen[pairs.gt_index[run.detections.score[pairs.detection_index] > MIN_EVIDENCE_SCORE]] = True

@@ -1,4 +1,4 @@
-"""Matching of a run's detections with the ground truth; all metrics and errors are computed from the result."""
+"""Match the detections of a run with the ground truth; all metrics and errors are computed from the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cspdet.evaluation.records import Records, Result
 
 @dataclass(frozen=True, eq=False)
 class MatchedRun:
-    """The matched detections of a run on a split: N images, M boxes, D evaluated detections, C classes."""
+    """Detections of a run matched with the ground truth: N images, M boxes, D evaluated detections, C classes."""
 
     coco: CocoDataset
     images: SortedImages
@@ -51,24 +51,24 @@ class MatchedRun:
 
     @property
     def is_target(self) -> np.ndarray:
-        """(M,) bool: boxes that are not crowds."""
+        """(M,) bool mask of the boxes that are not crowds."""
         return ~self.ground_truth.crowd
 
     @property
     def num_gt(self) -> np.ndarray:
-        """(C,) int64: number of boxes of each class, without crowds."""
+        """(C,) int64 number of boxes of each class, without crowds."""
         return self.count_gt_per_class(self.is_target)
 
     def count_gt_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """Return the (C,) number of boxes of each class in the (M,) bool `mask`."""
+        """Return the (C,) number of boxes of each class that the (M,) bool mask selects."""
         return np.bincount(self.ground_truth.class_id[mask], minlength=self.num_classes)
 
     def count_detections_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """Return the (C,) number of detections of each class in the (D,) bool `mask`."""
+        """Return the (C,) number of detections of each class that the (D,) bool mask selects."""
         return np.bincount(self.detections.class_id[mask], minlength=self.num_classes)
 
     def hits(self, match: Match) -> Hits:
-        """Return the hits of a match for `interpolated_precision`."""
+        """Return the hits of a match, as input for `interpolated_precision`."""
         return collect_hits(self.ranking, match.correct, match.ignored)
 
     def class_name(self, class_id: int) -> str:
@@ -76,22 +76,22 @@ class MatchedRun:
         return self.coco.classes.names[class_id]
 
     def image_info(self, image_index: int) -> tuple[int, int, str]:
-        """Return the row in the dataset, the image id and the file name of an image."""
+        """Return the index in the dataset, the image id and the file name of an image, given its index by image id."""
         row = int(self.images.dataset_index[image_index])
         return row, int(self.coco.image_id[row]), self.coco.name(row)
 
 
 class ClassScores:
-    """AP and recall of each class from the matches at COCO's ten IoU thresholds; NaN for classes without boxes."""
+    """Precision, AP and recall of each class at the IoU thresholds of the matches; NaN for classes without boxes."""
 
     def __init__(self, run: MatchedRun, matches: Sequence[Match], num_gt: np.ndarray, image_counts: np.ndarray | None):
-        """Compute precision and recall.
+        """Compute the precision curves and the recall of each class.
 
         Args:
             run: The matched run.
             matches: One match per IoU threshold.
             num_gt: (C,) number of boxes, weighted by `image_counts`.
-            image_counts: (N,) weight of each image; None: 1 each.
+            image_counts: (N,) weight of each image; None: every weight is 1.
         """
         detections = run.detections
         weight = (
@@ -111,16 +111,16 @@ class ClassScores:
 
     @property
     def AP(self) -> np.ndarray:
-        """(C,) AP, mean over the IoU thresholds."""
+        """(C,) AP: mean over the IoU thresholds."""
         return self.precision.mean(axis=(0, 2))
 
     def AP_at(self, index: int) -> np.ndarray:
-        """Return the (C,) AP at one IoU threshold."""
+        """Return the (C,) AP at the IoU threshold with this index."""
         return self.precision[index].mean(axis=1)
 
     @property
     def AR(self) -> np.ndarray:
-        """(C,) average recall, mean over the IoU thresholds."""
+        """(C,) average recall: mean over the IoU thresholds."""
         return self.recall.mean(axis=0)
 
     def means(self) -> tuple[float | None, float | None, float | None]:
@@ -129,12 +129,12 @@ class ClassScores:
 
 
 def match_results(coco: CocoDataset, results: Sequence[Result] | Records, *, iou: float = 0.5) -> MatchedRun:
-    """Match results checked by `evaluation.results.read_results` with the ground truth.
+    """Match the detections of a results file with the ground truth.
 
     Args:
         coco: The split with its annotations.
-        results: Detections in COCO's results format.
-        iou: IoU at which errors are classified.
+        results: Detections in COCO's results format, checked by `evaluation.results.read_results`.
+        iou: IoU threshold at which errors are classified.
 
     Raises:
         DataError: The annotation file is missing or has changed since the split was loaded.

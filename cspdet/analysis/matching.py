@@ -1,8 +1,9 @@
 """COCO's greedy matching of detections with ground truth, vectorized over all images and classes.
 
-In descending score, each detection is matched with the free (unmatched) box of highest IoU in its class and image. Only
-detections of the same image and class compete. So the first detection of every group is matched in one step, then the
-second, and so on: about a hundred steps instead of one per detection.
+In the order of descending score, each detection is matched with the unmatched box of its class and image that has the
+highest IoU. Only detections of the same image and class compete for boxes. Therefore the first detections of all images
+and classes are matched in one step, then all second detections, and so on: about a hundred steps instead of one per
+detection.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of COCO
 
 
 class Match(NamedTuple):
-    """The matches of D detections at one IoU; detections neither correct nor ignored are wrong."""
+    """Matches of D detections at one IoU threshold. Detections that are neither correct nor ignored are wrong."""
 
     gt_index: np.ndarray  # (D,) int64, the matched box, -1 for none
     correct: np.ndarray  # (D,) bool
@@ -26,7 +27,10 @@ class Match(NamedTuple):
 
 
 class MatchCandidates(NamedTuple):
-    """Pairs of equal class, sorted by rank and detection; the preferred pair of a detection is its last one."""
+    """Pairs of a detection and a box of equal class that can be matched.
+
+    The pairs are sorted by rank, then by detection. Of the pairs of a detection, the last is the preferred one.
+    """
 
     pairs: IouPairs
     rank: np.ndarray  # (P,) int64, ascending: rank of the detection within its image and class
@@ -42,13 +46,18 @@ def build_candidates(
     area: tuple[float, float] | None = None,
     closed: bool = True,
 ) -> MatchCandidates:
-    """Sort the pairs for matching within classes.
+    """Select and sort the pairs for matching within classes.
 
-    As in pycocotools, the later of two boxes with equal IoU wins, and any box wins over an ignored one.
+    Pairs of different classes are dropped. As in pycocotools, a detection prefers the box with the highest IoU, the
+    later box if the IoU is equal, and any box over an ignored box.
 
     Args:
-        area: (low, high) in square pixels; boxes outside are ignored; None: no limits.
-        closed: Whether `high` itself is inside, as in COCO.
+        pairs: Pairs of detections and boxes with their IoU.
+        detections: The detections.
+        ground_truth: The boxes.
+        area: (low, high) in square pixels. Boxes outside are ignored, and detections outside are marked `out_of_range`;
+            None: no limits.
+        closed: Whether the range includes `high`, as in COCO.
     """
     same = pairs.select(detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index])
     ignore, outside = ground_truth.crowd, np.zeros(len(detections), bool)
@@ -61,7 +70,7 @@ def build_candidates(
 
 
 def match_boxes(match_candidates: MatchCandidates, ground_truth: GroundTruthArrays, iou: float) -> Match:
-    """Match at one IoU, which must not be lower than the minimum IoU of the pairs."""
+    """Match detections with boxes at one IoU threshold, which must not be below the minimum IoU of the pairs."""
     near = match_candidates.pairs.iou >= iou
     pairs, rank = match_candidates.pairs.select(near), match_candidates.rank[near]
     matched = assign(pairs, rank, len(match_candidates.out_of_range), ~ground_truth.crowd)
@@ -73,18 +82,18 @@ def match_boxes(match_candidates: MatchCandidates, ground_truth: GroundTruthArra
 
 
 def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match: np.ndarray) -> np.ndarray:
-    """Assign a box to each detection in the order of the ranks.
+    """Assign at most one box to each detection, step by step in the order of the ranks.
 
-    Detections of equal rank must have no box in common. A detection is assigned the box of its last pair whose box is
-    free.
+    Each detection gets the box of its last pair whose box is still free.
 
     Args:
-        pairs: P candidate pairs, sorted by rank and detection.
-        rank: (P,) ascending.
-        single_match: (M,) bool, boxes that can be assigned only once; others (crowds) any number of times.
+        pairs: P candidate pairs, sorted by rank and detection. Detections of equal rank must not share a box.
+        rank: (P,) rank of the detection of each pair, ascending.
+        num_detections: Number of detections.
+        single_match: (M,) bool, boxes that can be assigned only once; crowds can be assigned any number of times.
 
     Returns:
-        (D,) int64 box index, -1 for none.
+        (D,) int64 index of the assigned box, -1 if there is none.
     """
     matched, free = np.full(num_detections, -1, np.int64), np.ones(len(single_match), bool)
     bounds = np.flatnonzero(np.diff(rank, prepend=-1, append=-1)) if len(rank) else np.zeros(1, np.int64)
@@ -99,7 +108,10 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
 
 
 def _rank_in_image_and_class(pairs: IouPairs, detections: DetectionArrays) -> np.ndarray:
-    """Return the (P,) rank of each pair's detection among the detections of its image and class that have pairs."""
+    """Return the (P,) rank of the detection of each pair, by score, in its image and class.
+
+    Only detections that have pairs are ranked.
+    """
     rank = np.zeros(len(detections), np.int64)
     competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by image, then descending score
     group = (

@@ -1,7 +1,7 @@
-"""Data structures of the metrics of a run: at a score threshold, per class, curves, breakdowns and calibration.
+"""Data classes for the metrics of a run: at a score threshold, per class, curves, breakdowns and calibration.
 
-C is the number of classes, in the order of `Analysis.classes`. Values are fractions in [0, 1], not percent; None (NaN
-inside arrays) where a value is undefined, for example for a class without ground truth.
+C is the number of classes, in the order of `Analysis.classes`. Values are fractions in [0, 1], not percent. Undefined
+values, for example of a class without ground truth, are None, or NaN inside arrays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Precision, recall and F1 of the detections with at least a score of `threshold`.
+    """Precision, recall and F1 of the detections whose score is at least `threshold`.
 
     Detections that match a crowd region are not counted.
     """
@@ -46,7 +46,7 @@ class ClassDetectionMetrics:
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """COCO's interpolated precision at one IoU; its mean over recall is the AP at that IoU."""
+    """COCO's interpolated precision at one IoU threshold; its mean over the recall is the AP at this threshold."""
 
     iou: float
     recall: np.ndarray  # (101,) 0, .01 ... 1
@@ -70,7 +70,10 @@ class ThresholdCurves:
 
 @dataclass(frozen=True)
 class SizeRange:
-    """AP of the boxes in a range of sizes, by COCO's rule for area ranges; sides are sqrt(area) in pixels."""
+    """Metrics of the boxes in a range of sizes, by COCO's rule for area ranges.
+
+    `low` and `high` are sides, sqrt(area), in pixels.
+    """
 
     name: str  # small, medium, large; or first quarter ... fourth quarter
     low: float
@@ -83,7 +86,7 @@ class SizeRange:
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """AP over the images with a given number of boxes (thirds of the images that have boxes)."""
+    """Metrics of the images with `low` to `high` boxes: a third of the images that have boxes."""
 
     name: str  # few, middle, many
     low: int  # boxes per image, both bounds inclusive
@@ -97,7 +100,7 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class OverlapGroup:
-    """Recall of the boxes that other boxes overlap, and of isolated boxes."""
+    """Recall of the boxes that another box overlaps, or of the boxes that no other box overlaps."""
 
     name: str  # overlapped, alone
     num_gt: int
@@ -107,7 +110,7 @@ class OverlapGroup:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Metrics by box size and by crowding."""
+    """Metrics by box size, by number of boxes per image, and by overlap between boxes."""
 
     sizes: tuple[SizeRange, ...]  # COCO's three
     quartiles: tuple[SizeRange, ...]  # of the box sizes of this dataset
@@ -117,7 +120,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Detections with scores in [low, high); the last bin includes its upper bound."""
+    """Statistics of the detections with scores in [low, high); the last bin includes its upper bound."""
 
     low: float
     high: float
@@ -128,7 +131,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability of the scores: mean score against the fraction of correct detections, by score."""
+    """Calibration of the scores: mean score and fraction of correct detections in bins of the score."""
 
     bins: tuple[CalibrationBin, ...]  # 10
     ece: float | None  # expected calibration error: mean |mean score - accuracy|, weighted by the counts of the bins

@@ -1,4 +1,4 @@
-"""Overlapping boxes within images, by COCO's IoU, as sparse lists of pairs instead of matrices."""
+"""Pairs of overlapping boxes of the same image with their IoU by COCO's rule, as sparse lists instead of matrices."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ MAX_PAIRS_PER_CHUNK = 1 << 20  # limits the memory
 
 
 class IouPairs(NamedTuple):
-    """P pairs of a detection and a box of the same image, sorted by detection, then box."""
+    """P pairs of a detection and a box of the same image, sorted by detection, then by box."""
 
     detection_index: np.ndarray  # (P,) int64
     gt_index: np.ndarray  # (P,) int64
     iou: np.ndarray  # (P,) float64
 
     def select(self, mask: np.ndarray) -> IouPairs:
-        """Return the pairs selected by a mask or by indices."""
+        """Return the pairs selected by a (P,) bool mask or by an array of indices."""
         return IouPairs(self.detection_index[mask], self.gt_index[mask], self.iou[mask])
 
 
 def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Return the (P,) IoU of pairs of boxes, (P, 4) each, with pycocotools' order of operations.
+    """Return the (P,) IoU of P pairs of boxes, computed with the same order of operations as in pycocotools.
 
-    Where the (P,) bool `crowd` is True, `other` is a crowd region: the intersection is divided by the area of `one`.
+    If the box in `other` is a crowd region, the intersection is divided by the area of the box in `one`.
+
+    Args:
+        one: (P, 4) left, top, width, height.
+        other: (P, 4) left, top, width, height.
+        crowd: (P,) bool, whether the box in `other` is a crowd region.
     """
     x, y, width, height = one.T
     other_x, other_y, other_width, other_height = other.T
@@ -41,7 +46,7 @@ def iou_xywh(one: np.ndarray, other: np.ndarray, crowd: np.ndarray) -> np.ndarra
 
 
 def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
-    """Return all pairs with at least `min_iou`, regardless of class, including crowds."""
+    """Return all pairs of a detection and a box with an IoU of at least `min_iou`, of any class, including crowds."""
     parts = []
     for detection, other in _same_image_pairs(detections.image_index, ground_truth.start):
         iou = iou_xywh(detections.box_xywh[detection], ground_truth.box_xywh[other], ground_truth.crowd[other])
@@ -50,7 +55,10 @@ def detection_pairs(detections: DetectionArrays, ground_truth: GroundTruthArrays
 
 
 def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPairs:
-    """Return the pairs of boxes of an image with at least `min_iou`, without crowds; each pair in both orders."""
+    """Return the pairs of ground-truth boxes of an image with an IoU of at least `min_iou`, without crowds.
+
+    Every pair is returned twice: as (a, b) and as (b, a).
+    """
     parts = []
     for one, other in _same_image_pairs(ground_truth.image_index, ground_truth.start):
         iou = iou_xywh(ground_truth.box_xywh[one], ground_truth.box_xywh[other], np.zeros(len(one), bool))
@@ -60,7 +68,12 @@ def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPa
 
 
 def _same_image_pairs(image_index: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pair each row with the rows start[i]:start[i + 1] of its image i, in chunks."""
+    """Yield all pairs of a row and a box of the same image as two index arrays, in chunks of limited size.
+
+    Args:
+        image_index: (N,) image of each row.
+        start: Offsets of the boxes of each image.
+    """
     first, count = start[image_index], start[image_index + 1] - start[image_index]
     total = np.concatenate(([0], np.cumsum(count)))
     row = 0

@@ -1,7 +1,7 @@
-"""Results of `analyze` as frozen dataclasses: one run, and the comparison of several.
+"""Result of `analyze` as frozen dataclasses: the analysis of one run, and the comparison of several runs.
 
-The parts are in `cspdet.analysis.metrics` and `cspdet.analysis.findings`. `to_json` writes the fields under their
-names, with null for undefined values.
+The parts are defined in `cspdet.analysis.metrics` and `cspdet.analysis.findings`. JSON output has the same field names,
+and null for undefined values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """The analysis of one run on one split."""
+    """Analysis of one run on one split."""
 
     name: str  # of the run
     source: str  # the results file
@@ -55,17 +55,17 @@ class Analysis:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by class index."""
+        """Names of the classes, by class index."""
         return tuple(one.name for one in self.classes)
 
     def to_json(self) -> Json:
-        """Return all fields, with null for undefined values."""
+        """Return all fields as JSON values; undefined values become null."""
         return as_json(self)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of a metric between a run and the first run, with its bootstrap interval."""
+    """Difference of a metric between a run and the first run, with its bootstrap confidence interval."""
 
     metric: str  # AP or AP50
     first: float | None
@@ -79,7 +79,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """The result of the test in words."""
+        """Text that states whether the difference is significant."""
         if self.difference is None:
             return "no ground truth to compare on"
         return "significant difference" if self.significant else "no significant difference"
@@ -87,7 +87,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """Difference of one class between a run and the first run."""
+    """Difference of the AP of one class between a run and the first run."""
 
     name: str
     num_gt: int
@@ -101,7 +101,7 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """One run compared with the first run."""
+    """Comparison of one run with the first run."""
 
     first: str
     other: str
@@ -112,7 +112,7 @@ class RunComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every further run compared with the first, by a paired bootstrap over images."""
+    """Comparison of every other run with the first run, by a paired bootstrap over images."""
 
     runs: tuple[str, ...]
     resamples: int
@@ -120,7 +120,7 @@ class Comparison:
     against_first: tuple[RunComparison, ...]  # len(runs) - 1
 
     def to_json(self) -> Json:
-        """Return all fields, and the verdicts in words."""
+        """Return all fields as JSON values, with an additional key `verdicts`."""
         document = as_json(self)
         assert isinstance(document, dict)
         document["verdicts"] = [
@@ -130,10 +130,10 @@ class Comparison:
 
 
 def as_json(value: object) -> Json:
-    """Convert dataclasses, arrays and tuples to JSON values; NaN and infinities become null.
+    """Convert dataclasses, arrays and tuples to JSON values; NaN and infinite values become null.
 
     Raises:
-        TypeError: A value that JSON cannot represent.
+        TypeError: JSON cannot represent a value.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -28,7 +28,7 @@ def full_summary(analysis: Analysis) -> list[str]:
 
 
 def short_summary(analysis: Analysis) -> list[str]:
-    """Return at most 8 lines for the end of a training: metrics, the three costliest error types, best threshold."""
+    """Return at most 8 lines for the end of a training: metrics, three costliest error types, and best threshold."""
     worst = [one for one in _sorted_by_cost(analysis) if one.ap_cost is not None and one.ap_cost > 0][:3]
     lines = [_metrics_line(analysis), _counts_line(analysis)]
     iou = f"AP{100 * analysis.iou:g}"
@@ -39,7 +39,7 @@ def short_summary(analysis: Analysis) -> list[str]:
 
 
 def comparison_summary(comparison: Comparison) -> list[str]:
-    """Return the lines that `analyze` prints about several runs: each compared with the first."""
+    """Return the lines that `analyze` prints about several runs: comparisons of each other run with the first run."""
     lines: list[str] = []
     for one in comparison.against_first:
         lines.append(f"{one.other} against {one.first}, {comparison.resamples} bootstrap resamples of the images:")
@@ -48,7 +48,7 @@ def comparison_summary(comparison: Comparison) -> list[str]:
 
 
 def difference_text(difference: Difference) -> str:
-    """Format one difference with its interval and its verdict."""
+    """Format the difference of a metric with its confidence interval and its verdict."""
     if difference.difference is None or difference.low is None or difference.high is None or difference.p_value is None:
         return f"{difference.metric}: {difference.verdict}"
     interval = f"95% interval {difference.low:+.4f} to {difference.high:+.4f}, p {difference.p_value:.3f}"

@@ -1,4 +1,4 @@
-"""Write an analysis to files: one JSON document, and a CSV file for each table."""
+"""Write an analysis to files: one JSON document, and one CSV file per table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | Non
 
 
 def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Comparison | None) -> list[str]:
-    """Write analysis.json and the CSV files, each with the run in its first column, and return the file names.
+    """Write analysis.json and the CSV files; the first column of each table is the name of the run.
+
+    Returns:
+        The names of the written files.
 
     Raises:
         UserError: A file cannot be written.

@@ -12,7 +12,10 @@ FALLBACK_THRESHOLD = 0.5  # used if no detection is correct
 
 
 def threshold_curves(run: MatchedRun) -> ThresholdCurves:
-    """Compute the curves at `run.iou` for thresholds from 0 to 1, or over the range of the scores if it is larger."""
+    """Compute the curves at the IoU threshold `run.iou`, for 101 score thresholds.
+
+    The thresholds cover [0, 1], and are extended to the range of the scores if some scores are outside [0, 1].
+    """
     detections, match = run.detections, run.match
     counted = ~match.ignored
     grid = np.arange(NUM_THRESHOLDS) / (NUM_THRESHOLDS - 1)
@@ -32,11 +35,11 @@ def threshold_curves(run: MatchedRun) -> ThresholdCurves:
 
 
 def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Return the operating point with the highest F1; on ties, the one with the highest threshold.
+    """Return the operating point with the highest F1; if several have the same F1, the one with the highest threshold.
 
     Args:
         score: (D,) scores of the detections that are not ignored.
-        correct: (D,) bool.
+        correct: (D,) bool, whether the detection is correct.
         num_gt: Number of ground-truth boxes.
     """
     order = np.argsort(-score, kind="stable")
@@ -50,7 +53,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
 
 
 def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Return the operating point at a threshold; arguments as in `best_operating_point`."""
+    """Compute the operating point at a score threshold; the other arguments are those of `best_operating_point`."""
     above = score >= threshold
     return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 
@@ -67,14 +70,14 @@ def _operating_point(threshold: float, correct: int, kept: int, num_gt: int) -> 
 
 
 def _count_above(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return (G,) int64: the number of scores at or above each of the ascending thresholds."""
+    """Return the (G,) int64 number of scores that are at least each of the G ascending thresholds."""
     return len(score) - np.searchsorted(np.sort(score), grid, side="left")
 
 
 def _precision_recall_f1(
     correct: np.ndarray, kept: np.ndarray, num_gt: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute precision, recall and F1 from counts; NaN where undefined."""
+    """Compute precision, recall and F1 from counts; undefined values are NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(kept > 0, correct / np.maximum(kept, 1), np.nan)
         recall = np.where(num_gt > 0, correct / np.maximum(num_gt, 1), np.nan)

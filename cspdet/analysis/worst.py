@@ -1,4 +1,4 @@
-"""The images with the most errors among the kept detections."""
+"""Find the images with the most errors among the kept detections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cspdet.analysis.matched_run import MatchedRun
 
 
 def worst_images(run: MatchedRun, error_types: ErrorTypes, threshold: float, max_images: int) -> tuple[WorstImage, ...]:
-    """Return up to `max_images` images, worst first, by missed boxes plus the scores of the kept wrong detections."""
+    """Return up to `max_images` images with the highest sum of missed boxes and scores of kept wrong detections."""
     detections, ground_truth, count = run.detections, run.ground_truth, len(run.images)
     kept = detections.score >= threshold
     right = kept & (error_types.detection_type == CORRECT)

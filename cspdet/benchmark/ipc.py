@@ -15,11 +15,11 @@ Message = dict[str, Any]
 
 
 class WorkerError(UserError):
-    """A benchmark row that cannot be measured, with the reason."""
+    """Raised if a benchmark row cannot be measured; the message gives the reason."""
 
 
 class Worker:
-    """A worker process, as seen by its parent: `request` sends it a request, `close` ends it."""
+    """Connection from the parent to a worker process: `request` sends a request, `close` ends the process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()
@@ -29,7 +29,7 @@ class Worker:
         )  # fmt: skip
 
     def request(self, message: Message) -> Message:
-        """Send a request and wait for the response.
+        """Send a request, wait for the response, and return it.
 
         Raises:
             WorkerError: The worker reported an error, or it crashed.
@@ -69,7 +69,10 @@ class Worker:
 
 
 def serve(handler: Callable[[Message], Message], requests: IO[str], responses: IO[str]) -> None:
-    """Handle requests until stdin is closed; a UserError of the handler is sent to the parent."""
+    """Pass each request to `handler` and write its response, until stdin is closed.
+
+    If the handler raises a UserError, its messages are sent to the parent as the response.
+    """
     for line in requests:
         try:
             reply = handler(json.loads(line))
@@ -80,7 +83,7 @@ def serve(handler: Callable[[Message], Message], requests: IO[str], responses: I
 
 
 def reserve_stdio() -> tuple[IO[str], IO[str]]:
-    """Return stdin and stdout for `serve`, and redirect all other output to stderr."""
+    """Return stdin and stdout for `serve`, and redirect the output of `print` to stderr."""
     responses = sys.stdout
     sys.stdout = sys.stderr
     return sys.stdin, responses

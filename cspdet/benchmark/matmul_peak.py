@@ -1,4 +1,4 @@
-"""Peak throughput of the machine: a large matrix multiplication, as the reference for networks."""
+"""Peak throughput of the machine, measured with a large matrix multiplication; the reference for network throughput."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class MatmulBenchmark:
-    """A product of two square matrices, timed between the networks to measure the peak throughput of the machine."""
+    """Multiplication of two large square matrices, to measure the peak throughput of the machine."""
 
     def __init__(self, precision: str, device: torch.device):
         side = MATRIX_SIZE[device.type]
@@ -23,7 +23,7 @@ class MatmulBenchmark:
         self.flops = 2 * side**3
 
     def gflops(self) -> float:
-        """Time one product and return its GFLOP/s, with 2 operations per multiply-add."""
+        """Run one multiplication and return its throughput in GFLOP/s; a multiply-add counts as 2 operations."""
         self._synchronize()
         start = time.perf_counter()
         torch.mm(self.a, self.b)

@@ -1,7 +1,7 @@
-"""Benchmark rows of OpenCV's DNN module, with which the paper measured its CPU results.
+"""Benchmark rows of OpenCV's DNN module, which the paper used for its CPU measurements.
 
-A network is loaded from Darknet files if OpenCV supports all sections, else from ONNX. OpenCV 5 has no Darknet
-importer; an interpreter with OpenCV 4 can be selected with `--opencv-python`.
+If OpenCV supports all sections of a network, it loads the network from Darknet files; if not, from ONNX. OpenCV 5 has
+no Darknet importer; `--opencv-python` selects a Python interpreter with OpenCV 4.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SCRIPT = Path(__file__).with_name("opencv_worker.py")
 
 
 class OpenCvWorker:
-    """Context manager that exports the model of a row and loads it in an interpreter with OpenCV.
+    """Context manager that exports the model of a row and loads it in a Python interpreter with OpenCV.
 
     Args:
-        spec: The row.
-        python: An interpreter with OpenCV; None: the current one.
+        spec: The benchmark row.
+        python: Path of a Python interpreter with OpenCV; None: the current interpreter.
 
     Raises:
         WorkerError: OpenCV cannot run the row, or the model does not exist.
@@ -72,7 +72,11 @@ class OpenCvWorker:
         self._folder.cleanup()
 
     def _load(self, spec: BenchmarkSpec, folder: Path) -> tuple[ModelMetadata, dict[str, object], str]:
-        """Load from Darknet files if possible, else from ONNX."""
+        """Load the model in the worker, from Darknet files if possible; if not, from ONNX.
+
+        Returns:
+            The metadata of the model, the worker's response, and the name of the format.
+        """
         reasons: list[str] = []
         if not is_exported(spec.model) and not spec.model.startswith(TORCHVISION_PREFIX):
             bundle = _load_model(spec)
@@ -104,7 +108,11 @@ def _load_model(spec: BenchmarkSpec) -> ModelBundle:
 
 
 def _export_onnx(spec: BenchmarkSpec, folder: Path) -> tuple[Path, ModelMetadata]:
-    """Export the network with fused batch norms for one image of a fixed size."""
+    """Export the network to ONNX with fused batch norms, batch size 1 and a fixed input size.
+
+    Returns:
+        The path of the ONNX file and the metadata of the model.
+    """
     if is_exported(spec.model):
         raise WorkerError(f"{spec.model}: opencv: expected a checkpoint or config, found an exported file")
     if spec.model.startswith(TORCHVISION_PREFIX):

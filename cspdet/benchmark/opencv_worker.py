@@ -1,7 +1,7 @@
-"""Worker process of OpenCV rows. It runs in any interpreter with OpenCV and numpy, and does not import cspdet.
+"""Worker process of OpenCV rows. It needs only OpenCV and NumPy, and does not import cspdet.
 
-Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then
-{"do": "forward", "passes": N} any number of times, and {"do": "memory"}. Responses are written to stdout.
+Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then {"do":
+"forward", "passes": N} any number of times, and {"do": "memory"}. Responses are written to stdout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def peak_mib() -> float:
 
 
 class OpenCvNetwork:
-    """A network loaded by OpenCV from Darknet or ONNX files, with its input."""
+    """A network that OpenCV loaded from Darknet or ONNX files, with its input images."""
 
     def __init__(self, files: list[str], input_path: str, threads: int):
         self.libraries_mib = peak_mib()

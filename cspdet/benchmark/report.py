@@ -1,4 +1,4 @@
-"""Format benchmark rows as a Markdown table, and plot them."""
+"""Format benchmark rows as a Markdown table, and plot the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """Describe device, threads, peak throughput and versions, one per line."""
+    """Return lines that describe devices, number of threads, peak throughput and versions."""
     lines = []
     for device, threads in sorted({(row.engine_info.device, row.engine_info.threads) for row in rows}):
         lines.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}")
@@ -43,7 +43,7 @@ def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def _cells(row: BenchmarkRow) -> list[str]:
-    """Return the cells of a row, in the order of HEADINGS."""
+    """Return the table cells of a row, in the order of HEADINGS."""
     end = row.end_to_end
     return [
         row.engine_info.name,
@@ -67,9 +67,10 @@ def _align(text: str, column: int, width: int) -> str:
 
 
 def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
-    """Plot the forward time per image over the BFLOPs of the network, with one marker per engine and precision.
+    """Plot the forward time per image over the BFLOPs of the networks, with one marker per engine and precision.
 
-    A line shows the time that a network would need at the throughput of the matrix multiplication.
+    For each device and precision, a line shows the time at the peak throughput, which is measured by matrix
+    multiplication.
 
     Args:
         rows: The measured rows.

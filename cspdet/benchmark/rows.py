@@ -1,4 +1,4 @@
-"""Rows of `cspdet benchmark`: specification and measurements."""
+"""Data classes for the rows of `cspdet benchmark`: the specification of a row and its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPENCV = "opencv"  # a backend that only `cspdet benchmark` supports
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """One model in one engine; it is sent to the worker process as JSON."""
+    """Specification of a row: a model, an engine and their options. It is sent to the worker process as JSON."""
 
     model: str  # a MODEL, or torchvision:NAME
     backend: str
@@ -28,12 +28,12 @@ class BenchmarkSpec:
     min_score: float = 0.25
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
+        """Return the fields as a JSON-compatible dict."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BenchmarkSpec:
-        """Create a spec from the values of `to_json`."""
+        """Create a spec from the dict that `to_json` returned."""
         size = values["size_hw"]
         return cls(**{**values, "size_hw": None if size is None else tuple(size),
                       "overrides": tuple(values["overrides"])})  # fmt: skip
@@ -41,28 +41,28 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of single passes in milliseconds."""
+    """Times of single passes (calls of the timed function) in milliseconds."""
 
     passes_ms: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The median time."""
+        """Median of the times in milliseconds."""
         return float(np.median(self.passes_ms))
 
     @property
     def p95(self) -> float:
-        """The 95th percentile."""
+        """95th percentile of the times in milliseconds."""
         return float(np.percentile(self.passes_ms, 95))
 
     def to_json(self) -> dict[str, float]:
-        """Return median and p95, rounded."""
+        """Return median and 95th percentile in milliseconds, rounded."""
         return {"median": round(self.median, 4), "p95": round(self.p95, 4)}
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Description of the model that a worker has loaded."""
+    """Description of the model and engine that a worker has loaded."""
 
     name: str
     backend: str
@@ -77,7 +77,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """The measurements of one row of the table."""
+    """Measurements of one row of the table."""
 
     spec: BenchmarkSpec
     engine_info: EngineInfo
@@ -90,21 +90,21 @@ class BenchmarkRow:
 
     @property
     def fps(self) -> float:
-        """Images per second: of the end-to-end passes if they were timed, else of the forward passes."""
+        """Images per second, computed from the end-to-end times; if they were not measured, from the forward times."""
         return 1000 * self.spec.batch / (self.end_to_end or self.forward).median
 
     @property
     def gflops(self) -> float | None:
-        """Throughput of the forward pass in GFLOP/s."""
+        """Throughput of the forward pass in GFLOP/s; None if the number of operations is unknown."""
         return None if self.bflops is None else 1000 * self.bflops * self.spec.batch / self.forward.median
 
     @property
     def fraction_of_peak(self) -> float | None:
-        """Throughput divided by the throughput of the matrix multiplication."""
+        """Ratio of `gflops` to `peak_gflops`, the throughput of the matrix multiplication; None if one is unknown."""
         return None if self.gflops is None or self.peak_gflops is None else self.gflops / self.peak_gflops
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as in `cspdet benchmark --json`."""
+        """Return the row as a JSON-compatible dict, as `cspdet benchmark --json` writes it."""
         return {
             "model": self.engine_info.name,
             "backend": self.engine_info.backend,
@@ -128,6 +128,10 @@ class BenchmarkRow:
 
 
 def interleave(passes: int, rounds: int) -> Sequence[int]:
-    """Distribute passes evenly over at most `rounds` rounds: 10 passes in 4 rounds are 3, 3, 2, 2."""
+    """Distribute passes evenly over at most `rounds` rounds.
+
+    Returns:
+        The number of passes in each round; for example 3, 3, 2, 2 for 10 passes in 4 rounds.
+    """
     rounds = min(rounds, passes)
     return [passes // rounds + (i < passes % rounds) for i in range(rounds)]

@@ -1,7 +1,8 @@
-"""Measure rows in separate processes, interleaved because the speed of the machine changes over time.
+"""Measure benchmark rows in separate processes, in interleaved rounds.
 
-Every round runs a few passes of each row, and the matrix multiplication in the same precision. Therefore ratios between
-the rows of one run are reliable, even though absolute times vary between runs.
+Every round runs a few passes of each row, and the matrix multiplication in the same precision. Thus a change of the
+machine's speed during the run affects all rows alike: ratios between rows are reliable, even though absolute times vary
+between runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PAUSE_S = 0.3  # seconds between rows, until the threads of the previous row sto
 
 @dataclass
 class _RowState:
-    """The worker of a row, and its times so far."""
+    """A row during the measurement: its worker and the times measured so far."""
 
     spec: BenchmarkSpec
     worker: Worker
@@ -43,15 +44,15 @@ class _RowState:
 def run_benchmarks(
     specs: Sequence[BenchmarkSpec], repeat: int, opencv_python: Path | None = None
 ) -> tuple[list[BenchmarkRow], list[str]]:
-    """Measure every row.
+    """Measure all rows.
 
     Args:
-        specs: The rows.
+        specs: The specifications of the rows.
         repeat: Number of timed passes per row.
-        opencv_python: Interpreter with OpenCV for the OpenCV rows; None: the current one.
+        opencv_python: Path of a Python interpreter with OpenCV for the OpenCV rows; None: the current interpreter.
 
     Returns:
-        The measured rows, and the errors of the others.
+        The measured rows, and one error message for each row that failed.
     """
     problems: list[str] = []
     with ExitStack() as stack:
@@ -83,7 +84,7 @@ def run_benchmarks(
 
 
 def _run_round(row: _RowState, passes: int, *, first: bool) -> None:
-    """Run the passes of one row in one round; a row that fails is skipped from then on."""
+    """Run the passes of one row in one round. After an error, the row is skipped in all later rounds."""
     if row.error is not None:
         return
     time.sleep(PAUSE_S)
@@ -111,7 +112,7 @@ def _load(spec: BenchmarkSpec, worker: Worker | None, stack: ExitStack, opencv_p
 
 @contextmanager
 def _worker(threads: int | None) -> Iterator[Worker]:
-    """Start a worker with the current Python interpreter; `threads` limits its OpenMP and MKL threads."""
+    """Start a worker process and close it on exit; `threads` limits its OpenMP and MKL threads."""
     environment = dict(os.environ)
     if threads is not None:
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -130,7 +131,7 @@ def _matmul_worker(precision: str, device: str, threads: int | None) -> Iterator
 
 
 def _matmul_key(spec: BenchmarkSpec) -> tuple[str, str, int | None]:
-    """Return precision, device and threads; rows with equal keys have the same peak."""
+    """Return precision, device and threads of a row; rows with the same key share one measurement of the peak."""
     return spec.precision, spec.device, spec.threads
 
 

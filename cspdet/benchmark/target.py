@@ -1,4 +1,4 @@
-"""The model of a benchmark row: its engine, its input, and its timed functions."""
+"""The model of a benchmark row, loaded in its engine, with the functions that are timed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,14 @@ NMS_IOU, MAX_DETECTIONS = 0.6, 100
 
 @dataclass(frozen=True)
 class BenchmarkTarget:
-    """A loaded model: `forward` runs a batch in memory, `end_to_end` converts decoded images to results."""
+    """A loaded model with its timed functions.
+
+    Attributes:
+        name: Name of the model.
+        engine: The engine that runs the network.
+        forward: Runs the network on a batch that is already in memory.
+        end_to_end: Runs preprocessing, network and post-processing on decoded images; None if this is not supported.
+    """
 
     name: str
     engine: Engine
@@ -50,7 +57,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
     """Load the model of a row in its engine.
 
     Raises:
-        UserError: The model, engine, precision or size does not exist, or their combination is not supported.
+        UserError: The model, engine, precision or size does not exist, or the combination is not supported.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -63,7 +70,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
 
 
 def synthetic_image() -> np.ndarray:
-    """Return a deterministic (480, 640, 3) uint8 RGB image."""
+    """Create a (480, 640, 3) uint8 RGB image of random colors; it is the same in every call."""
     blots = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return np.ascontiguousarray(cv2.resize(blots, SYNTHETIC_IMAGE_HW[::-1], interpolation=cv2.INTER_CUBIC))
 
@@ -98,10 +105,10 @@ def _with_size(spec: BenchmarkSpec) -> tuple[str, ...]:
 
 
 def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelMetadata]:
-    """Build a torchvision classifier such as `torchvision:resnet50` with random weights.
+    """Build a torchvision classifier such as `torchvision:resnet50`, with random weights.
 
     Raises:
-        ConfigError: torchvision has no such classifier.
+        ConfigError: torchvision has no classifier of this name.
     """
     name = model.removeprefix(TORCHVISION_PREFIX)
     names = torchvision.models.list_models(module=torchvision.models)
@@ -121,7 +128,7 @@ def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple
 
 
 def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> Callable[[], object] | None:
-    """Return the function from decoded images to detections in image pixels, or to class probabilities."""
+    """Create the function that is timed end to end: from decoded images to detections or class probabilities."""
     if engine.metadata.task == "detection":
         postprocess = PostprocessConfig(min_score=spec.min_score, nms_iou=NMS_IOU, max_detections=MAX_DETECTIONS)
         predictor = Predictor(engine, postprocess)
@@ -136,7 +143,7 @@ def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> 
 
 
 def count_bflops(spec: BenchmarkSpec, size_hw: tuple[int, int]) -> float | None:
-    """Return the BFLOPs per image, counted as in `cspdet info`; None for an exported file."""
+    """Compute the BFLOPs per image as `cspdet info` does; return None for an exported file."""
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, _ = torchvision_classifier(spec.model, size_hw)
         return profile(network, size_hw).bflops

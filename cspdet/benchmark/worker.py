@@ -1,8 +1,7 @@
-"""Worker process of all rows except OpenCV's. `cspdet.benchmark.runner` starts `python -m cspdet.benchmark.worker`.
+"""Worker process of all rows except OpenCV rows. `cspdet.benchmark.runner` starts it.
 
-Requests on stdin are lines of JSON: {"do": "load", "row": ...} or {"do": "matmul", ...} first, then
-{"do": "forward", "passes": N}, {"do": "end_to_end", "passes": N}, {"do": "gflops"} and {"do": "memory"}. Responses are
-written to stdout.
+Requests on stdin are lines of JSON: {"do": "load", "row": ...} or {"do": "matmul", ...} first, then {"do": "forward",
+"passes": N}, {"do": "end_to_end", "passes": N}, {"do": "gflops"} and {"do": "memory"}. Responses are written to stdout.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensor
 
 
 class Server:
-    """Handles the requests of the parent for one model."""
+    """Handler of the requests to one worker: it loads and times one model, or times a matrix multiplication."""
 
     def __init__(self) -> None:
         self.target: BenchmarkTarget | None = None
@@ -34,11 +33,7 @@ class Server:
         self.libraries_mib = 0.0
 
     def handle(self, message: Message) -> Message:
-        """Return the response to a request.
-
-        Raises:
-            UserError: The model cannot be loaded or timed.
-        """
+        """Handle a request and return the response; raise UserError if the model cannot be loaded or timed."""
         command = message["do"]
         if command == "load":
             self.libraries_mib = peak_mib()
@@ -90,7 +85,7 @@ def _engine_info(target: BenchmarkTarget, spec: BenchmarkSpec) -> EngineInfo:
 
 
 def cpu_name() -> str:
-    """Return the name of the CPU."""
+    """Return the model name of the CPU, for example from /proc/cpuinfo."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:

@@ -89,7 +89,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_names(words: Sequence[str]) -> list[str]:
-    """Return a unique name per run: the folder or file name, else the path, with a counter if needed."""
+    """Return a unique name per run.
+
+    The name is the folder name or the file name. If several runs share it, it is the path, with a counter if even the
+    paths are equal.
+    """
     paths = [Path(word) for word in words]
     short = [path.resolve().parent.name if path.name == RESULTS_FILE else path.resolve().name for path in paths]
     short = [name.removesuffix(".json") for name in short]
@@ -100,17 +104,21 @@ def run_names(words: Sequence[str]) -> list[str]:
 
 
 def _analysis_config(args: argparse.Namespace) -> AnalysisConfig:
-    """Return the analysis config; raise ConfigError if there are overrides."""
+    """Build the analysis config from the arguments.
+
+    Raises:
+        ConfigError: There are overrides; `analyze` has no config that they could change.
+    """
     if args.overrides:
         raise ConfigError(f"analyze: there is no config that {args.overrides[0]!r} could override")
     return AnalysisConfig(args.min_iou, args.min_score, args.resamples, args.seed, args.gallery)
 
 
 def _results_file(word: str) -> Path:
-    """Return the results file of a RUN argument.
+    """Return the path of the results file for a RUN argument, which is a run folder or a results file.
 
     Raises:
-        DataError: The file does not exist, or is a model.
+        DataError: The file does not exist, or it is a model.
     """
     path = Path(word)
     if path.is_dir():
@@ -133,7 +141,7 @@ def _results_file(word: str) -> Path:
 
 
 def _text(report: AnalysisReport) -> list[str]:
-    """Return the summaries of the runs and of their comparison."""
+    """Return the lines of the summaries: one summary per run, then the comparison of the runs."""
     from cspdet.analysis.summary import comparison_summary, full_summary
 
     lines: list[str] = []

@@ -5,9 +5,9 @@
 
 Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training.
 Training assigns each box to its best anchor, even if the IoU is low, and to every anchor with an IoU above
-train.assigner.match_iou. Recall > T is the best possible recall: the fraction of boxes whose best anchor has an IoU
-above T. Without --config, the nine anchors of YOLOv3 at 416x416 are used. The command changes no file; it prints the
-override that makes `train` use the new anchors.
+train.assigner.match_iou. In the output, `recall > T` is the best possible recall: the fraction of boxes whose best
+anchor has an IoU above T. Without --config, the nine anchors of YOLOv3 at 416x416 are used. The command changes no
+file; it prints the override that makes `train` use the new anchors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ YOLOV3_STRIDES = (8, 16, 32)
 
 
 class AnchorSetup(NamedTuple):
-    """The current anchors, and the network input to which they refer."""
+    """The current anchors, and the input config of the network that uses them."""
 
     name: str
     levels: Levels
@@ -128,20 +128,20 @@ def _flatten(levels: Levels) -> np.ndarray:
 
 
 def _split_levels(anchors_wh: np.ndarray, scales: int) -> Levels:
-    """Split (K, 2) anchors, sorted by area, into one group per scale; the finest scale gets the smallest."""
+    """Split (K, 2) anchors, sorted by area, into one group per scale; the finest scale gets the smallest anchors."""
     import numpy as np
 
     return tuple(tuple((w, h) for w, h in part) for part in np.split(anchors_wh, scales))
 
 
 def format_override(levels: Levels) -> str:
-    """Return the override that sets the anchors of a head."""
+    """Return the `key=value` override that sets the anchors of a head."""
     scales = ("[" + ",".join(f"[{w:g},{h:g}]" for w, h in level) + "]" for level in levels)
     return f"model.head.anchors=[{','.join(scales)}]"
 
 
 def format_cfg_line(levels: Levels) -> str:
-    """Return the line for the [yolo] sections of a Darknet cfg."""
+    """Return the `anchors = ...` line for the [yolo] sections of a Darknet cfg."""
     return "anchors = " + ", ".join(f"{w:g},{h:g}" for level in levels for w, h in level)
 
 
@@ -196,7 +196,7 @@ def _text(
 
 
 def _fit_table(rows: list[tuple[str, AnchorFit]], match_iou: float | None) -> list[str]:
-    """Return one line per set of anchors, below a header."""
+    """Return the lines of a table: a header, then one line per set of anchors."""
     from cspdet.datasets.detection.anchors import STRICT_IOU
 
     width = max(len(name) for name, _ in rows)

@@ -1,4 +1,4 @@
-"""Arguments used by several commands, and argument checks that do not import torch."""
+"""Arguments that several commands share, and checks of arguments that do not import torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check_device_name(name: str) -> None:
-    """Raise ConfigError unless the value of `--device` is a device name; torch checks later whether it exists."""
+    """Check that the value of `--device` has a valid form, without importing torch.
+
+    Torch checks later whether the device exists.
+
+    Raises:
+        ConfigError: The value is not auto, cpu, cuda or cuda:N.
+    """
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
         raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}")
 
@@ -49,11 +55,12 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, str]]) -> list[str]:
-    """Return one message per argument whose value is not allowed.
+    """Return one error message per argument whose value is not allowed.
 
     Args:
         args: The parsed arguments.
-        expected: For each argument: its name in `args`, whether its value is allowed, and the allowed values as text.
+        expected: One tuple per argument: its name in `args`, whether its value is allowed, and a description of the
+            allowed values.
     """
     return [
         f"--{name.replace('_', '-')}: expected {what}, found {getattr(args, name)}"
@@ -63,7 +70,7 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
 
 
 def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
-    """Check, without importing torch, that the file of a MODEL exists, or that a config and its overrides are valid.
+    """Check a MODEL argument without importing torch: its file must exist, or its config and overrides must be valid.
 
     Raises:
         CheckpointError: The file does not exist.

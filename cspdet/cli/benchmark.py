@@ -6,8 +6,8 @@
 
 Each row runs in its own process, and the passes of all rows are interleaved, so that ratios between rows are reliable
 even if the speed of the machine changes. `forward` is the time from a batch in memory to raw outputs; `end to end` is
-the time from decoded images to boxes in image pixels (or to class probabilities). `of peak` compares the throughput
-with that of a large matrix multiplication in the same precision, measured in the same rounds.
+the time from decoded images to boxes in image pixels (or to class probabilities). `of peak` is the throughput of the
+network divided by the throughput of a large matrix multiplication in the same precision, measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the benchmarks, print and plot the rows; then raise the errors of rows that could not be measured."""
+    """Run the benchmarks, print and plot the rows, and raise one error for all rows that could not be measured."""
     from cspdet.benchmark.report import describe_environment, plot, table
     from cspdet.benchmark.runner import run_benchmarks
     from cspdet.reports.layer_plot import validate_output_path
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
-    """Return all combinations of model, batch size, precision and backend, without loading a model."""
+    """Return one spec per combination of model, batch size, precision and backend; no model is loaded."""
     from cspdet.benchmark.rows import OPENCV, BenchmarkSpec
     from cspdet.device import select_device
 

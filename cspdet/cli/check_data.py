@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check the dataset, print the report, and write the page if requested; then raise the errors."""
+    """Check the dataset, print the report, and write the page if requested; then raise the errors of the dataset."""
     _validate_args(args)
     from cspdet.datasets.descriptor import load_dataset_config
 
@@ -92,7 +92,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all problems; treat `--report DESCRIPTOR` as `DESCRIPTOR --report`."""
+    """Check the arguments; `--report DESCRIPTOR` without a page is changed to `DESCRIPTOR --report`.
+
+    Raises:
+        ConfigError: Arguments are missing or invalid; the message lists all problems.
+    """
     if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         args.descriptor, args.report = Path(args.report), ""
     problems = []
@@ -114,10 +118,10 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def read_network_input(config: Path, overrides: Sequence[str]) -> NetworkInput:
-    """Read the input and the anchors of a detector's config.
+    """Read the input size and the anchors from the config of a detector.
 
     Raises:
-        ConfigError: The config is invalid, or not that of a detector.
+        ConfigError: The config is invalid, or it is the config of a classifier.
     """
     from cspdet.checkpoints.building import build_detector
     from cspdet.recipe import load_recipe
@@ -150,7 +154,7 @@ def _write_report(
 
 
 def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
-    """Load the splits whose annotations are readable; the report lists the errors of the others."""
+    """Load the splits by name; omit splits with unreadable annotations, because the report lists their errors."""
     from cspdet.datasets.formats.coco import load_coco
 
     sets = {}
@@ -163,7 +167,7 @@ def _load_readable_splits(descriptor: DatasetConfig) -> dict[str, CocoDataset]:
 
 
 def _statistics_to_json(figures: DatasetReport) -> dict[str, Any]:
-    """Return the values shown in the charts of the page."""
+    """Return the values behind the charts of the page as a JSON-compatible dict."""
     result: dict[str, Any] = {"statistics": {name: split.to_json() for name, split in figures.statistics.items()}}
     if figures.near_duplicates is not None:
         result["near_duplicates"] = figures.near_duplicates.to_json()
@@ -181,7 +185,7 @@ def _document(report: ValidationReport) -> dict[str, Any]:
 
 
 def _text(report: ValidationReport) -> list[str]:
-    """Return the report as text; errors are only counted, because the command prints them at the end."""
+    """Return the lines of the report; errors are only counted, because the command prints them at the end."""
     lines = []
     for name, split in report.splits.items():
         images = f"{split.images} images ({split.empty_images} without boxes)"

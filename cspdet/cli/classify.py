@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Classify every image; Ctrl-C stops and keeps the predictions made so far."""
+    """Classify every image. After Ctrl-C, the predictions made so far are still written."""
     validate_args(args)
     check_model(args.model, args.overrides)
     find_image_files(args.source)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def classify(args: argparse.Namespace, bundle: ModelBundle) -> None:
-    """Classify every image with a loaded classifier, and print and write the predictions."""
+    """Classify every image of `args.source` with a loaded classifier, and print and write the predictions."""
     from cspdet.datasets.classification.crops import build_image_crop, iter_crops
     from cspdet.device import select_device
     from cspdet.inference.classifier import ClassifierPredictor
@@ -92,7 +92,11 @@ def classify(args: argparse.Namespace, bundle: ModelBundle) -> None:
 
 
 def validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all problems of the arguments."""
+    """Check the values of the arguments.
+
+    Raises:
+        ConfigError: Values are invalid; the message lists all of them.
+    """
     problems = [
         f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(args, name)}"
         for name in ("top", "batch_size")
@@ -108,7 +112,7 @@ def find_image_files(source: str) -> list[ImageFile]:
     """Return the images of a SOURCE argument, sorted by path; videos are skipped with a warning.
 
     Raises:
-        SourceError: There are no files, or no images.
+        SourceError: No file matches, or none of the files is an image.
     """
     from cspdet.inference.sources import ImageFile, find_sources
 
@@ -125,7 +129,7 @@ def find_image_files(source: str) -> list[ImageFile]:
 
 
 def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: int) -> list[Record]:
-    """Classify a batch of crops, and return one record per image."""
+    """Classify a batch of crops and return one output record per image."""
     import torch
 
     from cspdet.inference.classifier import Prediction
@@ -149,14 +153,14 @@ def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: 
 
 
 def print_predictions(records: list[Record]) -> None:
-    """Print `path  class  score`, one line per predicted class."""
+    """Print one line `path  class  score` per predicted class."""
     for record in records:
         for best in record["predictions"]:
             print(f"{record['source']}  {best['class_name']}  {best['score']:.4f}")
 
 
 def format_records(records: list[Record], suffix: str) -> str:
-    """Return a JSON list, or one line of JSON per image."""
+    """Format records as a JSON list (suffix .json) or as one line of JSON per image (suffix .jsonl)."""
     if suffix == ".json":
         return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Detect objects in all sources; Ctrl-C stops and keeps the results so far."""
+    """Detect objects in every source. Ctrl-C stops early and keeps the results written so far."""
     validate_args(args)
     check_model(args.model, args.overrides)
     sources = _find_sources(args)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
-    """Find and check the sources before a model is loaded."""
+    """Find the sources, and check them and the engine options before a model is loaded."""
     from cspdet.inference.sources import find_sources
 
     sources = find_sources(args.source)
@@ -50,7 +50,7 @@ def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
 
 
 def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSource] | None = None) -> None:
-    """Detect objects with a loaded detector, write the files, and print a summary."""
+    """Detect objects with a loaded detector, write the output files, and print a summary."""
     from cspdet.inference.engines.factory import build_engine
     from cspdet.inference.predictor import Predictor
     from cspdet.inference.runner import DetectionRunner
@@ -82,7 +82,10 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
 
 
 def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
-    """Return the engine; for a few images, `auto` is replaced, because its benchmark takes a few seconds."""
+    """Return the name of the engine.
+
+    For `auto` with only a few images, return torch, because the search for the fastest engine takes several seconds.
+    """
     from cspdet.inference.engines.exported import is_exported
     from cspdet.inference.sources import ImageFile
 
@@ -93,7 +96,7 @@ def _backend(args: argparse.Namespace, sources: list[MediaSource]) -> str:
 
 
 def _frames_per_batch(video: Video, batch_size: int) -> int:
-    """Return the number of frames per forward pass: 1 for a camera or stream, to keep the latency low."""
+    """Return the number of frames per forward pass: 1 for a camera or stream, so that the delay is short."""
     return batch_size if isinstance(video.address, Path) else 1
 
 
@@ -126,7 +129,11 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
 
 
 def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
-    """Raise ConfigError unless --mot has one sequence: a video, or images in the order of their names."""
+    """Check that the sources form one sequence if `--mot` is given: one video, or images sorted by name.
+
+    Raises:
+        ConfigError: `--mot` is given for several videos, or for videos and images.
+    """
     from cspdet.inference.sources import ImageFile
 
     one_sequence = len(sources) == 1 or all(isinstance(source, ImageFile) for source in sources)
@@ -135,7 +142,7 @@ def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> Non
 
 
 def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:
-    """Print the summary; also called after an interruption."""
+    """Print the summary of the run; it is printed even after an interruption or an error."""
     from cspdet.inference.records import read_records
 
     count = runner.num_images + runner.num_frames

@@ -1,4 +1,4 @@
-"""The arguments of `cspdet detect`, and their checks."""
+"""The arguments of `cspdet detect`, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -121,7 +121,12 @@ def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all problems of the arguments."""
+    """Check the values of the arguments.
+
+    Raises:
+        ConfigError: Values are invalid (the message lists all of them), or `--track` needs a package that is not
+            installed.
+    """
     from cspdet.inference.tracking import check_installed
 
     expected: list[tuple[str, bool, str]] = [

@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) -> None:
-    """Write metrics.json, detections.json and the zip for the COCO server, and print the metrics."""
+    """Write metrics.json, detections.json and, for a test split, the zip for the COCO server; print the metrics."""
     from cspdet.evaluation.results import submission_name, write_submission
 
     metrics, voc = evaluation.metrics, _evaluate_voc(args, evaluation)
@@ -156,7 +156,7 @@ def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) 
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError for arguments that contradict each other."""
+    """Raise ConfigError if an argument is missing, invalid, or cannot be combined with another argument."""
     from cspdet.evaluation.results import validate_algorithm_name
 
     if (args.model is None) == (args.detections is None):
@@ -172,7 +172,7 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def _check_file_options(args: argparse.Namespace) -> None:
-    """Raise ConfigError for arguments that would have no effect on a results file."""
+    """Raise ConfigError for arguments that have no effect on a results file, and for a missing `--data`."""
     reasons = {
         "vote_iou": "a results file does not contain the boxes that are averaged",
         "nms_iou": "NMS was already applied to a results file",
@@ -190,7 +190,7 @@ def _check_file_options(args: argparse.Namespace) -> None:
 
 
 def evaluate_args(args: argparse.Namespace) -> Evaluation:
-    """Evaluate the model or the results file given in the arguments."""
+    """Evaluate the model, or the results file of `--detections`, with the settings from the arguments."""
     from cspdet.workflows.evaluate import EvaluationOptions, evaluate_model, evaluate_results_file
 
     settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
@@ -205,7 +205,7 @@ def evaluate_args(args: argparse.Namespace) -> Evaluation:
 
 
 def _evaluate_voc(args: argparse.Namespace, evaluation: DetectionEvaluation) -> VocMetrics | None:
-    """Return the AP of Pascal VOC, if requested."""
+    """Compute the AP of Pascal VOC; return None if it is not requested."""
     from cspdet.evaluation.records import read_ground_truth, to_records
     from cspdet.evaluation.voc import evaluate_voc
 
@@ -228,7 +228,10 @@ def _no_ground_truth_message(evaluation: DetectionEvaluation) -> list[str]:
 
 
 def format_table(metrics: Metrics, voc: VocMetrics | None = None) -> list[str]:
-    """Return the metrics as text: the 12 COCO metrics, then AP and AP50 per class; with the AP of VOC if given."""
+    """Return the lines of the metrics table: the 12 COCO metrics, then AP and AP50 per class.
+
+    If `voc` is given, its 11-point and every-point AP are added.
+    """
     lines = [f"{metrics.images} images, {metrics.detections} detections, {metrics.evaluator}", ""]
     lines += [f"{name:<6} {_format_metric(metrics[name])}  {meaning}" for name, meaning in METRIC_DESCRIPTIONS.items()]
     if voc is not None:

@@ -3,8 +3,9 @@
   cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
   cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
 
-Each image is resized by its short side, and its center is cropped to the input size: resized to 288 pixels and cropped
-to 256 for an input of 256 and the default --crop 0.887. Classes of data and model are matched by name.
+The short side of each image is resized, and the center is cropped to the input size. For an input of 256 and the
+default --crop 0.887, the short side is resized to 288 pixels, and 256x256 pixels are cropped. Classes of data and model
+are matched by name.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def print_classification(args: argparse.Namespace, evaluation: ClassificationEva
 
 
 def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = True) -> None:
-    """Add the arguments for resizing and cropping an image to the input of a classifier."""
+    """Add the arguments that control how images are resized and cropped to the input of a classifier."""
     parser.add_argument(
         "--resize",
         type=int,
@@ -113,7 +114,11 @@ def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = T
 
 
 def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
-    """Override the `eval` section of a config with the command-line values; raise ConfigError if they are invalid."""
+    """Override the `eval` section of a classifier config with the values from the command line.
+
+    Raises:
+        ConfigError: The values are invalid.
+    """
     from cspdet.inference.classifier import override_eval_config
 
     given = {name: getattr(args, name, None) for name in ClassifierEvalConfig.model_fields}
@@ -138,7 +143,7 @@ def _document(evaluation: ClassificationEvaluation) -> Document:
 
 
 def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Document]:
-    """Return the most frequent confusions of a (C, C) confusion matrix, most frequent first."""
+    """Return the most frequent wrong predictions in a (C, C) confusion matrix, most frequent first."""
     import numpy as np
 
     wrong = confusion - np.diag(np.diag(confusion))
@@ -148,7 +153,10 @@ def top_confusions(confusion: np.ndarray, names: tuple[str, ...]) -> list[Docume
 
 
 def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> str:
-    """Return one CSV line per image: path, class, whether top-1 is correct, and the top classes with probabilities."""
+    """Return the predictions as CSV text, one line per image.
+
+    The columns are path, true class, whether top-1 is correct (1 or 0), and the top classes with their probabilities.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ranks = range(1, metrics.ranked.shape[1] + 1)
@@ -163,12 +171,12 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
 
 
 def _writable(name: str) -> str:
-    """Replace characters of a file name that cannot be encoded as UTF-8 by question marks."""
+    """Replace characters of a file name that cannot be encoded as UTF-8 with question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def format_table(document: Document) -> list[str]:
-    """Return the metrics as text: top-1 and top-5, the classes, the most frequent confusions."""
+    """Return the lines of the metrics table: top-1 and top-5, accuracy per class, and the most frequent confusions."""
     height, width = document["size"]
     seen = f"{'ten crops' if document['ten_crop'] else 'center'} of {height}x{width}, short side {document['resize']}"
     lines = [

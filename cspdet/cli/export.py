@@ -1,4 +1,4 @@
-"""Export a model to another format, verified against the network before the files are written.
+"""Export a model to another format; the outputs are verified against the network before the files are written.
 
   cspdet export runs/csppelee_efm_sam/best.pt --format onnx
   cspdet export runs/csppelee_efm_sam/best.pt --format onnx --nms --min-score 0.3 --no-dynamic --size 320x512
@@ -109,7 +109,11 @@ def _print_result(result: ExportResult, config: ExportConfig, *, as_json: bool) 
 
 
 def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
-    """Return the parameters of NMS in the file, or None without --nms."""
+    """Return the parameters of the NMS that is built into the file, or None without `--nms`.
+
+    Raises:
+        ConfigError: A value is out of range, or an option of NMS is given without `--nms`.
+    """
     names = ("min_score", "nms_iou", "max_detections")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not args.nms:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract the features, write them, and print a summary; Ctrl-C stops and keeps the features so far."""
+    """Extract the features, write them, and print a summary. Ctrl-C stops early and keeps the finished images."""
     _validate_args(args)
     images = find_image_files(args.source)
     from cspdet.checkpoints.loading import load_model
@@ -66,7 +66,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Raise ConfigError with all problems of the arguments."""
+    """Check the values of the arguments and the model file.
+
+    Raises:
+        ConfigError: Values are invalid; the message lists all of them.
+        CheckpointError: The model file does not exist.
+    """
     problems = [] if args.batch_size >= 1 else [f"--batch-size: expected 1 or more, found {args.batch_size}"]
     if args.output.suffix not in (".npz", "") and not args.output.is_dir():
         problems.append(f"--output: expected FILE.npz or a folder, found {str(args.output)!r}")

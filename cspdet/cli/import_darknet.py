@@ -3,7 +3,8 @@
   cspdet import-darknet yolov4-tiny.cfg yolov4-tiny.weights --output yolov4-tiny.pt --names coco.names
   cspdet import-darknet configs/cspresnext50_panet_spp.yaml csresnext50-panet-spp_final.weights --output csp.pt
 
-Every command accepts the checkpoint as MODEL. The weights file must have exactly the values of the network's layers.
+Every command accepts the checkpoint as MODEL. The number of values in the weights file must equal the number of weights
+of the network.
 """
 
 from __future__ import annotations
@@ -97,7 +98,11 @@ def _config_from_yaml(
 def _build(
     recipe: DetectionRecipe | ClassificationRecipe, classes: Categories, args: argparse.Namespace
 ) -> Detector | Classifier:
-    """Build the network; weights are initialized only for --partial, because random initialization takes seconds."""
+    """Build the network for `import-darknet`.
+
+    The weights are initialized only with `--partial`. If not, the file replaces all of them, and random initialization
+    would take seconds.
+    """
     import torch
 
     from cspdet.checkpoints.building import build_network

@@ -6,8 +6,8 @@
 
 BFLOPs are counted as Darknet does: 2 per multiply-add of convolutions and linear layers, and window size times outputs
 for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, defined in the
-CSPNet paper, includes poolings. A config is counted with 80 classes (COCO) unless the dataset of its `data` exists.
-Published values are listed for networks of the same name, unless an override changes `model`.
+CSPNet paper, includes poolings. The network of a config has 80 classes (COCO) if the dataset of its `data` does not
+exist. Published values are listed for networks of the same name, unless an override changes `model`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Profile the models, print a table or JSON, and plot the layers."""
+    """Profile the models, print a table or JSON, and plot the layers if requested."""
     from cspdet.reports.layer_plot import plot_layers, validate_output_path
 
     if args.plot:
@@ -90,7 +90,7 @@ def _published(model: ModelProfile) -> PublishedResult | None:
 
 
 def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:
-    """Return the published values, and the relative differences of our values from them."""
+    """Return the published values, and the relative difference between each counted value and its published value."""
     return published._asdict() | {
         "size": list(published.size),
         "conv_weights_difference": _difference(cost.conv_weights, published.conv_weights),
@@ -132,7 +132,7 @@ def _details(cost: ModelCost) -> InfoRow:
 
 
 def _table(profiles: list[ModelProfile]) -> list[str]:
-    """Return one line per model, each followed by the published values, the differences from them, and notes."""
+    """Return the lines of the table: one line per model, then its published values, the differences, and notes."""
     parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
     width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
     head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"
@@ -212,7 +212,7 @@ def _layer_table(cost: ModelCost) -> list[str]:
 
 
 def _largest_layers(profiles: list[ModelProfile]) -> list[str]:
-    """Return the largest layer of each model, compared with that of the first model."""
+    """Return lines with the largest layer of each model and its cost relative to the first model's largest layer."""
     first = profiles[0].cost.largest_layer_bflops
     width = max(len(model.name) for model in profiles)
     lines = ["largest layers" + (f", compared with that of {profiles[0].name}" if len(profiles) > 1 else "")]

@@ -42,7 +42,7 @@ OPENMP_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises ConfigError and suggests the nearest valid flag."""
+    """Argument parser that raises ConfigError instead of exiting, and suggests the nearest valid flag."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments:"):
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument.
 
     Args:
-        argv: Arguments without the program name; None: those of the process.
+        argv: Arguments without the program name; None: the arguments of the process.
 
     Returns:
         The exit code; see `run_command`.
@@ -84,12 +84,13 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     """Run one command and convert its exceptions into an exit code.
 
     Args:
-        command: Name of the command; without `module`, `cspdet.cli.<command>` implements it.
-        argv: Arguments after the command name; None: those of the process.
-        module: Implementation of a command outside the package (`add_arguments`, `run`, docstring as help).
+        command: Name of the command. If `module` is None, `cspdet.cli.<command>` implements it.
+        argv: Arguments after the command name; None: the arguments of the process.
+        module: Implementation of a command outside the package, with `add_arguments`, `run`, and a docstring as help
+            text.
 
     Returns:
-        0: success; 2: user error; 130: interrupted; or the return value of the command.
+        0 on success, 2 after a user error, 130 after Ctrl-C, or the return value of the command.
     """
     limit_openmp_spinning(os.environ)
     logger = _log_to_stderr()
@@ -120,26 +121,30 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
 
 
 def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
-    """Make waiting OpenMP threads of this process and its children sleep early, unless the user configured waiting.
+    """Shorten the time that OpenMP threads of this process and its children spin before they sleep.
 
-    `import torch` loads libgomp, which then reads the variables; later calls affect only child processes.
+    Nothing is changed if the user has set one of the variables. libgomp reads the variables when `import torch` loads
+    it; calls after that affect only child processes.
 
     Args:
-        environ: The environment to change, `os.environ`.
+        environ: The environment to change, usually `os.environ`.
     """
     if not any(name in environ for name in OPENMP_WAIT_VARIABLES):
         environ.update(OPENMP_SETTINGS)
 
 
 def _is_override(word: str) -> bool:
-    """Return whether the word is an override `key.path=value`, and not the name of an existing file."""
+    """Return whether the word is an override `key.path=value` and not the name of an existing file."""
     from cspdet.config.resolve import OVERRIDE
 
     return "=" in word and OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Parse flags and positional arguments in any order; overrides are removed first, and stored in `overrides`."""
+    """Parse flags and positional arguments in any order.
+
+    Overrides are removed before argparse runs, and stored in `args.overrides`.
+    """
     overrides = [word for word in words if _is_override(word)]
     plain = [word for word in words if word not in overrides]
     has_subcommands = parser._subparsers is not None  # argparse parses those in order only
@@ -149,7 +154,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 
 def _import_user_modules(args: argparse.Namespace) -> None:
-    """Import the modules of `--import`, if the command has this option."""
+    """Import the modules named by `--import`, if the command has this option."""
     modules: list[str] = getattr(args, "user_modules", [])
     if modules:
         from cspdet.config.user_modules import import_user_module

@@ -1,4 +1,4 @@
-"""Training curves of one or several runs, from their metrics.jsonl, as a PNG or SVG.
+"""Plot the training curves of one or several runs, read from their metrics.jsonl, to a PNG or SVG file.
 
   cspdet plot runs/csppelee_efm
   cspdet plot runs/csppelee_efm runs/csppelee_efm-2 --output runs/plot.svg --keys loss,AP --x images_seen
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def summary(runs: list[RunMetrics]) -> list[str]:
-    """Return one line per run: its last epoch and loss, and its best AP or top-1."""
+    """Return one line per run with its last epoch, its last loss, and its best AP or top-1."""
     width = max(len(run.name) for run in runs)
     lines = []
     for run in runs:

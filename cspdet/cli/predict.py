@@ -20,7 +20,7 @@ COMMON_FLAGS = ("model", "source", "weights", "output", "batch_size", "device", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `predict`: those of `detect` and of `classify`."""
+    """Add the arguments of `predict`: all arguments of `detect` and of `classify`."""
     detect.add_arguments(parser)
     group = parser.add_argument_group("classifiers")
     group.add_argument(
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load the model, then run `detect` or `classify`."""
+    """Load the model, and run `detect` for a detector or `classify` for a classifier."""
     detect.validate_args(args)
     check_model(args.model, args.overrides)
     from cspdet.checkpoints.loading import load_model
@@ -48,7 +48,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _reject_flags(args: argparse.Namespace, names: list[str] | tuple[str, ...], model_type: str) -> None:
-    """Raise ConfigError if flags are given that apply only to the other type of model."""
+    """Check that flags for the other type of model are not used.
+
+    Args:
+        args: The parsed arguments.
+        names: Names of the flags that do not apply to the model.
+        model_type: Models to which these flags apply, for the message: detectors or classifiers.
+
+    Raises:
+        ConfigError: A flag in `names` does not have its default value.
+    """
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     problems = [

@@ -173,7 +173,7 @@ def _dataset_format(args: argparse.Namespace) -> DatasetFormat:
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """Read class names, one per line.
+    """Read class names from a text file, one per line.
 
     Raises:
         DataError: The file is not a text file, or its names are not unique.
@@ -188,7 +188,10 @@ def read_names(file: Path) -> tuple[str, ...]:
 
 
 def print_summary(conversion: ConversionResult, *, as_json: bool) -> None:
-    """Log the warnings, then print the counts and the path of the descriptor, or one JSON document."""
+    """Log the warnings, then print the number of images and boxes per split and the path of the data descriptor.
+
+    With `as_json`, the values are printed as one JSON document.
+    """
     for warning in conversion.warnings:
         log.warning("%s", warning)
     if as_json:

@@ -35,7 +35,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
 
     Args:
         parser: The parser of the command.
-        model_type: Type of the model, for the help.
+        model_type: detector, classifier or model: the type of the model in the help text.
     """
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=f"a {model_type}'s config file")
     parser.add_argument(
@@ -55,11 +55,14 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
 
 
 def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
-    """Train with the arguments of a training command; return the exit code of the trainer.
+    """Train with the arguments of a training command.
 
     Args:
-        args: The arguments of `add_run_arguments`, and `data` if the command has it.
+        args: The arguments of `add_run_arguments`, and `data` if the command has this option.
         task: The expected task; None: the task of the config.
+
+    Returns:
+        The exit code of the trainer: 0, 130 after Ctrl-C, or 143 after SIGTERM.
     """
     _check_config(args, task)
     from cspdet.device import select_device
@@ -75,7 +78,7 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
 
 
 def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
-    """Check the arguments, and config, overrides and data of a new run, before torch is imported.
+    """Check the arguments, and the config, overrides and data of a new run, before torch is imported.
 
     Raises:
         UserError: An argument, the config, an override or the data descriptor is invalid, or the data is missing.

@@ -65,7 +65,7 @@ class CocoEvaluator:
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: The evaluator is not installed.
+        ConfigError: That evaluator is not installed.
     """
 
     def __init__(self, coco: CocoDataset, evaluator: EvaluatorName = "auto"):
@@ -156,7 +156,7 @@ def evaluate_results(
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: The evaluator is not installed.
+        ConfigError: That evaluator is not installed.
         DataError: An image or category is not in the dataset, or the annotation file is missing or has changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)

@@ -43,7 +43,7 @@ def evaluate_detector(
 
     Raises:
         ConfigError: `eval_.evaluator` is not installed; raised before the first image is read.
-        DataError: An image cannot be read, or the annotation file is missing or has changed.
+        DataError: An image cannot be read; the annotation file is missing or has changed.
     """
     evaluator = inference_on_dataset(predictor, coco, input_, eval_, class_mapping)
     return evaluator.evaluate(), evaluator.results

@@ -245,7 +245,7 @@ def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path
     """Write a zip for COCO's evaluation server, `name`.zip, which contains the file `name`.json; return its path.
 
     Raises:
-        UserError: The folder is not writable.
+        UserError: The folder cannot be written.
     """
     entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
     entry.compress_type = zipfile.ZIP_DEFLATED

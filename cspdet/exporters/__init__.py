@@ -1,1 +1,1 @@
-"""Export of networks to file formats of other programs, with verification. API: `cspdet.export`."""
+"""Export of networks to the file formats of other programs, with verification of the files. API: `cspdet.export`."""

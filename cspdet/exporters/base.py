@@ -37,13 +37,13 @@ ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The options of an export; a format supports `size_hw` and the options that its `ExportFormat.options` lists.
+    """Options of an export. Every format supports `size_hw`, and the options in its `ExportFormat.options`.
 
     Attributes:
         size_hw: Height and width of the input in pixels; None: the input size of the model.
-        outputs: raw: the outputs of the network; decoded: boxes in input pixels and scores.
-        nms: Parameters of NMS in the file, whose outputs are then detections; None: no NMS.
-        dynamic: Whether batch size, height and width are dynamic; otherwise the input is one image of `size_hw`.
+        outputs: `raw`: the outputs of the network; `decoded`: boxes in input pixels, and scores.
+        nms: Parameters of the NMS in the file, which then returns detections; None: no NMS.
+        dynamic: Whether the file accepts any batch size, height and width. If not, its input is one image of `size_hw`.
         opset: ONNX opset; None: the default of `cspdet.inference.engines.onnx_export`.
         precision: Precision of the weights.
         calibration: Folder of representative images for int8 calibration.
@@ -58,21 +58,21 @@ class ExportConfig:
     calibration: Path | None = None
 
     def changed_options(self) -> list[str]:
-        """Return the names of the options, except `size_hw`, that differ from their defaults."""
+        """Return the names of all options that differ from their default, without `size_hw`."""
         names = [option.name for option in fields(self) if getattr(self, option.name) != option.default]
         return [name for name in names if name != "size_hw"]
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Result of an export.
+    """Files of an export, and the result of their verification.
 
     Attributes:
         paths: The written files; the first is the target path.
-        size_hw: Input size in pixels.
+        size_hw: Height and width of the input in pixels.
         num_classes: Number of classes.
-        difference: Largest difference between the outputs of the files and of the network, as a fraction of the
-            largest output.
+        difference: Largest difference between the outputs of the file and the network, divided by the largest output;
+            mean difference for int8.
         description: One-line description of the files for the user.
         details: Additional entries for the JSON output.
     """
@@ -86,11 +86,11 @@ class ExportResult:
 
 
 class ExportFormat(ABC):
-    """An export format: the suffix of its files, its options, and the export with verification.
+    """Base class of the export formats. A format checks its options, writes the files, and verifies them.
 
     Attributes:
         suffixes: Allowed suffixes of the target path; the first is the default.
-        options: Names of the fields of `ExportConfig` that the format uses, apart from the size.
+        options: Names of the `ExportConfig` fields that the format supports, in addition to `size_hw`.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -100,7 +100,7 @@ class ExportFormat(ABC):
         """Create the format.
 
         Args:
-            name: The name given with `--format`, for messages.
+            name: Name of the format as given with `--format`, for error messages.
         """
         self.name = name
 
@@ -113,7 +113,7 @@ class ExportFormat(ABC):
         """
 
     def check_target(self, target: Path) -> None:
-        """Raise ConfigError unless the suffix of `target` is one of the format."""
+        """Raise ConfigError if the format does not allow the suffix of `target`."""
         if target.suffix not in self.suffixes:
             expected = " or ".join(self.suffixes)
             raise ConfigError(f"--output: expected a file name that ends in {expected}, found {str(target)!r}")
@@ -126,10 +126,10 @@ class ExportFormat(ABC):
 
 
 def load_format(name: str) -> ExportFormat:
-    """Create an export format by name; `module:Class` selects a user-defined one.
+    """Create an export format by name; the name `module:Class` selects a user-defined format.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no format of this name, or the class is not an `ExportFormat`.
     """
     try:
         format_class = EXPORT_FORMATS.get(name)
@@ -141,10 +141,10 @@ def load_format(name: str) -> ExportFormat:
 
 
 def check_config(config: ExportConfig) -> None:
-    """Check the option values that have the same rules in all formats.
+    """Check the values of the options that have the same rules in all formats.
 
     Raises:
-        ConfigError: One line for each invalid value.
+        ConfigError: Values are invalid; the message has one line per value.
     """
     problems = [
         f"--{name}: expected {', '.join(words)}; found {word!r}{did_you_mean(word, words)}"

@@ -10,7 +10,10 @@ from cspdet.models.bundle import ModelBundle
 
 
 class DarknetFormat(ExportFormat):
-    """A .cfg file with .weights and .names next to it, verified by reading the network back."""
+    """Export format of Darknet: a .cfg file, with .weights and .names files next to it.
+
+    The export is verified by loading the files into a new network.
+    """
 
     suffixes = (".cfg",)
 

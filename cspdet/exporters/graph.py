@@ -1,4 +1,4 @@
-"""Base class of the formats that store a computation graph, with the module and the metadata to export."""
+"""Base class of the export formats that store a computation graph; creation of the module and metadata to export."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger("cspdet")
 
 
 class GraphFormat(ExportFormat):
-    """A format that stores the network as a computation graph with metadata, for an engine to run.
+    """Base class of the formats that store the network as a computation graph with metadata, for an engine to run.
 
     A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the outputs of the
-    engine with those of the network.
+    engine with the outputs of the network.
     """
 
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
@@ -55,7 +55,7 @@ class GraphFormat(ExportFormat):
         )  # fmt: skip
 
     def files(self, target: Path) -> tuple[Path, ...]:
-        """Return the paths of an export, `target` first."""
+        """Return the paths of all files of an export; the first is `target`."""
         return (target,)
 
     def check_packages(self) -> None:
@@ -68,32 +68,39 @@ class GraphFormat(ExportFormat):
         Args:
             bundle: The model.
             config: The options.
-            metadata: Stored in the files and read by `load`; `metadata.outputs` is the output type of the graph.
+            metadata: Metadata to store in the files for `load`; `metadata.outputs` is the output type of the graph.
             path: A temporary path with the suffix of the target.
 
         Raises:
-            UserError: The network or an option is not supported.
+            UserError: The format does not support the network or an option.
         """
 
     @abstractmethod
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
-        """Load the written files into an engine on the CPU, for verification."""
+        """Load the written files into an engine on the CPU, to verify the outputs."""
 
 
 class DecodedDetector(nn.Module):
-    """A detector with decoding: (B, 3, H, W) -> boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C)."""
+    """A detector that returns decoded boxes and scores instead of raw outputs."""
 
     def __init__(self, network: nn.Module, anchors: Anchors):
         super().__init__()
         self.network, self.anchors = network, anchors
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return boxes and scores of images in [0, 1]."""
+        """Run the network and decode its outputs.
+
+        Args:
+            images: (B, 3, H, W) float32 in [0, 1].
+
+        Returns:
+            (B, S, 4) boxes x1 y1 x2 y2 in input pixels, and (B, S, C) scores.
+        """
         return decode(self.network(images), self.anchors)
 
 
 def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
-    """Return the metadata of the file: that of the model, with the input size, outputs and options of the export.
+    """Create the metadata of the file: the metadata of the model with the input size and options of the export.
 
     Raises:
         ConfigError: The network does not support the size, or an option of detectors is set for a classifier.
@@ -117,7 +124,13 @@ def export_metadata(bundle: ModelBundle, config: ExportConfig) -> ModelMetadata:
 
 
 def export_module(bundle: ModelBundle, outputs: OutputType) -> nn.Module:
-    """Return the module to export, on the CPU and without NMS, which is added later to its decoded outputs."""
+    """Return the module to export, on the CPU and with fused batch norms.
+
+    Args:
+        bundle: The model.
+        outputs: Type of the outputs. For detections, the module returns decoded outputs; NMS is added to the file
+            later.
+    """
     network = bundle.torch_network
     module = (fuse_conv_bn(network) or network).to("cpu")
     if outputs in ("decoded", "detections"):

@@ -1,4 +1,4 @@
-"""NMS as ONNX nodes, appended to a graph with decoded outputs, so that the file returns detections."""
+"""NMS as ONNX nodes that are appended to a graph with decoded outputs, so that the file returns detections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
-    """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) by `detections` (N, 7).
+    """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) of a graph by `detections` (N, 7).
 
-    A row is image index, x1, y1, x2, y2 in input pixels, score, class index. Rows are sorted by score over the whole
-    batch, with at most `max_detections` rows per image. NMS is per class, as in `cspdet.models.postprocess`.
+    The columns are image index, x1, y1, x2, y2 in input pixels, score and class index. Rows are sorted by score over
+    the whole batch, with at most `max_detections` rows per image. NMS is per class, as in `cspdet.models.postprocess`.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""Export to ONNX: the network with its metadata and, on request, NMS."""
+"""Export to ONNX: the network with metadata and, if requested, NMS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OnnxFormat(GraphFormat):
-    """An .onnx file, verified with onnxruntime."""
+    """Export format of ONNX: an .onnx file, verified with onnxruntime."""
 
     suffixes = (".onnx",)
     options = frozenset({"outputs", "nms", "dynamic", "opset", "precision", "calibration"})
@@ -37,15 +37,15 @@ class OnnxFormat(GraphFormat):
         path.write_bytes(build_onnx(bundle, config, metadata).SerializeToString())
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
-        """Load the file into onnxruntime."""
+        """Load the file into an engine of onnxruntime."""
         return OnnxEngine.from_file(path, metadata, EngineOptions())
 
 
 def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
-    """Build the ONNX model with its metadata in memory.
+    """Build the ONNX model with its metadata, without writing a file.
 
     Raises:
-        UserError: A package is missing, or the network or an option is not supported.
+        UserError: A package is missing, or ONNX export does not support the network or an option.
     """
     onnx = import_onnx()
     if config.precision == "fp16" and metadata.outputs not in ("raw", "logits"):
@@ -76,7 +76,7 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
 
 
 def import_onnx() -> ModuleType:
-    """Import the package `onnx`; if it is missing, raise a ConfigError with the command that installs it."""
+    """Import the package `onnx`. If it is missing, raise a ConfigError with the command that installs it."""
     try:
         import onnx
     except ImportError:

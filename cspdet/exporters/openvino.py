@@ -1,4 +1,4 @@
-"""Export to OpenVINO IR: an .xml and a .bin file, with the metadata in the runtime info (`rt_info`) of the model."""
+"""Export to OpenVINO IR: an .xml and a .bin file; the metadata is in the runtime info (`rt_info`) of the model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cspdet.models.bundle import ModelBundle
 
 
 class OpenVinoFormat(GraphFormat):
-    """An .xml file with the graph and a .bin file with the weights, verified with OpenVINO.
+    """Export format of OpenVINO: an .xml file with the graph and a .bin file with the weights, verified with OpenVINO.
 
-    fp16 applies to the stored weights only; the engine chooses the precision of the computation.
+    fp16 applies only to the stored weights; the engine selects the precision of the computation.
     """
 
     suffixes = (".xml",)
     options = frozenset({"outputs", "nms", "dynamic", "opset", "precision", "calibration"})
 
     def files(self, target: Path) -> tuple[Path, ...]:
-        """Return the paths of the graph and of the weights."""
+        """Return the paths of the graph file and of the weights file."""
         return target, target.with_suffix(".bin")
 
     def check_packages(self) -> None:
@@ -41,12 +41,12 @@ class OpenVinoFormat(GraphFormat):
         import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
-        """Load the files into OpenVINO."""
+        """Load the files into an engine of OpenVINO."""
         return load_exported(path, "openvino", EngineOptions())
 
 
 def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> bytes:
-    """Return the ONNX model in memory; the package `onnx` is only needed for int8 and NMS."""
+    """Return the serialized ONNX model that OpenVINO converts; only int8 and NMS need the package `onnx`."""
     if config.precision == "int8" or metadata.nms is not None:
         if config.precision == "fp16":
             raise ConfigError("--precision fp16: 10 mantissa bits are too few for pixel coordinates; omit --nms")

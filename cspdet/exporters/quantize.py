@@ -27,9 +27,9 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: Path) -> onnx.ModelProto:
-    """Quantize weights and activations to 8 bits (QDQ nodes), with ranges calibrated on images.
+    """Quantize weights and activations to int8 (QDQ nodes), with activation ranges measured on images.
 
-    The last convolution of each output and everything after it stay in float, so that the boxes remain accurate.
+    The last convolution before each output and all nodes after it stay in float, so that the boxes remain accurate.
 
     Args:
         model: The model in fp32.
@@ -71,7 +71,7 @@ def _quantize_file(source: Path, target: Path, reader: _CalibrationReader, exclu
 
 
 def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert weights and activations to fp16; input and outputs stay float32."""
+    """Convert weights and activations to fp16; inputs and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -84,7 +84,7 @@ def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
-    """Return the names of the last convolutions before each output and of all nodes after them."""
+    """Return the names of the last convolutions before the outputs, and of all nodes after these convolutions."""
     producer = {name: node for node in model.graph.node for name in node.output}
     visited: dict[str, onnx.NodeProto] = {}
     pending = [producer[value.name] for value in model.graph.output if value.name in producer]
@@ -99,7 +99,7 @@ def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
 
 
 def calibration_images(folder: Path) -> list[Path]:
-    """Return up to MAX_IMAGES images of a folder and its subfolders, evenly spaced in the sorted list of paths.
+    """Return the paths of up to MAX_IMAGES images of a folder and its subfolders, evenly spaced over the sorted paths.
 
     Raises:
         DataError: The folder does not exist, or has no images.
@@ -114,13 +114,13 @@ def calibration_images(folder: Path) -> list[Path]:
 
 
 class _CalibrationReader:
-    """Data reader for onnxruntime's calibration: returns one image at a time."""
+    """Data reader for onnxruntime's calibration, which reads one image at a time."""
 
     def __init__(self, image_paths: list[Path], metadata: ModelMetadata):
         self._inputs = calibration_batches(image_paths, metadata.size_hw, metadata.input.resize)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next input, or None at the end; called by onnxruntime."""
+        """Return the next network input by name, or None after the last image; onnxruntime calls this method."""
         images = next(self._inputs, None)
         return None if images is None else {INPUT_NAME: images}
 
@@ -128,7 +128,7 @@ class _CalibrationReader:
 def calibration_batches(
     image_paths: list[Path], size_hw: tuple[int, int], resize: Literal["letterbox", "stretch"]
 ) -> Iterator[np.ndarray]:
-    """Yield each readable image as an input of the network, (1, 3, H, W) float32 in [0, 1]."""
+    """Yield the network input of each readable image, (1, 3, H, W) float32 in [0, 1]; unreadable images are logged."""
     for path in image_paths:
         try:
             image = read_image(path)

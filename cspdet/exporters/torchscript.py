@@ -1,4 +1,4 @@
-"""Export to TorchScript, for LibTorch and Python without cspdet; extra files in the archive store the metadata."""
+"""Export to TorchScript, for LibTorch and for Python without cspdet; extra files in the archive hold the metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cspdet.models.bundle import ModelBundle
 
 
 class TorchScriptFormat(GraphFormat):
-    """A TorchScript archive in fp32, without NMS."""
+    """Export format of TorchScript: an archive with the traced network in fp32, without NMS."""
 
     suffixes = (".torchscript", ".ts")
     options = frozenset({"outputs", "dynamic"})
@@ -38,5 +38,5 @@ class TorchScriptFormat(GraphFormat):
             torch.jit.save(script, str(path), _extra_files=metadata.to_strings())
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
-        """Load the archive."""
+        """Load the archive into an engine of torch."""
         return load_exported(path, "torch", EngineOptions())

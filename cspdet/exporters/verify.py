@@ -1,4 +1,4 @@
-"""Verification of exports: compare the outputs of the written file with the outputs of the network."""
+"""Verification of exports: the outputs of the written file are compared with the outputs of the network."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MAX_MEAN_RELATIVE_ERROR = 5e-2
 
 
 class ExportMismatchError(UserError):
-    """The outputs of an export differ from those of the network; no file is written."""
+    """Raised if the outputs of an export differ from the outputs of the network; no file is written."""
 
 
 def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibration: Path | None = None) -> list[Tensor]:
-    """Return two input batches (B, 3, H, W) in [0, 1]; for a dynamic export the second has another size.
+    """Return two input batches (B, 3, H, W) in [0, 1]; if the export is dynamic, the second has another size.
 
     Args:
         bundle: The model.
-        metadata: Metadata with the input size, and whether batch and size are dynamic.
-        calibration: Folder of images to use instead of random inputs, for int8.
+        metadata: Metadata with the input size, and whether batch size and input size are dynamic.
+        calibration: Folder with the images to use for int8; None: random inputs.
 
     Raises:
-        ExportMismatchError: The export is dynamic, but the network supports no second size.
+        ExportMismatchError: The export is dynamic, but the network does not support a second size.
         DataError: There are no readable images.
     """
     height, width = metadata.size_hw
@@ -72,7 +72,7 @@ def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> lis
 def verify_export(
     engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str
 ) -> float:  # fmt: skip
-    """Compare the outputs of an exported file with those of the network.
+    """Compare the outputs of an exported file with the outputs of the network.
 
     Args:
         engine: The engine that loaded the file.
@@ -81,7 +81,8 @@ def verify_export(
         where: Name of the file for messages.
 
     Returns:
-        The largest difference of an output, as a fraction of its largest value; for int8 the mean difference.
+        The largest difference of an output value, divided by the largest value of the output; for int8, the mean
+        difference.
 
     Raises:
         ExportMismatchError: The difference is above the limit of the precision.
@@ -129,7 +130,13 @@ def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tenso
 
 
 def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
-    """Return the expected outputs for `images` (B, 3, H, W) float32, from the network without conv-BN fusion."""
+    """Compute the expected outputs with the original network, without fused batch norms.
+
+    Args:
+        bundle: The model.
+        outputs: Type of the outputs; for detections, decoded outputs are returned.
+        images: (B, 3, H, W) float32 in [0, 1].
+    """
     with torch.inference_mode():
         result = bundle.torch_network.cpu()(images)
         if isinstance(result, Tensor):
@@ -142,7 +149,7 @@ def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) 
 def detections_difference(actual: Detections, expected: Detections) -> float:
     """Return the largest relative difference between two sets of detections of an image.
 
-    The order of detections with equal scores does not matter, because both sets are sorted by class and box. If the
+    Both sets are sorted by class and box first, so the order of detections with equal scores does not matter. If the
     number of detections differs, the difference is infinite.
     """
     if len(actual) != len(expected):

@@ -20,7 +20,7 @@ BACKGROUND = "background"
 
 
 def classes_section(analysis: Analysis) -> ReportSection:
-    """Return a table with one row per class."""
+    """Build the section with a table of metrics, one row per class."""
     rows = tuple(
         (
             *(one.name, one.num_gt, one.images, one.detections, one.AP, one.AP50, one.AP75, one.AR100),
@@ -54,7 +54,7 @@ def _class_columns(threshold: float) -> tuple[Column, ...]:
 
 
 def curves_section(analysis: Analysis) -> ReportSection:
-    """Return precision-recall curves, and F1 over the score threshold."""
+    """Build the section with precision-recall curves, and with F1 as a function of the score threshold."""
     drawn = _extremes(analysis)
     charts = [_precision_recall(analysis, curve, drawn) for curve in analysis.precision_recall]
     charts += [_all_thresholds(analysis), _class_thresholds(analysis, drawn)]
@@ -64,7 +64,10 @@ def curves_section(analysis: Analysis) -> ReportSection:
 
 
 def _extremes(analysis: Analysis) -> list[int]:
-    """Return the classes drawn by default: all if there are few, else those with the lowest and the highest AP50."""
+    """Return the indices of the classes whose curves are visible by default.
+
+    With more than MAX_CLASSES_DRAWN classes, these are the classes with the lowest and the highest AP50.
+    """
     measured = [i for i, one in enumerate(analysis.classes) if one.AP50 is not None]
     if len(measured) <= MAX_CLASSES_DRAWN:
         return measured
@@ -75,7 +78,14 @@ def _extremes(analysis: Analysis) -> list[int]:
 def _class_curves(
     analysis: Analysis, x: np.ndarray, values: np.ndarray, drawn: list[int], metrics: list[float | None]
 ) -> tuple[list[LineSeries], list[LegendEntry], tuple[str, ...]]:
-    """Return curves of `values` (C, K): the drawn classes in different styles, the others as hidden choices."""
+    """Create one curve per class from `values` (C, K).
+
+    The curves of the `drawn` classes have different line styles and legend entries. The curves of the other classes are
+    hidden until the reader selects them.
+
+    Returns:
+        The curves, the legend entries of the drawn classes, and the labels of the hidden classes.
+    """
     names = analysis.class_names
     labels = [name if metric is None else f"{name} {metric:.3f}" for name, metric in zip(names, metrics, strict=True)]
     curves = [LineSeries(labels[i], curve_points(x, values[i]), f"line{1 + k}") for k, i in enumerate(drawn)]
@@ -132,7 +142,7 @@ def _class_thresholds(analysis: Analysis, drawn: list[int]) -> Chart:
 
 
 def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
-    """Return a table of the mean curves at recall 0, 0.1, ..., 1."""
+    """Create a table of the mean precision at recall 0, 0.1, ..., 1."""
     columns = (Column("recall", 1, True), *(Column(f"precision at {curve.iou:g}", 3, True, 1.0) for curve in curves))
     rows = tuple(
         (k / 10, *(None if np.isnan(curve.mean[10 * k]) else float(curve.mean[10 * k]) for curve in curves))
@@ -153,7 +163,7 @@ def _confused_pairs_table(pairs: Sequence[ConfusedPair]) -> Table:
 
 
 def confusion_section(analysis: Analysis) -> ReportSection:
-    """Return the confusion matrix and the most confused pairs of classes."""
+    """Build the section with the confusion matrix and the most confused pairs of classes."""
     confusion, names = analysis.confusion, (*analysis.class_names, BACKGROUND)
     kept = most_confused(confusion.counts, MAX_MATRIX_CLASSES)
     counts = confusion.counts[np.ix_(kept, kept)].tolist()

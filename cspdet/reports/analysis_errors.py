@@ -41,7 +41,7 @@ ERROR_TYPE_ADVICE = {
 
 
 def errors_section(analysis: Analysis) -> ReportSection:
-    """Return the AP cost of each error type, and advice."""
+    """Build the section with the AP cost of each error type, and advice on how to reduce it."""
     errors, iou = analysis.errors, f"AP at IoU {analysis.errors.iou:.2f}"
     ranked = sorted(errors.costs, key=lambda cost: -(cost.ap_cost or 0.0))
     bars = [(cost.error_type, cost.ap_cost, _tooltip(cost)) for cost in ranked if cost.ap_cost is not None]
@@ -87,7 +87,7 @@ def _tooltip(cost: ErrorCost) -> str:
 
 
 def _totals_table(errors: Errors) -> Table:
-    """Return a table with the totals of all evaluated detections and all boxes."""
+    """Create a table with the totals of all evaluated detections and all ground-truth boxes."""
     wrong = sum(cost.count for cost in errors.costs if cost.error_type != "missed")
     rows = (
         (
@@ -110,7 +110,7 @@ def _totals_table(errors: Errors) -> Table:
 
 
 def groups_section(analysis: Analysis) -> ReportSection:
-    """Return metrics by box size, by boxes per image, and by overlap between boxes."""
+    """Build the section with metrics by box size, by number of boxes per image, and by overlap between boxes."""
     parts = analysis.breakdown
     sizes = tuple(
         (one.name, _format_side_range(one.low, one.high), one.num_gt, one.AP, one.AP50, one.AR100)
@@ -154,7 +154,7 @@ def groups_section(analysis: Analysis) -> ReportSection:
 
 
 def calibration_section(analysis: Analysis) -> ReportSection:
-    """Return the calibration of the scores: a reliability diagram, the score distribution and a table."""
+    """Build the section about the calibration of the scores: reliability diagram, score distribution and table."""
     calibration = analysis.calibration
     filled = [one for one in calibration.bins if one.mean_score is not None and one.accuracy is not None]
     if not filled:

@@ -33,7 +33,7 @@ LABEL_ISSUE_DESCRIPTIONS = {
 
 
 def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return the images with the most errors, worst first."""
+    """Build the section with the images that have the most errors, worst first."""
     worst_images = analysis.worst_images[:gallery]
     cards = [card for worst in worst_images if (card := _worst_card(worst, coco, embedder)) is not None]
     lead = (
@@ -70,7 +70,7 @@ def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedde
 
 
 def count_boxes_text(worst: WorstImage) -> str:
-    """Return the number of boxes that are not crowds, as `1 box` or `2 boxes`."""
+    """Return the number of boxes without crowds as text: `1 box`, `2 boxes`."""
     count = sum(not annotation.crowd for annotation in worst.annotations)
     return f"{count} box" if count == 1 else f"{count} boxes"
 
@@ -93,7 +93,7 @@ def _detected_box(one: DetectedBox) -> GalleryBox:
 
 
 def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Convert x, y, width, height to x1, y1, x2, y2."""
+    """Convert a box from x, y, width, height to corners x1, y1, x2, y2."""
     x, y, width, height = box_xywh
     return x, y, x + width, y + height
 
@@ -117,7 +117,7 @@ def _label_issues_table(label_issues: LabelIssues) -> Table:
 def label_issues_section(
     analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
 ) -> ReportSection:
-    """Return crops around the annotations that may be wrong."""
+    """Build the section with crops of the images around annotations that may be wrong."""
     label_issues = analysis.label_issues
     blocks: list[Block] = []
     for issue_type, total in zip(LABEL_ISSUE_TYPES, label_issues.totals, strict=True):
@@ -161,5 +161,5 @@ def _label_issue_card(one: LabelIssue, coco: CocoDataset, embedder: ThumbnailEmb
 
 
 def boxes_equal(one_xyxy: tuple[float, float, float, float], other_xyxy: tuple[float, float, float, float]) -> bool:
-    """Return whether two boxes are equal up to float32 rounding."""
+    """Return whether two boxes are equal up to the rounding error of float32."""
     return all(abs(a - b) <= 0.01 for a, b in zip(one_xyxy, other_xyxy, strict=True))

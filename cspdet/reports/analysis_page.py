@@ -1,4 +1,4 @@
-"""The report page of `analyze`: metrics, error analysis, image galleries, and the comparison of runs."""
+"""Report page of `analyze`: metrics, error analysis, image galleries, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ def write_analysis_page(
 ) -> None:
     """Write the report of one or several runs as one HTML file.
 
-    Images that cannot be read are counted on the page.
+    Images that cannot be read are omitted; the page shows their number.
 
     Args:
-        analyses: One per run.
+        path: The HTML file to write.
+        analyses: One analysis per run.
         comparison: The comparison of the runs; None for one run.
-        coco: The split of the runs.
+        coco: The split on which the runs were evaluated.
         gallery: Maximum number of images per gallery.
 
     Raises:
@@ -59,7 +60,7 @@ def write_analysis_page(
 def analysis_sections(
     analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, gallery: int
 ) -> list[ReportSection]:
-    """Return the sections of the page; with several runs, the sections of each run are grouped under its name."""
+    """Build the sections of the page. For several runs, the sections of each run are grouped under its name."""
     sections = []
     if comparison is not None:
         sections.append(comparison_section(analyses, comparison))
@@ -116,5 +117,5 @@ def _metrics_section(analysis: Analysis) -> ReportSection:
 
 
 def format_fraction(value: float | None) -> str:
-    """Format a fraction with three decimals; None is a dash."""
+    """Format a fraction with three decimals; None becomes a dash."""
     return "–" if value is None else f"{value:.3f}"

@@ -1,7 +1,8 @@
-"""Charts as inline SVG, styled by the page (light and dark); series also differ by line style, not only by color.
+"""Charts as inline SVG.
 
-Every function returns markup with all texts escaped. Charts are WIDTH SVG units wide, have axes with units, and show
-values as tooltips.
+The style sheet of the page defines their colors (light and dark); series also differ by line style, not only by color.
+All functions return markup with escaped texts. Charts are WIDTH SVG units wide, their axes have units, and values are
+shown as tooltips.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ LINE_STYLES = 6  # number of line styles in the style sheet
 
 @dataclass(frozen=True)
 class LineSeries:
-    """A line through points.
+    """Points of a chart, connected by a line.
 
-    `style` is a CSS class. A line with a `choice`, its index in the choices of the chart, is hidden until selected.
+    Attributes:
+        name: Name of the series.
+        points: (x, y) of each point.
+        style: CSS class of the line.
+        choice: Index in `Chart.choices`. The line is hidden until the reader selects it. None: the line is visible.
     """
 
     name: str
@@ -46,7 +51,7 @@ class LineSeries:
 
 @dataclass(frozen=True)
 class HistogramSeries:
-    """A histogram: `heights[i]` between `edges[i]` and `edges[i + 1]`."""
+    """Histogram with the height `heights[i]` between `edges[i]` and `edges[i + 1]`."""
 
     name: str
     edges: Sequence[float]
@@ -71,7 +76,16 @@ def line_chart(
     y: tuple[float, float] = (0, 1),
     dots: bool = False,
 ) -> Markup:
-    """Draw line series; long ones are downsampled to 101 points. `dots` marks the points of the last series."""
+    """Draw line series; series with more than 101 points are downsampled to 101 points.
+
+    Args:
+        curves: The series.
+        x_label: Title of the horizontal axis.
+        y_label: Title of the vertical axis.
+        x: Lowest and highest value of the horizontal axis.
+        y: Lowest and highest value of the vertical axis.
+        dots: Mark each point of the last series with a dot.
+    """
     x_scale, y_scale = chart_scales(x, y)
     parts = axes(x_scale, y_scale, ticks(*x), ticks(*y), x_label, y_label)
     for curve in curves:
@@ -87,7 +101,7 @@ def line_chart(
 
 
 def curve_points(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
-    """Return the points of two (K,) arrays without those whose y is NaN."""
+    """Return the points (x, y) of two (K,) arrays; points whose y is NaN are omitted."""
     known = ~np.isnan(y)
     return list(zip(x[known].tolist(), y[known].tolist(), strict=True))
 
@@ -101,7 +115,16 @@ def histogram(
     integer_bins: bool = False,
     digits: int = 0,
 ) -> Markup:
-    """Draw histograms: the first filled, the others as outlines; `integer_bins` centers the bins on integers."""
+    """Draw histograms in one chart.
+
+    Args:
+        series: The histograms; style 0 is filled, other styles are outlines.
+        x_label: Title of the horizontal axis.
+        y_label: Title of the vertical axis.
+        logarithmic: Use a logarithmic horizontal axis.
+        integer_bins: Shift the bins by -0.5, so that bins of width 1 are centered on integers.
+        digits: Number of decimals of the heights in tooltips.
+    """
     filled = [bars for bars in series if len(bars.heights)]
     if integer_bins:
         filled = [replace(bars, edges=[edge - 0.5 for edge in bars.edges]) for bars in filled]
@@ -132,7 +155,7 @@ def _filled(bars: HistogramSeries, x_scale: Scale, y_scale: Scale, digits: int) 
 
 
 def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
-    """Return a step line that starts and ends at 0."""
+    """Return a path that follows the tops of the bars and starts and ends at height 0."""
     zero = format_coord(y_scale(0))
     steps = [f"M{format_coord(x_scale(bars.edges[0]))} {zero}"]
     for high, height in zip(bars.edges[1:], bars.heights, strict=True):
@@ -141,14 +164,14 @@ def _outline(bars: HistogramSeries, x_scale: Scale, y_scale: Scale) -> str:
 
 
 def format_range(low: float, high: float) -> str:
-    """Format a range as `0.5 to 0.7` with three digits; a bin of width 1 around an integer is only the integer."""
+    """Format a range as `0.5 to 0.7` with three digits; a range of width 1 around an integer becomes this integer."""
     if high - low == 1 and low % 1 == 0.5:
         return f"{low + 0.5:g}"
     return f"{low:.3g} to {high:.3g}"
 
 
 def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: int = 3) -> Markup:
-    """Draw horizontal bars from (name, value, tooltip), with the values at their ends."""
+    """Draw one horizontal bar per (name, value, tooltip), with the value as text at its end."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(150.0, 12 + CHAR_WIDTH * max((len(name) for name, _, _ in rows), default=0))
@@ -172,7 +195,7 @@ def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: i
 def grouped_bar_chart(
     rows: Sequence[tuple[str, Sequence[float]]], series: Sequence[str], x_label: str, *, digits: int = 1
 ) -> Markup:
-    """Draw a group of horizontal bars for each (name, values), one bar per series, in the order of the legend."""
+    """Draw a group of horizontal bars per (name, values), with one bar per series in the order of `series`."""
     thick, top, bottom = 18 if len(series) == 1 else 11, 6, 40
     step = thick * len(series) + 8
     height = top + step * len(rows) + bottom
@@ -196,7 +219,7 @@ def grouped_bar_chart(
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_label: str) -> Markup:
-    """Draw an interval for each (name, value, low, high, significant), with a dot at the value and a line at 0."""
+    """Draw an interval per (name, value, low, high, significant), with a dot at the value and a vertical line at 0."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(190.0, 12 + CHAR_WIDTH * max(len(name) for name, *_ in rows))
@@ -221,12 +244,12 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_labe
 def svg_element(
     parts: Sequence[str], label: str, *, width: int = WIDTH, height: int = HEIGHT, fixed_size: bool = False
 ) -> Markup:
-    """Wrap markup in an SVG element with an accessible label; with `fixed_size` it is never downscaled."""
+    """Wrap markup in an SVG element with an accessible label. With `fixed_size`, browsers do not scale it down."""
     size = f' width="{width}" height="{height}"' if fixed_size else ""
     head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}"{size}>'
     return Markup(head + "".join(parts) + "</svg>")
 
 
 def truncate_text(text: str, max_chars: int) -> str:
-    """Truncate text to `max_chars` characters, with an ellipsis."""
+    """Truncate text to `max_chars` characters; the last one becomes an ellipsis."""
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

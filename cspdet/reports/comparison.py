@@ -1,4 +1,4 @@
-"""Report section that compares runs: differences with their intervals, classes and curves."""
+"""Report section that compares runs: differences with confidence intervals, classes and curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMPARED_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 def comparison_section(analyses: Sequence[Analysis], comparison: Comparison) -> ReportSection:
-    """Return the section that compares each other run with the first."""
+    """Build the section that compares each other run with the first run."""
     differences = [(one.other, metric) for one in comparison.against_first for metric in (one.AP, one.AP50)]
     significant = [_verdict(other, metric) for other, metric in differences if metric.significant]
     open_ = [_verdict(other, metric) for other, metric in differences if not metric.significant]
@@ -93,7 +93,7 @@ def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
 
 
 def _interval_charts(comparison: Comparison) -> list[Chart]:
-    """Return the chart of the differences with their intervals, if there are any."""
+    """Create the chart of the differences with their intervals; return an empty list if there are no intervals."""
     intervals = [
         (f"{one.other}, {n.metric}", n.difference, n.low, n.high, n.significant)
         for one in comparison.against_first

@@ -1,4 +1,4 @@
-"""Components of a report page, as data without markup: sections with paragraphs, stats, charts, tables, galleries."""
+"""Components of a report page as plain data: sections with paragraphs, stats, charts, tables and galleries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Stat:
-    """A highlighted value with its label."""
+    """A highlighted value with a label."""
 
     label: str
     value: str
@@ -46,7 +46,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Column:
-    """A table column: how its values are formatted and sorted."""
+    """A table column, with the format and sort order of its values."""
 
     label: str
     digits: int | None = None  # number of decimals; None: text, counts, or four significant digits
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A sortable table; a collapsed table opens on click."""
+    """A sortable table. With `collapsed`, only the caption is visible until the reader opens the table."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """An entry of a legend: the CSS class of its swatch, and its text."""
+    """An entry of a legend: its text, and the CSS class that colors its swatch."""
 
     css_class: str
     text: str
@@ -83,7 +83,10 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """An SVG chart with its legend; `choices` are the hidden series that can be selected from a list."""
+    """An SVG chart with a legend.
+
+    `choices` are the names of the hidden series that the reader can select from a list.
+    """
 
     title: str
     svg: Markup
@@ -95,7 +98,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side."""
+    """Several charts, placed side by side."""
 
     items: tuple[Chart, ...]
     block_type: ClassVar[str] = "charts"
@@ -103,7 +106,17 @@ class Charts:
 
 @dataclass(frozen=True)
 class BoxOverlay:
-    """A box drawn on an image, in SVG units; `tag` is a label of one or two letters, `style` a CSS class."""
+    """A box drawn over an image, in SVG units.
+
+    Attributes:
+        x: Left side.
+        y: Upper side.
+        width: Width of the box.
+        height: Height of the box.
+        style: CSS class.
+        tag: Label of one or two letters, drawn at the box.
+        text: Tooltip.
+    """
 
     x: float
     y: float
@@ -116,7 +129,7 @@ class BoxOverlay:
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image inside the page with its boxes; width and height are in SVG units."""
+    """An image that is embedded in the page, with boxes drawn over it; width and height are in SVG units."""
 
     data_url: str  # the image as a data: URL
     width: int
@@ -127,7 +140,7 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class Card:
-    """One or more images with their captions."""
+    """One or more images with captions and collapsible details."""
 
     images: tuple[EmbeddedImage, ...]
     title: str
@@ -138,7 +151,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards side by side with one legend."""
+    """Several cards, placed side by side, with one legend."""
 
     title: str
     cards: tuple[Card, ...]
@@ -153,7 +166,7 @@ Block = Paragraph | Stats | Messages | Table | Charts | Gallery
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section with its heading and blocks; the table of contents links to `anchor`."""
+    """A section of a page with a heading and blocks; the table of contents links to `anchor`."""
 
     anchor: str
     title: str

@@ -1,4 +1,4 @@
-"""Report sections about a dataset: classes, box sizes, aspect ratios, boxes per image and positions, by split."""
+"""Report sections about a dataset: classes, box sizes, aspect ratios, boxes per image and positions, for each split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SplitStatistics = Mapping[str, DataStatistics]
 
 
 def classes_section(statistics: SplitStatistics) -> ReportSection:
-    """Return boxes and images of each class, by split."""
+    """Build the section with the number of boxes and images of each class, for each split."""
     names: dict[str, None] = {entry.name: None for split in statistics.values() for entry in split.classes}
     by_name = {
         split: {entry.name: entry for entry in split_statistics.classes}
@@ -59,7 +59,7 @@ def classes_section(statistics: SplitStatistics) -> ReportSection:
 
 
 def sizes_section(statistics: SplitStatistics) -> ReportSection:
-    """Return the sizes of boxes, in pixels and relative to their images."""
+    """Build the section with box sizes, in pixels and relative to the image size."""
     measures = (
         ("In pixels", "side in pixels", {name: split.sides for name, split in statistics.items()}),
         (
@@ -79,7 +79,7 @@ def sizes_section(statistics: SplitStatistics) -> ReportSection:
 
 
 def shapes_section(statistics: SplitStatistics) -> ReportSection:
-    """Return the aspect ratios of boxes."""
+    """Build the section with the aspect ratios of the boxes."""
     aspects = {name: split.aspects for name, split in statistics.items()}
     chart = Chart(
         "Aspect ratios of boxes",
@@ -92,7 +92,7 @@ def shapes_section(statistics: SplitStatistics) -> ReportSection:
 
 
 def crowding_section(statistics: SplitStatistics) -> ReportSection:
-    """Return the boxes per image, and the image sizes."""
+    """Build the section with the number of boxes per image, and the image sizes."""
     counts = {name: split.boxes_per_image for name, split in statistics.items()}
     widths = {hist.edges[1] - hist.edges[0] for hist in counts.values() if hist.counts}
     # Histograms with different bin widths need separate charts
@@ -126,7 +126,7 @@ def _image_sizes_table(statistics: SplitStatistics) -> Table:
 
 
 def locations_section(statistics: SplitStatistics) -> ReportSection:
-    """Return the positions of boxes in the images."""
+    """Build the section with heatmaps of the box positions in the images."""
     charts = []
     for name, split in statistics.items():
         if split.boxes > split.crowds:
@@ -144,7 +144,10 @@ def locations_section(statistics: SplitStatistics) -> ReportSection:
 
 
 def split_legend(splits: Iterable[str], style_prefix: str) -> tuple[LegendEntry, ...]:
-    """Return a legend: `fill0` for the first split, `line1` or `fill1`, ... for the others."""
+    """Create the legend of a chart with one series per split.
+
+    The CSS class of the first split is `fill0`; the others have `style_prefix` and their index, such as `line1`.
+    """
     return tuple(LegendEntry("fill0" if i == 0 else f"{style_prefix}{i}", name) for i, name in enumerate(splits))
 
 
@@ -156,7 +159,15 @@ def percentage_histogram(
     integer_bins: bool = False,
     unit: str = "% of the boxes",
 ) -> Markup:
-    """Draw the histograms of several splits in one chart, each in percent of its total."""
+    """Draw the histograms of several splits in one chart, in percent of the total of each split.
+
+    Args:
+        histograms: Histograms by split.
+        label: Title of the horizontal axis.
+        logarithmic: Use a logarithmic horizontal axis.
+        integer_bins: Center the bins on integers.
+        unit: Title of the vertical axis.
+    """
     bars = []
     for i, (name, one) in enumerate(histograms.items()):
         total = max(1, sum(one.counts))
@@ -165,7 +176,7 @@ def percentage_histogram(
 
 
 def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
-    """Return a table with one row per measure and split."""
+    """Create a table of quantiles with one row per measure and split."""
     columns = (
         Column("measure"),
         Column("split"),
@@ -183,7 +194,7 @@ def _quantiles_table(measures: Mapping[str, Mapping[str, Histogram]]) -> Table:
 
 
 def bin_table(histograms: Mapping[str, Histogram], caption: str) -> Table:
-    """Return a table with the counts of a histogram: one row per bin, one column per split."""
+    """Create a table with the counts of histograms: one row per bin, one column per split."""
     edges: dict[tuple[float, float], dict[str, int]] = {}
     for name, one in histograms.items():
         for low, high, count in zip(one.edges, one.edges[1:], one.counts, strict=False):

@@ -33,7 +33,7 @@ SAMPLE_LEGEND = (
 
 
 def _choose_samples(sets: Mapping[str, CocoDataset], samples: int) -> dict[str, list[tuple[str, int, int]]]:
-    """Choose the samples of each class; return (split, dataset_index, class_id) of each by class name."""
+    """Return the samples of each class, by class name, as (split, dataset_index, class_id)."""
     chosen: dict[str, list[tuple[str, int, int]]] = {}
     for split, coco in sets.items():
         for class_id, name in enumerate(coco.classes.names):
@@ -45,7 +45,10 @@ def _choose_samples(sets: Mapping[str, CocoDataset], samples: int) -> dict[str, 
 
 
 def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return images of each class, evenly spaced over the first split that has the class."""
+    """Build the section with sample images of each class.
+
+    The samples of a class are evenly spaced over the images with this class in the first split that contains it.
+    """
     chosen = _choose_samples(sets, samples)
     long_side = LARGE_THUMBNAIL if sum(map(len, chosen.values())) <= MAX_LARGE_SAMPLES else SMALL_THUMBNAIL
     cards: dict[str, list[Card]] = {name: [] for name in chosen}
@@ -66,7 +69,7 @@ def samples_section(sets: Mapping[str, CocoDataset], samples: int, embedder: Thu
 
 
 def select_samples(coco: CocoDataset, class_id: int, max_images: int) -> list[int]:
-    """Return the dataset indices of at most `max_images` images with the class, evenly spaced over the split."""
+    """Return dataset indices of at most `max_images` images with the class, evenly spaced over all such images."""
     of_class = (coco.box_class == class_id) & ~coco.box_crowd
     dataset_index = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     rows = np.unique(dataset_index[of_class])
@@ -95,7 +98,7 @@ def _sample_card(
 
 
 def near_duplicates_section(near_duplicates: DuplicateReport, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Return the pairs of near-duplicate images, pairs across splits first."""
+    """Build the section with the pairs of near-duplicate images; pairs across splits come first."""
     ranked = sorted(near_duplicates.pairs, key=lambda pair: not pair.is_cross_split)
     cards = [card for pair in ranked[:MAX_PAIRS_DRAWN] if (card := _pair_card(pair, embedder)) is not None]
     blocks: list[Block] = []

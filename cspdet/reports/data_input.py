@@ -1,4 +1,4 @@
-"""Report section about a dataset at the input of a network: box sizes, and how well the anchors fit them."""
+"""Report section about a dataset at the network input: box sizes, and how well the anchors fit them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cspdet.reports.data_charts import bin_table, percentage_histogram, split_le
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """Input and anchors of a detector."""
+    """Input config and anchors of a detector."""
 
     name: str  # name of the config
     input: InputConfig
@@ -33,12 +33,12 @@ class NetworkInput:
     def from_anchors(
         cls, name: str, input_config: InputConfig, match_iou: float | None, anchors: Anchors
     ) -> NetworkInput:
-        """Create the description of a detector.
+        """Create a NetworkInput from the anchors of a detector.
 
         Args:
             name: Name of the config.
-            input_config: `input` of the config.
-            match_iou: `train.assigner.match_iou` of the config.
+            input_config: Section `input` of the config.
+            match_iou: `train.assigner.match_iou` of the config; None if its assigner has no such threshold.
             anchors: Anchors of the head.
         """
         levels = [[(round(w, 4), round(h, 4)) for w, h in level] for level in anchors.wh.tolist()]
@@ -48,14 +48,14 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class InputFit:
-    """Box sizes of each split at the input of a network, and the fit of its anchors."""
+    """Box sizes of each split in input pixels, and the fit of the anchors to these boxes."""
 
     network: NetworkInput
     sides: Mapping[str, Histogram]  # by split: sqrt(width * height) in input pixels
     fits: Mapping[str, AnchorFit]  # by split; both omit splits without boxes
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values for JSON output, with the network input to which they refer."""
+        """Return the values as a JSON-compatible dict, together with the network input to which they refer."""
         network = self.network
         return {
             "config": network.name,
@@ -69,7 +69,7 @@ class InputFit:
 
 
 def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoDataset]) -> InputFit:
-    """Compute box sizes and anchor fit of each split at the input of a network."""
+    """Compute the box sizes in input pixels and the anchor fit of each split; splits without boxes are omitted."""
     sides, fits = {}, {}
     for split, coco in sets.items():
         box_wh = box_sizes_at_input(coco, network.input)
@@ -80,7 +80,7 @@ def fit_to_input(network: NetworkInput, sets: Mapping[str, CocoDataset]) -> Inpu
 
 
 def log2_histogram(values: np.ndarray) -> Histogram:
-    """Return a histogram of (N,) positive values, N > 0, whose bin edges are powers of sqrt(2)."""
+    """Compute a histogram of (N,) positive values, N > 0; its bin edges are powers of sqrt(2)."""
     bin_index = np.floor(BINS_PER_OCTAVE * np.log2(values)).astype(np.int64)
     first = int(bin_index.min())
     counts = np.bincount(bin_index - first)
@@ -90,7 +90,7 @@ def log2_histogram(values: np.ndarray) -> Histogram:
 
 
 def input_section(fit: InputFit) -> ReportSection:
-    """Return box sizes at the input, and the fit of the anchors."""
+    """Build the section with box sizes in input pixels and the fit of the anchors."""
     height, width = fit.network.input.size
     resize_text = {"letterbox": "letterboxed", "stretch": "stretched"}[fit.network.input.resize]
     stats = [Stat("input", f"{height}x{width}", f"height x width, {resize_text}")]

@@ -1,4 +1,4 @@
-"""The report page of `check-data --report`: problems, statistics and sample images of a dataset."""
+"""Report page of `check-data --report`: problems, statistics and sample images of a dataset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SPLIT_COLUMNS = (
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Statistics of a dataset, shown on the page next to its problems."""
+    """Statistics of a dataset, near-duplicate images, and the fit of the anchors."""
 
     statistics: Mapping[str, DataStatistics]  # by the name of the split
     near_duplicates: DuplicateReport | None = None  # None: not searched
@@ -57,11 +57,15 @@ def write_data_page(
 ) -> None:
     """Write the report of a dataset as one HTML file.
 
-    Images that cannot be read are counted on the page.
+    Images that cannot be read are omitted; the page shows their number.
 
     Args:
+        path: The HTML file to write.
+        name: Name of the dataset, for the title.
+        validation_report: Errors and warnings of the checks.
+        dataset_report: Statistics and near-duplicates.
         sets: The readable splits by name.
-        samples: Maximum number of images per class.
+        samples: Maximum number of sample images per class.
 
     Raises:
         UserError: The file cannot be written.
@@ -75,7 +79,7 @@ def write_data_page(
 def data_sections(
     validation_report: ValidationReport, dataset_report: DatasetReport, sets: Mapping[str, CocoDataset], samples: int
 ) -> list[ReportSection]:
-    """Return the sections of the page; the sections about boxes are omitted if there are none."""
+    """Build the sections of the page; sections about boxes are omitted if the dataset has no boxes."""
     statistics = dataset_report.statistics
     sections = [_issues_section(validation_report)]
     if statistics:

@@ -1,4 +1,4 @@
-"""Heatmaps: positions in the image, and confusion matrices."""
+"""Heatmaps of box positions and of confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from cspdet.reports.scales import format_coord, format_tick
 
 
 def heatmap(cells: Sequence[Sequence[float]], x_label: str, y_label: str, value_name: str) -> Markup:
-    """Draw a square heatmap with its origin at the top left, normalized to its maximum; `value_name` is the unit."""
+    """Draw a square heatmap with the origin at the upper left.
+
+    Args:
+        cells: Value of each cell, by row and column; the highest value has the strongest color.
+        x_label: Title of the horizontal axis.
+        y_label: Title of the vertical axis.
+        value_name: Unit of the values, for tooltips.
+    """
     rows, columns = len(cells), len(cells[0])
     side, left, top = 240.0, 90.0, 18.0
     max_value = max((max(row) for row in cells), default=0) or 1
@@ -45,7 +52,16 @@ def matrix_chart(
     *,
     columns: Sequence[str],
 ) -> Markup:
-    """Draw a matrix of counts, colored by their fraction of the row total; zeros are blank."""
+    """Draw a matrix of counts; the color of a cell shows its fraction of the row total.
+
+    Args:
+        names: Names of the rows.
+        counts: Count of each cell, by row and column; cells with 0 are blank.
+        totals: Total of each row, including columns that are not drawn.
+        row_label: Title of the rows.
+        column_label: Title of the columns.
+        columns: Names of the columns.
+    """
     cell = 34.0
     left = 34 + min(140.0, CHAR_WIDTH * max(map(len, names), default=0))
     top = 34 + min(110.0, CHAR_WIDTH * max(map(len, columns), default=0))
@@ -86,5 +102,5 @@ def _matrix_cell(x: float, y: float, cell: float, count: int, total: int, name: 
 
 
 def _opacity(fraction: float) -> str:
-    """Return the opacity for a fraction; even the smallest fraction is visible."""
+    """Return the fill opacity for a fraction; it is at least 0.06, so that small fractions are visible."""
     return f"{0.06 + 0.94 * fraction:.2f}"

@@ -1,4 +1,4 @@
-"""Render sections into one HTML page with the templates; all values are escaped."""
+"""Render report sections to one HTML page with Jinja templates; all values are escaped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASH = "–"
 
 
 def render(title: str, subtitle: str, sections: Sequence[ReportSection]) -> str:
-    """Return the HTML of a page. Values are escaped: `<b>` in a class name is shown as text."""
+    """Return the HTML of a page. All values are escaped: `<b>` in a class name is shown as text."""
     template = _environment().get_template("page.html")
     return template.render(title=title, subtitle=subtitle, sections=sections, version=__version__)
 
@@ -31,7 +31,10 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[ReportS
 
 
 def format_cell(value: CellValue, column: Column) -> str:
-    """Format a cell: numbers have the column's decimals or four significant digits, and thin spaces as separators."""
+    """Format the value of a table cell.
+
+    Numbers have the decimals of the column, or four significant digits, and thin spaces as thousands separators.
+    """
     if value is None:
         return DASH
     if isinstance(value, str):
@@ -43,7 +46,7 @@ def format_cell(value: CellValue, column: Column) -> str:
 
 
 def bar_percent(value: CellValue, column: Column) -> float | None:
-    """Return the bar length as a percentage of the cell width, or None if the cell has no bar."""
+    """Return the length of the bar in a cell as a percentage of the cell width, or None if the cell has no bar."""
     if column.bar_max is None or not column.bar_max or value is None or isinstance(value, str):
         return None
     return round(100 * min(abs(value) / column.bar_max, 1.0), 1)

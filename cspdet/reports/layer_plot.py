@@ -1,6 +1,6 @@
-"""Plot the layers of networks: BFLOPs, and elements read and written (CSPNet paper, figures 7 and 8).
+"""Plot the layers of networks: BFLOPs, and number of elements read and written (CSPNet paper, figures 7 and 8).
 
-Each network has a row of two panels; all rows have the same scales.
+Each network has one row of two panels; all rows have the same scales.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def validate_output_path(path: Path) -> None:
 
 
 def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
-    """Plot (name, cost) of each network to `path`, a PNG or SVG file.
+    """Plot the layers of networks, given as (name, cost), to a PNG or SVG file.
 
     Raises:
         ConfigError: The suffix is not .png or .svg, or the folder does not exist.
@@ -62,7 +62,7 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
 
 
 def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
-    """Draw one bar per convolution, linear layer or pooling in the color of its part; label the largest."""
+    """Draw one bar per convolution, linear layer or pooling, colored by part of the network, and label the largest."""
     heights = [layer.operations / 1e9 for layer in cost.layers]
     for part in cost.part_bflops:
         indices = [i for i, layer in enumerate(cost.layers) if layer.part == part]

@@ -22,7 +22,7 @@ LOSS_PARTS = ("loss_box", "loss_objectness", "loss_class")  # drawn by default f
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """The lines of a `metrics.jsonl`, with NaN for null and non-finite values."""
+    """The lines of a `metrics.jsonl` file as dicts of numbers; null and non-finite values become NaN."""
 
     name: str
     path: Path
@@ -31,24 +31,27 @@ class RunMetrics:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys in file order."""
+        """All keys of the file, in the order of their first occurrence."""
         return tuple(dict.fromkeys(key for line in self.lines for key in line))
 
     def curve(self, key: str, x: XAxis) -> tuple[np.ndarray, np.ndarray]:
-        """Return the x values (n,) and the values (n,) of the lines that have the key."""
+        """Return the (n,) x values and the (n,) values of a key, from the lines that contain the key."""
         points = [(line[x], line[key]) for line in self.lines if key in line]
         return np.array([at for at, _ in points]), np.array([value for _, value in points])
 
     def best(self, key: str) -> dict[str, float] | None:
-        """Return the first line with the highest value of a key, or None if no value is finite."""
+        """Return the line with the highest value of a key (the first one if equal), or None if no value is finite."""
         measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
         return max(measured, key=lambda line: line[key]) if measured else None
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
-    """Read the metrics of runs, given as run directories or `metrics.jsonl` files; duplicates are read once.
+    """Read the metrics of several runs.
 
-    Each run is named after its directory, with as many parents as needed to be unique.
+    Each run is named after its directory. If names are equal, parent directories are added until they are unique.
+
+    Args:
+        paths: Run directories or `metrics.jsonl` files; a file that is given twice is read once.
 
     Raises:
         DataError: A file is missing or empty, or a line is not a JSON object.
@@ -70,7 +73,7 @@ def _metrics_file(path: Path) -> Path:
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:
-    """Return the shortest unique suffixes of the directory paths."""
+    """Return a name per file: the end of its directory path, as short as possible so that all names differ."""
     folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
     for length in range(1, max(map(len, folders)) + 1):
         names = ["/".join(parts[-length:]) for parts in folders]
@@ -115,7 +118,7 @@ def _finite_or_nan(value: float | None) -> float:
 
 
 def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: XAxis) -> list[str]:
-    """Return the keys to draw: the requested ones, or the default ones that at least one run has.
+    """Return the keys to draw: the requested keys, or the default keys that at least one run has.
 
     Raises:
         ConfigError: No run has a requested key.

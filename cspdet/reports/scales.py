@@ -1,4 +1,4 @@
-"""Axes of charts: map values to coordinates, choose tick values, and draw grid lines and labels as SVG."""
+"""Axes of charts: map values to SVG coordinates, choose ticks, and draw grid lines and labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # times powers of ten
 
 @dataclass(frozen=True)
 class Scale:
-    """Map values from [low, high] to coordinates from `start` to `end`, linearly or logarithmically."""
+    """Linear or logarithmic map from values in [low, high] to SVG coordinates from `start` to `end`."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
-    """Return at most `max_ticks` round, evenly spaced values within [low, high], with the finest possible spacing."""
+    """Return round, evenly spaced values within [low, high]: as many as possible, but at most `max_ticks`."""
     if not high > low:
         return [low]
     exponent = math.floor(math.log10((high - low) / max_ticks))
@@ -53,7 +53,7 @@ def log2_ticks(low: float, high: float, max_ticks: int = 8) -> list[float]:
 
 
 def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
-    """Return the upper limit of an axis that starts at 0: `value` rounded up to the next tick."""
+    """Round `value` up to the next tick; the result is the upper limit of an axis that starts at 0."""
     if value <= 0:
         return 1.0
     marks = ticks(0.0, value, max_ticks)
@@ -62,7 +62,7 @@ def round_up_to_tick(value: float, max_ticks: int = 6) -> float:
 
 
 def format_tick(value: float) -> str:
-    """Format a tick: 0.05, 12, 1500, 20k, 3M; inverses of powers of two below 1/4 as 1/8."""
+    """Format the label of a tick: 0.05, 12, 1500, 20k, 3M. Inverses of powers of two below 1/4 become 1/8, 1/16, ..."""
     if value and abs(value) < 1 and (1 / value).is_integer() and math.log2(abs(1 / value)).is_integer():
         return f"{value:g}" if abs(value) >= 0.25 else f"1/{round(1 / value)}"
     for limit, unit in ((1e6, "M"), (1e4, "k")):
@@ -72,12 +72,12 @@ def format_tick(value: float) -> str:
 
 
 def format_coord(value: float) -> str:
-    """Format a coordinate with one decimal."""
+    """Format an SVG coordinate with one decimal; a decimal of 0 is omitted."""
     return f"{value:.1f}".removesuffix(".0").replace("-0", "0" if abs(value) < 0.05 else "-0")
 
 
 def downsample(values: Sequence[float], max_points: int = 101) -> list[int]:
-    """Return at most `max_points` evenly spaced indices of `values`, including the first and the last."""
+    """Return at most `max_points` evenly spaced indices of `values`, including the first and the last index."""
     count = len(values)
     if count <= max_points:
         return list(range(count))
@@ -85,7 +85,7 @@ def downsample(values: Sequence[float], max_points: int = 101) -> list[int]:
 
 
 def x_axis(x_scale: Scale, top: float, bottom: float) -> list[str]:
-    """Return vertical grid lines at the ticks of a horizontal axis, with labels below."""
+    """Draw vertical grid lines and tick labels of a horizontal axis; return a list of SVG elements."""
     parts = []
     for mark in ticks(x_scale.low, x_scale.high, 5):
         x = format_coord(x_scale(mark))
@@ -95,13 +95,19 @@ def x_axis(x_scale: Scale, top: float, bottom: float) -> list[str]:
 
 
 def x_axis_label(x_scale: Scale, height: float, text: str) -> str:
-    """Return the title of a horizontal axis, at the bottom of a chart of this height."""
+    """Return an SVG text element with the title of a horizontal axis, at the bottom of a chart of the given height."""
     x = format_coord((x_scale.start + x_scale.end) / 2)
     return f'<text class="axis" x="{x}" y="{height - 6}" text-anchor="middle">{escape(text)}</text>'
 
 
 def chart_scales(x: tuple[float, float], y: tuple[float, float], *, logarithmic: bool = False) -> tuple[Scale, Scale]:
-    """Return the scales of a chart for the value ranges `x` and `y`; `logarithmic` applies to x."""
+    """Create the horizontal and the vertical scale of a chart.
+
+    Args:
+        x: Lowest and highest value of the horizontal axis.
+        y: Lowest and highest value of the vertical axis.
+        logarithmic: Use a logarithmic horizontal scale.
+    """
     x_scale = Scale(x[0], x[1], LEFT, WIDTH - RIGHT, logarithmic)
     return x_scale, Scale(y[0], y[1], HEIGHT - BOTTOM, TOP)
 
@@ -109,7 +115,7 @@ def chart_scales(x: tuple[float, float], y: tuple[float, float], *, logarithmic:
 def axes(
     x_scale: Scale, y_scale: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str
 ) -> list[str]:
-    """Return grid lines, ticks and titles of both axes of a chart."""
+    """Return the SVG elements of both axes of a chart: grid lines, ticks, tick labels and titles."""
     baseline, right = format_coord(y_scale.start), format_coord(x_scale.end)
     parts = []
     for mark in y_ticks:

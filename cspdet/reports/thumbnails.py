@@ -1,4 +1,7 @@
-"""Embed images in a page: downscaled, as JPEG in data: URLs, up to a total size, with boxes drawn over them."""
+"""Embed downscaled images in a report page, with boxes drawn over them.
+
+The images are JPEG data in data: URLs. Their total size is limited.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ MIN_CROP_SIZE = 96.0  # pixels of the original image
 
 @dataclass(frozen=True)
 class GalleryBox:
-    """A box to draw on an image."""
+    """A box to draw on an image, with CSS class, label and tooltip."""
 
     box_xyxy: tuple[float, float, float, float]  # pixels of the original image
     style: str
@@ -33,7 +36,7 @@ class GalleryBox:
 
 @dataclass
 class ThumbnailEmbedder:
-    """Embeds images in a page and counts those that are omitted."""
+    """Embeds thumbnails in a page up to a total size, and counts the omitted images."""
 
     max_bytes: int = MAX_EMBEDDED_BYTES
     used_bytes: int = 0
@@ -56,11 +59,11 @@ class ThumbnailEmbedder:
             path: The image file.
             boxes: Boxes to draw, in pixels of the original image.
             alt_text: Text alternative of the image.
-            crop_xyxy: Part of the image in pixels; None: all of it.
-            long_side: Maximum length of the longer side in pixels.
+            crop_xyxy: Region to show, in pixels of the original image; None: the whole image.
+            long_side: Maximum length of the longer side of the thumbnail in pixels.
 
         Returns:
-            The embedded image; None if it is unreadable or `max_bytes` is reached.
+            The embedded image; None if the image is unreadable or `max_bytes` is reached.
         """
         if self.used_bytes >= self.max_bytes:
             self.num_skipped += 1
@@ -82,7 +85,7 @@ class ThumbnailEmbedder:
         return EmbeddedImage(data, width, height, overlays, alt_text)
 
     def messages(self) -> tuple[str, ...]:
-        """Return one message per reason why images were omitted."""
+        """Return one message per reason for which images were omitted."""
         lines = []
         if self.unreadable:
             first = self.unreadable[0]
@@ -104,7 +107,7 @@ class ThumbnailEmbedder:
 
 
 def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Return a square around a box with a margin, in the units of the box; it may extend beyond the image."""
+    """Return a square region around a box, with a margin, in image pixels; it may extend beyond the image."""
     x1, y1, x2, y2 = box_xyxy
     half = max((0.5 + CROP_CONTEXT) * max(x2 - x1, y2 - y1), MIN_CROP_SIZE / 2)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -114,7 +117,7 @@ def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, flo
 def _crop_to_pixels(
     crop: tuple[float, float, float, float] | None, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Clip a crop to the image and round it to pixels; the result has at least one pixel."""
+    """Clip a region to the image and round it to whole pixels; the result contains at least one pixel."""
     if crop is None:
         return 0, 0, width, height
     x1, y1 = min(max(0, int(crop[0])), width - 1), min(max(0, int(crop[1])), height - 1)
@@ -123,7 +126,7 @@ def _crop_to_pixels(
 
 
 def _encode_jpeg(image: np.ndarray, long_side: int) -> str:
-    """Encode (H, W, 3) uint8 RGB as a data: URL; larger images are downscaled to `long_side` pixels."""
+    """Encode an (H, W, 3) uint8 RGB image as a data: URL, downscaled to at most `long_side` pixels per side."""
     height, width = image.shape[:2]
     shrink = long_side / max(height, width)
     if shrink < 1:
@@ -138,7 +141,7 @@ def _encode_jpeg(image: np.ndarray, long_side: int) -> str:
 def _to_overlay(
     box: GalleryBox, origin_xy: tuple[int, int], unit: float, size_wh: tuple[int, int]
 ) -> BoxOverlay | None:
-    """Convert a box to SVG units and clip it; return None if it is outside the image."""
+    """Convert a box from image pixels to SVG units and clip it; return None if it is outside the visible region."""
     x1, y1, x2, y2 = ((value - origin_xy[i % 2]) * unit for i, value in enumerate(box.box_xyxy))
     if x2 <= 0 or y2 <= 0 or x1 >= size_wh[0] or y1 >= size_wh[1]:
         return None

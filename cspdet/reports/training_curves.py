@@ -1,7 +1,7 @@
 """Plot training curves from the `metrics.jsonl` of one or several runs.
 
-One panel per group of metrics (losses, AP, learning rate, speed), one color per run, one line style per metric. The
-curve of a key skips lines of the file without this key; null and NaN leave a gap.
+Each group of metrics (losses, AP, learning rate, speed) has a panel, each run a color, and each metric a line style.
+Lines of the file without a key are skipped in the curve of this key; null and NaN leave a gap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # prefixes of the keys of evaluation
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the (n,) moving average over `width` values, ignoring NaN; NaN stays NaN."""
+    """Compute the (n,) moving average over `width` values. NaN values are ignored in the average and stay NaN."""
     known = np.isfinite(values)
     window = np.ones(width)
     reach = (width - 1) // 2, width // 2  # to the left, to the right
@@ -59,10 +59,10 @@ def draw_curves(
     smoothing: int = 1,
     title: str | None = None,
 ) -> None:
-    """Plot keys of runs to a PNG or SVG file; equal values produce identical files.
+    """Plot curves of several runs to a PNG or SVG file; equal values produce identical files.
 
     Args:
-        runs: The runs, one color each.
+        runs: The runs; each run has its own color.
         keys: The keys to draw; see `select_keys`.
         path: The output file.
         x: Key of the x axis.
@@ -148,7 +148,7 @@ def _draw_panel(
 
 
 def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
-    """Add a legend of line styles and, for a single run, best values."""
+    """Add a legend of the line styles and, for a single run, of the best values."""
     from matplotlib.lines import Line2D
 
     handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
@@ -157,7 +157,7 @@ def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
 
 
 def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
-    """Return the legend entry of a run: its name and its best value."""
+    """Return the legend label of a run: its name and its best value."""
     name = run.name if len(run.name) <= MAX_NAME_LENGTH else f"...{run.name[3 - MAX_NAME_LENGTH :]}"
     best = None if key is None else run.best(key)
     return _escape_mathtext(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
@@ -169,7 +169,7 @@ def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
 
 
 def _colors(count: int) -> list[str]:
-    """Return distinct colors; up to 8 of them can be distinguished by color-blind readers."""
+    """Return `count` distinct colors; up to 8 of them can be distinguished by color-blind readers."""
     if count <= len(COLORS):
         return list(COLORS[:count])
     from matplotlib import colormaps
@@ -179,6 +179,6 @@ def _colors(count: int) -> list[str]:
 
 
 def _escape_mathtext(text: str) -> str:
-    """Escape `$` (mathtext) and a leading underscore (such entries are hidden in legends)."""
+    """Escape `$`, which starts mathtext, and a leading underscore, which would hide the entry in a legend."""
     text = text.replace("$", r"\$")
     return f"./{text}" if text.startswith("_") else text

@@ -1,1 +1,1 @@
-"""Implementation of the API functions: from config and files to results."""
+"""Implementation of the API functions: they read configs, models and data, and return results."""

@@ -1,4 +1,4 @@
-"""Error analysis: from results files to tables and an HTML page."""
+"""Error analysis of COCO results files; writes tables and an HTML page."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class AnalysisReport:
     """The result of `analyze`.
 
     Attributes:
-        analyses: One per results file, in the given order.
-        comparison: Comparison of the first run with all others; None for a single results file.
+        analyses: One analysis per results file, in the given order.
+        comparison: Comparison of the first run with all other runs; None for a single results file.
         annotations: The annotation file with the ground truth.
-        output: The output folder.
-        files: Names of the written tables.
-        page: The HTML page; None if none was written.
+        output: Path of the output folder.
+        files: File names of the written tables in `output`.
+        page: Path of the HTML page; None if it was not written.
     """
 
     analyses: tuple[Analysis, ...]
@@ -64,10 +64,10 @@ def analyze_results_files(
         page: Whether `index.html` is written.
 
     Returns:
-        The analyses, their comparison, and the written files.
+        The analysis of each run, the comparison of the runs, and the written files.
 
     Raises:
-        UserError: A file is missing or corrupt, or the results are of another dataset.
+        UserError: A file is missing or damaged, or the results belong to another dataset.
     """
     paths = [Path(path) for path in results]
     names = [path.name for path in paths] if names is None else names
@@ -95,7 +95,7 @@ def analyze_results_files(
 
 
 def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
-    """Load a split. Its images may be missing, because only the galleries of the page need them."""
+    """Load a split without checking that its images exist; only the galleries of the page need the images."""
     config = load_dataset_config(descriptor)
     files = getattr(config, split, None)
     if files is None or not files.annotations.is_file():
@@ -104,7 +104,7 @@ def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
 
 
 def _descriptor_from_configs(paths: Sequence[Path]) -> Path:
-    """Return the data descriptor that is named by `config.yaml` in the folder of each results file.
+    """Return the path of the data descriptor that the `config.yaml` next to each results file names.
 
     Raises:
         ConfigError: No config names a descriptor.

@@ -1,4 +1,4 @@
-"""Evaluation of detectors, classifiers and COCO results files: from model and data to metrics."""
+"""Evaluation of detectors, classifiers and COCO results files."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class EvaluationOptions:
         device: auto, cpu, cuda or cuda:N.
         backend: Engine for a detector; None: the PyTorch network, or the fastest engine for an exported file.
         precision: Precision of the engine.
-        settings: Replacements for values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
-        interpolation: Interpolation for resizing the images of a classifier.
+        settings: Replacements of values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        interpolation: Interpolation method for resizing the images of a classifier.
     """
 
     model: str | Path
@@ -68,7 +68,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class DetectionEvaluation:
-    """The metrics and detections of a detector.
+    """Metrics and detections of a detector on one split.
 
     Attributes:
         dataset: The evaluated split.
@@ -86,12 +86,12 @@ class DetectionEvaluation:
 
 @dataclass(frozen=True)
 class ClassificationEvaluation:
-    """The metrics of a classifier.
+    """Metrics and predicted classes of a classifier on one split.
 
     Attributes:
         images: The evaluated images.
         metrics: Accuracies, confusion matrix, and the predicted classes of each image.
-        crop: Resizing and crop of the images.
+        crop: Resizing and cropping of the images.
         model: Name of the model.
     """
 
@@ -106,10 +106,10 @@ Evaluation = DetectionEvaluation | ClassificationEvaluation
 
 
 def evaluate_model(options: EvaluationOptions) -> Evaluation:
-    """Evaluate a model of either task.
+    """Evaluate a detector or a classifier.
 
     Raises:
-        UserError: The model, data or settings are missing or invalid.
+        UserError: The model, data or settings cannot be used.
     """
     exported = is_exported(options.model)
     if exported and options.data is None:
@@ -132,16 +132,16 @@ def evaluate_model(options: EvaluationOptions) -> Evaluation:
 def evaluate_results_file(
     path: Path, data: Path, split: str = "val", settings: Settings | None = None
 ) -> DetectionEvaluation:
-    """Evaluate a COCO results file; the images are not needed.
+    """Evaluate a COCO results file; the image files are not needed.
 
     Args:
         path: The results file.
         data: Data descriptor of the ground truth.
-        split: Name of the split.
+        split: train, val or test.
         settings: `min_score`, `max_detections`, `clip_boxes` and `evaluator`; None: evaluate the file unchanged.
 
     Raises:
-        UserError: The file is missing or corrupt, or settings are invalid.
+        UserError: A file is missing or corrupt, or the settings are invalid.
     """
     values = dict(settings or {})
     config = parse_config(values, EvalConfig, "command line")
@@ -186,7 +186,11 @@ def _eval_config(base: EvalConfig, options: EvaluationOptions) -> EvalConfig:
 
 
 def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDataset, tuple[int, ...] | None]:
-    """Load the split; also return the dataset class index of each model class, or None if they are equal."""
+    """Load the split of `options`, and match the classes of the model to the classes of the dataset.
+
+    Returns:
+        The split, and the dataset class index of each model class; None in its place if both have the same classes.
+    """
     data = options.data or bundle.config.data
     assert data is not None  # `data` is required in a detector config
     model = Path(options.model)
@@ -220,7 +224,7 @@ def _evaluate_classifier(bundle: ModelBundle, options: EvaluationOptions) -> Cla
 
 
 def _reject_settings(bundle: ModelBundle, values: Settings, config: type[EvalConfig | ClassifierEvalConfig]) -> None:
-    """Raise ConfigError for settings that exist only for the other task."""
+    """Raise ConfigError if a setting exists only for the other task (detection or classification)."""
     other, found = ("classifiers", "a detector") if bundle.task == "detection" else ("detectors", "a classifier")
     problems = [
         f"--{name.replace('_', '-')}: is for {other}; {bundle.name} is {found}"

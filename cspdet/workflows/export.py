@@ -1,4 +1,4 @@
-"""Export: from a model to verified files in another format."""
+"""Export of a model to another format, with verification of the written files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def export_model(
     weights: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> ExportResult:
-    """Check all options, then export the model; see `cspdet.export`."""
+    """Check all options before loading the model, then export it; see `cspdet.export`."""
     export_format = load_format(format)
     if output is not None:
         export_format.check_target(Path(output))

@@ -1,4 +1,4 @@
-"""Prediction: from a model and images to detections or class probabilities."""
+"""Loading of predictors, and prediction on images."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def load_detector(
     """Load a detector from a checkpoint, a config or an exported file.
 
     Args:
-        model: A checkpoint (`.pt`), an exported file, a config (`.yaml`; random weights unless `weights` is given), or
-            a loaded model.
+        model: A checkpoint (`.pt`), an exported file, a config (`.yaml`; if `weights` is None, the network has random
+            weights), or a loaded model.
         weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
         backend: torch, torch-compile, cuda-graph, onnxruntime, openvino, tensorrt, or a user-defined `module:Class`;
@@ -53,16 +53,16 @@ def load_detector(
         min_score: Score threshold.
         nms_iou: NMS IoU threshold.
         max_detections: Maximum number of detections per image.
-        vote_iou: Box voting: each box is replaced by the weighted average of the candidates with an IoU above this
-            value; None: no voting.
+        vote_iou: IoU threshold of box voting, which replaces each box by the average of all candidates that overlap it
+            with a higher IoU; None: no voting.
         max_iou: Old name of `nms_iou` (cspdet 1).
 
     Returns:
         A predictor; `predictor.predict(image)` returns `Detections` in image pixels.
 
     Raises:
-        UserError: The model is missing or corrupt, the device, engine or precision is unavailable, or box voting is
-            requested for a file with built-in NMS.
+        UserError: The model is missing or corrupt, the device, engine or precision is not available, or box voting is
+            requested for an exported file with built-in NMS.
         ValueError: A threshold is outside [0, 1], or `max_detections` is below 1.
     """
     postprocess = _postprocess_config(
@@ -101,19 +101,22 @@ def load_classifier(
     `resize`, `crop` and `ten_crop` replace the values of the model's `eval` section.
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml`; random weights unless `weights` is given), or a loaded model.
+        model: A checkpoint (`.pt`), a config (`.yaml`; if `weights` is None, the network has random weights), or a
+            loaded model.
         weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
-        resize: The short side of the resized image, in pixels.
-        crop: Fraction of the short side that the crop covers; alternative to `resize`.
-        ten_crop: Average over ten crops: four corners and center, each also flipped horizontally.
-        interpolation: Interpolation for resizing.
+        resize: Short side of the resized image in pixels, before the crop.
+        crop: Ratio of crop size to resized short side; it determines the resized size, as an alternative to `resize`.
+        ten_crop: Average the probabilities over ten crops: the four corners and the center, and the five crops flipped
+            horizontally.
+        interpolation: Interpolation method for resizing.
 
     Returns:
         A predictor; `predictor.predict(image)` returns a `Prediction`.
 
     Raises:
-        UserError: The model is missing or corrupt, the device is unknown, or `resize` is below the input size.
+        UserError: The model is missing or corrupt, the device does not exist, or `resize` is smaller than the input
+            size.
     """
     selected = select_device(device)
     bundle = _load_bundle(model, weights, "classification")

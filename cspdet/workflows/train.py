@@ -1,4 +1,4 @@
-"""Training: lock the run folder, read the recipe and data, build the network, train."""
+"""A training run: lock the run folder, read the recipe and the data, build the network, and train it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("cspdet")
 
 
 class TrainingRun(NamedTuple):
-    """The result of a training run."""
+    """Folder and exit code of a training run."""
 
     run_dir: Path  # contains best.pt, last.pt, metrics.jsonl ...
     exit_code: int  # 0; or 130 (Ctrl-C) or 143 (SIGTERM) for a stopped run, which can be resumed
@@ -30,7 +30,7 @@ def run_training(options: TrainOptions) -> TrainingRun:
     """Train a detector or a classifier, or resume a run.
 
     Args:
-        options: The config or the run to resume, the output folder, and further arguments.
+        options: Arguments of the run: the config or the run to resume, the output folder, and others.
 
     Raises:
         UserError: The config, data, weights or folder is missing or invalid.
@@ -108,7 +108,7 @@ def _build_task(
     options: TrainOptions,
     context: DistributedContext,
 ) -> Task[Any, Any, Any]:
-    """Build the task; with `train.cache: disk`, the default cache folder is in the run folder."""
+    """Build the task. With `train.cache: disk`, the default cache folder is `cache` in the run folder."""
     if recipe.train.cache == "disk" and recipe.train.cache_folder is None:
         recipe = _with_train(recipe, cache_folder=run_dir / "cache")
     build = cast(Any, task_type)
@@ -117,7 +117,7 @@ def _build_task(
 
 
 def _log_error_summary(val_set: Any, run_dir: Path) -> None:
-    """Log a short error analysis of the best weights."""
+    """Log a short error analysis of the detections of the best weights."""
     from cspdet.analysis.build import analyze_results
     from cspdet.analysis.summary import short_summary
     from cspdet.evaluation.results import read_results
