@@ -1,1 +1,1 @@
-"""Model loading from checkpoints, configs, exported files and Darknet files; pretrained weights; resume."""
+"""Model loading from checkpoints, configs, exported files and Darknet files; pretrained weights; resuming of runs."""

@@ -19,7 +19,7 @@ from cspdet.structures import Categories
 
 
 def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pretrained: bool = True) -> Detector:
-    """Build the network of a detector recipe; weights are initialized with the current state of torch's generator.
+    """Build the network of a detector recipe with random weights, drawn with torch's global random generator.
 
     Args:
         recipe: The recipe.
@@ -29,7 +29,7 @@ def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pre
             other weights are loaded afterwards.
 
     Raises:
-        ConfigError: The components do not fit together, or the input size is not a multiple of the strides.
+        ConfigError: Components do not fit together, or the input size is not a multiple of the strides.
     """
     try:
         model: Detector = recipe.model.build(num_classes, pretrained=pretrained)
@@ -57,7 +57,10 @@ def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: b
 
 
 def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """Set the number of classes of a classifier recipe; a detector recipe has no such key and is not changed."""
+    """Return a classifier recipe with another number of classes.
+
+    A detector recipe is returned unchanged, because it does not store the number of classes.
+    """
     if recipe.task == "detection":
         return recipe
     if "num_classes" in type(recipe.model).model_fields:
@@ -71,7 +74,7 @@ def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
 def _prepare(
     model: Network, recipe: Recipe, where: str, *, pretrained: bool
 ) -> None:  # fmt: skip
-    """Check the input size and load `model.backbone.weights`, except for a network on the meta device."""
+    """Check the input size, and load `model.backbone.weights` unless the network is on the meta device."""
     check_size(recipe.input.size, model, where)
     weights: Path | None = getattr(getattr(recipe.model, "backbone", None), "weights", None)
     if pretrained and weights is not None and not next(model.parameters()).is_meta:
@@ -79,7 +82,10 @@ def _prepare(
 
 
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """Return the classes of the dataset if it exists, else those of COCO; for networks without trained weights."""
+    """Return the classes of the recipe's dataset if it exists; if not, the 80 classes of COCO.
+
+    It is used for networks without trained weights.
+    """
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes
     except (DataError, ConfigError):

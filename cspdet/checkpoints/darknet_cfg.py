@@ -1,4 +1,4 @@
-"""Convert a Darknet cfg to a recipe, which contains the text of the cfg."""
+"""Conversion of a Darknet cfg to a recipe, which stores the text of the cfg."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ BN_EPS = 1e-5
 def recipe_from_cfg(
     path: Path, *, names: tuple[str, ...] | None = None, bn_eps: float = BN_EPS, overrides: Sequence[str] = ()
 ) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
-    """Convert a cfg to a recipe: a detector if it has YOLO heads, else a classifier.
+    """Convert a cfg to a recipe: of a detector if the cfg has [yolo] sections; if not, of a classifier.
 
     Args:
         path: The cfg file.
-        names: Class names; None: those of COCO or VOC if the number of classes matches, else numbered names.
+        names: Class names. None: the names of COCO or VOC if the number of classes is equal; if not, numbered names.
         bn_eps: Epsilon of batch normalization.
         overrides: `key.path=value` for the recipe.
 
     Raises:
-        ConfigError: The cfg is not valid, or the number of names is not the number of classes.
+        ConfigError: The cfg is invalid, or the number of names differs from the number of classes.
     """
     text = read_cfg(path)
     cfg = parse_cfg(text, str(path))
@@ -54,7 +54,7 @@ def recipe_from_cfg(
 
 
 def categories_from_cfg(count: int, names: tuple[str, ...] | None, where: Path) -> Categories:
-    """Return categories for `count` classes, with `names` if they are given.
+    """Create the categories of a cfg with `count` classes; None as `names` selects default names.
 
     Raises:
         ConfigError: The number of names is not `count`.

@@ -1,4 +1,4 @@
-"""Initial weights from another network: load the entries with equal names and shapes, and log the others."""
+"""Initial weights from another network: entries with equal name and shape are loaded, and other entries are logged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from cspdet.io.checkpoint import load_checkpoint
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
-    """Load the weights of `--weights`: all matching entries of a checkpoint, or a backbone (`load_backbone_weights`).
+    """Load the initial weights that `--weights` names.
+
+    A checkpoint is loaded into all parts of the network whose entries match; other files are loaded by
+    `load_backbone_weights`.
 
     Args:
-        model: The network to load into.
-        weights: A checkpoint (`.pt`), a Darknet file (`.weights` or `.conv.N`), or timm:NAME.
+        model: The network into which the weights are loaded.
+        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
 
     Returns:
         A report of the loaded and skipped entries.
@@ -34,12 +37,15 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Load all entries with equal names and shapes, and log the others.
+    """Load all entries with equal name and shape into a network; log the other entries.
 
     Args:
-        model: The network to load into.
+        model: The network into which the weights are loaded.
         weights: The state dict of the other network.
-        source: The file, for the log and errors.
+        source: Name of the file, for log and error messages.
+
+    Returns:
+        The report of loaded entries.
 
     Raises:
         CheckpointError: No entry matches.

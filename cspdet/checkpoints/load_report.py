@@ -1,4 +1,4 @@
-"""Report of the weights that were loaded, skipped or mismatched."""
+"""Report of the weights that were loaded from a file, and of those that were not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BN_COUNTER_SUFFIX = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """Name of a tensor, and its shapes in the network and in the file; None: missing."""
+    """Name of a tensor, and its shapes in the network and in the file; None if the tensor is missing there."""
 
     name: str
     shape: Shape | None
@@ -28,34 +28,34 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether the tensor was loaded, which requires equal shapes."""
+        """Whether the tensor was loaded, because both shapes are equal."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
     def mismatch_reason(self) -> str:
-        """The reason why the tensor was not loaded."""
+        """Reason why the tensor was not loaded."""
         return "not in the file" if self.file_shape is None else f"found {self.file_shape}"
 
     @property
     def part(self) -> str:
-        """Top-level module: backbone, neck, head."""
+        """Name of the top-level module, such as backbone, neck or head."""
         return self.name.split(".")[0]
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """All entries: the entries of the network in order, then the entries that are only in the file."""
+    """Report of all tensors: the tensors of the network in order, then the tensors that only the file contains."""
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
 
     @classmethod
     def compare(cls, model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> TransferReport:
-        """Compare a network with the state dict of a file.
+        """Create a report by comparing a network with the state dict of a file.
 
         Args:
             model: The network.
-            state_dict: The entries of the file.
+            state_dict: State dict of the file.
             source: Name of the file.
         """
         model_shapes = _shapes(model.state_dict())
@@ -64,9 +64,9 @@ class TransferReport:
         return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
     def log_summary(self) -> None:
-        """Log the number of loaded entries per part, and the first entries that were not loaded.
+        """Log the number of loaded entries in each part, and the first entries that were not loaded.
 
-        Entries of parts without any loaded entry are not listed.
+        Entries that are missing in the file are not listed if nothing was loaded into their part.
         """
         model_entries = [entry for entry in self.entries if entry.shape is not None]
         total = Counter(entry.part for entry in model_entries)
@@ -88,7 +88,10 @@ class TransferReport:
             log.info("  in the file, not in the network: %s%s", unused[0], more)
 
     def to_csv(self) -> str:
-        """Format all entries as CSV: `entry,shape,found,taken`; shapes as 64x32x3x3, empty if missing."""
+        """Format all entries as CSV with the columns entry, shape, found and taken.
+
+        Shapes are written as 64x32x3x3; a missing shape is empty.
+        """
         lines = ["entry,shape,found,taken"]
         for entry in self.entries:
             lines.append(

@@ -1,4 +1,4 @@
-"""Model loader for checkpoints, configs with or without weights, Darknet files and exported files."""
+"""The model loader for checkpoints, configs with or without weights, Darknet cfg and weights, and exported files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def load_model(
     overrides: Sequence[str] = (),
     task: TaskName | None = None,
 ) -> ModelBundle:
-    """Load a model of either task, in evaluation mode on the CPU.
+    """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a released config; a Darknet cfg (`.cfg`); or an
-            exported file, for which the bundle has metadata but no network.
+        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a shipped config; a Darknet cfg (`.cfg`); or a
+            file of `cspdet export`, for which the bundle has metadata and no network.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. If None, the network of
-            a config is randomly initialized with seed `train.seed`.
+            a config is initialized at random with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
         task: The expected task; None accepts both.
 
     Returns:
-        The bundle; if the class names are unknown, they are numbered.
+        The bundle; if the classes have no names, they get numbered names.
 
     Raises:
         CheckpointError: A file is missing, corrupt or for another task, or the weights do not fit.
@@ -85,7 +85,7 @@ def _load_cfg(
 def _bundle_from_recipe(
     recipe: Recipe, weights: str | Path | None, source: str, name: str, categories: Categories | None = None
 ) -> ModelBundle:
-    """Build the network of a config with random weights, or load them from a checkpoint or a Darknet file."""
+    """Build the network of a config, with random weights or with weights from a checkpoint or a Darknet file."""
     if weights is not None and not DARKNET_FILE.search(str(weights)):
         checkpoint = load_checkpoint(weights)
         check_task(recipe.task, checkpoint.task, str(weights))
@@ -115,7 +115,10 @@ def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str,
 
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
-    """Set the number of classes to that of the weights; a recipe without this key (detector, cfg) is not changed."""
+    """Return the recipe with the number of classes of the weights.
+
+    A recipe without this key (of a detector or a cfg) is returned unchanged.
+    """
     if "num_classes" not in type(recipe.model).model_fields:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"num_classes": num_classes})})

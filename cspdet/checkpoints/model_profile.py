@@ -1,4 +1,4 @@
-"""Parameters and operations of a config or checkpoint; the network of a config is built on the meta device."""
+"""Number of parameters and operations of a config or checkpoint; configs are built on the meta device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_NUM_CLASSES: dict[TaskName, int] = {"detection": 80, "classification": 1
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """The cost of a model at one input size."""
+    """Parameters and operations of a model at one input size."""
 
     name: str
     cost: ModelCost
@@ -39,15 +39,16 @@ def profile_model(
     """Count the parameters and operations of a config or checkpoint.
 
     Args:
-        path: A config (`.yaml`), the name of a released config, or a checkpoint.
+        path: A config (`.yaml`), the name of a shipped config, or a checkpoint.
         overrides: `key.path=value` for the config.
         size_hw: Height and width of the input; None: the input size of the config.
-        num_classes: Number of classes of a detector config; None: that of its dataset if it exists, else 80 (COCO).
+        num_classes: Number of classes of a detector config. None: the number of its dataset; if this does not exist,
+            80.
         num_classes_cache: Number of classes by data descriptor, shared between calls.
 
     Raises:
-        ConfigError: The config does not exist, or the network cannot be built at this size.
-        CheckpointError: The checkpoint is missing or corrupt.
+        ConfigError: There is no such config, or its network cannot be built at this size.
+        CheckpointError: There is no such checkpoint, or it is corrupt.
     """
     path = Path(path)
     task, model, config_size = _build_model(
@@ -63,7 +64,7 @@ def profile_model(
 def _build_model(
     path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
 ) -> tuple[TaskName, Network, tuple[int, int]]:
-    """Return the task, the network, and the input size of the config."""
+    """Return the task, the network and the input size of the config."""
     if not names_config(path):
         bundle = load_model(path, overrides=overrides)
         return bundle.task, bundle.torch_network, bundle.config.input.size

@@ -1,7 +1,7 @@
-"""Initial weights of a backbone: from a checkpoint, a Darknet classifier, or timm.
+"""Initial weights of a backbone, from a checkpoint, a Darknet classifier, or timm.
 
 x.pt                      a checkpoint of a classifier or detector with the same backbone
-x.weights, x.conv.N       a Darknet file whose first layers are those of the backbone, in the order of the official cfg
+x.weights, x.conv.N       a Darknet file whose first layers are the layers of the backbone, in the order of its cfg
 timm:NAME                 weights of timm, for a timm backbone with this name; a weights tag is optional
 """
 
@@ -41,15 +41,15 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
     Args:
         model: A network with a backbone.
-        weights: A checkpoint (`.pt`), a Darknet file (`.weights` or `.conv.N`), or timm:NAME.
-        backbone_only: If False, further layers of a Darknet file of the same detector are loaded into neck and head.
+        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
+        backbone_only: If False, a Darknet file with more layers of the same detector is also loaded into neck and head.
 
     Returns:
         A report of the loaded and skipped entries.
 
     Raises:
         CheckpointError: The file is missing, corrupt, or for another backbone.
-        ConfigError: timm has no such weights, or the network has no module `backbone`.
+        ConfigError: timm does not have such weights, or the network has no module `backbone`.
     """
     name = source_name(weights)
     if not has_backbone(model):
@@ -73,12 +73,12 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
 
 def source_name(weights: str | Path) -> str:
-    """Return the name of a weights source: a path, or timm:NAME."""
+    """Return the name of a source of weights: a path, or timm:NAME."""
     return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
 
 
 def has_backbone(model: nn.Module) -> bool:
-    """Whether a network has a module `backbone`; the network of a Darknet cfg does not."""
+    """Return whether a network has a module `backbone`; a network built from a Darknet cfg does not have one."""
     return "backbone" in dict(model.named_children())
 
 
@@ -106,7 +106,7 @@ def _from_timm(model: nn.Module, name: str) -> StateDict:
 
 
 def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """Return the complete backbone of a checkpoint."""
+    """Return all backbone entries of a checkpoint, after checking that they match the backbone of `model`."""
     if is_darknet_classifier(checkpoint):
         return _from_cfg(model, checkpoint, name)
     found = {key: value for key, value in checkpoint.weights.items() if key.startswith(BACKBONE_PREFIX)}
@@ -122,13 +122,13 @@ def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> Sta
 
 
 def is_darknet_classifier(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is a classifier of a Darknet cfg; its network has no module `backbone`."""
+    """Return whether a checkpoint is a classifier built from a Darknet cfg, whose network has no module `backbone`."""
     model = checkpoint.config.get("model")
     return checkpoint.task == "classification" and isinstance(model, dict) and model.get("name") == "darknet"
 
 
 def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """Return the backbone weights from the first layers of a classifier of a Darknet cfg; all shapes must match."""
+    """Return backbone entries from the first layers of a classifier built from a Darknet cfg; all shapes must match."""
     with SkipInit():
         recipe = recipe_from_checkpoint(checkpoint, name)
         classifier: Classifier = recipe.model.build(pretrained=False)  # type: ignore[assignment, call-arg]
@@ -155,7 +155,7 @@ def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
 
 
 def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> StateDict:
-    """Read the entries of a Darknet file into a copy of the model, so that a corrupt file does not change it."""
+    """Return the entries of a Darknet file. They are read into a copy, so that a corrupt file changes nothing."""
     target = copy.deepcopy(model)
     layers = _backbone_layers(target)
     surplus = (_count_floats(path) if path.is_file() else 0) - sum(layer.num_elements for layer in layers)
@@ -166,7 +166,7 @@ def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> State
 
 
 def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
-    """Return the layers of the backbone in the order of its cfg."""
+    """Return the layers of the backbone, in the order of its cfg."""
     backbone = _get_backbone(model)
     if isinstance(backbone, TimmBackbone):
         raise ConfigError(
@@ -180,7 +180,17 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return the layers of a file with more values than the backbone: also its classifier or detector layers."""
+    """Return the layers of a Darknet file that contains more values than the backbone.
+
+    These are the layers of the backbone, followed by a classifier layer or by layers of neck and head.
+
+    Args:
+        model: The network.
+        layers: The layers of the backbone.
+        surplus: Number of values in the file after the values of the backbone.
+        path: The file, for error messages.
+        backbone_only: If True, layers of neck and head are not accepted.
+    """
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))
@@ -202,7 +212,7 @@ def _append_following_layers(
 
 
 def _count_floats(path: Path) -> int:
-    """Return the number of float32 values after the header; the version determines the header length."""
+    """Return the number of float32 values after the header of a .weights file; the version gives the header size."""
     with path.open("rb") as file:
         start = file.read(8)
     major, minor = struct.unpack("<ii", start) if len(start) == 8 else (0, 2)
@@ -210,6 +220,6 @@ def _count_floats(path: Path) -> int:
 
 
 def _state_dict_entries(model: nn.Module, layers: Sequence[LayerWeights]) -> StateDict:
-    """Return the state dict entries of these layers."""
+    """Return the entries of the network's state dict that belong to the given layers."""
     data_ptrs = {tensor.data_ptr() for layer in layers for _, tensor in layer.named_tensors}
     return {key: value for key, value in model.state_dict().items() if value.data_ptr() in data_ptrs}

@@ -13,14 +13,14 @@ from cspdet.structures import Categories
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
-    """Return the recipe of a checkpoint; keys of cspdet 1 are renamed.
+    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed.
 
     Args:
-        checkpoint: The result of `load_checkpoint`.
-        where: The file, for error messages.
+        checkpoint: Result of `load_checkpoint`.
+        where: Name of the file, for error messages.
 
     Raises:
-        CheckpointError: The config is not valid, or names a user-defined class whose module is not imported.
+        CheckpointError: The config is invalid, or names a user-defined class whose module is not imported.
     """
     try:
         return recipe_from_dict(checkpoint.task, checkpoint.config, where)

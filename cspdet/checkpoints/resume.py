@@ -1,4 +1,4 @@
-"""Recipe and initial network of a training run, from a config or from `last.pt` of a run to resume."""
+"""Recipe and initial network of a training run, from a config or from the `last.pt` of a run to resume."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EXAMPLES = {"detection": "configs/csppelee_efm_sam.yaml", "classification": "con
 
 
 def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | None]:
-    """Read the recipe of a run and, on resume, the checkpoint `last.pt`.
+    """Read the recipe of a run and, if a run is resumed, its checkpoint `last.pt`.
 
     Raises:
-        ConfigError: The config is missing, invalid or for another task, or an override is not allowed on resume.
-        CheckpointError: The checkpoint cannot be resumed from.
+        ConfigError: The config is missing, invalid or for another task, or an override is not allowed when resuming.
+        CheckpointError: The checkpoint is missing or corrupt, or has no training state.
     """
     if options.resume is not None:
         return _resume(options, options.resume)
@@ -71,7 +71,7 @@ def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
 
 
 def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
-    """Warn if the user edited `config.yaml` of the run, because resume does not read it."""
+    """Warn if the user edited the run's `config.yaml`, because resuming a run does not read it."""
     try:
         is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
     except ConfigError:
@@ -89,9 +89,9 @@ def build_initial_network(
     """Build the network, initialized with seed `train.seed`; then load pretrained weights or `options.weights`.
 
     Args:
-        options: `weights` is the file of initial weights.
+        options: Arguments of the run; `weights` is the file of initial weights.
         recipe: The recipe of the run.
-        checkpoint: The checkpoint to resume from; if given, no initial weights are loaded here.
+        checkpoint: The checkpoint to resume from. If it is given, no initial weights are loaded here.
         num_classes: Number of classes of the data.
 
     Returns:

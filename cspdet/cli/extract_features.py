@@ -81,7 +81,7 @@ def _validate_args(args: argparse.Namespace) -> None:
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
-    """Return the crop: for a classifier that of its `eval` section, for a detector the largest center crop."""
+    """Return the crop of the images: the crop of a classifier's `eval` section, or the largest center crop."""
     from cspdet.datasets.classification.crops import build_image_crop
     from cspdet.models.config import ClassifierEvalConfig
 

@@ -1,6 +1,6 @@
-"""Renamed config keys: a table from the names of cspdet 1 to the current names.
+"""Renamed config keys: a table that maps the key names of cspdet 1 to the current names.
 
-Used for YAML files, overrides, checkpoints and exported files.
+It is used for YAML files, overrides, checkpoints and exported files.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _notice_given: list[str] = []
 
 
 def rename_key(key_path: KeyPath) -> KeyPath:
-    """Return the current path for a key path of cspdet 1; other paths are returned unchanged."""
+    """Return the current key path for a key path of cspdet 1; return other key paths unchanged."""
     for old, new in RENAMED_KEYS.items():
         old_path = tuple(old.split("."))
         if key_path[: len(old_path)] == old_path:
@@ -64,19 +64,19 @@ def rename_key(key_path: KeyPath) -> KeyPath:
 
 
 def rename_override(text: str) -> str:
-    """Rename the key of an override `key.path=value` to the current name; other text is returned unchanged."""
+    """Rename the key of an override `key.path=value` to its current name; return other text unchanged."""
     key, sign, value = text.partition("=")
     return format_key_path(rename_key(tuple(key.split(".")))) + sign + value
 
 
 def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
-    """Rename keys and values of cspdet 1, in place; return the new name of each old key that was found.
+    """Rename the keys and values of cspdet 1 in place; return the new name of each old key that was found.
 
-    If the new name is also present, the old key is kept, and validation reports it as unknown.
+    If a key with the new name also exists, the old key is kept, and validation reports it as unknown.
 
     Args:
         values: The values of a config.
-        source_locations: The file and line of each key, which follow the keys.
+        source_locations: The file and line of each key; they are renamed together with the keys.
     """
     renamed = {}
     for old, new in RENAMED_KEYS.items():
@@ -104,11 +104,11 @@ def _rename_values(values: Any) -> None:
 
 
 def log_renamed(renamed: dict[str, str], source: str, level: int = logging.WARNING) -> None:
-    """Log the old keys that were found and their new names, once per process.
+    """Log the old keys that were found and their new names; only the first call in a process logs.
 
     Args:
-        renamed: The result of `upgrade_keys`.
-        source: The file or override with the old keys.
+        renamed: Result of `upgrade_keys`.
+        source: Name of the file or override that contains the old keys.
         level: The log level.
     """
     if not renamed or _notice_given:

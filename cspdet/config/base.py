@@ -10,16 +10,17 @@ from cspdet.config.user_modules import import_user_object
 
 
 class ConfigModel(BaseModel):
-    """Base class of config sections: unknown keys are errors, types are strict, instances are immutable."""
+    """Base class of config sections: unknown keys are errors, types are strict, and instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ComponentConfig(ConfigModel):
-    """Base class of the config of a component that is selected by `name`.
+    """Base class of the config of a component, which the key `name` selects.
 
-    A user-defined component is either a subclass of this class with a method `build`, or a class with a nested `Config`
-    that is a subclass of this class. The latter is called as `Class(config, *arguments of build)`.
+    A user-defined component is either a subclass of this class with a method `build`, or a class with a nested class
+    `Config` that is a subclass of this class. In the second case, it is created as `Class(config, *arguments of
+    build)`.
     """
 
     name: str = Field(description="Name of the component: a built-in name, or `module:Class`.")
@@ -28,6 +29,6 @@ class ComponentConfig(ConfigModel):
         """Build the user-defined component `module:Class` that `name` refers to.
 
         Raises:
-            ConfigError: The module is not imported, or does not have this class.
+            ConfigError: The module is not imported, or does not contain this class.
         """
         return import_user_object(self.name)(self, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The config section `input`: size and resizing of the network input."""
+"""Config section `input`: size of the network input, and how images are resized to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 def _as_height_width(size: Any) -> Any:
-    """Convert one number to a square size, and a list to the tuple that strict validation requires."""
+    """Convert one number to a square size, and a list to a tuple, which strict validation requires."""
     if isinstance(size, int) and not isinstance(size, bool):
         return (size, size)
     return tuple(size) if isinstance(size, list) else size

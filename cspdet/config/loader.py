@@ -1,8 +1,8 @@
 """Load YAML 1.2 config files into frozen pydantic models; all errors are reported together.
 
-Steps: read the file (`read`); apply overrides, section files and paths (`resolve`); validate (`validate`). Overrides
-are `key.path=value`. Each section can be replaced by the path of a YAML file (`train=configs/train/paper.yaml`). This
-module works with any schema.
+The steps are: read the file (`read`), apply overrides, section files and paths (`resolve`), and validate (`validate`).
+An override is `key.path=value`. A section can be replaced by the path of a YAML file
+(`train=configs/train/paper.yaml`). This module works with any pydantic schema.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def load_config(
     Args:
         path: The file. Relative paths in it are resolved against its folder, key names of cspdet 1 are renamed, and
             user-defined components (`module:Class`) are imported.
-        schema: The model of the root of the file.
+        schema: The pydantic model of the whole file.
         overrides: `key.path=value`, applied in order; relative paths are resolved against the working directory.
-        content: The result of `read_yaml` for the file, if it has been read already.
+        content: Result of `read_yaml` for the file, if it has been read already.
 
     Raises:
-        ConfigError: Invalid config, one line per error: `file:line: key.path: expected ..., found ...`.
+        ConfigError: The config is invalid; the message has one line per error, `file:line: key.path: expected ...,
+            found ...`.
     """
     path = Path(path)
     tree = ConfigTree(schema, str(path))
@@ -52,14 +53,14 @@ def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, over
     """Validate values from a checkpoint or another file.
 
     Args:
-        values: The values; not modified. Key names of cspdet 1 are renamed in a copy. Modules in the values are not
-            imported.
-        schema: The model of the root of the values.
+        values: The values; they are not modified. Key names of cspdet 1 are renamed in a copy. Modules that the values
+            name are not imported.
+        schema: The pydantic model of the values.
         where: Source of the values, for error messages.
-        overrides: `key.path=value` from the user, applied in order; modules named in them are imported.
+        overrides: `key.path=value` from the user, applied in order; modules that they name are imported.
 
     Raises:
-        ConfigError: Invalid values, one line per error.
+        ConfigError: The values are invalid; the message has one line per error.
     """
     tree = ConfigTree(schema, where, logging.INFO)
     tree.set_values(copy.deepcopy(values))
@@ -70,7 +71,7 @@ def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, over
 
 
 def dump_config(config: BaseModel) -> str:
-    """Return all values of a config, including defaults, as YAML; `load_config` reads it to an equal config."""
+    """Return all values of a config as YAML, including defaults; `load_config` reads the text to an equal config."""
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None

@@ -19,20 +19,20 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def configs_dir() -> Path:
-    """Return the folder of the released configs: in the installed package, or at the root of a source checkout."""
+    """Return the folder of the shipped configs, in the installed package or at the root of a source checkout."""
     inside = PACKAGE / "configs"
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the config file for a path or for the name of a released config.
+    """Return the path of a config file, given its path or the name of a shipped config.
 
     Args:
-        name: A path, or the name of a released config without suffix: `csppelee_efm_sam`, `classification/darknet53`.
-            An existing file with this name has priority.
+        name: A path, or the name of a shipped config without suffix: `csppelee_efm_sam`, `classification/darknet53`. An
+            existing file with this name has priority.
 
     Raises:
-        ConfigError: There is no such file and no such released config.
+        ConfigError: There is neither a file nor a shipped config of this name.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file() or path.is_absolute():
@@ -45,13 +45,17 @@ def find_config(name: str | Path) -> Path:
 
 
 def find_section(name: str, folder: Path) -> Path:
-    """Return the file of a section: a path relative to `folder`, else a released file such as `train/paper.yaml`."""
+    """Return the path of a section file.
+
+    The name is resolved against `folder`. If there is no such file, but a shipped file of this name, such as
+    `train/paper.yaml`, return the path of the shipped file.
+    """
     path, released = folder / name, configs_dir() / name.removeprefix("configs/")
     return released if not path.exists() and released.is_file() else path
 
 
 def names_config(name: str | Path) -> bool:
-    """Whether an argument is a config (YAML file, or name without suffix) and not a file of weights."""
+    """Return whether a MODEL argument is a config (YAML file, or name without suffix) and not a file with weights."""
     path = Path(name)
     return path.suffix in (".yaml", ".yml") or (path.suffix == "" and not path.is_file())
 
@@ -61,7 +65,10 @@ def _released_configs() -> list[Path]:
 
 
 def read_yaml(path: str | Path) -> FileContent:
-    """Read a YAML 1.2 file; return values of built-in types, and the `file:line` of each key and item.
+    """Read a YAML 1.2 file.
+
+    Returns:
+        The content as plain values, and the `file:line` of each key and list item.
 
     Raises:
         ConfigError: The file is missing, unreadable, empty or malformed, or has a duplicate key.
@@ -81,7 +88,10 @@ def read_yaml(path: str | Path) -> FileContent:
 
 
 def parse_yaml(text: str, name: str) -> FileContent:
-    """Parse YAML text; return values of built-in types, and the `name:line` of each key and item.
+    """Parse YAML text.
+
+    Returns:
+        The content as plain values, and the `name:line` of each key and list item.
 
     Raises:
         ConfigError: The text is malformed, or has a duplicate key.
@@ -128,7 +138,7 @@ def _mapping_to_builtin(
 
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
-    """Convert the round-trip values of ruamel to built-in types, and store their lines."""
+    """Convert ruamel's round-trip values to plain values, and store their line numbers in `source_locations`."""
     if isinstance(node, CommentedMap):
         return _mapping_to_builtin(node, name, path, source_locations)
     if isinstance(node, CommentedSeq):
@@ -155,7 +165,7 @@ def format_key_path(path: KeyPath) -> str:
 
 
 def describe(value: Any) -> str:
-    """Describe a value and its type for an error message."""
+    """Describe a value and its type in words, for an error message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

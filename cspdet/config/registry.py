@@ -1,12 +1,12 @@
-"""Registries: map component names to classes, which are imported on first use.
+"""Registries that map component names to classes; a class is imported on first use.
 
-A registry has only strings, so that reading a config does not import torch or unused components:
+A registry contains only strings, so that reading a config imports neither torch nor unused components:
 
     NECKS = Registry("neck", {"efm": "cspdet.models.necks.config:EFMConfig", ...})
 
-`component(NECKS)` makes a config field that accepts `{name: efm, width: 64}` and validates the keys with the config
-class of that name. A name can also be `module:Class`, a user-defined class. The module is imported only if the config
-file or the command line of the user names it (`allow_user_modules`); a name in a checkpoint does not import it.
+`component(NECKS)` makes a config field accept `{name: efm, width: 64}`, and validates the keys with the config class of
+this name. A name can also be `module:Class`, a user-defined class. Its module is imported only if the user names it in
+a config file or on the command line (`allow_user_modules`); a name in a checkpoint does not import it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
 
 class Registry:
-    """The components of one type, by name.
+    """Registry of the components of one type, by name.
 
     Args:
-        kind: The component type, for error messages: "neck", "export format".
-        entries: Name -> `package.module:Object`.
-        prefixes: Names that can be followed by a colon and an argument, such as `timm:resnet50`.
+        kind: Component type for error messages, such as "neck" or "export format".
+        entries: Maps each name to `package.module:Object`.
+        prefixes: Names that can be followed by a colon and an argument, such as `timm` in `timm:resnet50`.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str], prefixes: Collection[str] = ()):
@@ -41,20 +41,20 @@ class Registry:
         self._prefixes = prefixes
 
     def names(self) -> tuple[str, ...]:
-        """Return the built-in names in registration order."""
+        """Return the names of the built-in components in registration order."""
         return tuple(self._entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def get(self, name: str) -> Any:
-        """Return the object with this name; it is imported on first use.
+        """Return the object with this name; its module is imported on first use.
 
         Args:
             name: A built-in name, or `module:Class` if user modules are allowed or the module is already imported.
 
         Raises:
-            ConfigError: Unknown name, or a user-defined class that is not available.
+            ConfigError: The name is unknown, or the user-defined class is not available.
         """
         prefix = name.partition(":")[0]
         entry = prefix if prefix in self._prefixes else name
@@ -70,11 +70,13 @@ class Registry:
         """Return the config class with this name.
 
         Args:
-            name: As for `get`; a user-defined class is the config class itself, or has it as nested class `Config`.
+            name: A built-in name or `module:Class`, as for `get`. A user-defined class must be the config class itself,
+                or have a nested class `Config`.
             base: Base class of the configs in this registry.
 
         Raises:
-            ConfigError: As for `get`, or the user-defined class has no config that is a subclass of `base`.
+            ConfigError: The name is unknown, or the user-defined class is not available or has no config of type
+                `base`.
         """
         found = self.get(name)
         for config in (found, getattr(found, "Config", None)):
@@ -87,21 +89,21 @@ class Registry:
 
 
 class Component:
-    """Annotation of a config field that selects one component of a registry; created by `component`."""
+    """Annotation of a config field whose value selects one component of a registry; created by `component`."""
 
     def __init__(self, registry: Registry, default: str | None):
         self.registry, self.default = registry, default
         self.base: type[ComponentConfig] = ComponentConfig
 
     def name_of(self, value: object) -> str | None:
-        """Return the component name of a config value: the text itself, the key `name`, or the default."""
+        """Return the component name of a config value: the value if it is text, its key `name`, or the default."""
         if isinstance(value, str):
             return value
         name = value.get("name", self.default) if isinstance(value, dict) else None
         return name if isinstance(name, str) else None
 
     def config_class(self, value: object) -> type[ComponentConfig] | None:
-        """Return the config class that validates a value, or None if its component is not available."""
+        """Return the config class that validates a value, or None if the component is not available."""
         name = self.name_of(value)
         try:
             return None if name is None else self.registry.config_class(name, self.base)
@@ -133,13 +135,13 @@ class Component:
 
 
 def component(registry: Registry, default: str | None = None) -> Component:
-    """Annotate a config field as the config of one component, selected by `name`.
+    """Annotate a config field as the config of one component, which the key `name` selects.
 
     Example: `neck: Annotated[NeckConfigBase, component(NECKS)]`. The value is a mapping with the key `name`, or only
-    the name.
+    the name as text.
 
     Args:
-        registry: The available components; their configs are subclasses of the type of the field.
-        default: The name if a mapping has no key `name`.
+        registry: The available components; their configs must be subclasses of the type of the field.
+        default: Name of the component if the mapping has no key `name`.
     """
     return Component(registry, default)

@@ -1,4 +1,4 @@
-"""Config values before validation: section files, overrides and relative paths."""
+"""Processing of config values before validation: read section files, apply overrides, resolve relative paths."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
 
 
 class ConfigTree:
-    """Config values of built-in types, with the source of each value: file and line, or override.
+    """Plain config values, together with the source of each value: file and line, or override.
 
     Attributes:
-        schema: The model of the root.
-        name: Source in error messages for values without a location.
+        schema: The pydantic model of the whole config.
+        name: Source in error messages about values without a location.
         values: The values.
         source_locations: `file:line` or `override '...'` of each key path.
     """
@@ -32,7 +32,7 @@ class ConfigTree:
         """Create an empty tree.
 
         Args:
-            schema: The model of the root.
+            schema: The pydantic model of the whole config.
             name: Source of the values, for error messages.
             notice_level: Log level of the notice about key names of cspdet 1.
         """
@@ -42,15 +42,15 @@ class ConfigTree:
         self._has_old_assigner = False
 
     def set_values(self, values: dict[str, Any]) -> None:
-        """Set the values; only keys of cspdet 1 are renamed."""
+        """Set the values and rename keys of cspdet 1; section files are not read and paths are not resolved."""
         self.values = values
         self._rename_old_keys(self.name)
 
     def read(self, path: Path, key_path: KeyPath, content: FileContent | None = None) -> None:
-        """Read a YAML file and its section files into the section at `key_path`.
+        """Read a YAML file, and the section files that it names, into the section at `key_path`.
 
         Raises:
-            ConfigError: The file cannot be read, or is not a mapping.
+            ConfigError: The file cannot be read, or its content is not a mapping.
         """
         values, source_locations = content or read_yaml(path)
         if not isinstance(values, dict):
@@ -64,7 +64,7 @@ class ConfigTree:
         """Apply `key.path=value` overrides in order.
 
         Raises:
-            ConfigError: Malformed overrides, or overrides that do not fit the sections, one line each.
+            ConfigError: Overrides are malformed or do not fit the sections; the message has one line per override.
         """
         problems = [problem for text in overrides if (problem := self._override(text)) is not None]
         if problems:
@@ -80,14 +80,14 @@ class ConfigTree:
         return value
 
     def _replace(self, key_path: KeyPath, value: Any, name: str) -> None:
-        """Set a value, and set `name` as the location of the value and of its items."""
+        """Set a value, and set `name` as its location; the locations of the old value and its keys are removed."""
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
         self._put(key_path, value)
         self.source_locations[key_path] = name
 
     def _override(self, text: str) -> str | None:
-        """Apply one override; return an error message if it is malformed."""
+        """Apply one override; return an error message if it is malformed, or None."""
         match = OVERRIDE.fullmatch(text)
         if not match:
             return f"override {text!r}: expected key.path=value"
@@ -112,7 +112,7 @@ class ConfigTree:
         return None
 
     def _open_section(self, key_path: KeyPath) -> str | None:
-        """Make the section at `key_path` a mapping; return an error message if it has another type."""
+        """Change the section at `key_path` to a mapping; return an error message if it has another type, or None."""
         parent = self.get(key_path[:-1])
         value = parent.get(key_path[-1])
         if value is None:  # a missing section, or one that was set to null
@@ -129,7 +129,12 @@ class ConfigTree:
         log_renamed(renamed, source, self._notice_level)
 
     def _drop_unused_keys(self, key_path: KeyPath, only: Iterable[str] | None = None) -> None:
-        """Remove keys that the selected component does not have; with `only`, remove only keys in that set."""
+        """Remove the keys that the selected component does not have.
+
+        Args:
+            key_path: Key path of the section.
+            only: Keys that may be removed; None: all keys.
+        """
         annotation = annotation_at(self.schema, self.values, key_path)
         if not takes_component(annotation):
             return
@@ -147,7 +152,7 @@ class ConfigTree:
         self.get(key_path[:-1])[key_path[-1]] = value
 
     def _resolve(self, key_path: KeyPath, folder: Path) -> None:
-        """Read section files, and resolve relative paths against `folder`, at `key_path` and below."""
+        """Read the section files and resolve the relative paths in the value at `key_path`, against `folder`."""
         value = self.get(key_path)
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:

@@ -1,4 +1,4 @@
-"""Schema lookup: the declared type at a key path, with unions and registry components."""
+"""Lookup of the declared type at a key path of a config, through unions and registry components."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from cspdet.config.registry import Component
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the type itself; for an annotated type, its `Component` if it has one."""
+    """Return the members of a union as a flat tuple; for another type, return the type itself.
+
+    For an annotated type, return its `Component`, if it has one.
+    """
     if typing.get_origin(annotation) is typing.Annotated:
         member, *metadata = typing.get_args(annotation)
         components = tuple(entry for entry in metadata if isinstance(entry, Component))
@@ -39,12 +42,12 @@ def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
 
 
 def takes_component(annotation: Any) -> bool:
-    """Whether values of this type are components of a registry."""
+    """Return whether values of this type select a component of a registry."""
     return any(isinstance(member, Component) for member in union_members(annotation))
 
 
 def takes_mapping(annotation: Any) -> bool:
-    """Whether a value of this type can be replaced by the path of a YAML file with its keys."""
+    """Return whether values of this type are mappings of keys; such a value can also be the path of a YAML file."""
     return any(
         isinstance(member, Component) or (isinstance(member, type) and issubclass(member, BaseModel))
         for member in union_members(annotation)
@@ -52,7 +55,7 @@ def takes_mapping(annotation: Any) -> bool:
 
 
 def annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:
-    """Return the declared type at a key path, or None if the schema has no such key."""
+    """Return the declared type at a key path, or None if the schema does not have this key."""
     annotation: Any = schema
     for key in key_path:
         if isinstance(key, int):  # an item of a list: tuple[Item, ...]

@@ -21,7 +21,7 @@ USER_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 class _Permission(NamedTuple):
-    """The user modules that may be imported, and the folders to search."""
+    """Modules that may be imported if a config names them, and the folders in which they are searched."""
 
     folders: tuple[Path, ...]
     modules: Collection[str] | None  # None: any
@@ -33,11 +33,11 @@ _permission: ContextVar[_Permission | None] = ContextVar("user_modules", default
 
 @contextmanager
 def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -> Iterator[None]:
-    """Allow names of the form `module:Class` to import their module inside the `with` block.
+    """Allow imports of the modules that names of the form `module:Class` refer to, inside the `with` block.
 
     Args:
         folders: Folders to search, in addition to installed modules and the working directory.
-        modules: The modules that may be imported; None allows all.
+        modules: The modules that may be imported; None: all modules.
     """
     if _permission.get() is _FORBIDDEN:
         yield
@@ -51,9 +51,9 @@ def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -
 
 @contextmanager
 def forbid_user_modules() -> Iterator[None]:
-    """Do not import user modules inside the `with` block, even if a config file read there names them.
+    """Forbid imports of user modules inside the `with` block, even if a config file that is read there names them.
 
-    For config files that a checkpoint refers to. Modules that are already imported can be used.
+    It is used for config files that a checkpoint refers to. Modules that are already imported can be used.
     """
     token = _permission.set(_FORBIDDEN)
     try:
@@ -63,7 +63,7 @@ def forbid_user_modules() -> Iterator[None]:
 
 
 def import_user_module(module: str, *folders: Path) -> None:
-    """Import a module named by the user: an installed module, or one in the working directory or in `folders`.
+    """Import a module that the user named: an installed one, or one in the working directory or in `folders`.
 
     The folders stay in `sys.path`, because worker processes import the module again.
 
@@ -91,7 +91,7 @@ def import_user_object(name: str) -> Any:
     """Return the object with the name `module:Class`.
 
     Raises:
-        ConfigError: The module is not allowed here, cannot be imported, or does not have this object.
+        ConfigError: The module may not be imported here, cannot be imported, or does not contain this object.
     """
     match = USER_NAME.fullmatch(name)
     if match is None:

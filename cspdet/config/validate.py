@@ -1,4 +1,4 @@
-"""Config validation: report all errors together, each with its location and the expected value."""
+"""Config validation: all errors are reported together, with their location and the expected value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
     """Validate the values of a tree and return the config.
 
     Raises:
-        ConfigError: Invalid values, one line per error.
+        ConfigError: Values are invalid; the message has one line per error.
     """
     try:
         # JSON mode: strict for bool, int, float and str, but accepts lists for tuples and text for paths
@@ -67,7 +67,7 @@ def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:
 
 
 def _strip_tags(values: Any, location: tuple[str | int, ...]) -> KeyPath:
-    """Return the config keys of a pydantic error location, without the union tags that pydantic adds."""
+    """Return the key path of a pydantic error location, without the union tags that pydantic adds."""
     path: list[str | int] = []
     value, last = values, len(location) - 1
     for i, part in enumerate(location):

@@ -1,4 +1,4 @@
-"""Parser for Darknet cfg files: sections of key=value options, with their line numbers.
+"""Parser for Darknet cfg files: sections of key=value options, which are stored with their line numbers.
 
 The grammar is the one of Darknet: all whitespace is removed; `#` and `;` start a comment only at the beginning of a
 line; if a section repeats a key, the first value is used; a value ends at a `#`. Darknet silently ignores lines and
@@ -24,7 +24,7 @@ MAX_INT = 2**31 - 1  # Darknet parses C int values
 
 @dataclass(frozen=True)
 class Option:
-    """The value of a key as text, and its line number."""
+    """Value of a key as text, with its line number."""
 
     text: str
     line: int
@@ -32,7 +32,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CfgSection:
-    """One `[type]` section with its options. The `get_*` methods raise ConfigError with file, line and key."""
+    """A `[type]` section with its options. The `get_*` methods raise ConfigError with file, line and key."""
 
     section_type: str  # the long form: `convolutional` for [conv]
     line: int
@@ -40,19 +40,24 @@ class CfgSection:
     source: str
 
     def location(self, key: str | None = None) -> str:
-        """Return `file:line` of the section, or of one of its keys."""
+        """Return `file:line` of the section or, if `key` is given, of this key."""
         option = None if key is None else self.options.get(key)
         return f"{self.source}:{self.line if option is None else option.line}"
 
     def error(self, message: str, key: str | None = None) -> ConfigError:
-        """Return an error about this section, or about one of its keys."""
+        """Create an error about the section or, if `key` is given, about this key."""
         return ConfigError(f"{self.location(key)}: [{self.section_type}] {f'{key}: ' if key else ''}{message}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.options
 
     def get_int(self, key: str, default: int | None = None, *, min_value: int = 0, max_value: int = MAX_INT) -> int:
-        """Return an integer from `min_value` to `max_value`; without a `default`, the key is required."""
+        """Return the integer value of a key, or `default` if the key is missing.
+
+        Raises:
+            ConfigError: The value is not an integer from `min_value` to `max_value`, or a key without `default` is
+                missing.
+        """
         if key not in self.options:
             if default is None:
                 raise self.error(f"{key} is missing")
@@ -63,30 +68,30 @@ class CfgSection:
         return value
 
     def get_ints(self, key: str) -> tuple[int, ...]:
-        """Return a list of integers; the key is required."""
+        """Return the list of integers of a key; raise ConfigError if the key is missing."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_int(key, text) for text in self._value_text(key).split(","))
 
     def get_float(self, key: str, default: float) -> float:
-        """Return a finite number."""
+        """Return the finite number of a key, or `default` if the key is missing."""
         return self._parse_float(key, self._value_text(key)) if key in self.options else default
 
     def get_floats(self, key: str) -> tuple[float, ...]:
-        """Return a list of finite numbers; the key is required."""
+        """Return the list of finite numbers of a key; raise ConfigError if the key is missing."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_float(key, text) for text in self._value_text(key).split(","))
 
     def get_choice(self, key: str, default: str, choices: Iterable[str]) -> str:
-        """Return a value that is one of `choices`."""
+        """Return the value of a key, which must be one of `choices`, or `default` if the key is missing."""
         value = self._value_text(key) if key in self.options else default
         if value not in choices:
             raise self.error(f"unknown {value!r}{did_you_mean(value, choices)}; known: {', '.join(choices)}", key)
         return value
 
     def with_options(self, **values: object) -> CfgSection:
-        """Return a copy of the section in which these keys have new values."""
+        """Return a copy of the section in which the given keys have new values."""
         new = {key: Option(str(value), self.options[key].line if key in self else self.line)
                for key, value in values.items()}  # fmt: skip
         return replace(self, options={**self.options, **new})
@@ -107,7 +112,7 @@ class CfgSection:
 
 @dataclass(frozen=True)
 class Cfg:
-    """A parsed cfg: its [net] section and its layers in order."""
+    """A parsed cfg: the [net] section, and the layers in file order."""
 
     net: CfgSection
     layers: tuple[CfgSection, ...]
@@ -115,7 +120,10 @@ class Cfg:
 
     @property
     def ignored_keys(self) -> dict[str, int]:
-        """Keys that do not affect the network, such as training keys: `[type] key` to the number of occurrences."""
+        """Keys that do not affect the network, such as training keys, mapped to the number of their occurrences.
+
+        A key is given as `[type] key`.
+        """
         counts: dict[str, int] = {}
         for section in (self.net, *self.layers):
             for key in section.options:
@@ -133,12 +141,12 @@ class Cfg:
 
     @property
     def heads(self) -> tuple[CfgSection, ...]:
-        """The [yolo] sections; a classifier has none."""
+        """The [yolo] sections; empty for a classifier."""
         return tuple(section for section in self.layers if section.section_type == "yolo")
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, equal in all [yolo] sections."""
+        """Number of classes; it must be equal in all [yolo] sections."""
         counts = [section.get_int("classes", 20, min_value=1, max_value=2**20) for section in self.heads]
         for section, count in zip(self.heads, counts, strict=True):
             if count != counts[0]:
@@ -173,13 +181,13 @@ def _section_problems(section: CfgSection) -> list[str]:
 
 
 def parse_cfg(text: str, source: str) -> Cfg:
-    """Parse a cfg and check its section types and keys.
+    """Parse the text of a cfg and check the types and keys of its sections.
 
     Args:
         source: Name of the file for messages.
 
     Raises:
-        ConfigError: The cfg is invalid; one line per error, `source:line: ...`.
+        ConfigError: The cfg is invalid; the message has one line per error, which starts with `source:line`.
     """
     sections, problems = _parse_sections(text, source)
     for section in sections:
@@ -199,7 +207,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
 
 
 def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
-    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors without a `mask`."""
+    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors if it has no `mask`."""
     return (
         yolo.get_ints("mask") if "mask" in yolo else tuple(range(yolo.get_int("num", 1, min_value=1, max_value=1000)))
     )
@@ -230,7 +238,7 @@ def _parse_sections(text: str, source: str) -> tuple[list[CfgSection], list[str]
 
 
 def _unsupported_keys(section: CfgSection, schema: SectionSchema) -> list[str]:
-    """Return one message for each key that is unknown or has an unsupported value."""
+    """Return one error message per key that is unknown or has an unsupported value."""
     problems = []
     for key, option in section.options.items():
         if key in schema.fixed_values:

@@ -1,4 +1,4 @@
-"""Configs of networks that are defined by a Darknet cfg.
+"""Configs of networks that a Darknet cfg defines.
 
 A config stores the text of the cfg, so that a checkpoint can be loaded without the cfg file.
 """
@@ -20,7 +20,7 @@ CFG_SOURCE_NAME = "model.cfg"  # name for messages about a cfg that is stored in
 
 
 class _DarknetConfigBase(ConfigModel):
-    """Fields that the configs of detectors and classifiers have in common."""
+    """Base class with the fields that the configs of detectors and classifiers share."""
 
     name: Literal["darknet"] = Field(description="`darknet`: a network defined by a Darknet cfg.")
     cfg: str | Path = Field(description="Text of the cfg, or path of a cfg file; the text of the file is stored.")
@@ -42,19 +42,19 @@ class _DarknetConfigBase(ConfigModel):
 
     @property
     def text(self) -> str:
-        """The text of the cfg."""
+        """Text of the cfg."""
         return str(self.cfg)
 
 
 class DarknetModelConfig(_DarknetConfigBase):
-    """Config of a detector that is defined by a Darknet cfg."""
+    """Config of a detector that a Darknet cfg defines."""
 
     def build(self, num_classes: int, *, pretrained: bool = True) -> DarknetDetector:
         """Build the network with random weights.
 
         Args:
             num_classes: Number of classes; overrides the number in the cfg.
-            pretrained: Ignored: a cfg has no pretrained weights.
+            pretrained: Has no effect, because a cfg does not name pretrained weights.
 
         Raises:
             ConfigError: The cfg is invalid; the message names the lines.
@@ -66,13 +66,13 @@ class DarknetModelConfig(_DarknetConfigBase):
 
 
 class DarknetClassifierConfig(_DarknetConfigBase):
-    """Config of a classifier that is defined by a Darknet cfg."""
+    """Config of a classifier that a Darknet cfg defines."""
 
     def build(self, *, pretrained: bool = True) -> DarknetClassifier:
         """Build the network with random weights.
 
         Args:
-            pretrained: Ignored: a cfg has no pretrained weights.
+            pretrained: Has no effect, because a cfg does not name pretrained weights.
 
         Raises:
             ConfigError: The cfg is invalid; the message names the lines.

@@ -1,7 +1,7 @@
-"""The layer graph of a cfg: inputs, output shape and constructor of every layer, computed without allocating tensors.
+"""Layer graph of a cfg: inputs, output shape and constructor of every layer, computed without allocating tensors.
 
-Shapes are computed for one input size, so that mismatched shapes, invalid references and excessive sizes are reported
-with their line before any memory is allocated.
+Shapes are computed for one input size. Mismatched shapes, invalid references and excessive sizes are reported with
+their line in the cfg before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IMAGE_CHANNELS = 3
 
 @dataclass(frozen=True)
 class LayerNode:
-    """One layer of the graph; `sources` are the indices of its input layers, or IMAGE."""
+    """A layer of the graph. `sources` are the indices of its input layers; the index IMAGE is the input image."""
 
     section: CfgSection
     index: int
@@ -35,12 +35,12 @@ class LayerNode:
 
     @property
     def name(self) -> str:
-        """Name for messages, with the layer index that Darknet prints."""
+        """Name of the layer for messages, with the layer index that Darknet prints."""
         return f"layer {self.index} [{self.section.section_type}], line {self.section.line}"
 
 
 class Graph(NamedTuple):
-    """All layers; `last_uses[i]` are the indices of the layers whose outputs can be freed after layer i."""
+    """Layer graph of a network. `last_uses[i]` are the layers whose outputs can be freed after layer i, by index."""
 
     layers: tuple[LayerNode, ...]
     last_uses: tuple[tuple[int, ...], ...]
@@ -58,7 +58,7 @@ def build_graph(cfg: Cfg, size_hw: tuple[int, int] | None = None, *, bn_eps: flo
 
     Args:
         cfg: The parsed cfg.
-        size_hw: Height and width of the input in pixels; None: those of the cfg.
+        size_hw: Height and width of the input in pixels; None: height and width of the cfg.
         bn_eps: Epsilon of the batch normalization.
 
     Raises:
@@ -90,7 +90,11 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Raise ConfigError if the section reads a [yolo], or a layer that only a `new_coords` [yolo] may read."""
+    """Check that no section reads a [yolo], and that only a `new_coords` [yolo] reads the convolution before it.
+
+    Raises:
+        ConfigError: The section reads such a layer.
+    """
     for source in sources:
         if source == IMAGE:
             continue
@@ -102,7 +106,7 @@ def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> Non
 
 
 def _last_uses(layers: list[LayerNode]) -> Iterator[tuple[int, ...]]:
-    """Yield, for each layer, the indices of the outputs that can be freed after it: no later layer reads them."""
+    """Yield for each layer the indices of the outputs that can be freed after it, because no later layer reads them."""
     last = {layer.index: layer.index for layer in layers}
     for layer in layers:
         last.update((source, layer.index) for source in layer.sources)

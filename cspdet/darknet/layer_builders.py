@@ -1,4 +1,4 @@
-"""Layer builders: one function per section type. Each returns the output shape and the constructor of its layer."""
+"""Layer builders, one function per section type. A builder returns the output shape and the constructor of a layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _activation(section: CfgSection, default: str = "linear") -> str:
 
 
 def convolutional(context: SectionContext) -> LayerSpec:
-    """Build a `[convolutional]`; before a [yolo] with `new_coords` its sigmoid is omitted, as decoding applies it."""
+    """Build a `[convolutional]`. Before a [yolo] with `new_coords`, omit its sigmoid, because decoding applies it."""
     section, in_shape = context.section, context.input_shape
     filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
     size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -65,7 +65,7 @@ def convolutional(context: SectionContext) -> LayerSpec:
 
 
 def connected(context: SectionContext) -> LayerSpec:
-    """Build a `[connected]`, which flattens its input."""
+    """Build a `[connected]`: a fully connected layer on the flattened input."""
     section, in_shape = context.section, context.input_shape
     outputs = section.get_int("output", 1, min_value=1, max_value=MAX_CHANNELS)
     norm, act = bool(section.get_int("batch_normalize", 0)), _activation(section, "logistic")
@@ -83,7 +83,7 @@ def _norm(channels: int, context: SectionContext) -> nn.BatchNorm2d:
 
 
 def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, FeatureShape]:
-    """Return kernel size, strides, padding and output shape of a pooling."""
+    """Return kernel size, strides, total padding and output shape of a pooling."""
     section, in_shape = context.section, context.input_shape
     stride_hw = _strides(section)
     stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -98,7 +98,7 @@ def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, Fe
 
 
 def maxpool(context: SectionContext) -> LayerSpec:
-    """Build a `[maxpool]`; with `maxpool_depth`, the maximum is taken over groups of channels."""
+    """Build a `[maxpool]`. With `maxpool_depth`, the maximum is computed over groups of channels instead of cells."""
     section, in_shape = context.section, context.input_shape
     if section.get_int("maxpool_depth", 0):
         channels = section.get_int("out_channels", 1, min_value=1, max_value=MAX_CHANNELS)
@@ -111,7 +111,7 @@ def maxpool(context: SectionContext) -> LayerSpec:
 
 
 def local_avgpool(context: SectionContext) -> LayerSpec:
-    """Build a `[local_avgpool]`."""
+    """Build a `[local_avgpool]`: average pooling over windows."""
     size, stride_hw, padding, shape = _pool_params(context)
     return LayerSpec((context.previous_index,), shape, partial(layers.AvgPool, size, stride_hw, padding))
 
@@ -124,7 +124,7 @@ def avgpool(context: SectionContext) -> LayerSpec:
 
 
 def upsample(context: SectionContext) -> LayerSpec:
-    """Build an `[upsample]`."""
+    """Build an `[upsample]`: nearest-neighbor upsampling."""
     stride = context.section.get_int("stride", 2, min_value=1, max_value=MAX_KERNEL_SIZE)
     channels, height, width = context.input_shape
     build = partial(layers.Upsample, stride, context.section.get_float("scale", 1.0))
@@ -132,7 +132,7 @@ def upsample(context: SectionContext) -> LayerSpec:
 
 
 def route(context: SectionContext) -> LayerSpec:
-    """Build a `[route]`: concatenate feature maps of equal size, or one channel group of each."""
+    """Build a `[route]`: concatenate feature maps of equal size or, with `groups`, one channel group of each map."""
     section, sources = context.section, context.resolve_layers("layers")
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     group = section.get_int("group_id", 0, max_value=groups - 1)
@@ -150,7 +150,10 @@ def route(context: SectionContext) -> LayerSpec:
 
 
 def shortcut(context: SectionContext) -> LayerSpec:
-    """Build a `[shortcut]`: add maps of the same size, or of a multiple of it, in the channels that both have."""
+    """Build a `[shortcut]`: add other layers to the previous layer, in the channels that both have.
+
+    The height and width of the other layers may be a multiple of the previous layer's.
+    """
     section, sources, in_shape = context.section, context.resolve_layers("from"), context.input_shape
     for source in sources:
         shape = context.shape_at(source)
@@ -164,7 +167,7 @@ def shortcut(context: SectionContext) -> LayerSpec:
 
 
 def sam(context: SectionContext) -> LayerSpec:
-    """Build a `[sam]`: multiply the previous layer elementwise by another layer of the same shape."""
+    """Build a `[sam]`: elementwise product of the previous layer and another layer of the same shape."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     if context.shape_at(source) != in_shape:
         raise section.error(
@@ -174,7 +177,7 @@ def sam(context: SectionContext) -> LayerSpec:
 
 
 def scale_channels(context: SectionContext) -> LayerSpec:
-    """Build a `[scale_channels]`: multiply a layer by one value per channel or, with `scale_wh`, per cell."""
+    """Build a `[scale_channels]`: multiply a layer by one value per channel or, with `scale_wh`, one value per cell."""
     section, source, in_shape = context.section, context.resolve_layer("from"), context.input_shape
     shape = context.shape_at(source)
     expected = shape._replace(channels=1) if section.get_int("scale_wh", 0) else FeatureShape(shape.channels, 1, 1)
@@ -186,7 +189,7 @@ def scale_channels(context: SectionContext) -> LayerSpec:
 
 
 def reorg(context: SectionContext, *, reorg3d: bool = False) -> LayerSpec:
-    """Build a `[reorg]` or a `[reorg3d]`: space to depth."""
+    """Build a `[reorg]` or `[reorg3d]`, which moves blocks of cells to channels (space to depth)."""
     section, (channels, height, width) = context.section, context.input_shape
     s = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     if height % s or width % s or (not reorg3d and channels % (s * s)):
@@ -204,7 +207,7 @@ def dropout(context: SectionContext) -> LayerSpec:
 
 
 def softmax(context: SectionContext) -> LayerSpec:
-    """Build a `[softmax]`, the last layer of a classifier; the module returns logits divided by the temperature."""
+    """Build a `[softmax]`, the last layer of a classifier. The module returns logits divided by the temperature."""
     temperature = context.section.get_float("temperature", 1.0)
     if temperature <= 0:
         raise context.section.error(f"expected a number above 0, found {temperature:g}", "temperature")
@@ -214,14 +217,14 @@ def softmax(context: SectionContext) -> LayerSpec:
 
 
 def cost(context: SectionContext) -> LayerSpec:
-    """Build a `[cost]`, which only Darknet's training uses: an identity."""
+    """Build a `[cost]` as an identity, because only Darknet's training uses it."""
     if context.next_section is not None:
         raise context.section.error("is supported as the last layer only")
     return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)
 
 
 def yolo(context: SectionContext) -> LayerSpec:
-    """Build a `[yolo]`: one output level of a detector."""
+    """Build a `[yolo]`: an output level of a detector."""
     section, in_shape = context.section, context.input_shape
     num_anchors, num_classes = (
         len(anchor_mask(section)),

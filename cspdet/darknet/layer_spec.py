@@ -1,4 +1,4 @@
-"""Input and output of the layer builders: `SectionContext` (section and earlier layers) and `LayerSpec`."""
+"""Input and output types of the layer builders: `SectionContext` (section and earlier layers) and `LayerSpec`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ IMAGE = -1  # index of the input image as a source
 
 
 class LayerSpec(NamedTuple):
-    """Inputs, output shape, constructor and number of weights of a layer; `sources` are layer indices or IMAGE."""
+    """Specification of a layer: inputs, output shape, constructor and number of weights.
+
+    `sources` are the indices of the input layers; the index IMAGE is the input image.
+    """
 
     sources: tuple[int, ...]
     shape: FeatureShape
@@ -25,7 +28,7 @@ class LayerSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class SectionContext:
-    """A section, and the information about earlier layers that its layer builder needs."""
+    """A section with the information about other layers that its layer builder needs."""
 
     section: CfgSection
     index: int
@@ -45,11 +48,11 @@ class SectionContext:
         return self.shape_at(self.previous_index)
 
     def shape_at(self, index: int) -> FeatureShape:
-        """Return the output shape of an earlier layer, or of the image."""
+        """Return the output shape of an earlier layer, or the shape of the image for the index IMAGE."""
         return self.image_shape if index == IMAGE else self.previous_shapes[index]
 
     def resolve_layers(self, key: str) -> tuple[int, ...]:
-        """Return the layer indices in the value of a key; negative ones are relative to this layer.
+        """Return the indices of the layers that a key lists; negative values in the cfg are relative to this layer.
 
         Raises:
             ConfigError: An index does not refer to an earlier layer.
@@ -66,7 +69,7 @@ class SectionContext:
         return tuple(indices)
 
     def resolve_layer(self, key: str) -> int:
-        """Return the only layer index in the value of a key.
+        """Return the index of the single layer that a key refers to.
 
         Raises:
             ConfigError: The key lists several layers, or a layer that is not earlier.

@@ -1,6 +1,6 @@
 """Modules for cfg layers that neither PyTorch nor `cspdet.models.blocks` provides.
 
-A module takes the outputs of the input layers of its section, (B, C, H, W) each, and returns one feature map.
+A module receives the outputs of the input layers of its section, of shape (B, C, H, W), and returns one feature map.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cspdet.models.blocks import activation, shortcut
 
 
 class _FunctionalActivation(nn.Module):
-    """An activation for which PyTorch has no module."""
+    """An activation that PyTorch does not provide as a module."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -46,7 +46,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Convolution(nn.Module):
-    """`[convolutional]`: convolution, optional batch normalization, activation."""
+    """A `[convolutional]` layer: convolution, optional batch normalization, activation."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, act: str):
         super().__init__()
@@ -58,7 +58,7 @@ class Convolution(nn.Module):
 
 
 class Connected(nn.Module):
-    """`[connected]`: a fully connected layer, (B, C, H, W) -> (B, outputs, 1, 1)."""
+    """A `[connected]` layer: fully connected, (B, C, H, W) -> (B, outputs, 1, 1)."""
 
     def __init__(self, linear: nn.Linear, norm: nn.BatchNorm2d | None, act: str):
         super().__init__()
@@ -70,7 +70,13 @@ class Connected(nn.Module):
 
 
 def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
-    """Return a `[maxpool]`; `padding` is the sum of both sides, with an odd cell at the right and the bottom."""
+    """Create a `[maxpool]` layer.
+
+    Args:
+        size: Kernel size.
+        stride_hw: Vertical and horizontal stride.
+        padding: Total padding of both sides. If it is odd, the right and lower side get one cell more.
+    """
     before, after = padding // 2, padding - padding // 2
     if before == after and 2 * before <= size:
         return nn.MaxPool2d(size, stride_hw, before)
@@ -82,7 +88,7 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
 
 
 class AvgPool(nn.Module):
-    """`[local_avgpool]`: padded like `[maxpool]`; padded cells are excluded from the average."""
+    """A `[local_avgpool]` layer, padded like a `[maxpool]`; padded cells are excluded from the average."""
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
         super().__init__()
@@ -96,7 +102,7 @@ class AvgPool(nn.Module):
 
 
 class Upsample(nn.Module):
-    """`[upsample]`: nearest-neighbor upsampling by `stride`, multiplied by `scale`."""
+    """An `[upsample]` layer: nearest-neighbor upsampling by `stride`, then multiplication by `scale`."""
 
     def __init__(self, stride: int, scale: float):
         super().__init__()
@@ -109,7 +115,11 @@ class Upsample(nn.Module):
 
 
 class Route(nn.Module):
-    """`[route]`: concatenates its inputs, or channel group `group` of `groups` of each."""
+    """A `[route]` layer: concatenates its inputs along the channels.
+
+    If `groups` is above 1, each input is split into `groups` channel groups, and only the group with index `group` is
+    used.
+    """
 
     def __init__(self, groups: int, group: int):
         super().__init__()
@@ -122,7 +132,7 @@ class Route(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """`[shortcut]`: the sum of its inputs, then the activation."""
+    """A `[shortcut]` layer: adds its inputs, then applies the activation."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -135,7 +145,7 @@ class Shortcut(nn.Module):
 
 
 class Multiply(nn.Module):
-    """`[sam]` and `[scale_channels]`: elementwise product of two maps; one may have a single cell or channel."""
+    """A `[sam]` or `[scale_channels]` layer: product of two maps, one of which may have a single cell or channel."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -146,7 +156,7 @@ class Multiply(nn.Module):
 
 
 class SpaceToDepth(nn.Module):
-    """`[reorg3d]`: (B, C, sH, sW) -> (B, s*s*C, H, W).
+    """A `[reorg3d]` layer: (B, C, sH, sW) -> (B, s*s*C, H, W).
 
     Output channel (s*y + x) * C + c has the values of channel c at offset (y, x) of each s x s window.
     """
@@ -163,9 +173,9 @@ class SpaceToDepth(nn.Module):
 
 
 class Reorg(nn.Module):
-    """`[reorg]` of YOLOv2: `SpaceToDepth` of the input viewed as (B, C / s / s, s*sH, s*sW).
+    """A `[reorg]` layer of YOLOv2: `SpaceToDepth` of the input viewed as (B, C / s / s, s*sH, s*sW).
 
-    This reproduces Darknet's implementation, with which the released networks were trained.
+    This reproduces Darknet's implementation, with which the published networks were trained.
     """
 
     def __init__(self, stride: int):
@@ -181,7 +191,10 @@ class Reorg(nn.Module):
 
 
 class YoloOutput(nn.Module):
-    """`[yolo]` without decoding (see `cspdet.models.head`): (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C)."""
+    """A `[yolo]` layer without decoding: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C).
+
+    `cspdet.models.postprocess` decodes its output.
+    """
 
     def __init__(self, num_anchors: int):
         super().__init__()
@@ -193,7 +206,7 @@ class YoloOutput(nn.Module):
 
 
 class Logits(nn.Module):
-    """`[softmax]`: logits divided by the temperature; the loss applies the softmax."""
+    """A `[softmax]` layer that divides the logits by the temperature; the loss applies the softmax."""
 
     def __init__(self, temperature: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Class names of Darknet networks: from a .names file, or default names for a number of classes."""
+"""Class names of Darknet networks, read from a .names file or chosen by the number of classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_FILE_SIZE = 10_000_000  # bytes
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Read class names, one per line; surrounding blanks and empty lines at the end are ignored.
+    """Read class names, one per line; spaces around names and empty lines at the end are ignored.
 
     Raises:
         ConfigError: The file is missing or unreadable, or has an empty line between names.
@@ -53,14 +53,21 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def categories_from_names(names: tuple[str, ...]) -> Categories:
-    """Return COCO's categories if the names are COCO's or those of Darknet's coco.names; else ids count from 1."""
+    """Create categories from class names.
+
+    If the names are COCO's, in COCO's or Darknet's spelling, return COCO's categories. If not, the category ids count
+    from 1.
+    """
     if tuple(_COCO_SPELLING.get(name, name) for name in names) == COCO_CLASSES.names:
         return COCO_CLASSES
     return Categories(names, tuple(range(1, len(names) + 1)))
 
 
 def categories_from_count(count: int) -> Categories:
-    """Return COCO's categories for 80 classes, VOC's for 20, otherwise `class 1`, `class 2`, ..."""
+    """Create default categories for a number of classes.
+
+    80 classes are COCO's categories, and 20 classes are VOC's. Other classes are named `class 1`, `class 2`, ...
+    """
     for known in (COCO_CLASSES, VOC_CLASSES):
         if len(known) == count:
             return known

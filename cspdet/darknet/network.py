@@ -1,4 +1,4 @@
-"""Networks built from a cfg; feature maps are freed after their last use."""
+"""Networks built from a cfg; the memory of a feature map is freed after its last use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cspdet.models.head import Anchors, init_prediction_bias
 
 
 class DarknetBody(nn.Module):
-    """The layers of a graph: (B, 3, H, W) -> the outputs of the layers `output_indices`, in that order."""
+    """The layers of a graph: (B, 3, H, W) -> the outputs of the layers `output_indices`, in this order."""
 
     def __init__(self, graph: Graph, output_indices: tuple[int, ...]):
         super().__init__()
@@ -37,7 +37,7 @@ class DarknetBody(nn.Module):
         return tuple(outputs[index] for index in self.output_indices)
 
     def layer_weights(self) -> list[LayerWeights]:
-        """Return the layers with weights, in the order of a .weights file."""
+        """Return the layers that have weights, in the order of a .weights file."""
         weights = []
         for layer, module in zip(self.graph.layers, self.layer, strict=True):
             if layer.section.get_int("dontload", 0):
@@ -53,8 +53,8 @@ class DarknetBody(nn.Module):
 class DarknetDetector(Detector):
     """A detector built from a cfg with [yolo] sections.
 
-    (B, 3, H, W) RGB in [0, 1] -> one raw tensor per [yolo], (B, A, H_l, W_l, 5 + C), sorted by stride, then by their
-    order in the cfg.
+    (B, 3, H, W) RGB in [0, 1] -> one raw tensor (B, A, H_l, W_l, 5 + C) per [yolo] section, sorted by stride; sections
+    of equal stride are in the order of the cfg.
     """
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
@@ -86,7 +86,7 @@ class DarknetDetector(Detector):
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the network can run at this input size with the same strides."""
+        """Raise ValueError if the network cannot run at this input size (height, width) with the same strides."""
         graph = _build_graph_at(self.cfg, size_hw)
         for index, stride in zip(self.body.output_indices, self.strides, strict=True):
             layer = graph.layers[index]
@@ -98,7 +98,7 @@ class DarknetDetector(Detector):
 
 
 class DarknetClassifier(Classifier):
-    """A classifier built from a cfg without [yolo]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
+    """A classifier built from a cfg without [yolo] sections: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
@@ -117,7 +117,7 @@ class DarknetClassifier(Classifier):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """(1,), because the cfg of a classifier declares no strides; `check_size` checks the input size."""
+        """Always (1,), because the cfg of a classifier does not state strides; `check_size` checks the input size."""
         return (1,)
 
     @property
@@ -126,7 +126,7 @@ class DarknetClassifier(Classifier):
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the network can run at this input size."""
+        """Raise ValueError if the network cannot run at this input size (height, width)."""
         last = _build_graph_at(self.cfg, size_hw).layers[-1]
         if last.shape != (self.num_classes, 1, 1):
             raise ValueError(f"{size_hw[0]}x{size_hw[1]} does not fit the cfg: the output would be {last.shape}")
@@ -137,7 +137,7 @@ class DarknetClassifier(Classifier):
 
 
 def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
-    """Return the graph for another input size; raise ValueError if a layer would have another number of weights."""
+    """Build the graph for another input size; raise ValueError if a layer would have a different number of weights."""
     try:
         graph = build_graph(cfg, size_hw)
     except ConfigError as error:
@@ -149,7 +149,7 @@ def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
 
 
 def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
-    """Return the stride of a [yolo] in input pixels, equal in both directions."""
+    """Return the stride of a [yolo] in input pixels; it must be equal in both directions."""
     (height, width), (rows, columns) = size_hw, cells_hw
     if height % rows or width % columns or height // rows != width // columns:
         raise yolo.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
@@ -157,7 +157,7 @@ def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int
 
 
 def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
-    """Return the head config of the [yolo] sections."""
+    """Build the head config from the [yolo] sections."""
     levels, scales = [], []
     square = bool(sections[0].get_int("new_coords", 0))
     for section in sections:
@@ -176,7 +176,7 @@ def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
 
 
 def _used_anchors(section: CfgSection) -> tuple[tuple[float, float], ...]:
-    """Return the width and height, in pixels, of the anchors that a [yolo] uses."""
+    """Return (width, height) in input pixels of the anchors that a [yolo] uses."""
     total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
     if len(sides) < 2 * total:
         raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")

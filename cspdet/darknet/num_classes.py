@@ -1,4 +1,4 @@
-"""Change the number of classes of a cfg: for a detector in the parsed sections, for a classifier in the text."""
+"""Change the number of classes of a cfg: of a detector in the parsed sections, of a classifier in the text."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def _set_option(text: str, section: CfgSection, key: str, value: int) -> str:
 
 
 def set_num_classes(text: str, num_classes: int, source: str) -> str:
-    """Return the text of a classifier cfg with another number of outputs in its last layer that has weights.
+    """Return the text of a classifier cfg with another number of classes, set in its last layer that has weights.
 
     Args:
-        text: The cfg.
-        num_classes: The new number of outputs.
+        text: Text of the cfg.
+        num_classes: The new number of classes.
         source: Name of the cfg for messages.
 
     Raises:

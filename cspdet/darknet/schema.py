@@ -1,4 +1,4 @@
-"""The known sections and keys of a cfg.
+"""The known section types of a cfg and their keys.
 
 `read_keys` are used to build the network. `fixed_values` are keys that affect the network but are supported only with
 the listed values. `ignored_keys` affect only Darknet's training, display or memory use.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SectionSchema:
-    """The keys of one section type."""
+    """Known keys of one section type."""
 
     read_keys: frozenset[str]
     fixed_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # supported values of a key
@@ -19,7 +19,7 @@ class SectionSchema:
 
     @property
     def known_keys(self) -> frozenset[str]:
-        """All keys of the section type."""
+        """All known keys: read, fixed and ignored keys."""
         return self.read_keys | self.ignored_keys | frozenset(self.fixed_values)
 
 

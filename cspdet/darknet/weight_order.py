@@ -1,7 +1,8 @@
-"""The layers of a network in the order of the official .weights files.
+"""Order of the layers of a network in an official .weights file.
 
-Backbones and necks register their convolutions in that order. In the file, each prediction convolution of the head
-directly follows the convolution whose output it reads: coarse to fine in the YOLOv3 cfgs, fine to coarse with a PANet.
+Backbones and necks register their convolutions in this order. In the file, each prediction convolution of the head
+directly follows the convolution whose output it reads: from coarse to fine in the YOLOv3 cfgs, from fine to coarse in
+cfgs with a PANet.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ HEAD_LEVELS: dict[type[nn.Module], dict[str, int]] = {
 
 
 def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
-    """Return the layers of a network in the order of its .weights file.
+    """Return the layers with weights of a network, in the order of its official .weights file.
 
     Raises:
-        ConfigError: No official cfg has this neck, so the order is unknown.
+        ConfigError: There is no official cfg with this neck, so the order is unknown.
     """
     if isinstance(model, (DarknetDetector, DarknetClassifier)):
         return model.body.layer_weights()
@@ -65,7 +66,7 @@ def _detector_layers(model: ComposedDetector) -> list[LayerWeights]:
 
 
 def _module_weights(module: object, prefix: str) -> Iterator[LayerWeights]:
-    """Yield every convolution of a module with the normalization registered directly after it."""
+    """Yield every convolution of a module, together with the normalization that is registered directly after it."""
     assert isinstance(module, nn.Module)
     layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     for i, (name, layer) in enumerate(layers):

@@ -1,11 +1,11 @@
 """Darknet's .weights files: a header, then the values of all layers in order, without names or shapes.
 
-    header  3 int32 (major, minor, revision), then the number of training images: uint64 since version 0.2, else uint32
+    header  3 int32 (major, minor, revision), then the number of training images: uint64 since version 0.2, or uint32
     values  float32. Convolution: bias (or beta), with normalization also gamma, mean, variance; then weights.
             Connected layer: bias (or beta), weights, with normalization also gamma, mean, variance.
 
-All values are little-endian. The format stores no shapes, so a file of another network can only be recognized by its
-values: their number must match exactly, and non-finite values are reported with the name of their layer.
+All values are little-endian. Because the format stores no shapes, a file of another network can only be recognized by
+its values: their number must match exactly, and non-finite values are reported with the name of their layer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRANSPOSED_VERSION = 1000  # connected layers are stored transposed if major or 
 
 
 class WeightsHeader(NamedTuple):
-    """The header of a file; the defaults are those of current Darknet versions."""
+    """Header of a .weights file; the defaults are the values of current Darknet versions."""
 
     major: int = 0
     minor: int = 2
@@ -44,19 +44,26 @@ class WeightsHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The tensors of one layer in the order of the file, each with its name for messages."""
+    """The tensors of one layer with their names for messages, in the order of the file."""
 
     name: str
     named_tensors: tuple[tuple[str, Tensor], ...]
 
     @property
     def num_elements(self) -> int:
-        """Number of values in the file."""
+        """Number of values that the layer has in the file."""
         return sum(tensor.numel() for _, tensor in self.named_tensors)
 
 
 class LoadResult(NamedTuple):
-    """Result of `read_weights`: the first `num_loaded` of `num_layers` layers were loaded from `num_values` values."""
+    """Result of `read_weights`.
+
+    Attributes:
+        header: Header of the file.
+        num_loaded: Number of loaded layers: all, or the first layers of a partial file.
+        num_layers: Number of layers with weights in the network.
+        num_values: Number of values in the file.
+    """
 
     header: WeightsHeader
     num_loaded: int
@@ -65,26 +72,33 @@ class LoadResult(NamedTuple):
 
 
 def conv_weights(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, scales: bool = True) -> LayerWeights:
-    """Return the tensors of a convolution; without `scales`, gamma, mean and variance are not in the file."""
+    """Return the tensors of a convolution in file order.
+
+    Args:
+        name: Name of the layer for messages.
+        conv: The convolution.
+        norm: The normalization after it; None if there is none.
+        scales: Whether the file contains gamma, mean and variance of the normalization.
+    """
     return LayerWeights(name, (*_bias(conv, norm), *(_scales(norm) if scales else ()), ("weights", conv.weight)))
 
 
 def connected_weights(
     name: str, linear: nn.Linear, norm: nn.BatchNorm2d | None, *, scales: bool = True
 ) -> LayerWeights:
-    """Return the tensors of a connected layer; `scales` as in `conv_weights`."""
+    """Return the tensors of a connected layer in file order; for the arguments, see `conv_weights`."""
     return LayerWeights(
         name, (*_bias(linear, norm), ("connections", linear.weight), *(_scales(norm) if scales else ()))
     )
 
 
 def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: bool = False) -> LoadResult:
-    """Load the layers from a .weights file, in order.
+    """Load the values of a .weights file into the layers of a network.
 
     Args:
         path: The file.
-        layers: The layers of the network; their tensors are changed in place.
-        partial: Accept a file that ends after one of the layers; later layers are not changed.
+        layers: The layers of the network in file order; their tensors are changed in place.
+        partial: Accept a file that ends after one of the layers; the remaining layers are not changed.
 
     Raises:
         CheckpointError: The file is missing, corrupt or of another network; the message names the affected layer.
@@ -112,10 +126,10 @@ def _load_layers(file: BinaryIO, path: Path, layers: Sequence[LayerWeights], *, 
 
 
 def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: WeightsHeader | None = None) -> None:
-    """Write the layers to a .weights file.
+    """Write layers to a .weights file in the given order.
 
     Raises:
-        UserError: The file cannot be written; the previous one is kept.
+        UserError: The file cannot be written; an existing file is kept.
     """
     with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
         file.write(struct.pack("<iiiQ", *(header or WeightsHeader())))
@@ -125,7 +139,7 @@ def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: Weig
 
 
 class SkipInit(TorchFunctionMode):
-    """Context manager that skips the initialization of new layers; use it if all weights are loaded from a file."""
+    """Context manager that skips the initialization of new layers, if all weights are loaded from a file afterwards."""
 
     INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip
@@ -152,7 +166,7 @@ def _scales(norm: nn.BatchNorm2d | None) -> tuple[tuple[str, Tensor], ...]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
-    """Return the header and its size in bytes."""
+    """Read the header; return it and its size in bytes."""
     start = file.read(12)
     version = struct.unpack("<iii", start) if len(start) == 12 else ()
     seen_format = "<Q" if version and 10 * version[0] + version[1] >= 2 else "<I"
@@ -166,7 +180,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
 
 
 def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: int, *, partial: bool) -> int:
-    """Return the number of layers in the file: all, or with `partial` the first ones."""
+    """Return the number of layers in the file: all layers or, with `partial`, the number of complete first layers."""
     num_expected = sum(layer.num_elements for layer in layers)
     if num_values == num_expected:
         return len(layers)

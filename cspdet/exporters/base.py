@@ -106,10 +106,10 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
-        """Write a model to `target`; the files are created after their outputs were compared with the network's.
+        """Write a model to `target`. The files appear only after their outputs were compared with the network.
 
         Raises:
-            UserError: The network or an option is not supported, or the outputs differ; no file is written.
+            UserError: The format does not support the network or an option, or the outputs differ. No file is written.
         """
 
     def check_target(self, target: Path) -> None:

@@ -57,7 +57,7 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """Return batches of one and of three images; if the export is dynamic, the second has another size."""
+    """Return a batch of one image and a batch of up to three images, of another size if the export is dynamic."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [
@@ -163,7 +163,7 @@ def detections_difference(actual: Detections, expected: Detections) -> float:
 
 
 def _sorted_rows(detections: Detections) -> Tensor:
-    """Return (N, 6): class, box, score; sorted by class, then by box rounded to a tenth of a pixel."""
+    """Return (N, 6) rows of class, box and score, sorted by class, then by box rounded to a tenth of a pixel."""
     rows = torch.cat((detections.class_id[:, None].float(), detections.box_xyxy, detections.score[:, None]), dim=1)
     keys = [tuple(round(value, 1) for value in row[:5]) for row in rows.tolist()]
     return rows[sorted(range(len(keys)), key=lambda i: keys[i])]

@@ -1,4 +1,4 @@
-"""Atomic file writes: written to a temporary file in the same folder, flushed to disk, then renamed."""
+"""Atomic file writes: a file is written under a temporary name in the same folder, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ TMP_FILE_PATTERN = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; rename it to `path` at the end, or remove it if the block fails.
+    """Yield a temporary path in the folder of `path`.
+
+    At the end of the block, the file is renamed to `path`. If the block raises an error, the file is removed.
 
     Raises:
         UserError: The disk is full, or the folder is not writable; an existing file at `path` is kept.
@@ -50,7 +52,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def remove_stale_temp_files(folder: str | Path) -> list[str]:
-    """Remove temporary files of killed processes from `folder`; return their names.
+    """Remove the temporary files that killed processes left in `folder`; return their names.
 
     Temporary files of processes that still run on this machine are kept.
     """

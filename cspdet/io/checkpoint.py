@@ -1,8 +1,9 @@
 """Checkpoint files: weights, config and classes as built-in types and tensors, loaded with `weights_only=True`.
 
-Format `cspdet 2` is a dict with the keys `format`, `program` (version that wrote the file), `task` (detection or
+Format `cspdet 2` is a dict with the keys `format`, `program` (the version that wrote the file), `task` (detection or
 classification), `config` (all values of the recipe), `class_names`, `category_ids`, `weights` (the EMA weights, if EMA
-is on) and `training` (the state for resume). Format `cspdet 1` is also read; see `cspdet.io.checkpoint_v1`.
+is used) and `training` (the training state, for resuming). Format `cspdet 1` can also be read; see
+`cspdet.io.checkpoint_v1`.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ TASKS = ("detection", "classification")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint file.
+    """Content of a checkpoint file.
 
     Attributes:
-        task: `detection` or `classification`.
-        config: The recipe as JSON types, as returned by `model_dump(mode="json")`.
-        categories: Names and ids of the classes, by class index.
-        weights: The state dict for inference: the EMA weights if EMA is on, float32, on the CPU.
-        training: The state for resume, as returned by `TrainingState.state_dict`; None in `best.pt`.
-        program: The program and version that wrote the file.
+        task: detection or classification.
+        config: The recipe as plain values, as returned by `model_dump(mode="json")`.
+        categories: Names and category ids of the classes.
+        weights: The state dict for inference, float32 on the CPU: the EMA weights if EMA is used.
+        training: The training state for resuming, as returned by `TrainingState.state_dict`; None in `best.pt`.
+        program: Name and version of the program that wrote the file.
     """
 
     task: str
@@ -48,7 +49,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: if writing fails, for example on a full disk, the previous file is kept.
+    """Write a checkpoint atomically. If writing fails, for example on a full disk, the previous file is kept.
 
     Raises:
         UserError: The file cannot be written.
@@ -74,14 +75,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the original error that torch replaced by a file error: Ctrl-C, or a crash of a loader process."""
+    """Return the original error if torch replaced it by a file error: Ctrl-C, or a crash of a loader process."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 class _ErrorRecordingFile:
-    """A file that stores the first disk error, because torch.save replaces it by an error without the cause."""
+    """File wrapper that stores the first disk error, because torch.save replaces it by an error without the cause."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -111,12 +112,12 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint of `cspdet train` onto the CPU.
+    """Load a checkpoint that `cspdet train` wrote, onto the CPU.
 
-    The config has the key names of the version that wrote it; `recipe_from_checkpoint` renames them.
+    The keys of the config have the names of the version that wrote the file; `recipe_from_checkpoint` renames them.
 
     Raises:
-        CheckpointError: The file is missing, corrupt, from another program, or could run code when loaded.
+        CheckpointError: The file is missing, corrupt, written by another program, or would run code when loaded.
     """
     path = Path(path)
     content = _read(path)
@@ -134,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _read(path: Path) -> Any:
-    """Return the content of a checkpoint file, a zip archive of tensors and built-in types."""
+    """Read the content of a checkpoint file, a zip archive of tensors and plain values."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
     if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened
@@ -152,10 +153,10 @@ def _read(path: Path) -> Any:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Load weights into a network; all names and shapes must be equal.
+    """Load a state dict into a network; the names and shapes of all entries must be equal.
 
     Raises:
-        CheckpointError: Names or shapes differ; the message has their number and the first ones.
+        CheckpointError: Names or shapes differ; the message lists the first differences and their total number.
     """
     model_state = model.state_dict()
     problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]

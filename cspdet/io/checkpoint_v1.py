@@ -1,4 +1,4 @@
-"""Upgrade of checkpoints of format `cspdet 1`: tables of renamed weights and training-state keys."""
+"""Upgrade of checkpoints in format `cspdet 1`, with tables of renamed weights and training-state keys."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _upgrade_key(key: str) -> str:
 
 
 def _upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Upgrade the training state; the optimizer state refers to parameters by index, which did not change."""
+    """Upgrade the training state. The optimizer state is unchanged: it refers to parameters by index."""
     state = {key: value for key, value in training.items() if key != "position"}
     if "model" in state:
         state["model"] = upgrade_weights(state["model"])

@@ -8,7 +8,7 @@ from cspdet.errors import UserError
 
 
 def increment_path(base: Path) -> Path:
-    """Create and return the folder `base`, or `base-2`, `base-3` ... if it exists and is not empty.
+    """Create the folder `base`, or `base-2`, `base-3`, ... if `base` exists and is not empty; return its path.
 
     Raises:
         UserError: The folder cannot be created.

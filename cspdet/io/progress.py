@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, else a log line every 15 seconds."""
+"""Progress of long loops, as a bar on a terminal; without a terminal, as a log line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("cspdet")
 
 
 def is_interactive() -> bool:
-    """Whether stderr is a terminal and this is the main process."""
+    """Return whether stderr is a terminal and this process is the main process."""
     return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
 
 

@@ -1,8 +1,8 @@
-"""Builds cfg sections from a traced network, in a valid layer order.
+"""Writer that converts a traced network to cfg sections, in a valid layer order.
 
-Layers with weights are written in registration order, which is the order of the released cfgs. Each [yolo] is written
-as soon as all layers that it depends on are. Other layers are written when another layer first needs their output.
-The conversion rules are in `cspdet.darknet.write.sections`.
+Layers with weights are written in the order of their registration, which is the order of the published cfgs. Each
+[yolo] is written as soon as all layers on which it depends are written. Other layers are written when another layer
+first needs their output. The conversion rules are in `cspdet.darknet.write.sections`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 @dataclass
 class CfgLayer:
-    """A section under construction; a later normalization or activation may be fused into it."""
+    """A section under construction. A normalization or activation after it can be fused into it."""
 
     section_type: str
     shape: FeatureShape
@@ -39,7 +39,7 @@ class CfgLayer:
 
 
 class CfgWriter:
-    """Converts the nodes of a graph to cfg layers.
+    """Converter from the nodes of a traced graph to cfg layers.
 
     Attributes:
         layers: The layers written so far.
@@ -104,25 +104,30 @@ class CfgWriter:
         return len(self.layers) - 1
 
     def relative_index(self, index: int, node: fx.Node) -> int:
-        """Return the index of a layer relative to the next section: a negative number."""
+        """Return the index of a layer relative to the next section; it is negative."""
         if index == IMAGE:
             self.unsupported(node, "only the first layer can read the image")
         return index - len(self.layers)
 
     def ensure_last(self, source: fx.Node, node: fx.Node) -> int:
-        """Make the layer of `source` the last one, because most sections read the last; errors name `node`."""
+        """Make the output of `source` the last layer, because most sections read the last layer; return its index.
+
+        Args:
+            source: The node whose output is needed.
+            node: The node that needs it, for error messages.
+        """
         return self.ensure_layer_last(self.resolve(source), node)
 
     def ensure_layer_last(self, index: int, node: fx.Node) -> int:
-        """Append a [route] to the layer unless it is the last one; return the index of the last layer."""
+        """Append a [route] to the layer if it is not the last one; return the index of the last layer."""
         if index == len(self.layers) - 1:
             return index
         return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})
 
     def fusable_layer(self, index: int) -> CfgLayer | None:
-        """Return layer `index` if a following normalization or activation can be fused into it, else None.
+        """Return the layer if a normalization or activation after it can be fused into it; if not, return None.
 
-        This needs a layer without activation whose output is read only once.
+        The layer must have no activation yet, and its output must be read only once.
         """
         if index == IMAGE or index in self._shared or self.layers[index].options.get("activation") != "linear":
             return None
@@ -133,7 +138,7 @@ class CfgWriter:
         return self.model.get_submodule(str(node.target))
 
     def unsupported(self, node: fx.Node, reason: str) -> NoReturn:
-        """Raise ConfigError: the node cannot be expressed in a cfg."""
+        """Raise ConfigError, because the node cannot be expressed in a cfg."""
         raise ConfigError(f"{self.where}: {node_name(node)} cannot be expressed in a Darknet cfg: {reason}")
 
     def _rule(self, node: fx.Node) -> Rule:
@@ -143,14 +148,14 @@ class CfgWriter:
         return self.rules[key]
 
     def _weighted_nodes_in_order(self, graph: fx.Graph) -> list[fx.Node]:
-        """Return the nodes of layers with weights in registration order, which is the order of the released cfgs."""
+        """Return the nodes of layers with weights in registration order, which is the order of the published cfgs."""
         rank = {name: i for i, (name, _) in enumerate(self.model.named_modules())}
         called = [node for node in graph.nodes if node.op == "call_module"]
         weighted = [node for node in called if isinstance(self.module(node), WEIGHTED_MODULES)]
         return sorted(weighted, key=lambda node: rank[str(node.target)])
 
     def _head_inputs(self, graph: fx.Graph) -> dict[int, fx.Node]:
-        """Return the input node of the head for each level."""
+        """Return the node that the head reads at each level (0: finest)."""
         inputs: dict[int, fx.Node] = {}
         for node in graph.nodes:
             if node.op == "call_module" and isinstance(self.module(node), YoloHead):

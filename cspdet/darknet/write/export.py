@@ -1,6 +1,6 @@
-"""Write a model as Darknet files (cfg, weights, names).
+"""Write a model as Darknet files (.cfg, .weights, .names).
 
-The temporary files are read back and compared with the model before they replace the target files.
+A network is built from the temporary files and compared with the model before they replace the target files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_RELATIVE_ERROR = 1e-5  # largest allowed difference of the network read back
 
 @dataclass(frozen=True)
 class DarknetFiles:
-    """The contents of the three files."""
+    """Contents of the .cfg, .weights and .names files."""
 
     cfg: str
     layers: list[LayerWeights]
@@ -49,12 +49,13 @@ class DarknetFiles:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The written files.
+    """Written files, and the result of their verification.
 
     Attributes:
-        paths: The .cfg, the .weights and the .names file.
+        paths: Paths of the .cfg, the .weights and the .names file.
         num_weights: Number of values in the .weights file.
-        relative_error: Largest output difference of the network read back, as a fraction of the largest output.
+        relative_error: Largest output difference between the model and the network built from the files, divided by the
+            largest output.
     """
 
     paths: tuple[Path, ...]
@@ -67,7 +68,7 @@ def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, wh
 
     Args:
         bundle: The model.
-        size_hw: Height and width in [net]; None: the input size of the model.
+        size_hw: Height and width of the input for [net]; None: the input size of the model.
         where: Name of the model for messages.
 
     Raises:
@@ -83,7 +84,7 @@ def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, wh
 
 
 def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> ExportResult:
-    """Write the .cfg, .weights and .names files if the network read back from them has the same outputs.
+    """Write the .cfg, .weights and .names files, if a network built from them has the same outputs as the model.
 
     Args:
         files: The contents.
@@ -118,7 +119,7 @@ def _read_back(cfg: Path, weights: Path) -> nn.Module:
 
 @torch.no_grad()
 def _relative_error(model: nn.Module, network: nn.Module, size_hw: tuple[int, int]) -> float:
-    """Return the largest difference of the outputs for two noise images, as a fraction of the largest output."""
+    """Return the largest output difference of two networks for two noise images, divided by the largest output."""
     relative_errors = []
     for seed in range(2):
         images = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(seed))
@@ -141,7 +142,7 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 
 def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> tuple[str, list[LayerWeights]]:
-    """Return the cfg text and the weights, in the order of the file, of a network that was not built from a cfg."""
+    """Return the cfg text, and the layers with weights in file order, of a network that was not built from a cfg."""
     model, recipe = bundle.torch_network, cast("Recipe", bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):
@@ -172,7 +173,7 @@ def _format_section(section_type: str, options: Options, name: str = "") -> str:
 
 
 def _layer_weights(layer: CfgLayer) -> LayerWeights:
-    """Return the weights of a layer; without bias and normalization, Darknet stores a bias of 0."""
+    """Return the weights of a layer; without bias and normalization, add the bias of 0 that Darknet requires."""
     weighted, norm = layer.weighted_module, layer.norm
     assert weighted is not None
     weights = ("weights", weighted.weight)
@@ -186,7 +187,7 @@ def _layer_weights(layer: CfgLayer) -> LayerWeights:
 
 
 def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
-    """Rescale gamma of a normalization trained with `eps`, so that the outputs are equal with Darknet's epsilon."""
+    """Rescale gamma of a normalization trained with epsilon `eps`, so that Darknet's epsilon gives equal outputs."""
     named_tensors = dict(layer.named_tensors)
     if eps == BN_EPS or "scales" not in named_tensors:
         return layer
@@ -201,7 +202,7 @@ def _convert_bn_eps(layer: LayerWeights, eps: float) -> LayerWeights:
 
 
 def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
-    """Return the text of the imported cfg with the input size and the number of classes of the model."""
+    """Return the text of the imported cfg with the current input size and number of classes of the model."""
     config = cast("DarknetModelConfig | DarknetClassifierConfig", cast("Recipe", bundle.config).model)
     cfg = parse_cfg(config.text, CFG_SOURCE_NAME)
     changed = with_num_classes(cfg, len(bundle.categories)) if cfg.heads else cfg
@@ -214,7 +215,7 @@ def _updated_cfg_text(bundle: ModelBundle, size_hw: tuple[int, int]) -> str:
 
 
 def _edit_cfg_text(text: str, before: Cfg, after: Cfg) -> str:
-    """Change the lines of keys that differ, and insert new keys after the heading of their section."""
+    """Edit the text of a cfg: change the lines of keys that differ, and insert new keys below their section heading."""
     lines = text.split("\n")
     pairs = zip((before.net, *before.layers), (after.net, *after.layers), strict=True)
     for old, new in pairs:

@@ -1,8 +1,8 @@
-"""Training hyperparameters in Darknet's cfg keys, so that an exported cfg can be trained with Darknet.
+"""Training hyperparameters as Darknet cfg keys, so that an exported cfg can be trained with Darknet.
 
 Darknet counts steps instead of epochs, and divides loss sums by the number of images in a step. If a recipe divides by
-the number of positives, its loss weights and learning rate are on another scale: they are replaced by the values of
-csresnext50-panet-spp-original-optimal.cfg.
+the number of positives instead, its loss weights and learning rate have another scale; they are replaced by the values
+of csresnext50-panet-spp-original-optimal.cfg.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def net_options(bundle: ModelBundle, size_hw: tuple[int, int]) -> Options:
     """Return the options of the [net] section: input size, optimizer, augmentation and schedule.
 
     Args:
-        bundle: The model; `config` is its recipe.
+        bundle: The model, whose `config` is its recipe.
         size_hw: Height and width of the input in pixels.
     """
     size: Options = {"width": size_hw[1], "height": size_hw[0], "channels": 3}
@@ -50,7 +50,14 @@ def net_options(bundle: ModelBundle, size_hw: tuple[int, int]) -> Options:
 
 
 def yolo_options(train: TrainConfig, anchors: Anchors, num_classes: int, level: int) -> Options:
-    """Return the options of the [yolo] section of a level (0: finest); each section lists the anchors of all levels."""
+    """Return the options of the [yolo] section of one level.
+
+    Args:
+        train: The training config.
+        anchors: Anchors of the head; the section lists the anchors of all levels.
+        num_classes: Number of classes.
+        level: Index of the level (0: finest).
+    """
     wh = anchors.wh.tolist()
     anchors_per_level = len(wh[level])
     mask = range(level * anchors_per_level, (level + 1) * anchors_per_level)
@@ -95,7 +102,7 @@ def _schedule_options(train: TrainConfig, num_classes: int) -> Options:
 
 
 def _loss_options(loss: LossConfigBase) -> Options:
-    """Return the cfg keys of the loss; none unless it is the YOLO loss."""
+    """Return the cfg keys of the YOLO loss; for another loss, return no keys."""
     if loss.name != "yolo":
         return {}
     loss = cast("YoloLossConfig", loss)

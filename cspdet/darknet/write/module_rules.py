@@ -1,4 +1,4 @@
-"""Rules that convert modules to cfg sections; `cspdet.darknet.write.sections` lists them."""
+"""Conversion rules from modules to cfg sections; `cspdet.darknet.write.sections` lists them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cspdet.models.trace import feature_shape
 
 
 def convolution(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[convolutional]` with linear activation; a following activation is fused into it later."""
+    """Write a `[convolutional]` with linear activation; the rule of a following activation changes it."""
     conv = writer.module(node)
     assert isinstance(conv, nn.Conv2d)
     size, step, padding, dilation = map(_side, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))
@@ -30,7 +30,7 @@ def convolution(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def linear(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a linear layer as a 1x1 convolution on a 1x1 map, as in the released classifiers."""
+    """Write a linear layer as a 1x1 convolution on a 1x1 map, as in the published classifiers."""
     module = writer.module(node)
     assert isinstance(module, nn.Linear)
     writer.ensure_last(node.all_input_nodes[0], node)
@@ -39,7 +39,7 @@ def linear(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def normalization(writer: CfgWriter, node: fx.Node) -> int:
-    """Fuse a normalization into the convolution before it."""
+    """Fuse a batch normalization into the convolution before it."""
     norm = writer.module(node)
     assert isinstance(norm, nn.BatchNorm2d)
     index = writer.resolve(node.all_input_nodes[0])
@@ -55,7 +55,7 @@ def normalization(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def activation(name: str) -> Rule:
-    """Return the rule for an activation, which is fused into the layer before it."""
+    """Return the rule for an activation with this cfg name; the rule fuses the activation into the layer before it."""
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         if node.op == "call_module" and getattr(writer.module(node), "negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE:
@@ -71,7 +71,7 @@ def activation(name: str) -> Rule:
 
 
 def max_pool(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[maxpool]`."""
+    """Write a `[maxpool]` with a square window."""
     module = writer.module(node)
     assert isinstance(module, nn.MaxPool2d)
     size, step, padding = map(_side, (module.kernel_size, module.stride, module.padding))
@@ -83,7 +83,7 @@ def max_pool(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def average_pool(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[local_avgpool]`."""
+    """Write a `[local_avgpool]` with a square window."""
     module = writer.module(node)
     assert isinstance(module, nn.AvgPool2d)
     size, step = _side(module.kernel_size), _side(module.stride)
@@ -95,7 +95,7 @@ def average_pool(writer: CfgWriter, node: fx.Node) -> int:
 def _pool_section(
     writer: CfgWriter, node: fx.Node, section_type: str, size: int, step: int, padding: int, *, ceil: bool
 ) -> int:
-    """Write a pooling; `padding` is omitted if Darknet's default (size - 1 in total) has the same effect."""
+    """Write a pooling; omit `padding` if Darknet's default, a total padding of size - 1, has the same effect."""
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (
         (size, step, padding) == (2, 2, 0) and (ceil or even)
@@ -105,7 +105,7 @@ def _pool_section(
 
 
 def pool(section_type: str, **options: object) -> Rule:
-    """Return the rule for a pooling with these options."""
+    """Return the rule for a pooling that writes a section with these options."""
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         writer.ensure_last(node.all_input_nodes[0], node)
@@ -122,7 +122,7 @@ def global_average_pool(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def maxout(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[maxpool]` over channels."""
+    """Write a `[maxpool]` whose maximum is computed over groups of channels."""
     module = writer.module(node)
     assert isinstance(module, Maxout)
     if module.c_in == module.c_out:
@@ -131,12 +131,12 @@ def maxout(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def identity(writer: CfgWriter, node: fx.Node) -> int:
-    """Write no section, because the node does not change its input."""
+    """Write no section, because the node does not change its input; return the index of the input layer."""
     return writer.resolve(node.all_input_nodes[0])
 
 
 def _side(value: Any) -> Any:
-    """Return the value of a parameter that is an integer or a pair of equal integers; None for other pairs."""
+    """Return the value of a parameter that is an integer or a pair of equal integers; return None for other values."""
     sides = set(value) if isinstance(value, tuple) else {value}
     side = sides.pop()
     return side if not sides and isinstance(side, int) else None

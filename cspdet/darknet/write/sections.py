@@ -6,9 +6,9 @@
     average of the whole map          [avgpool]             +, shortcut       [shortcut]
     Maxout                            [maxpool] maxpool_depth=1               *                 [sam] [scale_channels]
 
-Current Darknet versions reject a shortcut from a finer map; the map is first subsampled by a [maxpool] of size 1, which
-selects the same cells. To add a 1x1 map, [upsample] repeats its cell; such a cfg is valid only for one square input
-size.
+Current Darknet versions reject a shortcut from a finer map. Therefore such a map is first subsampled by a [maxpool] of
+size 1, which selects the same cells. To add a 1x1 map, an [upsample] repeats its cell; such a cfg is valid only for one
+square input size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SECTION_MODULES = (Maxout, SameSizeMaxPool, YoloHead)  # modules of cspdet that 
 def build_sections(
     model: nn.Module, size_hw: tuple[int, int], where: str, head_options: Callable[[int], dict[str, object]]
 ) -> list[CfgLayer]:
-    """Return the cfg layers of a network.
+    """Convert a network to cfg layers.
 
     Args:
         model: The network, in evaluation mode.
@@ -143,7 +143,7 @@ def _product(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _getitem(writer: CfgWriter, node: fx.Node) -> int:
-    """Write one output of a split along the channels, or a slice that is the whole map."""
+    """Write one part of a split along the channels; write nothing for a slice that is the whole map."""
     source, key = node.args
     assert isinstance(source, fx.Node)
     if isinstance(key, int) and source.target in ("split", "chunk"):
@@ -162,7 +162,10 @@ def _getitem(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _channel_slice(writer: CfgWriter, node: fx.Node, input_node: fx.Node, first: int, end: int) -> int:
-    """Write channels `first` to `end` (exclusive) as one or more [route], each of the largest possible group."""
+    """Write the channels from `first` to `end` (exclusive) as [route] sections.
+
+    Each [route] selects the largest channel group that starts at the next channel; several are concatenated.
+    """
     total, side_hw = feature_shape(input_node).channels, feature_shape(input_node).size_hw
     source, pieces = writer.resolve(input_node), []
     while first < end:
