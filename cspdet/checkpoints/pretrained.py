@@ -180,17 +180,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return the layers of a Darknet file that contains more values than the backbone.
-
-    These are the layers of the backbone, followed by a classifier layer or by layers of neck and head.
-
-    Args:
-        model: The network.
-        layers: The layers of the backbone.
-        surplus: Number of values in the file after the values of the backbone.
-        path: The file, for error messages.
-        backbone_only: If True, layers of neck and head are not accepted.
-    """
+    """Return the layers in a file with `surplus` more values: backbone, then a classifier or detector layers."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))

@@ -27,7 +27,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Return the pydantic model for `value`; in a union or registry, the one with the `name` of the value."""
+    """Return the pydantic model that validates `value`. In a union or registry, its key `name` selects the model."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):

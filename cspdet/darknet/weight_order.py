@@ -45,7 +45,7 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
 
 
 def _detector_layers(model: ComposedDetector) -> list[LayerWeights]:
-    """Return the layers of backbone and neck; each head convolution follows the neck module that is its input."""
+    """Return the layers of a detector in file order. Each head convolution follows the part of the neck it reads."""
     neck: object = model.neck
     assert isinstance(neck, nn.Module)
     heads = HEAD_LEVELS.get(type(neck))

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on an image folder: top-1 and top-5 accuracy, per class, and the confusion matrix."""
+"""Evaluation of a classifier on an image folder: top-1 and top-5 accuracy, overall and per class; confusion matrix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOP_K = 5  # classes kept per image
 
 
 class ClassMetrics(NamedTuple):
-    """Metrics of one class; the accuracies are None if the class has no images."""
+    """Metrics of one class. The accuracies are None if the dataset has no images of the class."""
 
     images: int
     top1: float | None
@@ -34,7 +34,7 @@ class ClassMetrics(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClassifierMetrics:
-    """Accuracies in [0, 1]. top5 is None for five classes or fewer, where it would always be 1."""
+    """Metrics of a classifier; accuracies are in [0, 1]. top5 is None for up to five classes, because it would be 1."""
 
     top1: float
     top5: float | None
@@ -53,18 +53,18 @@ def evaluate_classifier(
     Args:
         predictor: A `NetworkClassifier` with the classes of `images`, in the same order (see `match_image_classes`).
         images: Images and labels.
-        crop: Resizes and crops an image to the network's input.
-        eval_: Batch size and workers.
+        crop: Resizing and cropping of the images.
+        eval_: Batch size and number of workers.
 
     Raises:
-        DataError: Images cannot be read (the error lists the first ones and their number), there are no images, or the
-            dataset and the model have different numbers of classes.
+        DataError: Images cannot be read (the message lists the first ones and their number), there are no images, or
+            the dataset and the model have different numbers of classes.
     """
     return compute_sharded_metrics(images, [predict_dataset(predictor, images, crop, eval_)])
 
 
 class DatasetPredictions(NamedTuple):
-    """The predictions of a classifier for M images of a dataset."""
+    """Predictions of a classifier for M images of a dataset."""
 
     image_index: np.ndarray  # (M,) int64, index of each image in the dataset
     ranked: np.ndarray  # (M, K) int32, the best classes of each, best first
@@ -86,7 +86,10 @@ def predict_dataset(
     eval_: ClassifierEvalConfig,
     shard: Shard = SINGLE_PROCESS,
 ) -> DatasetPredictions:
-    """Predict the classes of all images of a dataset, or of one process's shard of it; see `evaluate_classifier`."""
+    """Predict the classes of all images of a dataset, or of the part that one process handles (`shard`).
+
+    For the other arguments, see `evaluate_classifier`.
+    """
     _check_dataset(images, predictor.num_classes)
     top_k = min(TOP_K, predictor.num_classes)
     image_index = np.arange(shard.rank, len(images), shard.world_size)
@@ -104,10 +107,10 @@ def predict_dataset(
 
 
 def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[DatasetPredictions]) -> ClassifierMetrics:
-    """Compute the metrics of a dataset from the predictions of all processes; each image is in one shard.
+    """Compute the metrics of a dataset from the predictions of all processes; each image must be in one shard.
 
     Raises:
-        DataError: Images cannot be read; the error lists the first ones and their number.
+        DataError: Images cannot be read; the message lists the first ones and their number.
     """
     problems = [problem for shard in shards for problem in shard.errors]
     if problems:
@@ -119,15 +122,15 @@ def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[Dataset
 
 
 def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.ndarray) -> ClassifierMetrics:
-    """Compute accuracies and the confusion matrix.
+    """Compute the accuracies and the confusion matrix.
 
-    If the network's outputs for an image are not finite, its probabilities are all 0. Such an image counts as wrong,
-    even if its first class is correct. The confusion matrix counts it as its first class.
+    If the outputs of the network for an image are not finite, all its probabilities are 0. Such an image counts as
+    wrong, even if its first class is correct; in the confusion matrix, it counts as predicted as its first class.
 
     Args:
         images: Images and labels.
-        ranked: (N, K) int, the best classes of each image, best first.
-        scores: (N, K) float32, their probabilities.
+        ranked: (N, K) int, the K most probable classes of each image, most probable first.
+        scores: (N, K) float32, probabilities of these classes.
     """
     label, num_classes = images.label.astype(np.int64), len(images.classes)
     if not (scores[:, 0] > 0).all():
@@ -155,7 +158,7 @@ def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.n
 
 
 def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where: str) -> ImageFolderDataset:
-    """Map the labels of a dataset to the class indices of a model; the dataset may have only some of the classes.
+    """Convert the labels of a dataset to the class indices of a model; the dataset may have only some of the classes.
 
     Classes are matched by name. If the names on one side are only numbers and both sides have the same number of
     classes, they are matched by order, and this is logged.
@@ -163,7 +166,7 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
     Args:
         images: The dataset.
         names: Class names of the model.
-        where: The dataset, for messages.
+        where: Name of the dataset, for messages.
 
     Raises:
         DataError: The dataset has classes that the model does not have.
@@ -190,7 +193,7 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
 
 
 def _are_placeholder_names(names: tuple[str, ...]) -> bool:
-    """Whether the names are only numbers: "class 7" (a model without a .names file) or "7"."""
+    """Return whether all names are only numbers: "7", or "class 7" as in a model without a .names file."""
     return all(re.fullmatch(r"(class )?[0-9]+", name) for name in names)
 
 

@@ -38,7 +38,7 @@ METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO metrics, overall and per class; None where a metric is undefined."""
+    """COCO metrics, overall and per class; undefined metrics are None."""
 
     stats: dict[str, float | None]  # METRIC_NAMES to value
     per_class: dict[str, dict[str, float | None]]  # class name to AP and AP50
@@ -50,22 +50,23 @@ class Metrics:
         return self.stats[name]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of metrics.json."""
+        """Return the content of metrics.json as a dict."""
         counts = {"images": self.images, "detections": self.detections, "evaluator": self.evaluator}
         return {**self.stats, "per_class": self.per_class, **counts}
 
 
 class CocoEvaluator:
-    """Collects detections image by image, then computes the metrics; images that are never added have no detections.
+    """Collects the detections of each image, then computes the metrics.
 
-    Uses 56 bytes of memory per detection and 1 byte per image.
+    Images that were not added count as images without detections. The evaluator needs 56 bytes per detection and 1 byte
+    per image.
 
     Args:
         coco: Images and ground truth.
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: That evaluator is not installed.
+        ConfigError: The evaluator is not installed.
     """
 
     def __init__(self, coco: CocoDataset, evaluator: EvaluatorName = "auto"):
@@ -83,7 +84,7 @@ class CocoEvaluator:
 
     @property
     def results(self) -> list[Result]:
-        """The records as COCO results, a new list at each call."""
+        """The detections added so far as COCO results; every call returns a new list."""
         return to_results(self.records)
 
     def add(self, image_id: int, detections: Detections) -> None:
@@ -181,7 +182,7 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
 
 
 def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarray) -> Records:
-    """Copy the records, and replace each image and category id by its index in the sorted ids.
+    """Return a copy of the records in which each image and category id is replaced by its index in the sorted ids.
 
     Raises:
         DataError: The dataset does not have an id.

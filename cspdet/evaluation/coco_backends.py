@@ -1,8 +1,8 @@
 """COCO evaluators: pycocotools, the reference, and hotcoco, which returns the same results much faster.
 
-Both take a `CocoEvalInput` and return the same arrays. Images and categories are given by their index in the sorted ids
-instead of the id: hotcoco only warns about unknown ids, and converts ids to floating point, which rounds ids above
-2^53. The indices have the same order as the ids, so the results are the same.
+Both take a `CocoEvalInput` and return the same arrays. Instead of their ids, images and categories are given by the
+index in the sorted ids, because hotcoco only warns about unknown ids and converts ids to floating point, which rounds
+ids above 2^53. The indices have the same order as the ids; so the results are the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ AP50_INDEX, AP75_INDEX = 0, 5  # among the IoU thresholds .50, .55 ... .95
 
 @dataclass(frozen=True, eq=False)
 class CocoEvalInput:
-    """Ground truth and detections; `image_id` is 0 to num_images - 1, `category_id` 0 to num_classes - 1."""
+    """Ground truth and detections with dense ids.
+
+    `image_id` is from 0 to num_images - 1, and `category_id` is from 0 to num_classes - 1.
+    """
 
     num_images: int
     num_classes: int
@@ -37,7 +40,7 @@ class CocoEvalInput:
 
 
 class CocoEvalResult(NamedTuple):
-    """The arrays of COCO's evaluation; undefined values are -1."""
+    """Arrays of COCO's evaluation; undefined values are -1."""
 
     precision: np.ndarray  # (10 IoUs, 101 recalls, K classes, 4 sizes, 3 limits) float64
     recall: np.ndarray  # (10 IoUs, K classes, 4 sizes, 3 limits) float64
@@ -45,14 +48,14 @@ class CocoEvalResult(NamedTuple):
 
 
 class CocoBackend(NamedTuple):
-    """A COCO evaluator."""
+    """A COCO evaluator: name, and function that evaluates."""
 
     title: str  # name and version, as written to metrics.json
     evaluate: Callable[[CocoEvalInput], CocoEvalResult]
 
 
 def select_backend(name: EvaluatorName) -> CocoBackend:
-    """Return the evaluator of this name; `auto` is hotcoco if it is installed, else pycocotools.
+    """Return the evaluator with this name; `auto` selects hotcoco if it is installed, and pycocotools if not.
 
     Raises:
         ConfigError: hotcoco is requested but not installed, or too old.
@@ -87,7 +90,7 @@ def _import_hotcoco() -> ModuleType | str:
 
 
 def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """Evaluate with pycocotools, including its own summary."""
+    """Evaluate with pycocotools; the summary metrics are also computed by pycocotools."""
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
@@ -103,7 +106,7 @@ def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any]]) -> Any:
-    """Build a pycocotools COCO without `loadRes`, which fails on an empty list and changes the caller's objects."""
+    """Build a COCO object of pycocotools without `loadRes`, which fails for an empty list and modifies its argument."""
     from pycocotools.coco import COCO
 
     index = COCO()
@@ -113,7 +116,7 @@ def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any
 
 
 def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str, Any]]]:
-    """Return `images` and `categories`, which are the same for ground truth and detections."""
+    """Return the entries `images` and `categories`, which are the same for ground truth and detections."""
     return {
         "images": [{"id": i} for i in range(eval_input.num_images)],
         "categories": [{"id": i, "name": str(i)} for i in range(eval_input.num_classes)],
@@ -139,7 +142,7 @@ def _detection_dicts(eval_input: CocoEvalInput) -> list[dict[str, Any]]:
 
 
 def evaluate_with_hotcoco(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """Evaluate with hotcoco; the summary is computed from its arrays."""
+    """Evaluate with hotcoco; the summary metrics are computed from its arrays."""
     import hotcoco
 
     ground_truth, detections, index = eval_input.ground_truth, eval_input.detections, _images_and_categories(eval_input)
@@ -163,7 +166,7 @@ def evaluate_with_hotcoco(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
-    """Return the result of both evaluators for a dataset without ground truth."""
+    """Return the result that both evaluators have for a dataset without ground truth."""
     return CocoEvalResult(
         np.full((10, 101, eval_input.num_classes, 4, 3), -1.0),
         np.full((10, eval_input.num_classes, 4, 3), -1.0),
@@ -172,11 +175,9 @@ def empty_result(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Return the (12,) metrics of COCO's summary: means over the defined values of the arrays, -1 if there are none.
+    """Compute the (12,) metrics of COCO's summary from the arrays of a `CocoEvalResult`.
 
-    Args:
-        precision: `precision` of a `CocoEvalResult`.
-        recall: `recall` of a `CocoEvalResult`.
+    Each metric is the mean over the defined values, or -1 if no value is defined.
     """
     last = precision.shape[-1] - 1
     parts = [precision[..., 0, last], precision[[AP50_INDEX], ..., 0, last], precision[[AP75_INDEX], ..., 0, last]]

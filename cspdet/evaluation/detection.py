@@ -1,7 +1,7 @@
 """COCO evaluation of a detector on a dataset.
 
-The same loop evaluates a network during training, a loaded model and an engine: load batches, detect, map the boxes to
-image pixels, collect. `cspdet.evaluation.coco` computes the metrics.
+The same loop evaluates a network during training, a loaded model and an engine: it loads batches, detects objects, maps
+the boxes to image pixels, and collects them. `cspdet.evaluation.coco` computes the metrics.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def evaluate_detector(
     eval_: EvalConfig,
     class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
-    """Compute the COCO metrics of a detector on all images of a dataset, and return them with the COCO results.
+    """Compute the COCO metrics of a detector on all images of a dataset.
 
     Args:
         predictor: A `NetworkDetector`, or an engine.
@@ -41,9 +41,12 @@ def evaluate_detector(
         eval_: Batch size, workers, post-processing (`clip_boxes` clips boxes to the image) and COCO evaluator.
         class_mapping: Dataset index of each class of the model (see `match_classes`); None: the same indices.
 
+    Returns:
+        The metrics, and the detections as COCO results.
+
     Raises:
         ConfigError: `eval_.evaluator` is not installed; raised before the first image is read.
-        DataError: An image cannot be read; the annotation file is missing or has changed.
+        DataError: An image cannot be read, or the annotation file is missing or has changed.
     """
     evaluator = inference_on_dataset(predictor, coco, input_, eval_, class_mapping)
     return evaluator.evaluate(), evaluator.results
@@ -58,9 +61,10 @@ def inference_on_dataset(
     class_mapping: Sequence[int] | None = None,
     shard: Shard = SINGLE_PROCESS,
 ) -> CocoEvaluator:
-    """Collect the detections in all images of a dataset, or in one process's shard of it.
+    """Detect objects in all images of a dataset, or in the part that one process handles (`shard`), and collect them.
 
-    See `evaluate_detector` for the arguments and errors. `CocoEvaluator.merge` merges several evaluators.
+    For the other arguments and the errors, see `evaluate_detector`. `CocoEvaluator.merge` merges the results of all
+    processes.
     """
     evaluator = CocoEvaluator(coco, eval_.evaluator)
     loader = eval_loader(coco, input_, eval_, device_type=predictor.device.type, shard=shard)
@@ -76,7 +80,12 @@ def inference_on_dataset(
 
 
 def _map_classes(detections: Detections, class_index: torch.Tensor | None) -> Detections:
-    """Replace the class indices of a model by those of a dataset, `class_index`, (number of classes of the model,)."""
+    """Convert class indices of the model to class indices of the dataset.
+
+    Args:
+        detections: Detections with class indices of the model.
+        class_index: Dataset index of each class of the model; None: the same indices.
+    """
     if class_index is None:
         return detections
     return Detections(detections.box_xyxy, detections.score, class_index[detections.class_id])
@@ -98,14 +107,14 @@ def _check_same_names(model: Categories, data: Categories, where: str) -> None:
 
 
 def match_classes(model: Categories, data: Categories, where: str) -> tuple[int, ...] | None:
-    """Match the classes of a model to those of a dataset by name.
+    """Match the classes of a model to the classes of a dataset by name.
 
-    Category ids may differ. This is logged, and the results have the category ids of the dataset.
+    Category ids may differ. If they do, this is logged, and the results have the category ids of the dataset.
 
     Args:
         model: Classes of the model.
         data: Classes of the dataset.
-        where: The annotation file, for messages.
+        where: Path of the annotation file, for messages.
 
     Returns:
         The dataset index of each class of the model, or None if names, category ids and order are the same.
@@ -122,7 +131,7 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
 
 
 def _missing_classes(categories: Categories, others: Categories) -> list[str]:
-    """List the classes whose names are not in `others`."""
+    """Return descriptions of the classes whose names are not in `others`."""
     entries = zip(categories.names, categories.category_ids, strict=True)
     return [f"{name!r} (category id {category_id})" for name, category_id in entries if name not in others.names]
 

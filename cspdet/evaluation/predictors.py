@@ -1,7 +1,8 @@
-"""Interface of evaluated models: batches of images in, detections or class probabilities out.
+"""Interface of evaluated models: they take batches of images and return detections or class probabilities.
 
-Training, `cspdet eval` and inference engines share one evaluation loop. An engine (`cspdet.inference.engines`) has the
-interface of `DetectionPredictor` itself; a torch network gets it from `NetworkDetector` or `NetworkClassifier`.
+Training, `cspdet eval` and inference engines share one evaluation loop. An engine (`cspdet.inference.engines`)
+implements `DetectionPredictor` itself; `NetworkDetector` and `NetworkClassifier` implement the interfaces for a torch
+network.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cspdet.structures import Detections
 
 
 class DetectionPredictor(Protocol):
-    """Interface of a detector with its post-processing."""
+    """Interface of a detector that includes post-processing."""
 
     @property
     def device(self) -> torch.device:
@@ -36,7 +37,7 @@ class DetectionPredictor(Protocol):
             postprocess: Thresholds and limits.
 
         Returns:
-            The detections of each image, best first, in input pixels.
+            The detections of each image, sorted by descending score, in input pixels.
         """
 
 
@@ -52,11 +53,15 @@ class ClassificationPredictor(Protocol):
         """Number of classes C."""
 
     def probabilities(self, crops: Tensor) -> Tensor:
-        """Return (B, C) float32 class probabilities of crops (B, V, 3, H, W) uint8 RGB, V per image."""
+        """Return (B, C) float32 class probabilities.
+
+        Args:
+            crops: (B, V, 3, H, W) uint8 RGB, V crops per image.
+        """
 
 
 class NetworkDetector:
-    """Adapts a `Detector` to the interface `DetectionPredictor`.
+    """Implementation of `DetectionPredictor` for a network.
 
     Args:
         network: The network, already on `device` and in evaluation mode.
@@ -75,7 +80,7 @@ class NetworkDetector:
 
 
 class NetworkClassifier:
-    """Adapts a `Classifier` to the interface `ClassificationPredictor`; see `NetworkDetector` for the arguments."""
+    """Implementation of `ClassificationPredictor` for a network; for the arguments, see `NetworkDetector`."""
 
     def __init__(self, network: Classifier, device: torch.device, precision: Precision = "fp32"):
         self.network, self.device, self.precision = network, device, precision
@@ -92,7 +97,7 @@ class NetworkClassifier:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Context in which a network is in evaluation mode; restores the previous mode at the end."""
+    """Set a network to evaluation mode inside the `with` block, and restore its previous mode at the end."""
     was_training = network.training
     network.eval()
     try:

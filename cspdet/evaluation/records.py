@@ -1,7 +1,7 @@
-"""Detections and ground truth as numpy structured arrays, 56 and 65 bytes per object.
+"""Detections and ground truth as NumPy structured arrays, with 56 and 65 bytes per object.
 
 A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python dicts, half a million of them
-need ten times the memory, and iterating over them takes longer than hotcoco needs for the evaluation.
+need ten times the memory, and iterating over them takes longer than hotcoco's evaluation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GROUND_TRUTH_STRUCT = struct.Struct("<qq4ddB")  # one row of GROUND_TRUTH_DTYPE
 
 
 def to_records(results: Sequence[Result]) -> Records:
-    """Convert COCO results to (N,) DETECTION_DTYPE, in their order."""
+    """Convert COCO results to an (N,) array of DETECTION_DTYPE, in the same order."""
     records = np.empty(len(results), DETECTION_DTYPE)
     for key in ("image_id", "category_id", "score"):
         records[key] = np.fromiter((result[key] for result in results), DETECTION_DTYPE[key], len(results))
@@ -39,7 +39,7 @@ def to_records(results: Sequence[Result]) -> Records:
 
 
 def to_results(records: Records) -> list[Result]:
-    """Convert (N,) DETECTION_DTYPE to COCO results, in their order, as a results file lists them."""
+    """Convert an (N,) array of DETECTION_DTYPE to COCO results, in the same order."""
     columns = (records[key].tolist() for key in ("image_id", "category_id", "bbox", "score"))
     return [
         {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
@@ -55,7 +55,7 @@ def index_in_sorted(ids: np.ndarray, known_ids: np.ndarray) -> np.ndarray:
         known_ids: (K,) integers in any order.
 
     Returns:
-        (N,) int64, the index of each id in `sort(known_ids)`, or -1 if `known_ids` does not contain it.
+        (N,) int64 index of each id in `sort(known_ids)`; -1 if `known_ids` does not contain the id.
     """
     known_ids = np.sort(known_ids)
     if not len(known_ids):
@@ -91,7 +91,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
 
 
 def _read_annotations(coco: CocoDataset) -> list[Any]:
-    """Read the annotations of the file; well-formed annotations are packed rows."""
+    """Read the annotations of the file; valid annotations are returned as packed rows (bytes), others unchanged."""
     try:
         content = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation)
         annotations: list[Any] = content.get("annotations", [])

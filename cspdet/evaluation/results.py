@@ -1,4 +1,4 @@
-"""Read, check and filter COCO results files, `[{"image_id", "category_id", "bbox", "score"}]`; pack submissions."""
+"""Read, check and filter COCO results files, `[{"image_id", "category_id", "bbox", "score"}]`; write submissions."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that zip allows; fixed, so
 
 
 class _RawObject(list[tuple[str, Any]]):
-    """A JSON object that is not a result, as key and value pairs, because a key may occur twice."""
+    """A JSON object that is not a valid result, as a list of key and value pairs, because a key may occur twice."""
 
 
 @dataclass
 class _IssueCounter:
-    """Counts issues by type, and stores the first entry of each type: its index in the file and the value found."""
+    """Counts issues by type, and stores the first entry of each type: its index in the file and the actual value."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -56,15 +56,15 @@ class _IssueCounter:
 
 
 def read_results(path: Path, coco: CocoDataset) -> list[Result]:
-    """Read and check a results file; the detections keep their order and have only their four keys.
+    """Read and check a results file; return the detections in file order, with only the four required keys.
 
     Args:
         path: The JSON file.
         coco: The dataset whose images and categories the results refer to.
 
     Raises:
-        DataError: The file is not a results file, or entries are invalid; one line per type of issue, with its first
-            entry and a count.
+        DataError: The file is not a results file, or entries are invalid. The message has one line per type of issue,
+            with its first entry and a count.
     """
     entries = _parse(path)
     rows = [entry for entry in entries if type(entry) is bytes]
@@ -80,7 +80,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
 
 
 def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
-    """Keep results above `min_score`, and at most the best `max_detections` per image; None: no limit."""
+    """Keep results with a score above `min_score`, and at most the best `max_detections` per image; None: no limit."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
         return kept
@@ -95,7 +95,7 @@ def filter_results(results: list[Result], min_score: float | None, max_detection
 
 
 def clip_results(results: list[Result], coco: CocoDataset) -> list[Result]:
-    """Clip the boxes of results to their images; all image ids must be in the dataset."""
+    """Clip the boxes of results to the images; all image ids must be in the dataset."""
     records = to_records(results)
     order = np.argsort(coco.image_id, kind="stable")
     limit_wh = coco.size_hw[order[index_in_sorted(records["image_id"], coco.image_id)]][:, ::-1]
@@ -113,7 +113,7 @@ def _add_malformed(entries: list[Any], issues: _IssueCounter) -> None:
 
 
 def _parse(path: Path) -> list[Any]:
-    """Parse the file; return its entries, well-formed ones as packed rows."""
+    """Parse the file and return its entries; valid entries are packed rows (bytes)."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -144,7 +144,7 @@ def _parse_json(data: bytes, path: Path) -> Any:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """Pack a well-formed result into a row (`object_pairs_hook`); keep the pairs of other objects for messages."""
+    """Pack a valid result into a row of bytes (`object_pairs_hook`); keep the pairs of other objects, for messages."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")
@@ -167,7 +167,7 @@ def _describe_top_level(content: object) -> str:
 
 
 def _classify_issue(entry: object) -> tuple[str, str]:
-    """Return the type of issue of an entry that could not be packed, and the value found."""
+    """Return the type of issue of an entry that could not be packed, and the actual value."""
     if not isinstance(entry, _RawObject):
         return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
     result = dict(entry)
@@ -191,7 +191,10 @@ def _is_number(value: object) -> bool:
 
 
 def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
-    """Check well-formed records (N,); `file_indices` (N,) are their indices in the file."""
+    """Check the values of the packed records and add their issues to `issues`.
+
+    `file_indices` (N,) is the index in the file of each of the N records.
+    """
 
     def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
         (indices,) = np.nonzero(mask)
@@ -236,16 +239,16 @@ def validate_algorithm_name(name: str) -> str:
 
 
 def submission_name(annotations: Path, algorithm: str) -> str:
-    """Return `detections_SET_ALGORITHM_results`; SET is read from the annotation file name, default test-dev2017."""
+    """Return `detections_SET_ALGORITHM_results`; SET is the set in the annotation file's name, or test-dev2017."""
     match = SET_NAME.search(annotations.stem)
     return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
 
 
 def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
-    """Write a zip for COCO's evaluation server, `name`.zip, which contains the file `name`.json; return its path.
+    """Write the zip file `name`.zip for COCO's evaluation server, which contains `name`.json; return its path.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder is not writable.
     """
     entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
     entry.compress_type = zipfile.ZIP_DEFLATED

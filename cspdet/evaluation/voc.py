@@ -1,10 +1,11 @@
 """Pascal VOC average precision: one IoU threshold, all object sizes together, difficult objects ignored.
 
-The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2), class by class. Detections are
-processed in descending order of score; equal scores keep their order. Each one is matched to the ground truth of the
-same image with the highest IoU; if IoUs are equal, to the first. If the IoU is below the threshold, the detection is a
-false positive. If the ground truth is difficult, the detection is ignored. If a detection with a higher score was
-matched to the same ground truth, the detection is a false positive, even if it overlaps other ground truth.
+The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2). Each class is evaluated
+separately. Detections are processed in descending order of score; detections with equal scores keep their order. Each
+detection is matched to the ground-truth box of its image with the highest IoU; if several IoUs are equal, to the first
+of these boxes. If the IoU is below the threshold, the detection is a false positive. If the box is difficult, the
+detection is ignored. If a detection with a higher score was matched to the same box, the detection is a false positive,
+even if it overlaps other boxes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ELEVEN_POINT_RECALLS = np.linspace(0, 1, 11)
 
 
 class ImageBoxes(NamedTuple):
-    """N boxes of one class, in one or more images."""
+    """N boxes of one class, with the images that they belong to."""
 
     image: np.ndarray  # (N,) int64, an id of the image
     box_xyxy: np.ndarray  # (N, 4) float64, image pixels
@@ -45,7 +46,7 @@ class VocAP(NamedTuple):
 
 @dataclass(frozen=True)
 class VocMetrics:
-    """VOC AP by class name: None for classes without ground truth, which are not included in the mean."""
+    """VOC AP of each class, by class name; None for classes without ground truth, which the mean does not include."""
 
     min_iou: float
     pixel_inclusive: bool
@@ -53,12 +54,12 @@ class VocMetrics:
 
     @property
     def mean(self) -> VocAP | None:
-        """The mean over the classes whose AP is defined."""
+        """Mean over the classes whose AP is defined; None if there are no such classes."""
         known = [ap for ap in self.per_class.values() if ap is not None]
         return VocAP(*(float(np.mean(values)) for values in zip(*known, strict=True))) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of metrics.json: `iou`, and AP and per_class by both definitions."""
+        """Return the entry of metrics.json: `iou`, and AP and per_class by both definitions."""
         document: dict[str, Any] = {"iou": self.min_iou, "pixel_inclusive": self.pixel_inclusive}
         for key, variant in (("11_point", "eleven_point"), ("every_point", "every_point")):
             per_class = {name: None if ap is None else getattr(ap, variant) for name, ap in self.per_class.items()}
@@ -67,7 +68,7 @@ class VocMetrics:
 
 
 def elementwise_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray, *, pixel_inclusive: bool) -> np.ndarray:
-    """Return the IoU of pairs of boxes.
+    """Return the IoU of N pairs of boxes.
 
     Args:
         a_xyxy: (N, 4) boxes.
@@ -96,10 +97,10 @@ def match_detections(
     """Match the detections of one class to its ground truth by the rules of VOC.
 
     Args:
-        detections: D boxes.
+        detections: D detected boxes.
         score: (D,) scores of the detections.
-        ground_truth: G boxes.
-        difficult: (G,) bool, whether a ground-truth object is difficult; its matches are ignored.
+        ground_truth: G ground-truth boxes.
+        difficult: (G,) bool, whether the box is difficult, so that its matches are ignored.
         min_iou: IoU threshold.
         pixel_inclusive: See `elementwise_iou`.
     """
@@ -118,7 +119,11 @@ def match_detections(
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (D,) index of the ground truth with the highest IoU in the same image, -1 if none, and (D,) its IoU."""
+    """Find the ground-truth box with the highest IoU in the image of each detection.
+
+    Returns:
+        (D,) index of the box, -1 if its image has no boxes, and (D,) IoU.
+    """
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")
@@ -140,7 +145,7 @@ def _best_overlapping_gt(
 
 
 def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
-    """Compute the average precision by both definitions; None without ground truth."""
+    """Compute the average precision by both definitions; None for a class without ground truth."""
     if not curve.num_gt:
         return None
     if not len(curve.true_positives):
@@ -164,7 +169,7 @@ def evaluate_voc(
         detection_records: (N,) DETECTION_DTYPE.
         min_iou: IoU threshold.
         pixel_inclusive: Whether both corners, x, y and x + width, y + height, are pixels inside the box, which is then
-            width + 1 pixels wide, as in the XML files of VOC and in the tools for published values.
+            width + 1 pixels wide, as in VOC's XML files and in the tools used for published values.
     """
     per_class = {}
     for name, category_id in zip(categories.names, categories.category_ids, strict=True):

@@ -1,1 +1,1 @@
-"""Inference: engines, predictors, sliced and video detection, tracking, drawing."""
+"""Inference: engines, predictors, detection in tiles and in videos, tracking, drawing."""

@@ -1,4 +1,4 @@
-"""Predictors for classification and features: images in; classes, probabilities or feature maps out."""
+"""Predictors that return the class, the class probabilities or the feature maps of images."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class ClassScore(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The class probabilities of an image.
+    """Class probabilities of an image.
 
     Attributes:
         class_names: Names of the C classes, by class index.
-        probability: (C,) float32, sums to 1.
+        probability: (C,) float32 probability of each class; the sum is 1.
     """
 
     class_names: tuple[str, ...]
     probability: Tensor
 
     def top(self, count: int = 5) -> tuple[ClassScore, ...]:
-        """Return the `count` most probable classes, best first; all classes if there are fewer."""
+        """Return the `count` most probable classes, most probable first; return all classes if there are fewer."""
         best = self.probability.topk(max(1, min(count, len(self.class_names))))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(ClassScore(i, self.class_names[i], score) for i, score in pairs)
@@ -72,7 +72,7 @@ class Prediction:
 def override_eval_config(eval_: ConfigT, overrides: Mapping[str, int | float | bool]) -> ConfigT:
     """Replace values of a classifier's `eval` section.
 
-    A new `crop` without a new `resize` also removes the `resize` of the config, which would take precedence.
+    If `crop` is replaced but `resize` is not, `resize` is removed, because it would take precedence over `crop`.
 
     Raises:
         ConfigError: A value is invalid.
@@ -88,10 +88,10 @@ class FeaturePredictor:
 
     Attributes:
         model: The network on `device`.
-        name: The model's name.
+        name: Name of the model.
         class_names: Names of the classes, by class index.
-        device: The device of the network.
-        crop: How images are resized and cropped.
+        device: Device of the network.
+        crop: Resizing and cropping of the images.
     """
 
     def __init__(self, bundle: ModelBundle, device: torch.device, crop: ImageCrop):
@@ -100,7 +100,7 @@ class FeaturePredictor:
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the network's input, in pixels."""
+        """Height and width of the network input in pixels."""
         return self.crop.size_hw
 
     @overload
@@ -112,7 +112,7 @@ class FeaturePredictor:
         """Compute the feature maps of the center crop of one image, or of each image in a list.
 
         Args:
-            x: Paths of image files, or (H, W, 3) uint8 RGB arrays.
+            x: Path of an image file or an (H, W, 3) uint8 RGB array, or a list of them.
 
         Returns:
             For each image, one (C_l, H_l, W_l) float32 map per level, finest first, on the CPU.
@@ -131,7 +131,11 @@ class FeaturePredictor:
     def pooled_features(self, x: Sequence[ImageInput]) -> list[Tensor]: ...
 
     def pooled_features(self, x: ImageInput | Sequence[ImageInput]) -> Tensor | list[Tensor]:
-        """Average the coarsest feature map over its cells: (C,) float32 per image. Raises the errors of `features`."""
+        """Return the average of the coarsest feature map, (C,) float32, of one image or of each image in a list.
+
+        Raises:
+            ValueError, DataError: See `features`.
+        """
         feature_specs(self.model)
         return map_images(
             x, lambda inputs: [global_avg_pool(tuple(m[None] for m in f))[0] for f in self._features(inputs)]
@@ -146,12 +150,12 @@ class FeaturePredictor:
 
 
 class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
-    """Classifies images; also returns the features of the classifier's backbone."""
+    """Predictor that classifies images, and returns the features of the classifier's backbone."""
 
     model: Classifier
 
     def probabilities(self, x: ImageInput | Sequence[ImageInput]) -> Tensor:
-        """Return the probability of each class: (C,) float32 for one image, (N, C) for a list, on the CPU.
+        """Return the probability of each class, float32 on the CPU: (C,) for one image, (N, C) for a list of images.
 
         Raises:
             ValueError, DataError: See `predict`.
@@ -169,6 +173,6 @@ class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
 
 
 def _make_crops(inputs: Sequence[ImageInput], crop: ImageCrop) -> Tensor:
-    """Return (B, V, 3, H, W) uint8: V crops of each image."""
+    """Return the crops of the images as a (B, V, 3, H, W) uint8 tensor, V crops per image."""
     named = [(load_image(x), str(x) if isinstance(x, (str, Path)) else f"image {i}") for i, x in enumerate(inputs)]
     return torch.from_numpy(np.stack([crop(image, name) for image, name in named]))

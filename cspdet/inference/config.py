@@ -21,15 +21,15 @@ PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The engine of a model and its options.
+    """Name and options of the engine that runs a model.
 
     Attributes:
-        backend: Name of an engine, a user-defined `module:Class`, or auto: the fastest installed engine whose outputs
-            agree with torch, selected by a benchmark of a few seconds.
+        backend: Name of an engine, or a user-defined `module:Class`. `auto` selects the fastest installed engine whose
+            outputs agree with torch, by a benchmark of a few seconds.
         precision: Precision of the convolutions: fp32, bf16, fp16 (CUDA), or int8 (files exported with int8).
         device: auto, cpu, cuda or cuda:N.
         size: Height and width of the input; None: the size in the model's config.
-        threads: Number of CPU threads; None: as many as torch uses.
+        threads: Number of CPU threads; None: the number that torch uses.
         cpu_kernels: Use the faster CPU kernels of `cspdet.inference.engines.cpu_kernels`.
     """
 
@@ -41,10 +41,10 @@ class EngineConfig:
     cpu_kernels: bool = True
 
     def check(self) -> EnginePrecision:
-        """Validate the options, and return the precision.
+        """Check the options and return the precision.
 
         Raises:
-            ConfigError: Options are invalid; all problems are reported together.
+            ConfigError: Options are invalid; the message lists all problems.
         """
         problems = []
         if not USER_NAME.fullmatch(self.backend):

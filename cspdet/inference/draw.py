@@ -1,4 +1,4 @@
-"""Draw boxes with labels on images, with numpy and OpenCV only."""
+"""Drawing of boxes with labels on images, with NumPy and OpenCV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOLDEN_RATIO = 0.618033988749895  # hues that differ by multiples of this fracti
 
 
 def class_color(class_id: int) -> RGB:
-    """Return the color of a class. It is the same in every image; adjacent class indices have different hues."""
+    """Return the RGB color of a class. It is always the same; adjacent class indices have clearly different hues."""
     hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -25,7 +25,7 @@ def class_color(class_id: int) -> RGB:
 
 
 def line_width(size_hw: tuple[int, int]) -> int:
-    """Return the line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
+    """Return the default line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
     return max(1, round(sum(size_hw) / 2 * 0.003))
 
 
@@ -39,15 +39,16 @@ def draw_detections(
     track_ids: Sequence[int | None] | None = None,
     in_place: bool = False,
 ) -> np.ndarray:
-    """Draw detections on an image, each with its class name and score.
+    """Draw the boxes of detections on an image, with class name and score.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         detections: Detections in image pixels.
         class_names: Names of the classes, by class index.
-        width: Line width in pixels; None: derived from the image size.
+        width: Line width in pixels; None: computed from the image size.
         hide_labels: Draw the boxes only.
-        track_ids: One per detection; the id is drawn before the name and determines the color.
+        track_ids: Track id of each detection, or None without a track. The id is drawn before the class name and
+            determines the color.
         in_place: Draw on `image` itself if it is writable.
 
     Returns:
@@ -73,14 +74,14 @@ def draw_boxes(
     width: int | None = None,
     in_place: bool = False,
 ) -> np.ndarray:
-    """Draw boxes on an image; the first box is drawn last, so that the best one is on top.
+    """Draw boxes on an image. The first box is drawn last, on top of the others, because it is usually the best one.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         box_xyxy: (N, 4) boxes in image pixels.
         labels: N texts; no label is drawn for an empty text. None: no labels.
         colors: N RGB colors; None: the color of class 0 for all boxes.
-        width: Line width in pixels; None: derived from the image size.
+        width: Line width in pixels; None: computed from the image size.
         in_place: Draw on `image` itself if it is writable.
 
     Returns:
@@ -112,13 +113,13 @@ def draw_boxes(
 
 
 def draw_caption(image: np.ndarray, text: str) -> None:
-    """Draw a line of text into the top left corner of an (H, W, 3) uint8 image, in place."""
+    """Draw a line of text in the upper left corner of an (H, W, 3) uint8 image, in place."""
     thickness = line_width(image.shape[:2])
     _draw_label(image, text, (0, 0), (0, 0, 0), thickness)
 
 
 def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RGB, thickness: int) -> None:
-    """Draw the four sides inside of the box, so that the image border does not cut them."""
+    """Draw the four sides of a box inside the box, so that the image border does not cut them off."""
     x1, y1, x2, y2 = box
     image[y1 : min(y1 + thickness, y2 + 1), x1 : x2 + 1] = color
     image[max(y2 + 1 - thickness, y1) : y2 + 1, x1 : x2 + 1] = color
@@ -127,7 +128,7 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 
 
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
-    """Draw the label on a filled rectangle above `corner`, or below it if the space above is too small."""
+    """Draw a label on a filled rectangle above `corner`; if there is not enough space above, draw it below."""
     (x, y), (height, width) = corner, image.shape[:2]
     scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)
     (text_w, text_h), baseline = cv2.getTextSize(label, FONT, scale, weight)

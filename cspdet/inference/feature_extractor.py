@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 4 * 2**30  # maximum size of an .npz file, which is assembled i
 
 
 class FeatureExtractor:
-    """Extracts features in batches. Unreadable images are added to `problems` and skipped.
+    """Extracts the backbone features of images in batches. Unreadable images are skipped and added to `problems`.
 
     Attributes:
         specs: Channels and stride of each feature map, finest first.
@@ -31,13 +31,13 @@ class FeatureExtractor:
     """
 
     def __init__(self, bundle: ModelBundle, device: torch.device, crop: ImageCrop, *, maps: bool):
-        """Prepare the network.
+        """Move the network to the device.
 
         Args:
             bundle: A classifier or a detector, whose backbone is used.
-            device: The device of the network.
-            crop: Resizes and crops an image to the network's input.
-            maps: Extract all feature maps; otherwise the global average of the coarsest map.
+            device: Device of the network.
+            crop: Resizing and cropping of the images.
+            maps: Whether to extract all feature maps. If not, the global average of the coarsest map is extracted.
 
         Raises:
             ConfigError: The network was built from a Darknet cfg and has no separate backbone.
@@ -51,7 +51,7 @@ class FeatureExtractor:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array for one image."""
+        """Shape of each array for one image, by array name."""
         if not self.maps:
             return {"features": (self.specs[-1].channels,)}
         height, width = self.crop.size_hw
@@ -59,11 +59,11 @@ class FeatureExtractor:
 
     @property
     def description(self) -> str:
-        """The names and shapes of the arrays."""
+        """Names and shapes of the arrays as text."""
         return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
 
     def batches(self, images: Sequence[ImageFile], batch_size: int) -> Iterator[tuple[tuple[Path, ...], Arrays]]:
-        """Yield paths and arrays of the readable images, in order."""
+        """Yield the paths and the feature arrays of the readable images, batch by batch, in order."""
         crop_batches = iter_crops([image.path for image in images], self.crop, batch_size)
         for batch in progress(crop_batches, "extracting", "batch", -(-len(images) // batch_size)):
             self.problems += batch.problems
@@ -77,7 +77,7 @@ class FeatureExtractor:
         return {name: level.float().cpu().numpy() for name, level in zip(self.shapes, levels, strict=True)}
 
     def check_file_size(self, num_images: int) -> None:
-        """Raise ConfigError if the features of this number of images are too large for one file."""
+        """Raise ConfigError if the features of `num_images` images are too large for one file."""
         size = num_images * sum(4 * int(np.prod(shape)) for shape in self.shapes.values())
         if size > MAX_FILE_BYTES:
             raise ConfigError(
@@ -85,7 +85,10 @@ class FeatureExtractor:
             )
 
     def write_file(self, path: Path, images: Sequence[ImageFile], batch_size: int) -> int:
-        """Write the features of all images to one .npz file, also on Ctrl-C; return the number of images."""
+        """Write the features of all images to one .npz file; return the number of images in it.
+
+        After Ctrl-C, the features extracted so far are written.
+        """
         names: list[str] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self.shapes}
         try:
@@ -100,7 +103,12 @@ class FeatureExtractor:
         return len(names)
 
     def write_folder(self, folder: Path, images: Sequence[ImageFile], batch_size: int) -> int:
-        """Write one .npy or .npz file per image, named after the image; return the number of files.
+        """Write the features of each image to `folder`, in a file with the name of the image.
+
+        The suffix is .npz for feature maps, and .npy for pooled features.
+
+        Returns:
+            The number of written files.
 
         Raises:
             UserError: `folder` is a file.

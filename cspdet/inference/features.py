@@ -22,14 +22,17 @@ def feature_specs(model: Detector | Classifier) -> tuple[FeatureSpec, ...]:
 
 
 def feature_maps(model: Detector | Classifier, images: Tensor) -> Features:
-    """Compute the feature maps of the backbone, which `feature_specs` describes.
+    """Compute the feature maps of the backbone.
 
     Args:
         model: The network, on the device of the images.
         images: (B, 3, H, W) RGB in [0, 1].
 
+    Returns:
+        One map (B, C_l, H_l, W_l) per level, finest first, as described by `feature_specs`.
+
     Raises:
-        ValueError: See `feature_specs`.
+        ValueError: The network was built from a Darknet cfg and has no separate backbone.
     """
     network = _with_backbone(model)
     features: Features = network.backbone(network.normalize(images))
@@ -37,12 +40,12 @@ def feature_maps(model: Detector | Classifier, images: Tensor) -> Features:
 
 
 def global_avg_pool(features: Features) -> Tensor:
-    """Average the coarsest map over its cells: (B, C), as a classifier does before its last layer."""
+    """Return the (B, C) average of the coarsest feature map over its cells, the input of a classifier's last layer."""
     return torch.flatten(features[-1].float().mean(dim=(2, 3)), 1)
 
 
 def _with_backbone(model: Detector | Classifier) -> Any:
-    """Return the model; raise ValueError unless it has a backbone and a `normalize` method."""
+    """Return the model; raise ValueError if it has no separate backbone."""
     if getattr(model, "backbone", None) is None:
         raise ValueError("the network of a Darknet cfg has no separate backbone, so it has no feature maps to extract")
     return model

@@ -1,4 +1,4 @@
-"""Convert detections to `supervision.Detections` and to the MOTChallenge text format."""
+"""Conversion of detections to `supervision.Detections` and to the MOTChallenge text format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> s
         class_names: Names of the classes, by class index; if given, the result has `data["class_name"]`.
 
     Raises:
-        ConfigError: Supervision is not installed.
+        ConfigError: The package supervision is not installed.
     """
     try:
         import supervision
@@ -39,13 +39,13 @@ def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> s
 
 
 def to_mot_lines(frame: int, detections: Detections, track_ids: Sequence[int | None] | None = None) -> list[str]:
-    """Format lines of a MOTChallenge text file: `frame,id,left,top,width,height,score,-1,-1,-1`.
+    """Format detections as lines of a MOTChallenge text file: `frame,id,left,top,width,height,score,-1,-1,-1`.
 
     Args:
-        frame: Number of the frame, from 1.
+        frame: Number of the frame, starting at 1.
         detections: Detections in image pixels.
-        track_ids: One per detection; detections without a track are omitted. None: all ids are -1, as in MOTChallenge
-            detection files, the input of trackers.
+        track_ids: Track id of each detection; detections without a track are omitted. None: all ids are -1, as in
+            MOTChallenge detection files, which are the input of trackers.
     """
     ids: Sequence[int | None] = [-1] * len(detections) if track_ids is None else track_ids
     lines = []

@@ -1,7 +1,7 @@
-"""Metadata of a model: all information that is needed to run it, except the weights: classes, input, head and more.
+"""Metadata of a model: all information that is needed to run it in addition to the weights.
 
-Every engine has metadata, and every exported file contains it, so that no other file is needed. Files of format
-`cspdet 1` can also be read.
+It contains the classes, the input, the head and other values. Every engine has metadata, and every exported file stores
+it, so that no other file is needed. Files of format `cspdet 1` can also be read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OutputType = Literal["raw", "decoded", "detections", "logits"]
 
 
 class PixelsConfig(ConfigModel):
-    """Format of the input tensor. `mean` and `std` are applied inside the network."""
+    """Format of the input tensor. The network itself applies `mean` and `std`."""
 
     layout: Literal["NCHW"] = Field("NCHW", description="Order of the axes.")
     order: Literal["RGB"] = Field("RGB", description="Order of the color channels.")
@@ -43,7 +43,7 @@ class PixelsConfig(ConfigModel):
 
 
 class NmsConfig(ConfigModel):
-    """The thresholds of an exported file with built-in NMS; stricter thresholds can be applied to its output."""
+    """Thresholds of the NMS in an exported file; stricter thresholds can be applied to its outputs."""
 
     min_score: float = Field(0.25, ge=0, lt=1, description="Score threshold.")
     nms_iou: float = Field(0.6, ge=0, le=1, description="NMS IoU threshold.")
@@ -83,12 +83,12 @@ class ModelMetadata(ConfigModel):
 
     @property
     def classes(self) -> Categories:
-        """Names and ids of the classes."""
+        """Names and category ids of the classes."""
         return Categories(self.class_names, self.category_ids)
 
     @property
     def data(self) -> None:
-        """None: an exported file does not reference a dataset."""
+        """Always None, because an exported file does not refer to a dataset."""
         return None
 
     @property
@@ -97,12 +97,12 @@ class ModelMetadata(ConfigModel):
         return self.input.size
 
     def anchors(self) -> Anchors:
-        """Return the anchors of a detector, on the CPU."""
+        """Create the anchors of a detector, on the CPU."""
         assert self.head is not None, "only detectors have anchors"
         return Anchors(self.head, self.strides)
 
     def to_strings(self) -> dict[str, str]:
-        """Convert to one JSON value per key, the form stored in exported files."""
+        """Convert the metadata to one JSON string per key, which is the form stored in exported files."""
         plain = self.model_dump(mode="json", exclude_none=True)
         return {key: value if key == FORMAT_KEY else json.dumps(value, ensure_ascii=False)
                 for key, value in plain.items()}  # fmt: skip
@@ -121,8 +121,8 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
     """Parse the metadata of an exported file.
 
     Args:
-        strings: One JSON value per key, of format `cspdet 2` or `cspdet 1`.
-        where: The file, for error messages.
+        strings: One JSON value per key, in format `cspdet 2` or `cspdet 1`.
+        where: Name of the file, for error messages.
 
     Raises:
         CheckpointError: The file was not written by `cspdet export`, or its metadata is invalid.
@@ -142,10 +142,10 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
 
 
 def build_metadata(bundle: ModelBundle) -> ModelMetadata:
-    """Build the metadata of a network that was loaded with its config.
+    """Create the metadata of a network that was loaded with its config.
 
     Raises:
-        CheckpointError: The bundle is an exported file, which has its own metadata.
+        CheckpointError: The bundle is an exported file, which already has metadata.
     """
     config, network = bundle.config, bundle.torch_network
     is_detector = bundle.task == "detection"
@@ -165,7 +165,7 @@ def build_metadata(bundle: ModelBundle) -> ModelMetadata:
 
 
 def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
-    """Return the head config from which the anchors were built."""
+    """Return the head config from which the anchors were created."""
     return YoloHeadConfig(
         anchors=tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors.wh.tolist()),
         scale_x_y=tuple(round(scale, 6) for scale in anchors.scale_x_y.tolist()),
@@ -174,7 +174,7 @@ def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
 
 
 def _normalize_config(network: nn.Module) -> NormalizeConfig:
-    """Return the input normalization of a network; networks built from Darknet cfgs have none."""
+    """Return the input normalization of a network; a network built from a Darknet cfg has none."""
     mean, std = getattr(network, "mean", None), getattr(network, "std", None)
     if mean is None or std is None:
         return NormalizeConfig()

@@ -1,4 +1,4 @@
-"""Settings, output files, counts and errors of a detection run."""
+"""Settings and state of a detection run: output files, counts and errors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ RESULTS_FILE = "detections.jsonl"
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """Settings for processing sources and writing results.
+    """Settings for the processing of sources and for the written files.
 
     Attributes:
         batch_size: Images or frames per forward pass, or processed in parallel; always 1 for live sources.
         max_seconds: Maximum duration of each video, camera or stream in seconds; None: no limit.
         stride: Process every n-th frame.
         reconnect: Maximum number of consecutive attempts to reconnect to a lost camera or stream.
-        draw: Write annotated images and videos; False: result lines only.
+        draw: Write annotated images and videos; False: write only result lines.
         codec: Codec of annotated videos.
         preset: Preset of x264.
-        line_width: Line width in pixels; None: derived from the image size.
+        line_width: Line width in pixels; None: computed from the image size.
         hide_labels: Draw boxes without names and scores.
         show_speed: Draw the speed on every frame.
         track_min_score: Minimum score of the first detection of a track; None: no tracking.
@@ -56,19 +56,19 @@ class DetectionSettings:
 
 
 class DetectionRun:
-    """The state of a detection run, shared by images and videos. Call `close` at the end.
+    """State of a detection run, which images and videos share. Call `close` at the end.
 
     Attributes:
-        detector: Runs the model.
+        detector: The predictor that runs the model.
         sliced_detector: Applies the class filter and the tiling.
-        settings: How sources are processed.
+        settings: Settings for the processing of sources.
         output: The output folder.
-        problems: Errors of individual sources; the other sources are still processed.
+        problems: Errors of individual sources; the remaining sources are still processed.
         num_images: Number of processed images.
         num_frames: Number of processed frames.
         num_dropped: Number of frames of live sources that were not processed.
-        timer: Time of each stage.
-        jsonl_writer: Writes `detections.jsonl`; each line is flushed.
+        timer: Measures the time of each stage.
+        jsonl_writer: Writer of `detections.jsonl`; every line is flushed.
     """
 
     def __init__(self, detector: Predictor, output: Path, sliced_detector: SlicedDetector, settings: DetectionSettings):
@@ -86,14 +86,14 @@ class DetectionRun:
         self.jsonl_writer.close()
 
     def check_output_dir(self, sources: Sequence[MediaSource]) -> None:
-        """Raise UserError if an annotated copy would overwrite its source."""
+        """Raise UserError if the output folder contains a source, because an annotated copy could overwrite it."""
         files = [s.path if isinstance(s, ImageFile) else s.address for s in sources]
         folders = {path.parent.resolve() for path in files if isinstance(path, Path)}
         if self.output.resolve() in folders:
             raise UserError(f"--output {self.output}: expected another folder; this one contains the source")
 
     def output_path(self, name: Path, suffix: str) -> Path:
-        """Return the path of an annotated copy: the name of the source, with a number if another copy has that name."""
+        """Return the path of an annotated copy: the name of the source, with a number if this name is already used."""
         number = 1
         while True:
             path = name.with_name(f"{name.stem}{f'-{number}' if number > 1 else ''}{suffix}")
@@ -103,7 +103,7 @@ class DetectionRun:
             number += 1
 
     def draw(self, image: np.ndarray, detections: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
-        """Draw detections on an image, in place if possible."""
+        """Draw detections on an image, in place if possible; return the annotated image."""
         return draw_detections(
             image,
             detections,

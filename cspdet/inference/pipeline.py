@@ -1,8 +1,8 @@
 """Pipeline stages in threads, with bounded queues between them; the order of the items does not change.
 
-Decoding, drawing and encoding run in OpenCV and FFmpeg, which release the GIL, so they overlap with the network.
-`Prefetcher` produces items in a thread before they are needed; `BackgroundConsumer` processes items in a thread. The
-queue of each holds at most `depth` items.
+Decoding, drawing and encoding run in OpenCV and FFmpeg, which release the GIL; so they overlap with the network.
+`Prefetcher` produces items in a thread before they are needed; `BackgroundConsumer` processes items in a thread. Each
+queue holds at most `depth` items.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ POLL_INTERVAL_S = 0.1  # how often a blocked stage checks whether the run has en
 
 
 class _Sentinel:
-    """Marks the end of a queue: there are no more items, or producing them failed with `error`."""
+    """End marker of a queue: there are no more items, or the producer failed with `error`."""
 
     def __init__(self, error: BaseException | None = None):
         self.error = error
 
 
 class Prefetcher(Generic[ItemT]):
-    """Iterates over items that a thread produces, up to `depth` of them in advance.
+    """Iterates over items that a thread produces in advance, up to `depth` items.
 
-    Use it as a context manager; leaving it stops and joins the thread. An exception of the iterable is raised in the
-    consumer, after the items that preceded it.
+    Use it as a context manager; leaving it stops and joins the thread. If the iterable raises an exception, it is
+    raised in the consumer, after the items before it.
 
     Args:
         items: The iterable that the thread reads.
@@ -87,11 +87,11 @@ class Prefetcher(Generic[ItemT]):
 
 
 class BackgroundConsumer(Generic[ItemT]):
-    """Calls a function in a thread for each item passed to `put`, in order.
+    """Calls a function in a thread for each item that is passed to `put`, in order.
 
-    Use it as a context manager. Leaving it, also by Ctrl-C, processes the remaining items; any other exception drops
-    them. If the function raises an exception, no more items are processed, and the next `put` or the end of the context
-    raises it.
+    Use it as a context manager. When it is left normally or by Ctrl-C, the remaining items are processed; after any
+    other exception, they are dropped. If the function raises an exception, no more items are processed, and the
+    exception is raised by the next `put` or at the end of the context.
 
     Args:
         step: The function to call with each item.
@@ -152,7 +152,7 @@ class BackgroundConsumer(Generic[ItemT]):
 
 
 def batched(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
-    """Group items into lists of `size`; the last one may be shorter."""
+    """Yield the items in lists of length `size`; the last list may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -161,15 +161,16 @@ def batched(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
 def parallel_map(
     items: Iterable[ItemT], function: Callable[[ItemT], ResultT], num_workers: int
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
-    """Apply a function to items in several threads, keeping their order.
+    """Apply a function to items in several threads, and yield the results in the order of the items.
 
-    With one worker, everything runs in the calling thread. With more, PyTorch and OpenCV use one thread per worker,
-    because the workers already use all cores. Close the generator (`contextlib.closing`), so that the threads end even
-    if the consumer fails.
+    With one worker, everything runs in the calling thread. With several workers, PyTorch and OpenCV use one thread per
+    worker, because the workers already use all cores. Close the generator (`contextlib.closing`), so that the threads
+    end even if the consumer fails.
 
     Args:
         items: The inputs.
-        function: Called with each item; its exception is raised in place of the item's result.
+        function: Function to call with each item. If it raises an exception, the exception is raised instead of
+            yielding the result.
         num_workers: Number of threads.
 
     Yields:

@@ -1,4 +1,4 @@
-"""Predictors: images in, results in image coordinates out."""
+"""Predictors: they take images and return results, with boxes in image pixels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MAX_BATCH_SIZE = 16  # images per forward pass; longer lists are split into batc
 
 
 class ImagePredictor(ABC, Generic[ResultT]):
-    """The interface of all predictors: `predict` takes one image or a list, and returns one result or a list.
+    """Base class of the predictors: `predict` takes one image or a list of images.
 
     Attributes:
-        name: The model's name.
+        name: Name of the model.
         class_names: Names of the classes, by class index.
-        device: The device of the network.
+        device: Device of the network.
     """
 
     def __init__(self, name: str, class_names: tuple[str, ...], device: torch.device):
@@ -42,10 +42,13 @@ class ImagePredictor(ABC, Generic[ResultT]):
     def predict(self, x: Sequence[ImageInput]) -> list[ResultT]: ...
 
     def predict(self, x: ImageInput | Sequence[ImageInput]) -> ResultT | list[ResultT]:
-        """Run the model on one image, or on each of a list of images.
+        """Run the model on one image, or on each image in a list.
 
         Args:
-            x: Paths of image files, or (H, W, 3) uint8 RGB arrays.
+            x: Path of an image file or an (H, W, 3) uint8 RGB array, or a list of them.
+
+        Returns:
+            One result, or a list with one result per image.
 
         Raises:
             ValueError: An array has another shape or type.
@@ -57,18 +60,18 @@ class ImagePredictor(ABC, Generic[ResultT]):
 
     @abstractmethod
     def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[ResultT]:
-        """Return the results of at most MAX_BATCH_SIZE images."""
+        """Return one result per image, for at most MAX_BATCH_SIZE images."""
 
 
 class Predictor(ImagePredictor[Detections]):
-    """Detects objects in images of any size. Detections are in pixels of the given image, clipped to it.
+    """Predictor that detects objects in images of any size. Boxes are in image pixels, clipped to the image.
 
     Attributes:
         engine: The engine that runs the network.
-        model: The torch module on `device`, or the engine if the model is an exported file. It computes raw outputs
-            from images (B, 3, H, W) in [0, 1].
+        model: The torch module on `device`; for an exported file, the engine. It computes raw outputs from images (B,
+            3, H, W) in [0, 1].
         category_ids: Category ids of the annotations, by class index.
-        size_hw: Height and width of the network's input, in pixels.
+        size_hw: Height and width of the network input in pixels.
         resize: How images are resized to the input: letterbox or stretch.
         postprocess: Thresholds and limits.
     """
@@ -79,7 +82,8 @@ class Predictor(ImagePredictor[Detections]):
         Args:
             engine: The engine of a detector.
             postprocess: Thresholds and limits.
-            network: The network from which the engine was built, if any; it is moved to the engine's device.
+            network: The network from which the engine was created; it is moved to the engine's device. None: an
+                exported file.
 
         Raises:
             ConfigError: Box voting is requested for a file with built-in NMS.
@@ -112,7 +116,11 @@ class Predictor(ImagePredictor[Detections]):
 def map_images(
     x: ImageInput | Sequence[ImageInput], function: Callable[[Sequence[ImageInput]], list[ResultT]]
 ) -> ResultT | list[ResultT]:
-    """Apply a batch function to one image, or to a list of images in batches of at most MAX_BATCH_SIZE."""
+    """Apply a function for batches to one image, or to a list of images in batches of at most MAX_BATCH_SIZE.
+
+    Returns:
+        One result, or a list with one result per image.
+    """
     if isinstance(x, (str, Path, np.ndarray)):
         return function([x])[0]
     if not isinstance(x, Sequence):
@@ -124,7 +132,7 @@ def map_images(
 
 
 def load_image(image: ImageInput) -> np.ndarray:
-    """Read an image file, or check an array; returns (H, W, 3) uint8 RGB.
+    """Read an image file, or check the shape and type of an array; return (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: The array has another shape or type.

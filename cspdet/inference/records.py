@@ -1,4 +1,4 @@
-"""Result files of `cspdet detect`: detections.jsonl, and optionally a MOTChallenge file."""
+"""Result files of `cspdet detect`: detections.jsonl and, if requested, a MOTChallenge file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cspdet.structures import Detections
 
 
 class FrameResult(NamedTuple):
-    """The detections of an image or a frame of a video."""
+    """Detections of an image or of a video frame."""
 
     source: str
     size_hw: tuple[int, int]  # height and width of the image
@@ -24,7 +24,7 @@ class FrameResult(NamedTuple):
 
 
 class DetectionRecord(TypedDict, total=False):
-    """One detection in a line of detections.jsonl."""
+    """A detection in a line of detections.jsonl."""
 
     box_xyxy: list[float]
     score: float
@@ -34,7 +34,7 @@ class DetectionRecord(TypedDict, total=False):
 
 
 class FrameRecord(TypedDict):
-    """One line of detections.jsonl."""
+    """A line of detections.jsonl."""
 
     source: str
     frame: int | None
@@ -45,13 +45,13 @@ class FrameRecord(TypedDict):
 
 
 class JsonlWriter:
-    """Writes and flushes one line per image or frame. Use it as a context manager.
+    """Context manager that writes and flushes one line per image or frame.
 
     Args:
         path: The .jsonl file.
         class_names: Names of the classes, by class index.
         category_ids: Category ids by class index, written as `class_id`.
-        mot_path: MOTChallenge file to write additionally; None: none.
+        mot_path: MOTChallenge file to write as well; None: no such file.
 
     Raises:
         UserError: A file cannot be written.
@@ -88,7 +88,7 @@ class JsonlWriter:
         self.close()
 
     def add(self, result: FrameResult) -> None:
-        """Write the lines of one image or frame; raise UserError if the disk is full."""
+        """Write the result of one image or frame; raise UserError if the disk is full."""
         try:
             self._write(self._jsonl_file, [json.dumps(self._to_record(result), ensure_ascii=False)])
             if self._mot_file is not None:
@@ -136,6 +136,6 @@ class JsonlWriter:
 
 
 def read_records(path: Path) -> list[FrameRecord]:
-    """Read the lines of a detections.jsonl file."""
+    """Read all lines of a detections.jsonl file."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

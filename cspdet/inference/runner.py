@@ -1,4 +1,4 @@
-"""Run a detector on sources; write annotated copies and one JSON line per image or frame."""
+"""Run a detector on sources; write annotated copies, and one line of JSON per image or frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cspdet.structures import Detections
 
 
 class PendingImage(NamedTuple):
-    """An image and, after detection, its detections."""
+    """An image in the pipeline; `detections` is None before detection."""
 
     source: ImageFile
     image: np.ndarray  # (H, W, 3) uint8 RGB
@@ -30,9 +30,10 @@ class PendingImage(NamedTuple):
 
 
 class DetectionRunner(DetectionRun):
-    """Processes the sources in order; errors are collected in `problems`, and the remaining sources are processed.
+    """Detection run over several sources, as a context manager.
 
-    Use it as a context manager; leaving it closes `detections.jsonl` in the output folder. Each line is flushed.
+    Errors of a source are added to `problems`, and the remaining sources are processed. Leaving the context closes
+    `detections.jsonl` in the output folder; every line is flushed.
     """
 
     def __enter__(self) -> DetectionRunner:
@@ -44,7 +45,7 @@ class DetectionRunner(DetectionRun):
         self.close()
 
     def run(self, sources: Sequence[MediaSource]) -> None:
-        """Process the images in batches, then videos, cameras and streams.
+        """Process all images in batches, then the videos, cameras and streams.
 
         Raises:
             UserError: The output folder contains a source, or the disk is full.

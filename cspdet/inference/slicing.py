@@ -1,4 +1,4 @@
-"""Sliced inference: detection in the whole image and in overlapping tiles; class filter."""
+"""Sliced inference: detection in the whole image and in overlapping tiles, with a class filter."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ PRE_FILTER_LIMIT = 1000
 
 
 class SupportsPredict(Protocol):
-    """The part of the interface of `Predictor` that sliced inference uses."""
+    """The methods and properties of `Predictor` that sliced inference uses."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the network's input."""
+        """Height and width of the network input in pixels."""
 
     def predict(self, x: list[np.ndarray], /) -> list[Detections]:
-        """Return the detections of each (H, W, 3) uint8 RGB image, best first, in image pixels."""
+        """Return the detections of each (H, W, 3) uint8 RGB image, sorted by descending score, in image pixels."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images are divided into tiles.
+    """Size and overlap of the tiles into which images are divided.
 
     Attributes:
-        tile_size: Side of a square tile in pixels; None: the size of the network's input.
+        tile_size: Side of a square tile in pixels; None: the input size of the network.
         overlap: Overlap of adjacent tiles as a fraction of their side.
     """
 
@@ -43,21 +43,22 @@ class Tiling:
     overlap: float = 0.2
 
     def tile_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return height and width of a tile for a network with input size `size_hw`."""
+        """Return the height and width of a tile, for a network with input size `size_hw`."""
         return size_hw if self.tile_size is None else (self.tile_size, self.tile_size)
 
 
 @dataclass(frozen=True)
 class SlicedDetector:
-    """Detects objects of all or selected classes in images, with or without tiling.
+    """Detects objects in images, with an optional class filter and optional tiling.
 
-    With tiling, the detector runs on the whole image, for large objects, and on each tile, for small objects. If an
-    image fits into one tile, it runs only on the whole image.
+    With tiling, the detector runs on the whole image, to find large objects, and on each tile, to find small objects.
+    If an image fits into one tile, the detector runs only on the whole image.
 
     Attributes:
-        postprocess: Thresholds and limits per image; the NMS threshold also limits the threshold between tiles.
-        class_ids: Indices of the requested classes; None: all.
-        tiling: How images are divided into tiles; None: whole images only.
+        postprocess: Thresholds and limits per image; the NMS threshold is also the upper limit of the threshold between
+            tiles.
+        class_ids: Indices of the requested classes; None: all classes.
+        tiling: Size and overlap of the tiles; None: detect only in whole images.
     """
 
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
@@ -66,7 +67,11 @@ class SlicedDetector:
 
     @property
     def detector_config(self) -> PostprocessConfig:
-        """The detector's post-processing; `max_detections` is higher if detections are filtered afterwards."""
+        """Post-processing config with which the detector must run.
+
+        If detections are filtered by class or merged from tiles afterwards, `max_detections` is raised to at least
+        PRE_FILTER_LIMIT, so that enough detections remain.
+        """
         if self.class_ids is None and self.tiling is None:
             return self.postprocess
         limit = max(self.postprocess.max_detections, PRE_FILTER_LIMIT)
@@ -77,10 +82,10 @@ class SlicedDetector:
 
         Args:
             detector: A detector with the post-processing `detector_config`.
-            images: (H, W, 3) uint8 RGB each.
+            images: Images, (H, W, 3) uint8 RGB.
 
         Returns:
-            The detections of each image, best first, in image pixels.
+            The detections of each image, sorted by descending score, in image pixels.
         """
         if self.tiling is None:
             return [self._filter_and_limit(detections) for detections in detector.predict(list(images))]
@@ -110,7 +115,7 @@ class SlicedDetector:
 
 
 def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[int]) -> frozenset[int]:
-    """Parse a list of classes, such as `person,car` or `1,3`, to indices into `names`.
+    """Parse a list of classes, such as `person,car` or `1,3`; return their class indices.
 
     Args:
         text: Names or category ids, separated by commas.
@@ -118,7 +123,7 @@ def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[i
         category_ids: Category ids of the annotations, by class index.
 
     Raises:
-        ConfigError: The model does not have some of the classes; all of them are listed.
+        ConfigError: The model does not have some of the classes; the message lists all of them.
     """
     index_of = {str(category_id): index for index, category_id in enumerate(category_ids)}
     index_of |= {name.lower(): index for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Sources of a detection run: images, folders, globs, videos, cameras, streams."""
+"""Sources of a detection run: images, folders, globs, videos, cameras and streams."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def find_sources(text: str) -> list[MediaSource]:
     """Find the sources of a command-line argument, sorted by path.
 
     Args:
-        text: A file, a folder (including subfolders), a glob, a camera index, or a URL.
+        text: A file, a folder (searched with its subfolders), a glob, a camera index, or a URL.
 
     Raises:
-        SourceError: The path does not exist, or there is no image or video.
+        SourceError: The path does not exist, or no image or video was found.
     """
     path = Path(text).expanduser()
     if path.is_dir():

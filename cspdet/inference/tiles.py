@@ -1,9 +1,9 @@
-"""Divide large images into overlapping tiles, and merge the detections of the tiles. All functions are pure.
+"""Division of large images into overlapping tiles, and merging of the detections of the tiles.
 
 If an object crosses the border of a tile, the detector returns a fragment: a box that touches the border. A fragment is
-dropped if a complete box of the same class covers it. Two fragments are joined if they agree in the strip that is
-common to their tiles. Class-wise NMS is applied to the remaining boxes. The NMS threshold is lower for boxes from
-different tiles, because the boxes of an object differ more between tiles than within a tile.
+dropped if a complete box of the same class covers it. Two fragments are joined if they agree in the strip that their
+tiles share. Class-wise NMS is applied to the remaining boxes. The NMS threshold is lower for boxes from different
+tiles, because the boxes of an object differ more between tiles than within a tile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_CANDIDATES = 4000  # maximum number of boxes of all tiles: merging compares 
 
 
 class Tile(NamedTuple):
-    """A part of an image, in image pixels."""
+    """A rectangular region of an image, in image pixels."""
 
     x1: int
     y1: int
@@ -43,9 +43,9 @@ class Tile(NamedTuple):
 
 
 def tile_grid(size_hw: tuple[int, int], tile_hw: tuple[int, int], overlap: float) -> list[Tile]:
-    """Compute tiles that cover an image, row by row.
+    """Compute tiles that cover an image, in row-major order.
 
-    If the image is not larger than a tile along an axis, there is one tile along that axis, as large as the image.
+    If the image is not larger than a tile along an axis, there is one tile along this axis, with the size of the image.
 
     Args:
         size_hw: Height and width of the image.
@@ -71,10 +71,10 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 def _merge_one_class(
     box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor, max_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Merge the boxes of one class: resolve fragments, and remove duplicates of other tiles.
+    """Merge the boxes of one class from all tiles: resolve fragments and remove duplicates.
 
     Returns:
-        Boxes and scores, best first.
+        Boxes and scores, sorted by descending score.
     """
     candidates = _resolve_fragments(box, score, tile, fragment)
     order = candidates[1].sort(descending=True, stable=True).indices
@@ -86,10 +86,10 @@ def _merge_one_class(
 def merge_tiles(
     parts: Sequence[tuple[Tile, Detections]], size_hw: tuple[int, int], config: PostprocessConfig
 ) -> Detections:
-    """Merge the detections of an image's tiles, in image pixels, best first; the order of the tiles has no effect.
+    """Merge the detections of the tiles of an image; return them in image pixels, sorted by descending score.
 
     Args:
-        parts: Tiles and their detections in tile pixels; the whole image may be one of the tiles.
+        parts: Tiles and their detections in tile pixels, in any order; the whole image may be one of the tiles.
         size_hw: Height and width of the image.
         config: NMS threshold and maximum number of detections.
     """
@@ -108,9 +108,12 @@ def merge_tiles(
 
 
 def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4) of all parts, in float64.
+    """Collect the detections of all tiles in float64.
 
-    They are sorted by score, class, box and tile, so that the result does not depend on the order of the parts.
+    They are sorted by score, class, box and tile, so that the result does not depend on the order of the tiles.
+
+    Returns:
+        Boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4).
     """
     rows = [torch.zeros(0, 10, dtype=torch.float64)]
     for tile, part in parts:
@@ -125,7 +128,7 @@ def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, 
 
 
 def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Return (N,) bool: whether a box is close to a border of its tile that is not a border of the image."""
+    """Return an (N,) bool mask of the boxes close to a border of their tile that is not a border of the image."""
     height, width = size_hw
     image_xyxy = torch.tensor([0, 0, width, height], dtype=torch.float64)
     side = (tile_xyxy[:, 2:] - tile_xyxy[:, :2]).repeat(1, 2)
@@ -134,7 +137,7 @@ def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int
 
 
 def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
-    """Apply greedy NMS to boxes (N, 4) of one class, best first; returns the indices of the kept boxes."""
+    """Apply greedy NMS to (N, 4) boxes of one class, sorted by descending score; return the indices of kept boxes."""
     kept: list[int] = []
     left = torch.ones(len(box), dtype=torch.bool)
     for index in range(len(box)):
@@ -147,9 +150,9 @@ def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
 
 
 def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Drop or join the fragments of one class; returns boxes, scores and tiles.
+    """Drop or join the fragments of one class; return boxes, scores and tiles.
 
-    A joined box belongs to no single tile; its own box is returned as its tile.
+    A joined box does not belong to a single tile; the box itself is returned as its tile.
     """
     whole = ~fragment
     fragment_box = box[fragment]
@@ -161,7 +164,11 @@ def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tenso
 
 
 def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Join fragments that agree in their shared strips; returns the enclosing box and best score of each group."""
+    """Join the fragments that agree in the strip their tiles share.
+
+    Returns:
+        The enclosing box and the highest score of each group of fragments.
+    """
     strip = torch.cat(
         (torch.maximum(tile[:, None, :2], tile[None, :, :2]), torch.minimum(tile[:, None, 2:], tile[None, :, 2:])), -1
     )

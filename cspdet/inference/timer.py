@@ -1,4 +1,4 @@
-"""Time per frame of each stage of a run."""
+"""Measurement of the time per frame in each stage of a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FPS_WINDOW = 30  # number of frames over which the displayed rate is averaged
 
 
 class StageTimer:
-    """Measures the time and counts the frames of each stage; thread-safe.
+    """Thread-safe timer that adds up the time and counts the frames of each stage.
 
     Args:
         stages: Names of the stages.
-        clock: Returns the time in seconds.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, stages: Iterable[str], clock: Callable[[], float] = time.perf_counter):
@@ -31,13 +31,13 @@ class StageTimer:
 
     @contextmanager
     def measure(self, stage: str, frames: int = 1, num_workers: int = 1) -> Iterator[None]:
-        """Add the time of the `with` block to a stage.
+        """Measure the time of the `with` block and add it to a stage.
 
         Args:
-            stage: The stage.
+            stage: Name of the stage.
             frames: Number of frames that the block processes.
-            num_workers: Number of blocks that run in parallel; the time is divided by this number, because only that
-                fraction is added to the duration of the run.
+            num_workers: Number of blocks that run in parallel. The time is divided by this number, because only this
+                fraction adds to the duration of the run.
         """
         start = self._clock()
         try:
@@ -49,7 +49,7 @@ class StageTimer:
                 self.frames[stage] += frames
 
     def time_iter(self, items: Iterable[ItemT], stage: str) -> Iterator[ItemT]:
-        """Iterate over items; the time spent waiting for each item is added to `stage`."""
+        """Iterate over items, and add the time spent waiting for each item to `stage`."""
         iterator = iter(items)
         while True:
             with self.measure(stage, 0):
@@ -62,22 +62,22 @@ class StageTimer:
             yield item
 
     def frame_done(self) -> None:
-        """Record that a frame has completed the last stage."""
+        """Record the time at which a frame has completed the last stage."""
         self._recent.append(self._clock())
 
     def recent_fps(self) -> float | None:
-        """Return the frames per second over the last frames, or None if there are fewer than two frames."""
+        """Return the frame rate over the last frames, or None if there are fewer than two frames."""
         times = list(self._recent)
         if len(times) < 2 or times[-1] <= times[0]:
             return None
         return (len(times) - 1) / (times[-1] - times[0])
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the mean time per frame of each stage in ms; 0 before its first frame."""
+        """Return the mean time per frame of each stage in ms; 0 for a stage without frames."""
         return {stage: 1000 * seconds / max(1, self.frames[stage]) for stage, seconds in self.seconds.items()}
 
     def format_line(self) -> str:
-        """Return frame rate and stage times as one line of text, for drawing on frames."""
+        """Format frame rate and stage times as one line of text, for drawing on frames."""
         fps = self.recent_fps()
         stages = "  ".join(f"{stage} {value:.1f}" for stage, value in self.milliseconds().items())
         return f"{'-' if fps is None else f'{fps:.1f}'} fps   ms: {stages}"

@@ -1,8 +1,8 @@
 """Tracking with ByteTrack (Zhang et al. 2022) from the optional package `trackers`.
 
-`trackers` depends on a build of OpenCV that would overwrite the headless build. It works with any build, so it is
-installed without its dependencies, together with supervision. Only the track ids are used: boxes, scores and classes
-are those of the detector.
+`trackers` depends on a build of OpenCV that would overwrite the headless build. It works with any build; so it is
+installed without its dependencies, together with supervision. Only the track ids of the tracker are used; boxes, scores
+and classes remain those that the detector returned.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ INSTALL_COMMAND = "pip install 'supervision>=0.31' rich && pip install --no-deps
 
 
 class _SupportsUpdate(Protocol):
-    """The part of the tracker interface of `trackers` that is used."""
+    """The part of the interface of the package `trackers` that is used."""
 
     def update(self, detections: supervision.Detections) -> supervision.Detections: ...
 
 
 class Tracker:
-    """Assigns track ids to the detections of consecutive frames. Each class is tracked separately.
+    """Assigns track ids to the detections of consecutive frames; each class is tracked separately.
 
     Args:
         frame_rate: Frames per second.
@@ -44,7 +44,10 @@ class Tracker:
         self._track_ids: dict[tuple[int, int], int] = {}  # (class, id in its tracker) -> track id, from 1
 
     def update(self, detections: Detections) -> list[int | None]:
-        """Return the track ids of the detections of the next frame, None without a track (a track needs two frames)."""
+        """Return the track id of each detection of the next frame; None if it has no track.
+
+        A track begins only with its second detection.
+        """
         ids: list[int | None] = [None] * len(detections)
         classes = set(detections.class_id.tolist())
         for class_id in sorted(classes | self._trackers.keys()):
@@ -75,7 +78,7 @@ class Tracker:
 
 
 def check_installed() -> None:
-    """Raise ConfigError unless the packages of `--track` can be imported."""
+    """Raise ConfigError if the packages that `--track` needs cannot be imported."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecation warnings inside these packages

@@ -83,7 +83,7 @@ class CfgWriter:
             self.emit("softmax", self.layers[-1].shape, {"groups": 1})
 
     def resolve(self, node: fx.Node) -> int:
-        """Return the index of the layer that computes the output of a node; write this layer if necessary."""
+        """Return the index of the layer with the output of a node. Write the layer if it does not exist yet."""
         if node not in self._index_of_node:
             self._index_of_node[node] = IMAGE if node.op == "placeholder" else self._rule(node)(self, node)
             if len(node.users) > 1:

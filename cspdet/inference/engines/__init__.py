@@ -1,1 +1,1 @@
-"""Inference engines with a common interface; each engine is one file and one registry entry."""
+"""Inference engines with a common interface. Each engine has one file and one entry in the registry."""

@@ -1,4 +1,4 @@
-"""Interface of the inference engines, which run a detector or classifier on batches of images."""
+"""Interface of all inference engines: it takes a batch of images and returns the outputs of the network."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from cspdet.structures import Categories, Detections
 
 
 class Engine(ABC):
-    """Runs one network on one device.
+    """Base class of the engines: runs one network on one device.
 
     A subclass sets the class attributes and implements `forward`. To run networks, it overrides `from_network`; to run
-    exported files, `from_file` and `read_metadata`. Built-in engines have an entry in
+    exported files, it overrides `from_file` and `read_metadata`. Built-in engines have an entry in
     `cspdet.inference.engines.registry`; a user-defined engine is selected with `--backend module:Class`.
 
     Attributes:
         name: Name of the engine for `--backend`.
         devices: Device types that the engine supports.
-        precisions: Supported precisions for networks.
-        file_precisions: Supported precisions for exported files.
+        precisions: Precisions that the engine supports for networks.
+        file_precisions: Precisions that the engine supports for exported files.
         suffixes: Suffixes of the exported files that the engine reads.
         auto_devices: Device types on which `--backend auto` tries the engine.
-        package: The required package, and the extra of cspdet that installs it.
+        package: Name of the required package, and of the extra of cspdet that installs it; None: no package.
         metadata: Classes, input and head of the network.
-        device: The device of the outputs.
+        device: Device of the outputs.
         precision: Precision of the convolutions.
     """
 
@@ -57,20 +57,20 @@ class Engine(ABC):
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine for a network; the caller has checked device and precision.
+        """Create the engine for a network; the caller has already checked device and precision.
 
         Raises:
-            ConfigError: The engine reads exported files only, or cannot run this network on this machine.
+            ConfigError: The engine reads only exported files, or cannot run this network on this machine.
         """
         raise ConfigError(f"--backend: {cls.name} runs files of {' '.join(cls.suffixes)} only; export the model first")
 
     @classmethod
     def from_file(cls, path: Path, metadata: ModelMetadata, options: EngineOptions) -> Engine:
-        """Build the engine for a file of `cspdet export`; the caller has checked device and precision.
+        """Create the engine for a file of `cspdet export`; the caller has already checked device and precision.
 
         Raises:
             CheckpointError: The file is corrupt.
-            ConfigError: The engine cannot run the file on this machine.
+            ConfigError: The engine does not read exported files, or cannot run the file on this machine.
         """
         raise ConfigError(f"--backend: {cls.name} reads no exported files")
 
@@ -86,17 +86,17 @@ class Engine(ABC):
 
     @classmethod
     def is_installed(cls) -> bool:
-        """Whether the package that the engine needs is installed."""
+        """Return whether the package that the engine needs is installed."""
         return cls.package is None or importlib.util.find_spec(cls.package[0]) is not None
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """Return the supported precisions for networks on a device."""
+        """Return the precisions that the engine supports for networks on a device."""
         return cls.precisions
 
     @classmethod
     def check_device(cls, device: torch.device) -> None:
-        """Raise ConfigError unless the engine supports this device type."""
+        """Raise ConfigError if the engine does not support this device type."""
         if device.type in cls.devices:
             return
         expected = "needs a CUDA device" if cls.devices == ("cuda",) else f"runs on {' or '.join(cls.devices)}"
@@ -104,7 +104,7 @@ class Engine(ABC):
 
     @property
     def anchors(self) -> Anchors:
-        """The anchors of a detector, on the engine's device."""
+        """Anchors of the detector, on the engine's device."""
         assert self._anchors is not None, "a classifier has no anchors"
         return self._anchors
 
@@ -115,7 +115,7 @@ class Engine(ABC):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels per cell of each level, finest first."""
+        """Stride of each level in input pixels, finest first."""
         return self.metadata.strides
 
     @property
@@ -125,21 +125,21 @@ class Engine(ABC):
 
     @property
     def resize(self) -> Literal["letterbox", "stretch"]:
-        """How images are fit into the input."""
+        """How images are resized to the input: letterbox or stretch."""
         return self.metadata.input.resize
 
     def __str__(self) -> str:
         return f"{self.name} {self.precision} on {self.device}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network.
+        """Run the network on a batch of images.
 
         Args:
             images: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
 
         Returns:
-            For a detector, one raw float32 tensor per level, (B, A, H_l, W_l, 5 + C); for a classifier, one tensor of
-            logits, (B, C); for a file with other outputs, see `metadata.outputs`.
+            For a detector, one raw float32 tensor (B, A, H_l, W_l, 5 + C) per level. For a classifier, one tensor (B,
+            C) of logits. For a file with other outputs, the tensors that `metadata.outputs` describes.
 
         Raises:
             ValueError: The images have another shape or type, or the model does not support their size.
@@ -155,19 +155,19 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network on checked float32 images on the engine's device; called in inference mode."""
+        """Run the network on checked float32 images on the engine's device; the caller has enabled inference mode."""
 
     def detect(self, images: Tensor, config: PostprocessConfig) -> list[Detections]:
-        """Detect objects in a batch, with the same post-processing for every engine.
+        """Detect objects in a batch of images, with the same post-processing for every engine.
 
-        The detections of a file with built-in NMS are only filtered by `min_score` and `max_detections`.
+        If the file has built-in NMS, its detections are only filtered by `min_score` and `max_detections`.
 
         Args:
-            images: See `__call__`.
+            images: (B, 3, H, W) RGB, float32 in [0, 1] or uint8.
             config: Thresholds and limits.
 
         Returns:
-            The detections of each image, best first, in input pixels.
+            The detections of each image, sorted by descending score, in input pixels.
         """
         outputs = self(images)
         if self.metadata.outputs == "detections":
@@ -181,28 +181,28 @@ class Engine(ABC):
         return decode_and_nms(outputs, self.anchors, config)
 
     def set_num_streams(self, num_streams: int) -> int:
-        """Prepare for calls from several threads at once, each with one image.
+        """Prepare the engine for calls from several threads at the same time, with one image per call.
 
         Args:
             num_streams: The requested number of threads.
 
         Returns:
-            The number of threads to use. With 1, which is common, pass the images as a batch.
+            The number of threads to use. Most engines return 1: then use one thread and pass the images as a batch.
         """
         return 1
 
     def warm_up(self, batch_size: int) -> None:
-        """Run one batch of black images, so that engines compile for this input shape now."""
+        """Run one batch of black images, so that engines that compile for each input shape compile now."""
         self(torch.zeros(batch_size, 3, *self.size_hw, dtype=torch.uint8))
         self.synchronize()
 
     def synchronize(self) -> None:
-        """Wait until the device has finished."""
+        """Wait until the device has finished all computations."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless the engine supports images of this height and width."""
+        """Raise ValueError if the engine does not support images of this height and width."""
         if not self.metadata.dynamic and size_hw != self.size_hw:
             raise ValueError(f"the file is made for {_format_size(self.size_hw)}, not for {_format_size(size_hw)}")
         step = max(self.strides)
@@ -210,9 +210,9 @@ class Engine(ABC):
             raise ValueError(f"expected multiples of {step}, found {_format_size(size_hw)}")
 
     def check_voting(self, vote_iou: float | None) -> None:
-        """Raise ConfigError if box voting is requested for a file with built-in NMS, which outputs kept boxes only.
+        """Raise ConfigError if box voting is requested for a file with built-in NMS, which removes the boxes that vote.
 
-        With a `vote_iou` of 1 there is no box voting, because an IoU is never above 1.
+        A `vote_iou` of 1 disables box voting, because an IoU is never above 1.
         """
         if vote_iou is not None and vote_iou < 1 and self.metadata.outputs == "detections":
             raise ConfigError(
@@ -221,11 +221,11 @@ class Engine(ABC):
             )
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """Run the images one by one; an engine may override this method to run them in parallel."""
+        """Run the images one by one and return the outputs of each. A subclass may run them in parallel instead."""
         return [self.forward(images[i : i + 1]) for i in range(len(images))]
 
     def _forward_one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Implement `forward` for a model with batch size 1."""
+        """Compute the outputs of a batch with a model whose batch size is 1."""
         parts = self.forward_parallel(images)
         if self.metadata.outputs == "detections":
             for i, (rows,) in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Batch padding for engines that compile for each input shape, and outputs of files with built-in NMS."""
+"""Batch padding for engines that compile for each input shape, and detections of files with built-in NMS."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ MAX_PADDING_RATIO = 2  # batches are padded to at most this multiple of their nu
 def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
     """Choose the batch size for `count` images, for engines that compile for each input shape.
 
-    A larger compiled batch size is cheaper than another compilation, unless most of the batch would be padding.
+    A larger batch size that is already compiled is used if at most half of the batch is padding, because compiling
+    another shape costs more.
 
     Args:
         count: Number of images.
-        size_hw: Their height and width.
-        compiled_shapes: The compiled shapes (B, H, W).
+        size_hw: Height and width of the images.
+        compiled_shapes: The shapes (B, H, W) that are already compiled.
     """
     fits = [
         batch
@@ -29,21 +30,21 @@ def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set
 
 
 def pad_batch(images: Tensor, batch_size: int) -> Tensor:
-    """Append black images up to `batch_size`."""
+    """Append black images to a batch until it contains `batch_size` images."""
     if len(images) == batch_size:
         return images
     return torch.cat((images, images.new_zeros(batch_size - len(images), *images.shape[1:])))
 
 
 def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
-    """Split the output rows of a file with built-in NMS by image.
+    """Split the detections of a batch by image. They are the output of a file with built-in NMS.
 
     Args:
-        rows: (N, 7) image index, x1, y1, x2, y2, score, class index.
+        rows: (N, 7) with the columns image index, x1, y1, x2, y2 (input pixels), score, class index.
         num_images: Number of images in the batch.
 
     Returns:
-        The detections of each image, best first.
+        One `Detections` per image, sorted by descending score, in input pixels.
     """
     results = []
     for image_index in range(num_images):
@@ -54,6 +55,6 @@ def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
 
 
 def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
-    """Keep the first `max_detections` detections that score above `min_score`."""
+    """Keep the first `max_detections` detections with a score above `min_score`."""
     count = min(int((detections.score > min_score).sum()), max_detections)
     return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])

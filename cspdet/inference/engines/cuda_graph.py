@@ -1,4 +1,4 @@
-"""PyTorch with CUDA graphs: the kernel launches of a forward pass are recorded once and replayed."""
+"""Engine for PyTorch with CUDA graphs: the kernel launches of a forward pass are recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_GRAPHS = 8  # maximum number of cached graphs, one per shape; each keeps the
 
 @dataclass(frozen=True)
 class _CapturedGraph:
-    """A recorded graph with the tensors that it reads and writes."""
+    """A recorded CUDA graph, with the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     images: Tensor
@@ -29,9 +29,10 @@ class _CapturedGraph:
 
 
 class CudaGraphEngine(Engine):
-    """Runs a recorded CUDA graph for each input shape: at batch size 1, launching kernels costs more than running them.
+    """Engine that records a CUDA graph for each input shape and replays it.
 
-    Outputs are copied, because the next call overwrites the graph's memory.
+    At batch size 1, launching the kernels costs more time than running them. Outputs are copied, because the next call
+    overwrites the memory of the graph.
     """
 
     name = "cuda-graph"
@@ -48,16 +49,16 @@ class CudaGraphEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """Return the precisions of eager torch."""
+        """Return the precisions that eager torch supports on a device."""
         return torch_precisions(device)
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine; a graph is recorded at the first call with each shape."""
+        """Create the engine; a graph is recorded at the first call with each input shape."""
         return cls(source.network, source.metadata, options)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Replay the graph of the input shape; record it at the first call."""
+        """Replay the graph of the input shape; record it first if this is the first call with the shape."""
         count, _, height, width = images.shape
         batch = select_batch_size(count, (height, width), set(self.captured))
         shape = (batch, height, width)

@@ -18,7 +18,7 @@ def readers(suffix: str) -> list[type[Engine]]:
 
 
 def is_exported(path: str | Path, backend: str = AUTO) -> bool:
-    """Whether a path has the suffix of an exported file: a built-in engine or `backend` reads such files."""
+    """Return whether a path has the suffix of an exported file that a built-in engine or `backend` reads."""
     suffix = Path(path).suffix
     if backend != AUTO and suffix in engine_class(backend).suffixes:
         return True
@@ -30,7 +30,7 @@ def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetada
 
     Args:
         path: The file.
-        backend: An engine that reads files with this suffix; auto: the first built-in one.
+        backend: Name of an engine that reads files with this suffix; auto: the first built-in engine that does.
 
     Raises:
         CheckpointError: The file is missing or corrupt, or was not written by `cspdet export`.
@@ -42,12 +42,12 @@ def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetada
 
 
 def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Engine:
-    """Load an exported file in an engine.
+    """Load an exported file into an engine.
 
     Args:
         path: The file.
         backend: Name of an engine that reads files with this suffix.
-        options: Device, precision, threads.
+        options: Device, precision and CPU options.
 
     Raises:
         CheckpointError: See `read_exported_metadata`.

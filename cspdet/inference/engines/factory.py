@@ -1,4 +1,4 @@
-"""Build the engine for a model: the requested one, or the fastest one whose outputs agree with torch."""
+"""Creation of the engine for a model: the requested engine, or the fastest one whose outputs agree with torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger("cspdet")
 
 
 def build_engine(bundle: ModelBundle, config: EngineConfig) -> Engine:
-    """Build the engine for a model: a network, or an exported file.
+    """Create the engine for a model, which is a network or an exported file.
 
     Args:
-        bundle: The model, from `load_model`.
-        config: Engine, precision, device, input size, threads.
+        bundle: The model, as returned by `load_model`.
+        config: Engine, precision, device, input size and number of threads.
 
     Raises:
         ConfigError: The machine or the model does not support the engine, precision, device or input size.
@@ -40,7 +40,7 @@ def build_engine(bundle: ModelBundle, config: EngineConfig) -> Engine:
 
 
 def build_network_engine(network: nn.Module, metadata: ModelMetadata, config: EngineConfig) -> Engine:
-    """Build the engine for any network with known metadata; `config.size` is not used.
+    """Create the engine for any network with known metadata; `config.size` has no effect.
 
     Raises:
         ConfigError: The machine or the network does not support the engine, precision or device.

@@ -1,4 +1,4 @@
-"""ONNX Runtime engine for CPU and CUDA."""
+"""Engine for ONNX Runtime, on the CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROVIDERS = {
 
 
 class OnnxEngine(Engine):
-    """Runs a network converted to ONNX in memory, or a file of `cspdet export`, in an ONNX Runtime session."""
+    """Engine that runs an ONNX Runtime session: of a network converted in memory, or of a file of `cspdet export`."""
 
     name = "onnxruntime"
     suffixes = (".onnx",)
@@ -69,10 +69,10 @@ def open_session(
     """Open a session of ONNX Runtime.
 
     Args:
-        model: An ONNX model in memory, or a file.
+        model: An ONNX model in memory, or the path of a file.
         provider: cpu, cuda or tensorrt.
-        precision: With fp16, TensorRT computes in half precision.
-        threads: Number of CPU threads; None: as many as torch uses.
+        precision: If it is fp16, TensorRT computes in half precision.
+        threads: Number of CPU threads; None: the number that torch uses.
 
     Raises:
         ConfigError: The package or the provider is not installed.
@@ -99,9 +99,10 @@ def open_session(
 
 
 def read_onnx_metadata(path: Path) -> ModelMetadata:
-    """Read the metadata of an ONNX file.
+    """Read the metadata of an ONNX file, with onnxruntime or with the package onnx.
 
-    The OpenVINO engine runs .onnx files too, but OpenVINO cannot read their metadata. The package onnx is sufficient.
+    The OpenVINO engine also runs .onnx files, but OpenVINO cannot read their metadata; for it, the package onnx is
+    sufficient.
 
     Raises:
         ConfigError: Neither onnxruntime nor onnx is installed.

@@ -1,4 +1,4 @@
-"""Convert networks to ONNX in memory, for onnxruntime, OpenVINO and `cspdet export`."""
+"""Conversion of networks to ONNX in memory, for onnxruntime, OpenVINO and `cspdet export`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 
 
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
-    """Return the output names of a graph: raw_8, raw_16 ... by stride; box_xyxy and score; detections; or logits."""
+    """Return the names of the outputs of a graph.
+
+    They are raw_8, raw_16, ... (by stride) for raw outputs, box_xyxy and score for decoded outputs, detections, or
+    logits.
+    """
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [
             f"raw_{stride}_{i}" for i, stride in enumerate(strides)
@@ -36,14 +40,14 @@ def to_onnx(
     dynamic: bool,
     opset: int = DEFAULT_OPSET,
 ) -> bytes:
-    """Convert a model to ONNX. Its input is `images`, (batch, 3, height, width) float32.
+    """Convert a model to ONNX. The input of the graph is `images`, (batch, 3, height, width) float32.
 
     Args:
-        model: On the CPU, in evaluation mode, float32.
+        model: The model, float32 on the CPU, in evaluation mode.
         size_hw: Height and width of the traced input.
         names: Names of the outputs.
         size_divisor: Height and width of an input are always multiples of this number.
-        dynamic: Dynamic batch size, height and width; otherwise the input is one image of `size_hw`.
+        dynamic: Whether batch size, height and width are dynamic. If not, the input is one image of `size_hw`.
         opset: Version of the ONNX operator set.
 
     Returns:
@@ -67,7 +71,7 @@ def to_onnx(
 
 
 def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
-    """Convert with PyTorch's tracing exporter: run the model once on `images` (B, 3, H, W). See `to_onnx`."""
+    """Convert a model with PyTorch's tracing exporter, which runs it once on `images` (B, 3, H, W); see `to_onnx`."""
     file = io.BytesIO()
     dynamic_axes = (
         {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
@@ -87,10 +91,10 @@ def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynami
 def _export_with_dynamo(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """Convert with torch.export; see `to_onnx`.
+    """Convert a model with torch.export; see `to_onnx`.
 
-    With a `size_divisor`, batch size, height and width are dynamic. Height and width are declared as multiples of it;
-    otherwise torch.export cannot prove that upsampled maps have equal sizes.
+    If `size_divisor` is given, batch size, height and width are dynamic. Height and width are declared as multiples of
+    it, because torch.export cannot prove otherwise that upsampled maps have equal sizes.
     """
     from torch.export import Dim
 

@@ -1,4 +1,4 @@
-"""OpenVINO engine for the CPU; it compiles the model for each input size."""
+"""Engine for OpenVINO on the CPU; the model is compiled for each input size."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ RT_INFO_SECTION = "cspdet"  # the section of the runtime information in a file t
 
 
 class OpenVinoEngine(Engine):
-    """Runs a network converted to ONNX in memory, or an .onnx or .xml file of `cspdet export`, in OpenVINO.
+    """Engine that runs OpenVINO: a network converted to ONNX in memory, or an .onnx or .xml file of `cspdet export`.
 
-    By default OpenVINO computes in bf16 if the CPU supports it; the precision hint is set to `precision` instead.
+    The precision hint is set to `precision`, because OpenVINO computes in bf16 by default if the CPU supports it.
 
     Attributes:
-        latency_models: Compiled models by (height, width) that use all cores for one image.
-        throughput_models: Compiled models by (height, width) that run several images at once.
+        latency_models: Compiled models that use all cores for one image, by (height, width).
+        throughput_models: Compiled models that run several images at once, by (height, width).
     """
 
     name = "openvino"
@@ -67,7 +67,7 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Convert the network to ONNX in memory; it is compiled at the first call with each size."""
+        """Convert the network to ONNX in memory; it is compiled at the first call with each input size."""
         import_openvino()  # before the conversion, which takes seconds
         return cls(source.onnx_bytes, source.metadata, options)
 
@@ -92,10 +92,10 @@ class OpenVinoEngine(Engine):
         return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """Run the images in parallel, one core per image.
+        """Run the images in parallel, with one core per image.
 
-        Threads that share one image synchronize after every layer. This overhead grows under load, for example while a
-        video is decoded and encoded at the same time.
+        If all threads share one image, they synchronize after every layer. This overhead grows under load, for example
+        while a video is decoded and encoded at the same time.
         """
         if self.num_streams > 1:  # other threads keep the other cores busy
             return super().forward_parallel(images)
@@ -103,7 +103,7 @@ class OpenVinoEngine(Engine):
         return throughput_model.run(images.contiguous().numpy())
 
     def set_num_streams(self, num_streams: int) -> int:
-        """Prepare for up to `num_streams` parallel calls."""
+        """Prepare for calls from several threads at the same time; return the number of threads, at most `threads`."""
         self.num_streams = min(num_streams, self.threads)
         return self.num_streams
 
@@ -113,7 +113,7 @@ class OpenVinoEngine(Engine):
         return self.latency_models[size_hw]
 
     def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _ThroughputModel:
-        """Return the compiled model for up to `num_images` parallel images of this size, at most one per thread."""
+        """Return the compiled model for up to `num_images` parallel images of this size, but at most one per thread."""
         streams = min(num_images, self.threads)
         with self._lock:
             if size_hw not in self.throughput_models or self.throughput_models[size_hw].streams < streams:
@@ -139,9 +139,9 @@ class OpenVinoEngine(Engine):
 
 
 class _ThroughputModel:
-    """A model compiled for several images at once, with one inference request for each.
+    """A model compiled for several images at once, with one inference request per image.
 
-    Requests are reused: the first run of a new request allocates its memory and takes twice as long.
+    Requests are reused, because the first run of a new request allocates its memory and takes twice as long.
     """
 
     def __init__(self, compiled: openvino.CompiledModel, streams: int):
@@ -151,7 +151,7 @@ class _ThroughputModel:
             self._idle.put(compiled.create_infer_request())
 
     def run_one(self, image: np.ndarray) -> tuple[Tensor, ...]:
-        """Run (1, 3, H, W); waits if other threads use all requests."""
+        """Run one image (1, 3, H, W) and return its outputs; wait if other threads use all requests."""
         request = self._idle.get()
         try:
             request.infer([image], share_inputs=True)
@@ -160,7 +160,7 @@ class _ThroughputModel:
             self._idle.put(request)
 
     def run(self, images: np.ndarray) -> list[tuple[Tensor, ...]]:
-        """Run (B, 3, H, W) and return the outputs of each image."""
+        """Run a batch (B, 3, H, W) and return the outputs of each image."""
         requests = [self._idle.get()]
         with suppress(Empty):  # no waiting: two threads that each hold one request would deadlock
             while len(requests) < len(images):
@@ -181,16 +181,16 @@ class _ThroughputModel:
 
 
 def _copy_outputs(request: openvino.InferRequest) -> tuple[Tensor, ...]:
-    """Copy the outputs, because the next run of the request overwrites their memory."""
+    """Return copies of the outputs, because the next run of the request overwrites their memory."""
     return tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
 
 
 def read_model(model: bytes | Path) -> openvino.Model:
-    """Read ONNX from memory, or an .onnx or .xml file.
+    """Read a model: ONNX in memory, or an .onnx or .xml file.
 
     Raises:
         ConfigError: OpenVINO is not installed.
-        CheckpointError: The file is corrupt, or the .bin of an .xml is missing.
+        CheckpointError: The file is corrupt, or the .bin file of an .xml file is missing.
     """
     core = import_openvino().Core()
     if isinstance(model, Path) and model.suffix == ".xml" and not model.with_suffix(".bin").is_file():
@@ -218,7 +218,7 @@ def read_openvino_metadata(path: Path) -> ModelMetadata:
 
 
 def write_openvino_metadata(model: openvino.Model, metadata: ModelMetadata) -> None:
-    """Write the metadata into the model's runtime information, which is saved in the .xml file."""
+    """Store the metadata in the model's runtime information, which OpenVINO saves in the .xml file."""
     for key, value in metadata.to_strings().items():
         assert key == FORMAT_KEY or json.loads(value) is not None
         model.set_rt_info(value, [RT_INFO_SECTION, key])

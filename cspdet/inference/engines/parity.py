@@ -1,4 +1,4 @@
-"""Compare the outputs of two engines: decoded boxes and scores on synthetic images."""
+"""Comparison of the outputs of two engines: decoded boxes and scores of synthetic images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_MEAN_ERROR = 1e-2
 
 
 def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return two fixed images (1, 3, H, W) in [0, 1]: noise, and smooth patches."""
+    """Return two fixed images (1, 3, H, W) in [0, 1]: one of noise, and one of smooth patches."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, *size_hw, generator=generator)
     coarse = torch.rand(1, 3, 6, 6, generator=generator)
@@ -25,19 +25,19 @@ def probe_inputs(size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def prediction_differences(
     actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], anchors: Anchors, size_hw: tuple[int, int]
 ) -> Tensor:
-    """Return the maximum error of the box and scores of each prior.
+    """Compute the largest error of the box and the scores of each prior.
 
     Errors of scores are absolute. Errors of boxes are relative to the longer side of the input, or to the longer side
-    of the box if it is larger.
+    of the box if it is longer than the input.
 
     Args:
-        actual: Raw outputs, one (B, A, H_l, W_l, 5 + C) per level.
-        expected: The raw outputs of the reference.
+        actual: Raw outputs to check, (B, A, H_l, W_l, 5 + C) per level.
+        expected: Raw outputs of the reference.
         anchors: Anchors of the head.
         size_hw: Height and width of the input.
 
     Returns:
-        (B, S) errors.
+        (B, S) error of each prior.
     """
     like = expected[0].device
     box_xyxy, score = decode(tuple(values.to(like).float() for values in actual), anchors)
@@ -48,7 +48,7 @@ def prediction_differences(
 
 
 def _describe_difference(worst: float, average: float, precision: str) -> str | None:
-    """Describe the differences of boxes and scores; None if they are within the limits of the precision."""
+    """Return an error message, or None if the differences of boxes and scores are small enough for the precision."""
     if precision == "fp32":
         allowed = worst <= MAX_ERROR
         return None if allowed else f"its boxes or scores differ by {worst:.1e}; expected at most {MAX_ERROR:g}"
@@ -64,11 +64,11 @@ def parity_error(
     precision: str,
     size_hw: tuple[int, int],
 ) -> str | None:
-    """Check the raw outputs of an engine against those of a reference.
+    """Compare the raw outputs of an engine with the raw outputs of a reference.
 
     Args:
         actual: Raw outputs of each image.
-        expected: The raw outputs of the reference.
+        expected: Raw outputs of the reference.
         anchors: Anchors of the head.
         precision: Precision of the engine.
         size_hw: Height and width of the input.

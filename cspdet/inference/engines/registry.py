@@ -1,4 +1,4 @@
-"""Registry of the engines, by their `--backend` name. This module does not import torch."""
+"""Registry of the engines by their `--backend` name. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENGINES = Registry(
 
 
 def engine_class(backend: str) -> type[Engine]:
-    """Return the class of an engine, by its name or a user-defined `module:Class`.
+    """Return the class of the engine with this name, which is a built-in name or `module:Class`.
 
     Raises:
         ConfigError: The name is unknown, or the user-defined class cannot be imported or is not an Engine.
@@ -44,5 +44,5 @@ def engine_class(backend: str) -> type[Engine]:
 
 
 def engine_classes() -> list[type[Engine]]:
-    """Return all built-in engines, in registry order."""
+    """Return the classes of all built-in engines, in registry order."""
     return [engine_class(name) for name in ENGINES.names()]

@@ -1,4 +1,4 @@
-"""`--backend auto`: the fastest installed engine whose outputs agree with a reference."""
+"""`--backend auto`: selection of the fastest installed engine whose outputs agree with a reference."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MIN_TIMING_PASSES = 3
 def build_fastest(
     source: NetworkSource, options: EngineOptions, build: Callable[[str, EngineOptions], Engine]
 ) -> Engine:
-    """Build the fastest engine for one image, among those whose outputs agree with torch in fp32.
+    """Create the engine that is fastest for one image, among those whose outputs agree with torch in fp32.
 
     Args:
-        source: The network; other networks than detectors run in torch.
-        options: Device, precision, threads.
-        build: Builds an engine by name.
+        source: The network. If it is not a detector, torch is used.
+        options: Device, precision and CPU options.
+        build: Function that creates an engine by name.
 
     Raises:
         ConfigError: No engine can run the network with these options.
@@ -47,7 +47,7 @@ def build_fastest(
 def _installed_engines(
     options: EngineOptions, build: Callable[[str, EngineOptions], Engine], reference: Engine
 ) -> dict[str, Callable[[], Engine]]:
-    """Return the functions that build the installed engines for a device, by name."""
+    """Return functions that create the installed engines for the device, by engine name."""
     candidates: dict[str, Callable[[], Engine]] = {}
     for engine in engine_classes():
         if options.device.type not in engine.auto_devices:
@@ -62,10 +62,10 @@ def _installed_engines(
 
 
 def load_fastest(path: Path, options: EngineOptions) -> Engine:
-    """Load an exported file in the fastest engine that reads it.
+    """Load an exported file into the fastest engine that reads it.
 
-    If the file has raw outputs in fp32, the outputs of each engine are compared with those of the first engine, and the
-    engines are timed. Otherwise there is no reference, and the first engine that supports the precision is used.
+    If the file has raw outputs in fp32, the outputs of each engine are compared with the first engine, and the engines
+    are timed. If not, there is no reference, and the first engine that supports the precision is used.
 
     Raises:
         CheckpointError, ConfigError: See `load_exported`.
@@ -89,7 +89,7 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
 def _build_and_compare(
     build: Callable[[], Engine], reference: Engine, images: Sequence[Tensor], expected: list[tuple[Tensor, ...]]
 ) -> Engine | str:
-    """Return the engine, or the reason why it cannot replace the reference."""
+    """Create an engine; return it, or the reason why it cannot replace the reference."""
     try:
         engine = build()
         if engine is reference:
@@ -102,10 +102,10 @@ def _build_and_compare(
 
 
 def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
-    """Build each candidate, compare it with the reference, and time it; return the fastest. Failures are logged.
+    """Create all candidates, compare them with the reference, and time them; return the fastest. Failures are logged.
 
     Args:
-        candidates: Functions that build an engine, by name.
+        candidates: Functions that create an engine, by name.
         reference: The engine whose outputs the candidates must reproduce.
 
     Raises:
@@ -130,7 +130,7 @@ def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engin
 
 
 def time_forward(engine: Engine) -> float:
-    """Return the minimum time of several forward passes of one image at the engine's input size, in seconds."""
+    """Return the shortest time, in seconds, of several forward passes of one image at the engine's input size."""
     (image, _) = probe_inputs(engine.size_hw)
     image = image.to(engine.device)
     engine(image)

@@ -1,4 +1,4 @@
-"""Inputs for building an engine: a network with its metadata, and the engine options."""
+"""Inputs for creating an engine: a network with its metadata, and the engine options."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class EngineOptions:
     """Device, precision and CPU options of an engine.
 
     Attributes:
-        device: The device of the network.
+        device: Device of the network.
         precision: Precision of the convolutions.
-        threads: Number of CPU threads; None: as many as torch uses.
+        threads: Number of CPU threads; None: the number that torch uses.
         cpu_kernels: Use the faster CPU kernels of `cspdet.inference.engines.cpu_kernels`.
     """
 
@@ -34,7 +34,7 @@ class EngineOptions:
 
 
 class NetworkSource:
-    """A network from which engines are built; all engines share one conversion to ONNX.
+    """A network for which engines are created; all engines share one conversion to ONNX.
 
     Attributes:
         network: The network, in evaluation mode on the CPU.
@@ -46,7 +46,7 @@ class NetworkSource:
 
     @cached_property
     def onnx_bytes(self) -> bytes:
-        """The network as an ONNX model with dynamic batch size, height and width.
+        """The network as a serialized ONNX model with dynamic batch size, height and width.
 
         Raises:
             UserError: An operation of the network has no ONNX equivalent.

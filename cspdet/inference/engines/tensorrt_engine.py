@@ -1,4 +1,4 @@
-"""TensorRT engine, an execution provider of ONNX Runtime."""
+"""Engine for TensorRT, used through ONNX Runtime's execution provider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cspdet.inference.engines.onnx_engine import OnnxEngine
 
 
 class TensorRtEngine(OnnxEngine):
-    """Runs ONNX Runtime with the TensorRT provider.
+    """Engine that runs ONNX Runtime with the TensorRT provider.
 
     `--backend auto` does not try this engine, because building it takes longer than most runs.
     """

@@ -1,4 +1,4 @@
-"""torch.compile engine."""
+"""Engine for torch.compile."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ log = logging.getLogger("cspdet")
 
 
 class CompiledEngine(Engine):
-    """Runs torch.compile with frozen weights, for each input shape; the first call with a shape can take minutes.
+    """Engine that compiles the network with torch.compile and frozen weights, for each input shape.
 
-    `--backend auto` does not try this engine, because compiling takes longer than most runs.
+    The first call with a shape can take minutes. `--backend auto` does not try this engine, because compiling takes
+    longer than most runs.
     """
 
     name = "torch-compile"
@@ -38,16 +39,16 @@ class CompiledEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """Return the precisions of eager torch."""
+        """Return the precisions that eager torch supports on a device."""
         return torch_precisions(device)
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine; the network is compiled at the first call with each shape."""
+        """Create the engine; the network is compiled at the first call with each input shape."""
         return cls(source.network, source.metadata, options)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the compiled network; pad the batch if the network is compiled for a larger one."""
+        """Run the compiled network; if it is compiled for a larger batch, pad the batch."""
         count, _, height, width = images.shape
         batch_size = select_batch_size(count, (height, width), self.compiled_shapes)
         start = time.perf_counter()

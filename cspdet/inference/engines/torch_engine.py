@@ -1,4 +1,4 @@
-"""PyTorch engine for networks and TorchScript files."""
+"""Engine for eager PyTorch, for networks and TorchScript files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 
 
 class TorchEngine(Engine):
-    """Runs eager PyTorch with fused batch normalization and channels-last tensors; on a CPU also packed weights."""
+    """Engine that runs eager PyTorch with fused batch norms, channels-last tensors and, on a CPU, packed weights."""
 
     name = "torch"
     suffixes = (".torchscript", ".ts")
@@ -35,12 +35,12 @@ class TorchEngine(Engine):
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
-        """Return fp32 and bf16; on CUDA also fp16."""
+        """Return fp32 and bf16, and for CUDA also fp16."""
         return torch_precisions(device)
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Build the engine for a network."""
+        """Create the engine for a network."""
         return cls(source.network, source.metadata, options)
 
     @classmethod
@@ -60,7 +60,7 @@ class TorchEngine(Engine):
 
 
 class TorchScriptEngine(Engine):
-    """Runs a TorchScript file of `cspdet export`."""
+    """Engine that runs a TorchScript file of `cspdet export`."""
 
     name = "torch"
 
@@ -79,7 +79,7 @@ def torch_precisions(device: torch.device) -> tuple[EnginePrecision, ...]:
 
 
 def prepare_for_inference(network: nn.Module, options: EngineOptions) -> nn.Module:
-    """Prepare a network for inference: fuse batch normalization, set memory format, precision and device.
+    """Prepare a network for inference: fuse batch norms, then set device, precision and memory format.
 
     Raises:
         ConfigError: The network cannot be converted to the precision.

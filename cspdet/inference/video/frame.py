@@ -1,4 +1,4 @@
-"""Frames and metadata of a video, and the interface of readers."""
+"""Frames and metadata of a video, and the interface of video readers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_FPS = 1000  # a higher declared rate is treated as unknown
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a video.
+    """A frame of a video.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, upright.
-        index: From 0: for a file, the index among all frames; for a live source, among the processed frames.
+        index: Index from 0: for a file, among all frames; for a live source, among the processed frames.
         time_s: Seconds since the first frame.
-        ticks: The same time in units of the reader's `time_base`.
+        ticks: Time since the first frame, in units of the reader's `time_base`.
     """
 
     image: np.ndarray
@@ -34,12 +34,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Metadata of a video, as declared by the container or driver.
+    """Metadata of a video as stated by the file or by the driver.
 
     Attributes:
         fps: Frames per second, the mean if the rate varies; None: unknown.
         time_base: Seconds per tick.
-        num_frames: Number of frames, not always correct; None: unknown.
+        num_frames: Number of frames, which is not always correct; None: unknown.
         pixel_aspect: Width of a displayed pixel divided by its height.
     """
 
@@ -50,14 +50,16 @@ class VideoInfo:
 
 
 class VideoReader(Protocol):
-    """Iterates over the frames of a video. Use it as a context manager; leaving it releases the camera or file.
+    """Interface of the readers, which iterate over the frames of a video.
+
+    A reader is a context manager; leaving it releases the camera or file.
 
     Attributes:
         video: The source.
-        info: Declared metadata, such as frame rate and number of frames.
-        live: Whether this is a live source: frames that are not read in time are dropped.
-        decoded: Number of frames so far.
-        error: Why the frames ended before the end of the video.
+        info: Metadata, such as frame rate and number of frames.
+        live: Whether the source is live, so that frames that are not read in time are dropped.
+        decoded: Number of frames decoded so far.
+        error: Reason why the frames ended before the end of the video; None: no error.
         dropped: Number of frames that were not read in time.
         start_time_s: Timestamp of the first frame in the file, in seconds.
     """

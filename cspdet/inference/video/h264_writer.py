@@ -1,4 +1,4 @@
-"""Write H.264 in mp4 with PyAV: playable in browsers, with the timestamps and the audio of the source."""
+"""Writer of H.264 video in mp4 with PyAV: playable in browsers, with the timestamps and the audio of the source."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ BT601_MATRIX, SRGB_PRIMARIES, BT709_TRANSFER, LIMITED_RANGE = 6, 1, 1, 1
 
 
 class H264Writer:
-    """Writes RGB frames, all with the size of the first one; see VideoWriter.
+    """Writer of H.264 video; all frames get the size of the first frame. Implements VideoWriter.
 
-    Even sizes are written as 4:2:0, which all players support. 4:2:0 has one color per 2x2 pixels and cannot have odd
-    sizes; these are written as 4:4:4, which FFmpeg, VLC and Chromium support, but some devices do not. The index is at
-    the beginning of the file (fast start), so that playback can begin during the download.
+    Frames of even size are written as 4:2:0, which all players support. 4:2:0 has one color per 2x2 pixels and cannot
+    have odd sizes; odd sizes are written as 4:4:4, which FFmpeg, VLC and Chromium support, but some devices do not. The
+    index is at the beginning of the file (fast start), so that playback can begin during the download.
 
     Args:
         path: The file.
@@ -73,7 +73,7 @@ class H264Writer:
         self._audio_passthrough: AudioPassthrough | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """See VideoWriter."""
+        """Write a frame; see `VideoWriter.write`."""
         import av
 
         if self._container is None:
@@ -130,7 +130,7 @@ class H264Writer:
         return frame.reformat(format="yuv444p", dst_colorspace="ITU601")
 
     def finish(self) -> None:
-        """See VideoWriter."""
+        """Complete the file; see `VideoWriter.finish`."""
         import av
 
         if self._container is None:
@@ -151,7 +151,7 @@ class AudioPassthrough:
 
     Args:
         path: The file.
-        start_time_s: Timestamp of the first video frame in the file, in seconds; the written video begins there.
+        start_time_s: Timestamp of the first video frame in the file, in seconds; the written video begins at this time.
     """
 
     def __init__(self, path: Path, start_time_s: Fraction = Fraction(0)):
@@ -171,7 +171,7 @@ class AudioPassthrough:
             self._output_stream = container.add_stream_from_template(self._input_stream)
 
     def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
-        """Yield the next packets that begin before this time of the source, in seconds."""
+        """Yield the next packets that begin before `seconds`, the time since the first video frame."""
         while self._output_stream is not None:
             packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
             self._pending_packet = None

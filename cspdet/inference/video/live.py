@@ -1,4 +1,4 @@
-"""Live sources: cameras and streams. Keeps the latest frame, and reconnects on failure."""
+"""Readers for live sources (cameras and streams): they keep only the latest frame, and reconnect after a failure."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ RELEASE_TIMEOUT_S = 2.0  # maximum time to wait at the end for a driver that doe
 
 
 class _LatestFrame(NamedTuple):
-    """The last captured frame, not yet consumed."""
+    """The last captured frame that has not been consumed yet."""
 
     image: np.ndarray  # BGR
     time: float  # time of the monotonic clock, in seconds
 
 
 def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: float | None = None) -> VideoReader:
-    """Open a camera or URL. A URL with a frame count is a remote file, and no frames of it are dropped.
+    """Open a camera or a URL.
+
+    A URL that states a number of frames is a remote file; its frames are never dropped.
 
     Args:
         video: The camera or URL.
@@ -51,7 +53,7 @@ def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: fl
 
 
 class LiveReader:
-    """Iterates over the latest frames of a live source.
+    """Reader that iterates over the latest frames of a live source.
 
     A thread reads continuously, so that no old frames remain in driver or network queues. The iterator returns the
     latest frame; `dropped` counts the frames that were skipped.
@@ -60,10 +62,10 @@ class LiveReader:
         video: The camera or URL.
         capture: The open capture of `video`.
         stride: Return every n-th frame.
-        reconnect: Maximum number of consecutive attempts to reconnect; 0: none. If all fail, `error` is set.
-        max_seconds: Ends the iteration this long after the first frame, even if no frame arrives.
-        clock: Returns the time in seconds.
-        wait: Waits for an event with a timeout in seconds.
+        reconnect: Maximum number of consecutive attempts to reconnect. If all of them fail, `error` is set.
+        max_seconds: Time after the first frame at which the iteration ends, even if no frame arrives; None: no limit.
+        clock: Function that returns the time in seconds.
+        wait: Function that waits for an event with a timeout in seconds.
     """
 
     live = True
@@ -116,7 +118,7 @@ class LiveReader:
             self.decoded += 1
 
     def _wait_for_frame(self, start: float | None) -> _LatestFrame | None:
-        """Wait for the latest frame; return None if the source has ended or the time limit is reached."""
+        """Wait for the latest frame and return it; return None if the source has ended or the time limit is reached."""
         with self._changed:
             while self._latest is None:
                 late = start is not None and self._max_seconds is not None

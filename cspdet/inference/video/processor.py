@@ -1,4 +1,4 @@
-"""Run a detector on a video: reading, detection, drawing and writing in parallel."""
+"""Detection on a video: reading, detection, drawing and writing run in parallel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_QUEUE_BYTES = 256 * 2**20  # maximum memory of the frames queued between two
 
 
 class ProcessedFrame(NamedTuple):
-    """A frame with its detections."""
+    """A frame with its detections and track ids."""
 
     frame: Frame
     detections: Detections
@@ -46,10 +46,10 @@ class VideoProcessor:
         self.run = run
 
     def process(self, video: Video) -> None:
-        """Detect on every frame, and write the annotated video and the result lines.
+        """Detect objects in every frame, and write the annotated video and the result lines.
 
         Raises:
-            SourceError: The video cannot be opened, or no frame of it can be decoded.
+            SourceError: The video cannot be opened, or none of its frames can be decoded.
         """
         settings = self.run.settings
         with self._open_reader(video) as reader:
@@ -88,7 +88,7 @@ class VideoProcessor:
         )
 
     def _progress(self, reader: VideoReader, frames: Iterable[Frame]) -> Iterable[Frame]:
-        """Yield the frames up to the time limit, and show the progress."""
+        """Return the frames up to the time limit; iterating over them shows a progress bar."""
         settings, count = self.run.settings, reader.info.num_frames
         limited_frames = _limit_duration(self.run.timer.time_iter(frames, "waiting"), settings.max_seconds)
         expected = -(-count // settings.stride) if count else None
@@ -122,7 +122,7 @@ class VideoProcessor:
     def _start_output_stages(
         self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
     ) -> BackgroundConsumer[ProcessedFrame]:
-        """Start the writing thread and, if a video is written, the drawing thread; return the first stage."""
+        """Start the writing thread and, if a video is written, the drawing thread; return the first of these stages."""
         write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
         if writer is None:
             return write
@@ -182,7 +182,7 @@ class VideoProcessor:
 
 
 def _limit_duration(frames: Iterable[Frame], max_seconds: float | None) -> Iterator[Frame]:
-    """Yield the frames before `max_seconds`, and always the first frame."""
+    """Yield the frames before `max_seconds`; the first frame is always yielded."""
     for frame in frames:
         if max_seconds is not None and frame.index > 0 and frame.time_s >= max_seconds:
             return

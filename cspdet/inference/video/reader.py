@@ -1,4 +1,4 @@
-"""Read video files as RGB frames with timestamps, with PyAV if it is installed, else with OpenCV."""
+"""Readers for video files: RGB frames with timestamps, read with PyAV or, if it is not installed, with OpenCV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def has_pyav() -> bool:
-    """Whether PyAV is installed, the package of the extra `video`."""
+    """Return whether PyAV is installed, which the extra `video` installs."""
     return importlib.util.find_spec("av") is not None
 
 
@@ -33,8 +33,8 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
     Args:
         video: The file.
         stride: Read every n-th frame.
-        slice_threading: Decode frames one after another. If the network runs on the same cores, decoding several frames
-            in parallel is not faster and needs more CPU time.
+        slice_threading: Decode one frame at a time. Decoding several frames in parallel is not faster if the network
+            runs on the same cores, and needs more CPU time.
 
     Raises:
         SourceError: The file is missing or corrupt, contains no video, or has an unknown codec.
@@ -82,7 +82,7 @@ def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open a file with PyAV, also if its tags are not UTF-8. Raises FFmpegError."""
+    """Open a file with PyAV, even if its tags are not UTF-8. Raises FFmpegError."""
     import av
 
     try:
@@ -92,7 +92,7 @@ def open_container(path: Path) -> av.container.InputContainer:
 
 
 class OpenCvReader:
-    """Reads a local or remote file with OpenCV, assuming a constant frame rate. OpenCV rotates the frames upright."""
+    """Reader of a local or remote file with OpenCV, which assumes a constant frame rate and rotates frames upright."""
 
     live = False
     error: str | None = None
@@ -127,7 +127,7 @@ class OpenCvReader:
 
 
 class PyAvReader:
-    """Reads a file with PyAV: upright frames with the timestamps of the file."""
+    """Reader of a file with PyAV; frames are upright and have the timestamps of the file."""
 
     live = False
     dropped = 0
@@ -191,7 +191,7 @@ class PyAvReader:
             self.decoded += 1
 
     def _decode_frames(self) -> Iterator[VideoFrame]:
-        """Yield all frames that can be decoded: skip corrupt packets, and stop when reading fails."""
+        """Yield all frames that can be decoded. Corrupt packets are skipped; a read error ends the iteration."""
         import av
 
         packets = self._container.demux(self._stream)
@@ -216,7 +216,7 @@ def _to_fraction(value: Fraction | None) -> Fraction | None:
 
 
 def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """Convert to (H, W, 3) uint8 RGB, rotated as declared in the file (degrees counter-clockwise)."""
+    """Convert a frame to (H, W, 3) uint8 RGB, rotated counter-clockwise by the angle that the file states."""
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

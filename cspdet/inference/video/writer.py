@@ -1,4 +1,4 @@
-"""Write frames to an .mp4 file atomically: H.264 with PyAV, or MPEG-4 with OpenCV."""
+"""Writers of .mp4 files, which are written atomically: H.264 with PyAV, or MPEG-4 with OpenCV."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class EncoderSettings:
         info: Frame rate, time base and pixel aspect of the source.
         codec: h264 or mp4v.
         preset: Preset of x264.
-        live: Frames arrive at irregular times; a codec with a constant rate repeats each frame until the next one.
+        live: Whether frames arrive at irregular times. If the codec has a constant frame rate, each frame is repeated
+            until the next one arrives.
         stride: Every n-th frame of the source is written.
-        audio: Source file whose audio is copied; H.264 only.
-        start_time_s: Timestamp of the first frame in that file, in seconds.
+        audio: Source file whose audio is copied; only for H.264.
+        start_time_s: Timestamp of the first frame in the source file, in seconds.
     """
 
     info: VideoInfo
@@ -47,15 +48,15 @@ class EncoderSettings:
 
     @property
     def fps(self) -> Fraction:
-        """Written frames per second."""
+        """Frames per second of the written video."""
         return (self.info.fps or DEFAULT_FPS) / (1 if self.live else self.stride)
 
 
 class VideoWriter(Protocol):
-    """Writes RGB frames, all with the size of the first one.
+    """Interface of the writers, which write RGB frames; all frames get the size of the first frame.
 
     Attributes:
-        written: Number of frames so far.
+        written: Number of frames written so far.
     """
 
     written: int
@@ -64,8 +65,9 @@ class VideoWriter(Protocol):
         """Write a frame.
 
         Args:
-            image: (H, W, 3) uint8 RGB; resized if its size differs from that of the first frame.
-            ticks: Time in units of the source's time base; None: one frame period after the previous frame.
+            image: (H, W, 3) uint8 RGB; resized if its size differs from the first frame.
+            ticks: Time of the frame in units of the source's time base; None: one frame period after the previous
+                frame.
 
         Raises:
             SourceError: The codec does not support the size or frame rate.
@@ -73,11 +75,11 @@ class VideoWriter(Protocol):
         """
 
     def finish(self) -> None:
-        """Complete the file; call this once, also after an error."""
+        """Complete the file. Call this once, even after an error."""
 
 
 def select_codec(name: str) -> Codec:
-    """Select an available codec. H.264, which browsers can play, requires PyAV.
+    """Select an available codec. H.264, which browsers can play, needs PyAV; without it, `auto` selects mp4v.
 
     Args:
         name: auto, h264 or mp4v.
@@ -99,9 +101,9 @@ def select_codec(name: str) -> Codec:
 
 
 class Mpeg4Writer:
-    """Writes MPEG-4 part 2 at a constant rate, rounded to 0.001 frames per second. Many browsers cannot play it.
+    """Writer of MPEG-4 part 2 video at a constant rate, rounded to 0.001 frames per second.
 
-    The codec crops the last column or row of an odd width or height.
+    Many browsers cannot play this codec. It crops the last column or row if the width or height is odd.
     """
 
     def __init__(self, path: Path, settings: EncoderSettings):
@@ -111,7 +113,7 @@ class Mpeg4Writer:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """See VideoWriter; timestamps are kept only for live sources, by repeating frames."""
+        """Write a frame; see `VideoWriter.write`. Only for live sources, frames are repeated to keep the timestamps."""
         if self._writer is None:
             self._size_hw = (image.shape[0], image.shape[1])
             self._writer = self._open(self._size_hw)
@@ -140,13 +142,13 @@ class Mpeg4Writer:
         return writer
 
     def finish(self) -> None:
-        """See VideoWriter."""
+        """Complete the file; see `VideoWriter.finish`."""
         if self._writer is not None:
             self._writer.release()
 
 
 def check_frame_count(path: Path, written: int) -> None:
-    """Raise OSError unless the file contains all frames, because OpenCV does not report a full disk."""
+    """Raise OSError if the file does not contain all frames, because OpenCV does not report a full disk."""
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
@@ -156,9 +158,10 @@ def check_frame_count(path: Path, written: int) -> None:
 
 @contextmanager
 def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWriter]:
-    """Open a writer for a temporary file next to `path`, which is renamed to `path` at the end of the `with` block.
+    """Open a writer for a temporary file, which is renamed to `path` at the end of the `with` block.
 
-    On Ctrl-C in the block, the file is completed and renamed with the frames so far; then KeyboardInterrupt is raised.
+    After Ctrl-C in the block, the file is completed with the frames written so far and renamed; then KeyboardInterrupt
+    is raised.
 
     Raises:
         UserError: No frame was written, or the disk is full.

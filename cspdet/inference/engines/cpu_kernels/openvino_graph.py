@@ -1,4 +1,4 @@
-"""Optimizations of an OpenVINO graph before it is compiled; the outputs do not change."""
+"""Optimizations of an OpenVINO graph before it is compiled; they do not change the outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_PERMUTATION = (0, 1, 3, 4, 2)
 
 
 def fold_constants(model: openvino.Model) -> None:
-    """Replace operations on constants and known shapes with constants, in place.
+    """Replace operations on constants and on known shapes by constants, in place.
 
     An example is a bias that a dynamic ONNX graph computes from the image size.
     """
@@ -27,7 +27,12 @@ def fold_constants(model: openvino.Model) -> None:
 
 
 def _split_anchors(transpose: Any, shape: Sequence[int]) -> Any:
-    """Return the raw output of `shape` (B, A, 5 + C, H, W), split into anchors in channels-last format."""
+    """Return nodes that compute the same raw output as `transpose`, but split the anchors while channels are last.
+
+    Args:
+        transpose: The last node of the raw output.
+        shape: (B, A, 5 + C, H, W), shape of the input of `transpose`.
+    """
     from openvino import opset8 as ops
 
     batch, anchors, values, height, width = shape
@@ -41,10 +46,10 @@ def _split_anchors(transpose: Any, shape: Sequence[int]) -> Any:
 
 
 def split_channels_last(model: openvino.Model) -> int:
-    """Split raw outputs into anchors in channels-last memory format, in place.
+    """Rewrite raw outputs so that they are split into anchors in channels-last memory format, in place.
 
-    Convolutions produce channels-last maps. Splitting them as (B, A, 5 + C, H, W) transposes twice, value by value.
-    The rewritten graph transposes once, and the values of a cell stay adjacent in memory.
+    Convolutions produce channels-last maps. The original graph, which splits them as (B, A, 5 + C, H, W), transposes
+    them twice, value by value. The rewritten graph transposes once, and the values of a cell stay adjacent in memory.
 
     Returns:
         The number of rewritten outputs.
@@ -62,7 +67,7 @@ def split_channels_last(model: openvino.Model) -> int:
 
 
 def _match_raw_output(transpose: Any) -> Sequence[int] | None:
-    """Return (B, A, 5 + C, H, W) if the node is the last operation of a raw output of known size, else None."""
+    """Return (B, A, 5 + C, H, W) if the node is the last one of a raw output of known size. If not, return None."""
     if transpose.get_type_name() != "Transpose" or not transpose.input_value(0).get_partial_shape().is_static:
         return None
     order, split = constant_value(transpose.input_value(1)), transpose.input_value(0).get_node()
@@ -77,7 +82,7 @@ def _match_raw_output(transpose: Any) -> Sequence[int] | None:
 
 
 def constant_value(output: Any) -> np.ndarray | None:
-    """Return the values of a constant, also if it is stored in lower precision; None if the output is no constant."""
+    """Return the value of a constant, even if it is stored in lower precision; return None for other outputs."""
     node = output.get_node()
     if node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
@@ -85,14 +90,18 @@ def constant_value(output: Any) -> np.ndarray | None:
 
 
 def int64_constant(*values: int) -> Any:
-    """Return an int64 constant node."""
+    """Create an int64 constant."""
     from openvino import opset8 as ops
 
     return ops.constant(np.array(values, np.int64))
 
 
 def sole_consumer(node: Any, op_type: str) -> Any | None:
-    """Return the only consumer of a node's output if it has type `op_type` and this is its first input, else None."""
+    """Return the only consumer of a node's output.
+
+    If there are several consumers, or it does not have the type `op_type`, or the output is not its first input, return
+    None.
+    """
     readers = list(node.output(0).get_target_inputs())
     if len(readers) != 1 or readers[0].get_node().get_type_name() != op_type:
         return None

@@ -1,9 +1,9 @@
-"""Packed convolutions for torch on a CPU: weights in oneDNN's layout, and fused activations.
+"""Packed convolutions for torch on a CPU: weights in oneDNN's memory layout, and fused activations.
 
-PyTorch converts the weights to oneDNN's layout in every forward pass, which at batch size 1 costs as much as a few
-layers. torch.compile uses two operators that convert them once; this module uses the same operators without the
-compiler. They are not documented, so the outputs of the packed network are compared with the original. If the operators
-are missing or the outputs differ, the original network is used.
+PyTorch converts the weights to oneDNN's layout in every forward pass. At batch size 1, this costs as much as a few
+layers. torch.compile uses two operators that convert the weights once; this module uses the same operators without the
+compiler. Because they are not documented, the outputs of the packed network are compared with the original. If the
+operators are missing or the outputs differ, the original network is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FusedActivation = tuple[str, list[float]]  # name of an activation for the opera
 
 
 class PackedConv(nn.Module):
-    """A convolution with its activation: (B, C, H, W) -> (B, C', H', W'), for any batch and image size."""
+    """A convolution with packed weights and fused activation: (B, C, H, W) -> (B, C', H', W')."""
 
     def __init__(self, conv: nn.Conv2d, fused: FusedActivation, input_shape: tuple[int, ...]):
         super().__init__()
@@ -41,11 +41,11 @@ class PackedConv(nn.Module):
 
 
 def prepack(fused: nn.Module, size_hw: tuple[int, int]) -> fx.GraphModule | None:
-    """Return a copy of a network with weights packed for oneDNN, or None if this fails or changes the outputs.
+    """Return a copy of a network with weights packed for oneDNN, or None if packing fails or changes the outputs.
 
     Args:
-        fused: The result of `fuse_conv_bn`, on the CPU in evaluation mode.
-        size_hw: Image size for which the layout is optimized; other sizes work too.
+        fused: Result of `fuse_conv_bn`, on the CPU in evaluation mode.
+        size_hw: Image size for which the memory layout is optimized; other sizes can be used too.
     """
     if not isinstance(fused, fx.GraphModule) or not torch.backends.mkldnn.is_available():
         return None
@@ -93,7 +93,10 @@ def _copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivation | None:
-    """Return the only consumer of `node` if it is an activation that the operator supports, else None."""
+    """Return the activation after `node` as an argument of the operator.
+
+    If the operator does not support it, or `node` has several consumers, return None.
+    """
     if len(node.users) != 1:
         return None
     (user,) = node.users

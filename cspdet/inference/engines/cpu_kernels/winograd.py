@@ -1,10 +1,10 @@
 """Winograd convolution for the dense 3x3 layers of an OpenVINO graph, with half of the multiplications.
 
-F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; along the width the filter is unchanged.
+It applies F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; the width is convolved directly.
 Four output rows depend on six input rows. Direct convolution needs 12 products (4 output rows x 3 filter rows).
 Winograd convolution transforms the six input rows into six other rows, multiplies each of them once, and transforms the
 six products into four output rows. Applied along both axes, it would need a quarter of the multiplications, but the
-transforms would cost as much time as is saved. In fp32 an output changes by about 1e-6 of the largest output.
+transforms would take as much time as it would save. In fp32 an output changes by about 1e-6 of the largest output.
 
 oneDNN, which OpenVINO uses on x86, has no Winograd kernel for floats.
 """
@@ -38,14 +38,14 @@ MAX_TIME_RATIO = 0.85  # layers with a higher `estimated_time_ratio` are not rew
 
 
 def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
-    """Estimate the time of a 3x3 layer with Winograd's algorithm relative to direct convolution.
+    """Estimate the time of a 3x3 layer with Winograd's algorithm, divided by its time with direct convolution.
 
-    The estimate includes half of the multiplications (more if the height is not a multiple of four), the transforms
-    (constant cost per channel) and loading twice as many weights (relevant for small maps). The speed report in docs/
-    has the measured times.
+    The estimate includes the multiplications (half as many, or more if the height is not a multiple of four), the
+    transforms (constant cost per channel), and the loading of twice as many weights (relevant for small maps). The
+    speed report in docs/ lists measured times.
 
     Args:
-        channels: Numbers of input and output channels.
+        channels: Number of input channels and of output channels.
         size_hw: Height and width of the output.
     """
     height, width = size_hw
@@ -57,10 +57,10 @@ def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) ->
 
 
 def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) -> int:
-    """Replace the 3x3 convolutions that become faster with Winograd convolutions, in place.
+    """Replace 3x3 convolutions by Winograd convolutions where this is faster, in place.
 
-    They must have constant weights, stride 1, padding 1, no groups, no dilation and a static map size (reshape a
-    dynamic model first). A constant bias and an activation after the convolution are rewritten too.
+    A convolution must have constant weights, stride 1, padding 1, no groups, no dilation and a static map size (reshape
+    a dynamic model first). A constant bias and an activation after the convolution become part of the new layer.
 
     Args:
         model: The graph.
@@ -81,7 +81,7 @@ def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) 
 
 
 class _ConvSpec:
-    """A 3x3 convolution of a graph, with its bias and activation."""
+    """A 3x3 convolution of a graph, together with the bias and the activation after it."""
 
     def __init__(self, convolution: Any, weight: np.ndarray):
         self.convolution = convolution
@@ -96,7 +96,7 @@ class _ConvSpec:
 
     @classmethod
     def from_node(cls, node: Any, max_time_ratio: float) -> _ConvSpec | None:
-        """Return the layer that begins with `node`, or None if it has another type or would not become faster."""
+        """Return the layer that begins with `node`, or None if the node is not suitable or would not become faster."""
         if node.get_type_name() != "Convolution" or not node.input_value(0).get_partial_shape().is_static:
             return None
         weight = constant_value(node.input_value(1))
@@ -110,7 +110,7 @@ class _ConvSpec:
         return cls(node, weight)
 
     def rewrite(self) -> None:
-        """Replace the layer with a Winograd convolution."""
+        """Replace the layer by a Winograd convolution."""
         from openvino import opset8 as ops
 
         image = self.convolution.input_value(0)  # read now: the preceding layer may have been rewritten
@@ -131,9 +131,9 @@ class _ConvSpec:
         self.output_node.output(0).replace(result.output(0))
 
     def _multiply(self, ops: Any, image: Any, *, below: int) -> list[Any]:
-        """Return the six products of transformed input rows and transformed filters.
+        """Return the products of transformed input rows and transformed filters.
 
-        `below` is the number of rows of zero padding below the map.
+        `below` is the number of rows of zero padding below the image.
         """
         transformed = np.einsum("kr,oirs->kois", FILTER_TRANSFORM, self.weight.astype(np.float64)).astype(np.float32)
         products = []
@@ -154,10 +154,18 @@ class _ConvSpec:
 
 
 def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> Any:
-    """Return (1, C, strips, W): one linear combination of the six input rows of each strip of (1, C, H, W).
+    """Compute one linear combination of the six input rows of each strip of a (1, C, H, W) map.
 
-    The six rows are the four rows of the strip, one row above and one below. `below` is the number of rows of zero
-    padding below the map.
+    The six rows of a strip are its four rows, one row above and one row below.
+
+    Args:
+        ops: Module with OpenVINO's operations.
+        image: The map.
+        factors: (6,) factors of the rows.
+        below: Number of rows of zero padding below the map.
+
+    Returns:
+        (1, C, strips, W).
     """
     channels = image.shape[1]
     kernel = np.ascontiguousarray(np.broadcast_to(factors.reshape(1, 1, 1, -1, 1), (channels, 1, 1, NUM_PRODUCTS, 1)))
@@ -165,7 +173,7 @@ def _transform_input(ops: Any, image: Any, factors: np.ndarray, below: int) -> A
 
 
 def _transform_output(ops: Any, products: list[Any]) -> list[Any]:
-    """Multiply OUTPUT_TRANSFORM by the six products; returns the four rows of each strip."""
+    """Multiply OUTPUT_TRANSFORM by the six products; return the four output rows of each strip."""
 
     def times(factor: float, value: Any) -> Any:
         return ops.multiply(value, ops.constant(np.float32(factor)))
