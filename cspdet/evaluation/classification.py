@@ -86,10 +86,7 @@ def predict_dataset(
     eval_: ClassifierEvalConfig,
     shard: Shard = SINGLE_PROCESS,
 ) -> DatasetPredictions:
-    """Predict the classes of all images of a dataset, or of the part that one process handles (`shard`).
-
-    For the other arguments, see `evaluate_classifier`.
-    """
+    """Predict the classes of the images in one process's shard of a dataset; see `evaluate_classifier`."""
     _check_dataset(images, predictor.num_classes)
     top_k = min(TOP_K, predictor.num_classes)
     image_index = np.arange(shard.rank, len(images), shard.world_size)

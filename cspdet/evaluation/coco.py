@@ -157,7 +157,7 @@ def evaluate_results(
         evaluator: `auto`, `pycocotools` or `hotcoco`.
 
     Raises:
-        ConfigError: That evaluator is not installed.
+        ConfigError: The evaluator is not installed.
         DataError: An image or category is not in the dataset, or the annotation file is missing or has changed.
     """
     records = results if isinstance(results, np.ndarray) else to_records(results)

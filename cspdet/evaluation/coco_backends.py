@@ -124,7 +124,7 @@ def _images_and_categories(eval_input: CocoEvalInput) -> dict[str, list[dict[str
 
 
 def _ground_truth_dicts(eval_input: CocoEvalInput) -> list[dict[str, Any]]:
-    """Return COCO annotations with unique ids from 1: pycocotools treats a match with annotation 0 as no match."""
+    """Return COCO annotations with ids from 1, because pycocotools treats a match with annotation 0 as no match."""
     columns = (eval_input.ground_truth[key].tolist() for key in ("image_id", "category_id", "bbox", "area", "crowd"))
     return [
         {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}

@@ -32,7 +32,7 @@ def evaluate_detector(
     eval_: EvalConfig,
     class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
-    """Compute the COCO metrics of a detector on all images of a dataset.
+    """Compute the COCO metrics of a detector on a dataset; return them and the detections as COCO results.
 
     Args:
         predictor: A `NetworkDetector`, or an engine.
@@ -40,9 +40,6 @@ def evaluate_detector(
         input_: Input size, and how images are resized to it.
         eval_: Batch size, workers, post-processing (`clip_boxes` clips boxes to the image) and COCO evaluator.
         class_mapping: Dataset index of each class of the model (see `match_classes`); None: the same indices.
-
-    Returns:
-        The metrics, and the detections as COCO results.
 
     Raises:
         ConfigError: `eval_.evaluator` is not installed; raised before the first image is read.

@@ -101,7 +101,7 @@ def _read_annotations(coco: CocoDataset) -> list[Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """Pack an annotation into a row while json parses the file (`object_hook`); return other objects unchanged."""
+    """Pack an annotation into a row of bytes; return other objects unchanged (`object_hook` of json)."""
     box = entry.get("bbox")
     if type(box) is not list or len(box) != 4 or "image_id" not in entry:
         entry.pop("segmentation", None)

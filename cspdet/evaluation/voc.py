@@ -119,11 +119,7 @@ def match_detections(
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the ground-truth box with the highest IoU in the image of each detection.
-
-    Returns:
-        (D,) index of the box, -1 if its image has no boxes, and (D,) IoU.
-    """
+    """Return for each detection the index of the box in its image with the highest IoU, -1 if none, and this IoU."""
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")

@@ -103,12 +103,9 @@ class FeatureExtractor:
         return len(names)
 
     def write_folder(self, folder: Path, images: Sequence[ImageFile], batch_size: int) -> int:
-        """Write the features of each image to `folder`, in a file with the name of the image.
+        """Write one file per image to `folder`, with the name of the image; return the number of files.
 
         The suffix is .npz for feature maps, and .npy for pooled features.
-
-        Returns:
-            The number of written files.
 
         Raises:
             UserError: `folder` is a file.

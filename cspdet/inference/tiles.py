@@ -164,11 +164,7 @@ def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tenso
 
 
 def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Join the fragments that agree in the strip their tiles share.
-
-    Returns:
-        The enclosing box and the highest score of each group of fragments.
-    """
+    """Join fragments that agree in the strip their tiles share; return enclosing box and best score of each group."""
     strip = torch.cat(
         (torch.maximum(tile[:, None, :2], tile[None, :, :2]), torch.minimum(tile[:, None, 2:], tile[None, :, 2:])), -1
     )

@@ -97,7 +97,7 @@ class VideoProcessor:
     def _run_pipeline(
         self, reader: VideoReader, frames: Iterable[Frame], frame_bytes: int, writer: VideoWriter | None
     ) -> None:
-        """Read, detect, draw and write in parallel; detection runs in this thread or in one per stream."""
+        """Read, detect, draw and write in parallel. Detection uses this thread, or one thread per engine stream."""
         timer, settings, engine = self.run.timer, self.run.settings, self.run.detector.engine
         max_parallel = 1 if reader.live else settings.batch_size
         num_workers = engine.set_num_streams(max_parallel)
