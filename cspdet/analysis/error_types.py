@@ -1,4 +1,4 @@
-"""Error type of each detection, and AP cost of each type, as in TIDE.
+"""The error type of each detection, and the AP cost of each type, as in TIDE.
 
 Source: Bolya, Foley, Hays and Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020,
 section 2.2. Let t (.5) be the foreground IoU threshold and b (.1) the background IoU threshold. An unmatched detection

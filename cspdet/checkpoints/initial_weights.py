@@ -23,7 +23,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
         weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
 
     Returns:
-        A report of the loaded and skipped entries.
+        The report of loaded entries.
 
     Raises:
         CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.

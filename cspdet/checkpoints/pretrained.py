@@ -45,7 +45,7 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
         backbone_only: If False, a Darknet file with more layers of the same detector is also loaded into neck and head.
 
     Returns:
-        A report of the loaded and skipped entries.
+        The report of loaded entries.
 
     Raises:
         CheckpointError: The file is missing, corrupt, or for another backbone.

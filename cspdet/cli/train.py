@@ -81,7 +81,7 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     """Check the arguments, and the config, overrides and data of a new run, before torch is imported.
 
     Raises:
-        UserError: An argument, the config, an override or the data descriptor is invalid, or the data is missing.
+        UserError: An argument, the config, an override or the data descriptor is invalid, or data is missing.
     """
     check_device_name(args.device)
     if args.stop_after is not None and args.stop_after < 1:

@@ -68,7 +68,7 @@ def import_user_module(module: str, *folders: Path) -> None:
     The folders stay in `sys.path`, because worker processes import the module again.
 
     Raises:
-        ConfigError: The module does not exist, or raises an exception on import.
+        ConfigError: There is no such module, or its code raises an exception.
     """
     for folder in (Path.cwd(), *folders):
         if str(folder.absolute()) not in sys.path:

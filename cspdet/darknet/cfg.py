@@ -1,8 +1,8 @@
 """Parser for Darknet cfg files: sections of key=value options, which are stored with their line numbers.
 
-The grammar is the one of Darknet: all whitespace is removed; `#` and `;` start a comment only at the beginning of a
-line; if a section repeats a key, the first value is used; a value ends at a `#`. Darknet silently ignores lines and
-numbers that it cannot parse; this parser reports them as errors.
+The grammar is Darknet's: all whitespace is removed; `#` and `;` start a comment only at the beginning of a line; if a
+section repeats a key, the first value is used; a value ends at a `#`. Darknet silently ignores lines and numbers that
+it cannot parse; this parser reports them as errors.
 """
 
 from __future__ import annotations

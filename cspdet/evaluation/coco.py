@@ -1,4 +1,4 @@
-"""COCO metrics of detections: the twelve summary metrics, and AP and AP50 per class."""
+"""COCO metrics of detections: the twelve metrics of COCO's summary, and AP and AP50 per class."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class CocoEvaluator:
         self._added[index] = True
 
     def merge(self, others: Sequence[Records]) -> None:
-        """Add the detections of other processes, which evaluated other images, and sort all in dataset order.
+        """Add the detections of other processes, which evaluated other images; sort all detections in dataset order.
 
         Args:
             others: The `records` of the other processes.

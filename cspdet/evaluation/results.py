@@ -191,10 +191,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
-    """Check the values of the packed records and add their issues to `issues`.
-
-    `file_indices` (N,) is the index in the file of each of the N records.
-    """
+    """Check the values of the (N,) records and add their issues; `file_indices` (N,) are their indices in the file."""
 
     def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
         (indices,) = np.nonzero(mask)

@@ -1,4 +1,4 @@
-"""Checkpoint files: weights, config and classes as built-in types and tensors, loaded with `weights_only=True`.
+"""Checkpoint files: weights, config and classes as plain types and tensors, loaded with `weights_only=True`.
 
 Format `cspdet 2` is a dict with the keys `format`, `program` (the version that wrote the file), `task` (detection or
 classification), `config` (all values of the recipe), `class_names`, `category_ids`, `weights` (the EMA weights, if EMA
