@@ -51,12 +51,12 @@ class MatchedRun:
 
     @property
     def is_target(self) -> np.ndarray:
-        """(M,) bool mask of the boxes that are not crowds."""
+        """Mask of the boxes that are not crowds, (M,) bool."""
         return ~self.ground_truth.crowd
 
     @property
     def num_gt(self) -> np.ndarray:
-        """(C,) int64 number of boxes of each class, without crowds."""
+        """Number of boxes of each class, without crowds, (C,) int64."""
         return self.count_gt_per_class(self.is_target)
 
     def count_gt_per_class(self, mask: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ class ClassScores:
 
     @property
     def AP(self) -> np.ndarray:
-        """(C,) AP: mean over the IoU thresholds."""
+        """AP of each class, (C,), the mean over the IoU thresholds."""
         return self.precision.mean(axis=(0, 2))
 
     def AP_at(self, index: int) -> np.ndarray:
@@ -120,7 +120,7 @@ class ClassScores:
 
     @property
     def AR(self) -> np.ndarray:
-        """(C,) average recall: mean over the IoU thresholds."""
+        """Average recall of each class, (C,), the mean over the IoU thresholds."""
         return self.recall.mean(axis=0)
 
     def means(self) -> tuple[float | None, float | None, float | None]:

@@ -53,7 +53,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
 
 
 def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Compute the operating point at a score threshold; the other arguments are those of `best_operating_point`."""
+    """Compute the operating point at a score threshold; see `best_operating_point` for the other arguments."""
     above = score >= threshold
     return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 

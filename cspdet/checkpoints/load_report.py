@@ -28,7 +28,7 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether the tensor was loaded, because both shapes are equal."""
+        """True if the tensor was loaded, because both shapes are equal."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property

@@ -38,7 +38,7 @@ class WeightsHeader(NamedTuple):
 
     @property
     def transposed(self) -> bool:
-        """Whether connected layers are stored transposed."""
+        """True if connected layers are stored transposed."""
         return self.major > TRANSPOSED_VERSION or self.minor > TRANSPOSED_VERSION
 
 

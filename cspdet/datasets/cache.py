@@ -31,7 +31,7 @@ class Images(Protocol):
 
     @property
     def problems(self) -> dict[int, str]:
-        """Images known to be unreadable: index -> reason."""
+        """Unreadable images found while the cache was built: index -> reason."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         """Return image `index`, (h, w, 3) uint8 RGB, read-only; raise DataError if it is unreadable."""
@@ -45,13 +45,13 @@ class ImageFiles(Images, Protocol):
         """Return the path of an image."""
 
     def cache_key(self) -> bytes:
-        """Return the settings that the decoded pixels depend on, as bytes; the files are not included."""
+        """Return the settings that determine the decoded pixels, as bytes; the files themselves are not included."""
 
     def sizes_hw(self) -> list[tuple[int, int]]:
         """Return the height and width of every image that `__getitem__` returns."""
 
     def estimate_cache_bytes(self) -> int:
-        """Return the approximate size of all decoded images in bytes."""
+        """Return the approximate size in bytes of all decoded images."""
 
 
 def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False, num_processes: int = 1) -> Images:
@@ -88,7 +88,7 @@ def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images:
 
 
 def _fits_in_free_memory(files: ImageFiles, num_processes: int) -> bool:
-    """Whether the decoded images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory."""
+    """Return whether the decoded images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory."""
     required_bytes, free = files.estimate_cache_bytes(), available_memory()
     fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
     if not fits:
@@ -119,7 +119,7 @@ def _build_ram_cache(files: ImageFiles, shared: bool, num_processes: int, *, ski
 
 
 class RamCache:
-    """Images of known sizes in one block of memory, shared by forked loader processes.
+    """Cache of decoded images in one block of memory, shared by forked loader processes.
 
     Args:
         sizes_hw: Height and width of each image.
@@ -157,7 +157,7 @@ class RamCache:
 
 
 def available_memory() -> int | None:
-    """Return the free memory in bytes, within the limit of the control group (cgroup); None if unknown."""
+    """Return the free memory in bytes, within the limit of the control group (cgroup); None if it is unknown."""
     limits = []
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

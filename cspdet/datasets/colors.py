@@ -33,7 +33,7 @@ class HsvGains(NamedTuple):
 
 
 def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | None:
-    """Draw random HSV gains as in Darknet; None if the config does not change colors.
+    """Draw random HSV gains as in Darknet; return None if the config does not change colors.
 
     The hue shift is drawn from [-hue, hue]. Each factor is drawn from [1, maximum], and inverted with probability 0.5.
     """
@@ -49,7 +49,10 @@ def random_hsv_gains(config: HsvRanges, rng: np.random.Generator) -> HsvGains | 
 
 
 def apply_hsv(image: np.ndarray, gains: HsvGains) -> np.ndarray:
-    """Apply gains to a uint8 RGB or RGBA image (h, w, 3 or 4) and return a new (h, w, 3) RGB; values saturate."""
+    """Apply HSV gains to a uint8 RGB or RGBA image (h, w, 3 or 4); return a new RGB image (h, w, 3).
+
+    Values outside of [0, 255] are clipped.
+    """
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     height, width = hsv.shape[:2]
     # Processing whole rows is faster than a lookup table per channel. Hue uses the full range of uint8, so that sums

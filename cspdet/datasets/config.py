@@ -63,12 +63,12 @@ class LoaderConfig(ConfigModel):
 
     @property
     def max_batch_size(self) -> int:
-        """Images per forward pass; with `batch_size: auto`, the upper limit."""
+        """Images per forward pass; with `batch_size: auto`, the upper limit of the search."""
         return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
 
 
 class EvalBatching(Protocol):
-    """The config keys that evaluation loaders read; `EvalConfig` and `ClassifierEvalConfig` have them."""
+    """Interface of the configs that evaluation loaders read: `EvalConfig` and `ClassifierEvalConfig`."""
 
     @property
     def batch_size(self) -> int:

@@ -81,7 +81,7 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """The splits of a dataset; a missing split is None."""
+    """The splits of a dataset; a split that does not exist is None."""
 
     train: SplitFiles | None
     val: SplitFiles | None
@@ -94,7 +94,7 @@ class DatasetConfig:
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
     def split(self, name: str) -> SplitFiles:
-        """Return the files of a split after a check that they exist.
+        """Check that the files of a split exist, and return them.
 
         Raises:
             DataError: The descriptor has no such split, or files are missing; the message includes hints.
@@ -125,7 +125,7 @@ class DatasetConfig:
 
 
 def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> DatasetConfig:
-    """Read and check a descriptor; with `format` and `source`, also read the dataset.
+    """Read and check a descriptor; if it has `format` and `source`, also read the dataset.
 
     Paths in a descriptor are relative to its folder. Missing files of a split are reported by `DatasetConfig.split`.
 
@@ -182,7 +182,7 @@ def _normalize_path(path: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """Format a path for messages: relative to the working directory if it is inside it."""
+    """Format a path for messages; a path inside the working directory is shown relative to it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -81,7 +81,13 @@ class DiskCache:
 
 
 def fingerprint(cache_key: bytes, path: Callable[[int], Path], count: int) -> str:
-    """Return a hash of the names, sizes and modification times of the files, and of `cache_key`."""
+    """Return a hash of the names, sizes and modification times of `count` files, and of `cache_key`.
+
+    Args:
+        cache_key: Settings that determine the decoded pixels.
+        path: Function that returns the path of a file by index.
+        count: Number of files.
+    """
     digest = blake2b(MAGIC + struct.pack("<qq", count, len(cache_key)) + cache_key, digest_size=16)
 
     def look(start: int) -> bytes:
@@ -110,7 +116,7 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """Open the cache at `path`; build it if it does not exist. If several processes need it, only one builds it.
+    """Open the cache at `path`; if it does not exist, build it. Only one of several processes builds it.
 
     Args:
         path: The file.
@@ -121,7 +127,7 @@ def open_or_build_cache(
 
     Raises:
         ConfigError: There is not enough disk space, or the folder is not writable.
-        DataError: Images are unreadable, unless `skip_bad_images` is set; the message lists them.
+        DataError: Images are unreadable and `skip_bad_images` is not set; the message lists them.
     """
     cache = _try_open(path, count)
     if cache is None:
@@ -151,7 +157,10 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, between machines if the file system supports locks; released if the process dies."""
+    """Hold the lock of `path` in the `with` block; it is released if the process dies.
+
+    The lock also works between machines if the file system supports locks.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("wb")
@@ -168,7 +177,10 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
-    """Wait for the lock; return False if locks are not supported, so that two processes may build the same cache."""
+    """Wait for the lock; return False if the file system does not support locks.
+
+    Without locks, two processes may build the same cache.
+    """
     if sys.platform == "win32":
         return False
     import fcntl

@@ -21,7 +21,7 @@ log = logging.getLogger("cspdet")
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file of the COCO server, and its content."""
+    """Zip file of the COCO server, with its expected size and content."""
 
     url: str  # relative to the base URL
     size: int | None  # bytes; None if unknown
@@ -36,7 +36,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """The archives and the annotation file of a split."""
+    """Archives and annotation file of a split."""
 
     images: Archive
     annotations: Archive
@@ -87,7 +87,7 @@ def download_coco(
 
     Raises:
         UserError: The network or the server fails, there is not enough disk space, or the server sends other files.
-        DataError: The content of an archive or folder is not that of COCO 2017.
+        DataError: An archive or folder does not have the content of COCO 2017.
     """
     output = Path(output)
     requested = [(name, split_specs[name]) for name in split_specs if name in splits]
@@ -111,7 +111,7 @@ def download_coco(
 
 
 def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
-    """Unpack an image archive, or `files` of an annotation archive, and delete the archive."""
+    """Unpack an archive and delete it: the image folder or, from an annotation archive, `files`."""
     zip_file = output / archive.name
     log.info("unpacking %s", zip_file)
     if archive.num_images is None:
@@ -122,7 +122,7 @@ def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """Return the archives to download, each with its annotation files to unpack, and notes about existing files."""
+    """Return the archives to download with the annotation files to unpack from them, and notes about existing files."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():
@@ -148,7 +148,7 @@ def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, 
 
 
 def _check_free_space(output: Path, missing: dict[Archive, list[str]]) -> None:
-    """Check that all archives and the unpacked files of the largest one fit on the disk at the same time."""
+    """Raise UserError if all archives and the unpacked files of the largest one do not fit on the disk together."""
     downloaded = sum(max(file_size(output / a.name), file_size(partial_path(output / a.name))) for a in missing)
     sizes = [archive.size or 0 for archive in missing]
     needed = sum(sizes) + max(sizes, default=0) - downloaded
@@ -161,7 +161,7 @@ def _check_free_space(output: Path, missing: dict[Archive, list[str]]) -> None:
 
 
 def _count_boxes(file: Path) -> int:
-    """Count the boxes of a COCO file without building its 3 GB of Python objects."""
+    """Count the boxes of a COCO file without parsing all of it, which would need 3 GB of memory."""
     count, rest = 0, b""
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):

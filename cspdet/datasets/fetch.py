@@ -65,7 +65,7 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
 
 
 def _try_download(url: str, part: Path, size: int | None) -> str | None:
-    """Download the rest of `part`; return None if it is complete, else the reason."""
+    """Download the rest of `part`; return None if it is complete, or the reason if it is not."""
     received = file_size(part)
     if received and received == size:
         return None

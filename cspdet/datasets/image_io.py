@@ -54,7 +54,7 @@ class ImageHeader(NamedTuple):
 
 
 def _decode(data: bytes) -> np.ndarray:
-    """Decode with OpenCV if its result is exact, else with Pillow."""
+    """Decode with OpenCV if its result is exact; if not, with Pillow."""
     header = _parse_header(data, io.BytesIO(data))
     image = None
     if header.file_format == "PNG" or (header.file_format == "JPEG" and header.channels != 4):
@@ -92,7 +92,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
     """Read format, size and orientation of an image file without decoding it.
 
     Raises:
-        DataError: As for `read_image`, but only header errors and truncated JPEG and PNG files are detected.
+        DataError: The file is missing, empty, not an image, or larger than MAX_PIXELS, or a truncated JPEG or PNG file.
     """
     try:
         with open(path, "rb") as file:
@@ -107,7 +107,11 @@ def read_image_header(path: str | Path) -> ImageHeader:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of the upright image from the header; raise DataError as `read_image_header` does."""
+    """Read the height and width of an upright image from its header.
+
+    Raises:
+        DataError: The header cannot be read, see `read_image_header`.
+    """
     return read_image_header(path).size_hw
 
 
@@ -133,7 +137,7 @@ def _parse_header(data: Buffer, file: BinaryIO) -> ImageHeader:
 
 
 def _jpeg_header(data: Buffer) -> ImageHeader:
-    """Read the marker segments up to the first scan (ITU T.81, annex B); the end marker must follow it."""
+    """Read the marker segments up to the first scan (ITU T.81, annex B); the file must end with the end marker."""
     at, orientation, frame = 2, 0, None
     end = len(data)
     while 0 <= at < end - 3:
@@ -182,7 +186,7 @@ def _uint_be(raw: bytes) -> int:
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """Return the orientation in an EXIF block: tag 0x0112 of the first directory (TIFF 6.0, section 2); default 1."""
+    """Return the orientation in an EXIF block: tag 0x0112 of the first directory (TIFF 6.0, section 2), or 1."""
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:
         return 1

@@ -12,7 +12,7 @@ MAX_EXAMPLES = 3  # per type of issue
 
 @dataclass
 class IssueCounter:
-    """Issues of one file: the count of each type, and its first examples."""
+    """Counts the issues of one file by type, and keeps the first examples of each type."""
 
     where: str  # the file, for messages
     counts: dict[str, int] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class IssueCounter:
             examples.append(example)
 
     def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Count the true entries of `mask`, (N,) bool; `describe(index)` describes the first ones as examples."""
+        """Count one issue per true entry of `mask`, (N,) bool; `describe(index)` describes the examples."""
         (indices,) = np.nonzero(mask)
         if len(indices):
             self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)

@@ -49,7 +49,7 @@ def build_loader(
 
     Raises:
         ConfigError: The cache does not fit into memory or on the disk.
-        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
+        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     num_processes = local_world_size(sampler.shard)
     num_workers = resolve_num_workers(config.workers, device_type, num_processes)
@@ -61,10 +61,10 @@ def build_loader(
 
 
 class EpochLoader(Generic[BatchT]):
-    """Loads the batches of each epoch; the size of the last batch may differ, so that no image is omitted.
+    """Loads the batches of each epoch; the last batch may have another size, so that no image is omitted.
 
     Attributes:
-        skipped: Unreadable images found so far: path -> reason (`on_bad_image: skip`).
+        skipped: Unreadable images found so far (with `on_bad_image: skip`): path -> reason.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class EpochLoader(Generic[BatchT]):
         return self._batch_sampler.images_in_batch(batch_index)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT]:
-        """Iterate over the batches of an epoch (0-based) from `start_batch`; only one epoch can be active at a time.
+        """Yield the batches of an epoch (0-based) from `start_batch`; only one epoch can be active at a time.
 
         Raises:
-            DataError: An image is unreadable (`on_bad_image: error`), or a loader process died.
+            DataError: An image is unreadable (with `on_bad_image: error`), or a loader process died.
         """
         self._batch_sampler.epoch, self._batch_sampler.start_batch = epoch, start_batch
         yield from iter_batches(self._batches, self._record_skipped)

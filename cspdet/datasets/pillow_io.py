@@ -53,7 +53,10 @@ def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
 
 
 def decode_with_pillow(data: bytes) -> np.ndarray:
-    """Decode an image, with its EXIF orientation applied: (H, W, 3) uint8 RGB.
+    """Decode an image and apply its EXIF orientation.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
 
     Raises:
         CorruptImageError: The file is not an image, is truncated, or its pixel type has no fixed range.

@@ -23,19 +23,20 @@ ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
 
 
 def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
-    """Create a random generator whose stream depends only on the arguments."""
+    """Create a random generator whose stream depends only on the integers `spawn_key`."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
     """Compute the repeat factor of each image, as in LVIS (arXiv:1908.03195).
 
-    The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)). The factor of an
-    image is the maximum of its classes.
+    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); an image has the highest of its
+    classes.
 
     Args:
         image: (M,) image index of each object.
         class_id: (M,) class of each object.
+        num_images: Number of images.
         threshold: Fraction of the images below which a class is repeated.
 
     Returns:
@@ -126,7 +127,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return index[order], repeat[order]
 
     def _repeat_counts(self, epoch: int) -> np.ndarray:
-        """Return the (num_images,) number of occurrences of each image in this epoch.
+        """Return the number of occurrences of each image in this epoch, (num_images,).
 
         The fractional parts of the repeat factors are resolved by systematic sampling: the cumulative sums of the
         fractions, in random order, are compared with equally spaced points with a random offset. An image is repeated
@@ -144,7 +145,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
 
 def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shard) -> None:
-    """Raise an error unless every process has at least the minimum number of images in every batch."""
+    """Raise an error if a process would have less than the minimum number of images in a batch."""
     min_per_rank = min_batch_size // shard.world_size
     if not 0 <= shard.rank < shard.world_size:
         raise ValueError(f"expected a rank from 0 to {shard.world_size - 1}, found {shard.rank}")
@@ -167,6 +168,9 @@ def sequential_batches(num_images: int, batch_size: int, shard: Shard) -> list[l
 
 
 def local_world_size(shard: Shard) -> int:
-    """Return the number of training processes on this machine: LOCAL_WORLD_SIZE (set by torchrun), else all."""
+    """Return the number of training processes on this machine, from LOCAL_WORLD_SIZE, which torchrun sets.
+
+    If it is not set, all processes are assumed to run on this machine.
+    """
     env_value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(shard.world_size, max(1, int(env_value))) if env_value.isdecimal() else shard.world_size

@@ -29,14 +29,14 @@ BatchT_co = TypeVar("BatchT_co", bound=tuple[object, ...], covariant=True)
 
 
 class IndexedSamples(Protocol[SampleT_co]):
-    """A dataset: index -> sample."""
+    """Interface of datasets: index -> sample."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> SampleT_co: ...
 
 
 class BuildBatch(Protocol[BatchT_co]):
-    """Builds a batch (a named tuple) from sample keys; runs in the loader processes."""
+    """Interface of functions that build a batch (a named tuple) from sample keys, in the loader processes."""
 
     def __call__(self, keys: Sequence[Any], /) -> BatchT_co: ...
 
@@ -53,16 +53,16 @@ class WorkerResult(NamedTuple):
 
 
 def no_errors() -> dict[int, str]:
-    """Return an empty dict: the `pop_new_errors` of a dataset without `SkipUnreadable`."""
+    """Return an empty dict, in place of `SkipUnreadable.pop_new_errors` for a dataset that is not wrapped."""
     return {}
 
 
 class WorkerDataset(Dataset[Any]):
-    """Builds whole batches and returns user errors as values.
+    """Dataset that builds whole batches, and returns user errors as values.
 
     Args:
         build_batch: Builds a batch from sample keys.
-        pop_new_errors: Returns the images found to be unreadable since the last call; see `SkipUnreadable`.
+        pop_new_errors: Returns the images found to be unreadable since the last call, see `SkipUnreadable`.
     """
 
     def __init__(self, build_batch: BuildBatch[Any], pop_new_errors: Callable[[], dict[int, str]] = no_errors):
@@ -119,8 +119,9 @@ class SkipUnreadable(Generic[SampleT]):
 def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
     """Return the number of loader processes.
 
-    `auto` divides the cores among the `num_processes` training processes on this machine. Each uses all its cores with
-    a GPU, and a quarter of them on the CPU, where the network needs the rest; at most 8.
+    For `auto`, the cores are divided among the `num_processes` training processes on this machine. With a GPU, each
+    training process has one loader process per core; on the CPU, which the network needs too, one per four cores. The
+    maximum is 8.
     """
     if requested != "auto":
         return requested
@@ -155,7 +156,7 @@ def build_data_loader(
 
 
 def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]], None]) -> Iterator[Any]:
-    """Iterate over the batches of a loader; raise the user errors of loader processes, and an error if one died.
+    """Yield the batches of a loader; raise the user errors of loader processes.
 
     Args:
         loader: The result of `build_data_loader`.
@@ -176,18 +177,21 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 
 
 def worker_context(num_workers: int) -> str | None:
-    """Return the start method of loader processes: `fork` on Linux, to share annotations and cache; else None."""
+    """Return the start method of loader processes: `fork` on Linux, to share annotations and cache; or None.
+
+    None is the default of the platform.
+    """
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     return "fork" if num_workers > 0 and can_fork else None
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Whether loader processes are spawned, not forked, so that they share only data in shared memory."""
+    """Return whether loader processes are spawned, not forked, so that they share only data in shared memory."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 
 def identity_collate(batch: Any) -> Any:
-    """Return the batch unchanged: the collate function for datasets that build whole batches."""
+    """Return the batch unchanged; collate function for datasets that build whole batches."""
     return batch
 
 
@@ -218,10 +222,10 @@ def _exit_on_parent_sigterm(parent: int) -> None:
 
 
 def worker_crash_error(error: Exception) -> DataError | None:
-    """Return an error for the user if `error` was caused by the death of a loader process, else None.
+    """Return the error for the user if `error` was caused by the death of a loader process; if not, return None.
 
-    torch raises a RuntimeError at any point of the training process. Other types are raised if the loader process died
-    before the training process opened the shared memory of a batch.
+    torch raises a RuntimeError at any point of the training process. Errors of other types are raised if the loader
+    process died before the training process opened the shared memory of a batch.
     """
     lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
     if not lost and "DataLoader worker (pid" not in str(error):
@@ -233,7 +237,7 @@ def worker_crash_error(error: Exception) -> DataError | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
-    """Return the iterator of the loader; its processes start with SIGTERM blocked in all threads."""
+    """Create the iterator of a loader; its loader processes start with SIGTERM blocked in all threads."""
     if not HAS_SIGWAITINFO:
         return cast(Iterator[WorkerResult], iter(loader))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -52,7 +52,7 @@ class NeckConfigBase(ComponentConfig):
             inputs: The feature maps of the backbone, finest first.
 
         Raises:
-            ValueError: The neck needs other feature maps.
+            ValueError: The neck cannot use these feature maps.
         """
         neck: Neck = super().build(inputs)
         return neck

@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.1  # negative slope in Darknet
 
 
 def activation(name: ActivationName) -> nn.Module:
-    """Return an activation; the names are those of Darknet cfgs, with `sigmoid` for `logistic`."""
+    """Return the activation module for a name of Darknet's cfgs; `sigmoid` is Darknet's `logistic`."""
     if name == "leaky":
         return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
     if name == "relu":
@@ -43,10 +43,10 @@ class ConvBN(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Maximum over channels: output channel k is the maximum of the input channels k, k + c_out, k + 2 c_out, ...
+    """Maximum over channels: output k is the maximum of the input channels k, k + c_out, k + 2 c_out, ...
 
-    (B, c_in, H, W) -> (B, c_out, H, W), without weights. This is Darknet's `maxpool_depth`; the channels of a group
-    are strided, not contiguous.
+    (B, c_in, H, W) -> (B, c_out, H, W), without weights. This is Darknet's `maxpool_depth`; the channels of a group are
+    strided, not contiguous.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -115,11 +115,11 @@ class SAM(nn.Module):
 
 
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
-    """Add the common channels of `source` to x, as Darknet's `[shortcut]`.
+    """Add two feature maps with different numbers of channels, as Darknet's `[shortcut]` does.
 
-    (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). If C' > C, the first C channels of the source are added; if C' < C,
-    the source is added to the first C' channels of x. If the source is s times larger, it is subsampled with stride s,
-    as in the authors' Darknet.
+    The shapes are (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). If C' > C, the first C channels of the source are
+    added; if C' < C, the source is added to the first C' channels of x. If the source is s times larger, it is
+    subsampled with stride s, as in the authors' Darknet.
     """
     step = source.shape[2] // x.shape[2]
     if step > 1:

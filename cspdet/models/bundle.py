@@ -28,11 +28,11 @@ class BundleConfig(Protocol):
 
     @property
     def eval(self) -> Any:
-        """Evaluation settings: an EvalConfig for a detector, a ClassifierEvalConfig for a classifier."""
+        """Evaluation settings: EvalConfig of a detector, or ClassifierEvalConfig of a classifier."""
 
     @property
     def data(self) -> Path | None:
-        """The data descriptor or folder of the training data; None: unknown."""
+        """The data descriptor or folder of the training data; None if it is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class ModelBundle:
 
     @property
     def detector(self) -> Detector:
-        """The network of a detector.
+        """The network, if the model is a detector.
 
         Raises:
             CheckpointError: The model is a classifier or an exported file.
@@ -69,7 +69,7 @@ class ModelBundle:
 
     @property
     def classifier(self) -> Classifier:
-        """The network of a classifier.
+        """The network, if the model is a classifier.
 
         Raises:
             CheckpointError: The model is a detector or an exported file.
@@ -79,7 +79,7 @@ class ModelBundle:
 
     @property
     def torch_network(self) -> Network:
-        """The network of a detector or classifier.
+        """The network as a torch module.
 
         Raises:
             CheckpointError: The model is an exported file.
@@ -108,7 +108,13 @@ class ModelBundle:
 
 
 def check_task(expected: str, found: str, where: str) -> None:
-    """Raise CheckpointError unless the model has the expected task; `where` names the model in the message."""
+    """Raise CheckpointError if the model does not have the expected task.
+
+    Args:
+        expected: `detection` or `classification`.
+        found: The task of the model.
+        where: Name of the model for the message.
+    """
     if found != expected:
         raise CheckpointError(f"{where}: expected {MODEL_TYPES[expected]}, found {MODEL_TYPES[found]}")
 

@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
 
 class BackboneClassifier(Classifier):
-    """A backbone, global average pooling of its coarsest map, and a linear layer."""
+    """Classifier that consists of a backbone, global average pooling of its coarsest map, and a linear layer."""
 
     mean: Tensor
     std: Tensor
@@ -79,7 +79,7 @@ def predict_probabilities(
         precision: Precision of the forward pass.
 
     Returns:
-        (B, C) float32. Probabilities that are not finite (if training diverged) are replaced by 0.
+        (B, C) float32 probabilities. NaN and infinite values, which occur if training diverged, are replaced by 0.
     """
     count, num_crops = crops.shape[:2]
     parts = []

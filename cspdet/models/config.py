@@ -42,7 +42,7 @@ class NormalizeConfig(ConfigModel):
 
 
 class YoloHeadConfig(ConfigModel):
-    """The YOLOv3 head: anchors and the decoding of boxes; the defaults are YOLOv3's."""
+    """Config of the YOLOv3 head: anchors and decoding of boxes; the default values are YOLOv3's."""
 
     name: Literal["yolo"] = Field("yolo", description="Name of the head.")
     anchors: tuple[tuple[WH, ...], ...] = Field(
@@ -96,7 +96,7 @@ class YoloHeadConfig(ConfigModel):
 
 
 class DetectorConfig(ConfigModel):
-    """A detector: a backbone, a neck and a head. The number of classes is read from the data."""
+    """Config of a detector: backbone, neck and head. The number of classes is read from the data."""
 
     backbone: BackboneConfig = Field(description="The backbone, by name, with its keys.")
     neck: NeckConfig = Field(description="The neck, by name, with its keys.")
@@ -108,7 +108,7 @@ class DetectorConfig(ConfigModel):
 
         Args:
             num_classes: Number of classes of the data.
-            pretrained: Load pretrained weights if the backbone has `pretrained: true`. Use False before loading a
+            pretrained: Load pretrained weights if the backbone has `pretrained: true`; False before loading a
                 checkpoint.
 
         Raises:
@@ -127,7 +127,7 @@ class DetectorConfig(ConfigModel):
 
 
 class ClassifierConfig(ConfigModel):
-    """A classifier: a backbone, global average pooling and a linear layer."""
+    """Config of a classifier: backbone, global average pooling and linear layer."""
 
     backbone: BackboneConfig = Field(description="The backbone, by name, with its keys.")
     num_classes: int = Field(1000, ge=1, description="Number of classes.")
@@ -145,7 +145,7 @@ class ClassifierConfig(ConfigModel):
 
 
 class PostprocessConfig(ConfigModel):
-    """Post-processing of raw outputs: score threshold, class-wise NMS, maximum number, box voting, clipping."""
+    """Settings of post-processing: score threshold, class-wise NMS, limit of detections, box voting, clipping."""
 
     min_score: float = Field(0.25, ge=0, le=1, description="Score threshold; detections have a higher score.")
     nms_iou: float = Field(
@@ -167,7 +167,10 @@ class PostprocessConfig(ConfigModel):
 
 
 class EvalConfig(PostprocessConfig):
-    """Evaluation of a detector: post-processing for AP, batch size and evaluator. Exported files contain it."""
+    """Settings for the evaluation of a detector: post-processing, batch size and evaluator.
+
+    Exported files contain these settings.
+    """
 
     batch_size: int = Field(16, ge=1, description="Images per batch in evaluation.")
     min_score: float = Field(0.001, ge=0, lt=1, description="Score threshold of the evaluated detections.")
@@ -178,7 +181,7 @@ class EvalConfig(PostprocessConfig):
 
 
 class ClassifierEvalConfig(ConfigModel):
-    """Evaluation of a classifier: resizing and cropping of images, batch size and workers."""
+    """Settings for the evaluation of a classifier: resizing and cropping of images, batch size and workers."""
 
     resize: int | None = Field(
         None, ge=1, description="Short side of the resized image in pixels; null: longer input side / `crop`."

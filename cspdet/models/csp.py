@@ -24,21 +24,24 @@ from cspdet.models.blocks import ConvBN
 
 
 def has_partial_transition(fusion: Fusion) -> bool:
-    """Whether a fusion strategy has the partial transition T1, before the concatenation."""
+    """Return whether a fusion strategy has the partial transition T1, before the concatenation."""
     return fusion in ("both", "last")
 
 
 def has_final_transition(fusion: Fusion) -> bool:
-    """Whether a fusion strategy has the final transition T2, after the concatenation."""
+    """Return whether a fusion strategy has the final transition T2, after the concatenation."""
     return fusion in ("both", "first")
 
 
 def partition(channels: int, gamma: float) -> tuple[int, int]:
-    """Split a number of channels; returns the channels of the shortcut and the channels of the body.
+    """Split a number of channels into the channels of the shortcut and the channels of the body.
 
     Args:
         channels: Input channels of the stage.
         gamma: Fraction of the channels that the shortcut receives.
+
+    Returns:
+        The channels of the shortcut, and the channels of the body.
 
     Raises:
         ValueError: One of the parts would be empty.
@@ -62,7 +65,7 @@ class Split(nn.Module):
 
 
 class ConvSplit(nn.Module):
-    """Split by two 1x1 convolutions, as in the authors' released cfgs.
+    """Split by two 1x1 convolutions, as in the cfgs that the authors published.
 
     (B, C, H, W) -> shortcut (B, C_s, H, W), main (B, C_m, H, W).
     """
@@ -99,9 +102,9 @@ class TransitionSplit(nn.Module):
 
 
 class CSPStage(nn.Module):
-    """A cross stage partial stage: T2(concat(T1(body(x0'')), x0')).
+    """Cross stage partial stage: T2(concat(T1(body(x0'')), x0')).
 
-    The order of modules and of concatenated channels is that of the authors' cfgs.
+    Modules and concatenated channels have the same order as in the authors' cfgs.
     """
 
     def __init__(self, split: nn.Module, body: nn.Module, partial_transition: nn.Module, final_transition: nn.Module):

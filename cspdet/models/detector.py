@@ -35,19 +35,19 @@ class Detector(nn.Module):
         return self.anchors.strides
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless height and width are multiples of the coarsest stride."""
+        """Raise ValueError if height or width is not a multiple of the coarsest stride."""
         check_divisible(size_hw, self.strides)
 
 
 def check_divisible(size_hw: tuple[int, int], strides: tuple[int, ...]) -> None:
-    """Raise ValueError unless height and width are multiples of the coarsest stride."""
+    """Raise ValueError if height or width is not a multiple of the largest stride."""
     step = max(strides)
     if any(side % step for side in size_hw):
         raise ValueError(f"expected multiples of {step}, found {size_hw[0]}x{size_hw[1]}")
 
 
 class ComposedDetector(Detector):
-    """A backbone, a neck and a head; H and W are multiples of the coarsest stride."""
+    """Detector that consists of a backbone, a neck and a head; H and W are multiples of the coarsest stride."""
 
     mean: Tensor
     std: Tensor

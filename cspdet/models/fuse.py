@@ -60,7 +60,10 @@ def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
-    """Fuse the normalization called by `node` into the preceding layer, if its output has no other consumer."""
+    """Fuse the normalization called by `node` into the preceding layer.
+
+    Without effect if the node is not a normalization, or if the output of the layer has another consumer.
+    """
     norm = _module(graph_module, node)
     before = node.args[0] if node.args else None
     if not isinstance(norm, NORMS) or not isinstance(before, fx.Node) or len(before.users) != 1:
@@ -77,7 +80,7 @@ def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 @torch.no_grad()
 def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
-    """Return one layer that computes a convolution or linear layer and the normalization of its output.
+    """Return one layer that computes a convolution or linear layer, followed by its normalization.
 
     y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h, with s = g / sqrt(v + eps) for each output
     channel. The computation is in float64, because variances near 0 reduce the accuracy.

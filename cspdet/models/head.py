@@ -62,7 +62,7 @@ def init_prediction_bias(conv: nn.Conv2d, num_classes: int, stride: int) -> None
     """Initialize a prediction convolution with a low prior objectness (focal loss, Lin et al. 2017, section 4.1).
 
     Args:
-        conv: Changed in place; its outputs are (5 + num_classes) values per anchor.
+        conv: The convolution, modified in place; its outputs are (5 + num_classes) values per anchor.
         num_classes: Number of classes.
         stride: Stride of the level in input pixels.
     """

@@ -36,15 +36,16 @@ MAX_IOU_PAIRS = 2**20
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """Decode the boxes of raw outputs.
 
-    The equations for b_x, b_y, b_w, b_h are those of YOLOv3. With Darknet's `scale_x_y` s, the offset of the center in
-    its cell is s sigmoid(t) - (s - 1) / 2, in units of the cell.
+    The center has the offset s sigmoid(t) - (s - 1) / 2 in its cell, in units of the cell, with Darknet's `scale_x_y`
+    s; with s = 1 this is YOLOv3's equation. The width and height are the anchor times exp(t), as in YOLOv3. If
+    `wh_decoding` is "square", they are the anchor times (2 sigmoid(t))^2.
 
     Args:
         raw: One (B, A, H_l, W_l, 4 or more) per level, finest first; the first four channels are tx, ty, tw, th.
         anchors: Anchor sizes, strides and decoding of the head.
 
     Returns:
-        (B, S, 4) boxes x1 y1 x2 y2 in input pixels, one level after another.
+        (B, S, 4) boxes x1 y1 x2 y2 in input pixels, ordered by level, anchor, row and column.
     """
     boxes = []
     for level, values in enumerate(raw):
@@ -64,7 +65,8 @@ def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
         anchors: Anchor sizes, strides and decoding of the head.
 
     Returns:
-        Boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C), objectness times class probability.
+        Boxes (B, S, 4), x1 y1 x2 y2 in input pixels, and scores (B, S, C). A score is the objectness times the class
+        probability.
     """
     outputs = torch.cat([values[..., 4:].flatten(1, 3) for values in raw], dim=1).float().sigmoid()
     box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
@@ -153,7 +155,7 @@ def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, 
 
 
 def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> Detections:
-    """Implement `postprocess` for one image: boxes (S, 4), scores (S, C)."""
+    """Apply `postprocess` to one image with boxes (S, 4) and scores (S, C)."""
     classes = score.shape[1]
     flat = score.detach().float().flatten()
     index = _topk_above(flat, config.min_score, PRE_NMS_FACTOR * config.max_detections)
@@ -167,7 +169,10 @@ def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> De
 
 
 def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
-    """Return indices of the `limit` highest values above `threshold` in `flat` (M,), highest first; ties in order."""
+    """Return the indices of at most `limit` values of `flat` (M,) above `threshold`, highest first.
+
+    Equal values keep their order.
+    """
     if flat.device.type == "cpu":  # numpy scans and partitions several times faster than torch on the CPU
         values = flat.numpy()
         index = torch.from_numpy(np.flatnonzero(values > threshold))
@@ -182,7 +187,7 @@ def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
 
 
 def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessConfig) -> Tensor:
-    """Apply class-wise NMS to boxes (N, 4), best first; returns the indices of at most `max_detections` kept boxes.
+    """Apply class-wise NMS to boxes (N, 4), ordered best first; return the indices of at most `max_detections` boxes.
 
     In greedy NMS only better boxes can remove a box, so NMS of the first n boxes keeps the same boxes among them as NMS
     of all boxes. Usually a few boxes per requested detection are enough, which avoids the quadratic cost of all boxes.
@@ -198,7 +203,7 @@ def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessC
 
 
 def _make_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Return (H, W, 2): column and row of each cell, with the dtype and device of `like`."""
+    """Return the column and row of each cell, (H, W, 2), with the dtype and device of `like`."""
     row, col = torch.meshgrid(
         torch.arange(height, device=like.device, dtype=like.dtype),
         torch.arange(width, device=like.device, dtype=like.dtype),

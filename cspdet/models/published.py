@@ -1,7 +1,7 @@
 """Results published by the authors, by config name, for comparison with the results of cspdet.
 
-Weights are those of convolutions and linear layers; BFLOPs are counted as in Darknet. If a value was not published, it
-is None, or it is computed from the authors' cfg; `source` then contains the name of the cfg.
+Only the weights of convolutions and linear layers are counted, and BFLOPs are counted as in Darknet. If a value was not
+published, it is None, or it is computed from the authors' cfg; `source` then contains the name of the cfg.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PublishedResult(NamedTuple):
 
     @property
     def expected_bflops(self) -> float | None:
-        """The published BFLOPs, or the correct value of a misprint."""
+        """The published BFLOPs; if they are a misprint, the correct value."""
         return self.bflops if self.corrected_bflops is None else self.corrected_bflops
 
 
@@ -80,7 +80,7 @@ def _prn_table(
 def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = ""
 ) -> PublishedResult:
-    """Build a row for a detector with a released cfg, from which its cost is computed (no table contains it)."""
+    """Build a row for a detector whose cfg was published; its cost is computed from the cfg (no table contains it)."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
         weights * 1e6, bflops, (size, size), where, "exact", ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
@@ -90,7 +90,7 @@ def _from_cfg(
 def _detector(
     bflops: float | None, size: int, source: str, ap: AP = NO_AP, *, fps: str = "", note: str = ""
 ) -> PublishedResult:
-    """Build a row for a detector without a released cfg."""
+    """Build a row for a detector whose cfg was not published."""
     return PublishedResult(
         None, bflops, (size, size), source, "reconstruction", note, ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
     )
@@ -218,7 +218,10 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
 
 
 def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
-    """Return the published result of a config at an input size, else its main result, else None."""
+    """Return the published result of a config at an input size.
+
+    If there is none at this size, return the main result of the config; if the config has no result, return None.
+    """
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())
     return next((row for row in (main, *others) if row is not None and row.size == size_hw), main)

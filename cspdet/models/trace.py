@@ -23,7 +23,7 @@ class ModelTracer(fx.Tracer):
         self.leaf_types = leaf_types
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module becomes one node of the graph; called by torch.fx."""
+        """Return whether a module becomes one node of the graph; called by torch.fx."""
         return isinstance(m, self.leaf_types) or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -58,12 +58,12 @@ def propagate_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:
 
 
 def is_feature_map(node: fx.Node) -> bool:
-    """Whether the output of a node is one tensor (B, C) or (B, C, H, W); call `propagate_shapes` before."""
+    """Return whether the output of a node is one tensor (B, C) or (B, C, H, W); requires `propagate_shapes`."""
     return len(node.meta.get("shape", ())) in FEATURE_MAP_NDIM
 
 
 def feature_shape(node: fx.Node) -> FeatureShape:
-    """Return channels, height and width of a node's output; (C, 1, 1) if the output is (B, C)."""
+    """Return channels, height and width of a node's output; the result is (C, 1, 1) if the output is (B, C)."""
     assert is_feature_map(node), f"{node_name(node)} has no feature map"
     channels, height, width = (*node.meta["shape"][1:], 1, 1)[:3]
     return FeatureShape(channels, height, width)
@@ -82,7 +82,7 @@ def ancestors(node: fx.Node) -> set[fx.Node]:
 
 
 def node_name(node: fx.Node) -> str:
-    """Return a node's name for messages: the path of a module, or a function and the module that calls it."""
+    """Return a name of a node for messages: the path of a module, or a function and the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
     stack = list((node.meta.get("nn_module_stack") or {}).values())

@@ -27,7 +27,7 @@ def resolve_batch_size(
     device: torch.device,
     context: DistributedContext,
 ) -> int:
-    """Return the number of images per forward pass over all processes; `auto` is measured.
+    """Return the number of images per forward pass over all processes; the value `auto` is determined by measurement.
 
     Args:
         train: The `train` section of the recipe.
@@ -37,7 +37,7 @@ def resolve_batch_size(
         context: Process group of the run.
 
     Raises:
-        ConfigError: `auto` on a CPU, or a single image does not fit into memory.
+        ConfigError: The device is a CPU and the value is `auto`, or a single image does not fit into memory.
     """
     if train.batch_size != "auto":
         return train.batch_size
@@ -63,7 +63,8 @@ def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_by
     """Return the largest power-of-two batch size that fits into memory; 0 if a batch of 1 does not fit.
 
     Args:
-        measure_bytes: Function that returns the memory of a pass in bytes by batch size; None if it runs out of memory.
+        measure_bytes: Function that returns the memory in bytes of a pass with a batch size, or None if it does not
+            fit.
         available_bytes: Available memory in bytes.
         max_batch_size: Upper limit of the result.
     """
@@ -84,7 +85,7 @@ def _usable_bytes(device: torch.device) -> int:
 def _measure_peak_bytes(
     model: Network, batch_size: int, size_hw: tuple[int, int], precision: Precision, device: torch.device
 ) -> int | None:
-    """Return the peak memory in bytes of a forward and backward pass of a copy of the network; None: out of memory."""
+    """Measure the peak memory in bytes of a forward and backward pass of a copy of the network; None: out of memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

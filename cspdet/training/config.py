@@ -18,7 +18,7 @@ from cspdet.training.losses.config import LossConfigBase, YoloLossConfig
 
 
 class OptimizerConfig(ConfigModel):
-    """SGD with momentum."""
+    """Optimizer settings: SGD with momentum."""
 
     learning_rate: float = Field(
         0.01, gt=0, description="Peak learning rate, for optimizer steps over `nominal_batch_size` images."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """A copy of the network with averaged weights.
+    """Copy of the network whose weights are an exponential moving average.
 
     The decay of update n is min(decay, n w / (1 + n w)) with w = `window_fraction`, so the average covers about the
     last n w steps, and at most 1 / (1 - decay) steps.

@@ -65,7 +65,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
             log.warning("%d unreadable images were replaced by others so far", len(skipped))
 
     def should_stop_early(self) -> bool:
-        """Whether the last `train.patience` evaluations had no improvement; if true, this is logged."""
+        """Return whether the last `train.patience` evaluations had no improvement; if so, log this."""
         progress, patience = self.state.progress, self.config.patience
         if patience is None or progress.evals_without_improvement < patience:
             return False

@@ -57,7 +57,7 @@ def random_input_size(
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """Build SGD with two parameter groups: weight decay for convolution and linear weights, none for all others."""
+    """Build SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in model.modules():

@@ -22,7 +22,7 @@ from cspdet.training.tasks.base import ModelT
 
 @dataclass
 class TrainProgress:
-    """The progress of a run, and the loss sums of the current epoch."""
+    """Progress of a run: epoch, step and best result, and the loss sums of the current epoch."""
 
     epoch: int = 0  # the current one, 0-based
     batch: int = 0  # completed batches of it
@@ -35,7 +35,7 @@ class TrainProgress:
 
 
 class TrainingState(Generic[ModelT]):
-    """Network, EMA, optimizer, gradient scaler and progress."""
+    """State of a training run: network, EMA, optimizer, gradient scaler and progress."""
 
     def __init__(self, model: ModelT, config: TrainerConfig, device: torch.device, precision: Precision):
         self.model = cast(ModelT, model.to(device).to(memory_format=torch.channels_last))
@@ -58,7 +58,7 @@ class TrainingState(Generic[ModelT]):
 
     @torch.no_grad()
     def reset_nonfinite_bn_stats(self) -> None:
-        """Replace non-finite batch-norm statistics by those of the EMA model, or by the initial ones without EMA.
+        """Replace non-finite batch-norm statistics with those of the EMA model (without EMA: mean 0, variance 1).
 
         Called after a skipped step. A running average that is NaN or infinite stays so, and later evaluations would
         have no detections.

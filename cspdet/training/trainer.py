@@ -43,7 +43,7 @@ EXPECTED_SCALER_SKIPS = 6
 
 
 class Trainer(Generic[ModelT, BatchT]):
-    """The training loop of one process of a run; rank 0 writes the run folder."""
+    """Training loop of one process of a run; rank 0 writes the run folder."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Trainer(Generic[ModelT, BatchT]):
             context: Process group of the run; None: a single process.
 
         Raises:
-            ConfigError: Settings that the device or the network does not support.
+            ConfigError: The device or the network does not support a setting.
         """
         self.task, self.run_dir, self.device, self.context = task, run_dir, device, context or DistributedContext()
         self.config = config

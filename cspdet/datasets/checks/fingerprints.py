@@ -27,7 +27,7 @@ REDUCED_READ_FLAGS = {
 
 
 class Fingerprints(NamedTuple):
-    """The fingerprints of N images, about 2 KB each."""
+    """Fingerprints of N images, about 2 KB per image."""
 
     hashes: np.ndarray  # (N, 128) bool
     mirrored: np.ndarray  # (N, 128) bool, of the mirrored images
@@ -77,13 +77,14 @@ def read_small_grey(path: Path) -> np.ndarray:
 
 
 def difference_hash(grey: np.ndarray) -> np.ndarray:
-    """Hash an image by the signs of its brightness differences.
+    """Compute a hash of an image from the signs of brightness differences in an 8x8 grid.
 
     Args:
         grey: (h, w) float32 gray levels.
 
     Returns:
-        (128,) bool: for an 8x8 grid, whether each cell is brighter than its left neighbor; then, than its upper one.
+        (128,) bool. The first 64 values: whether each cell is brighter than its left neighbor; the last 64: whether it
+        is brighter than its upper neighbor.
     """
     across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA)
@@ -91,7 +92,11 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the (THUMBNAIL, THUMBNAIL) fine structure with standard deviation 1, and the deviation before scaling."""
+    """Return the fine structure of an image, without its low spatial frequencies.
+
+    Returns:
+        (THUMBNAIL, THUMBNAIL) values with standard deviation 1, and the standard deviation before scaling.
+    """
     side, margin = THUMBNAIL + BLUR_SIZE - 1, BLUR_SIZE // 2
     small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     detail = small - cv2.blur(small, (BLUR_SIZE, BLUR_SIZE))

@@ -57,7 +57,7 @@ class DuplicatePair(NamedTuple):
 
     @property
     def is_cross_split(self) -> bool:
-        """Whether the two images are in different splits."""
+        """True if the two images are in different splits."""
         return self.first.split != self.second.split
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class DuplicateReport:
 
 
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
-    """Find near-duplicates within and across splits, including mirrored ones.
+    """Find near-duplicates within splits and between splits, including mirrored ones.
 
     Unreadable and low-contrast images are skipped and counted. A file that is listed in two splits is not reported.
 
@@ -127,7 +127,11 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
 
 
 def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return the P pairs of similar hashes: (P,) first < second, distance, mirrored; and whether they are complete."""
+    """Find the P pairs of similar hashes.
+
+    Returns (P,) first and second image (first < second), (P,) distance, (P,) whether one is mirrored, and whether all
+    pairs were compared.
+    """
     (rows,) = np.nonzero(fingerprints.usable)
     hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
     words = np.packbits(hashes, axis=1).view(np.uint64)  # (2n, 2)
@@ -150,7 +154,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Remove duplicate keys from (P, 2) keys and distances, and keep at most MAX_CANDIDATES of the closest.
+    """Remove duplicates from the rows (P, 2) of key and distance, and keep at most MAX_CANDIDATES of the closest.
 
     Returns:
         The remaining rows, and whether rows were dropped because of the limit.
@@ -165,9 +169,10 @@ def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield (P, 3) rows i, j and distance of close hashes that share a band, except pairs of two mirrored hashes.
+    """Yield the pairs of close hashes that share a band, except pairs of two mirrored hashes.
 
-    The second value is False if more images share the band than are compared.
+    Yields:
+        (P, 3) rows i, j and distance; and False if more images share the band than are compared.
     """
     # Neighboring bits are often equal in all images; a random permutation makes each band selective.
     bands = np.array_split(np.random.default_rng(0).permutation(NUM_BITS), NUM_BANDS)

@@ -60,7 +60,10 @@ class StatisticsJson(TypedDict):
 
 @dataclass(frozen=True)
 class Histogram:
-    """K adjacent bins; bin i counts the values in [edges[i], edges[i + 1]). Without values there are no bins."""
+    """Histogram of K adjacent bins; bin i counts the values in [edges[i], edges[i + 1]).
+
+    Without values there are no bins.
+    """
 
     edges: tuple[float, ...]  # (K + 1,) ascending
     counts: tuple[int, ...]  # (K,)
@@ -99,7 +102,7 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class ImageSize:
-    """A size in pixels, and the number of images that have it."""
+    """Image size in pixels, and the number of images that have it."""
 
     height: int
     width: int
@@ -108,7 +111,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split. As in training, crowds are excluded, except in `boxes`, `crowds` and `empty_images`."""
+    """Statistics of one split; crowds are counted only in `boxes`, `crowds` and `empty_images`."""
 
     images: int
     empty_images: int  # without any box
@@ -176,9 +179,9 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """Compute the statistics of each class from its boxes without crowds.
+    """Compute the statistics of each class from the boxes that are not crowds, selected by the mask `objects` (M,).
 
-    `objects` is their (M,) bool mask; `image_index`, `side` and `aspect` have one value for each of them.
+    `image_index`, `side` and `aspect` have one value for each selected box.
     """
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
@@ -200,7 +203,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Compute a histogram of positive values with powers of sqrt(2) as bin edges, or centers with `center_bins`."""
+    """Compute a histogram of positive values; the bin edges (with `center_bins`, the centers) are powers of sqrt(2)."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -212,7 +215,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """Compute a histogram of integers >= 0 with one integer per bin, or more to have at most MAX_BINS bins."""
+    """Compute a histogram of integers >= 0 with at most MAX_BINS bins, of one integer each if possible."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)
@@ -233,14 +236,14 @@ def _image_sizes(size_hw: np.ndarray) -> tuple[ImageSize, ...]:
 
 
 def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
-    """Count the box centers in each cell: (M, 4) boxes relative to their images -> (GRID, GRID)."""
+    """Count the box centers in each cell of a grid: (M, 4) boxes relative to their images -> (GRID, GRID)."""
     center = (relative_xyxy[:, :2] + relative_xyxy[:, 2:]) / 2
     col, row = np.clip((GRID * center).astype(np.int64), 0, GRID - 1).T
     return np.bincount(row * GRID + col, minlength=GRID * GRID).reshape(GRID, GRID)
 
 
 def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
-    """Compute the mean number of boxes per cell and image: (M, 4) boxes relative to their images -> (GRID, GRID).
+    """Compute the mean number of boxes per image on each cell: (M, 4) boxes relative to their images -> (GRID, GRID).
 
     The covered fraction of a cell is the product of the covered fractions of its row and its column, so the sum over
     boxes is a product of two matrices.

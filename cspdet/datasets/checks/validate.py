@@ -22,7 +22,7 @@ SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's area limits of small, medium and
 
 @dataclass
 class SplitReport:
-    """Counts and issues of a split: errors make training or AP wrong, warnings may be intended."""
+    """Counts and issues of a split. Errors make training or AP wrong; warnings may be intended."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def _validate_split(config: DatasetConfig, name: str, fast: bool) -> tuple[Split
 
 
 def _check_box_format(annotations: Annotations) -> list[str]:
-    """Detect boxes in another format than COCO's x, y, width, height in pixels."""
+    """Return errors for boxes that seem to have another format than COCO's x, y, width, height in pixels."""
     records, path = annotations.records, annotations.path
     if not len(records):
         return []

@@ -26,7 +26,7 @@ MOSAIC_MIN_MARGIN = 0.2  # minimum distance of a mosaic's common corner from the
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One image and its M <= MAX_CLASSES_PER_IMAGE classes."""
+    """An image with its M classes, M <= MAX_CLASSES_PER_IMAGE."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     class_id: tuple[int, ...]  # M
@@ -67,7 +67,7 @@ class ImageAugment:
         self.config, self.size_hw = config, size_hw
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Augment (h, w, 3) uint8 RGB and return a new (H, W, 3) image; depends only on the arguments."""
+        """Augment an image (h, w, 3) uint8 RGB; return a new image (H, W, 3) that depends only on the arguments."""
         config = self.config
         view = resize_image(random_crop(config, image.shape[:2], self.size_hw, rng).view(image), self.size_hw)
         if config.rotate:
@@ -85,7 +85,14 @@ class ImageAugment:
 def random_crop(
     config: ImageAugmentConfig, image_hw: tuple[int, int], size_hw: tuple[int, int], rng: np.random.Generator
 ) -> ImageRegion:
-    """Draw a crop of random area, aspect ratio and position; if no draw fits, return the largest center crop."""
+    """Draw a crop of random area, aspect ratio and position; if no draw fits, return the largest center crop.
+
+    Args:
+        config: Ranges of area and aspect ratio.
+        image_hw: Height and width of the image.
+        size_hw: Height and width of the input, whose aspect ratio the crop varies.
+        rng: Random generator.
+    """
     height, width = image_hw
     straight = size_hw[1] / size_hw[0]
     low, high = (math.log(ratio) for ratio in config.crop_ratio)
@@ -109,7 +116,8 @@ def random_region(
     Args:
         size_hw: Height and width of the image.
         area_fraction: Fraction of the image area, before clipping.
-        log_ratio: Logarithm of width over height, relative to that of the image.
+        log_ratio: Logarithm of a factor: the aspect ratio of the rectangle is the aspect ratio of the image times this
+            factor.
         rng: Random generator for the position.
     """
     sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))
@@ -137,7 +145,7 @@ def mix_batch(
     """Mix each sample with other samples of the batch, with the probabilities of the config.
 
     Args:
-        samples: Samples of equal image size, with one class each.
+        samples: Samples of equal image size, each with one class.
         config: Probabilities of mixup, cutmix and mosaic.
         rngs: The generator of each sample.
     """
@@ -162,13 +170,13 @@ def _mix_sample(
 
 
 def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> ImageSample:
-    """Blend two images and their classes; the second has the weight `second_weight` (mixup, arXiv:1710.09412)."""
+    """Blend two images and their classes (mixup, arXiv:1710.09412); the second image has the weight `second_weight`."""
     blended = cv2.addWeighted(first.image, 1 - second_weight, second.image, second_weight, 0)
     return ImageSample(blended, first.class_id + second.class_id, (1 - second_weight, second_weight), first.index)
 
 
 def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
-    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); classes are weighted by area."""
+    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); class weights are areas."""
     image = first.image.copy()
     region.view(image)[...] = region.view(second.image)
     second_weight = region.area / (image.shape[0] * image.shape[1])
@@ -176,7 +184,7 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 
 
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
-    """Combine the upper left part of the first image with the upper right, lower left and lower right of the others.
+    """Combine four images: the upper left part of the first, upper right of the second, lower left, lower right.
 
     The common corner of the parts is (meet_x, meet_y). Classes are weighted by area, as in Darknet's classifiers.
     """

@@ -54,7 +54,11 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
 
 
 def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Expand a box (4,) by a margin, and return whole pixels inside the image: x1 y1 x2 y2, x2 and y2 exclusive."""
+    """Expand a box (4,) by a margin, clip it to the image and round it to whole pixels.
+
+    Returns:
+        x1, y1, x2, y2; x2 and y2 are exclusive.
+    """
     x1, y1, x2, y2 = (float(value) for value in box_xyxy)
     wide, high = margin * (x2 - x1), margin * (y2 - y1)
     height, width = size_hw
@@ -73,7 +77,11 @@ def _check_class_names(coco: CocoDataset) -> None:
 
 
 def _crop_split(coco: CocoDataset, folder: Path, margin: float, min_side: float) -> tuple[int, int]:
-    """Crop the objects of a split; return the number of crops, and the number of skipped small objects."""
+    """Crop the objects of a split.
+
+    Returns:
+        The number of crops, and the number of objects that were skipped because they are small.
+    """
     written = small = 0
     for i in progress(range(len(coco)), f"cropping {folder.name}", "image", len(coco)):
         boxes, classes, crowds = coco.boxes(i)

@@ -36,7 +36,7 @@ READ_THREADS = 4  # threads for decoding and resizing, which release the GIL
 
 @dataclass(frozen=True)
 class ImageCrop:
-    """Resizes the short side of an image and takes the center crop, or ten crops.
+    """Resize the short side of an image, then take the center crop or ten crops.
 
     Raises:
         ConfigError: The short side is smaller than the crop.
@@ -55,18 +55,19 @@ class ImageCrop:
 
     @property
     def num_crops(self) -> int:
-        """Crops per image."""
+        """Number of crops per image."""
         return NUM_TEN_CROPS if self.ten_crop else 1
 
     def __call__(self, image: np.ndarray, name: str) -> np.ndarray:
-        """Crop an image.
+        """Resize and crop an image.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             name: Name of the image for errors.
 
         Returns:
-            (V, 3, h, w) uint8, V crops. Ten crops are the four corners row by row, the center, and these mirrored.
+            (V, 3, h, w) uint8, V crops. Ten crops are the four corners (upper left, upper right, lower left, lower
+            right), the center, and the mirror images of these five.
 
         Raises:
             DataError: The image is so narrow that it would be resized to more than MAX_PIXELS.
@@ -82,7 +83,7 @@ class ImageCrop:
 
 
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
-    """Return the short side for resizing: the longer side of `size_hw` / `crop_fraction`; 256 / 0.887 is 288."""
+    """Return the short side for resizing, the longer side of `size_hw` / `crop_fraction`; 256 / 0.887 is 288."""
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
 
 
@@ -91,7 +92,7 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
 
     Args:
         input_: Input size of the network.
-        eval_: Short side (`resize`, else input size / `crop`), and `ten_crop`.
+        eval_: Evaluation config; the short side is `resize`, or input size / `crop` if `resize` is None.
         interpolation: Interpolation of the resize.
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
@@ -108,7 +109,10 @@ class CropBatch(NamedTuple):
 
 
 def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
-    """Read files in order in threads, up to `batch_size` per batch; a batch may contain only unreadable images."""
+    """Read image files in order, in threads, and yield batches of at most `batch_size` images.
+
+    A batch may contain only unreadable images.
+    """
     empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
     with ThreadPoolExecutor(READ_THREADS) as threads:
         for first in range(0, len(paths), batch_size):
@@ -124,7 +128,7 @@ def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Itera
 
 
 def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
-    """Return the height and width of an image with its crops, or its error."""
+    """Read an image and return its height and width with its crops; if it is unreadable, return the error."""
     try:
         image = read_image(path)
         return (image.shape[0], image.shape[1]), crop(image, str(path))

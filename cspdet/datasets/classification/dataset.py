@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 
 class ClassificationImages:
-    """The images of a folder dataset; images much larger than the input are downscaled.
+    """Images of a folder dataset; images much larger than the input are downscaled.
 
     Args:
         images: The files and their classes.
@@ -40,7 +40,11 @@ class ClassificationImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, apply its EXIF orientation and downscale it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and downscale it.
+
+        Returns:
+            (h, w, 3) uint8 RGB.
+        """
         image = read_image(self.images.path(index))
         return resize_image(image, self._stored_hw((image.shape[0], image.shape[1])))
 
@@ -53,7 +57,10 @@ class ClassificationImages:
         return f"short side {self.max_short_side}".encode()
 
     def sizes_hw(self) -> list[tuple[int, int]]:
-        """Return the height and width of every downscaled image, from the file headers; (1, 1) if unreadable."""
+        """Return the height and width of every downscaled image, from the file headers.
+
+        The size of an unreadable image is (1, 1).
+        """
         return self._sizes(range(len(self)))
 
     def estimate_cache_bytes(self) -> int:
@@ -77,7 +84,7 @@ class ClassificationImages:
 
 
 class ClassificationDataset:
-    """Classification dataset: images with their classes.
+    """Dataset of images with their classes, for training.
 
     Args:
         labels: (N,) class index of each image.

@@ -38,7 +38,10 @@ SCAN_THREADS = 8  # network file systems serve several requests in parallel
 
 @dataclass(frozen=True, eq=False)
 class ImageFolderDataset:
-    """N images with one class each, in flat arrays, which forked workers share without a copy."""
+    """Classification split: N images with one class each.
+
+    The arrays are flat, so that forked loader processes share them without a copy.
+    """
 
     root: Path
     split: str
@@ -62,7 +65,7 @@ class ImageFolderDataset:
 
     @property
     def counts(self) -> np.ndarray:
-        """Number of images of each class, (C,) int64."""
+        """Return the number of images of each class, (C,) int64."""
         return np.bincount(self.label, minlength=len(self.classes))
 
     @property
@@ -72,13 +75,13 @@ class ImageFolderDataset:
 
 
 def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:
-    """Load a split; images are sorted by class and path (folders), or in the order of the list file.
+    """Load a split; images are sorted by class and path, or have the order of the list file.
 
     Args:
         root: The folder of the dataset.
         split: "train" or "val".
-        classes: Class names in order, for example those of the train split for the val split. None: classes.txt if it
-            exists, else the sorted classes of the train split if it exists, else the sorted classes of this split.
+        classes: Class names in order. If None, they are the lines of classes.txt. If this file does not exist, they are
+            the sorted classes of train; if train does not exist either, the sorted classes of this split.
 
     Raises:
         DataError: The split does not exist or has no images, a class has no images, or a class is unexpected.
@@ -98,7 +101,7 @@ def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] |
 
 
 def has_split(root: str | Path, split: Split) -> bool:
-    """Whether a split exists."""
+    """Return whether a split exists."""
     return (Path(root) / split).is_dir() or (Path(root) / f"{split}.txt").is_file()
 
 
@@ -181,7 +184,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
 
 
 def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the classes that are known before the split is read; None if the split defines them."""
+    """Return the classes if they are known before the split is read; if the split defines them, return None."""
     if requested is not None:
         return requested
     if (root / "classes.txt").is_file():
@@ -210,7 +213,7 @@ def _check_known_classes(where: Path, found: Iterable[str], classes: tuple[str, 
 
 
 def _format_first_of(items: Sequence[str], what: str) -> str:
-    """Return ` (the first of 7 such classes)` if there are several items, else an empty string."""
+    """Return ` (the first of 7 such classes)` if there are several items; if not, return an empty string."""
     return f" (the first of {len(items)} {what})" if len(items) > 1 else ""
 
 

@@ -52,7 +52,10 @@ MIXING_SPAWN_KEY = (1,)  # makes the random streams of mixing independent of the
 
 @dataclass(frozen=True)
 class BuildImageBatch:
-    """Builds a batch of augmented samples from sample keys; samples are mixed in the first `mixed_epochs` epochs."""
+    """Builds a batch of augmented samples from sample keys.
+
+    Samples are mixed (mixup, CutMix, mosaic) only in the first `mixed_epochs` epochs.
+    """
 
     dataset: IndexedSamples[ImageSample]
     augment: ImageAugment
@@ -93,7 +96,7 @@ def image_loader(
 
     Raises:
         ConfigError: The cache does not fit, or batches are too small for the number of processes.
-        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
+        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     factors = None
     if config.repeat_threshold is not None:
@@ -148,14 +151,14 @@ def crop_batches(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> Iterator[IndexedCropBatch]:
-    """Iterate over the evaluation batches: every image once, in order, without augmentation.
+    """Yield the evaluation batches: every image once, in order, without augmentation.
 
     Args:
         images: The split.
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size of this process, which loads images rank, rank + world_size, ...; may be empty.
+        shard: Rank and world size of this process, which loads the images rank, rank + world_size, ...
 
     Raises:
         DataError: A loader process died.

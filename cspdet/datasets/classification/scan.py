@@ -23,7 +23,7 @@ class ScannedFolder(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted names of the class folders, and of the files, in `folder`; hidden ones are skipped."""
+    """Return the sorted names of the class folders in `folder`, and of its files; hidden ones are skipped."""
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     folders = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
     return folders, sorted(entry.name for entry in entries if not entry.is_dir())
@@ -65,7 +65,10 @@ def _is_ancestor(link: str, folder: Path) -> bool:
 
 
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
-    """Read the paths and classes of a list file; they are separated by a tab, else by the last space of the line."""
+    """Read the paths and classes of a list file.
+
+    In each line, path and class are separated by a tab; if the line has no tab, by its last space.
+    """
     names, words, problems = [], [], []
     for line_number, line in enumerate(read_lines(listing), 1):
         if not line.strip():
@@ -84,7 +87,7 @@ def read_list(listing: Path) -> tuple[list[str], list[str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a UTF-8 text file; raises DataError."""
+    """Return the lines of a UTF-8 text file; raise DataError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -92,7 +95,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the sorted distinct classes of a list; if all are integers, all integers from 0 to the largest."""
+    """Return the sorted distinct classes of a list file.
+
+    If all are integers, the result is all integers from 0 to the largest.
+    """
     distinct = set(words)
     if all(word.isascii() and word.isdecimal() for word in distinct):
         largest = max(int(word) for word in distinct)

@@ -76,7 +76,7 @@ def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
 
 
 def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
-    """Compute the fraction of boxes (N, 2) whose best anchor of (K, 2) has a size IoU above `match_iou`.
+    """Return the fraction of boxes (N, 2) that have an anchor of (K, 2) with a size IoU above `match_iou`.
 
     Raises:
         DataError: There are no boxes, or a size is not above 0.
@@ -86,7 +86,7 @@ def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: 
 
 
 def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
-    """Compute the metrics of anchors (K, 2) on boxes (N, 2).
+    """Compute the metrics of anchors (K, 2) on boxes (N, 2), given as widths and heights.
 
     Raises:
         DataError: There are no boxes, or a size is not above 0.
@@ -108,7 +108,7 @@ def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: floa
 
 
 def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
-    """Find the anchor of (K, 2) with the highest size IoU for each box of (N, 2)."""
+    """Find for each box of (N, 2) the anchor of (K, 2) with the highest size IoU."""
     iou, anchor = np.zeros(len(box_wh)), np.zeros(len(box_wh), np.int64)
     for start in range(0, len(box_wh), CHUNK):
         similar = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
@@ -123,7 +123,7 @@ def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
 
 
 def check_sizes(box_wh: np.ndarray) -> None:
-    """Raise DataError unless `box_wh` has at least one box, and all widths and heights are finite and above 0."""
+    """Raise DataError if there are no boxes, or if a width or height is not a finite number above 0."""
     if not len(box_wh):
         raise DataError("anchors: expected boxes that are not crowds, found none")
     wrong = np.flatnonzero(~(np.isfinite(box_wh) & (box_wh > 0)).all(axis=1))
@@ -188,7 +188,10 @@ def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) 
 
 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Run Lloyd's algorithm; return the anchors with the highest mean IoU, which medians do not always increase."""
+    """Run Lloyd's algorithm, and return the anchors of the iteration with the highest mean IoU.
+
+    Medians do not increase the mean IoU in every iteration.
+    """
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None
     for _ in range(MAX_ITERATIONS):

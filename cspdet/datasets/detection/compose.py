@@ -31,7 +31,7 @@ class AugmentedSample(NamedTuple):
 
 
 class SampleDataset(Protocol):
-    """Samples by index: images of at most the input size, with boxes in pixels of the image."""
+    """Interface of datasets: index -> sample with an image of at most the input size, and boxes in its pixels."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
@@ -70,7 +70,7 @@ class ImageComposer:
         return self._clip_and_filter(image, np.concatenate(moved), samples)
 
     def _copy_small_objects(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Return the sample with copies of its small objects."""
+        """Return a sample with additional copies of its small objects."""
         box = Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize)
         sides = sample.box_xyxy[:, 2:] - sample.box_xyxy[:, :2]
         area = sides.prod(axis=1) * (box.scale_x * box.scale_y)
@@ -108,7 +108,7 @@ class ImageComposer:
 
 
 def affine(x_row: tuple[float, float, float], y_row: tuple[float, float, float]) -> np.ndarray:
-    """Return the (3, 3) matrix of the map x' = a x + b y + c, y' = d x + e y + f."""
+    """Return the (3, 3) matrix of the map x' = a x + b y + c, y' = d x + e y + f; the rows are (a, b, c), (d, e, f)."""
     return np.array((x_row, y_row, (0, 0, 1)), dtype=np.float64)
 
 
@@ -218,7 +218,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """Find the whole pixels of the image (0 to `length`) that are mapped to `first` to `last` of the canvas."""
+    """Find the whole pixels of the image (in 0 to `length`) that are mapped to `first` to `last` of the canvas."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
@@ -231,7 +231,7 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Find the range of pixels (0 to `limit`) whose centers are between the minimum and maximum of `edges`."""
+    """Find the pixels, in the range 0 to `limit`, whose centers lie between the minimum and maximum of `edges`."""
     slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 
@@ -239,7 +239,7 @@ def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
 def keep_mask(
     box_xyxy: np.ndarray, visible_area: np.ndarray, area: np.ndarray, is_crowd: np.ndarray, min_visible: float
 ) -> np.ndarray:
-    """Select the boxes with enough visible area and sides of at least MIN_SIDE.
+    """Return a mask of the boxes that have enough visible area, and sides of at least MIN_SIDE.
 
     Crowds are kept at any visible fraction, so that predictions inside them remain ignored in the loss.
 

@@ -70,7 +70,7 @@ def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Ge
 
 
 def _is_unoccluded(box_xyxy: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: whether no other box of (N, 4) overlaps the box by more than MAX_OVERLAP."""
+    """Return a mask (N,) of the boxes (N, 4) that no other box overlaps by more than MAX_OVERLAP."""
     if len(box_xyxy) == 0:
         return np.zeros(0, bool)
     overlap = np.stack([_overlap_ratio(box_xyxy, box) for box in box_xyxy])
@@ -79,7 +79,7 @@ def _is_unoccluded(box_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
-    """Return the pixels of an image that a box (4,) touches; at least one pixel."""
+    """Return the rectangle of all pixels of an image that a box (4,) touches; it has at least one pixel."""
     height, width = size_hw
     x1, y1 = np.floor(box_xyxy[:2]).astype(int).clip(0, (width - 1, height - 1)).tolist()
     x2, y2 = np.ceil(box_xyxy[2:]).astype(int).clip((x1 + 1, y1 + 1), (width, height)).tolist()
@@ -87,7 +87,10 @@ def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
 
 
 def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> Rect | None:
-    """Try random positions until a patch overlaps no box by more than MAX_OVERLAP; return None if all fail."""
+    """Find a random position at which a patch overlaps no box by more than MAX_OVERLAP.
+
+    Return None if all attempts fail.
+    """
     height, width = patch.shape[:2]
     attempts = rng.random((MAX_COPY_ATTEMPTS, 2))
     room = (image.shape[1] - width + 1, image.shape[0] - height + 1)
@@ -101,7 +104,7 @@ def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng
 
 
 def box_area(box_xyxy: np.ndarray) -> np.ndarray:
-    """Return the area of boxes (N, 4) or (4,) in square pixels, (N,) or (); 0 for inverted boxes."""
+    """Return the area of boxes, (N, 4) -> (N,) or (4,) -> (), in square pixels; it is 0 for inverted boxes."""
     return np.asarray((box_xyxy[..., 2:] - box_xyxy[..., :2]).clip(0).prod(axis=-1))
 
 

@@ -21,7 +21,7 @@ from cspdet.structures import Sample
 
 
 class DetectionImages:
-    """The images of a COCO split, downscaled to fit into the input; smaller images keep their size.
+    """Images of a COCO split, downscaled to fit into the input; smaller images keep their size.
 
     Args:
         coco: The annotated split.
@@ -42,7 +42,11 @@ class DetectionImages:
         return len(self.coco)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, apply its EXIF orientation and downscale it: (h, w, 3) uint8 RGB."""
+        """Decode an image, apply its EXIF orientation and downscale it.
+
+        Returns:
+            (h, w, 3) uint8 RGB.
+        """
         bilinear = self.resize == "stretch"  # as in evaluation
         size_hw = self._stored_hw(index)
         return resize_image(read_annotated_image(self.coco, index), size_hw, bilinear=bilinear)
@@ -52,7 +56,7 @@ class DetectionImages:
         return self.coco.path(index)
 
     def cache_key(self) -> bytes:
-        """Return resize mode, input size, and image sizes from the annotations, as bytes."""
+        """Return resize mode, input size, and image sizes from the annotations as bytes."""
         return f"{self.resize} {self.size_hw} ".encode() + self.coco.size_hw.astype("<i4").tobytes()
 
     def sizes_hw(self) -> list[tuple[int, int]]:
@@ -60,11 +64,14 @@ class DetectionImages:
         return [self._stored_hw(index) for index in range(len(self))]
 
     def estimate_cache_bytes(self) -> int:
-        """Return the size of all decoded images in bytes."""
+        """Return the size in bytes of all decoded images."""
         return sum(3 * height * width for height, width in self.sizes_hw())
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Return the size inside the letterbox, at most the original size: the augmentation upscales while warping."""
+        """Return the size of an image after downscaling: its size inside the letterbox, at most its original size.
+
+        Images are not upscaled here, because the augmentation upscales them when it warps them.
+        """
         height, width = self.coco.size_hw[index].tolist()
         box = Letterbox.fit((height, width), self.size_hw, self.resize)
         return min(height, round(height * box.scale_y)), min(width, round(width * box.scale_x))
@@ -96,7 +103,7 @@ class DetectionDataset:
 
 
 class EvalDataset:
-    """Evaluation dataset: letterboxed images of a COCO split with their boxes in input pixels, including crowds.
+    """Evaluation dataset: letterboxed images of a COCO split with their boxes (including crowds) in input pixels.
 
     Args:
         coco: The annotated split.
@@ -121,7 +128,10 @@ class EvalDataset:
 
 
 def read_annotated_image(coco: CocoDataset, index: int) -> np.ndarray:
-    """Decode an image at full size: (H, W, 3) uint8 RGB.
+    """Decode an image of a split at full size.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
 
     Raises:
         DataError: The image is unreadable, or its size differs from the annotations, so that boxes would be wrong.

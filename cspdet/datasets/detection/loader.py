@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTrainBatch:
-    """Builds a batch of augmented samples; mosaic, mixup and cutmix are used in the first `mosaic_epochs` epochs."""
+    """Builds a batch of augmented samples from sample keys.
+
+    Mosaic, mixup and cutmix are used only in the first `mosaic_epochs` epochs.
+    """
 
     dataset: IndexedSamples[Sample]
     augment: Augment
@@ -84,7 +87,7 @@ def train_loader(
     Raises:
         ConfigError: Transforms are invalid, the cache does not fit, or batches are too small for the number of
             processes.
-        DataError: With `cache: ram` or `disk` and `on_bad_image: error`, images are unreadable.
+        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
@@ -100,7 +103,7 @@ def train_loader(
 
 
 def _image_repeat_factors(coco: CocoDataset, threshold: float) -> np.ndarray:
-    """Return the (N,) repeat factor of each image; crowds are excluded, because they are not training targets."""
+    """Return the (N,) repeat factor of each image, computed without crowds, which are not training targets."""
     image = np.repeat(np.arange(len(coco)), np.diff(coco.box_start))
     is_target = ~coco.box_crowd
     return repeat_factors(image[is_target], coco.box_class[is_target], len(coco), threshold)
@@ -121,7 +124,7 @@ def eval_loader(
         input_: Input size and resize mode.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size of this process, which loads images rank, rank + world_size, ...; may be empty.
+        shard: Rank and world size of this process. It loads the images rank, rank + world_size, ..., possibly none.
     """
     num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
     dataset = EvalDataset(coco, input_.size, input_.resize)
@@ -129,7 +132,7 @@ def eval_loader(
 
 
 class EvalLoader:
-    """Evaluation batches; can be iterated several times."""
+    """Iterable of the evaluation batches; it can be iterated several times."""
 
     def __init__(self, dataset: EvalDataset, batch_size: int, num_workers: int, device_type: str, shard: Shard):
         order = sequential_batches(len(dataset), batch_size, shard)
@@ -140,5 +143,5 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches; raise DataError if an image is unreadable or a loader process died."""
+        """Yield the batches; raise DataError if an image is unreadable or a loader process died."""
         return iter_batches(self._batches, lambda skipped: None)

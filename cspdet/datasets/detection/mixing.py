@@ -24,10 +24,11 @@ def mixup(first: AugmentedSample, second: AugmentedSample, second_weight: float)
 
 
 def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visible: float) -> AugmentedSample:
-    """Paste a rectangle of the second image into the first, which has equal size (CutMix, arXiv:1905.04899).
+    """Paste a rectangle of the second image into the first image, which has the same size (CutMix, arXiv:1905.04899).
 
-    A box of the first image is reduced to its uncovered part if this is a rectangle, and otherwise not changed. A box
-    of the second image is clipped to the rectangle. Boxes with a visible fraction below `min_visible` are dropped.
+    A box of the first image is reduced to its uncovered part if this part is a rectangle; if not, the box is not
+    changed. A box of the second image is clipped to the rectangle. Boxes with a visible fraction below `min_visible`
+    are dropped.
     """
     image = first.sample.image.copy()
     rows, columns = slice(rect.y1, rect.y2), slice(rect.x1, rect.x2)
@@ -44,7 +45,10 @@ def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visi
 
 
 def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
-    """Draw a rectangle for cutmix with random area and center and the aspect ratio of the image, clipped to it."""
+    """Draw a rectangle for cutmix, clipped to the image.
+
+    Area and center are random; the aspect ratio is the aspect ratio of the image.
+    """
     height, width = size_hw
     area_fraction, x, y = rng.random(3).tolist()
     half_w, half_h = area_fraction**0.5 * width / 2, area_fraction**0.5 * height / 2
@@ -54,7 +58,7 @@ def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
 
 
 def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
-    """Subtract `rect` from each box if the rest is a rectangle; return (N, 4) float64 boxes."""
+    """Return the boxes (N, 4), float64, without `rect`; a box whose rest is not a rectangle is not changed."""
     low, high = box_xyxy[:, :2], box_xyxy[:, 2:]
     first, last = np.array(rect[:2], np.float64), np.array(rect[2:], np.float64)
     meets = ((low < last) & (first < high)).all(axis=1, keepdims=True)
@@ -66,7 +70,7 @@ def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
 
 
 def _select(augmented: AugmentedSample, box_xyxy: np.ndarray, keep: np.ndarray) -> AugmentedSample:
-    """Return a sample with the boxes selected by `keep`, at new positions `box_xyxy`."""
+    """Return a sample with the boxes that `keep` selects; `box_xyxy` are their new positions."""
     sample = augmented.sample
     boxes = box_xyxy[keep].astype(np.float32)
     kept = replace(sample, box_xyxy=boxes, class_id=sample.class_id[keep], is_crowd=sample.is_crowd[keep])
@@ -74,7 +78,7 @@ def _select(augmented: AugmentedSample, box_xyxy: np.ndarray, keep: np.ndarray) 
 
 
 def _concat(one: AugmentedSample, two: AugmentedSample, image: np.ndarray) -> AugmentedSample:
-    """Return a sample with the boxes of both samples, and the image id of the first."""
+    """Return a sample with the given image, the boxes of both samples, and the image id of the first sample."""
     first, second = one.sample, two.sample
     sample = replace(
         first,

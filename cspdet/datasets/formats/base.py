@@ -39,7 +39,7 @@ DATASET_FORMATS = Registry(
 
 @dataclass(frozen=True)
 class SplitContent:
-    """The images of one split."""
+    """The images of one split, with the folder that contains them."""
 
     folder: Path  # image folder; file names are relative to it
     images: tuple[CocoImage, ...]
@@ -76,12 +76,14 @@ class DatasetFormat(ComponentConfig):
 
     @property
     def converter(self) -> str:
-        """Arguments of `cspdet prepare-data` that convert this format."""
+        """The arguments of `cspdet prepare-data` that convert this format."""
         return f"convert --format {self.name}"
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether a file or folder looks like a dataset of this format; only file names and first lines are read.
+        """Return whether a file or folder looks like a dataset of this format.
+
+        Only file names and the first lines of files are checked.
 
         Args:
             source: A path that exists.
@@ -100,7 +102,7 @@ class DatasetFormat(ComponentConfig):
         raise NotImplementedError(f"{type(self).__name__} has no method read")
 
     def convert(self, source: str | Path, output: str | Path) -> ConversionResult:
-        """Convert a dataset to COCO JSON and a data descriptor; its images stay where they are.
+        """Convert a dataset to COCO JSON and a data descriptor; its images are not copied.
 
         Args:
             source: The file or folder of the dataset.
@@ -124,11 +126,11 @@ class _FormatChoice(ConfigModel):
 
 
 def build_format(name: str, options: tuple[str, ...] | list[str] = ()) -> DatasetFormat:
-    """Build the format that the command line selects.
+    """Build the format that the user selected on the command line.
 
     Args:
         name: A name in `DATASET_FORMATS`, or `module:Class`.
-        options: Options of the format, each as `key=value`.
+        options: Options of the format, given as `key=value`.
 
     Raises:
         ConfigError: The format is unknown, or options are invalid; one line per option.
@@ -144,10 +146,10 @@ def recognize_format(source: Path) -> str:
     """Find the built-in format of a dataset.
 
     Returns:
-        Its name in `DATASET_FORMATS`.
+        The name of the format in `DATASET_FORMATS`.
 
     Raises:
-        DataError: The path does not exist, or none or several formats recognize it.
+        DataError: The path does not exist, no format recognizes it, or several formats do.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")

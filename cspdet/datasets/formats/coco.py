@@ -23,7 +23,10 @@ CHUNK_SIZE = 256  # images per task of a thread
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """N images with M boxes, in flat arrays, which forked workers share without a copy."""
+    """Split of a COCO dataset: N images with M boxes.
+
+    The arrays are flat, so that forked loader processes share them without a copy.
+    """
 
     classes: Categories
     image_id: np.ndarray  # (N,) int64, image ids in file order
@@ -68,7 +71,7 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
     Args:
         files: Images and annotations of the split, from `DatasetConfig.split`.
         split: Name of the split; a split named train must have boxes.
-        allow_empty: Whether the file may have no annotations (test sets of COCO) or boxes.
+        allow_empty: Accept a file without annotations (COCO's test sets) or without boxes.
 
     Raises:
         DataError: The annotation file has errors; one line per type of error, with its count and first examples.
@@ -83,7 +86,10 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
 
 
 def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
-    """Sort valid annotations by image and clip the boxes to the images; `warnings` count skipped and clipped boxes."""
+    """Convert valid annotations to a dataset: sort them by image, and clip the boxes to the images.
+
+    `warnings` of the result counts the skipped and the clipped boxes.
+    """
     issues = IssueCounter(str(files.annotations))
     box_xyxy, is_kept = _clip_boxes(annotations, issues)
     (kept,) = np.nonzero(is_kept)
@@ -105,7 +111,7 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
 
 
 def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndarray, np.ndarray]:
-    """Return (M, 4) float32 xyxy boxes clipped to their images, and (M,) bool: whether their area is above 0."""
+    """Clip the boxes to their images; return (M, 4) float32 xyxy boxes, and (M,) whether their area is above 0."""
     records = annotations.records
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]
@@ -136,10 +142,10 @@ def check_image_files(coco: CocoDataset, *, decode: bool = False) -> list[str]:
 
     Args:
         coco: The split.
-        decode: Whether to decode the images; otherwise only headers are read, thousands per second.
+        decode: Whether to decode the images. If not, only the headers are read, thousands per second.
 
     Returns:
-        One message per image that is missing, unreadable, or has another size than in the annotations.
+        One message per image that is missing, is unreadable, or has another size than in the annotations.
     """
 
     def check(start: int) -> list[str]:

@@ -18,10 +18,10 @@ SPLIT_FILE = re.compile(r"instances_(train|val|test)")  # annotations/instances_
 
 
 class CocoFormat(DatasetFormat):
-    """A COCO detection file, or a folder with annotations/instances_{train,val,test}*.json.
+    """COCO format: an annotation file, or a folder with annotations/instances_{train,val,test}*.json.
 
     For a single file, `val_fraction` of the images are used for val, selected by a hash of their names. Image and
-    category ids are kept. Segmentations are not read; the area of an object is that of its box.
+    category ids are kept. Segmentations are not read; the area of an object is the area of its box.
     """
 
     name: str = Field("coco", description="Name of the format.")
@@ -32,7 +32,7 @@ class CocoFormat(DatasetFormat):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether `source` is a JSON file, or a folder with annotations/instances_*.json."""
+        """Return whether `source` is a JSON file, or a folder with annotations/instances_*.json."""
         return source.suffix.lower() == ".json" if source.is_file() else bool(_find_split_files(source))
 
     def read(self, source: Path) -> DatasetContent:
@@ -65,14 +65,18 @@ class CocoFormat(DatasetFormat):
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
-    """Find the annotation file of each split; of several files, the last by name."""
+    """Find the annotation file of each split; if a split has several files, return the last by name."""
     files = sorted((folder / "annotations").glob("instances_*.json"))
     matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
     return {split: file for name in SPLITS for split, file in matches if split == name}
 
 
 def _find_image_folder(root: Path, file: Path) -> Path:
-    """Find the image folder; for instances_train2017.json: train2017, images/train2017, images/train, else images."""
+    """Find the image folder of an annotation file.
+
+    For instances_train2017.json, the candidates are train2017, images/train2017, images/train and images, in this
+    order.
+    """
     name = file.stem.removeprefix("instances_")
     split = next(split for split in SPLITS if name.startswith(split))
     candidates = [root / name, root / "images" / name, root / "images" / split]

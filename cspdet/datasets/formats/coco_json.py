@@ -30,7 +30,7 @@ from cspdet.structures import Categories
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The content of an annotation file, N images and M annotations in file order; valid if `problems` is empty."""
+    """Content of an annotation file: N images and M annotations in file order; valid if `problems` is empty."""
 
     path: Path
     problems: tuple[str, ...]
@@ -49,13 +49,13 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
 
     Args:
         files: The split.
-        allow_empty: Whether the file may have no annotations (image_info files of COCO's test sets).
+        allow_empty: Accept a file without annotations (image_info files of COCO's test sets).
 
     Returns:
         The content; errors in the content are listed in its `problems`.
 
     Raises:
-        DataError: The file cannot be read or is not a JSON object.
+        DataError: The file cannot be read, or is not a JSON object.
     """
     content = parse_annotations(files)
     issues = IssueCounter(str(files.annotations))
@@ -142,7 +142,7 @@ def _read_categories(entries: list[Any], issues: IssueCounter) -> Categories:
 
 
 def _is_repeated(ids: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: whether the same id occurs earlier."""
+    """Return a mask (N,) of the ids that occur earlier in the array."""
     order = np.argsort(ids, kind="stable")
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = ids[order[1:]] == ids[order[:-1]]
@@ -150,7 +150,7 @@ def _is_repeated(ids: np.ndarray) -> np.ndarray:
 
 
 def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
-    """Return (height, width), or (1, 1) if one of them is invalid."""
+    """Return the (height, width) of an image entry, or (1, 1) if one of them is invalid."""
     for key in ("width", "height"):
         if not is_valid_side(entry.get(key)):
             found = describe_key(entry, key)
@@ -185,7 +185,7 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _file_name_error(name: Any) -> str:
-    """Return the reason why `name` is not a file name inside the image folder on all systems; "" if it is valid."""
+    """Return why `name` is not a file name inside the image folder on all systems; "" if it is valid."""
     if not isinstance(name, str) or not name.strip():
         return "must be text"
     if "\0" in name or not _is_utf8_encodable(name):
@@ -206,7 +206,7 @@ def _is_utf8_encodable(name: str) -> bool:
 
 
 def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:
-    """Return the (M,) index in `known` of the id under `key` of each record; unknown ids are added as issues."""
+    """Return for each record the index in `known` of the id under `key`, (M,); unknown ids are added to `issues`."""
     index = _find_indices(records[key], known)
     if len(known):
         issues.add_where(f"unknown {key}", index < 0, lambda i: f"{_describe_record(records[i])} has {records[key][i]}")
@@ -220,7 +220,7 @@ def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the (M,) index in `known` (K,) of each of `queries` (M,), or -1 if it is missing."""
+    """Return the index in `known` (K,) of each of `queries` (M,), as (M,); -1 if it is missing."""
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")

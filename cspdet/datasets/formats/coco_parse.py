@@ -28,7 +28,7 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
     """Parse the annotation file of a split.
 
     Returns:
-        The top-level object. Well-formed annotations are `bytes` of RECORD_STRUCT, everything else is plain JSON.
+        The top-level object. Well-formed annotations are `bytes` of RECORD_STRUCT; all other values are plain JSON.
 
     Raises:
         DataError: The file cannot be read, or is not a JSON object.
@@ -63,7 +63,10 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """Pack a well-formed annotation into a record (`object_hook`); return other objects without DROPPED_KEYS."""
+    """Convert a well-formed annotation to a packed record; return other objects without the keys DROPPED_KEYS.
+
+    This is the `object_hook` of the JSON parser.
+    """
     box = entry.get("bbox")
     if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
         crowd, annotation_id = entry.get("iscrowd", 0), entry.get("id")
@@ -80,17 +83,17 @@ def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
 
 
 def is_valid_side(value: Any) -> bool:
-    """Whether a value can be the width or height of an image."""
+    """Return whether a value can be the width or height of an image."""
     return type(value) is int and 0 < value < 2**31
 
 
 def is_int64(value: Any) -> bool:
-    """Whether a value is a 64-bit integer other than NO_ID."""
+    """Return whether a value is a 64-bit integer other than NO_ID."""
     return type(value) is int and value in INT64_RANGE
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that fits into float64, including infinity and NaN."""
+    """Return whether a value is a number that fits into float64; infinity and NaN are numbers, too."""
     if type(value) not in (int, float):
         return False
     return abs(value) < 2**1023 or value != value or value in (float("inf"), float("-inf"))

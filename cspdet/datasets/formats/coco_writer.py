@@ -39,7 +39,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """The output of a preparation or conversion."""
+    """Result of a preparation or conversion: the output files, counts and warnings."""
 
     config_path: Path
     counts: dict[str, dict[str, int]]  # split -> {"images", "boxes"}
@@ -47,7 +47,7 @@ class ConversionResult:
 
 
 def coco_json(categories: Mapping[int, str], coco_images: Sequence[CocoImage], first_id: int = 1) -> str:
-    """Return the text of a COCO file; images without an id are numbered from `first_id`, boxes from 1."""
+    """Return the text of a COCO file; images without an id get ids from `first_id`, boxes get ids from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, coco_image in enumerate(coco_images, first_id):
@@ -96,12 +96,15 @@ def _signature(converter: str) -> str:
 
 
 def config_file_name(converter: str) -> str:
-    """Return the file name of a converter's descriptor: `voc.yaml`; `csv.yaml` for `convert --format mymodule:CSV`."""
+    """Return the file name of a converter's descriptor.
+
+    It is `voc.yaml` for `voc`, and `csv.yaml` for `convert --format mymodule:CSV`.
+    """
     return f"{re.split('[ :]', converter)[-1].lower()}.yaml"
 
 
 def was_written_by(config_path: Path, converter: str) -> bool:
-    """Whether an earlier run of `converter` wrote this descriptor."""
+    """Return whether an earlier run of `converter` wrote this descriptor."""
     try:
         return config_path.read_text(encoding="utf-8").startswith(_signature(converter))
     except (OSError, UnicodeDecodeError):
@@ -109,7 +112,7 @@ def was_written_by(config_path: Path, converter: str) -> bool:
 
 
 def check_output_folder(folder: Path, converter: str) -> None:
-    """Check that an output folder is new, empty, or an earlier output of the same converter.
+    """Raise an error unless an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
         DataError: `folder` is a file, or contains other files.
@@ -134,11 +137,11 @@ def write_coco_dataset(
     splits: Mapping[str, tuple[Path, Sequence[CocoImage]]],
     warnings: Sequence[str],
 ) -> ConversionResult:
-    """Write `annotations/instances_<split>.json` and `<converter>.yaml`; the images stay where they are.
+    """Write `annotations/instances_<split>.json` and `<converter>.yaml`; the images are not copied.
 
     Args:
         folder: The output folder.
-        converter: See `format_dataset_config`.
+        converter: The arguments of `cspdet prepare-data`, see `format_dataset_config`.
         categories: Category id -> class name.
         splits: Split -> (image folder, images). Image ids continue from one split to the next.
         warnings: Messages for the result.
@@ -162,8 +165,8 @@ def write_coco_dataset(
 def hash_split(names: Iterable[str], fraction: float) -> set[str]:
     """Select a fraction of `names` for val: the names with the smallest hashes.
 
-    The selection is independent of the order and the folder of the files. With two or more names and a fraction other
-    than 0 and 1, both train and val get at least one name.
+    The selection does not depend on the order and the folder of the files. If there are two or more names, and the
+    fraction is neither 0 nor 1, both train and val get at least one name.
     """
 
     def rank(name: str) -> bytes:

@@ -20,7 +20,7 @@ from cspdet.errors import DataError, truncate_list
 
 
 class VocFormat(DatasetFormat):
-    """A folder in the layout of VOCdevkit, or any folder with xml files and images.
+    """Pascal VOC format: a folder in the layout of VOCdevkit, or any folder with xml files and images.
 
     Categories are numbered from 1, in the order of `names` or alphabetically. The splits are read from ImageSets/Main;
     if it does not exist, `val_fraction` of the images are used for val, selected by a hash of their names.
@@ -50,7 +50,7 @@ class VocFormat(DatasetFormat):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether the folder or a subfolder has a folder Annotations, or an xml file."""
+        """Return whether the folder or a subfolder has a folder Annotations, or an xml file."""
         if not source.is_dir():
             return False
         return any(next(source.glob(pattern), None) for pattern in ("Annotations", "*/Annotations", "*.xml", "*/*.xml"))
@@ -88,7 +88,10 @@ class VocFormat(DatasetFormat):
 
 
 def _find_voc_roots(source: Path) -> list[Path]:
-    """Return the folders that contain Annotations/: `source`, or VOC2007, VOC2012 ... in it; else `source`."""
+    """Return the folders that contain Annotations/: `source`, or VOC2007, VOC2012 ... in it.
+
+    If there are none, return `source`.
+    """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
     if (source / "Annotations").is_dir():

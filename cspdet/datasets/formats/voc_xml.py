@@ -23,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class VocObject:
-    """One annotated object."""
+    """Annotated object of an xml file."""
 
     name: str
     corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the file
@@ -32,7 +32,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """The content of one xml file."""
+    """Content of one xml file."""
 
     filename: str  # name of the image file; may be empty
     size_hw: tuple[int, int] | None  # None if it is missing or 0
@@ -41,7 +41,7 @@ class VocAnnotation:
 
 @dataclass(frozen=True)
 class VocImage:
-    """One annotated image, before category ids are assigned."""
+    """Annotated image whose boxes have no category ids yet."""
 
     path: Path
     size_hw: tuple[int, int]
@@ -134,8 +134,8 @@ class VocReader:
 
     Args:
         folder: The image folder.
-        images_by_stem: All images below it, by file name without suffix.
-        one_based: Whether coordinates count from 1 and both corners are inside the box.
+        images_by_stem: All images below the folder, by file name without suffix.
+        one_based: Whether coordinates start at 1 and both corners are inside the box.
         difficult: Conversion of objects marked difficult: keep, crowd or skip.
         names: The allowed class names, in the order of their ids; None: all classes, alphabetically.
     """
@@ -172,7 +172,7 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """Find the image with the same stem as the xml file, else the one in <filename>; it must be unique."""
+        """Find the image of an xml file, which must be unique: the one with the same stem, or the one in <filename>."""
         name = PurePosixPath(filename.replace("\\", "/")).name
         candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
         exact = [path for path in candidates if path.name == name]

@@ -24,7 +24,7 @@ COORDINATE_TOLERANCE = 1e-4  # values may be outside [0, 1] by this amount becau
 
 
 class YoloFormat(DatasetFormat):
-    """A data.yaml, a Darknet .data file, or a folder with images and txt labels.
+    """YOLO format: a data.yaml, a Darknet .data file, or a folder with images and txt labels.
 
     If the source has no val split, `val_fraction` of train is used for val, selected by a hash of the file names. An
     image without a label file has no objects.
@@ -42,7 +42,7 @@ class YoloFormat(DatasetFormat):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Whether `source` is a data.yaml, a .data file, or a folder with one of them or with class names."""
+        """Return whether `source` is a data.yaml, a .data file, or a folder with one of them or with class names."""
         return is_yolo_dataset(source)
 
     def read(self, source: Path) -> DatasetContent:
@@ -84,8 +84,9 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """Return the possible label files of an image: with the last `images` in its path replaced by `labels`, or next
-    to the image.
+    """Return the possible label files of an image.
+
+    They are the path with its last folder `images` replaced by `labels`, and the path next to the image.
     """
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
@@ -96,7 +97,7 @@ def label_candidates(image_path: Path) -> list[Path]:
 
 
 def _parse_floats(words: list[str]) -> list[float] | None:
-    """Parse words to floats; return None unless all are finite numbers."""
+    """Parse words to floats; return None if a word is not a finite number."""
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -151,7 +152,7 @@ class _YoloReader:
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
-        """Parse one line to the class and the corners as fractions of the image."""
+        """Parse one line to the class, and the corners of the box as fractions of the image; return None if invalid."""
         words = line.split()
         if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
             self.problems.append(

@@ -59,7 +59,10 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
 
 
 def is_yolo_dataset(source: Path) -> bool:
-    """Whether a file or folder looks like a YOLO dataset, according to file names and the keys of YAML files."""
+    """Return whether a file or folder looks like a YOLO dataset.
+
+    Only file names and the keys of YAML files are checked.
+    """
     try:
         if source.is_dir():
             described = _find_dataset_config(source)
@@ -77,7 +80,7 @@ def _find_class_names(folder: Path) -> Path | None:
 
 
 def _find_dataset_config(folder: Path) -> Path | None:
-    """Return the file in `folder` that describes the dataset, if any."""
+    """Return the file in `folder` that describes the dataset; None if there is no such file."""
     for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
         for file in sorted(folder.glob(pattern)):
             if file.suffix == ".data" or (
@@ -169,7 +172,7 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
 
 
 def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
-    """Return the images of all entries; an entry is a folder, a list file or an image."""
+    """Return the images of all entries; an entry is a folder, a list file or an image file."""
     images: list[Path] = []
     for entry in entries:
         # Roboflow writes ../train/images, although train/ is in the folder of data.yaml.

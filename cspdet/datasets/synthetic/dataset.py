@@ -38,7 +38,7 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
 
     Args:
         output: The output folder: new, empty, or an earlier shapes dataset, which is replaced.
-        images: Number of train images; val has a fifth of this number.
+        images: Number of train images; val has a fifth as many.
         size: Height and width of the images in pixels.
         seed: Seed of the random generator.
 

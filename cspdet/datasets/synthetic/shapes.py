@@ -33,7 +33,7 @@ OVERSAMPLE = 4  # shapes are drawn at this scale and downscaled, for anti-aliase
 
 @dataclass(frozen=True)
 class DrawnShape:
-    """One object: class, position and appearance, in image pixels and radians."""
+    """Shape with its class, position and appearance, in image pixels and radians."""
 
     class_index: int  # index into CATEGORIES
     center: tuple[float, float]  # x, y
@@ -75,7 +75,10 @@ _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
 
 
 def outline(shape: DrawnShape) -> list[np.ndarray]:
-    """Return the contours in image pixels, (n, 2) float64 x, y each; the longer side of their box is `diameter`."""
+    """Return the contours of a shape in image pixels: arrays (n, 2) float64 of x, y.
+
+    The longer side of the bounding box of the contours is `diameter`.
+    """
     wide, high = math.sqrt(shape.aspect_ratio), 1 / math.sqrt(shape.aspect_ratio)
     c, s = math.cos(shape.angle), math.sin(shape.angle)
     turn = np.array([[c, s], [-s, c]])
@@ -96,13 +99,13 @@ class RasterizedShape:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the image."""
+        """The rows and columns of the window in the image."""
         height, width = self.alpha.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     @property
     def mask(self) -> np.ndarray:
-        """(h, w) bool: pixels of the window that are at least half covered."""
+        """Mask of the pixels of the window that are at least half covered, (h, w) bool."""
         return self.alpha >= 0.5
 
 
@@ -139,7 +142,10 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Sample a diameter, log-uniform in one of three ranges: mostly 1/10 to 3/8 of the image, at least 8 pixels."""
+    """Sample a diameter in pixels, at least 8, log-uniform in one of three ranges of the image size.
+
+    Most diameters are 1/10 to 3/8 of the image.
+    """
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
     return float(np.clip(fraction * size, MIN_DIAMETER, size / 2))
@@ -167,7 +173,7 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """An image with its shapes; later shapes occlude earlier ones. `shape_index` is the top shape at each pixel."""
+    """Image with its shapes; later shapes occlude earlier ones. `shape_index` is the top shape at each pixel."""
 
     def __init__(self, image: np.ndarray):
         self.image = image
@@ -184,7 +190,7 @@ class ShapesCanvas:
             min_visible_fraction: The shape is not drawn if less than this fraction of any shape would remain visible.
 
         Returns:
-            Whether the shape was drawn.
+            True if the shape was drawn.
         """
         rasterized = rasterize(shape, self.image.shape[:2])
         rows, columns = rasterized.window
@@ -225,7 +231,7 @@ def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray
         size: Height and width in pixels.
 
     Returns:
-        (size, size, 3) uint8 BGR, and its boxes.
+        The image, (size, size, 3) uint8 BGR, and its boxes.
     """
     rng = np.random.default_rng((seed, split, index))
     canvas = ShapesCanvas(background(rng, (size, size)))

@@ -52,7 +52,7 @@ def _pattern(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _ramp(size_hw: tuple[int, int], angle: float) -> np.ndarray:
-    """Return the (H, W) signed distance from the center along a direction, in pixels."""
+    """Return the signed distance of each pixel from the center along a direction, (H, W), in pixels."""
     rows = np.arange(size_hw[0], dtype=np.float32)[:, None] - np.float32(size_hw[0] / 2)
     columns = np.arange(size_hw[1], dtype=np.float32)[None] - np.float32(size_hw[1] / 2)
     return columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
@@ -94,7 +94,11 @@ def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: 
 
 
 def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Simulate a camera: vignetting, blur, noise. Modifies `canvas`; returns (H, W, 3) uint8."""
+    """Simulate a camera: vignetting, blur and noise. `canvas` is modified.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     light = 1 + rng.uniform(0, 0.35) * _ramp(canvas.shape[:2], rng.uniform(0, 2 * np.pi)) / max(canvas.shape[:2])
     cv2.multiply(canvas, cv2.merge((light, light, light)), dst=canvas)
     if rng.random() < 0.25:
@@ -103,6 +107,6 @@ def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarr
 
 
 def add_gaussian_noise(rng: np.random.Generator, canvas: np.ndarray, sigma: float) -> np.ndarray:
-    """Add Gaussian noise and round to (H, W, 3) uint8."""
+    """Add Gaussian noise to an image and round it to (H, W, 3) uint8."""
     grain = rng.standard_normal(canvas.shape, dtype=np.float32)
     return cv2.addWeighted(grain, sigma, canvas, 1.0, 0.0, dtype=cv2.CV_8U)  # rounds and saturates

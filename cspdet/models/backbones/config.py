@@ -26,7 +26,7 @@ FUSION = "Transitions of a cross stage partial stage: both, fusion first, fusion
 
 
 class CSPDarknet53Config(BackboneConfigBase):
-    """CSPDarknet-53."""
+    """Config of the CSPDarknet-53 backbone."""
 
     name: Literal["cspdarknet53"] = Field(description=NAME)
     fusion: Fusion = Field("both", description=FUSION)
@@ -41,7 +41,7 @@ class CSPDarknet53Config(BackboneConfigBase):
 
 
 class Darknet53Config(BackboneConfigBase):
-    """Darknet-53, with the published depths and widths."""
+    """Config of the Darknet-53 backbone; depths and widths are the published ones."""
 
     name: Literal["darknet53"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -54,7 +54,7 @@ class Darknet53Config(BackboneConfigBase):
 
 
 class CSPPeleeNetConfig(BackboneConfigBase):
-    """CSPPeleeNet."""
+    """Config of the CSPPeleeNet backbone."""
 
     name: Literal["csppeleenet"] = Field(description=NAME)
     gamma: float = Field(0.5, gt=0, lt=1, description="Fraction of the channels that bypasses each dense block.")
@@ -70,7 +70,7 @@ class CSPPeleeNetConfig(BackboneConfigBase):
 
 
 class CSPReferenceConfig(BackboneConfigBase):
-    """The CSP Reference networks, one for each row of the published table."""
+    """Config of the four CSP Reference backbones, one for each row of the published table."""
 
     name: Literal["cspdenseref", "cspdensebref", "csppeleeref", "csppeleebref"] = Field(
         description="Name of the network; `b` means with a bottleneck."
@@ -79,12 +79,12 @@ class CSPReferenceConfig(BackboneConfigBase):
 
     @property
     def two_way(self) -> bool:
-        """Whether the layers are PeleeNet's instead of DenseNet's."""
+        """True for PeleeNet's two-way dense layers, False for DenseNet's dense layers."""
         return self.name.startswith("csppelee")
 
     @property
     def bottleneck(self) -> bool:
-        """Whether each 3x3 convolution is preceded by a 1x1 convolution."""
+        """True if each dense layer begins with a 1x1 convolution."""
         return self.name.endswith("bref")
 
     def build(self) -> CSPReference:
@@ -95,7 +95,7 @@ class CSPReferenceConfig(BackboneConfigBase):
 
 
 class CSPResNetConfig(BackboneConfigBase):
-    """CSPResNet-50 and CSPResNeXt-50."""
+    """Config of the CSPResNet-50 and CSPResNeXt-50 backbones."""
 
     name: Literal["cspresnet50", "cspresnext50"] = Field(description=NAME)
     fusion: Fusion = Field("both", description=FUSION)
@@ -110,7 +110,7 @@ class CSPResNetConfig(BackboneConfigBase):
 
 
 class CSPResNet10Config(BackboneConfigBase):
-    """CSPResNet-10; the feature maps have the same channels with every fusion."""
+    """Config of the CSPResNet-10 backbone; the channels of the feature maps do not depend on `fusion`."""
 
     name: Literal["cspresnet10"] = Field(description=NAME)
     fusion: Fusion = Field("both", description=FUSION)
@@ -124,7 +124,7 @@ class CSPResNet10Config(BackboneConfigBase):
 
 
 class DarknetReferenceConfig(BackboneConfigBase):
-    """Darknet Reference, and the trunks of YOLOv3-tiny and YOLOv3-tiny-PRN."""
+    """Config of the Darknet Reference backbone, and of the backbones of YOLOv3-tiny and YOLOv3-tiny-PRN."""
 
     name: Literal["darknetref"] = Field(description=NAME)
     last_stride: Literal[32, 64] = Field(64, description="Stride of the last 3x3 convolution, in input pixels.")
@@ -148,7 +148,7 @@ class DarknetReferenceConfig(BackboneConfigBase):
 
 
 class MobileNetV2Config(BackboneConfigBase):
-    """MobileNetV2 and CSPMobileNetV2, with the widths and depths of the cfgs."""
+    """Config of the MobileNetV2 and CSPMobileNetV2 backbones, with the widths and depths of the authors' cfgs."""
 
     name: Literal["mobilenetv2", "cspmobilenetv2"] = Field(description=NAME)
     activation: ActivationName = Field(
@@ -163,7 +163,7 @@ class MobileNetV2Config(BackboneConfigBase):
 
 
 class PeleeNetConfig(BackboneConfigBase):
-    """PeleeNet, with the published widths and depths."""
+    """Config of the PeleeNet backbone; widths and depths are the published ones."""
 
     name: Literal["peleenet"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -176,7 +176,7 @@ class PeleeNetConfig(BackboneConfigBase):
 
 
 class ResNetConfig(BackboneConfigBase):
-    """ResNet-10, ResNet-50 and ResNeXt-50, with the published depths and widths."""
+    """Config of the ResNet-10, ResNet-50 and ResNeXt-50 backbones; depths and widths are the published ones."""
 
     name: Literal["resnet10", "resnet50", "resnext50"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -189,7 +189,7 @@ class ResNetConfig(BackboneConfigBase):
 
 
 class TimmConfig(BackboneConfigBase):
-    """A timm backbone; `name: timm:MODEL` is short for `name: timm` and `model: MODEL`."""
+    """Config of a timm backbone; `name: timm:MODEL` is short for `name: timm` and `model: MODEL`."""
 
     name: Literal["timm"] = Field(description="`timm`, or `timm:MODEL`.")
     model: str = Field(min_length=1, description="Name of the model in timm, with or without a tag of weights.")
@@ -217,7 +217,7 @@ def expand_timm_name(value: Any) -> Any:
     """Convert `{"name": "timm:X", ...}` to `{"name": "timm", "model": "X", ...}`; return other values unchanged.
 
     Raises:
-        ValueError: The model is given twice.
+        ValueError: The value has a `model` key in addition to the model in `name`.
     """
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name.startswith(TIMM_PREFIX):

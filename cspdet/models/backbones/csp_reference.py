@@ -1,7 +1,7 @@
 """CSP Reference: small CSP networks with the first convolutions and pools of Darknet Reference (darknet.cfg).
 
 These networks have the published size and cost, but they are NOT the authors' networks: neither cfgs nor weights were
-released, and no single rule is known that reproduces the published values of all four networks. The parameters of each
+published, and no single rule is known that reproduces the published values of all four networks. The parameters of each
 pair below were found by a search that fits two rows of the published table; treat them with LOW CONFIDENCE.
 
     cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
@@ -41,7 +41,7 @@ DENSE_BOTTLENECK, PELEE_BOTTLENECK = 48, 96  # channels of a layer's 1x1 convolu
 
 
 class CSPReferenceArchSpec(NamedTuple):
-    """The fitted parameters of a pair of networks."""
+    """Parameters shared by two networks, found by a search that fits the published sizes and costs."""
 
     stem: tuple[int, ...]  # channels of the 3x3 convolutions, each followed by a pool
     depths: tuple[int, ...]  # layers per stage
@@ -53,7 +53,7 @@ BOTTLENECK_SPEC = CSPReferenceArchSpec((16, 32, 64), (2, 8, 8), (24, 24, 24))
 
 
 class DenseLayer(nn.Module):
-    """(B, C, H, W) -> (B, C + growth, H, W): the input concatenated with the outputs of the branches."""
+    """Dense layer: concatenate the input with the outputs of all branches, (B, C, H, W) -> (B, C + growth, H, W)."""
 
     def __init__(self, *branches: nn.Module):
         super().__init__()
@@ -64,7 +64,13 @@ class DenseLayer(nn.Module):
 
 
 def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module:
-    """Build a dense layer of the network `config.name`."""
+    """Build the dense layer of the network that `config` describes.
+
+    Args:
+        c_in: Input channels.
+        growth: Channels that the layer adds.
+        config: Selects the layer type (DenseNet or PeleeNet, with or without bottleneck) and the activation.
+    """
     act, half = config.activation, growth // 2
     if config.two_way and config.bottleneck:
         return TwoWayDense(c_in, PELEE_BOTTLENECK, growth, act)
@@ -78,7 +84,10 @@ def dense_layer(c_in: int, growth: int, config: CSPReferenceConfig) -> nn.Module
 
 
 class CSPReference(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSP Reference backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: CSPReferenceConfig):
         super().__init__()

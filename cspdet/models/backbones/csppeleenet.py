@@ -1,8 +1,8 @@
 """CSPPeleeNet: PeleeNet with cross stage partial stages.
 
-This is a reconstruction: the authors released neither cfg nor weights. At 224x224 it has 2,830,944 convolution and fc
-weights (published 2.83M) and 0.8918 BFLOPs (published 0.888). The cost of its largest layer is 44% below that of
-PeleeNet, as published.
+This is a reconstruction: the authors published neither cfg nor weights. At 224x224 it has 2,830,944 convolution and fc
+weights (published 2.83M) and 0.8918 BFLOPs (published 0.888). As published, its largest layer costs 44% less than the
+largest layer of PeleeNet.
 
     stem     3 -> 32, stride 4
     stage 1  3 two-way dense layers, no T1; T2 -> pool          128 channels
@@ -32,7 +32,10 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class CSPPeleeNet(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSPPeleeNet backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: CSPPeleeNetConfig):
         super().__init__()

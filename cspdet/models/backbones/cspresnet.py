@@ -43,7 +43,7 @@ LINEAR_SPLIT_STAGES = (1, 2)  # indices of the stages whose split convolutions h
 
 
 class CSPResNetArchSpec(NamedTuple):
-    """The parameters that differ between the two networks, one value per stage."""
+    """Parameters in which CSPResNet-50 and CSPResNeXt-50 differ, with one value per stage."""
 
     mid_channels: tuple[int, ...]  # channels of a bottleneck's 3x3 convolution
     out_channels: tuple[int, ...]  # channels of T2
@@ -58,7 +58,10 @@ ARCH_SPECS = {
 
 
 class CSPResNet(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSPResNet backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: CSPResNetConfig):
         super().__init__()
@@ -86,7 +89,7 @@ class CSPResNet(nn.Module):
 
 
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
-    """Build stage i without its strided convolution: c_in channels -> channels of T2."""
+    """Build stage i without its strided convolution: c_in input channels, as many output channels as T2."""
     spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
     main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width
     blocks: list[nn.Module] = []

@@ -9,9 +9,9 @@
     stage    x ──┬── 1x1 shortcut ── maxpool 2x2, except in stage 1 ── concat, T1 first ── 1x1 T2
                  └── basic block, strided except in stage 1 ── 1x1 T1 ──┘
 
-This is a reconstruction: the authors released neither cfg nor weights. At 256x256 it has 2,725,056 convolution and fc
+This is a reconstruction: the authors published neither cfg nor weights. At 256x256 it has 2,725,056 convolution and fc
 weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree, but do not determine the type of
-pooling in the shortcut part. The shortcut of the basic block is that of the authors' resnet10.cfg.
+pooling in the shortcut part. The basic block has the same shortcut as in the authors' resnet10.cfg.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STRIDES = (1, 2, 2, 2)
 
 
 class StridedSplit(nn.Module):
-    """Split into a shortcut, by a 1x1 convolution and pooling, and the unchanged input, for a strided block.
+    """Split for a strided first block: the shortcut is a 1x1 convolution and pooling, the main part is the input.
 
     (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """
@@ -46,7 +46,10 @@ class StridedSplit(nn.Module):
 
 
 class CSPResNet10(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSPResNet-10 backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: CSPResNet10Config):
         super().__init__()

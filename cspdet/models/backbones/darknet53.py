@@ -42,7 +42,10 @@ STRIDES = (8, 16, 32)
 
 
 class Darknet53(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """Darknet-53 backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: Darknet53Config):
         super().__init__()
@@ -61,7 +64,10 @@ class Darknet53(nn.Module):
 
 
 class CSPDarknet53(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSPDarknet-53 backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: CSPDarknet53Config):
         super().__init__()
@@ -80,7 +86,10 @@ class CSPDarknet53(nn.Module):
 
 
 def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
-    """Build stage i without its strided convolution; the input has WIDTHS[i] channels, with T2 also the output."""
+    """Build stage i without its strided convolution.
+
+    The input has WIDTHS[i] channels. If the stage has the final transition T2, the output has as many.
+    """
     act, width, split_channels = config.activation, WIDTHS[i], SPLIT_CHANNELS[i]
     blocks: list[nn.Module] = []
     for _ in range(DEPTHS[i]):

@@ -38,7 +38,10 @@ class SameSizeMaxPool(nn.Module):
 
 
 class DarknetReference(nn.Module):
-    """(B, 3, H, W) -> three maps at strides 8, 16, 32 (or 16, 32, 64), finest first; H and W multiples of the last."""
+    """Darknet Reference backbone: (B, 3, H, W) -> three feature maps, finest first.
+
+    The strides are 8, 16 and 32, or 16, 32 and 64. H and W are multiples of the last stride.
+    """
 
     def __init__(self, config: DarknetReferenceConfig):
         super().__init__()

@@ -34,7 +34,7 @@ LAST_CHANNELS = 1280
 
 
 class StageSpec(NamedTuple):
-    """A sequence of inverted residuals."""
+    """Parameters of a stage, which is a sequence of inverted residuals."""
 
     widths: tuple[int, ...]  # output channels of each block
     stride: int  # stride of the first block
@@ -52,10 +52,10 @@ FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # output channels of T2, for ea
 
 
 class InvertedResidual(nn.Module):
-    """Inverted residual: 1x1 expansion, grouped 3x3, linear 1x1; (B, c_in, H, W) -> (B, c_out, H/stride, W/stride).
+    """Inverted residual: 1x1 expansion, grouped 3x3 convolution, linear 1x1 convolution.
 
-    With `expand_channels` None there is no 1x1 expansion: the input is already expanded. The input is added to the
-    output if their shapes are equal.
+    (B, c_in, H, W) -> (B, c_out, H/stride, W/stride). If `expand_channels` is None, there is no 1x1 expansion, because
+    the input is already expanded. The input is added to the output if their shapes are equal.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class InvertedResidual(nn.Module):
 
 
 class DepthwiseSplit(nn.Module):
-    """Split into a shortcut, by a grouped 3x3 convolution (1 or 2 inputs per group), and the unchanged input.
+    """Split: the shortcut is a grouped 3x3 convolution (1 or 2 inputs per group), the main part is the input.
 
     (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
     """
@@ -94,7 +94,10 @@ class DepthwiseSplit(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """MobileNetV2 backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: MobileNetV2Config):
         super().__init__()
@@ -130,7 +133,10 @@ class MobileNetV2(nn.Module):
 
 
 class CSPMobileNetV2(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """CSPMobileNetV2 backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: MobileNetV2Config):
         super().__init__()

@@ -71,13 +71,20 @@ class TwoWayDense(nn.Module):
 def dense_block(
     c_in: int, depth: int, bottleneck: int, act: ActivationName, *, se: bool = False
 ) -> tuple[nn.Module, int]:
-    """Build a sequence of `depth` two-way dense layers; return it with its number of output channels."""
+    """Build a sequence of `depth` two-way dense layers.
+
+    Returns:
+        The sequence, and its number of output channels.
+    """
     layers = [TwoWayDense(c_in + i * GROWTH, bottleneck, GROWTH, act, se=se) for i in range(depth)]
     return nn.Sequential(*layers), c_in + depth * GROWTH
 
 
 class PeleeNet(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """PeleeNet backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: PeleeNetConfig):
         super().__init__()

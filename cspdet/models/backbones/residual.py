@@ -23,7 +23,7 @@ from cspdet.models.blocks import ConvBN, activation, shortcut, upsample
 
 
 class Residual(nn.Module):
-    """act(path(x) + x) with Darknet's shortcut; the output has the shape of path(x)."""
+    """Residual block: act(path(x) + x), with Darknet's shortcut; the output has the shape of path(x)."""
 
     def __init__(self, path: nn.Module, act: ActivationName):
         super().__init__()
@@ -55,14 +55,20 @@ class Elastic(nn.Module):
 
 
 class Bottleneck(Residual):
-    """The block of ResNet-50 and ResNeXt-50: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the 3x3 is strided."""
+    """Block of ResNet-50 and ResNeXt-50: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride).
+
+    The 3x3 convolution has the stride.
+    """
 
     def __init__(self, c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1):
         super().__init__(bottleneck_path(c_in, c_mid, c_out, act, stride=stride, groups=groups), act)
 
 
 class BasicBlock(Residual):
-    """The block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride); the first 3x3 is strided."""
+    """Block of ResNet-10: (B, c_in, H, W) -> (B, c_out, H/stride, W/stride).
+
+    The first 3x3 convolution has the stride.
+    """
 
     def __init__(self, c_in: int, c_out: int, act: ActivationName, *, stride: int = 1):
         path = nn.Sequential(ConvBN(c_in, c_out, 3, stride, act=act), ConvBN(c_out, c_out, 3, act="linear"))
@@ -70,14 +76,17 @@ class BasicBlock(Residual):
 
 
 class DarknetResidual(Residual):
-    """The block of Darknet-53, without activation after the sum: (B, C, H, W) -> (B, C, H, W)."""
+    """Block of Darknet-53, without activation after the sum: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName):
         super().__init__(darknet_path(channels, c_mid, act), "linear")
 
 
 class ElasticBottleneck(Residual):
-    """Bottleneck with `Elastic`; each half has a bottleneck of width c_mid: (B, C, H, W) -> (B, C, H, W)."""
+    """Bottleneck block with `Elastic`: (B, C, H, W) -> (B, C, H, W).
+
+    Each half of the channels has a bottleneck of width c_mid.
+    """
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName, *, groups: int = 1):
         half = channels // 2
@@ -86,7 +95,10 @@ class ElasticBottleneck(Residual):
 
 
 class ElasticDarknetResidual(Residual):
-    """Darknet-53 block with `Elastic`; each half has a path of width c_mid: (B, C, H, W) -> (B, C, H, W)."""
+    """Darknet-53 block with `Elastic`: (B, C, H, W) -> (B, C, H, W).
+
+    Each half of the channels has a path of width c_mid.
+    """
 
     def __init__(self, channels: int, c_mid: int, act: ActivationName):
         half = channels // 2
@@ -97,7 +109,7 @@ class ElasticDarknetResidual(Residual):
 def bottleneck_path(
     c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Build 1x1, 3x3 and linear 1x1 convolutions; the last activation is after the shortcut."""
+    """Build 1x1, 3x3 and 1x1 convolutions; the last one has no activation, because it follows the shortcut."""
     return nn.Sequential(
         ConvBN(c_in, c_mid, act=act),
         ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),

@@ -37,7 +37,7 @@ STEM_CHANNELS = 64
 
 
 class ResNetArchSpec(NamedTuple):
-    """The parameters of a network, one value per stage; `mid_channels` None means basic blocks."""
+    """Parameters of a network, one value per stage; with `mid_channels` None, the blocks are basic blocks."""
 
     depths: tuple[int, ...]
     mid_channels: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
@@ -53,14 +53,17 @@ ARCH_SPECS = {
 
 
 class ResNetStem(nn.Sequential):
-    """The stem of all ResNets: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
+    """Stem of all ResNets: (B, 3, H, W) -> (B, 64, H/4, W/4)."""
 
     def __init__(self, act: ActivationName):
         super().__init__(ConvBN(3, STEM_CHANNELS, 7, 2, act=act), nn.MaxPool2d(2))
 
 
 class ResNet(nn.Module):
-    """(B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first; H and W are multiples of 32."""
+    """ResNet backbone: (B, 3, H, W) -> three feature maps of strides 8, 16 and 32, finest first.
+
+    H and W are multiples of 32.
+    """
 
     def __init__(self, config: ResNetConfig):
         super().__init__()

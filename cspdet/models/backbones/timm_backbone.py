@@ -27,7 +27,10 @@ PROBE_HW = (256, 320)  # image size for checking the outputs
 
 
 class TimmBackbone(nn.Module):
-    """(B, 3, H, W) -> maps of those strides 8, 16, 32 that exist, finest first; H, W: multiples of the last stride."""
+    """Backbone of timm: (B, 3, H, W) -> the feature maps of strides 8, 16 and 32, finest first.
+
+    Maps that the timm model does not have are omitted. H and W are multiples of the last stride.
+    """
 
     skip_init_weights = True  # timm initializes the weights
 
@@ -57,10 +60,13 @@ class TimmBackbone(nn.Module):
         self.load_state_dict(self.pretrained_state_dict(self.model))
 
     def pretrained_state_dict(self, model: str) -> dict[str, Tensor]:
-        """Return timm's pretrained weights as a state dict of this module, from the local cache or by a download.
+        """Return the pretrained weights of a timm model as a state dict of this module.
+
+        The weights are read from the local cache, or downloaded.
 
         Raises:
-            ConfigError: `model` has another architecture or no such weights, or they cannot be downloaded.
+            ConfigError: `model` has another architecture than this backbone, there are no such weights, or they cannot
+                be downloaded.
         """
         if model.partition(".")[0] != self.model.partition(".")[0]:
             raise _error(
@@ -70,7 +76,10 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _validate_outputs(self) -> None:
-        """Compare declared and actual output shapes: some transformers need a fixed input size, or return NHWC."""
+        """Raise ConfigError if the output shapes differ from the declared ones.
+
+        Some transformers need a fixed input size, or return (B, H, W, C).
+        """
         probe = copy.deepcopy(self).to("meta").eval()
         try:
             maps = probe(torch.zeros(1, 3, *PROBE_HW, device="meta"))

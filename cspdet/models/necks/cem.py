@@ -4,16 +4,16 @@
     C5 ─1x1──────── up ──┼─ sum, 128 ───┼───────────[SAM]─ 1x1 3x3 ── stride 16, 128
      └─ average ─ fc ────┘              └─ up ──────[SAM]─ 1x1 3x3 ── stride 8,   64
 
-The module is that of ThunderNet: the outputs of two 1x1 convolutions and a fully connected layer are summed into one
-map at the scale of C4. In ThunderNet one region proposal network follows, in the CSPNet paper three heads. The heads
-are a reconstruction:
+The module itself is equal to ThunderNet's: the outputs of two 1x1 convolutions and a fully connected layer are summed
+into one map at the scale of C4. In ThunderNet it is followed by one region proposal network, in the CSPNet paper by
+three heads. The heads are a reconstruction:
 
 - The published cost of SAM is 0.116 BFLOPs. This is the cost of a 1x1 convolution of 128 channels at strides 8, 16 and
   32, so the sum has 128 channels and is resized before the heads reduce its channels.
 - Each head is a pair of convolutions as in EFM. Their 3x3 convolutions have the same cost at every scale, 0.1994
-  BFLOPs, that of the largest layer in the paper; a 3x3 convolution of 128 channels at stride 8 would cost 0.797.
+  BFLOPs, as the largest layer in the paper; a 3x3 convolution of 128 channels at stride 8 would cost 0.797.
 
-With CSPPeleeNet at 416x416 and 80 classes it has 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
+With CSPPeleeNet at 416x416 and 80 classes, CEM has 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
 (published 4.165). The map is resized by pooling, as in EFM; with a 3x3 convolution of stride 2 it would have 4.070.
 """
 
@@ -29,7 +29,10 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class CEM(nn.Module):
-    """Fuse the two coarsest maps; outputs: 1/2, 1, 2 times C4's stride; `width`, 2 `width`, 4 `width` channels."""
+    """Context Enhancement Module: fuse the two coarsest maps C4 and C5 into three maps.
+
+    The outputs have 1/2, 1 and 2 times the stride of C4, and `width`, 2 `width` and 4 `width` channels.
+    """
 
     def __init__(self, config: CEMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

@@ -28,7 +28,7 @@ SAM = "Spatial attention on each scale, before its last convolutions."
 
 
 class CEMConfig(NeckConfigBase):
-    """ThunderNet's Context Enhancement Module; the context map has as many channels as the middle scale."""
+    """Config of ThunderNet's Context Enhancement Module; the context map has as many channels as the middle scale."""
 
     name: Literal["cem"] = Field(description=NAME)
     width: int = Field(64, ge=1, description=FINEST_WIDTH)
@@ -43,7 +43,7 @@ class CEMConfig(NeckConfigBase):
 
 
 class EFMConfig(NeckConfigBase):
-    """Exact Fusion Model."""
+    """Config of the Exact Fusion Model."""
 
     name: Literal["efm"] = Field(description=NAME)
     width: int = Field(64, ge=2, multiple_of=2, description=FINEST_WIDTH)
@@ -59,7 +59,7 @@ class EFMConfig(NeckConfigBase):
 
 
 class FPNConfig(NeckConfigBase):
-    """The feature pyramid of Pelee-FPN, with fixed widths."""
+    """Config of the feature pyramid of Pelee-FPN, which has fixed widths."""
 
     name: Literal["fpn"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -72,7 +72,7 @@ class FPNConfig(NeckConfigBase):
 
 
 class GFMConfig(NeckConfigBase):
-    """Global Fusion Model; the global map has as many channels as the middle scale."""
+    """Config of the Global Fusion Model; the global map has as many channels as the middle scale."""
 
     name: Literal["gfm"] = Field(description=NAME)
     width: int = Field(64, ge=1, description=FINEST_WIDTH)
@@ -86,7 +86,7 @@ class GFMConfig(NeckConfigBase):
 
 
 class PANetSPPConfig(NeckConfigBase):
-    """PANet with spatial pyramid pooling."""
+    """Config of PANet with spatial pyramid pooling."""
 
     name: Literal["panet_spp"] = Field(description=NAME)
     width: int = Field(512, ge=4, multiple_of=4, description=COARSEST_WIDTH)
@@ -101,7 +101,7 @@ class PANetSPPConfig(NeckConfigBase):
 
 
 class PRNConfig(NeckConfigBase):
-    """Partial residual network."""
+    """Config of the partial residual network."""
 
     name: Literal["prn"] = Field(description=NAME)
     scales: Literal[2, 3] = Field(2, description="Number of scales: 2 for PRN, 3 for PRN-3l.")
@@ -115,7 +115,7 @@ class PRNConfig(NeckConfigBase):
 
 
 class YOLOv3Config(NeckConfigBase):
-    """YOLOv3's neck."""
+    """Config of YOLOv3's neck."""
 
     name: Literal["yolov3"] = Field(description=NAME)
     width: int = Field(512, ge=4, multiple_of=4, description=COARSEST_WIDTH)
@@ -129,7 +129,7 @@ class YOLOv3Config(NeckConfigBase):
 
 
 class YOLOv3LightConfig(NeckConfigBase):
-    """The neck of Pelee-YOLOv3: two scales, with fixed widths."""
+    """Config of the neck of Pelee-YOLOv3, which has two scales and fixed widths."""
 
     name: Literal["yolov3_light"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -142,7 +142,7 @@ class YOLOv3LightConfig(NeckConfigBase):
 
 
 class YOLOv3TinyConfig(NeckConfigBase):
-    """YOLOv3-tiny's neck, with the widths of the cfg."""
+    """Config of YOLOv3-tiny's neck, which has the widths of the cfg."""
 
     name: Literal["yolov3_tiny"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)

@@ -11,9 +11,9 @@
     C5 ─1x1─ P5 ──── P5 ─maxout 128 ──┴───────── concat ─[SAM]─ 1x1 3x3 1x1 3x3 ── stride 32, 256
 
 Source: CSPNet paper, figure 6c. Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the
-same cost ("balance computation"). This is a reconstruction, because no cfg was released: with CSPPeleeNet at 416x416
-and 80 classes it has 4.837 BFLOPs (published 4.868), with SAM 5.037 (published 5.068). The cost of its largest layer,
-0.1994, is 80% below that of PeleeNet-YOLO.
+same cost ("balance computation"). This is a reconstruction, because no cfg was published: with CSPPeleeNet at 416x416
+and 80 classes it has 4.837 BFLOPs (published 4.868), with SAM 5.037 (published 5.068). Its largest layer costs 0.1994
+BFLOPs, 80% less than the largest layer of PeleeNet-YOLO.
 
 With SPP, the lateral convolution of C5 is replaced by 1x1 (C5/8), SPP (C5/2), 1x1 (P5); in the authors' PANet-SPP cfgs,
 SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference of -0.005 is as
@@ -49,7 +49,10 @@ def spp_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
 
 
 class EFM(nn.Module):
-    """Fuse the three coarsest maps; outputs of the same strides with `width`, 2 `width` and 4 `width` channels."""
+    """Exact Fusion Model: fuse the three coarsest maps.
+
+    The outputs have the same strides, and `width`, 2 `width` and 4 `width` channels.
+    """
 
     def __init__(self, config: EFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

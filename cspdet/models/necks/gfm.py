@@ -8,7 +8,7 @@ The paper compares it with EFM, so it has the parts of EFM: the same lateral con
 convolutions. The global map is built like the fused map of EFM's middle scale, which is the only one that includes all
 three scales. Each head has one more pair of convolutions.
 
-This is a reconstruction, because no cfg was released: with CSPPeleeNet at 416x416 and 80 classes it has 4.6045 BFLOPs
+This is a reconstruction, because no cfg was published: with CSPPeleeNet at 416x416 and 80 classes it has 4.6045 BFLOPs
 (published 4.605). The published difference of 0.263 to EFM suggests that there is one pair less than in EFM (a 3x3
 convolution costs 0.1994 at every scale). With two pairs per head and none before, it would have 4.88, more than EFM.
 """
@@ -26,7 +26,10 @@ from cspdet.structures import Features, FeatureSpec
 
 
 class GFM(nn.Module):
-    """Fuse the three coarsest maps; outputs of the same strides with `width`, 2 `width` and 4 `width` channels."""
+    """Global Fusion Model: fuse the three coarsest maps.
+
+    The outputs have the same strides, and `width`, 2 `width` and 4 `width` channels.
+    """
 
     def __init__(self, config: GFMConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

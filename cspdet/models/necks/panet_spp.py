@@ -14,8 +14,8 @@
     N4 ── 3x3 512, stride 2 ──┐
     P5 ────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ── N5 ── 3x3 ── [SAM] ── stride 32, 1024
 
-The 1x1 convolutions of P5 and N5 have 512 channels, those of P4 and N4 256, and those of N3 128; the 3x3 convolutions
-have twice as many. In each concatenation, the map of the upper line is first. Cost with 80 classes and 3 anchors per
+The 1x1 convolutions have 512 channels in P5 and N5, 256 in P4 and N4, and 128 in N3; the 3x3 convolutions have twice
+as many. In each concatenation, the map of the upper line is first. Cost with 80 classes and 3 anchors per
 scale:
 
                          weights       BFLOPs at 512   at 416
@@ -24,8 +24,8 @@ scale:
     cspdarknet53         64,296,032    91.0823         60.1286
     cspresnext50, SAM    58,229,696    72.9420         48.1531
 
-SAM is not part of the cfg. Its position is that of the authors' later cfgs, in which the output of the last 3x3
-convolution of each scale is multiplied by a 1x1 convolution with logistic activation.
+SAM is not part of this cfg. It has the same position as in the authors' later cfgs, in which the output of the last
+3x3 convolution of each scale is multiplied by a 1x1 convolution with logistic activation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ NUM_CONVS = 5  # convolutions after a concatenation
 
 
 class TopDown(nn.Module):
-    """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map (B, C, H, W) -> (B, width, H, W)."""
+    """Top-down step: fuse a coarser map with a map of the backbone.
+
+    (B, 2 width, H/2, W/2), (B, C, H, W) -> (B, width, H, W).
+    """
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -56,7 +59,10 @@ class TopDown(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """Fuse a finer scale (B, width / 2, 2H, 2W) with a top-down map (B, width, H, W) -> (B, width, H, W)."""
+    """Bottom-up step: fuse a finer map with a map of the top-down path.
+
+    (B, width / 2, 2H, 2W), (B, width, H, W) -> (B, width, H, W).
+    """
 
     def __init__(self, width: int, act: ActivationName):
         super().__init__()
@@ -74,7 +80,10 @@ def output_block(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential
 
 
 class PANetSPP(nn.Module):
-    """Fuse the three coarsest maps; outputs of the same strides with `width` / 2, `width` and 2 `width` channels."""
+    """PANet with SPP: fuse the three coarsest maps.
+
+    The outputs have the same strides, and `width` / 2, `width` and 2 `width` channels.
+    """
 
     def __init__(self, config: PANetSPPConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

@@ -12,7 +12,7 @@
     C3[:128] ─────────────────┴───────────────────┘
 
 Each + is followed by the activation. The two scales of PRN are yolov3-tiny-prn.cfg layers 14-25. PRN-3l is a
-reconstruction, because no cfg was released: its third scale repeats the second one. Cost with 80 classes and 3 anchors
+reconstruction, because no cfg was published: its third scale repeats the second one. Cost with 80 classes and 3 anchors
 per scale; parameters as stored by Darknet, including biases and 4 values per channel with batch normalization:
 
                         BFLOPs at 416, 320   published    parameters   published
@@ -40,7 +40,10 @@ FINE_CHANNELS = 128  # channels of the finer scales
 
 
 class PRNCoarsestScale(nn.Module):
-    """(B, C, H, W) -> the input of the next finer scale and the output of this scale, both (B, 256, H, W)."""
+    """Coarsest scale: (B, C, H, W) -> two maps (B, 256, H, W).
+
+    The first map is the input of the next finer scale, the second is the output of this scale.
+    """
 
     def __init__(self, c_in: int, act: ActivationName):
         super().__init__()
@@ -73,7 +76,10 @@ class PRNFinerScale(nn.Module):
 
 
 class PRN(nn.Module):
-    """Fuse the `scales` coarsest maps; the outputs have the same strides and 128 channels, the coarsest one 256."""
+    """Partial residual network: fuse the `scales` coarsest maps.
+
+    The outputs have the same strides. The coarsest has 256 channels, the others have 128.
+    """
 
     def __init__(self, config: PRNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

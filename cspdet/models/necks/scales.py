@@ -20,7 +20,7 @@ def select_top_levels(inputs: tuple[FeatureSpec, ...], num_levels: int, neck_nam
         neck_name: Name of the neck, for the message.
 
     Raises:
-        ValueError: There are fewer maps, or the strides do not double from map to map (maps are upsampled by 2).
+        ValueError: The backbone has fewer maps, or the stride does not double from each map to the next.
     """
     if len(inputs) < num_levels:
         raise ValueError(f"the neck {neck_name} fuses {num_levels} feature maps; the backbone has {len(inputs)}")

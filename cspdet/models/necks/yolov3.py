@@ -28,7 +28,10 @@ NUM_CONVS = 5  # convolutions before the branch to the next finer scale
 
 
 class YOLOv3CoarsestScale(nn.Module):
-    """(B, C, H, W) -> input of the next finer scale (B, width, H, W), and output of this scale (B, 2 width, H, W)."""
+    """Coarsest scale: (B, C, H, W) -> (B, width, H, W) and (B, 2 width, H, W).
+
+    The first map is the input of the next finer scale, the second is the output of this scale.
+    """
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()
@@ -55,7 +58,10 @@ class YOLOv3FinerScale(nn.Module):
 
 
 class YOLOv3Neck(nn.Module):
-    """Fuse the three coarsest maps; outputs of the same strides with `width` / 2, `width` and 2 `width` channels."""
+    """YOLOv3 neck: fuse the three coarsest maps.
+
+    The outputs have the same strides, and `width` / 2, `width` and 2 `width` channels.
+    """
 
     def __init__(self, config: YOLOv3Config, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

@@ -23,7 +23,7 @@ NEIGHBOR_MIN_SCALE_X_Y = 2.0
 
 
 class AnchorIoUAssigner(Assigner):
-    """Select positives by the IoU of box size and anchor size, independent of the predictions."""
+    """Assigner that selects positives by the IoU of box size and anchor size, independent of the predictions."""
 
     config: AnchorIoUConfig
 
@@ -42,7 +42,7 @@ class AnchorIoUAssigner(Assigner):
         )  # fmt: skip
 
     def check_head(self, scale_x_y: tuple[float, ...]) -> None:
-        """Check that the head can decode centers in the `neighbors` cells.
+        """Raise an error if the head cannot decode centers in the `neighbors` cells.
 
         Raises:
             ConfigError: `neighbors` is 3 and `scale_x_y` is below 2 on some level.

@@ -26,7 +26,10 @@ class AssignerConfigBase(ComponentConfig):
 
 
 class AnchorIoUConfig(AssignerConfigBase):
-    """Anchor-IoU assignment: each box is assigned to the anchor with the highest size IoU, at the center's cell."""
+    """Config of anchor-IoU assignment: each box is assigned to the anchor with the highest size IoU.
+
+    The cell is the one that contains the center of the box.
+    """
 
     name: Literal["anchor_iou"] = Field("anchor_iou", description="Name of the assigner.")
     match_iou: float | None = Field(
@@ -55,7 +58,7 @@ class AnchorIoUConfig(AssignerConfigBase):
 
 
 class SimOTAConfig(AssignerConfigBase):
-    """Prediction-based assignment, SimOTA (YOLOX, section 2.1); see `cspdet.training.assigners.simota`."""
+    """Config of prediction-based assignment, SimOTA (YOLOX, section 2.1)."""
 
     name: Literal["simota"] = Field("simota", description="Name of the assigner.")
     candidate_topk: int = Field(

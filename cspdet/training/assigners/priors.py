@@ -23,7 +23,7 @@ INVALID_INDEX = -1  # flat index of a (box, prior) pair that is not a candidate
 
 
 class Assignment(NamedTuple):
-    """The P positives of a batch, sorted by (image, prior); each prior occurs at most once."""
+    """Positives of a batch, P in number, sorted by (image, prior); each prior occurs at most once."""
 
     image: Tensor  # (P,) int64
     prior: Tensor  # (P,) int64, 0 <= prior < S
@@ -31,7 +31,7 @@ class Assignment(NamedTuple):
 
 
 class PriorLayout(NamedTuple):
-    """Grid sizes of the L levels, and their offsets in the flat order of the priors."""
+    """Layout of the priors: grid sizes of the L levels, and their offsets in the flat order of the priors."""
 
     height: Tensor  # (L,) int64, in cells
     width: Tensor  # (L,) int64, in cells
@@ -56,7 +56,7 @@ class PriorLayout(NamedTuple):
 
 
 class Assigner(ABC):
-    """Base class of the label assigners: select the positives of a batch.
+    """Base class of the label assigners, which select the positives of a batch.
 
     A user-defined assigner is a subclass with a nested `Config`.
 
@@ -106,7 +106,7 @@ class Assigner(ABC):
         """
 
     def check_head(self, scale_x_y: tuple[float, ...]) -> None:  # noqa: B027 optional
-        """Check that the head can decode the assigned boxes; called once, before training.
+        """Raise an error if the head cannot decode the assigned boxes; called once, before training.
 
         Args:
             scale_x_y: `scale_x_y` of the head, one per level.
@@ -117,10 +117,10 @@ class Assigner(ABC):
 
 
 def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout) -> Assignment:
-    """Assign each candidate prior to a single box: of several boxes, to the one with the highest priority.
+    """Assign each candidate prior to one box; if several boxes have it, to the one with the highest priority.
 
     Args:
-        flat_index: (N, ...) int64, candidate priors of each of N boxes, as image * S + prior; else INVALID_INDEX.
+        flat_index: (N, ...) int64, candidate priors of each of N boxes, as image * S + prior, or INVALID_INDEX.
         priority: int64 permutation of the indices of the flattened `flat_index`, highest priority first.
         layout: Layout of the priors.
     """
@@ -171,10 +171,9 @@ def ignore_mask(
 
 
 def _candidate_pairs(targets: Targets, anchors: Anchors, layout: PriorLayout) -> tuple[Tensor, Tensor]:
-    """List all pairs of a ground-truth box and a prior of the same image that can decode a center inside the box.
+    """Find the pairs of a ground-truth box and a prior of the same image that can decode a center inside the box.
 
-    Returns:
-        Index of the ground-truth box, and index of the prior in the flattened (B * S), both (pairs,) int64.
+    Returns the (pairs,) int64 index of the box, and the (pairs,) int64 index of the prior in the flattened (B * S).
     """
     margin = (anchors.scale_x_y - 1) / 2
     low = targets.box_xyxy[:, None, :2] / anchors.stride[:, None] - 1 - margin[:, None]  # (N, L, 2) cells x, y

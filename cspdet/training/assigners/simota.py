@@ -29,7 +29,7 @@ SOFT_CENTER_BASE, SOFT_CENTER_RADIUS = 10.0, 3.0  # the soft center prior of RTM
 
 
 class AssignCandidates(NamedTuple):
-    """M candidate priors for each of N boxes, from a window of cells of the same size on every level."""
+    """Candidate priors: M for each of N boxes, from a window of cells of the same size on every level."""
 
     flat_index: Tensor  # (N, M) int64, image * S + prior; INVALID_INDEX outside the grid and for crowd boxes
     overlap: Tensor  # (N, M) IoU of the predicted box with the ground-truth box; 0 for an invalid index
@@ -37,7 +37,7 @@ class AssignCandidates(NamedTuple):
 
 
 class SimOTAAssigner(Assigner):
-    """Select the candidate priors with the lowest cost, which depends on the predictions."""
+    """Assigner that selects the candidate priors with the lowest cost, which depends on the predictions."""
 
     config: SimOTAConfig
 
@@ -86,7 +86,7 @@ def assign_simota(
 
 
 def dynamic_k(overlap: Tensor, candidate_topk: int) -> Tensor:
-    """Return the number of positives of each box: its highest candidate IoUs, summed and rounded down, at least 1.
+    """Compute the number of positives of each box: the sum of its highest candidate IoUs, rounded down, at least 1.
 
     Args:
         overlap: (N, M) IoUs of the candidates.
@@ -108,7 +108,7 @@ def _candidates(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> AssignCandidates:
-    """Return the candidates on one level: the cells around each box center, row by row, and all anchors of each."""
+    """Return the candidate priors on one level: all anchors of the cells around each box center, row by row."""
     height, width = raw[level].shape[2:4]
     col, row, distance = _window(targets.box_xyxy, anchors.stride[level], (height, width), config.radius)
     inside = (col >= 0) & (col < width) & (row >= 0) & (row < height) & ~targets.is_crowd[:, None]
@@ -133,8 +133,8 @@ def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: 
     """Return the cells whose centers are within `radius` cells of the box center, in x and in y.
 
     Returns:
-        Column, row and distance to the box center, (N, K) each, in units of cells. K is the same for all boxes; the
-        column or row is -1 if a cell is outside the radius.
+        Column, row and distance to the box center, (N, K) tensors in units of cells. K is the same for all boxes; the
+        column or row is -1 for a cell of the window that is outside the radius.
     """
     height, width = size_hw
     limit = torch.stack((torch.full_like(stride, width), torch.full_like(stride, height)))
@@ -150,7 +150,7 @@ def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: 
 
 
 def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
-    """Return the (...) classification cost: binary cross-entropy with the class of the box, summed over the classes.
+    """Compute the classification cost: binary cross-entropy with the class of the box, summed over the classes.
 
     As in YOLOX, the probability of a class is sqrt(objectness * class probability).
 
@@ -158,6 +158,9 @@ def class_cost(objectness: Tensor, classes: Tensor, class_id: Tensor) -> Tensor:
         objectness: (...) logits.
         classes: (..., C) logits.
         class_id: int64 class of the box, broadcastable to (...).
+
+    Returns:
+        (...) cost.
     """
     log_p = (F.logsigmoid(classes) + F.logsigmoid(objectness)[..., None]) / 2
     log_not = torch.log(-torch.expm1(log_p)).clamp(min=MIN_LOG_PROB)

@@ -1,6 +1,6 @@
 """Faster CPU kernels for the training step, enabled by `train.cpu_fast_paths`.
 
-Three optimizations; their results are equal to those of torch up to rounding:
+The package has three optimizations. Their results are equal to torch's results up to rounding:
 
 - `pointwise`: in fp32, 1x1 convolutions of small feature maps run as matrix products or on rebatched pixels. A
   TorchFunctionMode replaces `F.conv2d` in the forward pass; the modules of the network do not change. Which of the two

@@ -25,7 +25,7 @@ MIN_REBATCH_MACS = 8_000_000  # multiply-adds of a layer; below, rebatching cost
 
 
 class PointwiseAsMatmul(TorchFunctionMode):
-    """Replaces `F.conv2d` by `conv2d` inside the `with` block; the modules do not change."""
+    """Context manager that replaces `F.conv2d` by `conv2d` inside the `with` block; the modules do not change."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -43,10 +43,10 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Equivalent of `torch.nn.functional.conv2d` with faster 1x1 convolutions of channels-last images.
+    """Compute `torch.nn.functional.conv2d`, with faster 1x1 convolutions of channels-last images.
 
     A 1x1 convolution without stride, groups and padding, of a small map or with one thread, is computed as a matrix
-    product or on rebatched pixels; all others by torch. The arguments are those of `F.conv2d`.
+    product or on rebatched pixels; all others by torch. The arguments are the same as for `F.conv2d`.
     """
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and _all_equal(stride, 1) and _all_equal(padding, 0)
     if pointwise and image.ndim == 4 and image.stride(1) == 1:
@@ -82,7 +82,10 @@ def _rebatch_size(shape: tuple[int, ...], channels_out: int) -> int | None:
 
 
 def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batch_size: int) -> Tensor:
-    """Compute a 1x1 convolution on the same pixels, arranged as `new_batch_size` images of height 1."""
+    """Compute a 1x1 convolution after all pixels are rearranged to `new_batch_size` images of height 1.
+
+    With one thread, torch uses its faster oneDNN kernels only for batches of at least MIN_ONEDNN_BATCH images.
+    """
     batch, channels, height, width = image.shape
     rows = image.permute(0, 2, 3, 1).reshape(new_batch_size, 1, -1, channels).permute(0, 3, 1, 2)
     output = F.conv2d(rows, weight, bias).permute(0, 2, 3, 1)
@@ -91,7 +94,7 @@ def _conv_rebatched(image: Tensor, weight: Tensor, bias: Tensor | None, new_batc
 
 @cache
 def mkl_matmul_is_slow() -> bool:
-    """Whether torch uses MKL on an AMD CPU, on which its matrix products are about half as fast as convolutions."""
+    """Return whether torch uses MKL on an AMD CPU; its matrix products are then half as fast as its convolutions."""
     cpuinfo = Path("/proc/cpuinfo")
     cpu_name = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else platform.processor()
     return torch.backends.mkl.is_available() and "AuthenticAMD" in cpu_name

@@ -26,10 +26,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def use_cpu_fast_paths(config: TrainerConfig, device: torch.device) -> bool:
-    """Whether a run uses the fast paths, according to `train.cpu_fast_paths`.
+    """Return whether a run uses the fast paths, according to `train.cpu_fast_paths`.
 
     Raises:
-        ConfigError: They are required, but the device is not a CPU or the network is compiled.
+        ConfigError: The setting is `true`, but the device is not a CPU or the network is compiled.
     """
     possible = device.type == "cpu" and not config.compile
     if config.cpu_fast_paths is True and not possible:
@@ -41,7 +41,7 @@ def use_cpu_fast_paths(config: TrainerConfig, device: torch.device) -> bool:
 def cpu_fast_paths(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Return the context manager for a training forward pass: pointwise kernels in fp32, contiguous gradients in bf16.
 
-    It is reusable, and has no effect on other devices than CPUs.
+    It is reusable, and has no effect on a device that is not a CPU.
     """
     if device.type != "cpu":
         return nullcontext()
@@ -49,12 +49,12 @@ def cpu_fast_paths(device: torch.device, precision: Precision) -> AbstractContex
 
 
 class ContiguousGradients(TorchFunctionMode):
-    """Makes the gradients of activations with few channels contiguous, for forward passes inside the `with` block.
+    """Context manager that makes the gradients of activations with few channels contiguous.
 
     The gradient of one of several concatenated feature maps is a slice of the gradient of the concatenation: a few
     channels of each pixel. If these are fewer than the vector width of torch's kernels, the kernels read the slice
-    value by value, 5 to 20 times slower than a contiguous tensor. Copying the slice first is much cheaper. In bf16
-    this is faster up to 16 or 32 channels, as in dense blocks; `benchmarks/activation_gradients.py` measures it.
+    value by value, 5 to 20 times slower than a contiguous tensor. Gradients with fewer than MAX_CHANNELS channels are
+    copied first, which is much faster; `benchmarks/activation_gradients.py` measures it.
     """
 
     def __torch_function__(
@@ -73,9 +73,9 @@ def _make_contiguous(gradient: Tensor) -> Tensor:
 def disable_malloc_trim() -> None:
     """Let glibc keep freed memory for the next step, instead of returning it to the kernel.
 
-    By default, glibc maps memory for every activation above 32 MB in each step, and the kernel zeroes each of its
-    pages. Without this, a step on a CPU is about 10% faster; the process keeps its peak memory until it ends. No effect
-    without glibc.
+    By default, glibc maps memory for every activation above 32 MB in each step, and the kernel sets all of this memory
+    to zero. With this setting, a step on a CPU is about 10% faster, but the process keeps its peak memory until it
+    ends. It has no effect without glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -31,7 +31,7 @@ GRACE_S = 120.0
 
 
 class DistributedContext:
-    """The process group of a run; a single process without torchrun. Rank 0 writes files and the log.
+    """Process group of a run; without torchrun, a single process. Rank 0 writes files and the log.
 
     Use it as a context manager; the exit destroys the group. All ranks must call collectives in the same order.
     """
@@ -52,7 +52,7 @@ class DistributedContext:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes files."""
+        """True if this process writes files."""
         return self.rank == 0
 
     @property
@@ -79,7 +79,7 @@ class DistributedContext:
         return cast(T, box[0])
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks in rank order on rank 0; an empty list on other ranks."""
+        """Return the values of all ranks, in rank order, on rank 0; return an empty list on other ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] | None = [None] * self.world_size if self.is_main_process else None
@@ -106,12 +106,12 @@ class DistributedContext:
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun started this process, according to its environment variables."""
+    """Return whether torchrun started this process, according to its environment variables."""
     return "TORCHELASTIC_RUN_ID" in os.environ or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0 or the only process; works before `init_distributed`."""
+    """Return whether this is rank 0 or the only process; works before `init_distributed`."""
     return not started_by_torchrun() or int(os.environ.get("RANK", "0")) == 0
 
 
@@ -121,7 +121,7 @@ def restart_count() -> int:
 
 
 def may_restart() -> bool:
-    """Whether torchrun restarts this run when it fails (`--max-restarts`)."""
+    """Return whether torchrun restarts this run when it fails (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
@@ -178,7 +178,7 @@ def init_distributed(device: torch.device, timeout_minutes: float) -> Distribute
 
 
 def _configure_rank_logging(rank: int) -> None:
-    """Log only warnings and errors, prefixed with the rank; for ranks other than 0."""
+    """Configure the log of a rank other than 0: only warnings and errors, prefixed with the rank."""
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
         handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))

@@ -39,7 +39,7 @@ def wrap_model(model: nn.Module, device: torch.device, context: DistributedConte
 
 @contextmanager
 def gradient_reduction(network: nn.Module, context: DistributedContext, update: bool) -> Iterator[None]:
-    """Context manager of a forward and backward pass that all-reduces the gradients only if `update` is true.
+    """Return a context manager for a forward and backward pass; gradients are all-reduced only if `update` is true.
 
     The watchdog ends the run if the all-reduce does not finish before the timeout.
 

@@ -21,7 +21,7 @@ def attempt_store(store: dist.Store, rank: int, world_size: int, timeout_s: floa
     """Wait until all processes have joined, and return a store with a key prefix unique to this attempt.
 
     Each rank other than 0 sends a request with a random id, so a response of an earlier attempt cannot match. Rank 0
-    responds to all requests in the store, including those of earlier attempts, until every rank has its response.
+    responds to all requests in the store, including requests of earlier attempts, until every rank has its response.
 
     Args:
         store: The store of torchrun.

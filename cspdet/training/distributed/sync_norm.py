@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d with batch statistics over all processes, for CPUs: torch.nn.SyncBatchNorm supports only CUDA.
+    """Batch normalization with statistics over all processes, for CPUs; torch.nn.SyncBatchNorm supports only CUDA.
 
-    Parameters and buffers have the names of nn.BatchNorm2d. In evaluation mode, both compute the same.
+    Parameters and buffers have the same names as in nn.BatchNorm2d. In evaluation mode, both compute the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: nn.Module) -> None:
-    """Replace every nn.BatchNorm2d of a model with a synchronized one that has the same parameters, in place."""
+    """Replace every nn.BatchNorm2d of a model, in place, with a synchronized one that has the same parameters."""
     for name, part in model.named_children():
         if type(part) is nn.BatchNorm2d:
             norm = nn.SyncBatchNorm.convert_sync_batchnorm(part) if part.weight.is_cuda else _to_sync_batchnorm(part)
@@ -50,9 +50,9 @@ def _to_sync_batchnorm(norm: nn.BatchNorm2d) -> SyncBatchNorm:
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalize (B, C, H, W) with the statistics of all processes.
+    """Autograd function that normalizes (B, C, H, W) with the statistics of all processes.
 
-    Returns the output, the mean and the biased variance, (C,) each, and the number of values per channel.
+    It returns the output, the mean (C,), the biased variance (C,), and the number of values per channel.
     """
 
     @staticmethod

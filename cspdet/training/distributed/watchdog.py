@@ -20,7 +20,7 @@ POLL_INTERVAL_S = 1.0
 
 
 class Watchdog:
-    """Publish the progress of this rank, and exit this process when a collective does not finish before the timeout.
+    """Publishes the progress of this rank, and exits the process if a collective does not finish before the timeout.
 
     torch's own timeout names the failed operation but not the missing rank, and reports nothing if NCCL hangs.
     """

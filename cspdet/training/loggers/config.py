@@ -19,7 +19,7 @@ class LoggerConfigBase(ComponentConfig):
 
 
 class JsonlLoggerConfig(LoggerConfigBase):
-    """One line of JSON per epoch in `metrics.jsonl`."""
+    """Config of the logger that writes one line of JSON per epoch to `metrics.jsonl`."""
 
     name: Literal["jsonl"] = Field("jsonl", description="Name of the logger.")
 
@@ -31,7 +31,7 @@ class JsonlLoggerConfig(LoggerConfigBase):
 
 
 class TensorBoardLoggerConfig(LoggerConfigBase):
-    """Scalars and images for TensorBoard, in the folder `tensorboard`."""
+    """Config of the logger that writes scalars and images for TensorBoard to the folder `tensorboard`."""
 
     name: Literal["tensorboard"] = Field("tensorboard", description="Name of the logger.")
 

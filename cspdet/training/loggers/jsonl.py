@@ -16,7 +16,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonlLogger(Logger):
-    """Append one line per epoch; a resumed run replaces the lines of repeated epochs."""
+    """Logger that appends one line per epoch; a resumed run replaces the lines of repeated epochs."""
 
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
         """Append the metrics of an epoch, and remove earlier entries of the same or later epochs."""
@@ -26,7 +26,7 @@ class JsonlLogger(Logger):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the entries of `metrics.jsonl`; an empty list if the file does not exist.
+    """Read the entries of `metrics.jsonl`; return an empty list if the file does not exist.
 
     Invalid lines are skipped with a warning.
     """

@@ -18,7 +18,7 @@ NOT_SCALARS = ("epoch", "step", "images_seen")  # values of the x axis
 
 
 class TensorBoardLogger(Logger):
-    """Write TensorBoard event files. The first write error is logged as a warning; the run continues."""
+    """Logger that writes TensorBoard event files. The first write error is logged as a warning; the run continues."""
 
     def __init__(self, config: Any, run_dir: Path):
         super().__init__(config, run_dir)

@@ -17,7 +17,7 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 class AnyLosses(Protocol):
-    """Named tuple of the weighted loss terms, fp32 scalars in the order of `part_names`."""
+    """Interface of the named tuples of weighted loss terms, fp32 scalars in the order of `part_names`."""
 
     @property
     def total(self) -> Tensor:
@@ -57,11 +57,12 @@ class DetectionLoss(ABC):
             raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.
             targets: Ground-truth boxes of the batch, in input pixels.
             anchors: Anchors of the head.
-            all_reduce_sum: Sums a tensor over all processes. Every process must call it the same number of times.
-                Normalize with a reduced count: the losses of the processes then add up to the loss of the whole batch.
+            all_reduce_sum: Sums a tensor over all processes. Every process must call it the same number of times. If
+                the loss is divided by a count summed in this way, the losses of the processes add up to the loss of the
+                whole batch.
         """
 
 
 def no_reduction(total: Tensor) -> Tensor:
-    """Return the tensor unchanged: the all-reduce of a single process."""
+    """Return the tensor unchanged; this is the all-reduce of a single process."""
     return total

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class ClassLosses(NamedTuple):
-    """Loss of a batch, an fp32 scalar."""
+    """Loss term of a classifier, an fp32 scalar."""
 
     classes: Tensor
 
@@ -19,15 +19,15 @@ class ClassLosses(NamedTuple):
 
 
 def class_loss(logits: Tensor, class_id: Tensor, label_weight: Tensor, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy over the batch, computed in fp32.
+    """Compute the mean cross-entropy over the batch, in fp32.
 
     The target probability of a class is (1 - label_smoothing) * label weight + label_smoothing / C.
 
     Args:
         logits: (B, C).
         class_id: (B, M) int64, up to M classes per image (mixup, CutMix).
-        label_weight: (B, M), weight of each of these classes; each row sums to 1.
-        label_smoothing: In [0, 1): weight of the uniform distribution in the target.
+        label_weight: (B, M) weights of these classes; each row sums to 1.
+        label_smoothing: Weight of the uniform distribution in the target, in [0, 1).
     """
     log_p = logits.float().log_softmax(dim=1)
     target_log_p = (log_p.gather(1, class_id) * label_weight).sum(dim=1)

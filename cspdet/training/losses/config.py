@@ -29,7 +29,7 @@ class LossConfigBase(ComponentConfig):
 
 
 class YoloLossConfig(LossConfigBase):
-    """Loss of a YOLO head: box regression, objectness and classification."""
+    """Config of the loss of a YOLO head: box regression, objectness and classification."""
 
     name: Literal["yolo"] = Field("yolo", description="Name of the loss.")
     box: Literal["mse", "iou", "giou", "diou", "ciou"] = Field("ciou", description="Type of the box loss.")

@@ -21,7 +21,7 @@ from cspdet.training.losses.focal import focal_cross_entropy
 
 
 class Losses(NamedTuple):
-    """The weighted and normalized loss terms, fp32 scalars."""
+    """Weighted and normalized loss terms, fp32 scalars."""
 
     box: Tensor
     objectness: Tensor
@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 
 class PositivePredictions(NamedTuple):
-    """Raw predictions of the P positives with the cell, anchor and decoding of each."""
+    """Raw predictions of the P positives, with the cell, anchor, stride and `scale_x_y` of each positive."""
 
     values: Tensor  # (P, 5 + C) raw outputs, fp32
     cell: Tensor  # (P, 2) column, row
@@ -44,7 +44,7 @@ class PositivePredictions(NamedTuple):
 
 
 class YoloLoss(DetectionLoss):
-    """Box, objectness and class loss of a YOLO head; see `YoloLossConfig` for the options."""
+    """Box, objectness and class loss of a YOLO head; `YoloLossConfig` has the options."""
 
     part_names = ("box", "objectness", "class")
     config: YoloLossConfig
@@ -134,7 +134,7 @@ def _gather_positives(
 def _objectness_loss(
     raw: tuple[Tensor, ...], positive: Assignment, overlap: Tensor, ignored: Tensor, loss: YoloLossConfig
 ) -> Tensor:
-    """Return the objectness loss summed over all priors; the target of negatives is 0, ignored priors have weight 0."""
+    """Compute the objectness loss, summed over all priors that are not ignored; the target of negatives is 0."""
     objectness = torch.cat([level[..., 4].flatten(1) for level in raw], dim=1).float()
     target = torch.zeros_like(objectness)
     target[positive.image, positive.prior] = overlap.clamp(min=0) if loss.objectness_target == "iou" else 1.0
@@ -144,7 +144,7 @@ def _objectness_loss(
 
 
 def _class_loss(classes: Tensor, class_id: Tensor, class_weight: Tensor | None, loss: YoloLossConfig) -> Tensor:
-    """Return the classification loss of logits (P, C) and classes (P,), summed over the positives."""
+    """Compute the classification loss of logits (P, C) and classes (P,), summed over the positives."""
     target = torch.full_like(classes, loss.label_smoothing / 2)
     target.scatter_(1, class_id[:, None], 1 - loss.label_smoothing / 2)
     weight = None if class_weight is None else class_weight.to(classes)[class_id, None].expand_as(classes)

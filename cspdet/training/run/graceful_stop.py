@@ -11,7 +11,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class GracefulStop:
-    """Context manager: the first signal requests a stop; a second Ctrl-C interrupts immediately without saving.
+    """Context manager for signals: the first requests a stop, a second Ctrl-C interrupts immediately without saving.
 
     In a distributed run, all processes stop after the same step.
     """

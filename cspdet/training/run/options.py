@@ -54,7 +54,7 @@ class TrainOptions:
             )
 
     def resume_after_restart(self) -> TrainOptions:
-        """Return options that resume from `last.pt` if torchrun restarted this process; otherwise these options.
+        """Return options that resume from `last.pt` if torchrun restarted this process; if not, return these options.
 
         Raises:
             ConfigError: torchrun can restart (`--max-restarts`), but `--output` is missing: a restart needs the folder.

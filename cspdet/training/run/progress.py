@@ -72,7 +72,7 @@ class EpochMeter:
             log.info("%s: batch %d of %d, %s, %d s left", self.title, self.done + 1, self.num_batches, text, left)
 
     def metrics(self, progress: TrainProgress, learning_rate: float) -> dict[str, Any]:
-        """Return the training metrics of a finished epoch; removes `batches` from `progress.loss_sums`.
+        """Return the training metrics of a finished epoch, and remove `batches` from `progress.loss_sums`.
 
         Args:
             progress: The progress of the run, at the end of the epoch.

@@ -21,7 +21,7 @@ log = logging.getLogger("cspdet")
 
 
 class RunDir:
-    """Writes the output files of a run, except those of the loggers.
+    """Writes the output files of a run, except the files of the loggers.
 
     They are `config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json`, images, and `transfer.csv` if the
     run starts from pretrained weights. Loggers write `metrics.jsonl` and `tensorboard/`.
@@ -61,7 +61,7 @@ class RunDir:
 
         Args:
             metrics: All metrics of the best evaluation so far.
-            results: Its detections as COCO results; None for a classifier.
+            results: Detections of this evaluation as COCO results; None for a classifier.
         """
         write_text(self.path / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         if results is not None:

@@ -25,15 +25,15 @@ LOCKS_UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunDirInUseError(UserError):
-    """Another process is training in the folder."""
+    """Raised if another process is training in the folder."""
 
 
 class RunLock:
-    """Prevent other processes from training in a folder, from `acquire` to the end of the `with` block or process.
+    """Lock that prevents other processes from training in a folder, until the `with` block or the process ends.
 
     The lock belongs to the process that acquired it. Forked loader workers do not hold it, so a run whose training
     process was killed can be resumed immediately. On network file systems the lock also works between machines, if the
-    file system supports locking; otherwise a warning is logged. In a distributed run, only rank 0 is `active`.
+    file system supports locking; if not, a warning is logged. In a distributed run, only rank 0 is `active`.
     """
 
     def __init__(self, *, active: bool = True):
@@ -66,7 +66,10 @@ class RunLock:
             log.info("%s: removed temporary files of a killed run: %s", run_dir, ", ".join(left))
 
     def acquire_unused(self, base: Path) -> Path:
-        """Lock and return `base`, or `base-2`, `base-3` ... if it is in use; unique per process."""
+        """Create and lock an empty folder, and return its path: `base`, or the first free of `base-2`, `base-3`, ...
+
+        A folder that is not empty, or that another run locks first, is skipped.
+        """
         while True:
             run_dir = increment_path(base)
             try:
@@ -76,7 +79,7 @@ class RunLock:
             return run_dir
 
     def release(self) -> None:
-        """Release the lock; remove the lock file, and the folder if `acquire` created it and it is empty."""
+        """Release the lock and remove the lock file; remove the folder if `acquire` created it and it is empty."""
         if self._file is None or self._run_dir is None:
             return
         with suppress(OSError):  # the folder may have been removed, or be read-only now
@@ -121,7 +124,7 @@ def _open_locked(path: Path) -> BinaryIO:
 def _try_lock(file: BinaryIO) -> bool:
     """Try to lock the file without waiting; return False if another process holds the lock.
 
-    Returns True, with a warning, if the file system does not support locks.
+    If the file system does not support locks, a warning is logged and the result is True.
     """
     try:
         if sys.platform == "win32":

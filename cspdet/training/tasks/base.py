@@ -19,11 +19,11 @@ from cspdet.training.losses.base import AllReduce, AnyLosses
 
 
 class AnyBatch(Protocol):
-    """The attributes of a batch that the training loop itself reads."""
+    """Interface of batches: the attributes that the training loop itself reads."""
 
     @property
     def images(self) -> Tensor:
-        """(B, 3, H, W) uint8 RGB."""
+        """Images of the batch, (B, 3, H, W) uint8 RGB."""
 
 
 BatchT = TypeVar("BatchT", bound=AnyBatch)
@@ -33,7 +33,7 @@ DatasetT = TypeVar("DatasetT")
 
 
 class Loader(Protocol[BatchT_co]):
-    """Training batches by epoch; a batch is determined by (seed, epoch, batch index)."""
+    """Interface of training loaders; a batch is determined by (seed, epoch, batch index)."""
 
     skipped: dict[str, str]  # unreadable images so far -> reason
 
@@ -42,7 +42,7 @@ class Loader(Protocol[BatchT_co]):
         """Return the number of images in a batch of an epoch, over all processes."""
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[BatchT_co]:
-        """Iterate over the batches of epoch `epoch` (0-based), starting at batch `start_batch`."""
+        """Yield the batches of epoch `epoch` (0-based), starting with batch `start_batch`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ class EvalResult:
         primary_metric: The metric that selects the best weights; higher is better.
         metrics: Scalar metrics for the epoch's entry in metrics.jsonl.
         full_metrics: All metrics, for metrics.json; written if these weights are the best so far.
-        results: COCO results for detections.json, written likewise; None for a classifier.
-        visualization: (H, W, 3) uint8 RGB, some val images with the predictions.
+        results: COCO results for detections.json; written if these weights are the best so far. None for a classifier.
+        visualization: Some val images with the predictions, (H, W, 3) uint8 RGB.
     """
 
     primary_metric: float
@@ -91,7 +91,7 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
         loss_names: Names of the loss terms that `losses` returns; `class` is logged as `loss_class`.
         log_metrics: Evaluation metrics that the log line of an epoch shows.
         val_image_name: File name of the visualization of an evaluation.
-        image_list_label: What `describe_images` returns, for messages: "image ids".
+        image_list_label: Label of the result of `describe_images` in messages, such as "image ids".
         input: Input size and resize mode.
         data: The splits.
         loader: The training batches.
@@ -135,7 +135,7 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
 
     @property
     def has_val_set(self) -> bool:
-        """Whether there is a val split."""
+        """True if there is a val split."""
         return self.data.val is not None
 
     @abstractmethod

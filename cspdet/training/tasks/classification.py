@@ -36,7 +36,7 @@ log = logging.getLogger("cspdet")
 
 
 class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
-    """Trains a classifier on the classes of the train split; the primary metric is top-1 accuracy on the val split."""
+    """Task that trains a classifier on the classes of the train split; the primary metric is top-1 accuracy on val."""
 
     command = "train-classifier"
     loss_names = ("class",)
@@ -131,7 +131,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return draw_classification_batch(batch, self.data.categories.names)
 
     def describe_images(self, batch: ImageBatch) -> list[str]:
-        """Return the image paths relative to the data folder."""
+        """Return the path of each image, relative to the data folder."""
         return [self.data.train.name(index) for index in batch.image_id.tolist()]
 
 

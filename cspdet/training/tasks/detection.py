@@ -48,7 +48,7 @@ DRAW_SCORE_THRESHOLD = 0.25
 
 @dataclass(frozen=True)
 class _PredictorConfig:
-    """The parts of a recipe that a predictor needs, for the network in training."""
+    """Config for the predictor of the network in training; it has the parts of a recipe that a predictor needs."""
 
     input: InputConfig
     eval: EvalConfig
@@ -56,7 +56,7 @@ class _PredictorConfig:
 
 
 class DetectionTask(Task[Detector, Batch, CocoDataset]):
-    """Trains a detector on the boxes of the train split; the primary metric is COCO AP on the val split."""
+    """Task that trains a detector on the boxes of the train split; the primary metric is COCO AP on val."""
 
     command = "train"
     log_metrics = ("AP", "AP50")
@@ -155,7 +155,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         return draw_detection_batch(batch, self.data.categories)
 
     def describe_images(self, batch: Batch) -> list[str]:
-        """Return the image ids of the annotation file."""
+        """Return the id of each image in the annotation file."""
         return [str(image_id) for image_id in batch.image_id.tolist()]
 
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:

@@ -57,18 +57,7 @@ def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) ->
 
 
 def use_winograd(model: openvino.Model, max_time_ratio: float = MAX_TIME_RATIO) -> int:
-    """Replace 3x3 convolutions by Winograd convolutions where this is faster, in place.
-
-    A convolution must have constant weights, stride 1, padding 1, no groups, no dilation and a static map size (reshape
-    a dynamic model first). A constant bias and an activation after the convolution become part of the new layer.
-
-    Args:
-        model: The graph.
-        max_time_ratio: Layers with a higher `estimated_time_ratio` are not rewritten.
-
-    Returns:
-        The number of rewritten layers.
-    """
+    """Replace, in place, the 3x3 convolutions that are faster as Winograd convolutions; return their number."""
     if platform.machine().lower() not in ("x86_64", "amd64"):  # on Arm, OpenVINO has Winograd kernels
         return 0
     layers = [_ConvSpec.from_node(node, max_time_ratio) for node in model.get_ordered_ops()]
