@@ -30,7 +30,7 @@ def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Gene
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
     """Compute the repeat factor of each image, as in LVIS (arXiv:1908.03195).
 
-    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); an image has the highest of its
+    A class in a fraction f of images has the factor max(1, sqrt(threshold / f)); an image has the highest of its
     classes.
 
     Args:
@@ -40,7 +40,7 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
         threshold: Fraction of the images below which a class is repeated.
 
     Returns:
-        (num_images,) float64, at least 1: mean number of occurrences of each image in an epoch.
+        (num_images,) mean occurrences of each image in an epoch, at least 1.
     """
     factors = np.ones(num_images)
     if len(image) == 0:

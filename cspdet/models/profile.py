@@ -102,13 +102,13 @@ class ModelCost:
 
 
 def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
-    """Count the cost of a network for one image.
+    """Count the cost of a network for one image; the network is moved to the meta device and loses its weights.
 
-    As in Darknet, the product in SAM, upsampling, concatenation and global average pooling are not counted. Maxout
-    counts as pooling over channels.
+    As in Darknet, the product in SAM, upsampling, concatenation and global pooling are not counted. Maxout counts as
+    pooling.
 
     Args:
-        model: The network, which is moved to the meta device and loses its weights.
+        model: The network.
         size_hw: Height and width of the input in pixels.
     """
     meta = model.to("meta")

@@ -158,7 +158,7 @@ def crop_batches(
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size of this process, which loads the images rank, rank + world_size, ...
+        shard: Rank and world size; this process loads the images rank, rank + world_size, ...
 
     Raises:
         DataError: A loader process died.

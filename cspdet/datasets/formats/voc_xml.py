@@ -61,15 +61,7 @@ def _read_root(file: Path, problems: list[str]) -> ElementTree.Element | None:
 
 
 def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
-    """Parse one xml file.
-
-    Args:
-        file: The file.
-        problems: List to which errors are appended.
-
-    Returns:
-        The content, or None if the file is invalid.
-    """
+    """Parse an xml file; append its errors to the list `problems`, and return None if it is invalid."""
     root = _read_root(file, problems)
     if root is None:
         return None

@@ -102,11 +102,11 @@ def _build_and_compare(
 
 
 def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engine) -> Engine:
-    """Create all candidates, compare them with the reference, and time them; return the fastest. Failures are logged.
+    """Create and time all candidates that agree with the reference; return the fastest. Failures are logged.
 
     Args:
         candidates: Functions that create an engine, by name.
-        reference: The engine whose outputs the candidates must reproduce.
+        reference: The engine whose outputs they must reproduce.
 
     Raises:
         ConfigError: All candidates failed.

@@ -134,7 +134,7 @@ def _window(box_xyxy: Tensor, stride: Tensor, size_hw: tuple[int, int], radius: 
 
     Returns:
         Column, row and distance to the box center, (N, K) tensors in units of cells. K is the same for all boxes; the
-        column or row is -1 for a cell of the window that is outside the radius.
+        column or row is -1 for a window position outside the radius.
     """
     height, width = size_hw
     limit = torch.stack((torch.full_like(stride, width), torch.full_like(stride, height)))
