@@ -67,7 +67,11 @@ class SortedImages:
         return np.searchsorted(self.image_id, image_id)
 
     def offsets(self, image_index: np.ndarray) -> np.ndarray:
-        """Return the (N + 1,) int64 row offsets of the images, for rows sorted by `image_index`."""
+        """Return (N + 1,) int64 offsets: the rows of image i are offsets[i] to offsets[i + 1] - 1.
+
+        Args:
+            image_index: Image of each row, ascending.
+        """
         return np.searchsorted(image_index, np.arange(len(self) + 1))
 
 
@@ -117,7 +121,7 @@ def to_detection_arrays(
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
-    """Return the (D,) rank of each value among the equal values, starting at 0; equal values must be adjacent."""
+    """Number the values of each run of equal values from 0; return (D,) int64. Equal values must be adjacent."""
     first = group_starts(group)
     length = np.diff(np.append(first, len(group)))
     return np.arange(len(group)) - np.repeat(first, length)

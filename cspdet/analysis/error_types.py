@@ -134,7 +134,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """Return a (D,) bool mask of the chosen detections with the highest score for each unmatched intended box."""
+    """Select, for each unmatched box, the best of the chosen detections that are intended for it; return (D,) bool."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]

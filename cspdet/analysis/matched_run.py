@@ -60,11 +60,11 @@ class MatchedRun:
         return self.count_gt_per_class(self.is_target)
 
     def count_gt_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """Return the (C,) number of boxes of each class that the (M,) bool mask selects."""
+        """Count the boxes of each class that the mask (M,) bool selects; return (C,)."""
         return np.bincount(self.ground_truth.class_id[mask], minlength=self.num_classes)
 
     def count_detections_per_class(self, mask: np.ndarray) -> np.ndarray:
-        """Return the (C,) number of detections of each class that the (D,) bool mask selects."""
+        """Count the detections of each class that the mask (D,) bool selects; return (C,)."""
         return np.bincount(self.detections.class_id[mask], minlength=self.num_classes)
 
     def hits(self, match: Match) -> Hits:
@@ -76,7 +76,7 @@ class MatchedRun:
         return self.coco.classes.names[class_id]
 
     def image_info(self, image_index: int) -> tuple[int, int, str]:
-        """Return the index in the dataset, the image id and the file name of an image, given its index by image id."""
+        """Return dataset index, image id and file name of an image, given its index in the images sorted by id."""
         row = int(self.images.dataset_index[image_index])
         return row, int(self.coco.image_id[row]), self.coco.name(row)
 

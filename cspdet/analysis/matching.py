@@ -108,9 +108,10 @@ def assign(pairs: IouPairs, rank: np.ndarray, num_detections: int, single_match:
 
 
 def _rank_in_image_and_class(pairs: IouPairs, detections: DetectionArrays) -> np.ndarray:
-    """Return the (P,) rank of the detection of each pair, by score, in its image and class.
+    """Rank the detections that have pairs by score, within each image and class.
 
-    Only detections that have pairs are ranked.
+    Returns:
+        (P,) rank of the detection of each pair.
     """
     rank = np.zeros(len(detections), np.int64)
     competing = pairs.detection_index[group_starts(pairs.detection_index)]  # by image, then descending score

@@ -39,7 +39,7 @@ def short_summary(analysis: Analysis) -> list[str]:
 
 
 def comparison_summary(comparison: Comparison) -> list[str]:
-    """Return the lines that `analyze` prints about several runs: comparisons of each other run with the first run."""
+    """Return the lines that `analyze` prints about several runs: one comparison of each later run with the first."""
     lines: list[str] = []
     for one in comparison.against_first:
         lines.append(f"{one.other} against {one.first}, {comparison.resamples} bootstrap resamples of the images:")

@@ -70,7 +70,7 @@ def _operating_point(threshold: float, correct: int, kept: int, num_gt: int) -> 
 
 
 def _count_above(score: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return the (G,) int64 number of scores that are at least each of the G ascending thresholds."""
+    """Count the scores at or above each of the G ascending thresholds; return (G,) int64."""
     return len(score) - np.searchsorted(np.sort(score), grid, side="left")
 
 

@@ -54,7 +54,7 @@ def recipe_from_cfg(
 
 
 def categories_from_cfg(count: int, names: tuple[str, ...] | None, where: Path) -> Categories:
-    """Create the categories of a cfg with `count` classes; None as `names` selects default names.
+    """Create the categories of a cfg with `count` classes; if `names` is None, use default names.
 
     Raises:
         ConfigError: The number of names is not `count`.

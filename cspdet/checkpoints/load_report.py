@@ -1,4 +1,4 @@
-"""Report of the weights that were loaded from a file, and of those that were not."""
+"""Report of the weights that were loaded from a file, and of the weights that were not loaded."""
 
 from __future__ import annotations
 

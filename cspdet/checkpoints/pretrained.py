@@ -180,7 +180,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return the layers in a file with `surplus` more values: backbone, then a classifier or detector layers."""
+    """Append to `layers` the further layers of the detector or, if they do not match `surplus`, a classifier layer."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))
@@ -202,7 +202,7 @@ def _append_following_layers(
 
 
 def _count_floats(path: Path) -> int:
-    """Return the number of float32 values after the header of a .weights file; the version gives the header size."""
+    """Return the number of float32 values after the header of a .weights file, whose size depends on the version."""
     with path.open("rb") as file:
         start = file.read(8)
     major, minor = struct.unpack("<ii", start) if len(start) == 8 else (0, 2)

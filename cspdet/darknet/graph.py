@@ -90,7 +90,7 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Check that no section reads a [yolo], and that only a `new_coords` [yolo] reads the convolution before it.
+    """Check that a section reads no [yolo], and no convolution that belongs to another [yolo] with `new_coords`.
 
     Raises:
         ConfigError: The section reads such a layer.

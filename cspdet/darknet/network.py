@@ -86,7 +86,11 @@ class DarknetDetector(Detector):
         return self._num_classes
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError if the network cannot run at this input size (height, width) with the same strides."""
+        """Raise ValueError if the network cannot run at an input size, or would have other strides at this size.
+
+        Args:
+            size_hw: Height and width of the input.
+        """
         graph = _build_graph_at(self.cfg, size_hw)
         for index, stride in zip(self.body.output_indices, self.strides, strict=True):
             layer = graph.layers[index]

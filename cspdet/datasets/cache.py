@@ -148,7 +148,7 @@ class RamCache:
             self._pixels.share_memory_()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return (h, w, 3) uint8, a view of the cache that must not be modified."""
+        """Return image `index`, (h, w, 3) uint8, as a view of the cache that must not be modified."""
         first, last = self._start[index : index + 2].tolist()
         return self._pixels.numpy()[first:last].reshape(*self._size_hw[index].tolist(), 3)
 

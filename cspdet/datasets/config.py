@@ -89,14 +89,14 @@ EXPOSURE = "Multiply or divide the brightness by up to this factor (Darknet: exp
 
 
 class AlbumentationsTransform(ConfigModel):
-    """One transform of albumentations 2.0.8, by its class name: `{name: CLAHE, args: {p: 0.2}}`."""
+    """Config of a transform of albumentations 2.0.8, selected by class name: `{name: CLAHE, args: {p: 0.2}}`."""
 
     name: str = Field(description="Class name of the albumentations transform.")
     args: dict[str, Any] = Field({}, description="Keyword arguments of the transform.")
 
 
 class AlbumentationsConfig(ComponentConfig):
-    """A list of albumentations transforms as one entry of `transforms`."""
+    """Config of a list of albumentations transforms, as one entry of `transforms`."""
 
     name: Literal["albumentations"] = Field(description="Name of the augmentation.")
     transforms: tuple[AlbumentationsTransform, ...] = Field(description="The transforms, applied in order.")
@@ -109,7 +109,7 @@ class AlbumentationsConfig(ComponentConfig):
 
 
 class AugmentConfig(ConfigModel):
-    """Augmentation of the training images of a detector. With the defaults, images are only letterboxed."""
+    """Settings of the augmentation for detectors. With the defaults, images are only letterboxed."""
 
     mosaic: Probability = Field(0.0, description="Probability of a mosaic of four images.")
     mixup: Probability = Field(
@@ -170,7 +170,7 @@ Range = tuple[float, float]
 
 
 class ImageAugmentConfig(ConfigModel):
-    """Augmentation of the training images of a classifier. With the defaults, images are center-cropped."""
+    """Settings of the augmentation for classifiers. With the defaults, images are center-cropped."""
 
     crop_area: Range = Field((1.0, 1.0), description="Range of the area of a random crop, as a fraction of the image.")
     crop_ratio: Range = Field(

@@ -30,8 +30,8 @@ def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Gene
 def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, threshold: float) -> np.ndarray:
     """Compute the repeat factor of each image, as in LVIS (arXiv:1908.03195).
 
-    A class in a fraction f of images has the factor max(1, sqrt(threshold / f)); an image has the highest of its
-    classes.
+    The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)). The factor of an
+    image is the highest factor of its classes.
 
     Args:
         image: (M,) image index of each object.

@@ -73,7 +73,7 @@ class NetworkDetector:
         self.network, self.device, self.precision = network, device, precision
 
     def detect(self, images: Tensor, postprocess: PostprocessConfig) -> list[Detections]:
-        """See `DetectionPredictor.detect`."""
+        """Detect objects in a batch of images; see `DetectionPredictor.detect`."""
         with autocast(self.device, self.precision):
             raw = self.network(to_float_tensor(images, self.device))
         return decode_and_nms(raw, self.network.anchors, postprocess)
@@ -91,7 +91,7 @@ class NetworkClassifier:
         return self.network.num_classes
 
     def probabilities(self, crops: Tensor) -> Tensor:
-        """See `ClassificationPredictor.probabilities`."""
+        """Compute class probabilities; see `ClassificationPredictor.probabilities`."""
         return predict_probabilities(self.network, crops, self.device, self.precision)
 
 

@@ -59,7 +59,7 @@ class VocMetrics:
         return VocAP(*(float(np.mean(values)) for values in zip(*known, strict=True))) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry of metrics.json: `iou`, and AP and per_class by both definitions."""
+        """Return the entry `voc` of metrics.json: the settings, and AP and AP per class by both definitions."""
         document: dict[str, Any] = {"iou": self.min_iou, "pixel_inclusive": self.pixel_inclusive}
         for key, variant in (("11_point", "eleven_point"), ("every_point", "every_point")):
             per_class = {name: None if ap is None else getattr(ap, variant) for name, ap in self.per_class.items()}
@@ -119,7 +119,7 @@ def match_detections(
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each detection the index of the box in its image with the highest IoU, -1 if none, and this IoU."""
+    """Return the index of the overlapping box of highest IoU in each detection's image (-1: none), and this IoU."""
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")

@@ -83,7 +83,7 @@ class ModelCost:
 
     @property
     def largest_layer(self) -> LayerCost:
-        """The layer with the most operations: the computational bottleneck of the paper."""
+        """The layer with the most operations, which the paper calls the computational bottleneck."""
         return max(self.layers, key=lambda layer: layer.operations)
 
     @property

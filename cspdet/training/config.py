@@ -34,7 +34,7 @@ class OptimizerConfig(ConfigModel):
 
 
 class ScheduleConfig(ConfigModel):
-    """Learning-rate schedule: warm-up, then one of four schedules."""
+    """Settings of the learning-rate schedule: warm-up, then one of four schedules."""
 
     name: Literal["cosine", "step", "constant", "polynomial"] = Field("cosine", description="The schedule.")
     final_lr_ratio: float = Field(
@@ -64,7 +64,7 @@ class ScheduleConfig(ConfigModel):
 
 
 class EMAConfig(ConfigModel):
-    """Exponential moving average of the weights, which is evaluated and saved; see `cspdet.training.ema`."""
+    """Settings of the exponential moving average of the weights, which is evaluated and saved."""
 
     decay: float = Field(0.9998, gt=0, lt=1, description="Upper limit of the decay per optimizer step.")
     window_fraction: float = Field(
@@ -73,7 +73,7 @@ class EMAConfig(ConfigModel):
 
 
 class MultiScaleConfig(ConfigModel):
-    """Random input sizes: the input size times a factor, rounded to the coarsest stride."""
+    """Settings of random input sizes: the input size times a factor, rounded to the coarsest stride."""
 
     low: float = Field(0.75, gt=0, le=1, description="Lowest factor.")
     high: float = Field(1.25, ge=1, description="Highest factor.")
@@ -121,7 +121,7 @@ class TrainerConfig(LoaderConfig):
 
 
 class TrainConfig(TrainerConfig):
-    """Training of a detector."""
+    """Settings for the training of a detector."""
 
     assigner: Annotated[AssignerConfigBase, component(ASSIGNERS, default="anchor_iou")] = Field(
         AnchorIoUConfig(), description="The label assigner, which selects the positives of each ground-truth box."
@@ -133,7 +133,7 @@ class TrainConfig(TrainerConfig):
 
 
 class ClassifierTrainConfig(TrainerConfig):
-    """Training of a classifier."""
+    """Settings for the training of a classifier."""
 
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Fraction of the target that is distributed uniformly over all classes."

@@ -95,7 +95,10 @@ def average_pool(writer: CfgWriter, node: fx.Node) -> int:
 def _pool_section(
     writer: CfgWriter, node: fx.Node, section_type: str, size: int, step: int, padding: int, *, ceil: bool
 ) -> int:
-    """Write a pooling; omit `padding` if Darknet's default, a total padding of size - 1, has the same effect."""
+    """Write a pooling and return its layer index; `padding` is omitted if Darknet's default has the same effect.
+
+    The default is a total padding of size - 1.
+    """
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (
         (size, step, padding) == (2, 2, 0) and (ceil or even)

@@ -21,7 +21,7 @@ CHUNK_SIZE = 1 << 16  # boxes per matrix product of the coverage map
 
 
 class HistogramJson(TypedDict):
-    """JSON of a `Histogram`."""
+    """JSON form of a `Histogram`."""
 
     edges: list[float]
     counts: list[int]
@@ -29,7 +29,7 @@ class HistogramJson(TypedDict):
 
 
 class ClassJson(TypedDict):
-    """JSON of a `ClassStatistics`."""
+    """JSON form of a `ClassStatistics`."""
 
     name: str
     category_id: int
@@ -41,7 +41,7 @@ class ClassJson(TypedDict):
 
 
 class StatisticsJson(TypedDict):
-    """JSON of a `DataStatistics`."""
+    """JSON form of a `DataStatistics`."""
 
     images: int
     empty_images: int

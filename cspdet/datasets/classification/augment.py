@@ -184,7 +184,7 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 
 
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
-    """Combine four images: the upper left part of the first, upper right of the second, lower left, lower right.
+    """Combine the upper left, upper right, lower left and lower right parts of four images, in this order.
 
     The common corner of the parts is (meet_x, meet_y). Classes are weighted by area, as in Darknet's classifiers.
     """

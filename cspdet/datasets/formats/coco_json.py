@@ -185,7 +185,7 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _file_name_error(name: Any) -> str:
-    """Return why `name` is not a file name inside the image folder on all systems; "" if it is valid."""
+    """Return why `name` is not a file name that stays inside the image folder on every system; "" if it is valid."""
     if not isinstance(name, str) or not name.strip():
         return "must be text"
     if "\0" in name or not _is_utf8_encodable(name):

@@ -221,7 +221,7 @@ class Engine(ABC):
             )
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
-        """Run the images one by one and return the outputs of each. A subclass may run them in parallel instead."""
+        """Run the images one by one, and return the outputs for each image. A subclass may run them in parallel."""
         return [self.forward(images[i : i + 1]) for i in range(len(images))]
 
     def _forward_one_by_one(self, images: Tensor) -> tuple[Tensor, ...]:

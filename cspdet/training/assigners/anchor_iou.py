@@ -122,9 +122,16 @@ def _match_anchors(
 
 
 def _candidate_cells(center: Tensor, neighbors: int) -> Tensor:
-    """Return the (..., neighbors, 2) cells (x, y) for centers (..., 2) in units of cells.
+    """Return the cells (x, y) to which a box can be assigned, given its center.
 
     The first cell contains the center; the second and third are its nearest neighbors in x and in y.
+
+    Args:
+        center: (..., 2) box centers in units of cells.
+        neighbors: Number of cells per box, 1 or 3.
+
+    Returns:
+        (..., neighbors, 2) int64.
     """
     center_cell = center.long()
     if neighbors == 1:

@@ -131,7 +131,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return draw_classification_batch(batch, self.data.categories.names)
 
     def describe_images(self, batch: ImageBatch) -> list[str]:
-        """Return the path of each image, relative to the data folder."""
+        """Return the path, relative to the data folder, of each image of a batch."""
         return [self.data.train.name(index) for index in batch.image_id.tolist()]
 
 

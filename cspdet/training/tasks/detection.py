@@ -155,7 +155,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         return draw_detection_batch(batch, self.data.categories)
 
     def describe_images(self, batch: Batch) -> list[str]:
-        """Return the id of each image in the annotation file."""
+        """Return the id, in the annotation file, of each image of a batch."""
         return [str(image_id) for image_id in batch.image_id.tolist()]
 
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:
