@@ -16,8 +16,8 @@ and 80 classes it has 4.837 BFLOPs (published 4.868), with SAM 5.037 (published 
 BFLOPs, 80% less than the largest layer of PeleeNet-YOLO.
 
 With SPP, the lateral convolution of C5 is replaced by 1x1 (C5/8), SPP (C5/2), 1x1 (P5); in the authors' PANet-SPP cfgs,
-SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference of -0.005 is as
-published; with C5/4 it would be +0.050, with C5/16 -0.033.
+SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference to EFM
+without SPP is -0.005, as published; with C5/4 it would be +0.050, and with C5/16 -0.033.
 """
 
 from __future__ import annotations
