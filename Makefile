@@ -28,8 +28,15 @@ DEMO_TRAIN = train.eval_interval=5 train.augment.close_mosaic=4
 # ------------------------------------------------------------------------------------------------------------------
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-
 .PHONY: help install test test-fast lint format demo clean distclean
+
+# The scripts in $(VENV) and the editable install name this folder: a moved or copied checkout, and an installation that
+# was not completed, start with an empty environment.
+INSTALLED_IN := $(shell test -e '$(STAMP)' && cat '$(STAMP)' || echo nowhere)
+ifneq "$(or $(INSTALLED_IN),$(CURDIR))" "$(CURDIR)"
+.PHONY: $(STAMP)
+VENV_OPTIONS = --clear
+endif
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,9 +46,11 @@ install: $(STAMP)
 
 $(STAMP): setup.py constraints.txt cspdet/__init__.py
 	$(if $(PYTHON),,$(error no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3))
-	'$(PYTHON)' -m venv '$(VENV)'
+	@'$(PYTHON)' -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+		{ echo "PYTHON=$(PYTHON): expected Python 3.10 or newer with venv"; exit 1; }
+	'$(PYTHON)' -m venv $(VENV_OPTIONS) '$(VENV)'
 	'$(BIN)/python' -m pip install --disable-pip-version-check -c '$(CONSTRAINTS)' -e '.[dev]'
-	@touch '$(STAMP)'
+	@echo '$(CURDIR)' > '$(STAMP)'
 
 lint: install
 	'$(BIN)/ruff' check .
