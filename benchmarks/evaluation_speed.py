@@ -88,7 +88,9 @@ def make_case(path: Path, images: int, detections: int, classes: int, random: np
     ]
     image_entries = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
     categories = [{"id": i, "name": f"class {i}"} for i in category_ids.tolist()]
-    path.write_text(json.dumps({"images": image_entries, "categories": categories, "annotations": annotations}))
+    path.write_text(
+        json.dumps({"images": image_entries, "categories": categories, "annotations": annotations}), encoding="utf-8"
+    )
     image = np.concatenate((truth_image, random.integers(0, images, max(images * detections - len(truth_image), 0))))
     noise = len(image) - len(truth_image)
     near = truth_box + 0.05 * np.tile(truth_box[:, 2:], 2) * random.standard_normal(truth_box.shape)

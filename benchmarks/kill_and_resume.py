@@ -68,7 +68,7 @@ class Run:
     def __init__(self, words: list[str], folder: Path, log: Path):
         self.folder, self.log = folder, log
         self.signs_before = self._signs()
-        with log.open("w") as file:
+        with log.open("w", encoding="utf-8") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(ROOT / "tools/train.py"), *words], stderr=file, stdout=file, cwd=ROOT,
                 start_new_session=True,

@@ -333,7 +333,7 @@ def compare_without_comments(one: Path, two: Path) -> str:
 
 
 def compare_json(one: Path, two: Path) -> str:
-    return first_difference(json.loads(one.read_text()), json.loads(two.read_text()))
+    return first_difference(json.loads(one.read_text(encoding="utf-8")), json.loads(two.read_text(encoding="utf-8")))
 
 
 def compare_json_lines(one: Path, two: Path) -> str:

@@ -48,7 +48,7 @@ class Memory:
     @classmethod
     def of(cls, process: int | str) -> Memory:
         """Raises OSError when the process has ended."""
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
         kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
         private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
         return cls(*(number * 1024 / 1e6 for number in (kilobytes["Rss"], kilobytes["Pss"], private)))
@@ -57,7 +57,9 @@ class Memory:
 def children(process: int) -> list[int]:
     """The child processes, oldest first."""
     try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [
+            int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+        ]
     except OSError:
         return []
 
@@ -94,7 +96,7 @@ def watch_run(epochs: int, workers: int, folder: Path) -> list[Epoch]:
 def _after_each_epoch(process: subprocess.Popen[bytes], metrics: Path, workers: int) -> Iterator[Epoch]:
     seen = 0
     while process.poll() is None:
-        lines = metrics.read_text().count("\n") if metrics.exists() else 0
+        lines = metrics.read_text(encoding="utf-8").count("\n") if metrics.exists() else 0
         if lines > seen:
             seen = lines
             ids = [process.pid, *children(process.pid)[:workers]]
@@ -191,7 +193,7 @@ def write_annotations(path: Path) -> None:
         for number, ((x, y), (w, h), i, k) in enumerate(rows, start=1)
     )
     categories = json.dumps([{"id": k, "name": f"class {k}"} for k in range(1, CLASSES + 1)])
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write(f'{{"images": [{", ".join(images)}], "categories": {categories}, "annotations": [')
         file.write(next(annotations))
         file.writelines(f", {annotation}" for annotation in annotations)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from cspdet.analysis.structures import Analysis, Comparison, Json
 from cspdet.io.atomic import write_text
-
-Cell: TypeAlias = "str | int | float | None"
-CsvRow: TypeAlias = "Sequence[Cell]"
+from cspdet.io.csv_text import CsvRow, format_csv
 
 
 def analysis_document(analyses: Sequence[Analysis], comparison: Comparison | None) -> Json:
@@ -40,10 +35,10 @@ def write_tables(folder: Path, analyses: Sequence[Analysis], comparison: Compari
     written = ["analysis.json"]
     for name, (header, rows_of) in TABLES.items():
         rows = ([analysis.name, *row] for analysis in analyses for row in rows_of(analysis))
-        write_text(folder / name, _to_csv(("run", *header), rows))
+        write_text(folder / name, format_csv(("run", *header), rows))
         written.append(name)
     if comparison is not None:
-        write_text(folder / "comparison.csv", _to_csv(COMPARISON_HEADER, _comparison_rows(comparison)))
+        write_text(folder / "comparison.csv", format_csv(COMPARISON_HEADER, _comparison_rows(comparison)))
         written.append("comparison.csv")
     return written
 
@@ -190,12 +185,3 @@ def _comparison_rows(comparison: Comparison) -> Iterable[CsvRow]:
         for part in one.classes:
             values = (part.first_AP, part.other_AP, part.difference, part.low, part.high)
             yield *names, "AP", part.name, *values, None
-
-
-def _to_csv(header: CsvRow, rows: Iterable[CsvRow]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
-    return text.getvalue()

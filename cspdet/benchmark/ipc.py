@@ -24,8 +24,8 @@ class Worker:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - close()
         self._process = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
-            env=dict(environment),
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
+            encoding="utf-8", env=dict(environment),
         )  # fmt: skip
 
     def request(self, message: Message) -> Message:

@@ -7,7 +7,6 @@ Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 
@@ -16,12 +15,16 @@ import numpy as np
 
 
 def peak_mib() -> float:
-    """Return the peak resident memory of this process in MiB."""
+    """Return the peak resident memory of this process in MiB; 0 on Windows, where it is unknown."""
     try:
         # ru_maxrss is inherited from the parent process, VmHWM is not.
         with open("/proc/self/status", encoding="utf-8") as lines:
             return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
     except (OSError, StopIteration):
+        if sys.platform == "win32":
+            return 0.0
+        import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cspdet.benchmark.rows import BenchmarkRow
 from cspdet.io.atomic import atomic_write
+from cspdet.reports.figure_text import fonts_for, plain_text
 
 NUM_TEXT_COLUMNS = 3  # left-aligned; the others are numeric
 IMPORT_FORMAT_KEY = "through"  # key in `EngineInfo.versions`: the format from which OpenCV loaded the network
@@ -79,6 +80,11 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     Raises:
         UserError: The file cannot be written.
     """
+    with fonts_for(row.engine_info.name for row in rows):
+        _draw_figure(rows, path)
+
+
+def _draw_figure(rows: Sequence[BenchmarkRow], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # slow import
 
@@ -91,7 +97,7 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
         group = [row for row in known if (row.engine_info.backend, row.engine_info.precision) == engine_precision]
         work = [row.bflops or 0.0 for row in group]
         times = [row.forward.median / row.spec.batch for row in group]
-        panel.scatter(work, times, marker=MARKERS[i % len(MARKERS)], label=" ".join(engine_precision))
+        panel.scatter(work, times, marker=MARKERS[i % len(MARKERS)], label=plain_text(" ".join(engine_precision)))
     named: dict[str, BenchmarkRow] = {}
     for row in known:
         best = named.get(row.engine_info.name)
@@ -99,7 +105,8 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
             named[row.engine_info.name] = row
     for row in named.values():
         xy = (row.bflops or 0.0, row.forward.median / row.spec.batch)
-        panel.annotate(row.engine_info.name, xy, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
+        name = plain_text(row.engine_info.name)
+        panel.annotate(name, xy, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
     for (device, precision), peak in {(r.spec.device, r.spec.precision): r.peak_gflops for r in known}.items():
         if peak is not None:
             ends = [min(row.bflops or 0.0 for row in known) * 0.8, max(row.bflops or 0.0 for row in known) * 1.25]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cspdet.errors import truncate_list
+from cspdet.io.csv_text import format_csv
 
 log = logging.getLogger("cspdet")
 
@@ -92,12 +93,11 @@ class TransferReport:
 
         Shapes are written as 64x32x3x3; a missing shape is empty.
         """
-        lines = ["entry,shape,found,taken"]
-        for entry in self.entries:
-            lines.append(
-                f"{entry.name},{_cell(entry.shape)},{_cell(entry.file_shape)},{'yes' if entry.loaded else 'no'}"
-            )
-        return "\n".join(lines) + "\n"
+        rows = (
+            (entry.name, _cell(entry.shape), _cell(entry.file_shape), "yes" if entry.loaded else "no")
+            for entry in self.entries
+        )
+        return format_csv(("entry", "shape", "found", "taken"), rows)
 
 
 def _shapes(entries: Mapping[str, Tensor]) -> dict[str, Shape]:

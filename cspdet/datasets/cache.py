@@ -160,10 +160,11 @@ def available_memory() -> int | None:
     """Return the free memory in bytes, within the limit of the control group (cgroup); None if it is unknown."""
     limits = []
     try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
         group = Path("/sys/fs/cgroup")
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit, used = (int((group / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+        limits.append(limit - used)
     except (OSError, ValueError, KeyError) as error:  # not Linux, or a group without a limit ("max")
         log.debug("free memory of the system or of the control group is unknown: %s", error)
     return max(0, min(limits)) if limits else None

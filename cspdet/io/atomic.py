@@ -60,8 +60,9 @@ def remove_stale_temp_files(folder: str | Path) -> list[str]:
     for path in sorted(Path(folder).iterdir()):
         match = TMP_FILE_PATTERN.fullmatch(path.name)
         if match is not None and path.is_file() and not _pid_is_alive(int(match["process"])):
-            path.unlink(missing_ok=True)
-            removed.append(path.name)
+            with suppress(PermissionError):  # on Windows, a file that a running process has open
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
     return removed
 
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cspdet.io.terminal import escape_line
+
 ItemT = TypeVar("ItemT")
 
 LOG_INTERVAL_S = 15.0
@@ -19,8 +21,8 @@ log = logging.getLogger("cspdet")
 
 
 def is_interactive() -> bool:
-    """Return whether stderr is a terminal and this process is the main process."""
-    return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+    """Return whether stderr is a terminal, the log is not limited to warnings, and this is the main process."""
+    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and os.environ.get("RANK", "0") == "0"
 
 
 def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = None) -> Iterator[ItemT]:
@@ -33,7 +35,7 @@ def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = N
         total: Number of items, if known.
     """
     if is_interactive():
-        yield from tqdm(items, desc=name, unit=unit, total=total, file=sys.stderr, leave=False)
+        yield from tqdm(items, desc=escape_line(name), unit=unit, total=total, file=sys.stderr, leave=False)
         return
     last_log_time = time.monotonic()
     for done, item in enumerate(items):

@@ -13,7 +13,6 @@ from cspdet.models.detector import Detector
 from cspdet.structures import MODEL_TYPES, Categories, TaskName
 
 if TYPE_CHECKING:
-    from cspdet.config.input import InputConfig
     from cspdet.inference.metadata import ModelMetadata
 
 Network = Detector | Classifier

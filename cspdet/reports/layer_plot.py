@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
 from cspdet.io.atomic import atomic_write
+from cspdet.reports.figure_text import fonts_for, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,15 +45,20 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
         ConfigError: The suffix is not .png or .svg, or the folder does not exist.
         UserError: The file cannot be written.
     """
+    validate_output_path(path)
+    with fonts_for(name for name, _ in models):
+        _draw_figure(models, path)
+
+
+def _draw_figure(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
     from matplotlib.figure import Figure  # slow import
 
-    validate_output_path(path)
     rows = len(models)
     figure = Figure(figsize=(2 * PANEL_INCHES[0], rows * PANEL_INCHES[1] + 0.5), layout="constrained")
     panels = figure.subplots(rows, 2, sharey="col", squeeze=False)
     for (name, cost), (bflops_panel, memory_panel) in zip(models, panels, strict=True):
-        _draw_bflops(bflops_panel, name, cost)
-        _draw_memory_access(memory_panel, name, cost)
+        _draw_bflops(bflops_panel, plain_text(name), cost)
+        _draw_memory_access(memory_panel, plain_text(name), cost)
     panels[0][0].set_ylim(0, HEADROOM * max(cost.largest_layer_bflops for _, cost in models))
     panels[0][1].set_ylim(0, None)
     for panel in panels[-1]:
@@ -67,11 +73,11 @@ def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:
     for part in cost.part_bflops:
         indices = [i for i, layer in enumerate(cost.layers) if layer.part == part]
         color = PART_COLORS.get(part, OTHER_COLOR)
-        panel.bar(indices, [heights[i] for i in indices], width=1.0, color=color, label=part)
+        panel.bar(indices, [heights[i] for i in indices], width=1.0, color=color, label=plain_text(part))
     largest, index = cost.largest_layer, heights.index(cost.largest_layer_bflops)
     on_the_left = index < len(heights) / 2
     panel.annotate(
-        f"{largest.name}: {cost.largest_layer_bflops:.4f}",
+        f"{plain_text(largest.name)}: {cost.largest_layer_bflops:.4f}",
         (index, cost.largest_layer_bflops),
         textcoords="offset points",
         xytext=(3 if on_the_left else -3, 4),

@@ -130,6 +130,10 @@ def select_keys(runs: Sequence[RunMetrics], requested: Sequence[str] | None, x: 
                 raise DataError(f"{run.path}: non-empty line {line_number} has no number {x!r} for the x axis")
     known = [key for key in dict.fromkeys(key for run in runs for key in run.keys) if key not in X_AXES]
     if requested is None:
+        if not known:
+            raise DataError(
+                f"{runs[0].path}: expected numbers to plot over {x!r}, found only {', '.join(runs[0].keys)}"
+            )
         default_keys = [key for key in DEFAULT_KEYS if key in known] or known
         return default_keys + [key for key in LOSS_PARTS if key in known and len(runs) == 1]
     unknown = [key for key in requested if key not in known]

@@ -14,6 +14,7 @@ import numpy as np
 
 from cspdet.errors import ConfigError
 from cspdet.io.atomic import atomic_write
+from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.run_metrics import RunMetrics, XAxis
 
 if TYPE_CHECKING:
@@ -73,10 +74,17 @@ def draw_curves(
         ConfigError: The suffix is not .png or .svg.
         UserError: The file cannot be written.
     """
+    validate_output_path(path)
+    with fonts_for([title or "", *(run.name for run in runs)]):
+        _draw_figure(runs, keys, path, x, smoothing, title)
+
+
+def _draw_figure(
+    runs: Sequence[RunMetrics], keys: Sequence[str], path: Path, x: XAxis, smoothing: int, title: str | None
+) -> None:
     import matplotlib  # slow import
     from matplotlib.figure import Figure
 
-    validate_output_path(path)
     groups: dict[str, list[str]] = {}
     for key in keys:
         groups.setdefault(panel_name(key), []).append(key)
@@ -87,7 +95,7 @@ def draw_curves(
     for panel, (name, members) in zip(panels, groups.items(), strict=True):
         _draw_panel(panel, name, members, runs, colors, x, smoothing)
     panels[-1].set_xlabel(X_AXIS_LABELS[x])
-    heading = _escape_mathtext(title) if title else None
+    heading = plain_text(title) if title else None
     if heading and len(runs) == 1:
         figure.suptitle(heading, fontsize=11)
     if len(runs) > 1:
@@ -139,7 +147,7 @@ def _draw_panel(
         if best is not None:
             panel.plot([best[x]], [best[keys[0]]], "*", markersize=9 if len(runs) == 1 else 7, color=color)
             bests.append(_format_best(best, keys[0], x))
-    panel.set_ylabel(_escape_mathtext(name))
+    panel.set_ylabel(plain_text(name))
     panel.grid(alpha=0.3)
     panel.margins(x=0.02)
     panel.ticklabel_format(axis="x", style="plain", useOffset=False)
@@ -153,14 +161,14 @@ def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
 
     handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
     handles += [Line2D([], [], linestyle="", marker="*", color=COLORS[0]) for _ in bests]
-    panel.legend(handles, [_escape_mathtext(label) for label in (*keys, *bests)], fontsize=7, framealpha=0.7)
+    panel.legend(handles, [plain_text(label) for label in (*keys, *bests)], fontsize=7, framealpha=0.7)
 
 
 def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
     """Return the legend label of a run: its name and its best value."""
     name = run.name if len(run.name) <= MAX_NAME_LENGTH else f"...{run.name[3 - MAX_NAME_LENGTH :]}"
     best = None if key is None else run.best(key)
-    return _escape_mathtext(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
+    return plain_text(name if best is None or key is None else f"{name}: {_format_best(best, key, x)}")
 
 
 def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
@@ -176,9 +184,3 @@ def _colors(count: int) -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(colormaps["turbo"](0.05 + 0.9 * i / (count - 1))) for i in range(count)]
-
-
-def _escape_mathtext(text: str) -> str:
-    """Escape `$`, which starts mathtext, and a leading underscore, which would hide the entry in a legend."""
-    text = text.replace("$", r"\$")
-    return f"./{text}" if text.startswith("_") else text

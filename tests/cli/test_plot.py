@@ -312,3 +312,10 @@ def test_the_script_runs_without_a_display(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "x.svg").is_file()
+
+
+def test_a_run_without_numbers_to_plot_is_refused(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    assert main(["plot", str(tmp_path)]) == 2
+    assert "expected numbers to plot over 'epoch', found only epoch" in capsys.readouterr().err
+    assert not (tmp_path / "curves.png").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +52,8 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
 
 def open_capture(video: Video) -> cv2.VideoCapture:
     """Open a file, camera or stream with OpenCV; raise SourceError if this fails."""
-    address = video.address if isinstance(video.address, int) else str(video.address)
+    # As an absolute path, a file called http:x.mp4 or pipe:0.mp4 is not read as an address.
+    address = os.path.abspath(video.address) if isinstance(video.address, Path) else video.address
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
     try:
         capture = cv2.VideoCapture(address)
@@ -82,13 +84,14 @@ def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open a file with PyAV, even if its tags are not UTF-8. Raises FFmpegError."""
+    """Open a file with PyAV, even if its tags are not UTF-8 or its name is like an address. Raises FFmpegError."""
     import av
 
+    name = os.path.abspath(path)
     try:
-        return av.open(str(path))
+        return av.open(name)
     except UnicodeDecodeError:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(name, metadata_errors="replace")
 
 
 class OpenCvReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class Mpeg4Writer:
         fps = round(requested_fps, digits)
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
         try:
-            writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
+            writer = cv2.VideoWriter(os.path.abspath(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not writer.isOpened():
@@ -149,7 +150,7 @@ class Mpeg4Writer:
 
 def check_frame_count(path: Path, written: int) -> None:
     """Raise OSError if the file does not contain all frames, because OpenCV does not report a full disk."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(os.path.abspath(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     if count != written:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cspdet.errors import ConfigError
+from cspdet.io.terminal import LogFormatter
 from cspdet.structures import Shard
 from cspdet.training.distributed.rendezvous import attempt_store
 from cspdet.training.distributed.watchdog import Watchdog
@@ -181,4 +182,4 @@ def _configure_rank_logging(rank: int) -> None:
     """Configure the log of a rank other than 0: only warnings and errors, prefixed with the rank."""
     log.setLevel(logging.WARNING)
     for handler in log.handlers:
-        handler.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))
+        handler.setFormatter(LogFormatter(f"rank {rank}: "))

@@ -31,9 +31,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Invalid lines are skipped with a warning.
     """
     lines: list[dict[str, Any]] = []
-    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode("utf-8"))
             line["epoch"] + 0
         except (ValueError, KeyError, TypeError):
             log.warning("%s:%d: invalid line, skipped", path, number)

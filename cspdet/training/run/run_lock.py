@@ -82,6 +82,8 @@ class RunLock:
         """Release the lock and remove the lock file; remove the folder if `acquire` created it and it is empty."""
         if self._file is None or self._run_dir is None:
             return
+        if sys.platform == "win32":  # an open file cannot be removed; elsewhere the lock is held until it is gone
+            self._file.close()
         with suppress(OSError):  # the folder may have been removed, or be read-only now
             (self._run_dir / LOCK_FILE).unlink()
         if self._created:

@@ -1,0 +1,94 @@
+"""Text for terminals, pipes and plots: names from files cannot send control codes, and any encoding can print them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import PurePath
+from typing import IO, Any
+
+# Control characters except tab and line feed, characters that change the direction of text, and lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def escape_text(text: str, encoding: str = "utf-8") -> str:
+    """Replace control characters, and characters that `encoding` lacks, by escapes such as `\\u001b`.
+
+    The escapes are those of JSON, so a JSON document keeps its values. Tabs and line feeds stay.
+    """
+    text = _UNSAFE.sub(_escape, text)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return _NON_ASCII.sub(lambda match: match[0] if _can_encode(match[0], encoding) else _escape(match), text)
+    return text
+
+
+def escape_line(text: str) -> str:
+    """Like `escape_text`, and the result is one line: a name cannot imitate a line of the log."""
+    return escape_text(text).replace("\n", "\\n")
+
+
+def _escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def _can_encode(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _EscapingStream:
+    """A text stream whose `write` applies `escape_text` with the encoding of the stream."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(escape_text(text, getattr(self._stream, "encoding", None) or "utf-8"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
+    """Replace `sys.stdout` by a stream that escapes what it prints to `stream`; None: the process has no stdout."""
+    if stream is None or isinstance(stream, _EscapingStream):
+        yield
+        return
+    with redirect_stdout(_EscapingStream(stream)):
+        yield
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records: errors as they are, other lines after the time; control characters in values are escaped."""
+
+    def __init__(self, prefix: str = ""):
+        super().__init__(datefmt="%m-%d %H:%M:%S")
+        self._prefix = prefix
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        args = record.args
+        if isinstance(args, tuple):
+            args = tuple(map(_escape_argument, args))
+        message = escape_text(str(record.msg) % args if args else record.getMessage())
+        if record.levelno >= logging.ERROR:
+            line = self._prefix + message
+        else:
+            level = "warning: " if record.levelno == logging.WARNING else ""
+            line = f"{self.formatTime(record, self.datefmt)} {self._prefix}{level}{message}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _escape_argument(value: object) -> object:
+    return escape_line(str(value)) if isinstance(value, (str, PurePath, BaseException)) else value

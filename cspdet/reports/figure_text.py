@@ -1,0 +1,51 @@
+"""Text in figures: names are drawn as they are, in installed fonts that have their characters."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from cspdet.io.terminal import escape_text
+
+log = logging.getLogger("cspdet")
+
+
+def plain_text(text: str) -> str:
+    """Escape `$` (mathtext), control characters (invalid in SVG), and a leading underscore (hidden in legends)."""
+    text = escape_text(text).replace("$", r"\$")
+    return f"./{text}" if text.startswith("_") else text
+
+
+@contextmanager
+def fonts_for(texts: Iterable[str]) -> Iterator[None]:
+    """Draw figures with fonts for the characters of `texts`; warn of characters that no installed font has.
+
+    matplotlib's own font has no Chinese, Japanese or Korean characters, for example.
+    """
+    import matplotlib  # slow import
+
+    families, missing = _find_families({character for text in texts for character in text if character.isprintable()})
+    if missing:
+        log.warning("no installed font has the characters %s; the figure shows boxes instead", "".join(sorted(missing)))
+    with warnings.catch_warnings(), matplotlib.rc_context({"font.family": families}):
+        warnings.filterwarnings("ignore", r"(Matplotlib currently does not|Glyph \d+)", UserWarning)
+        yield
+
+
+def _find_families(characters: set[str]) -> tuple[list[str], set[str]]:
+    """Return font families that have the characters, the default one first, and the characters that none has."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    families = list(rcParams["font.family"])
+    missing = characters - set(map(chr, get_font(findfont(FontProperties())).get_charmap()))
+    for font in fontManager.ttflist if missing else ():
+        found = missing & set(map(chr, get_font(font.fname).get_charmap()))
+        if found:
+            families.append(font.name)
+            missing -= found
+        if not missing:
+            break
+    return families, missing
