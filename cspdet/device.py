@@ -13,14 +13,15 @@ from cspdet.errors import ConfigError
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-def select_device(name: str) -> torch.device:
-    """Return the device with this name. `auto` selects CUDA if it is available; if not, it selects the CPU.
+def select_device(name: str | int) -> torch.device:
+    """Return the device with this name. `auto` selects CUDA if it is available, else the CPU; 0 is cuda:0.
 
     Raises:
         ConfigError: The name is not a device, or the CUDA device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = f"cuda:{name}" if str(name).isdecimal() else str(name)
     try:
         device = torch.device(name)
     except RuntimeError:

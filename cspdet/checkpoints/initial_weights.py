@@ -10,6 +10,7 @@ from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
 from cspdet.errors import CheckpointError
 from cspdet.io.checkpoint import load_checkpoint
+from cspdet.io.folders import run_checkpoint
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
@@ -28,7 +29,8 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
     Raises:
         CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.
     """
-    if Path(weights).suffix != ".pt":
+    weights = run_checkpoint(weights)
+    if weights.suffix != ".pt":
         return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)
     if has_backbone(model) and is_darknet_classifier(checkpoint):

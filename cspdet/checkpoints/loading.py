@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from cspdet.darknet.weights import read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
+from cspdet.io.folders import run_checkpoint
 from cspdet.models.bundle import ModelBundle, check_task
 from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories, TaskName
+
+log = logging.getLogger("cspdet")
 
 
 def load_model(
@@ -32,8 +36,8 @@ def load_model(
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`); a config (`.yaml`) or the name of a shipped config; a Darknet cfg (`.cfg`); or a
-            file of `cspdet export`, for which the bundle has metadata and no network.
+        source: A checkpoint (`.pt`), or the folder of a run; a config (`.yaml`) or the name of a shipped config; a
+            Darknet cfg (`.cfg`); or an exported file, for which the bundle has metadata but no network.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. If None, the network of
             a config is initialized at random with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
@@ -46,7 +50,7 @@ def load_model(
         CheckpointError: A file is missing, corrupt or for another task, or the weights do not fit.
         ConfigError: The config or an override is invalid.
     """
-    path = Path(source)
+    path, weights = run_checkpoint(source), None if weights is None else run_checkpoint(weights)
     if is_exported(path):
         return _load_exported(path, weights, overrides, task)
     if path.suffix == ".cfg":
@@ -97,7 +101,9 @@ def _bundle_from_recipe(
         torch.manual_seed(recipe.train.seed)
         num_classes = 0 if categories is None else len(categories)
         network = build_network(recipe, num_classes, source, pretrained=weights is None)
-    if weights is not None:
+    if weights is None:
+        log.warning("%s: no weights are given, so the outputs of the model have no meaning; use --weights FILE", source)
+    else:
         try:
             layers = layers_in_file_order(network)
         except ValueError as error:

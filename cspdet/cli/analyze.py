@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.analysis.config import AnalysisConfig
-from cspdet.cli.arguments import SPLITS
+from cspdet.cli.arguments import SPLITS, print_lines
 from cspdet.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(analysis_document(report.analyses, report.comparison), allow_nan=False))
         return
-    print("\n".join(_text(report)))
+    print_lines(_text(report))
     print(f"\nwritten to {report.output}: {', '.join(report.files)}")
     if report.page is not None:
         print(f"open {report.page}")

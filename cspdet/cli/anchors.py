@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cspdet.cli.arguments import SPLITS, parse_image_size
+from cspdet.cli.arguments import SPLITS, parse_image_size, print_lines
 from cspdet.config.loader import parse_config
 from cspdet.errors import ConfigError
 from cspdet.models.config import WH, YoloHeadConfig
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(_document(args, setup, coco, (before, after), levels)))
     else:
-        print("\n".join(_text(args, setup, coco, (before, after), levels)))
+        print_lines(_text(args, setup, coco, (before, after), levels))
 
 
 def _load_setup(args: argparse.Namespace) -> AnchorSetup:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cspdet.errors import CheckpointError, ConfigError, did_you_mean
+from cspdet.io.folders import run_checkpoint
+from cspdet.io.terminal import escape_line
 
 MAX_INPUT_SIDE = 8192  # pixels
 SPLITS = ("train", "val", "test")
 CONFIG_SUFFIXES = (".yaml", ".yml")
-MODEL_SUFFIXES = (".pt", ".onnx", ".xml", ".torchscript", ".ts", ".cfg")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".torchscript", ".ts")
+MODEL_SUFFIXES = (".pt", *EXPORTED_SUFFIXES, ".cfg")
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
@@ -25,19 +28,28 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument(
+        "--device", type=parse_device, default="auto", help="auto, cpu, cuda, or cuda:N or N (default: %(default)s)"
+    )
 
 
-def check_device_name(name: str) -> None:
-    """Check that the value of `--device` has a valid form, without importing torch.
-
-    Torch checks later whether the device exists.
+def parse_device(text: str) -> str:
+    """Parse `--device`; torch checks later whether it exists. `0` is `cuda:0`, as in other toolkits.
 
     Raises:
-        ConfigError: The value is not auto, cpu, cuda or cuda:N.
+        ConfigError: The text names no device, or several.
     """
+    name = text.strip().lower()
+    if re.fullmatch(r"(cuda:)?\d+(,\d+)+", name):
+        count = name.count(",") + 1
+        raise ConfigError(
+            f"--device: expected one device, found {text!r}; to train on {count} devices, run "
+            f"`CUDA_VISIBLE_DEVICES={name.removeprefix('cuda:')} torchrun --nproc-per-node {count} -m cspdet train ...`"
+        )
+    name = f"cuda:{name}" if name.isdecimal() else {"gpu": "cuda"}.get(name, name)
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
-        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}")
+        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {text!r}")
+    return name
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -52,6 +64,16 @@ def parse_image_size(text: str) -> tuple[int, int]:
         expected = f"a side such as 416, or HEIGHTxWIDTH such as 416x608, up to {MAX_INPUT_SIDE}"
         raise ConfigError(f"--size: expected {expected}, found {text!r}")
     return size_hw
+
+
+def model_file(text: str) -> str:
+    """Convert a MODEL argument: a run folder means its best checkpoint."""
+    return str(run_checkpoint(text))
+
+
+def model_path(text: str) -> Path:
+    """Like `model_file`, as a path."""
+    return run_checkpoint(text)
 
 
 def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, str]]) -> list[str]:
@@ -69,6 +91,20 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
     ]
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Print each text as one line: line breaks and control characters in names are escaped."""
+    print("\n".join(map(escape_line, lines)))
+
+
+def use_data_override(args: argparse.Namespace) -> None:
+    """Read `data=FILE` as --data where there is no config that it could override: an exported or a results file."""
+    has_config = args.model is not None and Path(args.model).suffix not in EXPORTED_SUFFIXES
+    given = [text for text in args.overrides if text.startswith("data=")]
+    if given and not has_config and args.data is None:
+        args.data = Path(given[-1].removeprefix("data="))
+        args.overrides = [text for text in args.overrides if text not in given]
+
+
 def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
     """Check a MODEL argument without importing torch: its file must exist, or its config and overrides must be valid.
 
@@ -77,6 +113,8 @@ def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
         ConfigError: The config or an override is invalid.
     """
     path = Path(source)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a model, or the folder of a run, found a folder without best.pt")
     if path.suffix in MODEL_SUFFIXES and not path.is_file():
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, [name for name in siblings if Path(name).suffix == path.suffix])

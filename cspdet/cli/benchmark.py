@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import parse_image_size
+from cspdet.cli.arguments import add_device_argument, model_file, parse_image_size, print_lines
 from cspdet.config.user_modules import USER_NAME
 from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.inference.config import BACKENDS, PRECISIONS
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from cspdet.benchmark.rows import OPENCV
 
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL",
+        "models", nargs="+", type=model_file, metavar="MODEL",
         help="checkpoints, configs (random weights without --weights), exported files, torchvision:NAME",
     )  # fmt: skip
     parser.add_argument("--weights", metavar="FILE", help="trained weights for a single MODEL that is a config")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeat", type=int, default=30, metavar="N", help="timed passes per row (default: %(default)s)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add_device_argument(parser)
     parser.add_argument(
         "--image",
         "--picture",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([row.to_json() for row in rows]))
     elif rows:
-        print("\n".join([*table(rows), "", *describe_environment(rows)]))
+        print_lines([*table(rows), "", *describe_environment(rows)])
     if args.plot is not None and rows:
         plot(rows, args.plot)
     if problems:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspdet.errors import ConfigError, DataError
 from cspdet.io.folders import increment_path
+from cspdet.io.terminal import escape_line
 
 if TYPE_CHECKING:
     from cspdet.datasets.checks.validate import SplitReport, ValidationReport
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         page, figures = _write_report(args, descriptor, report, network)
         document |= {"page": str(page), **_statistics_to_json(figures)}
         lines.append(f"open {page}")
-    print(json.dumps(document, indent=1) if args.json else "\n".join(lines), flush=True)
+    print(json.dumps(document, indent=1) if args.json else "\n".join(map(escape_line, lines)), flush=True)
     if report.errors:
         raise DataError(*report.errors)
 

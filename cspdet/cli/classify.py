@@ -1,4 +1,4 @@
-"""Classify images: one image, a folder with its subfolders, or a 'glob'.
+"""Classify images: files, folders with their subfolders, or 'globs'.
 
   cspdet classify runs/csppeleenet/best.pt bird.jpg --top 5
   cspdet classify runs/csppeleenet/best.pt photos --output photos.jsonl
@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model, model_file, print_lines
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.io.atomic import write_text
@@ -32,8 +33,10 @@ Record = dict[str, Any]  # the entry of one image in --output and --json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `classify`."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
-    parser.add_argument("source", metavar="SOURCE", help="image, folder or 'glob'")
+    parser.add_argument(
+        "model", type=model_file, metavar="MODEL", help="a checkpoint, a run folder, or a config with --weights"
+    )
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="images, folders or 'globs'")
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
     )
@@ -108,17 +111,17 @@ def validate_args(args: argparse.Namespace) -> None:
         raise ConfigError(*problems)
 
 
-def find_image_files(source: str) -> list[ImageFile]:
-    """Return the images of a SOURCE argument, sorted by path; videos are skipped with a warning.
+def find_image_files(sources: Sequence[str]) -> list[ImageFile]:
+    """Return the images of the SOURCE arguments, sorted by path within each; videos are skipped with a warning.
 
     Raises:
         SourceError: No file matches, or none of the files is an image.
     """
-    from cspdet.inference.sources import ImageFile, find_sources
+    from cspdet.inference.sources import ImageFile, find_all_sources
 
-    sources = find_sources(source)
-    images = [item for item in sources if isinstance(item, ImageFile)]
-    others = [str(item) for item in sources if not isinstance(item, ImageFile)]
+    found, source = find_all_sources(sources), ", ".join(sources[:3])
+    images = [item for item in found if isinstance(item, ImageFile)]
+    others = [str(item) for item in found if not isinstance(item, ImageFile)]
     if not images:
         raise SourceError(f"{source}: expected an image, or a folder or glob of images; found {others[0]}")
     if others:
@@ -156,7 +159,7 @@ def print_predictions(records: list[Record]) -> None:
     """Print one line `path  class  score` per predicted class."""
     for record in records:
         for best in record["predictions"]:
-            print(f"{record['source']}  {best['class_name']}  {best['score']:.4f}")
+            print_lines([f"{record['source']}  {best['class_name']}  {best['score']:.4f}"])
 
 
 def format_records(records: list[Record], suffix: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cspdet.inference.slicing import Tiling
     from cspdet.inference.sources import MediaSource, Video
     from cspdet.models.bundle import ModelBundle
+
+log = logging.getLogger("cspdet")
 
 MIN_IMAGES_FOR_AUTO_BACKEND = 64  # with fewer images, `--backend auto` skips the benchmark of the engines
 
@@ -41,10 +44,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
     """Find the sources, and check them and the engine options before a model is loaded."""
-    from cspdet.inference.sources import find_sources
+    from cspdet.inference.sources import find_all_sources
 
-    sources = find_sources(args.source)
+    sources = find_all_sources(args.source)
     _check_sequence(args, sources)
+    if "yolo" in args.save_as:
+        from cspdet.inference.label_files import check_label_names
+
+        check_label_names(sources)
     EngineConfig(_backend(args, sources), args.precision, args.device).check()
     return sources
 
@@ -76,7 +83,9 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
         try:
             runner.run(sources)
         finally:
-            _print_summary(runner, time.perf_counter() - start, args.json)
+            seconds = time.perf_counter() - start
+            _write_label_files(args, runner, sources)
+            _print_summary(runner, seconds, args.json)
     if runner.problems:
         raise SourceError(*truncate_list(runner.problems))
 
@@ -139,6 +148,19 @@ def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> Non
     one_sequence = len(sources) == 1 or all(isinstance(source, ImageFile) for source in sources)
     if args.mot is not None and not one_sequence:
         raise ConfigError(f"--mot: expected one video or a folder of images, found {len(sources)} sources")
+
+
+def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, sources: list[MediaSource]) -> None:
+    """Write the annotation files of --save-as, also after an interruption."""
+    if not args.save_as:
+        return
+    from cspdet.inference.label_files import LabelSet, image_names, write_label_files
+    from cspdet.inference.records import read_records
+
+    records = read_records(runner.jsonl_writer.path)
+    categories = dict(zip(runner.detector.category_ids, runner.detector.class_names, strict=True))
+    labels = LabelSet(records, image_names(sources, records), categories)
+    log.info("%s: also written: %s", runner.output, ", ".join(write_label_files(runner.output, args.save_as, labels)))
 
 
 def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:

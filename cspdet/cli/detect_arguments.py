@@ -6,27 +6,30 @@ import argparse
 import math
 from pathlib import Path
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument
-from cspdet.errors import ConfigError
-from cspdet.inference.config import BACKENDS, H264_PRESETS
+from cspdet.cli.arguments import add_device_argument, add_import_argument, model_file
+from cspdet.errors import ConfigError, did_you_mean
+from cspdet.inference.config import BACKENDS, H264_PRESETS, LABEL_FORMATS
 
 MIN_TILE_SIZE, MAX_TILE_OVERLAP = 32, 0.9
 
 
 def add_detect_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detect`."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, an exported file, or a config with --weights")
-    parser.add_argument("source", metavar="SOURCE", help="image, folder, 'glob', video, camera index or stream URL")
+    parser.add_argument(
+        "model", type=model_file, metavar="MODEL",
+        help="a checkpoint, a run folder, an exported file, or a config with --weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="images, folders, 'globs', videos, camera index or stream URL"
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="output folder (default: runs/detect, with -2, -3 ... if it exists)"
     )
     parser.add_argument(
-        "--backend",
-        default="auto",
-        metavar="NAME",
+        "--backend", default="auto", metavar="NAME",
         help=f"{', '.join(BACKENDS)}; auto (default): the fastest installed engine that agrees with torch",
-    )
+    )  # fmt: skip
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document: the summary and all lines")
@@ -113,11 +116,26 @@ def _add_video_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_drawing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-draw", action="store_true", help="write detections.jsonl only, no images and videos")
+    group.add_argument(
+        "--save-as", type=_parse_label_formats, action="extend", default=[], metavar="F,..",
+        help="also write annotation files, for example for pre-labelling: coco (coco.json), yolo (labels/NAME.txt and "
+        "classes.txt), csv (detections.csv)",
+    )  # fmt: skip
     group.add_argument("--line-width", type=int, metavar="N", help="line width in pixels (default: by image size)")
     group.add_argument("--hide-labels", action="store_true", help="draw boxes without names and scores")
     group.add_argument(
         "--show-speed", action="store_true", help="draw frames per second and ms per stage on every frame"
     )
+
+
+def _parse_label_formats(text: str) -> list[str]:
+    """Parse `--save-as`; raise ConfigError for an unknown format."""
+    formats = [word.strip().lower() for word in text.split(",") if word.strip()]
+    for name in formats:
+        if name not in LABEL_FORMATS:
+            hint, known = did_you_mean(name, LABEL_FORMATS), ", ".join(LABEL_FORMATS)
+            raise ConfigError(f"--save-as: unknown format {name!r}{hint}; expected {known}")
+    return formats
 
 
 def validate_args(args: argparse.Namespace) -> None:

@@ -16,7 +16,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import SPLITS, add_device_argument, add_import_argument, check_model
+from cspdet.cli.arguments import (
+    SPLITS,
+    add_device_argument,
+    add_import_argument,
+    check_model,
+    model_file,
+    print_lines,
+    use_data_override,
+)  # fmt: skip
 from cspdet.cli.eval_classifier import add_crop_arguments, print_classification
 from cspdet.errors import ConfigError
 from cspdet.inference.config import BACKENDS
@@ -51,28 +59,25 @@ VOC_IOU = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `eval`."""
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a checkpoint, an exported file, or a config with --weights"
-    )
+        "model", nargs="?", type=model_file, metavar="MODEL",
+        help="a checkpoint, a run folder, an exported file, or a config with --weights",
+    )  # fmt: skip
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
     parser.add_argument(
         "--detections", type=Path, metavar="FILE", help="evaluate this COCO results file instead of a MODEL"
     )
     parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DESCRIPTOR",
+        "--data", type=Path, metavar="DESCRIPTOR",
         help="data descriptor, or for a classifier an image folder (default: `data` of the model's config)",
-    )
+    )  # fmt: skip
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: %(default)s")
     parser.add_argument("--min-score", type=float, metavar="S", help="score threshold (default: 0.001)")
     parser.add_argument("--nms-iou", "--max-iou", type=float, metavar="T", help="NMS IoU threshold (default: 0.6)")
     parser.add_argument(
-        "--vote-iou",
-        type=float,
-        metavar="T",
+        "--vote-iou", type=float, metavar="T",
         help="box voting: replace each box by the score-weighted average of the boxes that have an IoU above T with "
         "it; 1 disables it (default: value of the config)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--max-detections", type=int, metavar="N", help="maximum number of detections per image (default: 100)"
     )
@@ -100,11 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--voc", action="store_true", help="also compute the AP of Pascal VOC: 11-point and every-point"
     )
     parser.add_argument(
-        "--voc-iou",
-        type=float,
-        metavar="T",
+        "--voc-iou", type=float, metavar="T",
         help=f"IoU threshold of the AP of Pascal VOC (default: {VOC_IOU}); implies --voc",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--voc-pixels",
         choices=("inclusive", "continuous"),
@@ -121,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print the metrics, and write metrics.json and the predictions to the output folder."""
+    use_data_override(args)
     _validate_args(args)
     if args.model is not None:
         check_model(args.model, args.overrides)
@@ -149,7 +153,7 @@ def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) 
         print(json.dumps(document))
         return
     lines = _no_ground_truth_message(evaluation) if has_no_ground_truth else format_table(metrics, voc)
-    print("\n".join(lines))
+    print_lines(lines)
     print(f"\nwritten to {output}: {', '.join(written)}")
     if len(written) > 2:
         print(f"for the COCO evaluation server: {output / written[-1]}")

@@ -11,15 +11,14 @@ are matched by name.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model
+from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model, model_file, print_lines
 from cspdet.datasets.config import INTERPOLATIONS
 from cspdet.io.atomic import write_text
+from cspdet.io.csv_text import CsvRow, format_csv
 from cspdet.io.folders import increment_path
 from cspdet.models.config import ClassifierEvalConfig
 
@@ -39,7 +38,9 @@ Document = dict[str, Any]  # metrics.json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `eval-classifier`."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
+    parser.add_argument(
+        "model", type=model_file, metavar="MODEL", help="a checkpoint, a run folder, or a config with --weights"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder with val/CLASS/* (default: `data` of the config)"
     )
@@ -84,7 +85,7 @@ def print_classification(args: argparse.Namespace, evaluation: ClassificationEva
     if args.json:
         print(json.dumps(document, ensure_ascii=False))
     else:
-        print("\n".join([*format_table(document), "", f"written to {output}"]))
+        print_lines([*format_table(document), "", f"written to {output}"])
 
 
 def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = True) -> None:
@@ -157,17 +158,15 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
 
     The columns are path, true class, whether top-1 is correct (1 or 0), and the top classes with their probabilities.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    rows: list[CsvRow] = []
     ranks = range(1, metrics.ranked.shape[1] + 1)
     head = [column for rank in ranks for column in (f"predicted_{rank}", f"score_{rank}")]
-    writer.writerow(["path", "class", "correct", *head])
     for i, (ranked, scores) in enumerate(zip(metrics.ranked.tolist(), metrics.scores.tolist(), strict=True)):
         label = int(images.label[i])
         correct = int(ranked[0] == label and scores[0] > 0)
         best = [column for c, s in zip(ranked, scores, strict=True) for column in (images.classes[c], f"{s:.6f}")]
-        writer.writerow([_writable(images.name(i)), images.classes[label], correct, *best])
-    return text.getvalue()
+        rows.append([_writable(images.name(i)), images.classes[label], correct, *best])
+    return format_csv(["path", "class", "correct", *head], rows)
 
 
 def _writable(name: str) -> str:

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_import_argument, check_model, parse_image_size
+from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
 from cspdet.exporters.base import (
@@ -34,15 +33,14 @@ from cspdet.exporters.base import (
 if TYPE_CHECKING:
     from cspdet.inference.metadata import NmsConfig
 
-log = logging.getLogger("cspdet")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint, or a config with --weights")
+    parser.add_argument("model", type=model_path, metavar="MODEL", help="a checkpoint, or a config with --weights")
     parser.add_argument(
-        "--format", required=True, metavar="F",
-        help=f"{', '.join(EXPORT_FORMATS.names())}, or module:Class of a user-defined format",
+        "--format", metavar="F",
+        help=f"{', '.join(EXPORT_FORMATS.names())}, or module:Class of a user-defined format (default: by the suffix "
+        "of --output)",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the .onnx, .xml (with .bin), .torchscript, or .cfg (with .weights "
@@ -75,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load the model, write and verify the files, and print the result."""
+    format_name = _format_name(args)
     with allow_user_modules():
-        export_format = load_format(args.format)
+        export_format = load_format(format_name)
     if args.output is not None:
         export_format.check_target(args.output)
     config = ExportConfig(
@@ -87,12 +86,22 @@ def run(args: argparse.Namespace) -> None:
     check_model(args.model, args.overrides)
     from cspdet.workflows.export import export_model
 
-    if args.model.suffix in (".yaml", ".yml") and args.weights is None:
-        log.warning("%s: exporting random weights; use --weights for trained ones", args.model)
     result = export_model(
-        args.model, args.format, args.output, config, weights=args.weights, overrides=args.overrides
+        args.model, format_name, args.output, config, weights=args.weights, overrides=args.overrides
     )  # fmt: skip
     _print_result(result, config, as_json=args.json)
+
+
+def _format_name(args: argparse.Namespace) -> str:
+    """Return --format, in lower case if it is a known name, or the format with the suffix of --output."""
+    known = EXPORT_FORMATS.names()
+    if args.format is not None:
+        return args.format.lower() if args.format.lower() in known else str(args.format)
+    suffix = "" if args.output is None else args.output.suffix
+    for name in known:
+        if suffix and suffix in load_format(name).suffixes:
+            return name
+    raise ConfigError(f"--format: expected one of {', '.join(known)}, found none; for example --format {known[0]}")
 
 
 def _print_result(result: ExportResult, config: ExportConfig, *, as_json: bool) -> None:

@@ -14,7 +14,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model, parse_image_size
+from cspdet.cli.arguments import (
+    add_device_argument,
+    add_import_argument,
+    check_model,
+    model_file,
+    parse_image_size,
+)
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
@@ -26,8 +32,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `extract-features`."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or a config with --weights")
-    parser.add_argument("source", metavar="SOURCE", help="image, folder or 'glob'")
+    parser.add_argument(
+        "model", type=model_file, metavar="MODEL", help="a checkpoint, a run folder, or a config with --weights"
+    )
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="images, folders or 'globs'")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="FILE.npz, or a folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
     parser.add_argument(

@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_import_argument, check_model, parse_image_size
+from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
 from cspdet.models.published import PublishedResult, find_published_result
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ InfoRow = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `info`."""
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="configs and checkpoints")
+    parser.add_argument("models", nargs="+", type=model_path, metavar="MODEL", help="configs and checkpoints")
     parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the model)")
     parser.add_argument(
         "--layers", action="store_true", help="list every convolution, linear layer and pooling, and the largest layer"
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([_row(model) | (_details(model.cost) if args.layers else {}) for model in profiles]))
         return
-    print("\n".join(_table(profiles)))
+    print_lines(_table(profiles))
     if args.layers:
         for model in profiles:
-            print("\n".join(["", f"{model.name}, layer by layer", *_layer_table(model.cost)]))
-        print("\n".join(["", *_largest_layers(profiles)]))
+            print_lines(["", f"{model.name}, layer by layer", *_layer_table(model.cost)])
+        print_lines(["", *_largest_layers(profiles)])
 
 
 # --- JSON ----------------------------------------------------------------------------------------

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
 import sys
 from collections.abc import MutableMapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from cspdet.errors import ConfigError, UserError, did_you_mean
+from cspdet import __version__
+from cspdet.cli.parser import THREADED_COMMANDS, build_parser, limit_threads, parse
+from cspdet.errors import UserError, did_you_mean
+from cspdet.io.terminal import LogFormatter, escape_line, escaped_stdout
 
 COMMAND_HELP = {
     "train": "train a detector or a classifier",
@@ -33,25 +34,17 @@ COMMAND_HELP = {
     "extract-features": "feature maps of a backbone for images",
     "benchmark": "speed and memory of models on this machine",
 }
+# Other words for a command: those of ultralytics and mmdetection, and what command lines usually offer.
+COMMAND_SYNONYMS = {
+    "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval", "infer": "predict",
+    "help": "help", "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+}  # fmt: skip
 
 # How long an OpenMP thread spins at the end of a parallel region before it sleeps: in iterations for libgomp, in
 # milliseconds for Intel's runtime. The defaults are 300,000 iterations and 200 ms. On a busy machine, spinning threads
 # occupy the cores that the threads they wait for need. benchmarks/busy_machine.py measures both.
 OPENMP_SETTINGS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 OPENMP_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises ConfigError instead of exiting, and suggests the nearest valid flag."""
-
-    def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments:"):
-            word = message.split(": ", 1)[1].split()[0]
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            close = difflib.get_close_matches(word.split("=")[0], flags, n=1, cutoff=0.5)
-            hint = f" (did you mean {close[0]!r}?)" if close and close[0] != word else ""
-            message = f"unexpected {word!r}{hint}; see {self.prog} --help"
-        raise ConfigError(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,21 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `run_command`.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: cspdet COMMAND ...   (cspdet COMMAND --help lists its arguments)\n")
-        print("\n".join(f"  {command:16} {summary}" for command, summary in COMMAND_HELP.items()))
-        return 0 if words else 2
-    if words[0] == "--version":
-        from cspdet import __version__
-
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    if COMMAND_SYNONYMS.get(command) == "help" and rest:
+        command, rest = rest[0], ["--help"]
+    command = COMMAND_SYNONYMS.get(command, command)
+    if command in ("", "help"):
+        summaries = [f"  {name:16} {summary}" for name, summary in COMMAND_HELP.items()]
+        print("\n".join(["usage: cspdet COMMAND ...   (cspdet help COMMAND lists its arguments)\n", *summaries]))
+        return 0 if command else 2
+    if command == "version":
         print(f"cspdet {__version__}")
         return 0
-    if words[0] not in COMMAND_HELP:
-        hint, names = did_you_mean(words[0], COMMAND_HELP), ", ".join(COMMAND_HELP)
-        print(f"error: unknown command {words[0]!r}{hint}; the commands are: {names}", file=sys.stderr)
+    if command not in COMMAND_HELP:
+        hint = f"{did_you_mean(command, COMMAND_HELP)}; the commands are: {', '.join(COMMAND_HELP)}"
+        print(escape_line(f"error: unknown command {command!r}{hint}"), file=sys.stderr)
         return 2
-    return run_command(words[0], words[1:])
+    return run_command(command, rest)
 
 
 def run_command(command: str, argv: Sequence[str] | None = None, module: Any = None) -> int:
@@ -98,16 +92,15 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     try:
         if module is None:
             module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
-        parser = _Parser(
-            prog=f"cspdet {command}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(parser)
-        args = _parse(parser, words)
-        _import_user_modules(args)
-        return module.run(args) or 0
+        with escaped_stdout(sys.stdout):
+            args = parse(build_parser(command, module), words)
+            logger.setLevel(args.log_level.upper())
+            for word, meaning in args.notes:
+                logger.info("%s is read as %s", word, meaning)
+            if command in THREADED_COMMANDS:
+                limit_threads(args.threads, os.environ)
+            _import_user_modules(args)
+            return module.run(args) or 0
     except UserError as error:
         for problem in error.problems:
             logger.error("error: %s", problem)
@@ -133,26 +126,6 @@ def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
         environ.update(OPENMP_SETTINGS)
 
 
-def _is_override(word: str) -> bool:
-    """Return whether the word is an override `key.path=value` and not the name of an existing file."""
-    from cspdet.config.resolve import OVERRIDE
-
-    return "=" in word and OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
-
-
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Parse flags and positional arguments in any order.
-
-    Overrides are removed before argparse runs, and stored in `args.overrides`.
-    """
-    overrides = [word for word in words if _is_override(word)]
-    plain = [word for word in words if word not in overrides]
-    has_subcommands = parser._subparsers is not None  # argparse parses those in order only
-    args = parser.parse_args(plain) if has_subcommands else parser.parse_intermixed_args(plain)
-    args.overrides = overrides
-    return args
-
-
 def _import_user_modules(args: argparse.Namespace) -> None:
     """Import the modules named by `--import`, if the command has this option."""
     modules: list[str] = getattr(args, "user_modules", [])
@@ -167,8 +140,12 @@ def _log_to_stderr() -> logging.Logger:
     logger = logging.getLogger("cspdet")
     logger.handlers.clear()  # keep one handler only, for the current sys.stderr
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(LogFormatter())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cspdet.cli.arguments import print_lines
 from cspdet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             log.warning("%s: the last line is incomplete and is ignored", metrics.path)
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
-    print("\n".join(summary(runs)))
+    print_lines(summary(runs))
     print(f"written: {output}")
 
 

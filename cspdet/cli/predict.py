@@ -16,7 +16,10 @@ from cspdet.cli.eval_classifier import add_crop_arguments
 from cspdet.errors import ConfigError
 
 CLASSIFIER_FLAGS = ("top", "resize", "crop", "ten_crop", "interpolation")
-COMMON_FLAGS = ("model", "source", "weights", "output", "batch_size", "device", "json", "overrides", "user_modules")
+COMMON_FLAGS = (
+    "model", "source", "weights", "output", "batch_size", "device", "json", "overrides", "user_modules", "notes",
+    "threads", "log_level",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_device_name
+from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_import_argument
 from cspdet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,11 +83,15 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     Raises:
         UserError: An argument, the config, an override or the data descriptor is invalid, or data is missing.
     """
-    check_device_name(args.device)
     if args.stop_after is not None and args.stop_after < 1:
         raise ConfigError(f"--stop-after: expected 1 or more, found {args.stop_after}")
     if args.config is None or args.resume is not None:
         return
+    if args.config.suffix in MODEL_SUFFIXES and args.config.suffix != ".cfg":
+        raise ConfigError(
+            f"{args.config}: expected a CONFIG (.yaml), found a model; `--weights {args.config}` starts from its "
+            "weights, `--resume DIR` continues a run"
+        )
     from cspdet.datasets.descriptor import load_dataset_config
     from cspdet.recipe import load_recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ class ConfigTree:
             if takes_mapping(annotation) and value.endswith((".yaml", ".yml")):
                 self.read(find_section(value, folder), key_path)
             elif Path in union_members(annotation) and "\n" not in value:  # with line breaks: file content
-                self._put(key_path, str((folder / Path(value).expanduser()).absolute()))
+                self._put(key_path, str((folder / os.path.expanduser(value)).absolute()))
         elif isinstance(value, (dict, list)):
             for key in value if isinstance(value, dict) else range(len(value)):
                 self._resolve((*key_path, key), folder)

@@ -114,13 +114,13 @@ class DatasetConfig:
             raise DataError(*(f"{display_path(self.path)}: {text}" for text in problems), *self._hints(files))
         return files
 
-    def _hints(self, files: SplitFiles) -> tuple[str, str]:
+    def _hints(self, files: SplitFiles) -> tuple[str, ...]:
         if self.path.stem == "coco":
             folder = display_path(files.images.parent)
             return f"to download COCO 2017, run `cspdet prepare-data coco --output {folder}`", BUILT_IN_DATASET_HINT
         return (
-            f"correct the paths in {display_path(self.path)}, which are relative to its own folder",
-            BUILT_IN_DATASET_HINT,
+            f"correct the paths in {display_path(self.path)}, which are relative to its own folder; if the dataset was "
+            "moved, move the descriptor with it or convert it again",
         )
 
 
@@ -141,9 +141,10 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
     path = Path(path).absolute()
     if not path.is_file():
         siblings = [other.name for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise DataError(
-            f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}", BUILT_IN_DATASET_HINT
-        )
+        problem = f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}"
+        if path.stem == "coco":  # the default of the released configs
+            raise DataError(problem, BUILT_IN_DATASET_HINT)
+        raise DataError(f"{problem}; if the dataset was moved, name its descriptor: data=PATH")
     with nullcontext() if named_by_user else forbid_user_modules():
         config = load_config(path, DescriptorConfig)
     splits = _read_source(config) if config.format is not None else _split_files(config)

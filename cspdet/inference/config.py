@@ -12,6 +12,7 @@ from cspdet.inference.engines.registry import ENGINES
 
 EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
+LABEL_FORMATS = ("coco", "yolo", "csv")  # of `detect --save-as`
 H264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")  # presets of x264
 
 AUTO = "auto"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,23 @@ class Video:
 MediaSource = ImageFile | Video
 
 
+def find_all_sources(texts: Sequence[str]) -> list[MediaSource]:
+    """Find the sources of several command-line arguments, in their order; a file that is named twice is used once.
+
+    Raises:
+        SourceError: See `find_sources`; or a camera or stream, which may have no end, is not the only source.
+    """
+    unique: dict[str, MediaSource] = {}
+    for source in (source for text in texts for source in find_sources(text)):
+        address = source.path if isinstance(source, ImageFile) else source.address
+        unique.setdefault(os.path.abspath(address) if isinstance(address, Path) else str(source), source)
+    sources = list(unique.values())
+    live = [source for source in sources if isinstance(source, Video) and isinstance(source.address, int)]
+    if live and len(sources) > 1:
+        raise SourceError(f"{live[0]}: expected a camera as the only source, found {len(sources)} sources")
+    return sources
+
+
 def find_sources(text: str) -> list[MediaSource]:
     """Find the sources of a command-line argument, sorted by path.
 
@@ -59,7 +78,8 @@ def find_sources(text: str) -> list[MediaSource]:
     Raises:
         SourceError: The path does not exist, or no image or video was found.
     """
-    path = Path(text).expanduser()
+    text = _local_name(text)
+    path = Path(text)
     if path.is_dir():
         return _scan_folder(path)
     if path.is_file():
@@ -72,6 +92,14 @@ def find_sources(text: str) -> list[MediaSource]:
         return _scan_glob(text)
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     raise SourceError(f"{text}: no such image, video or folder{did_you_mean(path.name, beside)}")
+
+
+def _local_name(text: str) -> str:
+    """Return the path in a `file://` URL, or the text with `~` and `~user` expanded if there is such a user."""
+    if text.lower().startswith("file://"):
+        url = urllib.parse.urlsplit(text)
+        return urllib.request.url2pathname(url.path)
+    return os.path.expanduser(text)
 
 
 def _scan_folder(folder: Path) -> list[MediaSource]:

@@ -1,10 +1,16 @@
-"""Output folders that never overwrite an earlier run."""
+"""Run folders: the checkpoint of a run, and output folders that never overwrite an earlier run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cspdet.errors import UserError
+
+
+def run_checkpoint(path: str | Path) -> Path:
+    """Return `best.pt` of a run folder, or its `last.pt` if there is no best; any other path is returned unchanged."""
+    path = Path(path)
+    return next((path / name for name in ("best.pt", "last.pt") if (path / name).is_file()), path)
 
 
 def increment_path(base: Path) -> Path:

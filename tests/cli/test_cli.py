@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
 
 import cspdet
 from cspdet.cli.main import COMMAND_HELP, OPENMP_SETTINGS, OPENMP_WAIT_VARIABLES, limit_openmp_spinning, main
+from cspdet.cli.parser import THREADED_COMMANDS, build_parser, limit_threads
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [str(ROOT / "configs" / name) for name in ("csppelee_efm.yaml", "csppelee_efm_sam.yaml")]
@@ -73,7 +77,7 @@ def test_openmp_settings_of_the_user_stay(name):
     assert environ == {name: "anything"}
 
 
-@pytest.mark.parametrize("module", ["cspdet", "cspdet.cli"])
+@pytest.mark.parametrize("module", ["cspdet", "cspdet.cli", "cspdet.cli.main"])
 def test_python_runs_the_package_as_the_command(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -94,3 +98,26 @@ print(os.environ["GOMP_SPINCOUNT"])
         [sys.executable, "-c", code % (OPENMP_WAIT_VARIABLES,)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == OPENMP_SETTINGS["GOMP_SPINCOUNT"] + "\n", done.stderr
+
+
+def test_threads_limit_torch_opencv_and_later_libraries():
+    environ: dict[str, str] = {}
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        limit_threads(None, environ)
+        assert (torch.get_num_threads(), cv2.getNumThreads(), environ) == (*before, {})
+        limit_threads(1, environ)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+        assert environ == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+@pytest.mark.parametrize("command", COMMAND_HELP)
+def test_every_command_has_log_levels_and_those_that_compute_have_threads(command):
+    parser = build_parser(command, importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}"))
+    flags = {line.split()[0].rstrip(",") for line in parser.format_help().splitlines() if line.startswith("  --")}
+    if command != "prepare-data":  # its subcommands have them
+        assert {"--quiet", "--verbose", "--log-level"} <= flags
+    assert ("--threads" in flags) is (command in THREADED_COMMANDS | {"benchmark"})

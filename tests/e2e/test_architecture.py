@@ -13,7 +13,9 @@ import pytest
 from cspdet.cli.main import COMMAND_HELP
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {"main", "arguments", "detect_arguments"}
+COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {
+    "main", "arguments", "detect_arguments", "parser", "synonyms",
+}  # fmt: skip
 TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 
 # --- which part may import which -----------------------------------------------------------------

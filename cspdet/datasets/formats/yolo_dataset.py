@@ -202,7 +202,7 @@ def _read_image_list(file: Path, bases: list[Path], problems: list[str]) -> list
 
 def _first_existing(entry: str, bases: list[Path]) -> Path | None:
     entry = entry.replace("\\", "/")
-    paths = (Path(os.path.abspath(base / Path(entry).expanduser())) for base in bases)
+    paths = (Path(os.path.abspath(base / os.path.expanduser(entry))) for base in bases)
     return next((path for path in paths if path.exists()), None)
 
 

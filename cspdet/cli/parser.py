@@ -1,0 +1,133 @@
+"""The argument parser of a command: suggestions for misspelled flags, the options of all commands, and overrides."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any, NoReturn
+
+from cspdet.cli.synonyms import SYNONYMS, CommandWords
+from cspdet.errors import ConfigError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+# Commands whose computations use the threads of torch, NumPy or an engine; `benchmark` has its own --threads.
+THREADED_COMMANDS = frozenset((
+    "train", "eval", "predict", "detect", "export", "train-classifier", "eval-classifier", "classify",
+    "extract-features", "anchors", "analyze",
+))  # fmt: skip
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MIN_SIMILARITY = 0.75  # of a suggested flag; below it, suggestions are misleading
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that raises ConfigError and suggests the nearest valid flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with a message of argparse."""
+        if message.startswith("unrecognized arguments:"):
+            word = message.split(": ", 1)[1].split()[0]
+            message = f"unexpected {word!r}{self._suggest(word.split('=')[0])}; see {self.prog} --help"
+        raise ConfigError(message)
+
+    def _suggest(self, word: str) -> str:
+        """Return ` (did you mean ...?)` with the nearest flag, also through a synonym, or an empty string."""
+        subparsers = _subparsers(self)
+        parsers = [self, *(subparsers.choices.values() if subparsers else ())]
+        actions = [action for parser in parsers for action in parser._actions]
+        words = CommandWords(actions, [])
+        known = {flag: flag for action in actions for flag in action.option_strings}
+        for name in SYNONYMS:
+            known.setdefault(f"--{name}", words.target(name) or "")
+        names = [name for name in known if known[name] and name != word]
+        close = difflib.get_close_matches(word, names, n=1, cutoff=MIN_SIMILARITY)
+        if not close and len(word) > 4:
+            close = [name for name in names if name.startswith(word)][:1]
+        return f" (did you mean {known[close[0]]!r}?)" if close else ""
+
+
+def build_parser(command: str, module: Any) -> Parser:
+    """Return the parser of a command, with its arguments and the options of all commands.
+
+    Args:
+        command: Name of the command.
+        module: Its implementation: `add_arguments`, and the docstring as help.
+    """
+    parser = Parser(
+        prog=f"cspdet {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    subparsers = _subparsers(parser)
+    for leaf in subparsers.choices.values() if subparsers else [parser]:
+        _add_common_arguments(leaf, with_threads=command in THREADED_COMMANDS)
+    return parser
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser, *, with_threads: bool) -> None:
+    group = parser.add_argument_group("log and processor")
+    if with_threads:
+        group.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
+    group.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="info", help="lowest level of the lines on stderr (default: info)"
+    )
+    group.add_argument(
+        "--quiet", action="store_const", const="warning", dest="log_level", help="the same as --log-level warning"
+    )
+    group.add_argument(
+        "--verbose", action="store_const", const="debug", dest="log_level", help="the same as --log-level debug"
+    )
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> Any:
+    """Return the action of the subcommands, or None."""
+    return next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
+
+
+def parse(parser: Parser, words: list[str]) -> argparse.Namespace:
+    """Parse flags and positional arguments in any order.
+
+    Returns:
+        The arguments, with the overrides `key.path=value` in `overrides`, and the translated words in `notes`.
+
+    Raises:
+        ConfigError: Invalid arguments.
+    """
+    subparsers = _subparsers(parser)
+    if subparsers is not None:  # argparse parses those in order only
+        chosen = next((subparsers.choices[word] for word in words if word in subparsers.choices), parser)
+        sorted_words = CommandWords(chosen._actions, words, translate=False)
+        args = parser.parse_args(sorted_words.plain)
+    else:
+        sorted_words = CommandWords(parser._actions, words)
+        args = parser.parse_intermixed_args(sorted_words.plain)
+    args.overrides, args.notes = sorted_words.overrides, sorted_words.notes
+    return args
+
+
+def limit_threads(threads: int | None, environ: MutableMapping[str, str]) -> None:
+    """Limit the CPU threads of this process and its children to the value of `--threads`.
+
+    Libraries that are imported later read the environment; those of torch and OpenCV are also set directly.
+
+    Args:
+        threads: Number of threads; None: no limit.
+        environ: The environment to change, `os.environ`.
+
+    Raises:
+        ConfigError: The number is below 1.
+    """
+    if threads is None:
+        return
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= 64 * cores:
+        raise ConfigError(f"--threads: expected 1 or more, up to {64 * cores} on this machine, found {threads}")
+    environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    importlib.import_module("cv2").setNumThreads(threads)
