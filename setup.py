@@ -47,6 +47,7 @@ setup(
         # 4.11 decodes to RGB. Headless, since albumentations needs that, and two builds overwrite each other's files.
         "opencv-python-headless>=4.11",
         "pillow>=10",
+        "simplejpeg>=1.7",  # libjpeg-turbo, with its warnings of damaged data, which OpenCV and Pillow drop
         "pycocotools>=2.0.8",
         "albumentations==2.0.8",  # its last release, and MIT; its successor is AGPL
         "tensorboard>=2.14",

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What logs, messages and results must not hold of a URL: `user:password@` (or another `@` before the path, unless it
+# follows a port), and values such as `?password=...`.
+_URL_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#]|\s|$))\S*@)")
+_URL_SECRET = re.compile(
+    r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|auth|sig|credential)[^=&\s]*=)[^&\s'\"]*[^&\s'\".,:;]", re.I
+)
 
 
 class UserError(Exception):
@@ -31,6 +39,11 @@ class CheckpointError(UserError):
 
 class SourceError(UserError):
     """Raised if an image, video, camera or stream cannot be read."""
+
+
+def hide_credentials(text: str) -> str:
+    """Replace logins and secret values in the URLs of a text by `***`."""
+    return _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub("***@", text)) if "://" in text else text
 
 
 def missing_package_error(name: str, extra: str, what: str) -> ConfigError:

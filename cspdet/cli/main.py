@@ -14,6 +14,7 @@ from cspdet import __version__
 from cspdet.cli.parser import THREADED_COMMANDS, build_parser, limit_threads, parse
 from cspdet.errors import UserError, did_you_mean
 from cspdet.io.terminal import LogFormatter, escape_line, escaped_stdout
+from cspdet.io.termination import Terminated, termination_as_interrupt
 
 COMMAND_HELP = {
     "train": "train a detector or a classifier",
@@ -84,7 +85,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
             text.
 
     Returns:
-        0 on success, 2 after a user error, 130 after Ctrl-C, or the return value of the command.
+        0: success; 2: user error; 130: interrupted; 143: ended by SIGTERM; or the return value of the command.
     """
     limit_openmp_spinning(os.environ)
     logger = _log_to_stderr()
@@ -92,7 +93,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     try:
         if module is None:
             module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
-        with escaped_stdout(sys.stdout):
+        with escaped_stdout(sys.stdout), termination_as_interrupt():
             args = parse(build_parser(command, module), words)
             logger.setLevel(args.log_level.upper())
             for word, meaning in args.notes:
@@ -105,6 +106,9 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
         for problem in error.problems:
             logger.error("error: %s", problem)
         return 2
+    except Terminated as signal:
+        logger.error("ended by %s", signal)
+        return signal.exit_code
     except KeyboardInterrupt:
         logger.error("interrupted")
         return 130

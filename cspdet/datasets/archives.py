@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from cspdet.errors import DataError, UserError
 from cspdet.io.atomic import atomic_write
+
+# More bytes than both, the second times the size of the archive, are a zip bomb: deflate reaches 1000, JSON about 20
+MIN_BOMB_BYTES, MAX_EXPANSION = 100_000_000, 200
+# zipfile and its decoders raise these for damaged archives.
+CORRUPT_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError, LookupError,
+    OverflowError,
+)  # fmt: skip
 
 
 def unpack_zip(
@@ -40,9 +50,13 @@ def unpack_zip(
     """
     try:
         with zipfile.ZipFile(archive) as zipped:
-            members = {member.filename: member for member in zipped.infolist() if not member.is_dir()}
-            for member in members.values():
+            listed = [member for member in zipped.infolist() if not member.is_dir()]
+            for member in listed:
                 _check_member_path(archive, member)
+            members = {member.filename: member for member in listed}
+            if len(members) < len(listed):
+                raise DataError(f"{archive}: unsafe archive: several members have the same name")
+            _check_total_size(archive, output, members.values())
             absent = [name for name in files if name not in members]
             if absent:
                 raise DataError(f"{archive}: does not contain {absent[0]}")
@@ -51,16 +65,29 @@ def unpack_zip(
             for name in files:
                 with atomic_write(output / name) as tmp_path:
                     _extract(zipped, members[name], tmp_path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except CORRUPT_ZIP_ERRORS as error:
         raise DataError(f"{archive}: corrupt archive: {error}; delete it and run the command again") from None
     except OSError as error:
+        if error.errno is None:  # of the decoder of bzip2
+            raise DataError(f"{archive}: corrupt archive: {error}; delete it and run the command again") from None
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
 
 
 def _check_member_path(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or stat.S_ISLNK(member.external_attr >> 16):
+    unsafe = not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    if unsafe or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(f"{archive}: unsafe member {member.filename!r}: it would be written outside the output folder")
+
+
+def _check_total_size(archive: Path, output: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Check the declared sizes, which zipfile enforces, before anything is written."""
+    total, packed = sum(member.file_size for member in members), archive.stat().st_size
+    if total > max(MIN_BOMB_BYTES, MAX_EXPANSION * packed):
+        raise DataError(f"{archive}: its members have {total} bytes, more than {MAX_EXPANSION} times the archive")
+    base = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.is_dir())
+    if total > (free := shutil.disk_usage(base).free):
+        raise UserError(f"{output}: {total / 1e9:.1f} GB are needed to unpack {archive}, {free / 1e9:.1f} GB are free")
 
 
 def _unpack_folder(

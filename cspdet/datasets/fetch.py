@@ -13,6 +13,7 @@ from cspdet.errors import UserError
 
 CHUNK_BYTES = 1 << 20
 LOG_INTERVAL_S = 15.0
+MAX_LENGTH_DIGITS = 15  # of Content-Length: a petabyte
 
 log = logging.getLogger("cspdet")
 
@@ -92,11 +93,20 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
         return f"the server cannot be reached ({getattr(error, 'reason', error)})"
     with response:
         if response.status != 206:
-            received = 0  # the server ignores the range and sends the whole file
-        total = received + int(response.headers.get("Content-Length") or 0)
+            received = 0  # the server sends the whole file
+        total = received + _content_length(url, response)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
         return _write_response(response, part, received, total)
+
+
+def _content_length(url: str, response: http.client.HTTPResponse) -> int:
+    """Return the announced number of bytes; a file without one may have no end."""
+    text = response.headers.get("Content-Length") or ""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_LENGTH_DIGITS):
+        found = f"found {text[:MAX_LENGTH_DIGITS]!r}" if text else "it is missing"
+        raise UserError(f"{url}: expected a number of bytes in the header Content-Length, {found}")
+    return int(text)
 
 
 def _write_response(response: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:

@@ -6,7 +6,10 @@ Pillow drops the alpha channel without premultiplying, reads more TIFF variants,
 from __future__ import annotations
 
 import io
+import itertools
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -14,8 +17,19 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 178_956_970  # 536 MB as RGB; for larger images Pillow raises DecompressionBombError
-ORIENTATION_TAG = 0x0112  # EXIF tag
+# What Pillow may open, whatever the name of a file is: some of its other formats start programs, as EPS does.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
+ANIMATED_FORMATS = frozenset(("GIF", "WEBP", "PNG"))
+DEFAULT_DURATION_MS = 100  # of a frame without one, as in browsers
+STRIP_ROWS = 1024  # rows that are converted to RGB at a time, to limit the memory of large images
+
+MAX_PIXELS = 178_956_970  # 536 MB as RGB; Pillow raises DecompressionBombError for larger images
+ORIENTATION_TAG = 0x0112  # of EXIF
+# Pillow raises these for damaged files, depending on the format.
+PILLOW_ERRORS = (
+    OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, AttributeError, EOFError, ArithmeticError,
+    MemoryError, RuntimeError, NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class CorruptImageError(Exception):
@@ -23,20 +37,29 @@ class CorruptImageError(Exception):
 
 
 @contextmanager
-def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
-    """Open an image without decoding it; errors of Pillow inside the `with` block become CorruptImageError."""
+def _pillow_errors() -> Iterator[None]:
+    """Turn errors of Pillow inside the block into CorruptImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about invalid EXIF, and about large images below MAX_PIXELS
-            with Image.open(file) as image:
-                yield image
+            warnings.simplefilter("ignore")  # about invalid EXIF, and about large images below MAX_PIXELS
+            yield
     except Image.DecompressionBombError:
         raise CorruptImageError(f"more pixels than the limit of {MAX_PIXELS}") from None
     except Image.UnidentifiedImageError:
         raise CorruptImageError("not an image of a known format") from None
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, ArithmeticError) as error:
+    except PILLOW_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CorruptImageError(f"cannot be read: {error.strerror}") from None  # a failing disk
         reason = (str(error) or repr(error)).splitlines()[0]
         raise CorruptImageError(f"corrupt or truncated image: {reason}") from None
+
+
+@contextmanager
+def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
+    """Open an image without decoding it; errors of Pillow inside the block become CorruptImageError."""
+    file.seek(0)
+    with _pillow_errors(), Image.open(file, formats=FORMATS) as image:
+        yield image
 
 
 def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
@@ -45,7 +68,6 @@ def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
     Raises:
         CorruptImageError: The file is not an image, or is invalid.
     """
-    file.seek(0)
     with _open_with_pillow(file) as image:
         # For TIFF, Pillow applies the orientation while decoding, and reports the size after that.
         orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION_TAG, 1)
@@ -63,12 +85,57 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
     """
     with _open_with_pillow(io.BytesIO(data)) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F" or upright.mode.startswith("I"):
-            return _grey16_to_rgb8(np.asarray(upright))
-        if upright.mode in ("RGBa", "La"):
-            upright = upright.convert("RGBA" if upright.mode == "RGBa" else "LA")
-        return np.array(upright.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def is_animated(file: BinaryIO) -> bool:
+    """Return whether an open file of ANIMATED_FORMATS has several frames.
+
+    Raises:
+        CorruptImageError: as `pillow_header`.
+    """
+    with _open_with_pillow(file) as image:
+        return bool(getattr(image, "is_animated", False))
+
+
+def animation_frames(file: BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield each frame of an animated image as (H, W, 3) uint8 RGB, with its duration in milliseconds.
+
+    Raises:
+        CorruptImageError: a frame is damaged or missing.
+    """
+    file.seek(0)
+    with _pillow_errors():
+        image = Image.open(file, formats=FORMATS)
+    for index in itertools.count():
+        with _pillow_errors():
+            try:
+                image.seek(index)
+            except EOFError:
+                return
+            image.load()
+            frame = _to_rgb(image), max(1, round(image.info.get("duration") or DEFAULT_DURATION_MS))
+        yield frame
+
+
+def count_frames(file: BinaryIO) -> int:
+    """Return the number of frames that an open image file declares; raises CorruptImageError as `pillow_header`."""
+    with _open_with_pillow(file) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert a decoded image to (H, W, 3) uint8 RGB, some rows at a time."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey16_to_rgb8(np.asarray(image))
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP_ROWS):
+        strip = image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height)))
+        if strip.mode in ("RGBa", "La"):
+            strip = strip.convert("RGBA" if strip.mode == "RGBa" else "LA")
+        rgb[top : top + strip.height] = np.asarray(strip.convert("RGB"))
+    return rgb
 
 
 def _grey16_to_rgb8(grey: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 POLL_INTERVAL_S = 0.1  # how often a blocked stage checks whether the run has ended
+RELEASE_TIMEOUT_S = 2.0  # maximum time to wait at the end for a read that does not return
 
 
 class _Sentinel:
@@ -35,8 +36,9 @@ class _Sentinel:
 class Prefetcher(Generic[ItemT]):
     """Iterates over items that a thread produces in advance, up to `depth` items.
 
-    Use it as a context manager; leaving it stops and joins the thread. If the iterable raises an exception, it is
-    raised in the consumer, after the items before it.
+    Use it as a context manager; leaving it stops the thread, and waits for it at most RELEASE_TIMEOUT_S: a read of a
+    network share or a stream that stalls may never return. An exception of the iterable is raised in the consumer,
+    after the items that preceded it.
 
     Args:
         items: The iterable that the thread reads.
@@ -55,7 +57,7 @@ class Prefetcher(Generic[ItemT]):
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(RELEASE_TIMEOUT_S)
 
     def __iter__(self) -> Iterator[ItemT]:
         while True:
@@ -121,7 +123,8 @@ class BackgroundConsumer(Generic[ItemT]):
             self._cancelled.set()
             self._join()
             raise
-        if self._error is not None and error is not self._error and (exc_type is None or exc_type is KeyboardInterrupt):
+        was_interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        if self._error is not None and error is not self._error and (exc_type is None or was_interrupted):
             raise self._error
 
     def put(self, item: ItemT) -> None:
@@ -195,6 +198,23 @@ def parallel_map(
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(torch_threads)
         cv2.setNumThreads(opencv_threads)
+
+
+def call_interruptibly(function: Callable[[], ResultT]) -> ResultT:
+    """Call a function that may block outside of Python, such as one that opens a stream, so that Ctrl-C ends the wait.
+
+    It runs in a thread of its own, which is abandoned on Ctrl-C.
+    """
+    future: Future[ResultT] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # raised again in the thread that waits
+            future.set_exception(error)
+
+    threading.Thread(target=call, name="cspdet-blocking", daemon=True).start()
+    return _wait_for_result(future)
 
 
 def _wait_for_result(future: Future[ResultT]) -> ResultT:

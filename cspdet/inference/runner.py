@@ -15,6 +15,7 @@ from cspdet.inference.output import DetectionRun
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched
 from cspdet.inference.records import FrameResult
 from cspdet.inference.sources import ImageFile, MediaSource, Video
+from cspdet.inference.video.animation import is_animated_image
 from cspdet.inference.video.processor import VideoProcessor
 from cspdet.io.atomic import write_bytes
 from cspdet.io.progress import progress
@@ -45,36 +46,38 @@ class DetectionRunner(DetectionRun):
         self.close()
 
     def run(self, sources: Sequence[MediaSource]) -> None:
-        """Process all images in batches, then the videos, cameras and streams.
+        """Process the images in batches, then videos, cameras and streams, then animated images.
 
         Raises:
             UserError: The output folder contains a source, or the disk is full.
         """
         self.check_output_dir(sources)
         images = [source for source in sources if isinstance(source, ImageFile)]
-        if images:
-            self._process_images(images)
+        animations = self._process_images(images) if images else []
         videos = VideoProcessor(self)
-        for source in sources:
-            if isinstance(source, Video):
-                try:
-                    videos.process(source)
-                except SourceError as error:
-                    self.problems += error.problems
+        for source in [*(source for source in sources if isinstance(source, Video)), *animations]:
+            try:
+                videos.process(source)
+            except SourceError as error:
+                self.problems += error.problems
 
-    def _process_images(self, images: Sequence[ImageFile]) -> None:
+    def _process_images(self, images: Sequence[ImageFile]) -> list[Video]:
+        """Process the images; return the animated ones, which are processed as videos."""
+        animations: list[Video] = []
         batch_size = self.settings.batch_size
         read = self.timer.time_iter(map(_read_image, images), "read")
         with BackgroundConsumer(self._finish_image, batch_size) as finish, Prefetcher(read, batch_size) as prefetched:
             waited = self.timer.time_iter(prefetched, "waiting")
             for batch in batched(progress(waited, "detecting", "image", len(images)), batch_size):
                 self.problems += [problem for item in batch if isinstance(item, DataError) for problem in item.problems]
+                animations += [item for item in batch if isinstance(item, Video)]
                 readable = [item for item in batch if isinstance(item, PendingImage)]
                 with self.timer.measure("detect", len(readable)):
                     results = self.sliced_detector.predict(self.detector, [item.image for item in readable])
                 with self.timer.measure("waiting", 0):
                     for item, detections in zip(readable, results, strict=True):
                         finish.put(item._replace(detections=detections))
+        return animations
 
     def _finish_image(self, pending: PendingImage) -> None:
         source, image, detections = pending
@@ -93,8 +96,10 @@ class DetectionRunner(DetectionRun):
         self.timer.frame_done()
 
 
-def _read_image(source: ImageFile) -> PendingImage | DataError:
+def _read_image(source: ImageFile) -> PendingImage | Video | DataError:
     try:
+        if is_animated_image(source.path):
+            return Video(source.path, source.name)
         return PendingImage(source, read_image(source.path))
     except DataError as error:
         return error

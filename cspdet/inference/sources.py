@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
-from cspdet.errors import SourceError, did_you_mean
+from cspdet.errors import SourceError, did_you_mean, hide_credentials
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))
 
@@ -46,7 +46,12 @@ class Video:
     name: Path
 
     def __str__(self) -> str:
-        return f"camera {self.address}" if isinstance(self.address, int) else str(self.address)
+        return f"camera {self.address}" if isinstance(self.address, int) else self.source
+
+    @property
+    def source(self) -> str:
+        """The address as results and messages have it: a URL without user name and password."""
+        return hide_credentials(self.address) if isinstance(self.address, str) else str(self.address)
 
 
 MediaSource = ImageFile | Video

@@ -14,16 +14,20 @@ TMP_FILE_PATTERN = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`.
 
     At the end of the block, the file is renamed to `path`. If the block raises an error, the file is removed.
+
+    Args:
+        path: The file to write.
+        visible: The temporary name has no leading dot, for a file that is of use if the process is killed.
 
     Raises:
         UserError: The disk is full, or the folder is not writable; an existing file at `path` is kept.
     """
     path = Path(path)
-    tmp_path = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    tmp_path = path.with_name(f"{'' if visible else '.'}{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp_path

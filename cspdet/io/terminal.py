@@ -9,6 +9,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import PurePath
 from typing import IO, Any
 
+from cspdet.errors import hide_credentials
+
 # Control characters except tab and line feed, characters that change the direction of text, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -70,7 +72,10 @@ def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats log records: errors as they are, other lines after the time; control characters in values are escaped."""
+    """Formats log records: errors as they are, other lines after the time.
+
+    Control characters in values are escaped, and URLs are written without user names and passwords.
+    """
 
     def __init__(self, prefix: str = ""):
         super().__init__(datefmt="%m-%d %H:%M:%S")
@@ -81,7 +86,7 @@ class LogFormatter(logging.Formatter):
         args = record.args
         if isinstance(args, tuple):
             args = tuple(map(_escape_argument, args))
-        message = escape_text(str(record.msg) % args if args else record.getMessage())
+        message = hide_credentials(escape_text(str(record.msg) % args if args else record.getMessage()))
         if record.levelno >= logging.ERROR:
             line = self._prefix + message
         else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import tempfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cspdet.cli.prepare_data import print_summary
 from cspdet.datasets.archives import unpack_zip
@@ -240,6 +245,56 @@ def test_a_member_that_climbs_out_is_refused(tmp_path, name):
         unpack_zip(tmp_path / "bad.zip", tmp_path / "deep" / "out", folder="val2017")
     assert not list(tmp_path.rglob("evil.jpg"))
     assert not list(tmp_path.rglob("a.jpg"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "val2017/a.jpg"])
+def test_members_without_a_name_of_their_own_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("val2017/a.jpg", b"a")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile warns of the second member of this name
+            archive.writestr(zipfile.ZipInfo(name), b"b")
+    with pytest.raises(DataError, match=r"bad\.zip: (unsafe member|unsafe archive|corrupt archive)"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out", folder="val2017", num_files=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("cspdet.datasets.archives.MIN_BOMB_BYTES", 100_000)
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("val2017/a.jpg", bytes(1_000_000))
+    with pytest.raises(DataError, match="more than 200 times the archive"):
+        unpack_zip(tmp_path / "bad.zip", tmp_path / "out", folder="val2017")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=100)
+@given(st.randoms(use_true_random=False))
+def test_a_damaged_archive_is_an_error_and_leaves_nothing(random):
+    data = bytearray(zipped({"val2017/a.jpg": b"abc" * 50, "annotations/b.json": b"{}"}))
+    for _ in range(random.randint(1, 4)):
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "bad.zip").write_bytes(data)
+        with contextlib.suppress(UserError):
+            unpack_zip(Path(folder) / "bad.zip", Path(folder) / "out", folder="val2017", num_files=1)
+            (unpacked,) = (Path(folder) / "out/val2017").iterdir()
+            assert unpacked.read_bytes() == b"abc" * 50
+        assert {path.name for path in Path(folder).iterdir()} <= {"bad.zip", "out"}
+        assert not list(Path(folder).glob("out/.*"))
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e9", "9" * 5000, "\xb2", None])
+def test_a_length_that_is_no_number_is_named(tmp_path, monkeypatch, length):
+    class Response(io.BytesIO):
+        status = 200
+        headers = {} if length is None else {"Content-Length": length}
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(b"x"))
+    with pytest.raises(UserError, match=r"^http://host/a\.zip: expected a number of bytes in the header") as caught:
+        fetch("http://host/a.zip", tmp_path / "a.zip", None, max_attempts=1)
+    assert len(str(caught.value)) < 200
+    assert not list(tmp_path.iterdir())
 
 
 def test_boxes_are_counted_across_the_borders_of_what_is_read_at_once(tmp_path, monkeypatch):

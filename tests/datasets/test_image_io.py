@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -125,6 +129,79 @@ def test_the_header_check_sees_truncation_too(tmp_path, kind):
                 read(path)
 
 
+def jpeg_with(change: Callable[[bytearray, int, int], None], **options: object) -> bytes:
+    """A JPEG whose coded data `change` damages, given the file and the range of these data."""
+    noise = np.random.default_rng(5).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", **options)
+    data = bytearray(buffer.getvalue())
+    change(data, data.rindex(b"\xff\xda") + 14, len(data) - 2)
+    return bytes(data)
+
+
+def fill(value: int) -> Callable[[bytearray, int, int], None]:
+    def change(data: bytearray, start: int, end: int) -> None:
+        data[start + 200 : end] = bytes([value]) * (end - start - 200)
+
+    return change
+
+
+def remove(data: bytearray, start: int, end: int) -> None:
+    del data[start + 500 : end - 500]
+
+
+def swap(data: bytearray, start: int, end: int) -> None:
+    middle = (start + end) // 2
+    data[middle : middle + 60] = np.random.default_rng(2).bytes(60).replace(b"\xff", b"\0")
+
+
+@pytest.mark.parametrize("change", [fill(0), fill(0x55), remove, swap], ids=["zeros", "fives", "gap", "noise"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str)
+def test_damage_inside_of_a_jpeg_is_an_error_and_quiet(tmp_path, capfd, change, options):
+    path = tmp_path / "inside.jpg"
+    path.write_bytes(jpeg_with(lambda *_: None, **options))
+    assert read_image(path).shape == (240, 320, 3)
+    path.write_bytes(jpeg_with(change, **options))
+    assert image_size(path) == (240, 320), "the header is whole"
+    with pytest.raises(DataError, match=r"inside\.jpg: damaged JPEG: [^\n]+$"):
+        read_image(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_decoder_of_opencv_calls_corrupt_is_refused(tmp_path, capfd):
+    refused = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+
+        def flip(data: bytearray, start: int, end: int, random: np.random.Generator = random) -> None:
+            data[random.integers(start, end)] ^= 1 << random.integers(8)
+
+        data = jpeg_with(flip)
+        (tmp_path / "flip.jpg").write_bytes(data)
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if "orrupt JPEG" in capfd.readouterr().err:
+            refused += 1
+            with pytest.raises(DataError, match="damaged JPEG"):
+                read_image(tmp_path / "flip.jpg")
+    assert refused > 5
+
+
+def test_a_jpeg_with_a_few_zeros_before_its_end_is_whole(tmp_path):
+    data = encoded("JPEG")
+    (tmp_path / "whole.jpg").write_bytes(data)
+    (tmp_path / "padded.jpg").write_bytes(data[:-2] + bytes(64) + data[-2:])
+    np.testing.assert_array_equal(read_image(tmp_path / "padded.jpg"), read_image(tmp_path / "whole.jpg"))
+
+
+def test_a_wrong_checksum_in_a_png_is_an_error(tmp_path):
+    data = bytearray(encoded("PNG"))
+    data[data.index(b"IDAT") + 40] ^= 4
+    path = tmp_path / "flip.png"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged PNG: wrong checksum of the chunk 'IDAT'"):
+        read_image(path)
+
+
 def test_thumbnail_does_not_lend_its_end_to_truncated_jpeg(tmp_path):
     # the EXIF block carries a whole small JPEG with its own 0xFFD9
     tiff = b"II" + struct.pack("<HI", 42, 8) + struct.pack("<HI", 0, 0) + encoded("JPEG", quality=5)
@@ -177,6 +254,16 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
+def test_large_images_are_refused_only_if_a_few_bytes_declare_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("cspdet.datasets.image_header.BOMB_PIXELS", 500_000)
+    Image.new("1", (1000, 1000)).save(tmp_path / "blank.tif", compression="group4")
+    Image.effect_noise((1000, 1000), 90).save(tmp_path / "photo.jpg")
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=r"blank\.tif: 1000x1000 pixels in \d+ bytes: a decompression bomb"):
+            read(tmp_path / "blank.tif")
+    assert read_image(tmp_path / "photo.jpg").shape == (1000, 1000, 3)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 def test_decompression_bombs_are_refused_by_their_header(tmp_path, kind):
     path = tmp_path / "bomb"
@@ -188,6 +275,74 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path, kind):
     for read in (read_image, image_size):
         with pytest.raises(DataError, match=str(MAX_PIXELS)):
             read(path)
+
+
+def test_endless_files_are_refused_without_reading_them(tmp_path):
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("zero.jpg", "pipe.jpg", "sparse.jpg"):
+        for read in (read_image, image_size):
+            with pytest.raises(DataError, match=r"(not a regular file but a pipe or device|more than the limit)"):
+                read(tmp_path / name)
+
+
+def test_a_failing_disk_is_an_error_of_the_image(tmp_path, monkeypatch):
+    class Failing(io.BytesIO):
+        limit = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            if size is None or size < 0 or self.tell() + size > self.limit:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"):
+        (tmp_path / "image").write_bytes(encoded(kind))
+        for limit in (0, 1 << 17):  # at once, and when all is read
+            file = Failing(encoded(kind))
+            file.limit = limit
+            monkeypatch.setattr("cspdet.datasets.image_io.open_image", lambda _, file=file: file)
+            with pytest.raises(DataError, match="image: cannot be read: Input/output error"):
+                read_image(tmp_path / "image")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "PCX", "TGA", "PDF", "DDS"])
+def test_only_the_documented_formats_are_opened_whatever_a_file_is_called(tmp_path, monkeypatch, kind):
+    def start(*words: object, **_: object) -> None:
+        pytest.fail(f"a program is started: {words}")
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    Image.fromarray(RGB).save(tmp_path / "image.jpg", kind)
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match="not an image of a known format"):
+            read(tmp_path / "image.jpg")
+
+
+def test_large_images_are_converted_in_strips(tmp_path, monkeypatch):
+    monkeypatch.setattr("cspdet.datasets.pillow_io.STRIP_ROWS", 7)
+    for mode in ("1", "P", "RGBA", "CMYK"):
+        in_mode(mode).save(tmp_path / "image.tiff")
+        with Image.open(tmp_path / "image.tiff") as image:
+            np.testing.assert_array_equal(read_image(tmp_path / "image.tiff"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_damaged_headers_are_errors_or_images_and_quiet(tmp_path, capfd, kind):
+    whole = encoded(kind)
+    path = tmp_path / "fuzz"
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        data = bytearray(whole[: random.integers(2, len(whole))] if seed % 5 == 0 else whole)
+        for _ in range(random.integers(1, 5)):
+            at = int(random.integers(min(len(data), 200 if seed % 2 else len(data))))
+            data[at : at + 4] = bytes([data[at] ^ 1 << random.integers(8)]) if seed % 3 else random.bytes(4)
+        path.write_bytes(data)
+        for read in (read_image, image_size):
+            with contextlib.suppress(DataError):
+                found = read(path)
+                assert read is image_size or (found.ndim, found.shape[2], found.dtype) == (3, 3, np.uint8)
+    assert capfd.readouterr().err == ""
 
 
 def test_extreme_but_legal_sizes(tmp_path):

@@ -17,7 +17,8 @@ import pytest
 import torch
 from engine_data import small_detector, write_checkpoint
 from evaluation_data import CONFIG, SquareFinder, image_with_square, square_model
-from video_data import FakeCapture, frames_of, h264_video, turn, write_video
+from PIL import Image
+from video_data import FakeCapture, frames_of, h264_video, raw_video, turn, write_video
 
 from cspdet import load_detector
 from cspdet.cli.main import run_command
@@ -196,6 +197,56 @@ def test_max_seconds_ends_a_video():
     make_video("v.mp4", 9, rate=10)
     assert detect("v.mp4", "--max-seconds", "0.35") == 0
     assert [line["frame"] for line in lines()] == [0, 1, 2, 3]  # 0.3 s is the last before 0.35 s
+
+
+def test_an_animated_image_is_processed_as_a_video_and_a_damaged_one_is_counted(capsys):
+    pictures = [Image.fromarray(image_with_square(0, i % 3)) for i in range(4)]
+    Path("in").mkdir()
+    pictures[0].save("in/a.webp", save_all=True, append_images=pictures[1:], duration=80, lossless=True)
+    pictures[0].save("in/b.gif")
+    data = bytearray(cv2.imencode(".jpg", image_with_square(1, 1, scale=8))[1].tobytes())
+    data[-900:-2] = bytes(898)
+    Path("in/c.jpg").write_bytes(data)
+    assert detect("in") == 2
+    assert [(Path(line["source"]).name, line["frame"], line["time_s"]) for line in lines()] == [
+        ("b.gif", None, None),
+        ("a.webp", 0, 0.0),
+        ("a.webp", 1, 0.08),
+        ("a.webp", 2, 0.16),
+        ("a.webp", 3, 0.24),
+    ]
+    assert [line["detections"][0]["box_xyxy"][0] for line in lines()[1:]] == [0.0, 32.0, 64.0, 0.0]
+    assert len(frames_of(Path("out/a.mp4"))) == 4
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: in/c.jpg: damaged JPEG: ")
+
+
+def test_a_video_whose_size_changes_says_so(capsys):
+    pytest.importorskip("av")
+    wide, tall = image_with_square(0, 1), np.ascontiguousarray(np.rot90(image_with_square(0, 1)))
+    parts = [raw_video(Path(f"{i}.ts"), [image] * 3, 10, "mpegts") for i, image in enumerate((wide, tall))]
+    Path("v.ts").write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
+    assert detect("v.ts") == 0
+    assert {(line["width"], line["height"]) for line in lines()} == {(96, 64), (64, 96)}
+    message = capsys.readouterr().err
+    assert "v.ts: the size changes to 64x96 at frame 3; the written video keeps 96x64, with black borders" in message
+    assert message.count("size changes") == 1
+
+
+def test_the_password_of_a_stream_is_neither_shown_nor_written(monkeypatch, capsys):
+    url = "rtsp://user:Secret99@host/cam?token=Secret99"
+    captures = [FakeCapture([image_with_square(1, 1)] * 3)]
+    closed = FakeCapture([])
+    closed.isOpened = lambda: False  # type: ignore[method-assign]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: captures.pop() if captures else closed)
+    monkeypatch.setattr("cspdet.inference.video.live.INITIAL_BACKOFF_S", 0.01)
+    assert detect(url, "--reconnect", "2", "--no-draw") == 2
+    assert {line["source"] for line in lines()} == {"rtsp://***@host/cam?token=***"}
+    assert detect(url, "--json") == 2
+    said = "".join(capsys.readouterr())
+    assert "error: rtsp://***@host/cam?token=***: this stream cannot be opened" in said
+    assert "reconnecting" in said
+    assert "Secret99" not in said
 
 
 def fake_cameras(monkeypatch: pytest.MonkeyPatch, cameras: dict[int, FakeCapture]) -> None:
@@ -453,7 +504,8 @@ def hear_ctrl_c() -> None:
 
 
 @pytest.mark.e2e
-def test_ctrl_c_in_the_terminal_leaves_a_playable_video_and_its_lines(tmp_path):
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_leave_a_playable_video_and_its_lines(tmp_path, signum, code):
     make_video(str(tmp_path / "v.mp4"), 3000)
     # PyTorch takes a minute or more for so many frames: the signal comes in time on a busy machine too
     words = [str(CONFIG), "v.mp4", "--output", "out", "--backend", "torch", "input.size=64"]
@@ -464,9 +516,9 @@ def test_ctrl_c_in_the_terminal_leaves_a_playable_video_and_its_lines(tmp_path):
     written = tmp_path / "out/detections.jsonl"
     while process.poll() is None and not (written.exists() and written.stat().st_size):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     said, message = process.communicate(timeout=240)
-    assert process.returncode == 130, message
+    assert process.returncode == code, message
     assert "Traceback" not in message
     count = len(written.read_text().splitlines())
     assert 0 < count < 3000

@@ -47,6 +47,7 @@ def test_training(tmp_path):
     # DetectionDataset and Augment call read_image; Trainer.step is around the rest
     assert walk.files == [
         "datasets/image_io.py",
+        "datasets/image_header.py",
         "datasets/collate.py",
         "models/detector.py",
         "training/tasks/detection.py",
@@ -69,6 +70,7 @@ def test_prediction(tmp_path):
     # Each file once, one after the other, modules that other walks share included
     assert [file for file, _ in groupby(file for file, _ in walk.entries)] == [
         "datasets/image_io.py",
+        "datasets/image_header.py",
         "letterbox.py",
         "inference/engines/base.py",
         "inference/engines/torch_engine.py",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from video_data import frames_of, grey_video, h264_video, turn, write_video
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from video_data import frames_of, grey_video, h264_video, raw_video, turn, write_video
 
 from cspdet.errors import ConfigError, SourceError, UserError
 from cspdet.inference.sources import Video
 from cspdet.inference.video import reader as video_reader
-from cspdet.inference.video.frame import VideoInfo, VideoReader
+from cspdet.inference.video.animation import is_animated_image
+from cspdet.inference.video.encoding import EncoderSettings
+from cspdet.inference.video.frame import FrameClock, VideoInfo, VideoReader
 from cspdet.inference.video.reader import OpenCvReader, open_video_file
-from cspdet.inference.video.writer import EncoderSettings, open_video_writer, select_codec
+from cspdet.inference.video.writer import open_video_writer, select_codec
 
 READERS = ("opencv", "pyav")
 CODECS = ("mp4v", "h264")
@@ -83,6 +91,141 @@ def test_a_turned_video_comes_upright(tmp_path, reader):
     assert first.image.shape == (96, 64, 3)
     corners = [int(first.image[y, x].mean()) > 128 for y in (5, 90) for x in (5, 58)]
     assert corners == [False, True, False, False]
+
+
+# a, b, c, d of the matrix in the file, and what is shown of a picture
+SHOWN: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
+    (1, 0, 0, 1): lambda image: image,
+    (-1, 0, 0, 1): lambda image: image[:, ::-1],
+    (1, 0, 0, -1): lambda image: image[::-1],
+    (-1, 0, 0, -1): lambda image: image[::-1, ::-1],
+    (0, 1, 1, 0): lambda image: image.swapaxes(0, 1),
+    (0, 1, -1, 0): lambda image: np.rot90(image, -1),
+    (0, -1, 1, 0): lambda image: np.rot90(image),
+    (0, -1, -1, 0): lambda image: np.rot90(image, 2).swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("matrix", SHOWN, ids=str)
+def test_turned_and_mirrored_videos_come_as_players_show_them(tmp_path, matrix):
+    pytest.importorskip("av")
+    image = np.full((64, 96, 3), 30, np.uint8)
+    image[:24, :24] = 240
+    image[:24, 72:] = (200, 30, 30)
+    path = turn(h264_video(tmp_path / "v.mp4", [image] * 2), matrix)
+    with opened(path) as video:
+        first = next(iter(video)).image
+    expected = SHOWN[matrix](image)
+    assert first.shape == expected.shape
+    assert np.abs(first.astype(int) - expected).mean() < 12
+
+
+@pytest.mark.parametrize(("container", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+def test_a_stream_without_times_plays_at_its_rate(tmp_path, container, codec):
+    pytest.importorskip("av")
+    images = [np.full((64, 64, 3), 10 * i, np.uint8) for i in range(12)]
+    path = raw_video(tmp_path / "v.mp4", images, 10, container, codec)
+    with opened(path) as video:
+        times = [frame.time_s for frame in video]
+    assert len(times) == 12
+    assert np.diff(times) == pytest.approx([0.1] * 11)
+
+
+def test_times_of_recordings_that_were_joined_go_on(tmp_path):
+    pytest.importorskip("av")
+    images = [np.full((48, 64, 3), 20 * i, np.uint8) for i in range(8)]
+    parts = [raw_video(tmp_path / f"{name}.ts", images, 10, "mpegts").read_bytes() for name in "ab"]
+    (tmp_path / "v.ts").write_bytes(parts[0] + parts[1])
+    with opened(tmp_path / "v.ts") as video:
+        times = [frame.time_s for frame in video]
+    assert len(times) >= 15
+    assert np.diff(times) == pytest.approx([0.1] * (len(times) - 1), abs=0.11)
+    assert min(np.diff(times)) > 0.05
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-500, 500)), max_size=30), st.integers(1, 40))
+def test_ticks_begin_at_0_and_increase(timestamps, period):
+    clock = FrameClock(period)
+    ticks = [clock.next(timestamp) for timestamp in timestamps]
+    assert ticks[:1] in ([], [0])
+    assert all(b > a for a, b in itertools.pairwise(ticks))
+    if None not in timestamps and timestamps == sorted(set(timestamps)):
+        assert ticks == [timestamp - timestamps[0] for timestamp in timestamps]
+
+
+@pytest.mark.parametrize("name", ["http:x.mp4", "pipe:0.mp4", "concat:y.mp4", "-i.mp4", "a%02d.mp4"])
+def test_a_file_named_like_an_address_is_that_file(tmp_path, monkeypatch, reader, name):
+    monkeypatch.chdir(tmp_path)
+    grey_video(Path("y.mp4"), 3).rename(name)
+    with opened(Path(name)) as video:
+        assert len(list(video)) == 3
+    for codec in CODECS if reader == "pyav" else ("mp4v",):
+        with open_video_writer(Path(f"out-{codec}:{name}"), output(codec=codec)) as writer:
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+        assert Path(f"out-{codec}:{name}").is_file()
+
+
+@pytest.mark.parametrize(
+    "text", ["ffconcat version 1.0\nfile other.mp4\n", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n"]
+)
+def test_a_playlist_named_like_a_video_opens_no_other_file(tmp_path, text):
+    pytest.importorskip("av")
+    grey_video(tmp_path / "other.mp4", 3)
+    (tmp_path / "v.mp4").write_text(text)
+    with pytest.raises(SourceError, match=r"v\.mp4: not a video that can be decoded"):
+        opened(tmp_path / "v.mp4")
+
+
+def test_damaged_videos_are_errors_or_frames(tmp_path, reader):
+    noise = np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8)
+    whole = write_video(tmp_path / "whole.mp4", list(noise)).read_bytes()
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        data = bytearray(whole)
+        header = data.index(b"moov") if seed % 2 else 0  # sizes, counts and offsets stand there
+        for _ in range(random.integers(1, 6)):
+            at = int(random.integers(header, len(data)))
+            data[at : at + 4] = bytes([data[at] ^ 1 << random.integers(8)]) if seed % 3 else random.bytes(4)
+        path = tmp_path / "fuzz.mp4"
+        path.write_bytes(data[: random.integers(8, len(data))] if seed % 7 == 0 else data)
+        with contextlib.suppress(SourceError), opened(path) as video:
+            assert all(b.ticks > a.ticks for a, b in itertools.pairwise(video))
+
+
+# --- animated images -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_an_animated_image_is_read_as_a_video_of_all_its_frames(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    pictures = [Image.new("RGB", (64, 48), (50 * i, 40, 200 - 40 * i)) for i in range(4)]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 40, 200, 100], **options)
+    assert is_animated_image(path)
+    with opened(path) as video:
+        frames = list(video)
+    assert (video.info.num_frames, video.decoded, video.error) == (4, 4, None)
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.14, 0.34])
+    for frame, picture in zip(frames, pictures, strict=True):
+        np.testing.assert_array_equal(frame.image, np.asarray(picture))
+    with opened(path, stride=3) as video:
+        assert [(frame.index, round(frame.time_s, 3)) for frame in video] == [(0, 0.0), (3, 0.34)]
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    if is_animated_image(path):
+        with opened(path) as video:
+            assert len(list(video)) < 4
+
+
+def test_images_of_one_frame_and_other_files_are_not_animated(tmp_path):
+    for suffix in (".gif", ".webp", ".png", ".jpg"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"a{suffix}")
+        assert not is_animated_image(tmp_path / f"a{suffix}")
+    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    assert not is_animated_image(tmp_path / "b.gif")
+    assert not is_animated_image(tmp_path / "missing.gif")
+    with pytest.raises(SourceError, match=r"b\.gif: "):
+        opened(tmp_path / "b.gif")
 
 
 def test_varying_times_are_those_of_the_file(tmp_path):
@@ -228,9 +371,13 @@ def test_odd_sizes_are_exact_as_h264_and_cut_as_mp4v(tmp_path, codec_name, expec
         assert np.abs(frame.astype(int) - image[0, 0]).max() < 20
 
 
-def test_frames_of_another_size_are_made_the_first_ones(tmp_path, codec):
-    path = write_video(tmp_path / "v.mp4", [np.zeros((h, h, 3), np.uint8) for h in (32, 64, 20)], codec=codec)
-    assert [frame.shape for frame in frames_of(path)] == [(32, 32, 3)] * 3
+def test_frames_of_another_size_keep_their_shape_in_the_first_ones(tmp_path, codec):
+    sizes = [(32, 64), (64, 32), (20, 40), (128, 32)]
+    path = write_video(tmp_path / "v.mp4", [np.full((*size, 3), 200, np.uint8) for size in sizes], codec=codec)
+    frames = frames_of(path)
+    assert [frame.shape for frame in frames] == [(32, 64, 3)] * 4
+    widths = [int((frame[16].mean(axis=1) > 100).sum()) for frame in frames]
+    assert widths == pytest.approx([64, 16, 64, 8], abs=2), "the rest is black"
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path):
@@ -265,6 +412,21 @@ def test_sound_is_copied_up_to_the_last_frame(tmp_path):
     assert [data for _, data in copied] == [data for _, data in expected]
     assert [time for time, _ in copied] == pytest.approx([time for time, _ in expected], abs=2e-3)
     assert len(frames_of(tmp_path / "v.mp4")) == 10
+
+
+def test_a_killed_recording_leaves_a_video_that_plays(tmp_path):
+    pytest.importorskip("av")
+    info = VideoInfo(Fraction(10), Fraction(1, 1000))
+    with open_video_writer(tmp_path / "v.mp4", EncoderSettings(info, "h264", live=True)) as writer:
+        for i in range(50):
+            writer.write(np.full((48, 64, 3), 4 * i, np.uint8), 100 * i)
+        (part,) = tmp_path.iterdir()
+        assert not part.name.startswith("."), "people see it"
+        (tmp_path / "killed.mp4").write_bytes(part.read_bytes())
+    killed, whole = frames_of(tmp_path / "killed.mp4"), frames_of(tmp_path / "v.mp4")
+    assert 20 <= len(killed) < 50
+    assert len(whole) == 50
+    assert greys(killed) == greys(whole)[: len(killed)]
 
 
 def test_ctrl_c_leaves_a_video_of_what_was_written(tmp_path, codec):
@@ -322,7 +484,7 @@ def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     (tmp_path / "full.mp4").symlink_to("/dev/full")
     from cspdet.inference.video.h264_writer import H264Writer
 
-    writer = H264Writer(tmp_path / "full.mp4", fps=Fraction(25), time_base=Fraction(1, 25))
+    writer = H264Writer(tmp_path / "full.mp4", output())
 
     def write_until_the_end() -> None:
         writer.write(np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from video_data import FakeCapture
 
+from cspdet.inference.pipeline import Prefetcher
 from cspdet.inference.sources import Video
 from cspdet.inference.video.live import LiveReader, open_live
 from cspdet.inference.video.reader import OpenCvReader
@@ -134,6 +138,43 @@ def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch
         assert next(iter(live)).image[0, 0, 0] == 10
     assert not live._thread.is_alive()
     assert live.error is None
+
+
+def test_an_image_on_a_web_server_is_read_once(monkeypatch):
+    connecting(monkeypatch, [FakeCapture(grey_frames(50))] * 9)
+    picture = Video("http://host/a.jpg", Path("stream.mp4"))
+    with LiveReader(picture, FakeCapture(grey_frames(10)), reconnect=9) as live:  # type: ignore[arg-type]
+        assert len(list(live)) == 1
+    assert live.error is None
+
+
+def test_ctrl_c_ends_the_opening_of_a_stream_that_does_not_answer(monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr("cspdet.inference.video.live.open_capture", lambda _: answers.wait(60))
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        open_live(Video("rtsp://host/1", Path("stream.mp4")))
+    assert time.monotonic() - start < 10
+    answers.set()
+
+
+def test_a_read_that_does_not_return_ends_with_its_block_and_is_not_released(monkeypatch):
+    monkeypatch.setattr("cspdet.inference.video.reader.RELEASE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("cspdet.inference.pipeline.RELEASE_TIMEOUT_S", 0.2)
+    stalls, answers = threading.Event(), threading.Event()
+
+    class Stalling(FakeCapture):
+        def grab(self) -> bool:
+            stalls.set()
+            answers.wait(60)
+            return False
+
+    capture = Stalling([])
+    with OpenCvReader(CAMERA, capture) as stalling, Prefetcher(stalling, 2):  # type: ignore[arg-type]
+        stalls.wait(60)
+    assert not capture.released
+    answers.set()
 
 
 def test_a_stream_that_counts_its_frames_is_read_like_a_file(monkeypatch):

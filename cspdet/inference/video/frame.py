@@ -49,6 +49,34 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
 
 
+class FrameClock:
+    """Turns the timestamps of a file, which may be missing or go back, into ticks that start at 0 and increase.
+
+    A frame without a timestamp is one frame period after the previous one, and so is a frame whose timestamp is more
+    than two periods earlier, as in recordings that were joined: later timestamps are relative to it. A frame that is
+    slightly earlier than the previous one is one tick after it.
+
+    Args:
+        period: Ticks per frame.
+    """
+
+    def __init__(self, period: int):
+        self._period = period
+        self._last: int | None = None  # ticks of the previous frame
+        self._base: int | None = None  # the timestamp at 0 ticks
+
+    def next(self, timestamp: int | None) -> int:
+        """Return the ticks of the next frame."""
+        following = 0 if self._last is None else self._last + self._period
+        ticks = following
+        if timestamp is not None:
+            if self._base is None or timestamp - self._base < following - 3 * self._period:
+                self._base = timestamp - following
+            ticks = timestamp - self._base
+        self._last = ticks if self._last is None else max(ticks, self._last + 1)
+        return self._last
+
+
 class VideoReader(Protocol):
     """Interface of the readers, which iterate over the frames of a video.
 

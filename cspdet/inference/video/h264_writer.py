@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from cspdet.errors import SourceError
+from cspdet.inference.video.encoding import EncoderSettings, fit_into
 from cspdet.inference.video.reader import open_container
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("cspdet")
 
 CRF = "23"  # constant rate factor: the default of x264, visually close to the source
+# Fragments of a second, each flushed to the disk (hybrid: FFmpeg 7.1, as in PyAV 14.2)
+LIVE_OPTIONS = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
+MAX_STEP_BACK_S = Fraction(1, 10)  # of the times of audio, before they are taken for those of another recording
 MP4_AUDIO_CODECS = frozenset(
     ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 )  # copied without re-encoding; audio in other codecs is omitted
@@ -42,35 +46,22 @@ class H264Writer:
     have odd sizes; odd sizes are written as 4:4:4, which FFmpeg, VLC and Chromium support, but some devices do not. The
     index is at the beginning of the file (fast start), so that playback can begin during the download.
 
+    A live source is written in fragments of a second, so that a process that is killed leaves a file that plays; the
+    end of the recording makes it an ordinary mp4.
+
     Args:
         path: The file.
-        fps: Frames per second.
-        time_base: Seconds per tick.
-        pixel_aspect: Width of a displayed pixel divided by its height.
-        preset: Preset of x264.
-        audio: File whose audio is copied.
-        start_time_s: Timestamp of the first frame in that file, in seconds.
+        settings: Frame rate, time base, preset and audio.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        fps: Fraction,
-        time_base: Fraction,
-        pixel_aspect: Fraction = Fraction(1),
-        preset: str = "ultrafast",
-        audio: Path | None = None,
-        start_time_s: Fraction = Fraction(0),
-    ):
+    def __init__(self, path: Path, settings: EncoderSettings):
         self.path, self.written = path, 0
-        self._fps, self._time_base, self._pixel_aspect, self._preset = fps, time_base, pixel_aspect, preset
-        self._ticks_per_frame = max(1, round(1 / (fps * time_base)))
+        self._settings, self._time_base = settings, settings.info.time_base
+        self._ticks_per_frame = max(1, round(1 / (settings.fps * self._time_base)))
         self._last_pts = -self._ticks_per_frame
-        self._size_hw = (0, 0)
+        self.size_hw = (0, 0)
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream
-        self._audio, self._start_time_s = audio, start_time_s
         self._audio_passthrough: AudioPassthrough | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
@@ -80,9 +71,7 @@ class H264Writer:
         if self._container is None:
             self._open((image.shape[0], image.shape[1]))
         assert self._container is not None
-        if image.shape[:2] != self._size_hw:
-            image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
-        frame = self._to_yuv_frame(image)
+        frame = self._to_yuv_frame(fit_into(image, self.size_hw))
         frame.pts = max(self._last_pts + (self._ticks_per_frame if ticks is None else 1), ticks or 0)
         frame.time_base, frame.duration = self._time_base, self._ticks_per_frame
         try:
@@ -99,26 +88,29 @@ class H264Writer:
     def _open(self, size_hw: tuple[int, int]) -> None:
         import av
 
-        self._size_hw = size_hw
+        self.size_hw = size_hw
         height, width = size_hw
-        self._container = av.open(os.path.abspath(self.path), "w", format="mp4", options={"movflags": "+faststart"})
-        stream = self._container.add_stream("libx264", rate=self._fps, options={"preset": self._preset, "crf": CRF})
+        settings = self._settings
+        options = LIVE_OPTIONS if settings.live else {"movflags": "+faststart"}
+        self._container = av.open(os.path.abspath(self.path), "w", format="mp4", options=options)
+        codec_options = {"preset": settings.preset, "crf": CRF}
+        stream = self._container.add_stream("libx264", rate=settings.fps, options=codec_options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         context = stream.codec_context
         context.time_base = self._time_base
         _set_color_description(context)
-        if self._pixel_aspect != 1:
-            context.sample_aspect_ratio = self._pixel_aspect
-        if self._audio is not None:  # opened with the first frame, in parallel with the network
-            self._audio_passthrough = AudioPassthrough(self._audio, self._start_time_s)
+        if settings.info.pixel_aspect != 1:
+            context.sample_aspect_ratio = settings.info.pixel_aspect
+        if settings.audio is not None:  # opened with the first frame, in parallel with the network
+            self._audio_passthrough = AudioPassthrough(settings.audio, settings.start_time_s)
             self._audio_passthrough.add_stream_to(self._container)
         self._stream = stream
         try:
             context.open()
         except av.error.FFmpegError:
             raise SourceError(
-                f"frames of {width}x{height} at {float(self._fps):g} per second cannot be written as H.264"
+                f"frames of {width}x{height} at {float(settings.fps):g} per second cannot be written as H.264"
             ) from None
 
     def _to_yuv_frame(self, image: np.ndarray) -> VideoFrame:
@@ -157,6 +149,8 @@ class AudioPassthrough:
 
     def __init__(self, path: Path, start_time_s: Fraction = Fraction(0)):
         self._start_time_s = start_time_s
+        self._shift_s = self._end_s = Fraction(0)  # added to the times of the file; end of the last packet
+        self._last_s: Fraction | None = None  # begin of the last packet
         self._container = open_container(path)
         tracks = [track for track in self._container.streams.audio if track.codec_context is not None]
         self._input_stream = tracks[0] if tracks and tracks[0].codec_context.name in MP4_AUDIO_CODECS else None
@@ -172,7 +166,7 @@ class AudioPassthrough:
             self._output_stream = container.add_stream_from_template(self._input_stream)
 
     def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
-        """Yield the next packets that begin before `seconds`, the time since the first video frame."""
+        """Yield the next packets that begin before this time of the written video, in seconds."""
         while self._output_stream is not None:
             packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
             self._pending_packet = None
@@ -181,13 +175,17 @@ class AudioPassthrough:
             if packet.pts is None or packet.dts is None:  # the end marker
                 continue
             time_base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-            begins = packet.pts * time_base - self._start_time_s
+            begins = packet.pts * time_base - self._start_time_s + self._shift_s
+            if self._last_s is not None and begins < self._last_s - MAX_STEP_BACK_S:  # two recordings were joined
+                self._shift_s += self._end_s - begins
+                begins = self._end_s
             if begins >= seconds:
                 self._pending_packet = packet
                 return
-            if begins >= 0:
-                shift = round(self._start_time_s / time_base)
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, self._output_stream
+            if begins >= 0 and (self._last_s is None or begins > self._last_s):
+                self._last_s, self._end_s = begins, begins + (packet.duration or 0) * time_base
+                packet.pts = packet.dts = round(begins / time_base)
+                packet.stream = self._output_stream
                 yield packet
 
     def close(self) -> None:

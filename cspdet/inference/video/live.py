@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from cspdet.errors import SourceError
+from cspdet.inference.pipeline import RELEASE_TIMEOUT_S, call_interruptibly
 from cspdet.inference.sources import Video
 from cspdet.inference.video.frame import Frame, VideoInfo, VideoReader
 from cspdet.inference.video.reader import OpenCvReader, open_capture, read_capture_info
@@ -22,7 +23,6 @@ log = logging.getLogger("cspdet")
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0  # pause before reconnecting: doubled each time, up to the maximum
 TIME_BASE = Fraction(1, 1000)  # time base of live frames, in seconds
 POLL_INTERVAL_S = 0.2  # how often the waiting reader checks the time limit and Ctrl-C
-RELEASE_TIMEOUT_S = 2.0  # maximum time to wait at the end for a driver that does not respond
 
 
 class _LatestFrame(NamedTuple):
@@ -46,7 +46,7 @@ def open_live(video: Video, stride: int = 1, reconnect: int = 5, max_seconds: fl
     Raises:
         SourceError: The camera does not exist, or the stream does not respond.
     """
-    capture = open_capture(video)
+    capture = call_interruptibly(lambda: open_capture(video))
     if isinstance(video.address, str) and read_capture_info(capture).num_frames:
         return OpenCvReader(video, capture, stride)
     return LiveReader(video, capture, stride=stride, reconnect=reconnect, max_seconds=max_seconds)
@@ -133,7 +133,7 @@ class LiveReader:
             ok, image = self._capture.read()
             if ok:
                 self._publish(image)
-            elif not self._try_reconnect():
+            elif self._is_still_image() or not self._try_reconnect():
                 break
         with self._changed:
             self._ended = True
@@ -147,6 +147,11 @@ class LiveReader:
             self.dropped += self._latest is not None
             self._latest = _LatestFrame(image, self._clock())
             self._changed.notify()
+
+    def _is_still_image(self) -> bool:
+        """Return whether the address gave one frame: an image on a web server, which would be read again and again."""
+        address = self.video.address
+        return isinstance(address, str) and address.lower().startswith(("http", "file")) and self.received == 1
 
     def _try_reconnect(self) -> bool:
         """Try to reconnect, with increasing pauses; return whether frames arrive again."""

@@ -15,14 +15,16 @@ import numpy as np
 from cspdet.errors import SourceError
 from cspdet.inference.draw import draw_caption
 from cspdet.inference.output import DetectionRun
-from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched, parallel_map
+from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched, call_interruptibly, parallel_map
 from cspdet.inference.records import FrameResult
 from cspdet.inference.sources import Video
 from cspdet.inference.tracking import Tracker
+from cspdet.inference.video.animation import AnimationReader
+from cspdet.inference.video.encoding import EncoderSettings
 from cspdet.inference.video.frame import DEFAULT_FPS, Frame, VideoReader
 from cspdet.inference.video.live import open_live
 from cspdet.inference.video.reader import open_video_file
-from cspdet.inference.video.writer import EncoderSettings, VideoWriter, open_video_writer
+from cspdet.inference.video.writer import VideoWriter, open_video_writer
 from cspdet.io.progress import progress
 from cspdet.structures import Detections
 
@@ -44,6 +46,7 @@ class VideoProcessor:
 
     def __init__(self, run: DetectionRun):
         self.run = run
+        self._other_sizes: set[tuple[Video, tuple[int, int]]] = set()  # of frames, that were reported
 
     def process(self, video: Video) -> None:
         """Detect objects in every frame, and write the annotated video and the result lines.
@@ -54,7 +57,7 @@ class VideoProcessor:
         settings = self.run.settings
         with self._open_reader(video) as reader:
             frames = iter(reader)
-            first = next(frames, None)
+            first = call_interruptibly(lambda: next(frames, None))
             if first is None:
                 hint = f", though it declares {reader.info.num_frames}" if reader.info.num_frames else ""
                 raise SourceError(reader.error or f"{video}: no frame can be decoded{hint}")
@@ -77,13 +80,14 @@ class VideoProcessor:
         return open_live(video, settings.stride, settings.reconnect, settings.max_seconds)
 
     def _encoder_settings(self, reader: VideoReader) -> EncoderSettings:
+        has_audio = isinstance(reader.video.address, Path) and not isinstance(reader, AnimationReader)
         return EncoderSettings(
             reader.info,
             self.run.settings.codec,
             self.run.settings.preset,
             live=reader.live,
             stride=self.run.settings.stride,
-            audio=reader.video.address if isinstance(reader.video.address, Path) else None,
+            audio=Path(str(reader.video.address)) if has_audio else None,
             start_time_s=reader.start_time_s,
         )
 
@@ -150,15 +154,26 @@ class VideoProcessor:
     def _write(self, reader: VideoReader, writer: VideoWriter | None, processed: ProcessedFrame) -> None:
         frame = processed.frame
         with self.run.timer.measure("write"):
+            size_hw = (frame.image.shape[0], frame.image.shape[1])
             if writer is not None:
                 writer.write(frame.image, frame.ticks)
-            size_hw = (frame.image.shape[0], frame.image.shape[1])
-            source = str(reader.video.address)
+                self._warn_other_size(reader.video, frame.index, size_hw, writer.size_hw)
             self.run.jsonl_writer.add(
-                FrameResult(source, size_hw, processed.detections, frame.index, frame.time_s, processed.track_ids)
+                FrameResult(
+                    reader.video.source, size_hw, processed.detections, frame.index, frame.time_s, processed.track_ids
+                )
             )
         self.run.num_frames += 1
         self.run.timer.frame_done()
+
+    def _warn_other_size(
+        self, video: Video, frame_index: int, size_hw: tuple[int, int], written_hw: tuple[int, int]
+    ) -> None:
+        if size_hw != written_hw and (video, size_hw) not in self._other_sizes:
+            self._other_sizes.add((video, size_hw))
+            (height, width), (written_height, written_width) = size_hw, written_hw
+            message = "%s: the size changes to %dx%d at frame %d; the written video keeps %dx%d, with black borders"
+            log.warning(message, video, width, height, frame_index, written_width, written_height)
 
     def _warn_odd_size(self, video: Video, image: np.ndarray) -> None:
         height, width = image.shape[:2]

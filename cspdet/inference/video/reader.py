@@ -5,17 +5,30 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
+from cspdet.datasets.image_io import IMAGE_SUFFIXES
 from cspdet.errors import SourceError
+from cspdet.inference.pipeline import RELEASE_TIMEOUT_S
 from cspdet.inference.sources import Video
-from cspdet.inference.video.frame import DEFAULT_FPS, MAX_FPS, Frame, VideoInfo, VideoReader
+from cspdet.inference.video.animation import AnimationReader
+from cspdet.inference.video.frame import DEFAULT_FPS, MAX_FPS, Frame, FrameClock, VideoInfo, VideoReader
+
+# FFmpeg's names of formats that contain a video themselves; its playlists, such as hls and concat, name others
+CONTAINER_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,live_flv,h264,hevc,vvc,av1,obu,ivf,m4v,mjpeg,ogg,mxf,nut,"
+    "rm,dv,h261,h263,vc1,cavsvideo,yuv4mpegpipe,wtv,3gp,gif,apng,rawvideo,dirac,swf,nsv"
+)
+
+# Formats without timestamps; the frame rate is in the coded data
+RAW_FORMATS = {"h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "h261", "h263", "vc1", "cavsvideo", "dirac"}
 
 if TYPE_CHECKING:
     import av
@@ -41,6 +54,8 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
         SourceError: The file is missing or corrupt, contains no video, or has an unknown codec.
     """
     assert isinstance(video.address, Path)
+    if video.address.suffix.lower() in IMAGE_SUFFIXES:
+        return AnimationReader(video, stride)
     if not video.address.stat().st_size:
         raise SourceError(f"{video}: not a video that can be decoded (the file is empty)")
     return (
@@ -52,7 +67,6 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
 
 def open_capture(video: Video) -> cv2.VideoCapture:
     """Open a file, camera or stream with OpenCV; raise SourceError if this fails."""
-    # As an absolute path, a file called http:x.mp4 or pipe:0.mp4 is not read as an address.
     address = os.path.abspath(video.address) if isinstance(video.address, Path) else video.address
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
     try:
@@ -84,14 +98,18 @@ def read_capture_info(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open a file with PyAV, even if its tags are not UTF-8 or its name is like an address. Raises FFmpegError."""
+    """Open a file with PyAV, even if its tags are not UTF-8. Raises FFmpegError.
+
+    The absolute path is a file for FFmpeg, whatever its name; a relative one may be an address, such as `http:a.mp4`. A
+    playlist that is named like a video is refused, because it makes FFmpeg open other files and addresses.
+    """
     import av
 
-    name = os.path.abspath(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINER_FORMATS}
     try:
-        return av.open(name)
+        return av.open(os.path.abspath(path), options=options)
     except UnicodeDecodeError:
-        return av.open(name, metadata_errors="replace")
+        return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
 
 
 class OpenCvReader:
@@ -106,20 +124,26 @@ class OpenCvReader:
         self.video, self._capture, self._stride = video, capture, stride
         self.info = read_capture_info(capture)
         self.decoded = 0
+        self._reading = threading.Lock()
 
     def __enter__(self) -> OpenCvReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.release()
+        if self._reading.acquire(timeout=RELEASE_TIMEOUT_S):  # else a thread still waits for a stream that stalls
+            self._capture.release()
+
+    def _read(self) -> tuple[bool, np.ndarray | None]:
+        """Return whether there is a next frame, and its image, (H, W, 3) BGR, unless the stride skips it."""
+        with self._reading:
+            if not self._capture.grab():
+                return False, None
+            return self._capture.retrieve() if self.decoded % self._stride == 0 else (True, None)
 
     def __iter__(self) -> Iterator[Frame]:
-        while self._capture.grab():
-            frame_index = self.decoded
-            if frame_index % self._stride == 0:
-                ok, image = self._capture.retrieve()
-                if not ok:
-                    return
+        while (result := self._read())[0]:
+            frame_index, image = self.decoded, result[1]
+            if image is not None:
                 yield Frame(
                     cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
                     frame_index,
@@ -167,7 +191,8 @@ class PyAvReader:
 
     @staticmethod
     def _read_info(stream: VideoStream) -> VideoInfo:
-        mean = _to_fraction(stream.average_rate)
+        is_raw = stream.container.format.name in RAW_FORMATS
+        mean = _to_fraction(stream.guessed_rate if is_raw else stream.average_rate)
         fps = mean if mean is not None and 0 < mean <= MAX_FPS else None
         time_base = _to_fraction(stream.time_base) or 1 / (fps or DEFAULT_FPS)
         return VideoInfo(fps, time_base, stream.frames or None, _to_fraction(stream.sample_aspect_ratio) or Fraction(1))
@@ -179,18 +204,13 @@ class PyAvReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        step = max(1, round(1 / ((self.info.fps or DEFAULT_FPS) * self.info.time_base)))
-        first, last = None, -step
+        clock = FrameClock(max(1, round(1 / ((self.info.fps or DEFAULT_FPS) * self.info.time_base))))
         for frame in self._decode_frames():
-            # A missing timestamp becomes the previous one plus 1 / fps; a decreasing one, the previous one plus 1 tick.
-            ticks = last + step if frame.pts is None else frame.pts - (first or 0)
-            if first is None:
-                first, ticks = frame.pts, 0
-                self.start_time_s = (first or 0) * self.info.time_base
-            ticks = max(ticks, last + 1)
+            ticks = clock.next(frame.pts)
+            if self.decoded == 0:
+                self.start_time_s = (frame.pts or 0) * self.info.time_base
             if self.decoded % self._stride == 0:
                 yield Frame(_to_upright_rgb(frame), self.decoded, float(ticks * self.info.time_base), ticks)
-            last = ticks
             self.decoded += 1
 
     def _decode_frames(self) -> Iterator[VideoFrame]:
@@ -219,7 +239,16 @@ def _to_fraction(value: Fraction | None) -> Fraction | None:
 
 
 def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """Convert a frame to (H, W, 3) uint8 RGB, rotated counter-clockwise by the angle that the file states."""
+    """Convert to (H, W, 3) uint8 RGB, rotated and mirrored as declared in the file."""
     image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    # (x, y) is shown at (a x + c y, b x + d y); in 1/65536, and b and d belong to the second column
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if abs(int(b)) > abs(int(a)):
+        image = image.swapaxes(0, 1)
+        mirror_x, mirror_y = c < 0, b < 0
+    else:
+        mirror_x, mirror_y = a < 0, d < 0
+    return np.ascontiguousarray(image[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])

@@ -5,70 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from cspdet.errors import ConfigError, SourceError, UserError
-from cspdet.inference.video.frame import DEFAULT_FPS, VideoInfo
+from cspdet.inference.video.encoding import Codec, EncoderSettings, fit_into
 from cspdet.inference.video.h264_writer import H264Writer
 from cspdet.inference.video.reader import has_pyav
 from cspdet.io.atomic import atomic_write
 
-Codec = Literal["h264", "mp4v"]
 MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the only mp4 codec that every OpenCV wheel can write
 MAX_TICKS_PER_SECOND = 65535  # limit of MPEG-4; rates such as 119.881 are rounded
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """Settings of a written video.
-
-    Attributes:
-        info: Frame rate, time base and pixel aspect of the source.
-        codec: h264 or mp4v.
-        preset: Preset of x264.
-        live: Whether frames arrive at irregular times. If the codec has a constant frame rate, each frame is repeated
-            until the next one arrives.
-        stride: Every n-th frame of the source is written.
-        audio: Source file whose audio is copied; only for H.264.
-        start_time_s: Timestamp of the first frame in the source file, in seconds.
-    """
-
-    info: VideoInfo
-    codec: Codec = "mp4v"
-    preset: str = "ultrafast"
-    live: bool = False
-    stride: int = 1
-    audio: Path | None = None
-    start_time_s: Fraction = Fraction(0)
-
-    @property
-    def fps(self) -> Fraction:
-        """Frames per second of the written video."""
-        return (self.info.fps or DEFAULT_FPS) / (1 if self.live else self.stride)
 
 
 class VideoWriter(Protocol):
     """Interface of the writers, which write RGB frames; all frames get the size of the first frame.
 
     Attributes:
-        written: Number of frames written so far.
+        written: Number of frames so far.
+        size_hw: Height and width of the first frame.
     """
 
     written: int
+    size_hw: tuple[int, int]
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
         """Write a frame.
 
         Args:
-            image: (H, W, 3) uint8 RGB; resized if its size differs from the first frame.
-            ticks: Time of the frame in units of the source's time base; None: one frame period after the previous
-                frame.
+            image: (H, W, 3) uint8 RGB; scaled to fit, with black borders, if its size is not that of the first frame.
+            ticks: Time in units of the source's time base; None: one frame period after the previous frame.
 
         Raises:
             SourceError: The codec does not support the size or frame rate.
@@ -110,18 +79,15 @@ class Mpeg4Writer:
     def __init__(self, path: Path, settings: EncoderSettings):
         self.path, self.written = path, 0
         self._settings = settings
-        self._size_hw: tuple[int, int] | None = None
+        self.size_hw = (0, 0)
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
         """Write a frame; see `VideoWriter.write`. Only for live sources, frames are repeated to keep the timestamps."""
         if self._writer is None:
-            self._size_hw = (image.shape[0], image.shape[1])
-            self._writer = self._open(self._size_hw)
-        assert self._size_hw is not None
-        if image.shape[:2] != self._size_hw:
-            image = cv2.resize(image, self._size_hw[::-1], interpolation=cv2.INTER_AREA)
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            self.size_hw = (image.shape[0], image.shape[1])
+            self._writer = self._open(self.size_hw)
+        bgr = cv2.cvtColor(fit_into(image, self.size_hw), cv2.COLOR_RGB2BGR)
         due = 1
         if self._settings.live and ticks is not None:
             due = round(ticks * self._settings.info.time_base * self._settings.fps) + 1 - self.written
@@ -161,37 +127,25 @@ def check_frame_count(path: Path, written: int) -> None:
 def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWriter]:
     """Open a writer for a temporary file, which is renamed to `path` at the end of the `with` block.
 
-    After Ctrl-C in the block, the file is completed with the frames written so far and renamed; then KeyboardInterrupt
-    is raised.
+    On Ctrl-C or SIGTERM in the block, the file is completed and renamed with the frames so far; then the interruption
+    is raised again. The temporary file of a live source is visible, because a killed process leaves it, and it plays.
 
     Raises:
         UserError: No frame was written, or the disk is full.
     """
-    interrupted = False
-    with atomic_write(path) as tmp_path:
-        writer: VideoWriter
-        if settings.codec == "h264":
-            writer = H264Writer(
-                tmp_path,
-                fps=settings.fps,
-                time_base=settings.info.time_base,
-                pixel_aspect=settings.info.pixel_aspect,
-                preset=settings.preset,
-                audio=settings.audio,
-                start_time_s=settings.start_time_s,
-            )
-        else:
-            writer = Mpeg4Writer(tmp_path, settings)
+    interruption: KeyboardInterrupt | None = None
+    with atomic_write(path, visible=settings.live) as tmp_path:
+        writer: VideoWriter = (H264Writer if settings.codec == "h264" else Mpeg4Writer)(tmp_path, settings)
         try:
             yield writer
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not writer.written:
                 raise
-            interrupted = True
+            interruption = error
         finally:
             writer.finish()
         if not writer.written:
             raise UserError(f"{path}: there are no frames to write")
         check_frame_count(tmp_path, writer.written)
-    if interrupted:
-        raise KeyboardInterrupt
+    if interruption is not None:
+        raise interruption
