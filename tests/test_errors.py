@@ -8,7 +8,7 @@ from cspdet.errors import hide_credentials
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("rtsp://user:Secret99@127.0.0.1:1/cam", "rtsp://***@127.0.0.1:1/cam"),
         ("rtsp://user:Sec@ret99@host/cam@2", "rtsp://***@host/cam@2"),
@@ -19,9 +19,9 @@ from cspdet.errors import hide_credentials
         ("HTTP://host/x?a=1&access_token=Secret99", "HTTP://host/x?a=1&access_token=***"),
     ],
 )
-def test_logins_and_secret_values_are_hidden(url, shown):
-    assert hide_credentials(url) == shown
-    assert hide_credentials(f"a {url}: gone, b {url}") == f"a {shown}: gone, b {shown}"
+def test_logins_and_secret_values_are_hidden(url, expected):
+    assert hide_credentials(url) == expected
+    assert hide_credentials(f"a {url}: gone, b {url}") == f"a {expected}: gone, b {expected}"
 
 
 @pytest.mark.parametrize(

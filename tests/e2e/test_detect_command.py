@@ -92,7 +92,7 @@ def test_folders_keep_their_structure_and_an_unreadable_image_is_skipped(capsys)
     save("in/a.jpg", image_with_square(0, 0))
     save("in/sub/a.png", cv2.cvtColor(image_with_square(1, 1), cv2.COLOR_BGR2BGRA))
     save("in/sub/grey.png", image_with_square(1, 0)[..., 0])
-    Path("in/broken.jpg").write_bytes(b"no picture")
+    Path("in/broken.jpg").write_bytes(b"no image")
     Path("in/empty.png").touch()
     assert detect("in", "--batch-size", "2") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -200,10 +200,10 @@ def test_max_seconds_ends_a_video():
 
 
 def test_an_animated_image_is_processed_as_a_video_and_a_damaged_one_is_counted(capsys):
-    pictures = [Image.fromarray(image_with_square(0, i % 3)) for i in range(4)]
+    images = [Image.fromarray(image_with_square(0, i % 3)) for i in range(4)]
     Path("in").mkdir()
-    pictures[0].save("in/a.webp", save_all=True, append_images=pictures[1:], duration=80, lossless=True)
-    pictures[0].save("in/b.gif")
+    images[0].save("in/a.webp", save_all=True, append_images=images[1:], duration=80, lossless=True)
+    images[0].save("in/b.gif")
     data = bytearray(cv2.imencode(".jpg", image_with_square(1, 1, scale=8))[1].tobytes())
     data[-900:-2] = bytes(898)
     Path("in/c.jpg").write_bytes(data)
@@ -233,7 +233,7 @@ def test_a_video_whose_size_changes_says_so(capsys):
     assert message.count("size changes") == 1
 
 
-def test_the_password_of_a_stream_is_neither_shown_nor_written(monkeypatch, capsys):
+def test_the_password_of_a_stream_is_neither_printed_nor_written(monkeypatch, capsys):
     url = "rtsp://user:Secret99@host/cam?token=Secret99"
     captures = [FakeCapture([image_with_square(1, 1)] * 3)]
     closed = FakeCapture([])

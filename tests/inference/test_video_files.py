@@ -93,8 +93,8 @@ def test_a_turned_video_comes_upright(tmp_path, reader):
     assert corners == [False, True, False, False]
 
 
-# a, b, c, d of the matrix in the file, and what is shown of a picture
-SHOWN: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
+# a, b, c, d of the matrix in the file, and what is shown of a image
+DISPLAYED: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
     (1, 0, 0, 1): lambda image: image,
     (-1, 0, 0, 1): lambda image: image[:, ::-1],
     (1, 0, 0, -1): lambda image: image[::-1],
@@ -106,7 +106,7 @@ SHOWN: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("matrix", SHOWN, ids=str)
+@pytest.mark.parametrize("matrix", DISPLAYED, ids=str)
 def test_turned_and_mirrored_videos_come_as_players_show_them(tmp_path, matrix):
     pytest.importorskip("av")
     image = np.full((64, 96, 3), 30, np.uint8)
@@ -115,7 +115,7 @@ def test_turned_and_mirrored_videos_come_as_players_show_them(tmp_path, matrix):
     path = turn(h264_video(tmp_path / "v.mp4", [image] * 2), matrix)
     with opened(path) as video:
         first = next(iter(video)).image
-    expected = SHOWN[matrix](image)
+    expected = DISPLAYED[matrix](image)
     assert first.shape == expected.shape
     assert np.abs(first.astype(int) - expected).mean() < 12
 
@@ -198,16 +198,16 @@ def test_damaged_videos_are_errors_or_frames(tmp_path, reader):
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_an_animated_image_is_read_as_a_video_of_all_its_frames(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    pictures = [Image.new("RGB", (64, 48), (50 * i, 40, 200 - 40 * i)) for i in range(4)]
+    images = [Image.new("RGB", (64, 48), (50 * i, 40, 200 - 40 * i)) for i in range(4)]
     options = {"lossless": True} if suffix == ".webp" else {}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 40, 200, 100], **options)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[100, 40, 200, 100], **options)
     assert is_animated_image(path)
     with opened(path) as video:
         frames = list(video)
     assert (video.info.num_frames, video.decoded, video.error) == (4, 4, None)
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.14, 0.34])
-    for frame, picture in zip(frames, pictures, strict=True):
-        np.testing.assert_array_equal(frame.image, np.asarray(picture))
+    for frame, image in zip(frames, images, strict=True):
+        np.testing.assert_array_equal(frame.image, np.asarray(image))
     with opened(path, stride=3) as video:
         assert [(frame.index, round(frame.time_s, 3)) for frame in video] == [(0, 0.0), (3, 0.34)]
     data = path.read_bytes()

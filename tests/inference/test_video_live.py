@@ -142,8 +142,8 @@ def test_the_end_of_the_block_ends_the_pause_before_a_new_connection(monkeypatch
 
 def test_an_image_on_a_web_server_is_read_once(monkeypatch):
     connecting(monkeypatch, [FakeCapture(grey_frames(50))] * 9)
-    picture = Video("http://host/a.jpg", Path("stream.mp4"))
-    with LiveReader(picture, FakeCapture(grey_frames(10)), reconnect=9) as live:  # type: ignore[arg-type]
+    image = Video("http://host/a.jpg", Path("stream.mp4"))
+    with LiveReader(image, FakeCapture(grey_frames(10)), reconnect=9) as live:  # type: ignore[arg-type]
         assert len(list(live)) == 1
     assert live.error is None
 

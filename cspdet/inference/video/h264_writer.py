@@ -29,7 +29,7 @@ log = logging.getLogger("cspdet")
 CRF = "23"  # constant rate factor: the default of x264, visually close to the source
 # Fragments of a second, each flushed to the disk (hybrid: FFmpeg 7.1, as in PyAV 14.2)
 LIVE_OPTIONS = {"movflags": "+hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
-MAX_STEP_BACK_S = Fraction(1, 10)  # of the times of audio, before they are taken for those of another recording
+MAX_STEP_BACK_S = Fraction(1, 10)  # larger steps back of audio times are the start of another recording
 MP4_AUDIO_CODECS = frozenset(
     ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 )  # copied without re-encoding; audio in other codecs is omitted
