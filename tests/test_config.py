@@ -88,7 +88,7 @@ def test_a_missing_file_offers_the_nearest_one():
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path):
     (tmp_path / "c.yaml").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ConfigError, match="not readable as a YAML text file"):
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: not UTF-8 text: found the byte 0x80"):
         load_recipe(tmp_path / "c.yaml")
 
 

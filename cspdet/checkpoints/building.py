@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from cspdet.checkpoints.pretrained import load_backbone_weights
-from cspdet.darknet.config import CFG_SOURCE_NAME, DarknetClassifierConfig
+from cspdet.darknet.config import DarknetClassifierConfig
 from cspdet.darknet.num_classes import set_num_classes
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import load_coco
@@ -66,8 +66,8 @@ def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
     if "num_classes" in type(recipe.model).model_fields:
         change: dict[str, object] = {"num_classes": num_classes}
     else:
-        cfg = set_num_classes(cast(DarknetClassifierConfig, recipe.model).text, num_classes, CFG_SOURCE_NAME)
-        change = {"cfg": cfg}
+        model = cast(DarknetClassifierConfig, recipe.model)
+        change = {"cfg": set_num_classes(model.text, num_classes, model.source)}
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=change)})
 
 

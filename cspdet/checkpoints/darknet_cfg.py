@@ -9,6 +9,7 @@ from typing import Any
 
 from cspdet.config.loader import parse_config
 from cspdet.darknet.cfg import parse_cfg, read_cfg
+from cspdet.darknet.config import remember_file
 from cspdet.darknet.graph import build_graph
 from cspdet.darknet.names import categories_from_count, categories_from_names
 from cspdet.errors import ConfigError
@@ -37,6 +38,7 @@ def recipe_from_cfg(
         ConfigError: The cfg is invalid, or the number of names differs from the number of classes.
     """
     text = read_cfg(path)
+    remember_file(text, path)
     cfg = parse_cfg(text, str(path))
     graph = build_graph(cfg)
     if cfg.ignored_keys:

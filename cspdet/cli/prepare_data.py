@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import SPLITS
-from cspdet.errors import ConfigError, DataError
+from cspdet.errors import ConfigError, DataError, truncate_list
 
 if TYPE_CHECKING:
     from cspdet.datasets.formats.base import DatasetFormat
@@ -178,12 +178,12 @@ def read_names(file: Path) -> tuple[str, ...]:
     Raises:
         DataError: The file is not a text file, or its names are not unique.
     """
-    try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable as a list of class names: {error}") from None
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{file}: expected different class names, one per line")
+    from cspdet.datasets.formats.names import class_name_problems, read_class_names
+
+    names = read_class_names(file)
+    problems = class_name_problems(names, str(file))
+    if problems:
+        raise DataError(*truncate_list(problems))
     return names
 
 

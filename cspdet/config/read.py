@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,15 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from cspdet.errors import ConfigError, did_you_mean
+from cspdet.io.text import read_text
 
 KeyPath = tuple[str | int, ...]  # keys from the root to a value: ("model", "head", "anchors", 0)
 FileContent = tuple[Any, dict[KeyPath, str]]  # values of built-in types, and the `file:line` of each key and item
+MAX_YAML_BYTES = 2**22  # the longest released config has 6 kB
+MAX_YAML_VALUES = 100_000  # with the values of aliases, which can multiply
+MAX_YAML_BRACKETS = 1000
+BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
+MAX_INTEGER = 2**63
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -74,13 +82,10 @@ def read_yaml(path: str | Path) -> FileContent:
         ConfigError: The file is missing, unreadable, empty or malformed, or has a duplicate key.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.exists(path):
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as a YAML text file: {error}") from None
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}")
+    text = read_text(path, max_bytes=MAX_YAML_BYTES, error=ConfigError)
     values, source_locations = parse_yaml(text, str(path))
     if values is None:
         raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
@@ -106,8 +111,17 @@ def parse_yaml(text: str, name: str) -> FileContent:
     return values, source_locations
 
 
+def nests_too_deeply(text: str) -> bool:
+    """Whether more than MAX_YAML_BRACKETS brackets are open at once; the time of ruamel grows with their square."""
+    if text.count("[") + text.count("{") <= MAX_YAML_BRACKETS:
+        return False
+    return max(accumulate(BRACKETS.get(character, 0) for character in text)) > MAX_YAML_BRACKETS
+
+
 def _load_yaml(text: str, name: str) -> Any:
     """Parse YAML text to ruamel's round-trip values, which store their line numbers."""
+    if nests_too_deeply(text):
+        raise ConfigError(f"{name}: not valid YAML: nested too deeply")
     yaml = YAML(typ="rt", pure=True)
     yaml.allow_duplicate_keys = False
     try:
@@ -119,8 +133,12 @@ def _load_yaml(text: str, name: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{name}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: not valid YAML: nested too deeply") from None
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # all from tags such as !!bool x
+        known = isinstance(error, (YAMLError, ValueError)) and str(error).strip()
+        reason = str(error).strip().splitlines()[0] if known else "a value does not fit its tag"
+        raise ConfigError(f"{name}: not valid YAML: {reason[:200]}") from None
 
 
 def _mapping_to_builtin(
@@ -132,7 +150,7 @@ def _mapping_to_builtin(
     for key, value in node.items():
         if not isinstance(key, str):
             raise ConfigError(f"{name}:{node.lc.line + 1}: expected text as a key, found {key!r}")
-        source_locations[path + (key,)] = f"{name}:{node.lc.key(key)[0] + 1}"
+        _add_location(source_locations, (*path, key), name, node.lc.key(key)[0])
         result[str(key)] = _to_builtin(value, name, (*path, key), source_locations)
     return result
 
@@ -143,8 +161,10 @@ def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyP
         return _mapping_to_builtin(node, name, path, source_locations)
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):
-            source_locations[path + (i,)] = f"{name}:{node.lc.item(i)[0] + 1}"
+            _add_location(source_locations, (*path, i), name, node.lc.item(i)[0])
         return [_to_builtin(value, name, (*path, i), source_locations) for i, value in enumerate(node)]
+    if isinstance(node, int) and abs(node) > MAX_INTEGER:
+        raise ConfigError(f"{source_locations.get(path, name)}: {format_key_path(path)}: a number of too many digits")
     for builtin_type in (bool, int, float, str):
         if isinstance(node, builtin_type):
             # ruamel stores booleans with their spelling as a subclass of int
@@ -152,8 +172,14 @@ def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyP
     if node is None:
         return None
     raise ConfigError(
-        f"{source_locations.get(path, name)}: {format_key_path(path)}: {node!r} is not a plain YAML value"
+        f"{source_locations.get(path, name)}: {format_key_path(path)}: {repr(node)[:80]} is not a plain YAML value"
     )
+
+
+def _add_location(source_locations: dict[KeyPath, str], path: KeyPath, name: str, line: int) -> None:
+    if len(source_locations) >= MAX_YAML_VALUES:
+        raise ConfigError(f"{name}: more than {MAX_YAML_VALUES:,} values, with those that aliases repeat")
+    source_locations[path] = f"{name}:{line + 1}"
 
 
 def format_key_path(path: KeyPath) -> str:

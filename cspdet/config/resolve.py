@@ -15,6 +15,7 @@ from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_k
 from cspdet.config.read import FileContent, KeyPath, describe, find_section, format_key_path, parse_yaml, read_yaml
 from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
 from cspdet.errors import ConfigError
+from cspdet.io.text import is_text
 
 OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=(.*)", re.DOTALL)
 
@@ -93,8 +94,8 @@ class ConfigTree:
         if not match:
             return f"override {text!r}: expected key.path=value"
         name = f"override {text!r}"
-        try:
-            value, _ = parse_yaml(match.group(2), name)
+        try:  # bytes that are not UTF-8 are no YAML; `validate` reports them
+            value = parse_yaml(match.group(2), name)[0] if is_text(match.group(2)) else match.group(2)
         except ConfigError as error:
             return error.problems[0]
         old_path: KeyPath = tuple(match.group(1).split("."))

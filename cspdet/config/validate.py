@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ from cspdet.config.read import KeyPath, describe, format_key_path
 from cspdet.config.resolve import ConfigTree
 from cspdet.config.schema import annotation_at, select_model
 from cspdet.errors import ConfigError, did_you_mean
+from cspdet.io.text import is_text
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
@@ -22,12 +24,25 @@ def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
     Raises:
         ConfigError: Values are invalid; the message has one line per error.
     """
+    if places := list(_not_text(tree.values, ())):
+        raise ConfigError(
+            *(_at(tree, path, f"expected UTF-8 text, found {tree.get(path)!r}; rename the folder") for path in places)
+        )
     try:
         # JSON mode: strict for bool, int, float and str, but accepts lists for tuples and text for paths
         return schema.model_validate_json(json.dumps(tree.values), strict=True)
     except ValidationError as error:
         problems = dict.fromkeys(_format_error(tree, entry) for entry in error.errors())
         raise ConfigError(*problems) from None
+
+
+def _not_text(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Yield the places of text with bytes that are not UTF-8, as lone surrogates; pydantic does not read it."""
+    if isinstance(value, str) and not is_text(value):
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_text(item, (*path, key))
 
 
 def _format_error(tree: ConfigTree, entry: Any) -> str:
@@ -40,6 +55,10 @@ def _format_error(tree: ConfigTree, entry: Any) -> str:
     key, _, rest = message.partition(": ")
     if entry["type"] == "value_error" and rest and isinstance(tree.get(path), dict) and key in tree.get(path):
         path, message = (*path, key), rest
+    return _at(tree, path, message)
+
+
+def _at(tree: ConfigTree, path: KeyPath, message: str) -> str:
     where = next(
         (tree.source_locations[path[:n]] for n in range(len(path), -1, -1) if path[:n] in tree.source_locations),
         tree.name,

@@ -7,6 +7,7 @@ it cannot parse; this parser reports them as errors.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from cspdet.darknet.schema import ALIASES, SECTION_SCHEMAS, SectionSchema
 from cspdet.errors import ConfigError, did_you_mean, truncate_list
+from cspdet.io.text import decode_text, read_bytes
 
 MAX_FILE_SIZE = 1_000_000  # characters; the longest released cfg has 50,000
 MAX_SECTIONS = 4096
-NUMBER_PATTERN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+NUMBER_PATTERN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 MAX_INT = 2**31 - 1  # Darknet parses C int values
 
 
@@ -71,7 +73,7 @@ class CfgSection:
         """Return the list of integers of a key; raise ConfigError if the key is missing."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
-        return tuple(self._parse_int(key, text) for text in self._value_text(key).split(","))
+        return tuple(self._parse_int(key, text) for text in self._list_items(key))
 
     def get_float(self, key: str, default: float) -> float:
         """Return the finite number of a key, or `default` if the key is missing."""
@@ -81,7 +83,7 @@ class CfgSection:
         """Return the list of finite numbers of a key; raise ConfigError if the key is missing."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
-        return tuple(self._parse_float(key, text) for text in self._value_text(key).split(","))
+        return tuple(self._parse_float(key, text) for text in self._list_items(key))
 
     def get_choice(self, key: str, default: str, choices: Iterable[str]) -> str:
         """Return the value of a key, which must be one of `choices`, or `default` if the key is missing."""
@@ -98,6 +100,10 @@ class CfgSection:
 
     def _value_text(self, key: str) -> str:
         return self.options[key].text.split("#")[0]
+
+    def _list_items(self, key: str) -> list[str]:
+        """The items of a list; it may end with a comma, as in Darknet."""
+        return self._value_text(key).removesuffix(",").split(",")
 
     def _parse_int(self, key: str, text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,12}", text):
@@ -161,15 +167,13 @@ def read_cfg(path: str | Path) -> str:
         ConfigError: The file is missing, unreadable or too large.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_FILE_SIZE:
-            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected a cfg of at most {MAX_FILE_SIZE:,}")
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except FileNotFoundError:
+    if not path.exists():
         siblings = [p.name for p in path.parent.glob("*.cfg")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: not readable: {error.strerror or error}") from None
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}")
+    data = read_bytes(path, MAX_FILE_SIZE, error=ConfigError)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return decode_text(data, str(path), error=ConfigError)
+    return data.decode("utf-8-sig", errors="replace")  # comments may have any encoding
 
 
 def _section_problems(section: CfgSection) -> list[str]:

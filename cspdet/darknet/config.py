@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from cspdet.config.base import ConfigModel
-from cspdet.darknet.cfg import parse_cfg, read_cfg
+from cspdet.darknet.cfg import Cfg, parse_cfg, read_cfg
 
 if TYPE_CHECKING:
     from cspdet.darknet.network import DarknetClassifier, DarknetDetector
 
-CFG_SOURCE_NAME = "model.cfg"  # name for messages about a cfg that is stored in a config or checkpoint
+CFG_SOURCE_NAME = "model.cfg"  # name for messages about a cfg that is stored in a checkpoint
+_file_names: dict[str, str] = {}  # text of a cfg -> the file that it was read from, for messages
+
+
+def remember_file(text: str, path: str | Path) -> None:
+    """Name this file in later errors about the text of a cfg."""
+    _file_names[text] = str(path)
 
 
 class _DarknetConfigBase(ConfigModel):
@@ -37,13 +43,23 @@ class _DarknetConfigBase(ConfigModel):
         if "\n" in str(cfg):
             return str(cfg)
         text = read_cfg(cfg)
-        parse_cfg(text, str(cfg))  # checked here so that errors name the file; only its text is stored
+        remember_file(text, cfg)  # only the text is stored
+        parse_cfg(text, str(cfg))
         return text
 
     @property
     def text(self) -> str:
         """Text of the cfg."""
         return str(self.cfg)
+
+    @property
+    def source(self) -> str:
+        """The file of the cfg for messages, or `model.cfg` if it is not known."""
+        return _file_names.get(self.text, CFG_SOURCE_NAME)
+
+    def parse(self) -> Cfg:
+        """Parse the cfg."""
+        return parse_cfg(self.text, self.source)
 
 
 class DarknetModelConfig(_DarknetConfigBase):
@@ -62,7 +78,7 @@ class DarknetModelConfig(_DarknetConfigBase):
         from cspdet.darknet.network import DarknetDetector
         from cspdet.darknet.num_classes import with_num_classes
 
-        return DarknetDetector(with_num_classes(parse_cfg(self.text, CFG_SOURCE_NAME), num_classes), bn_eps=self.bn_eps)
+        return DarknetDetector(with_num_classes(self.parse(), num_classes), bn_eps=self.bn_eps)
 
 
 class DarknetClassifierConfig(_DarknetConfigBase):
@@ -79,4 +95,4 @@ class DarknetClassifierConfig(_DarknetConfigBase):
         """
         from cspdet.darknet.network import DarknetClassifier
 
-        return DarknetClassifier(parse_cfg(self.text, CFG_SOURCE_NAME), bn_eps=self.bn_eps)
+        return DarknetClassifier(self.parse(), bn_eps=self.bn_eps)

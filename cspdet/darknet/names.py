@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspdet.datasets.formats.coco_format import COCO_CLASSES
+from cspdet.datasets.formats.names import read_class_names
 from cspdet.errors import ConfigError, did_you_mean
 from cspdet.structures import Categories
 
@@ -26,8 +27,6 @@ _COCO_SPELLING = {
     "tvmonitor": "tv",
 }
 
-MAX_FILE_SIZE = 10_000_000  # bytes
-
 
 def read_names(path: str | Path) -> tuple[str, ...]:
     """Read class names, one per line; spaces around names and empty lines at the end are ignored.
@@ -36,20 +35,10 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         ConfigError: The file is missing or unreadable, or has an empty line between names.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_FILE_SIZE:
-            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected a list of names")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    if not path.exists():
         siblings = [p.name for p in path.parent.glob("*.names")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as a text file: {error}") from None
-    names = [line.strip() for line in text.rstrip().split("\n")]
-    for line_number, name in enumerate(names, start=1):
-        if not name:
-            raise ConfigError(f"{path}:{line_number}: expected a class name, found an empty line")
-    return tuple(names)
+        raise ConfigError(f"{path}: no such file{did_you_mean(path.name, siblings)}")
+    return read_class_names(path, error=ConfigError)
 
 
 def categories_from_names(names: tuple[str, ...]) -> Categories:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cspdet.darknet.cfg import Cfg, CfgSection, anchor_mask
 from cspdet.darknet.graph import Graph, build_graph
 from cspdet.darknet.layer_spec import IMAGE
-from cspdet.darknet.layers import Connected, Convolution
+from cspdet.darknet.layers import AnchorPadding, Connected, Convolution
 from cspdet.darknet.weights import LayerWeights, connected_weights, conv_weights
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import init_weights
@@ -15,6 +15,8 @@ from cspdet.models.classifier import Classifier
 from cspdet.models.config import YoloHeadConfig
 from cspdet.models.detector import Detector
 from cspdet.models.head import Anchors, init_prediction_bias
+
+NO_ANCHOR = (1e-3, 1e-3)  # width and height in pixels of an anchor that only fills up a level; it matches no box
 
 
 class DarknetBody(nn.Module):
@@ -54,7 +56,8 @@ class DarknetDetector(Detector):
     """A detector built from a cfg with [yolo] sections.
 
     (B, 3, H, W) RGB in [0, 1] -> one raw tensor (B, A, H_l, W_l, 5 + C) per [yolo] section, sorted by stride; sections
-    of equal stride are in the order of the cfg.
+    of equal stride are in the order of the cfg. A section that uses fewer anchors than the others is padded with
+    anchors without objects.
     """
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
@@ -67,8 +70,13 @@ class DarknetDetector(Detector):
         strides = {layer.index: _stride(layer.section, graph.size_hw, layer.shape.size_hw) for layer in heads}
         heads.sort(key=lambda layer: strides[layer.index])
         self.body = DarknetBody(graph, tuple(layer.index for layer in heads))
-        self._anchors = Anchors(_head_config([layer.section for layer in heads]), tuple(sorted(strides.values())))
+        sections = [layer.section for layer in heads]
+        self._anchors = Anchors(_head_config(sections), tuple(sorted(strides.values())))
         self._num_classes = cfg.num_classes
+        missing = [self._anchors.wh.shape[1] - len(anchor_mask(section)) for section in sections]
+        self.padding = nn.ModuleList(
+            AnchorPadding(count, cfg.num_classes) if count else nn.Identity() for count in missing
+        )
         init_weights(self)
         for head, stride in zip(heads, self.strides, strict=True):
             before = self.body.layer[head.sources[0]] if head.sources[0] != IMAGE else None
@@ -98,7 +106,7 @@ class DarknetDetector(Detector):
                 raise ValueError(f"expected multiples of {max(self.strides)}, found {size_hw[0]}x{size_hw[1]}")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.body(images)
+        return tuple(pad(raw) for pad, raw in zip(self.padding, self.body(images), strict=True))
 
 
 class DarknetClassifier(Classifier):
@@ -172,8 +180,8 @@ def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
             raise section.error(f"expected a number from 1 to 2, found {scale:g}", "scale_x_y")
         scales.append(scale)
         levels.append(_used_anchors(section))
-        if len(levels[-1]) != len(levels[0]):
-            raise section.error(f"uses {len(levels[-1])} anchors; expected as many as the others, {len(levels[0])}")
+    count = max(map(len, levels))
+    levels = [level + (NO_ANCHOR,) * (count - len(level)) for level in levels]
     return YoloHeadConfig(
         anchors=tuple(levels), scale_x_y=tuple(scales), wh_decoding="square" if square else "exponential"
     )  # fmt: skip

@@ -22,9 +22,9 @@ from pydantic import Field, model_validator
 from cspdet.config.base import ConfigModel
 from cspdet.config.loader import load_config
 from cspdet.config.user_modules import forbid_user_modules
-from cspdet.datasets.formats.base import FormatField
+from cspdet.datasets.formats.base import DATASET_FORMATS, FormatField
 from cspdet.datasets.formats.coco_writer import SPLITS, coco_json
-from cspdet.errors import DataError, did_you_mean
+from cspdet.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger("cspdet")
 
@@ -145,10 +145,25 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
         if path.stem == "coco":  # the default of the released configs
             raise DataError(problem, BUILT_IN_DATASET_HINT)
         raise DataError(f"{problem}; if the dataset was moved, name its descriptor: data=PATH")
-    with nullcontext() if named_by_user else forbid_user_modules():
-        config = load_config(path, DescriptorConfig)
+    config = _load(path, named_by_user=named_by_user)
     splits = _read_source(config) if config.format is not None else _split_files(config)
     return DatasetConfig(splits.get("train"), splits.get("val"), splits.get("test"), path)
+
+
+def _load(path: Path, *, named_by_user: bool) -> DescriptorConfig:
+    with nullcontext() if named_by_user else forbid_user_modules():
+        try:
+            return load_config(path, DescriptorConfig)
+        except ConfigError as error:
+            raise ConfigError(*error.problems, *_format_hint(path)) from None
+
+
+def _format_hint(path: Path) -> list[str]:
+    """What to do with a YAML file of another program: that of a YOLO dataset."""
+    if not DATASET_FORMATS.get("yolo").recognizes(path):
+        return []
+    file = display_path(path)
+    return [f"{file} describes a YOLO dataset: convert it with `cspdet prepare-data yolo {file} --output data/mine`"]
 
 
 def _split_files(config: DescriptorConfig) -> dict[str, SplitFiles]:

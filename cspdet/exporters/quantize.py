@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cspdet.datasets.image_io import read_image
+from cspdet.datasets.image_io import IMAGE_SUFFIXES, read_image
 from cspdet.errors import DataError, SourceError
 from cspdet.inference.engines.onnx_export import INPUT_NAME
 from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.walk import find_files
 from cspdet.letterbox import Letterbox
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cspdet")
 
 MAX_IMAGES = 100  # more images hardly change the ranges
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: Path) -> onnx.ModelProto:
@@ -106,7 +106,10 @@ def calibration_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"--calibration {folder}: no such folder; expected one with images")
-    image_paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    try:
+        image_paths = sorted(folder / name for name in find_files(folder, IMAGE_SUFFIXES).names)
+    except OSError as error:
+        raise DataError(f"--calibration {folder}: cannot be read: {error.strerror or error}") from None
     if not image_paths:
         raise DataError(f"--calibration {folder}: no images in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     count = min(len(image_paths), MAX_IMAGES)

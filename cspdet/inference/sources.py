@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import logging
 import os
 import re
 import urllib.parse
@@ -13,8 +15,14 @@ from pathlib import Path
 
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
 from cspdet.errors import SourceError, did_you_mean, hide_credentials
+from cspdet.io.walk import FoundFiles, find_files
+
+log = logging.getLogger("cspdet")
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))
+
+
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -85,16 +93,16 @@ def find_sources(text: str) -> list[MediaSource]:
     """
     text = _local_name(text)
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _scan_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return [_source_from_path(path, Path(path.name))]
     if re.fullmatch(r"\d+", text):
         return [Video(int(text), Path(f"camera-{text}.mp4"))]
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         return [Video(text, Path("stream.mp4"))]
     if glob.has_magic(text):
-        return _scan_glob(text)
+        return _scan_glob(str(path))
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     raise SourceError(f"{text}: no such image, video or folder{did_you_mean(path.name, beside)}")
 
@@ -108,31 +116,54 @@ def _local_name(text: str) -> str:
 
 
 def _scan_folder(folder: Path) -> list[MediaSource]:
-    sources = [
-        _source_from_path(Path(root) / name, (Path(root) / name).relative_to(folder))
-        for root, names in _walk(folder)
-        for name in sorted(names)
-        if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    ]
-    if not sources:
+    found = _search(folder)
+    for line in (*found.skipped(), *(f"folder cannot be read: {name}" for name in found.unreadable)):
+        log.warning("%s: %s", folder, line)
+    if not found.names:
         raise SourceError(f"{folder}: no image or video in this folder; known suffixes: {_known_suffixes()}")
-    return sources
+    return [_source_from_path(folder / name, Path(name)) for name in found.names]
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()  # in place: os.walk visits them in this order
-        yield root, names
+def _search(folder: Path) -> FoundFiles:
+    try:
+        return find_files(folder, MEDIA_SUFFIXES)
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read: {error.strerror or error}") from None
 
 
 def _scan_glob(pattern: str) -> list[MediaSource]:
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file()]
+    matches = sorted(_match_glob(pattern))
+    files = [path for path in matches if path.suffix.lower() in MEDIA_SUFFIXES and os.path.isfile(path)]
     if not files:
         others = f"; of its {len(matches)} matches none is an image or video ({_known_suffixes()})" if matches else ""
         raise SourceError(f"{pattern}: no file matches this pattern{others}")
     shared = Path(os.path.commonpath([path.parent.absolute() for path in files]))
     return [_source_from_path(path, path.absolute().relative_to(shared)) for path in files]
+
+
+def _match_glob(pattern: str) -> Iterator[Path]:
+    """Find the files of a glob; `**` reads each folder once, so circles of links end."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(pattern))
+        return
+    at = parts.index("**")
+    start = str(Path(*parts[:at]))
+    for folder in map(Path, glob.glob(start) if glob.has_magic(start) else [start]):
+        if folder.is_dir():
+            found = _search(folder)
+            for name in found.names + found.other_suffixes:
+                if _matches(name.split("/"), parts[at:]):
+                    yield folder / name
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern; `**` matches any number of parts."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return len(patterns) == 1 or any(_matches(names[i:], patterns[1:]) for i in range(len(names)))
+    return bool(names) and fnmatch.fnmatch(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
 
 
 def _source_from_path(path: Path, name: Path) -> MediaSource:

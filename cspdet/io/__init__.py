@@ -1,1 +1,1 @@
-"""Files: atomic writes, checkpoint files, output folders, and progress bars."""
+"""Files: atomic writes, text files, search in folders, checkpoint files, output folders, progress bars."""

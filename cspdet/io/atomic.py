@@ -51,8 +51,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    r"""Write `text` as UTF-8 to `path` atomically; a lone surrogate becomes `\udcff`, its escape in JSON and YAML."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def remove_stale_temp_files(folder: str | Path) -> list[str]:

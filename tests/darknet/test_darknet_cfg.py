@@ -111,7 +111,6 @@ MISTAKES = {
         "anchors: expected widths and heights above 0",
     ),
     "classes": (NET + HEAD + BACK + conv(8) + yolo("0", classes=3), "classes: expected 2 as in"),
-    "unequal heads": (NET + HEAD + BACK + conv(14) + yolo("0,1"), "uses 2 anchors; expected as"),
     "yolo taken": (NET + HEAD + conv(4), "reads layer 1, a [yolo]"),
     "scale_x_y": (NET + conv(7) + yolo("0", "scale_x_y=3"), "scale_x_y: expected a number from 1 to 2, found 3"),
     "new_coords": (
@@ -162,9 +161,9 @@ def test_files_that_are_no_cfg(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file \(did you mean 'yolo.cfg'"):
         read_cfg(tmp_path / "yol.cfg")
     (tmp_path / "big.cfg").write_bytes(b" " * 2_000_000)
-    with pytest.raises(ConfigError, match="expected a cfg of at most"):
+    with pytest.raises(ConfigError, match="expected at most 1,000,000 bytes"):
         read_cfg(tmp_path / "big.cfg")
-    with pytest.raises(ConfigError, match="not readable"):
+    with pytest.raises(ConfigError, match="is a folder"):
         read_cfg(tmp_path)
 
 

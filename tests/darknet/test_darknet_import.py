@@ -57,7 +57,7 @@ def test_a_detector_becomes_a_model(tmp_path, capsys):
     assert (loaded.config.input.size, loaded.config.input.resize) == ((64, 64), "stretch")
     assert load_model(path, overrides=["input.size=[32,96]"]).config.input.size == (32, 96)
     with pytest.raises(
-        ConfigError, match=r"input\.size: 40x40 does not fit the cfg: model\.cfg:78: \[route\] layers: layer 12"
+        ConfigError, match=r"input\.size: 40x40 does not fit the cfg: .*x\.cfg:78: \[route\] layers: layer 12"
     ):
         load_model(path, overrides=["input.size=40"])
     assert main(["info", str(path), "--json"]) == 0
@@ -104,7 +104,7 @@ def test_names_and_their_ids(tmp_path):
         (["{cfg}", "{weights}", "--output", "x.onnx"], "expected a checkpoint's name"),
         (["{cfg}", "{cfg}", "--output", "x.pt"], "not a .weights file: found version"),
         (["{cfg}", "{weights}", "--output", "x.pt", "--names", "{names}"], "3 names, but"),
-        (["{cfg}", "{weights}", "--output", "x.pt", "--names", "{weights}"], "not readable as a text file"),
+        (["{cfg}", "{weights}", "--output", "x.pt", "--names", "{weights}"], "x.weights:1: not text: found a NUL byte"),
         (["{cfg}", "{weights}", "--output", "x.pt", "--bn-eps", "2"], "bn_eps"),
         (["nothing.cfg", "{weights}", "--output", "x.pt"], "no such file"),
         (["{yaml}", "{weights}", "--output", "x.pt", "--bn-eps", "1e-6"], "is not a cfg"),
@@ -120,6 +120,22 @@ def test_mistakes_are_one_clear_error(tmp_path, monkeypatch, capsys, words, mess
     assert main(["import-darknet", *(word.format(**places) for word in words)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("mask=2", "mask=3", "x.cfg:{line}: [yolo] mask: expected numbers from 0 to 2, found 3"),
+        ("37,58", "37,-8", "x.cfg:{line}: [yolo] anchors: expected widths and heights above 0"),
+        ("37,58", f"37,{'1' * 200_000}x", "x.cfg:{line}: [yolo] anchors: expected a number, found '1111"),
+    ],
+)
+def test_mistakes_in_a_head_name_the_file_of_the_user(tmp_path, capsys, before, after, message):
+    cfg, weights = write_pair(tmp_path, TINY)
+    line = TINY[: TINY.index(before)].count("\n") + 1
+    cfg.write_text(TINY.replace(before, after, 1))
+    assert main(["import-darknet", str(cfg), str(weights), "--output", str(tmp_path / "x.pt")]) == 2
+    assert message.format(line=line) in capsys.readouterr().err
 
 
 def test_a_partial_file_is_taken_when_asked_for(tmp_path, capsys):

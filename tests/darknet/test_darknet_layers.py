@@ -204,6 +204,30 @@ def test_costs_are_counted():
     assert cost.stored_values == 216 + 4 * 8 + 56 + 7
 
 
+def test_a_list_may_end_with_a_comma():
+    plain, comma = network(TINY), network(TINY.replace("37,58", "37,58,").replace("mask=2", "mask=2,"))
+    assert torch.equal(comma.anchors.wh, plain.anchors.wh)
+
+
+def test_heads_with_different_numbers_of_anchors_are_filled_up_with_anchors_that_detect_nothing():
+    """The second head uses two anchors: those of the first are followed by one whose score is 0 and that no box has."""
+    last = TINY.rindex("filters=7")
+    text = TINY[:last] + "filters=14" + TINY[last + len("filters=7") :].replace("mask=0", "mask=0,1")
+    model = network(text)
+    images = torch.rand(1, 3, 64, 64)
+    fine, coarse = model.eval()(images)
+    assert (fine.shape, coarse.shape) == ((1, 2, 16, 16, 7), (1, 2, 4, 4, 7))
+    assert torch.equal(coarse[:, :1], model.body(images)[1])
+    boxes, scores = decode((fine, coarse), model.anchors)
+    assert scores[:, -16:].max() < 1e-12
+    assert (boxes[:, -16:, 2:] - boxes[:, -16:, :2]).max() < 0.01
+    targets = Targets(
+        torch.tensor([0]), torch.tensor([0]), torch.tensor([[10.0, 10.0, 50.0, 60.0]]), torch.tensor([False])
+    )
+    loss = yolo_loss((fine, coarse), targets, model.anchors, YoloLossConfig(), AnchorIoUConfig().build())
+    assert torch.isfinite(loss.total)
+
+
 @pytest.mark.parametrize("kind", ["mse", "ciou"])
 def test_the_loss_of_square_sizes_is_least_at_the_box_itself(kind):
     anchors = Anchors(YoloHeadConfig(anchors=(((16.0, 8.0),),), scale_x_y=(1.0,), wh_decoding="square"), (8,))

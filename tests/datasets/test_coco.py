@@ -157,7 +157,10 @@ MISTAKES = {
         "duplicate category id: 7 is 'x' and 'y'",
     ),
     "name twice": (
-        {"categories": [{"id": 7, "name": "x"}, {"id": 8, "name": "x"}]},
+        {
+            "categories": [{"id": 7, "name": "x"}, {"id": 8, "name": "x"}],
+            "annotations": [{"id": i, "image_id": 20, "category_id": i, "bbox": [0, 0, 9, 9]} for i in (7, 8)],
+        },
         "duplicate category name: 'x' is category 8 and another one",
     ),
     "image twice": (

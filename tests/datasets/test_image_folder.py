@@ -70,9 +70,34 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         "train/b/3.jpg",
         "train/b/4.jpg",
     ]
-    assert (
-        load_image_folder(tmp_path, "train").warnings[0].endswith("links to a parent folder skipped: train/a/deep/up")
-    )
+    (warning,) = load_image_folder(tmp_path, "train").warnings
+    assert warning.endswith("links to folders that were already read skipped: train/a/deep/up")
+
+
+def test_a_link_to_the_split_is_no_class(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg")
+    (tmp_path / "train/latest").symlink_to(".")
+    (tmp_path / "train/up").symlink_to("..")
+    assert load_image_folder(tmp_path, "train").classes == ("a", "b")
+    assert load_image_folder(tmp_path, "train").warnings[0].endswith("class folders skipped: latest; up")
+
+
+def test_class_names_are_text_and_special_files_no_images(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "val/a/1.jpg")
+    os.mkfifo(tmp_path / "train/a/2.jpg")
+    assert found(tmp_path) == [("train/a/1.jpg", "a")]
+    touch(tmp_path, os.fsdecode(b"train/caf\xe9/1.jpg"))
+    with pytest.raises(DataError, match=r"class name 'caf\\udce9' is not UTF-8 text"):
+        load_image_folder(tmp_path, "train")
+
+
+def test_lists_name_files_as_bytes(tmp_path):
+    name = os.fsdecode(b"caf\xe9 1.jpg")
+    touch(tmp_path, name)
+    (tmp_path / "train.txt").write_bytes(b"caf\xe9 1.jpg\tcat\r\n" + b"caf\xe9 1.jpg 99999999999\n")
+    images = load_image_folder(tmp_path, "train")
+    assert images.path(0).is_file()
+    assert images.classes == ("99999999999", "cat")
 
 
 def test_file_names_need_not_be_text(tmp_path):

@@ -23,7 +23,8 @@ TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 # A part is a module or a package directly below cspdet. It may import the parts in the lines above its own.
 LAYERS = (
     "errors structures boxes",
-    "io config device letterbox",
+    "io device letterbox",
+    "config",
     "models datasets",
     "darknet inference evaluation",
     "training analysis exporters",

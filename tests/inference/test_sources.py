@@ -65,6 +65,40 @@ def test_what_is_no_source_is_named_with_the_reason(tree, text, message):
     assert message in str(caught.value)
 
 
+def test_links_are_followed_once_in_folders_and_globs(tree, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    (store / "far.png").write_bytes(b"x")
+    (tree / "pics").symlink_to(store)
+    for name in ("sub/up", "sub/again", "loop"):
+        (tree / name).symlink_to(tree)
+    expected = ["a.png", "b.JPG", "sub/c.webp", "sub/clip.mp4", "pics/far.png"]
+    assert sorted(names(tree)) == sorted(expected)
+    assert sorted(names(f"{tree}/**")) == sorted(expected)
+    assert names(f"{tree}/**/*.png") == ["a.png", "pics/far.png"]
+    assert names(f"{tree}/**/sub/c*") == ["c.webp", "clip.mp4"]
+    assert names(f"{tree}/*/far.png") == ["far.png"]
+
+
+def test_what_a_folder_has_beside_images_and_videos_is_counted(tree, caplog):
+    os.mkfifo(tree / "pipe.jpg")
+    (tree / "a.heic").write_bytes(b"x")
+    assert len(names(tree)) == 4
+    assert [record.getMessage().removeprefix(f"{tree}: ") for record in caplog.records] == [
+        "files with other suffixes skipped: .heic 1, .txt 1",
+        "hidden files and folders skipped: 1: .hidden.jpg",
+        "named pipes, sockets and devices skipped: 1: pipe.jpg",
+    ]
+
+
+def test_a_name_that_is_not_utf_8_is_found(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/stra\xdfe.jpg"
+    with open(raw, "wb"):
+        pass
+    for text in (str(tmp_path), f"{tmp_path}/*.jpg", f"{tmp_path}/**/s*", os.fsdecode(raw)):
+        (source,) = find_sources(text)
+        assert os.fsencode(str(source)) == raw
+
+
 def test_free_folders_count_up_and_take_empty_ones(tmp_path):
     base = tmp_path / "runs" / "detect"
     first = increment_path(base)

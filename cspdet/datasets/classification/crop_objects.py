@@ -16,6 +16,8 @@ from cspdet.errors import ConfigError, DataError
 from cspdet.io.atomic import write_bytes
 from cspdet.io.progress import progress
 
+MAX_NAME_BYTES = 255  # of the file systems in common use
+
 
 def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_side: float = 8.0) -> ConversionResult:
     """Crop every object of the train and val splits to `output`/SPLIT/CLASS/IMAGE-BOX.png.
@@ -72,7 +74,8 @@ def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) ->
 
 def _check_class_names(coco: CocoDataset) -> None:
     for name in coco.classes.names:
-        if name.startswith(".") or os.sep in name or "\0" in name or "/" in name:
+        is_long = len(os.fsencode(name)) > MAX_NAME_BYTES
+        if name.startswith(".") or os.sep in name or "\0" in name or "/" in name or is_long:
             raise DataError(f"{coco.files.annotations}: class {name!r}: cannot be the name of a folder")
 
 

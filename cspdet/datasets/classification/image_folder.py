@@ -11,6 +11,7 @@ Image files are not opened here, so a million images take a few seconds; unreada
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from cspdet.datasets.classification.scan import (
     ScannedFolder,
     class_folders,
     infer_classes,
-    read_lines,
     read_list,
     scan_class_folder,
 )
 from cspdet.datasets.issues import IssueCounter
 from cspdet.errors import DataError, did_you_mean
+from cspdet.io.text import is_text, read_lines
 
 Split = Literal["train", "val"]
 
@@ -124,17 +125,23 @@ def _from_folders(
     classes = _resolve_classes(root, split, classes) or class_names
     _check_known_classes(root / split, class_names, classes)
     scanned = _scan_class_folders(root, split, class_names)
-    for inside in scanned.values():
-        for name in inside.non_images:
-            issues.add("files without an image suffix skipped", name)
-        for name in inside.symlink_loops:
-            issues.add("links to a parent folder skipped", name)
+    _count_skipped(scanned.values(), issues)
     for name in classes:
         if name not in scanned:
             issues.add("classes without a folder, so without images", name)
     names = [name for label in classes if label in scanned for name in scanned[label].names]
     counts = [len(scanned[name].names) if name in scanned else 0 for name in classes]
     return _pack_dataset(root, split, classes, np.repeat(np.arange(len(classes)), counts), names, issues)
+
+
+def _count_skipped(scanned: Iterable[ScannedFolder], issues: IssueCounter) -> None:
+    for inside in scanned:
+        for name in inside.non_images:
+            issues.add("files without an image suffix skipped", name)
+        for name in inside.repeated:
+            issues.add("links to folders that were already read skipped", name)
+        for name in inside.special:
+            issues.add("named pipes, sockets and devices skipped", name)
 
 
 def _scan_class_folders(root: Path, split: Split, class_names: tuple[str, ...]) -> dict[str, ScannedFolder]:
@@ -189,9 +196,9 @@ def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None
         return requested
     if (root / "classes.txt").is_file():
         names = tuple(line.strip() for line in read_lines(root / "classes.txt") if line.strip())
-        duplicates = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if duplicates or not names:
-            found = f"{duplicates[0]!r} twice" if duplicates else "none"
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated or not names:
+            found = f"{repeated[0]!r} twice" if repeated else "none"
             raise DataError(f"{root / 'classes.txt'}: expected one class name per line, each once; found {found}")
         return names
     if split == "val" and (root / "train").is_dir():
@@ -212,6 +219,15 @@ def _check_known_classes(where: Path, found: Iterable[str], classes: tuple[str, 
         )  # fmt: skip
 
 
+def _check_is_text(classes: Iterable[str], where: Path) -> None:
+    wrong = [name for name in classes if not is_text(name)]
+    if wrong:
+        raise DataError(
+            f"{where}: the class name {wrong[0]!r} is not UTF-8 text; rename it"
+            + _format_first_of(wrong, "such class names")
+        )
+
+
 def _format_first_of(items: Sequence[str], what: str) -> str:
     """Return ` (the first of 7 such classes)` if there are several items; if not, return an empty string."""
     return f" (the first of {len(items)} {what})" if len(items) > 1 else ""
@@ -220,6 +236,7 @@ def _format_first_of(items: Sequence[str], what: str) -> str:
 def _pack_dataset(
     root: Path, split: str, classes: tuple[str, ...], label: np.ndarray, names: Sequence[str], issues: IssueCounter
 ) -> ImageFolderDataset:
+    _check_is_text(classes, root / split)
     encoded = [os.fsencode(name) for name in names]
     start = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=start[1:])

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
 from cspdet.errors import DataError, truncate_list
+from cspdet.io.text import read_lines
+from cspdet.io.walk import find_files, is_folder
 
 SUFFIXES = tuple(IMAGE_SUFFIXES)
 MAX_EXAMPLES = 3  # invalid lines in an error message
@@ -19,36 +21,40 @@ class ScannedFolder(NamedTuple):
 
     names: list[str]
     non_images: list[str]  # files without an image suffix
-    symlink_loops: list[str]  # links to a parent folder
+    repeated: list[str]  # links to folders that were already read
+    special: list[str]  # named pipes, sockets and devices
 
 
 def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted names of the class folders in `folder`, and of its files; hidden ones are skipped."""
+    """Return the sorted names of the class folders in `folder`, and of its other entries; hidden ones are skipped.
+
+    A link to `folder` itself or to a parent of it is not a class folder.
+    """
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
-    folders = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
-    return folders, sorted(entry.name for entry in entries if not entry.is_dir())
+    real = os.path.realpath(folder)
+    classes = {entry.name for entry in entries if is_folder(entry) and not _is_ancestor(entry, real)}
+    return tuple(sorted(classes)), sorted({entry.name for entry in entries} - classes)
+
+
+def _is_ancestor(entry: os.DirEntry[str], folder: str) -> bool:
+    target = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+    return f"{folder}{os.sep}".startswith(f"{target}{os.sep}")
 
 
 def scan_class_folder(root: Path, inside: str) -> ScannedFolder:
-    """Find all images below root/inside, following symbolic links."""
-    scanned = ScannedFolder([], [], [])
-    waiting = [inside]
-    while waiting:
-        at = waiting.pop()
-        for entry in _entries(root / at):
-            name = f"{at}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                circular = entry.is_symlink() and _is_ancestor(entry.path, root / at)
-                (scanned.symlink_loops if circular else waiting).append(name)
-            elif entry.name.lower().endswith(SUFFIXES):
-                scanned.names.append(name)
-            else:
-                scanned.non_images.append(name)
-    for names in scanned:
-        names.sort()
-    return scanned
+    """Find all images below root/inside, following symbolic links.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    try:
+        found = find_files(root / inside, SUFFIXES)
+    except OSError as error:
+        raise DataError(f"{root / inside}: cannot be read: {error.strerror or error}") from None
+    if found.unreadable:
+        raise DataError(*(f"{root / inside}: cannot be read: {name}" for name in found.unreadable[:MAX_EXAMPLES]))
+    kinds = (found.names, found.other_suffixes, found.repeated, found.special)
+    return ScannedFolder(*([f"{inside}/{name}" for name in sorted(names)] for names in kinds))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -59,18 +65,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
 
 
-def _is_ancestor(link: str, folder: Path) -> bool:
-    target, real = os.path.realpath(link), os.path.realpath(folder)
-    return f"{real}{os.sep}".startswith(f"{target}{os.sep}")
-
-
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
     """Read the paths and classes of a list file.
 
     In each line, path and class are separated by a tab; if the line has no tab, by its last space.
     """
     names, words, problems = [], [], []
-    for line_number, line in enumerate(read_lines(listing), 1):
+    for line_number, line in enumerate(read_lines(listing, lists_paths=True), 1):
         if not line.strip():
             continue
         path, _, word = (part.strip() for part in line.rpartition("\t" if "\t" in line else " "))
@@ -86,21 +87,13 @@ def read_list(listing: Path) -> tuple[list[str], list[str]]:
     return names, words
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file; raise DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
     """Return the sorted distinct classes of a list file.
 
     If all are integers, the result is all integers from 0 to the largest.
     """
     distinct = set(words)
-    if all(word.isascii() and word.isdecimal() for word in distinct):
+    if all(word.isascii() and word.isdecimal() and len(word) < 10 for word in distinct):
         largest = max(int(word) for word in distinct)
         if largest < 10 * len(distinct) + 1000:  # otherwise the integers are probably names, such as years or codes
             return tuple(str(i) for i in range(largest + 1))

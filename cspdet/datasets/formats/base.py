@@ -25,7 +25,8 @@ from cspdet.datasets.formats.coco_writer import (
     check_output_folder,
     write_coco_dataset,
 )
-from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.datasets.formats.names import class_name_problems, file_name_error
+from cspdet.errors import ConfigError, DataError, did_you_mean, truncate_list
 
 DATASET_FORMATS = Registry(
     "dataset format",
@@ -47,10 +48,11 @@ class SplitContent:
 
 @dataclass(frozen=True)
 class DatasetContent:
-    """A dataset as returned by `DatasetFormat.read`.
+    """A dataset as returned by `DatasetFormat.read`; splits without images are left out.
 
     Raises:
-        DataError: The name of a split is not train, val or test.
+        DataError: The name of a split is not train, val or test; a class name is empty or not unique; a file name
+            cannot be used in annotations; or there are no images.
     """
 
     categories: Mapping[int, str]  # category id -> class name; class indices follow the ascending ids
@@ -63,8 +65,19 @@ class DatasetContent:
             for name in self.splits
             if name not in SPLITS
         ]
+        problems += class_name_problems(tuple(self.categories.values()), "categories")
+        problems += [
+            f"{split.folder / image.file_name}: its name cannot be used in annotations: it {reason}; rename the file"
+            for split in self.splits.values()
+            for image in split.images
+            if (reason := file_name_error(image.file_name))
+        ]
+        splits = {name: split for name, split in self.splits.items() if split.images}
+        if not splits and not problems:
+            problems = ["expected images in at least one split, found none"]
         if problems:
-            raise DataError(*problems)
+            raise DataError(*truncate_list(problems))
+        object.__setattr__(self, "splits", splits)
 
 
 class DatasetFormat(ComponentConfig):

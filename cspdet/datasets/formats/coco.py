@@ -31,7 +31,7 @@ class CocoDataset:
     classes: Categories
     image_id: np.ndarray  # (N,) int64, image ids in file order
     size_hw: np.ndarray  # (N, 2) int32, height and width of the upright images
-    names: bytes  # concatenated file names, UTF-8
+    names: bytes  # concatenated file names, in the encoding of the file system
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     box_xyxy: np.ndarray  # (M, 4) float32, image pixels, inside the image, sorted by image
     box_class: np.ndarray  # (M,) int32
@@ -50,7 +50,7 @@ class CocoDataset:
     def name(self, index: int) -> str:
         """Return the file name of an image in the annotations."""
         index = range(len(self))[index]
-        return self.names[self.name_start[index] : self.name_start[index + 1]].decode()
+        return self.names[self.name_start[index] : self.name_start[index + 1]].decode("utf-8", "surrogateescape")
 
     def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the boxes of an image: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
@@ -105,7 +105,7 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
         box_class=annotations.class_id[kept].astype(np.int32),
         box_crowd=annotations.records["crowd"][kept].astype(bool),
         box_start=np.concatenate(([0], np.cumsum(count))).astype(np.int64),
-        warnings=tuple(issues.lines()),
+        warnings=(*annotations.notes, *issues.lines()),
         files=files,
     )
 

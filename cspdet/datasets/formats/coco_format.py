@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -47,21 +48,31 @@ class CocoFormat(DatasetFormat):
         if not files:
             raise DataError(f"{source}: expected a COCO JSON file, or a folder with annotations/instances_train*.json")
         read = {split: _read_file(file, _find_image_folder(source, file)) for split, file in files.items()}
-        categories, _ = next(iter(read.values()))
-        for split, (others, _) in read.items():
+        categories = next(iter(read.values())).categories
+        for split, (others, _, _) in read.items():
             if others != categories:
                 raise DataError(f"{source}: {next(iter(read))} and {split} have different categories")
-        return DatasetContent(categories, {split: content for split, (_, content) in read.items()})
+        notes = tuple(note for file in read.values() for note in file.notes)
+        return DatasetContent(categories, {split: file.content for split, file in read.items()}, notes)
 
     def _read_single(self, file: Path) -> DatasetContent:
         folder = self.images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
-        categories, content = _read_file(file, folder)
+        categories, content, notes = _read_file(file, folder)
         val = hash_split((image.file_name for image in content.images), self.val_fraction)
         splits = {
             "train": tuple(image for image in content.images if image.file_name not in val),
             "val": tuple(image for image in content.images if image.file_name in val),
         }
-        return DatasetContent(categories, {name: SplitContent(folder, images) for name, images in splits.items()})
+        contents = {name: SplitContent(folder, images) for name, images in splits.items()}
+        return DatasetContent(categories, contents, notes)
+
+
+class _CocoFile(NamedTuple):
+    """The content of an annotation file."""
+
+    categories: dict[int, str]
+    content: SplitContent
+    notes: tuple[str, ...]
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
@@ -83,8 +94,7 @@ def _find_image_folder(root: Path, file: Path) -> Path:
     return next((folder for folder in candidates if folder.is_dir()), root / "images")
 
 
-def _read_file(file: Path, folder: Path) -> tuple[dict[int, str], SplitContent]:
-    """Read the categories and images of an annotation file."""
+def _read_file(file: Path, folder: Path) -> _CocoFile:
     annotations = read_annotations(SplitFiles(folder, file), allow_empty=True)
     if annotations.problems:
         raise DataError(*truncate_list(list(annotations.problems)))
@@ -95,13 +105,14 @@ def _read_file(file: Path, folder: Path) -> tuple[dict[int, str], SplitContent]:
         category_id, is_crowd = int(record["category_id"]), bool(record["crowd"])
         boxes[index].append(CocoBox(category_id, (x, y, width, height), width * height, is_crowd))
     names = [
-        annotations.names[start:end].decode()
+        annotations.names[start:end].decode("utf-8", "surrogateescape")
         for start, end in zip(annotations.name_start[:-1], annotations.name_start[1:], strict=True)
     ]
     sizes = [(height, width) for height, width in annotations.size_hw.tolist()]
     image_ids = annotations.image_id.tolist()
     images = zip(names, sizes, boxes, image_ids, strict=True)
-    return categories, SplitContent(folder, tuple(CocoImage(n, hw, tuple(b), i) for n, hw, b, i in images))
+    content = SplitContent(folder, tuple(CocoImage(n, hw, tuple(b), i) for n, hw, b, i in images))
+    return _CocoFile(categories, content, annotations.notes)
 
 
 _COCO_NAMES = """

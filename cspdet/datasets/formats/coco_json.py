@@ -6,14 +6,15 @@ Boxes are not modified here; `cspdet.datasets.formats.coco` clips them to their 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from posixpath import normpath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cspdet.datasets.descriptor import SplitFiles
+from cspdet.datasets.formats.coco_corrections import drop_unused_duplicates, read_backslashes
 from cspdet.datasets.formats.coco_parse import (
     NO_ID,
     RECORD_DTYPE,
@@ -24,7 +25,9 @@ from cspdet.datasets.formats.coco_parse import (
     is_valid_side,
     parse_annotations,
 )
+from cspdet.datasets.formats.names import file_name_error
 from cspdet.datasets.issues import IssueCounter
+from cspdet.io.text import is_text
 from cspdet.structures import Categories
 
 
@@ -37,11 +40,12 @@ class Annotations:
     classes: Categories
     image_id: np.ndarray  # (N,) int64
     size_hw: np.ndarray  # (N, 2) int32
-    names: bytes  # concatenated file names, UTF-8
+    names: bytes  # concatenated file names, in the encoding of the file system
     name_start: np.ndarray  # (N + 1,) int64, offsets into `names`
     records: np.ndarray  # (M,) RECORD_DTYPE
     image_index: np.ndarray  # (M,) int64, index of each annotation's image
     class_id: np.ndarray  # (M,) int64, index of each annotation's class
+    notes: tuple[str, ...] = ()  # what was read in another way than written
 
 
 def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotations:
@@ -58,13 +62,14 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
         DataError: The file cannot be read, or is not a JSON object.
     """
     content = parse_annotations(files)
-    issues = IssueCounter(str(files.annotations))
+    issues, notes = IssueCounter(str(files.annotations)), IssueCounter(str(files.annotations))
     images = _pop_list(content, "images", issues)
     categories = _pop_list(content, "categories", issues)
     entries = _pop_list(content, "annotations", issues, optional=allow_empty)
-    classes = _read_categories(categories, issues)
-    image_id, size_hw, names = _read_images(images, issues)
     records = _read_records(entries, issues)
+    classes = _read_categories(drop_unused_duplicates(categories, records, notes), issues)
+    image_id, size_hw, names = _read_images(images, issues)
+    names = read_backslashes(names, files.images, notes)
     image_index = _find_known(records, "image_id", image_id, issues)
     class_id = _find_known(records, "category_id", np.array(classes.category_ids, np.int64), issues)
     _check_duplicate_ids(records["id"], issues)
@@ -80,6 +85,7 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
         records=records,
         image_index=image_index,
         class_id=class_id,
+        notes=tuple(notes.lines()),
     )
 
 
@@ -118,22 +124,34 @@ def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
         issues.add("iscrowd must be 0 or 1", f"{label} has {describe(entry['iscrowd'])}")
 
 
+def _check_category_name(category_id: int, entry: dict[str, Any], known: set[str], issues: IssueCounter) -> str:
+    """Return the name of a category; an empty name if it is not valid."""
+    name = entry.get("name")
+    if not isinstance(name, str) or not name.strip():
+        issues.add("a category needs a name", f"category {category_id} has {describe_key(entry, 'name')}")
+        return ""
+    if not is_text(name):
+        issues.add("a category's name is not valid text", f"category {category_id} has {describe(name)}")
+        return ""
+    if name in known:
+        issues.add("duplicate category name", f"{name!r} is category {category_id} and another one")
+    return name
+
+
 def _read_categories(entries: list[Any], issues: IssueCounter) -> Categories:
     names: dict[int, str] = {}
+    known: set[str] = set()
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
             issues.add("categories must be objects with id and name", f"categories[{i}] is {describe(entry)}")
             continue
-        category_id, name = entry.get("id"), entry.get("name")
+        category_id = entry.get("id")
         if not isinstance(category_id, int) or not is_int64(category_id):
             found = describe_key(entry, "id")
             issues.add("a category's id must be an integer", f"categories[{i}] has {found}")
             continue
-        if not isinstance(name, str) or not name.strip():
-            issues.add("a category needs a name", f"category {category_id} has {describe_key(entry, 'name')}")
-            name = ""
-        elif name in names.values():
-            issues.add("duplicate category name", f"{name!r} is category {category_id} and another one")
+        name = _check_category_name(category_id, entry, known, issues)
+        known.add(name)
         if category_id in names:
             issues.add("duplicate category id", f"{category_id} is {names[category_id]!r} and {name!r}")
         names[category_id] = name
@@ -172,37 +190,16 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
         if not isinstance(given_id, int) or not is_int64(given_id):
             issues.add("an image's id must be an integer", f"images[{i}] has {describe_key(entry, 'id')}")
             continue
-        reason = _file_name_error(name)
+        reason = file_name_error(name)
         if reason:
             issues.add(f"file_name {reason}", f"image {given_id} has {describe_key(entry, 'file_name')}")
         ids.append(given_id)
         sizes.append(_image_size(entry, issues))
-        names.append(b"" if reason else str(name).encode())
+        names.append(b"" if reason else str(name).encode("utf-8", "surrogateescape"))
     image_id = np.array(ids, np.int64)
     repeated = _is_repeated(image_id)
-    issues.add_where("duplicate image id", repeated, lambda i: f"{ids[i]} again for {names[i].decode()!r}")
+    issues.add_where("duplicate image id", repeated, lambda i: f"{ids[i]} again for {os.fsdecode(names[i])!r}")
     return image_id, np.array(sizes, np.int32).reshape(-1, 2), names
-
-
-def _file_name_error(name: Any) -> str:
-    """Return why `name` is not a file name that stays inside the image folder on every system; "" if it is valid."""
-    if not isinstance(name, str) or not name.strip():
-        return "must be text"
-    if "\0" in name or not _is_utf8_encodable(name):
-        return "is not valid text"
-    if "/" in name or "\\" in name or ":" in name or name.startswith("."):
-        for form in (name, name.replace("\\", "/")):
-            first = normpath(form).split("/")[0]  # empty for absolute paths, `.` for the folder itself
-            if first in ("", ".", "..") or PureWindowsPath(form).drive:
-                return "must stay inside the image folder"
-    return ""
-
-
-def _is_utf8_encodable(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
 
 
 def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:

@@ -13,8 +13,10 @@ from typing import Any
 
 from cspdet.errors import DataError
 from cspdet.io.atomic import write_text
+from cspdet.io.text import is_text
 
 SPLITS = ("train", "val", "test")
+NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,14 @@ def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) ->
     lines = [_signature(converter)]
     for name in SPLITS:
         if name in splits:
-            images, annotations = (json.dumps(path, ensure_ascii=False) for path in splits[name])
+            images, annotations = map(_quote, splits[name])
             lines.append(f"{name}: {{images: {images}, annotations: {annotations}}}")
     return "\n".join(lines) + "\n"
+
+
+def _quote(path: str) -> str:
+    """Quote text for YAML; characters that YAML does not allow, or takes for line breaks, are escaped."""
+    return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(path, ensure_ascii=False))
 
 
 def _signature(converter: str) -> str:
@@ -147,9 +154,12 @@ def write_coco_dataset(
         warnings: Messages for the result.
 
     Raises:
-        DataError: `folder` contains other files.
+        DataError: `folder` has other files in it, or the name of a folder is not UTF-8.
     """
     check_output_folder(folder, converter)
+    for path in (folder, *(images for images, _ in splits.values())):
+        if not is_text(os.path.abspath(path)):
+            raise DataError(f"{path}: a descriptor cannot name this folder: it is not UTF-8 text; rename it")
     described, first_id = {}, 1
     for name, (images, coco_images) in splits.items():
         file = f"annotations/instances_{name}.json"

@@ -8,15 +8,21 @@ xmax - xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lo
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from pydantic import Field
 
 from cspdet.datasets.formats.base import DatasetContent, DatasetFormat, SplitContent
 from cspdet.datasets.formats.coco_writer import SPLITS, hash_split
-from cspdet.datasets.formats.voc_xml import Difficult, VocReader
+from cspdet.datasets.formats.voc_xml import Difficult, VocImage, VocReader
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
 from cspdet.errors import DataError, truncate_list
+from cspdet.io.text import read_lines
+from cspdet.io.walk import FoundFiles, find_files
+
+OTHER_FILES = frozenset((".xml", ".txt", ".md", ".json"))  # suffixes of files beside the images of VOC datasets
+IMAGE_SET_LABELS = ("-1", "0", "1")  # second column of a list: whether the image has an object of the class
 
 
 class VocFormat(DatasetFormat):
@@ -69,22 +75,22 @@ class VocFormat(DatasetFormat):
         """
         roots = _find_voc_roots(source)
         folder = self._image_folder(roots, source)
-        images_by_stem = _index_images(folder)
+        found = _search(folder, IMAGE_SUFFIXES)
+        images_by_stem = _index_images(folder, found.names)
         reader = VocReader(folder, images_by_stem, one_based=self.one_based, difficult=self.difficult, names=self.names)
         files = _read_splits(roots, self.val_fraction, reader.problems)
         voc_images = {split: reader.read(xmls) for split, xmls in files.items()}
         if reader.problems or not any(voc_images.values()):
             raise DataError(*truncate_list(reader.problems or [f"{source}: no xml annotations found"]))
-        left_out = sum(map(len, images_by_stem.values())) - sum(map(len, voc_images.values()))
-        if left_out:
-            reader.counts["images left out: no xml file of these splits describes them"] = left_out
+        _count_images(found.names, voc_images, folder, reader)
         ids = reader.category_ids()
         splits = {
             split: SplitContent(folder, tuple(reader.to_coco_image(item, ids) for item in items))
             for split, items in voc_images.items()
             if items or split != "test"
         }
-        return DatasetContent({i: n for n, i in ids.items()}, splits, tuple(reader.warnings()))
+        warnings = (*(f"{folder}: {line}" for line in found.skipped(OTHER_FILES)), *reader.warnings())
+        return DatasetContent({i: n for n, i in ids.items()}, splits, warnings)
 
 
 def _find_voc_roots(source: Path) -> list[Path]:
@@ -107,15 +113,34 @@ def _find_image_folder(roots: list[Path], source: Path) -> Path:
     return source
 
 
-def _index_images(folder: Path) -> dict[str, list[Path]]:
-    """Return all images below `folder` by file name without suffix."""
+def _search(folder: Path, suffixes: Collection[str]) -> FoundFiles:
+    try:
+        found = find_files(folder, suffixes)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if found.unreadable:
+        raise DataError(*truncate_list([f"{folder}: cannot be read: {name}" for name in found.unreadable]))
+    return found
+
+
+def _index_images(folder: Path, names: list[str]) -> dict[str, list[Path]]:
+    """All images below `folder`, by file name without suffix."""
     index: dict[str, list[Path]] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                index.setdefault(Path(name).stem, []).append(Path(parent, name))
+    for name in names:
+        path = folder / name
+        index.setdefault(path.stem, []).append(path)
     return index
+
+
+def _count_images(names: list[str], splits: dict[str, list[VocImage]], folder: Path, reader: VocReader) -> None:
+    """Count images of the folder that no split has, and images that two splits have."""
+    used = [{item.path for item in items} for items in splits.values()]
+    left_out = len({folder / name for name in names} - set().union(*used))
+    if left_out:
+        reader.counts["images left out: no xml file of these splits describes them"] = left_out
+    shared = sum(map(len, used)) - len(set().union(*used))
+    if shared:
+        reader.counts["images are in more than one split"] = shared
 
 
 def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) -> dict[str, list[Path]]:
@@ -124,7 +149,7 @@ def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) ->
     for root in roots:
         lists = root / "ImageSets" / "Main"
         if not any((lists / f"{name}.txt").is_file() for name in ("train", "val", "trainval")):
-            _assign_splits(sorted(root.rglob("*.xml")), val_fraction, splits)
+            _assign_splits([root / name for name in _search(root, (".xml",)).names], val_fraction, splits)
             continue
         listed = {name: _read_image_set(root, lists / f"{name}.txt", problems) for name in (*SPLITS, "trainval")}
         if listed["train"] and listed["val"]:
@@ -145,15 +170,30 @@ def _assign_splits(xmls: list[Path], val_fraction: float, splits: dict[str, list
 
 
 def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
+    """The xml files of a list, each once."""
     if not file.is_file():
         return []
     xmls = []
-    for line_number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        words = line.split()
-        if not words:
+    for line_number, line in enumerate(read_lines(file, lists_paths=True), 1):
+        if not line.strip():
             continue
-        xml = root / "Annotations" / f"{PurePosixPath(words[0]).name}.xml"
-        if file.stem != "test" and not xml.is_file():
+        candidates = list(_xml_candidates(root / "Annotations", line))
+        xml = next((path for path in candidates if os.path.isfile(path)), candidates[-1])
+        if file.stem != "test" and not os.path.isfile(xml):
             problems.append(f"{file}:{line_number}: no annotation file {xml}")
         xmls.append(xml)
-    return xmls
+    return list(dict.fromkeys(xmls))
+
+
+def _xml_candidates(folder: Path, line: str) -> Iterator[Path]:
+    """Yield the possible xml files of a line: the name of an image, maybe with folder and suffix, or `name label`."""
+    words = line.split()
+    names = [line.strip()]
+    if len(words) > 1 and words[-1] in IMAGE_SET_LABELS:
+        names.append(line.strip()[: -len(words[-1])].strip())
+    for name in names:
+        stem = name.replace("\\", "/").rpartition("/")[2]
+        if os.path.splitext(stem)[1].lower() in IMAGE_SUFFIXES:
+            yield folder / f"{os.path.splitext(stem)[0]}.xml"
+        yield folder / f"{stem}.XML"
+        yield folder / f"{stem}.xml"

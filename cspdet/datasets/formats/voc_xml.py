@@ -1,4 +1,4 @@
-"""Parse Pascal VOC xml files safely, find their images, and convert their objects to boxes."""
+"""Pascal VOC xml files: parse them, find their images, and convert their objects to boxes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
-from xml.parsers import expat
 
 from cspdet.datasets.formats.coco_writer import CocoBox, CocoImage, clip_box
+from cspdet.datasets.formats.safe_xml import safe_xml
 from cspdet.datasets.image_io import image_size
 from cspdet.errors import DataError, did_you_mean
+from cspdet.io.text import describe_os_error
 
 Difficult = Literal["keep", "crowd", "skip"]
 
-MAX_XML_BYTES = 16 * 2**20
+NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -50,8 +51,11 @@ class VocImage:
 
 def _read_root(file: Path, problems: list[str]) -> ElementTree.Element | None:
     try:
-        root = _safe_xml(file)
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+        root = safe_xml(file)
+    except OSError as error:
+        problems.append(f"{file}: {describe_os_error(error)}")
+        return None
+    except (ValueError, LookupError, ElementTree.ParseError) as error:
         problems.append(f"{file}: not readable as xml: {error}")
         return None
     if root.tag != "annotation":
@@ -97,28 +101,10 @@ def _parse_float(node: ElementTree.Element, path: str, where: str, problems: lis
     if text is None:
         problems.append(f"{where}: <{path}> is missing")
         return None
-    if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", text) and math.isfinite(float(text)):
+    if NUMBER.fullmatch(text.strip()) and math.isfinite(float(text)):
         return float(text)
     problems.append(f"{where}: <{path}> expected a number, found {text.strip()[:40]!r}")
     return None
-
-
-def _safe_xml(file: Path) -> ElementTree.Element:
-    """Parse xml; reject document type declarations, because entity expansion can exhaust the memory."""
-    if file.stat().st_size > MAX_XML_BYTES:
-        raise ValueError(f"{file.stat().st_size} bytes exceed the maximum size of an annotation file, {MAX_XML_BYTES}")
-    data = file.read_bytes()
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type (DOCTYPE), which is not allowed, because it can be an attack")
-
-    guard = expat.ParserCreate()
-    guard.StartDoctypeDeclHandler = refuse
-    try:
-        guard.Parse(data, True)
-    except expat.ExpatError as error:
-        raise ValueError(str(error)) from None
-    return ElementTree.fromstring(data)
 
 
 class VocReader:

@@ -1,7 +1,8 @@
 """YOLO dataset format: txt labels in the layout of ultralytics or Darknet; images are not copied.
 
 A label line is `class center_x center_y width height`, as fractions of the image width and height. A polygon
-(`class x1 y1 x2 y2 x3 y3 ...`) is replaced by its bounding box. The index of a class, from 0, is its category id.
+(`class x1 y1 x2 y2 x3 y3 ...`) is replaced by its bounding box. Keypoints after a box (`kpt_shape` in data.yaml) are
+skipped. The index of a class, from 0, is its category id.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -17,10 +18,13 @@ from pydantic import Field
 from cspdet.datasets.formats.base import DatasetContent, DatasetFormat, SplitContent
 from cspdet.datasets.formats.coco_writer import CocoBox, CocoImage, clip_box, hash_split
 from cspdet.datasets.formats.yolo_dataset import YoloDataset, find_yolo_dataset, is_yolo_dataset
+from cspdet.datasets.formats.yolo_paths import MAX_EXAMPLES, LabelFinder, label_candidates
 from cspdet.datasets.image_io import image_size
 from cspdet.errors import DataError, truncate_list
+from cspdet.io.text import read_lines
 
 COORDINATE_TOLERANCE = 1e-4  # values may be outside [0, 1] by this amount because of rounding to few digits
+VISIBILITIES = (0.0, 1.0, 2.0)  # of a keypoint: not labeled, hidden, visible
 
 
 class YoloFormat(DatasetFormat):
@@ -64,6 +68,7 @@ class YoloFormat(DatasetFormat):
         if not reader.label_files:
             first = next((path for paths in dataset.splits.values() for path in paths), dataset.path)
             problems.append(f"{dataset.path}: no label file found; expected {label_candidates(first)[0]} for {first}")
+        reader.check_keypoints()
         if problems:
             raise DataError(*truncate_list(problems))
         return DatasetContent(dict(enumerate(dataset.names)), splits, tuple(reader.warnings()))
@@ -83,19 +88,6 @@ def _common_folder(paths: list[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path.cwd()
 
 
-def label_candidates(image_path: Path) -> list[Path]:
-    """Return the possible label files of an image.
-
-    They are the path with its last folder `images` replaced by `labels`, and the path next to the image.
-    """
-    parts = list(image_path.with_suffix(".txt").parts)
-    candidates = [image_path.with_suffix(".txt")]
-    if "images" in parts[:-1]:
-        at = len(parts) - 2 - parts[-2::-1].index("images")
-        candidates.insert(0, Path(*parts[:at], "labels", *parts[at + 1 :]))
-    return candidates
-
-
 def _parse_floats(words: list[str]) -> list[float] | None:
     """Parse words to floats; return None if a word is not a finite number."""
     try:
@@ -105,13 +97,20 @@ def _parse_floats(words: list[str]) -> list[float] | None:
     return values if all(math.isfinite(value) for value in values) else None
 
 
+def _looks_like_keypoints(values: Sequence[float]) -> bool:
+    """Whether values after the class can be a box and two or more keypoints x, y, visible."""
+    return len(values) >= 10 and len(values) % 3 == 1 and all(value in VISIBILITIES for value in values[6::3])
+
+
 class _YoloReader:
     """Reads label files; collects errors (`problems`) and counts corrections by type (`counts`)."""
 
     def __init__(self, dataset: YoloDataset, problems: list[str]):
-        self.names, self.problems = dataset.names, problems
+        self.dataset, self.problems = dataset, problems
         self.counts: Counter[str] = Counter()
+        self.labels = LabelFinder()
         self.label_files = 0
+        self._keypoint_lines: list[tuple[str, int]] = []  # place and length of polygons that may be keypoints
 
     def read(self, path: Path, folder: Path) -> CocoImage | None:
         """Read one image with its boxes; return None if the image is missing or corrupt."""
@@ -120,7 +119,7 @@ class _YoloReader:
         except DataError as error:
             self.problems.extend(error.problems)
             return None
-        labels = next((file for file in label_candidates(path) if file.is_file()), None)
+        labels = self.labels.find(path)
         boxes: tuple[CocoBox, ...] = ()
         if labels is None:
             self.counts["images without a label file, taken as empty"] += 1
@@ -131,9 +130,9 @@ class _YoloReader:
 
     def _read_boxes(self, file: Path, size_hw: tuple[int, int]) -> Iterator[CocoBox]:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            self.problems.append(f"{file}: not readable as text: {error}")
+            lines = read_lines(file)
+        except DataError as error:
+            self.problems.extend(error.problems)
             return
         height, width = size_hw
         for line_number, line in enumerate(lines, 1):
@@ -153,11 +152,8 @@ class _YoloReader:
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
         """Parse one line to the class, and the corners of the box as fractions of the image; return None if invalid."""
-        words = line.split()
-        if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
-            self.problems.append(
-                f"{where}: expected 5 numbers (class, center x and y, width, height) or a polygon, found {len(words)}"
-            )
+        words = self._split_line(line, where)
+        if not words:
             return None
         values = _parse_floats(words[1:])
         if values is None:
@@ -166,25 +162,62 @@ class _YoloReader:
         class_id = self._parse_class(words[0], where)
         outside = [value for value in values if not -COORDINATE_TOLERANCE <= value <= 1 + COORDINATE_TOLERANCE]
         if outside:
-            self.problems.append(f"{where}: expected fractions of the image from 0 to 1, found {outside[0]:g}")
+            hint = "; keypoints need kpt_shape in a data.yaml" if _looks_like_keypoints(values) else ""
+            self.problems.append(f"{where}: expected fractions of the image from 0 to 1, found {outside[0]:g}{hint}")
         if class_id is None or outside:
             return None
+        return class_id, self._corners(values, where)
+
+    def _split_line(self, line: str, where: str) -> list[str]:
+        """Return the words of the class and of the box or polygon, without keypoints; an empty list if invalid."""
+        words = line.split()
+        keypoints = self.dataset.keypoints
+        if keypoints is not None and len(words) == 5 + keypoints[0] * keypoints[1]:
+            self.counts["keypoints left out; their boxes are used"] += 1
+            return words[:5]
+        if len(words) == 5 or (keypoints is None and len(words) >= 7 and len(words) % 2 == 1):
+            return words
+        expected = "a polygon" if keypoints is None else f"{5 + keypoints[0] * keypoints[1]} with keypoints"
+        self.problems.append(
+            f"{where}: expected 5 numbers (class, center x and y, width, height) or {expected}, found {len(words)}"
+        )
+        return []
+
+    def _corners(self, values: Sequence[float], where: str) -> tuple[float, float, float, float]:
+        """Corners of a box, or of the box that encloses a polygon."""
         if len(values) == 4:
             x, y, w, h = values
-            return class_id, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+            return x - w / 2, y - h / 2, x + w / 2, y + h / 2
         self.counts["polygons replaced by their boxes"] += 1
-        return class_id, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+        if _looks_like_keypoints(values):
+            self._keypoint_lines.append((where, len(values)))
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+
+    def check_keypoints(self) -> None:
+        """Report a problem if every polygon has one length, and can be a box with keypoints."""
+        lines, polygons = self._keypoint_lines, self.counts["polygons replaced by their boxes"]
+        if lines and len(lines) == polygons and len({length for _, length in lines}) == 1:
+            count = (lines[0][1] - 4) // 3
+            self.problems.append(
+                f"{lines[0][0]}: it looks like a box with {count} keypoints x, y, visible, not like a polygon; "
+                f"expected `kpt_shape: [{count}, 3]` in a data.yaml"
+            )
 
     def _parse_class(self, word: str, where: str) -> int | None:
         try:
             value = float(word)  # some tools write class 0 as 0.0
         except ValueError:
             value = math.nan
-        if value in range(len(self.names)):
+        if value in range(len(self.dataset.names)):
             return int(value)
-        self.problems.append(f"{where}: expected a class from 0 to {len(self.names) - 1}, found {word[:20]!r}")
+        last = len(self.dataset.names) - 1
+        self.problems.append(f"{where}: expected a class from 0 to {last}, found {word[:20]!r}")
         return None
 
     def warnings(self) -> list[str]:
         """Return one message per type of correction, with its count."""
-        return [f"{count} {what}" for what, count in self.counts.items() if count]
+        lines = [f"{count} {what}" for what, count in self.counts.items() if count]
+        unused = self.labels.unused(self.dataset.lists)
+        if unused:
+            lines.append(f"{len(unused)} label files without an image: {', '.join(unused[:MAX_EXAMPLES])}")
+        return self.dataset.warnings + lines

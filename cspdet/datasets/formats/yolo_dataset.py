@@ -1,26 +1,27 @@
 """Find the images and class names of a YOLO dataset.
 
-Supported: a data.yaml as written by ultralytics and Roboflow, a Darknet .data file, a folder with one of these, a
-folder with images/{train,val} and labels/{train,val}, and a flat folder of images with txt files.
+Supported: a data.yaml as written by ultralytics and Roboflow, a Darknet .data file, an export of CVAT, a folder with
+one of these, a folder with images/{train,val} and labels/{train,val}, and a flat folder of images with txt files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from cspdet.datasets.formats.coco_writer import SPLITS
-from cspdet.datasets.image_io import IMAGE_SUFFIXES
-from cspdet.errors import DataError, did_you_mean
+from cspdet.datasets.formats.names import class_name_problems, read_class_names
+from cspdet.datasets.formats.yolo_paths import ImageFinder, first_existing
+from cspdet.datasets.formats.yolo_yaml import PlainScalar, load_yaml
+from cspdet.errors import DataError, did_you_mean, truncate_list
+from cspdet.io.text import read_lines
 
 CLASS_NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+MAX_CLASSES = 2**20
+Keypoints = tuple[int, int]  # number of keypoints of an object, and of values of a keypoint (2 or 3)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class YoloDataset:
     path: Path
     names: tuple[str, ...]
     splits: dict[str, list[Path]]  # absolute image paths, sorted within a folder
+    keypoints: Keypoints | None = None  # of a pose dataset
+    warnings: list[str] = field(default_factory=list)  # what was skipped
+    lists: set[Path] = field(default_factory=set)  # text files that are not labels
 
 
 def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
@@ -43,12 +47,12 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
         problems: List to which errors about missing images are appended.
 
     Raises:
-        DataError: The source does not exist, or has no class names.
+        DataError: The source does not exist, has no class names, or some that are not unique.
     """
     source = Path(os.path.abspath(source))
     if source.is_dir():
         described = _find_dataset_config(source)
-        return find_yolo_dataset(described, problems) if described else _from_folder(source)
+        return find_yolo_dataset(described, problems) if described else _from_folder(source, problems)
     if not source.is_file():
         raise DataError(f"{source}: no such file or folder")
     if source.suffix.lower() in (".yaml", ".yml"):
@@ -68,7 +72,7 @@ def is_yolo_dataset(source: Path) -> bool:
             described = _find_dataset_config(source)
             return _find_class_names(source) is not None or (described is not None and is_yolo_dataset(described))
         if source.suffix.lower() in (".yaml", ".yml"):
-            values = _load_yaml(source)
+            values = load_yaml(source)
             return isinstance(values, dict) and not {"names", "nc"}.isdisjoint(values)
         return source.suffix.lower() == ".data"
     except DataError:
@@ -81,134 +85,114 @@ def _find_class_names(folder: Path) -> Path | None:
 
 def _find_dataset_config(folder: Path) -> Path | None:
     """Return the file in `folder` that describes the dataset; None if there is no such file."""
-    for pattern in ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "*.data"):
-        for file in sorted(folder.glob(pattern)):
-            if file.suffix == ".data" or (
-                isinstance(_load_yaml(file), dict) and {"train", "val"} & set(_load_yaml(file))
-            ):
-                return file
-    return None
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".yaml", ".yml", ".data"))
+    preferred = ("data.yaml", "dataset.yaml")
+    files.sort(key=lambda path: (path.name not in preferred, path.name != "data.yaml", path.suffix.lower() == ".data"))
+    return next((file for file in files if file.is_file() and _describes_splits(file)), None)
 
 
-def _load_yaml(file: Path) -> Any:
-    """Read a YAML file of another program; unlike in configs of cspdet, integer keys are allowed."""
-    try:
-        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else str(file)
-        reason = getattr(error, "problem", None) or error
-        raise DataError(f"{where}: not readable as YAML: {str(reason).splitlines()[0]}") from None
+def _describes_splits(file: Path) -> bool:
+    if file.suffix.lower() == ".data":
+        return True
+    values = load_yaml(file)
+    return isinstance(values, dict) and not {"train", "val"}.isdisjoint(values)
 
 
 def _from_yaml(file: Path, problems: list[str]) -> YoloDataset:
-    values = _load_yaml(file)
+    values = load_yaml(file)
     if not isinstance(values, dict):
         raise DataError(f"{file}: expected keys like path, train, val and names")
     if not any(values.get(split) for split in SPLITS):
-        found = [str(key) for key in values]
+        found = [str(key)[:60] for key in values]
         raise DataError(f"{file}: train: missing key{did_you_mean('train', found)}; found the keys {', '.join(found)}")
     base = values.get("path") or "."
-    bases = [file.parent / base, Path.cwd() / base, file.parent]
-    splits = {}
-    for split in SPLITS:
-        value = values.get(split) or (values.get("valid") if split == "val" else None)
-        entries = value if isinstance(value, list) else [value] if value else []
-        splits[split] = _collect_images((str(entry) for entry in entries), bases, f"{file}: {split}", problems)
-    return YoloDataset(file, _parse_class_names(values, file), splits)
+    if not isinstance(base, str) or isinstance(base, PlainScalar):
+        raise DataError(f"{file}: path: expected a folder as text, found {_describe(base)}")
+    images = ImageFinder([file.parent / base, Path.cwd() / base, file.parent], problems)
+    splits = {split: images.find(_entries(values, split, file), f"{file}: {split}", split) for split in SPLITS}
+    names, keypoints = _parse_class_names(values, file), _parse_keypoints(values, file)
+    return YoloDataset(file, names, splits, keypoints, images.warnings, images.lists)
 
 
-def _parse_class_names(values: dict[Any, Any], file: Path) -> tuple[str, ...]:
-    names = values.get("names")
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))) and names:
-        return tuple(str(names[i]) for i in range(len(names)))
-    if isinstance(names, list) and names:
-        return tuple(str(name) for name in names)
-    if names is None and isinstance(values.get("nc"), int):
-        return tuple(f"class_{i}" for i in range(values["nc"]))
-    raise DataError(f"{file}: names: expected a list of class names, or a mapping of 0, 1, 2 ... to names")
+def _entries(values: dict[str, Any], split: str, file: Path) -> list[str]:
+    """The folders, list files or images of a split."""
+    value = values.get(split) or (values.get("valid") if split == "val" else None)
+    entries = value if isinstance(value, list) else [value] if value else []
+    for entry in entries:
+        if not isinstance(entry, str) or not entry:
+            raise DataError(f"{file}: {split}: expected a folder or a list file as text, found {_describe(entry)}")
+    return entries
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "a mapping"
+    return "nothing" if value is None else f"{value[:60]!r}"
+
+
+def _parse_class_names(values: dict[str, Any], file: Path) -> tuple[str, ...]:
+    names, count = values.get("names"), values.get("nc")
+    if isinstance(names, dict) and names.keys() == {str(i) for i in range(len(names))}:
+        names = [names[str(i)] for i in range(len(names))]
+    if names is None and isinstance(count, str) and count.isascii() and count.isdecimal() and len(count) < 8:
+        names = [f"class_{i}" for i in range(min(int(count), MAX_CLASSES + 1))]
+    if not isinstance(names, list) or not names or any(isinstance(name, (list, dict)) for name in names):
+        raise DataError(f"{file}: names: expected a list of class names, or a mapping of 0, 1, 2 ... to names")
+    if len(names) > MAX_CLASSES:
+        raise DataError(f"{file}: names: expected at most {MAX_CLASSES:,} classes")
+    return _checked(tuple("" if name is None else str(name) for name in names), f"{file}: names")
+
+
+def _checked(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    problems = class_name_problems(names, where)
+    if problems:
+        raise DataError(*truncate_list(problems))
+    return names
+
+
+def _parse_keypoints(values: dict[str, Any], file: Path) -> Keypoints | None:
+    shape = values.get("kpt_shape")
+    if shape is None:
+        return None
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdecimal() for n in shape):
+        count, length = (int(n[:6]) for n in shape)
+        if length in (2, 3):
+            return count, length
+    raise DataError(f"{file}: kpt_shape: expected the number of keypoints and of their values (2 or 3), as in [17, 3]")
 
 
 def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
-    pairs = (line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
-    values = {key.strip(): value.strip() for key, value in pairs}
-    missing = [key for key in ("train", "names") if key not in values]
+    pairs = (line.split("=", 1) for line in read_lines(file, lists_paths=True) if "=" in line)
+    values = {key.strip(): value.strip() for key, value in pairs if not key.lstrip().startswith("#")}
+    missing = [key for key in ("train", "names") if not values.get(key)]
     if missing:
         raise DataError(*(f"{file}: {key}: missing key{did_you_mean(key, values)}" for key in missing))
     # Darknet resolves paths against the working directory, usually the parent of the folder of the .data file.
     bases = [file.parent, file.parent.parent, Path.cwd()]
-    names = _first_existing(values["names"], bases)
+    names = first_existing(values["names"], bases)
     if names is None:
         raise DataError(f"{file}: names: no such file {values['names']}")
+    images = ImageFinder(bases, problems)
     keys = {"train": "train", "val": "valid", "test": "test"}
     splits = {
-        split: _collect_images([values[key]], bases, f"{file}: {key}", problems) if values.get(key) else []
+        split: images.find([values[key]] if values.get(key) else [], f"{file}: {key}", split)
         for split, key in keys.items()
     }
-    return YoloDataset(file, _read_class_names(names), splits)
+    class_names = _checked(read_class_names(names), str(names))
+    return YoloDataset(file, class_names, splits, None, images.warnings, images.lists | {names})
 
 
-def _from_folder(folder: Path) -> YoloDataset:
+def _from_folder(folder: Path, problems: list[str]) -> YoloDataset:
     names = _find_class_names(folder)
     if names is None:
         expected = ", ".join(("data.yaml", *CLASS_NAME_FILES[:2]))
         raise DataError(f"{folder}: no class names; expected {expected} with one name per line")
+    images = ImageFinder([folder], problems)
     splits: dict[str, list[Path]] = {}
     for split, folders in SPLIT_FOLDERS.items():
         candidates = [candidate for name in folders for candidate in (folder / "images" / name, folder / name)]
-        splits[split] = next((found for candidate in candidates if (found := _find_images(candidate))), [])
+        splits[split] = next((found for path in candidates if path.is_dir() and (found := images.in_folder(path))), [])
     if not any(splits.values()):
-        splits["train"] = _find_images(folder)
-    return YoloDataset(folder, _read_class_names(names), splits)
-
-
-def _read_class_names(file: Path) -> tuple[str, ...]:
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines or not all(lines):
-        raise DataError(f"{file}: expected a class name in every line")
-    return tuple(lines)
-
-
-def _collect_images(entries: Iterable[str], bases: list[Path], where: str, problems: list[str]) -> list[Path]:
-    """Return the images of all entries; an entry is a folder, a list file or an image file."""
-    images: list[Path] = []
-    for entry in entries:
-        # Roboflow writes ../train/images, although train/ is in the folder of data.yaml.
-        path = _first_existing(entry, bases) or _first_existing(entry.removeprefix("../"), bases)
-        if path is None:
-            problems.append(f"{where}: no such file or folder: {entry} (relative to {bases[0]})")
-        elif path.is_dir():
-            images += _find_images(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            images.append(path)
-        else:
-            images += _read_image_list(path, bases, problems)
-    return list(dict.fromkeys(images))
-
-
-def _read_image_list(file: Path, bases: list[Path], problems: list[str]) -> list[Path]:
-    images = []
-    for line_number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if line.strip():
-            image = _first_existing(line.strip(), [file.parent, *bases])
-            if image is None:
-                problems.append(f"{file}:{line_number}: no such image: {line.strip()}")
-            else:
-                images.append(image)
-    return images
-
-
-def _first_existing(entry: str, bases: list[Path]) -> Path | None:
-    entry = entry.replace("\\", "/")
-    paths = (Path(os.path.abspath(base / os.path.expanduser(entry))) for base in bases)
-    return next((path for path in paths if path.exists()), None)
-
-
-def _find_images(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        found += [Path(parent, name) for name in sorted(files) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return found
+        splits["train"] = images.in_folder(folder)
+    class_names = _checked(read_class_names(names), str(names))
+    return YoloDataset(folder, class_names, splits, None, images.warnings, images.lists | {names})

@@ -1,0 +1,112 @@
+r"""Read files that users name: regular files only, and text in UTF-8 or in UTF-16 with a byte order mark.
+
+A path is bytes: a name that is not UTF-8 is kept as text with lone surrogates (PEP 383). `cspdet.io.atomic.write_text`
+writes them as `\udcff`, which JSON and YAML read back.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from cspdet.errors import DataError, UserError
+
+MAX_TEXT_BYTES = 2**30  # a list of ten million images
+# UTF-32 first: its mark begins with that of UTF-16
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+CONVERT_HINT = "save it as UTF-8, or convert it from its encoding (such as cp1252, GBK or Shift-JIS) to UTF-8"
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; unlike `open`, never wait for the writer of a named pipe.
+
+    Raises:
+        OSError: There is no such file, it cannot be read, or it is a folder, named pipe, socket or device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:  # a NUL byte in the path
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a named pipe, socket or device; expected a regular file", str(path))
+    return open(path, "rb")
+
+
+def read_bytes(path: str | Path, max_bytes: int, *, error: type[UserError] = DataError) -> bytes:
+    """Read a regular file of at most `max_bytes`; raise `error` if it cannot be read or is larger."""
+    try:
+        with open_file(path) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as problem:
+        raise error(f"{path}: {describe_os_error(problem)}") from None
+    if len(data) > max_bytes:
+        raise error(f"{path}: expected at most {max_bytes:,} bytes, found more")
+    return data
+
+
+def read_text(
+    path: str | Path, *, lists_paths: bool = False, max_bytes: int = MAX_TEXT_BYTES, error: type[UserError] = DataError
+) -> str:
+    r"""Read a text file; line ends become `\n`.
+
+    Args:
+        path: A regular file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32 with one.
+        lists_paths: Whether the text has paths in it: bytes that are not UTF-8 become lone surrogates, as in file names
+            that Python returns.
+        max_bytes: Maximum size of the file.
+        error: Type of the error.
+
+    Raises:
+        UserError: Of type `error`: the file cannot be read, is too large, or has another encoding.
+    """
+    return decode_text(read_bytes(path, max_bytes, error=error), str(path), lists_paths=lists_paths, error=error)
+
+
+def read_lines(
+    path: str | Path, *, lists_paths: bool = False, max_bytes: int = MAX_TEXT_BYTES, error: type[UserError] = DataError
+) -> list[str]:
+    """Read the lines of a text file, without line ends and without empty lines at its end; as `read_text`."""
+    text = read_text(path, lists_paths=lists_paths, max_bytes=max_bytes, error=error)
+    return text.rstrip("\n").split("\n")
+
+
+def decode_text(data: bytes, where: str, *, lists_paths: bool = False, error: type[UserError] = DataError) -> str:
+    """Decode the content of a text file; as `read_text`, with `where` as the name of the file."""
+    mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if data.startswith(pair[0])), (b"", "utf-8"))
+    data = data[len(mark) :]
+    if encoding == "utf-8" and b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise error(f"{where}:{line}: not text: found a NUL byte; {CONVERT_HINT}")
+    try:
+        text = data.decode(encoding, "surrogateescape" if lists_paths and encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as problem:
+        line = data[: problem.start].decode(encoding, "replace").count("\n") + 1
+        found = f"found the byte 0x{data[problem.start]:02x}"
+        raise error(f"{where}:{line}: not {encoding.upper()} text: {found}; {CONVERT_HINT}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def describe_os_error(error: OSError) -> str:
+    """Describe why a file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; expected a file"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def is_text(text: str) -> bool:
+    """Whether a string can be written as UTF-8: it has no lone surrogate."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
