@@ -1,4 +1,4 @@
-"""Number of parameters and operations of a config or checkpoint; configs are built on the meta device."""
+"""Number of parameters and operations of a config or checkpoint."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from cspdet.checkpoints.building import build_detector, classes_from_config
 from cspdet.checkpoints.loading import load_model
 from cspdet.config.read import names_config
+from cspdet.darknet.weights import SkipInit
 from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile
 from cspdet.recipe import load_recipe
@@ -70,12 +69,12 @@ def _build_model(
         return bundle.task, bundle.torch_network, bundle.config.input.size
     recipe = load_recipe(path, overrides)
     if recipe.task == "classification":
-        with torch.device("meta"):
+        with SkipInit():
             return "classification", recipe.model.build(pretrained=False), recipe.input.size
     if num_classes is None:
         if recipe.data not in num_classes_cache:  # a large annotation file takes many seconds to read
             num_classes_cache[recipe.data] = len(classes_from_config(recipe))
         num_classes = num_classes_cache[recipe.data]
-    with torch.device("meta"):
+    with SkipInit():
         model = build_detector(recipe, num_classes, str(path), pretrained=False)
     return "detection", model, recipe.input.size

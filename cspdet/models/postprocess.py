@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from cspdet.boxes import decode_wh, iou
@@ -192,11 +191,13 @@ def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessC
     In greedy NMS only better boxes can remove a box, so NMS of the first n boxes keeps the same boxes among them as NMS
     of all boxes. Usually a few boxes per requested detection are enough, which avoids the quadratic cost of all boxes.
     """
+    from torchvision.ops import nms  # not at the top: importing torchvision takes two seconds
+
     class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
     shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset
     count = 4 * config.max_detections
     while True:
-        kept = torchvision.ops.nms(shifted[:count], score[:count].double(), config.nms_iou)
+        kept = nms(shifted[:count], score[:count].double(), config.nms_iou)
         if len(kept) >= config.max_detections or count >= len(box_xyxy):
             return kept[: config.max_detections]
         count *= 3

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cspdet.models.blocks import Maxout
 
@@ -101,6 +104,22 @@ class ModelCost:
         return {part: operations / 1e9 for part, operations in parts.items()}
 
 
+class _SkipConvolutions(TorchFunctionMode):
+    """Context manager in which convolutions return zeros of the right shape.
+
+    A pass on the meta device needs no memory, but its first operation imports torch's compiler, which takes longer than
+    all of `profile`.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.conv2d or kwargs or len(args) != 7 or isinstance(args[4], str):
+            return func(*args, **(kwargs or {}))
+        image, weight, _, stride, padding, dilation, _ = args
+        sizes = zip(image.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+        out_hw = [(size + 2 * pad - step * (kernel - 1) - 1) // every + 1 for size, kernel, every, pad, step in sizes]
+        return image.new_zeros(image.shape[0], weight.shape[0], *out_hw)
+
+
 def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
     """Count the cost of a network for one image; the network is moved to the meta device and loses its weights.
 
@@ -111,21 +130,20 @@ def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
         model: The network.
         size_hw: Height and width of the input in pixels.
     """
-    meta = model.to("meta")
     layers: list[LayerCost] = []
     handles = []
-    for name, module in meta.named_modules():
+    for name, module in model.named_modules():
         if isinstance(module, PROFILED_MODULES):
             handles.append(module.register_forward_hook(_make_cost_hook(name, layers)))
-    was_training = meta.training
-    meta.eval()
-    with torch.no_grad():
-        meta(torch.zeros(1, 3, *size_hw, device="meta"))
-    meta.train(was_training)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), _SkipConvolutions():
+        model(next(model.parameters()).new_zeros(1, 3, *size_hw))
+    model.train(was_training)
     for handle in handles:
         handle.remove()
-    parameters = sum(p.numel() for p in meta.parameters() if p.requires_grad)
-    return ModelCost(tuple(layers), parameters, _count_stored_values(meta), size_hw)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return ModelCost(tuple(layers), parameters, _count_stored_values(model), size_hw)
 
 
 def _count_stored_values(model: nn.Module) -> int:

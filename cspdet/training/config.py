@@ -114,6 +114,11 @@ class TrainerConfig(LoaderConfig):
         description="Faster CPU kernels for the training step, equal up to rounding; auto: on a CPU without "
         "torch.compile; true: also, with an error if they are unavailable; false: the kernels of torch.",
     )
+    cpu_threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Number of torch's CPU threads; auto: the number of cores that other processes leave free when a "
+        "run on a CPU starts, unless OMP_NUM_THREADS is set. Results depend on it by rounding.",
+    )
     loggers: tuple[Annotated[LoggerConfigBase, component(LOGGERS)], ...] = Field(
         (JsonlLoggerConfig(), TensorBoardLoggerConfig()),
         description="Loggers of the training metrics, by name: [jsonl, tensorboard], or `module:Class`.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -36,6 +37,7 @@ def run_training(options: TrainOptions) -> TrainingRun:
         UserError: The config, data, weights or folder is missing or invalid.
     """
     from cspdet.checkpoints.resume import load_recipe_or_resume
+    from cspdet.training.cpu_threads import cpu_threads, resolve_cpu_threads
     from cspdet.training.distributed.context import init_distributed, is_main_process
     from cspdet.training.run.options import lock_run_dir
     from cspdet.training.run.run_lock import RunLock
@@ -47,7 +49,10 @@ def run_training(options: TrainOptions) -> TrainingRun:
         recipe, checkpoint = load_recipe_or_resume(options)
         if options.data is not None:
             recipe = recipe.model_copy(update={"data": options.data.absolute()})
-        with init_distributed(options.device, recipe.train.timeout_minutes) as context:
+        threads = resolve_cpu_threads(recipe.train.cpu_threads, options.device, os.environ)
+        if threads is not None:  # saved with the run, so that a resumed run computes the same
+            recipe = _with_train(recipe, cpu_threads=threads)
+        with cpu_threads(threads), init_distributed(options.device, recipe.train.timeout_minutes) as context:
             return _train(options, recipe, checkpoint, context, lock)
 
 

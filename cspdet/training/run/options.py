@@ -15,7 +15,8 @@ from cspdet.training.run.run_lock import RunLock
 # Keys that can be changed on resume: they do not affect the completed steps.
 RESUME_OVERRIDABLE = ("data", "eval", "train.epochs", "train.workers", "train.cache", "train.eval_interval",
               "train.checkpoint_interval_minutes", "train.on_bad_image", "train.cache_folder", "train.patience",
-              "train.timeout_minutes", "train.compile", "train.loggers", "train.cpu_fast_paths")  # fmt: skip
+              "train.timeout_minutes", "train.compile", "train.loggers", "train.cpu_fast_paths",
+              "train.cpu_threads")  # fmt: skip
 
 
 @dataclass(frozen=True)
