@@ -24,7 +24,7 @@ from cspdet.models.head import Anchors
 from cspdet.recipe import load_recipe
 from cspdet.structures import Targets
 from cspdet.training.assigners.config import AnchorIoUConfig, SimOTAConfig
-from cspdet.training.cpu_fast_paths.switch import disable_malloc_trim
+from cspdet.training.cpu_fast_paths import disable_malloc_trim
 from cspdet.training.losses.yolo import yolo_loss
 
 CONFIG = Path(__file__).parents[1] / "configs/csppelee_efm_sam.yaml"

@@ -1,4 +1,4 @@
-"""Measure whole networks in OpenVINO, fp32, unchanged and with each graph rewrite.
+"""Measure whole networks in OpenVINO, fp32, unchanged and with Winograd convolutions.
 
   python benchmarks/openvino_rewrites.py configs/csppelee_efm_sam.yaml configs/yolov3_tiny_prn.yaml --threads 2
 
@@ -17,23 +17,21 @@ import openvino
 import torch
 
 from cspdet.checkpoints.loading import load_model
-from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants
 from cspdet.inference.engines.cpu_kernels.winograd import use_winograd
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import read_model
 from cspdet.inference.metadata import build_metadata
 from cspdet.models.fuse import fuse_conv_bn
 
-VARIANTS = ("unchanged", "outputs split channels last", "and Winograd")
+VARIANTS = ("unchanged", "Winograd")
 
 
 def request(onnx: bytes, size_hw: tuple[int, int], variant: int, threads: int) -> tuple[openvino.InferRequest, int]:
     """A network ready to run in a variant, and how many of its layers are Winograd's."""
     model, layers = read_model(onnx), 0
     model.reshape([1, 3, *size_hw])
-    if variant >= 1:
-        split_channels_last(model)
-    if variant >= 2:
+    if variant == 1:
         fold_constants(model)
         layers = use_winograd(model)
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}

@@ -149,7 +149,6 @@ def _finish(row: Measured) -> dict[str, object]:
         "compiled": row.variant.compiled,
         "channels_last": row.variant.channels_last,
         "reuse_memory": row.variant.reuse_memory,
-        "cpu_ways": row.variant.cpu_ways,
         "workers": row.variant.workers,
         "threads": about.threads,
         "steps": len(row.whole),
@@ -189,7 +188,6 @@ def _cells(row: dict[str, object]) -> list[str]:
     labels += ["compiled"] if row["compiled"] else []
     labels += [] if row["channels_last"] else ["channels first"]
     labels += [] if row["reuse_memory"] else ["memory not reused"]
-    labels += [] if row["cpu_ways"] else ["no CPU fast paths"]
     size, parts = row["size"], row["parts_ms"]
     assert isinstance(size, list)
     assert isinstance(parts, dict)
@@ -220,7 +218,6 @@ def _parser() -> argparse.ArgumentParser:
         ("compile", "with torch.compile"),
         ("channels-last", "weights and images in this layout (default)"),
         ("reuse-memory", "reuse freed memory between steps, on a CPU (default)"),
-        ("cpu-ways", "1x1 layers as matrix products in fp32, dense gradients in bf16, on a CPU (default)"),
     ):
         dest = name.replace("-", "_")
         options.add_argument(f"--{name}", dest=dest, action="append_const", const=True, help=what)
@@ -255,16 +252,14 @@ def _variants(args: argparse.Namespace, folder: Path) -> list[Variant]:
     if unknown:
         raise ConfigError(f"--precision: expected auto, {', '.join(DTYPES)}, found {', '.join(unknown)}")
     data = {config: _data(Path(config), args, folder) for config in args.configs}
-    defaults = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True), (args.cpu_ways, True))
+    defaults = ((args.compile, False), (args.channels_last, True), (args.reuse_memory, True))
     combinations = product(precisions, *(given or [value] for given, value in defaults))
     return [
         Variant(
             config, str(data[config]), args.device, precision, args.batch, args.size, args.workers,
-            compiled, channels_last, reuse_memory, cpu_ways, tuple(args.overrides),
+            compiled, channels_last, reuse_memory, tuple(args.overrides),
         )
-        for (precision, compiled, channels_last, reuse_memory, cpu_ways), config in product(
-            list(combinations), args.configs
-        )
+        for (precision, compiled, channels_last, reuse_memory), config in product(list(combinations), args.configs)
     ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from cspdet.models.bundle import check_size
 from cspdet.models.profile import profile
 from cspdet.recipe import ClassificationRecipe, infer_task, load_recipe
 from cspdet.structures import Categories
-from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths, disable_malloc_trim
+from cspdet.training.cpu_fast_paths import disable_malloc_trim
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.base import TrainingData
@@ -54,8 +53,7 @@ class Variant:
     workers: int  # loader processes
     compiled: bool
     channels_last: bool
-    reuse_memory: bool  # on a CPU: see cspdet.training.cpu_fast_paths.switch
-    cpu_ways: bool  # see cspdet.training.cpu_fast_paths.switch
+    reuse_memory: bool  # on a CPU: see cspdet.training.cpu_fast_paths
     overrides: tuple[str, ...]
 
 
@@ -89,8 +87,6 @@ class TrainingStep:
         for network in (self.state.model, self.state.ema_or_model):
             network.to(memory_format=self.layout)
         self.forward = torch.compile(self.state.model) if variant.compiled else self.state.model
-        enabled = variant.cpu_ways and not variant.compiled
-        self.cpu_ways = cpu_fast_paths(self.device, self.precision) if enabled else nullcontext()
         self.state.train()
         self.world = DistributedContext()
         self.batches = self._endless()
@@ -105,7 +101,7 @@ class TrainingStep:
         watch.lap("data")
         images = to_float_tensor(batch.images, self.device).contiguous(memory_format=self.layout)
         watch.lap("to_input")
-        with autocast(self.device, self.precision), self.cpu_ways:
+        with autocast(self.device, self.precision):
             output = self.forward(images)
         watch.lap("forward")
         size_hw = (images.shape[2], images.shape[3])

@@ -20,7 +20,7 @@ from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint
 from cspdet.training.config import MultiScaleConfig, TrainerConfig
-from cspdet.training.cpu_fast_paths.switch import cpu_fast_paths, disable_malloc_trim, use_cpu_fast_paths
+from cspdet.training.cpu_fast_paths import disable_malloc_trim, use_cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.distributed.data_parallel import gradient_reduction, wrap_model
 from cspdet.training.distributed.sync_norm import convert_sync_batchnorm
@@ -78,7 +78,6 @@ class Trainer(Generic[ModelT, BatchT]):
         # With one process, all_reduce_sum returns its argument.
         self._all_reduce_sum: AllReduce = self.context.all_reduce_sum if self.is_distributed else Tensor.detach
         self._uses_fast_paths = use_cpu_fast_paths(config, device)
-        self._fast_paths = cpu_fast_paths(device, self.precision) if self._uses_fast_paths else nullcontext()
         self.loader = task.loader
         self.accumulate = max(1, round(self.config.nominal_batch_size / self.config.max_batch_size))
         self.num_batches = len(self.loader)
@@ -171,7 +170,7 @@ class Trainer(Generic[ModelT, BatchT]):
             images = self._random_resize(images, self.config.multi_scale)
         reduction = gradient_reduction(self.network, self.context, update) if self.is_distributed else nullcontext()
         with reduction:
-            with autocast(self.device, self.precision), self._fast_paths:
+            with autocast(self.device, self.precision):
                 output = self.network(images)
             size_hw = (images.shape[2], images.shape[3])
             losses = self.task.losses(self.state.model, output, batch, size_hw, self._all_reduce_sum)

@@ -173,3 +173,12 @@ def test_the_engine_uses_it_in_fp32_alone_and_agrees_with_torch(monkeypatch):
     engine.precision = "int8"
     engine._compile((64, 64), streams=1)
     assert len(rewritten) == 1
+
+
+def test_a_bias_that_comes_as_a_formula_becomes_a_constant():
+    model = graph_of(nn.Conv2d(12, 4, 3, padding=1), (1, 12, 5, 7))
+    assert "ShapeOf" in kinds_of(model)
+    fold_constants(model)
+    kinds = kinds_of(model)
+    assert "ShapeOf" not in kinds
+    assert kinds.count("Convolution") == kinds.count("Add") == 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cspdet.errors import CheckpointError, ConfigError, missing_package_error
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants, split_channels_last
+from cspdet.inference.engines.cpu_kernels.openvino_graph import fold_constants
 from cspdet.inference.engines.cpu_kernels.winograd import use_winograd
 from cspdet.inference.engines.onnx_engine import read_onnx_metadata
 from cspdet.inference.engines.source import EngineOptions, NetworkSource
@@ -124,8 +124,6 @@ class OpenVinoEngine(Engine):
         model = self.model.clone()
         if self.metadata.dynamic:
             model.reshape([1, 3, *size_hw])
-        if self.cpu_kernels:
-            split_channels_last(model)
         if self.cpu_kernels and self.precision == "fp32":  # Winograd is not accurate enough at lower precision
             fold_constants(model)
             use_winograd(model)
