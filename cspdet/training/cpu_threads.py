@@ -74,9 +74,9 @@ def free_cores(seconds: float = SAMPLE_SECONDS) -> float | None:
     """
     if not PROC_STAT.is_file():
         return None
-    before = read_core_ticks(PROC_STAT.read_text())
+    before = read_core_ticks(PROC_STAT.read_text(encoding="utf-8"))
     time.sleep(seconds)
-    after = read_core_ticks(PROC_STAT.read_text())
+    after = read_core_ticks(PROC_STAT.read_text(encoding="utf-8"))
     cores = [core for core in os.sched_getaffinity(0) if core in before and core in after]
     return sum(_idle_fraction(before[core], after[core]) for core in cores) if cores else None
 

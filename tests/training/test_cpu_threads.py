@@ -23,7 +23,7 @@ def test_free_cores_are_the_idle_fractions_of_the_usable_cores(tmp_path, monkeyp
     stat = tmp_path / "stat"
     stat.touch()
     monkeypatch.setattr(cpu_threads, "PROC_STAT", stat)
-    monkeypatch.setattr(type(stat), "read_text", lambda _: next(texts))
+    monkeypatch.setattr(type(stat), "read_text", lambda *_, **__: next(texts))
     monkeypatch.setattr(cpu_threads.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     assert free_cores(0) == pytest.approx(1.0 + 0.2)  # core 0: 100 of 100 ticks idle; core 1: 20 of 100
     monkeypatch.setattr(cpu_threads.os, "sched_getaffinity", lambda _: {1}, raising=False)
