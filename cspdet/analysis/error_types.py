@@ -12,8 +12,9 @@ both            all other detections: IoU between b and t with a box of another 
 
 The cost of a type is the AP at t after the errors of this type are fixed, minus the actual AP. A localization or
 classification error is corrected, unless its box is already matched or is used to correct an error of the same type
-with a higher score. All other detections of the type are removed. Missed boxes are removed from the ground truth. The
-costs do not add up to 1 - AP, because the fixes interact.
+with a higher score. All other detections of the type are removed. Missed boxes are removed from the ground truth; in a
+class without any correct detection, they count as detected instead. The costs do not add up to 1 - AP, because the
+fixes interact.
 """
 
 from __future__ import annotations
@@ -146,11 +147,17 @@ def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.
 
 
 def _ap_without_gt(run: MatchedRun, error_types: ErrorTypes, removed: np.ndarray) -> float | None:
-    """Compute the AP without the boxes of the (M,) mask `removed`; a class without remaining boxes has an AP of 1."""
-    left = run.num_gt - run.count_gt_per_class(removed)
-    return _mean_ap(
-        run, run.ranking, error_types.detection_type == CORRECT, error_types.detection_type == IGNORED, left
-    )
+    """Compute the AP without the boxes of the (M,) mask `removed`; a class without remaining boxes has an AP of 1.
+
+    A class without any correct detection would have an AP of 0 until its last box is removed. Instead, its AP is the
+    fraction of its boxes that are removed.
+    """
+    right, ignored = error_types.detection_type == CORRECT, error_types.detection_type == IGNORED
+    num_removed = run.count_gt_per_class(removed)
+    ap = _ap_per_class(run, run.ranking, right, ignored, run.num_gt - num_removed)
+    is_found = run.count_detections_per_class(right) > 0
+    ap = np.where(is_found, ap, num_removed / np.maximum(run.num_gt, 1))
+    return nanmean_or_none(np.where(run.num_gt > 0, ap, np.nan))
 
 
 def _mean_ap(
@@ -165,12 +172,19 @@ def _mean_ap(
         removed: (D,) bool, detections that are not counted.
         num_gt: (C,) number of ground-truth boxes.
     """
+    ap = _ap_per_class(run, ranking, correct, removed, num_gt)
+    return nanmean_or_none(np.where(run.num_gt > 0, ap, np.nan))
+
+
+def _ap_per_class(
+    run: MatchedRun, ranking: Ranking, correct: np.ndarray, removed: np.ndarray, num_gt: np.ndarray
+) -> np.ndarray:
+    """Compute the (C,) AP; 1 for a class without boxes in `num_gt`."""
     weight = np.ones(len(run.detections))
     curves = interpolated_precision(
         collect_hits(ranking, correct, removed), cumulative_weights(ranking, weight), weight, num_gt
     )
-    ap = np.where(np.isnan(curves[:, 0]), 1.0, curves.mean(axis=1))
-    return nanmean_or_none(np.where(run.num_gt > 0, ap, np.nan))
+    return np.where(np.isnan(curves[:, 0]), 1.0, curves.mean(axis=1))
 
 
 def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,6 +58,12 @@ class Analysis:
         """Names of the classes, by class index."""
         return tuple(one.name for one in self.classes)
 
+    @property
+    def undetected_classes(self) -> tuple[ClassDetectionMetrics, ...]:
+        """The classes that have boxes, but no correct detection at `iou`; most boxes first."""
+        undetected = [one for one in self.classes if one.num_gt and not one.best_f1_point.correct]
+        return tuple(sorted(undetected, key=lambda one: -one.num_gt))
+
     def to_json(self) -> Json:
         """Return all fields as JSON values; undefined values become null."""
         return as_json(self)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from cspdet.analysis.findings import ErrorCost
 from cspdet.analysis.structures import Analysis, Comparison, Difference
+from cspdet.errors import truncate_list
+
+MAX_NAMED_CLASSES = 10
 
 ERROR_DESCRIPTIONS = {
     "classification": "correct box, wrong class",
@@ -17,7 +20,7 @@ ERROR_DESCRIPTIONS = {
 
 def full_summary(analysis: Analysis) -> list[str]:
     """Return the lines that `analyze` prints about a run."""
-    lines = [_metrics_line(analysis), _counts_line(analysis), "", *_error_cost_lines(analysis)]
+    lines = [*_first_lines(analysis), "", *_error_cost_lines(analysis)]
     if analysis.confused_pairs:
         lines += ["", "most confused:"]
         lines += [
@@ -30,7 +33,7 @@ def full_summary(analysis: Analysis) -> list[str]:
 def short_summary(analysis: Analysis) -> list[str]:
     """Return at most 8 lines for the end of a training: metrics, three costliest error types, and best threshold."""
     worst = [one for one in _sorted_by_cost(analysis) if one.ap_cost is not None and one.ap_cost > 0][:3]
-    lines = [_metrics_line(analysis), _counts_line(analysis)]
+    lines = _first_lines(analysis)
     iou = f"AP{100 * analysis.iou:g}"
     for one in worst:
         description = ERROR_DESCRIPTIONS[one.error_type].split(";")[0]
@@ -54,6 +57,19 @@ def difference_text(difference: Difference) -> str:
     interval = f"95% interval {difference.low:+.4f} to {difference.high:+.4f}, p {difference.p_value:.3f}"
     values = f"{_format_value(difference.first)} to {_format_value(difference.other)}, {difference.difference:+.4f}"
     return f"{difference.metric:<4} {values} ({interval}): {difference.verdict}"
+
+
+def undetected_classes_line(analysis: Analysis) -> str | None:
+    """Return the classes without a correct detection as a line; None if every class has one."""
+    names = [f"{one.name} ({one.num_gt} boxes)" for one in analysis.undetected_classes]
+    if not names:
+        return None
+    return f"never detected at IoU {analysis.iou:g}: {', '.join(truncate_list(names, MAX_NAMED_CLASSES))}"
+
+
+def _first_lines(analysis: Analysis) -> list[str]:
+    undetected = undetected_classes_line(analysis)
+    return [_metrics_line(analysis), _counts_line(analysis), *([] if undetected is None else [undetected])]
 
 
 def _metrics_line(analysis: Analysis) -> str:

@@ -7,8 +7,8 @@ need ten times the memory, and iterating over them takes longer than hotcoco's e
 from __future__ import annotations
 
 import json
-import math
 import struct
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -71,7 +71,8 @@ def read_ground_truth(coco: CocoDataset) -> Records:
     training, and it does not store the areas.
 
     Returns:
-        (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. A missing `area` is replaced by the area of the box.
+        (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. Without an `area`, or with a negative one, the area
+        of the box is used; COCO's evaluation would ignore the annotation.
 
     Raises:
         DataError: The file is missing, or has changed since `coco` was read from it.
@@ -108,7 +109,7 @@ def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
         return entry
     area = entry.get("area")
     try:
-        if not isinstance(area, (int, float)) or isinstance(area, bool) or not math.isfinite(area):
+        if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 <= area <= sys.float_info.max:
             area = box[2] * box[3]
         is_crowd = bool(entry.get("iscrowd"))
         return GROUND_TRUTH_STRUCT.pack(entry["image_id"], entry["category_id"], *box, area, is_crowd)

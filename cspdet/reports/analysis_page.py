@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspdet.analysis.structures import Analysis, Comparison
+from cspdet.analysis.summary import undetected_classes_line
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.analysis_classes import classes_section, confusion_section, curves_section
 from cspdet.reports.analysis_errors import calibration_section, errors_section, groups_section
 from cspdet.reports.analysis_images import label_issues_section, worst_section
 from cspdet.reports.comparison import comparison_section
-from cspdet.reports.components import Column, ReportSection, Stat, Stats, Table
+from cspdet.reports.components import Column, Messages, ReportSection, Stat, Stats, Table
 from cspdet.reports.html import write_page
 from cspdet.reports.thumbnails import MAX_EMBEDDED_BYTES, ThumbnailEmbedder
 
@@ -112,8 +113,13 @@ def _metrics_section(analysis: Analysis) -> ReportSection:
         "metrics",
         "Metrics",
         lead,
-        (Stats(tuple(stats)), Table("COCO metrics", columns, rows, collapsed=True)),
+        (*_undetected_classes(analysis), Stats(tuple(stats)), Table("COCO metrics", columns, rows, collapsed=True)),
     )
+
+
+def _undetected_classes(analysis: Analysis) -> tuple[Messages, ...]:
+    line = undetected_classes_line(analysis)
+    return () if line is None else (Messages("error", (line,)),)
 
 
 def format_fraction(value: float | None) -> str:

@@ -73,6 +73,15 @@ CASES = {
     ),
     "missed": (TWO_DISCS, [FIRST], {"correct": 1, "missed": 1}, HALF, {"missed": 1 - HALF}),
     "nothing found at all": (TWO_DISCS, [], {"missed": 2}, 0.0, {"missed": 1.0}),
+    # The bars are never found; a bar beside the first of them must not hide that. Corrected, it gives the bars the
+    # first 34 of the 101 recalls.
+    "a class that is never found": (
+        [truth("disc", box(0)), *(truth("bar", box(100 * i), 20) for i in range(3))],
+        [FIRST, found("bar", box(4), 0.8, 20)],
+        {"correct": 1, "localization": 1, "missed": 2},
+        0.5,
+        {"localization": 34 / 101 / 2, "missed": 2 / 3 / 2},
+    ),
     # Both are beside the second disc; one of them can be mended, the other would be a duplicate then and goes.
     "two on one box": (
         TWO_DISCS,

@@ -299,3 +299,12 @@ def test_summaries_name_the_costliest_error_first():
     assert "  disc detected as bar: 1 (50% of its boxes)" in lines
     assert any("lost to classification (correct box, wrong class): 1" in line for line in short_summary(analysis))
     assert set(analysis.class_names) == set(CLASSES)
+
+
+def test_classes_that_are_never_detected_are_named_on_top():
+    gt_boxes = [truth("disc", box(0)), truth("bar", box(100)), truth("bar", box(200))]
+    results = [found("disc", box(0), 0.9), found("bar", box(104), 0.8)]
+    analysis = analyze_results(made_set(gt_boxes), results, name="mine")
+    assert full_summary(analysis)[2] == short_summary(analysis)[2] == "never detected at IoU 0.5: bar (2 boxes)"
+    found_all = [*results, found("bar", box(100), 0.1)]
+    assert "never detected" not in "\n".join(full_summary(analyze_results(made_set(gt_boxes), found_all, name="a")))

@@ -96,6 +96,12 @@ def test_size_ranges_go_by_the_area_of_the_annotation(tmp_path):
     assert (metrics["APs"], metrics["APm"]) == (pytest.approx(1.0), None)
 
 
+def test_a_negative_area_is_replaced_by_that_of_the_box(tmp_path):
+    coco = open_set(tmp_path, [truth(10, 3, [5, 5, 40, 40], area=-1)])
+    metrics = evaluate_results(coco, [result(10, 3, [5, 5, 40, 40], 0.9)])
+    assert (metrics["AP"], metrics["APm"]) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
 def test_detections_inside_a_crowd_are_neither_right_nor_wrong(tmp_path):
     coco = open_set(tmp_path, [truth(10, 3, [0, 0, 60, 50], iscrowd=1), truth(20, 3, [5, 5, 20, 20])])
     inside = [result(10, 3, [i, i, 20, 20], 0.9) for i in range(5)]
