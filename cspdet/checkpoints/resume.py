@@ -12,6 +12,7 @@ from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.recipes import recipe_from_checkpoint
 from cspdet.config.aliases import rename_override
+from cspdet.config.user_modules import forbid_user_modules
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint
 from cspdet.models.bundle import Network
@@ -55,7 +56,7 @@ def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
         command = COMMANDS[checkpoint.task]
         hint = f"resume with: cspdet {command} --resume {folder}"
         raise ConfigError(f"{path}: expected {expected}, found {found}; {hint}")
-    recipe = recipe_from_checkpoint(checkpoint, str(path))
+    recipe = recipe_from_checkpoint(checkpoint, str(path), for_training=True)
     if options.config is not None:
         given = with_num_classes(load_recipe(options.config, task=options.task), len(checkpoint.categories))
         if given.model != recipe.model:
@@ -73,7 +74,8 @@ def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
 def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
     """Warn if the user edited the run's `config.yaml`, because resuming a run does not read it."""
     try:
-        is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
+        with forbid_user_modules():  # nobody asked to read this file, so it runs no code
+            is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
     except ConfigError:
         is_unchanged = False
     if not is_unchanged:

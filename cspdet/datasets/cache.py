@@ -18,6 +18,7 @@ import torch
 
 from cspdet.datasets.config import LoaderConfig
 from cspdet.datasets.disk_cache import SUFFIX, DiskCache, fingerprint, open_or_build_cache
+from cspdet.datasets.worker_count import free_shared_memory
 from cspdet.errors import ConfigError, DataError, truncate_list
 
 log = logging.getLogger("cspdet")
@@ -73,7 +74,7 @@ def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False
     skip_bad_images = config.on_bad_image == "skip"
     if config.cache == "disk":
         return _open_disk_cache(files, config.cache_folder, skip_bad_images=skip_bad_images)
-    if config.cache == "ram" or (config.cache == "auto" and _fits_in_free_memory(files, num_processes)):
+    if config.cache == "ram" or (config.cache == "auto" and _fits_in_free_memory(files, shared, num_processes)):
         return _build_ram_cache(files, shared, num_processes, skip_bad_images=skip_bad_images)
     return files
 
@@ -87,9 +88,9 @@ def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images:
     )
 
 
-def _fits_in_free_memory(files: ImageFiles, num_processes: int) -> bool:
+def _fits_in_free_memory(files: ImageFiles, shared: bool, num_processes: int) -> bool:
     """Return whether the decoded images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory."""
-    required_bytes, free = files.estimate_cache_bytes(), available_memory()
+    required_bytes, free = files.estimate_cache_bytes(), _free_memory(shared)
     fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
     if not fits:
         log.info("images are decoded again in each epoch: a cache in RAM would take %.0f MB", required_bytes / 1e6)
@@ -135,7 +136,7 @@ class RamCache:
         self._size_hw = np.array(sizes_hw, np.int64).reshape(-1, 2)
         self._start = np.concatenate(([0], np.cumsum(3 * self._size_hw.prod(axis=1))))
         self.nbytes = int(self._start[-1])
-        free = available_memory()
+        free = _free_memory(shared)
         if free is not None and num_processes * self.nbytes > MAX_FREE_MEMORY_FRACTION * free:
             times = f" in each of {num_processes} processes" if num_processes > 1 else ""
             raise ConfigError(
@@ -154,6 +155,12 @@ class RamCache:
 
     def __setitem__(self, index: int, image: np.ndarray) -> None:
         self[index][...] = image
+
+
+def _free_memory(shared: bool) -> int | None:
+    """Return the free memory in bytes, with `shared` that of shared memory; None if unknown."""
+    limits = (available_memory(), free_shared_memory() if shared else None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def available_memory() -> int | None:

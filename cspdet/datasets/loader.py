@@ -1,4 +1,4 @@
-"""Training loader for detection and classification.
+"""Loaders of the training batches and of the evaluation batches, for detection and classification.
 
 Batches do not depend on the number of loader processes. The order of an epoch is determined by (seed, epoch), so a run
 can be resumed within an epoch. Each training process loads its part of every batch.
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cspdet.datasets.cache import ImageFiles, Images, build_cache
-from cspdet.datasets.config import LoaderConfig
-from cspdet.datasets.sampler import EpochBatchSampler, local_world_size
+from cspdet.datasets.config import EvalBatching, LoaderConfig
+from cspdet.datasets.sampler import EpochBatchSampler, local_world_size, sequential_batches
+from cspdet.datasets.worker_count import resolve_num_workers
 from cspdet.datasets.workers import (
     BuildBatch,
     IndexedSamples,
@@ -21,9 +22,9 @@ from cspdet.datasets.workers import (
     build_data_loader,
     iter_batches,
     no_errors,
-    resolve_num_workers,
     uses_spawn,
 )
+from cspdet.structures import Shard
 
 SampleT = TypeVar("SampleT")
 BatchT = TypeVar("BatchT", bound=tuple[object, ...])
@@ -35,6 +36,7 @@ def build_loader(
     batch_builder: Callable[[IndexedSamples[SampleT]], BuildBatch[BatchT]],
     sampler: EpochBatchSampler,
     config: LoaderConfig,
+    image_bytes: int,
     device_type: str,
 ) -> EpochLoader[BatchT]:
     """Build the training loader: image files -> cache -> dataset -> skipping of unreadable images -> batches.
@@ -45,6 +47,7 @@ def build_loader(
         batch_builder: Function that returns the `BuildBatch` of a dataset, which runs in the loader processes.
         sampler: Sample keys of each batch of this process.
         config: Cache, loader processes and `on_bad_image`.
+        image_bytes: Size of an image in a batch.
         device_type: Device of the batches: "cpu" or "cuda".
 
     Raises:
@@ -52,7 +55,8 @@ def build_loader(
         DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
     """
     num_processes = local_world_size(sampler.shard)
-    num_workers = resolve_num_workers(config.workers, device_type, num_processes)
+    batch_bytes = image_bytes * min(sampler.batch_size, sampler.length) // sampler.shard.world_size
+    num_workers = resolve_num_workers(config.workers, device_type, num_processes, batch_bytes)
     images = build_cache(files, config, shared=uses_spawn(num_workers), num_processes=num_processes)
     dataset = build_dataset(images)
     skip = SkipUnreadable(dataset, images.problems) if config.on_bad_image == "skip" else None
@@ -99,6 +103,10 @@ class EpochLoader(Generic[BatchT]):
         """Return the number of batches in an epoch."""
         return self._batch_sampler.num_batches
 
+    def require_images(self, min_per_rank: int) -> None:
+        """Merge the last batch into the previous one if a process would have fewer images in it."""
+        self._batch_sampler.require_images(min_per_rank)
+
     def images_in_batch(self, batch_index: int) -> int:
         """Return the number of images in a batch of an epoch, over all training processes."""
         return self._batch_sampler.images_in_batch(batch_index)
@@ -114,3 +122,39 @@ class EpochLoader(Generic[BatchT]):
 
     def _record_skipped(self, skipped: dict[int, str]) -> None:
         self.skipped.update({str(self._path_of(i)): reason for i, reason in skipped.items()})
+
+
+class EvalLoader(Generic[BatchT]):
+    """The batches of an evaluation: every image once, in order; can be iterated more than once."""
+
+    def __init__(
+        self,
+        build_batch: BuildBatch[BatchT],
+        num_images: int,
+        config: EvalBatching,
+        image_bytes: int,
+        device_type: str,
+        shard: Shard,
+    ):
+        """Build the loader.
+
+        Args:
+            build_batch: Builds a batch from image indices; runs in the loader processes.
+            num_images: Number of images in the dataset.
+            config: Images per batch of this process, and loader processes.
+            image_bytes: Size of an image in a batch.
+            device_type: Device of the batches: "cpu" or "cuda".
+            shard: This process's part: images rank, rank + world_size, ...; may be empty.
+        """
+        order = sequential_batches(num_images, config.batch_size, shard)
+        batch_bytes = image_bytes * min(config.batch_size, num_images)
+        num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard), batch_bytes)
+        dataset = WorkerDataset(build_batch)
+        self._batches = build_data_loader(dataset, order, num_workers, device_type, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[BatchT]:
+        """Iterate over the batches; raises DataError if an image is unreadable or a loader process died."""
+        return iter_batches(self._batches, lambda skipped: None)

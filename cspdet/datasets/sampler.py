@@ -88,11 +88,20 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self._fractional_repeats = np.zeros(num_images) if factors is None else factors - self._whole_repeats
         self._num_extra_repeats = round(float(self._fractional_repeats.sum()))
         self.length = int(self._whole_repeats.sum()) + self._num_extra_repeats
-        min_per_rank *= shard.world_size
-        if shard.world_size > 1:
-            _check_shards(self.length, batch_size, min_per_rank, shard)
-        self.num_batches = max(1, self.length // batch_size + (self.length % batch_size >= min_per_rank))
         self.epoch = self.start_batch = 0
+        self.require_images(min_per_rank)
+
+    def require_images(self, min_per_rank: int) -> None:
+        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it.
+
+        Raises:
+            ConfigError, DataError: The batch size or the number of images is too small for the processes.
+        """
+        world_size, min_batch_size = self.shard.world_size, min_per_rank * self.shard.world_size
+        if world_size > 1:
+            _check_shards(self.length, self.batch_size, min_batch_size, self.shard)
+        whole, rest = divmod(self.length, self.batch_size)
+        self.num_batches = max(1, whole + (rest >= min_batch_size))
 
     def __len__(self) -> int:
         return self.num_batches - self.start_batch

@@ -19,7 +19,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cspdet.datasets.config import Workers
+from cspdet.datasets.worker_count import PREFETCH_FACTOR
 from cspdet.errors import DataError, UserError, truncate_list
 
 HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # returns the sender of a signal; Linux, but not macOS and Windows
@@ -116,20 +116,6 @@ class SkipUnreadable(Generic[SampleT]):
 # --- processes -----------------------------------------------------------------------------------
 
 
-def resolve_num_workers(requested: Workers, device_type: str, num_processes: int = 1) -> int:
-    """Return the number of loader processes.
-
-    For `auto`, the cores are divided among the `num_processes` training processes on this machine. With a GPU, each
-    training process has one loader process per core; on the CPU, which the network needs too, one per four cores. The
-    maximum is 8.
-    """
-    if requested != "auto":
-        return requested
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    cores //= num_processes
-    return min(8, cores if device_type == "cuda" else cores // 4)
-
-
 def build_data_loader(
     dataset: WorkerDataset, batch_sampler: Any, num_workers: int, device_type: str, *, persistent: bool
 ) -> DataLoader[Any]:
@@ -146,6 +132,7 @@ def build_data_loader(
         dataset,
         batch_sampler=batch_sampler,
         num_workers=num_workers,
+        prefetch_factor=PREFETCH_FACTOR if num_workers else None,
         collate_fn=identity_collate,
         pin_memory=device_type == "cuda",
         worker_init_fn=worker_init_fn,
@@ -179,9 +166,10 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 def worker_context(num_workers: int) -> str | None:
     """Return the start method of loader processes: `fork` on Linux, to share annotations and cache; or None.
 
-    None is the default of the platform.
+    None is the start method of `multiprocessing`, which is also used on Linux if the user has set it to `spawn`.
     """
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+    can_fork &= multiprocessing.get_start_method(allow_none=True) != "spawn"
     return "fork" if num_workers > 0 and can_fork else None
 
 
@@ -230,9 +218,10 @@ def worker_crash_error(error: Exception) -> DataError | None:
     lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
     if not lost and "DataLoader worker (pid" not in str(error):
         return None
+    reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        "a loader process died, most often because memory ran out: use fewer train.workers or eval.workers, "
-        f"or train.cache=none ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+        "a loader process died, most often because memory or shared memory (/dev/shm) ran out: use fewer train.workers "
+        f"or eval.workers, or train.cache=none ({reason})"
     )
 
 

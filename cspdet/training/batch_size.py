@@ -1,4 +1,4 @@
-"""Search for `train.batch_size: auto`: the largest batch size that fits into the memory of the CUDA device."""
+"""The batch size: the largest that fits into the memory of the CUDA device, and the least for batch normalization."""
 
 from __future__ import annotations
 
@@ -57,6 +57,30 @@ def resolve_batch_size(
     batch_size = context.broadcast(per_process) * context.world_size
     log.info("train.batch_size: auto selects %d", batch_size)
     return batch_size
+
+
+def min_images_per_process(train: TrainerConfig, input_hw: tuple[int, int], stride: int) -> int:
+    """Return the least number of images in a batch: 2 if the coarsest feature map can be a single cell, else 1.
+
+    In training, batch normalization needs more than one value per channel.
+
+    Args:
+        train: The settings of the run.
+        input_hw: Height and width of the network's input in pixels.
+        stride: Input pixels per cell of the coarsest feature map.
+    """
+    scale = train.multi_scale.low if train.multi_scale else 1.0
+    return 2 if round(max(input_hw) * scale / stride) <= 1 else 1
+
+
+def single_value_error(error: Exception) -> ConfigError | None:
+    """Return an error for the user if `error` is that of batch normalization for a single value, else None."""
+    if "Expected more than 1 value per channel" not in str(error):
+        return None
+    return ConfigError(
+        "train.batch_size: batch normalization needs more than one value per channel, but a feature map has one cell "
+        "and the batch one image; use 2 or more images per batch and process, or a larger input.size"
+    )
 
 
 def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_bytes: int, max_batch_size: int) -> int:

@@ -93,14 +93,18 @@ class EpochEnd(Generic[ModelT, BatchT]):
         )
 
     def _evaluate(self) -> dict[str, float | None]:
-        """Evaluate the EMA weights; if they are the best so far, save them with their results."""
+        """Evaluate the EMA weights; if they are the best so far, save them with their results.
+
+        Where the metric is undefined, such as AP without boxes, the last weights are the best.
+        """
         progress, name = self.state.progress, self.run_dir.path.name
         result = self.task.evaluate(self.state.ema_or_model, name, self.context)
         gc.collect()  # tracing the network leaves reference cycles that contain copies of its weights
         best_missing = result is not None and not (self.run_dir.path / "best.pt").exists()
-        primary_metric, best_missing = self.context.broadcast((result.primary_metric if result else 0.0, best_missing))
-        better = primary_metric > progress.best_metric or best_missing
-        progress.best_metric = primary_metric if better else progress.best_metric
+        primary_metric, best_missing = self.context.broadcast((result.primary_metric if result else None, best_missing))
+        better = primary_metric is None or primary_metric > progress.best_metric or best_missing
+        if better and primary_metric is not None:
+            progress.best_metric = primary_metric
         progress.evals_without_improvement = 0 if better else progress.evals_without_improvement + 1
         if result is None:  # only rank 0 has the result
             return {}

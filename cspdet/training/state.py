@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from cspdet.device import Precision
-from cspdet.errors import ConfigError, did_you_mean
+from cspdet.errors import CheckpointError, ConfigError, did_you_mean
+from cspdet.io.checkpoint import Checkpoint
 from cspdet.training.config import TrainerConfig
 from cspdet.training.ema import EMA
 from cspdet.training.schedule import build_optimizer
@@ -78,6 +79,25 @@ class TrainingState(Generic[ModelT]):
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
         }
+
+    def resume(self, checkpoint: Checkpoint, where: str) -> None:
+        """Continue from the `training` part of a checkpoint.
+
+        Args:
+            checkpoint: A checkpoint with a training state, of the same recipe.
+            where: The file, for error messages.
+
+        Raises:
+            CheckpointError: The training state is incomplete, or has another form than in this version.
+        """
+        assert checkpoint.training is not None
+        try:
+            self.load_state_dict(checkpoint.training, checkpoint.weights)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"{checkpoint.describe(where)}: cannot be resumed: its training state: {reason}"
+            ) from None
 
     def load_state_dict(self, state: dict[str, Any], ema_weights: dict[str, torch.Tensor]) -> None:
         """Restore a saved state.

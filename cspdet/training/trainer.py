@@ -19,6 +19,7 @@ from cspdet.datasets.workers import worker_crash_error
 from cspdet.device import autocast, resolve_precision, to_float_tensor
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import Checkpoint
+from cspdet.training.batch_size import single_value_error
 from cspdet.training.config import MultiScaleConfig, TrainerConfig
 from cspdet.training.cpu_fast_paths import disable_malloc_trim, use_cpu_fast_paths
 from cspdet.training.distributed.context import DistributedContext
@@ -88,9 +89,8 @@ class Trainer(Generic[ModelT, BatchT]):
         self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Restore the training state of a checkpoint of the same recipe."""
-        assert checkpoint.training is not None
-        self.state.load_state_dict(checkpoint.training, checkpoint.weights)
+        """Restore the training state of a checkpoint of the same recipe; see `TrainingState.resume`."""
+        self.state.resume(checkpoint, str(self.run_dir.path / "last.pt"))
 
     def run(self, stop_after: int | None = None) -> int:
         """Train to the end, or to the end of epoch `stop_after`.
@@ -103,8 +103,8 @@ class Trainer(Generic[ModelT, BatchT]):
             disable_malloc_trim()
         try:
             return self._run(last_epoch)
-        except RuntimeError as error:  # torch raises it at any point of the main process when a loader worker dies
-            raise worker_crash_error(error) or error from None
+        except (RuntimeError, ValueError) as error:  # raised anywhere in the main process when a loader worker dies
+            raise worker_crash_error(error) or single_value_error(error) or error from None
 
     def _run(self, last_epoch: int) -> int:
         configs = self.config.loggers if self.context.is_main_process else ()

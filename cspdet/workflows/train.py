@@ -62,7 +62,7 @@ def _train(
     from cspdet.checkpoints.building import with_num_classes
     from cspdet.checkpoints.resume import build_initial_network
     from cspdet.config.loader import dump_config
-    from cspdet.training.batch_size import resolve_batch_size
+    from cspdet.training.batch_size import min_images_per_process, resolve_batch_size
     from cspdet.training.epoch_end import run_summary
     from cspdet.training.run.options import resolve_run_dir
     from cspdet.training.run.run_dir import RunDir
@@ -85,6 +85,9 @@ def _train(
     path = resolve_run_dir(options, context, lock)
 
     task = _build_task(task_type, recipe, path, data, options, context)
+    least = min_images_per_process(recipe.train, recipe.input.size, max(network.strides))
+    if least > 1:
+        task.loader.require_images(least)
     run_dir = RunDir(path, recipe.task, recipe_to_dict(recipe), data.categories)
     if context.is_main_process:
         run_dir.start(dump_config(recipe), None if transfer_report is None else transfer_report.to_csv())

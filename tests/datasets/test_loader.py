@@ -21,9 +21,9 @@ from cspdet.datasets.cache import RamCache, build_cache
 from cspdet.datasets.config import AlbumentationsTransform, AugmentConfig, LoaderConfig
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages
-from cspdet.datasets.detection.loader import EvalLoader, eval_loader, train_loader
+from cspdet.datasets.detection.loader import eval_loader, train_loader
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
-from cspdet.datasets.loader import EpochLoader
+from cspdet.datasets.loader import EpochLoader, EvalLoader
 from cspdet.datasets.workers import worker_crash_error
 from cspdet.errors import ConfigError, DataError
 from cspdet.letterbox import PAD_VALUE
@@ -107,6 +107,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(coco):
     for workers in (1, 2):
         assert all(equal(a, b) for a, b in zip(made[0], made[workers], strict=True))
     assert not torch.equal(made[0][0].images, made[0][3].images)  # epochs differ
+
+
+@pytest.mark.e2e
+def test_spawned_workers_give_the_same_batches(coco):
+    expected, expected_eval = list(loader(coco).epoch(0)), list(evaluation(coco, batch_size=4))
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        found = list(loader(coco, workers=1, cache="ram").epoch(0))
+        found_eval = list(evaluation(coco, batch_size=4, workers=1))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert all(equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(equal(a, b) for a, b in zip(found_eval, expected_eval, strict=True))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

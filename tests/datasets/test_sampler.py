@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.datasets.sampler import EpochBatchSampler, local_world_size, repeat_factors
-from cspdet.datasets.workers import resolve_num_workers
+from cspdet.datasets.worker_count import resolve_num_workers
 from cspdet.errors import ConfigError, DataError
 from cspdet.structures import Shard
 
@@ -122,6 +122,18 @@ def test_what_cannot_be_shared_is_refused():
         EpochBatchSampler(30, 8, 0, shard=Shard(2, 2))
 
 
+def test_a_last_batch_that_is_too_small_is_merged_on_request():
+    sampler = EpochBatchSampler(7, 3, seed=0)
+    before = keys(sampler)
+    assert [len(batch) for batch in before] == [3, 3, 1]
+    sampler.require_images(2)
+    assert keys(sampler) == [before[0], before[1] + before[2]]
+    assert [sampler.images_in_batch(i) for i in range(sampler.num_batches)] == [3, 4]
+    whole = EpochBatchSampler(6, 3, seed=0)
+    whole.require_images(2)
+    assert [len(batch) for batch in keys(whole)] == [3, 3]
+
+
 def test_processes_of_one_machine(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert local_world_size(Shard(0, 8)) == 8
@@ -138,3 +150,15 @@ def test_automatic_workers_share_the_cores(monkeypatch):
     assert [resolve_num_workers("auto", "cuda", processes) for processes in (1, 2, 4, 16)] == [8, 6, 3, 0]
     assert [resolve_num_workers("auto", "cpu", processes) for processes in (1, 2, 4)] == [3, 1, 0]
     assert resolve_num_workers(5, "cuda", 4) == 5
+
+
+def test_workers_fit_into_the_shared_memory(monkeypatch, log_capture):
+    monkeypatch.setattr("cspdet.datasets.worker_count.free_shared_memory", lambda: 64_000_000)
+    assert resolve_num_workers(4, "cpu", batch_bytes=5_000_000) == 4  # nine batches: two for each, and the current one
+    assert not log_capture.records
+    assert resolve_num_workers(4, "cpu", batch_bytes=9_000_000) == 3
+    assert resolve_num_workers(4, "cpu", 2, batch_bytes=9_000_000) == 1
+    assert resolve_num_workers(4, "cpu", batch_bytes=30_000_000) == 0
+    assert "0 loader processes instead of 4: /dev/shm has 64 MB free, and a batch takes 30.0 MB" in log_capture.text
+    monkeypatch.setattr("cspdet.datasets.worker_count.free_shared_memory", lambda: None)
+    assert resolve_num_workers(4, "cpu", batch_bytes=30_000_000) == 4

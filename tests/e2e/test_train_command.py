@@ -83,6 +83,20 @@ def test_tensorboard_groups_the_numbers_of_every_epoch(straight):
 
 
 @pytest.mark.e2e
+def test_without_val_boxes_nothing_becomes_worse(tmp_path, capsys):
+    """AP is undefined then: early stopping does not count, and best.pt has the last weights."""
+    make_shapes(tmp_path, images=6, size=64, seed=0)
+    val = tmp_path / "annotations/instances_val.json"
+    val.write_text(json.dumps(json.loads(val.read_text()) | {"annotations": []}))
+    words = [f"data={tmp_path / 'shapes.yaml'}", *SMALL, "train.epochs=3", "train.patience=1", "input.size=32"]
+    assert train(CONFIG, *words, "train.batch_size=5", "--output", tmp_path / "run") == 0  # the sixth image joins them
+    assert [line["images_seen"] for line in PROOF.read_metrics(tmp_path / "run")] == [6, 12, 18]
+    best, last = (load_checkpoint(tmp_path / "run" / name).weights for name in ("best.pt", "last.pt"))
+    assert all(torch.equal(best[name], value) for name, value in last.items())
+    assert "AP is undefined, and best.pt will be the last weights" in capsys.readouterr().err
+
+
+@pytest.mark.e2e
 def test_two_epochs_and_two_resumed_are_four(shapes, straight, tmp_path):
     folder = tmp_path / "run"
     assert train(CONFIG, f"data={shapes}", *SMALL, "--output", folder, "--stop-after", "2") == 0

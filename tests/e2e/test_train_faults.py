@@ -434,9 +434,10 @@ def test_output_that_cannot_be_written_is_reported_in_one_line(words, tmp_path, 
 
 @pytest.mark.e2e
 def test_a_damaged_metrics_file_costs_no_epoch(stopped, straight, capsys):
-    with (stopped / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 2, "st')
+    with (stopped / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"epoch": 2, "st')
     assert train("--resume", stopped) == 0
+    assert capsys.readouterr().err.count("is damaged, and left out") >= 2
     assert PROOF.compare_runs(stopped, straight) == []
 
 

@@ -16,8 +16,13 @@ from cspdet.device import resolve_precision, select_device
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import ConvBN
 from cspdet.recipe import load_recipe
-from cspdet.training.batch_size import find_max_batch_size, resolve_batch_size
-from cspdet.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from cspdet.training.batch_size import (
+    find_max_batch_size,
+    min_images_per_process,
+    resolve_batch_size,
+    single_value_error,
+)
+from cspdet.training.config import MultiScaleConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.ema import EMA
 from cspdet.training.run.graceful_stop import GracefulStop
@@ -261,3 +266,15 @@ def test_a_batch_size_is_measured_on_cuda_only():
         resolve_batch_size(recipe.train, (64, 64), TwoParts(), torch.device("cpu"), DistributedContext())
     fixed = load_recipe(CONFIG, ["train.batch_size=4"])
     assert resolve_batch_size(fixed.train, (64, 64), TwoParts(), torch.device("cpu"), DistributedContext()) == 4
+
+
+def test_batch_normalization_of_one_cell_needs_two_images():
+    def least(side: int, stride: int, low: float | None = None) -> int:
+        train = TrainConfig(multi_scale=None if low is None else MultiScaleConfig(low=low))
+        return min_images_per_process(train, (32, side), stride)
+
+    assert [least(32, 32), least(64, 32), least(64, 64), least(64, 32, 0.5), least(416, 32, 0.5)] == [2, 1, 2, 2, 1]
+    with pytest.raises(ValueError, match="more than 1 value per channel") as caught:
+        nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    assert "train.batch_size" in str(single_value_error(caught.value))
+    assert single_value_error(ValueError("another")) is None

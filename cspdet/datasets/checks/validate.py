@@ -134,10 +134,12 @@ def _summarize_boxes(coco: CocoDataset, annotations: Annotations, name: str, rep
     ]
     if len(area):
         _warn_about_boxes(coco, annotations, report)
-    elif name == "train":
-        report.errors.append(f"{path}: no boxes; a train split needs some")
-    elif name == "val":
-        report.warnings.append(f"{path}: no boxes; AP is undefined without them")
+    if coco.box_crowd.all():
+        found = "no boxes except crowds" if len(area) else "no boxes"
+        if name == "train":
+            report.errors.append(f"{path}: {found}; a train split needs some")
+        elif name == "val":
+            report.warnings.append(f"{path}: {found}; AP is undefined without them")
 
 
 def _warn_about_boxes(coco: CocoDataset, annotations: Annotations, report: SplitReport) -> None:

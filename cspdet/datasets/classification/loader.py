@@ -9,7 +9,8 @@ process mixes only images of its own part of a batch, so mixed images depend on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,22 +25,9 @@ from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch, collate_images
 from cspdet.datasets.config import EvalBatching, ImageAugmentConfig, LoaderConfig
 from cspdet.datasets.image_io import read_image
-from cspdet.datasets.loader import EpochLoader, build_loader
-from cspdet.datasets.sampler import (
-    EpochBatchSampler,
-    SampleKey,
-    local_world_size,
-    repeat_factors,
-    seeded_rng,
-    sequential_batches,
-)
-from cspdet.datasets.workers import (
-    IndexedSamples,
-    WorkerDataset,
-    build_data_loader,
-    iter_batches,
-    resolve_num_workers,
-)
+from cspdet.datasets.loader import EpochLoader, EvalLoader, build_loader
+from cspdet.datasets.sampler import EpochBatchSampler, SampleKey, repeat_factors, seeded_rng
+from cspdet.datasets.workers import IndexedSamples
 from cspdet.errors import DataError
 from cspdet.structures import SINGLE_PROCESS, Shard
 
@@ -109,6 +97,7 @@ def image_loader(
         lambda dataset: BuildImageBatch(dataset, augmentation, config.seed, config.epochs - augment.close_mixing),
         sampler,
         config,
+        3 * math.prod(input_.size),
         device_type,
     )
 
@@ -150,21 +139,15 @@ def crop_batches(
     *,
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
-) -> Iterator[IndexedCropBatch]:
-    """Yield the evaluation batches: every image once, in order, without augmentation.
+) -> EvalLoader[IndexedCropBatch]:
+    """Build the loader of the evaluation batches: every image once, in order, without augmentation.
 
     Args:
-        images: The split.
+        images: The split to evaluate on.
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size; this process loads the images rank, rank + world_size, ...
-
-    Raises:
-        DataError: A loader process died.
+        shard: This process's part; see `EvalLoader`.
     """
-    order = sequential_batches(len(images), config.batch_size, shard)
-    num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
-    batches = WorkerDataset(BuildCropBatch(images, crop))
-    loader = build_data_loader(batches, order, num_workers, device_type, persistent=False)
-    yield from iter_batches(loader, lambda skipped: None)
+    image_bytes = 3 * crop.num_crops * math.prod(crop.size_hw)
+    return EvalLoader(BuildCropBatch(images, crop), len(images), config, image_bytes, device_type, shard)

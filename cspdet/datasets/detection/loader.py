@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,22 +14,9 @@ from cspdet.datasets.config import AugmentConfig, EvalBatching, LoaderConfig
 from cspdet.datasets.detection.augment import Augment
 from cspdet.datasets.detection.dataset import DetectionDataset, DetectionImages, EvalDataset
 from cspdet.datasets.formats.coco import CocoDataset
-from cspdet.datasets.loader import EpochLoader, build_loader
-from cspdet.datasets.sampler import (
-    EpochBatchSampler,
-    SampleKey,
-    local_world_size,
-    repeat_factors,
-    seeded_rng,
-    sequential_batches,
-)
-from cspdet.datasets.workers import (
-    IndexedSamples,
-    WorkerDataset,
-    build_data_loader,
-    iter_batches,
-    resolve_num_workers,
-)
+from cspdet.datasets.loader import EpochLoader, EvalLoader, build_loader
+from cspdet.datasets.sampler import EpochBatchSampler, SampleKey, repeat_factors, seeded_rng
+from cspdet.datasets.workers import IndexedSamples
 from cspdet.structures import SINGLE_PROCESS, Batch, Sample, Shard
 
 if TYPE_CHECKING:
@@ -98,6 +86,7 @@ def train_loader(
         lambda dataset: BuildTrainBatch(dataset, augmentation, config.seed, config.epochs - augment.close_mosaic),
         sampler,
         config,
+        3 * math.prod(input_.size),
         device_type,
     )
 
@@ -116,7 +105,7 @@ def eval_loader(
     *,
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
-) -> EvalLoader:
+) -> EvalLoader[Batch]:
     """Build the evaluation loader: letterboxed images in order, with all boxes, including crowds.
 
     Args:
@@ -124,24 +113,7 @@ def eval_loader(
         input_: Input size and resize mode.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: Rank and world size of this process. It loads the images rank, rank + world_size, ..., possibly none.
+        shard: This process's part; see `EvalLoader`.
     """
-    num_workers = resolve_num_workers(config.workers, device_type, local_world_size(shard))
-    dataset = EvalDataset(coco, input_.size, input_.resize)
-    return EvalLoader(dataset, config.batch_size, num_workers, device_type, shard)
-
-
-class EvalLoader:
-    """Iterable of the evaluation batches; it can be iterated several times."""
-
-    def __init__(self, dataset: EvalDataset, batch_size: int, num_workers: int, device_type: str, shard: Shard):
-        order = sequential_batches(len(dataset), batch_size, shard)
-        batches = WorkerDataset(BuildEvalBatch(dataset))
-        self._batches = build_data_loader(batches, order, num_workers, device_type, persistent=False)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; raise DataError if an image is unreadable or a loader process died."""
-        return iter_batches(self._batches, lambda skipped: None)
+    build_batch = BuildEvalBatch(EvalDataset(coco, input_.size, input_.resize))
+    return EvalLoader(build_batch, len(coco), config, 3 * math.prod(input_.size), device_type, shard)

@@ -80,8 +80,9 @@ def load_coco(files: SplitFiles, split: str, *, allow_empty: bool = False) -> Co
     if annotations.problems:
         raise DataError(*annotations.problems)
     coco = to_arrays(annotations, files)
-    if split == "train" and not allow_empty and not len(coco.box_xyxy):
-        raise DataError(f"{files.annotations}: no boxes; a train split needs some", *coco.warnings)
+    if split == "train" and not allow_empty and coco.box_crowd.all():
+        found = "no boxes except crowds" if len(coco.box_crowd) else "no boxes"
+        raise DataError(f"{files.annotations}: {found}; a train split needs some", *coco.warnings)
     return coco
 
 

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cspdet.errors import UserError
 from cspdet.io.atomic import write_text
 from cspdet.training.loggers.base import Logger
 
@@ -31,11 +32,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Invalid lines are skipped with a warning.
     """
     lines: list[dict[str, Any]] = []
-    for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, text in enumerate(content.splitlines(), 1):
         try:
             line = json.loads(text.decode("utf-8"))
             line["epoch"] + 0
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             log.warning("%s:%d: invalid line, skipped", path, number)
         else:
             lines.append(line)

@@ -38,6 +38,9 @@ class Loader(Protocol[BatchT_co]):
     skipped: dict[str, str]  # unreadable images so far -> reason
 
     def __len__(self) -> int: ...
+    def require_images(self, min_per_rank: int) -> None:
+        """Merge the last batch into the previous one if a process would have fewer images in it."""
+
     def images_in_batch(self, batch_index: int) -> int:
         """Return the number of images in a batch of an epoch, over all processes."""
 
@@ -69,14 +72,14 @@ class EvalResult:
     """Result of an evaluation on the val split.
 
     Attributes:
-        primary_metric: The metric that selects the best weights; higher is better.
+        primary_metric: The metric that selects the best weights; higher is better. None: it is undefined.
         metrics: Scalar metrics for the epoch's entry in metrics.jsonl.
         full_metrics: All metrics, for metrics.json; written if these weights are the best so far.
         results: COCO results for detections.json; written if these weights are the best so far. None for a classifier.
         visualization: Some val images with the predictions, (H, W, 3) uint8 RGB.
     """
 
-    primary_metric: float
+    primary_metric: float | None
     metrics: dict[str, float | None]
     full_metrics: dict[str, Any]
     results: list[dict[str, Any]] | None

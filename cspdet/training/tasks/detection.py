@@ -108,6 +108,11 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         train_set = load_coco(descriptor.split("train"), "train")
         val_set = load_coco(descriptor.split("val"), "val") if descriptor.val else None
         _check_splits(train_set, val_set, on_bad_image)
+        if val_set is not None and val_set.box_crowd.all():
+            log.warning(
+                "%s: no boxes (crowds do not count): AP is undefined, and best.pt will be the last weights",
+                val_set.files.annotations,
+            )
         counts = f"{len(train_set)} images, {len(train_set.box_xyxy)} boxes, {len(train_set.classes)} classes"
         summary = f"{descriptor.path.name}: {counts}"
         return TrainingData(train_set, val_set, train_set.classes, train_set.files.annotations, summary)
@@ -148,7 +153,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         metrics, results = predictions.evaluate(), predictions.results
         full_metrics = metrics.to_json()
         scalar_metrics = {key: full_metrics[key] for key in metrics.stats}
-        return EvalResult(metrics["AP"] or 0.0, scalar_metrics, full_metrics, results, self._draw_val(model, name))
+        return EvalResult(metrics["AP"], scalar_metrics, full_metrics, results, self._draw_val(model, name))
 
     def draw_batch(self, batch: Batch) -> np.ndarray:
         """Draw the input images with their ground-truth boxes; see `Task.draw_batch`."""

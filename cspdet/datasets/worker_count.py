@@ -1,0 +1,59 @@
+"""Number of loader processes: by cores, device and shared memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from cspdet.datasets.config import Workers
+
+log = logging.getLogger("cspdet")
+
+SHARED_MEMORY = "/dev/shm"
+PREFETCH_FACTOR = 2  # batches that each loader process prepares ahead
+
+
+def resolve_num_workers(
+    requested: Workers, device_type: str, num_processes: int = 1, batch_bytes: int | None = None
+) -> int:  # fmt: skip
+    """Return the number of loader processes.
+
+    `auto` divides the cores by `num_processes`, the training processes on this machine. For a GPU it uses all of these
+    cores, on the CPU a quarter of them, because the network needs the rest; at most 8. Batches travel through shared
+    memory: where it is too small for them, as often in containers, there are fewer processes or none.
+
+    Args:
+        requested: The number of processes, or auto.
+        device_type: Device of the batches: "cpu" or "cuda".
+        num_processes: Number of training processes on this machine.
+        batch_bytes: Size of a batch; None: unknown.
+    """
+    workers = _workers_by_cores(device_type, num_processes) if requested == "auto" else requested
+    free = free_shared_memory()
+    if not workers or not batch_bytes or free is None:
+        return workers
+    most = max(0, (free // num_processes // batch_bytes - 1) // PREFETCH_FACTOR)
+    if most < workers:
+        log.warning(
+            "%d loader processes instead of %d: %s has %.0f MB free, and a batch takes %.1f MB; docker run --shm-size "
+            "makes it larger", most, workers, SHARED_MEMORY, free / 1e6, batch_bytes / 1e6,
+        )  # fmt: skip
+    return min(most, workers)
+
+
+def _workers_by_cores(device_type: str, num_processes: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores //= num_processes
+    return min(8, cores if device_type == "cuda" else cores // 4)
+
+
+def free_shared_memory() -> int | None:
+    """Return the free shared memory in bytes; None if it is unknown (not Linux)."""
+    if sys.platform != "linux":
+        return None
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:  # not mounted
+        return 0
+    return status.f_bavail * status.f_frsize
