@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
@@ -120,7 +120,13 @@ def _infer_task(values: Any, folder: Path, expected: TaskName | None) -> TaskNam
     return "detection" if "neck" in model or "head" in model else "classification"
 
 
-def recipe_from_dict(task: str, values: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
+def recipe_from_dict(
+    task: str,
+    values: dict[str, Any],
+    where: str,
+    overrides: Sequence[str] = (),
+    required: Collection[str] | None = None,
+) -> Recipe:
     """Build a recipe from plain values, such as the config in a checkpoint.
 
     Args:
@@ -128,11 +134,12 @@ def recipe_from_dict(task: str, values: dict[str, Any], where: str, overrides: S
         values: The values by key; key names of cspdet 1 are renamed.
         where: Source of the values, such as a file name, for error messages.
         overrides: `key.path=value` from the user, applied in order.
+        required: The sections that must be valid; invalid values of others are ignored. None: all sections.
 
     Raises:
         ConfigError: The values are invalid; the message has one line per error.
     """
-    return parse_config(values, RECIPE_BY_TASK[task], where, overrides)
+    return parse_config(values, RECIPE_BY_TASK[task], where, overrides, required)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class BenchmarkSpec:
     overrides: tuple[str, ...] = ()
     image: str | None = None  # input of the end-to-end passes; None: a synthetic image of 480x640
     min_score: float = 0.25
+    user_modules: tuple[str, ...] = ()  # modules to import first, for user-defined classes
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON-compatible dict."""
@@ -34,9 +35,8 @@ class BenchmarkSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BenchmarkSpec:
         """Create a spec from the dict that `to_json` returned."""
-        size = values["size_hw"]
-        return cls(**{**values, "size_hw": None if size is None else tuple(size),
-                      "overrides": tuple(values["overrides"])})  # fmt: skip
+        lists = ("size_hw", "overrides", "user_modules")
+        return cls(**values | {key: tuple(values[key]) for key in lists if values[key] is not None})
 
 
 @dataclass(frozen=True)

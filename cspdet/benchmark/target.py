@@ -80,13 +80,15 @@ def _engine(spec: BenchmarkSpec) -> Engine:
     config.check()
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, metadata = torchvision_classifier(spec.model, spec.size_hw)
-    elif not is_exported(spec.model) and _is_classifier_model(spec):
+    elif not is_exported(spec.model, spec.backend) and _is_classifier_model(spec):
         bundle = load_model(
             spec.model, weights=spec.weights, overrides=_with_size(spec), task="classification"
         )  # fmt: skip
         network, metadata = bundle.torch_network, build_metadata(bundle)
     else:
-        bundle = load_model(spec.model, weights=spec.weights, overrides=spec.overrides, task="detection")
+        bundle = load_model(
+            spec.model, weights=spec.weights, overrides=spec.overrides, task="detection", backend=spec.backend
+        )  # fmt: skip
         return build_engine(bundle, config)
     return build_network_engine(network, metadata, config)
 
@@ -147,6 +149,6 @@ def count_bflops(spec: BenchmarkSpec, size_hw: tuple[int, int]) -> float | None:
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, _ = torchvision_classifier(spec.model, size_hw)
         return profile(network, size_hw).bflops
-    if is_exported(spec.model):
+    if is_exported(spec.model, spec.backend):
         return None
     return profile_model(Path(spec.model), spec.overrides, size_hw).cost.bflops

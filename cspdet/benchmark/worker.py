@@ -19,6 +19,7 @@ from cspdet.benchmark.matmul_peak import MatmulBenchmark
 from cspdet.benchmark.opencv_worker import peak_mib
 from cspdet.benchmark.rows import BenchmarkSpec, EngineInfo
 from cspdet.benchmark.target import BenchmarkTarget, load_target
+from cspdet.config.user_modules import import_user_module
 from cspdet.errors import ConfigError
 
 ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
@@ -38,6 +39,8 @@ class Server:
         if command == "load":
             self.libraries_mib = peak_mib()
             spec = BenchmarkSpec.from_json(message["row"])
+            for module in spec.user_modules:
+                import_user_module(module)
             self.target = load_target(spec)
             return {"engine_info": asdict(_engine_info(self.target, spec))}
         if command == "matmul":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
 from cspdet.errors import CheckpointError
-from cspdet.io.checkpoint import load_checkpoint
+from cspdet.io.checkpoint import check_finite, load_checkpoint
 from cspdet.io.folders import run_checkpoint
 
 
@@ -50,7 +50,7 @@ def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> Trans
         The report of loaded entries.
 
     Raises:
-        CheckpointError: No entry matches.
+        CheckpointError: No entry matches, or a value is not finite.
     """
     model_state = model.state_dict()
     fitting = {
@@ -58,6 +58,7 @@ def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> Trans
     }
     if not fitting:
         raise CheckpointError(f"{source}: none of its {len(weights)} entries fits the network by name and shape")
+    check_finite(fitting, source)
     model.load_state_dict(fitting, strict=False)
     report = TransferReport.compare(model, weights, source)
     report.log_summary()

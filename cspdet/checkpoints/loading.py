@@ -16,6 +16,7 @@ from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import read_weights
 from cspdet.errors import CheckpointError, ConfigError
+from cspdet.inference.config import AUTO
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cspdet.io.folders import run_checkpoint
@@ -32,6 +33,7 @@ def load_model(
     weights: str | Path | None = None,
     overrides: Sequence[str] = (),
     task: TaskName | None = None,
+    backend: str = AUTO,
 ) -> ModelBundle:
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
@@ -42,6 +44,7 @@ def load_model(
             a config is initialized at random with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
         task: The expected task; None accepts both.
+        backend: The engine that will run an exported file; a user-defined one (`module:Class`) can have its own suffix.
 
     Returns:
         The bundle; if the classes have no names, they get numbered names.
@@ -51,8 +54,8 @@ def load_model(
         ConfigError: The config or an override is invalid.
     """
     path, weights = run_checkpoint(source), None if weights is None else run_checkpoint(weights)
-    if is_exported(path):
-        return _load_exported(path, weights, overrides, task)
+    if is_exported(path, backend):
+        return _load_exported(path, weights, overrides, task, backend)
     if path.suffix == ".cfg":
         return _load_cfg(path, weights, overrides, task)
     if path.suffix in (".yaml", ".yml") or (path.suffix != ".pt" and not path.is_file()):
@@ -67,15 +70,17 @@ def load_model(
 
 
 def _load_exported(
-    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None
+    path: Path, weights: str | Path | None, overrides: Sequence[str], task: TaskName | None, backend: str
 ) -> ModelBundle:  # fmt: skip
     if weights is not None:
         raise CheckpointError(f"{path}: an exported file has its own weights; use --weights only with a config (.yaml)")
     if overrides:
         raise ConfigError(f"{path}: an exported file has no config; override {overrides[0]!r} is not possible")
-    metadata = read_exported_metadata(path)
+    metadata = read_exported_metadata(path, backend)
     check_task(task or metadata.task, metadata.task, str(path))
-    return ModelBundle(metadata.task, None, metadata, metadata.classes, metadata.name, metadata, path)
+    return ModelBundle(
+        metadata.task, None, metadata, metadata.classes, metadata.name, metadata, path, metadata.program
+    )  # fmt: skip
 
 
 def _load_cfg(
@@ -115,9 +120,12 @@ def _bundle_from_recipe(
 
 
 def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> ModelBundle:
+    source = checkpoint.describe(source)
     network = build_network(recipe, len(checkpoint.categories), source, pretrained=False)
     load_weights(network, checkpoint.weights, source)
-    return ModelBundle(recipe.task, network.eval(), recipe, checkpoint.categories, name)
+    return ModelBundle(
+        recipe.task, network.eval(), recipe, checkpoint.categories, name, program=checkpoint.program
+    )  # fmt: skip
 
 
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:

@@ -26,6 +26,7 @@ class ModelProfile:
     cost: ModelCost
     strides: tuple[int, ...]
     matches_published: bool  # whether the published costs for this name apply to this network
+    program: str | None  # the program and version that wrote a checkpoint; None: a config
 
 
 def profile_model(
@@ -50,31 +51,31 @@ def profile_model(
         CheckpointError: There is no such checkpoint, or it is corrupt.
     """
     path = Path(path)
-    task, model, config_size = _build_model(
+    task, model, config_size, program = _build_model(
         path, overrides, num_classes, {} if num_classes_cache is None else num_classes_cache
     )
     size_hw = size_hw or config_size
     check_size(size_hw, model, str(path))
     is_default = model.num_classes == DEFAULT_NUM_CLASSES[task]
     changed = any(text.split("=")[0].split(".")[0] == "model" for text in overrides)
-    return ModelProfile(path.stem, profile(model, size_hw), model.strides, is_default and not changed)
+    return ModelProfile(path.stem, profile(model, size_hw), model.strides, is_default and not changed, program)
 
 
 def _build_model(
     path: Path, overrides: Sequence[str], num_classes: int | None, num_classes_cache: dict[Path, int]
-) -> tuple[TaskName, Network, tuple[int, int]]:
-    """Return the task, the network and the input size of the config."""
+) -> tuple[TaskName, Network, tuple[int, int], str | None]:
+    """Return the task, the network, the input size of the config, and the program that wrote a checkpoint."""
     if not names_config(path):
         bundle = load_model(path, overrides=overrides)
-        return bundle.task, bundle.torch_network, bundle.config.input.size
+        return bundle.task, bundle.torch_network, bundle.config.input.size, bundle.program
     recipe = load_recipe(path, overrides)
     if recipe.task == "classification":
         with SkipInit():
-            return "classification", recipe.model.build(pretrained=False), recipe.input.size
+            return "classification", recipe.model.build(pretrained=False), recipe.input.size, None
     if num_classes is None:
         if recipe.data not in num_classes_cache:  # a large annotation file takes many seconds to read
             num_classes_cache[recipe.data] = len(classes_from_config(recipe))
         num_classes = num_classes_cache[recipe.data]
     with SkipInit():
         model = build_detector(recipe, num_classes, str(path), pretrained=False)
-    return "detection", model, recipe.input.size
+    return "detection", model, recipe.input.size, None

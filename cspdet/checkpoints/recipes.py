@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from torch import Tensor
@@ -11,21 +12,35 @@ from cspdet.io.checkpoint import Checkpoint
 from cspdet.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories
 
+# What a model needs of its config; the other sections are settings of its training and of evaluations.
+MODEL_SECTIONS = ("task", "model", "input")
+UNKNOWN_DATA = "unknown-data.yaml"  # stands for the data of a detector's config that names none
 
-def recipe_from_checkpoint(checkpoint: Checkpoint, where: str) -> Recipe:
-    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed.
+
+def recipe_from_checkpoint(checkpoint: Checkpoint, where: str, *, for_training: bool = False) -> Recipe:
+    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed. No file is opened that the config names.
 
     Args:
         checkpoint: Result of `load_checkpoint`.
         where: Name of the file, for error messages.
+        for_training: Whether all sections must be valid. Otherwise invalid values outside of `model` and `input`, such
+            as keys of a later version, are ignored with a notice.
 
     Raises:
         CheckpointError: The config is invalid, or names a user-defined class whose module is not imported.
     """
+    where, config = checkpoint.describe(where), checkpoint.config
+    model = config.get("model")
+    if isinstance(model, dict) and "cfg" in model and "\n" not in str(model["cfg"]):
+        raise CheckpointError(f"{where}: model.cfg: expected the text of a cfg, found {reprlib.repr(model['cfg'])}")
+    if checkpoint.task == "detection" and not for_training and not isinstance(config.get("data"), str):
+        config = {**config, "data": UNKNOWN_DATA}
     try:
-        return recipe_from_dict(checkpoint.task, checkpoint.config, where)
+        return recipe_from_dict(checkpoint.task, config, where, required=None if for_training else MODEL_SECTIONS)
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: config: expected plain values: {str(error).splitlines()[0][:120]}") from None
 
 
 def make_checkpoint(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.analysis.config import AnalysisConfig
-from cspdet.cli.arguments import SPLITS, print_lines
+from cspdet.cli.arguments import SPLITS, add_import_argument, print_lines
 from cspdet.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-report", "--no-page", action="store_true", help="write no index.html")
     parser.add_argument("--json", action="store_true", help="print analysis.json instead of the summary")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:

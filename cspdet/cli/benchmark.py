@@ -18,7 +18,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_device_argument, model_file, parse_image_size, print_lines
+from cspdet.cli.arguments import (
+    add_device_argument,
+    add_import_argument,
+    model_file,
+    parse_image_size,
+    print_lines,
+)
 from cspdet.config.user_modules import USER_NAME
 from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.inference.config import BACKENDS, PRECISIONS
@@ -64,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="Python interpreter with OpenCV 4")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="plot time over BFLOPs to a .png or .svg file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_import_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -109,7 +116,7 @@ def _specs(args: argparse.Namespace) -> list[BenchmarkSpec]:
     return [
         BenchmarkSpec(
             model, backend, precision, args.size, batch, args.threads, device, args.weights, tuple(args.overrides),
-            image, args.min_score,
+            image, args.min_score, tuple(args.user_modules),
         )
         for model in args.models
         for batch in batches

@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> None:
     sources = _find_sources(args)
     from cspdet.checkpoints.loading import load_model
 
-    detect(args, load_model(args.model, weights=args.weights, overrides=args.overrides, task="detection"), sources)
+    bundle = load_model(
+        args.model, weights=args.weights, overrides=args.overrides, task="detection", backend=args.backend
+    )  # fmt: skip
+    detect(args, bundle, sources)
 
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:

@@ -81,6 +81,7 @@ def _row(model: ModelProfile) -> InfoRow:
         "memory_traffic": cost.conv_memory_access,
         "largest_layer_bflops": cost.largest_layer_bflops,
         "strides": list(model.strides),
+        "program": model.program,
         "published": published and _published_to_json(published, cost),
     }
 
@@ -149,6 +150,8 @@ def _table(profiles: list[ModelProfile]) -> list[str]:
             f"{cost.largest_layer_bflops:>8.4f}  {cost.conv_memory_access / 1e6:>7.2f}  {cost.cio / 1e6:>7.2f}  "
             f"{' '.join(str(stride) for stride in model.strides)}"
         )
+        if model.program is not None:
+            lines.append(f"  written by {model.program}")
         published = _published(model)
         if published is not None:
             lines += _published_lines(published, cost, width)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     check_model(args.model, args.overrides)
     from cspdet.checkpoints.loading import load_model
 
-    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides)
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, backend=args.backend)
     if bundle.task == "classification":
         _reject_flags(
             args, [flag for flag in vars(args) if flag not in (*CLASSIFIER_FLAGS, *COMMON_FLAGS)], "detectors"

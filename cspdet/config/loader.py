@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,9 @@ from ruamel.yaml import YAML
 from cspdet.config.read import FileContent
 from cspdet.config.resolve import ConfigTree
 from cspdet.config.user_modules import USER_NAME, allow_user_modules
-from cspdet.config.validate import validate
+from cspdet.config.validate import drop_invalid, validate
+
+log = logging.getLogger("cspdet")
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
@@ -49,7 +51,13 @@ def load_config(
         return validate(tree, schema)
 
 
-def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, overrides: Sequence[str] = ()) -> SchemaT:
+def parse_config(
+    values: dict[str, Any],
+    schema: type[SchemaT],
+    where: str,
+    overrides: Sequence[str] = (),
+    required: Collection[str] | None = None,
+) -> SchemaT:
     """Validate values from a checkpoint or another file.
 
     Args:
@@ -58,6 +66,8 @@ def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, over
         schema: The pydantic model of the values.
         where: Source of the values, for error messages.
         overrides: `key.path=value` from the user, applied in order; modules that they name are imported.
+        required: The keys of the root that must be valid; invalid values of other keys, such as those of a later
+            version, are ignored with one notice. None: all keys.
 
     Raises:
         ConfigError: The values are invalid; the message has one line per error.
@@ -67,6 +77,9 @@ def parse_config(values: dict[str, Any], schema: type[SchemaT], where: str, over
     named_by_user = {module for text in overrides for module, _ in USER_NAME.findall(text)}
     with allow_user_modules(modules=named_by_user):
         tree.override(overrides)
+        ignored = [] if required is None else drop_invalid(tree, schema, required)
+        if ignored:
+            log.warning("%s: ignored, because this version cannot use them: %s", where, ", ".join(ignored))
         return validate(tree, schema)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,16 +45,47 @@ def _not_text(value: Any, path: KeyPath) -> Iterator[KeyPath]:
         yield from _not_text(item, (*path, key))
 
 
+def drop_invalid(tree: ConfigTree, schema: type[BaseModel], required: Collection[str]) -> list[str]:
+    """Remove the values that are not valid, so that their defaults apply.
+
+    Args:
+        tree: The values.
+        schema: The model of the root.
+        required: Keys of the root below which nothing is removed; `validate` reports the errors there.
+
+    Returns:
+        The removed keys.
+    """
+    dropped: list[str] = []
+    while True:
+        try:
+            schema.model_validate_json(json.dumps(tree.values), strict=True)
+        except ValidationError as error:
+            paths = {_removable(tree, entry) for entry in error.errors()}
+        else:
+            return dropped
+        removable = sorted((path for path in paths if path and path[0] not in required), key=len, reverse=True)
+        if not removable:
+            return dropped
+        for path in removable:
+            del tree.get(path[:-1])[path[-1]]
+            dropped.append(format_key_path(path))
+
+
+def _removable(tree: ConfigTree, entry: Any) -> KeyPath:
+    """Return the path of the value that an error is about, or of the smallest mapping entry that contains it."""
+    path, _ = _locate(tree, entry)
+    end = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+    while end and not (isinstance(section := tree.get(path[: end - 1]), dict) and path[end - 1] in section):
+        end -= 1
+    return path[:end]
+
+
 def _format_error(tree: ConfigTree, entry: Any) -> str:
     """Format one pydantic error as `where: key.path: message`."""
-    path = _strip_tags(tree.values, entry["loc"])
-    message = _error_message(tree, entry, path)
+    path, message = _locate(tree, entry)
     if entry["type"] == "component_unknown":
         path = (*path, "name")
-    # The message of a validator for several keys of a section starts with the wrong key
-    key, _, rest = message.partition(": ")
-    if entry["type"] == "value_error" and rest and isinstance(tree.get(path), dict) and key in tree.get(path):
-        path, message = (*path, key), rest
     return _at(tree, path, message)
 
 
@@ -64,6 +95,17 @@ def _at(tree: ConfigTree, path: KeyPath, message: str) -> str:
         tree.name,
     )
     return f"{where}: {format_key_path(path) or 'config'}: {message}"
+
+
+def _locate(tree: ConfigTree, entry: Any) -> tuple[KeyPath, str]:
+    """Return the key path and the message of an error."""
+    path = _strip_tags(tree.values, entry["loc"])
+    message = _error_message(tree, entry, path)
+    # The message of a validator for several keys of a section starts with the wrong key
+    key, _, rest = message.partition(": ")
+    if entry["type"] == "value_error" and rest and isinstance(tree.get(path), dict) and key in tree.get(path):
+        return (*path, key), rest
+    return path, message
 
 
 def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:

@@ -16,6 +16,7 @@ from cspdet.exporters.verify import verification_inputs, verify_export
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata, OutputType, build_metadata
 from cspdet.io.atomic import atomic_write
+from cspdet.io.integrity import write_checksum
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors
@@ -45,6 +46,7 @@ class GraphFormat(ExportFormat):
             # Files are renamed in reverse order: when the first one appears, the others exist.
             tmp_path, *_ = [stack.enter_context(atomic_write(path)) for path in paths]
             self.write(bundle, config, metadata, tmp_path)
+            write_checksum(tmp_path)
             difference = verify_export(self.load(tmp_path, metadata), bundle, inputs, str(target))
         height, width = metadata.size_hw
         shape = f"any batch and size, made for {height}x{width}" if config.dynamic else f"one image of {height}x{width}"

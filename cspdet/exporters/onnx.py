@@ -16,6 +16,7 @@ from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.integrity import CHECKSUM_KEY, UNSET_CHECKSUM
 from cspdet.models.bundle import ModelBundle
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
     if metadata.nms is not None:
         model = add_nms(model, metadata.nms)
     model.producer_name, model.producer_version = "cspdet", metadata.program.split()[-1]
-    onnx.helper.set_model_props(model, metadata.to_strings())
+    onnx.helper.set_model_props(model, {**metadata.to_strings(), CHECKSUM_KEY: UNSET_CHECKSUM})
     onnx.checker.check_model(model)
     return model
 

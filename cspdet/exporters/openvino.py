@@ -11,9 +11,15 @@ from cspdet.exporters.onnx import build_onnx
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
-from cspdet.inference.engines.openvino_engine import import_openvino, read_model, write_openvino_metadata
+from cspdet.inference.engines.openvino_engine import (
+    RT_INFO_SECTION,
+    import_openvino,
+    read_model,
+    write_openvino_metadata,
+)
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.integrity import CHECKSUM_KEY, UNSET_CHECKSUM
 from cspdet.models.bundle import ModelBundle
 
 
@@ -38,6 +44,7 @@ class OpenVinoFormat(GraphFormat):
         """Write both files; see `GraphFormat.write`."""
         model = read_model(_onnx_bytes(bundle, config, metadata))
         write_openvino_metadata(model, metadata)
+        model.set_rt_info(UNSET_CHECKSUM, [RT_INFO_SECTION, CHECKSUM_KEY])
         import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:

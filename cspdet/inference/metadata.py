@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from cspdet import __version__
@@ -18,6 +18,7 @@ from cspdet.config.base import ConfigModel
 from cspdet.config.input import InputConfig
 from cspdet.config.loader import parse_config
 from cspdet.errors import CheckpointError, ConfigError
+from cspdet.io.checkpoint import newer_version_hint
 from cspdet.models.bundle import ModelBundle, TaskName
 from cspdet.models.config import EvalConfig, NormalizeConfig, YoloHeadConfig
 from cspdet.models.head import Anchors
@@ -41,6 +42,13 @@ class PixelsConfig(ConfigModel):
         NormalizeConfig(), description="Mean and standard deviation that the network itself applies."
     )
 
+    @field_validator("range")
+    @classmethod
+    def _check_range(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if limits != (0.0, 1.0):
+            raise ValueError(f"expected [0, 1], found {list(limits)}")
+        return limits
+
 
 class NmsConfig(ConfigModel):
     """Thresholds of the NMS in an exported file; stricter thresholds can be applied to its outputs."""
@@ -57,14 +65,16 @@ class ModelMetadata(ConfigModel):
     program: str = Field(f"cspdet {__version__}", description="The program that wrote it.")
     name: str = Field(description="Name of the model.")
     task: TaskName = Field(description="detection or classification.")
-    class_names: tuple[str, ...] = Field(description="Names of the classes, by class index.")
+    class_names: tuple[str, ...] = Field(min_length=1, description="Names of the classes, by class index.")
     category_ids: tuple[int, ...] = Field(description="Category ids of the annotations, by class index.")
     input: InputConfig = Field(description="Input size, and how images are fit into it.")
     pixels: PixelsConfig = Field(PixelsConfig(), description="The content of the input tensor.")
     outputs: OutputType = Field(
         "raw", description="raw: one tensor per level; decoded: boxes and scores; detections: after NMS; logits."
     )
-    strides: tuple[int, ...] = Field(description="Input pixels per cell of each level, finest first.")
+    strides: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="Input pixels per cell of each level, finest first."
+    )
     head: YoloHeadConfig | None = Field(None, description="Anchors of a detector, and how its outputs are decoded.")
     eval: EvalConfig = Field(EvalConfig(), description="Settings with which a detector is evaluated.")
     nms: NmsConfig | None = Field(None, description="Limits of a file with built-in NMS.")
@@ -114,6 +124,7 @@ def _check_format(strings: Mapping[str, str], where: str) -> None:
         raise CheckpointError(
             f"{where}: not a file of `cspdet export`: expected metadata of format {FORMAT!r}, found {found}; "
             "the metadata contains the class names, anchors and input size"
+            + newer_version_hint(strings.get(FORMAT_KEY), strings.get("program"))
         )
 
 
@@ -133,10 +144,11 @@ def parse_metadata(strings: Mapping[str, str], where: str) -> ModelMetadata:
         if key in strings and key != FORMAT_KEY:
             try:
                 values[key] = json.loads(strings[key])
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise CheckpointError(f"{where}: metadata {key}: expected JSON, found {strings[key][:60]!r}") from None
     try:
-        return parse_config({FORMAT_KEY: FORMAT, **values}, ModelMetadata, f"{where}: metadata")
+        required = ModelMetadata.model_fields.keys() - {"eval"}
+        return parse_config({FORMAT_KEY: FORMAT, **values}, ModelMetadata, f"{where}: metadata", required=required)
     except ConfigError as error:
         raise CheckpointError(*error.problems) from None
 

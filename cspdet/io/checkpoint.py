@@ -9,6 +9,7 @@ is used) and `training` (the training state, for resuming). Format `cspdet 1` ca
 from __future__ import annotations
 
 import pickle
+import reprlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,16 @@ from cspdet import __version__
 from cspdet.errors import CheckpointError, truncate_list
 from cspdet.io.atomic import atomic_write
 from cspdet.io.checkpoint_v1 import FORMAT_1, upgrade_content
+from cspdet.io.integrity import check_integrity
 from cspdet.structures import Categories
 
 FORMAT = "cspdet 2"
 TASKS = ("detection", "classification")
+PROGRAM = f"cspdet {__version__}"
+WEIGHT_DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,11 @@ class Checkpoint:
     categories: Categories
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
-    program: str = f"cspdet {__version__}"
+    program: str = PROGRAM
+
+    def describe(self, path: str) -> str:
+        """Return the name of the file for messages, with the program that wrote it if that is not this version."""
+        return path if self.program == PROGRAM else f"{path} (written by {self.program})"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -101,14 +112,36 @@ class _ErrorRecordingFile:
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
-    return Checkpoint(
-        content["task"],
-        dict(content["config"]),
-        Categories(tuple(content["class_names"]), tuple(content["category_ids"])),
-        dict(content["weights"]),
-        content["training"],
-        str(content["program"]),
-    )
+    """Check the types of the content; the values of `config` are checked when a recipe is built from it.
+
+    Raises:
+        KeyError, TypeError, ValueError: An entry is missing or has another type.
+    """
+    task, config, weights, training = content["task"], content["config"], content["weights"], content.get("training")
+    names, ids = content["class_names"], content["category_ids"]
+    if task not in TASKS:
+        raise ValueError(f"task: expected {' or '.join(TASKS)}, found {reprlib.repr(task)}")
+    for key, value in (("config", config), ("weights", weights), ("training", training)):
+        if not isinstance(value, dict) and not (key == "training" and value is None):
+            raise TypeError(f"{key}: expected a mapping, found {reprlib.repr(value)}")
+    if not (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)):
+        raise TypeError(f"class_names: expected a list of text, found {reprlib.repr(names)}")
+    if not (isinstance(ids, (list, tuple)) and all(type(number) is int for number in ids)):
+        raise TypeError(f"category_ids: expected a list of whole numbers, found {reprlib.repr(ids)}")
+    for name, tensor in weights.items():
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
+            raise TypeError(f"weights: {reprlib.repr(name)}: expected a dense tensor of numbers")
+    program = _printable(content.get("program", "an unknown program"))
+    return Checkpoint(task, dict(config), Categories(tuple(names), tuple(ids)), dict(weights), training, program)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor can be copied into a network: dense, not quantized, with common numbers."""
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.dtype in WEIGHT_DTYPES
+
+
+def _printable(program: object) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(program)[:60])
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -123,15 +156,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content = _read(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or found not in (FORMAT, FORMAT_1):
-        raise CheckpointError(f"{path}: not a checkpoint of cspdet: expected format {FORMAT!r}, found {found!r}")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of cspdet: expected format {FORMAT!r}, found {reprlib.repr(found)}"
+            + (newer_version_hint(found, content.get("program")) if isinstance(content, dict) else "")
+        )
     try:
-        if found == FORMAT_1:
-            content = upgrade_content(content)
-        if content["task"] not in TASKS:
-            raise ValueError(f"task: expected {' or '.join(TASKS)}, found {content['task']!r}")
-        return _from_content(content)
+        return _from_content(upgrade_content(content) if found == FORMAT_1 else content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: incomplete checkpoint: {error}") from None
+
+
+def newer_version_hint(found: object, program: object) -> str:
+    """Return the end of the message about the unknown format of a file, if another version of cspdet wrote it."""
+    if not isinstance(found, str) or not found.startswith("cspdet ") or program is None:
+        return ""
+    return f"; it was written by {_printable(program)}, this is {PROGRAM}: install a newer cspdet"
 
 
 def _read(path: Path) -> Any:
@@ -140,6 +179,7 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
     if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened
         raise CheckpointError(f"{path}: not a checkpoint, or corrupt (not a zip archive)")
+    check_integrity(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -147,16 +187,16 @@ def _read(path: Path) -> Any:
             f"{path}: contains more than tensors and plain values, so loading it could run code; not loaded "
             f"({str(error).splitlines()[0][:120]})"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a checkpoint, or corrupt ({reason})") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Load a state dict into a network; the names and shapes of all entries must be equal.
+    """Load a state dict into a network; the names and shapes of all entries must be equal, and all values finite.
 
     Raises:
-        CheckpointError: Names or shapes differ; the message lists the first differences and their total number.
+        CheckpointError: Names or shapes differ, or values are not finite; the message has their number and first ones.
     """
     model_state = model.state_dict()
     problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]
@@ -171,4 +211,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
             f"{where}: the weights are of another architecture ({len(problems)} of {len(model_state)} entries differ)"
         )
         raise CheckpointError(heading, *truncate_list(problems, 5))
+    check_finite(weights, where)
     model.load_state_dict(weights)
+
+
+def check_finite(weights: dict[str, Tensor], where: str) -> None:
+    """Raise CheckpointError if weights have values that are not finite: a network would detect nothing with them."""
+    broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(
+            f"{where}: {len(broken)} of {len(weights)} tensors have values that are not finite (NaN or infinity): "
+            + ", ".join(truncate_list(broken, 3))
+        )

@@ -46,6 +46,7 @@ class ModelBundle:
         name: Name for messages and reports, such as the stem of the file name.
         metadata: Metadata of an exported file; None for a network.
         path: The exported file; None for a network.
+        program: The program and version that wrote the checkpoint or exported file; None without such a file.
     """
 
     task: TaskName
@@ -55,24 +56,17 @@ class ModelBundle:
     name: str
     metadata: ModelMetadata | None = None
     path: Path | None = None
+    program: str | None = None
 
     @property
     def detector(self) -> Detector:
-        """The network, if the model is a detector.
-
-        Raises:
-            CheckpointError: The model is a classifier or an exported file.
-        """
+        """The network of a detector; raises CheckpointError for a classifier or an exported file."""
         check_task("detection", self.task, self.name)
         return cast(Detector, self.torch_network)
 
     @property
     def classifier(self) -> Classifier:
-        """The network, if the model is a classifier.
-
-        Raises:
-            CheckpointError: The model is a detector or an exported file.
-        """
+        """The network of a classifier; raises CheckpointError for a detector or an exported file."""
         check_task("classification", self.task, self.name)
         return cast(Classifier, self.torch_network)
 

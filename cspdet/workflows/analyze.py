@@ -52,27 +52,13 @@ def analyze_results_files(
     config: AnalysisConfig = AnalysisConfig(),  # noqa: B008
     page: bool = True,
 ) -> AnalysisReport:
-    """Analyze the errors of detections, and compare several runs.
-
-    Args:
-        results: COCO results files, such as the `detections.json` of a run or of `evaluate`.
-        names: Names of the runs in the tables and the page; None: the file names.
-        data: Data descriptor; None: `data` of the `config.yaml` in the folder of each results file.
-        split: The split on which the detections were computed.
-        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, with -2, -3 ... if it exists.
-        config: Thresholds, number of resamples and gallery size.
-        page: Whether `index.html` is written.
-
-    Returns:
-        The analysis of each run, the comparison of the runs, and the written files.
-
-    Raises:
-        UserError: A file is missing or damaged, or the results belong to another dataset.
-    """
+    """Analyze the errors of detections, and compare several runs; see `cspdet.analyze`."""
     paths = [Path(path) for path in results]
     names = [path.name for path in paths] if names is None else names
-    dataset = _load_analysis_split(data or _descriptor_from_configs(paths), split)
-    detections = [read_results(path, dataset) for path in paths]  # errors are reported before the slow analysis
+    dataset = _load_analysis_split(
+        data or _descriptor_from_configs(paths), split, named_by_user=data is not None
+    )  # fmt: skip
+    detections = [read_results(path, dataset) for path in paths]  # report all errors before the slow part
     matched_runs = [match_results(dataset, listed, iou=config.min_iou) for listed in detections]
     analyses = tuple(
         analyze_run(
@@ -94,9 +80,9 @@ def analyze_results_files(
     return AnalysisReport(analyses, comparison, dataset.files.annotations, folder, files, page_path)
 
 
-def _load_analysis_split(descriptor: str | Path, split: str) -> CocoDataset:
+def _load_analysis_split(descriptor: str | Path, split: str, *, named_by_user: bool) -> CocoDataset:
     """Load a split without checking that its images exist; only the galleries of the page need the images."""
-    config = load_dataset_config(descriptor)
+    config = load_dataset_config(descriptor, named_by_user=named_by_user)
     files = getattr(config, split, None)
     if files is None or not files.annotations.is_file():
         files = config.split(split)  # raises an error with hints

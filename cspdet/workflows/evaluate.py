@@ -111,7 +111,7 @@ def evaluate_model(options: EvaluationOptions) -> Evaluation:
     Raises:
         UserError: The model, data or settings cannot be used.
     """
-    exported = is_exported(options.model)
+    exported = is_exported(options.model, options.backend or "auto")
     if exported and options.data is None:
         raise ConfigError(f"{options.model}: an exported file does not name any data; expected --data DESCRIPTOR")
     backend = options.backend or ("auto" if exported else "torch")
@@ -119,7 +119,7 @@ def evaluate_model(options: EvaluationOptions) -> Evaluation:
     engine_config.check()
     select_device(options.device)
     bundle = loading.load_model(
-        options.model, weights=options.weights, overrides=options.overrides, task=options.task
+        options.model, weights=options.weights, overrides=options.overrides, task=options.task, backend=backend
     )  # fmt: skip
     if bundle.task == "classification":
         return _evaluate_classifier(bundle, options)

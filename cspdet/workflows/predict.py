@@ -73,7 +73,7 @@ def load_detector(
     )
     config = EngineConfig(backend, precision, device, size, threads)
     config.check()
-    bundle = _load_bundle(model, weights, "detection")
+    bundle = _load_bundle(model, weights, "detection", backend)
     network = None if bundle.network is None else bundle.detector
     return Predictor(build_engine(bundle, config), postprocess, network=network)
 
@@ -135,7 +135,9 @@ def predict_images(
     """Detect objects in images, or classify them; see `cspdet.predict`."""
     predictor = model
     if isinstance(predictor, (str, Path)):
-        predictor = loading.load_model(predictor, weights=options.pop("weights", None))
+        predictor = loading.load_model(
+            predictor, weights=options.pop("weights", None), backend=options.get("backend", "auto")
+        )
     if isinstance(predictor, ModelBundle):
         predictor = _build_predictor(predictor, options)
     if isinstance(source, np.ndarray) or Path(source).is_file():
@@ -154,8 +156,10 @@ def _build_predictor(bundle: ModelBundle, options: dict[str, Any]) -> Predictor 
     return load_detector(bundle, **{"backend": backend, **options})
 
 
-def _load_bundle(model: str | Path | ModelBundle, weights: str | Path | None, task: TaskName) -> ModelBundle:
+def _load_bundle(
+    model: str | Path | ModelBundle, weights: str | Path | None, task: TaskName, backend: str = "auto"
+) -> ModelBundle:  # fmt: skip
     if isinstance(model, (str, Path)):
-        return loading.load_model(model, weights=weights, task=task)
+        return loading.load_model(model, weights=weights, task=task, backend=backend)
     check_task(task, model.task, model.name)
     return model

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
+import math
+import os
 import pickle
+import random
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +28,7 @@ from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from cspdet.recipe import load_recipe
 from cspdet.structures import Categories
+from cspdet.training.config import TrainConfig
 
 CONFIG = Path(__file__).parents[2] / "configs/csppelee_efm.yaml"
 CLASSES = Categories(("cat", "dog"), (3, 17))
@@ -94,6 +102,109 @@ def test_a_flipped_byte_never_ends_in_a_traceback(file, at, value):
     path.write_bytes(data)
     with contextlib.suppress(CheckpointError):  # some bytes do not matter; any other exception fails the test
         load_checkpoint(path)
+
+
+def test_a_flipped_bit_in_a_tensor_is_refused(file, tmp_path):
+    data = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        tensors = [entry for entry in archive.infolist() if "/data/" in entry.filename and entry.file_size > 100]
+    rng = random.Random(0)
+    for entry in rng.sample(tensors, 10):
+        damaged = bytearray(data)
+        name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)
+        start = entry.header_offset + 30 + name + extra
+        damaged[start + rng.randrange(entry.file_size)] ^= 1 << rng.randrange(8)
+        (tmp_path / "flipped.pt").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"damaged \(the checksum of '.*' is wrong\)"):
+            load_checkpoint(tmp_path / "flipped.pt")
+
+
+def later_version(checkpoint: Checkpoint, path: Path, **changes: object) -> Path:
+    """A checkpoint of a later version, whose training and evaluation have keys that this one does not know."""
+    config = copy.deepcopy(checkpoint.config) | {"distillation": {"teacher": "x.pt"}}
+    config["train"] |= {"future": 1, "loss": {"name": "mylosses:Loss", "gain": 2}, "patience": "adaptive"}
+    config["eval"] |= {"future": [1]}
+    for key, value in changes.items():
+        config[key] = value
+    save_checkpoint(path, dataclasses.replace(checkpoint, config=config, program="cspdet 99.0"))
+    return path
+
+
+def test_unknown_training_keys_do_not_block_a_model(checkpoint, tmp_path, log_capture):
+    path = later_version(checkpoint, tmp_path / "later.pt", data=None)
+    bundle = load_model(path)
+    (record,) = log_capture.records
+    where, keys = record.getMessage().split(": ignored, because this version cannot use them: ")
+    assert where == f"{path} (written by cspdet 99.0)"
+    assert set(keys.split(", ")) == {"distillation", "train.future", "train.loss", "train.patience", "eval.future"}
+    known = load_recipe(CONFIG, ["input.size=64", "model.neck.width=8"])
+    default_loss = known.train.model_copy(update={"loss": TrainConfig().loss})
+    assert (bundle.config.train, bundle.config.eval) == (default_loss, known.eval)
+    assert (bundle.categories, bundle.program) == (CLASSES, "cspdet 99.0")
+    with pytest.raises(CheckpointError, match=r"99\.0\): train\.future: unknown key"):
+        recipe_from_checkpoint(load_checkpoint(path), str(path), for_training=True)
+
+
+def test_unknown_keys_of_the_model_are_refused(checkpoint, tmp_path):
+    neck = {**checkpoint.config["model"]["neck"], "future": 1}
+    path = later_version(checkpoint, tmp_path / "later.pt", model={**checkpoint.config["model"], "neck": neck})
+    with pytest.raises(CheckpointError, match=r"99\.0\): model\.neck\.future: unknown key"):
+        load_model(path)
+    content = torch.load(path, weights_only=True) | {"format": "cspdet 3"}
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"it was written by cspdet 99\.0, this is cspdet .*: install a newer"):
+        load_model(path)
+
+
+def test_no_file_is_opened_that_a_config_names(checkpoint, tmp_path):
+    (tmp_path / "secret.cfg").write_text("password=123\n")
+    os.mkfifo(tmp_path / "fifo")  # opening it would wait forever
+    for name in ("secret.cfg", "fifo"):
+        config = {**checkpoint.config, "model": {"name": "darknet", "cfg": str(tmp_path / name)}}
+        save_checkpoint(tmp_path / "x.pt", dataclasses.replace(checkpoint, config=config))
+        with pytest.raises(CheckpointError, match=r"model\.cfg: expected the text of a cfg, found") as caught:
+            load_model(tmp_path / "x.pt")
+        assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weights", {"a": 5}, "weights: 'a': expected a dense tensor"),
+        ("weights", [1], "weights: expected a mapping"),
+        ("config", 3, "config: expected a mapping"),
+        ("training", "x", "training: expected a mapping"),
+        ("class_names", "ab", "class_names: expected a list of text"),
+        ("category_ids", [1.5, 2.0], "category_ids: expected a list of whole numbers"),
+        ("task", ["detection"], "task: expected detection or classification"),
+    ],
+)
+def test_entries_of_other_types_are_refused(file, tmp_path, key, value, message):
+    torch.save(torch.load(file, weights_only=True) | {key: value}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_config_that_is_not_plain_values_is_refused(checkpoint, tmp_path):
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    circle: dict[str, object] = {}
+    circle["input"] = circle
+    for values in ({"input": torch.zeros(1)}, {"input": deep}, circle, {(1, 2): 3}):
+        with pytest.raises(CheckpointError, match="expected plain values"):
+            recipe_from_checkpoint(dataclasses.replace(checkpoint, config=values), "x.pt")
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(checkpoint, tmp_path):
+    name = "backbone.stem.conv.conv.weight"
+    for value in (math.nan, math.inf):
+        weights = {**checkpoint.weights, name: torch.full_like(checkpoint.weights[name], value)}
+        save_checkpoint(tmp_path / "x.pt", dataclasses.replace(checkpoint, weights=weights))
+        with pytest.raises(CheckpointError, match=rf"1 of \d+ tensors have values that are not finite .*: {name}"):
+            load_model(tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="not finite"):
+        transfer(load_recipe(CONFIG, ["model.neck.width=8"]).model.build(5), weights, "x.pt")
 
 
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +16,10 @@ from torch import Tensor, nn
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.recipes import recipe_from_checkpoint
+from cspdet.cli.main import main
+from cspdet.config.aliases import RENAMED_KEYS
 from cspdet.config.loader import load_config
+from cspdet.datasets.synthetic.dataset import make_shapes
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.io.checkpoint_v1 import RENAMED_WEIGHTS, TIMM_PREFIX, upgrade_weights
 from cspdet.models.blocks import ConvBN
@@ -222,3 +229,46 @@ def test_the_config_of_version_1_keeps_its_meaning(tmp_path):
     torch.save(content, checkpoint_path)
     recipe = recipe_from_checkpoint(load_checkpoint(checkpoint_path), str(checkpoint_path))
     assert recipe == load_config(tmp_path / "small.yaml", DetectionRecipe)
+
+
+def version_1_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of today with the keys that cspdet 1 had: the table read backwards."""
+    values = copy.deepcopy(config)
+    for old, new in reversed(RENAMED_KEYS.items()):
+        (*old_path, old_key), (*new_path, new_key) = old.split("."), new.split(".")
+        source, target = (functools.reduce(lambda part, key: part.get(key) or {}, path, values)
+                          for path in (new_path, old_path))  # fmt: skip
+        if new_key in source and target:
+            target[old_key] = source.pop(new_key)
+    return values
+
+
+@pytest.mark.e2e
+def test_a_run_folder_of_version_1_is_resumed(tmp_path):
+    """Written with the old keys, last.pt goes on to the same bits."""
+    make_shapes(tmp_path / "set", images=6, size=64, seed=0)
+    words = [
+        str(ROOT / "configs/csppelee_efm_sam.yaml"), f"data={tmp_path}/set/shapes.yaml", "model.neck.width=8",
+        "input.size=64", "train.batch_size=4", "train.nominal_batch_size=4", "train.epochs=2", "train.precision=fp32",
+        "train.workers=0", "eval.workers=0", "train.cache=none",
+    ]  # fmt: skip
+    assert main(["train", *words, "--output", str(tmp_path / "new"), "--stop-after", "1"]) == 0
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    content = torch.load(tmp_path / "old/last.pt", weights_only=True)
+    training = content["training"]
+    training["model"] = dict(zip(version_1_keys(training["model"]), training["model"].values(), strict=True))
+    old_names = {"best_metric": "best_AP", "evals_without_improvement": "stale", "loss_sums": "sums"}
+    training["position"] = {old_names.get(key, key): value for key, value in training.pop("progress").items()}
+    old = {
+        "format": "cspdet 1", "task": "detector", "recipe": version_1_config(content["config"]), "training": training,
+        "weights": dict(zip(version_1_keys(content["weights"]), content["weights"].values(), strict=True)),
+        "class_names": content["class_names"], "category_ids": content["category_ids"],
+    }  # fmt: skip
+    assert {"evaluate_every", "assign", "save_every_minutes"} <= set(old["recipe"]["train"])
+    torch.save(old, tmp_path / "old/last.pt")
+    for folder in ("new", "old"):
+        assert main(["train", "--resume", str(tmp_path / folder)]) == 0
+    resumed, straight = (load_checkpoint(tmp_path / folder / "last.pt") for folder in ("old", "new"))
+    assert resumed.training["progress"] == straight.training["progress"]
+    for name, value in straight.training["model"].items():
+        assert torch.equal(resumed.training["model"][name], value)

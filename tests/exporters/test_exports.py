@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +246,7 @@ def test_the_other_exporter_writes_the_same_network(loaded):
 def test_the_metadata_of_an_onnx_file(raw_onnx, loaded):
     entries = {entry.key: entry.value for entry in onnx.load(str(raw_onnx)).metadata_props}
     assert entries.pop("format") == "cspdet 2"
+    assert re.fullmatch('"[0-9a-f]{64}"', entries["checksum"])
     values = {key: json.loads(value) for key, value in entries.items()}
     assert values["class_names"] == ["disc", "bar", "bär"]
     assert values["category_ids"] == [3, 17, 90]
@@ -282,6 +285,10 @@ def test_facts_go_through_their_strings():
         ({"task": '"segmenter"'}, "task"),
         ({"outputs": '"detections"'}, "nms is required"),
         ({"input": '{"size": [1, 1]}'}, "expected sides from 32"),
+        ({"strides": "[0, 32]"}, "strides"),
+        ({"class_names": "[]", "category_ids": "[]"}, "class_names"),
+        ({"class_names": "[" * 100_000 + "]" * 100_000}, "metadata class_names: expected JSON"),
+        ({"pixels": '{"range": [0, 255]}'}, r"expected \[0, 1\], found \[0.0, 255.0\]"),
     ],
 )
 def test_metadata_that_were_changed_are_refused(changes, message):
@@ -300,6 +307,56 @@ def test_metadata_of_cspdet_1_are_read():
         assert old_key in old[section]
     strings = {"format": "cspdet 1", **{key: json.dumps(value) for key, value in old.items()}}
     assert parse_metadata(strings, "file.onnx") == metadata
+
+
+@pytest.mark.parametrize("name", ["whole.onnx", "whole.xml", "whole.ts"])
+def test_a_flipped_bit_is_refused(name, checkpoint, tmp_path):
+    path = exported(checkpoint, name)
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    rng = random.Random(0)
+    for file in files:
+        data = file.read_bytes()
+        for _ in range(5):
+            damaged = bytearray(data)
+            damaged[rng.randrange(len(data) // 4, len(data) // 2)] ^= 1 << rng.randrange(8)
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=rf"{name}: the file is damaged"):
+                read_exported_metadata(path)
+        file.write_bytes(data)
+    assert read_exported_metadata(path).name == "small"
+
+
+def with_metadata(source: Path, target: Path, **changes: object) -> Path:
+    """An ONNX file with other metadata; like files of earlier versions, it has no checksum."""
+    model = onnx.load(str(source))
+    entries = {entry.key: entry.value for entry in model.metadata_props if entry.key != "checksum"}
+    onnx.helper.set_model_props(model, entries | {key: json.dumps(value) for key, value in changes.items()})
+    onnx.save(model, str(target))
+    return target
+
+
+def test_metadata_of_another_network_are_refused(raw_onnx, tmp_path):
+    assert load_engine(with_metadata(raw_onnx, tmp_path / "same.onnx"), backend="onnxruntime").classes == CLASSES
+    for changes in (
+        {"outputs": "decoded"}, {"strides": [16, 16]}, {"class_names": ["a"], "category_ids": [1]},
+    ):  # fmt: skip
+        path = with_metadata(raw_onnx, tmp_path / "changed.onnx", **changes)
+        with pytest.raises(CheckpointError, match=r"changed\.onnx: the metadata does not describe its network"):
+            load_engine(path, backend="onnxruntime")
+    with pytest.raises(CheckpointError, match=r"does not run for an image of 80x80: expected multiples of 32"):
+        load_engine(with_metadata(raw_onnx, tmp_path / "changed.onnx", input={"size": [80, 80]}), backend="onnxruntime")
+
+
+def test_an_engine_of_a_users_module_reads_files_with_its_own_suffix(raw_onnx, tmp_path, monkeypatch):
+    (tmp_path / "net_engine.py").write_text(
+        "from cspdet.inference.engines.onnx_engine import OnnxEngine\n\n"
+        "class NetEngine(OnnxEngine):\n    name = 'net'\n    suffixes = ('.net',)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    shutil.copy(raw_onnx, "small.net")
+    predictor = load_detector("small.net", backend="net_engine:NetEngine")
+    assert (predictor.engine.name, predictor.engine.classes) == ("net", CLASSES)
 
 
 def test_files_of_others_and_damaged_ones_are_refused(tmp_path, raw_onnx, checkpoint):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from cspdet.errors import CheckpointError, ConfigError
+import torch
+
+from cspdet.config.user_modules import USER_NAME
+from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.inference.config import AUTO
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.registry import engine_class, engine_classes
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.metadata import ModelMetadata
+from cspdet.io.integrity import check_integrity
 
 
 def readers(suffix: str) -> list[type[Engine]]:
@@ -20,7 +25,7 @@ def readers(suffix: str) -> list[type[Engine]]:
 def is_exported(path: str | Path, backend: str = AUTO) -> bool:
     """Return whether a path has the suffix of an exported file that a built-in engine or `backend` reads."""
     suffix = Path(path).suffix
-    if backend != AUTO and suffix in engine_class(backend).suffixes:
+    if USER_NAME.fullmatch(backend) and suffix in engine_class(backend).suffixes:
         return True
     return bool(suffix) and bool(readers(suffix))
 
@@ -30,15 +35,17 @@ def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetada
 
     Args:
         path: The file.
-        backend: Name of an engine that reads files with this suffix; auto: the first built-in engine that does.
+        backend: A user-defined engine, which may read this suffix; otherwise the first built-in one that does is used.
 
     Raises:
-        CheckpointError: The file is missing or corrupt, or was not written by `cspdet export`.
+        CheckpointError: The file is missing or damaged, or was not written by `cspdet export`.
         ConfigError: The package that reads such files is not installed.
     """
     path = _require_file(path)
-    engine = readers(path.suffix)[0] if backend == AUTO else engine_class(backend)
-    return engine.read_metadata(path)
+    check_integrity(path)
+    if USER_NAME.fullmatch(backend) and path.suffix in (engine := engine_class(backend)).suffixes:
+        return engine.read_metadata(path)
+    return readers(path.suffix)[0].read_metadata(path)
 
 
 def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Engine:
@@ -60,7 +67,49 @@ def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Eng
         raise ConfigError(f"--backend: {path.name} is read by {names}; found {backend!r}")
     metadata = engine.read_metadata(path)
     _check_options(engine, path, metadata, options)
-    return engine.from_file(path, metadata, options)
+    loaded = engine.from_file(path, metadata, options)
+    _check_outputs(loaded, path)
+    return loaded
+
+
+def _check_outputs(engine: Engine, path: Path) -> None:
+    """Run one image, and raise CheckpointError unless the outputs are those that the metadata describes."""
+    metadata, (height, width) = engine.metadata, engine.size_hw
+    try:
+        outputs = engine(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    except UserError:
+        raise
+    except Exception as error:  # the runtimes have their own exceptions
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: does not run for an image of {height}x{width}: {reason}") from None
+    found, expected = [tuple(values.shape) for values in outputs], _output_shapes(metadata)
+    if metadata.outputs == "detections":
+        found = [(0, *shape[1:]) for shape in found]  # one row per detection
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: the metadata does not describe its network: {metadata.outputs} outputs for "
+            f"{len(metadata.class_names)} classes have the shapes {expected}, found {found}"
+        )
+    if not all(bool(values.isfinite().all()) for values in outputs):
+        raise CheckpointError(f"{path}: the outputs of its network are not finite (NaN or infinity)")
+
+
+def _output_shapes(metadata: ModelMetadata) -> list[tuple[int, ...]]:
+    """Return the shapes of the outputs for one image of the input size; see `Engine.__call__`."""
+    num_classes, (height, width) = len(metadata.class_names), metadata.size_hw
+    if metadata.outputs == "logits":
+        return [(1, num_classes)]
+    if metadata.outputs == "detections":
+        return [(0, 7)]
+    anchors = () if metadata.head is None else metadata.head.anchors
+    levels: list[tuple[int, ...]] = [
+        (1, len(level), height // stride, width // stride, 5 + num_classes)
+        for level, stride in zip(anchors, metadata.strides, strict=True)
+    ]
+    if metadata.outputs == "raw":
+        return levels
+    num_priors = sum(math.prod(shape[1:4]) for shape in levels)
+    return [(1, num_priors, 4), (1, num_priors, num_classes)]
 
 
 def _check_options(engine: type[Engine], path: Path, metadata: ModelMetadata, options: EngineOptions) -> None:

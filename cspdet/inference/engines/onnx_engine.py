@@ -117,7 +117,10 @@ def read_onnx_metadata(path: Path) -> ModelMetadata:
             raise ConfigError(
                 f"{path}: reading .onnx needs onnxruntime or onnx: pip install 'cspdet[export]'"
             ) from None  # fmt: skip
-        strings = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+        model = onnx.load(str(path), load_external_data=False)
+        strings = {entry.key: entry.value for entry in model.metadata_props}
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path}: metadata: expected UTF-8 text") from None
     return parse_metadata(strings, str(path))
 
 

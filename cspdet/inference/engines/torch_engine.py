@@ -107,6 +107,8 @@ def _load_torchscript(path: Path, device: str) -> tuple[torch.jit.ScriptModule, 
         reason = str(error).splitlines()[0][:120]
         raise CheckpointError(f"{path}: not a TorchScript file, or corrupt ({reason})") from None
     strings = {
-        key: value.decode() if isinstance(value, bytes) else value for key, value in extra_files.items() if value
+        key: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for key, value in extra_files.items()
+        if value
     }
     return script, parse_metadata(strings, str(path))
