@@ -73,6 +73,11 @@ def test_the_committed_drawing_is_the_one_that_the_modules_give(drawn, name):
     assert committed == (drawn / name).read_text(encoding="utf-8"), "draw it anew: python tools/draw_networks.py"
 
 
+def test_every_split_has_one_part_for_the_shortcut_and_one_for_the_block():
+    text = (ROOT / "docs/images/csp_fusion.svg").read_text(encoding="utf-8")
+    assert text.count(">x0′: ") == text.count(">x0″: ") > 0
+
+
 def test_the_page_shows_every_drawing_and_there_is_no_other():
     assert sorted(DRAWINGS) == sorted(path.name for path in (ROOT / "docs/images").iterdir())
     assert sorted(DRAWINGS) == sorted(re.findall(r"\(images/([\w.]+)\)", PAGE))

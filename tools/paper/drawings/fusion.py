@@ -122,7 +122,7 @@ def _label_lines(block: Block) -> tuple[str, ...]:
         part_names = ("x0′", "x0″")
         if block.block_type == "Split":
             return f"{part_names[block.output_index or 0]}: channels", size
-        return f"{part_names[0 if block.name.endswith('.carry') else 1]}: {conv_text(block)}", size
+        return f"{part_names[0 if block.name.endswith('.short_conv') else 1]}: {conv_text(block)}", size
     name = "T1: " if block_role == "partial_transition" else "T2: " if block.name.endswith(".last_transition") else ""
     return f"{name}{conv_text(block)}", size
 
