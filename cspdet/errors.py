@@ -41,6 +41,10 @@ class SourceError(UserError):
     """Raised if an image, video, camera or stream cannot be read."""
 
 
+class UnwritableFileError(UserError):
+    """Raised if a file cannot be written because of its name or place, while other files may be written."""
+
+
 def hide_credentials(text: str) -> str:
     """Replace logins and secret values in the URLs of a text by `***`."""
     return _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub("***@", text)) if "://" in text else text

@@ -185,3 +185,6 @@ def _comparison_rows(comparison: Comparison) -> Iterable[CsvRow]:
         for part in one.classes:
             values = (part.first_AP, part.other_AP, part.difference, part.low, part.high)
             yield *names, "AP", part.name, *values, None
+
+
+CSV_FILES = (*TABLES, "comparison.csv")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspdet.benchmark.rows import BenchmarkRow
-from cspdet.io.atomic import atomic_write
 from cspdet.reports.figure_text import fonts_for, plain_text
+from cspdet.reports.figures import save_figure
 
 NUM_TEXT_COLUMNS = 3  # left-aligned; the others are numeric
 IMPORT_FORMAT_KEY = "through"  # key in `EngineInfo.versions`: the format from which OpenCV loaded the network
@@ -85,7 +85,6 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
 
 
 def _draw_figure(rows: Sequence[BenchmarkRow], path: Path) -> None:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure  # slow import
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -118,6 +117,4 @@ def _draw_figure(rows: Sequence[BenchmarkRow], path: Path) -> None:
     panel.set_ylabel("forward, ms per image (median)")
     panel.grid(visible=True, which="both", alpha=0.25)
     panel.legend(fontsize=8)
-    with atomic_write(path) as tmp_path, rc_context({"svg.hashsalt": "cspdet"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(tmp_path, format=path.suffix[1:], dpi=120, metadata=metadata)
+    save_figure(figure, path, 120)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspdet.errors import ConfigError, DataError
 from cspdet.io.folders import increment_path
+from cspdet.io.outputs import PAGE, OutputFile, check_outputs
 from cspdet.io.terminal import escape_line
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _validate_args(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: Arguments are missing or invalid; the message lists all problems.
+        UserError: The page would replace a file that cspdet did not write.
     """
     if args.descriptor is None and args.report and Path(args.report).suffix not in PAGE_SUFFIXES:
         args.descriptor, args.report = Path(args.report), ""
@@ -113,6 +115,8 @@ def _validate_args(args: argparse.Namespace) -> None:
         problems.append(f"--samples: expected 0 or more, found {args.samples}")
     if problems:
         raise ConfigError(*problems)
+    if args.report:
+        check_outputs([OutputFile(Path(args.report), PAGE)], (args.descriptor, args.config))
 
 
 # --- the page ------------------------------------------------------------------------------------

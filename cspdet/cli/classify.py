@@ -19,6 +19,7 @@ from cspdet.cli.arguments import add_device_argument, add_import_argument, check
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.io.atomic import write_text
+from cspdet.io.outputs import PREDICTIONS_JSON, OutputFile, check_outputs
 
 if TYPE_CHECKING:
     from cspdet.datasets.classification.crops import CropBatch
@@ -86,7 +87,7 @@ def classify(args: argparse.Namespace, bundle: ModelBundle) -> None:
             if not args.json:
                 print_predictions(batch_records)
     finally:
-        if args.output is not None:
+        if args.output is not None and (records or not args.output.exists()):
             write_text(args.output, format_records(records, args.output.suffix))
         if args.json:
             print(json.dumps(records, ensure_ascii=False))
@@ -99,6 +100,7 @@ def validate_args(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: Values are invalid; the message lists all of them.
+        UserError: The output would replace a file that cspdet did not write.
     """
     problems = [
         f"--{name.replace('_', '-')}: expected 1 or more, found {getattr(args, name)}"
@@ -109,6 +111,8 @@ def validate_args(args: argparse.Namespace) -> None:
         problems.append(f"--output: expected a file named .json or .jsonl, found {str(args.output)!r}")
     if problems:
         raise ConfigError(*problems)
+    if args.output is not None:
+        check_outputs([OutputFile(args.output, PREDICTIONS_JSON)], (args.model, args.weights))
 
 
 def find_image_files(sources: Sequence[str]) -> list[ImageFile]:

@@ -62,6 +62,8 @@ def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
 def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSource] | None = None) -> None:
     """Detect objects with a loaded detector, write the output files, and print a summary."""
     from cspdet.inference.engines.factory import build_engine
+    from cspdet.inference.label_files import label_outputs
+    from cspdet.inference.output import check_detect_outputs
     from cspdet.inference.predictor import Predictor
     from cspdet.inference.runner import DetectionRunner
     from cspdet.inference.slicing import SlicedDetector, parse_class_filter
@@ -69,6 +71,9 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
 
     sources = _find_sources(args) if sources is None else sources
     settings = _settings(args)
+    output = args.output or increment_path(Path("runs/detect"))
+    labels = label_outputs(output, args.save_as, sources)
+    check_detect_outputs(output, sources, settings, (args.model, args.weights), labels)
     engine = build_engine(bundle, EngineConfig(_backend(args, sources), args.precision, args.device))
     classes = None
     if args.classes is not None:
@@ -78,7 +83,6 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
     )
     search = SlicedDetector(postprocess, classes, _tiling(args))
     detector = Predictor(engine, search.detector_config)
-    output = args.output or increment_path(Path("runs/detect"))
     for count in sorted({_frames_per_batch(video, args.batch_size) for video in sources if isinstance(video, Video)}):
         engine.warm_up(count)
     start = time.perf_counter()
@@ -158,9 +162,8 @@ def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, source
     if not args.save_as:
         return
     from cspdet.inference.label_files import LabelSet, image_names, write_label_files
-    from cspdet.inference.records import read_records
 
-    records = read_records(runner.jsonl_writer.path)
+    records = runner.jsonl_writer.read()
     categories = dict(zip(runner.detector.category_ids, runner.detector.class_names, strict=True))
     labels = LabelSet(records, image_names(sources, records), categories)
     log.info("%s: also written: %s", runner.output, ", ".join(write_label_files(runner.output, args.save_as, labels)))
@@ -168,8 +171,6 @@ def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, source
 
 def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:
     """Print the summary of the run; it is printed even after an interruption or an error."""
-    from cspdet.inference.records import read_records
-
     count = runner.num_images + runner.num_frames
     rate = count / seconds if seconds > 0 else 0.0
     stages = runner.timer.milliseconds()
@@ -185,7 +186,7 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
             "fps": round(rate, 2),
             "stages_ms": {name: round(value, 3) for name, value in stages.items()},
             "failed": runner.problems,
-            "results": read_records(runner.jsonl_writer.path),
+            "results": runner.jsonl_writer.read(),
         }
         print(json.dumps(summary, ensure_ascii=False))
         return

@@ -25,7 +25,7 @@ from cspdet.cli.arguments import (
     print_lines,
     use_data_override,
 )  # fmt: skip
-from cspdet.cli.eval_classifier import add_crop_arguments, print_classification
+from cspdet.cli.eval_classifier import add_crop_arguments, check_eval_outputs, print_classification
 from cspdet.errors import ConfigError
 from cspdet.inference.config import BACKENDS
 from cspdet.io.atomic import write_text
@@ -128,6 +128,7 @@ def run(args: argparse.Namespace) -> None:
     _validate_args(args)
     if args.model is not None:
         check_model(args.model, args.overrides)
+    check_eval_outputs(args.output, (args.model, args.weights, args.detections, args.data))
     evaluation = evaluate_args(args)
     if evaluation.task == "classification":
         print_classification(args, evaluation)
@@ -144,8 +145,8 @@ def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) 
     has_no_ground_truth = all(value is None for value in metrics.stats.values())
     output = args.output or increment_path(Path("runs/eval"))
     written = ["metrics.json", "detections.json"]
-    write_text(output / "detections.json", json.dumps(evaluation.results))
     write_text(output / "metrics.json", json.dumps(document, indent=2) + "\n")
+    write_text(output / "detections.json", json.dumps(evaluation.results))
     if has_no_ground_truth and args.split == "test":
         name = submission_name(evaluation.dataset.files.annotations, args.name or "cspdet")
         written.append(write_submission(output, name, evaluation.results).name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from cspdet.datasets.config import INTERPOLATIONS
 from cspdet.io.atomic import write_text
 from cspdet.io.csv_text import CsvRow, format_csv
 from cspdet.io.folders import increment_path
+from cspdet.io.outputs import METRICS_JSON, OutputFile, check_outputs
 from cspdet.models.config import ClassifierEvalConfig
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print the metrics, and write metrics.json and predictions.csv to the output folder."""
     check_model(args.model, args.overrides)
+    check_eval_outputs(args.output, (args.model, args.weights))
     from cspdet.workflows.evaluate import EvaluationOptions, evaluate_model
 
     settings = {name: getattr(args, name) for name in ClassifierEvalConfig.model_fields}
@@ -74,6 +77,13 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     if evaluation.task == "classification":
         print_classification(args, evaluation)
+
+
+def check_eval_outputs(output: Path | None, inputs: Sequence[str | Path | None]) -> None:
+    """Raise UserError if a result in the output folder would replace an input, or a file that cspdet did not write."""
+    if output is not None:
+        others = (output / "detections.json", output / "predictions.csv")
+        check_outputs([OutputFile(output / "metrics.json", METRICS_JSON, others)], inputs)
 
 
 def print_classification(args: argparse.Namespace, evaluation: ClassificationEvaluation) -> None:

@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> None:
     images = find_image_files(args.source)
     from cspdet.checkpoints.loading import load_model
     from cspdet.device import select_device
-    from cspdet.inference.feature_extractor import FeatureExtractor
+    from cspdet.inference.feature_extractor import FeatureExtractor, check_feature_outputs
 
+    check_feature_outputs(args.output, images, maps=args.layer == "maps")
     device = select_device(args.device)
     overrides = [*args.overrides, *([] if args.size is None else [f"input.size={list(args.size)}"])]
     bundle = load_model(args.model, weights=args.weights, overrides=overrides)

@@ -13,11 +13,13 @@ import argparse
 import json
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.config.loader import load_config
 from cspdet.errors import ConfigError
+from cspdet.io.outputs import IMPORTED, OutputFile, check_outputs
 
 if TYPE_CHECKING:
     from cspdet.darknet.weights import LoadResult
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output.suffix != ".pt":
         raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
+    check_outputs([OutputFile(args.output, IMPORTED)], (args.cfg, args.weights, args.names))
     names = None if args.names is None else read_names(args.names)
     if args.cfg.suffix in (".yaml", ".yml"):
         recipe, classes = _config_from_yaml(args, names)
@@ -69,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
         recipe, classes = recipe_from_cfg(args.cfg, names=names, bn_eps=bn_eps, overrides=args.overrides)
     model = _build(recipe, classes, args)
     load_result = read_weights(args.weights, layers_in_file_order(model), partial=args.partial)
-    save_checkpoint(args.output, make_checkpoint(recipe, classes, model.state_dict()))
+    checkpoint = make_checkpoint(recipe, classes, model.state_dict())
+    save_checkpoint(args.output, replace(checkpoint, program=f"{checkpoint.program} import-darknet"))
     _print_summary(args, model, recipe, classes, load_result)
 
 

@@ -115,6 +115,11 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     except BrokenPipeError:  # `cspdet info ... | head`: the reader closed the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a path that the user named, for example one that is too long
+        if error.filename is None:
+            raise
+        logger.error("error: %s: %s", error.filename, error.strerror)
+        return 2
 
 
 def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:

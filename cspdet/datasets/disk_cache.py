@@ -29,6 +29,7 @@ import numpy as np
 
 from cspdet.errors import ConfigError, DataError, truncate_list
 from cspdet.io.atomic import atomic_write
+from cspdet.io.lock_file import open_lock_file
 from cspdet.io.progress import progress
 
 log = logging.getLogger("cspdet")
@@ -163,7 +164,7 @@ def _file_lock(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("wb")
+        lock = open_lock_file(path.with_suffix(".lock"))
     except OSError as error:
         raise ConfigError(
             f"train.cache_folder: {path.parent} cannot be written: {error.strerror}; expected a folder for the "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cspdet.datasets.archives import unpack_zip
 from cspdet.datasets.fetch import CHUNK_BYTES, fetch, file_size, partial_path
-from cspdet.datasets.formats.coco_writer import ConversionResult, format_dataset_config
+from cspdet.datasets.formats.coco_writer import ConversionResult, format_dataset_config, was_written_by
 from cspdet.errors import DataError, UserError
 from cspdet.io.atomic import write_text
 
@@ -87,16 +87,22 @@ def download_coco(
 
     Raises:
         UserError: The network or the server fails, there is not enough disk space, or the server sends other files.
-        DataError: An archive or folder does not have the content of COCO 2017.
+        DataError: An archive or folder does not have the content of COCO 2017, or coco.yaml is a file of the user.
     """
     output = Path(output)
+    config_path = output / "coco.yaml"
+    if config_path.exists() and not was_written_by(config_path, "coco"):
+        raise DataError(f"{config_path}: exists, and cspdet did not write it; it is kept: expected another --output")
     requested = [(name, split_specs[name]) for name in split_specs if name in splits]
     missing, warnings = _find_missing(output, [split for _, split in requested])
     _check_free_space(output, missing)
     for archive, files in missing.items():
         url = f"{base_url.rstrip('/')}/{archive.url}"
-        fetch(url, output / archive.name, archive.size, max_attempts=max_attempts, retry_delay_s=retry_delay_s)
+        zip_file = output / archive.name
+        is_new = fetch(url, zip_file, archive.size, max_attempts=max_attempts, retry_delay_s=retry_delay_s)
         _unpack(archive, output, files)
+        if is_new:  # an archive that the user downloaded is kept
+            zip_file.unlink()
     counts = {
         name: {"images": split.images.num_images or 0, "boxes": _count_boxes(output / split.annotation_file)}
         for name, split in requested
@@ -106,19 +112,18 @@ def download_coco(
         for name, split in split_specs.items()
         if (output / split.images.folder).is_dir() and (output / split.annotation_file).is_file()
     }
-    write_text(output / "coco.yaml", format_dataset_config("coco", described))
-    return ConversionResult(output / "coco.yaml", counts, tuple(warnings))
+    write_text(config_path, format_dataset_config("coco", described))
+    return ConversionResult(config_path, counts, tuple(warnings))
 
 
 def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
-    """Unpack an archive and delete it: the image folder or, from an annotation archive, `files`."""
+    """Unpack an archive: the image folder or, from an annotation archive, `files`."""
     zip_file = output / archive.name
     log.info("unpacking %s", zip_file)
     if archive.num_images is None:
         unpack_zip(zip_file, output, files=files)
     else:
         unpack_zip(zip_file, output, folder=archive.folder, num_files=archive.num_images)
-    zip_file.unlink()
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:

@@ -28,7 +28,7 @@ def file_size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> None:
+def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> bool:
     """Download a file; resume `file`.part if it exists.
 
     Args:
@@ -38,12 +38,17 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
         max_attempts: Maximum number of attempts; the download is not retried if no data has been received at all.
         retry_delay_s: Seconds between attempts.
 
+    Returns:
+        Whether the file was downloaded; false if it existed.
+
     Raises:
         UserError: The server is unreachable, responds with an error, interrupts too often, or declares another size.
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
-        return
+        return False
     part = partial_path(file)
+    if part.is_symlink():
+        raise UserError(f"{part}: is a symbolic link, through which nothing is written; expected a file or nothing")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         before = file_size(part)
@@ -51,7 +56,7 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
             reason = _try_download(url, part, size)
             if reason is None:
                 part.replace(file)
-                return
+                return True
             if attempt == max_attempts or file_size(part) == before:
                 break  # no data received: further attempts are pointless
             log.warning("%s: %s; trying again (%d of %d)", url, reason, attempt + 1, max_attempts)

@@ -19,6 +19,7 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
 from cspdet.io.atomic import write_bytes
+from cspdet.io.outputs import SUBMISSION_ZIP, OutputFile, check_outputs
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 EXPECTED_FORMAT = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
@@ -245,15 +246,15 @@ def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path
     """Write the zip file `name`.zip for COCO's evaluation server, which contains `name`.json; return its path.
 
     Raises:
-        UserError: The folder is not writable.
+        UserError: The folder is not writable, or has another file with this name.
     """
+    path = folder / f"{name}.zip"
+    check_outputs([OutputFile(path, SUBMISSION_ZIP)])
     entry = zipfile.ZipInfo(f"{name}.json", date_time=ZIP_TIMESTAMP)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3  # Unix: on other values, the permissions below are ignored
+    entry.compress_type, entry.create_system = zipfile.ZIP_DEFLATED, 3  # Unix, whose permissions are read
     entry.external_attr = 0o644 << 16
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(entry, json.dumps(list(results)))
-    path = folder / f"{name}.zip"
     write_bytes(path, packed.getvalue())
     return path

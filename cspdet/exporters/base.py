@@ -6,6 +6,7 @@ A built-in format is one file of this package and one entry of `EXPORT_FORMATS`.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -91,10 +92,12 @@ class ExportFormat(ABC):
     Attributes:
         suffixes: Allowed suffixes of the target path; the first is the default.
         options: Names of the `ExportConfig` fields that the format supports, in addition to `size_hw`.
+        mark: Pattern in an earlier export, which may be replaced; None: `export` itself decides about existing files.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     options: ClassVar[frozenset[str]] = frozenset()
+    mark: ClassVar[re.Pattern[bytes] | None] = None
 
     def __init__(self, name: str):
         """Create the format.
@@ -111,6 +114,10 @@ class ExportFormat(ABC):
         Raises:
             UserError: The format does not support the network or an option, or the outputs differ. No file is written.
         """
+
+    def files(self, target: Path) -> tuple[Path, ...]:
+        """Return the paths of an export, `target` first."""
+        return (target,)
 
     def check_target(self, target: Path) -> None:
         """Raise ConfigError if the format does not allow the suffix of `target`."""

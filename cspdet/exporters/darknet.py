@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cspdet.darknet.write.export import build_darknet_files, write_darknet
+from cspdet.darknet.write.export import build_darknet_files, darknet_paths, write_darknet
 from cspdet.exporters.base import ExportConfig, ExportFormat, ExportResult
 from cspdet.models.bundle import ModelBundle
 
@@ -16,6 +16,10 @@ class DarknetFormat(ExportFormat):
     """
 
     suffixes = (".cfg",)
+
+    def files(self, target: Path) -> tuple[Path, ...]:
+        """Return the paths of the three files."""
+        return darknet_paths(target)
 
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
         """Write the three files; see `ExportFormat.export`."""

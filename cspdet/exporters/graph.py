@@ -17,6 +17,7 @@ from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata, OutputType, build_metadata
 from cspdet.io.atomic import atomic_write
 from cspdet.io.integrity import write_checksum
+from cspdet.io.outputs import EXPORTED
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.fuse import fuse_conv_bn
 from cspdet.models.head import Anchors
@@ -31,6 +32,8 @@ class GraphFormat(ExportFormat):
     A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the outputs of the
     engine with the outputs of the network.
     """
+
+    mark = EXPORTED
 
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
         """Write the files of a model; see `ExportFormat.export`."""
@@ -55,10 +58,6 @@ class GraphFormat(ExportFormat):
             f"{metadata.outputs} outputs, {config.precision}, {shape}",
             {"outputs": metadata.outputs, "precision": config.precision, "dynamic": config.dynamic},
         )  # fmt: skip
-
-    def files(self, target: Path) -> tuple[Path, ...]:
-        """Return the paths of all files of an export; the first is `target`."""
-        return (target,)
 
     def check_packages(self) -> None:
         """Raise ConfigError if a package that writing or verification needs is not installed."""

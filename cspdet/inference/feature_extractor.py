@@ -10,10 +10,11 @@ import torch
 
 from cspdet.datasets.classification.crops import ImageCrop, iter_crops
 from cspdet.device import to_float_tensor
-from cspdet.errors import ConfigError, UserError
+from cspdet.errors import ConfigError, UnwritableFileError, UserError
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
 from cspdet.inference.sources import ImageFile
 from cspdet.io.atomic import atomic_write
+from cspdet.io.outputs import NUMPY_FEATURES, OutputFile, check_outputs
 from cspdet.io.progress import progress
 from cspdet.models.bundle import ModelBundle
 
@@ -99,7 +100,8 @@ class FeatureExtractor:
         finally:
             empty = {name: np.empty((0, *shape), np.float32) for name, shape in self.shapes.items()}
             joined = {name: np.concatenate([empty[name], *arrays]) for name, arrays in parts.items()}
-            _save(path, {"names": np.array(names, dtype=np.str_), **joined})
+            if names or not path.exists():
+                _save(path, {"names": np.array(names, dtype=np.str_), **joined})
         return len(names)
 
     def write_folder(self, folder: Path, images: Sequence[ImageFile], batch_size: int) -> int:
@@ -107,23 +109,51 @@ class FeatureExtractor:
 
         The suffix is .npz for feature maps, and .npy for pooled features.
 
-        Raises:
-            UserError: `folder` is a file.
+        A file that cannot be written is added to `problems`.
         """
-        if folder.is_file():
-            raise UserError(f"{folder}: is a file; expected a folder, or FILE.npz")
         names = {image.path: image.name for image in images}
         num_written = 0
         for paths, arrays in self.batches(images, batch_size):
             for i, path in enumerate(paths):
-                target = folder / names[path]
-                if self.maps:
-                    _save(target.with_name(f"{target.name}.npz"), {name: array[i] for name, array in arrays.items()})
+                try:
+                    self._save_image(feature_file(folder, names[path], maps=self.maps), arrays, i)
+                except UnwritableFileError as error:
+                    self.problems += error.problems
                 else:
-                    with atomic_write(target.with_name(f"{target.name}.npy")) as tmp_path:
-                        np.save(tmp_path, arrays["features"][i])
-                num_written += 1
+                    num_written += 1
         return num_written
+
+    def _save_image(self, path: Path, arrays: Arrays, index: int) -> None:
+        if self.maps:
+            _save(path, {name: array[index] for name, array in arrays.items()})
+        else:
+            with atomic_write(path) as tmp_path:
+                np.save(tmp_path, arrays["features"][index])
+
+
+def feature_file(folder: Path, name: Path, *, maps: bool) -> Path:
+    """Return the file in `folder` with the features of the image `name`."""
+    return folder / f"{name}{'.npz' if maps else '.npy'}"
+
+
+def check_feature_outputs(output: Path, images: Sequence[ImageFile], *, maps: bool) -> None:
+    """Check, before a model is loaded, that no file except earlier features is replaced.
+
+    Args:
+        output: An .npz file, or a folder.
+        images: The images.
+        maps: Whether all feature maps are extracted.
+
+    Raises:
+        UserError: `output` cannot be written, or has other files with the names of the outputs.
+    """
+    if output.suffix == ".npz":
+        check_outputs([OutputFile(output, NUMPY_FEATURES)])
+        return
+    if output.is_file():
+        raise UserError(f"{output}: is a file; expected a folder, or FILE.npz")
+    files = (feature_file(output, image.name, maps=maps) for image in images)
+    check_outputs(OutputFile(file, NUMPY_FEATURES, is_one_of_many=True) for file in files)
 
 
 def _save(path: Path, arrays: Arrays) -> None:

@@ -14,6 +14,7 @@ from cspdet.inference.records import DetectionRecord, FrameRecord
 from cspdet.inference.sources import ImageFile, MediaSource
 from cspdet.io.atomic import write_text
 from cspdet.io.csv_text import CsvRow, format_csv
+from cspdet.io.outputs import DETECTIONS_CSV, NOT_REPLACED, OutputFile
 from cspdet.io.terminal import escape_line
 
 CSV_HEADER = (
@@ -48,6 +49,24 @@ def write_label_files(output: Path, formats: Iterable[str], labels: LabelSet) ->
         UserError: A file cannot be written.
     """
     return [name for label_format in dict.fromkeys(formats) for name in WRITERS[label_format](output, labels)]
+
+
+def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaSource]) -> list[OutputFile]:
+    """Return the files that `write_label_files` will write, to be checked: of a video, only those of the first frame.
+
+    Annotation files of an earlier run are not replaced, because the user may have corrected them.
+    """
+    outputs: list[OutputFile] = []
+    if "csv" in formats:
+        outputs.append(OutputFile(output / "detections.csv", DETECTIONS_CSV))
+    if "coco" in formats:
+        outputs.append(OutputFile(output / "coco.json", NOT_REPLACED))
+    if "yolo" in formats:
+        names = _source_names(sources)
+        frames = [_frame_name(names[str(s)], None if isinstance(s, ImageFile) else 0) for s in sources]
+        files = [output / "classes.txt", *(output / "labels" / name.with_suffix(".txt") for name in frames)]
+        outputs += [OutputFile(file, NOT_REPLACED) for file in dict.fromkeys(files)]
+    return outputs
 
 
 def image_names(sources: Sequence[MediaSource], records: Iterable[FrameRecord]) -> list[Path]:

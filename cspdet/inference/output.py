@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from cspdet.errors import UserError
@@ -16,6 +17,8 @@ from cspdet.inference.slicing import SlicedDetector
 from cspdet.inference.sources import ImageFile, MediaSource
 from cspdet.inference.timer import StageTimer
 from cspdet.inference.video.writer import Codec
+from cspdet.io.atomic import fit_name
+from cspdet.io.outputs import ANNOTATED, DETECTIONS_JSONL, MOT, OutputFile, check_outputs, is_other_file
 from cspdet.structures import Detections
 
 STAGES = ("read", "detect", "draw", "write", "waiting")  # waiting: the network waits for other stages
@@ -55,6 +58,64 @@ class DetectionSettings:
     mot_path: Path | None = None
 
 
+class CopyNames:
+    """Chooses the names of annotated copies: the name of the source, with a number if another copy has that name."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = {RESULTS_FILE}
+
+    def choose(self, name: Path, suffix: str) -> Path:
+        """Return a path relative to the output folder that differs from all others, also if case is ignored."""
+        number = 1
+        while True:
+            path = name.with_name(fit_name(name.stem, f"{f'-{number}' if number > 1 else ''}{suffix}"))
+            if path.as_posix().lower() not in self._used:
+                self._used.add(path.as_posix().lower())
+                return path
+            number += 1
+
+
+def copy_suffix(source: MediaSource) -> str:
+    """Return the suffix of the annotated copy: that of an image if OpenCV can write it, else .png; .mp4 of a video."""
+    if isinstance(source, ImageFile):
+        return source.path.suffix if cv2.haveImageWriter(source.path.name) else ".png"
+    return ".mp4"
+
+
+def check_detect_outputs(
+    output: Path,
+    sources: Sequence[MediaSource],
+    settings: DetectionSettings,
+    inputs: Sequence[str | Path | None],
+    others: Sequence[OutputFile] = (),
+) -> None:
+    """Check, before anything is opened, that a run replaces no file except results of earlier runs.
+
+    Args:
+        output: The output folder.
+        sources: The images and videos.
+        settings: Which files are written.
+        inputs: Other files that the command reads.
+        others: Other files that the command writes.
+
+    Raises:
+        UserError: The folder contains a source, or an output is a source or another file of the user.
+    """
+    files = [source.path if isinstance(source, ImageFile) else source.address for source in sources]
+    paths = [path for path in files if isinstance(path, Path)]
+    if output.resolve() in {folder.resolve() for folder in {path.parent for path in paths}}:
+        raise UserError(f"--output {output}: expected another folder; this one contains the source")
+    outputs = [OutputFile(output / RESULTS_FILE, DETECTIONS_JSONL), *others]
+    if settings.mot_path is not None:
+        outputs.append(OutputFile(settings.mot_path, MOT))
+    if settings.draw:
+        names = CopyNames()
+        images_first = sorted(sources, key=lambda source: not isinstance(source, ImageFile))
+        copies = (output / names.choose(source.name, copy_suffix(source)) for source in images_first)
+        outputs += [OutputFile(copy, ANNOTATED, is_one_of_many=True) for copy in copies]
+    check_outputs(outputs, [*paths, *inputs])
+
+
 class DetectionRun:
     """State of a detection run, which images and videos share. Call `close` at the end.
 
@@ -76,31 +137,21 @@ class DetectionRun:
         self.problems: list[str] = []
         self.num_images = self.num_frames = self.num_dropped = 0
         self.timer = StageTimer(STAGES)
-        self._used_names: set[str] = {RESULTS_FILE}
+        self._names = CopyNames()
         self.jsonl_writer = JsonlWriter(
             output / RESULTS_FILE, detector.class_names, detector.category_ids, mot_path=settings.mot_path
         )
 
-    def close(self) -> None:
-        """Close the results file."""
-        self.jsonl_writer.close()
-
-    def check_output_dir(self, sources: Sequence[MediaSource]) -> None:
-        """Raise UserError if the output folder contains a source, because an annotated copy could overwrite it."""
-        files = [s.path if isinstance(s, ImageFile) else s.address for s in sources]
-        folders = {path.parent.resolve() for path in files if isinstance(path, Path)}
-        if self.output.resolve() in folders:
-            raise UserError(f"--output {self.output}: expected another folder; this one contains the source")
+    def close(self, *, failed: bool = False) -> None:
+        """Close the results file, which replaces an earlier one unless the run `failed`."""
+        self.jsonl_writer.close(failed=failed)
 
     def output_path(self, name: Path, suffix: str) -> Path:
-        """Return the path of an annotated copy: the name of the source, with a number if this name is already used."""
-        number = 1
+        """Return the path of an annotated copy; a number is added where another copy, or a file of the user, is."""
         while True:
-            path = name.with_name(f"{name.stem}{f'-{number}' if number > 1 else ''}{suffix}")
-            if path.as_posix().lower() not in self._used_names:
-                self._used_names.add(path.as_posix().lower())
-                return self.output / path
-            number += 1
+            path = self.output / self._names.choose(name, suffix)
+            if not is_other_file(path, ANNOTATED):
+                return path
 
     def draw(self, image: np.ndarray, detections: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
         """Draw detections on an image, in place if possible; return the annotated image."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypedDict
+from typing import NamedTuple, TypedDict
 
-from cspdet.errors import UserError
 from cspdet.inference.interop import to_mot_lines
+from cspdet.io.outputs import LineFile
 from cspdet.structures import Detections
 
 
@@ -45,64 +45,41 @@ class FrameRecord(TypedDict):
 
 
 class JsonlWriter:
-    """Context manager that writes and flushes one line per image or frame.
+    """Writes and flushes one line per image or frame; see `LineFile` for what happens to earlier files.
 
     Args:
         path: The .jsonl file.
         class_names: Names of the classes, by class index.
         category_ids: Category ids by class index, written as `class_id`.
         mot_path: MOTChallenge file to write as well; None: no such file.
-
-    Raises:
-        UserError: A file cannot be written.
     """
 
     def __init__(
         self, path: Path, class_names: Sequence[str], category_ids: Sequence[int], mot_path: Path | None = None
     ):
-        self.path = path
         self.num_lines = self.num_detections = 0
         self._class_names, self._category_ids = class_names, category_ids
-        self._files: list[TextIO] = []
-        self._jsonl_file = self._open(path)
-        self._mot_file = None if mot_path is None else self._open(mot_path)
+        self._jsonl_file = LineFile(path)
+        self._mot_file = None if mot_path is None else LineFile(mot_path)
 
-    def _open(self, path: Path) -> TextIO:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files.append(path.open("w", encoding="utf-8"))
-        except OSError as error:
-            self.close()
-            raise UserError(f"{path}: cannot be written to: {error.strerror}") from None
-        return self._files[-1]
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._files:
-            file.close()
-
-    def __enter__(self) -> JsonlWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def close(self, *, failed: bool = False) -> None:
+        """Close the files; they replace earlier ones, unless the run `failed`."""
+        self._jsonl_file.close(failed=failed)
+        if self._mot_file is not None:
+            self._mot_file.close(failed=failed)
 
     def add(self, result: FrameResult) -> None:
-        """Write the result of one image or frame; raise UserError if the disk is full."""
-        try:
-            self._write(self._jsonl_file, [json.dumps(self._to_record(result), ensure_ascii=False)])
-            if self._mot_file is not None:
-                frame_index = self.num_lines if result.frame is None else result.frame
-                self._write(self._mot_file, to_mot_lines(frame_index + 1, result.detections, result.track_ids))
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written to: {error.strerror}") from None
+        """Write the lines of one image or frame; raise UserError if the disk is full."""
+        self._jsonl_file.write([json.dumps(self._to_record(result), ensure_ascii=False)])
+        if self._mot_file is not None:
+            frame_index = self.num_lines if result.frame is None else result.frame
+            self._mot_file.write(to_mot_lines(frame_index + 1, result.detections, result.track_ids))
         self.num_lines += 1
         self.num_detections += len(result.detections)
 
-    @staticmethod
-    def _write(file: TextIO, lines: Sequence[str]) -> None:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
+    def read(self) -> list[FrameRecord]:
+        """Return the lines so far."""
+        return read_records(self._jsonl_file.current_path) if self.num_lines else []
 
     def _to_record(self, result: FrameResult) -> FrameRecord:
         return {

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from cspdet.datasets.image_io import read_image
-from cspdet.errors import DataError, SourceError, UserError
-from cspdet.inference.output import DetectionRun
+from cspdet.errors import DataError, SourceError, UnwritableFileError
+from cspdet.inference.marks import mark_image
+from cspdet.inference.output import DetectionRun, copy_suffix
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched
 from cspdet.inference.records import FrameResult
 from cspdet.inference.sources import ImageFile, MediaSource, Video
@@ -34,7 +35,8 @@ class DetectionRunner(DetectionRun):
     """Detection run over several sources, as a context manager.
 
     Errors of a source are added to `problems`, and the remaining sources are processed. Leaving the context closes
-    `detections.jsonl` in the output folder; every line is flushed.
+    `detections.jsonl` in the output folder; every line is flushed. An error that is raised, unlike Ctrl-C, keeps the
+    `detections.jsonl` of an earlier run.
     """
 
     def __enter__(self) -> DetectionRunner:
@@ -43,22 +45,21 @@ class DetectionRunner(DetectionRun):
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=isinstance(error, Exception))
 
     def run(self, sources: Sequence[MediaSource]) -> None:
         """Process the images in batches, then videos, cameras and streams, then animated images.
 
         Raises:
-            UserError: The output folder contains a source, or the disk is full.
+            UserError: The disk is full.
         """
-        self.check_output_dir(sources)
         images = [source for source in sources if isinstance(source, ImageFile)]
         animations = self._process_images(images) if images else []
         videos = VideoProcessor(self)
         for source in [*(source for source in sources if isinstance(source, Video)), *animations]:
             try:
                 videos.process(source)
-            except SourceError as error:
+            except (SourceError, UnwritableFileError) as error:
                 self.problems += error.problems
 
     def _process_images(self, images: Sequence[ImageFile]) -> list[Video]:
@@ -86,14 +87,25 @@ class DetectionRunner(DetectionRun):
             with self.timer.measure("draw"):
                 drawn = self.draw(image, detections, None)
             with self.timer.measure("write"):
-                suffix = source.path.suffix if cv2.haveImageWriter(source.path.name) else ".png"
-                ok, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-                if not ok:
-                    raise UserError(f"{source}: {image.shape[1]}x{image.shape[0]} pixels cannot be written as {suffix}")
-                write_bytes(self.output_path(source.name, suffix), data.tobytes())
+                self._write_copy(source, drawn)
         self.jsonl_writer.add(FrameResult(str(source), (image.shape[0], image.shape[1]), detections))
         self.num_images += 1
         self.timer.frame_done()
+
+    def _write_copy(self, source: ImageFile, drawn: np.ndarray) -> None:
+        """Write an annotated copy; one that cannot be written is a problem of this image only."""
+        suffix = copy_suffix(source)
+        try:
+            ok, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        except cv2.error:
+            ok = False
+        if not ok:
+            self.problems.append(f"{source}: {drawn.shape[1]}x{drawn.shape[0]} pixels cannot be written as {suffix}")
+            return
+        try:
+            write_bytes(self.output_path(source.name, suffix), mark_image(data.tobytes()))
+        except UnwritableFileError as error:
+            self.problems += error.problems
 
 
 def _read_image(source: ImageFile) -> PendingImage | Video | DataError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cspdet.errors import UserError
+from cspdet.errors import UnwritableFileError, UserError
 
+MAX_NAME_BYTES = 255  # of the file systems in common use
+# Errors that concern the whole disk; other errors concern one file, and the next one may be written.
+DISK_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENODEV, errno.EMFILE, errno.ENFILE))
 TMP_FILE_PATTERN = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 
 
@@ -19,17 +23,21 @@ def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
 
     At the end of the block, the file is renamed to `path`. If the block raises an error, the file is removed.
 
+    A symbolic link at `path` is replaced, not followed.
+
     Args:
         path: The file to write.
         visible: The temporary name has no leading dot, for a file that is of use if the process is killed.
 
     Raises:
-        UserError: The disk is full, or the folder is not writable; an existing file at `path` is kept.
+        UnwritableFileError: The name is too long, or of a folder, or the folder is not writable.
+        UserError: The disk is full. In both cases an existing file at `path` is kept.
     """
     path = Path(path)
-    tmp_path = path.with_name(f"{'' if visible else '.'}{path.stem}.{os.getpid()}.part{path.suffix}")
+    tmp_path = temp_path(path, visible=visible)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        tmp_path.unlink(missing_ok=True)
         yield tmp_path
         with tmp_path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -37,11 +45,37 @@ def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
     except OSError as error:
         with suppress(OSError):  # the folder may not exist
             tmp_path.unlink()
-        kept = "; the file that was there before is kept" if path.exists() else ""
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}{kept}") from None
+        kept = "; the file that was there before is kept" if _is_file(path) else ""
+        error_type = UserError if error.errno is None or error.errno in DISK_ERRNOS else UnwritableFileError
+        raise error_type(f"{path}: cannot be written: {describe_os_error(error)}{kept}") from None
     except BaseException:
         tmp_path.unlink(missing_ok=True)
         raise
+
+
+def temp_path(path: Path, *, visible: bool = False) -> Path:
+    """Return the temporary file in which `path` is written; it is not too long if `path` is not."""
+    suffix = path.suffix[:32]
+    return path.with_name(fit_name(f"{'' if visible else '.'}{path.stem}", f".{os.getpid()}.part{suffix}"))
+
+
+def fit_name(stem: str, end: str) -> str:
+    """Return `stem` + `end` as a file name; a stem that makes it longer than 255 bytes is cut."""
+    room = MAX_NAME_BYTES - len(os.fsencode(end))
+    encoded = os.fsencode(stem)
+    return f"{stem if len(encoded) <= room else encoded[:room].decode('utf-8', 'ignore')}{end}"
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the reason of a file error without its path."""
+    return error.strerror or str(error)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
-from cspdet.io.atomic import atomic_write
 from cspdet.reports.figure_text import fonts_for, plain_text
+from cspdet.reports.figures import check_plot, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +31,13 @@ def validate_output_path(path: Path) -> None:
 
     Raises:
         ConfigError: The suffix is not .png or .svg, or the folder does not exist.
+        UserError: `path` is a file, but not a plot.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"--plot: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot {path}: there is no folder {str(path.parent)!r}")
+    check_plot(path)
 
 
 def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
@@ -63,8 +65,7 @@ def _draw_figure(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
     panels[0][1].set_ylim(0, None)
     for panel in panels[-1]:
         panel.set_xlabel("layer, in the order of computation")
-    with atomic_write(path) as tmp_path:
-        figure.savefig(tmp_path, format=path.suffix[1:], dpi=100)
+    save_figure(figure, path, 100)
 
 
 def _draw_bflops(panel: Axes, name: str, cost: ModelCost) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cspdet.errors import ConfigError
-from cspdet.io.atomic import atomic_write
 from cspdet.reports.figure_text import fonts_for, plain_text
+from cspdet.reports.figures import check_plot, save_figure
 from cspdet.reports.run_metrics import RunMetrics, XAxis
 
 if TYPE_CHECKING:
@@ -46,9 +46,11 @@ def validate_output_path(path: Path) -> None:
 
     Raises:
         ConfigError: The suffix is not .png or .svg, or `path` is a folder.
+        UserError: `path` is a file, but not a plot.
     """
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise ConfigError(f"--output: expected a file ending in {' or '.join(FORMATS)}, found {str(path)!r}")
+    check_plot(path)
 
 
 def draw_curves(
@@ -82,8 +84,7 @@ def draw_curves(
 def _draw_figure(
     runs: Sequence[RunMetrics], keys: Sequence[str], path: Path, x: XAxis, smoothing: int, title: str | None
 ) -> None:
-    import matplotlib  # slow import
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow import
 
     groups: dict[str, list[str]] = {}
     for key in keys:
@@ -106,9 +107,7 @@ def _draw_figure(
         # A suptitle would overlap the legend, so the heading is the title of the legend.
         entries = [_legend_label(run, metric_key, x) for run in runs]
         figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
-    file_format = path.suffix.lower()[1:]
-    with atomic_write(path) as tmp_path, matplotlib.rc_context({"svg.hashsalt": "cspdet"}):
-        figure.savefig(tmp_path, format=file_format, dpi=DPI, metadata={"Date": None} if file_format == "svg" else None)
+    save_figure(figure, path, DPI)
 
 
 def panel_name(key: str) -> str:

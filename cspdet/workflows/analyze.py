@@ -11,7 +11,7 @@ from cspdet.analysis.comparison import compare
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.structures import Analysis, Comparison
-from cspdet.analysis.tables import write_tables
+from cspdet.analysis.tables import CSV_FILES, write_tables
 from cspdet.config.read import read_yaml
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
@@ -19,6 +19,7 @@ from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.coco import evaluate_results
 from cspdet.evaluation.results import read_results
 from cspdet.io.folders import increment_path
+from cspdet.io.outputs import ANALYSIS_JSON, OutputFile, check_outputs
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def analyze_results_files(
     """Analyze the errors of detections, and compare several runs; see `cspdet.analyze`."""
     paths = [Path(path) for path in results]
     names = [path.name for path in paths] if names is None else names
+    if output is not None:
+        _check_outputs(Path(output), [*paths, *(() if data is None else (data,))])
     dataset = _load_analysis_split(
         data or _descriptor_from_configs(paths), split, named_by_user=data is not None
     )  # fmt: skip
@@ -78,6 +81,12 @@ def analyze_results_files(
 
         write_analysis_page(page_path, analyses, comparison, dataset, gallery=config.gallery)
     return AnalysisReport(analyses, comparison, dataset.files.annotations, folder, files, page_path)
+
+
+def _check_outputs(folder: Path, inputs: Sequence[str | Path]) -> None:
+    """Raise UserError if a table or the page would replace an input, or a file that cspdet did not write."""
+    others = tuple(folder / name for name in (*CSV_FILES, "index.html"))
+    check_outputs([OutputFile(folder / "analysis.json", ANALYSIS_JSON, others)], inputs)
 
 
 def _load_analysis_split(descriptor: str | Path, split: str, *, named_by_user: bool) -> CocoDataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.exporters.base import ExportConfig, ExportResult, check_config, load_format
+from cspdet.io.outputs import OutputFile, check_outputs
 
 
 def export_model(
@@ -24,7 +25,10 @@ def export_model(
         export_format.check_target(Path(output))
     export_format.check_options(config)
     check_config(config)
-    bundle = load_model(model, weights=weights, overrides=overrides)
     path, suffix = Path(model), export_format.suffixes[0]
     default = path.with_suffix(suffix) if path.suffix == ".pt" else Path(f"{path.stem}{suffix}")
-    return export_format.export(bundle, config, default if output is None else Path(output))
+    target = default if output is None else Path(output)
+    first, *others = export_format.files(target)
+    check_outputs([OutputFile(first, export_format.mark, tuple(others))], (model, weights))
+    bundle = load_model(model, weights=weights, overrides=overrides)
+    return export_format.export(bundle, config, target)

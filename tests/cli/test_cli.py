@@ -61,6 +61,35 @@ def test_mistakes_exit_2_with_error_lines(words, expected, capsys):
     assert expected in said
 
 
+def test_the_value_of_a_flag_is_no_override(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", CONFIGS[0], "--plot", "input.size=64/x.png"]) == 2
+    assert capsys.readouterr().err == "error: --plot input.size=64/x.png: there is no folder 'input.size=64'\n"
+    assert main(["info", CONFIGS[0], "--json", "input.size=64"]) == 0
+    assert '"size": [64, 64]' in capsys.readouterr().out
+    assert main(["prepare-data", "convert", "a=b", "--output", "c=d", "--format", "coco"]) == 2
+    assert "the following arguments are required: SRC" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "detect x.yaml NAME",
+        "check-data NAME",
+        "plot NAME",
+        "analyze NAME",
+        "info NAME.pt",
+        "plot . --output NAME",
+        "info x.yaml a=NAME",
+    ],
+)
+def test_a_path_that_is_too_long_is_one_line(words, tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}')
+    assert main(words.replace("NAME", "n" * 300).replace(" . ", f" {tmp_path} ").split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
 # --- OpenMP: threads that wait ---------------------------------------------------------------------
 
 

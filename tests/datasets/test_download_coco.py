@@ -126,6 +126,25 @@ def test_a_download_gives_the_official_layout(server, tmp_path, capsys):
     assert printed["descriptor"] == str(tmp_path / "coco/coco.yaml")
 
 
+def test_files_of_the_user_are_kept(server, tmp_path):
+    archive, victim = tmp_path / "val2017.zip", tmp_path / "victim"
+    archive.write_bytes(IMAGES_ZIP)
+    download(server, tmp_path)
+    assert archive.read_bytes() == IMAGES_ZIP, "downloaded by the user"
+    assert not (tmp_path / "annotations_trainval2017.zip").exists()
+
+    (tmp_path / "coco.yaml").write_text("# my own\n")
+    with pytest.raises(DataError, match="cspdet did not write it"):
+        download(server, tmp_path)
+    assert (tmp_path / "coco.yaml").read_text() == "# my own\n"
+
+    victim.write_bytes(b"of the user")
+    (tmp_path / "file.zip.part").symlink_to(victim)
+    with pytest.raises(UserError, match="is a symbolic link"):
+        fetch(f"{server.url}/zips/val2017.zip", tmp_path / "file.zip", len(IMAGES_ZIP), retry_delay_s=0)
+    assert victim.read_bytes() == b"of the user"
+
+
 def test_the_known_facts():
     assert COCO_2017["train"].images.num_images == 118_287
     assert COCO_2017["val"].images.num_images == 5_000

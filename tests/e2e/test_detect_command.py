@@ -107,6 +107,53 @@ def test_folders_keep_their_structure_and_an_unreadable_image_is_skipped(capsys)
     assert not Path("out/broken.jpg").exists()
 
 
+def test_a_copy_that_cannot_be_written_skips_one_image(capsys):
+    long_name = "n" * 251 + ".jpg"
+    for name in ("a.jpg", "b.jpg", long_name, "z.jpg"):
+        save(f"in/{name}", image_with_square(0, 0))
+    Path("out/b.jpg").mkdir(parents=True)
+    assert detect("in") == 2
+    assert [line["source"] for line in lines()] == ["in/a.jpg", "in/b.jpg", f"in/{long_name}", "in/z.jpg"]
+    assert all(cv2.imread(f"out/{name}") is not None for name in ("a.jpg", long_name, "z.jpg"))
+    assert capsys.readouterr().err.endswith("\nerror: out/b.jpg: cannot be written: Is a directory\n")
+
+
+def test_an_image_that_no_encoder_takes_is_reported(monkeypatch, capsys):
+    save("in/a.png", image_with_square(0, 0))
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    assert detect("in") == 2
+    assert len(lines()) == 1
+    assert "in/a.png: 96x64 pixels cannot be written as .png" in capsys.readouterr().err
+
+
+def test_a_run_without_results_keeps_those_of_an_earlier_run(finder, monkeypatch, capsys):
+    save("in/a.png", image_with_square(0, 0))
+    fake_cameras(monkeypatch, {})
+    assert detect("in") == 0
+    earlier = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+    assert detect("2") == 2
+    assert "error: camera 2: cannot be opened" in capsys.readouterr().err
+    Path("in2").mkdir()
+    Path("in2/a.png").write_bytes(b"no picture")
+    assert detect("in2") == 2
+    monkeypatch.setattr(finder, "forward", lambda images: (_ for _ in ()).throw(MemoryError("no memory")))
+    save("in3/b.png", image_with_square(0, 0))
+    with pytest.raises(MemoryError):
+        detect("in3")
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == earlier
+
+
+def test_results_of_earlier_runs_are_replaced_in_any_order(codec):
+    for name in ("a.png", "b.jpg", "c.webp", "d.bmp", "e.tif"):
+        save(f"in/{name}", image_with_square(0, 0))
+    make_video("v.mp4", 2)
+    for source in ("in", "v.mp4", "in", "in/a.png", "v.mp4", "in/b.jpg"):
+        assert detect(source, "--codec", codec) == 0, source
+    assert [line["source"] for line in lines()] == ["in/b.jpg"]
+    assert not list(Path("out").glob(".*"))
+
+
 @pytest.fixture(params=["mp4v", "h264"])
 def codec(request: pytest.FixtureRequest) -> str:
     """Which of the two ways to write a video is taken."""

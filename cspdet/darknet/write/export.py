@@ -5,6 +5,7 @@ A network is built from the temporary files and compared with the model before t
 
 from __future__ import annotations
 
+import filecmp
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ def build_darknet_files(bundle: ModelBundle, size_hw: tuple[int, int] | None, wh
     return DarknetFiles(cfg, layers, bundle.categories.names, size_hw)
 
 
+def darknet_paths(target: Path) -> tuple[Path, Path, Path]:
+    """Return the paths of the .cfg, the .weights and the .names file of an export to `target`."""
+    return target.with_suffix(".cfg"), target.with_suffix(".weights"), target.with_suffix(".names")
+
+
 def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> ExportResult:
     """Write the .cfg, .weights and .names files, if a network built from them has the same outputs as the model.
 
@@ -92,9 +98,10 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
         target: Path of the .cfg; the other files are written next to it.
 
     Raises:
-        UserError: The outputs differ, or a file cannot be written; existing files are kept.
+        UserError: The outputs differ, a file cannot be written, or there is one with other content, which may be the
+            original of the model; existing files are kept.
     """
-    paths = tuple(target.with_suffix(suffix) for suffix in (".cfg", ".weights", ".names"))
+    paths = darknet_paths(target)
     with ExitStack() as stack:
         cfg, weights, names = (stack.enter_context(atomic_write(path)) for path in paths)
         cfg.write_text(files.cfg, encoding="utf-8")
@@ -106,6 +113,9 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
         if not relative_error <= MAX_RELATIVE_ERROR:
             reason = f"the outputs of the network read back differ by {relative_error:.1e} of the largest"
             raise UserError(f"{target}: not written: {reason}; expected at most {MAX_RELATIVE_ERROR:g}")
+        for tmp_path, path in zip((cfg, weights, names), paths, strict=True):
+            if path.is_file() and not filecmp.cmp(tmp_path, path, shallow=False):
+                raise UserError(f"{path}: exists with other content; it is kept: expected another --output")
     return ExportResult(paths, sum(layer.num_elements for layer in files.layers), relative_error)
 
 

@@ -49,12 +49,13 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
     output = Path(os.path.abspath(output))
     _validate_args(images, size, seed)
     _check_folder(output)
-    tmp_folder = output.with_name(f".{output.name}.{os.getpid()}.part")
+    real_output = Path(os.path.realpath(output))
+    tmp_folder = real_output.with_name(f".{real_output.name}.{os.getpid()}.part")
     try:
         tmp_folder.mkdir(parents=True)
         counts = _write_splits(tmp_folder, {"train": images, "val": max(images // 5, 1)}, size, seed)
         write_video(tmp_folder / "video.mp4", size=size, seed=seed)
-        _replace_dir(tmp_folder, output)
+        _replace_dir(tmp_folder, real_output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from cspdet.errors import ConfigError, SourceError, UserError
+from cspdet.inference.marks import mark_video
 from cspdet.inference.video.encoding import Codec, EncoderSettings, fit_into
 from cspdet.inference.video.h264_writer import H264Writer
 from cspdet.inference.video.reader import has_pyav
@@ -147,5 +148,6 @@ def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWr
         if not writer.written:
             raise UserError(f"{path}: there are no frames to write")
         check_frame_count(tmp_path, writer.written)
+        mark_video(tmp_path)
     if interruption is not None:
         raise interruption

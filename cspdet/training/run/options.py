@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from cspdet.errors import ConfigError
+from cspdet.io.outputs import RUN_CONFIG, OutputFile, check_outputs
 from cspdet.models.bundle import TaskName
 from cspdet.training.distributed.context import DistributedContext, may_restart, restart_count
+from cspdet.training.run.run_dir import CONFIG_FILE, RUN_FILES
 from cspdet.training.run.run_lock import RunLock
 
 # Keys that can be changed on resume: they do not affect the completed steps.
@@ -78,11 +80,31 @@ def lock_run_dir(options: TrainOptions, lock: RunLock) -> None:
     """Lock the run folder of the options before files in it are read.
 
     Raises:
-        UserError: Another process trains in the folder, or it is not writable.
+        UserError: Another process trains in the folder, it is not writable, or a new run would replace files in it.
     """
     named = options.resume or options.output
     if named is not None:
         lock.acquire(named)
+        if lock.active and options.resume is None and not restart_count():
+            check_new_run_dir(named, options.config)
+
+
+def check_new_run_dir(run_dir: Path, config: Path | None) -> None:
+    """Check that a new run replaces no files in a folder that the user named.
+
+    A run that ended before its first `last.pt` may be started again.
+
+    Raises:
+        UserError: The folder holds a run, or files with the names of its results that are not of a run.
+    """
+    for name in ("last.pt", "best.pt"):
+        if (run_dir / name).exists():
+            raise ConfigError(
+                f"--output {run_dir}: holds {name} of another run; it is kept: expected another folder, or --resume "
+                f"{run_dir} to continue that run"
+            )
+    others = tuple(run_dir / name for name in RUN_FILES)
+    check_outputs([OutputFile(run_dir / CONFIG_FILE, RUN_CONFIG, others)], (config,))
 
 
 def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: RunLock) -> Path:

@@ -19,6 +19,13 @@ from cspdet.training.tasks.base import ModelT
 
 log = logging.getLogger("cspdet")
 
+CONFIG_FILE = "config.yaml"
+# The other files of a run, in addition to last.pt and best.pt.
+RUN_FILES = (
+    *("transfer.csv", "metrics.jsonl", "metrics.json", "detections.json"),
+    *("train_batch.jpg", "val_detections.jpg", "val_predictions.jpg"),
+)
+
 
 class RunDir:
     """Writes the output files of a run, except the files of the loggers.
@@ -40,7 +47,7 @@ class RunDir:
 
     def start(self, config_yaml: str, transfer_csv: str | None) -> None:
         """Write `config.yaml`, and `transfer.csv` if the run starts from pretrained weights."""
-        write_text(self.path / "config.yaml", config_yaml)
+        write_text(self.path / CONFIG_FILE, f"# written by cspdet train\n{config_yaml}")
         if transfer_csv is not None:
             write_text(self.path / "transfer.csv", transfer_csv)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -16,10 +17,12 @@ from typing import BinaryIO
 from cspdet.errors import UserError
 from cspdet.io.atomic import remove_stale_temp_files
 from cspdet.io.folders import increment_path
+from cspdet.io.lock_file import open_lock_file
 
 log = logging.getLogger("cspdet")
 
 LOCK_FILE = ".run.lock"
+OWNER = re.compile(rb"(process \d.*)?")  # content of a lock file
 # Error numbers of file systems without file locking, such as some network file systems.
 LOCKS_UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -104,7 +107,7 @@ class RunLock:
 def _open_locked(path: Path) -> BinaryIO:
     """Open and lock the file; raise RunDirInUseError or OSError."""
     while True:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)  # noqa: SIM115 it stays open
+        file = open_lock_file(path, OWNER)
         try:
             if not _try_lock(file):
                 raise RunDirInUseError(

@@ -1,0 +1,229 @@
+"""Checks of output files before anything is written: a command replaces only its own earlier results.
+
+An existing file at an output path is replaced only if its content shows that cspdet wrote it, and if the command does
+not read it. Every command calls `check_outputs` before it opens a file, and writes with `cspdet.io.atomic` or
+`LineFile`, which keep an earlier file until the new one is complete and never write through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from cspdet.errors import UserError, truncate_list
+from cspdet.io.atomic import describe_os_error, temp_path
+
+SEARCHED_BYTES = 2**16  # at each end of a file, in which its mark is searched
+
+# Marks of the results that cspdet writes: patterns in the content of the file.
+EXPORTED = re.compile(rb"cspdet")  # the metadata of exported files
+PAGE = re.compile(rb"<footer>Created by cspdet")
+RUN_CONFIG = re.compile(rb"\A# written by cspdet train")
+ANNOTATED = re.compile(rb"annotated by cspdet")  # images and videos
+IMPORTED = re.compile(rb"import-darknet")  # checkpoints of import-darknet, unlike those of training
+PLOT = re.compile(rb"cspdet")  # the metadata of plots
+METRICS_JSON = re.compile(rb'\A\{\s*"(AP|top1)"')
+PREDICTIONS_JSON = re.compile(rb'\A(\[\]|\[?\s*\{\s*"source": )')
+DETECTIONS_JSONL = re.compile(rb'\A\{"source": ')
+DETECTIONS_CSV = re.compile(rb"\Asource,frame,time_s,width,height,class_id")
+NOT_REPLACED = re.compile(rb"(?!)")  # no file has this mark
+MOT = re.compile(rb"\A\d+,-?\d+,(-?\d+\.\d\d,){4}[01]\.\d{6},-1,-1,-1\n")
+ANALYSIS_JSON = re.compile(rb'\A\{"runs": ')
+SUBMISSION_ZIP = re.compile(rb"\APK.*_results\.json", re.DOTALL)
+NUMPY_FEATURES = re.compile(rb"\A(\x93NUMPY|PK.*(features|names|stride\d+)\.npy)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that a command is going to write.
+
+    Attributes:
+        path: The file.
+        mark: Pattern in the first or last 64 KiB of an earlier result, which may be replaced; None: any file may be.
+        others: Files written together with it; existing ones are replaced only if `path` is an earlier result.
+        is_one_of_many: Whether a file that cannot be written is skipped later, instead of refused now.
+    """
+
+    path: Path
+    mark: re.Pattern[bytes] | None
+    others: tuple[Path, ...] = ()
+    is_one_of_many: bool = False
+
+
+def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[str | Path | None] = ()) -> None:
+    """Check that a command can write its output files without replacing a file of the user.
+
+    Args:
+        outputs: The files that the command is going to write.
+        inputs: Files that the command reads; None and missing files are ignored. Links to them are recognized.
+
+    Raises:
+        UserError: One line for each output that is an input, a folder, in a place that cannot be written, or a file
+            that cspdet did not write.
+    """
+    checks = _Checks(inputs)
+    problems = [problem for output in outputs if (problem := checks.find_problem(output)) is not None]
+    if problems:
+        raise UserError(*truncate_list(problems))
+
+
+class _Checks:
+    """The checks of one command; its inputs are looked up only if an output exists."""
+
+    def __init__(self, inputs: Iterable[str | Path | None]):
+        self._inputs = inputs
+        self._used: set[str] = set()  # absolute paths of the outputs so far
+        self._input_ids: set[tuple[int, int]] | None = None
+        self._checked_folders: set[Path] = set()
+        self._real_folders: dict[Path, Path] = {}
+
+    def find_problem(self, output: OutputFile) -> str | None:
+        try:
+            self._check_used(output.path)
+            existing = [path for path in (output.path, *output.others) if self._exists(path)]
+            if existing and output.mark is not None:
+                is_own = existing[0] == output.path and has_mark(output.path, output.mark)
+                if not is_own:
+                    return f"{existing[0]}: exists, and cspdet did not write it; it is kept: expected another output"
+        except OSError as error:
+            if not output.is_one_of_many:
+                return f"{error.filename or output.path}: cannot be written: {describe_os_error(error)}"
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _check_used(self, path: Path) -> None:
+        name = os.path.normcase(self._real_folder(path.parent) / path.name)
+        if name in self._used:
+            raise UserError(f"{path}: is named for two outputs; expected different files")
+        self._used.add(name)
+
+    def _real_folder(self, folder: Path) -> Path:
+        if folder not in self._real_folders:
+            self._real_folders[folder] = Path(os.path.realpath(folder))
+        return self._real_folders[folder]
+
+    def _exists(self, path: Path) -> bool:
+        """Whether there is a file at `path`; raise UserError or OSError if it is an input or cannot be replaced."""
+        try:
+            info = path.stat()
+        except FileNotFoundError:  # also a link to a missing file, which is replaced itself
+            self._check_folder(path.parent)
+            return False
+        if not stat.S_ISREG(info.st_mode):
+            kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+            raise OSError(errno.EISDIR, f"it is {kind}; expected a file", str(path))
+        if (info.st_dev, info.st_ino) in self._read_input_ids():
+            raise UserError(f"{path}: is an input of this command; it is kept: expected another output")
+        return info.st_size > 0
+
+    def _check_folder(self, folder: Path) -> None:
+        """Raise an error if files cannot be created in the folder, or if it cannot be created."""
+        while folder not in self._checked_folders:
+            self._checked_folders.add(folder)
+            if folder.is_dir():
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise OSError(errno.EACCES, "the folder is not writable", str(folder))
+                return
+            if folder.exists():
+                raise OSError(errno.ENOTDIR, "it is a file; expected a folder", str(folder))
+            folder = folder.parent
+
+    def _read_input_ids(self) -> set[tuple[int, int]]:
+        if self._input_ids is None:
+            self._input_ids = set()
+            for path in self._inputs:
+                try:
+                    info = os.stat(path) if path is not None else None
+                except (OSError, ValueError):
+                    continue
+                if info is not None:
+                    self._input_ids.add((info.st_dev, info.st_ino))
+        return self._input_ids
+
+
+def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
+    """Whether the first or last 64 KiB of a file contain a mark; false if the file does not exist.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if mark.search(file.read(SEARCHED_BYTES)):
+                return True
+            if mark.pattern.startswith(rb"\A"):
+                return False
+            file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
+            return mark.search(file.read(SEARCHED_BYTES)) is not None
+    except FileNotFoundError:
+        return False
+
+
+def is_other_file(path: Path, mark: re.Pattern[bytes]) -> bool:
+    """Whether there is a file with content at `path` that has no mark."""
+    try:
+        return path.stat().st_size > 0 and path.is_file() and not has_mark(path, mark)
+    except OSError:  # it is missing, or its name is too long
+        return False
+
+
+class LineFile:
+    """A text file to which lines are added one by one; each is flushed.
+
+    A new file gets its lines at once. An earlier file stays until `close`, which replaces it; until then the lines are
+    in a temporary file beside it. Nothing is opened before the first line.
+
+    Attributes:
+        path: The file.
+        current_path: Where the lines are until `close`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = self.current_path = path
+        self._file: TextIO | None = None
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Add lines, without their line ends.
+
+        Raises:
+            UserError: The file cannot be written, or the disk is full.
+        """
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.writelines(f"{line}\n" for line in lines)
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written to: {describe_os_error(error)}") from None
+
+    def _open(self) -> TextIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self.path):
+            self.current_path = temp_path(self.path)
+        return self.current_path.open("w" if self.current_path != self.path else "x", encoding="utf-8")
+
+    def close(self, *, failed: bool = False) -> None:
+        """Close the file, which replaces an earlier one; if the run `failed`, the earlier one is kept.
+
+        Without lines, an earlier file is kept, and an empty one is created if there is none.
+        """
+        if self._file is None and not os.path.lexists(self.path):
+            self.write(())
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if self.current_path == self.path:
+            return
+        if failed:
+            self.current_path.unlink(missing_ok=True)
+        else:
+            os.replace(self.current_path, self.path)
+        self.current_path = self.path
