@@ -22,6 +22,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 PROC_STAT = Path("/proc/stat")  # Linux
 SAMPLE_SECONDS = 0.3
+CONFIRM_SECONDS = 1.0
 
 
 def resolve_cpu_threads(requested: int | str, device: torch.device, environ: Mapping[str, str]) -> int | None:
@@ -41,6 +42,8 @@ def resolve_cpu_threads(requested: int | str, device: torch.device, environ: Map
     if device.type != "cpu" or any(name in environ for name in THREAD_VARIABLES):
         return None
     threads, free = torch.get_num_threads(), free_cores()
+    if free is not None and round(free) < threads:
+        free = max(free, free_cores(CONFIRM_SECONDS) or 0)  # a process may just have ended
     if free is None or round(free) >= threads:
         return None
     limited = max(1, round(free))

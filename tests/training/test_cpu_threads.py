@@ -40,13 +40,20 @@ def test_without_proc_stat_nothing_is_measured(tmp_path, monkeypatch):
     ("free", "threads"), [(4.0, None), (3.6, None), (3.4, 3), (1.9, 2), (0.3, 1), (0.0, 1)]
 )  # of 4
 def test_auto_is_the_number_of_free_cores(free, threads, monkeypatch):
-    monkeypatch.setattr(cpu_threads, "free_cores", lambda: free)
+    monkeypatch.setattr(cpu_threads, "free_cores", lambda *_: free)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert resolve_cpu_threads("auto", CPU, {}) == threads
 
 
+def test_a_load_that_ends_within_a_second_is_ignored(monkeypatch):
+    measured = iter([0.5, 1.8])
+    monkeypatch.setattr(cpu_threads, "free_cores", lambda *_: next(measured))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert resolve_cpu_threads("auto", CPU, {}) is None
+
+
 def test_the_users_number_is_kept(monkeypatch):
-    monkeypatch.setattr(cpu_threads, "free_cores", lambda: 0.0)
+    monkeypatch.setattr(cpu_threads, "free_cores", lambda *_: 0.0)
     assert resolve_cpu_threads(3, CPU, {"OMP_NUM_THREADS": "2"}) == 3
     assert resolve_cpu_threads("auto", CPU, {"OMP_NUM_THREADS": "2"}) is None
     assert resolve_cpu_threads("auto", torch.device("cuda"), {}) is None
