@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedKeySeq, CommentedMap, CommentedOrderedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -157,6 +157,10 @@ def _mapping_to_builtin(
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
     """Convert ruamel's round-trip values to plain values, and store their line numbers in `source_locations`."""
+    tagged = isinstance(node, (CommentedMap, CommentedSeq)) and node.tag.value is not None
+    if tagged or isinstance(node, (CommentedOrderedMap, CommentedKeySeq)):
+        where = f"{name}:{node.lc.line + 1}"
+        raise ConfigError(f"{where}: {format_key_path(path) or 'the file'}: tags (!...) are not supported")
     if isinstance(node, CommentedMap):
         return _mapping_to_builtin(node, name, path, source_locations)
     if isinstance(node, CommentedSeq):

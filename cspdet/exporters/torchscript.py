@@ -35,7 +35,8 @@ class TorchScriptFormat(GraphFormat):
             except RuntimeError as error:
                 reason = str(error).splitlines()[0][:200]
                 raise UserError(f"the network cannot be written as TorchScript: {reason}") from None
-            torch.jit.save(script, str(path), _extra_files=metadata.to_strings())
+            with path.open("wb") as file:  # torch takes only paths in UTF-8
+                torch.jit.save(script, file, _extra_files=metadata.to_strings())
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the archive into an engine of torch."""

@@ -130,6 +130,7 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
     """Draw a label on a filled rectangle above `corner`; if there is not enough space above, draw it below."""
     (x, y), (height, width) = corner, image.shape[:2]
+    label = label.encode("utf-8", "replace").decode()  # OpenCV ends the process for lone surrogates
     scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)
     (text_w, text_h), baseline = cv2.getTextSize(label, FONT, scale, weight)
     pad = thickness + 1

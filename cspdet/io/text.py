@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cspdet.errors import DataError, UserError
 
@@ -105,6 +105,11 @@ def describe_os_error(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "is a folder; expected a file"
     return f"cannot be read: {error.strerror or error}"
+
+
+def opencv_path(path: str | Path) -> str:
+    """Return an absolute path for OpenCV, as bytes: a `str` with lone surrogates ends the process."""
+    return cast("str", os.fsencode(os.path.abspath(path)))  # the type stubs of OpenCV do not know bytes
 
 
 def is_text(text: str) -> bool:

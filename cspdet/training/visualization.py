@@ -54,6 +54,7 @@ def add_caption(image: np.ndarray, texts: Sequence[tuple[str, RGB]], lines: int)
     strip = np.zeros((lines * LINE_HEIGHT + MARGIN, large.shape[1], 3), np.uint8)
     for i, (text, color) in enumerate(texts):
         at = (MARGIN, (i + 1) * LINE_HEIGHT - MARGIN // 2)
+        text = text.encode("utf-8", "replace").decode()  # OpenCV ends the process for lone surrogates
         cv2.putText(strip, text, at, FONT, TEXT_SCALE, color, 1, cv2.LINE_AA)
     return np.concatenate((large, strip))
 

@@ -13,6 +13,7 @@ import numpy as np
 from cspdet.datasets.image_io import read_image, read_image_header
 from cspdet.errors import DataError
 from cspdet.io.progress import progress
+from cspdet.io.text import opencv_path
 
 NUM_BITS = 128  # bits per hash
 MIN_CONTRAST = 1.0  # minimum standard deviation of the fine structure in gray levels; other images are not compared
@@ -70,7 +71,7 @@ def read_small_grey(path: Path) -> np.ndarray:
     """
     side = min(read_image_header(path).stored_hw)
     factor = next((factor for factor in (8, 4, 2) if side >= 2 * THUMBNAIL * factor), 1)
-    grey = cv2.imread(str(path), REDUCED_READ_FLAGS[factor])
+    grey = cv2.imread(opencv_path(path), REDUCED_READ_FLAGS[factor])
     if grey is None:  # a format that OpenCV cannot read
         grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
     return grey.astype(np.float32)

@@ -118,12 +118,18 @@ def was_written_by(config_path: Path, converter: str) -> bool:
         return False
 
 
+def _check_is_text(folder: Path) -> None:
+    if not is_text(os.path.abspath(folder)):
+        raise DataError(f"{folder}: a descriptor cannot name this folder: it is not UTF-8 text; rename it")
+
+
 def check_output_folder(folder: Path, converter: str) -> None:
     """Raise an error unless an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
-        DataError: `folder` is a file, or contains other files.
+        DataError: `folder` is a file, or contains other files, or its name is not UTF-8.
     """
+    _check_is_text(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder to write to, found a file")
     if (
@@ -157,9 +163,8 @@ def write_coco_dataset(
         DataError: `folder` has other files in it, or the name of a folder is not UTF-8.
     """
     check_output_folder(folder, converter)
-    for path in (folder, *(images for images, _ in splits.values())):
-        if not is_text(os.path.abspath(path)):
-            raise DataError(f"{path}: a descriptor cannot name this folder: it is not UTF-8 text; rename it")
+    for images, _ in splits.values():
+        _check_is_text(images)
     described, first_id = {}, 1
     for name, (images, coco_images) in splits.items():
         file = f"annotations/instances_{name}.json"

@@ -24,6 +24,7 @@ from cspdet.datasets.formats.coco_writer import (
 from cspdet.datasets.synthetic.shapes import CATEGORIES, DrawnShape, ShapesCanvas, make_image, random_shape
 from cspdet.datasets.synthetic.texture import add_gaussian_noise, background, draw_clutter
 from cspdet.errors import DataError, UserError
+from cspdet.io.text import opencv_path
 
 GENERATED_FILES = re.compile(
     r"(train|val)(/\d{6}\.jpg)?|annotations(/instances_(train|val)\.json)?|shapes\.yaml|video\.mp4"
@@ -139,7 +140,7 @@ def write_video(path: Path, *, size: int = 320, seed: int = 0, frames: int = NUM
         UserError: OpenCV has no MPEG-4 writer, or the disk is full.
     """
     side = size - size % 2  # MPEG-4 requires even sides
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (side, side))
+    writer = cv2.VideoWriter(opencv_path(path), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, (side, side))
     if not writer.isOpened():
         raise UserError(f"{path}: this OpenCV cannot write MPEG-4 video (codec mp4v)")
     try:

@@ -16,6 +16,7 @@ from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.onnx_export import INPUT_NAME
 from cspdet.inference.engines.source import EngineOptions, NetworkSource
 from cspdet.inference.metadata import ModelMetadata, parse_metadata
+from cspdet.io.text import is_text
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -89,7 +90,8 @@ def open_session(
     provider_options = [
         {"trt_fp16_enable": precision == "fp16"} if name.startswith("Tensorrt") else {} for name in providers
     ]
-    source = str(model) if isinstance(model, Path) else model
+    # onnxruntime takes only paths in UTF-8
+    source = (str(model) if is_text(str(model)) else model.read_bytes()) if isinstance(model, Path) else model
     try:
         return onnxruntime.InferenceSession(source, options, providers, provider_options)
     except Exception as error:  # the errors of onnxruntime have no other common base class

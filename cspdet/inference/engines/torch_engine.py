@@ -102,7 +102,8 @@ def _load_torchscript(path: Path, device: str) -> tuple[torch.jit.ScriptModule, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that TorchScript is deprecated
-            script = torch.jit.load(str(path), map_location=device, _extra_files=extra_files)
+            with path.open("rb") as file:  # torch takes only paths in UTF-8
+                script = torch.jit.load(file, map_location=device, _extra_files=extra_files)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:120]
         raise CheckpointError(f"{path}: not a TorchScript file, or corrupt ({reason})") from None

@@ -20,6 +20,7 @@ from cspdet.inference.pipeline import RELEASE_TIMEOUT_S
 from cspdet.inference.sources import Video
 from cspdet.inference.video.animation import AnimationReader
 from cspdet.inference.video.frame import DEFAULT_FPS, MAX_FPS, Frame, FrameClock, VideoInfo, VideoReader
+from cspdet.io.text import opencv_path
 
 # FFmpeg's names of formats that contain a video themselves; its playlists, such as hls and concat, name others
 CONTAINER_FORMATS = (
@@ -67,7 +68,7 @@ def open_video_file(video: Video, stride: int = 1, *, slice_threading: bool = Fa
 
 def open_capture(video: Video) -> cv2.VideoCapture:
     """Open a file, camera or stream with OpenCV; raise SourceError if this fails."""
-    address = os.path.abspath(video.address) if isinstance(video.address, Path) else video.address
+    address = opencv_path(video.address) if isinstance(video.address, Path) else video.address
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
     try:
         capture = cv2.VideoCapture(address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from cspdet.inference.video.encoding import Codec, EncoderSettings, fit_into
 from cspdet.inference.video.h264_writer import H264Writer
 from cspdet.inference.video.reader import has_pyav
 from cspdet.io.atomic import atomic_write
+from cspdet.io.text import opencv_path
 
 MP4V_FOURCC = cv2.VideoWriter.fourcc(*"mp4v")  # the only mp4 codec that every OpenCV wheel can write
 MAX_TICKS_PER_SECOND = 65535  # limit of MPEG-4; rates such as 119.881 are rounded
@@ -102,7 +102,7 @@ class Mpeg4Writer:
         fps = round(requested_fps, digits)
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error is reported below
         try:
-            writer = cv2.VideoWriter(os.path.abspath(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
+            writer = cv2.VideoWriter(opencv_path(self.path), cv2.CAP_FFMPEG, MP4V_FOURCC, fps, size_hw[::-1])
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not writer.isOpened():
@@ -117,7 +117,7 @@ class Mpeg4Writer:
 
 def check_frame_count(path: Path, written: int) -> None:
     """Raise OSError if the file does not contain all frames, because OpenCV does not report a full disk."""
-    capture = cv2.VideoCapture(os.path.abspath(path))
+    capture = cv2.VideoCapture(opencv_path(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     if count != written:

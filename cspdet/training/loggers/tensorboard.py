@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 
+from cspdet.io.text import opencv_path
 from cspdet.training.loggers.base import Logger
 
 log = logging.getLogger("cspdet")
@@ -44,7 +45,7 @@ class TensorBoardLogger(Logger):
     def log_images(self, paths: Sequence[Path], step: int) -> None:
         """Write the images whose files exist."""
         for path in paths:
-            image = cv2.imread(str(path)) if path.exists() else None
+            image = cv2.imread(opencv_path(path)) if path.exists() else None
             if self._writer is not None and image is not None:
                 with self._ignore_write_errors():
                     self._writer.add_image(path.stem, image[..., ::-1].copy(), step, dataformats="HWC")
@@ -60,10 +61,10 @@ class TensorBoardLogger(Logger):
     def _ignore_write_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:  # TensorBoard takes only folders whose names are UTF-8
             if not self._write_error_logged:
                 path = self.run_dir / "tensorboard"
-                log.warning("%s: cannot be written: %s; the run continues", path, error.strerror)
+                log.warning("%s: cannot be written: %s; the run continues", path, getattr(error, "strerror", error))
             self._write_error_logged = True
 
 
