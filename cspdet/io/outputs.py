@@ -207,9 +207,9 @@ class LineFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(self.path):
             self.current_path = temp_path(self.path)
-        mode = "w" if self.current_path != self.path else "x"
+        replaces = self.current_path != self.path
         # a lone surrogate, of a name that is not UTF-8, becomes its escape in JSON
-        return self.current_path.open(mode, encoding="utf-8", errors="backslashreplace")
+        return self.current_path.open("w" if replaces else "x", encoding="utf-8", errors="backslashreplace")
 
     def close(self, *, failed: bool = False) -> None:
         """Close the file, which replaces an earlier one; if the run `failed`, the earlier one is kept.
