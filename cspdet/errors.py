@@ -50,15 +50,22 @@ def hide_credentials(text: str) -> str:
     return _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub("***@", text)) if "://" in text else text
 
 
-def missing_package_error(name: str, extra: str, what: str) -> ConfigError:
-    """Return the error for an optional package that is not installed.
+def missing_package_error(name: str, extra: str, what: str, error: ImportError) -> ConfigError:
+    """Return the error for an optional package that is not installed or cannot be imported.
 
     Args:
         name: Name of the package.
         extra: The optional dependency group of cspdet that installs the package (`pip install 'cspdet[EXTRA]'`).
         what: The feature that needs the package; the message starts with it.
+        error: The error of the import.
     """
-    return ConfigError(f"{what} needs the package {name}, which is not installed: pip install 'cspdet[{extra}]'")
+    return ConfigError(f"{what}: {describe_import_error(name, error)}: pip install 'cspdet[{extra}]'")
+
+
+def describe_import_error(name: str, error: ImportError) -> str:
+    """Say whether a package is not installed, or is installed but cannot be imported, with the module that fails."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or name).partition(".")[0] == name
+    return f"{name} is not installed" if missing else f"{name} is installed, but cannot be imported ({error})"
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

@@ -129,11 +129,11 @@ def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
         if given:
             raise ConfigError(f"--{next(iter(given)).replace('_', '-')}: needs --nms")
         return None
-    problems = [
-        f"--{name.replace('_', '-')}: expected a number from 0 to 1, found {given[name]}"
-        for name in ("min_score", "nms_iou")
-        if name in given and not 0 <= given[name] <= 1
-    ]
+    problems = []
+    if not 0 <= given.get("min_score", 0) < 1:
+        problems.append(f"--min-score: expected a number from 0 to below 1, found {given['min_score']}")
+    if not 0 <= given.get("nms_iou", 0) <= 1:
+        problems.append(f"--nms-iou: expected a number from 0 to 1, found {given['nms_iou']}")
     if given.get("max_detections", 1) < 1:
         problems.append(f"--max-detections: expected 1 or more, found {given['max_detections']}")
     if problems:

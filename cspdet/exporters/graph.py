@@ -14,7 +14,7 @@ from cspdet.errors import ConfigError
 from cspdet.exporters.base import ExportConfig, ExportFormat, ExportResult
 from cspdet.exporters.verify import verification_inputs, verify_export
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.metadata import ModelMetadata, OutputType, build_metadata
+from cspdet.inference.metadata import ModelMetadata, NmsConfig, OutputType, build_metadata
 from cspdet.io.atomic import atomic_write
 from cspdet.io.integrity import write_checksum
 from cspdet.io.outputs import EXPORTED
@@ -50,7 +50,10 @@ class GraphFormat(ExportFormat):
             tmp_path, *_ = [stack.enter_context(atomic_write(path)) for path in paths]
             self.write(bundle, config, metadata, tmp_path)
             write_checksum(tmp_path)
-            difference = verify_export(self.load(tmp_path, metadata), bundle, inputs, str(target))
+            difference = verify_export(
+                self.load(tmp_path, metadata), bundle, inputs, str(target),
+                lambda nms: self.load_nms_probe(tmp_path, metadata, nms),
+            )  # fmt: skip
         height, width = metadata.size_hw
         shape = f"any batch and size, made for {height}x{width}" if config.dynamic else f"one image of {height}x{width}"
         return ExportResult(
@@ -79,6 +82,14 @@ class GraphFormat(ExportFormat):
     @abstractmethod
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the written files into an engine on the CPU, to verify the outputs."""
+
+    def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine | None:
+        """Load the graph with other NMS thresholds; its outputs are the detections, boxes and scores.
+
+        Verification needs it, because the thresholds of the file may leave nothing to compare. A format without NMS
+        does not implement it.
+        """
+        return None
 
 
 class DecodedDetector(nn.Module):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cspdet.inference.metadata import NmsConfig
+from cspdet.models.postprocess import MAX_NMS_COORDINATE
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,8 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     make = helper.make_node
     graph.node.extend([
         make("Transpose", ["score"], ["nms_score"], perm=[0, 2, 1]),  # (B, C, S)
-        make("NonMaxSuppression", ["box_xyxy", "nms_score", "nms_count", "nms_iou", "nms_min_score"], ["nms_all"]),
+        make("Clip", ["box_xyxy", "nms_min_coordinate", "nms_max_coordinate"], ["nms_clamped"]),
+        make("NonMaxSuppression", ["nms_clamped", "nms_score", "nms_count", "nms_iou", "nms_min_score"], ["nms_all"]),
         # Rows (M, 3) of image, class, prior; sorted by score.
         make("GatherND", ["nms_score", "nms_all"], ["nms_all_score"]),
         make("Shape", ["nms_all_score"], ["nms_total"]),
@@ -59,11 +61,30 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
     return model
 
 
+def nms_probe(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
+    """Return a copy of a model of `add_nms` with other thresholds, and with boxes and scores as further outputs."""
+    from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    constants = _constants(config)
+    for tensor in probe.graph.initializer:
+        if tensor.name in constants:
+            tensor.CopyFrom(numpy_helper.from_array(constants[tensor.name], tensor.name))
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "priors", None])
+        for name in ("box_xyxy", "score")
+    )
+    return probe
+
+
 def _constants(config: NmsConfig) -> dict[str, np.ndarray]:
     return {
         "nms_count": np.array([config.max_detections], np.int64),
         "nms_iou": np.array([config.nms_iou], np.float32),
         "nms_min_score": np.array([config.min_score], np.float32),
+        "nms_min_coordinate": np.array(-MAX_NMS_COORDINATE, np.float32),
+        "nms_max_coordinate": np.array(MAX_NMS_COORDINATE, np.float32),
         "nms_max_detections": np.array(config.max_detections, np.float32),
         "nms_zero": np.array([0], np.int64),
         "nms_one": np.array([1], np.int64),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from cspdet.errors import ConfigError, missing_package_error
 from cspdet.exporters.base import ExportConfig
 from cspdet.exporters.graph import GraphFormat, export_module
-from cspdet.exporters.nms import add_nms
+from cspdet.exporters.nms import add_nms, nms_probe
 from cspdet.exporters.quantize import convert_to_fp16, quantize_int8
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
 from cspdet.inference.engines.source import EngineOptions
-from cspdet.inference.metadata import ModelMetadata
+from cspdet.inference.metadata import ModelMetadata, NmsConfig
 from cspdet.io.integrity import CHECKSUM_KEY, UNSET_CHECKSUM
 from cspdet.models.bundle import ModelBundle
 
@@ -40,6 +40,11 @@ class OnnxFormat(GraphFormat):
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the file into an engine of onnxruntime."""
         return OnnxEngine.from_file(path, metadata, EngineOptions())
+
+    def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
+        """Load the file with other thresholds into onnxruntime."""
+        probe = nms_probe(import_onnx().load(str(path)), nms)
+        return OnnxEngine(probe.SerializeToString(), metadata, EngineOptions())
 
 
 def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> onnx.ModelProto:
@@ -80,6 +85,6 @@ def import_onnx() -> ModuleType:
     """Import the package `onnx`. If it is missing, raise a ConfigError with the command that installs it."""
     try:
         import onnx
-    except ImportError:
-        raise missing_package_error("onnx", "export", "--format onnx") from None
+    except ImportError as error:
+        raise missing_package_error("onnx", "export", "--format onnx", error) from None
     return onnx

@@ -7,18 +7,20 @@ from pathlib import Path
 from cspdet.errors import ConfigError
 from cspdet.exporters.base import ExportConfig
 from cspdet.exporters.graph import GraphFormat, export_module
-from cspdet.exporters.onnx import build_onnx
+from cspdet.exporters.nms import nms_probe
+from cspdet.exporters.onnx import build_onnx, import_onnx
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.engines.exported import load_exported
 from cspdet.inference.engines.onnx_export import DEFAULT_OPSET, output_names, to_onnx
 from cspdet.inference.engines.openvino_engine import (
     RT_INFO_SECTION,
+    OpenVinoEngine,
     import_openvino,
     read_model,
     write_openvino_metadata,
 )
 from cspdet.inference.engines.source import EngineOptions
-from cspdet.inference.metadata import ModelMetadata
+from cspdet.inference.metadata import ModelMetadata, NmsConfig
 from cspdet.io.integrity import CHECKSUM_KEY, UNSET_CHECKSUM
 from cspdet.models.bundle import ModelBundle
 
@@ -42,7 +44,8 @@ class OpenVinoFormat(GraphFormat):
 
     def write(self, bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata, path: Path) -> None:
         """Write both files; see `GraphFormat.write`."""
-        model = read_model(_onnx_bytes(bundle, config, metadata))
+        self._onnx = _onnx_bytes(bundle, config, metadata)
+        model = read_model(self._onnx)
         write_openvino_metadata(model, metadata)
         model.set_rt_info(UNSET_CHECKSUM, [RT_INFO_SECTION, CHECKSUM_KEY])
         import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
@@ -50,6 +53,11 @@ class OpenVinoFormat(GraphFormat):
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the files into an engine of OpenVINO."""
         return load_exported(path, "openvino", EngineOptions())
+
+    def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
+        """Load the ONNX model from which the files were written, with other thresholds, into OpenVINO."""
+        probe = nms_probe(import_onnx().load_from_string(self._onnx), nms)
+        return OpenVinoEngine(probe.SerializeToString(), metadata, EngineOptions())
 
 
 def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> bytes:

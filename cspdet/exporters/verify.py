@@ -10,12 +10,11 @@ from torch import Tensor
 
 from cspdet.errors import DataError, UserError
 from cspdet.exporters.quantize import calibration_batches, calibration_images
+from cspdet.exporters.verify_nms import MIN_SCORE_SCALE, ProbeLoader, verify_nms
 from cspdet.inference.engines.base import Engine
 from cspdet.inference.metadata import ModelMetadata, OutputType
 from cspdet.models.bundle import ModelBundle
-from cspdet.models.config import PostprocessConfig
-from cspdet.models.postprocess import decode, postprocess
-from cspdet.structures import Detections
+from cspdet.models.postprocess import decode
 
 # Largest allowed difference of an output, as a fraction of its largest value; allows for rounding errors.
 MAX_RELATIVE_ERROR = {"fp32": 1e-4, "fp16": 2e-2}
@@ -70,8 +69,8 @@ def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> lis
 
 
 def verify_export(
-    engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str
-) -> float:  # fmt: skip
+    engine: Engine, bundle: ModelBundle, inputs: Sequence[Tensor], where: str, load_probe: ProbeLoader | None = None
+) -> float:
     """Compare the outputs of an exported file with the outputs of the network.
 
     Args:
@@ -79,6 +78,7 @@ def verify_export(
         bundle: The model.
         inputs: Batches (B, 3, H, W) in [0, 1].
         where: Name of the file for messages.
+        load_probe: For a file with built-in NMS, see `verify_nms`.
 
     Returns:
         The largest difference of an output value, divided by the largest value of the output; for int8, the mean
@@ -87,13 +87,21 @@ def verify_export(
     Raises:
         ExportMismatchError: The difference is above the limit of the precision.
     """
-    worst = 0.0
-    for images in inputs:
-        worst = max(worst, _relative_error(engine, bundle, images))
-    quantized = engine.metadata.precision == "int8"
-    limit = MAX_MEAN_RELATIVE_ERROR if quantized else MAX_RELATIVE_ERROR[engine.metadata.precision]
+    metadata = engine.metadata
+    expected = [reference_outputs(bundle, metadata.outputs, images) for images in inputs]
+    if metadata.outputs == "detections":
+        worst = _nms_error(engine, load_probe or (lambda _: None), inputs, expected)
+    else:
+        outputs = [_run(engine, images) for images in inputs]
+        decoded = metadata.outputs == "decoded"
+        errors = [
+            _relative_error(a, b, metadata.precision, decoded=decoded) for a, b in zip(outputs, expected, strict=True)
+        ]
+        worst = largest(errors)
+    quantized = metadata.precision == "int8"
+    limit = MAX_MEAN_RELATIVE_ERROR if quantized else MAX_RELATIVE_ERROR[metadata.precision]
     if not worst <= limit:
-        hint = "; --no-dynamic may help" if engine.metadata.dynamic else ""
+        hint = "; --no-dynamic may help" if metadata.dynamic else ""
         qualifier = "on average " if quantized else ""
         raise ExportMismatchError(
             f"{where}: not written: its outputs differ {qualifier}by {worst:.1e} of the largest from the network's, "
@@ -102,31 +110,48 @@ def verify_export(
     return worst
 
 
-def _relative_error(engine: Engine, bundle: ModelBundle, images: Tensor) -> float:
-    metadata = engine.metadata
+def _run(engine: Engine, images: Tensor) -> tuple[Tensor, ...]:
     try:
-        outputs = engine(images)
+        return engine(images)
     except Exception as error:  # the runtimes have their own exceptions
         raise ExportMismatchError(
             f"the file does not run for {tuple(images.shape)}: {str(error).splitlines()[0][:200]}"
         ) from None
-    expected = reference_outputs(bundle, metadata.outputs, images)
-    if metadata.outputs == "detections":
-        return _detections_error(engine, expected, images)
+
+
+def _nms_error(
+    engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor], expected: Sequence[tuple[Tensor, ...]]
+) -> float:
+    """Return the largest difference of boxes, scores and detections of a file with built-in NMS."""
+    nms, precision = engine.metadata.nms, engine.metadata.precision
+    assert nms is not None
+    for images in inputs:
+        _run(engine, images)
+    probe = load_probe(nms)
+    decoded, errors = expected, []
+    if probe is not None:
+        decoded = [_run(probe, images)[1:] for images in inputs]
+        errors = [_relative_error(a, b, precision, decoded=True) for a, b in zip(decoded, expected, strict=True)]
+    return largest([*errors, verify_nms(engine, load_probe, inputs, decoded)])
+
+
+def _relative_error(
+    outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...], precision: str, *, decoded: bool
+) -> float:
+    """Return the largest difference of an output, as a fraction of its largest value; for int8 the mean difference."""
     if [tuple(values.shape) for values in outputs] != [tuple(values.shape) for values in expected]:
         return float("inf")
-    if metadata.precision == "int8":
-        return max(float((a - b).abs().mean() / _max_abs(b)) for a, b in zip(outputs, expected, strict=True))
-    return max(float((a - b).abs().max() / _max_abs(b)) for a, b in zip(outputs, expected, strict=True))
+    differences = [(a - b).abs() for a, b in zip(outputs, expected, strict=True)]
+    errors = [values.mean() if precision == "int8" else values.max() for values in differences]
+    scales = [max(float(b.abs().max()), 1e-12) for b in expected]
+    if decoded:
+        scales[1] = max(scales[1], MIN_SCORE_SCALE)
+    return largest([float(error) / scale for error, scale in zip(errors, scales, strict=True)])
 
 
-def _detections_error(engine: Engine, decoded: tuple[Tensor, ...], images: Tensor) -> float:
-    nms = engine.metadata.nms
-    assert nms is not None
-    config = PostprocessConfig(min_score=nms.min_score, nms_iou=nms.nms_iou, max_detections=nms.max_detections)
-    expected = postprocess(decoded[0], decoded[1], config)
-    detections = engine.detect(images, config)
-    return max(detections_difference(a, b) for a, b in zip(detections, expected, strict=True))
+def largest(values: Sequence[float]) -> float:
+    """Return the maximum, or NaN if a value is NaN; `max` may ignore NaN."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
 
 
 def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) -> tuple[Tensor, ...]:
@@ -144,30 +169,3 @@ def reference_outputs(bundle: ModelBundle, outputs: OutputType, images: Tensor) 
         if outputs == "raw":
             return tuple(result)
         return decode(result, bundle.detector.anchors)
-
-
-def detections_difference(actual: Detections, expected: Detections) -> float:
-    """Return the largest relative difference between two sets of detections of an image.
-
-    Both sets are sorted by class and box first, so the order of detections with equal scores does not matter. If the
-    number of detections differs, the difference is infinite.
-    """
-    if len(actual) != len(expected):
-        return float("inf")
-    if len(actual) == 0:
-        return 0.0
-    actual_rows, expected_rows = _sorted_rows(actual), _sorted_rows(expected)
-    return float(
-        ((actual_rows - expected_rows).abs().amax(dim=0) / expected_rows.abs().amax(dim=0).clamp(min=1.0)).max()
-    )
-
-
-def _sorted_rows(detections: Detections) -> Tensor:
-    """Return (N, 6) rows of class, box and score, sorted by class, then by box rounded to a tenth of a pixel."""
-    rows = torch.cat((detections.class_id[:, None].float(), detections.box_xyxy, detections.score[:, None]), dim=1)
-    keys = [tuple(round(value, 1) for value in row[:5]) for row in rows.tolist()]
-    return rows[sorted(range(len(keys)), key=lambda i: keys[i])]
-
-
-def _max_abs(values: Tensor) -> float:
-    return max(float(values.abs().max()), 1e-12)

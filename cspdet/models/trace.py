@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,19 +14,38 @@ from cspdet.structures import FeatureShape
 
 # Errors of tracing if the Python code of a network depends on the values or shapes of its tensors.
 TRACE_ERRORS = (fx.proxy.TraceError, TypeError, RuntimeError)
+_TRACE_LOCK = threading.Lock()  # torch.fx replaces methods of nn.Module while it traces
 FEATURE_MAP_NDIM = (2, 4)  # (B, C) and (B, C, H, W)
 
 
 class ModelTracer(fx.Tracer):
-    """Traces a network; each call of `blocks.shortcut` or of a module in `leaf_types` becomes one node."""
+    """Traces a network; each call of `blocks.shortcut` or of a module in `leaf_types` becomes one node.
+
+    Networks that other threads run in the meantime are not traced.
+    """
 
     def __init__(self, leaf_types: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__(autowrap_functions=(shortcut,))  # its Python code depends on tensor shapes
         self.leaf_types = leaf_types
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module becomes one node of the graph; called by torch.fx."""
         return isinstance(m, self.leaf_types) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Trace the call of a module; called by torch.fx in every thread."""
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Trace the access to an attribute of a module; called by torch.fx in every thread."""
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 class ShapePropagator(fx.Interpreter):
@@ -48,7 +69,8 @@ def trace(model: nn.Module, leaf_types: tuple[type[nn.Module], ...] = ()) -> fx.
     Raises:
         fx.proxy.TraceError, TypeError: The Python code of the network depends on tensor values.
     """
-    return ModelTracer(leaf_types).trace(model)
+    with _TRACE_LOCK:
+        return ModelTracer(leaf_types).trace(model)
 
 
 def propagate_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> None:

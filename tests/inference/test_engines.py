@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from engine_data import CLASSES, SIZE_HW, build, random_images, small_detector
+from engine_data import CLASSES, NUM_CALLS, SIZE_HW, build, call_in_threads, random_images, small_detector
 from torch import nn
 
 from cspdet.errors import ConfigError
@@ -170,8 +170,8 @@ def test_openvino_computes_in_the_precision_that_is_said(loaded):
     assert isinstance(engine, OpenVinoEngine)
     engine(random_images(1))
     engine(random_images(2))
-    for compiled in (*engine.latency_models.values(), *(each.compiled for each in engine.throughput_models.values())):
-        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    for pool in (*engine.latency_models.values(), *engine.throughput_models.values()):
+        hint = str(pool.compiled.get_property("INFERENCE_PRECISION_HINT"))
         assert "f32" in hint or "float" in hint
     assert len(engine.latency_models) == len(engine.throughput_models) == 1
 
@@ -259,6 +259,11 @@ def test_torch_compile_agrees(loaded, tmp_path, monkeypatch):
     with torch.no_grad():
         expected = loaded.network(random_images(2))
     assert parity_error([found], [expected], loaded.network.anchors, "fp32", SIZE_HW) is None
+    images = random_images(4)
+    expected = [engine(images[i : i + 1]) for i in range(4)]  # filled up to the compiled batch of two
+    results = call_in_threads(lambda i: engine(images[i : i + 1]))
+    wrong = [i for i, outputs in results if not torch.allclose(outputs[0], expected[i][0], atol=1e-5)]
+    assert (len(results), wrong) == (NUM_CALLS, [])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

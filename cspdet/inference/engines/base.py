@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -22,7 +24,7 @@ from cspdet.structures import Categories, Detections
 
 
 class Engine(ABC):
-    """Base class of the engines: runs one network on one device.
+    """Base class of the engines: runs one network on one device. Several threads may call an engine at once.
 
     A subclass sets the class attributes and implements `forward`. To run networks, it overrides `from_network`; to run
     exported files, it overrides `from_file` and `read_metadata`. Built-in engines have an entry in
@@ -36,6 +38,7 @@ class Engine(ABC):
         suffixes: Suffixes of the exported files that the engine reads.
         auto_devices: Device types on which `--backend auto` tries the engine.
         package: Name of the required package, and of the extra of cspdet that installs it; None: no package.
+        parallel_forward: Whether `forward` may run in several threads at once; otherwise calls wait for each other.
         metadata: Classes, input and head of the network.
         device: Device of the outputs.
         precision: Precision of the convolutions.
@@ -48,11 +51,13 @@ class Engine(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     auto_devices: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[tuple[str, str] | None] = None
+    parallel_forward: ClassVar[bool] = False
 
     def __init__(self, metadata: ModelMetadata, options: EngineOptions):
         self.metadata = metadata
         self.device = options.device
         self.precision: EnginePrecision = options.precision
+        self._forward_lock = threading.Lock()
         self._anchors = metadata.anchors().to(options.device) if metadata.head is not None else None
 
     @classmethod
@@ -145,7 +150,7 @@ class Engine(ABC):
             ValueError: The images have another shape or type, or the model does not support their size.
         """
         self._check_images(images)
-        with torch.inference_mode():
+        with torch.inference_mode(), nullcontext() if self.parallel_forward else self._forward_lock:
             images = images.to(self.device, non_blocking=True)
             if images.dtype == torch.uint8:
                 images = images.to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -228,7 +233,7 @@ class Engine(ABC):
         """Compute the outputs of a batch with a model whose batch size is 1."""
         parts = self.forward_parallel(images)
         if self.metadata.outputs == "detections":
-            for i, (rows,) in enumerate(parts):
+            for i, (rows, *_) in enumerate(parts):
                 rows[:, 0] += i
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 

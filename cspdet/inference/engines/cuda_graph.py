@@ -32,7 +32,7 @@ class CudaGraphEngine(Engine):
     """Engine that records a CUDA graph for each input shape and replays it.
 
     At batch size 1, launching the kernels costs more time than running them. Outputs are copied, because the next call
-    overwrites the memory of the graph.
+    overwrites the memory of the graph. A call on another CUDA stream waits for the copy of the previous call.
     """
 
     name = "cuda-graph"
@@ -46,6 +46,7 @@ class CudaGraphEngine(Engine):
         self.model = prepare_for_inference(network, options)
         self.dtype = DTYPES[options.precision]
         self.captured: dict[tuple[int, int, int], _CapturedGraph] = {}
+        self._copied = torch.cuda.Event()
 
     @classmethod
     def network_precisions(cls, device: torch.device) -> tuple[EnginePrecision, ...]:
@@ -67,9 +68,13 @@ class CudaGraphEngine(Engine):
                 self.captured.pop(next(iter(self.captured)))
             self.captured[shape] = self._capture(shape)
         captured = self.captured[shape]
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(self._copied)
         captured.images[:count].copy_(images)
         captured.graph.replay()
-        return tuple(values[:count].clone() for values in captured.raw)
+        outputs = tuple(values[:count].clone() for values in captured.raw)
+        self._copied.record(stream)
+        return outputs
 
     def _capture(self, shape: tuple[int, int, int]) -> _CapturedGraph:
         batch, height, width = shape
@@ -83,6 +88,7 @@ class CudaGraphEngine(Engine):
                     self.model(images)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # "thread_local": the calls of other threads to CUDA do not end the recording
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 raw = to_float_outputs(self.model(images))
         return _CapturedGraph(graph, images, raw)

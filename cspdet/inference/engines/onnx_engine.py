@@ -35,6 +35,7 @@ class OnnxEngine(Engine):
     suffixes = (".onnx",)
     auto_devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     package = ("onnxruntime", "export")
+    parallel_forward = True  # a session may run in several threads
     provider: ClassVar[str | None] = None  # None: the provider for the device type
 
     def __init__(self, model: bytes | Path, metadata: ModelMetadata, options: EngineOptions):
@@ -130,6 +131,6 @@ def import_onnxruntime() -> ModuleType:
     """Import onnxruntime. If it is missing, raise ConfigError with the command that installs it."""
     try:
         import onnxruntime
-    except ImportError:
-        raise missing_package_error("onnxruntime", "export", "the backend onnxruntime") from None
+    except ImportError as error:
+        raise missing_package_error("onnxruntime", "export", "the backend onnxruntime", error) from None
     return onnxruntime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,8 @@ from cspdet.errors import ConfigError, UserError
 log = logging.getLogger("cspdet")
 
 INPUT_NAME = "images"
+_EXPORT_LOCK = threading.Lock()  # the exporters of PyTorch have global state
+
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 
 
@@ -60,12 +63,20 @@ def to_onnx(
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ConfigError(f"--opset: expected a number from {MIN_OPSET} to {MAX_OPSET}, found {opset}")
     images = torch.rand(2 if dynamic else 1, 3, *size_hw, generator=torch.Generator().manual_seed(0))
+    with _EXPORT_LOCK:
+        return _trace_or_export(model, images, names, size_divisor if dynamic else None, opset)
+
+
+def _trace_or_export(
+    model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
+) -> bytes:
+    """Convert by tracing if possible; see `to_onnx`. With a `size_divisor`, batch and size are dynamic."""
     try:
-        return trace_to_onnx(model, images, names, dynamic, opset)
+        return trace_to_onnx(model, images, names, size_divisor is not None, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         # Tracing is tried first although PyTorch has deprecated it: torch.export takes about thirty times as long.
         log.info("export by tracing failed (%s); trying torch.export", str(error).splitlines()[0][:120])
-        return _export_with_dynamo(model, images, names, size_divisor if dynamic else None, opset)
+        return _export_with_dynamo(model, images, names, size_divisor, opset)
     except RuntimeError as error:  # includes the errors of torch.onnx
         raise UserError(f"the network cannot be written as ONNX: {str(error).splitlines()[0][:200]}") from None
 

@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
     The precision hint is set to `precision`, because OpenVINO computes in bf16 by default if the CPU supports it.
 
     Attributes:
-        latency_models: Compiled models that use all cores for one image, by (height, width).
+        latency_models: Compiled models that use all cores for one image, by (height, width); threads wait for each other.
         throughput_models: Compiled models that run several images at once, by (height, width).
     """
 
@@ -48,6 +48,7 @@ class OpenVinoEngine(Engine):
     suffixes = (".onnx", ".xml")
     auto_devices = ("cpu",)
     package = ("openvino", "openvino")
+    parallel_forward = True
 
     def __init__(self, model: bytes | Path, metadata: ModelMetadata, options: EngineOptions):
         super().__init__(metadata, options)
@@ -61,8 +62,8 @@ class OpenVinoEngine(Engine):
         self.precision_hint = PRECISION_HINTS[precision]
         self.cpu_kernels = options.cpu_kernels
         self.num_streams = 1
-        self.latency_models: dict[tuple[int, int], openvino.CompiledModel] = {}
-        self.throughput_models: dict[tuple[int, int], _ThroughputModel] = {}
+        self.latency_models: dict[tuple[int, int], _RequestPool] = {}
+        self.throughput_models: dict[tuple[int, int], _RequestPool] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -88,8 +89,7 @@ class OpenVinoEngine(Engine):
         size_hw, image = (images.shape[2], images.shape[3]), images.contiguous().numpy()
         if self.num_streams > 1:
             return self._throughput_model(size_hw, self.num_streams).run_one(image)
-        results = self._latency_model(size_hw)([image], share_inputs=True, share_outputs=False)
-        return tuple(torch.from_numpy(results[i]) for i in range(len(results)))
+        return self._latency_model(size_hw).run_one(image)
 
     def forward_parallel(self, images: Tensor) -> list[tuple[Tensor, ...]]:
         """Run the images in parallel, with one core per image.
@@ -107,20 +107,21 @@ class OpenVinoEngine(Engine):
         self.num_streams = min(num_streams, self.threads)
         return self.num_streams
 
-    def _latency_model(self, size_hw: tuple[int, int]) -> openvino.CompiledModel:
-        if size_hw not in self.latency_models:
-            self.latency_models[size_hw] = self._compile(size_hw, streams=1)
-        return self.latency_models[size_hw]
+    def _latency_model(self, size_hw: tuple[int, int]) -> _RequestPool:
+        with self._lock:
+            if size_hw not in self.latency_models:
+                self.latency_models[size_hw] = self._compile(size_hw, streams=1)
+            return self.latency_models[size_hw]
 
-    def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _ThroughputModel:
+    def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _RequestPool:
         """Return the compiled model for up to `num_images` parallel images of this size, but at most one per thread."""
         streams = min(num_images, self.threads)
         with self._lock:
             if size_hw not in self.throughput_models or self.throughput_models[size_hw].streams < streams:
-                self.throughput_models[size_hw] = _ThroughputModel(self._compile(size_hw, streams), streams)
+                self.throughput_models[size_hw] = self._compile(size_hw, streams)
             return self.throughput_models[size_hw]
 
-    def _compile(self, size_hw: tuple[int, int], streams: int) -> openvino.CompiledModel:
+    def _compile(self, size_hw: tuple[int, int], streams: int) -> _RequestPool:
         model = self.model.clone()
         if self.metadata.dynamic:
             model.reshape([1, 3, *size_hw])
@@ -133,11 +134,11 @@ class OpenVinoEngine(Engine):
             "NUM_STREAMS": str(streams),
             "INFERENCE_NUM_THREADS": str(self.threads),
         }
-        return self.core.compile_model(model, "CPU", options)
+        return _RequestPool(self.core.compile_model(model, "CPU", options), streams)
 
 
-class _ThroughputModel:
-    """A model compiled for several images at once, with one inference request per image.
+class _RequestPool:
+    """A compiled model with one inference request for each image that it runs at once; no two threads share a request.
 
     Requests are reused, because the first run of a new request allocates its memory and takes twice as long.
     """
@@ -226,6 +227,6 @@ def import_openvino() -> ModuleType:
     """Import openvino. If it is missing, raise ConfigError with the command that installs it."""
     try:
         import openvino
-    except ImportError:
-        raise missing_package_error("openvino", "openvino", "the backend openvino") from None
+    except ImportError as error:
+        raise missing_package_error("openvino", "openvino", "the backend openvino", error) from None
     return openvino

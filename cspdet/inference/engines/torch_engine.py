@@ -24,6 +24,7 @@ class TorchEngine(Engine):
 
     name = "torch"
     suffixes = (".torchscript", ".ts")
+    parallel_forward = True
     auto_devices = ("cpu", "cuda")
 
     def __init__(self, network: nn.Module, metadata: ModelMetadata, options: EngineOptions):
