@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         train,
     )
     from cspdet.errors import UserError
-    from cspdet.inference.classifier import ClassifierPredictor, Prediction
+    from cspdet.inference.classifier import ClassifierPredictor
+    from cspdet.inference.prediction import Prediction
     from cspdet.inference.predictor import Predictor
+    from cspdet.inference.results import Detection, DetectionResult
     from cspdet.recipe import ClassificationRecipe, DetectionRecipe, Recipe, load_recipe
     from cspdet.structures import Detections
 
@@ -46,9 +48,11 @@ _LAZY_IMPORTS = {
     **dict.fromkeys(_API_NAMES, "cspdet.api"),
     "ClassificationRecipe": "cspdet.recipe",
     "ClassifierPredictor": "cspdet.inference.classifier",
+    "Detection": "cspdet.inference.results",
     "DetectionRecipe": "cspdet.recipe",
+    "DetectionResult": "cspdet.inference.results",
     "Detections": "cspdet.structures",
-    "Prediction": "cspdet.inference.classifier",
+    "Prediction": "cspdet.inference.prediction",
     "Predictor": "cspdet.inference.predictor",
     "Recipe": "cspdet.recipe",
     "UserError": "cspdet.errors",
@@ -60,7 +64,9 @@ __all__ = [
     "AnalysisReport",
     "ClassificationRecipe",
     "ClassifierPredictor",
+    "Detection",
     "DetectionRecipe",
+    "DetectionResult",
     "Detections",
     "Evaluation",
     "ExportConfig",

@@ -4,26 +4,28 @@ Example:
     >>> import cspdet
     >>> run = cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml", "train.epochs=10"])
     >>> ap50 = cspdet.evaluate(run.run_dir / "best.pt").metrics["AP50"]
-    >>> detections = cspdet.predict(run.run_dir / "best.pt", "street.jpg")
+    >>> result = cspdet.predict(run.run_dir / "best.pt", "street.jpg")
+    >>> for detection in result:
+    ...     print(detection.class_name, detection.score, detection.box_xyxy)
     >>> cspdet.export(run.run_dir / "best.pt", "onnx")
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.checkpoints.loading import load_model
 from cspdet.device import select_device
 from cspdet.exporters.base import ExportConfig, ExportResult
-from cspdet.inference.classifier import ClassifierPredictor, Prediction
+from cspdet.inference.classifier import ClassifierPredictor
+from cspdet.inference.image_input import ImageInput
+from cspdet.inference.prediction import Prediction
 from cspdet.inference.predictor import Predictor
+from cspdet.inference.results import DetectionResult
 from cspdet.models.bundle import ModelBundle, TaskName
-from cspdet.structures import Detections
 from cspdet.training.distributed.context import local_device
 from cspdet.training.run.options import TrainOptions
 from cspdet.workflows.analyze import AnalysisReport, analyze_results_files
@@ -157,9 +159,11 @@ def evaluate(
 
 def predict(
     model: str | Path | ModelBundle | Predictor | ClassifierPredictor,
-    source: str | Path | np.ndarray,
+    source: ImageInput | Iterable[ImageInput],
+    *,
+    bgr: bool = False,
     **options: Any,
-) -> Detections | Prediction | list[Detections] | list[Prediction]:
+) -> DetectionResult | Prediction | list[DetectionResult] | list[Prediction]:
     """Detect objects in images, or classify them.
 
     For repeated calls, load the model once with `load_detector` or `load_classifier`.
@@ -170,17 +174,19 @@ def predict(
 
     Args:
         model: A model as for `load`, a loaded model, or a predictor.
-        source: An image file, an (H, W, 3) uint8 RGB array, or a folder or glob of images.
-        options: Keyword arguments for `load_detector` or `load_classifier`.
+        source: A file, folder or glob of images; or one or several images as for `Predictor.predict`: bytes, arrays,
+            tensors, PIL images.
+        bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
+        options: Keyword arguments for `load_detector` or `load_classifier`; for a predictor, those of its `predict`.
 
     Returns:
-        The detections (boxes in image pixels) or the class probabilities of one image; for a folder or glob, a list of
-        them sorted by path.
+        The detections (boxes in image pixels) or the class probabilities of one image; for several, a list of them; for
+        a folder or glob, the list is sorted by path.
 
     Raises:
         UserError: The model, an option or an image cannot be used.
     """
-    return predict_images(model, source, **options)
+    return predict_images(model, source, bgr=bgr, **options)
 
 
 def export(

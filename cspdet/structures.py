@@ -7,8 +7,8 @@ levels), N boxes, P positives. Boxes have one of two coordinate frames: *image* 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cspdet.letterbox import Letterbox
 
+DetectionsT = TypeVar("DetectionsT", bound="Detections")
 TaskName = Literal["detection", "classification"]
 MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a classifier"}  # in error messages
 
@@ -138,9 +139,11 @@ class Detections:
             box_xyxy = box_xyxy.clamp(min=0).minimum(box_xyxy.new_tensor((width, height, width, height)))
         return Detections(box_xyxy, on_cpu.score, on_cpu.class_id)
 
-    def to(self, device: torch.device | str) -> Detections:
+    def to(self: DetectionsT, device: torch.device | str) -> DetectionsT:
         """Return a copy with the tensors on `device`."""
-        return Detections(self.box_xyxy.to(device), self.score.to(device), self.class_id.to(device))
+        return replace(
+            self, box_xyxy=self.box_xyxy.to(device), score=self.score.to(device), class_id=self.class_id.to(device)
+        )
 
 
 class Shard(NamedTuple):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from cspdet.io.names import distinct_names
 
 OPENCV = "opencv"  # a backend that only `cspdet benchmark` supports
 
@@ -125,6 +127,21 @@ class BenchmarkRow:
             "device": self.engine_info.device,
             "versions": self.engine_info.versions,
         }
+
+
+def with_distinct_names(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
+    """Rename the rows of different models with the same name, such as `best`, to the distinct parts of their paths."""
+    models_of: dict[str, set[str]] = {}
+    for row in rows:
+        models_of.setdefault(row.engine_info.name, set()).add(row.spec.model)
+    names: dict[str, str] = {}
+    for models in models_of.values():
+        if len(models) > 1:
+            names |= zip(sorted(models), distinct_names(sorted(models)), strict=True)
+    return [
+        replace(row, engine_info=replace(row.engine_info, name=names.get(row.spec.model, row.engine_info.name)))
+        for row in rows
+    ]
 
 
 def interleave(passes: int, rounds: int) -> Sequence[int]:

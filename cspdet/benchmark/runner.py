@@ -19,7 +19,15 @@ from pathlib import Path
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import DTYPES
 from cspdet.benchmark.opencv_row import OpenCvWorker
-from cspdet.benchmark.rows import OPENCV, BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
+from cspdet.benchmark.rows import (
+    OPENCV,
+    BenchmarkRow,
+    BenchmarkSpec,
+    EngineInfo,
+    Timing,
+    interleave,
+    with_distinct_names,
+)
 from cspdet.benchmark.target import count_bflops
 
 log = logging.getLogger("cspdet")
@@ -78,7 +86,7 @@ def run_benchmarks(
                 peaks[key].append(max(product.request({"do": "gflops"})["gflops"] for _ in range(2)))
             for row in measured:
                 _run_round(row, passes, first=round_index == 0)
-        rows = [_to_row(row, peaks) for row in measured if row.error is None]
+        rows = with_distinct_names([_to_row(row, peaks) for row in measured if row.error is None])
         problems += [row.error for row in measured if row.error is not None]
     return rows, problems
 

@@ -139,7 +139,7 @@ def classify_crops(classifier: ClassifierPredictor, crop_batch: CropBatch, top: 
     """Classify a batch of crops and return one output record per image."""
     import torch
 
-    from cspdet.inference.classifier import Prediction
+    from cspdet.inference.prediction import Prediction
     from cspdet.models.classifier import predict_probabilities
 
     if not crop_batch.paths:

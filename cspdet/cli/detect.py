@@ -182,6 +182,7 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
             "frames": runner.num_frames,
             "dropped_frames": runner.num_dropped,
             "detections": runner.jsonl_writer.num_detections,
+            "limited": runner.num_limited,
             "seconds": round(seconds, 3),
             "fps": round(rate, 2),
             "stages_ms": {name: round(value, 3) for name, value in stages.items()},
@@ -199,5 +200,8 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
         f"{' and '.join(counts) or 'nothing'} in {seconds:.1f} s ({rate:.1f} per second), "
         f"{runner.jsonl_writer.num_detections} detections; written to {runner.output}"
     )
+    if runner.num_limited:
+        limit = runner.sliced_detector.postprocess.max_detections
+        print(f"{runner.num_limited} of them have {limit} detections, the limit; more with --max-detections")
     if count:
         print("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))

@@ -8,6 +8,7 @@ damage of the coded data, PNG files by OpenCV. Four-channel JPEG files and all o
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -47,7 +48,12 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, empty, not an image, truncated, damaged, or larger than MAX_PIXELS.
     """
-    return _with_path(path, _read_image)
+    return _with_name(str(path), lambda: _read_image(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode the content of an image file as `read_image` does; `name` is the image in messages."""
+    return _with_name(name, lambda: _decode(data))
 
 
 def read_image_header(path: str | Path) -> ImageHeader:
@@ -56,7 +62,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
     Raises:
         DataError: The file is missing, empty, not an image, or larger than MAX_PIXELS, or a truncated JPEG or PNG file.
     """
-    return _with_path(path, _read_header)
+    return _with_name(str(path), lambda: _read_header(path))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -68,14 +74,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return read_image_header(path).size_hw
 
 
-def _with_path(path: str | Path, read: Callable[[str | Path], ResultT]) -> ResultT:
+def _with_name(name: str, read: Callable[[], ResultT]) -> ResultT:
     """Call `read`; its errors become DataErrors that name the file."""
     try:
-        return read(path)
+        return read()
     except OSError as error:
-        raise DataError(f"{path}: {_describe_os_error(error)}") from None
+        raise DataError(f"{name}: {_describe_os_error(error)}") from None
     except (CorruptImageError, cv2.error, MemoryError) as error:
-        raise DataError(f"{path}: {str(error) or 'not enough memory to decode it'}") from None
+        raise DataError(f"{name}: {str(error) or 'not enough memory to decode it'}") from None
 
 
 def _read_header(path: str | Path) -> ImageHeader:
@@ -87,7 +93,13 @@ def _read_image(path: str | Path) -> np.ndarray:
     with open_image(path) as file:
         header = parse_header(file)
         file.seek(0)
-        data = file.read()
+        return _decode(file.read(), header)
+
+
+def _decode(data: bytes, header: ImageHeader | None = None) -> np.ndarray:
+    if not data:
+        raise CorruptImageError("the file is empty (0 bytes)")
+    header = header or parse_header(io.BytesIO(data))
     image = None
     if header.file_format == "JPEG" and header.channels != 4:
         image = _decode_jpeg(data)

@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from cspdet.errors import DataError
+
 # What Pillow may open, whatever the name of a file is: some of its other formats start programs, as EPS does.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 ANIMATED_FORMATS = frozenset(("GIF", "WEBP", "PNG"))
@@ -87,6 +89,20 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
+
+
+def pillow_to_rgb8(image: Image.Image, name: str) -> np.ndarray:
+    """Convert an image of Pillow, with its EXIF orientation applied: (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: The file of the image is truncated, or the type of its pixels has no fixed range.
+    """
+    try:
+        with _pillow_errors():
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except CorruptImageError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def is_animated(file: BinaryIO) -> bool:

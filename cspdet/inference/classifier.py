@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,57 +15,15 @@ from cspdet.config.loader import parse_config
 from cspdet.datasets.classification.crops import ImageCrop
 from cspdet.device import to_float_tensor
 from cspdet.inference.features import feature_maps, feature_specs, global_avg_pool
-from cspdet.inference.predictor import ImageInput, ImagePredictor, load_image, map_images
+from cspdet.inference.image_input import ImageInput, LoadedImage
+from cspdet.inference.image_result import ResultImage
+from cspdet.inference.prediction import Prediction
+from cspdet.inference.predictor import ImagePredictor, map_images
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.classifier import Classifier, predict_probabilities
 from cspdet.structures import Features
 
 ConfigT = TypeVar("ConfigT", bound=ConfigModel)
-
-
-class ClassScore(NamedTuple):
-    """A class with its probability."""
-
-    class_id: int  # index into the class names
-    class_name: str
-    score: float  # in [0, 1]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Class probabilities of an image.
-
-    Attributes:
-        class_names: Names of the C classes, by class index.
-        probability: (C,) float32 probability of each class; the sum is 1.
-    """
-
-    class_names: tuple[str, ...]
-    probability: Tensor
-
-    def top(self, count: int = 5) -> tuple[ClassScore, ...]:
-        """Return the `count` most probable classes, most probable first; return all classes if there are fewer."""
-        best = self.probability.topk(max(1, min(count, len(self.class_names))))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return tuple(ClassScore(i, self.class_names[i], score) for i, score in pairs)
-
-    @property
-    def class_id(self) -> int:
-        """Index of the most probable class."""
-        return self.top(1)[0].class_id
-
-    @property
-    def class_name(self) -> str:
-        """Name of the most probable class."""
-        return self.top(1)[0].class_name
-
-    @property
-    def score(self) -> float:
-        """Probability of the most probable class."""
-        return self.top(1)[0].score
-
-    def __repr__(self) -> str:
-        return f"Prediction({self.class_name!r}, score={self.score:.4f})"
 
 
 def override_eval_config(eval_: ConfigT, overrides: Mapping[str, int | float | bool]) -> ConfigT:
@@ -104,33 +61,34 @@ class FeaturePredictor:
         return self.crop.size_hw
 
     @overload
-    def features(self, x: ImageInput) -> Features: ...  # type: ignore[overload-overlap]
+    def features(self, x: ImageInput, *, bgr: bool = False) -> Features: ...  # type: ignore[overload-overlap]
     @overload
-    def features(self, x: Sequence[ImageInput]) -> list[Features]: ...
+    def features(self, x: Iterable[ImageInput], *, bgr: bool = False) -> list[Features]: ...
 
-    def features(self, x: ImageInput | Sequence[ImageInput]) -> Features | list[Features]:
+    def features(self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False) -> Features | list[Features]:
         """Compute the feature maps of the center crop of one image, or of each image in a list.
 
         Args:
-            x: Path of an image file or an (H, W, 3) uint8 RGB array, or a list of them.
+            x: One image or several, as for `predict`.
+            bgr: Whether the channels of arrays and tensors are BGR instead of RGB.
 
         Returns:
             For each image, one (C_l, H_l, W_l) float32 map per level, finest first, on the CPU.
 
         Raises:
-            ValueError: The network was built from a Darknet cfg and has no separate backbone, or an array has another
-                shape or type.
+            ValueError: The network was built from a Darknet cfg and has no separate backbone, or an image has another
+                type, shape or value range.
             DataError: A file is not a readable image.
         """
         feature_specs(self.model)
-        return map_images(x, self._features)
+        return map_images(x, self._features, bgr=bgr)
 
     @overload
-    def pooled_features(self, x: ImageInput) -> Tensor: ...  # type: ignore[overload-overlap]
+    def pooled_features(self, x: ImageInput, *, bgr: bool = False) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def pooled_features(self, x: Sequence[ImageInput]) -> list[Tensor]: ...
+    def pooled_features(self, x: Iterable[ImageInput], *, bgr: bool = False) -> list[Tensor]: ...
 
-    def pooled_features(self, x: ImageInput | Sequence[ImageInput]) -> Tensor | list[Tensor]:
+    def pooled_features(self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False) -> Tensor | list[Tensor]:
         """Return the average of the coarsest feature map, (C,) float32, of one image or of each image in a list.
 
         Raises:
@@ -138,15 +96,15 @@ class FeaturePredictor:
         """
         feature_specs(self.model)
         return map_images(
-            x, lambda inputs: [global_avg_pool(tuple(m[None] for m in f))[0] for f in self._features(inputs)]
+            x, lambda images: [global_avg_pool(tuple(m[None] for m in f))[0] for f in self._features(images)], bgr=bgr
         )
 
     @torch.inference_mode()
-    def _features(self, inputs: Sequence[ImageInput]) -> list[Features]:
+    def _features(self, images: Sequence[LoadedImage]) -> list[Features]:
         center = replace(self.crop, ten_crop=False)
-        images = to_float_tensor(_make_crops(inputs, center)[:, 0], self.device)
-        maps = [level.float().cpu() for level in feature_maps(self.model, images)]
-        return [tuple(level[i] for level in maps) for i in range(len(inputs))]
+        crops = to_float_tensor(_make_crops(images, center)[:, 0], self.device)
+        maps = [level.float().cpu() for level in feature_maps(self.model, crops)]
+        return [tuple(level[i] for level in maps) for i in range(len(images))]
 
 
 class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
@@ -154,25 +112,31 @@ class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
 
     model: Classifier
 
-    def probabilities(self, x: ImageInput | Sequence[ImageInput]) -> Tensor:
+    def probabilities(self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False) -> Tensor:
         """Return the probability of each class, float32 on the CPU: (C,) for one image, (N, C) for a list of images.
 
         Raises:
             ValueError, DataError: See `predict`.
         """
-        results = map_images(x, self._probabilities)
+        results = map_images(x, self._probabilities, bgr=bgr)
         if isinstance(results, Tensor):
             return results
         return torch.stack(results) if results else torch.empty((0, len(self.class_names)))
 
-    def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[Prediction]:
-        return [Prediction(self.class_names, probability) for probability in self._probabilities(inputs)]
+    def __repr__(self) -> str:
+        height, width = self.size_hw
+        return f"ClassifierPredictor({self.name}: {self._describe_classes()}, {height}x{width}, torch on {self.device})"
 
-    def _probabilities(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
-        return list(predict_probabilities(self.model, _make_crops(inputs, self.crop), self.device).cpu())
+    def _predict_batch(self, images: Sequence[LoadedImage]) -> list[Prediction]:
+        return [
+            Prediction(self.class_names, probability, ResultImage.from_loaded(image))
+            for probability, image in zip(self._probabilities(images), images, strict=True)
+        ]
+
+    def _probabilities(self, images: Sequence[LoadedImage]) -> list[Tensor]:
+        return list(predict_probabilities(self.model, _make_crops(images, self.crop), self.device).cpu())
 
 
-def _make_crops(inputs: Sequence[ImageInput], crop: ImageCrop) -> Tensor:
+def _make_crops(images: Sequence[LoadedImage], crop: ImageCrop) -> Tensor:
     """Return the crops of the images as a (B, V, 3, H, W) uint8 tensor, V crops per image."""
-    named = [(load_image(x), str(x) if isinstance(x, (str, Path)) else f"image {i}") for i, x in enumerate(inputs)]
-    return torch.from_numpy(np.stack([crop(image, name) for image, name in named]))
+    return torch.from_numpy(np.stack([crop(image.pixels, image.name) for image in images]))

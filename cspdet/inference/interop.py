@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, describe_import_error
 from cspdet.structures import Detections
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ def to_supervision(detections: Detections, class_names: Sequence[str] = ()) -> s
     """
     try:
         import supervision
-    except ImportError:
-        raise ConfigError("supervision is not installed; install it with: pip install 'supervision>=0.31'") from None
+    except ImportError as error:
+        reason = describe_import_error("supervision", error)
+        raise ConfigError(f"{reason}; install it with: pip install 'supervision>=0.31'") from None
     class_id = detections.class_id.cpu().numpy()
     data = {"class_name": np.array([class_names[i] for i in class_id], dtype=np.str_)} if class_names else {}
     return supervision.Detections(

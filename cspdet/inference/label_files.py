@@ -19,7 +19,7 @@ from cspdet.io.terminal import escape_line
 
 CSV_HEADER = (
     "source", "frame", "time_s", "width", "height", "class_id", "class_name", "score", "x1", "y1", "x2", "y2",
-    "track_id",
+    "track_id", "category_id",
 )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def _write_coco(output: Path, labels: LabelSet) -> list[str]:
         for detection, (x1, y1, x2, y2) in _clipped(record):
             width, height = round(x2 - x1, 3), round(y2 - y1, 3)
             annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": detection["class_id"],
+                "id": len(annotations) + 1, "image_id": image_id, "category_id": detection["category_id"],
                 "bbox": [x1, y1, width, height], "area": round(width * height, 3), "iscrowd": 0,
                 "score": detection["score"],
             })  # fmt: skip
@@ -128,13 +128,12 @@ def _write_coco(output: Path, labels: LabelSet) -> list[str]:
 
 def _write_yolo(output: Path, labels: LabelSet) -> list[str]:
     """Write a text file per image, `class x_center y_center width height` as fractions, and the class names."""
-    index_of = {category_id: index for index, category_id in enumerate(labels.categories)}
     for record, name in zip(labels.records, labels.names, strict=True):
         lines = []
         for detection, (x1, y1, x2, y2) in _clipped(record):
             x, width = (x1 + x2) / 2 / record["width"], (x2 - x1) / record["width"]
             y, height = (y1 + y2) / 2 / record["height"], (y2 - y1) / record["height"]
-            lines.append(f"{index_of[detection['class_id']]} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
+            lines.append(f"{detection['class_id']} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
         write_text(output / "labels" / name.with_suffix(".txt"), "".join(lines))
     write_text(output / "classes.txt", "".join(f"{escape_line(name)}\n" for name in labels.categories.values()))
     return ["labels", "classes.txt"]
@@ -151,7 +150,7 @@ def _csv_rows(records: Iterable[FrameRecord]) -> Iterator[CsvRow]:
         head = (record["source"], record["frame"], record["time_s"], record["width"], record["height"])
         for detection in record["detections"]:
             class_columns = (detection["class_id"], detection["class_name"], detection["score"])
-            yield (*head, *class_columns, *detection["box_xyxy"], detection.get("track_id"))
+            yield (*head, *class_columns, *detection["box_xyxy"], detection.get("track_id"), detection["category_id"])
 
 
 def _clipped(record: FrameRecord) -> Iterator[tuple[DetectionRecord, tuple[float, float, float, float]]]:

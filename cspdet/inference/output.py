@@ -12,7 +12,7 @@ import numpy as np
 from cspdet.errors import UserError
 from cspdet.inference.draw import draw_detections
 from cspdet.inference.predictor import Predictor
-from cspdet.inference.records import JsonlWriter
+from cspdet.inference.records import FrameResult, JsonlWriter
 from cspdet.inference.slicing import SlicedDetector
 from cspdet.inference.sources import ImageFile, MediaSource
 from cspdet.inference.timer import StageTimer
@@ -127,6 +127,7 @@ class DetectionRun:
         problems: Errors of individual sources; the remaining sources are still processed.
         num_images: Number of processed images.
         num_frames: Number of processed frames.
+        num_limited: Number of images and frames with `max_detections` detections: there may be more objects.
         num_dropped: Number of frames of live sources that were not processed.
         timer: Measures the time of each stage.
         jsonl_writer: Writer of `detections.jsonl`; every line is flushed.
@@ -135,12 +136,17 @@ class DetectionRun:
     def __init__(self, detector: Predictor, output: Path, sliced_detector: SlicedDetector, settings: DetectionSettings):
         self.detector, self.output, self.sliced_detector, self.settings = detector, output, sliced_detector, settings
         self.problems: list[str] = []
-        self.num_images = self.num_frames = self.num_dropped = 0
+        self.num_images = self.num_frames = self.num_dropped = self.num_limited = 0
         self.timer = StageTimer(STAGES)
         self._names = CopyNames()
         self.jsonl_writer = JsonlWriter(
             output / RESULTS_FILE, detector.class_names, detector.category_ids, mot_path=settings.mot_path
         )
+
+    def record(self, result: FrameResult) -> None:
+        """Write the detections of an image or frame, and count those with as many detections as are allowed."""
+        self.jsonl_writer.add(result)
+        self.num_limited += len(result.detections) >= self.sliced_detector.postprocess.max_detections
 
     def close(self, *, failed: bool = False) -> None:
         """Close the results file, which replaces an earlier one unless the run `failed`."""

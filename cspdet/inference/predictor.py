@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Generic, TypeVar, overload
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
 import torch
 
-from cspdet.datasets.image_io import read_image
 from cspdet.inference.engines.base import Engine
+from cspdet.inference.engines.batching import nms_limits
+from cspdet.inference.image_input import ImageInput, LoadedImage, is_single_image, load_image, load_images
+from cspdet.inference.results import DetectionResult
 from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
-from cspdet.models.config import PostprocessConfig
-from cspdet.structures import Detections
+from cspdet.models.config import THRESHOLD_ALIASES, PostprocessConfig, replace_thresholds
+from cspdet.structures import Categories
+
+log = logging.getLogger("cspdet")
 
 ResultT = TypeVar("ResultT")
-
-ImageInput = str | Path | np.ndarray  # a file, or (H, W, 3) uint8 RGB
+ValueT = TypeVar("ValueT")
 
 MAX_BATCH_SIZE = 16  # images per forward pass; longer lists are split into batches of this size
+MAX_LISTED_CLASSES = 8  # in `repr`
 
 
 class ImagePredictor(ABC, Generic[ResultT]):
     """Base class of the predictors: `predict` takes one image or a list of images.
+
+    A predictor can be called like `predict`, also by several threads at once.
 
     Attributes:
         name: Name of the model.
@@ -37,33 +45,59 @@ class ImagePredictor(ABC, Generic[ResultT]):
         self.name, self.class_names, self.device = name, class_names, device
 
     @overload
-    def predict(self, x: ImageInput) -> ResultT: ...  # type: ignore[overload-overlap]
+    def predict(self, x: ImageInput, *, bgr: bool = False) -> ResultT: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, x: Sequence[ImageInput]) -> list[ResultT]: ...
+    def predict(self, x: Iterable[ImageInput], *, bgr: bool = False) -> list[ResultT]: ...
 
-    def predict(self, x: ImageInput | Sequence[ImageInput]) -> ResultT | list[ResultT]:
-        """Run the model on one image, or on each image in a list.
+    def predict(self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False) -> ResultT | list[ResultT]:
+        """Run the model on one image, or on each of a list of images.
 
         Args:
-            x: Path of an image file or an (H, W, 3) uint8 RGB array, or a list of them.
+            x: One image as for `cspdet.inference.image_input.load_image`: a path, bytes, an array, a tensor or a PIL
+                image; or several: a list or an iterator, an array (B, H, W, 3), or a tensor (B, 3, H, W).
+            bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
 
         Returns:
             One result, or a list with one result per image.
 
         Raises:
-            ValueError: An array has another shape or type.
+            ValueError: An image has another type, shape or value range.
             DataError: A file is not a readable image.
         """
-        return map_images(x, self._predict_batch)
+        return map_images(x, self._predict_batch, bgr=bgr)
 
-    __call__ = predict
+    def __call__(self, x: Any, **options: Any) -> Any:
+        """Run `predict`."""
+        return self.predict(x, **options)
+
+    def _describe_classes(self) -> str:
+        """Return the number of classes and the first names, for `repr`."""
+        names = self.class_names
+        more = ", ..." if len(names) > MAX_LISTED_CLASSES else ""
+        return f"{len(names)} classes ({', '.join(names[:MAX_LISTED_CLASSES])}{more})"
 
     @abstractmethod
-    def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[ResultT]:
+    def _predict_batch(self, images: Sequence[LoadedImage]) -> list[ResultT]:
         """Return one result per image, for at most MAX_BATCH_SIZE images."""
 
 
-class Predictor(ImagePredictor[Detections]):
+class _Threshold(Generic[ValueT]):
+    """An attribute of a predictor that reads and replaces a value of its `postprocess`."""
+
+    def __set_name__(self, owner: type[Predictor], name: str) -> None:
+        self.name = name
+
+    def __get__(self, predictor: Predictor | None, owner: type[Predictor]) -> ValueT:
+        if predictor is None:
+            raise AttributeError(f"{self.name} is an attribute of predictors, not of their class")
+        value: ValueT = getattr(predictor.postprocess, self.name)
+        return value
+
+    def __set__(self, predictor: Predictor, value: ValueT) -> None:
+        predictor.postprocess = replace_thresholds(predictor.postprocess, {self.name: value})
+
+
+class Predictor(ImagePredictor[DetectionResult]):
     """Predictor that detects objects in images of any size. Boxes are in image pixels, clipped to the image.
 
     Attributes:
@@ -74,7 +108,16 @@ class Predictor(ImagePredictor[Detections]):
         size_hw: Height and width of the network input in pixels.
         resize: How images are resized to the input: letterbox or stretch.
         postprocess: Thresholds and limits.
+        min_score: Score threshold; this and the following attributes can be set, and are those of `postprocess`.
+        nms_iou: NMS IoU threshold.
+        max_detections: Maximum number of detections per image.
+        vote_iou: IoU threshold of box voting; None: no voting.
     """
+
+    min_score = _Threshold[float]()
+    nms_iou = _Threshold[float]()
+    max_detections = _Threshold[int]()
+    vote_iou = _Threshold["float | None"]()
 
     def __init__(self, engine: Engine, postprocess: PostprocessConfig, *, network: Detector | None = None):
         """Create a predictor from an engine.
@@ -89,59 +132,110 @@ class Predictor(ImagePredictor[Detections]):
             ConfigError: Box voting is requested for a file with built-in NMS.
         """
         super().__init__(engine.metadata.name, engine.metadata.class_names, engine.device)
-        engine.check_voting(postprocess.vote_iou)
         self.engine = engine
+        self._logged_limits: set[str] = set()
         self.model: Detector | Engine = engine
         if network is not None:
             self.model = network.eval().to(engine.device).to(memory_format=torch.channels_last)
         self.category_ids: tuple[int, ...] = engine.metadata.category_ids
+        self._categories = Categories(self.class_names, self.category_ids)
         self.size_hw: tuple[int, int] = engine.size_hw
         self.resize = engine.resize
         self.postprocess = postprocess
 
-    @torch.inference_mode()
-    def _predict_batch(self, inputs: Sequence[ImageInput]) -> list[Detections]:
-        images = [load_image(item) for item in inputs]
-        letterboxes = [Letterbox.fit(image.shape[:2], self.size_hw, self.resize) for image in images]
-        padded = np.stack(
-            [box.resize_and_pad(image, self.size_hw) for box, image in zip(letterboxes, images, strict=True)]
+    @property
+    def postprocess(self) -> PostprocessConfig:
+        """Thresholds and limits.
+
+        Raises:
+            ConfigError: When it is set: box voting is requested for a file with built-in NMS.
+        """
+        return self._postprocess
+
+    @postprocess.setter
+    def postprocess(self, config: PostprocessConfig) -> None:
+        self._check(config)
+        self._postprocess = config
+
+    def _check(self, config: PostprocessConfig) -> None:
+        """Raise ConfigError for box voting after built-in NMS; log thresholds that have no effect on such a file."""
+        self.engine.check_voting(config.vote_iou)
+        nms = self.engine.metadata.nms
+        for limit in [] if nms is None else nms_limits(nms, config):
+            if limit not in self._logged_limits:
+                self._logged_limits.add(limit)
+                log.warning("%s: %s", self.name, limit)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in THRESHOLD_ALIASES:
+            raise AttributeError(f"Predictor has no attribute {name!r}; set {THRESHOLD_ALIASES[name]}")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        height, width = self.size_hw
+        return (
+            f"Predictor({self.name}: {self._describe_classes()}, {height}x{width} {self.resize}, {self.engine}, "
+            f"min_score={self.min_score:g}, nms_iou={self.nms_iou:g}, max_detections={self.max_detections})"
         )
-        batch_detections = self.engine.detect(torch.from_numpy(padded).permute(0, 3, 1, 2), self.postprocess)
-        return [
-            detections.to_image(letterbox, image.shape[:2], clip_boxes=self.postprocess.clip_boxes)
-            for detections, letterbox, image in zip(batch_detections, letterboxes, images, strict=True)
-        ]
+
+    @overload
+    def predict(self, x: ImageInput, *, bgr: bool = False, **thresholds: float | None) -> DetectionResult: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(
+        self, x: Iterable[ImageInput], *, bgr: bool = False, **thresholds: float | None
+    ) -> list[DetectionResult]: ...
+
+    def predict(
+        self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False, **thresholds: float | None
+    ) -> DetectionResult | list[DetectionResult]:
+        """Detect objects in one image, or in each of a list of images; see `ImagePredictor.predict`.
+
+        Args:
+            x: One image, or several.
+            bgr: Whether the channels of arrays and tensors are BGR instead of RGB.
+            thresholds: Replacements for values of `postprocess` in this call: `min_score`, `nms_iou`,
+                `max_detections`, `vote_iou`, `clip_boxes`.
+
+        Raises:
+            ValueError: An image has another type, shape or value range; an unknown threshold, or one outside its range.
+            DataError: A file is not a readable image.
+            ConfigError: Box voting is requested for a file with built-in NMS.
+        """
+        config = self._postprocess
+        if thresholds:
+            config = replace_thresholds(config, thresholds)
+            self._check(config)
+        return map_images(x, partial(self._detect, config=config), bgr=bgr)
+
+    def _predict_batch(self, images: Sequence[LoadedImage]) -> list[DetectionResult]:
+        return self._detect(images, self._postprocess)
+
+    @torch.inference_mode()
+    def _detect(self, images: Sequence[LoadedImage], config: PostprocessConfig) -> list[DetectionResult]:
+        letterboxes = [Letterbox.fit(image.size_hw, self.size_hw, self.resize) for image in images]
+        padded = np.stack(
+            [box.resize_and_pad(image.pixels, self.size_hw) for box, image in zip(letterboxes, images, strict=True)]
+        )
+        batch_detections = self.engine.detect(torch.from_numpy(padded).permute(0, 3, 1, 2), config)
+        results = []
+        for detections, letterbox, image in zip(batch_detections, letterboxes, images, strict=True):
+            in_image = detections.to_image(letterbox, image.size_hw, clip_boxes=config.clip_boxes)
+            results.append(DetectionResult.from_detections(in_image, self._categories, image))
+        return results
 
 
 def map_images(
-    x: ImageInput | Sequence[ImageInput], function: Callable[[Sequence[ImageInput]], list[ResultT]]
+    x: ImageInput | Iterable[ImageInput], function: Callable[[Sequence[LoadedImage]], list[ResultT]], *, bgr: bool
 ) -> ResultT | list[ResultT]:
-    """Apply a function for batches to one image, or to a list of images in batches of at most MAX_BATCH_SIZE.
+    """Apply a function for batches to one image, or to several images in batches of at most MAX_BATCH_SIZE.
 
     Returns:
         One result, or a list with one result per image.
     """
-    if isinstance(x, (str, Path, np.ndarray)):
-        return function([x])[0]
-    if not isinstance(x, Sequence):
-        raise ValueError(f"expected a path, a (H, W, 3) uint8 RGB array, or a list of them; got {type(x).__name__}")
+    if is_single_image(x):
+        return function([load_image(cast(ImageInput, x), bgr=bgr)])[0]
+    images = load_images(cast("Iterable[ImageInput]", x), bgr=bgr)
     results: list[ResultT] = []
-    for first in range(0, len(x), MAX_BATCH_SIZE):
-        results += function(x[first : first + MAX_BATCH_SIZE])
+    while batch := list(islice(images, MAX_BATCH_SIZE)):
+        results += function(batch)
     return results
-
-
-def load_image(image: ImageInput) -> np.ndarray:
-    """Read an image file, or check the shape and type of an array; return (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: The array has another shape or type.
-        DataError: The file is not a readable image.
-    """
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected a path or a (H, W, 3) uint8 RGB array; got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"expected a (H, W, 3) uint8 RGB array; got {image.shape} {image.dtype}")
-    return image

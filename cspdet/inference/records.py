@@ -28,8 +28,9 @@ class DetectionRecord(TypedDict, total=False):
 
     box_xyxy: list[float]
     score: float
-    class_id: int
+    class_id: int  # index into the class names
     class_name: str
+    category_id: int  # id of the class in the annotations
     track_id: int | None
 
 
@@ -50,7 +51,7 @@ class JsonlWriter:
     Args:
         path: The .jsonl file.
         class_names: Names of the classes, by class index.
-        category_ids: Category ids by class index, written as `class_id`.
+        category_ids: Category ids of the annotations, by class index.
         mot_path: MOTChallenge file to write as well; None: no such file.
     """
 
@@ -88,28 +89,43 @@ class JsonlWriter:
             "time_s": None if result.time_s is None else round(result.time_s, 6),
             "width": result.size_hw[1],
             "height": result.size_hw[0],
-            "detections": self._detection_records(result),
+            "detections": detection_records(result.detections, self._class_names, self._category_ids, result.track_ids),
         }
 
-    def _detection_records(self, result: FrameResult) -> list[DetectionRecord]:
-        columns = (
-            result.detections.box_xyxy.double().numpy().round(3).tolist(),
-            result.detections.score.tolist(),
-            result.detections.class_id.tolist(),
-        )
-        boxes: list[DetectionRecord] = [
-            {
-                "box_xyxy": box,
-                "score": round(score, 6),
-                "class_id": self._category_ids[i],
-                "class_name": self._class_names[i],
-            }
-            for box, score, i in zip(*columns, strict=True)
-        ]
-        if result.track_ids is not None:
-            for entry, track_id in zip(boxes, result.track_ids, strict=True):
-                entry["track_id"] = track_id
-        return boxes
+
+def detection_records(
+    detections: Detections,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    track_ids: Sequence[int | None] | None = None,
+) -> list[DetectionRecord]:
+    """Convert detections to plain values, with rounded boxes and scores.
+
+    Args:
+        detections: Detections in image pixels.
+        class_names: Names of the classes, by class index.
+        category_ids: Category ids of the annotations, by class index.
+        track_ids: One per detection, with tracking.
+    """
+    columns = (
+        detections.box_xyxy.cpu().double().numpy().round(3).tolist(),
+        detections.score.tolist(),
+        detections.class_id.tolist(),
+    )
+    records: list[DetectionRecord] = [
+        {
+            "box_xyxy": box,
+            "score": round(score, 6),
+            "class_id": i,
+            "class_name": class_names[i],
+            "category_id": category_ids[i],
+        }
+        for box, score, i in zip(*columns, strict=True)
+    ]
+    if track_ids is not None:
+        for record, track_id in zip(records, track_ids, strict=True):
+            record["track_id"] = track_id
+    return records
 
 
 def read_records(path: Path) -> list[FrameRecord]:

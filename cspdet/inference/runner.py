@@ -88,7 +88,7 @@ class DetectionRunner(DetectionRun):
                 drawn = self.draw(image, detections, None)
             with self.timer.measure("write"):
                 self._write_copy(source, drawn)
-        self.jsonl_writer.add(FrameResult(str(source), (image.shape[0], image.shape[1]), detections))
+        self.record(FrameResult(str(source), (image.shape[0], image.shape[1]), detections))
         self.num_images += 1
         self.timer.frame_done()
 

@@ -26,7 +26,7 @@ class SupportsPredict(Protocol):
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the network input in pixels."""
 
-    def predict(self, x: list[np.ndarray], /) -> list[Detections]:
+    def predict(self, x: list[np.ndarray], /) -> Sequence[Detections]:
         """Return the detections of each (H, W, 3) uint8 RGB image, sorted by descending score, in image pixels."""
 
 

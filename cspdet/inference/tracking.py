@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Protocol
 
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, describe_import_error
 from cspdet.inference.interop import to_supervision
 from cspdet.structures import Detections
 
@@ -85,6 +85,5 @@ def check_installed() -> None:
             import supervision  # noqa: F401
             import trackers  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
-            f"--track: {error.name or error} is not installed; install it with: {INSTALL_COMMAND}"
-        ) from None
+        reason = describe_import_error((error.name or "supervision or trackers").partition(".")[0], error)
+        raise ConfigError(f"--track: {reason}; install it with: {INSTALL_COMMAND}") from None

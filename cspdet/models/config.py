@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cspdet.config.base import ConfigModel
 from cspdet.config.input import Workers
 from cspdet.config.registry import component
+from cspdet.errors import did_you_mean
 from cspdet.models.backbones import BACKBONES
 from cspdet.models.base_config import BackboneConfigBase, NeckConfigBase
 from cspdet.models.necks import NECKS
@@ -164,6 +166,36 @@ class PostprocessConfig(ConfigModel):
     )
     max_detections: int = Field(100, ge=1, description="Maximum number of detections per image.")
     clip_boxes: bool = Field(True, description="Clip boxes to the image border; Darknet's `map` command does not.")
+
+
+# Names of thresholds in other programs
+THRESHOLD_ALIASES = {
+    **dict.fromkeys(("conf", "confidence", "conf_thres", "score_thr", "score_threshold", "threshold"), "min_score"),
+    **dict.fromkeys(("iou", "iou_thres", "iou_threshold", "nms_threshold", "max_iou"), "nms_iou"),
+    **dict.fromkeys(("max_det", "max_dets"), "max_detections"),
+}
+
+
+def replace_thresholds(config: PostprocessConfig, values: Mapping[str, object]) -> PostprocessConfig:
+    """Return a copy of a config with other values.
+
+    Raises:
+        ValueError: An unknown name, or a value outside its range.
+    """
+    names = PostprocessConfig.model_fields
+    problems = [
+        f"unknown threshold {name!r}{did_you_mean(THRESHOLD_ALIASES.get(name, name), names)}; "
+        f"expected {', '.join(names)}"
+        for name in values
+        if name not in names
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+    try:
+        return type(config).model_validate({**config.model_dump(), **values})
+    except ValidationError as error:
+        problems = [f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
+        raise ValueError("; ".join(problems)) from None
 
 
 class EvalConfig(PostprocessConfig):

@@ -19,6 +19,7 @@ from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.coco import evaluate_results
 from cspdet.evaluation.results import read_results
 from cspdet.io.folders import increment_path
+from cspdet.io.names import distinct_names
 from cspdet.io.outputs import ANALYSIS_JSON, OutputFile, check_outputs
 
 
@@ -55,7 +56,7 @@ def analyze_results_files(
 ) -> AnalysisReport:
     """Analyze the errors of detections, and compare several runs; see `cspdet.analyze`."""
     paths = [Path(path) for path in results]
-    names = [path.name for path in paths] if names is None else names
+    names = distinct_names(paths) if names is None else names
     if output is not None:
         _check_outputs(Path(output), [*paths, *(() if data is None else (data,))])
     dataset = _load_analysis_split(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from pydantic import ValidationError
 
 from cspdet.checkpoints import loading
 from cspdet.datasets.classification.crops import build_image_crop
 from cspdet.datasets.config import Interpolation
 from cspdet.device import select_device
-from cspdet.errors import SourceError
-from cspdet.inference.classifier import ClassifierPredictor, Prediction, override_eval_config
+from cspdet.errors import ConfigError, SourceError
+from cspdet.inference.classifier import ClassifierPredictor, override_eval_config
 from cspdet.inference.config import EngineConfig
 from cspdet.inference.engines.factory import build_engine
+from cspdet.inference.image_input import ImageInput
+from cspdet.inference.prediction import Prediction
 from cspdet.inference.predictor import Predictor
+from cspdet.inference.results import DetectionResult
 from cspdet.inference.sources import ImageFile, find_sources
 from cspdet.models.bundle import ModelBundle, TaskName, check_task
-from cspdet.models.config import PostprocessConfig
-from cspdet.structures import Detections
+from cspdet.models.config import PostprocessConfig, replace_thresholds
 
 
 def load_detector(
@@ -58,32 +59,25 @@ def load_detector(
         max_iou: Old name of `nms_iou` (cspdet 1).
 
     Returns:
-        A predictor; `predictor.predict(image)` returns `Detections` in image pixels.
+        A predictor; `predictor.predict(image)` returns a `DetectionResult` in image pixels.
 
     Raises:
         UserError: The model is missing or corrupt, the device, engine or precision is not available, or box voting is
             requested for an exported file with built-in NMS.
         ValueError: A threshold is outside [0, 1], or `max_detections` is below 1.
     """
-    postprocess = _postprocess_config(
-        min_score=min_score,
-        nms_iou=nms_iou if max_iou is None else max_iou,
-        max_detections=max_detections,
-        vote_iou=vote_iou,
-    )
+    postprocess = replace_thresholds(
+        PostprocessConfig(),
+        {
+            "min_score": min_score, "nms_iou": nms_iou if max_iou is None else max_iou,
+            "max_detections": max_detections, "vote_iou": vote_iou,
+        },
+    )  # fmt: skip
     config = EngineConfig(backend, precision, device, size, threads)
     config.check()
     bundle = _load_bundle(model, weights, "detection", backend)
     network = None if bundle.network is None else bundle.detector
     return Predictor(build_engine(bundle, config), postprocess, network=network)
-
-
-def _postprocess_config(**values: object) -> PostprocessConfig:
-    try:
-        return PostprocessConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [f"{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
-        raise ValueError("; ".join(problems)) from None
 
 
 def load_classifier(
@@ -129,23 +123,25 @@ def load_classifier(
 
 def predict_images(
     model: str | Path | ModelBundle | Predictor | ClassifierPredictor,
-    source: str | Path | np.ndarray,
+    source: ImageInput | Iterable[ImageInput],
+    *,
+    bgr: bool = False,
     **options: Any,
-) -> Detections | Prediction | list[Detections] | list[Prediction]:
+) -> DetectionResult | Prediction | list[DetectionResult] | list[Prediction]:
     """Detect objects in images, or classify them; see `cspdet.predict`."""
-    predictor = model
+    predictor, thresholds = model, {} if isinstance(model, (str, Path, ModelBundle)) else options
     if isinstance(predictor, (str, Path)):
         predictor = loading.load_model(
             predictor, weights=options.pop("weights", None), backend=options.get("backend", "auto")
         )
     if isinstance(predictor, ModelBundle):
         predictor = _build_predictor(predictor, options)
-    if isinstance(source, np.ndarray) or Path(source).is_file():
-        return predictor.predict(source)
+    if not isinstance(source, (str, os.PathLike)) or Path(source).is_file():
+        return predictor.predict(source, bgr=bgr, **thresholds)
     images = [item.path for item in find_sources(str(source)) if isinstance(item, ImageFile)]
     if not images:
-        raise SourceError(f"{source}: expected an image, or a folder or glob of images; `cspdet predict` reads videos")
-    return predictor.predict(images)
+        raise SourceError(f"{source}: expected an image, or a folder or glob of images; `cspdet detect` reads videos")
+    return predictor.predict(images, **thresholds)
 
 
 def _build_predictor(bundle: ModelBundle, options: dict[str, Any]) -> Predictor | ClassifierPredictor:
@@ -161,5 +157,7 @@ def _load_bundle(
 ) -> ModelBundle:  # fmt: skip
     if isinstance(model, (str, Path)):
         return loading.load_model(model, weights=weights, task=task, backend=backend)
+    if weights is not None:
+        raise ConfigError(f"weights {weights}: expected with a config, not with a loaded model")
     check_task(task, model.task, model.name)
     return model

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from cspdet.benchmark.ipc import Worker, WorkerError
 from cspdet.benchmark.matmul_peak import MatmulBenchmark
 from cspdet.benchmark.report import describe_environment, table
-from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave
+from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing, interleave, with_distinct_names
 from cspdet.benchmark.target import torchvision_classifier
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError
@@ -87,6 +88,15 @@ def test_the_table_is_aligned_markdown():
         "matrix multiplication on cpu in fp32: 200 GFLOP/s",
         "torch 2",
     ]
+
+
+def test_models_with_the_same_name_are_told_apart_by_their_paths():
+    models = ("runs/a/best.pt", "runs/b/best.pt", "runs/a/best.pt", "other/net.pt")
+    rows = [replace(row(), spec=BenchmarkSpec(model, "torch")) for model in models]
+    assert [each.to_json()["model"] for each in with_distinct_names(rows[::2][:1] * 2)] == ["net", "net"]
+    rows[3] = replace(rows[3], engine_info=replace(rows[3].engine_info, name="other"))
+    names = [each.to_json()["model"] for each in with_distinct_names(rows)]
+    assert names == ["a/best.pt", "b/best.pt", "a/best.pt", "other"]
 
 
 def test_a_matrix_product_has_a_rate():

@@ -154,8 +154,11 @@ def test_one_image_or_a_list(color_classifier):
     assert classifier.probabilities([path, path]).shape == (2, 3)
     assert classifier.probabilities([]).shape == (0, 3)
     assert classifier([]) == []
-    with pytest.raises(ValueError, match="uint8 RGB"):
-        classifier(np.zeros((4, 4)))
+    assert repr(classifier).startswith("ClassifierPredictor(")
+    assert classifier(color_image("blue")[..., ::-1], bgr=True).class_name == "blue"
+    assert classifier(path).to_dict()["source"] == "x.png"
+    with pytest.raises(ValueError, match="expected an array"):
+        classifier(np.zeros(4))
     with pytest.raises(ValueError, match="got int"):
         classifier(3)
     with pytest.raises(DataError, match="no such image"):

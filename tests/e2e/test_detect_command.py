@@ -65,7 +65,7 @@ def test_an_image_gives_an_annotated_copy_and_a_line(capsys):
     (found,) = line.pop("detections")
     assert line == {"source": "in/street.png", "frame": None, "time_s": None, "width": 96, "height": 64}
     assert found.pop("score") == pytest.approx(0.99991, abs=1e-5)
-    assert found == {"box_xyxy": [64.0, 32.0, 96.0, 64.0], "class_id": 3, "class_name": "disc"}
+    assert found == {"box_xyxy": [64.0, 32.0, 96.0, 64.0], "class_id": 0, "class_name": "disc", "category_id": 3}
     drawn = cv2.imread("out/street.png")
     assert drawn.shape == (64, 96, 3)
     assert (drawn != cv2.imread("in/street.png")).any()
@@ -518,8 +518,6 @@ def test_predict_takes_paths_arrays_and_lists():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((5, 5), np.uint8), r"\(5, 5\) uint8"),
-        (np.zeros((5, 5, 3), np.float32), "float32"),
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
         ([7], "int"),
         (7, "int"),

@@ -127,7 +127,9 @@ def test_unsupported_engine_options_are_reported(words, message, checkpoint):
 @pytest.mark.parametrize(("backend", "extra"), [("onnxruntime", "export"), ("openvino", "openvino")])
 def test_a_missing_package_is_reported_with_its_extra(backend, extra, checkpoint, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, backend, None)
-    with pytest.raises(ConfigError, match=rf"needs the package {backend}.*pip install 'cspdet\[{extra}\]'"):
+    with pytest.raises(
+        ConfigError, match=rf"the backend {backend}: {backend} is not installed: pip install 'cspdet\[{extra}\]'"
+    ):
         load_engine(checkpoint, device="cpu", backend=backend)
 
 

@@ -56,7 +56,7 @@ def test_the_three_formats_have_the_boxes_of_the_images(capsys):
     assert Path("out/labels/sub/b.txt").read_text() == ""
     assert Path("out/classes.txt").read_text() == "disc\nbar\n"
     (row,) = csv.DictReader(Path("out/detections.csv").read_text().splitlines())
-    assert (row["source"], row["class_id"], row["class_name"]) == ("photos/a.png", "3", "disc")
+    assert (row["source"], row["class_id"], row["class_name"], row["category_id"]) == ("photos/a.png", "0", "disc", "3")
     assert [float(row[side]) for side in ("x1", "y1", "x2", "y2")] == [64.0, 32.0, 96.0, 64.0]
     assert "also written: coco.json, labels, classes.txt, detections.csv" in capsys.readouterr().err
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cspdet.inference.metadata import NmsConfig
+from cspdet.models.config import PostprocessConfig
 from cspdet.structures import Detections
 
 MAX_PADDING_RATIO = 2  # batches are padded to at most this multiple of their number of images
@@ -52,6 +54,29 @@ def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
         image_rows = image_rows[image_rows[:, 5].sort(descending=True, stable=True).indices]
         results.append(Detections(image_rows[:, 1:5], image_rows[:, 5], image_rows[:, 6].long()))
     return results
+
+
+def nms_limits(nms: NmsConfig, config: PostprocessConfig) -> list[str]:
+    """Describe the thresholds that have no effect on a file with built-in NMS, which has removed more boxes already.
+
+    Args:
+        nms: The thresholds of the file.
+        config: The requested thresholds.
+    """
+    limits = []
+    if config.min_score < nms.min_score:
+        limits.append(
+            f"min_score {config.min_score:g} has no effect: the built-in NMS of the file returns detections above "
+            f"{nms.min_score:g} only"
+        )
+    if config.max_detections > nms.max_detections:
+        limits.append(
+            f"max_detections {config.max_detections} has no effect: the built-in NMS of the file returns at most "
+            f"{nms.max_detections} per image"
+        )
+    if config.nms_iou != nms.nms_iou:
+        limits.append(f"nms_iou {config.nms_iou:g} has no effect: the built-in NMS of the file uses {nms.nms_iou:g}")
+    return limits
 
 
 def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:

@@ -158,7 +158,7 @@ class VideoProcessor:
             if writer is not None:
                 writer.write(frame.image, frame.ticks)
                 self._warn_other_size(reader.video, frame.index, size_hw, writer.size_hw)
-            self.run.jsonl_writer.add(
+            self.run.record(
                 FrameResult(
                     reader.video.source, size_hw, processed.detections, frame.index, frame.time_s, processed.track_ids
                 )

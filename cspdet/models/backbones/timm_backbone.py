@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cspdet.errors import ConfigError, did_you_mean
+from cspdet.errors import ConfigError, describe_import_error, did_you_mean
 from cspdet.models.backbones.config import TimmConfig
 from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.structures import Features, FeatureSpec
@@ -106,8 +106,9 @@ def _create(model: str, *, pretrained: bool) -> Any:
     """Create a timm network that returns feature maps; raise ConfigError if this is impossible."""
     try:
         import timm
-    except ImportError:
-        raise _error(model, "needs timm, which is not installed: pip install 'cspdet[timm]'") from None
+    except ImportError as error:
+        reason = describe_import_error("timm", error)
+        raise _error(model, f"{reason}: pip install 'cspdet[timm]'") from None
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         raise _error(model, f"not a model of timm {timm.__version__}{did_you_mean(architecture, timm.list_models())}")
