@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
     The precision hint is set to `precision`, because OpenVINO computes in bf16 by default if the CPU supports it.
 
     Attributes:
-        latency_models: Compiled models that use all cores for one image, by (height, width); threads wait for each other.
+        latency_models: Compiled models that use all cores for one image, by (height, width); threads wait.
         throughput_models: Compiled models that run several images at once, by (height, width).
     """
 
