@@ -59,7 +59,7 @@ def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor]
         if probe is not None:
             runs.append((split_detections(probe(images)[0], len(images)), lower))
         for actual, config in runs:
-            expected = postprocess(*batch, _to_postprocess(config))
+            expected = postprocess(batch[0], batch[1], _to_postprocess(config))
             for a, b in zip(actual, expected, strict=True):
                 differences.append(detections_difference(*_without_ties_at_limit(a, b, config.max_detections)))
                 count += len(b)
@@ -86,7 +86,7 @@ def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
         higher = torch.cat([values[values > last] for values in scores])
         threshold = min((last + float(higher.min())) / 2 if len(higher) else last / 2, nms.min_score)
         config = PostprocessConfig(min_score=threshold, nms_iou=nms.nms_iou, max_detections=CANDIDATES[-1])
-        detections = [postprocess(*batch, config) for batch in decoded]
+        detections = [postprocess(batch[0], batch[1], config) for batch in decoded]
         if min(sum(map(len, batch)) for batch in detections) >= TARGET_DETECTIONS:
             break
     limit = max(nms.max_detections, TARGET_DETECTIONS)
