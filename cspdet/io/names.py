@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
-    """Return the last parts of each path, as many as needed to tell different paths apart.
+    """Return the last parts of each path, as many as are needed to distinguish them.
 
     `runs/a/best.pt` and `runs/b/best.pt` become `a/best.pt` and `b/best.pt`; `a.pt` and `runs/b.pt` become `a.pt` and
     `b.pt`.

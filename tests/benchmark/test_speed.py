@@ -90,7 +90,7 @@ def test_the_table_is_aligned_markdown():
     ]
 
 
-def test_models_with_the_same_name_are_told_apart_by_their_paths():
+def test_models_with_the_same_name_are_named_by_their_paths():
     models = ("runs/a/best.pt", "runs/b/best.pt", "runs/a/best.pt", "other/net.pt")
     rows = [replace(row(), spec=BenchmarkSpec(model, "torch")) for model in models]
     assert [each.to_json()["model"] for each in with_distinct_names(rows[::2][:1] * 2)] == ["net", "net"]

@@ -134,10 +134,12 @@ def test_drawing_leaves_the_image_and_the_source_alone(tmp_path, monkeypatch, de
             found.save(tmp_path / name)
     assert source.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "street.png"]
-    shown = []
-    monkeypatch.setattr(image_result.Image.Image, "show", lambda self, title: shown.append((np.asarray(self), title)))
+    displayed = []
+    monkeypatch.setattr(
+        image_result.Image.Image, "show", lambda self, title: displayed.append((np.asarray(self), title))
+    )
     found.show()
-    assert np.array_equal(shown[0][0], drawn)
+    assert np.array_equal(displayed[0][0], drawn)
     assert repr(found) == f"DetectionResult(1 detections in {source} 96x64: disc 1.00)"
     assert repr(found[:0]).endswith("96x64: none)")
 
@@ -208,7 +210,7 @@ def test_predictions_of_classifiers_are_drawn_and_converted(tmp_path):
     assert (cv2.imread(str(found.save(tmp_path / "a.png"))) != 0).any()
 
 
-def test_paths_get_names_that_tell_them_apart():
+def test_paths_get_distinct_names():
     assert distinct_names(["runs/a/best.pt", "runs/b/best.pt"]) == ["a/best.pt", "b/best.pt"]
     assert distinct_names([Path("a/x/best.pt"), Path("b/x/best.pt"), Path("a/x/best.pt")]) == [
         "a/x/best.pt", "b/x/best.pt", "a/x/best.pt",
