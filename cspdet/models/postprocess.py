@@ -5,7 +5,12 @@ All functions are pure. Letters as in `cspdet.structures`: B images, A anchors p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -191,16 +196,34 @@ def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessC
     In greedy NMS only better boxes can remove a box, so NMS of the first n boxes keeps the same boxes among them as NMS
     of all boxes. Usually a few boxes per requested detection are enough, which avoids the quadratic cost of all boxes.
     """
-    from torchvision.ops import nms  # not at the top: importing torchvision takes two seconds
-
     class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
     shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset
     count = 4 * config.max_detections
     while True:
-        kept = nms(shifted[:count], score[:count].double(), config.nms_iou)
+        kept = _load_nms()(shifted[:count], score[:count].double(), config.nms_iou)
         if len(kept) >= config.max_detections or count >= len(box_xyxy):
             return kept[: config.max_detections]
         count *= 3
+
+
+@functools.cache
+def _load_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Return torchvision's NMS operator.
+
+    Importing the package torchvision also imports torch's compiler, which takes two seconds at the start of every
+    command, so only the library with the operators is loaded. If that fails, the package is imported.
+    """
+    spec = None if "torchvision" in sys.modules else find_spec("torchvision")
+    folders = spec.submodule_search_locations if spec is not None else None
+    for library in [path for folder in folders or () for path in sorted(Path(folder).glob("_C*.*"))]:
+        try:
+            torch.ops.load_library(library)
+            return cast(Callable[[Tensor, Tensor, float], Tensor], torch.ops.torchvision.nms.default)
+        except (OSError, AttributeError):
+            continue
+    from torchvision.ops import nms
+
+    return cast(Callable[[Tensor, Tensor, float], Tensor], nms)
 
 
 def _make_grid(height: int, width: int, like: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from torch import Tensor
 from cspdet.boxes import iou
 from cspdet.models import postprocess as module
 from cspdet.models.config import PostprocessConfig, YoloHeadConfig
-from cspdet.models.postprocess import decode, decode_and_nms, postprocess, vote_boxes
+from cspdet.models.postprocess import _load_nms, decode, decode_and_nms, postprocess, vote_boxes
 from cspdet.structures import FeatureSpec
 
 LOOSE = PostprocessConfig(min_score=0.1, nms_iou=0.5, max_detections=100)
@@ -194,3 +197,27 @@ def test_voting_changes_neither_scores_nor_classes():
     assert torch.equal(plain.score, voted.score)
     assert torch.equal(plain.class_id, voted.class_id)
     assert not torch.equal(plain.box_xyxy, voted.box_xyxy)
+
+
+@pytest.mark.e2e
+def test_nms_is_torchvisions_and_does_not_import_it():
+    code = """
+import sys, torch
+from cspdet.models.postprocess import _load_nms
+box = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).double()
+box[:, 2:] += box[:, :2]
+score = torch.arange(50).flip(0).double()
+kept = _load_nms()(box, score, 0.5)
+assert "torchvision" not in sys.modules and "torch._dynamo" not in sys.modules
+import torchvision
+assert 0 < len(kept) < 50 and torch.equal(kept, torchvision.ops.nms(box, score, 0.5))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_library_torchvision_is_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", importlib.import_module("torchvision"))
+    _load_nms.cache_clear()
+    box = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    assert _load_nms()(box, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]
+    _load_nms.cache_clear()
