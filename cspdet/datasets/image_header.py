@@ -7,13 +7,13 @@ ordinary reads, whose errors on a failing disk are exceptions; a memory map woul
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cspdet.datasets.pillow_io import MAX_PIXELS, ORIENTATION_TAG, CorruptImageError, pillow_header
+from cspdet.io.text import open_file
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS  # the largest image without compression: 4 channels of 16 bits
 BOMB_PIXELS, BOMB_PIXELS_PER_BYTE = 50_000_000, 1000  # more pixels, and more per byte, are a decompression bomb
@@ -42,24 +42,23 @@ def open_image(path: str | Path) -> BinaryIO:
     """Open a regular file that can be an image.
 
     Raises:
-        CorruptImageError: empty, a pipe or device, or too large.
-        OSError: missing, or not readable.
+        CorruptImageError: The file is empty or too large.
+        OSError: The file is missing or not readable, or a pipe or device.
     """
-    info = os.stat(path)
-    if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
-        raise CorruptImageError("not a regular file but a pipe or device, expected an image file")
-    if stat.S_ISREG(info.st_mode) and not info.st_size:
-        raise CorruptImageError("the file is empty (0 bytes)")
-    if info.st_size > MAX_FILE_BYTES:
-        raise CorruptImageError(f"{info.st_size} bytes are more than the limit of {MAX_FILE_BYTES} for an image")
-    return open(path, "rb")
+    file = open_file(path)
+    size = os.fstat(file.fileno()).st_size
+    if 0 < size <= MAX_FILE_BYTES:
+        return file
+    file.close()
+    limit = f"{size} bytes are more than the limit of {MAX_FILE_BYTES} for an image"
+    raise CorruptImageError(limit if size else "the file is empty (0 bytes)")
 
 
 def parse_header(file: BinaryIO) -> ImageHeader:
     """Read the header of an open file, and check its size before memory is allocated for the pixels.
 
     Raises:
-        CorruptImageError: not an image, an invalid header, more than MAX_PIXELS, or a truncated JPEG or PNG.
+        CorruptImageError: Not an image, an invalid header, more than MAX_PIXELS, or a truncated JPEG or PNG.
     """
     head = file.read(HEAD_BYTES)
     if head.startswith(JPEG_SIGNATURE):
@@ -143,7 +142,7 @@ def check_png_checksums(data: bytes) -> None:
     """Check the checksum of every chunk that is needed to decode a PNG; decoders do not agree on doing so.
 
     Raises:
-        CorruptImageError: a chunk has another checksum, or is incomplete.
+        CorruptImageError: A chunk has another checksum, or is incomplete.
     """
     for name, at, length in png_chunks(data):
         is_critical = not name[0] & 0x20  # an upper case letter

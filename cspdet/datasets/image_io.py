@@ -101,8 +101,8 @@ def _decode(data: bytes, header: ImageHeader | None = None) -> np.ndarray:
         raise CorruptImageError("the file is empty (0 bytes)")
     header = header or parse_header(io.BytesIO(data))
     image = None
-    if header.file_format == "JPEG" and header.channels != 4:
-        image = _decode_jpeg(data)
+    if header.file_format == "JPEG":
+        image = _decode_jpeg(data, "CMYK" if header.channels == 4 else "RGB")
     elif header.file_format == "PNG":
         check_png_checksums(data)
         image = _decode_with_opencv(data)
@@ -116,24 +116,23 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """Decode a JPEG to RGB; None if it is of a kind that libjpeg-turbo decodes only for Pillow.
+def _decode_jpeg(data: bytes, colorspace: str) -> np.ndarray | None:
+    """Decode a JPEG; None if Pillow has to convert it: CMYK, and kinds that libjpeg-turbo decodes only for Pillow.
 
     Raises:
-        CorruptImageError: pixels are missing or wrong, because a part of the coded data is damaged.
+        CorruptImageError: Pixels are missing or wrong, because a part of the coded data is damaged.
     """
     try:
         import simplejpeg
     except ImportError:  # built for no Python of this platform; damage is not found then
-        return _decode_with_opencv(data)
+        return _decode_with_opencv(data) if colorspace == "RGB" else None
     try:
-        return simplejpeg.decode_jpeg(data, "RGB")
+        image = simplejpeg.decode_jpeg(data, colorspace)
+        return image if colorspace == "RGB" else None
     except ValueError as error:
         reason = str(error)
-    if UNUSUAL_JPEG.search(reason):
+    if UNUSUAL_JPEG.search(reason) or _is_padded(data, reason):
         return None
-    if _is_padded(data, reason):
-        return simplejpeg.decode_jpeg(data, "RGB", strict=False)
     raise CorruptImageError(f"damaged JPEG: {reason.removeprefix('Corrupt JPEG data: ')}")
 
 

@@ -26,6 +26,7 @@ DEFAULT_DURATION_MS = 100  # of a frame without one, as in browsers
 STRIP_ROWS = 1024  # rows that are converted to RGB at a time, to limit the memory of large images
 
 MAX_PIXELS = 178_956_970  # 536 MB as RGB; Pillow raises DecompressionBombError for larger images
+SUBFILE_TYPE_TAG = 254  # of TIFF; bit 0: a smaller copy of another page
 ORIENTATION_TAG = 0x0112  # of EXIF
 # Pillow raises these for damaged files, depending on the format.
 PILLOW_ERRORS = (
@@ -133,6 +134,16 @@ def animation_frames(file: BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
             image.load()
             frame = _to_rgb(image), max(1, round(image.info.get("duration") or DEFAULT_DURATION_MS))
         yield frame
+
+
+def count_pages(file: BinaryIO) -> int:
+    """Return the number of pages of an open TIFF file, without those that are smaller copies of others."""
+    pages = 0
+    with _open_with_pillow(file) as image:
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            pages += not image.tag_v2.get(SUBFILE_TYPE_TAG, 0) & 1  # type: ignore[attr-defined]
+    return pages
 
 
 def count_frames(file: BinaryIO) -> int:

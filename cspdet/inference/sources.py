@@ -103,6 +103,8 @@ def find_sources(text: str) -> list[MediaSource]:
         return [Video(text, Path("stream.mp4"))]
     if glob.has_magic(text):
         return _scan_glob(str(path))
+    if os.path.lexists(path):
+        raise SourceError(f"{text}: expected a file, found a named pipe, socket, device or broken link")
     beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     raise SourceError(f"{text}: no such image, video or folder{did_you_mean(path.name, beside)}")
 

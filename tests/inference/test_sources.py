@@ -99,6 +99,12 @@ def test_a_name_that_is_not_utf_8_is_found(tmp_path):
         assert os.fsencode(str(source)) == raw
 
 
+def test_a_pipe_is_named_as_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "v.mp4")
+    with pytest.raises(SourceError, match=r"v\.mp4: expected a file, found a named pipe"):
+        find_sources(str(tmp_path / "v.mp4"))
+
+
 def test_free_folders_count_up_and_take_empty_ones(tmp_path):
     base = tmp_path / "runs" / "detect"
     first = increment_path(base)

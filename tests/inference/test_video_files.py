@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -176,6 +177,21 @@ def test_a_playlist_named_like_a_video_opens_no_other_file(tmp_path, text):
         opened(tmp_path / "v.mp4")
 
 
+def test_a_disk_that_fails_while_a_video_is_read_is_an_error(tmp_path):
+    av = pytest.importorskip("av")
+    with opened(grey_video(tmp_path / "v.mp4", 9)) as video:
+        packets = video._container.demux(video._stream)  # type: ignore[attr-defined]
+
+        def failing(_: object) -> Iterator[object]:
+            for _ in range(4):
+                yield next(packets)
+            raise av.error.OSError(5, "Input/output error")
+
+        video._container = SimpleNamespace(demux=failing, close=video._container.close)  # type: ignore[attr-defined]
+        count = len(list(video))
+        assert video.error == f"{tmp_path / 'v.mp4'}: reading fails after frame {count}: Input/output error"
+
+
 def test_damaged_videos_are_errors_or_frames(tmp_path, reader):
     noise = np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8)
     whole = write_video(tmp_path / "whole.mp4", list(noise)).read_bytes()
@@ -217,10 +233,13 @@ def test_an_animated_image_is_read_as_a_video_of_all_its_frames(tmp_path, suffix
             assert len(list(video)) < 4
 
 
-def test_images_of_one_frame_and_other_files_are_not_animated(tmp_path):
+def test_images_of_one_frame_and_other_files_are_not_animated(tmp_path, log_capture):
     for suffix in (".gif", ".webp", ".png", ".jpg"):
         Image.new("RGB", (9, 9)).save(tmp_path / f"a{suffix}")
         assert not is_animated_image(tmp_path / f"a{suffix}")
+    Image.new("RGB", (9, 9)).save(tmp_path / "p.tif", save_all=True, append_images=[Image.new("RGB", (9, 9))] * 2)
+    assert not is_animated_image(tmp_path / "p.tif")
+    assert "p.tif: the first of 3 pages is used" in log_capture.text
     (tmp_path / "b.gif").write_bytes(b"GIF89a")
     assert not is_animated_image(tmp_path / "b.gif")
     assert not is_animated_image(tmp_path / "missing.gif")

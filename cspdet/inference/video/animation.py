@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 from cspdet.datasets.image_header import open_image, parse_header
-from cspdet.datasets.pillow_io import ANIMATED_FORMATS, CorruptImageError, animation_frames, count_frames, is_animated
+from cspdet.datasets.pillow_io import (
+    ANIMATED_FORMATS,
+    CorruptImageError,
+    animation_frames,
+    count_frames,
+    count_pages,
+    is_animated,
+)
 from cspdet.errors import SourceError
 from cspdet.inference.sources import Video
 from cspdet.inference.video.frame import Frame, VideoInfo
+
+log = logging.getLogger("cspdet")
 
 TIME_BASE = Fraction(1, 1000)  # the durations in these files are milliseconds
 
 
 def is_animated_image(path: Path) -> bool:
-    """Return whether a file is an image of several frames; False for a file that cannot be read."""
+    """Return whether a file is an image of several frames; False for a file that cannot be read.
+
+    A TIFF of several pages is not animated; the log says that its first page is used.
+    """
     try:
         with open_image(path) as file:
-            return parse_header(file).file_format in ANIMATED_FORMATS and is_animated(file)
+            file_format = parse_header(file).file_format
+            if file_format == "TIFF" and (pages := count_pages(file)) > 1:
+                log.warning("%s: the first of %d pages is used", path, pages)
+            return file_format in ANIMATED_FORMATS and is_animated(file)
     except (OSError, CorruptImageError):
         return False  # reading it reports the reason
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
+from cspdet.datasets.pillow_io import MAX_PIXELS
 from cspdet.errors import SourceError
 from cspdet.inference.pipeline import RELEASE_TIMEOUT_S
 from cspdet.inference.sources import Video
@@ -188,6 +189,7 @@ class PyAvReader:
         if stream.codec_context is None:
             raise SourceError(f"{self.video}: unknown codec, or a damaged file; convert it to H.264")
         stream.thread_type = self._thread_type
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
 
     @staticmethod
@@ -222,7 +224,10 @@ class PyAvReader:
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, av.error.FFmpegError):
+            except (StopIteration, av.error.EOFError, av.error.InvalidDataError):
+                return
+            except av.error.FFmpegError as error:  # a failing disk
+                self.error = f"{self.video}: reading fails after frame {self.decoded}: {error.strerror}"
                 return
             try:
                 frames = packet.decode()
