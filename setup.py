@@ -15,14 +15,14 @@ assert VERSION is not None, "cspdet/__init__.py holds the version"
 
 
 class BuildWithConfigs(build_py):
-    """Copy the released configs, and the data descriptors that they name, into the package of a wheel."""
+    """Copy the released configs into the package of a wheel."""
 
     def run(self) -> None:
         """Build, then copy; an editable install reads the folders of the checkout."""
         super().run()
         if self.editable_mode:
             return
-        for source in [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("data/*.yaml")]:
+        for source in ROOT.glob("configs/**/*.yaml"):
             target = Path(self.build_lib, "cspdet", source.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

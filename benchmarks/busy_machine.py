@@ -2,7 +2,7 @@
 
   python benchmarks/busy_machine.py
   python benchmarks/busy_machine.py --settings default GOMP_SPINCOUNT=1000,GOMP_SPINCOUNT=10000 --busy 0,1,2 --json
-  python benchmarks/busy_machine.py --train configs/csppelee_efm.yaml data=data/shapes.yaml train.max_steps=40
+  python benchmarks/busy_machine.py --train configs/csppelee_efm.yaml data=data/shapes/shapes.yaml train.max_steps=40
 
 OpenMP threads spin at the end of a parallel region before they sleep. With a core for every thread this saves the
 wake-up; next to other processes the spinning thread takes the core from the thread that it waits for. `default` is the

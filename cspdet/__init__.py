@@ -2,7 +2,7 @@
 
 Example:
     >>> import cspdet
-    >>> cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml"])
+    >>> cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes/shapes.yaml"])
     >>> cspdet.predict("runs/csppelee_efm_sam/best.pt", "street.jpg")
 
 See `cspdet.api` for the functions. Public names are imported on first use, so that `import cspdet` is fast.

@@ -2,7 +2,7 @@
 
 Example:
     >>> import cspdet
-    >>> run = cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes.yaml", "train.epochs=10"])
+    >>> run = cspdet.train("csppelee_efm_sam", overrides=["data=data/shapes/shapes.yaml", "train.epochs=10"])
     >>> ap50 = cspdet.evaluate(run.run_dir / "best.pt").metrics["AP50"]
     >>> result = cspdet.predict(run.run_dir / "best.pt", "street.jpg")
     >>> for detection in result:
@@ -85,7 +85,7 @@ def train(
     """Train a detector or a classifier, or resume a run.
 
     Example:
-        >>> cspdet.train("csppelee_efm", overrides=["data=data/shapes.yaml", "train.epochs=3"]).run_dir
+        >>> cspdet.train("csppelee_efm", overrides=["data=data/shapes/shapes.yaml", "train.epochs=3"]).run_dir
         PosixPath('runs/csppelee_efm')
 
     Args:

@@ -11,7 +11,8 @@ from pydantic import Discriminator, Field, Tag
 from cspdet.config.base import ConfigModel
 from cspdet.config.input import InputConfig
 from cspdet.config.loader import load_config, parse_config
-from cspdet.config.read import find_config, read_yaml
+from cspdet.config.read import read_yaml
+from cspdet.config.released import default_data, find_config
 from cspdet.darknet.config import DarknetClassifierConfig, DarknetModelConfig
 from cspdet.errors import ConfigError
 from cspdet.models.config import ClassifierConfig, ClassifierEvalConfig, DetectorConfig, EvalConfig
@@ -85,7 +86,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
     if task is not None and found is not None and found != task:
         example = "csppelee_efm_sam" if task == "detection" else "classification/csppeleenet"
         raise ConfigError(f"{path}: expected {MODEL_TYPES[task]}, such as {example}, found {MODEL_TYPES[found]}")
-    return load_config(path, RECIPE_BY_TASK[task or found or "detection"], overrides, content)
+    schema = RECIPE_BY_TASK[task or found or "detection"]
+    data = default_data(path) if schema is DetectionRecipe else None
+    return load_config(path, schema, overrides if data is None else [f"data={data}", *overrides], content)
 
 
 def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:

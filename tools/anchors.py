@@ -1,4 +1,4 @@
-"""Evaluate and compute anchors:  python tools/anchors.py data/shapes.yaml --config configs/csppelee_efm.yaml"""
+"""Evaluate and compute anchors:  python tools/anchors.py data/shapes/shapes.yaml --config configs/csppelee_efm.yaml"""
 
 from cspdet.cli.main import run_command
 

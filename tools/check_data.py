@@ -1,4 +1,4 @@
-"""Check a dataset:  python tools/check_data.py data/shapes.yaml"""
+"""Check a dataset:  python tools/check_data.py data/shapes/shapes.yaml"""
 
 from cspdet.cli.main import run_command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cspdet.checkpoints.building import build_detector, classes_from_config
 from cspdet.checkpoints.loading import load_model
-from cspdet.config.read import names_config
+from cspdet.config.released import names_config
 from cspdet.darknet.weights import SkipInit
 from cspdet.models.bundle import Network, TaskName, check_size
 from cspdet.models.profile import ModelCost, profile

@@ -1,7 +1,7 @@
 """Error analysis of detections: error types and their AP cost, curves, confusion matrix, worst images, label issues.
 
   cspdet analyze runs/x                                  # detections.json and config.yaml of a training run
-  cspdet analyze results.json --data data/coco.yaml      # any COCO results file
+  cspdet analyze results.json --data data/coco/coco.yaml      # any COCO results file
   cspdet analyze runs/x runs/y runs/z                    # comparison: are the differences to the first run significant?
 
 Writes a page, index.html, and all values as analysis.json and CSV files to the output folder.

@@ -2,7 +2,7 @@
 
   cspdet eval runs/x/best.pt
   cspdet eval runs/csppeleenet/best.pt --data imagenet
-  cspdet eval --detections results.json --data data/coco.yaml
+  cspdet eval --detections results.json --data data/coco/coco.yaml
   cspdet eval runs/x/best.pt --split test --name my-detector     # also writes the zip for the COCO server
 
 Writes metrics.json and detections.json (for a classifier, predictions.csv) to the output folder. --voc adds the AP of

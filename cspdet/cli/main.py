@@ -24,6 +24,7 @@ COMMAND_HELP = {
     "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
     "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
     "info": "parameters, BFLOPs and memory traffic, compared with published values",
+    "configs": "list the released configs, or copy one to edit it",
     "prepare-data": "create the built-in dataset, download COCO, convert VOC or YOLO",
     "check-data": "check a dataset for errors",
     "anchors": "evaluate anchors on a dataset, and compute better ones with k-means",

@@ -1,4 +1,4 @@
-"""Find config files by name, and read YAML 1.2 to built-in types with line numbers."""
+"""Read YAML 1.2 to built-in types with line numbers."""
 
 from __future__ import annotations
 
@@ -23,53 +23,6 @@ MAX_YAML_VALUES = 100_000  # with the values of aliases, which can multiply
 MAX_YAML_BRACKETS = 1000
 BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 MAX_INTEGER = 2**63
-PACKAGE = Path(__file__).parents[1]
-
-
-def configs_dir() -> Path:
-    """Return the folder of the shipped configs, in the installed package or at the root of a source checkout."""
-    inside = PACKAGE / "configs"
-    return inside if inside.is_dir() else PACKAGE.parent / "configs"
-
-
-def find_config(name: str | Path) -> Path:
-    """Return the path of a config file, given its path or the name of a shipped config.
-
-    Args:
-        name: A path, or the name of a shipped config without suffix: `csppelee_efm_sam`, `classification/darknet53`. An
-            existing file with this name has priority.
-
-    Raises:
-        ConfigError: There is neither a file nor a shipped config of this name.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file() or path.is_absolute():
-        return path
-    released = {file.relative_to(configs_dir()).with_suffix("").as_posix(): file for file in _released_configs()}
-    if path.as_posix() not in released:
-        hint = did_you_mean(path.as_posix(), released)
-        raise ConfigError(f"{name}: no such file, and no released config of this name{hint}")
-    return released[path.as_posix()]
-
-
-def find_section(name: str, folder: Path) -> Path:
-    """Return the path of a section file.
-
-    The name is resolved against `folder`. If there is no such file, but a shipped file of this name, such as
-    `train/paper.yaml`, return the path of the shipped file.
-    """
-    path, released = folder / name, configs_dir() / name.removeprefix("configs/")
-    return released if not path.exists() and released.is_file() else path
-
-
-def names_config(name: str | Path) -> bool:
-    """Return whether a MODEL argument is a config (YAML file, or name without suffix) and not a file with weights."""
-    path = Path(name)
-    return path.suffix in (".yaml", ".yml") or (path.suffix == "" and not path.is_file())
-
-
-def _released_configs() -> list[Path]:
-    return [file for file in sorted(configs_dir().rglob("*.yaml")) if file.parent.name != "train"]
 
 
 def read_yaml(path: str | Path) -> FileContent:

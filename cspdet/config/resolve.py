@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from cspdet.config.aliases import ASSIGNER, ASSIGNER_KEYS, log_renamed, rename_key, upgrade_keys
-from cspdet.config.read import FileContent, KeyPath, describe, find_section, format_key_path, parse_yaml, read_yaml
+from cspdet.config.read import FileContent, KeyPath, describe, format_key_path, parse_yaml, read_yaml
+from cspdet.config.released import find_section
 from cspdet.config.schema import annotation_at, select_model, takes_component, takes_mapping, union_members
 from cspdet.errors import ConfigError
 from cspdet.io.text import is_text

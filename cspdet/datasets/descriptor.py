@@ -30,7 +30,7 @@ log = logging.getLogger("cspdet")
 
 BUILT_IN_DATASET_HINT = (
     "to start on the built-in set, run `cspdet prepare-data shapes --output data/shapes` "
-    "and add `data=data/shapes.yaml` to your command"
+    "and add `data=data/shapes/shapes.yaml` to your command"
 )
 
 
@@ -116,12 +116,15 @@ class DatasetConfig:
 
     def _hints(self, files: SplitFiles) -> tuple[str, ...]:
         if self.path.stem == "coco":
-            folder = display_path(files.images.parent)
-            return f"to download COCO 2017, run `cspdet prepare-data coco --output {folder}`", BUILT_IN_DATASET_HINT
+            return _download_hint(files.images.parent), BUILT_IN_DATASET_HINT
         return (
             f"correct the paths in {display_path(self.path)}, which are relative to its own folder; if the dataset was "
             "moved, move the descriptor with it or convert it again",
         )
+
+
+def _download_hint(folder: Path) -> str:
+    return f"to download COCO 2017, run `cspdet prepare-data coco --output {display_path(folder)}`"
 
 
 def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> DatasetConfig:
@@ -143,7 +146,8 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
         siblings = [other.name for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         problem = f"{display_path(path)}: no such data descriptor{did_you_mean(path.name, siblings)}"
         if path.stem == "coco":  # the default of the released configs
-            raise DataError(problem, BUILT_IN_DATASET_HINT)
+            folder = path.parent if path.parent.name == "coco" else path.parent / "coco"
+            raise DataError(problem, _download_hint(folder), BUILT_IN_DATASET_HINT)
         raise DataError(f"{problem}; if the dataset was moved, name its descriptor: data=PATH")
     config = _load(path, named_by_user=named_by_user)
     splits = _read_source(config) if config.format is not None else _split_files(config)

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from cspdet.config.loader import dump_config
-from cspdet.config.read import configs_dir
 from cspdet.config.registry import Component
+from cspdet.config.released import configs_dir
 from cspdet.datasets.descriptor import DescriptorConfig
 from cspdet.errors import ConfigError
 from cspdet.inference.metadata import ModelMetadata

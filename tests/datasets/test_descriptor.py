@@ -70,7 +70,7 @@ def test_coco_not_on_disk_names_both_solutions(tmp_path, monkeypatch):
     assert "no such folder: data/coco/train2017" in text
     assert "`cspdet prepare-data coco --output data/coco`" in text
     assert "`cspdet prepare-data shapes --output data/shapes`" in text
-    assert "`data=data/shapes.yaml`" in text
+    assert "`data=data/shapes/shapes.yaml`" in text
 
 
 def test_a_users_own_descriptor_does_not_suggest_to_download_coco(tmp_path):

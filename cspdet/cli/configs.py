@@ -1,0 +1,121 @@
+"""List the released configs, or copy one to edit it.
+
+  cspdet configs                                            # all, with published costs and accuracy
+  cspdet configs --copy csppelee_efm_sam                    # writes csppelee_efm_sam.yaml
+  cspdet configs --copy classification/csppeleenet mine.yaml
+
+The names stand for the files in every command: `cspdet train csppelee_efm_sam`, `cspdet info yolov3`. A file of that
+name in the current folder has priority. BFLOPs, AP (COCO test-dev) and top-1 (ImageNet) are the published values, at
+the input size of the config. `train/NAME` is a section: `cspdet train CONFIG train=train/paper.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from cspdet.cli.arguments import print_lines
+from cspdet.config.released import ReleasedConfig, get_released, released_configs
+from cspdet.errors import ConfigError
+from cspdet.io.atomic import write_text
+from cspdet.io.outputs import NOT_REPLACED, OutputFile, check_outputs
+from cspdet.models.published import PUBLISHED
+
+ConfigRow = dict[str, Any]
+MIN_SUMMARY_WIDTH = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `configs`."""
+    parser.add_argument("--copy", metavar="NAME", help="write a copy of this config")
+    parser.add_argument(
+        "dest", nargs="?", type=Path, metavar="DEST", help="file or folder of the copy (default: NAME.yaml here)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> None:
+    """List the configs, or copy one."""
+    if args.overrides:
+        raise ConfigError(f"configs: takes no overrides, found {args.overrides[0]!r}")
+    if args.copy is not None:
+        path = _copy(get_released(args.copy, with_sections=True), args.dest)
+        print(json.dumps({"written": str(path)}) if args.json else path)
+        return
+    if args.dest is not None:
+        raise ConfigError(f"configs: unexpected {str(args.dest)!r}; `--copy NAME DEST` writes a config")
+    rows = [_row(config) for config in released_configs().values()]
+    if args.json:
+        print(json.dumps(rows))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print_lines(_table(rows, width))
+
+
+def _copy(config: ReleasedConfig, dest: Path | None) -> Path:
+    """Write the copy, and return its path; an existing file is never replaced."""
+    name = f"{config.path.stem}.yaml"
+    path = Path(name) if dest is None else dest / name if dest.is_dir() else dest
+    check_outputs([OutputFile(path, NOT_REPLACED)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, config.editable_copy())
+    return path
+
+
+def _row(config: ReleasedConfig) -> ConfigRow:
+    published = None if config.is_section else PUBLISHED.get(config.path.stem)
+    is_classifier = "classif" in config.name
+    return {
+        "name": config.name,
+        "kind": "section" if config.is_section else "config",
+        "task": "classification" if is_classifier else "detection",
+        "path": str(config.path),
+        "size": published and list(published.size),
+        "bflops": published and published.expected_bflops,
+        "ap": published and published.ap,
+        "ap50": published and published.ap50,
+        "top1": published and published.top1,
+        "summary": config.summary,
+    }
+
+
+def _table(rows: list[ConfigRow], width: int | None) -> list[str]:
+    """Return the lines of the tables of detectors, classifiers and sections.
+
+    Args:
+        rows: Values of `_row`.
+        width: Number of columns of the terminal; None: one line per config, however long.
+    """
+    configs = [row for row in rows if row["kind"] == "config"]
+    groups = (
+        ("detectors", "AP", "ap", [row for row in configs if row["task"] == "detection"]),
+        ("classifiers", "top-1", "top1", [row for row in configs if row["task"] == "classification"]),
+        ("training recipes", "", "", [row for row in rows if row["kind"] == "section"]),
+    )
+    lines: list[str] = []
+    for title, accuracy, key, members in groups:
+        name_width = max(len(row["name"]) for row in members)
+        columns = f"  BFLOPs  {accuracy:>5}" if key else ""
+        lines += ["", f"{title:<{name_width}}{columns}".rstrip()]
+        for row in members:
+            values = f"{_format(row['bflops'], '#.4g'):>6}  {_format(row[key], '.1f'):>5}  " if key else ""
+            lines += _wrap(f"{row['name']:<{name_width}}  {values}", row["summary"], width)
+    return lines[1:]
+
+
+def _wrap(head: str, summary: str, width: int | None) -> list[str]:
+    """Return the lines of one row; a summary that does not fit continues below its beginning."""
+    if width is None:
+        return [head + summary]
+    first, *rest = textwrap.wrap(summary, max(width - len(head), MIN_SUMMARY_WIDTH))
+    return [head + first, *(" " * len(head) + line for line in rest)]
+
+
+def _format(value: float | None, spec: str) -> str:
+    """Return the value in a format; `-` for a value that was not published."""
+    return "-" if value is None else format(value, spec)

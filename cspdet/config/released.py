@@ -1,0 +1,146 @@
+"""Released configs: find, list and copy the config files that come with cspdet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cspdet.errors import ConfigError, did_you_mean
+
+PACKAGE = Path(__file__).parents[1]
+CONFIG_SUFFIXES = (".yaml", ".yml")
+SECTION_FOLDER = "train"  # its files are sections, not whole configs
+# Where `prepare-data coco --output data/coco` writes the descriptor; the default of an installed package.
+COCO_DESCRIPTOR = "data/coco/coco.yaml"
+FILE_REFERENCE = re.compile(r"^(?P<key>\w+): (?P<file>[\w./-]+\.ya?ml)(?=\s|$)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ReleasedConfig:
+    """A config file that comes with cspdet.
+
+    Attributes:
+        name: The name that stands for the file: `csppelee_efm_sam`, `classification/darknet53`, `train/paper`.
+        path: The file.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def is_section(self) -> bool:
+        """Whether the file is the section `train` of a config, instead of a whole config."""
+        return self.path.parent.name == SECTION_FOLDER
+
+    @property
+    def summary(self) -> str:
+        """The beginning of the comment at the head of the file, up to the first colon or full stop."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.removeprefix("#").strip() for line in lines[: _first_key(lines)])
+        return re.split(r"[:.]\s|\.$", comment, maxsplit=1)[0]
+
+    def editable_copy(self) -> str:
+        """Return the text of the file for another folder: the released sections that it names are still found."""
+
+        def replace(match: re.Match[str]) -> str:
+            if match["key"] == "data":
+                return f"data: {COCO_DESCRIPTOR}"
+            section = (self.path.parent / match["file"]).resolve().relative_to(configs_dir().resolve())
+            return f"{match['key']}: {section.as_posix()}"
+
+        return FILE_REFERENCE.sub(replace, self.path.read_text(encoding="utf-8"))
+
+
+def _first_key(lines: list[str]) -> int:
+    return next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+
+
+def is_installed() -> bool:
+    """Return whether the configs are inside the package, as in a wheel, and not at the root of a source checkout."""
+    return (PACKAGE / "configs").is_dir()
+
+
+def configs_dir() -> Path:
+    """Return the folder of the released configs, in the installed package or at the root of a source checkout."""
+    return PACKAGE / "configs" if is_installed() else PACKAGE.parent / "configs"
+
+
+def released_configs() -> dict[str, ReleasedConfig]:
+    """Return all released configs, including sections, by name; detectors come first."""
+    root = configs_dir()
+    files = sorted(root.rglob("*.yaml"), key=lambda file: (len(file.relative_to(root).parts), file))
+    named = ((file.relative_to(root).with_suffix("").as_posix(), file) for file in files)
+    return {name: ReleasedConfig(name, file) for name, file in named}
+
+
+def get_released(name: str, *, with_sections: bool = False) -> ReleasedConfig:
+    """Return the released config of a name.
+
+    Args:
+        name: The name without suffix, or `configs/NAME.yaml`.
+        with_sections: Whether the name may be that of a section.
+
+    Raises:
+        ConfigError: There is none; the message has the nearest name.
+    """
+    known = {key: config for key, config in released_configs().items() if with_sections or not config.is_section}
+    found = known.get(re.sub(r"\.ya?ml$", "", name).removeprefix("configs/"))
+    if found is None:
+        same_stem = [key for key in known if key.rsplit("/")[-1] == name]
+        hint = f" (did you mean {same_stem[0]!r}?)" if same_stem else did_you_mean(name, known)
+        raise ConfigError(
+            f"{name}: no such file, and no released config of this name{hint}; `cspdet configs` lists them"
+        )
+    return found
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the path of a config file, given its path or the name of a released config.
+
+    Args:
+        name: A path, or the name of a released config: `csppelee_efm_sam`, `classification/darknet53`. An existing file
+            has priority. `configs/NAME.yaml`, a path in a source checkout, stands for the released config in all other
+            folders.
+
+    Raises:
+        ConfigError: There is neither a file nor a released config of this name.
+    """
+    path = Path(name)
+    if path.is_file() or path.is_absolute():
+        return path
+    if path.suffix in CONFIG_SUFFIXES:
+        released = configs_dir() / path.as_posix().removeprefix("configs/")
+        is_released = path.parts[0] == "configs" and SECTION_FOLDER not in path.parts and released.is_file()
+        return released if is_released else path
+    return get_released(path.as_posix()).path
+
+
+def find_section(name: str, folder: Path) -> Path:
+    """Return the path of a section file.
+
+    The name is resolved against `folder`. If there is no such file, but a released file of this name, such as
+    `train/paper.yaml`, return the path of the released file.
+    """
+    path, released = folder / name, configs_dir() / name.removeprefix("configs/")
+    return released if not path.exists() and released.is_file() else path
+
+
+def default_data(path: Path) -> str | None:
+    """Return the data descriptor of a released config in an installed package, relative to the working directory.
+
+    The `data` of released configs is a file of the source checkout, which an installed package does not have.
+
+    Args:
+        path: The config file.
+
+    Returns:
+        The descriptor; None: the config is another file, or in a checkout, and its own `data` holds.
+    """
+    return COCO_DESCRIPTOR if is_installed() and configs_dir() in path.parents else None
+
+
+def names_config(name: str | Path) -> bool:
+    """Return whether a MODEL argument is a config (YAML file, or name without suffix) and not a file with weights."""
+    path = Path(name)
+    return path.suffix in CONFIG_SUFFIXES or (path.suffix == "" and not path.is_file())
