@@ -11,6 +11,7 @@ from cspdet.datasets.config import Workers
 log = logging.getLogger("cspdet")
 
 SHARED_MEMORY = "/dev/shm"
+USABLE_FRACTION = 0.9  # of the shared memory, the rest for labels and other programs
 PREFETCH_FACTOR = 2  # batches that each loader process prepares ahead
 
 
@@ -33,7 +34,8 @@ def resolve_num_workers(
     free = free_shared_memory()
     if not workers or not batch_bytes or free is None:
         return workers
-    most = max(0, (free // num_processes // batch_bytes - 1) // PREFETCH_FACTOR)
+    # The training process holds two more: the current batch and the next one.
+    most = max(0, (int(USABLE_FRACTION * free) // num_processes // batch_bytes - 2) // PREFETCH_FACTOR)
     if most < workers:
         log.warning(
             "%d loader processes instead of %d: %s has %.0f MB free, and a batch takes %.1f MB; docker run --shm-size "

@@ -154,10 +154,10 @@ def test_automatic_workers_share_the_cores(monkeypatch):
 
 def test_workers_fit_into_the_shared_memory(monkeypatch, log_capture):
     monkeypatch.setattr("cspdet.datasets.worker_count.free_shared_memory", lambda: 64_000_000)
-    assert resolve_num_workers(4, "cpu", batch_bytes=5_000_000) == 4  # nine batches: two for each, and the current one
+    assert resolve_num_workers(4, "cpu", batch_bytes=5_000_000) == 4  # ten batches: two for each process, and two more
     assert not log_capture.records
-    assert resolve_num_workers(4, "cpu", batch_bytes=9_000_000) == 3
-    assert resolve_num_workers(4, "cpu", 2, batch_bytes=9_000_000) == 1
+    assert resolve_num_workers(4, "cpu", batch_bytes=9_000_000) == 2
+    assert resolve_num_workers(4, "cpu", 2, batch_bytes=7_000_000) == 1
     assert resolve_num_workers(4, "cpu", batch_bytes=30_000_000) == 0
     assert "0 loader processes instead of 4: /dev/shm has 64 MB free, and a batch takes 30.0 MB" in log_capture.text
     monkeypatch.setattr("cspdet.datasets.worker_count.free_shared_memory", lambda: None)
