@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 # What logs, messages and results must not hold of a URL: `user:password@` (or another `@` before the path, unless it
 # follows a port), and values such as `?password=...`.
-_URL_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#]|\s|$))\S*@)")
+_URL_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?:[^\s/?#]*@|[^\s/?#@:]*:(?!\d+(?:[/?#]|\s|$))\S*@)")
 _URL_SECRET = re.compile(
     r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|auth|sig|credential)[^=&\s]*=)[^&\s'\"]*[^&\s'\".,:;]", re.I
 )
@@ -47,7 +47,7 @@ class UnwritableFileError(UserError):
 
 def hide_credentials(text: str) -> str:
     """Replace logins and secret values in the URLs of a text by `***`."""
-    return _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub("***@", text)) if "://" in text else text
+    return _URL_SECRET.sub(r"\1***", _URL_LOGIN.sub(r"\1***@", text)) if ":/" in text else text
 
 
 def missing_package_error(name: str, extra: str, what: str, error: ImportError) -> ConfigError:

@@ -12,6 +12,7 @@ from cspdet.errors import hide_credentials
     [
         ("rtsp://user:Secret99@127.0.0.1:1/cam", "rtsp://***@127.0.0.1:1/cam"),
         ("rtsp://user:Sec@ret99@host/cam@2", "rtsp://***@host/cam@2"),
+        ("rtsp:/user:Secret99@host/cam", "rtsp:/***@host/cam"),
         ("rtsp://user:Secret/99@host/cam", "rtsp://***@host/cam"),
         ("https://Secret99@host:8080", "https://***@host:8080"),
         ("http://host/video?user=me&password=Secret99&fps=5", "http://host/video?user=me&password=***&fps=5"),
@@ -33,6 +34,7 @@ def test_logins_and_secret_values_are_hidden(url, expected):
         "mail me@host: 3 of 5",
         "https://a.b/c, then me@host",
         "s3://bucket:80",
+        "C:/Users/a@b/x.jpg",
     ],
 )
 def test_other_text_is_unchanged(text):

@@ -59,7 +59,9 @@ class Video:
     @property
     def source(self) -> str:
         """The address as results and messages have it: a URL without user name and password."""
-        return hide_credentials(self.address) if isinstance(self.address, str) else str(self.address)
+        return (
+            hide_credentials(self.address.replace(" ", "%20")) if isinstance(self.address, str) else str(self.address)
+        )
 
 
 MediaSource = ImageFile | Video

@@ -188,6 +188,9 @@ class PyAvReader:
             raise SourceError(f"{self.video}: expected a video, found a file with {types} only")
         if stream.codec_context is None:
             raise SourceError(f"{self.video}: unknown codec, or a damaged file; convert it to H.264")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MAX_PIXELS:
+            raise SourceError(f"{self.video}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}")
         stream.thread_type = self._thread_type
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
