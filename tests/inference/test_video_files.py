@@ -189,7 +189,7 @@ def test_a_disk_that_fails_while_a_video_is_read_is_an_error(tmp_path):
 
         video._container = SimpleNamespace(demux=failing, close=video._container.close)  # type: ignore[attr-defined]
         count = len(list(video))
-        assert video.error == f"{tmp_path / 'v.mp4'}: reading fails after frame {count}: Input/output error"
+        assert video.error == f"{tmp_path / 'v.mp4'}: frame {count} cannot be read: Input/output error"
 
 
 def test_damaged_videos_are_errors_or_frames(tmp_path, reader):

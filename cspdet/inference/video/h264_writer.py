@@ -14,7 +14,7 @@ import numpy as np
 
 from cspdet.errors import SourceError
 from cspdet.inference.video.encoding import EncoderSettings, fit_into
-from cspdet.inference.video.reader import open_container
+from cspdet.inference.video.pyav_reader import open_container
 
 if TYPE_CHECKING:
     import av
