@@ -44,7 +44,7 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): setup.py constraints.txt cspdet/__init__.py
+$(STAMP): pyproject.toml setup.py constraints.txt cspdet/__init__.py
 	$(if $(PYTHON),,$(error no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3))
 	@'$(PYTHON)' -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 		{ echo "PYTHON=$(PYTHON): expected Python 3.10 or newer with venv"; exit 1; }

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cspdet.recipe import ClassificationRecipe, DetectionRecipe, Recipe, load_recipe
     from cspdet.structures import Detections
 
-__version__ = "0.1.0"  # setup.py and the Makefile read this line
+__version__ = "0.1.0"  # pyproject.toml and the Makefile read this line
 
 _API_NAMES = (
     "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",

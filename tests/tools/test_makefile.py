@@ -24,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "my checkout"
     (folder / "cspdet").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", folder)
-    for name in ("setup.py", "constraints.txt", "cspdet/__init__.py"):
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", "cspdet/__init__.py"):
         (folder / name).touch()
     python = tmp_path / "python"
     python.write_text(FAKE_PYTHON.format(calls=tmp_path / "calls"))
