@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _format_name(args: argparse.Namespace) -> str:
-    """Return --format, in lower case if it is a known name, or the format with the suffix of --output."""
+    """Return --format, in lower case unless it is `module:Class`, or the format with the suffix of --output."""
     known = EXPORT_FORMATS.names()
     if args.format is not None:
-        return args.format.lower() if args.format.lower() in known else str(args.format)
+        return str(args.format if ":" in args.format else args.format.lower())
     suffix = "" if args.output is None else args.output.suffix
     for name in known:
         if suffix and suffix in load_format(name).suffixes:

@@ -11,6 +11,8 @@ from cspdet.io.terminal import escape_text
 
 log = logging.getLogger("cspdet")
 
+BOXES_FONT = "Last Resort"  # has a box for every character
+
 
 def plain_text(text: str) -> str:
     """Escape `$` (mathtext), control characters (invalid in SVG), and a leading underscore (hidden in legends)."""
@@ -41,7 +43,8 @@ def _find_families(characters: set[str]) -> tuple[list[str], set[str]]:
 
     families = list(rcParams["font.family"])
     missing = characters - set(map(chr, get_font(findfont(FontProperties())).get_charmap()))
-    for font in fontManager.ttflist if missing else ():
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith(BOXES_FONT)]
+    for font in fonts if missing else ():
         found = missing & set(map(chr, get_font(font.fname).get_charmap()))
         if found:
             families.append(font.name)

@@ -84,8 +84,8 @@ def _unique_names(files: Sequence[Path]) -> list[str]:
 
 def _read_metrics(path: Path, name: str) -> RunMetrics:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     rows = [(line_number, row) for line_number, row in enumerate(text.split("\n"), start=1) if row.strip()]
     lines, is_truncated = [], False

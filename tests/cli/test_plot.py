@@ -95,7 +95,8 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
         ("[1, 2]\n", r"metrics\.jsonl:1: expected a JSON object"),
         ("", "expected one line per epoch, found none"),
         ('{"epoch"', "found only an incomplete one"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "found only an incomplete one"),
+        (b'{"epoch": 1}\n\xff\xfe\n{"epoch": 3}\n', r"metrics\.jsonl:2: expected a JSON object"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, content, message):
