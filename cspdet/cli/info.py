@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
+from cspdet.io.names import distinct_names
 from cspdet.models.published import PublishedResult, find_published_result
 
 if TYPE_CHECKING:
@@ -49,12 +51,7 @@ def run(args: argparse.Namespace) -> None:
         validate_output_path(args.plot)
     for path in args.models:
         check_model(path, args.overrides)
-    from cspdet.checkpoints.model_profile import profile_model
-
-    num_classes_cache: dict[Path, int] = {}
-    profiles = [
-        profile_model(path, args.overrides, args.size, num_classes_cache=num_classes_cache) for path in args.models
-    ]
+    profiles = _profile(args)
     if args.plot:
         plot_layers([(model.name, model.cost) for model in profiles], args.plot)
     if args.json:
@@ -65,6 +62,19 @@ def run(args: argparse.Namespace) -> None:
         for model in profiles:
             print_lines(["", f"{model.name}, layer by layer", *_layer_table(model.cost)])
         print_lines(["", *_largest_layers(profiles)])
+
+
+def _profile(args: argparse.Namespace) -> list[ModelProfile]:
+    """Profile the models; if different models have the same name, such as best, use the distinct parts of the paths."""
+    from cspdet.checkpoints.model_profile import profile_model
+
+    num_classes_cache: dict[Path, int] = {}
+    profiles = [
+        profile_model(path, args.overrides, args.size, num_classes_cache=num_classes_cache) for path in args.models
+    ]
+    if len({model.name for model in profiles}) == len(set(args.models)):
+        return profiles
+    return [replace(model, name=name) for model, name in zip(profiles, distinct_names(args.models), strict=True)]
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -87,7 +97,8 @@ def _row(model: ModelProfile) -> InfoRow:
 
 
 def _published(model: ModelProfile) -> PublishedResult | None:
-    return find_published_result(model.name, model.cost.size_hw) if model.matches_published else None
+    name = Path(model.name).stem if "/" in model.name else model.name
+    return find_published_result(name, model.cost.size_hw) if model.matches_published else None
 
 
 def _published_to_json(published: PublishedResult, cost: ModelCost) -> InfoRow:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from cspdet.io.terminal import escape_text
 from cspdet.structures import Detections
 
 RGB = tuple[int, int, int]
@@ -129,6 +130,7 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
     """Draw a label on a filled rectangle above `corner`; if there is not enough space above, draw it below."""
+    label = escape_text(label)  # OpenCV crashes on lone surrogates
     (x, y), (height, width) = corner, image.shape[:2]
     label = label.encode("utf-8", "replace").decode()  # OpenCV ends the process for lone surrogates
     scale, weight = max(0.4, 0.25 + 0.13 * thickness), max(1, thickness // 2)

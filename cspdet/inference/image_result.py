@@ -108,7 +108,7 @@ class ImageResult(ABC):
         source = self.image.path
         if source is not None and target.exists() and source.exists() and target.samefile(source):
             raise ConfigError(f"{target}: is the original image; expected another file")
-        if not target.suffix or not cv2.haveImageWriter(target.name):
+        if not (target.suffix.isascii() and cv2.haveImageWriter(f"image{target.suffix}")):
             raise ConfigError(f"{target}: expected a file name that ends in .jpg, .png or another image format")
         ok, data = cv2.imencode(target.suffix, cv2.cvtColor(self.plot(), cv2.COLOR_RGB2BGR))
         if not ok:

@@ -214,3 +214,14 @@ def test_a_published_row_without_its_config_is_an_error(tmp_path, monkeypatch, c
     monkeypatch.setitem(PUBLISHED, "csppelee_xfm", PUBLISHED["csppelee_efm"])
     with pytest.raises(ConfigError, match="csppelee_xfm: published, but in no table"):
         paper_page(ROOT / "configs")
+
+
+def test_models_of_the_same_name_get_distinct_names(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    copy = tmp_path / "a" / "darknetref.yaml"
+    original = ROOT / "configs/classification/darknetref.yaml"
+    copy.write_text(original.read_text().split("train:")[0])
+    assert main(["info", str(original), str(copy), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["classification/darknetref.yaml", "a/darknetref.yaml"]
+    assert rows[0]["published"] == rows[1]["published"] is not None

@@ -135,3 +135,9 @@ def test_other_arrays_are_refused_with_what_was_found(image):
 def test_lengths_that_differ_are_refused():
     with pytest.raises(ValueError, match="1 boxes"):
         draw_boxes(np.zeros((5, 5, 3), np.uint8), np.zeros((1, 4)), ["a", "b"])
+
+
+def test_a_label_with_characters_that_opencv_cannot_draw():
+    image = np.zeros((60, 80, 3), np.uint8)
+    drawn = draw_boxes(image, np.array([[10, 30, 50, 50]]), ["\udcff\x1b猫"])
+    assert (drawn != 0).any()
