@@ -175,13 +175,8 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
         label = int(images.label[i])
         correct = int(ranked[0] == label and scores[0] > 0)
         best = [column for c, s in zip(ranked, scores, strict=True) for column in (images.classes[c], f"{s:.6f}")]
-        rows.append([_writable(images.name(i)), images.classes[label], correct, *best])
+        rows.append([images.name(i), images.classes[label], correct, *best])
     return format_csv(["path", "class", "correct", *head], rows)
-
-
-def _writable(name: str) -> str:
-    """Replace characters of a file name that cannot be encoded as UTF-8 with question marks."""
-    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def format_table(document: Document) -> list[str]:

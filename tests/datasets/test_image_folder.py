@@ -87,7 +87,7 @@ def test_class_names_are_text_and_special_files_no_images(tmp_path):
     os.mkfifo(tmp_path / "train/a/2.jpg")
     assert found(tmp_path) == [("train/a/1.jpg", "a")]
     touch(tmp_path, os.fsdecode(b"train/caf\xe9/1.jpg"))
-    with pytest.raises(DataError, match=r"class name 'caf\\udce9' is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"name of class 1 is not valid text: 'caf\\udce9'"):
         load_image_folder(tmp_path, "train")
 
 

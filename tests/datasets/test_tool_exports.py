@@ -84,6 +84,22 @@ def test_labels_with_an_upper_case_suffix_are_read_and_labels_without_an_image_c
     assert any(line.endswith("files with other suffixes skipped: .heic 1") for line in prepared.warnings)
 
 
+def test_a_polygon_at_the_borders_is_not_taken_for_keypoints(tmp_path):
+    source = yolo(tmp_path / "s", {"train/a": "0 0 0 1 0 1 1 0 1 0.2 1\n", "val/b": LINE})
+    convert_yolo(source, tmp_path / "out")
+    assert converted(tmp_path / "out")["a.png"] == [("ant", 0, 0, 60, 40)]
+
+
+def test_folders_of_splits_may_have_upper_case(tmp_path):
+    for split in ("Train", "VALID"):
+        write_image(tmp_path / f"s/{split}/Images/{split}.png")
+        write(tmp_path / f"s/{split}/labels/{split}.txt", LINE)
+    write(tmp_path / "s/classes.txt", "ant\n")
+    prepared = convert_yolo(tmp_path / "s", tmp_path / "out")
+    assert prepared.counts == {"train": {"images": 1, "boxes": 1}, "val": {"images": 1, "boxes": 1}}
+    assert converted(tmp_path / "out", "val") == {"VALID.png": [BOX]}
+
+
 def test_images_behind_circles_of_links_are_read_once(tmp_path):
     source = yolo(tmp_path / "s", {"train/a": LINE, "val/b": LINE})
     (source / "images/train/latest").symlink_to(".")
@@ -104,6 +120,7 @@ def test_images_behind_circles_of_links_are_read_once(tmp_path):
         ("[~, ant]", "class 0 has no name"),
         ("[null, ant]", "class 0 has no name"),
         ('["a\\ud800", ant]', "class 0 is not valid text"),
+        ('["a\\nb", ant]', "class 0 has a line break"),
         ("[[a], ant]", "names: expected a list of class names"),
     ],
 )
@@ -125,6 +142,7 @@ def test_class_names_are_kept_as_spelled_and_must_differ(tmp_path, names, expect
         ("a: !!python/object/apply:os.system [true]\n", "train: missing key"),
         ("{a: 1, a: 2}", "duplicate key 'a'"),
         ("? [a]\n: b", "expected text as a key"),
+        ("x: &x {train: images/train}\n<<: *x\nnames: [a]", "data.yaml:2: merge keys (<<) are not supported"),
         ("train: images/train\npath: [a]\nnames: [x]", "path: expected a folder as text, found a list"),
         ("train: images/train\npath: 5\nnames: [x]", "path: expected a folder as text, found '5'"),
         ("train: [[images]]\nnames: [x]", "train: expected a folder or a list file as text, found a list"),
@@ -180,6 +198,8 @@ def test_voc_lists_name_images_with_spaces_suffixes_and_labels(tmp_path):
     assert names == {"train": ["my cat.png", "x -1.png", "d.png"], "val": ["e.png", "d.png"]}
     assert "2 images left out: no xml file of these splits describes them" in prepared.warnings
     assert "1 images are in more than one split" in prepared.warnings
+    write(source / "ImageSets/Main/train.txt", "n" * 5000)
+    assert "no annotation file" in problems(convert_voc, source, tmp_path / "out")[0]
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "shift_jis", "cp1252", "utf-16", "utf-8-sig"])

@@ -28,9 +28,10 @@ from cspdet.datasets.classification.scan import (
     read_list,
     scan_class_folder,
 )
+from cspdet.datasets.formats.names import class_name_problems
 from cspdet.datasets.issues import IssueCounter
-from cspdet.errors import DataError, did_you_mean
-from cspdet.io.text import is_text, read_lines
+from cspdet.errors import DataError, did_you_mean, truncate_list
+from cspdet.io.text import read_lines
 
 Split = Literal["train", "val"]
 
@@ -219,15 +220,6 @@ def _check_known_classes(where: Path, found: Iterable[str], classes: tuple[str, 
         )  # fmt: skip
 
 
-def _check_is_text(classes: Iterable[str], where: Path) -> None:
-    wrong = [name for name in classes if not is_text(name)]
-    if wrong:
-        raise DataError(
-            f"{where}: the class name {wrong[0]!r} is not UTF-8 text; rename it"
-            + _format_first_of(wrong, "such class names")
-        )
-
-
 def _format_first_of(items: Sequence[str], what: str) -> str:
     """Return ` (the first of 7 such classes)` if there are several items; if not, return an empty string."""
     return f" (the first of {len(items)} {what})" if len(items) > 1 else ""
@@ -236,7 +228,8 @@ def _format_first_of(items: Sequence[str], what: str) -> str:
 def _pack_dataset(
     root: Path, split: str, classes: tuple[str, ...], label: np.ndarray, names: Sequence[str], issues: IssueCounter
 ) -> ImageFolderDataset:
-    _check_is_text(classes, root / split)
+    if problems := class_name_problems(classes, str(root / split)):
+        raise DataError(*truncate_list(problems))
     encoded = [os.fsencode(name) for name in names]
     start = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=start[1:])

@@ -14,7 +14,7 @@ MAX_NAMES_BYTES = 10_000_000
 
 
 def class_name_problems(names: Sequence[str], where: str) -> list[str]:
-    """One line for each class name that is empty, not valid text, or equal to an earlier one.
+    """One line for each class name that is empty, not one line of valid text, or equal to an earlier one.
 
     Args:
         names: Class names, in order.
@@ -26,6 +26,8 @@ def class_name_problems(names: Sequence[str], where: str) -> list[str]:
             problems.append(f"{where}: class {index} has no name")
         elif not is_text(name):
             problems.append(f"{where}: the name of class {index} is not valid text: {name!r}")
+        elif "\n" in name or "\r" in name:
+            problems.append(f"{where}: the name of class {index} has a line break: {name!r}")
         elif name in first:
             problems.append(f"{where}: {name!r} is the name of class {first[name]} and of class {index}")
         first.setdefault(name, index)

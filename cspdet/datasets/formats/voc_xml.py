@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -137,7 +138,7 @@ class VocReader:
         """Read files; return the image, size and boxes (with category id 0) of each file without errors."""
         items = []
         for file in files:
-            if not file.is_file():
+            if not os.path.isfile(file):
                 continue  # already reported
             before = len(self.problems)
             annotated = parse_voc(file, self.problems)

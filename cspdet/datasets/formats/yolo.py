@@ -99,7 +99,10 @@ def _parse_floats(words: list[str]) -> list[float] | None:
 
 def _looks_like_keypoints(values: Sequence[float]) -> bool:
     """Whether values after the class can be a box and two or more keypoints x, y, visible."""
-    return len(values) >= 10 and len(values) % 3 == 1 and all(value in VISIBILITIES for value in values[6::3])
+    if len(values) < 10 or len(values) % 3 != 1 or any(value not in VISIBILITIES for value in values[6::3]):
+        return False
+    x, y, w, h = values[:4]
+    return w > 0 and h > 0 and min(x - w / 2, y - h / 2, 1 - x - w / 2, 1 - y - h / 2) >= -COORDINATE_TOLERANCE
 
 
 class _YoloReader:

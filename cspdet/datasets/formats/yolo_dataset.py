@@ -17,6 +17,7 @@ from cspdet.datasets.formats.yolo_paths import ImageFinder, first_existing
 from cspdet.datasets.formats.yolo_yaml import PlainScalar, load_yaml
 from cspdet.errors import DataError, did_you_mean, truncate_list
 from cspdet.io.text import read_lines
+from cspdet.io.walk import is_folder
 
 CLASS_NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -182,6 +183,16 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
     return YoloDataset(file, class_names, splits, None, images.warnings, images.lists | {names})
 
 
+def _subfolder(folder: Path, *names: str) -> Path | None:
+    """Return a folder below `folder`; if there is none of these names, one whose names differ in upper case."""
+    for name in names:
+        inside = sorted(entry.name for entry in os.scandir(folder) if is_folder(entry) and entry.name.lower() == name)
+        if not inside:
+            return None
+        folder = folder / (name if name in inside else inside[0])
+    return folder
+
+
 def _from_folder(folder: Path, problems: list[str]) -> YoloDataset:
     names = _find_class_names(folder)
     if names is None:
@@ -190,8 +201,8 @@ def _from_folder(folder: Path, problems: list[str]) -> YoloDataset:
     images = ImageFinder([folder], problems)
     splits: dict[str, list[Path]] = {}
     for split, folders in SPLIT_FOLDERS.items():
-        candidates = [candidate for name in folders for candidate in (folder / "images" / name, folder / name)]
-        splits[split] = next((found for path in candidates if path.is_dir() and (found := images.in_folder(path))), [])
+        candidates = [_subfolder(folder, *path) for name in folders for path in (("images", name), (name,))]
+        splits[split] = next((found for path in candidates if path and (found := images.in_folder(path))), [])
     if not any(splits.values()):
         splits["train"] = images.in_folder(folder)
     class_names = _checked(read_class_names(names), str(names))

@@ -149,4 +149,4 @@ class LabelFinder:
         """
         folders = {path.parent for path in self._used}
         unused = {folder / name for folder in folders for name in self._listed[folder].values()} - self._used - known
-        return sorted(path.name for path in unused if not path.name.lower().startswith(("readme", "classes")))
+        return sorted(path.name for path in unused if not path.name.lower().startswith((".", "readme", "classes")))

@@ -58,6 +58,8 @@ def _to_values(node: Node | None, name: str, known: dict[int, Any]) -> Any:
             where = f"{name}:{key.start_mark.line + 1}"
             if not isinstance(key, ScalarNode):
                 raise DataError(f"{where}: expected text as a key, found a list or a mapping")
+            if str(key.tag).endswith(":merge"):
+                raise DataError(f"{where}: merge keys (<<) are not supported; write the values out")
             if key.value in value:
                 raise DataError(f"{where}: duplicate key {key.value!r}; write it once")
             value[key.value] = _to_values(item, name, known)
