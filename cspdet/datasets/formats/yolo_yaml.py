@@ -55,16 +55,20 @@ def _to_values(node: Node | None, name: str, known: dict[int, Any]) -> Any:
     elif isinstance(node, MappingNode):
         value = known[id(node)] = {}
         for key, item in node.value:
-            where = f"{name}:{key.start_mark.line + 1}"
-            if not isinstance(key, ScalarNode):
-                raise DataError(f"{where}: expected text as a key, found a list or a mapping")
-            if str(key.tag).endswith(":merge"):
-                raise DataError(f"{where}: merge keys (<<) are not supported; write the values out")
-            if key.value in value:
-                raise DataError(f"{where}: duplicate key {key.value!r}; write it once")
-            value[key.value] = _to_values(item, name, known)
+            value[_key(key, value, name)] = _to_values(item, name, known)
     else:
         value = known[id(node)] = []
         value.extend(_to_values(item, name, known) for item in node.value)
     known[id(node)] = value
     return value
+
+
+def _key(node: Node, mapping: dict[str, Any], name: str) -> str:
+    where = f"{name}:{node.start_mark.line + 1}"
+    if not isinstance(node, ScalarNode):
+        raise DataError(f"{where}: expected text as a key, found a list or a mapping")
+    if str(node.tag).endswith(":merge"):
+        raise DataError(f"{where}: merge keys (<<) are not supported; write the values out")
+    if node.value in mapping:
+        raise DataError(f"{where}: duplicate key {node.value!r}; write it once")
+    return str(node.value)
