@@ -45,8 +45,10 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
         make("Mul", ["nms_cumulative", "nms_same_image_float"], ["nms_same_image_so_far"]),
         make("ReduceSum", ["nms_same_image_so_far", "nms_one"], ["nms_rank"], keepdims=0),
         make("LessOrEqual", ["nms_rank", "nms_max_detections"], ["nms_kept"]),
-        make("Compress", ["nms_rows", "nms_kept"], ["nms_best"], axis=0),
-        make("Compress", ["nms_sorted", "nms_kept"], ["nms_best_score"], axis=0),
+        make("NonZero", ["nms_kept"], ["nms_kept_rows"]),  # (1, N)
+        make("Squeeze", ["nms_kept_rows", "nms_zero"], ["nms_kept_index"]),
+        make("Gather", ["nms_rows", "nms_kept_index"], ["nms_best"], axis=0),
+        make("Gather", ["nms_sorted", "nms_kept_index"], ["nms_best_score"], axis=0),
         # Boxes by image and prior.
         make("Gather", ["nms_best", "nms_image_and_prior"], ["nms_box_index"], axis=1),
         make("GatherND", ["box_xyxy", "nms_box_index"], ["nms_box"]),

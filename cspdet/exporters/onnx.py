@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -73,12 +74,31 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
         model = quantize_int8(model, metadata, config.calibration)
     elif config.precision == "fp16":
         model = convert_to_fp16(model)
+    elif not metadata.dynamic:
+        model = fold_constants(model)
     if metadata.nms is not None:
         model = add_nms(model, metadata.nms)
     model.producer_name, model.producer_version = "cspdet", metadata.program.split()[-1]
     onnx.helper.set_model_props(model, {**metadata.to_strings(), CHECKSUM_KEY: UNSET_CHECKSUM})
     onnx.checker.check_model(model)
     return model
+
+
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute the nodes that do not depend on the image, such as shapes, because OpenCV 4 cannot run them.
+
+    Without onnxruntime, which an export to OpenVINO does not need, the model is returned as it is.
+    """
+    if not OnnxEngine.is_installed():
+        return model
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard ONNX nodes only
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        return import_onnx().load(options.optimized_model_filepath)
 
 
 def import_onnx() -> ModuleType:

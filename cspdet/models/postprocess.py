@@ -228,6 +228,9 @@ def _load_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
 
 def _make_grid(height: int, width: int, like: Tensor) -> Tensor:
     """Return the column and row of each cell, (H, W, 2), with the dtype and device of `like`."""
+    if torch.onnx.is_in_onnx_export():  # OpenCV's DNN module cannot run the Range of arange
+        ones = like.new_ones(height, width)
+        return torch.stack((ones.cumsum(1) - 1, ones.cumsum(0) - 1), dim=-1)
     row, col = torch.meshgrid(
         torch.arange(height, device=like.device, dtype=like.dtype),
         torch.arange(width, device=like.device, dtype=like.dtype),
