@@ -1,4 +1,4 @@
-"""Flat arrays of the ground-truth boxes of a split and of the detections of a run, sorted as in COCO's evaluation."""
+"""Flat arrays of the ground-truth boxes of a split and of the detections of a run, both sorted by image id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_DETS = 100  # COCO evaluates the 100 highest-scoring detections per image an
 
 @dataclass(frozen=True, eq=False)
 class GroundTruthArrays:
-    """Arrays of M ground-truth boxes, sorted by image; the boxes of an image are in file order."""
+    """Arrays of M ground-truth boxes, sorted by image id; the boxes of an image are in file order."""
 
     box_xywh: np.ndarray  # (M, 4) float64, image pixels, unclipped
     area: np.ndarray  # (M,) float64, from the file if it has areas
@@ -48,7 +48,7 @@ class DetectionArrays:
 
 @dataclass(frozen=True, eq=False)
 class SortedImages:
-    """The images of a dataset sorted by image id, as in COCO's evaluation, with their indices in the CocoDataset."""
+    """The images of a dataset sorted by image id, with their indices in the CocoDataset."""
 
     dataset_index: np.ndarray  # (N,) int64, index into the CocoDataset
     image_id: np.ndarray  # (N,) int64, ascending
@@ -76,7 +76,7 @@ class SortedImages:
 
 
 def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTruthArrays:
-    """Read the ground-truth boxes as COCO's evaluation does: not clipped to the image, with the areas of the file.
+    """Read the ground-truth boxes from the annotation file: not clipped to the image, with the areas in the file.
 
     Raises:
         DataError: The annotation file is missing or has changed since the split was loaded.
@@ -121,7 +121,10 @@ def to_detection_arrays(
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
-    """Number the values of each run of equal values from 0; return (D,) int64. Equal values must be adjacent."""
+    """Return (D,) int64, the position of each value in its run of equal values, from 0.
+
+    Equal values must be adjacent.
+    """
     first = group_starts(group)
     length = np.diff(np.append(first, len(group)))
     return np.arange(len(group)) - np.repeat(first, length)

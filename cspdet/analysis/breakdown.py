@@ -46,9 +46,9 @@ def _size_quartiles(run: MatchedRun) -> tuple[SizeRange, ...]:
 def _size_range_metrics(
     run: MatchedRun, name: str, limits: tuple[float, float], high: float | None, *, closed: bool
 ) -> SizeRange:
-    """Compute the metrics of one range of box sizes, by COCO's rule for area ranges.
+    """Compute the metrics of one range of box areas; boxes outside the range are ignored.
 
-    Boxes outside the range, and unmatched detections outside the range, are ignored.
+    Detections outside the range are ignored, too, unless they match a box in the range.
     """
     near = run.pairs.select(run.pairs.iou >= IOU_THRESHOLDS[0])
     match_candidates = build_candidates(near, run.detections, run.ground_truth, area=limits, closed=closed)

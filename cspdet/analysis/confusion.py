@@ -36,9 +36,9 @@ def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched
 def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
     """Count boxes and detections with a score of at least `threshold`, at the IoU threshold `run.iou`.
 
-    First, detections are matched with boxes of their own class by COCO's rule; these correct detections are the
-    diagonal. Then each remaining detection, in descending score, is matched with the unmatched box of highest IoU,
-    regardless of class.
+    First, each detection, in descending score, is matched with the unmatched box of its own class with the highest IoU;
+    these correct detections are the diagonal. Then the remaining detections are matched in the same way, regardless of
+    class.
     """
     detections, ground_truth, match, classes = run.detections, run.ground_truth, run.match, run.num_classes
     kept = (detections.score >= threshold) & ~match.ignored

@@ -86,7 +86,10 @@ def _best_other_class_overlap(run: MatchedRun) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _undetected_boxes(run: MatchedRun) -> np.ndarray:
-    """Return indices of boxes that no detection with a score above MIN_EVIDENCE_SCORE overlaps, largest box first."""
+    """Return the indices of boxes without a detection of IoU BACKGROUND_IOU and score above MIN_EVIDENCE_SCORE.
+
+    The largest box is first.
+    """
     pairs = run.pairs
     seen = np.zeros(len(run.ground_truth), bool)
     seen[pairs.gt_index[run.detections.score[pairs.detection_index] > MIN_EVIDENCE_SCORE]] = True

@@ -1,4 +1,4 @@
-"""Match the detections of a run with the ground truth; all metrics and errors are computed from the result."""
+"""The detections of a run matched with the ground truth, from which all metrics and errors are computed."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images:
 
 
 def _fits_in_free_memory(files: ImageFiles, shared: bool, num_processes: int) -> bool:
-    """Return whether the decoded images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory."""
+    """Return whether all images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory; False if unknown."""
     required_bytes, free = files.estimate_cache_bytes(), _free_memory(shared)
     fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
     if not fits:
@@ -120,7 +120,7 @@ def _build_ram_cache(files: ImageFiles, shared: bool, num_processes: int, *, ski
 
 
 class RamCache:
-    """Cache of decoded images in one block of memory, shared by forked loader processes.
+    """Cache of decoded images in one block of memory that all loader processes of a training process share.
 
     Args:
         sizes_hw: Height and width of each image.
@@ -158,7 +158,7 @@ class RamCache:
 
 
 def _free_memory(shared: bool) -> int | None:
-    """Return the free memory in bytes, with `shared` that of shared memory; None if unknown."""
+    """Return the free memory in bytes, but not more than the free shared memory if `shared`; None if unknown."""
     limits = (available_memory(), free_shared_memory() if shared else None)
     return min((limit for limit in limits if limit is not None), default=None)
 

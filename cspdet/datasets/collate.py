@@ -27,7 +27,7 @@ class ImageBatch(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack detection samples of equal image size into a batch with flat targets."""
+    """Stack detection samples of equal image size into a batch, in which the boxes of all images are concatenated."""
     count = torch.tensor([len(sample.class_id) for sample in samples])
     targets = Targets(
         image_index=torch.repeat_interleave(torch.arange(len(samples)), count),

@@ -96,7 +96,7 @@ class AlbumentationsTransform(ConfigModel):
 
 
 class AlbumentationsConfig(ComponentConfig):
-    """Config of a list of albumentations transforms, as one entry of `transforms`."""
+    """Config of the augmentation `albumentations` in `train.augment.transforms`: its list of transforms."""
 
     name: Literal["albumentations"] = Field(description="Name of the augmentation.")
     transforms: tuple[AlbumentationsTransform, ...] = Field(description="The transforms, applied in order.")

@@ -64,7 +64,7 @@ class DescriptorConfig(ConfigModel):
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The image folder and the annotations of one split, as absolute paths."""
+    """The image folder and the annotations of one split; the paths are absolute."""
 
     images: Path
     annotations: Path  # COCO JSON, or the source of a dataset in another format
@@ -163,7 +163,7 @@ def _load(path: Path, *, named_by_user: bool) -> DescriptorConfig:
 
 
 def _format_hint(path: Path) -> list[str]:
-    """What to do with a YAML file of another program: that of a YOLO dataset."""
+    """Return the command that converts `path`, as a message, if `path` is the YAML file of a YOLO dataset; else []."""
     if not DATASET_FORMATS.get("yolo").recognizes(path):
         return []
     file = display_path(path)
@@ -180,7 +180,7 @@ def _split_files(config: DescriptorConfig) -> dict[str, SplitFiles]:
 
 
 def _read_source(config: DescriptorConfig) -> dict[str, SplitFiles]:
-    """Read a dataset in another format, and convert its splits to COCO JSON in memory."""
+    """Read a dataset in another format; return its splits as COCO JSON in memory. Warnings of the format are logged."""
     assert config.format is not None
     assert config.source is not None
     source = _normalize_path(config.source)

@@ -117,7 +117,7 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """Open the cache at `path`; if it does not exist, build it. Only one of several processes builds it.
+    """Open the cache at `path`; if it is missing or unusable, build it. Only one of several processes builds it.
 
     Args:
         path: The file.
@@ -158,9 +158,9 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` in the `with` block; it is released if the process dies.
+    """Hold the lock of `path` in the `with` block; delete temporary files of killed runs first.
 
-    The lock also works between machines if the file system supports locks.
+    The lock is released if the process dies. It also works between machines if the file system supports locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire_lock(lock: BinaryIO, path: Path) -> bool:
-    """Wait for the lock; return False if the file system does not support locks.
+    """Wait for the lock; return False if the file system or the platform does not support locks.
 
     Without locks, two processes may build the same cache.
     """
@@ -209,7 +209,7 @@ def _check_free_space(path: Path, required_bytes: int) -> None:
 
 
 def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad_images: bool) -> None:
-    """Decode in threads and write the file; raise DataError with all problems unless `skip_bad_images` is set."""
+    """Decode images in threads and write the cache file; raise DataError with all problems if not `skip_bad_images`."""
 
     def read(index: int) -> np.ndarray | str:
         try:

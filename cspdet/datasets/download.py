@@ -36,7 +36,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """Archives and annotation file of a split."""
+    """Image archive, annotation archive and annotation file of a split."""
 
     images: Archive
     annotations: Archive
@@ -117,7 +117,7 @@ def download_coco(
 
 
 def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
-    """Unpack an archive: the image folder or, from an annotation archive, `files`."""
+    """Unpack the image folder of an image archive, or only `files` of an annotation archive."""
     zip_file = output / archive.name
     log.info("unpacking %s", zip_file)
     if archive.num_images is None:
@@ -127,7 +127,7 @@ def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """Return the archives to download with the annotation files to unpack from them, and notes about existing files."""
+    """Return the archives to download -> annotation files to unpack ([] for images), and a note per kept part."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():

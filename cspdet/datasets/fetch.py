@@ -106,7 +106,7 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
 
 
 def _content_length(url: str, response: http.client.HTTPResponse) -> int:
-    """Return the announced number of bytes; a file without one may have no end."""
+    """Return the Content-Length in bytes; raise UserError without a valid one, as the response may have no end."""
     text = response.headers.get("Content-Length") or ""
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_LENGTH_DIGITS):
         found = f"found {text[:MAX_LENGTH_DIGITS]!r}" if text else "it is missing"

@@ -58,7 +58,8 @@ def parse_header(file: BinaryIO) -> ImageHeader:
     """Read the header of an open file, and check its size before memory is allocated for the pixels.
 
     Raises:
-        CorruptImageError: Not an image, an invalid header, more than MAX_PIXELS, or a truncated JPEG or PNG.
+        CorruptImageError: The file is not an image, is a truncated JPEG or PNG, has an invalid header, has more than
+            MAX_PIXELS, or is a decompression bomb.
     """
     head = file.read(HEAD_BYTES)
     if head.startswith(JPEG_SIGNATURE):
@@ -88,7 +89,7 @@ def _read_jpeg_header(head: bytes, file: BinaryIO) -> ImageHeader:
 
 
 def _jpeg_header(data: bytes) -> tuple[ImageHeader, int] | None:
-    """Read the marker segments up to the first scan (ITU T.81, annex B); None if `data` ends before it."""
+    """Return the header of a JPEG and the byte offset of its first scan (ITU T.81, B); None if `data` is too short."""
     at, orientation, frame = 2, 0, None
     while at < len(data) - 9:
         marker = data[at + 1]
@@ -113,7 +114,7 @@ def _jpeg_header(data: bytes) -> tuple[ImageHeader, int] | None:
 
 
 def _read_png_header(head: bytes, file: BinaryIO) -> ImageHeader:
-    """Read IHDR, and eXIf if it precedes the pixels (PNG specification, third edition)."""
+    """Read the IHDR chunk and, if it precedes the pixels, the eXIf chunk (PNG specification, third edition)."""
     orientation = _png_orientation(head) or _png_orientation(head + file.read())
     if head[12:16] != b"IHDR" or not _contains(file, b"IEND", 16):
         raise CorruptImageError("truncated PNG: the IHDR or IEND chunk is missing")
@@ -130,7 +131,10 @@ def _png_orientation(data: bytes) -> int | None:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, the start of the content and the length of each chunk of a PNG, up to IEND."""
+    """Yield name, byte offset and length of the content of each chunk of a PNG, up to IEND.
+
+    The length is the declared one: the content may end after `data`.
+    """
     at, name = 8, b""
     while at + 8 <= len(data) and name != b"IEND":
         length, name = _uint_be(data[at : at + 4]), data[at + 4 : at + 8]
@@ -139,10 +143,10 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def check_png_checksums(data: bytes) -> None:
-    """Check the checksum of every chunk that is needed to decode a PNG; decoders do not agree on doing so.
+    """Check the checksums of the critical chunks, which are needed to decode a PNG; not every decoder checks them.
 
     Raises:
-        CorruptImageError: A chunk has another checksum, or is incomplete.
+        CorruptImageError: A checksum is wrong, or a chunk is incomplete.
     """
     for name, at, length in png_chunks(data):
         is_critical = not name[0] & 0x20  # an upper case letter
@@ -151,7 +155,10 @@ def check_png_checksums(data: bytes) -> None:
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block: tag 0x0112 of its first directory (TIFF 6.0, section 2); 1 if missing."""
+    """Return the orientation, 1 to 8, of an EXIF block; 1 if it has none.
+
+    It is tag 0x0112 of the first directory (TIFF 6.0, section 2).
+    """
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:
         return 1
@@ -165,7 +172,7 @@ def exif_orientation(tiff: bytes) -> int:
 
 
 def _contains(file: BinaryIO, marker: bytes, start: int) -> bool:
-    """Return whether the file contains `marker` from byte `start` on; it is read backwards from its end."""
+    """Return whether `marker` begins at or after byte `start` of the file; the file is searched from its end."""
     end = file.seek(0, os.SEEK_END)
     while end > start:
         begin = max(start, end - HEAD_BYTES)

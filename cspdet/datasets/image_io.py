@@ -52,7 +52,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode the content of an image file as `read_image` does; `name` is the image in messages."""
+    """Decode the content of an image file as `read_image` does; `name` is the name of the image in error messages."""
     return _with_name(name, lambda: _decode(data))
 
 
@@ -75,7 +75,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _with_name(name: str, read: Callable[[], ResultT]) -> ResultT:
-    """Call `read`; its errors become DataErrors that name the file."""
+    """Call `read` and return its result; raise its errors as DataError with the name of the file."""
     try:
         return read()
     except OSError as error:
@@ -117,7 +117,7 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
 
 
 def _decode_jpeg(data: bytes, colorspace: str) -> np.ndarray | None:
-    """Decode a JPEG; None if Pillow has to convert it: CMYK, and kinds that libjpeg-turbo decodes only for Pillow.
+    """Decode a JPEG to (H, W, 3) uint8 RGB; None for CMYK and other variants that Pillow has to decode.
 
     Raises:
         CorruptImageError: Pixels are missing or wrong, because a part of the coded data is damaged.
@@ -137,7 +137,7 @@ def _decode_jpeg(data: bytes, colorspace: str) -> np.ndarray | None:
 
 
 def _is_padded(data: bytes, message: str) -> bool:
-    """Return whether the extraneous bytes of the message are a few zeros, with which some cameras fill files."""
+    """Return whether the extraneous bytes that `message` reports are a few zeros, as written by some cameras."""
     match = PADDING.match(message)
     count, end = int(match[1]) if match else 0, data.rfind(b"\xff\xd9")
     return 0 < count <= MAX_PADDING_BYTES and not any(data[end - count : end])
@@ -166,7 +166,7 @@ _silence = {"users": 0, "level": 0}
 
 @contextmanager
 def _opencv_silent() -> Iterator[None]:
-    """Disable the log of OpenCV, because errors are raised as DataError; the last thread restores the log level."""
+    """Disable the log of OpenCV in the block, for all threads; the last thread to leave its block restores it."""
     with _silence_lock:
         if _silence["users"] == 0:
             _silence["level"] = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

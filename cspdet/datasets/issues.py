@@ -31,7 +31,7 @@ class IssueCounter:
             examples.append(example)
 
     def add_where(self, issue_type: str, mask: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Count one issue per true entry of `mask`, (N,) bool; `describe(index)` describes the examples."""
+        """Count one issue for each True of `mask` (N,); `describe(index)` returns the text of an example."""
         (indices,) = np.nonzero(mask)
         if len(indices):
             self.counts[issue_type] = self.counts.get(issue_type, 0) + len(indices)

@@ -44,15 +44,15 @@ def build_loader(
     Args:
         files: The image files.
         build_dataset: Function that builds the dataset of samples from the images (files or a cache).
-        batch_builder: Function that returns the `BuildBatch` of a dataset, which runs in the loader processes.
-        sampler: Sample keys of each batch of this process.
+        batch_builder: Function from a dataset to the function that builds its batches, in the loader processes.
+        sampler: Keys of the samples of each batch of this process, see `EpochBatchSampler`.
         config: Cache, loader processes and `on_bad_image`.
-        image_bytes: Size of an image in a batch.
+        image_bytes: Size of an image in a batch, in bytes.
         device_type: Device of the batches: "cpu" or "cuda".
 
     Raises:
         ConfigError: The cache does not fit into memory or on the disk.
-        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
+        DataError: Images are unreadable, and the cache is `ram` or `disk` with `on_bad_image: error`.
     """
     num_processes = local_world_size(sampler.shard)
     batch_bytes = image_bytes * min(sampler.batch_size, sampler.length) // sampler.shard.world_size
@@ -65,7 +65,7 @@ def build_loader(
 
 
 class EpochLoader(Generic[BatchT]):
-    """Loads the batches of each epoch; the last batch may have another size, so that no image is omitted.
+    """Loads the batches of each epoch; the last batch may be smaller or larger, so that no image is omitted.
 
     Attributes:
         skipped: Unreadable images found so far (with `on_bad_image: skip`): path -> reason.
@@ -84,8 +84,8 @@ class EpochLoader(Generic[BatchT]):
         """Build the loader.
 
         Args:
-            build_batch: Builds a batch from sample keys; runs in the loader processes.
-            batch_sampler: Sample keys of each batch of an epoch.
+            build_batch: Builds a batch from the keys of its samples; runs in the loader processes.
+            batch_sampler: Keys of the samples of each batch of an epoch.
             path_of: Function from image index to path.
             skip: Wrapper that replaces unreadable samples; None: unreadable samples are errors.
             num_workers: Number of loader processes.
@@ -125,7 +125,7 @@ class EpochLoader(Generic[BatchT]):
 
 
 class EvalLoader(Generic[BatchT]):
-    """The batches of an evaluation: every image once, in order; can be iterated more than once."""
+    """Loader of the evaluation batches: every image once, in order. It can be iterated more than once."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class EvalLoader(Generic[BatchT]):
             build_batch: Builds a batch from image indices; runs in the loader processes.
             num_images: Number of images in the dataset.
             config: Images per batch of this process, and loader processes.
-            image_bytes: Size of an image in a batch.
+            image_bytes: Size of an image in a batch, in bytes.
             device_type: Device of the batches: "cpu" or "cuda".
             shard: This process's part: images rank, rank + world_size, ...; may be empty.
         """

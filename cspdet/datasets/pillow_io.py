@@ -41,7 +41,7 @@ class CorruptImageError(Exception):
 
 @contextmanager
 def _pillow_errors() -> Iterator[None]:
-    """Turn errors of Pillow inside the block into CorruptImageError."""
+    """Raise warnings and errors of Pillow inside the block as CorruptImageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid EXIF, and about large images below MAX_PIXELS
@@ -66,7 +66,11 @@ def _open_with_pillow(file: BinaryIO) -> Iterator[Image.Image]:
 
 
 def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
-    """Read the format, the stored (height, width) and the EXIF orientation (1 to 8) of an open image file.
+    """Read the header of an open image file.
+
+    Returns:
+        Name of the format in Pillow; stored (height, width), for TIFF that of the upright image; EXIF orientation 1 to
+        8.
 
     Raises:
         CorruptImageError: The file is not an image, or is invalid.
@@ -93,7 +97,7 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
 
 
 def pillow_to_rgb8(image: Image.Image, name: str) -> np.ndarray:
-    """Convert an image of Pillow, with its EXIF orientation applied: (H, W, 3) uint8 RGB.
+    """Convert an image of Pillow to (H, W, 3) uint8 RGB, with its EXIF orientation applied; `name` is for errors.
 
     Raises:
         DataError: The file of the image is truncated, or the type of its pixels has no fixed range.
@@ -107,10 +111,10 @@ def pillow_to_rgb8(image: Image.Image, name: str) -> np.ndarray:
 
 
 def is_animated(file: BinaryIO) -> bool:
-    """Return whether an open file of ANIMATED_FORMATS has several frames.
+    """Return whether an open GIF, WebP or PNG file has several frames.
 
     Raises:
-        CorruptImageError: as `pillow_header`.
+        CorruptImageError: The file is not an image, or is invalid.
     """
     with _open_with_pillow(file) as image:
         return bool(getattr(image, "is_animated", False))
@@ -147,7 +151,7 @@ def count_pages(file: BinaryIO) -> int:
 
 
 def count_frames(file: BinaryIO) -> int:
-    """Return the number of frames that an open image file declares; raises CorruptImageError as `pillow_header`."""
+    """Return the number of frames of an open image file; raise CorruptImageError if the file is not an image."""
     with _open_with_pillow(file) as image:
         return getattr(image, "n_frames", 1)
 
@@ -166,7 +170,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _grey16_to_rgb8(grey: np.ndarray) -> np.ndarray:
-    """Convert 16-bit grayscale (H, W), in any dtype that Pillow uses, to 8-bit (H, W, 3): 65535 becomes 255."""
+    """Convert 16-bit grayscale (H, W) of any dtype of Pillow to 8-bit (H, W, 3); raise for values above 65535."""
     if grey.dtype.kind == "f" or int(grey.min()) < 0 or int(grey.max()) > 65535:
         raise CorruptImageError(f"pixels of type {grey.dtype} have no fixed range; expected 8 or 16 bits per channel")
     return np.repeat((grey.astype(np.uint32) // 256).astype(np.uint8)[..., None], 3, axis=-1)

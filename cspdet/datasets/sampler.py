@@ -1,7 +1,7 @@
 """Batch sampler: the images of an epoch, their repeats, order and distribution over processes.
 
-The result is determined by (seed, epoch), so a run can be resumed within an epoch, and each process computes its part
-without communication.
+The result is determined by the seed and the epoch, so a run can be resumed within an epoch, and each process computes
+its part without communication.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ORDER_SPAWN_KEY, REPEAT_SPAWN_KEY = (0,), (2,)
 
 
 def seeded_rng(*entropy: int, spawn_key: tuple[int, ...] = ()) -> np.random.Generator:
-    """Create a random generator whose stream depends only on the integers `spawn_key`."""
+    """Create a random generator; its stream depends only on the integers `entropy` and on `spawn_key`."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, spawn_key=spawn_key)))
 
 
@@ -37,10 +37,10 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
         image: (M,) image index of each object.
         class_id: (M,) class of each object.
         num_images: Number of images.
-        threshold: Fraction of the images below which a class is repeated.
+        threshold: Images with a class that occurs in less than this fraction of the images are repeated.
 
     Returns:
-        (num_images,) mean occurrences of each image in an epoch, at least 1.
+        (num_images,) float64, the mean number of occurrences of each image in an epoch, at least 1.
     """
     factors = np.ones(num_images)
     if len(image) == 0:
@@ -55,8 +55,9 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """Yields the sample keys of one process for each batch of an epoch, starting at batch `start_batch`.
+    """Yields the keys of the samples of one process for each batch of an epoch, starting at batch `start_batch`.
 
+    A key is (epoch, image index) or, from the second occurrence of an image on, (epoch, image index, repeat index).
     Each process takes every world_size-th image of a batch, so the processes together cover the whole batch. All epochs
     have the same length.
 
@@ -95,7 +96,8 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it.
 
         Raises:
-            ConfigError, DataError: The batch size or the number of images is too small for the processes.
+            ConfigError: The batch size is too small for the processes.
+            DataError: There are too few images for the processes.
         """
         world_size, min_batch_size = self.shard.world_size, min_per_rank * self.shard.world_size
         if world_size > 1:
@@ -128,7 +130,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         ) * self.batch_size
 
     def _epoch_indices(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the (length,) image index and (length,) repeat index of each sample, in the order of the epoch."""
+        """Return the order of the epoch: (length,) image indices and (length,) repeat indices; 0: first occurrence."""
         times = self._repeat_counts(epoch)
         index = np.repeat(np.arange(len(times)), times)
         repeat = np.arange(self.length) - np.repeat(np.cumsum(times) - times, times)
@@ -154,7 +156,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
 
 def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shard) -> None:
-    """Raise an error if a process would have less than the minimum number of images in a batch."""
+    """Raise an error if a process would have too few images in a batch, or if the rank is invalid."""
     min_per_rank = min_batch_size // shard.world_size
     if not 0 <= shard.rank < shard.world_size:
         raise ValueError(f"expected a rank from 0 to {shard.world_size - 1}, found {shard.rank}")
@@ -171,13 +173,13 @@ def _check_shards(length: int, batch_size: int, min_batch_size: int, shard: Shar
 
 
 def sequential_batches(num_images: int, batch_size: int, shard: Shard) -> list[list[int]]:
-    """Return the image indices of each evaluation batch of one process: every world_size-th image, in order."""
+    """Return the image indices of each evaluation batch of one process, which takes every world_size-th image."""
     local_indices = range(shard.rank, num_images, shard.world_size)
     return [list(local_indices[at : at + batch_size]) for at in range(0, len(local_indices), batch_size)]
 
 
 def local_world_size(shard: Shard) -> int:
-    """Return the number of training processes on this machine, from LOCAL_WORLD_SIZE, which torchrun sets.
+    """Return the number of training processes on this machine, from the variable LOCAL_WORLD_SIZE that torchrun sets.
 
     If it is not set, all processes are assumed to run on this machine.
     """

@@ -20,9 +20,9 @@ def resolve_num_workers(
 ) -> int:  # fmt: skip
     """Return the number of loader processes.
 
-    `auto` divides the cores by `num_processes`, the training processes on this machine. For a GPU it uses all of these
-    cores, on the CPU a quarter of them, because the network needs the rest; at most 8. Batches travel through shared
-    memory: where it is too small for them, as often in containers, there are fewer processes or none.
+    `auto` uses at most 8 processes: for a GPU one per core, for the CPU one per four cores, because the network needs
+    the rest; the cores are divided by `num_processes`. Batches travel through shared memory: where it is too small, as
+    often in containers, a requested number is reduced, too, if necessary to 0.
 
     Args:
         requested: The number of processes, or auto.

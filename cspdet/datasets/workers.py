@@ -1,8 +1,8 @@
 """Loader processes: start, signals, crashes, and data errors that are returned as values.
 
-If a loader process raises an exception, torch adds its traceback to the message. Therefore `WorkerDataset` returns data
-errors as values, and `iter_batches` raises them in the training process. `SkipUnreadable` wraps a dataset and replaces
-unreadable samples.
+If a loader process raises an exception, torch adds its traceback to the message. Therefore `WorkerDataset` returns
+user errors as values, and `iter_batches` raises them in the training process. `SkipUnreadable` wraps a dataset and
+replaces unreadable samples.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class IndexedSamples(Protocol[SampleT_co]):
 
 
 class BuildBatch(Protocol[BatchT_co]):
-    """Interface of functions that build a batch (a named tuple) from sample keys, in the loader processes."""
+    """Interface of functions that build a batch (a named tuple) in the loader processes.
+
+    The argument identifies the samples of the batch: keys of `EpochBatchSampler` in training, image indices in
+    evaluation.
+    """
 
     def __call__(self, keys: Sequence[Any], /) -> BatchT_co: ...
 
@@ -53,15 +57,15 @@ class WorkerResult(NamedTuple):
 
 
 def no_errors() -> dict[int, str]:
-    """Return an empty dict, in place of `SkipUnreadable.pop_new_errors` for a dataset that is not wrapped."""
+    """Return {}: a dataset that is not wrapped in `SkipUnreadable` has no new unreadable samples."""
     return {}
 
 
 class WorkerDataset(Dataset[Any]):
-    """Dataset that builds whole batches, and returns user errors as values.
+    """Dataset that builds whole batches; a batch with a user error is returned as the messages of the error.
 
     Args:
-        build_batch: Builds a batch from sample keys.
+        build_batch: Builds a batch from the keys of its samples.
         pop_new_errors: Returns the images found to be unreadable since the last call, see `SkipUnreadable`.
     """
 
@@ -100,7 +104,7 @@ class SkipUnreadable(Generic[SampleT]):
                 self.skipped[row] = str(error)
 
     def _replacement_index(self, index: int) -> int:
-        """Return `index`, or the next index that is not known to be unreadable."""
+        """Return `index`, or the next index that is not known to be unreadable; raise DataError if there is none."""
         for row in (*range(index, len(self)), *range(index)) if index in self.skipped else (index,):
             if row not in self.skipped:
                 return row
@@ -123,7 +127,7 @@ def build_data_loader(
 
     Args:
         dataset: Builds the batches.
-        batch_sampler: The sample keys of each batch.
+        batch_sampler: The keys of the samples of each batch.
         num_workers: Number of loader processes; 0 loads in this process.
         device_type: Device of the batches; "cuda" pins their memory.
         persistent: Keep the loader processes between epochs.
@@ -164,9 +168,9 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 
 
 def worker_context(num_workers: int) -> str | None:
-    """Return the start method of loader processes: `fork` on Linux, to share annotations and cache; or None.
+    """Return the start method of loader processes: "fork" on Linux, to share annotations and cache; elsewhere None.
 
-    None is the start method of `multiprocessing`, which is also used on Linux if the user has set it to `spawn`.
+    None stands for the default of `multiprocessing`. It is also returned on Linux if the user has set "spawn".
     """
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     can_fork &= multiprocessing.get_start_method(allow_none=True) != "spawn"
@@ -174,7 +178,7 @@ def worker_context(num_workers: int) -> str | None:
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Return whether loader processes are spawned, not forked, so that they share only data in shared memory."""
+    """Return whether loader processes are not forked, so that they share only data in shared memory."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 
@@ -226,7 +230,7 @@ def worker_crash_error(error: Exception) -> DataError | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
-    """Create the iterator of a loader; its loader processes start with SIGTERM blocked in all threads."""
+    """Return the iterator of a loader, which starts its loader processes; SIGTERM is blocked in all their threads."""
     if not HAS_SIGWAITINFO:
         return cast(Iterator[WorkerResult], iter(loader))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -1,4 +1,4 @@
-"""Predictors that return the class, the class probabilities or the feature maps of images."""
+"""Predictors that return the classes, the class probabilities or the feature maps of images."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class FeaturePredictor:
     def pooled_features(self, x: Iterable[ImageInput], *, bgr: bool = False) -> list[Tensor]: ...
 
     def pooled_features(self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False) -> Tensor | list[Tensor]:
-        """Return the average of the coarsest feature map, (C,) float32, of one image or of each image in a list.
+        """Return the spatial mean of the coarsest feature map, (C,) float32, of one image or of each image in a list.
 
         Raises:
             ValueError, DataError: See `features`.
@@ -138,5 +138,5 @@ class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
 
 
 def _make_crops(images: Sequence[LoadedImage], crop: ImageCrop) -> Tensor:
-    """Return the crops of the images as a (B, V, 3, H, W) uint8 tensor, V crops per image."""
+    """Return the crops of B images, V per image, as a (B, V, 3, H, W) uint8 tensor."""
     return torch.from_numpy(np.stack([crop(image.pixels, image.name) for image in images]))

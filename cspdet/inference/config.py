@@ -42,7 +42,7 @@ class EngineConfig:
     cpu_kernels: bool = True
 
     def check(self) -> EnginePrecision:
-        """Check the options and return the precision.
+        """Check the options except `device` and `size`, and return the precision.
 
         Raises:
             ConfigError: Options are invalid; the message lists all problems.

@@ -18,7 +18,7 @@ GOLDEN_RATIO = 0.618033988749895  # hues that differ by multiples of this fracti
 
 
 def class_color(class_id: int) -> RGB:
-    """Return the RGB color of a class. It is always the same; adjacent class indices have clearly different hues."""
+    """Return the RGB color of a class, which is always the same; neighboring indices have clearly different hues."""
     hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
     saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -26,7 +26,7 @@ def class_color(class_id: int) -> RGB:
 
 
 def line_width(size_hw: tuple[int, int]) -> int:
-    """Return the default line width in pixels for an image of this height and width: 3 for 1280x720, at least 1."""
+    """Return the default line width in pixels for an image of this size: 0.3% of the mean side, at least 1."""
     return max(1, round(sum(size_hw) / 2 * 0.003))
 
 
@@ -129,7 +129,7 @@ def _draw_rectangle(image: np.ndarray, box: tuple[int, int, int, int], color: RG
 
 
 def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: RGB, thickness: int) -> None:
-    """Draw a label on a filled rectangle above `corner`; if there is not enough space above, draw it below."""
+    """Draw a label on a filled rectangle above the point `corner` (x, y); without enough space above, below it."""
     label = escape_text(label)  # OpenCV crashes on lone surrogates
     (x, y), (height, width) = corner, image.shape[:2]
     label = label.encode("utf-8", "replace").decode()  # OpenCV ends the process for lone surrogates

@@ -44,10 +44,10 @@ class LoadedImage:
 
 
 def is_single_image(x: object) -> bool:
-    """Whether `x` is one image, not a list or a batch (B, ...) of images.
+    """Return whether `x` is one image, not a list or a batch (B, ...) of images.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: `x` is of another type.
     """
     if isinstance(x, (np.ndarray, Tensor)):
         return x.ndim != BATCH_NDIM

@@ -44,7 +44,7 @@ class ResultImage:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """The pixels, (H, W, 3) uint8 RGB; an image from a file is read again."""
         return load_image(self.path).pixels if self.path is not None else np.asarray(self.kept)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class ImageResult(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain values."""
+        """Return the result as values of JSON types."""
 
     def _image_record(self) -> dict[str, Any]:
         """Return the keys of `to_dict` for the image."""
@@ -75,7 +75,7 @@ class ImageResult(ABC):
 
     @abstractmethod
     def _table(self) -> list[dict[str, Any]]:
-        """Return the rows of `to_df`."""
+        """Return the rows of `to_df`: one mapping of column name -> value per row."""
 
     def to_json(self, **options: Any) -> str:
         """Return `to_dict` as JSON; `options` are those of `json.dumps`."""

@@ -24,7 +24,7 @@ CSV_HEADER = (
 
 
 class LabelSet(NamedTuple):
-    """What the annotation files of a run are made of.
+    """The detections, image names and classes from which annotation files are written.
 
     Attributes:
         records: The lines of detections.jsonl, in order.
@@ -52,9 +52,10 @@ def write_label_files(output: Path, formats: Iterable[str], labels: LabelSet) ->
 
 
 def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaSource]) -> list[OutputFile]:
-    """Return the files that `write_label_files` will write, to be checked: of a video, only those of the first frame.
+    """Return the files that `write_label_files` will write, for a check before the run.
 
-    Annotation files of an earlier run are not replaced, because the user may have corrected them.
+    For a video, only the files of its first frame are returned. COCO and YOLO files of an earlier run are not replaced,
+    because the user may have corrected them.
     """
     outputs: list[OutputFile] = []
     if "csv" in formats:
@@ -70,7 +71,11 @@ def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaS
 
 
 def image_names(sources: Sequence[MediaSource], records: Iterable[FrameRecord]) -> list[Path]:
-    """Return the image name of each record: relative to the searched folder, or to the common folder if ambiguous."""
+    """Return the image name of each record.
+
+    It is the path relative to the folder in which the source was searched or, if these paths are not unique, to the
+    common folder of all files. The name of a video frame ends in its index: `a_000007.jpg`.
+    """
     names = _source_names(sources)
     return [_frame_name(names.get(r["source"], Path(Path(r["source"]).name)), r["frame"]) for r in records]
 
@@ -88,7 +93,7 @@ def check_label_names(sources: Sequence[MediaSource]) -> None:
 
 
 def _source_names(sources: Sequence[MediaSource]) -> dict[str, Path]:
-    """Return the name of each source file, by its text in detections.jsonl."""
+    """Return source (as in detections.jsonl) -> path relative to its folder; see `image_names`."""
     counts = Counter(source.name for source in sources)
     paths = {
         str(source): path
@@ -107,7 +112,7 @@ def _frame_name(name: Path, frame: int | None) -> Path:
 
 
 def _write_coco(output: Path, labels: LabelSet) -> list[str]:
-    """Write a COCO dataset whose annotations have a `score`; file names are relative to the image folder."""
+    """Write coco.json, a COCO dataset whose annotations have a `score`, and return the name of the file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (record, name) in enumerate(zip(labels.records, labels.names, strict=True), start=1):
@@ -127,7 +132,10 @@ def _write_coco(output: Path, labels: LabelSet) -> list[str]:
 
 
 def _write_yolo(output: Path, labels: LabelSet) -> list[str]:
-    """Write a text file per image, `class x_center y_center width height` as fractions, and the class names."""
+    """Write classes.txt and per image a file in labels/; return ["labels", "classes.txt"].
+
+    The lines of a label file are `class x_center y_center width height`, as fractions of the image.
+    """
     for record, name in zip(labels.records, labels.names, strict=True):
         lines = []
         for detection, (x1, y1, x2, y2) in _clipped(record):
@@ -140,7 +148,7 @@ def _write_yolo(output: Path, labels: LabelSet) -> list[str]:
 
 
 def _write_csv(output: Path, labels: LabelSet) -> list[str]:
-    """Write one line per detection, with the box in image pixels."""
+    """Write detections.csv with one line per detection, and return its name; boxes are in image pixels."""
     write_text(output / "detections.csv", format_csv(CSV_HEADER, _csv_rows(labels.records)))
     return ["detections.csv"]
 

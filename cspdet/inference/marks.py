@@ -10,7 +10,9 @@ TEXT = b"annotated by cspdet"
 
 
 def mark_image(data: bytes) -> bytes:
-    """Return an encoded image with a comment: a comment segment in JPEG, a text chunk in PNG, else after the image.
+    """Return an encoded image with TEXT added to it.
+
+    It is a comment segment in JPEG and a text chunk in PNG; in other formats, it follows the image.
 
     Args:
         data: The encoded image.

@@ -186,7 +186,7 @@ def head_config_from_anchors(anchors: Anchors) -> YoloHeadConfig:
 
 
 def _normalize_config(network: nn.Module) -> NormalizeConfig:
-    """Return the input normalization of a network; a network built from a Darknet cfg has none."""
+    """Return the input normalization of a network; a network built from a Darknet cfg has the default."""
     mean, std = getattr(network, "mean", None), getattr(network, "std", None)
     if mean is None or std is None:
         return NormalizeConfig()

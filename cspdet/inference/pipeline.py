@@ -128,7 +128,7 @@ class BackgroundConsumer(Generic[ItemT]):
             raise self._error
 
     def put(self, item: ItemT) -> None:
-        """Add an item to the queue; wait while the queue is full."""
+        """Add an item to the queue, and wait while it is full; raise the exception of an earlier item, if any."""
         if self._error is None:
             self._put(item)
         if self._error is not None:

@@ -25,7 +25,7 @@ class ClassScore(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(ImageResult):
-    """The class probabilities of an image. `len` is the number of classes; iteration returns them best first.
+    """The class probabilities of an image. `len` is the number of classes; iteration yields `ClassScore`s, best first.
 
     Attributes:
         class_names: Names of the C classes, by class index.

@@ -33,7 +33,7 @@ MAX_LISTED_CLASSES = 8  # in `repr`
 class ImagePredictor(ABC, Generic[ResultT]):
     """Base class of the predictors: `predict` takes one image or a list of images.
 
-    A predictor can be called like `predict`, also by several threads at once.
+    Calling a predictor runs `predict`; several threads may call it at once.
 
     Attributes:
         name: Name of the model.
@@ -102,8 +102,8 @@ class Predictor(ImagePredictor[DetectionResult]):
 
     Attributes:
         engine: The engine that runs the network.
-        model: The torch module on `device`; for an exported file, the engine. It computes raw outputs from images (B,
-            3, H, W) in [0, 1].
+        model: The torch module on `device`, which computes raw outputs from images (B, 3, H, W) in [0, 1]; for an
+            exported file, the engine.
         category_ids: Category ids of the annotations, by class index.
         size_hw: Height and width of the network input in pixels.
         resize: How images are resized to the input: letterbox or stretch.

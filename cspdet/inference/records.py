@@ -105,7 +105,7 @@ def detection_records(
         detections: Detections in image pixels.
         class_names: Names of the classes, by class index.
         category_ids: Category ids of the annotations, by class index.
-        track_ids: One per detection, with tracking.
+        track_ids: Track id of each detection, None for one without a track; None: no tracking.
     """
     columns = (
         detections.box_xyxy.cpu().double().numpy().round(3).tolist(),

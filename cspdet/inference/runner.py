@@ -93,7 +93,7 @@ class DetectionRunner(DetectionRun):
         self.timer.frame_done()
 
     def _write_copy(self, source: ImageFile, drawn: np.ndarray) -> None:
-        """Write an annotated copy; one that cannot be written is a problem of this image only."""
+        """Write an annotated copy; if it cannot be written, add a message to `problems`."""
         suffix = copy_suffix(source)
         try:
             ok, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))

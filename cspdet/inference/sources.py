@@ -146,7 +146,7 @@ def _scan_glob(pattern: str) -> list[MediaSource]:
 
 
 def _match_glob(pattern: str) -> Iterator[Path]:
-    """Find the files of a glob; `**` reads each folder once, so circles of links end."""
+    """Yield the files that match a glob; for `**`, each folder is read once, so that cyclic links end."""
     parts = Path(pattern).parts
     if "**" not in parts:
         yield from map(Path, glob.glob(pattern))
@@ -162,7 +162,7 @@ def _match_glob(pattern: str) -> Iterator[Path]:
 
 
 def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a pattern; `**` matches any number of parts."""
+    """Return whether the parts of a path match those of a pattern; `**` matches any number of parts."""
     if not patterns:
         return not names
     if patterns[0] == "**":

@@ -137,7 +137,11 @@ def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int
 
 
 def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
-    """Apply greedy NMS to (N, 4) boxes of one class, sorted by descending score; return the indices of kept boxes."""
+    """Apply greedy NMS to boxes (N, 4) of one class, sorted by descending score; return the indices of kept boxes.
+
+    The IoU threshold is `nms_iou` for two boxes of a tile; for boxes of different tiles it is at most
+    CROSS_TILE_NMS_IOU.
+    """
     kept: list[int] = []
     left = torch.ones(len(box), dtype=torch.bool)
     for index in range(len(box)):
@@ -150,9 +154,11 @@ def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
 
 
 def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Drop or join the fragments of one class; return boxes, scores and tiles.
+    """Drop or join the fragments among the boxes of one class.
 
-    A joined box does not belong to a single tile; the box itself is returned as its tile.
+    Returns:
+        Boxes (K, 4), scores (K,) and tiles (K, 4). A joined box does not belong to one tile: its tile is the box
+        itself.
     """
     whole = ~fragment
     fragment_box = box[fragment]

@@ -3,9 +3,11 @@
 Near-duplicates in train and val inflate AP; within a split, they give one scene the weight of several. `validate` finds
 files with equal bytes; this module finds images that look the same:
 
-1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its neighbors;
-2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. Divided into MAX_DISTANCE + 1 bands, two such
-   hashes agree in at least one whole band, so only images that share a band are compared;
+1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its left and its upper
+   neighbor;
+2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. To find them, the bits are divided into
+   MAX_DISTANCE + 1 bands: two such hashes have equal bits in at least one band, so only images that have equal bits in
+   a band are compared;
 3. candidates are reported if their fine structure correlates, because uniform surfaces also have similar hashes.
 
 For n images with balanced bands, about n^2 / 80 pairs are compared, and at most MAX_COMPARISONS. If more images share a
@@ -127,10 +129,11 @@ def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) 
 
 
 def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Find the P pairs of similar hashes.
+    """Find the P pairs of images with similar hashes.
 
-    Returns (P,) first and second image (first < second), (P,) distance, (P,) whether one is mirrored, and whether all
-    pairs were compared.
+    Returns:
+        (P,) index of the first image; (P,) index of the second image, which is larger; (P,) number of differing bits;
+        (P,) bool, whether one image resembles the mirrored other one; and False if a limit may have dropped pairs.
     """
     (rows,) = np.nonzero(fingerprints.usable)
     hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
@@ -154,10 +157,13 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Remove duplicates from the rows (P, 2) of key and distance, and keep at most MAX_CANDIDATES of the closest.
+    """Keep the row with the smallest distance for each key, and of these at most MAX_CANDIDATES, the closest.
+
+    Args:
+        candidates: (P, 2) key and distance; the key encodes two images and whether one of them is mirrored.
 
     Returns:
-        The remaining rows, and whether rows were dropped because of the limit.
+        The kept rows, and whether rows were dropped because of the limit.
     """
     candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 0]))]
     first = np.ones(len(candidates), bool)
@@ -169,10 +175,10 @@ def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield the pairs of close hashes that share a band, except pairs of two mirrored hashes.
+    """Compare the hashes that have equal bits in a band, except pairs of two mirrored hashes; yield the close pairs.
 
     Yields:
-        (P, 3) rows i, j and distance; and False if more images share the band than are compared.
+        (P, 3) indices i and j into `hashes`, and distance; and False if some hashes of the band were not compared.
     """
     # Neighboring bits are often equal in all images; a random permutation makes each band selective.
     bands = np.array_split(np.random.default_rng(0).permutation(NUM_BITS), NUM_BANDS)

@@ -111,7 +111,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split; crowds are counted only in `boxes`, `crowds` and `empty_images`."""
+    """Statistics of one split; crowds count only in `boxes`, `crowds`, `empty_images` and the crowds of each class."""
 
     images: int
     empty_images: int  # without any box
@@ -179,9 +179,9 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """Compute the statistics of each class from the boxes that are not crowds, selected by the mask `objects` (M,).
+    """Compute the statistics of each class; `objects` (M,) is the mask of the boxes that are not crowds.
 
-    `image_index`, `side` and `aspect` have one value for each selected box.
+    `image_index`, `side` and `aspect` have one value for each box that the mask selects.
     """
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
@@ -203,7 +203,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Compute a histogram of positive values; the bin edges (with `center_bins`, the centers) are powers of sqrt(2)."""
+    """Compute a histogram of positive values; bin edges (with `center_bins`, bin centers) are powers of sqrt(2)."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -215,7 +215,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """Compute a histogram of integers >= 0 with at most MAX_BINS bins, of one integer each if possible."""
+    """Compute a histogram of integers >= 0; a bin has one integer, or several if more than MAX_BINS are needed."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)

@@ -45,12 +45,12 @@ class ValidationReport:
 
     @property
     def errors(self) -> list[str]:
-        """The errors of all splits."""
+        """The errors of all splits, and the errors between two splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.errors]
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings of all splits."""
+        """The warnings of all splits, and the warnings between two splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.warnings]
 
 
@@ -156,7 +156,7 @@ def _warn_about_boxes(coco: CocoDataset, annotations: Annotations, report: Split
 
 
 def _find_repeated_entries(coco: CocoDataset, annotations: Annotations) -> list[str]:
-    """Find repeated boxes within an image, and files that are listed under several image ids."""
+    """Return warnings about repeated boxes within an image, and about files that are listed under several image ids."""
     warnings, path, records = [], coco.files.annotations, annotations.records
     keys = np.column_stack((annotations.image_index, annotations.class_id, records["xywh"]))
     _, first, count = np.unique(keys, axis=0, return_index=True, return_counts=True)
@@ -189,7 +189,7 @@ def _category_differences(train: CocoDataset, other: CocoDataset, where: str) ->
 
 
 def _find_shared_images(train: CocoDataset, other: CocoDataset, where: str) -> list[str]:
-    """Find images of an evaluation split that are also in train, by path and by content."""
+    """Return errors about images of an evaluation split that are also in train, by path or by content."""
     train_paths, other_paths = ({coco.path(i) for i in range(len(coco))} for coco in (train, other))
     same = sorted(train_paths & other_paths)
     errors = (
@@ -203,7 +203,7 @@ def _find_shared_images(train: CocoDataset, other: CocoDataset, where: str) -> l
 
 
 def _find_identical_files(train_paths: Iterable[Path], other_paths: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Find pairs of files with equal bytes; only files of equal size are read."""
+    """Return the pairs (train file, other file) with equal bytes; only files of equal size are read."""
     sizes: dict[int, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
     for side, paths in enumerate((train_paths, other_paths)):
         for path in sorted(paths):

@@ -176,7 +176,7 @@ def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> Imag
 
 
 def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
-    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); class weights are areas."""
+    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); weights are area fractions."""
     image = first.image.copy()
     region.view(image)[...] = region.view(second.image)
     second_weight = region.area / (image.shape[0] * image.shape[1])

@@ -83,7 +83,10 @@ class ImageCrop:
 
 
 def short_side(size_hw: tuple[int, int], crop_fraction: float) -> int:
-    """Return the short side for resizing, the longer side of `size_hw` / `crop_fraction`; 256 / 0.887 is 288."""
+    """Return the length to which the short side of an image is resized before the crop, in pixels.
+
+    This is the longer side of the input, divided by `crop_fraction` and rounded down: 256 / 0.887 gives 288.
+    """
     return max(*size_hw, math.floor(max(size_hw) / crop_fraction + 1e-9))
 
 
@@ -92,7 +95,7 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
 
     Args:
         input_: Input size of the network.
-        eval_: Evaluation config; the short side is `resize`, or input size / `crop` if `resize` is None.
+        eval_: Evaluation config; its `resize` is the short side; if it is None, `short_side` computes it from `crop`.
         interpolation: Interpolation of the resize.
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
@@ -128,7 +131,7 @@ def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Itera
 
 
 def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
-    """Read an image and return its height and width with its crops; if it is unreadable, return the error."""
+    """Read an image file; return (height, width) of the image and its crops, or the error if it is unreadable."""
     try:
         image = read_image(path)
         return (image.shape[0], image.shape[1]), crop(image, str(path))

@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 
 class ClassificationImages:
-    """Images of a folder dataset; images much larger than the input are downscaled.
+    """Images of a folder dataset; short sides above MAX_SIDE_RATIO times the longer input side are downscaled to it.
 
     Args:
         images: The files and their classes.
@@ -53,7 +53,7 @@ class ClassificationImages:
         return self.images.path(index)
 
     def cache_key(self) -> bytes:
-        """Return the maximum short side as bytes."""
+        """Return the maximum short side of the downscaled images as bytes; it determines the decoded pixels."""
         return f"short side {self.max_short_side}".encode()
 
     def sizes_hw(self) -> list[tuple[int, int]]:

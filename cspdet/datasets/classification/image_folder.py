@@ -146,7 +146,7 @@ def _count_skipped(scanned: Iterable[ScannedFolder], issues: IssueCounter) -> No
 
 
 def _scan_class_folders(root: Path, split: Split, class_names: tuple[str, ...]) -> dict[str, ScannedFolder]:
-    """Scan all class folders; raise DataError if one has no images."""
+    """Scan all class folders; return class name -> files found. Raises DataError if a folder has no images."""
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         folders = threads.map(lambda name: scan_class_folder(root, f"{split}/{name}"), class_names)
         scanned = dict(zip(class_names, folders, strict=True))
@@ -192,7 +192,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
 
 
 def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the classes if they are known before the split is read; if the split defines them, return None."""
+    """Return the class names from the caller, classes.txt or the train split; None if this split defines them."""
     if requested is not None:
         return requested
     if (root / "classes.txt").is_file():

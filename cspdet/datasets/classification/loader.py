@@ -3,8 +3,9 @@
     training     dataset -> augment -> mix_batch -> collate_images
     evaluation   image files in order -> crops
 
-A training batch is determined by (seed, sample keys) and independent of the number of loader processes. Each training
-process mixes only images of its own part of a batch, so mixed images depend on the number of training processes.
+A training batch is determined by the seed, the epoch and its image indices, and is independent of the number of loader
+processes. Each training process mixes only images of its own part of a batch, so mixed images depend on the number of
+training processes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MIXING_SPAWN_KEY = (1,)  # makes the random streams of mixing independent of the
 
 @dataclass(frozen=True)
 class BuildImageBatch:
-    """Builds a batch of augmented samples from sample keys.
+    """Builds a batch of augmented samples from keys (epoch, image index) or (epoch, image index, repeat index).
 
     Samples are mixed (mixup, CutMix, mosaic) only in the first `mixed_epochs` epochs.
     """

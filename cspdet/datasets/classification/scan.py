@@ -17,7 +17,7 @@ MAX_EXAMPLES = 3  # invalid lines in an error message
 
 
 class ScannedFolder(NamedTuple):
-    """The content of a class folder: paths relative to the root, sorted."""
+    """The files below a class folder, as sorted paths relative to the dataset folder."""
 
     names: list[str]
     non_images: list[str]  # files without an image suffix
@@ -26,9 +26,11 @@ class ScannedFolder(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted names of the class folders in `folder`, and of its other entries; hidden ones are skipped.
+    """List the entries of a folder, without hidden ones.
 
-    A link to `folder` itself or to a parent of it is not a class folder.
+    Returns:
+        The sorted names of the class folders, which are all subfolders; and the sorted names of the other entries. A
+        link to `folder` itself or to a parent of it is one of the other entries.
     """
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     real = os.path.realpath(folder)
@@ -42,7 +44,7 @@ def _is_ancestor(entry: os.DirEntry[str], folder: str) -> bool:
 
 
 def scan_class_folder(root: Path, inside: str) -> ScannedFolder:
-    """Find all images below root/inside, following symbolic links.
+    """Find all files below root / inside, following symbolic links.
 
     Raises:
         DataError: A folder cannot be read.
@@ -66,9 +68,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
-    """Read the paths and classes of a list file.
+    """Read a list file: each line has a path and a class, separated by a tab or, if it has no tab, by its last space.
 
-    In each line, path and class are separated by a tab; if the line has no tab, by its last space.
+    Returns:
+        The path of each line, and the class of each line: its name or index.
     """
     names, words, problems = [], [], []
     for line_number, line in enumerate(read_lines(listing, lists_paths=True), 1):
@@ -88,9 +91,9 @@ def read_list(listing: Path) -> tuple[list[str], list[str]]:
 
 
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the sorted distinct classes of a list file.
+    """Return the sorted distinct classes of a list file, given the class of each line.
 
-    If all are integers, the result is all integers from 0 to the largest.
+    If all are integers, the result is all integers from 0 to the largest, unless the largest is too high for an index.
     """
     distinct = set(words)
     if all(word.isascii() and word.isdecimal() and len(word) < 10 for word in distinct):

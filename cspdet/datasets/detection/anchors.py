@@ -117,7 +117,7 @@ def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
 
 
 def _shape_iou(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """Compute the size IoU as in training: (N, 2), (K, 2) -> (N, K)."""
+    """Compute the IoU of sizes with a common center, as in training: (N, 2), (K, 2) -> (N, K)."""
     boxes, anchors = (torch.from_numpy(np.array(sizes, np.float64, order="C")) for sizes in (box_wh, anchors_wh))
     return wh_iou(boxes, anchors).numpy()
 
@@ -174,7 +174,10 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `count` boxes, each with a probability proportional to its squared distance to the closest drawn box."""
+    """Draw `count` of the boxes, each with a probability proportional to its squared distance to the closest drawn box.
+
+    The distance is 1 - IoU of the sizes; the first box is drawn uniformly.
+    """
     chosen = [int(rng.integers(len(box_wh)))]
     nearest = np.ones(len(box_wh))
     while len(chosen) < count:
@@ -190,7 +193,7 @@ def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     """Run Lloyd's algorithm, and return the anchors of the iteration with the highest mean IoU.
 
-    Medians do not increase the mean IoU in every iteration.
+    A cluster is replaced by its median, not its mean, so the mean IoU does not increase in every iteration.
     """
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None

@@ -23,7 +23,7 @@ from cspdet.structures import Sample
 
 
 class Transform(Protocol):
-    """Interface of the augmentations in `train.augment.transforms`, which their configs build by `build(size_hw)`."""
+    """Interface of an augmentation in `train.augment.transforms`; its config returns it from `build(size_hw)`."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator, /) -> Sample:
         """Return a new sample of the same image size; `sample` must not be modified.
@@ -75,7 +75,7 @@ class Augment:
     def _mix_in_second(
         self, first: AugmentedSample, dataset: SampleDataset, rng: np.random.Generator
     ) -> AugmentedSample:
-        """Mix a second composed image into the first, with the probabilities of mixup and cutmix."""
+        """Mix a second composed image into the first (probability mixup + cutmix), or return the first."""
         config, draw = self.config, rng.random()
         if draw >= config.mixup + config.cutmix:
             return first
@@ -86,7 +86,7 @@ class Augment:
 
 
 def _check(name: str, sample: Sample, before: Sample) -> Sample:
-    """Convert the result of a transform to the dtypes of a sample; raise ConfigError if its shapes are invalid."""
+    """Return the result of a transform in the dtypes of a sample; raise ConfigError if its shapes are invalid."""
     image, count = sample.image, len(sample.box_xyxy)
     if image.shape != before.image.shape or image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected an image of {_shape(before.image)} as given, found {_shape(image)}")

@@ -79,7 +79,8 @@ class ImageComposer:
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
         """Return the (3, 3) map from each image to the input.
 
-        One image is letterboxed. The four images of a mosaic share a random corner, and can extend beyond the input.
+        One image is fit into the input. The four images of a mosaic share a random corner, and can extend beyond the
+        input.
         """
         boxes = [Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize) for sample in samples]
         if len(samples) == 1:
@@ -194,7 +195,7 @@ def _resize_into(
 def _warp_into(
     region: np.ndarray, image: np.ndarray, matrix: np.ndarray, corners: np.ndarray, gains: HsvGains | None
 ) -> None:
-    """Warp an image into a region of the canvas, within its (4, 2) mapped corners; `matrix` maps pixel centers."""
+    """Warp an image into the (4, 2) polygon `corners` of a region; `matrix` and `corners` count from pixel centers."""
     patch = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # warping four channels takes two thirds of the time of three
         matrix,
@@ -218,7 +219,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """Find the whole pixels of the image (in 0 to `length`) that are mapped to `first` to `last` of the canvas."""
+    """Find the pixels of an image side that are mapped to canvas pixels `first` to `last` - 1, and their exact map."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
@@ -231,7 +232,7 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Find the pixels, in the range 0 to `limit`, whose centers lie between the minimum and maximum of `edges`."""
+    """Return start and exclusive end of the pixels in 0 to `limit` - 1 with a center between min and max of `edges`."""
     slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 

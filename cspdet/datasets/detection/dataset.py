@@ -2,7 +2,7 @@
 
 DetectionImages    image files, decoded and downscaled to fit the input; caches wrap it
 DetectionDataset   these images with their annotations, for training
-EvalDataset        letterboxed images with their annotations, for evaluation
+EvalDataset        images resized to the input (letterbox or stretch) with their annotations, for evaluation
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DetectionImages:
         return sum(3 * height * width for height, width in self.sizes_hw())
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Return the size of an image after downscaling: its size inside the letterbox, at most its original size.
+        """Return the size of an image after downscaling: its size inside the input, at most its original size.
 
         Images are not upscaled here, because the augmentation upscales them when it warps them.
         """
@@ -103,7 +103,7 @@ class DetectionDataset:
 
 
 class EvalDataset:
-    """Evaluation dataset: letterboxed images of a COCO split with their boxes (including crowds) in input pixels.
+    """Evaluation dataset: images of a COCO split at input size, with their boxes (including crowds) in input pixels.
 
     Args:
         coco: The annotated split.

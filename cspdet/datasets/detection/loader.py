@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildTrainBatch:
-    """Builds a batch of augmented samples from sample keys.
+    """Builds a batch of augmented samples from keys (epoch, image index) or (epoch, image index, repeat index).
 
     Mosaic, mixup and cutmix are used only in the first `mosaic_epochs` epochs.
     """
@@ -45,7 +45,7 @@ class BuildTrainBatch:
 
 @dataclass(frozen=True)
 class BuildEvalBatch:
-    """Builds a batch of letterboxed images from image indices."""
+    """Builds an evaluation batch, without augmentation, from image indices."""
 
     dataset: EvalDataset
 
@@ -75,7 +75,7 @@ def train_loader(
     Raises:
         ConfigError: Transforms are invalid, the cache does not fit, or batches are too small for the number of
             processes.
-        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
+        DataError: Images are unreadable, and the cache is `ram` or `disk` with `on_bad_image: error`.
     """
     augmentation = Augment(augment, input_.size, input_.resize)
     factors = None if config.repeat_threshold is None else _image_repeat_factors(coco, config.repeat_threshold)
@@ -106,7 +106,7 @@ def eval_loader(
     device_type: str = "cpu",
     shard: Shard = SINGLE_PROCESS,
 ) -> EvalLoader[Batch]:
-    """Build the evaluation loader: letterboxed images in order, with all boxes, including crowds.
+    """Build the evaluation loader: images at input size in order, with all boxes, including crowds.
 
     Args:
         coco: The split to evaluate on.

@@ -53,7 +53,12 @@ class CocoDataset:
         return self.names[self.name_start[index] : self.name_start[index + 1]].decode("utf-8", "surrogateescape")
 
     def boxes(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the boxes of an image: (n, 4) float32 xyxy in image pixels, (n,) int64 classes, (n,) bool crowds."""
+        """Return the n boxes of an image.
+
+        Returns:
+            (n, 4) float32 x1, y1, x2, y2 in image pixels; (n,) int64 class indices; (n,) bool, whether a box is a
+            crowd.
+        """
         index = range(len(self))[index]
         local = slice(self.box_start[index], self.box_start[index + 1])
         return self.box_xyxy[local].copy(), self.box_class[local].astype(np.int64), self.box_crowd[local].copy()
@@ -112,7 +117,11 @@ def to_arrays(annotations: Annotations, files: SplitFiles) -> CocoDataset:
 
 
 def _clip_boxes(annotations: Annotations, issues: IssueCounter) -> tuple[np.ndarray, np.ndarray]:
-    """Clip the boxes to their images; return (M, 4) float32 xyxy boxes, and (M,) whether their area is above 0."""
+    """Clip the boxes to their images, and count the clipped and the invalid boxes in `issues`.
+
+    Returns:
+        (M, 4) float32 x1, y1, x2, y2; and (M,) bool, False for boxes without area or outside their image.
+    """
     records = annotations.records
     limit_wh = annotations.size_hw[annotations.image_index][:, ::-1].astype(np.float64)
     low, size_wh = records["xywh"][:, :2], records["xywh"][:, 2:]

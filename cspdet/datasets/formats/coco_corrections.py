@@ -38,7 +38,7 @@ def _has_name_and_id(entry: Any) -> bool:
 
 
 def read_backslashes(names: list[bytes], folder: Path, notes: IssueCounter) -> list[bytes]:
-    """Replace backslashes by slashes, as in names that were written on Windows, unless there is such a file."""
+    """Replace backslashes by slashes in file names, as written on Windows, unless the file with backslashes exists."""
     result = []
     for name in names:
         if b"\\" in name and not os.path.exists(folder / os.fsdecode(name)):

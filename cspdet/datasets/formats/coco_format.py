@@ -1,4 +1,4 @@
-"""COCO JSON dataset format: an annotation file, or a folder in the layout of COCO 2017; and the 80 classes of COCO."""
+"""COCO JSON dataset format: an annotation file, or a folder in the layout of COCO 2017; also the 80 classes of COCO."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _CocoFile(NamedTuple):
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
-    """Find the annotation file of each split; if a split has several files, return the last by name."""
+    """Return split -> annotation file; if a split has several files, the last by name."""
     files = sorted((folder / "annotations").glob("instances_*.json"))
     matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
     return {split: file for name in SPLITS for split, file in matches if split == name}

@@ -125,7 +125,7 @@ def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
 
 
 def _check_category_name(category_id: int, entry: dict[str, Any], known: set[str], issues: IssueCounter) -> str:
-    """Return the name of a category; an empty name if it is not valid."""
+    """Return the name of a category, or "" if it is not text; add an issue if it is invalid or in `known`."""
     name = entry.get("name")
     if not isinstance(name, str) or not name.strip():
         issues.add("a category needs a name", f"category {category_id} has {describe_key(entry, 'name')}")
@@ -168,7 +168,7 @@ def _is_repeated(ids: np.ndarray) -> np.ndarray:
 
 
 def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
-    """Return the (height, width) of an image entry, or (1, 1) if one of them is invalid."""
+    """Return the (height, width) of an image entry; if one of them is invalid, add an issue and return (1, 1)."""
     for key in ("width", "height"):
         if not is_valid_side(entry.get(key)):
             found = describe_key(entry, key)
@@ -178,7 +178,7 @@ def _image_size(entry: dict[str, Any], issues: IssueCounter) -> tuple[int, int]:
 
 
 def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-    """Return ids, sizes and names of all images with an id; placeholders replace invalid sizes and names."""
+    """Return (N,) ids, (N, 2) heights and widths, and N file names; invalid sizes are (1, 1), invalid names are b""."""
     ids: list[int] = []
     sizes: list[tuple[int, int]] = []
     names: list[bytes] = []
@@ -203,7 +203,7 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:
-    """Return for each record the index in `known` of the id under `key`, (M,); unknown ids are added to `issues`."""
+    """Return (M,) the index in `known` of the id under `key` of each record; -1 and an issue for an unknown id."""
     index = _find_indices(records[key], known)
     if len(known):
         issues.add_where(f"unknown {key}", index < 0, lambda i: f"{_describe_record(records[i])} has {records[key][i]}")
@@ -217,7 +217,7 @@ def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the index in `known` (K,) of each of `queries` (M,), as (M,); -1 if it is missing."""
+    """Return (M,) for each value of `queries` (M,) its index in `known` (K,), or -1 if `known` does not contain it."""
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")

@@ -63,9 +63,9 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """Convert a well-formed annotation to a packed record; return other objects without the keys DROPPED_KEYS.
+    """Pack a well-formed annotation as RECORD_STRUCT bytes; return other objects unpacked, without DROPPED_KEYS.
 
-    This is the `object_hook` of the JSON parser.
+    This is the `object_hook` of the JSON parser, which calls it for every object.
     """
     box = entry.get("bbox")
     if type(box) is list and len(box) == 4 and type(entry.get("image_id")) is int:
@@ -88,7 +88,7 @@ def is_valid_side(value: Any) -> bool:
 
 
 def is_int64(value: Any) -> bool:
-    """Return whether a value is a 64-bit integer other than NO_ID."""
+    """Return whether a value is an integer that fits into 64 bits and is not NO_ID, the mark of a missing id."""
     return type(value) is int and value in INT64_RANGE
 
 

@@ -41,7 +41,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class ConversionResult:
-    """Result of a preparation or conversion: the output files, counts and warnings."""
+    """Result of preparing or converting a dataset: the path of its descriptor, counts and warnings."""
 
     config_path: Path
     counts: dict[str, dict[str, int]]  # split -> {"images", "boxes"}
@@ -94,7 +94,7 @@ def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) ->
 
 
 def _quote(path: str) -> str:
-    """Quote text for YAML; characters that YAML does not allow, or takes for line breaks, are escaped."""
+    """Quote text for YAML; characters that YAML forbids or reads as line breaks are escaped."""
     return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(path, ensure_ascii=False))
 
 
@@ -204,8 +204,8 @@ def clip_box(
         size_hw: Height and width of the image.
 
     Returns:
-        x, y, width, height, rounded to 0.001 pixels, and whether a side was clipped by more than one pixel; None if the
-        box is outside the image.
+        x, y, width, height, rounded to 0.001 pixels; and whether a side was clipped by more than one pixel. None
+        instead of both if the box is outside the image.
     """
     height, width = size_hw
     x1, y1, x2, y2 = corners

@@ -14,7 +14,7 @@ MAX_NAMES_BYTES = 10_000_000
 
 
 def class_name_problems(names: Sequence[str], where: str) -> list[str]:
-    """One line for each class name that is empty, not one line of valid text, or equal to an earlier one.
+    """Return one message per class name that is empty, not one line of valid text, or equal to an earlier one.
 
     Args:
         names: Class names, in order.
@@ -52,7 +52,7 @@ def read_class_names(file: Path, *, error: type[UserError] = DataError) -> tuple
 def file_name_error(name: Any) -> str:
     """Return why `name` is not a file name that stays inside the image folder on every system; "" if it is valid.
 
-    A name that is not UTF-8 is valid if its other bytes are lone surrogates, as in file names that Python returns.
+    A name that is not UTF-8 is valid if the other bytes are surrogate escapes, as in file names from Python's `os`.
     """
     if not isinstance(name, str) or not name.strip():
         return "must be text"

@@ -1,4 +1,4 @@
-"""Read xml without a document type declaration: the expansion of its entities can exhaust the memory."""
+"""Read xml files, but refuse a document type declaration, because expanding its entities can exhaust the memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def safe_xml(file: Path) -> ElementTree.Element:
 
 
 def _to_utf8(data: bytes) -> bytes:
-    """Convert xml to UTF-8 if its first line declares another encoding; expat reads few of them.
+    """Convert xml to UTF-8 if its first line declares another encoding, because expat supports only few encodings.
 
     Raises:
         LookupError: The encoding is not known.

@@ -56,7 +56,7 @@ class VocFormat(DatasetFormat):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Return whether the folder or a subfolder has a folder Annotations, or an xml file."""
+        """Return whether `source` or one of its subfolders contains a folder Annotations or an xml file."""
         if not source.is_dir():
             return False
         return any(next(source.glob(pattern), None) for pattern in ("Annotations", "*/Annotations", "*.xml", "*/*.xml"))
@@ -94,7 +94,7 @@ class VocFormat(DatasetFormat):
 
 
 def _find_voc_roots(source: Path) -> list[Path]:
-    """Return the folders that contain Annotations/: `source`, or VOC2007, VOC2012 ... in it.
+    """Return the folders that contain a folder Annotations: `source`, or its subfolders such as VOC2007 and VOC2012.
 
     If there are none, return `source`.
     """
@@ -124,7 +124,7 @@ def _search(folder: Path, suffixes: Collection[str]) -> FoundFiles:
 
 
 def _index_images(folder: Path, names: list[str]) -> dict[str, list[Path]]:
-    """All images below `folder`, by file name without suffix."""
+    """Return all images below `folder`: file name without suffix -> paths."""
     index: dict[str, list[Path]] = {}
     for name in names:
         path = folder / name
@@ -133,7 +133,7 @@ def _index_images(folder: Path, names: list[str]) -> dict[str, list[Path]]:
 
 
 def _count_images(names: list[str], splits: dict[str, list[VocImage]], folder: Path, reader: VocReader) -> None:
-    """Count images of the folder that no split has, and images that two splits have."""
+    """Add to `reader.counts` the images of the folder in no split, and the images in more than one split."""
     used = [{item.path for item in items} for items in splits.values()]
     left_out = len({folder / name for name in names} - set().union(*used))
     if left_out:
@@ -144,7 +144,7 @@ def _count_images(names: list[str], splits: dict[str, list[VocImage]], folder: P
 
 
 def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) -> dict[str, list[Path]]:
-    """Return the xml files of each split."""
+    """Return the xml files of each split: train, val, test. Missing files of the lists are appended to `problems`."""
     splits: dict[str, list[Path]] = {name: [] for name in SPLITS}
     for root in roots:
         lists = root / "ImageSets" / "Main"
@@ -170,7 +170,7 @@ def _assign_splits(xmls: list[Path], val_fraction: float, splits: dict[str, list
 
 
 def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
-    """The xml files of a list, each once."""
+    """Return the xml files that a list in ImageSets/Main names, each once; missing ones are appended to `problems`."""
     if not file.is_file():
         return []
     xmls = []
@@ -186,7 +186,10 @@ def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
 
 
 def _xml_candidates(folder: Path, line: str) -> Iterator[Path]:
-    """Yield the possible xml files of a line: the name of an image, maybe with folder and suffix, or `name label`."""
+    """Yield the paths that the xml file of a line can have, of which the last is the default.
+
+    A line is an image name, which may have a folder and a suffix, or `name label` with label -1, 0 or 1.
+    """
     words = line.split()
     names = [line.strip()]
     if len(words) > 1 and words[-1] in IMAGE_SET_LABELS:

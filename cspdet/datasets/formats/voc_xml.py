@@ -66,7 +66,7 @@ def _read_root(file: Path, problems: list[str]) -> ElementTree.Element | None:
 
 
 def parse_voc(file: Path, problems: list[str]) -> VocAnnotation | None:
-    """Parse an xml file; append its errors to the list `problems`, and return None if it is invalid."""
+    """Parse an xml file; append its errors to `problems`. Returns None if the xml or the image size is invalid."""
     root = _read_root(file, problems)
     if root is None:
         return None
@@ -135,7 +135,7 @@ class VocReader:
         self.classes: set[str] = set()
 
     def read(self, files: list[Path]) -> list[VocImage]:
-        """Read files; return the image, size and boxes (with category id 0) of each file without errors."""
+        """Read the annotations of xml files without errors; the boxes have category id 0 until all are read."""
         items = []
         for file in files:
             if not os.path.isfile(file):
@@ -151,7 +151,7 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """Find the image of an xml file, which must be unique: the one with the same stem, or the one in <filename>."""
+        """Return the one image with the stem of `file` or `filename`; None and a problem if none or several match."""
         name = PurePosixPath(filename.replace("\\", "/")).name
         candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
         exact = [path for path in candidates if path.name == name]

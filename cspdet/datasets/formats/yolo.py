@@ -89,7 +89,7 @@ def _common_folder(paths: list[Path]) -> Path:
 
 
 def _parse_floats(words: list[str]) -> list[float] | None:
-    """Parse words to floats; return None if a word is not a finite number."""
+    """Parse the words as floats; return None if a word is not a finite number."""
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -98,7 +98,7 @@ def _parse_floats(words: list[str]) -> list[float] | None:
 
 
 def _looks_like_keypoints(values: Sequence[float]) -> bool:
-    """Whether values after the class can be a box and two or more keypoints x, y, visible."""
+    """Return whether the values after the class can be a box and two or more keypoints x, y, visible."""
     if len(values) < 10 or len(values) % 3 != 1 or any(value not in VISIBILITIES for value in values[6::3]):
         return False
     x, y, w, h = values[:4]
@@ -116,7 +116,7 @@ class _YoloReader:
         self._keypoint_lines: list[tuple[str, int]] = []  # place and length of polygons that may be keypoints
 
     def read(self, path: Path, folder: Path) -> CocoImage | None:
-        """Read one image with its boxes; return None if the image is missing or corrupt."""
+        """Read one image with its boxes; if the image is missing or corrupt, add a problem and return None."""
         try:
             size_hw = image_size(path)
         except DataError as error:
@@ -154,7 +154,11 @@ class _YoloReader:
             yield CocoBox(class_id, xywh, round(xywh[2] * xywh[3], 3))
 
     def _parse_line(self, line: str, where: str) -> tuple[int, tuple[float, float, float, float]] | None:
-        """Parse one line to the class, and the corners of the box as fractions of the image; return None if invalid."""
+        """Parse a label line; if it is invalid, add a problem and return None.
+
+        Returns:
+            The class index; and x1, y1, x2, y2 as fractions of the image width and height.
+        """
         words = self._split_line(line, where)
         if not words:
             return None
@@ -172,7 +176,7 @@ class _YoloReader:
         return class_id, self._corners(values, where)
 
     def _split_line(self, line: str, where: str) -> list[str]:
-        """Return the words of the class and of the box or polygon, without keypoints; an empty list if invalid."""
+        """Return class and numbers of a box or polygon as texts, without keypoints; if invalid, [] and a problem."""
         words = line.split()
         keypoints = self.dataset.keypoints
         if keypoints is not None and len(words) == 5 + keypoints[0] * keypoints[1]:
@@ -187,7 +191,7 @@ class _YoloReader:
         return []
 
     def _corners(self, values: Sequence[float], where: str) -> tuple[float, float, float, float]:
-        """Corners of a box, or of the box that encloses a polygon."""
+        """Return x1, y1, x2, y2 of a box, or of the bounding box of a polygon, as fractions of the image."""
         if len(values) == 4:
             x, y, w, h = values
             return x - w / 2, y - h / 2, x + w / 2, y + h / 2
@@ -197,7 +201,7 @@ class _YoloReader:
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
 
     def check_keypoints(self) -> None:
-        """Report a problem if every polygon has one length, and can be a box with keypoints."""
+        """Add a problem if all polygons have the same length and can be boxes with keypoints."""
         lines, polygons = self._keypoint_lines, self.counts["polygons replaced by their boxes"]
         if lines and len(lines) == polygons and len({length for _, length in lines}) == 1:
             count = (lines[0][1] - 4) // 3

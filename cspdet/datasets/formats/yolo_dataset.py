@@ -48,7 +48,7 @@ def find_yolo_dataset(source: Path, problems: list[str]) -> YoloDataset:
         problems: List to which errors about missing images are appended.
 
     Raises:
-        DataError: The source does not exist, has no class names, or some that are not unique.
+        DataError: The source does not exist, has no class names, or its class names are empty or not unique.
     """
     source = Path(os.path.abspath(source))
     if source.is_dir():
@@ -116,7 +116,7 @@ def _from_yaml(file: Path, problems: list[str]) -> YoloDataset:
 
 
 def _entries(values: dict[str, Any], split: str, file: Path) -> list[str]:
-    """The folders, list files or images of a split."""
+    """Return the paths that a data.yaml gives for a split: folders, list files or images."""
     value = values.get(split) or (values.get("valid") if split == "val" else None)
     entries = value if isinstance(value, list) else [value] if value else []
     for entry in entries:

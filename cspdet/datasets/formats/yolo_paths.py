@@ -24,10 +24,10 @@ class ImageFinder:
 
     Args:
         bases: The folders that paths are relative to, tried in order.
-        problems: Entries without an image are appended to it.
+        problems: List to which a message is appended for each path that has no image.
 
     Attributes:
-        warnings: What was skipped.
+        warnings: One message per type of skipped file, and per missing test split.
         lists: The list files that were read.
     """
 
@@ -37,7 +37,7 @@ class ImageFinder:
         self.lists: set[Path] = set()
 
     def find(self, entries: Iterable[str], where: str, split: str) -> list[Path]:
-        """Find the images of a split.
+        """Find the images of a split, each once.
 
         Args:
             entries: Folders, list files or images.
@@ -86,13 +86,13 @@ class ImageFinder:
 
 
 def first_existing(entry: str, bases: Iterable[Path]) -> Path | None:
-    """Find the file or folder that an entry of a list means, as an absolute path."""
+    """Return the absolute path of the first existing file or folder that `entry` can mean; None if there is none."""
     paths = (os.path.abspath(base / os.path.expanduser(form)) for form in _forms(entry) for base in bases)
     return next((Path(path) for path in paths if os.path.exists(path)), None)
 
 
 def _forms(entry: str) -> Iterator[str]:
-    """Yield the forms in which programs write a path, the literal one first."""
+    """Yield the paths that `entry` can mean, because programs write paths differently; the literal one first."""
     yield entry
     if entry.startswith("file://"):
         yield url2pathname(urlsplit(entry).path)
@@ -116,7 +116,7 @@ def label_candidates(image_path: Path) -> list[Path]:
 
 
 class LabelFinder:
-    """Finds label files; each folder is listed once. The suffix may have upper case."""
+    """Finds the label files of images; each folder is listed once. The suffix may be upper case (.TXT)."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, str]] = {}  # folder -> file name with the suffix in lower case -> its name

@@ -1,4 +1,4 @@
-"""Read YAML that other programs wrote: scalars keep their spelling, and neither size nor aliases exhaust the memory."""
+"""Read YAML files of other programs: scalars stay text as written, and size and aliases cannot exhaust the memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_YAML_BYTES = 2**23  # a list of 100,000 class names has 2 MB
 
 
 class PlainScalar(str):
-    """A scalar that YAML does not take for text, such as `5`, `1.0` or `true`, as it is spelled."""
+    """A YAML scalar that is not text, such as `5`, `1.0` or `true`, as written in the file."""
 
     __slots__ = ()
 
 
 def load_yaml(file: Path) -> Any:
-    """Read a YAML file as dict, list, str and None; keys are str. Aliases share their value.
+    """Read a YAML file as dict, list, str and None; keys are str. All aliases of an anchor are the same object.
 
     Raises:
         DataError: The file cannot be read, or is not valid YAML.
@@ -43,7 +43,7 @@ def load_yaml(file: Path) -> Any:
 
 
 def _to_values(node: Node | None, name: str, known: dict[int, Any]) -> Any:
-    """Convert a node of ruamel; `known` are the values of nodes that have one, by identity."""
+    """Convert a node of ruamel to dict, list, str or None; `known` maps the ids of converted nodes to their values."""
     if node is None:
         return None
     if id(node) in known:

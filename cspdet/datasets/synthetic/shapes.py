@@ -75,7 +75,7 @@ _OUTLINES: tuple[tuple[np.ndarray, ...], ...] = (
 
 
 def outline(shape: DrawnShape) -> list[np.ndarray]:
-    """Return the contours of a shape in image pixels: arrays (n, 2) float64 of x, y.
+    """Return the contours of a shape: arrays (n, 2) float64 of x, y in image pixels; a second contour is a hole.
 
     The longer side of the bounding box of the contours is `diameter`.
     """
@@ -90,7 +90,7 @@ def outline(shape: DrawnShape) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RasterizedShape:
-    """A rasterized shape: a window of the image with the covered fraction of each pixel."""
+    """A rasterized shape: a window of the image, and the fraction of each of its pixels that the shape covers."""
 
     top: int
     left: int
@@ -142,9 +142,9 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Sample a diameter in pixels, at least 8, log-uniform in one of three ranges of the image size.
+    """Sample a diameter in pixels, at least 8, from one of three ranges relative to the image size, log-uniform in it.
 
-    Most diameters are 1/10 to 3/8 of the image.
+    83% of the diameters are 1/10 to 3/8 of the image size.
     """
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
@@ -173,7 +173,10 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """Image with its shapes; later shapes occlude earlier ones. `shape_index` is the top shape at each pixel."""
+    """Image with shapes, of which later ones occlude earlier ones.
+
+    `shape_index` (H, W) is the index of the top shape at each pixel; -1: none.
+    """
 
     def __init__(self, image: np.ndarray):
         self.image = image
@@ -207,7 +210,7 @@ class ShapesCanvas:
         return True
 
     def boxes(self) -> tuple[CocoBox, ...]:
-        """Return the boxes of the visible shapes, in drawing order."""
+        """Return the boxes of the shapes with at least MIN_VISIBLE_FRACTION of visible area, in drawing order."""
         ids, boxes = list(CATEGORIES), []
         for i, (shape, pixels) in enumerate(zip(self.shapes, self.full_areas, strict=True)):
             visible = self.shape_index == i

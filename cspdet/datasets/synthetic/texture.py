@@ -94,7 +94,7 @@ def draw_occluding_strokes(rng: np.random.Generator, canvas: np.ndarray, count: 
 
 
 def apply_camera_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Simulate a camera: vignetting, blur and noise. `canvas` is modified.
+    """Simulate a camera: a brightness gradient, blur and noise. `canvas` is modified.
 
     Returns:
         (H, W, 3) uint8.

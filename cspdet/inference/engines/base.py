@@ -1,4 +1,4 @@
-"""Interface of all inference engines: it takes a batch of images and returns the outputs of the network."""
+"""Interface of the inference engines, which run the network on a batch of images and return its raw outputs."""
 
 from __future__ import annotations
 
@@ -192,7 +192,8 @@ class Engine(ABC):
             num_streams: The requested number of threads.
 
         Returns:
-            The number of threads to use. Most engines return 1: then use one thread and pass the images as a batch.
+            The number of threads to use. Most engines return 1: the caller then uses one thread and passes images as a
+            batch.
         """
         return 1
 

@@ -13,7 +13,7 @@ MAX_PADDING_RATIO = 2  # batches are padded to at most this multiple of their nu
 
 
 def select_batch_size(count: int, size_hw: tuple[int, int], compiled_shapes: set[tuple[int, int, int]]) -> int:
-    """Choose the batch size for `count` images, for engines that compile for each input shape.
+    """Choose the batch size to which `count` images are padded, for engines that compile for each input shape.
 
     A larger batch size that is already compiled is used if at most half of the batch is padding, because compiling
     another shape costs more.
@@ -57,7 +57,7 @@ def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
 
 
 def nms_limits(nms: NmsConfig, config: PostprocessConfig) -> list[str]:
-    """Describe the thresholds that have no effect on a file with built-in NMS, which has removed more boxes already.
+    """Return one message per threshold that has no effect, because NMS built into the file has already removed boxes.
 
     Args:
         nms: The thresholds of the file.
@@ -80,6 +80,6 @@ def nms_limits(nms: NmsConfig, config: PostprocessConfig) -> list[str]:
 
 
 def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
-    """Keep the first `max_detections` detections with a score above `min_score`."""
+    """Keep the first `max_detections` detections with a score above `min_score`; they must be sorted by score."""
     count = min(int((detections.score > min_score).sum()), max_detections)
     return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])

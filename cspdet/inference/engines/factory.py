@@ -82,7 +82,7 @@ def _build_from_file(bundle: ModelBundle, config: EngineConfig) -> Engine:
 
 
 def _resolve(config: EngineConfig) -> EngineOptions:
-    """Check the config, select the device, and set torch's number of threads."""
+    """Check the config, select the device, set torch's number of threads, and return the engine options."""
     precision = config.check()
     device = select_device(config.device)
     if config.threads is not None:

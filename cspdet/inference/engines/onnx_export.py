@@ -24,8 +24,8 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
     """Return the names of the outputs of a graph.
 
-    They are raw_8, raw_16, ... (by stride) for raw outputs, box_xyxy and score for decoded outputs, detections, or
-    logits.
+    They are raw_8, raw_16, ... (by stride) for raw outputs, raw_8_0, raw_8_1, ... if strides repeat; box_xyxy and
+    score for decoded outputs; detections; or logits.
     """
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [

@@ -37,8 +37,8 @@ class OpenVinoEngine(Engine):
     The precision hint is set to `precision`, because OpenVINO computes in bf16 by default if the CPU supports it.
 
     Attributes:
-        latency_models: Compiled models that use all cores for one image, by (height, width); threads wait.
-        throughput_models: Compiled models that run several images at once, by (height, width).
+        latency_models: Compiled models, by (height, width), that use all cores for one image at a time.
+        throughput_models: Compiled models, by (height, width), that run several images in parallel.
     """
 
     name = "openvino"
@@ -83,7 +83,7 @@ class OpenVinoEngine(Engine):
         return read_onnx_metadata(path) if path.suffix == ".onnx" else read_openvino_metadata(path)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run one image on all cores, or several images at once."""
+        """Run one image on all cores, or on one stream after `set_num_streams`; run several images in parallel."""
         if len(images) > 1:
             return self._forward_one_by_one(images)
         size_hw, image = (images.shape[2], images.shape[3]), images.contiguous().numpy()
@@ -114,7 +114,7 @@ class OpenVinoEngine(Engine):
             return self.latency_models[size_hw]
 
     def _throughput_model(self, size_hw: tuple[int, int], num_images: int) -> _RequestPool:
-        """Return the compiled model for up to `num_images` parallel images of this size, but at most one per thread."""
+        """Return the compiled model that runs min(`num_images`, `threads`) images of this size in parallel."""
         streams = min(num_images, self.threads)
         with self._lock:
             if size_hw not in self.throughput_models or self.throughput_models[size_hw].streams < streams:

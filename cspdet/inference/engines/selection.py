@@ -64,8 +64,8 @@ def _installed_engines(
 def load_fastest(path: Path, options: EngineOptions) -> Engine:
     """Load an exported file into the fastest engine that reads it.
 
-    If the file has raw outputs in fp32, the outputs of each engine are compared with the first engine, and the engines
-    are timed. If not, there is no reference, and the first engine that supports the precision is used.
+    With precision fp32 and raw outputs, all engines whose outputs agree with the first engine are timed. In other cases
+    the outputs are not compared, and the first engine that supports the precision is used.
 
     Raises:
         CheckpointError, ConfigError: See `load_exported`.

@@ -45,7 +45,7 @@ class EncoderSettings:
 
 
 def fit_into(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Scale an image of another size until it fits, and center it on black; its aspect ratio is kept.
+    """Scale an image to fit into `size_hw`, with its aspect ratio kept, and center it on black.
 
     Args:
         image: (H, W, 3) uint8.

@@ -52,9 +52,9 @@ class VideoInfo:
 class FrameClock:
     """Turns the timestamps of a file, which may be missing or go back, into ticks that start at 0 and increase.
 
-    A frame without a timestamp is one frame period after the previous one, and so is a frame whose timestamp is more
-    than two periods earlier, as in recordings that were joined: later timestamps are relative to it. A frame that is
-    slightly earlier than the previous one is one tick after it.
+    A frame without a timestamp is one frame period after the previous frame. So is a frame whose timestamp is more than
+    two periods before the previous frame, as where recordings were joined; later timestamps then count from this frame.
+    A frame that is earlier than the previous frame by less is one tick after it.
 
     Args:
         period: Ticks per frame.

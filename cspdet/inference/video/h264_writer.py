@@ -166,7 +166,7 @@ class AudioPassthrough:
             self._output_stream = container.add_stream_from_template(self._input_stream)
 
     def packets_until(self, seconds: Fraction) -> Iterator[Packet]:
-        """Yield the next packets that begin before this time of the written video, in seconds."""
+        """Yield the next audio packets that begin before `seconds`, a time of the written video."""
         while self._output_stream is not None:
             packet = self._pending_packet if self._pending_packet is not None else next(self._packets, None)
             self._pending_packet = None

@@ -149,12 +149,12 @@ class LiveReader:
             self._changed.notify()
 
     def _is_still_image(self) -> bool:
-        """Return whether the address gave one frame: an image on a web server, which would be read again and again."""
+        """Return whether the source is probably a single image on a web server: one frame of an http or file URL."""
         address = self.video.address
         return isinstance(address, str) and address.lower().startswith(("http", "file")) and self.received == 1
 
     def _try_reconnect(self) -> bool:
-        """Try to reconnect, with increasing pauses; return whether frames arrive again."""
+        """Try to reconnect, with increasing pauses; return whether frames arrive again. If not, `error` is set."""
         self._capture.release()
         for attempt in range(1, self._reconnect + 1):
             pause = min(INITIAL_BACKOFF_S * 2 ** (attempt - 1), MAX_BACKOFF_S)

@@ -126,7 +126,7 @@ class VideoProcessor:
     def _start_output_stages(
         self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
     ) -> BackgroundConsumer[ProcessedFrame]:
-        """Start the writing thread and, if a video is written, the drawing thread; return the first of these stages."""
+        """Start the thread that writes and, for a video, the one that draws; return the first stage of these."""
         write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
         if writer is None:
             return write

@@ -105,7 +105,11 @@ class OpenCvReader:
             self._capture.release()
 
     def _read(self) -> tuple[bool, np.ndarray | None]:
-        """Return whether there is a next frame, and its image, (H, W, 3) BGR, unless the stride skips it."""
+        """Read the next frame.
+
+        Returns:
+            Whether there was a frame; and its image (H, W, 3) BGR, or None if there was none or `stride` skips it.
+        """
         with self._reading:
             if not self._capture.grab():
                 return False, None

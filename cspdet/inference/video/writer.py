@@ -72,7 +72,7 @@ def select_codec(name: str) -> Codec:
 
 
 class Mpeg4Writer:
-    """Writer of MPEG-4 part 2 video at a constant rate, rounded to 0.001 frames per second.
+    """Writer of MPEG-4 part 2 video at a constant rate, rounded to 0.001 frames per second, or more above 65.
 
     Many browsers cannot play this codec. It crops the last column or row if the width or height is odd.
     """

@@ -23,7 +23,7 @@ def fold_constants(model: openvino.Model) -> None:
 
 
 def constant_value(output: Any) -> np.ndarray | None:
-    """Return the value of a constant, even if it is stored in lower precision; return None for other outputs."""
+    """Return the value of a constant, even if it is stored in lower precision; None if `output` is not a constant."""
     node = output.get_node()
     if node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
@@ -38,10 +38,9 @@ def int64_constant(*values: int) -> Any:
 
 
 def sole_consumer(node: Any, op_type: str) -> Any | None:
-    """Return the only consumer of a node's output.
+    """Return the only consumer of a node's output, if its type is `op_type` and the output is its first input.
 
-    If there are several consumers, or it does not have the type `op_type`, or the output is not its first input, return
-    None.
+    In all other cases, return None.
     """
     readers = list(node.output(0).get_target_inputs())
     if len(readers) != 1 or readers[0].get_node().get_type_name() != op_type:

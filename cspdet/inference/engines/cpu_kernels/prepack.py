@@ -93,9 +93,9 @@ def _copy_graph(graph: fx.Graph) -> fx.Graph:
 
 
 def _following_activation(owner: fx.GraphModule, node: fx.Node) -> FusedActivation | None:
-    """Return the activation after `node` as an argument of the operator.
+    """Return name and parameters of the activation after `node`, as the oneDNN operator expects them.
 
-    If the operator does not support it, or `node` has several consumers, return None.
+    If the operator does not support the activation, or `node` has several consumers, return None.
     """
     if len(node.users) != 1:
         return None

@@ -99,7 +99,7 @@ class _ConvSpec:
         return cls(node, weight)
 
     def rewrite(self) -> None:
-        """Replace the layer by a Winograd convolution."""
+        """Replace the layer in the graph by a Winograd convolution."""
         from openvino import opset8 as ops
 
         image = self.convolution.input_value(0)  # read now: the preceding layer may have been rewritten
@@ -120,7 +120,7 @@ class _ConvSpec:
         self.output_node.output(0).replace(result.output(0))
 
     def _multiply(self, ops: Any, image: Any, *, below: int) -> list[Any]:
-        """Return the products of transformed input rows and transformed filters.
+        """Return the six products, each a convolution of one transformed input row with transformed filters.
 
         `below` is the number of rows of zero padding below the image.
         """
