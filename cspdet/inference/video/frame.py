@@ -12,6 +12,7 @@ import numpy as np
 from cspdet.inference.sources import Video
 
 DEFAULT_FPS = Fraction(25)  # frames per second of videos without a declared frame rate
+MAX_EARLY = 2  # successive frames that are not after the previous one, before their timestamps stand still
 MAX_FPS = 1000  # a higher declared rate is treated as unknown
 
 
@@ -53,8 +54,9 @@ class FrameClock:
     """Turns the timestamps of a file, which may be missing or go back, into ticks that start at 0 and increase.
 
     A frame without a timestamp is one frame period after the previous frame. So is a frame whose timestamp is more than
-    two periods before the previous frame, as where recordings were joined; later timestamps then count from this frame.
-    A frame that is earlier than the previous frame by less is one tick after it.
+    two periods before the previous frame, as where recordings were joined, and a frame of several whose timestamps
+    stand still; later timestamps then count from this frame. A single frame that is slightly early is half a period
+    after the previous frame.
 
     Args:
         period: Ticks per frame.
@@ -64,17 +66,24 @@ class FrameClock:
         self._period = period
         self._last: int | None = None  # ticks of the previous frame
         self._base: int | None = None  # the timestamp at 0 ticks
+        self._num_early = 0  # number of successive frames that were not after the previous one
 
     def next(self, timestamp: int | None) -> int:
         """Return the ticks of the next frame."""
-        following = 0 if self._last is None else self._last + self._period
-        ticks = following
-        if timestamp is not None:
-            if self._base is None or timestamp - self._base < following - 3 * self._period:
-                self._base = timestamp - following
-            ticks = timestamp - self._base
-        self._last = ticks if self._last is None else max(ticks, self._last + 1)
-        return self._last
+        if self._last is None:
+            self._last, self._base = 0, timestamp
+            return 0
+        if self._base is None and timestamp is not None:
+            self._base = timestamp - self._last - self._period
+        ticks = self._last + self._period if timestamp is None or self._base is None else timestamp - self._base
+        self._num_early = 0 if ticks > self._last else self._num_early + 1
+        if timestamp is not None and (self._num_early > MAX_EARLY or ticks < self._last - 2 * self._period):
+            ticks = self._last + self._period
+            self._base = timestamp - ticks
+        elif self._num_early:
+            ticks = self._last + max(1, self._period // 2)
+        self._last = ticks
+        return ticks
 
 
 class VideoReader(Protocol):
