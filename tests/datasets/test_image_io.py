@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,15 @@ def test_a_jpeg_with_a_few_zeros_before_its_end_is_whole(tmp_path):
     (tmp_path / "whole.jpg").write_bytes(data)
     (tmp_path / "padded.jpg").write_bytes(data[:-2] + bytes(64) + data[-2:])
     np.testing.assert_array_equal(read_image(tmp_path / "padded.jpg"), read_image(tmp_path / "whole.jpg"))
+
+
+def test_jpeg_files_are_read_without_simplejpeg_too(tmp_path, monkeypatch):
+    for mode in ("RGB", "CMYK", "L"):
+        in_mode(mode).save(tmp_path / f"{mode}.jpg")
+        with_simplejpeg = read_image(tmp_path / f"{mode}.jpg")
+        with monkeypatch.context() as context:
+            context.setitem(sys.modules, "simplejpeg", None)
+            np.testing.assert_array_equal(read_image(tmp_path / f"{mode}.jpg"), with_simplejpeg)
 
 
 def test_a_wrong_checksum_in_a_png_is_an_error(tmp_path):
