@@ -70,7 +70,7 @@ class ThresholdCurves:
 
 @dataclass(frozen=True)
 class SizeRange:
-    """Metrics of the boxes in a range of sizes, by COCO's rule for area ranges.
+    """Metrics of the boxes in a range of sizes; other boxes, and unmatched detections of other sizes, are ignored.
 
     `low` and `high` are sides, sqrt(area), in pixels.
     """

@@ -1,4 +1,7 @@
-"""Pairs of overlapping boxes of the same image with their IoU by COCO's rule, as sparse lists instead of matrices."""
+"""Pairs of overlapping boxes of the same image with their IoU, as arrays of pairs instead of a matrix per image.
+
+As in COCO's evaluation, the IoU with a crowd region is the intersection divided by the area of the other box.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def ground_truth_pairs(ground_truth: GroundTruthArrays, min_iou: float) -> IouPa
 
 
 def _same_image_pairs(image_index: np.ndarray, start: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield all pairs of a row and a box of the same image as two index arrays, in chunks of limited size.
+    """Yield all pairs of a row and a box of the same image, in chunks: (P,) row indices and (P,) box indices.
 
     Args:
         image_index: (N,) image of each row.

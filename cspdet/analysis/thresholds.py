@@ -35,7 +35,9 @@ def threshold_curves(run: MatchedRun) -> ThresholdCurves:
 
 
 def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Return the operating point with the highest F1; if several have the same F1, the one with the highest threshold.
+    """Return the operating point with the highest F1, or of several with equal F1 the one with the highest threshold.
+
+    If no detection is correct, the threshold is FALLBACK_THRESHOLD.
 
     Args:
         score: (D,) scores of the detections that are not ignored.

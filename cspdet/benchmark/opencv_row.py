@@ -72,10 +72,10 @@ class OpenCvWorker:
         self._folder.cleanup()
 
     def _load(self, spec: BenchmarkSpec, folder: Path) -> tuple[ModelMetadata, dict[str, object], str]:
-        """Load the model in the worker, from Darknet files if possible; if not, from ONNX.
+        """Load the model in the worker, from Darknet files if OpenCV supports the network; if not, from ONNX.
 
         Returns:
-            The metadata of the model, the worker's response, and the name of the format.
+            The metadata of the model, the worker's response, and the format: `Darknet` or `ONNX`.
         """
         reasons: list[str] = []
         if not is_exported(spec.model) and not spec.model.startswith(TORCHVISION_PREFIX):

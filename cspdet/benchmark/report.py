@@ -26,7 +26,7 @@ def table(rows: Sequence[BenchmarkRow]) -> list[str]:
 
 
 def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """Return lines that describe devices, number of threads, peak throughput and versions."""
+    """Return the lines below the table: devices, numbers of threads, peak throughput, versions of the libraries."""
     lines = []
     for device, threads in sorted({(row.engine_info.device, row.engine_info.threads) for row in rows}):
         lines.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}")

@@ -130,7 +130,7 @@ class BenchmarkRow:
 
 
 def with_distinct_names(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
-    """Rename the rows of different models with the same name, such as `best`, to the distinct parts of their paths."""
+    """Return the rows with distinct model names: models of one name, such as `best`, get parts of their paths."""
     models_of: dict[str, set[str]] = {}
     for row in rows:
         models_of.setdefault(row.engine_info.name, set()).add(row.spec.model)

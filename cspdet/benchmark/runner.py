@@ -60,7 +60,7 @@ def run_benchmarks(
         opencv_python: Path of a Python interpreter with OpenCV for the OpenCV rows; None: the current interpreter.
 
     Returns:
-        The measured rows, and one error message for each row that failed.
+        The measured rows, and the error messages of the rows that failed.
     """
     problems: list[str] = []
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def run_benchmarks(
 
 
 def _run_round(row: _RowState, passes: int, *, first: bool) -> None:
-    """Run the passes of one row in one round. After an error, the row is skipped in all later rounds."""
+    """Time `passes` passes of a row, and add the times to it; after an error, the row is skipped in later rounds."""
     if row.error is not None:
         return
     time.sleep(PAUSE_S)

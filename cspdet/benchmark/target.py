@@ -57,7 +57,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
     """Load the model of a row in its engine.
 
     Raises:
-        UserError: The model, engine, precision or size does not exist, or the combination is not supported.
+        UserError: The model or engine does not exist, or the engine does not support the precision or size.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -107,7 +107,10 @@ def _with_size(spec: BenchmarkSpec) -> tuple[str, ...]:
 
 
 def torchvision_classifier(model: str, size_hw: tuple[int, int] | None) -> tuple[nn.Module, ModelMetadata]:
-    """Build a torchvision classifier such as `torchvision:resnet50`, with random weights.
+    """Build a torchvision classifier, such as `torchvision:resnet50`, with random weights.
+
+    Returns:
+        The network in evaluation mode, and metadata with the input size `size_hw`, or 224x224 if it is None.
 
     Raises:
         ConfigError: torchvision has no classifier of this name.

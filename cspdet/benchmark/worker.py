@@ -88,7 +88,7 @@ def _engine_info(target: BenchmarkTarget, spec: BenchmarkSpec) -> EngineInfo:
 
 
 def cpu_name() -> str:
-    """Return the model name of the CPU, for example from /proc/cpuinfo."""
+    """Return the model name of the CPU in /proc/cpuinfo; without one, the processor or machine type."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:

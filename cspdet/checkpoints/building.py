@@ -50,7 +50,10 @@ def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bo
 
 
 def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: bool = True) -> Network:
-    """Build the network of a recipe of either task; see `build_detector`."""
+    """Build the network of a recipe of either task; see `build_detector`.
+
+    `num_classes` is only for a detector; the recipe of a classifier has its own number.
+    """
     if recipe.task == "detection":
         return build_detector(recipe, num_classes, where, pretrained=pretrained)
     return build_classifier(recipe, where, pretrained=pretrained)
@@ -82,9 +85,9 @@ def _prepare(
 
 
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """Return the classes of the recipe's dataset if it exists; if not, the 80 classes of COCO.
+    """Return the classes of the recipe's train split if it can be read; if not, the 80 classes of COCO.
 
-    It is used for networks without trained weights.
+    They are used for networks without trained weights.
     """
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes

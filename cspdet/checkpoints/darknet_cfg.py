@@ -30,9 +30,12 @@ def recipe_from_cfg(
 
     Args:
         path: The cfg file.
-        names: Class names. None: the names of COCO or VOC if the number of classes is equal; if not, numbered names.
+        names: Class names. None: the names of COCO for 80 classes, of VOC for 20, `class 1`, `class 2`, ... for others.
         bn_eps: Epsilon of batch normalization.
         overrides: `key.path=value` for the recipe.
+
+    Returns:
+        The recipe, which contains the text of the cfg; and the classes.
 
     Raises:
         ConfigError: The cfg is invalid, or the number of names differs from the number of classes.

@@ -39,15 +39,12 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Load all entries with equal name and shape into a network; log the other entries.
+    """Load all entries with equal name and shape into a network; log the other entries, and return a report.
 
     Args:
         model: The network into which the weights are loaded.
         weights: The state dict of the other network.
         source: Name of the file, for log and error messages.
-
-    Returns:
-        The report of loaded entries.
 
     Raises:
         CheckpointError: No entry matches, or a value is not finite.

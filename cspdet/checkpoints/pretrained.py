@@ -180,7 +180,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Append to `layers` the further layers of the detector or, if they do not match `surplus`, a classifier layer."""
+    """Return `layers` and the layers of the `surplus` values: those of neck and head, or a classifier layer."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))

@@ -67,12 +67,12 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def model_file(text: str) -> str:
-    """Convert a MODEL argument: a run folder means its best checkpoint."""
+    """Return the path of a MODEL argument as text; for a run folder, the path of its best checkpoint."""
     return str(run_checkpoint(text))
 
 
 def model_path(text: str) -> Path:
-    """Like `model_file`, as a path."""
+    """Return the path of a MODEL argument; for a run folder, the path of its best checkpoint."""
     return run_checkpoint(text)
 
 
@@ -97,7 +97,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def use_data_override(args: argparse.Namespace) -> None:
-    """Read `data=FILE` as --data where there is no config that it could override: an exported or a results file."""
+    """Move the override `data=FILE` to `args.data` if there is no config to override: no MODEL, or an exported file."""
     has_config = args.model is not None and Path(args.model).suffix not in EXPORTED_SUFFIXES
     given = [text for text in args.overrides if text.startswith("data=")]
     if given and not has_config and args.data is None:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
-    """Find the sources, and check them and the engine options before a model is loaded."""
+    """Return the sources; check them and the engine options before a model is loaded."""
     from cspdet.inference.sources import find_all_sources
 
     sources = find_all_sources(args.source)
@@ -145,7 +145,7 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
 
 
 def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
-    """Check that the sources form one sequence if `--mot` is given: one video, or images sorted by name.
+    """Check that `--mot`, if given, has one sequence of frames: one video, camera or stream, or only images.
 
     Raises:
         ConfigError: `--mot` is given for several videos, or for videos and images.

@@ -125,7 +125,7 @@ def add_crop_arguments(parser: argparse._ActionsContainer, *, ten_crop: bool = T
 
 
 def eval_config_from_args(args: argparse.Namespace, base: ClassifierEvalConfig) -> ClassifierEvalConfig:
-    """Override the `eval` section of a classifier config with the values from the command line.
+    """Return the `eval` section of a classifier config with the values from the command line.
 
     Raises:
         ConfigError: The values are invalid.

@@ -27,14 +27,14 @@ class Parser(argparse.ArgumentParser):
     """Argument parser that raises ConfigError and suggests the nearest valid flag."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError with a message of argparse."""
+        """Raise ConfigError with a message of argparse; for an unknown flag, the message suggests a similar flag."""
         if message.startswith("unrecognized arguments:"):
             word = message.split(": ", 1)[1].split()[0]
             message = f"unexpected {word!r}{self._suggest(word.split('=')[0])}; see {self.prog} --help"
         raise ConfigError(message)
 
     def _suggest(self, word: str) -> str:
-        """Return ` (did you mean ...?)` with the nearest flag, also through a synonym, or an empty string."""
+        """Return ` (did you mean ...?)` with the flag most similar to `word`, or ""; synonyms suggest their flag."""
         subparsers = _subparsers(self)
         parsers = [self, *(subparsers.choices.values() if subparsers else ())]
         actions = [action for parser in parsers for action in parser._actions]
@@ -85,7 +85,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, with_threads: bool
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> Any:
-    """Return the action of the subcommands, or None."""
+    """Return the argparse action that has the subcommands; None if the command has no subcommands."""
     return next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
 
 
@@ -93,7 +93,8 @@ def parse(parser: Parser, words: list[str]) -> argparse.Namespace:
     """Parse flags and positional arguments in any order.
 
     Returns:
-        The arguments, with the overrides `key.path=value` in `overrides`, and the translated words in `notes`.
+        The arguments. `overrides` has the config overrides `key.path=value`; `notes` has the arguments in the style of
+        other toolkits, each with the argument as which it was read.
 
     Raises:
         ConfigError: Invalid arguments.

@@ -1,8 +1,8 @@
-"""Words of other detection toolkits on the command line, and the flags and config keys that they stand for.
+"""Arguments in the style of other detection toolkits, and the flags and config keys that they stand for.
 
 `epochs=3`, `--imgsz 160`, `conf=0.3`, `model=x.yaml` and `--batch_size 8` are read as `train.epochs=3`,
-`input.size=160`, `--min-score 0.3`, the argument MODEL and `--batch-size 8`. A word is changed only where its meaning
-is clear.
+`input.size=160`, `--min-score 0.3`, the argument MODEL and `--batch-size 8`. An argument is translated only if its
+meaning is clear.
 """
 
 from __future__ import annotations
@@ -61,26 +61,26 @@ TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": 
 
 
 class CommandWords:
-    """The words of a command, sorted into those for argparse and the overrides `key.path=value` of the config.
+    """The arguments of a command line, divided into arguments for argparse and config overrides `key.path=value`.
 
-    The value of a flag is never an override: `--title a=b` and `--output lr=0.1` mean what they say.
+    The value of a flag is never an override: in `--title a=b`, the title is `a=b`.
 
     Attributes:
-        plain: Flags, their values, and positional arguments.
-        overrides: The overrides.
-        notes: Words that were translated, each with its translation.
+        plain: Arguments for argparse: flags, their values, and positional arguments.
+        overrides: Config overrides, `key.path=value`.
+        notes: Pairs of a translated argument and its translation, for the log.
     """
 
     def __init__(self, actions: Sequence[argparse.Action], words: Sequence[str], *, translate: bool = True):
-        """Sort the words.
+        """Divide and translate the arguments.
 
         Args:
-            actions: The arguments of the command.
-            words: The words after the command's name.
+            actions: The flags and positional arguments that the command defines.
+            words: The arguments after the name of the command.
             translate: Whether `key=value` may stand for a flag.
 
         Raises:
-            ConfigError: A word has a clear counterpart with another meaning, or a switch has no truth value.
+            ConfigError: An argument has another name in cspdet (`project=`), or the value of a switch is not a boolean.
         """
         self.plain: list[str] = []
         self.overrides: list[str] = []
@@ -124,7 +124,7 @@ class CommandWords:
             self.plain.append(word)
 
     def _add_pair(self, word: str, key: str, value: str) -> None:
-        """Add `key=value`: an override, or a word for a flag or an argument."""
+        """Add an argument `key=value` to `overrides`, or to `plain` if it stands for a flag or positional argument."""
         name = _normalize(key)
         is_section = key in SECTIONS and self._has_config and self._positional(name) is None
         if "." in key or is_section or not self._translate:
@@ -138,14 +138,14 @@ class CommandWords:
             self.overrides.append(word)
 
     def target(self, name: str) -> str | None:
-        """Return the flag or config key that a word stands for, or None."""
+        """Return the flag or config key that an argument name stands for (`conf`: --min-score); None if unknown."""
         for target in (f"--{name}", *SYNONYMS.get(name, ())):
             if target in self._actions or (not target.startswith("--") and self._has_config):
                 return target
         return None
 
     def _switch(self, name: str) -> str | None:
-        """Return the flag without a value that a word stands for, with the value if it needs one, or None."""
+        """Return the flag that a switch name stands for, with its value (`half`: --precision=fp16); None if unknown."""
         action = self._actions.get(f"--{name}")
         if action is not None:
             return f"--{name}" if action.nargs == 0 else None
@@ -153,7 +153,7 @@ class CommandWords:
         return flag if flag.split("=")[0] in self._actions else None
 
     def _positional(self, name: str) -> str | None:
-        """Return the positional argument that a word stands for, or None."""
+        """Return the positional argument that an argument name stands for (`checkpoint`: model); None if unknown."""
         if name in MODEL_WORDS and self._arguments and self._arguments[0] in MODEL_ARGUMENTS:
             return self._arguments[0]
         return "source" if name == "source" and "source" in self._arguments else None
@@ -185,7 +185,11 @@ class CommandWords:
             raise ConfigError(f"unexpected {word!r}; --output sets the output folder")
 
     def _place_named(self) -> None:
-        """Add `model=` and `source=` as arguments where those are missing; else `model=` overrides the section."""
+        """Insert the values of `model=` and `source=` as positional arguments, the model only if it is missing.
+
+        If the model is not missing, `model=` remains an override of the config. If no model is given, the value of
+        `--weights` is the model.
+        """
         if "source" in self._named:
             self._given.append(self._named["source"])
             self.plain.append(self._given[-1])
@@ -202,14 +206,17 @@ class CommandWords:
             self.notes.append((f"--weights {self.plain[0]}", "MODEL"))
 
     def _lacks_argument(self, first: str = "") -> bool:
-        """Return whether positional arguments are missing; with `first`, only if that is the name of the first one."""
+        """Return whether positional arguments are missing; with `first`, only if the first one has this name.
+
+        With --resume or --detections, no argument is missing.
+        """
         has_other_input = not {"--resume", "--detections"}.isdisjoint(self.plain)
         is_first = not first or self._arguments[:1] == [first]
         return is_first and len(self._given) < len(self._arguments) and not has_other_input
 
 
 def split_override(word: str) -> tuple[str, str] | None:
-    """Return key and value of a word `key.path=value`; None for other words, and for the name of an existing file."""
+    """Return key and value of an argument `key.path=value`; None for others, and for the name of an existing file."""
     if "=" not in word or os.path.lexists(word):
         return None
     from cspdet.config.resolve import OVERRIDE
@@ -223,7 +230,7 @@ def _normalize(name: str) -> str:
 
 
 def _convert(target: str, value: str) -> str:
-    """Return the value in the format of its target: sizes such as 640,480, and -1 for the automatic batch size."""
+    """Return `value` in the format of the flag or key `target`: 640,480 as a size, and -1 as the batch size `auto`."""
     sides = re.fullmatch(r"[\[(]?(\d+)\s*[,x]\s*(\d+)[\])]?", value)
     if target == "--size" and sides:
         return f"{sides[1]}x{sides[2]}"

@@ -1,8 +1,9 @@
 """Load YAML 1.2 config files into frozen pydantic models; all errors are reported together.
 
-The steps are: read the file (`read`), apply overrides, section files and paths (`resolve`), and validate (`validate`).
-An override is `key.path=value`. A section can be replaced by the path of a YAML file
-(`train=configs/train/paper.yaml`). This module works with any pydantic schema.
+`cspdet.config.read` reads a file. `cspdet.config.resolve` inserts the section files that it names, resolves its
+relative paths, and applies overrides. `cspdet.config.validate` validates the result. An override is text
+`key.path=value`. The value of a section can be the path of a YAML file with its keys, as in
+`train=configs/train/paper.yaml`. This module works with any pydantic schema.
 """
 
 from __future__ import annotations

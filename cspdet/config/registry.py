@@ -96,7 +96,7 @@ class Component:
         self.base: type[ComponentConfig] = ComponentConfig
 
     def name_of(self, value: object) -> str | None:
-        """Return the component name of a config value: the value if it is text, its key `name`, or the default."""
+        """Return the component name of a value: the text, the key `name` of a mapping, or the default; or None."""
         if isinstance(value, str):
             return value
         name = value.get("name", self.default) if isinstance(value, dict) else None

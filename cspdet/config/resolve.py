@@ -115,7 +115,7 @@ class ConfigTree:
         return None
 
     def _open_section(self, key_path: KeyPath) -> str | None:
-        """Change the section at `key_path` to a mapping; return an error message if it has another type, or None."""
+        """Make the value at `key_path` a mapping, so that it can get a key; return an error message, or None."""
         parent = self.get(key_path[:-1])
         value = parent.get(key_path[-1])
         if value is None:  # a missing section, or one that was set to null
@@ -132,7 +132,7 @@ class ConfigTree:
         log_renamed(renamed, source, self._notice_level)
 
     def _drop_unused_keys(self, key_path: KeyPath, only: Iterable[str] | None = None) -> None:
-        """Remove the keys that the selected component does not have.
+        """Remove the keys of a section that the component selected by its key `name` does not have.
 
         Args:
             key_path: Key path of the section.
@@ -155,7 +155,7 @@ class ConfigTree:
         self.get(key_path[:-1])[key_path[-1]] = value
 
     def _resolve(self, key_path: KeyPath, folder: Path) -> None:
-        """Read the section files and resolve the relative paths in the value at `key_path`, against `folder`."""
+        """Insert the section files that the value at `key_path` names; resolve its relative paths against `folder`."""
         value = self.get(key_path)
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:

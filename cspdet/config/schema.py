@@ -13,9 +13,9 @@ from cspdet.config.registry import Component
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union as a flat tuple; for another type, return the type itself.
+    """Return the members of a union as a flat tuple; for another type, a tuple of this type.
 
-    For an annotated type, return its `Component`, if it has one.
+    `Annotated[T, component(...)]` counts as its `Component`; other annotated types count as T.
     """
     if typing.get_origin(annotation) is typing.Annotated:
         member, *metadata = typing.get_args(annotation)
@@ -27,7 +27,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Return the pydantic model that validates `value`. In a union or registry, its key `name` selects the model."""
+    """Return the pydantic model that validates `value`, or None; a key `name` selects one of several models."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):

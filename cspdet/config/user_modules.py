@@ -21,7 +21,7 @@ USER_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 class _Permission(NamedTuple):
-    """Modules that may be imported if a config names them, and the folders in which they are searched."""
+    """Permission to import user modules that a config names: the folders to search, and the allowed modules."""
 
     folders: tuple[Path, ...]
     modules: Collection[str] | None  # None: any
@@ -33,7 +33,9 @@ _permission: ContextVar[_Permission | None] = ContextVar("user_modules", default
 
 @contextmanager
 def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -> Iterator[None]:
-    """Allow imports of the modules that names of the form `module:Class` refer to, inside the `with` block.
+    """Allow imports of modules that names of the form `module:Class` refer to, inside the `with` block.
+
+    Inside `forbid_user_modules`, it has no effect.
 
     Args:
         folders: Folders to search, in addition to installed modules and the working directory.

@@ -102,7 +102,7 @@ class CfgSection:
         return self.options[key].text.split("#")[0]
 
     def _list_items(self, key: str) -> list[str]:
-        """The items of a list; it may end with a comma, as in Darknet."""
+        """Return the items of a comma-separated value; as in Darknet, the value may end with a comma."""
         return self._value_text(key).removesuffix(",").split(",")
 
     def _parse_int(self, key: str, text: str) -> int:

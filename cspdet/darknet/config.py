@@ -21,7 +21,7 @@ _file_names: dict[str, str] = {}  # text of a cfg -> the file that it was read f
 
 
 def remember_file(text: str, path: str | Path) -> None:
-    """Name this file in later errors about the text of a cfg."""
+    """Record the file from which the text of a cfg was read, so that later errors about this text name the file."""
     _file_names[text] = str(path)
 
 

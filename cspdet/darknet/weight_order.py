@@ -1,8 +1,8 @@
 """Order of the layers of a network in an official .weights file.
 
-Backbones and necks register their convolutions in this order. In the file, each prediction convolution of the head
-directly follows the convolution whose output it reads: from coarse to fine in the YOLOv3 cfgs, from fine to coarse in
-cfgs with a PANet.
+The convolutions of backbone and neck are in the order in which the modules register them. Each 1x1 convolution of the
+head directly follows the convolution of the neck whose output it reads, so the levels are from coarse to fine in the
+YOLOv3 cfgs, and from fine to coarse in cfgs with a PANet.
 """
 
 from __future__ import annotations

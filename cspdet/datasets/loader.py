@@ -104,7 +104,7 @@ class EpochLoader(Generic[BatchT]):
         return self._batch_sampler.num_batches
 
     def require_images(self, min_per_rank: int) -> None:
-        """Merge the last batch into the previous one if a process would have fewer images in it."""
+        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it."""
         self._batch_sampler.require_images(min_per_rank)
 
     def images_in_batch(self, batch_index: int) -> int:

@@ -79,7 +79,7 @@ def _make_backend(package: str, evaluate: Callable[[CocoEvalInput], CocoEvalResu
 
 
 def _import_hotcoco() -> ModuleType | str:
-    """Return the module, or the reason why it cannot be used."""
+    """Return the module hotcoco, or the reason why it cannot be used."""
     try:
         import hotcoco
     except ImportError as error:

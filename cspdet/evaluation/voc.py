@@ -94,7 +94,10 @@ def match_detections(
     min_iou: float,
     pixel_inclusive: bool,
 ) -> VocPrecisionRecall:
-    """Match the detections of one class to its ground truth by the rules of VOC.
+    """Match each detection of one class to the ground-truth box of its image with the highest IoU.
+
+    Of the detections matched to a box, the one with the highest score is a true positive. Matches of difficult boxes
+    are ignored.
 
     Args:
         detections: D detected boxes.

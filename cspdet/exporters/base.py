@@ -92,7 +92,8 @@ class ExportFormat(ABC):
     Attributes:
         suffixes: Allowed suffixes of the target path; the first is the default.
         options: Names of the `ExportConfig` fields that the format supports, in addition to `size_hw`.
-        mark: Pattern in an earlier export, which may be replaced; None: `export` itself decides about existing files.
+        mark: Pattern that identifies an earlier export, which may be overwritten; None: `export` itself decides whether
+            to overwrite files.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -148,7 +149,7 @@ def load_format(name: str) -> ExportFormat:
 
 
 def check_config(config: ExportConfig) -> None:
-    """Check the values of the options that have the same rules in all formats.
+    """Check `outputs`, `precision` and `calibration`, whose valid values are the same in all formats.
 
     Raises:
         ConfigError: Values are invalid; the message has one line per value.

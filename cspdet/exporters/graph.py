@@ -84,10 +84,10 @@ class GraphFormat(ExportFormat):
         """Load the written files into an engine on the CPU, to verify the outputs."""
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine | None:
-        """Load the graph with other NMS thresholds; its outputs are the detections, boxes and scores.
+        """Load the graph with the NMS thresholds `nms` and the outputs detections, boxes and scores, for verification.
 
-        Verification needs it, because the thresholds of the file may leave nothing to compare. A format without NMS
-        does not implement it.
+        With the thresholds of the file, there may be no detections to compare. Returns None if the format has no
+        built-in NMS.
         """
         return None
 

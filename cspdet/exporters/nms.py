@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
-    """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) of a graph by `detections` (N, 7).
+    """Replace the outputs `box_xyxy` (B, S, 4) and `score` (B, S, C) of a graph by `detections` (N, 7), in place.
 
     The columns are image index, x1, y1, x2, y2 in input pixels, score and class index. Rows are sorted by score over
     the whole batch, with at most `max_detections` rows per image. NMS is per class, as in `cspdet.models.postprocess`.
+    The changed model is also returned.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -64,7 +65,7 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
 
 
 def nms_probe(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
-    """Return a copy of a model of `add_nms` with other thresholds, and with boxes and scores as further outputs."""
+    """Return a copy of a model with built-in NMS, with other thresholds and boxes and scores as further outputs."""
     from onnx import ModelProto, TensorProto, helper, numpy_helper
 
     probe = ModelProto()

@@ -43,7 +43,7 @@ class OnnxFormat(GraphFormat):
         return OnnxEngine.from_file(path, metadata, EngineOptions())
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
-        """Load the file with other thresholds into onnxruntime."""
+        """Load the file into onnxruntime, with the NMS thresholds `nms` and the further outputs boxes and scores."""
         probe = nms_probe(import_onnx().load(str(path)), nms)
         return OnnxEngine(probe.SerializeToString(), metadata, EngineOptions())
 

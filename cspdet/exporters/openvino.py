@@ -55,7 +55,7 @@ class OpenVinoFormat(GraphFormat):
         return load_exported(path, "openvino", EngineOptions())
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
-        """Load the ONNX model from which the files were written, with other thresholds, into OpenVINO."""
+        """Load the ONNX model from which the files were written into OpenVINO; see `OnnxFormat.load_nms_probe`."""
         probe = nms_probe(import_onnx().load_from_string(self._onnx), nms)
         return OpenVinoEngine(probe.SerializeToString(), metadata, EngineOptions())
 

@@ -27,9 +27,10 @@ MAX_IMAGES = 100  # more images hardly change the ranges
 
 
 def quantize_int8(model: onnx.ModelProto, metadata: ModelMetadata, calibration: Path) -> onnx.ModelProto:
-    """Quantize weights and activations to int8 (QDQ nodes), with activation ranges measured on images.
+    """Quantize weights and activations to int8, with activation ranges measured on images.
 
-    The last convolution before each output and all nodes after it stay in float, so that the boxes remain accurate.
+    The model gets QuantizeLinear and DequantizeLinear nodes. The last convolution before each output and all nodes
+    after it stay in float, so that the boxes remain accurate.
 
     Args:
         model: The model in fp32.
@@ -84,7 +85,7 @@ def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
-    """Return the names of the last convolutions before the outputs, and of all nodes after these convolutions."""
+    """Return the names of the last convolution or matrix product before each output, and of all nodes after them."""
     producer = {name: node for node in model.graph.node for name in node.output}
     visited: dict[str, onnx.NodeProto] = {}
     pending = [producer[value.name] for value in model.graph.output if value.name in producer]

@@ -27,7 +27,7 @@ class ExportMismatchError(UserError):
 
 
 def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibration: Path | None = None) -> list[Tensor]:
-    """Return two input batches (B, 3, H, W) in [0, 1]; if the export is dynamic, the second has another size.
+    """Return two batches (B, 3, H, W) in [0, 1]; if the export is dynamic, the second has another height and width.
 
     Args:
         bundle: The model.
@@ -56,7 +56,7 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """Return a batch of one image and a batch of up to three images, of another size if the export is dynamic."""
+    """Return two batches: the first image; and up to three images, with another input size if the export is dynamic."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [
@@ -122,7 +122,7 @@ def _run(engine: Engine, images: Tensor) -> tuple[Tensor, ...]:
 def _nms_error(
     engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor], expected: Sequence[tuple[Tensor, ...]]
 ) -> float:
-    """Return the largest difference of boxes, scores and detections of a file with built-in NMS."""
+    """Return the largest relative difference of boxes, scores and detections between file (with NMS) and network."""
     nms, precision = engine.metadata.nms, engine.metadata.precision
     assert nms is not None
     for images in inputs:
@@ -138,7 +138,10 @@ def _nms_error(
 def _relative_error(
     outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...], precision: str, *, decoded: bool
 ) -> float:
-    """Return the largest difference of an output, as a fraction of its largest value; for int8 the mean difference."""
+    """Return the largest difference (int8: mean difference) of the outputs, divided by the largest value of the output.
+
+    It is infinity if the shapes differ.
+    """
     if [tuple(values.shape) for values in outputs] != [tuple(values.shape) for values in expected]:
         return float("inf")
     differences = [(a - b).abs() for a, b in zip(outputs, expected, strict=True)]

@@ -73,10 +73,10 @@ def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor]
 
 
 def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
-    """Return thresholds with which at least TARGET_DETECTIONS remain in each batch, if there are as many.
+    """Return thresholds with which at least TARGET_DETECTIONS detections remain in each batch, if possible.
 
-    The new score threshold is halfway between two scores, and the limit is not between detections with equal scores, so
-    that rounding errors and the order of equals do not change the result.
+    The new score threshold is halfway between two scores, and `max_detections` does not separate detections with equal
+    scores, so that rounding errors and the order of equal scores do not change the result.
     """
     scores = [score.flatten().sort(descending=True).values for _, score in decoded]
     detections: list[list[Detections]] = []
@@ -97,7 +97,7 @@ def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
 
 
 def _without_ties_at_limit(actual: Detections, expected: Detections, limit: int) -> tuple[Detections, Detections]:
-    """Drop the last detections and their equals in score if the limit is reached: which of them remain is arbitrary."""
+    """Drop the lowest score from both if there are `limit` detections: NMS may keep any of those with equal scores."""
     if len(actual) != len(expected) or len(expected) < limit:
         return actual, expected
     lowest = float(expected.score[-1]) * (1 + SCORE_TOLERANCE)

@@ -76,7 +76,7 @@ class CopyNames:
 
 
 def copy_suffix(source: MediaSource) -> str:
-    """Return the suffix of the annotated copy: that of an image if OpenCV can write it, else .png; .mp4 of a video."""
+    """Return the suffix of an annotated copy: .mp4 for a video; for an image its own, or .png if not writable."""
     if isinstance(source, ImageFile):
         return source.path.suffix if cv2.haveImageWriter(f"image{source.path.suffix}") else ".png"
     return ".mp4"

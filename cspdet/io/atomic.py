@@ -21,16 +21,15 @@ TMP_FILE_PATTERN = re.compile(r"\..+\.(?P<process>\d+)\.part(\.\w+)?")
 def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`.
 
-    At the end of the block, the file is renamed to `path`. If the block raises an error, the file is removed.
-
-    A symbolic link at `path` is replaced, not followed.
+    At the end of the block, the file is renamed to `path`. If the block raises an error, the file is removed. A
+    symbolic link at `path` is replaced, not followed.
 
     Args:
         path: The file to write.
         visible: The temporary name has no leading dot, for a file that is of use if the process is killed.
 
     Raises:
-        UnwritableFileError: The name is too long, or of a folder, or the folder is not writable.
+        UnwritableFileError: The name is too long, `path` is a folder, or the folder is not writable.
         UserError: The disk is full. In both cases an existing file at `path` is kept.
     """
     path = Path(path)
@@ -54,13 +53,16 @@ def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
 
 
 def temp_path(path: Path, *, visible: bool = False) -> Path:
-    """Return the temporary file in which `path` is written; it is not too long if `path` is not."""
+    """Return the temporary path in which `path` is written: `.NAME.PID.part.SUFFIX` in the same folder.
+
+    PID is the process id. NAME is cut if the result has more than 255 bytes. With `visible`, there is no leading dot.
+    """
     suffix = path.suffix[:32]
     return path.with_name(fit_name(f"{'' if visible else '.'}{path.stem}", f".{os.getpid()}.part{suffix}"))
 
 
 def fit_name(stem: str, end: str) -> str:
-    """Return `stem` + `end` as a file name; a stem that makes it longer than 255 bytes is cut."""
+    """Return the file name `stem` + `end`; `stem` is cut if the name has more than 255 bytes."""
     room = MAX_NAME_BYTES - len(os.fsencode(end))
     encoded = os.fsencode(stem)
     return f"{stem if len(encoded) <= room else encoded[:room].decode('utf-8', 'ignore')}{end}"

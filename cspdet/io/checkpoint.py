@@ -86,7 +86,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the original error if torch replaced it by a file error: Ctrl-C, or a crash of a loader process."""
+    """Return the original error (Ctrl-C, or a crash of a loader process) if torch replaced it by a file error."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
@@ -112,7 +112,7 @@ class _ErrorRecordingFile:
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
-    """Check the types of the content; the values of `config` are checked when a recipe is built from it.
+    """Build a checkpoint from the content of a file, and check the types; the values of `config` are checked later.
 
     Raises:
         KeyError, TypeError, ValueError: An entry is missing or has another type.
@@ -136,7 +136,7 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor can be copied into a network: dense, not quantized, with common numbers."""
+    """Whether a tensor can be copied into a network: dense, on the CPU, and of a type in WEIGHT_DTYPES."""
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.dtype in WEIGHT_DTYPES
 
 
@@ -167,7 +167,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def newer_version_hint(found: object, program: object) -> str:
-    """Return the end of the message about the unknown format of a file, if another version of cspdet wrote it."""
+    """Return `; it was written by ...` for a file of another version of cspdet; for another program, an empty text."""
     if not isinstance(found, str) or not found.startswith("cspdet ") or program is None:
         return ""
     return f"; it was written by {_printable(program)}, this is {PROGRAM}: install a newer cspdet"
@@ -196,7 +196,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
     """Load a state dict into a network; the names and shapes of all entries must be equal, and all values finite.
 
     Raises:
-        CheckpointError: Names or shapes differ, or values are not finite; the message has their number and first ones.
+        CheckpointError: Names or shapes differ, or values are not finite; the message names the first of them.
     """
     model_state = model.state_dict()
     problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]

@@ -1,8 +1,8 @@
 """Integrity of files with weights: a damaged file is refused before its weights are used.
 
 Checkpoints and TorchScript files are zip archives, which have a CRC-32 of each entry; torch does not verify them. ONNX
-and OpenVINO files have no checksum of their own. `cspdet export` stores one in their metadata: the SHA-256 of the file
-with zeros in place of the checksum, followed by the .bin of an .xml.
+and OpenVINO files have no checksum of their own, so `cspdet export` stores one in their metadata: the SHA-256 of the
+file with zeros in place of the checksum. For an OpenVINO .xml file, it includes the content of the .bin file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_integrity(path: Path) -> None:
 
 
 def write_checksum(path: Path) -> None:
-    """Replace `UNSET_CHECKSUM` in the metadata of an exported file by its checksum; without it, nothing is changed."""
+    """Replace `UNSET_CHECKSUM` in the metadata of an exported file by its checksum; a file without it is unchanged."""
     data = path.read_bytes()
     position = _find_checksum(path, data)
     if position is not None:
@@ -62,7 +62,7 @@ def write_checksum(path: Path) -> None:
 
 
 def _zip_problem(path: Path) -> str | None:
-    """Return what is wrong with a zip archive, or None."""
+    """Return an error message about a zip archive that is damaged or compressed too much, or None."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_EXPANSION * path.stat().st_size:
@@ -74,7 +74,7 @@ def _zip_problem(path: Path) -> str | None:
 
 
 def _find_checksum(path: Path, data: bytes) -> int | None:
-    """Return the position of the checksum in a file, or None."""
+    """Return the byte offset of the 64 digits of the checksum in `data`, the content of `path`; None if it has none."""
     if path.suffix == ".xml":
         section = data.find(_XML_SECTION)
         position, length = data.find(_XML_MARKER, section) if section >= 0 else -1, len(_XML_MARKER)

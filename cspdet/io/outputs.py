@@ -47,7 +47,7 @@ class OutputFile:
         path: The file.
         mark: Pattern in the first or last 64 KiB of an earlier result, which may be replaced; None: any file may be.
         others: Files written together with it; existing ones are replaced only if `path` is an earlier result.
-        is_one_of_many: Whether a file that cannot be written is skipped later, instead of refused now.
+        is_one_of_many: If such a file cannot be written, the command skips it later; the check reports no error.
     """
 
     path: Path
@@ -110,7 +110,7 @@ class _Checks:
         return self._real_folders[folder]
 
     def _exists(self, path: Path) -> bool:
-        """Whether there is a file at `path`; raise UserError or OSError if it is an input or cannot be replaced."""
+        """Whether there is a non-empty file at `path`; raise an error if it is an input or cannot be written."""
         try:
             info = path.stat()
         except FileNotFoundError:  # also a link to a missing file, which is replaced itself
@@ -124,7 +124,7 @@ class _Checks:
         return info.st_size > 0
 
     def _check_folder(self, folder: Path) -> None:
-        """Raise an error if files cannot be created in the folder, or if it cannot be created."""
+        """Raise OSError if files cannot be created in the folder; for a missing folder, check its parent."""
         while folder not in self._checked_folders:
             self._checked_folders.add(folder)
             if folder.is_dir():
@@ -167,7 +167,7 @@ def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
 
 
 def is_other_file(path: Path, mark: re.Pattern[bytes]) -> bool:
-    """Whether there is a file with content at `path` that has no mark."""
+    """Whether there is a non-empty file at `path` that does not contain `mark`."""
     try:
         return path.stat().st_size > 0 and path.is_file() and not has_mark(path, mark)
     except OSError:  # it is missing, or its name is too long

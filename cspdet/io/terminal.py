@@ -63,7 +63,7 @@ class _EscapingStream:
 
 @contextmanager
 def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
-    """Replace `sys.stdout` by a stream that escapes what it prints to `stream`; None: the process has no stdout."""
+    """In the block, `sys.stdout` writes to `stream` with escapes; `stream` None: the process has no stdout."""
     if stream is None or isinstance(stream, _EscapingStream):
         yield
         return
@@ -82,7 +82,7 @@ class LogFormatter(logging.Formatter):
         self._prefix = prefix
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the text of a record, with the traceback if it has an exception."""
         args = record.args
         if isinstance(args, tuple):
             args = tuple(map(_escape_argument, args))

@@ -1,7 +1,7 @@
 r"""Read files that users name: regular files only, and text in UTF-8 or in UTF-16 with a byte order mark.
 
-A path is bytes: a name that is not UTF-8 is kept as text with lone surrogates (PEP 383). `cspdet.io.atomic.write_text`
-writes them as `\udcff`, which JSON and YAML read back.
+A file name is a sequence of bytes; Python represents bytes that are not UTF-8 as lone surrogates (PEP 383).
+`cspdet.io.atomic.write_text` writes them as `\udcff`, which JSON and YAML read back.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def read_text(
 def read_lines(
     path: str | Path, *, lists_paths: bool = False, max_bytes: int = MAX_TEXT_BYTES, error: type[UserError] = DataError
 ) -> list[str]:
-    """Read the lines of a text file, without line ends and without empty lines at its end; as `read_text`."""
+    """Return the lines of a text file, without empty lines at its end; arguments and errors as for `read_text`."""
     text = read_text(path, lists_paths=lists_paths, max_bytes=max_bytes, error=error)
     return text.rstrip("\n").split("\n")
 
 
 def decode_text(data: bytes, where: str, *, lists_paths: bool = False, error: type[UserError] = DataError) -> str:
-    """Decode the content of a text file; as `read_text`, with `where` as the name of the file."""
+    """Decode the content of a text file as `read_text` does; `where` is the name of the file in error messages."""
     mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if data.startswith(pair[0])), (b"", "utf-8"))
     data = data[len(mark) :]
     if encoding == "utf-8" and b"\0" in data:
@@ -108,7 +108,7 @@ def describe_os_error(error: OSError) -> str:
 
 
 def opencv_path(path: str | Path) -> str:
-    """Return an absolute path for OpenCV, as bytes: a `str` with lone surrogates ends the process."""
+    """Return an absolute path as bytes for OpenCV, in which a `str` with lone surrogates ends the process."""
     return cast("str", os.fsencode(os.path.abspath(path)))  # the type stubs of OpenCV do not know bytes
 
 

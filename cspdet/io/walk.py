@@ -102,7 +102,10 @@ def _in_order_of_folders(name: str) -> tuple[list[str], str]:
 
 
 def _walk(root: str, found: FoundFiles) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Yield each folder once, as its path relative to the root with a `/` at the end, with its files."""
+    """Yield each folder that is not hidden, once; add hidden, repeated and unreadable folders to `found`.
+
+    A folder is its path relative to `root` with a `/` at the end (empty for `root`), and the entries of its files.
+    """
     visited: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()
     while folders or links:
@@ -117,7 +120,7 @@ def _walk(root: str, found: FoundFiles) -> Iterator[tuple[str, list[os.DirEntry[
 
 
 def _list_folder(root: str, at: str, visited: set[tuple[int, int]], found: FoundFiles) -> list[os.DirEntry[str]]:
-    """Return the sorted entries of a folder; none if it was `visited` or cannot be read, which is counted."""
+    """Return the sorted entries of a folder; none if it is in `visited` or unreadable, which is added to `found`."""
     try:
         status = os.stat(os.path.join(root, at))
         if (status.st_dev, status.st_ino) in visited:

@@ -80,11 +80,11 @@ class ConvSplit(nn.Module):
 
 
 class TransitionSplit(nn.Module):
-    """T2 of one stage merged with the split of the next stage: a `ConvSplit` with average pooling of stride 2.
+    """Final transition T2 of a stage merged with the split of the next stage, with average pooling of stride 2.
 
-    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). One convolution followed by `Split` would
-    compute the same; there are two, as in the authors' early cfgs, because the published cost of the largest layer
-    counts them separately.
+    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). The two outputs have separate convolutions
+    (see `ConvSplit`), as in the authors' early cfgs: the published cost of the largest layer counts them separately.
+    One convolution followed by `Split` would compute the same.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):

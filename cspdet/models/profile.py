@@ -1,4 +1,4 @@
-"""Cost of a network: weights, BFLOPs and memory access, counted as in the papers by a run on the meta device."""
+"""Cost of a network for one image: number of weights, BFLOPs and memory access, counted as in the papers."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ class ModelCost:
 
     @property
     def conv_memory_access(self) -> int:
-        """Input and output values of all convolutions: CIO as defined by HarDNet (Chao et al. 2019)."""
+        """Number of input and output values of all convolutions, which HarDNet (Chao et al. 2019) calls CIO."""
         return sum(layer.memory_access for layer in self.layers if layer.layer_type == "conv")
 
     @property
     def cio(self) -> int:
-        """The CIO of the CSPNet paper, which includes poolings and the last linear layer.
+        """Number of input and output values of all layers, including poolings and the last linear layer.
 
-        At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as 34.4M and 32.6M. No other
-        choice of layers reproduces both values, and no choice does at 224x224.
+        The CSPNet paper calls it CIO. At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as
+        34.4M and 32.6M. No other choice of layers reproduces both values, and no choice does at 224x224.
         """
         return sum(layer.memory_access for layer in self.layers)
 
@@ -96,7 +96,7 @@ class ModelCost:
 
     @property
     def part_bflops(self) -> dict[str, float]:
-        """BFLOPs of each top-level module that has operations."""
+        """Map from each top-level module that has operations, such as `backbone`, to its BFLOPs."""
         parts = dict.fromkeys((layer.part for layer in self.layers if layer.operations), 0)
         for layer in self.layers:
             if layer.operations:
@@ -121,7 +121,7 @@ class _SkipConvolutions(TorchFunctionMode):
 
 
 def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
-    """Count the cost of a network for one image; the network is moved to the meta device and loses its weights.
+    """Return the cost of a network for one image, measured in a forward pass that skips the convolutions.
 
     As in Darknet, the product in SAM, upsampling, concatenation and global pooling are not counted. Maxout counts as
     pooling.
@@ -147,7 +147,7 @@ def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
 
 
 def _count_stored_values(model: nn.Module) -> int:
-    """Count weights and biases; batch normalization has scale, shift, mean and variance per channel."""
+    """Return the number of weights and biases; batch normalization has scale, shift, mean and variance per channel."""
     stored = 0
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

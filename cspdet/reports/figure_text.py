@@ -15,14 +15,18 @@ BOXES_FONT = "Last Resort"  # has a box for every character
 
 
 def plain_text(text: str) -> str:
-    """Escape `$` (mathtext), control characters (invalid in SVG), and a leading underscore (hidden in legends)."""
+    """Return text for matplotlib: `$` and control characters are escaped, and a leading `_` is prefixed with `./`.
+
+    matplotlib would read `$` as the start of a formula, and leaves labels with a leading underscore out of legends; SVG
+    files cannot contain control characters.
+    """
     text = escape_text(text).replace("$", r"\$")
     return f"./{text}" if text.startswith("_") else text
 
 
 @contextmanager
 def fonts_for(texts: Iterable[str]) -> Iterator[None]:
-    """Draw figures with fonts for the characters of `texts`; warn of characters that no installed font has.
+    """Context manager in which figures have fonts for the characters of `texts`; warn of characters that no font has.
 
     matplotlib's own font has no Chinese, Japanese or Korean characters, for example.
     """

@@ -107,7 +107,11 @@ class ThumbnailEmbedder:
 
 
 def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Return a square region around a box, with a margin, in image pixels; it may extend beyond the image."""
+    """Return x1, y1, x2, y2 of a square around a box, with a margin; it may extend beyond the image.
+
+    The margin on each side is CROP_CONTEXT times the longer side of the box. The square has at least MIN_CROP_SIZE
+    pixels.
+    """
     x1, y1, x2, y2 = box_xyxy
     half = max((0.5 + CROP_CONTEXT) * max(x2 - x1, y2 - y1), MIN_CROP_SIZE / 2)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -117,7 +121,10 @@ def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, flo
 def _crop_to_pixels(
     crop: tuple[float, float, float, float] | None, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """Clip a region to the image and round it to whole pixels; the result contains at least one pixel."""
+    """Return x1, y1, x2, y2 of a region in whole pixels, clipped to the image; x2 and y2 are exclusive.
+
+    The result contains at least one pixel. `crop` None: the whole image.
+    """
     if crop is None:
         return 0, 0, width, height
     x1, y1 = min(max(0, int(crop[0])), width - 1), min(max(0, int(crop[1])), height - 1)

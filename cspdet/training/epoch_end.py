@@ -22,6 +22,8 @@ TRAIN_IMAGE = "train_batch.jpg"
 class EpochEnd(Generic[ModelT, BatchT]):
     """Evaluates the network after an epoch, saves the best weights and logs the metrics; the trainer saves `last.pt`.
 
+    Without a val set, the weights after each epoch are saved as the best.
+
     Args:
         task: The task, which evaluates the network.
         config: The `train` section of the recipe.
@@ -93,9 +95,10 @@ class EpochEnd(Generic[ModelT, BatchT]):
         )
 
     def _evaluate(self) -> dict[str, float | None]:
-        """Evaluate the EMA weights; if they are the best so far, save them with their results.
+        """Evaluate the network (with EMA: the averaged weights), save the best weights, and return the metrics.
 
-        Where the metric is undefined, such as AP without boxes, the last weights are the best.
+        On ranks other than 0, the result is empty. If the metric is undefined, as AP without boxes is, the last weights
+        are the best.
         """
         progress, name = self.state.progress, self.run_dir.path.name
         result = self.task.evaluate(self.state.ema_or_model, name, self.context)

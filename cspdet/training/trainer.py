@@ -187,7 +187,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return images if new_hw == size_hw else F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
 
     def _update(self, batch: BatchT, stop: GracefulStop) -> None:
-        """Do one optimizer step with the accumulated gradients; skip it if they are not finite."""
+        """Do one optimizer step and EMA update with the accumulated gradients; skip both if they are not finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress.step)
@@ -209,9 +209,10 @@ class Trainer(Generic[ModelT, BatchT]):
             self._report_skip(batch)
 
     def _sync_losses_and_norm(self, norm: Tensor, stop: GracefulStop) -> bool:
-        """Sum losses and stop requests over all processes; return whether the gradient norm is finite.
+        """Add the losses of all processes to the progress, and synchronize the stop requests.
 
-        This is the only device synchronization of a step; all kernels except the update are queued before it.
+        This is the only device synchronization of a step; all kernels except the update are queued before it. Returns
+        whether the gradient norm is finite.
         """
         parts = len(self.task.loss_names)
         stop_flags = norm.new_tensor([float(stop.exit_code == code) for code in EXIT_CODES.values()])

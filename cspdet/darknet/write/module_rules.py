@@ -1,4 +1,7 @@
-"""Conversion rules from modules to cfg sections; `cspdet.darknet.write.sections` lists them."""
+"""Conversion rules from modules to cfg sections; `cspdet.darknet.write.sections` lists them.
+
+A rule writes the sections of a node, and returns the index of the layer that has the output of the node.
+"""
 
 from __future__ import annotations
 

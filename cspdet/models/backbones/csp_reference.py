@@ -3,6 +3,7 @@
 These networks have the published size and cost, but they are NOT the authors' networks: neither cfgs nor weights were
 published, and no single rule is known that reproduces the published values of all four networks. The parameters of each
 pair below were found by a search that fits two rows of the published table; treat them with LOW CONFIDENCE.
+T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
 
     cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
         4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 has half of T2's channels; T2, then pool:

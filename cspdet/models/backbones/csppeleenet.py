@@ -10,7 +10,8 @@ largest layer of PeleeNet.
     stage 3  8 two-way dense layers, T1     ── C4, stride 16 ── 512, pool -> T2
     stage 4  6 two-way dense layers, T1, T2 ── C5, stride 32 ── 704
 
-T2 consists of two convolutions, one for each part of the split of the next stage (`TransitionSplit`).
+T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`). T2 consists
+of two convolutions, one for each part of the split of the next stage (`TransitionSplit`).
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@
             └── 3x3 to twice the channels, linear 1x1 ── inverted residuals ────────┘
         T2 has 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
 
-T2 replaces the 1x1 expansion of the first inverted residual of the next stage; its factor is 3, not 6 as in
-MobileNetV2. The depthwise convolutions of the body double the number of channels. There is no T1. As classifiers at
-224x224, mobilenetv2 has 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858),
-cspmobilenetv2 has 2,513,400 and 0.7636 (published 2.51M and 0.764).
+T2 is the convolution after the concatenation (see `cspdet.models.csp`). It replaces the 1x1 expansion of the first
+inverted residual of the next stage; its factor is 3, not 6 as in MobileNetV2. The depthwise convolutions of the body
+double the number of channels. There is no convolution before the concatenation (T1). As classifiers at 224x224,
+mobilenetv2 has 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858), cspmobilenetv2 has
+2,513,400 and 0.7636 (published 2.51M and 0.764).
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class CSPMobileNetV2(nn.Module):
 
     @staticmethod
     def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
-        """Yield the blocks of a stage; the preceding T2 has already expanded the input of the first block."""
+        """Yield the blocks of a stage; the final transition before it has expanded the input of the first block."""
         yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
         for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):
             yield InvertedResidual(before, EXPANSION // 2 * before, EXPANSION * before, c_out, 1, act)

@@ -58,9 +58,10 @@ class PRNCoarsestScale(nn.Module):
 
 
 class PRNFinerScale(nn.Module):
-    """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W); same outputs as `PRNCoarsestScale`.
+    """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W).
 
-    The input of the next finer scale is the output of the 3x3 convolution before the sums, as in the cfg.
+    Returns two maps (B, C, H, W): the input of the next finer scale, and the output of this scale. The first is taken
+    before the sums, after the 3x3 convolution, as in the cfg.
     """
 
     def __init__(self, c_coarser: int, act: ActivationName):

@@ -44,7 +44,10 @@ class YOLOv3CoarsestScale(nn.Module):
 
 
 class YOLOv3FinerScale(nn.Module):
-    """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map; same outputs as `YOLOv3CoarsestScale`."""
+    """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map (B, C, H, W).
+
+    Returns the input of the next finer scale (B, width, H, W), and the output of this scale (B, 2 width, H, W).
+    """
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
         super().__init__()

@@ -173,7 +173,7 @@ def ignore_mask(
 def _candidate_pairs(targets: Targets, anchors: Anchors, layout: PriorLayout) -> tuple[Tensor, Tensor]:
     """Find the pairs of a ground-truth box and a prior of the same image that can decode a center inside the box.
 
-    Returns the (pairs,) int64 index of the box, and the (pairs,) int64 index of the prior in the flattened (B * S).
+    Returns (P,) int64 box indices, and (P,) int64 indices into the B * S priors of all images.
     """
     margin = (anchors.scale_x_y - 1) / 2
     low = targets.box_xyxy[:, None, :2] / anchors.stride[:, None] - 1 - margin[:, None]  # (N, L, 2) cells x, y

@@ -58,7 +58,7 @@ class DistributedContext:
 
     @property
     def shard(self) -> Shard:
-        """The part of every batch and dataset that this process handles."""
+        """Rank and world size, which determine the part of each batch and dataset that this process handles."""
         return Shard(self.rank, self.world_size)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:

@@ -163,9 +163,8 @@ def _box_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the (P,) box loss of the positives, and the (P,) IoU of predicted and target boxes without gradient.
 
-    `mse` is YOLOv3's loss, defined by its gradients: prediction minus target, in sigmoid(tx), sigmoid(ty), tw and th;
-    for tx and ty, this is the cross-entropy. With `wh_decoding` "square", the size error is in sigmoid(tw) and
-    sigmoid(th).
+    `mse` is YOLOv3's loss, defined by its gradients: prediction minus target, in sigmoid(tx), sigmoid(ty), tw and th
+    (for tx and ty, the cross-entropy). With `wh_decoding` "square", sigmoid(tw) and sigmoid(th) replace tw and th.
     """
     values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]

@@ -48,7 +48,7 @@ class TrainOptions:
     data: Path | None = None
 
     def validate(self) -> None:
-        """Raise ConfigError for options that contradict each other."""
+        """Raise ConfigError for options that contradict each other or are out of range."""
         if self.stop_after is not None and self.stop_after < 1:
             raise ConfigError(f"--stop-after: expected 1 or more, found {self.stop_after}")
         if self.resume is not None and (self.weights is not None or self.output is not None):

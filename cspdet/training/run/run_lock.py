@@ -105,7 +105,7 @@ class RunLock:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Open and lock the file; raise RunDirInUseError or OSError."""
+    """Open and lock the file; raise RunDirInUseError if another process has locked it, or OSError."""
     while True:
         file = open_lock_file(path, OWNER)
         try:

@@ -39,7 +39,7 @@ class Loader(Protocol[BatchT_co]):
 
     def __len__(self) -> int: ...
     def require_images(self, min_per_rank: int) -> None:
-        """Merge the last batch into the previous one if a process would have fewer images in it."""
+        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it."""
 
     def images_in_batch(self, batch_index: int) -> int:
         """Return the number of images in a batch of an epoch, over all processes."""

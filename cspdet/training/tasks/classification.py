@@ -65,7 +65,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
 
         Raises:
             ConfigError: The crop is larger than the resized images, a batch has one image, or the cache does not fit.
-            DataError: With `cache: ram`, images are unreadable.
+            DataError: Images are unreadable, and the cache is `ram` or `disk` with `on_bad_image: error`.
         """
         if min(len(data.train), train.max_batch_size) < MIN_BATCH:
             raise ConfigError(
