@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections import Counter
@@ -54,8 +55,8 @@ def write_label_files(output: Path, formats: Iterable[str], labels: LabelSet) ->
 def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaSource]) -> list[OutputFile]:
     """Return the files that `write_label_files` will write, for a check before the run.
 
-    For a video, only the files of its first frame are returned. COCO and YOLO files of an earlier run are not replaced,
-    because the user may have corrected them.
+    For a video, only files that exist are returned. COCO and YOLO files of an earlier run are not replaced, because the
+    user may have corrected them.
     """
     outputs: list[OutputFile] = []
     if "csv" in formats:
@@ -64,8 +65,11 @@ def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaS
         outputs.append(OutputFile(output / "coco.json", NOT_REPLACED))
     if "yolo" in formats:
         names = _source_names(sources)
-        frames = [_frame_name(names[str(s)], None if isinstance(s, ImageFile) else 0) for s in sources]
-        files = [output / "classes.txt", *(output / "labels" / name.with_suffix(".txt") for name in frames)]
+        files = [output / "classes.txt"]
+        for source in sources:
+            label = output / "labels" / names[str(source)].with_suffix(".txt")
+            is_image = isinstance(source, ImageFile)
+            files += [label] if is_image else label.parent.glob(f"{glob.escape(label.stem)}_[0-9]*.txt")
         outputs += [OutputFile(file, NOT_REPLACED) for file in dict.fromkeys(files)]
     return outputs
 

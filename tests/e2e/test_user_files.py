@@ -57,7 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_pair(folder, CLASSIFIER, "kinds")
     write("tiny.names", "a\nb\n")
     assert main(["import-darknet", "tiny.cfg", "tiny.weights", "--names", "tiny.names", "--output", "tiny.pt"]) == 0
-    assert main(["import-darknet", "kinds.cfg", "kinds.weights", "--output", "kinds.pt"]) == 0
+    write("kinds.names", "v\nw\nx\ny\nz\n")
+    assert main(["import-darknet", "kinds.cfg", "kinds.weights", "--names", "kinds.names", "--output", "kinds.pt"]) == 0
     config = "model: {name: darknet, cfg: CFG}\ninput: {size: [64, 64]}\ndata: DATA\n"
     config += "train: {epochs: 1, batch_size: 4, precision: fp32, workers: 0, cache: none}\neval: {workers: 0}\n"
     write("mine/config.yaml", "# my notes\n" + config.replace("CFG", "../tiny.cfg").replace("DATA", "../set/data.yaml"))
@@ -85,6 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for i in range(3):
         write_image(f"yolo/images/train/{i}.jpg", i)
         write(f"yolo/labels/train/{i}.txt", "0 .5 .5 .5 .5\n")
+        write(f"yolo/labels/{i}.txt", "0 .5 .5 .5 .5\n")
     write("yolo/data.yaml", "train: images/train\nnames: [a, b]\n")
     for split in ("train", "val"):
         for i, kind in enumerate("vwxyz"):
@@ -124,6 +126,12 @@ COMMANDS: list[tuple[str, int]] = [
         (f"detect tiny.pt photos/a.jpg --backend torch --output out2 --mot {name}", 2)
         for name in (*(f"{name}/a.jpg" for name in ALIASES), "set/val.json", "others/mot.txt", "tiny.pt", "set")
     ),
+    *((f"{DETECT} --save-as {name} --output others", 2) for name in ("coco", "yolo", "csv")),
+    ("detect tiny.pt yolo/images/train --backend torch --no-draw --save-as yolo --output yolo", 2),
+    ("detect tiny.pt yolo/images/train --backend torch --no-draw --save-as yolo --output prelabelled", 0),
+    ("detect tiny.pt yolo/images/train --backend torch --no-draw --save-as yolo --output prelabelled", 2),
+    ("detect tiny.pt photos/a.jpg --backend torch --save-as csv --output prelabelled", 0),
+    ("detect tiny.pt photos/a.jpg --backend torch --save-as csv --output prelabelled", 0),
     ("predict tiny.pt photos/a.jpg --backend torch --output others", 2),
     ("predict kinds.pt photos --output others/list.json", 2),
     ("classify kinds.pt photos --output set/val.json", 2),
@@ -201,3 +209,35 @@ def test_every_command_keeps_the_files_of_the_user(folder, capsys):
             assert now.keys() - before.keys() == created, f"{text}: refused, but changed what commands wrote before"
         created = now.keys() - before.keys()
     assert {text.split()[0] for text, _ in COMMANDS} == set(COMMAND_HELP)
+
+
+# Commands that write into a folder.
+INTO_FOLDER = [
+    "detect tiny.pt photos --backend torch --save-as csv --output",
+    "detect tiny.pt photos/a.jpg photos/v.mp4 --backend torch --no-draw --save-as coco,yolo --output",
+    "eval tiny.pt --data set/data.yaml --output",
+    "eval-classifier kinds.pt --data kinds --output",
+    "analyze own/detections.json --data set/data.yaml --resamples 10 --output",
+    f"extract-features {BACKBONE} photos/a.jpg photos/b/a.png --output",
+    "train tiny.yaml --output",
+    "train-classifier kinds.yaml --output",
+    "prepare-data yolo yolo --output",
+    "prepare-data objects set/data.yaml --output",
+]
+
+
+@pytest.mark.parametrize("command", INTO_FOLDER, ids=lambda text: text.split()[0])
+def test_each_output_is_refused_where_the_user_has_a_file(command, folder, tmp_path, capsys):
+    assert main([*command.split(), str(tmp_path / "new")]) == 0
+    outputs = [path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    outputs = [path for path in outputs if path.parts[0] != "tensorboard"]  # event files have unique names
+    assert outputs
+    for i, output in enumerate(outputs):
+        existing = tmp_path / str(i) / output
+        existing.parent.mkdir(parents=True)
+        existing.write_text("precious")
+        capsys.readouterr()
+        assert main([*command.split(), str(tmp_path / str(i))]) == 2, output
+        stderr = capsys.readouterr().err
+        assert existing.read_text() == "precious", output
+        assert [path for path in (tmp_path / str(i)).rglob("*") if path.is_file()] == [existing], stderr

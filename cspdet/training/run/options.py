@@ -97,12 +97,10 @@ def check_new_run_dir(run_dir: Path, config: Path | None) -> None:
     Raises:
         UserError: The folder holds a run, or files with the names of its results that are not of a run.
     """
-    for name in ("last.pt", "best.pt"):
-        if (run_dir / name).exists():
-            raise ConfigError(
-                f"--output {run_dir}: holds {name} of another run; it is kept: expected another folder, or --resume "
-                f"{run_dir} to continue that run"
-            )
+    if (run_dir / "last.pt").exists():
+        return  # refused when the recipe is read, with the command that resumes the run
+    if (run_dir / "best.pt").exists():
+        raise ConfigError(f"--output {run_dir}: holds best.pt of another run; it is kept: expected another folder")
     others = tuple(run_dir / name for name in RUN_FILES)
     check_outputs([OutputFile(run_dir / CONFIG_FILE, RUN_CONFIG, others)], (config,))
 
