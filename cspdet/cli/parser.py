@@ -74,13 +74,14 @@ def _add_common_arguments(parser: argparse.ArgumentParser, *, with_threads: bool
     if with_threads:
         group.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all)")
     group.add_argument(
-        "--log-level", choices=LOG_LEVELS, default="info", help="lowest level of the lines on stderr (default: info)"
+        "--log-level", choices=LOG_LEVELS, type=str.lower, default="info",
+        help="lowest level of the lines on stderr (default: info)",
+    )  # fmt: skip
+    group.add_argument(
+        "-q", "--quiet", action="store_const", const="warning", dest="log_level", help="the same as --log-level warning"
     )
     group.add_argument(
-        "--quiet", action="store_const", const="warning", dest="log_level", help="the same as --log-level warning"
-    )
-    group.add_argument(
-        "--verbose", action="store_const", const="debug", dest="log_level", help="the same as --log-level debug"
+        "-v", "--verbose", action="store_const", const="debug", dest="log_level", help="the same as --log-level debug"
     )
 
 

@@ -22,7 +22,8 @@ log = logging.getLogger("cspdet")
 
 def is_interactive() -> bool:
     """Return whether stderr is a terminal, the log is not limited to warnings, and this is the main process."""
-    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO) and os.environ.get("RANK", "0") == "0"
+    has_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: the process has no stderr
+    return has_terminal and log.isEnabledFor(logging.INFO) and os.environ.get("RANK", "0") == "0"
 
 
 def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = None) -> Iterator[ItemT]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import PurePath
 from typing import IO, Any
 
-from cspdet.errors import hide_credentials
+from cspdet.errors import UserError, hide_credentials
 
 # Control characters except tab and line feed, characters that change the direction of text, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -54,8 +55,26 @@ class _EscapingStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(escape_text(text, getattr(self._stream, "encoding", None) or "utf-8"))
+        escaped = escape_text(text, getattr(self._stream, "encoding", None) or "utf-8")
+        with self._report_errors():
+            self._stream.write(escaped)
         return len(text)
+
+    def flush(self) -> None:
+        with self._report_errors():
+            self._stream.flush()
+
+    @contextmanager
+    def _report_errors(self) -> Iterator[None]:
+        """Raise UserError if the disk is full, and discard what is printed from then on."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with suppress(OSError):  # a stream without a file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            raise UserError(f"standard output: cannot be written: {error.strerror}") from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -67,8 +86,10 @@ def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
     if stream is None or isinstance(stream, _EscapingStream):
         yield
         return
-    with redirect_stdout(_EscapingStream(stream)):
+    escaping = _EscapingStream(stream)
+    with redirect_stdout(escaping):
         yield
+        escaping.flush()
 
 
 class LogFormatter(logging.Formatter):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import re
 import unicodedata
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cspdet.errors import UserError
 from cspdet.io.terminal import LogFormatter, escape_line, escape_text, escaped_stdout
 
 TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
@@ -39,6 +42,23 @@ def test_stdout_is_escaped_in_the_encoding_of_the_stream():
         print("café 猫 \x1b]0;title\x07")
     stream.flush()
     assert stream.buffer.getvalue().decode("cp1252") == "café \\u732b \\u001b]0;title\\u0007\n"  # type: ignore[attr-defined]
+
+
+class FullDisk(io.StringIO):
+    """A stream that cannot be flushed."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_an_error_with_a_message():
+    with (
+        pytest.raises(UserError, match="standard output: cannot be written: No space left"),
+        escaped_stdout(FullDisk()),
+    ):
+        print("text")
+    with escaped_stdout(None):
+        pass  # a process without stdout
 
 
 @pytest.mark.parametrize(
