@@ -5,7 +5,8 @@
 OpenCV 5 has no Darknet importer, so --python names an interpreter that has opencv-python-headless 4. Compares the
 inputs of the [yolo] sections, or a classifier's logits and probabilities. The limit is a difference of 1e-5 of the
 largest output, with OpenCV's batch-normalization epsilon of 1e-6. Cfgs that OpenCV cannot run are reported: shortcuts
-with a stride, and sections that its importer does not support. Exit code 1 if an output differs.
+with a stride, and sections that its importer does not support. Exit code 1 if an output differs or no
+network was compared.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     cfgs = [cfg for path in args.paths for cfg in (sorted(path.glob("*.cfg")) if path.is_dir() else [path])]
-    failed = 0
+    failed = compared = 0
     for path in cfgs:
         cfg = parse_cfg(read_cfg(path), str(path))
         if has_strided_shortcut(cfg):
@@ -59,10 +60,13 @@ def main() -> int:
         if isinstance(differences, str):
             print(f"{path.name:48} has [{differences}], which OpenCV does not support")
             continue
-        failed += max(differences) > MAX_DIFFERENCE
-        verdict = "" if max(differences) <= MAX_DIFFERENCE else "  DIFFERS"
+        compared += 1
+        equal = all(difference <= MAX_DIFFERENCE for difference in differences)  # not if an output is not a number
+        failed += not equal
+        verdict = "" if equal else "  DIFFERS"
         print(f"{path.name:48} {' '.join(f'{d:.1e}' for d in differences)}{verdict}")
-    return 1 if failed else 0
+    print(f"{compared} of {len(cfgs)} networks compared")
+    return 1 if failed or not compared else 0
 
 
 def has_strided_shortcut(cfg: Cfg) -> bool:

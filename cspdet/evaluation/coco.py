@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ from cspdet.evaluation.records import (
     to_results,
 )
 from cspdet.structures import Detections
+
+log = logging.getLogger("cspdet")
 
 # The metrics of COCO's summary, in its order: means over IoU .50:.95 except for AP50 and AP75. s, m, l: small objects
 # (area below 32^2), medium (below 96^2) and large ones. AR1, AR10, AR100: at most 1, 10, 100 detections per image and
@@ -170,6 +173,8 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
         _with_dense_ids(rows, coco, category_ids) for rows in (read_ground_truth(coco), records)
     )
     eval_input = CocoEvalInput(len(coco.image_id), len(category_ids), ground_truth, detections)
+    if len(ground_truth) and not len(detections):
+        log.warning("there are no detections to evaluate, so every metric is 0")
     # Without ground truth (a test set) all metrics are undefined; pycocotools would take minutes to compute this.
     result = backend.evaluate(eval_input) if len(ground_truth) else empty_result(eval_input)
     return Metrics(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -53,7 +53,7 @@ def is_single_image(x: object) -> bool:
         return x.ndim != BATCH_NDIM
     if isinstance(x, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(x, "read"):
         return True
-    if not isinstance(x, Iterable):
+    if not isinstance(x, Iterable) or isinstance(x, Mapping):
         raise ValueError(f"{EXPECTED}; got {type(x).__name__}")
     return False
 
@@ -82,8 +82,7 @@ def load_image(x: ImageInput, name: str = "image", *, bgr: bool = False) -> Load
         DataError: The file is not a readable image.
     """
     if isinstance(x, (str, os.PathLike)):
-        path = Path(x)
-        return LoadedImage(read_image(path), str(path), path)
+        return LoadedImage(read_image(x if isinstance(x, str) else Path(x)), str(x), Path(x))
     if isinstance(x, (np.ndarray, Tensor)):
         pixels = _tensor_to_rgb8(x, name) if isinstance(x, Tensor) else _array_to_rgb8(x, name)
         return LoadedImage(np.ascontiguousarray(pixels[..., ::-1]) if bgr else pixels, name)
@@ -126,5 +125,6 @@ def _to_uint8(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected uint8, uint16, or floats from 0 to 1, found {values.dtype}")
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also if a value is not a number
-        raise ValueError(f"{name}: expected {values.dtype} values from 0 to 1, found {low:g} to {high:g}")
+        hint = "; divide by 255" if 1 < high <= 255 else ""
+        raise ValueError(f"{name}: expected {values.dtype} values from 0 to 1, found {low:g} to {high:g}{hint}")
     return (values * 255).round().astype(np.uint8)

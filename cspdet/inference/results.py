@@ -92,7 +92,8 @@ class DetectionResult(Detections, ImageResult):
     def __repr__(self) -> str:
         listed = [f"{d.class_name} {d.score:.2f}" for d in self[:MAX_LISTED]]
         more = [f"{len(self) - MAX_LISTED} more"] if len(self) > MAX_LISTED else []
-        return f"DetectionResult({len(self)} detections in {self.image}: {', '.join(listed + more) or 'none'})"
+        count = f"{len(self)} detection{'' if len(self) == 1 else 's'}"
+        return f"DetectionResult({count} in {self.image}: {', '.join(listed + more) or 'none'})"
 
     def plot(self, *, line_width: int | None = None, hide_labels: bool = False) -> np.ndarray:
         """Draw the detections on a copy of the image.

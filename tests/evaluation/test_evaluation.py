@@ -227,6 +227,12 @@ def test_a_file_without_results_is_legal(tmp_path):
     assert read_results(written(tmp_path, []), open_set(tmp_path, [])) == []
 
 
+def test_an_evaluation_without_detections_is_reported(tmp_path, log_capture):
+    coco = open_set(tmp_path, [truth(10, 3, [0, 0, 32, 32])])
+    assert evaluate_results(coco, [])["AP"] == 0
+    assert "no detections to evaluate" in log_capture.text
+
+
 def test_results_keep_their_order_and_only_their_four_keys(tmp_path):
     other = {"segmentation": {"size": [64, 96], "counts": "x"}, "area": 25, "id": 5, "iscrowd": 0}
     kept = [GOOD, GOOD | {"score": 0, "bbox": [-1.5, 2, 0, 0]}, GOOD | {"image_id": 30, "score": 7.25}]

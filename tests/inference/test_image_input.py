@@ -103,6 +103,7 @@ def test_lists_and_batches_are_several_images(several):
         (RGB.astype(np.int64), "expected uint8, uint16, or floats from 0 to 1, found int64"),
         (RGB > 3, "found bool"),
         (None, "got NoneType"),
+        ({"image": RGB}, "got dict"),
         ({"image": RGB}.items, "got builtin"),
     ],
 )

@@ -140,7 +140,7 @@ def test_drawing_leaves_the_image_and_the_source_alone(tmp_path, monkeypatch, de
     )
     found.show()
     assert np.array_equal(displayed[0][0], drawn)
-    assert repr(found) == f"DetectionResult(1 detections in {source} 96x64: disc 1.00)"
+    assert repr(found) == f"DetectionResult(1 detection in {source} 96x64: disc 1.00)"
     assert repr(found[:0]).endswith("96x64: none)")
 
 
