@@ -24,6 +24,7 @@ from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
+from cspdet.io.text import open_file
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.base_config import TIMM_PREFIX
 from cspdet.models.classifier import BackboneClassifier, Classifier
@@ -203,7 +204,7 @@ def _append_following_layers(
 
 def _count_floats(path: Path) -> int:
     """Return the number of float32 values after the header of a .weights file, whose size depends on the version."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(8)
     major, minor = struct.unpack("<ii", start) if len(start) == 8 else (0, 2)
     return max(0, path.stat().st_size - (20 if 10 * major + minor >= 2 else 16)) // 4

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from cspdet.errors import CheckpointError, did_you_mean
 from cspdet.io.atomic import atomic_write
+from cspdet.io.text import open_file
 
 MAX_VERSION = 10_000  # limit for each of major, minor and revision
 TRANSPOSED_VERSION = 1000  # connected layers are stored transposed if major or minor is above this
@@ -105,7 +106,7 @@ def read_weights(path: str | Path, layers: Sequence[LayerWeights], *, partial: b
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _load_layers(file, path, layers, partial=partial)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []

@@ -25,6 +25,7 @@ from cspdet.config.user_modules import forbid_user_modules
 from cspdet.datasets.formats.base import DATASET_FORMATS, FormatField
 from cspdet.datasets.formats.coco_writer import SPLITS, coco_json
 from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.io.text import open_file
 
 log = logging.getLogger("cspdet")
 
@@ -76,7 +77,10 @@ class SplitFiles:
         Raises:
             OSError: The annotation file cannot be read.
         """
-        return self.annotations.read_bytes() if self.content is None else self.content
+        if self.content is not None:
+            return self.content
+        with open_file(self.annotations) as file:
+            return file.read()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import codecs
 import errno
 import os
 import stat
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -105,6 +107,13 @@ def describe_os_error(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "is a folder; expected a file"
     return f"cannot be read: {error.strerror or error}"
+
+
+def other_forms(path: str) -> Iterator[str]:
+    """Yield the Unicode normal forms of a path that differ from it: macOS decomposes accents, other systems do not."""
+    for form in ("NFC", "NFD"):
+        if not path.isascii() and not unicodedata.is_normalized(form, path):
+            yield unicodedata.normalize(form, path)
 
 
 def opencv_path(path: str | Path) -> str:

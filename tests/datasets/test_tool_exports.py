@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,29 @@ def test_an_unused_category_with_the_name_of_another_is_left_out(tmp_path, categ
     assert any("category without boxes left out" in line for line in coco.warnings) == (len(kept) < len(categories))
     content = CocoFormat(images=tmp_path, val_fraction=0).read(tmp_path / "x.json")
     assert tuple(content.categories) == kept
+
+
+def test_accents_may_have_another_normal_form_than_the_file(tmp_path):
+    """macOS writes the names of files with decomposed accents; annotations and lists have them composed."""
+    composed, decomposed = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    config = load_dataset_config(coco_file(tmp_path, [(1, "cat")], [1], decomposed))
+    (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace("e\\u0301", "\\u00e9"))
+    coco = load_coco(config.split("train"), "train")
+    assert coco.path(0).is_file()
+    assert "another Unicode normal form" in coco.warnings[0]
+
+    write_image(tmp_path / "s/images" / decomposed)
+    write(tmp_path / "s/labels" / f"{composed[:-4]}.txt", LINE)
+    write(tmp_path / "s/list.txt", f"images/{composed}\n")
+    source = write(tmp_path / "s/data.yaml", "train: list.txt\nnames: [ant]\n")
+    convert_yolo(source, tmp_path / "yolo")
+    assert converted(tmp_path / "yolo") == {decomposed: [BOX]}
+
+    source = voc(tmp_path / "v", {decomposed[:-4]: xml([("ant", (16, 11, 45, 30))]), "b": xml([])})
+    write(source / "ImageSets/Main/train.txt", f"{composed[:-4]}\n")
+    write(source / "ImageSets/Main/val.txt", "b\n")
+    convert_voc(source, tmp_path / "voc")
+    assert converted(tmp_path / "voc", "train") == {decomposed: [BOX]}
 
 
 def test_two_used_categories_of_one_name_are_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Corrections of COCO annotations as some programs write them: unused duplicate categories, backslashes in names."""
+"""Corrections of COCO annotations as some programs write them: unused duplicate categories, names of other systems."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from cspdet.datasets.formats.coco_parse import is_int64
 from cspdet.datasets.issues import IssueCounter
+from cspdet.io.text import other_forms
 
 
 def drop_unused_duplicates(entries: list[Any], records: np.ndarray, notes: IssueCounter) -> list[Any]:
@@ -37,12 +38,21 @@ def _has_name_and_id(entry: Any) -> bool:
     return isinstance(entry.get("name"), str) and bool(entry["name"].strip())
 
 
-def read_backslashes(names: list[bytes], folder: Path, notes: IssueCounter) -> list[bytes]:
-    """Replace backslashes by slashes in file names, as written on Windows, unless the file with backslashes exists."""
+def find_written_names(names: list[bytes], folder: Path, notes: IssueCounter) -> list[bytes]:
+    """Correct file names that were written on another system, unless there is such a file.
+
+    Backslashes of Windows become slashes; accents get the Unicode normal form of the file.
+    """
     result = []
-    for name in names:
-        if b"\\" in name and not os.path.exists(folder / os.fsdecode(name)):
-            name = name.replace(b"\\", b"/")
-            notes.add("file names with backslashes, read as slashes", os.fsdecode(name))
-        result.append(name)
+    for encoded in names:
+        name = os.fsdecode(encoded)
+        forms = [name.replace("\\", "/")] if "\\" in name else list(other_forms(name))
+        if forms and not os.path.exists(folder / name):
+            if "\\" in name:
+                notes.add("file names with backslashes, read as slashes", forms[0])
+                name = forms[0]
+            elif found := next((form for form in forms if os.path.exists(folder / form)), None):
+                notes.add("file names with accents in another Unicode normal form than their files", found)
+                name = found
+        result.append(os.fsencode(name))
     return result

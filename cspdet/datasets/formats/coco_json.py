@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cspdet.datasets.descriptor import SplitFiles
-from cspdet.datasets.formats.coco_corrections import drop_unused_duplicates, read_backslashes
+from cspdet.datasets.formats.coco_corrections import drop_unused_duplicates, find_written_names
 from cspdet.datasets.formats.coco_parse import (
     NO_ID,
     RECORD_DTYPE,
@@ -69,7 +69,7 @@ def read_annotations(files: SplitFiles, *, allow_empty: bool = False) -> Annotat
     records = _read_records(entries, issues)
     classes = _read_categories(drop_unused_duplicates(categories, records, notes), issues)
     image_id, size_hw, names = _read_images(images, issues)
-    names = read_backslashes(names, files.images, notes)
+    names = find_written_names(names, files.images, notes)
     image_index = _find_known(records, "image_id", image_id, issues)
     class_id = _find_known(records, "category_id", np.array(classes.category_ids, np.int64), issues)
     _check_duplicate_ids(records["id"], issues)

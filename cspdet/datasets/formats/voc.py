@@ -8,6 +8,7 @@ xmax - xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lo
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cspdet.datasets.formats.coco_writer import SPLITS, hash_split
 from cspdet.datasets.formats.voc_xml import Difficult, VocImage, VocReader
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
 from cspdet.errors import DataError, truncate_list
-from cspdet.io.text import read_lines
+from cspdet.io.text import other_forms, read_lines
 from cspdet.io.walk import FoundFiles, find_files
 
 OTHER_FILES = frozenset((".xml", ".txt", ".md", ".json"))  # suffixes of files beside the images of VOC datasets
@@ -128,7 +129,7 @@ def _index_images(folder: Path, names: list[str]) -> dict[str, list[Path]]:
     index: dict[str, list[Path]] = {}
     for name in names:
         path = folder / name
-        index.setdefault(path.stem, []).append(path)
+        index.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
     return index
 
 
@@ -158,7 +159,7 @@ def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) ->
         else:
             _assign_splits(listed["trainval"] or listed["train"] or listed["val"], val_fraction, splits)
         splits["test"] += [
-            xml for xml in listed["test"] if xml.is_file()
+            xml for xml in listed["test"] if os.path.isfile(xml)
         ]  # the test split of VOC 2012 has no public xml files
     return splits
 
@@ -194,7 +195,7 @@ def _xml_candidates(folder: Path, line: str) -> Iterator[Path]:
     names = [line.strip()]
     if len(words) > 1 and words[-1] in IMAGE_SET_LABELS:
         names.append(line.strip()[: -len(words[-1])].strip())
-    for name in names:
+    for name in (*(form for listed in names for form in other_forms(listed)), *names):
         stem = name.replace("\\", "/").rpartition("/")[2]
         if os.path.splitext(stem)[1].lower() in IMAGE_SUFFIXES:
             yield folder / f"{os.path.splitext(stem)[0]}.xml"

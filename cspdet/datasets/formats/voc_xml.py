@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class VocReader:
     def _find_image(self, file: Path, filename: str) -> Path | None:
         """Return the one image with the stem of `file` or `filename`; None and a problem if none or several match."""
         name = PurePosixPath(filename.replace("\\", "/")).name
-        candidates = self.images_by_stem.get(file.stem) or self.images_by_stem.get(Path(name).stem) or []
+        stems = (unicodedata.normalize("NFC", stem) for stem in (file.stem, Path(name).stem))
+        candidates = next((found for stem in stems if (found := self.images_by_stem.get(stem))), [])
         exact = [path for path in candidates if path.name == name]
         beside = [path for path in candidates if path.parent.parent == file.parent.parent]
         for choice in (exact, beside, candidates):

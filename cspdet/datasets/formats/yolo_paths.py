@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cspdet.datasets.image_io import IMAGE_SUFFIXES
-from cspdet.io.text import read_lines
+from cspdet.io.text import other_forms, read_lines
 from cspdet.io.walk import find_files
 
 # Suffixes of files that YOLO datasets have beside their images
@@ -96,6 +97,7 @@ def _forms(entry: str) -> Iterator[str]:
     yield entry
     if entry.startswith("file://"):
         yield url2pathname(urlsplit(entry).path)
+    yield from other_forms(entry)
     form = entry.replace("\\", "/")
     yield form
     # Roboflow writes ../train/images although train/ is in the folder of data.yaml, CVAT writes data/train.txt
@@ -119,13 +121,13 @@ class LabelFinder:
     """Finds the label files of images; each folder is listed once. The suffix may be upper case (.TXT)."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, dict[str, str]] = {}  # folder -> file name with the suffix in lower case -> its name
+        self._listed: dict[Path, dict[str, str]] = {}  # folder -> name in NFC with the suffix .txt -> its name
         self._used: set[Path] = set()
 
     def find(self, image_path: Path) -> Path | None:
         """Return the label file of an image; None if it has none."""
         for candidate in label_candidates(image_path):
-            name = self._list(candidate.parent).get(candidate.name)
+            name = self._list(candidate.parent).get(unicodedata.normalize("NFC", candidate.name))
             if name is not None:
                 self._used.add(candidate.parent / name)
                 return candidate.parent / name
@@ -138,7 +140,7 @@ class LabelFinder:
             except OSError:
                 names = []
             names.sort()  # a.TXT, then a.txt, which replaces it
-            self._listed[folder] = {f"{name[:-4]}.txt": name for name in names}
+            self._listed[folder] = {unicodedata.normalize("NFC", f"{name[:-4]}.txt"): name for name in names}
         return self._listed[folder]
 
     def unused(self, known: set[Path]) -> list[str]:
