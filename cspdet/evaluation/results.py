@@ -20,7 +20,7 @@ from cspdet.errors import ConfigError, DataError
 from cspdet.evaluation.records import DETECTION_DTYPE, Records, Result, index_in_sorted, to_records, to_results
 from cspdet.io.atomic import write_bytes
 from cspdet.io.outputs import SUBMISSION_ZIP, OutputFile, check_outputs
-from cspdet.io.text import open_file
+from cspdet.io.text import read_bytes
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 EXPECTED_FORMAT = "expected a JSON list of COCO results, [{image_id, category_id, bbox, score}, ...]"
@@ -116,11 +116,7 @@ def _add_malformed(entries: list[Any], issues: _IssueCounter) -> None:
 
 def _parse(path: Path) -> list[Any]:
     """Parse the file and return its entries; valid entries are packed rows (bytes)."""
-    try:
-        with open_file(path) as file:
-            data = file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    data = read_bytes(path)
     if not data.strip():
         raise DataError(f"{path}: the file is empty; {EXPECTED_FORMAT} ([] for no detections)")
     for magic, what in COMPRESSED_MAGIC.items():

@@ -46,14 +46,14 @@ def open_file(path: str | Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def read_bytes(path: str | Path, max_bytes: int, *, error: type[UserError] = DataError) -> bytes:
+def read_bytes(path: str | Path, max_bytes: int | None = None, *, error: type[UserError] = DataError) -> bytes:
     """Read a regular file of at most `max_bytes`; raise `error` if it cannot be read or is larger."""
     try:
         with open_file(path) as file:
-            data = file.read(max_bytes + 1)
+            data = file.read(-1 if max_bytes is None else max_bytes + 1)
     except OSError as problem:
         raise error(f"{path}: {describe_os_error(problem)}") from None
-    if len(data) > max_bytes:
+    if max_bytes is not None and len(data) > max_bytes:
         raise error(f"{path}: expected at most {max_bytes:,} bytes, found more")
     return data
 
