@@ -227,5 +227,9 @@ class LineFile:
         if failed:
             self.current_path.unlink(missing_ok=True)
         else:
-            os.replace(self.current_path, self.path)
+            try:
+                os.replace(self.current_path, self.path)
+            except OSError as error:
+                reason = describe_os_error(error)
+                raise UserError(f"{self.path}: cannot be written: {reason}; see {self.current_path}") from None
         self.current_path = self.path

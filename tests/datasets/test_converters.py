@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,7 +14,9 @@ from converter_data import HEIGHT, WIDTH, convert_voc, convert_yolo, problems, v
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cspdet.datasets.formats.coco_format import CocoFormat
 from cspdet.datasets.formats.coco_writer import clip_box, hash_split
+from cspdet.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +52,35 @@ def test_an_output_of_someone_else_is_refused_and_an_own_one_replaced(tmp_path, 
     write(tmp_path / "other/notes.txt", "mine")
     assert "other files" in problems(convert, source, tmp_path / "other")[0]
     assert "other files" in problems(convert, source, source)[0]
+
+
+def test_what_the_user_changed_after_a_conversion_is_kept(tmp_path):
+    source, output = yolo(tmp_path / "src", {"train/a": "0 .5 .5 .5 .5", "val/b": ""}), tmp_path / "out"
+    convert_yolo(source, output)
+    convert_yolo(source, output)
+    annotations, descriptor = output / "annotations/instances_train.json", output / "yolo.yaml"
+    written = descriptor.read_text()
+    for path, content in ((annotations, "corrected"), (descriptor, f"{written}test: {{images: a}}\n")):
+        convert_yolo(source, output)
+        path.write_text(content)
+        os.utime(path, (descriptor.stat().st_mtime + 60,) * 2)
+        with pytest.raises(DataError, match=r"changed after the conversion|has other files"):
+            convert_yolo(source, output)
+        assert path.read_text() == content
+        path.unlink()
+        descriptor.write_text(written)
+
+
+def test_a_dataset_is_not_converted_into_its_own_folder(tmp_path):
+    source, output = yolo(tmp_path / "src", {"train/a": "0 .5 .5 .5 .5", "val/b": ""}), tmp_path / "out"
+    convert_yolo(source, tmp_path / "first")
+    coco = CocoFormat(images=source / "images")
+    coco.convert(tmp_path / "first/annotations/instances_train.json", output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    for same_dataset in (output / "annotations/instances_train.json", output):
+        with pytest.raises(DataError, match="contains the dataset"):
+            coco.convert(same_dataset, tmp_path / "first" / ".." / "out")
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
 def test_the_tool_reports_errors_and_prints_json(tmp_path):

@@ -89,14 +89,6 @@ def test_an_annotation_with_id_0_counts_as_found(tmp_path):
     assert metrics["AP"] == pytest.approx(1.0)
 
 
-def test_a_negative_area_is_that_of_the_box(tmp_path):
-    coco = open_set(tmp_path, [truth(10, 3, [5, 5, 40, 40], area=-1)])
-    evaluator = CocoEvaluator(coco)
-    evaluator.add(10, detections([[5, 5, 45, 45]], [0.9], [0]))
-    metrics = evaluator.evaluate()
-    assert (metrics["AP"], metrics["APm"], metrics["APs"]) == (pytest.approx(1), pytest.approx(1), None)
-
-
 def test_size_ranges_go_by_the_area_of_the_annotation(tmp_path):
     # 40x40 = 1600 px2 is medium as a box, but the object's own area of 900 px2 is small.
     coco = open_set(tmp_path, [truth(10, 3, [5, 5, 40, 40], area=900)])

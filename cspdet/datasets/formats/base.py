@@ -122,10 +122,13 @@ class DatasetFormat(ComponentConfig):
             output: The output folder: new, empty, or an earlier output of the same format.
 
         Raises:
-            DataError: The dataset has errors, or `output` contains other files.
+            DataError: The dataset has errors, or `output` contains the dataset or other files.
         """
         source, output = Path(source), Path(output)
         check_output_folder(output, self.converter)
+        real_source = source.resolve()
+        if output.resolve() in (real_source, *real_source.parents):
+            raise DataError(f"{output}: contains the dataset {source}, which is kept: expected another --output")
         content = self.read(source)
         splits = {name: (split.folder, split.images) for name, split in content.splits.items()}
         return write_coco_dataset(output, self.converter, content.categories, splits, content.warnings)

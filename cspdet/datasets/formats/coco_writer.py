@@ -16,6 +16,8 @@ from cspdet.io.atomic import write_text
 from cspdet.io.text import is_text
 
 SPLITS = ("train", "val", "test")
+SPLIT_LINE = re.compile(r'(train|val|test): \{images: ".*", annotations: ".*"\}')  # of a written descriptor
+MAX_WRITE_SECONDS = 2.0  # by which annotations can be newer than the descriptor, which is written after them
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
@@ -111,11 +113,12 @@ def config_file_name(converter: str) -> str:
 
 
 def was_written_by(config_path: Path, converter: str) -> bool:
-    """Return whether an earlier run of `converter` wrote this descriptor."""
+    """Return whether an earlier run of `converter` wrote this descriptor, and nothing was added to it."""
     try:
-        return config_path.read_text(encoding="utf-8").startswith(_signature(converter))
+        signature, *lines = config_path.read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError):
         return False
+    return signature == _signature(converter) and all(SPLIT_LINE.fullmatch(line) for line in lines)
 
 
 def _check_is_text(folder: Path) -> None:
@@ -127,7 +130,8 @@ def check_output_folder(folder: Path, converter: str) -> None:
     """Raise an error unless an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
-        DataError: `folder` is a file, or contains other files, or its name is not UTF-8.
+        DataError: `folder` is a file, or contains other files, or annotations that were changed after the conversion,
+            or its name is not UTF-8.
     """
     _check_is_text(folder)
     if folder.exists() and not folder.is_dir():
@@ -141,6 +145,9 @@ def check_output_folder(folder: Path, converter: str) -> None:
             f"{folder}: the folder has other files in it; expected a new or empty --output, "
             f"or an earlier output of `prepare-data {converter}`, which is replaced"
         )
+    for file in sorted(folder.glob("annotations/instances_*.json")):
+        if file.stat().st_mtime > (folder / config_file_name(converter)).stat().st_mtime + MAX_WRITE_SECONDS:
+            raise DataError(f"{file}: was changed after the conversion; it is kept: expected another --output")
 
 
 def write_coco_dataset(
