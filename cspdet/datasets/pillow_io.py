@@ -49,7 +49,7 @@ def _pillow_errors() -> Iterator[None]:
     except Image.DecompressionBombError:
         raise CorruptImageError(f"more pixels than the limit of {MAX_PIXELS}") from None
     except Image.UnidentifiedImageError:
-        raise CorruptImageError("not an image of a known format") from None
+        raise CorruptImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except PILLOW_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CorruptImageError(f"cannot be read: {error.strerror}") from None  # a failing disk
