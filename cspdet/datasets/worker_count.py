@@ -34,8 +34,13 @@ def resolve_num_workers(
     free = free_shared_memory()
     if not workers or not batch_bytes or free is None:
         return workers
+    return _reduce_to_memory(workers, batch_bytes, free // num_processes)
+
+
+def _reduce_to_memory(workers: int, batch_bytes: int, free: int) -> int:
+    """Return the number of processes whose batches fit into `free` bytes of shared memory; warn if it is reduced."""
     # The training process holds two more: the current batch and the next one.
-    most = max(0, (int(USABLE_FRACTION * free) // num_processes // batch_bytes - 2) // PREFETCH_FACTOR)
+    most = max(0, (int(USABLE_FRACTION * free) // batch_bytes - 2) // PREFETCH_FACTOR)
     if most < workers:
         log.warning(
             "%d loader processes instead of %d: %s has %.0f MB free, and a batch takes %.1f MB; docker run --shm-size "

@@ -119,6 +119,13 @@ def test_a_flipped_bit_in_a_tensor_is_refused(file, tmp_path):
             load_checkpoint(tmp_path / "flipped.pt")
 
 
+def test_an_archive_that_expands_too_much_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\0" * 10_000_000)
+    with pytest.raises(CheckpointError, match="compressed too much"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
 def later_version(checkpoint: Checkpoint, path: Path, **changes: object) -> Path:
     """A checkpoint of a later version, whose training and evaluation have keys that this one does not know."""
     config = copy.deepcopy(checkpoint.config) | {"distillation": {"teacher": "x.pt"}}

@@ -343,6 +343,10 @@ def test_metadata_of_another_network_are_refused(raw_onnx, tmp_path):
         path = with_metadata(raw_onnx, tmp_path / "changed.onnx", **changes)
         with pytest.raises(CheckpointError, match=r"changed\.onnx: the metadata does not describe its network"):
             load_engine(path, backend="onnxruntime")
+    nms = exported(raw_onnx.with_name("small.pt"), "one_class.onnx", "--nms", *NMS_WORDS)
+    changed = with_metadata(nms, tmp_path / "changed.onnx", class_names=["a"], category_ids=[1])
+    with pytest.raises(CheckpointError, match="a detection has a class that the metadata does not name"):
+        load_engine(changed, backend="onnxruntime").detect(random_images(1), PostprocessConfig())
     with pytest.raises(CheckpointError, match=r"does not run for an image of 80x80: expected multiples of 32"):
         load_engine(with_metadata(raw_onnx, tmp_path / "changed.onnx", input={"size": [80, 80]}), backend="onnxruntime")
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from cspdet.errors import ConfigError
+from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.config import EnginePrecision
 from cspdet.inference.engines.batching import limit_detections, split_detections
 from cspdet.inference.engines.source import EngineOptions, NetworkSource
@@ -176,6 +176,8 @@ class Engine(ABC):
         """
         outputs = self(images)
         if self.metadata.outputs == "detections":
+            if len(outputs[0]) and outputs[0][:, 6].max() >= len(self.classes):
+                raise CheckpointError(f"{self.metadata.name}: a detection has a class that the metadata does not name")
             return [
                 limit_detections(detections, config.min_score, config.max_detections)
                 for detections in split_detections(outputs[0], len(images))
