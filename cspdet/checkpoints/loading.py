@@ -131,7 +131,7 @@ def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str,
 def _with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
     """Return the recipe with the number of classes of the weights.
 
-    A recipe without this key (of a detector or a cfg) is returned unchanged.
+    The recipe of a detector or a cfg is returned unchanged, because it has no key `model.num_classes`.
     """
     if "num_classes" not in type(recipe.model).model_fields:
         return recipe

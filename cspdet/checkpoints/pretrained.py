@@ -203,7 +203,7 @@ def _append_following_layers(
 
 
 def _count_floats(path: Path) -> int:
-    """Return the number of float32 values after the header of a .weights file, whose size depends on the version."""
+    """Return the number of float32 values in a .weights file; the size of its header depends on the version."""
     with open_file(path) as file:
         start = file.read(8)
     major, minor = struct.unpack("<ii", start) if len(start) == 8 else (0, 2)

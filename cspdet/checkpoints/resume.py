@@ -27,7 +27,7 @@ EXAMPLES = {"detection": "configs/csppelee_efm_sam.yaml", "classification": "con
 
 
 def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | None]:
-    """Read the recipe of a run and, if a run is resumed, its checkpoint `last.pt`.
+    """Return the recipe of a run, and its checkpoint `last.pt` if the run is resumed, else None.
 
     Raises:
         ConfigError: The config is missing, invalid or for another task, or an override is not allowed when resuming.

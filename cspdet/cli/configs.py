@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _copy(config: ReleasedConfig, dest: Path | None) -> Path:
-    """Write the copy, and return its path; an existing file is never replaced."""
+    """Write a copy of a config to the file or folder `dest`, and return its path; no file is replaced."""
     name = f"{config.path.stem}.yaml"
     path = Path(name) if dest is None else dest / name if dest.is_dir() else dest
     check_outputs([OutputFile(path, NOT_REPLACED)])
@@ -117,5 +117,5 @@ def _wrap(head: str, summary: str, width: int | None) -> list[str]:
 
 
 def _format(value: float | None, spec: str) -> str:
-    """Return the value in a format; `-` for a value that was not published."""
+    """Format a number by a format specification such as `.1f`; None, a value that was not published, is `-`."""
     return "-" if value is None else format(value, spec)

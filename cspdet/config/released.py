@@ -41,7 +41,10 @@ class ReleasedConfig:
         return re.split(r"[:.]\s|\.$", comment, maxsplit=1)[0]
 
     def editable_copy(self) -> str:
-        """Return the text of the file for another folder: the released sections that it names are still found."""
+        """Return the text of the file, with references that are valid in any folder.
+
+        Sections are named as `train/paper.yaml`, which `find_section` finds; `data` is COCO_DESCRIPTOR.
+        """
 
         def replace(match: re.Match[str]) -> str:
             if match["key"] == "data":
@@ -135,7 +138,7 @@ def default_data(path: Path) -> str | None:
         path: The config file.
 
     Returns:
-        The descriptor; None: the config is another file, or in a checkout, and its own `data` holds.
+        The descriptor; None for other files and in a checkout: the `data` of the config is used.
     """
     return COCO_DESCRIPTOR if is_installed() and configs_dir() in path.parents else None
 

@@ -115,7 +115,10 @@ class ConfigTree:
         return None
 
     def _open_section(self, key_path: KeyPath) -> str | None:
-        """Make the value at `key_path` a mapping, so that it can get a key; return an error message, or None."""
+        """Make the value at `key_path` a mapping in which an override can set a key: if it is missing or a name.
+
+        Returns None, or an error message if the value has another type.
+        """
         parent = self.get(key_path[:-1])
         value = parent.get(key_path[-1])
         if value is None:  # a missing section, or one that was set to null

@@ -81,7 +81,10 @@ def _check_member_path(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _check_total_size(archive: Path, output: Path, members: Iterable[zipfile.ZipInfo]) -> None:
-    """Raise an error if the declared sizes, which zipfile enforces, are a zip bomb or exceed the free disk space."""
+    """Raise an error if the files of an archive have the total size of a zip bomb, or exceed the free disk space.
+
+    The declared sizes are added, because zipfile unpacks no more than these.
+    """
     total, packed = sum(member.file_size for member in members), archive.stat().st_size
     if total > max(MIN_BOMB_BYTES, MAX_EXPANSION * packed):
         raise DataError(f"{archive}: its members have {total} bytes, more than {MAX_EXPANSION} times the archive")

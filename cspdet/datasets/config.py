@@ -96,7 +96,7 @@ class AlbumentationsTransform(ConfigModel):
 
 
 class AlbumentationsConfig(ComponentConfig):
-    """Config of the augmentation `albumentations` in `train.augment.transforms`: its list of transforms."""
+    """Config of an augmentation that applies transforms of the library albumentations."""
 
     name: Literal["albumentations"] = Field(description="Name of the augmentation.")
     transforms: tuple[AlbumentationsTransform, ...] = Field(description="The transforms, applied in order.")

@@ -167,7 +167,7 @@ def _load(path: Path, *, named_by_user: bool) -> DescriptorConfig:
 
 
 def _format_hint(path: Path) -> list[str]:
-    """Return the command that converts `path`, as a message, if `path` is the YAML file of a YOLO dataset; else []."""
+    """Return a list with the command that converts `path` if it is the YAML file of a YOLO dataset; else []."""
     if not DATASET_FORMATS.get("yolo").recognizes(path):
         return []
     file = display_path(path)

@@ -124,7 +124,7 @@ def animation_frames(file: BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
     """Yield each frame of an animated image as (H, W, 3) uint8 RGB, with its duration in milliseconds.
 
     Raises:
-        CorruptImageError: a frame is damaged or missing.
+        CorruptImageError: A frame is damaged or missing.
     """
     file.seek(0)
     with _pillow_errors():

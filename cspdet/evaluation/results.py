@@ -166,7 +166,7 @@ def _describe_top_level(content: object) -> str:
 
 
 def _classify_issue(entry: object) -> tuple[str, str]:
-    """Return the type of issue of an entry that could not be packed, and the actual value."""
+    """Return the type of issue of an invalid entry, such as `no 'score'`, and the value that was found instead."""
     if not isinstance(entry, _RawObject):
         return "not a result", f"a list of {len(entry)}" if isinstance(entry, list) else f"{entry!r:.60}"
     result = dict(entry)

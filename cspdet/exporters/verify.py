@@ -122,7 +122,10 @@ def _run(engine: Engine, images: Tensor) -> tuple[Tensor, ...]:
 def _nms_error(
     engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor], expected: Sequence[tuple[Tensor, ...]]
 ) -> float:
-    """Return the largest relative difference of boxes, scores and detections between file (with NMS) and network."""
+    """Return the largest relative difference between a file with built-in NMS and the network.
+
+    If the file can also be run without NMS (`load_probe`), its boxes and scores are compared as well as its detections.
+    """
     nms, precision = engine.metadata.nms, engine.metadata.precision
     assert nms is not None
     for images in inputs:

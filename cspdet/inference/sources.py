@@ -146,7 +146,7 @@ def _scan_glob(pattern: str) -> list[MediaSource]:
 
 
 def _match_glob(pattern: str) -> Iterator[Path]:
-    """Yield the files that match a glob; for `**`, each folder is read once, so that cyclic links end."""
+    """Yield the files that match a glob. For `**`, each folder is read once, so cyclic links cannot repeat forever."""
     parts = Path(pattern).parts
     if "**" not in parts:
         yield from map(Path, glob.glob(pattern))

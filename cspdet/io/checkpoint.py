@@ -167,7 +167,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def newer_version_hint(found: object, program: object) -> str:
-    """Return `; it was written by ...` for a file of another version of cspdet; for another program, an empty text."""
+    """Return a hint to install a newer cspdet if another version of it wrote the file; else an empty string."""
     if not isinstance(found, str) or not found.startswith("cspdet ") or program is None:
         return ""
     return f"; it was written by {_printable(program)}, this is {PROGRAM}: install a newer cspdet"

@@ -152,7 +152,11 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 
 def _export_model(bundle: ModelBundle, size_hw: tuple[int, int], where: str) -> tuple[str, list[LayerWeights]]:
-    """Return the cfg text, and the layers with weights in file order, of a network that was not built from a cfg."""
+    """Convert a network that was not built from a cfg.
+
+    Returns:
+        The text of its cfg, and its layers with weights in the order of the .weights file.
+    """
     model, recipe = bundle.torch_network, cast("Recipe", bundle.config)
     for name, module in model.named_modules():
         if isinstance(module, TimmBackbone):

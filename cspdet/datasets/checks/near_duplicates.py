@@ -157,7 +157,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Keep the row with the smallest distance for each key, and of these at most MAX_CANDIDATES, the closest.
+    """Keep the row with the smallest distance for each key; of the kept rows, keep only the MAX_CANDIDATES closest.
 
     Args:
         candidates: (P, 2) key and distance; the key encodes two images and whether one of them is mirrored.

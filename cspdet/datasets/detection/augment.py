@@ -23,7 +23,10 @@ from cspdet.structures import Sample
 
 
 class Transform(Protocol):
-    """Interface of an augmentation in `train.augment.transforms`; its config returns it from `build(size_hw)`."""
+    """Interface of the augmentations that the list `train.augment.transforms` of a config contains.
+
+    The config of an augmentation creates it with `build(size_hw)`.
+    """
 
     def __call__(self, sample: Sample, rng: np.random.Generator, /) -> Sample:
         """Return a new sample of the same image size; `sample` must not be modified.

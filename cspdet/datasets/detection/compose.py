@@ -219,7 +219,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """Find the pixels of an image side that are mapped to canvas pixels `first` to `last` - 1, and their exact map."""
+    """Return the range of image pixels for canvas pixels `first` to `last` - 1, and the map of exactly this range."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)

@@ -54,9 +54,9 @@ class FrameClock:
     """Turns the timestamps of a file, which may be missing or go back, into ticks that start at 0 and increase.
 
     A frame without a timestamp is one frame period after the previous frame. So is a frame whose timestamp is more than
-    two periods before the previous frame, as where recordings were joined, and a frame of several whose timestamps
-    stand still; later timestamps then count from this frame. A single frame that is slightly early is half a period
-    after the previous frame.
+    two periods before the previous frame (where recordings were joined), and one that follows MAX_EARLY early frames
+    and is early, too; later timestamps then count from this frame. Any other early frame, whose timestamp is not after
+    the previous frame, is half a period after it.
 
     Args:
         period: Ticks per frame.

@@ -10,6 +10,7 @@
                └── 1x1 main ── bottlenecks ── 1x1 T1 ──┘
 
 T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
+
 Sources: the authors' csresnet50.cfg and csresnext50.cfg, and with `elastic` the -elastic versions of both. As in these
 cfgs, only the split convolutions of stages 2 and 3 are linear, and the main convolution of stage 1 is half as wide as
 the stage, so that the first shortcut of stage 1 (layer 8) adds half of the channels. C3, C4 and C5 are layers 38, 65
@@ -90,7 +91,10 @@ class CSPResNet(nn.Module):
 
 
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
-    """Build stage i, without its strided convolution, for `c_in` input channels; see `out_channels` for the output."""
+    """Build stage i, without its strided convolution, for `c_in` input channels.
+
+    With T2 (`has_final_transition`), the output has `out_channels[i]` channels; without it, 2 WIDTHS[i].
+    """
     spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
     main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width
     blocks: list[nn.Module] = []

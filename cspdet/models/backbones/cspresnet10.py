@@ -10,6 +10,7 @@
                  └── basic block, strided except in stage 1 ── 1x1 T1 ──┘
 
 T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
+
 This is a reconstruction: the authors published neither cfg nor weights. At 256x256 it has 2,725,056 convolution and fc
 weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree, but do not determine the type of
 pooling in the shortcut part. The basic block has the same shortcut as in the authors' resnet10.cfg.
