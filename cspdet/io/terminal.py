@@ -82,7 +82,7 @@ class _EscapingStream:
 
 @contextmanager
 def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
-    """In the block, `sys.stdout` writes to `stream` with escapes; `stream` None: the process has no stdout."""
+    """Context manager in which `sys.stdout` is `stream` with characters escaped; None: the process has no stdout."""
     if stream is None or isinstance(stream, _EscapingStream):
         yield
         return

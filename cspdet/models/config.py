@@ -177,7 +177,7 @@ THRESHOLD_ALIASES = {
 
 
 def replace_thresholds(config: PostprocessConfig, values: Mapping[str, object]) -> PostprocessConfig:
-    """Return a copy of a config with other values.
+    """Return a copy of a config in which `values` replace thresholds and limits, by name.
 
     Raises:
         ValueError: An unknown name, or a value outside its range.

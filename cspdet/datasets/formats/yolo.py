@@ -176,7 +176,7 @@ class _YoloReader:
         return class_id, self._corners(values, where)
 
     def _split_line(self, line: str, where: str) -> list[str]:
-        """Return class and numbers of a box or polygon as texts, without keypoints; if invalid, add a problem: []."""
+        """Return class and numbers of a box or polygon as texts, without keypoints; if invalid, [] and a problem."""
         words = line.split()
         keypoints = self.dataset.keypoints
         if keypoints is not None and len(words) == 5 + keypoints[0] * keypoints[1]:
