@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import UnionType
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -150,7 +150,7 @@ def every_key(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[tupl
         union = isinstance(field.annotation, UnionType)
         options = get_args(field.annotation) if union else (field.annotation,)
         for option in options:
-            if isinstance(option, type) and issubclass(option, BaseModel):
+            if isinstance(option, type) and get_origin(option) is None and issubclass(option, BaseModel):
                 found += every_key(option, (*prefix, name))
     return found
 

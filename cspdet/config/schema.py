@@ -32,7 +32,7 @@ def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
     for member in members:
         if isinstance(member, Component):
             return member.config_class(value)
-    models = [option for option in members if isinstance(option, type) and issubclass(option, BaseModel)]
+    models = [option for option in members if _is_model(option)]
     if len(models) > 1 and isinstance(value, dict):
         name = str(value.get("name")).partition(":")[0]  # `timm:resnet50` selects the model with the name `timm`
         for model in models:
@@ -48,10 +48,13 @@ def takes_component(annotation: Any) -> bool:
 
 def takes_mapping(annotation: Any) -> bool:
     """Return whether values of this type are mappings of keys; such a value can also be the path of a YAML file."""
-    return any(
-        isinstance(member, Component) or (isinstance(member, type) and issubclass(member, BaseModel))
-        for member in union_members(annotation)
-    )
+    return any(isinstance(member, Component) or _is_model(member) for member in union_members(annotation))
+
+
+def _is_model(annotation: Any) -> bool:
+    """Return whether a type is a pydantic model; on Python 3.10, generic types such as `dict[str, int]` are types."""
+    is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
+    return is_class and issubclass(annotation, BaseModel)
 
 
 def annotation_at(schema: type[BaseModel], values: Any, key_path: KeyPath) -> Any:

@@ -73,7 +73,7 @@ def models_in(annotation: Any, metadata: list[Any]) -> Iterator[type[BaseModel]]
         yield from (entry.registry.get(name) for name in entry.registry.names())
     if components:
         return
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) is not None:
         arguments = get_args(annotation)

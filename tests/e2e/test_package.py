@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import cspdet
@@ -143,8 +144,9 @@ def third_party_imports() -> dict[str, str]:
     return {name: where for name, where in found.items() if name not in {*sys.stdlib_module_names, "cspdet"}}
 
 
-# Asks for a build of OpenCV that overwrites the headless one, so that users install it without its dependencies.
-UNDECLARED = {"trackers"}
+# trackers asks for a build of OpenCV that overwrites the headless one, so that users install it without its
+# dependencies. pandas is only for users who have it: `to_pandas` returns its tables.
+UNDECLARED = {"trackers", "pandas"}
 
 
 def test_every_library_imported_is_declared():
@@ -158,16 +160,52 @@ def test_every_library_imported_is_declared():
     assert missing == {}, "add them to the dependencies in pyproject.toml"
 
 
-def constraints() -> dict[str, str]:
+def pins() -> list[Requirement]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def pinned_version(pin: Requirement) -> str:
+    return str(pin.specifier).removeprefix("==")
+
+
+def constraints() -> dict[str, str]:
+    return {canonicalize_name(pin.name): pinned_version(pin) for pin in pins()}
+
+
+def pythons() -> list[str]:
+    """The versions of Python that the package states: 3.10, 3.11 ..."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
+
+
+def applies(pin: Requirement, python: str) -> bool:
+    return pin.marker is None or pin.marker.evaluate({"python_version": python, "python_full_version": f"{python}.0"})
+
+
+def test_every_pin_can_be_installed_on_each_python_that_its_marker_allows():
+    # Else `make install` has no solution there.
+    checked, wrong = 0, []
+    for pin in pins():
+        try:
+            distribution = metadata.distribution(pin.name)
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed
+        if distribution.version != pinned_version(pin):
+            continue  # another version says nothing of the pinned one
+        allowed = SpecifierSet(distribution.metadata["Requires-Python"] or "")
+        checked += 1
+        impossible = [python for python in pythons() if not allowed.contains(f"{python}.20")]
+        wrong += [f"{pin} on {python}" for python in impossible if applies(pin, python)]
+    assert wrong == [], "add a marker in constraints.txt: python_version >= ..."
+    assert checked
+    assert pythons()[0] == "3.10"
 
 
 def test_constraints_pin_every_direct_requirement_within_its_range():
-    pins = constraints()
+    pinned = constraints()
     for requirement in requirements_of("cspdet"):
-        pin = pins.get(canonicalize_name(requirement.name))
+        pin = pinned.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(pin), (
             f"constraints.txt: {requirement.name}=={pin} is outside {requirement}"
