@@ -158,7 +158,7 @@ def _difference(metric: str, first: np.ndarray, other: np.ndarray, gains: np.nda
 
 
 def sign_test_p_value(gains: np.ndarray) -> float:
-    """Return the two-sided p value of the bootstrap: how often the (R,) gains of the resamples have the rarer sign.
+    """Return the two-sided p value of the bootstrap, given the (R,) gains of the resamples.
 
     It is 2 (k + 1) / (R + 1), at most 1, where k is the number of gains with the rarer sign; a gain of 0 counts for
     both signs. It is never 0: with 1,000 resamples, its minimum is 2/1001.

@@ -18,7 +18,7 @@ UNKNOWN_DATA = "unknown-data.yaml"  # stands for the data of a detector's config
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, where: str, *, for_training: bool = False) -> Recipe:
-    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed. No file is opened that the config names.
+    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed. Files that it names are not opened.
 
     Args:
         checkpoint: Result of `load_checkpoint`.

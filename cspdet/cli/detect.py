@@ -165,7 +165,7 @@ def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, source
 
     records = runner.jsonl_writer.read()
     categories = dict(zip(runner.detector.category_ids, runner.detector.class_names, strict=True))
-    labels = LabelSet(records, image_names(sources, records), categories)
+    labels = LabelSet(records, image_names(sources, records), categories, runner.problems)
     log.info("%s: also written: %s", runner.output, ", ".join(write_label_files(runner.output, args.save_as, labels)))
 
 

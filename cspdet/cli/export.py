@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _format_name(args: argparse.Namespace) -> str:
-    """Return --format, in lower case unless it is `module:Class`, or the format with the suffix of --output."""
+    """Return the format name: of --format, in lower case except `module:Class`; without it, of the --output suffix."""
     known = EXPORT_FORMATS.names()
     if args.format is not None:
         return str(args.format if ":" in args.format else args.format.lower())

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _profile(args: argparse.Namespace) -> list[ModelProfile]:
-    """Profile the models; if different models have the same name, such as best, use the distinct parts of the paths."""
+    """Profile the models; models of one name, such as best, are named by the parts of their paths that differ."""
     from cspdet.checkpoints.model_profile import profile_model
 
     num_classes_cache: dict[Path, int] = {}

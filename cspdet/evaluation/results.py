@@ -143,7 +143,7 @@ def _parse_json(data: bytes, path: Path) -> Any:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """Pack a valid result into a row of bytes (`object_pairs_hook`); keep the pairs of other objects, for messages."""
+    """Return a valid result as a packed row, another JSON object as its pairs, for messages (`object_pairs_hook`)."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")

@@ -59,7 +59,7 @@ class VocMetrics:
         return VocAP(*(float(np.mean(values)) for values in zip(*known, strict=True))) if known else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry `voc` of metrics.json: the settings, and AP and AP per class by both definitions."""
+        """Return the entry `voc` of metrics.json: the settings, and both types of AP, as mean and per class."""
         document: dict[str, Any] = {"iou": self.min_iou, "pixel_inclusive": self.pixel_inclusive}
         for key, variant in (("11_point", "eleven_point"), ("every_point", "every_point")):
             per_class = {name: None if ap is None else getattr(ap, variant) for name, ap in self.per_class.items()}
@@ -144,7 +144,7 @@ def _best_overlapping_gt(
 
 
 def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
-    """Compute the average precision by both definitions; None for a class without ground truth."""
+    """Compute the AP over 11 recall points and over all recall values; None for a class without ground truth."""
     if not curve.num_gt:
         return None
     if not len(curve.true_positives):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, UnwritableFileError
 from cspdet.inference.records import DetectionRecord, FrameRecord
 from cspdet.inference.sources import ImageFile, MediaSource
-from cspdet.io.atomic import write_text
+from cspdet.io.atomic import fit_name, write_text
 from cspdet.io.csv_text import CsvRow, format_csv
 from cspdet.io.outputs import DETECTIONS_CSV, NOT_REPLACED, OutputFile
 from cspdet.io.terminal import escape_line
@@ -31,11 +31,13 @@ class LabelSet(NamedTuple):
         records: The lines of detections.jsonl, in order.
         names: Name of the image of each line, unique; frame 7 of `a.mp4` is `a_000007.jpg`.
         categories: Class names by category id, in the order of the class indices.
+        problems: Errors of single label files, to which `write_label_files` adds; the other files are written.
     """
 
     records: Sequence[FrameRecord]
     names: Sequence[Path]
     categories: Mapping[int, str]
+    problems: list[str]
 
 
 def write_label_files(output: Path, formats: Iterable[str], labels: LabelSet) -> list[str]:
@@ -68,8 +70,8 @@ def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaS
         files = [output / "classes.txt"]
         for source in sources:
             label = output / "labels" / names[str(source)].with_suffix(".txt")
-            is_image = isinstance(source, ImageFile)
-            files += [label] if is_image else label.parent.glob(f"{glob.escape(label.stem)}_[0-9]*.txt")
+            frames = glob.escape(_frame_name(label, 0).stem.removesuffix("000000"))
+            files += [label] if isinstance(source, ImageFile) else label.parent.glob(f"{frames}[0-9]*.txt")
         outputs += [OutputFile(file, NOT_REPLACED) for file in dict.fromkeys(files)]
     return outputs
 
@@ -112,7 +114,7 @@ def _source_names(sources: Sequence[MediaSource]) -> dict[str, Path]:
 
 
 def _frame_name(name: Path, frame: int | None) -> Path:
-    return name if frame is None else name.with_name(f"{name.stem}_{frame:06d}.jpg")
+    return name if frame is None else name.with_name(fit_name(name.stem, f"_{frame:06d}.jpg"))
 
 
 def _write_coco(output: Path, labels: LabelSet) -> list[str]:
@@ -146,7 +148,10 @@ def _write_yolo(output: Path, labels: LabelSet) -> list[str]:
             x, width = (x1 + x2) / 2 / record["width"], (x2 - x1) / record["width"]
             y, height = (y1 + y2) / 2 / record["height"], (y2 - y1) / record["height"]
             lines.append(f"{detection['class_id']} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
-        write_text(output / "labels" / name.with_suffix(".txt"), "".join(lines))
+        try:
+            write_text(output / "labels" / name.with_suffix(".txt"), "".join(lines))
+        except UnwritableFileError as error:
+            labels.problems.extend(error.problems)
     write_text(output / "classes.txt", "".join(f"{escape_line(name)}\n" for name in labels.categories.values()))
     return ["labels", "classes.txt"]
 

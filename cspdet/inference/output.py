@@ -144,7 +144,7 @@ class DetectionRun:
         )
 
     def record(self, result: FrameResult) -> None:
-        """Write the detections of an image or frame, and count those with as many detections as are allowed."""
+        """Write the detections of an image or frame; count it in `num_limited` if it has the maximum number of them."""
         self.jsonl_writer.add(result)
         self.num_limited += len(result.detections) >= self.sliced_detector.postprocess.max_detections
 

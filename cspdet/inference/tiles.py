@@ -170,7 +170,11 @@ def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tenso
 
 
 def _merge_fragments(box: Tensor, score: Tensor, tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Join fragments that agree in the strip their tiles share; return enclosing box and best score of each group."""
+    """Join fragments from overlapping tiles whose parts in the overlap have a high IoU.
+
+    Returns:
+        (K, 4) enclosing box, and (K,) highest score, of each group of joined fragments.
+    """
     strip = torch.cat(
         (torch.maximum(tile[:, None, :2], tile[None, :, :2]), torch.minimum(tile[:, None, 2:], tile[None, :, 2:])), -1
     )

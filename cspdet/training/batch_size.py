@@ -1,4 +1,4 @@
-"""The batch size: the largest that fits into the memory of the CUDA device, and the least for batch normalization."""
+"""Choice of the batch size: the largest that fits into CUDA memory, and the smallest for batch normalization."""
 
 from __future__ import annotations
 

@@ -118,6 +118,18 @@ def test_a_copy_that_cannot_be_written_skips_one_image(capsys):
     assert capsys.readouterr().err.endswith("\nerror: out/b.jpg: cannot be written: Is a directory\n")
 
 
+def test_names_of_255_bytes_get_label_files(capsys):
+    image, video = "n" * 251 + ".jpg", "v" * 251 + ".mp4"
+    save(f"in/{image}", image_with_square(0, 0))
+    make_video("v.mp4", 2)
+    Path("v.mp4").rename(f"in/{video}")
+    assert detect("in", "--no-draw", "--save-as", "yolo", "--codec", "mp4v") == 0
+    labels = sorted(path.name for path in Path("out/labels").iterdir())
+    assert labels == ["n" * 251 + ".txt", *("v" * 244 + f"_{i:06d}.txt" for i in range(2))]
+    assert detect("in", "--no-draw", "--save-as", "yolo", "--codec", "mp4v") == 2
+    assert capsys.readouterr().err.count("it is kept: expected another output") == 4
+
+
 def test_an_image_that_no_encoder_takes_is_reported(monkeypatch, capsys):
     save("in/a.png", image_with_square(0, 0))
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
