@@ -239,7 +239,7 @@ def test_results_may_come_in_the_encodings_of_json(tmp_path, encoding):
 
 
 def test_a_results_file_that_does_not_exist_is_reported(tmp_path):
-    with pytest.raises(DataError, match=r"found\.json: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"found\.json: no such file"):
         read_results(tmp_path / "found.json", open_set(tmp_path, []))
 
 
