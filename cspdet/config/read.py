@@ -18,7 +18,7 @@ from cspdet.io.text import read_text
 
 KeyPath = tuple[str | int, ...]  # keys from the root to a value: ("model", "head", "anchors", 0)
 FileContent = tuple[Any, dict[KeyPath, str]]  # values of built-in types, and the `file:line` of each key and item
-MAX_YAML_BYTES = 2**22  # the longest released config has 6 kB
+MAX_YAML_BYTES = 2**20  # ruamel reads it in 30 s; the longest released config has 6 kB
 MAX_YAML_VALUES = 100_000  # with the values of aliases, which can multiply
 MAX_YAML_BRACKETS = 1000
 BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}

@@ -13,7 +13,7 @@ from cspdet.config.read import nests_too_deeply
 from cspdet.errors import DataError
 from cspdet.io.text import read_text
 
-MAX_YAML_BYTES = 2**23  # a list of 100,000 class names has 2 MB
+MAX_YAML_BYTES = 2**22  # a list of 100,000 class names has 2 MB
 
 
 class PlainScalar(str):
