@@ -202,6 +202,8 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
     )
     if runner.num_limited:
         limit = runner.sliced_detector.postprocess.max_detections
-        print(f"{runner.num_limited} of them have {limit} detections, the limit; more with --max-detections")
+        print(
+            f"images or frames with {limit} detections, the limit: {runner.num_limited}; --max-detections allows more"
+        )
     if count:
         print("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))

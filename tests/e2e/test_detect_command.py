@@ -73,6 +73,18 @@ def test_an_image_gives_an_annotated_copy_and_a_line(capsys):
     assert "1 image in" in capsys.readouterr().out
 
 
+def test_images_that_reach_the_limit_are_counted(capsys):
+    save("in/white.png", np.full((64, 96, 3), 255, np.uint8))
+    save("in/square.png", image_with_square(1, 2))
+    assert detect("in", "--max-detections", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["limited"] == 1
+    for words in (["--max-detections", "2"], ["--max-detections", "2", "--tile", "32"]):
+        assert detect("in", *words) == 0
+        assert "images or frames with 2 detections, the limit: " in capsys.readouterr().out
+    assert detect("in") == 0
+    assert "the limit" not in capsys.readouterr().out
+
+
 def test_boxes_come_in_pixels_of_the_original():
     save("big.png", image_with_square(0, 1, scale=4))  # 256x384, a quarter of it fills the input of 64x96
     save("slim.png", image_with_square(1, 0)[:, :32])  # 64x32, in the middle third of the input

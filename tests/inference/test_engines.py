@@ -12,7 +12,7 @@ from torch import nn
 from cspdet.errors import ConfigError
 from cspdet.inference.config import EngineConfig
 from cspdet.inference.engines.base import Engine
-from cspdet.inference.engines.batching import pad_batch, select_batch_size, split_detections
+from cspdet.inference.engines.batching import nms_limits, pad_batch, select_batch_size, split_detections
 from cspdet.inference.engines.cpu_kernels.prepack import PackedConv, prepack
 from cspdet.inference.engines.cuda_graph import CudaGraphEngine
 from cspdet.inference.engines.factory import build_engine
@@ -20,7 +20,7 @@ from cspdet.inference.engines.openvino_engine import OpenVinoEngine
 from cspdet.inference.engines.parity import parity_error
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.engines.torch_engine import TorchEngine
-from cspdet.inference.metadata import build_metadata, head_config_from_anchors
+from cspdet.inference.metadata import NmsConfig, build_metadata, head_config_from_anchors
 from cspdet.inference.pipeline import parallel_map
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig, YoloHeadConfig
@@ -235,6 +235,16 @@ def test_rows_of_a_file_with_nms_become_each_images_detections():
     assert len(none) == 0
     assert (second.class_id.tolist(), third.class_id.tolist()) == ([0], [1, 2])
     assert third.score.tolist() == [0.75, 0.5]
+
+
+def test_thresholds_without_effect_on_built_in_nms_are_described():
+    nms = NmsConfig(min_score=0.25, nms_iou=0.6, max_detections=3)
+    assert nms_limits(nms, PostprocessConfig(min_score=0.25, nms_iou=0.6, max_detections=3)) == []
+    assert nms_limits(nms, PostprocessConfig(min_score=0.5, nms_iou=0.6, max_detections=1)) == []
+    limits = nms_limits(nms, PostprocessConfig(min_score=0.1, nms_iou=0.5, max_detections=50))
+    assert [limit.partition(" has no effect")[0] for limit in limits] == [
+        "min_score 0.1", "max_detections 50", "nms_iou 0.5",
+    ]  # fmt: skip
 
 
 def test_anchors_come_back_from_the_facts():
