@@ -163,7 +163,7 @@ def same_first_epoch(run: Path, other: Path) -> None:
 @pytest.mark.e2e
 def test_two_processes_train_as_one_and_one_goes_on(shapes, one, tmp_path):
     two = tmp_path / "two"
-    done = torchrun(TRAIN, *words(shapes, two, "--stop-after", "1"))
+    done = torchrun("cspdet", "train", *words(shapes, two, "--stop-after", "1"), options=("-m",))
     assert done.returncode == 0, done.stderr
     assert "2 processes, cpu" in done.stderr
     assert done.stderr.count("epoch 1 of 2:") == 1
