@@ -13,25 +13,19 @@ ROOT = Path(__file__).parents[2]
 METRICS = '{"epoch": 1, "loss": 2.5}\n{"epoch": 2, "loss": 1.5}\n'
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("variables", "encoding"),
     [
         ({"PYTHONIOENCODING": "ascii"}, "ascii"),
         ({"PYTHONIOENCODING": "cp1252"}, "cp1252"),
         ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "ascii"),
-        ({"PYTHONIOENCODING": "utf-8"}, "utf-8"),
     ],
 )
 def test_a_command_prints_any_name_in_any_encoding(tmp_path, variables, encoding):
     run = tmp_path / "lr=0.1 猫 é \x1b[2J\nerror: forged"
     run.mkdir()
     (run / "metrics.jsonl").write_text(METRICS, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "cspdet", "plot", str(run), "nothing", "--title", "a=b"],
-        cwd=tmp_path, capture_output=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, b""), done.stderr
     done = subprocess.run(
         [sys.executable, "-m", "cspdet", "plot", str(run), "--title", "a=b 猫", "--output", "plot.png"],
         cwd=tmp_path, capture_output=True, check=False,
