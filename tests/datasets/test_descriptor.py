@@ -48,11 +48,12 @@ def test_what_is_no_descriptor(tmp_path, text, message):
         load_dataset_config(write(tmp_path, text))
 
 
-def test_a_missing_descriptor_names_its_neighbor_and_the_built_in_set(tmp_path):
+def test_a_missing_descriptor_names_its_neighbor_and_the_key_that_changes_it(tmp_path):
     write(tmp_path, "val: {images: a, annotations: b}", "shapes.yaml")
     with pytest.raises(DataError, match=r"no such data descriptor \(did you mean 'shapes.yaml'\?\)") as caught:
         load_dataset_config(tmp_path / "shape.yaml")
-    assert "cspdet prepare-data shapes --output data/shapes" in caught.value.problems[1]
+    (problem,) = caught.value.problems
+    assert problem.endswith("if the dataset was moved, name its descriptor: data=PATH")
 
 
 def test_coco_not_on_disk_names_both_solutions(tmp_path, monkeypatch):
