@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -56,9 +56,11 @@ class ImageResult(ABC):
 
     Attributes:
         image: The image, with its `pixels`, `path` and `size_hw`.
+        columns: Names of the columns of `to_df`.
     """
 
     image: ResultImage
+    columns: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def plot(self) -> np.ndarray:
@@ -91,7 +93,7 @@ class ImageResult(ABC):
             import pandas
         except ImportError as error:
             raise ConfigError(f"to_df: {describe_import_error('pandas', error)}: pip install pandas") from None
-        return pandas.DataFrame(self._table())
+        return pandas.DataFrame(self._table(), columns=list(self.columns))
 
     def show(self) -> None:
         """Open the annotated image in the image viewer of the system."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -33,6 +33,7 @@ class Prediction(ImageResult):
         image: The image.
     """
 
+    columns: ClassVar = ClassScore._fields
     class_names: tuple[str, ...]
     probability: Tensor
     image: ResultImage = NO_IMAGE

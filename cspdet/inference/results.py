@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class DetectionResult(Detections, ImageResult):
         image: The image.
     """
 
+    columns: ClassVar = ("x1", "y1", "x2", "y2", "score", "class_id", "class_name", "category_id")
     categories: Categories
     image: ResultImage
 
@@ -117,9 +118,8 @@ class DetectionResult(Detections, ImageResult):
         return {**self._image_record(), "detections": self._records()}
 
     def _table(self) -> list[dict[str, Any]]:
-        sides = ("x1", "y1", "x2", "y2")
         return [
-            {**dict(zip(sides, record["box_xyxy"], strict=True)),
+            {**dict(zip(self.columns[:4], record["box_xyxy"], strict=True)),
              **{key: value for key, value in record.items() if key != "box_xyxy"}}
             for record in self._records()
         ]  # fmt: skip

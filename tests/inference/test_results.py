@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -95,11 +96,14 @@ def test_tables_need_pandas(monkeypatch):
         result().to_df()
 
 
-def test_tables_have_a_row_per_detection():
-    pytest.importorskip("pandas")
-    table = result().to_df()
-    assert list(table.columns) == ["x1", "y1", "x2", "y2", "score", "class_id", "class_name", "category_id"]
-    assert table["y2"].tolist() == [60, 4, 5]
+def test_tables_have_a_row_per_detection(monkeypatch):
+    pandas = types.SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    columns = ["x1", "y1", "x2", "y2", "score", "class_id", "class_name", "category_id"]
+    rows, names = result().to_df()
+    assert (list(rows[0]), names) == (columns, columns)
+    assert [row["y2"] for row in rows] == [60, 4, 5]
+    assert result()[[]].to_df() == ([], columns), "a table without detections has its columns"
 
 
 def test_an_installed_package_with_a_missing_dependency_is_not_called_missing(monkeypatch):
