@@ -146,7 +146,7 @@ def test_threads_limit_torch_opencv_and_later_libraries():
 @pytest.mark.parametrize("command", COMMAND_HELP)
 def test_every_command_has_log_levels_and_those_that_compute_have_threads(command):
     parser = build_parser(command, importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}"))
-    flags = {line.split()[0].rstrip(",") for line in parser.format_help().splitlines() if line.startswith("  --")}
+    flags = {flag for action in parser._actions for flag in action.option_strings}
     if command != "prepare-data":  # its subcommands have them
         assert {"--quiet", "--verbose", "--log-level"} <= flags
     assert ("--threads" in flags) is (command in THREADED_COMMANDS | {"benchmark"})
