@@ -17,7 +17,7 @@ def decode_wh(t: Tensor, wh_decoding: Literal["exponential", "square"]) -> Tenso
 
     Args:
         t: Raw outputs (tw, th), of any shape.
-        wh_decoding: exponential: exp(t), with t clamped to 6 (YOLOv3); square: (2 sigmoid(t))^2 (Scaled-YOLOv4,
+        wh_decoding: exponential: exp(t), with t clamped to at most 6 (YOLOv3); square: (2 sigmoid(t))^2 (Scaled-YOLOv4,
             YOLOv5).
     """
     return (2 * t.sigmoid()).square() if wh_decoding == "square" else t.clamp(max=MAX_LOG_SIZE).exp()

@@ -75,7 +75,7 @@ def classify_errors(run: MatchedRun) -> ErrorTypes:
 
 
 def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -> Errors:
-    """Count the detections of each error type, in total and with a score of at least `threshold`; compute AP costs."""
+    """Count the errors of each type, in total and with scores of at least `threshold`, and compute their AP costs."""
     is_target, kept = run.is_target, run.detections.score >= threshold
     reached = np.zeros(len(is_target), bool)
     reached[error_types.intended_gt[error_types.intended_gt >= 0]] = True

@@ -1,7 +1,8 @@
-"""Worker process of OpenCV rows. It needs only OpenCV and NumPy, and does not import cspdet.
+"""Worker process that benchmarks OpenCV. It needs only OpenCV and NumPy, and does not import cspdet.
 
 Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then {"do":
-"forward", "passes": N} any number of times, and {"do": "memory"}. Responses are written to stdout.
+"forward", "passes": N} any number of times, and {"do": "memory"}. The response to
+each is a line of JSON on stdout.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ PAUSE_S = 0.3  # seconds between rows, until the threads of the previous row sto
 
 @dataclass
 class _RowState:
-    """A row during the measurement: its worker and the times measured so far."""
+    """State of a benchmark row: its worker and the times measured so far."""
 
     spec: BenchmarkSpec
     worker: Worker

@@ -50,9 +50,9 @@ def build_classifier(recipe: ClassificationRecipe, where: str, *, pretrained: bo
 
 
 def build_network(recipe: Recipe, num_classes: int, where: str, *, pretrained: bool = True) -> Network:
-    """Build the network of a recipe of either task; see `build_detector`.
+    """Build the network of a detection or classification recipe; see `build_detector`.
 
-    `num_classes` is only for a detector; the recipe of a classifier has its own number.
+    `num_classes` is only for a detector; the recipe of a classifier stores its number of classes.
     """
     if recipe.task == "detection":
         return build_detector(recipe, num_classes, where, pretrained=pretrained)

@@ -87,7 +87,7 @@ def check_eval_outputs(output: Path | None, inputs: Sequence[str | Path | None])
 
 
 def print_classification(args: argparse.Namespace, evaluation: ClassificationEvaluation) -> None:
-    """Write metrics.json and predictions.csv, and print the metrics."""
+    """Print the metrics, and write metrics.json and predictions.csv to the output folder."""
     document = _document(evaluation)
     output = args.output or increment_path(Path("runs/eval-classifier"))
     write_text(output / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")

@@ -144,7 +144,7 @@ def _details(cost: ModelCost) -> InfoRow:
 
 
 def _table(profiles: list[ModelProfile]) -> list[str]:
-    """Return the lines of the table: one line per model, then its published values, the differences, and notes."""
+    """Return the lines of the table: for each model a line, and lines with its published values and notes."""
     parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
     width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
     head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"

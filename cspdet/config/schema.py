@@ -27,7 +27,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Return the pydantic model that validates `value`, or None; a key `name` selects one of several models."""
+    """Return the pydantic model that validates `value`, selected by its key `name`, or None if there is none."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):
@@ -47,7 +47,7 @@ def takes_component(annotation: Any) -> bool:
 
 
 def takes_mapping(annotation: Any) -> bool:
-    """Return whether values of this type are mappings of keys; such a value can also be the path of a YAML file."""
+    """Return whether the type includes a pydantic model or a registry component; its value may be a YAML path."""
     return any(isinstance(member, Component) or _is_model(member) for member in union_members(annotation))
 
 

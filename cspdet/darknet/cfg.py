@@ -80,7 +80,7 @@ class CfgSection:
         return self._parse_float(key, self._value_text(key)) if key in self.options else default
 
     def get_floats(self, key: str) -> tuple[float, ...]:
-        """Return the list of finite numbers of a key; raise ConfigError if the key is missing."""
+        """Return the comma-separated numbers of a key; raise ConfigError if it is missing or a number is invalid."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_float(key, text) for text in self._list_items(key))

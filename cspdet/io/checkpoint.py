@@ -55,7 +55,7 @@ class Checkpoint:
     program: str = PROGRAM
 
     def describe(self, path: str) -> str:
-        """Return the name of the file for messages, with the program that wrote it if that is not this version."""
+        """Return `path`, followed by the program that wrote the file if it is not this version of cspdet."""
         return path if self.program == PROGRAM else f"{path} (written by {self.program})"
 
 

@@ -31,7 +31,7 @@ def escape_text(text: str, encoding: str = "utf-8") -> str:
 
 
 def escape_line(text: str) -> str:
-    """Like `escape_text`, and the result is one line: a name cannot imitate a line of the log."""
+    """Like `escape_text`, but line feeds are escaped too, so that a file name cannot add a false line to the log."""
     return escape_text(text).replace("\n", "\\n")
 
 

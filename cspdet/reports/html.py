@@ -33,7 +33,8 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[ReportS
 def format_cell(value: CellValue, column: Column) -> str:
     """Format the value of a table cell.
 
-    Numbers have the decimals of the column, or four significant digits, and thin spaces as thousands separators.
+    Numbers have the decimals of the column; if it has none, floats have four significant digits. Thin spaces separate
+    thousands.
     """
     if value is None:
         return DASH

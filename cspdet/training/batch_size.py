@@ -60,12 +60,12 @@ def resolve_batch_size(
 
 
 def min_images_per_process(train: TrainerConfig, input_hw: tuple[int, int], stride: int) -> int:
-    """Return the least number of images in a batch: 2 if the coarsest feature map can be a single cell, else 1.
+    """Return the minimum images per process in a batch: 2 if the coarsest feature map can be a single cell, else 1.
 
     In training, batch normalization needs more than one value per channel.
 
     Args:
-        train: The settings of the run.
+        train: The training config; only `multi_scale` is used.
         input_hw: Height and width of the network's input in pixels.
         stride: Input pixels per cell of the coarsest feature map.
     """

@@ -154,7 +154,7 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         ([], "expected either a MODEL or --detections"),
         (["squares.pt", "--detections", "x.json"], "found both"),
         (["--detections", "x.json"], "--data DESCRIPTOR is missing"),
-        (["--detections", "x.json", "--data", "data.yaml"], "x.json: cannot be read"),
+        (["--detections", "x.json", "--data", "data.yaml"], "x.json: no such file"),
         (["--detections", "x.json", "--data", "nowhere.yaml"], "no such data descriptor"),
         (["--detections", "x.json", "--data", "data.yaml", "--split", "test"], "no split 'test'"),
         (["--detections", "x.json", "--data", "data.yaml", "eval.min_score=0.1"], "no config"),

@@ -434,7 +434,7 @@ def test_a_classifier_config_with_weights(tmp_path, monkeypatch, capsys):
     yaml = str(ROOT / "configs/classification/darknetref.yaml")
     words = [yaml, "--format", "darknet", "--size", "64x64", "model.num_classes=3"]
     assert run_command("export", words) == 0
-    assert "exporting random weights; use --weights for trained ones" in capsys.readouterr().err
+    assert "no weights are given, so the outputs of the model have no meaning" in capsys.readouterr().err
     recipe = load_config(yaml, ClassificationRecipe, ["model.num_classes=3"])
     names = Categories(("a", "b", "c"), (1, 2, 3))
     save_checkpoint("x.pt", make_checkpoint(recipe, names, build_classifier(recipe, "x").state_dict()))

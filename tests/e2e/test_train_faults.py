@@ -114,7 +114,9 @@ def test_a_loader_process_that_is_killed_ends_the_run_in_a_line(words, tmp_path)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 2, said
     (line,) = errors(said)
-    assert line.startswith("error: a loader process died, most often because memory ran out")
+    assert line.startswith(
+        "error: a loader process died, most often because memory or shared memory (/dev/shm) ran out"
+    )
     assert PROOF.living(process.pid) == []
     done = load_checkpoint(folder / "last.pt").training["progress"]["epoch"]
     assert list(folder.glob(TMP_FILES)) == []

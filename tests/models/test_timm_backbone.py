@@ -89,7 +89,9 @@ def test_models_that_cannot_be_built(timm, no_network, model, message):
 
 def test_timm_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"^backbone timm:resnet18: needs timm.*pip install 'cspdet\[timm\]'$"):
+    with pytest.raises(
+        ConfigError, match=r"^backbone timm:resnet18: timm is not installed: pip install 'cspdet\[timm\]'$"
+    ):
         build("resnet18")
 
 

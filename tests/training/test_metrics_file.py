@@ -20,5 +20,5 @@ def test_damaged_lines_are_left_out_and_named(tmp_path, caplog):
     path.write_bytes(b"\n".join(lines) + b"\n")
     assert read_metrics(path) == [json.loads(lines[0]), json.loads(lines[-1])]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}:{number}: is damaged, and left out" for number in (2, 3, 4, 5)
+        f"{path}:{number}: invalid line, skipped" for number in (2, 3, 4, 5)
     ]

@@ -201,7 +201,7 @@ class _YoloReader:
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
 
     def check_keypoints(self) -> None:
-        """Add a problem if all polygons have the same length and can be boxes with keypoints."""
+        """Add a problem if all polygons look like boxes with the same number of keypoints."""
         lines, polygons = self._keypoint_lines, self.counts["polygons replaced by their boxes"]
         if lines and len(lines) == polygons and len({length for _, length in lines}) == 1:
             count = (lines[0][1] - 4) // 3

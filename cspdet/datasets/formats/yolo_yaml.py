@@ -17,7 +17,7 @@ MAX_YAML_BYTES = 2**22  # a list of 100,000 class names has 2 MB
 
 
 class PlainScalar(str):
-    """A YAML scalar that is not text, such as `5`, `1.0` or `true`, as written in the file."""
+    """The text of a YAML scalar whose type is not string, such as `5`, `1.0` or `true`, as written in the file."""
 
     __slots__ = ()
 

@@ -126,7 +126,7 @@ class VideoProcessor:
     def _start_output_stages(
         self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
     ) -> BackgroundConsumer[ProcessedFrame]:
-        """Start the thread that writes and, for a video, the one that draws; return the first stage of these."""
+        """Start the writing thread and, with a `writer`, a drawing thread before it; return the first of them."""
         write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
         if writer is None:
             return write

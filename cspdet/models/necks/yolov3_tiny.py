@@ -4,9 +4,9 @@
                     └── 1x1 128 ── 2x up ──┐
     C4 ───────────────────────────────── concat ── 3x3 256 ── stride 16, 256
 
-In the concatenation, the upsampled map is first. With the backbone of the cfg and 80 classes it has 8,845,488
-convolution weights and 5.571 BFLOPs at 416x416 (published 5.571), and 8.8587M parameters as stored by Darknet
-(published 8.86M).
+In the concatenation, the upsampled map is first. With the backbone of the cfg and 80 classes, the detector has
+8,845,488 convolution weights and 5.571 BFLOPs at 416x416 (published 5.571), and 8.8587M parameters as
+stored by Darknet (published 8.86M).
 """
 
 from __future__ import annotations

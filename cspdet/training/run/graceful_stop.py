@@ -11,7 +11,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class GracefulStop:
-    """Context manager for signals: the first requests a stop, a second Ctrl-C interrupts immediately without saving.
+    """Context manager for Ctrl-C and SIGTERM: the first requests a stop, a second Ctrl-C interrupts without saving.
 
     In a distributed run, all processes stop after the same step.
     """
@@ -33,11 +33,10 @@ class GracefulStop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def sync(self, request_counts: Sequence[float]) -> None:
-        """Set `stop_code` from the requests of all processes.
+        """Set `stop_code` from the requests of all processes; SIGTERM has priority.
 
         Args:
-            request_counts: Number of processes that received each signal, in the order of EXIT_CODES; SIGTERM has
-                priority.
+            request_counts: Number of processes that received each signal, in the order of EXIT_CODES.
         """
         self.stop_code = max(
             (code for code, count in zip(EXIT_CODES.values(), request_counts, strict=True) if count), default=0
