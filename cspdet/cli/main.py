@@ -92,6 +92,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     logger = _log_to_stderr()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_current_folder()
         if module is None:
             module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
         with escaped_stdout(sys.stdout), termination_as_interrupt():
@@ -121,6 +122,14 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
             raise
         logger.error("error: %s: %s", error.filename, error.strerror)
         return 2
+
+
+def _check_current_folder() -> None:
+    """Raise UserError if the current folder was deleted; libraries that torch loads end the process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was deleted: expected one that exists; change to another folder") from None
 
 
 def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:

@@ -36,3 +36,15 @@ def test_a_command_prints_any_name_in_any_encoding(tmp_path, variables, encoding
     assert "epoch 2, loss 1.5000" in done.stdout.decode(encoding)
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"UserWarning" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not delete a current folder")
+def test_a_deleted_current_folder_is_reported(tmp_path):
+    code = (
+        "import os, sys; os.rmdir(os.getcwd()); from cspdet.cli.main import main; sys.exit(main(['info', '/x.yaml']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().endswith(
+        "the current folder was deleted: expected one that exists; change to another folder"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -275,3 +276,15 @@ def test_the_tool_prints_the_descriptor_last(tmp_path):
     done = subprocess.run([*command, "--images", "5", "--size", "64"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == str(tmp_path / "set" / "shapes.yaml")
     assert (tmp_path / "set" / "video.mp4").is_file()
+
+
+@pytest.mark.parametrize("name", ["train/000001.jpg", "annotations/instances_train.json"])
+def test_files_changed_after_the_conversion_are_kept(tmp_path, name):
+    make_shapes(tmp_path / "shapes", images=1, size=64)
+    file = tmp_path / "shapes" / name
+    file.write_bytes(b"changed by the user")
+    written = (tmp_path / "shapes/shapes.yaml").stat().st_mtime
+    os.utime(file, (written + 60, written + 60))
+    with pytest.raises(DataError, match=rf"{name}: was changed after the conversion; it is kept"):
+        make_shapes(tmp_path / "shapes", images=1, size=64)
+    assert file.read_bytes() == b"changed by the user"

@@ -145,7 +145,18 @@ def check_output_folder(folder: Path, converter: str) -> None:
             f"{folder}: the folder has other files in it; expected a new or empty --output, "
             f"or an earlier output of `prepare-data {converter}`, which is replaced"
         )
-    for file in sorted(folder.glob("annotations/instances_*.json")):
+    check_unchanged(folder, converter, folder.glob("annotations/instances_*.json"))
+
+
+def check_unchanged(folder: Path, converter: str, files: Iterable[Path]) -> None:
+    """Raise DataError if a file was changed after the conversion that wrote the descriptor in `folder`.
+
+    Args:
+        folder: The output folder of an earlier conversion.
+        converter: The arguments of `cspdet prepare-data`, which determine the name of the descriptor.
+        files: Files that the conversion wrote; folders among them are ignored.
+    """
+    for file in sorted(path for path in files if path.is_file()):
         if file.stat().st_mtime > (folder / config_file_name(converter)).stat().st_mtime + MAX_WRITE_SECONDS:
             raise DataError(f"{file}: was changed after the conversion; it is kept: expected another --output")
 

@@ -17,6 +17,7 @@ from cspdet.datasets.formats.coco_writer import (
     CocoImage,
     ConversionResult,
     check_output_folder,
+    check_unchanged,
     coco_json,
     count_images_and_boxes,
     format_dataset_config,
@@ -90,6 +91,7 @@ def _check_folder(output: Path) -> None:
             f"{output}: {len(other_files)} files do not belong to the shapes dataset, the first is {other_files[0]}; "
             "move them away or give another folder, since the whole dataset is replaced"
         )
+    check_unchanged(output, "shapes", output.glob("*/*"))
 
 
 def _write_splits(folder: Path, images_per_split: dict[str, int], size: int, seed: int) -> dict[str, dict[str, int]]:
