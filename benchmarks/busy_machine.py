@@ -1,8 +1,9 @@
-"""Compare settings of the OpenMP runtime: a convolution step of torch, on an idle machine and next to busy processes.
+r"""Compare settings of the OpenMP runtime: a convolution step of torch, on an idle machine and next to busy processes.
 
   python benchmarks/busy_machine.py
   python benchmarks/busy_machine.py --settings default GOMP_SPINCOUNT=1000,GOMP_SPINCOUNT=10000 --busy 0,1,2 --json
-  python benchmarks/busy_machine.py --train configs/csppelee_efm.yaml data=data/shapes/shapes.yaml train.max_steps=40
+  python benchmarks/busy_machine.py --settings default command --train configs/csppelee_efm_sam.yaml \
+      data=data/shapes/shapes.yaml input.size=160 train.epochs=2 train.batch_size=8
 
 OpenMP threads spin at the end of a parallel region before they sleep. With a core for every thread this saves the
 wake-up; next to other processes the spinning thread takes the core from the thread that it waits for. `default` is the
@@ -11,7 +12,7 @@ runtime without any setting.
 Every setting has its own process, which sets its variables in os.environ before it imports torch, like the command.
 All settings alternate in each condition. The table has the fastest and the median step; compare settings within
 one run, and measure on a machine that runs nothing else. With --train, `cspdet train` runs once per setting and turn
-with the given words, and the table has images per second instead.
+with the given words, and the table has images per second instead; the setting `command` leaves all variables to it.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ def measure_training(args: argparse.Namespace) -> list[Series]:
 
 
 def _images_per_second(setting: str, words: Sequence[str], threads: int) -> float:
-    variables = parse_setting(setting) or {"GOMP_SPINCOUNT": LIBGOMP_DEFAULT_SPINCOUNT}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
+    variables = {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": LIBGOMP_DEFAULT_SPINCOUNT}
+    environment = dict(os.environ) if setting == "command" else {**os.environ, **variables, **parse_setting(setting)}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         command = [sys.executable, "-m", "cspdet", "train", *words, "--output", str(output)]
