@@ -77,6 +77,7 @@ def _load_yaml(text: str, name: str) -> Any:
         raise ConfigError(f"{name}: not valid YAML: nested too deeply")
     yaml = YAML(typ="rt", pure=True)
     yaml.allow_duplicate_keys = False
+    yaml.composer.warn_double_anchors = False  # YAML allows it: an alias is the last anchor of its name
     try:
         return yaml.load(text)
     except DuplicateKeyError as error:

@@ -40,6 +40,10 @@ def test_yaml_that_would_grow_or_is_no_plain_value_is_refused(text, message):
     assert len(problem) < 300
 
 
+def test_an_alias_is_the_last_anchor_of_its_name():
+    assert parse_yaml("a: &x [1]\nb: &x [2]\nc: *x", "f")[0] == {"a": [1], "b": [2], "c": [2]}
+
+
 def test_a_config_may_have_a_byte_order_mark_and_is_no_other_encoding(tmp_path):
     path = tmp_path / "x.yaml"
     for mark, encoding in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")):
