@@ -124,7 +124,7 @@ class ClassScores:
         return self.recall.mean(axis=0)
 
     def means(self) -> tuple[float | None, float | None, float | None]:
-        """Return AP, AP50 and AR100, means over the classes with ground truth; None if there is none."""
+        """Return AP, AP50 and AR100, means over the classes with ground truth; None if no class has any."""
         return nanmean_or_none(self.AP), nanmean_or_none(self.AP_at(0)), nanmean_or_none(self.AR)
 
 

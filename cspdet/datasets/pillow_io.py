@@ -41,7 +41,7 @@ class CorruptImageError(Exception):
 
 @contextmanager
 def _pillow_errors() -> Iterator[None]:
-    """Raise warnings and errors of Pillow inside the block as CorruptImageError."""
+    """Raise Pillow's errors in the block as CorruptImageError; ignore its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid EXIF, and about large images below MAX_PIXELS

@@ -43,7 +43,7 @@ def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor]
         decoded: Boxes and scores of each batch, from the graph if possible, else from the network.
 
     Returns:
-        The largest difference of a detection, as a fraction of the largest value.
+        The largest `detections_difference` of an image; infinite if the number of detections differs.
 
     Raises:
         UserError: Too few detections remain to compare.
@@ -75,7 +75,7 @@ def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor]
 def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
     """Return thresholds with which at least TARGET_DETECTIONS detections remain in each batch, if possible.
 
-    The new score threshold is halfway between two scores, and `max_detections` does not separate detections with equal
+    A lowered score threshold is midway between two scores, and `max_detections` never cuts between equal
     scores, so that rounding errors and the order of equal scores do not change the result.
     """
     scores = [score.flatten().sort(descending=True).values for _, score in decoded]

@@ -190,7 +190,7 @@ class LineFile:
         self._file: TextIO | None = None
 
     def write(self, lines: Sequence[str]) -> None:
-        """Add lines, without their line ends.
+        """Add lines; each is given without its line feed.
 
         Raises:
             UserError: The file cannot be written, or the disk is full.

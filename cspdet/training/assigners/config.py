@@ -26,9 +26,9 @@ class AssignerConfigBase(ComponentConfig):
 
 
 class AnchorIoUConfig(AssignerConfigBase):
-    """Config of anchor-IoU assignment: each box is assigned to the anchor with the highest size IoU.
+    """Config of anchor-IoU assignment: a box is matched to the anchor with the highest IoU of width and height.
 
-    The cell is the one that contains the center of the box.
+    The match is in the grid cell that contains the center of the box.
     """
 
     name: Literal["anchor_iou"] = Field("anchor_iou", description="Name of the assigner.")

@@ -55,7 +55,7 @@ class EpochMeter:
             self.done += 1
 
     def show(self, loss_sums: dict[str, float]) -> None:
-        """Show the running means in the bar, or log them every half minute."""
+        """Show the mean loss and the rates of the epoch in the bar, or log them every half minute."""
         count = max(1.0, loss_sums["batches"])
         loss = sum(total for name, total in loss_sums.items() if name != "batches") / count
         rates = self.rates()
