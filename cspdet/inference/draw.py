@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from cspdet.io.terminal import escape_text
+from cspdet.palette import RGB, class_color, text_color
 from cspdet.structures import Detections
 
-RGB = tuple[int, int, int]
-
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-GOLDEN_RATIO = 0.618033988749895  # hues that differ by multiples of this fraction of the hue circle are far apart
-
-
-def class_color(class_id: int) -> RGB:
-    """Return the RGB color of a class, which is always the same; neighboring indices have clearly different hues."""
-    hue = (class_id * GOLDEN_RATIO + 0.02) % 1.0
-    saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.75))[class_id // 8 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def line_width(size_hw: tuple[int, int]) -> int:
@@ -140,6 +129,4 @@ def _draw_label(image: np.ndarray, label: str, corner: tuple[int, int], color: R
     left = max(0, min(x, width - label_w))
     top = y - label_h if y >= label_h else max(0, min(y, height - label_h))
     image[top : top + label_h, left : left + label_w] = color
-    red, green, blue = color
-    text_color = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-    cv2.putText(image, label, (left + pad, top + pad + text_h), FONT, scale, text_color, weight, cv2.LINE_AA)
+    cv2.putText(image, label, (left + pad, top + pad + text_h), FONT, scale, text_color(color), weight, cv2.LINE_AA)

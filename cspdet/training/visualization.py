@@ -11,8 +11,9 @@ from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch
 from cspdet.datasets.image_io import read_image
 from cspdet.evaluation.classification import ClassifierMetrics
-from cspdet.inference.draw import FONT, RGB, class_color, draw_boxes
+from cspdet.inference.draw import FONT, draw_boxes
 from cspdet.letterbox import PAD_VALUE, Letterbox
+from cspdet.palette import RGB, class_color
 from cspdet.structures import Batch, Categories
 
 MAX_GRID_IMAGES = 16

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.inference.draw import class_color, draw_boxes, draw_caption, draw_detections, line_width
+from cspdet.inference.draw import draw_boxes, draw_caption, draw_detections, line_width
+from cspdet.palette import class_color
 from cspdet.structures import Detections
 
 
