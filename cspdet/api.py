@@ -62,7 +62,7 @@ def load(
         task: The expected task; None accepts both.
 
     Returns:
-        The network in evaluation mode on the CPU (None for an exported file), its config and its categories.
+        The network (in evaluation mode on the CPU; None for an exported file), the config and the categories.
 
     Raises:
         UserError: The model is missing or damaged, the weights do not fit it, or it is a model for another task.
@@ -90,18 +90,18 @@ def train(
 
     Args:
         config: A config file, or the name of a shipped config.
-        output: The run folder; None: `runs/<config name>`, with -2, -3 ... if it exists.
+        output: The run folder; None: `runs/<config name>`, or `runs/<config name>-2` ... if it exists.
         resume: Folder of the run to resume, instead of `config`.
         overrides: `key.path=value` for the config; on resume, only keys that do not affect completed steps.
         weights: Initial weights: a checkpoint, a Darknet `.weights` or `.conv.N` file, or timm:NAME.
-        data: Data descriptor or image folder, instead of `data` of the config.
+        data: Data descriptor (YAML) or, for a classifier, image folder; None: `data` of the config.
         device: auto, cpu, cuda or cuda:N.
         stop_after: Stop after this epoch; the run can be resumed.
         task: The expected task; None accepts both.
 
     Returns:
-        The run folder with best.pt, last.pt and metrics.jsonl, and the exit code: 0 if the run is complete, 130 if
-        Ctrl-C stopped it, 143 if SIGTERM stopped it. A stopped run is saved and can be resumed.
+        The run folder and the exit code. The folder contains best.pt, last.pt and metrics.jsonl. The exit code is 0 for
+        a complete run, 130 after Ctrl-C and 143 after SIGTERM. A stopped run is saved and can be resumed.
 
     Raises:
         UserError: The config, data, weights or folder cannot be used.
@@ -139,9 +139,9 @@ def evaluate(
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config of the model.
         device: auto, cpu, cuda or cuda:N.
-        backend: Engine for a detector; None: the PyTorch network, or the fastest engine for an exported file.
-        precision: Precision of the engine.
-        settings: Replacements of values of the model's `eval` section, such as `min_score`, `nms_iou` or `crop`.
+        backend: Inference engine of a detector. None: PyTorch; for an exported file, the fastest engine.
+        precision: Precision of the engine: fp32, bf16, fp16 or int8.
+        settings: Values that replace those in `eval` of the model's config, such as `min_score` or `nms_iou`.
 
     Returns:
         A `DetectionEvaluation` with metrics and detections, or a `ClassificationEvaluation` with metrics and classes.
@@ -174,14 +174,14 @@ def predict(
 
     Args:
         model: A model as for `load`, a loaded model, or a predictor.
-        source: A file, folder or glob of images; or one or several images as for `Predictor.predict`: bytes, arrays,
-            tensors, PIL images.
+        source: One image or several images. An image is a path, the bytes of an image file, an array, a tensor or a PIL
+            image. A path can also be a folder or a glob pattern.
         bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
-        options: Keyword arguments for `load_detector` or `load_classifier`; for a predictor, those of its `predict`.
+        options: Keyword arguments of `load_detector` or `load_classifier`; if `model` is a predictor, of its `predict`.
 
     Returns:
-        The detections (boxes in image pixels) or the class probabilities of one image; for several, a list of them; for
-        a folder or glob, the list is sorted by path.
+        One result for one image, a list of results for several images. A result of a detector has boxes in image
+        pixels; a result of a classifier has class probabilities. The results of a folder or glob are sorted by path.
 
     Raises:
         UserError: The model, an option or an image cannot be used.
@@ -207,7 +207,7 @@ def export(
     Args:
         model: A checkpoint, or a config with `weights`.
         format: onnx, openvino, torchscript, darknet, or `module:Class` of an imported module.
-        output: The file to write; None: next to the checkpoint, or in the working directory for a config.
+        output: The file to write. None: a file next to the checkpoint; for a config, a file in the working directory.
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config.
         config: Input size, outputs, NMS, precision and other options.
@@ -243,7 +243,8 @@ def analyze(
         names: Names of the runs in the tables and the page; None: the file names.
         data: Data descriptor; None: `data` of the `config.yaml` in the folder of each results file.
         split: The split on which the detections were computed.
-        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, with -2, -3 ... if it exists.
+        output: Folder for `analysis.json`, CSV tables and the page; None: `runs/analyze`, or `runs/analyze-2` ... if it
+            exists.
         config: Thresholds, number of resamples and gallery size.
         page: Whether `index.html` is written.
 

@@ -36,7 +36,7 @@ def cxcywh_to_xyxy(box_cxcywh: Tensor) -> Tensor:
 
 
 def area(box_xyxy: Tensor) -> Tensor:
-    """Return the areas (...) of (..., 4) boxes; a box with a negative width or height has the area 0."""
+    """Return the areas (...) of (..., 4) boxes. If a width or height is negative, the area is 0."""
     size = (box_xyxy[..., 2:] - box_xyxy[..., :2]).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
@@ -67,12 +67,14 @@ def wh_iou(a_wh: Tensor, b_wh: Tensor) -> Tensor:
 
 
 def bbox_iou(a_xyxy: Tensor, b_xyxy: Tensor, variant: str) -> Tensor:
-    """Return (P,) IoU of P pairs of boxes, (P, 4) and (P, 4), minus the penalty of `variant`; 1 for equal boxes.
+    """Return the IoU of P pairs of boxes minus a penalty; shapes (P, 4) and (P, 4) -> (P,).
+
+    Equal boxes have no penalty and the result 1. `variant` selects the penalty:
 
     iou   no penalty
     giou  fraction of the enclosing box that neither box covers (Rezatofighi et al. 2019, eq. 1-5)
     diou  squared center distance / squared diagonal of the enclosing box (Zheng et al. 2020, eq. 7)
-    ciou  diou plus a penalty for different aspect ratios (eq. 8-11); its weight alpha has no gradient
+    ciou  penalty of diou plus a penalty for different aspect ratios (Zheng et al. 2020, eq. 8-11)
     """
     eps = 1e-7
     size_a, size_b = a_xyxy[..., 2:] - a_xyxy[..., :2], b_xyxy[..., 2:] - b_xyxy[..., :2]

@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def select_device(name: str | int) -> torch.device:
-    """Return the device with this name. `auto` selects CUDA if it is available, else the CPU; 0 is cuda:0.
+    """Return the device `name`: cpu, cuda, cuda:N, N (cuda:N), or auto (CUDA if available, else the CPU).
 
     Raises:
         ConfigError: The name is not a device, or the CUDA device does not exist.
@@ -53,7 +53,7 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def cpu_has_native_bf16() -> bool:
-    """Return whether this CPU has bf16 instructions (AMX tiles or AVX512_BF16), which make bf16 faster than fp32."""
+    """Return whether this CPU has bf16 instructions (AMX tiles or AVX512_BF16). With them, bf16 is faster than fp32."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(ask() for ask in asks if ask is not None)
 

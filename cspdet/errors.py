@@ -42,7 +42,7 @@ class SourceError(UserError):
 
 
 class UnwritableFileError(UserError):
-    """Raised if a file cannot be written because of its name or place, while other files may be written."""
+    """Raised if the name or folder of a file prevents writing. Other files may still be writable."""
 
 
 def hide_credentials(text: str) -> str:
@@ -63,18 +63,18 @@ def missing_package_error(name: str, extra: str, what: str, error: ImportError) 
 
 
 def describe_import_error(name: str, error: ImportError) -> str:
-    """Say whether a package is not installed, or is installed but cannot be imported, with the module that fails."""
+    """Describe why the package `name` cannot be imported: it is not installed, or its import raises `error`."""
     missing = isinstance(error, ModuleNotFoundError) and (error.name or name).partition(".")[0] == name
     return f"{name} is not installed" if missing else f"{name} is installed, but cannot be imported ({error})"
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` with the valid word closest to `word`, or an empty string if no word is close."""
+    """Return ` (did you mean 'x'?)` for the valid word x that is closest to `word`. Without a close word, return ""."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def truncate_list(problems: list[str], limit: int = 10) -> list[str]:
-    """Return the first `limit` problems and, if there are more, a last line with the number of omitted problems."""
+    """Return the first `limit` problems. If there are more, a last line states the number of omitted problems."""
     rest = len(problems) - limit
     return problems if rest <= 0 else [*problems[:limit], f"... and {rest} more like these"]

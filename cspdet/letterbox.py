@@ -34,7 +34,8 @@ class Letterbox:
         Args:
             image_hw: Height and width of the image.
             input_hw: Height and width of the network input.
-            resize: letterbox: keep the aspect ratio and center the image; stretch: resize to the full input (Darknet).
+            resize: letterbox: keep the aspect ratio, center the image and pad; stretch: resize to `input_hw` without
+                padding (Darknet).
         """
         (image_h, image_w), (input_h, input_w) = image_hw, input_hw
         if min(image_h, image_w) < 1:
@@ -87,7 +88,7 @@ def resize_image(image: np.ndarray, size_hw: tuple[int, int], *, bilinear: bool 
     Args:
         image: The image.
         size_hw: Target height and width.
-        bilinear: Always use bilinear interpolation, as Darknet does in training.
+        bilinear: Always use bilinear interpolation (as in Darknet).
     """
     if image.shape[:2] == tuple(size_hw):
         return image

@@ -137,7 +137,7 @@ def recipe_from_dict(
         values: The values by key; key names of cspdet 1 are renamed.
         where: Source of the values, such as a file name, for error messages.
         overrides: `key.path=value` from the user, applied in order.
-        required: The sections that must be valid; invalid values of others are ignored. None: all sections.
+        required: The sections that must be valid. Invalid values in other sections are ignored. None: all sections.
 
     Raises:
         ConfigError: The values are invalid; the message has one line per error.

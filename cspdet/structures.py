@@ -1,8 +1,9 @@
 """Data structures that all packages share: samples, batches, targets, detections, categories.
 
-Dimensions in all docstrings: B images, C classes, A anchors per level, L levels, S priors (sum of A * H * W over the
-levels), N boxes, P positives. Boxes have one of two coordinate frames: *image* (pixels of the original image) or
-*input* (pixels of the network input). Names of boxes end with the format: `box_xyxy` is x1 y1 x2 y2.
+Dimensions in all docstrings: B images, C classes, A anchors per level, L levels, S priors, N boxes, P positives. A
+prior is one anchor at one grid cell of a level, so S is the sum of A * H * W over the levels. A positive is a prior
+that is assigned to a ground-truth box. Boxes have one of two coordinate frames: *image* (pixels of the original image)
+or *input* (pixels of the network input). Variable names of boxes end with the format: `box_xyxy` is x1 y1 x2 y2.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MODEL_TYPES: dict[str, str] = {"detection": "a detector", "classification": "a c
 
 
 class FeatureSpec(NamedTuple):
-    """Channels of a feature map, and its stride in input pixels."""
+    """Number of channels of a feature map, and its stride in input pixels."""
 
     channels: int
     stride: int
@@ -82,7 +83,7 @@ class Sample:
 
 
 class Targets(NamedTuple):
-    """The ground-truth boxes of a batch, concatenated over the images without padding; N may be 0."""
+    """The ground-truth boxes of all images in a batch, concatenated without padding. N may be 0."""
 
     image_index: Tensor  # (N,) int64, index of the image in the batch
     class_id: Tensor  # (N,) int64

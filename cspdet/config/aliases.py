@@ -1,6 +1,6 @@
 """Renamed config keys: a table that maps the key names of cspdet 1 to the current names.
 
-It is used for YAML files, overrides, checkpoints and exported files.
+The table applies to YAML files, overrides, checkpoints and exported files.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def rename_override(text: str) -> str:
 
 
 def upgrade_keys(values: Any, source_locations: dict[KeyPath, str]) -> dict[str, str]:
-    """Rename the keys and values of cspdet 1 in place; return the new name of each old key that was found.
+    """Rename the keys and values of cspdet 1 in place. Return a dict from each renamed key to its new name.
 
     If a key with the new name also exists, the old key is kept, and validation reports it as unknown.
 
     Args:
         values: The values of a config.
-        source_locations: The file and line of each key; they are renamed together with the keys.
+        source_locations: The `file:line` of each key path. Its key paths are renamed too.
     """
     renamed = {}
     for old, new in RENAMED_KEYS.items():
@@ -104,7 +104,7 @@ def _rename_values(values: Any) -> None:
 
 
 def log_renamed(renamed: dict[str, str], source: str, level: int = logging.WARNING) -> None:
-    """Log the old keys that were found and their new names; only the first call in a process logs.
+    """Log the renamed keys and their new names. Only the first call in a process logs.
 
     Args:
         renamed: Result of `upgrade_keys`.

@@ -1,8 +1,8 @@
 """Load YAML 1.2 config files into frozen pydantic models; all errors are reported together.
 
-`cspdet.config.read` reads a file. `cspdet.config.resolve` inserts the section files that it names, resolves its
-relative paths, and applies overrides. `cspdet.config.validate` validates the result. An override is text
-`key.path=value`. The value of a section can be the path of a YAML file with its keys, as in
+`cspdet.config.read` reads a file. `cspdet.config.resolve` inserts section files, resolves relative paths, and applies
+overrides. `cspdet.config.validate` validates the result. An override is text `key.path=value`. A section file is a YAML
+file with the keys of one section. The value of the section is then the path of this file, as in
 `train=configs/train/paper.yaml`. This module works with any pydantic schema.
 """
 
@@ -62,13 +62,13 @@ def parse_config(
     """Validate values from a checkpoint or another file.
 
     Args:
-        values: The values; they are not modified. Key names of cspdet 1 are renamed in a copy. Modules that the values
-            name are not imported.
+        values: The values; they are not modified. Key names of cspdet 1 are renamed in a copy. User-defined modules in
+            the values are not imported.
         schema: The pydantic model of the values.
         where: Source of the values, for error messages.
-        overrides: `key.path=value` from the user, applied in order; modules that they name are imported.
-        required: The keys of the root that must be valid; invalid values of other keys, such as those of a later
-            version, are ignored with one notice. None: all keys.
+        overrides: `key.path=value` from the user, applied in order. User-defined modules in them are imported.
+        required: The root keys whose values must be valid. Invalid values of other root keys are ignored with a
+            warning; a later version may have written them. None: all keys.
 
     Raises:
         ConfigError: The values are invalid; the message has one line per error.
@@ -85,7 +85,7 @@ def parse_config(
 
 
 def dump_config(config: BaseModel) -> str:
-    """Return all values of a config as YAML, including defaults; `load_config` reads the text to an equal config."""
+    """Return all values of a config as YAML, including defaults. `load_config` reads this text to an equal config."""
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None

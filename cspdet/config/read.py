@@ -65,14 +65,14 @@ def parse_yaml(text: str, name: str) -> FileContent:
 
 
 def nests_too_deeply(text: str) -> bool:
-    """Whether more than MAX_YAML_BRACKETS brackets are open at once; the parser takes quadratic time for them."""
+    """Whether more than MAX_YAML_BRACKETS brackets are open at once. The parser takes quadratic time for such text."""
     if text.count("[") + text.count("{") <= MAX_YAML_BRACKETS:
         return False
     return max(accumulate(BRACKETS.get(character, 0) for character in text)) > MAX_YAML_BRACKETS
 
 
 def _load_yaml(text: str, name: str) -> Any:
-    """Parse YAML text with ruamel's round-trip loader, whose mappings and lists store their line numbers."""
+    """Parse YAML text with ruamel's round-trip loader. Its mappings and lists store their line numbers."""
     if nests_too_deeply(text):
         raise ConfigError(f"{name}: not valid YAML: nested too deeply")
     yaml = YAML(typ="rt", pure=True)
@@ -110,7 +110,7 @@ def _mapping_to_builtin(
 
 
 def _to_builtin(node: Any, name: str, path: KeyPath, source_locations: dict[KeyPath, str]) -> Any:
-    """Convert a ruamel value to built-in types; add the line of each key and item in it to `source_locations`."""
+    """Convert a ruamel value to built-in types. The line of each key and list item is added to `source_locations`."""
     tagged = isinstance(node, (CommentedMap, CommentedSeq)) and node.tag.value is not None
     if tagged or isinstance(node, (CommentedOrderedMap, CommentedKeySeq)):
         where = f"{name}:{node.lc.line + 1}"

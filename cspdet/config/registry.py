@@ -4,9 +4,10 @@ A registry contains only strings, so that reading a config imports neither torch
 
     NECKS = Registry("neck", {"efm": "cspdet.models.necks.config:EFMConfig", ...})
 
-`component(NECKS)` makes a config field accept `{name: efm, width: 64}`, and validates the keys with the config class of
-this name. A name can also be `module:Class`, a user-defined class. Its module is imported only if the user names it in
-a config file or on the command line (`allow_user_modules`); a name in a checkpoint does not import it.
+`component(NECKS)` makes a config field accept `{name: efm, width: 64}`. The keys are validated with the config class
+that is registered as `efm`. A name can also be `module:Class`, a user-defined class. Its module is imported only if the
+name is in a config file or on the command line (`allow_user_modules`). A name in a checkpoint does not import the
+module.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ class Component:
         self.base: type[ComponentConfig] = ComponentConfig
 
     def name_of(self, value: object) -> str | None:
-        """Return the component name of a value: the text, the key `name` of a mapping, or the default; or None."""
+        """Return the component name that a config value selects, or None.
+
+        The value is the name as text, or a mapping. A mapping without the key `name` selects the default.
+        """
         if isinstance(value, str):
             return value
         name = value.get("name", self.default) if isinstance(value, dict) else None

@@ -21,7 +21,7 @@ class ReleasedConfig:
     """A config file that comes with cspdet.
 
     Attributes:
-        name: The name that stands for the file: `csppelee_efm_sam`, `classification/darknet53`, `train/paper`.
+        name: Name of the config, such as `csppelee_efm_sam`, `classification/darknet53` or `train/paper`.
         path: The file.
     """
 
@@ -30,7 +30,7 @@ class ReleasedConfig:
 
     @property
     def is_section(self) -> bool:
-        """Whether the file is the section `train` of a config, instead of a whole config."""
+        """Whether the file contains only the section `train`, not a whole config."""
         return self.path.parent.name == SECTION_FOLDER
 
     @property
@@ -43,7 +43,7 @@ class ReleasedConfig:
     def editable_copy(self) -> str:
         """Return the text of the file, with references that are valid in any folder.
 
-        Sections are named as `train/paper.yaml`, which `find_section` finds; `data` is COCO_DESCRIPTOR.
+        A section file is referenced by its released name, such as `train/paper.yaml`. `data` is set to COCO_DESCRIPTOR.
         """
 
         def replace(match: re.Match[str]) -> str:
@@ -60,7 +60,7 @@ def _first_key(lines: list[str]) -> int:
 
 
 def is_installed() -> bool:
-    """Return whether the configs are inside the package, as in a wheel, and not at the root of a source checkout."""
+    """Return whether the configs are inside the package, as in a wheel. In a source checkout, they are at its root."""
     return (PACKAGE / "configs").is_dir()
 
 
@@ -78,14 +78,14 @@ def released_configs() -> dict[str, ReleasedConfig]:
 
 
 def get_released(name: str, *, with_sections: bool = False) -> ReleasedConfig:
-    """Return the released config of a name.
+    """Return the released config with this name.
 
     Args:
         name: The name without suffix, or `configs/NAME.yaml`.
-        with_sections: Whether the name may be that of a section.
+        with_sections: Whether section files are found too.
 
     Raises:
-        ConfigError: There is none; the message has the nearest name.
+        ConfigError: There is no such config; the message suggests a similar name.
     """
     known = {key: config for key, config in released_configs().items() if with_sections or not config.is_section}
     found = known.get(re.sub(r"\.ya?ml$", "", name).removeprefix("configs/"))
@@ -103,8 +103,10 @@ def find_config(name: str | Path) -> Path:
 
     Args:
         name: A path, or the name of a released config: `csppelee_efm_sam`, `classification/darknet53`. An existing file
-            has priority. `configs/NAME.yaml`, a path in a source checkout, stands for the released config in all other
-            folders.
+            has priority. `configs/NAME.yaml`, the path in a source checkout, is accepted in every working directory.
+
+    Returns:
+        The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file.
 
     Raises:
         ConfigError: There is neither a file nor a released config of this name.
@@ -120,30 +122,26 @@ def find_config(name: str | Path) -> Path:
 
 
 def find_section(name: str, folder: Path) -> Path:
-    """Return the path of a section file.
-
-    The name is resolved against `folder`. If there is no such file, but a released file of this name, such as
-    `train/paper.yaml`, return the path of the released file.
-    """
+    """Return the path of a section file: `folder / name`, or the released file `name` if the former does not exist."""
     path, released = folder / name, configs_dir() / name.removeprefix("configs/")
     return released if not path.exists() and released.is_file() else path
 
 
 def default_data(path: Path) -> str | None:
-    """Return the data descriptor of a released config in an installed package, relative to the working directory.
+    """Return the default data descriptor of a released config, relative to the working directory.
 
-    The `data` of released configs is a file of the source checkout, which an installed package does not have.
+    The key `data` of released configs is a path in the source checkout, which an installed package does not have.
 
     Args:
         path: The config file.
 
     Returns:
-        The descriptor; None for other files and in a checkout: the `data` of the config is used.
+        The descriptor for a released config in an installed package; else None, and `data` of the config applies.
     """
     return COCO_DESCRIPTOR if is_installed() and configs_dir() in path.parents else None
 
 
 def names_config(name: str | Path) -> bool:
-    """Return whether a MODEL argument is a config (YAML file, or name without suffix) and not a file with weights."""
+    """Return whether a MODEL argument is a config (YAML file, or name without suffix), not a file with weights."""
     path = Path(name)
     return path.suffix in CONFIG_SUFFIXES or (path.suffix == "" and not path.is_file())

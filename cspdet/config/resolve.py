@@ -45,12 +45,12 @@ class ConfigTree:
         self._has_old_assigner = False
 
     def set_values(self, values: dict[str, Any]) -> None:
-        """Set the values and rename keys of cspdet 1; section files are not read and paths are not resolved."""
+        """Set the values and rename the keys of cspdet 1. Section files are not read, and paths are not resolved."""
         self.values = values
         self._rename_old_keys(self.name)
 
     def read(self, path: Path, key_path: KeyPath, content: FileContent | None = None) -> None:
-        """Read a YAML file, and the section files that it names, into the section at `key_path`.
+        """Read a YAML file and its section files into the section at `key_path`.
 
         Raises:
             ConfigError: The file cannot be read, or its content is not a mapping.
@@ -83,14 +83,14 @@ class ConfigTree:
         return value
 
     def _replace(self, key_path: KeyPath, value: Any, name: str) -> None:
-        """Set a value, and set `name` as its location; the locations of the old value and its keys are removed."""
+        """Set a value and its location `name`. The locations of the old value and its keys are removed."""
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
         self._put(key_path, value)
         self.source_locations[key_path] = name
 
     def _override(self, text: str) -> str | None:
-        """Apply one override; return an error message if it is malformed, or None."""
+        """Apply one override. Return an error message if the override cannot be applied, else None."""
         match = OVERRIDE.fullmatch(text)
         if not match:
             return f"override {text!r}: expected key.path=value"
@@ -115,9 +115,10 @@ class ConfigTree:
         return None
 
     def _open_section(self, key_path: KeyPath) -> str | None:
-        """Make the value at `key_path` a mapping in which an override can set a key: if it is missing or a name.
+        """Prepare the section at `key_path` for an override of one of its keys.
 
-        Returns None, or an error message if the value has another type.
+        A missing section becomes an empty mapping. A component name becomes a mapping with the key `name`. Return an
+        error message if the value has another type, else None.
         """
         parent = self.get(key_path[:-1])
         value = parent.get(key_path[-1])
@@ -135,7 +136,7 @@ class ConfigTree:
         log_renamed(renamed, source, self._notice_level)
 
     def _drop_unused_keys(self, key_path: KeyPath, only: Iterable[str] | None = None) -> None:
-        """Remove the keys of a section that the component selected by its key `name` does not have.
+        """Remove the keys of a section that its component does not have; the key `name` selects the component.
 
         Args:
             key_path: Key path of the section.
@@ -158,7 +159,7 @@ class ConfigTree:
         self.get(key_path[:-1])[key_path[-1]] = value
 
     def _resolve(self, key_path: KeyPath, folder: Path) -> None:
-        """Insert the section files that the value at `key_path` names; resolve its relative paths against `folder`."""
+        """Read the section files in the value at `key_path`, and resolve its relative paths against `folder`."""
         value = self.get(key_path)
         annotation = annotation_at(self.schema, self.values, key_path)
         if isinstance(value, str) and annotation is not None:

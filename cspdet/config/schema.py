@@ -13,9 +13,9 @@ from cspdet.config.registry import Component
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union as a flat tuple; for another type, a tuple of this type.
+    """Return the members of a union as a flat tuple. Another type is returned as a tuple with one member.
 
-    `Annotated[T, component(...)]` counts as its `Component`; other annotated types count as T.
+    The member for `Annotated[T, component(...)]` is the `Component`. For other annotated types, the member is T.
     """
     if typing.get_origin(annotation) is typing.Annotated:
         member, *metadata = typing.get_args(annotation)
@@ -27,7 +27,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Return the pydantic model that validates `value`, selected by its key `name`, or None if there is none."""
+    """Return the pydantic model that validates `value`, or None. Between several models, the key `name` decides."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):
@@ -47,12 +47,12 @@ def takes_component(annotation: Any) -> bool:
 
 
 def takes_mapping(annotation: Any) -> bool:
-    """Return whether the type includes a pydantic model or a registry component; its value may be a YAML path."""
+    """Return whether a type includes a pydantic model or a registry component. Then the value may be a YAML path."""
     return any(isinstance(member, Component) or _is_model(member) for member in union_members(annotation))
 
 
 def _is_model(annotation: Any) -> bool:
-    """Return whether a type is a pydantic model; on Python 3.10, generic types such as `dict[str, int]` are types."""
+    """Return whether a type is a pydantic model. Generic types such as `dict[str, int]` are classes on Python 3.10."""
     is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
     return is_class and issubclass(annotation, BaseModel)
 

@@ -21,7 +21,7 @@ USER_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 class _Permission(NamedTuple):
-    """Permission to import user modules that a config names: the folders to search, and the allowed modules."""
+    """Permission to import user modules: the folders that are searched, and the allowed modules."""
 
     folders: tuple[Path, ...]
     modules: Collection[str] | None  # None: any
@@ -33,9 +33,9 @@ _permission: ContextVar[_Permission | None] = ContextVar("user_modules", default
 
 @contextmanager
 def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -> Iterator[None]:
-    """Allow imports of modules that names of the form `module:Class` refer to, inside the `with` block.
+    """Allow the import of user modules, named as `module:Class`, inside the `with` block.
 
-    Inside `forbid_user_modules`, it has no effect.
+    Inside a block of `forbid_user_modules`, this function has no effect.
 
     Args:
         folders: Folders to search, in addition to installed modules and the working directory.
@@ -53,9 +53,9 @@ def allow_user_modules(*folders: Path, modules: Collection[str] | None = None) -
 
 @contextmanager
 def forbid_user_modules() -> Iterator[None]:
-    """Forbid imports of user modules inside the `with` block, even if a config file that is read there names them.
+    """Forbid the import of user modules inside the `with` block, even for names in config files.
 
-    It is used for config files that a checkpoint refers to. Modules that are already imported can be used.
+    It is used when a checkpoint refers to a config file. Modules that are already imported can still be used.
     """
     token = _permission.set(_FORBIDDEN)
     try:
@@ -65,7 +65,7 @@ def forbid_user_modules() -> Iterator[None]:
 
 
 def import_user_module(module: str, *folders: Path) -> None:
-    """Import a module that the user named: an installed one, or one in the working directory or in `folders`.
+    """Import a user-defined module that is installed, in the working directory or in `folders`.
 
     The folders stay in `sys.path`, because worker processes import the module again.
 
@@ -93,7 +93,7 @@ def import_user_object(name: str) -> Any:
     """Return the object with the name `module:Class`.
 
     Raises:
-        ConfigError: The module may not be imported here, cannot be imported, or does not contain this object.
+        ConfigError: The import of the module is not allowed or fails, or the module does not contain this object.
     """
     match = USER_NAME.fullmatch(name)
     if match is None:

@@ -37,7 +37,7 @@ def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
 
 
 def _not_text(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Yield the key path of each text with lone surrogates (bytes that are not UTF-8); pydantic rejects them."""
+    """Yield the key path of each string with lone surrogates (bytes that are not UTF-8). pydantic rejects them."""
     if isinstance(value, str) and not is_text(value):
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -51,7 +51,7 @@ def drop_invalid(tree: ConfigTree, schema: type[BaseModel], required: Collection
     Args:
         tree: The values.
         schema: The model of the root.
-        required: Keys of the root below which nothing is removed; `validate` reports the errors there.
+        required: Root keys below which no value is removed; `validate` reports errors in their values.
 
     Returns:
         The removed keys, formatted as `train.loss.name`.
@@ -73,7 +73,7 @@ def drop_invalid(tree: ConfigTree, schema: type[BaseModel], required: Collection
 
 
 def _removable(tree: ConfigTree, entry: Any) -> KeyPath:
-    """Return the path of the smallest mapping entry that contains the invalid value of an error; empty if none does."""
+    """Return the path of the smallest mapping entry that contains the invalid value of an error, or () if none does."""
     path, _ = _locate(tree, entry)
     end = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
     while end and not (isinstance(section := tree.get(path[: end - 1]), dict) and path[end - 1] in section):
@@ -98,7 +98,7 @@ def _at(tree: ConfigTree, path: KeyPath, message: str) -> str:
 
 
 def _locate(tree: ConfigTree, entry: Any) -> tuple[KeyPath, str]:
-    """Return the key path of the invalid value, and the error message, of a pydantic error."""
+    """Return the key path of the invalid value of a pydantic error, and the error message."""
     path = _strip_tags(tree.values, entry["loc"])
     message = _error_message(tree, entry, path)
     # The message of a validator for several keys of a section starts with the wrong key

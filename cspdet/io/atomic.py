@@ -26,11 +26,12 @@ def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
 
     Args:
         path: The file to write.
-        visible: The temporary name has no leading dot, for a file that is of use if the process is killed.
+        visible: Whether the temporary name has no leading dot. Use it for a file that is useful even if the process is
+            killed.
 
     Raises:
         UnwritableFileError: The name is too long, `path` is a folder, or the folder is not writable.
-        UserError: The disk is full. In both cases an existing file at `path` is kept.
+        UserError: The disk is full or has an error. In both cases an existing file at `path` is kept.
     """
     path = Path(path)
     tmp_path = temp_path(path, visible=visible)
@@ -55,14 +56,15 @@ def atomic_write(path: str | Path, *, visible: bool = False) -> Iterator[Path]:
 def temp_path(path: Path, *, visible: bool = False) -> Path:
     """Return the temporary path in which `path` is written: `.NAME.PID.part.SUFFIX` in the same folder.
 
-    PID is the process id. NAME is cut if the result has more than 255 bytes. With `visible`, there is no leading dot.
+    PID is the process id. NAME is truncated if the file name is longer than 255 bytes. With `visible`, there is no
+    leading dot.
     """
     suffix = path.suffix[:32]
     return path.with_name(fit_name(f"{'' if visible else '.'}{path.stem}", f".{os.getpid()}.part{suffix}"))
 
 
 def fit_name(stem: str, end: str) -> str:
-    """Return the file name `stem` + `end`; `stem` is cut if the name has more than 255 bytes."""
+    """Return the file name `stem` + `end`. If it is longer than 255 bytes, `stem` is truncated."""
     room = MAX_NAME_BYTES - len(os.fsencode(end))
     encoded = os.fsencode(stem)
     return f"{stem if len(encoded) <= room else encoded[:room].decode('utf-8', 'ignore')}{end}"
@@ -87,14 +89,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8 to `path` atomically; a lone surrogate becomes `\udcff`, its escape in JSON and YAML."""
+    r"""Write `text` as UTF-8 to `path` atomically.
+
+    A lone surrogate is written as an escape such as `\udcff`, which JSON and YAML parsers convert back.
+    """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def remove_stale_temp_files(folder: str | Path) -> list[str]:
     """Remove the temporary files that killed processes left in `folder`; return their names.
 
-    Temporary files of processes that still run on this machine are kept.
+    Temporary files of running processes of this machine are kept.
     """
     removed = []
     for path in sorted(Path(folder).iterdir()):

@@ -55,7 +55,7 @@ class Checkpoint:
     program: str = PROGRAM
 
     def describe(self, path: str) -> str:
-        """Return `path`, followed by the program that wrote the file if it is not this version of cspdet."""
+        """Return `path`. If another version or program wrote the file, its name is appended."""
         return path if self.program == PROGRAM else f"{path} (written by {self.program})"
 
 
@@ -86,14 +86,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the original error (Ctrl-C, or a crash of a loader process) if torch replaced it by a file error."""
+    """Return the original error, such as Ctrl-C or a crash of a loader process, that torch replaced by a file error."""
     while "inline_container" in str(error) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 class _ErrorRecordingFile:
-    """File wrapper that stores the first disk error, because torch.save replaces it by an error without the cause."""
+    """File wrapper that stores the first disk error. torch.save replaces such an error by one without the cause."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -112,7 +112,7 @@ class _ErrorRecordingFile:
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
-    """Build a checkpoint from the content of a file, and check the types; the values of `config` are checked later.
+    """Build a checkpoint from the content of a file. Types are checked here; the values of `config` are checked later.
 
     Raises:
         KeyError, TypeError, ValueError: An entry is missing or has another type.
@@ -147,7 +147,7 @@ def _printable(program: object) -> str:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a checkpoint that `cspdet train` wrote, onto the CPU.
 
-    The keys of the config have the names of the version that wrote the file; `recipe_from_checkpoint` renames them.
+    The config keeps the key names of the version that wrote the file; `recipe_from_checkpoint` renames the keys.
 
     Raises:
         CheckpointError: The file is missing, corrupt, written by another program, or would run code when loaded.
@@ -167,7 +167,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def newer_version_hint(found: object, program: object) -> str:
-    """Return a hint to install a newer cspdet if another version of it wrote the file; else an empty string."""
+    """Return a hint to install a newer cspdet if a cspdet version with another format wrote the file; else ""."""
     if not isinstance(found, str) or not found.startswith("cspdet ") or program is None:
         return ""
     return f"; it was written by {_printable(program)}, this is {PROGRAM}: install a newer cspdet"
@@ -193,10 +193,10 @@ def _read(path: Path) -> Any:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Load a state dict into a network; the names and shapes of all entries must be equal, and all values finite.
+    """Load a state dict into a network. The names and shapes of all entries must be equal, and all values finite.
 
     Raises:
-        CheckpointError: Names or shapes differ, or values are not finite; the message names the first of them.
+        CheckpointError: Names or shapes differ, or values are not finite; the message lists the first problems.
     """
     model_state = model.state_dict()
     problems = [f"{where}: {name}: missing in the file" for name in model_state if name not in weights]
@@ -216,7 +216,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
 
 
 def check_finite(weights: dict[str, Tensor], where: str) -> None:
-    """Raise CheckpointError if weights have values that are not finite: a network would detect nothing with them."""
+    """Raise CheckpointError if a weight is NaN or infinite. A network with such weights has no valid output."""
     broken = [name for name, value in weights.items() if not _is_finite(value)]
     if broken:
         raise CheckpointError(

@@ -44,7 +44,7 @@ RENAMED_PROGRESS = {
 
 
 def upgrade_content(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the content of a `cspdet 1` file to `cspdet 2`; the keys of the config are not renamed here.
+    """Convert the content of a `cspdet 1` file to `cspdet 2`. The keys of the config keep their old names.
 
     Raises:
         KeyError, TypeError, AttributeError: The file is incomplete.

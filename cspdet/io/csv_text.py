@@ -18,8 +18,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 def format_csv(header: CsvRow, rows: Iterable[CsvRow]) -> str:
     """Return CSV text with one line per row.
 
-    A spreadsheet evaluates a text that starts with `=`, `+`, `-` or `@`; such a text gets an apostrophe in front
-    (CWE-1236). Control characters are escaped. Numbers are written unchanged; None and NaN become an empty cell.
+    Spreadsheets evaluate text that starts with `=`, `+`, `-` or `@`. An apostrophe is put before such text (CWE-1236).
+    Control characters are escaped. Numbers are written unchanged; None and NaN become an empty cell.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

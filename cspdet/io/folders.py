@@ -8,13 +8,15 @@ from cspdet.errors import UserError
 
 
 def run_checkpoint(path: str | Path) -> Path:
-    """Return `best.pt` of a run folder, or its `last.pt` if there is no best; any other path is returned unchanged."""
+    """Return `best.pt` of a run folder, or `last.pt` if there is no `best.pt`. Other paths are returned unchanged."""
     path = Path(path)
     return next((path / name for name in ("best.pt", "last.pt") if (path / name).is_file()), path)
 
 
 def increment_path(base: Path) -> Path:
-    """Create the folder `base`, or `base-2`, `base-3`, ... if `base` exists and is not empty; return its path.
+    """Create an empty output folder and return its path.
+
+    The folder is `base`. If `base` is a file or a folder with content, the folder is `base-2`, `base-3` ...
 
     Raises:
         UserError: The folder cannot be created.

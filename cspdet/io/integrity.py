@@ -1,8 +1,8 @@
 """Integrity of files with weights: a damaged file is refused before its weights are used.
 
-Checkpoints and TorchScript files are zip archives, which have a CRC-32 of each entry; torch does not verify them. ONNX
-and OpenVINO files have no checksum of their own, so `cspdet export` stores one in their metadata: the SHA-256 of the
-file with zeros in place of the checksum. For an OpenVINO .xml file, it includes the content of the .bin file.
+Checkpoints and TorchScript files are zip archives, which store a CRC-32 of each entry. torch does not verify the
+CRC-32. ONNX and OpenVINO have no checksum, so `cspdet export` stores one in the metadata of the file: the SHA-256 of
+the file with zeros in place of the checksum. For OpenVINO, the SHA-256 covers the .xml file followed by the .bin file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, 
 
 
 def check_integrity(path: Path) -> None:
-    """Raise CheckpointError if the content of a file does not match its checksum; without one, nothing is checked."""
+    """Raise CheckpointError if the content of a file does not match its checksum. Without checksum, accept the file."""
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     if is_zip:
@@ -52,7 +52,7 @@ def check_integrity(path: Path) -> None:
 
 
 def write_checksum(path: Path) -> None:
-    """Replace `UNSET_CHECKSUM` in the metadata of an exported file by its checksum; a file without it is unchanged."""
+    """Replace `UNSET_CHECKSUM` in the metadata of an exported file by the checksum. Without this entry, do nothing."""
     data = path.read_bytes()
     position = _find_checksum(path, data)
     if position is not None:
@@ -62,7 +62,7 @@ def write_checksum(path: Path) -> None:
 
 
 def _zip_problem(path: Path) -> str | None:
-    """Return an error message about a zip archive that is damaged or compressed too much, or None."""
+    """Return an error message if a zip archive is damaged or its compression ratio exceeds MAX_EXPANSION, else None."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_EXPANSION * path.stat().st_size:
@@ -74,7 +74,7 @@ def _zip_problem(path: Path) -> str | None:
 
 
 def _find_checksum(path: Path, data: bytes) -> int | None:
-    """Return the byte offset of the 64 digits of the checksum in `data`, the content of `path`; None if it has none."""
+    """Return the byte offset of the checksum (64 hex digits) in `data`, the content of `path`; None: no checksum."""
     if path.suffix == ".xml":
         section = data.find(_XML_SECTION)
         position, length = data.find(_XML_MARKER, section) if section >= 0 else -1, len(_XML_MARKER)

@@ -15,13 +15,13 @@ def open_lock_file(path: Path, content: re.Pattern[bytes] = re.compile(b"")) -> 
 
     Args:
         path: The file.
-        content: What a lock file contains; another file at `path` is not one, and is neither locked nor changed.
+        content: Pattern of the content of a lock file. A file with other content is an error and is not changed.
 
     Returns:
         The unbuffered file, at its start.
 
     Raises:
-        OSError: `path` is a link or another file of the user, or cannot be written.
+        OSError: `path` is a symbolic or hard link, has other content, or cannot be opened for writing.
     """
     if path.is_symlink():  # O_NOFOLLOW does not exist on Windows
         raise OSError(errno.ELOOP, f"{path.name} is a symbolic link; expected a lock file", str(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
-    """Return the last parts of each path, as many as are needed to distinguish them.
+    """Shorten paths to their last n parts, with the smallest n that keeps them distinct.
 
     `runs/a/best.pt` and `runs/b/best.pt` become `a/best.pt` and `b/best.pt`; `a.pt` and `runs/b.pt` become `a.pt` and
     `b.pt`.

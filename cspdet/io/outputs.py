@@ -1,8 +1,8 @@
 """Checks of output files before anything is written: a command replaces only its own earlier results.
 
-An existing file at an output path is replaced only if its content shows that cspdet wrote it, and if the command does
-not read it. Every command calls `check_outputs` before it opens a file, and writes with `cspdet.io.atomic` or
-`LineFile`, which keep an earlier file until the new one is complete and never write through a symbolic link.
+An existing file at an output path is replaced only if its content shows that cspdet wrote it, and if it is not an input
+of the command. Every command calls `check_outputs` before it opens a file. It writes with `cspdet.io.atomic` or
+`LineFile`. Both keep an existing file until the new file is complete, and never write through a symbolic link.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class OutputFile:
 
     Attributes:
         path: The file.
-        mark: Pattern in the first or last 64 KiB of an earlier result, which may be replaced; None: any file may be.
-        others: Files written together with it; existing ones are replaced only if `path` is an earlier result.
-        is_one_of_many: If such a file cannot be written, the command skips it later; the check reports no error.
+        mark: Pattern that identifies an earlier result of cspdet. An existing file is replaced only if the pattern
+            matches in its first or last 64 KiB. None: any existing file is replaced.
+        others: Files that are written together with `path`. If some exist, `path` must be an earlier result.
+        is_one_of_many: Whether the check accepts a file that cannot be written, because the command skips such files.
     """
 
     path: Path
@@ -61,11 +62,12 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[str | Path | N
 
     Args:
         outputs: The files that the command is going to write.
-        inputs: Files that the command reads; None and missing files are ignored. Links to them are recognized.
+        inputs: Files that the command reads. None and missing files are ignored. A link to an input counts as the
+            input.
 
     Raises:
-        UserError: One line for each output that is an input, a folder, in a place that cannot be written, or a file
-            that cspdet did not write.
+        UserError: An output is an input or a folder, is named twice, cannot be written, or is a file that cspdet did
+            not write. The message has one line per output.
     """
     checks = _Checks(inputs)
     problems = [problem for output in outputs if (problem := checks.find_problem(output)) is not None]
@@ -74,7 +76,7 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[str | Path | N
 
 
 class _Checks:
-    """The checks of one command; its inputs are looked up only if an output exists."""
+    """Checks the outputs of one command. The inputs are examined only if an output exists."""
 
     def __init__(self, inputs: Iterable[str | Path | None]):
         self._inputs = inputs
@@ -110,7 +112,12 @@ class _Checks:
         return self._real_folders[folder]
 
     def _exists(self, path: Path) -> bool:
-        """Whether there is a non-empty file at `path`; raise an error if it is an input or cannot be written."""
+        """Whether there is a non-empty file at `path`.
+
+        Raises:
+            OSError: `path` is a folder or another special file, or files cannot be created in its folder.
+            UserError: `path` is an input.
+        """
         try:
             info = path.stat()
         except FileNotFoundError:  # also a link to a missing file, which is replaced itself
@@ -124,7 +131,7 @@ class _Checks:
         return info.st_size > 0
 
     def _check_folder(self, folder: Path) -> None:
-        """Raise OSError if files cannot be created in the folder; for a missing folder, check its parent."""
+        """Raise OSError if files cannot be created in the folder; check the nearest existing parent of a new folder."""
         while folder not in self._checked_folders:
             self._checked_folders.add(folder)
             if folder.is_dir():
@@ -149,7 +156,7 @@ class _Checks:
 
 
 def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
-    """Whether the first or last 64 KiB of a file contain a mark; false if the file does not exist.
+    """Whether the pattern `mark` matches in the first or last 64 KiB of a file; False if the file does not exist.
 
     Raises:
         OSError: The file cannot be read.
@@ -167,7 +174,7 @@ def has_mark(path: Path, mark: re.Pattern[bytes]) -> bool:
 
 
 def is_other_file(path: Path, mark: re.Pattern[bytes]) -> bool:
-    """Whether there is a non-empty file at `path` that does not contain `mark`."""
+    """Whether there is a non-empty file at `path` in which the pattern `mark` does not match."""
     try:
         return path.stat().st_size > 0 and path.is_file() and not has_mark(path, mark)
     except OSError:  # it is missing, or its name is too long
@@ -175,14 +182,14 @@ def is_other_file(path: Path, mark: re.Pattern[bytes]) -> bool:
 
 
 class LineFile:
-    """A text file to which lines are added one by one; each is flushed.
+    """Writes a text file line by line, with a flush after each call of `write`.
 
-    A new file gets its lines at once. An earlier file stays until `close`, which replaces it; until then the lines are
-    in a temporary file beside it. Nothing is opened before the first line.
+    The first call of `write` opens the file. If `path` does not exist, the lines are written to `path`. If `path`
+    exists, the lines are written to a temporary file in the same folder, and `close` replaces `path` by this file.
 
     Attributes:
-        path: The file.
-        current_path: Where the lines are until `close`.
+        path: The output file.
+        current_path: The file that contains the lines: `path` or the temporary file.
     """
 
     def __init__(self, path: Path):
@@ -190,7 +197,7 @@ class LineFile:
         self._file: TextIO | None = None
 
     def write(self, lines: Sequence[str]) -> None:
-        """Add lines; each is given without its line feed.
+        """Write lines; a line feed is added to each line.
 
         Raises:
             UserError: The file cannot be written, or the disk is full.
@@ -212,9 +219,12 @@ class LineFile:
         return self.current_path.open("w" if replaces else "x", encoding="utf-8", errors="backslashreplace")
 
     def close(self, *, failed: bool = False) -> None:
-        """Close the file, which replaces an earlier one; if the run `failed`, the earlier one is kept.
+        """Close the file. If `path` existed before, replace it by the new file.
 
-        Without lines, an earlier file is kept, and an empty one is created if there is none.
+        If no line was written, an existing file at `path` is kept; without one, an empty file is created.
+
+        Args:
+            failed: Whether the run failed. If so, a file that existed before is kept, and the new lines are removed.
         """
         if self._file is None and not os.path.lexists(self.path):
             self.write(())

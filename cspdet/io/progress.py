@@ -32,7 +32,7 @@ def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = N
     Args:
         items: The items.
         name: Name of the operation.
-        unit: Name of an item, in the singular.
+        unit: Singular noun for an item, such as `image`.
         total: Number of items, if known.
     """
     if is_interactive():

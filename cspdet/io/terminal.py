@@ -18,9 +18,9 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def escape_text(text: str, encoding: str = "utf-8") -> str:
-    """Replace control characters, and characters that `encoding` lacks, by escapes such as `\\u001b`.
+    r"""Replace control characters, and characters that `encoding` lacks, by escapes such as `\\u001b`.
 
-    The escapes are those of JSON, so a JSON document keeps its values. Tabs and line feeds stay.
+    The escapes are those of JSON, so the values of a JSON document do not change. Tabs and line feeds are not escaped.
     """
     text = _UNSAFE.sub(_escape, text)
     try:
@@ -31,7 +31,10 @@ def escape_text(text: str, encoding: str = "utf-8") -> str:
 
 
 def escape_line(text: str) -> str:
-    """Like `escape_text`, but line feeds are escaped too, so that a file name cannot add a false line to the log."""
+    """Escape text for one line of the log: `escape_text`, with line feeds escaped too.
+
+    Without this, a file name with a line feed could add a false line to the log.
+    """
     return escape_text(text).replace("\n", "\\n")
 
 
@@ -66,7 +69,7 @@ class _EscapingStream:
 
     @contextmanager
     def _report_errors(self) -> Iterator[None]:
-        """Raise UserError if the disk is full, and discard what is printed from then on."""
+        """Convert a write error, such as a full disk, to UserError, and discard later output."""
         try:
             yield
         except BrokenPipeError:
@@ -82,7 +85,10 @@ class _EscapingStream:
 
 @contextmanager
 def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
-    """Context manager in which `sys.stdout` is `stream` with characters escaped; None: the process has no stdout."""
+    """Redirect `sys.stdout` to `stream` with `escape_text` applied, inside the `with` block.
+
+    If `stream` is None (the process has no stdout), nothing is redirected.
+    """
     if stream is None or isinstance(stream, _EscapingStream):
         yield
         return
@@ -93,9 +99,9 @@ def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats log records: errors as they are, other lines after the time.
+    """Formats log records: errors without the time, other records with the time in front.
 
-    Control characters in values are escaped, and URLs are written without user names and passwords.
+    Control characters in values are escaped. User names and passwords in URLs are replaced by `***`.
     """
 
     def __init__(self, prefix: str = ""):

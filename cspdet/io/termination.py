@@ -1,4 +1,4 @@
-"""End a command by SIGTERM or SIGHUP as Ctrl-C does: cleanup runs, and what is done is kept."""
+"""Convert SIGTERM and SIGHUP to an exception, so that a command cleans up and keeps its results as after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SIGNALS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in sig
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal asked the process to end; whatever handles Ctrl-C handles it too.
+    """Raised when SIGTERM or SIGHUP ends the process. Handlers of KeyboardInterrupt (Ctrl-C) catch this exception too.
 
     Attributes:
-        exit_code: 128 and the number of the signal, as shells report it.
+        exit_code: 128 plus the signal number, the convention of shells.
     """
 
     def __init__(self, signum: int):
@@ -27,9 +27,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Raise Terminated in the main thread at the first SIGTERM or SIGHUP in this block; further ones are ignored.
+    """Raise Terminated in the main thread at the first SIGTERM or SIGHUP inside the `with` block.
 
-    A signal that has a handler, or is ignored (nohup), is left as it is.
+    Later signals are ignored. A signal that already has a handler, or that is ignored (nohup), is not changed.
     """
     process = os.getpid()
 

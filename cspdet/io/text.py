@@ -1,7 +1,8 @@
-r"""Read files that users name: regular files only, and text in UTF-8 or in UTF-16 with a byte order mark.
+r"""Read files whose paths come from users: regular files only, and text in UTF-8, UTF-16 or UTF-32.
 
-A file name is a sequence of bytes; Python represents bytes that are not UTF-8 as lone surrogates (PEP 383).
-`cspdet.io.atomic.write_text` writes them as `\udcff`, which JSON and YAML read back.
+A file name is a sequence of bytes. Python represents bytes that are not UTF-8 as lone surrogates (PEP 383).
+`cspdet.io.atomic.write_text` writes a lone surrogate as an escape such as `\udcff`, which JSON and YAML parsers convert
+back.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ CONVERT_HINT = "save it as UTF-8, or convert it from its encoding (such as cp125
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading; unlike `open`, never wait for the writer of a named pipe.
+    """Open a regular file for reading. Unlike `open`, never wait for the writer of a named pipe.
 
     Raises:
-        OSError: There is no such file, it cannot be read, or it is a folder, named pipe, socket or device.
+        OSError: The file does not exist, cannot be read, or is a folder, named pipe, socket or device.
     """
     try:
         mode = os.stat(path).st_mode
@@ -64,9 +65,8 @@ def read_text(
     r"""Read a text file; line ends become `\n`.
 
     Args:
-        path: A regular file in UTF-8, with or without byte order mark, or in UTF-16 or UTF-32 with one.
-        lists_paths: Whether the text has paths in it: bytes that are not UTF-8 become lone surrogates, as in file names
-            that Python returns.
+        path: A regular file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+        lists_paths: Whether the text contains paths. If so, bytes that are not UTF-8 become lone surrogates (PEP 383).
         max_bytes: Maximum size of the file.
         error: Type of the error.
 
@@ -79,13 +79,13 @@ def read_text(
 def read_lines(
     path: str | Path, *, lists_paths: bool = False, max_bytes: int = MAX_TEXT_BYTES, error: type[UserError] = DataError
 ) -> list[str]:
-    """Return the lines of a text file, without empty lines at its end; arguments and errors as for `read_text`."""
+    """Return the lines of a text file, without empty lines at the end. Arguments and errors: see `read_text`."""
     text = read_text(path, lists_paths=lists_paths, max_bytes=max_bytes, error=error)
     return text.rstrip("\n").split("\n")
 
 
 def decode_text(data: bytes, where: str, *, lists_paths: bool = False, error: type[UserError] = DataError) -> str:
-    """Decode the content of a text file as `read_text` does; `where` is the name of the file in error messages."""
+    """Decode the content of a text file; `where` is the file name for error messages. See `read_text`."""
     mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if data.startswith(pair[0])), (b"", "utf-8"))
     data = data[len(mark) :]
     if encoding == "utf-8" and b"\0" in data:
@@ -110,17 +110,20 @@ def describe_os_error(error: OSError) -> str:
 
 
 def other_forms(path: str) -> Iterator[str]:
-    """Yield the Unicode normal forms of a path that differ from it: macOS decomposes accents, other systems do not."""
+    """Yield the Unicode normal forms (NFC, NFD) of a path that differ from it.
+
+    macOS may store file names with decomposed accents (NFD). Other systems keep the form that they are given.
+    """
     for form in ("NFC", "NFD"):
         if not path.isascii() and not unicodedata.is_normalized(form, path):
             yield unicodedata.normalize(form, path)
 
 
 def opencv_path(path: str | Path) -> str:
-    """Return an absolute path as bytes for OpenCV, in which a `str` with lone surrogates ends the process."""
+    """Return the absolute path as bytes for OpenCV. A `str` with lone surrogates would crash the process in OpenCV."""
     return cast("str", os.fsencode(os.path.abspath(path)))  # the type stubs of OpenCV do not know bytes
 
 
 def is_text(text: str) -> bool:
-    """Whether a string can be written as UTF-8: it has no lone surrogate."""
+    """Whether a string has no lone surrogate, so that it can be encoded as UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Find the files below a folder: links are followed, each folder is read once, and what is skipped is counted."""
+"""Find files in a folder and its subfolders. Links are followed, and skipped entries are recorded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MAX_EXAMPLES = 3  # names in a message
 
 @dataclass
 class FoundFiles:
-    """The files below a folder; all names are relative to it, with `/` between their parts.
+    """The files below a folder. All names are paths relative to the folder, with `/` as separator.
 
     Attributes:
-        names: Files with the requested suffixes, sorted: those of a folder first, then those of its subfolders.
+        names: Files with the requested suffixes. The files of a folder come before those of its subfolders.
         other_suffixes: Files with other suffixes.
-        hidden: Folders, and files with the requested suffixes, whose names begin with a dot; they are skipped.
-        special: Named pipes, sockets and devices; they are skipped.
-        repeated: Links to folders that have been read already; they are skipped.
+        hidden: Skipped because the name begins with a dot: folders, and files with the requested suffixes.
+        special: Skipped named pipes, sockets and devices.
+        repeated: Skipped links to folders that were already read.
         unreadable: Folders that cannot be read, each with the reason.
     """
 
@@ -32,10 +32,10 @@ class FoundFiles:
     unreadable: list[str] = field(default_factory=list)
 
     def skipped(self, expected: Collection[str] = ()) -> list[str]:
-        """One line for each reason why files were skipped, without the unreadable folders.
+        """Return one message per reason why files were skipped. Unreadable folders are not included.
 
         Args:
-            expected: Suffixes of files that need no message, in lower case.
+            expected: Suffixes in lower case; files with these suffixes are not reported.
         """
         counts = Counter(suffix_of(name) or "none" for name in self.other_suffixes)
         others = [f"{suffix} {count}" for suffix, count in sorted(counts.items()) if suffix not in expected]
@@ -51,20 +51,20 @@ class FoundFiles:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name in lower case: `.jpg` for `x/A.JPG`; empty if it has none."""
+    """Return the suffix of a file name in lower case (`.jpg` for `x/A.JPG`), or an empty string."""
     return os.path.splitext(name)[1].lower()
 
 
 def find_files(folder: str | Path, suffixes: Collection[str]) -> FoundFiles:
     """Find the files with certain suffixes in a folder and its subfolders.
 
-    Links to folders are followed after all real folders were read, so that a file is found by its own path if it has
-    one below `folder`. Each folder is read once, so circles of links end. Broken links are among the names: the reader
-    of the file reports them.
+    Links to folders are followed after all real folders. A file below `folder` is therefore listed under its real path.
+    Each folder is read once, so circular links end. Broken links are listed too: the reader of the file reports the
+    error.
 
     Args:
         folder: The folder.
-        suffixes: Suffixes with a dot, in lower case; those of the files may have upper case.
+        suffixes: Suffixes with a dot, in lower case. Upper and lower case in file names are equivalent.
 
     Raises:
         OSError: `folder` itself cannot be read.
@@ -89,7 +89,7 @@ def _add_file(found: FoundFiles, entry: os.DirEntry[str], name: str, matches: bo
 
 
 def _can_be_read(entry: os.DirEntry[str]) -> bool:
-    """False for a named pipe, socket or device; True for a broken link, because its reader reports the reason."""
+    """Whether an entry is a file or a broken link. The reader of the file reports broken links."""
     try:
         return entry.is_file() or not os.path.exists(entry.path)
     except OSError:
@@ -102,9 +102,10 @@ def _in_order_of_folders(name: str) -> tuple[list[str], str]:
 
 
 def _walk(root: str, found: FoundFiles) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Yield each folder that is not hidden, once; add hidden, repeated and unreadable folders to `found`.
+    """Yield each folder that is not hidden once, as its path and the entries of its files.
 
-    A folder is its path relative to `root` with a `/` at the end (empty for `root`), and the entries of its files.
+    The path is relative to `root` and ends with `/`; it is empty for `root`. Hidden, repeated and unreadable folders
+    are added to `found`.
     """
     visited: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()
@@ -120,7 +121,7 @@ def _walk(root: str, found: FoundFiles) -> Iterator[tuple[str, list[os.DirEntry[
 
 
 def _list_folder(root: str, at: str, visited: set[tuple[int, int]], found: FoundFiles) -> list[os.DirEntry[str]]:
-    """Return the sorted entries of a folder; none if it is in `visited` or unreadable, which is added to `found`."""
+    """Return the sorted entries of a folder. A repeated or unreadable folder is added to `found` and has no entries."""
     try:
         status = os.stat(os.path.join(root, at))
         if (status.st_dev, status.st_ino) in visited:
@@ -137,7 +138,7 @@ def _list_folder(root: str, at: str, visited: set[tuple[int, int]], found: Found
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one."""
+    """Whether an entry is a folder or a link to a folder."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
