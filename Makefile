@@ -2,6 +2,7 @@
 #
 #   make demo     install, generate a small dataset, train, evaluate, detect in images and in a video
 #   make test     install, then run lint, format check, type check and tests
+#   make docs     install, then build the documentation site in build/site
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -28,7 +29,7 @@ DEMO_TRAIN = train.eval_interval=5 train.augment.close_mosaic=4
 # ------------------------------------------------------------------------------------------------------------------
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-.PHONY: help install test test-fast lint format demo clean distclean
+.PHONY: help install test test-fast lint format docs demo clean distclean
 
 # The scripts in $(VENV) and the editable install name this folder: a moved or copied checkout, and an installation that
 # was not completed, start with an empty environment.
@@ -40,7 +41,7 @@ endif
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'make install | test-fast | lint | format | clean | distclean'
+	@echo 'make install | test-fast | lint | format | docs | clean | distclean'
 
 install: $(STAMP)
 
@@ -66,6 +67,10 @@ test: lint
 
 test-fast: install
 	@'$(BIN)/pytest' -m 'not e2e' -n $(TEST_WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 '$(BIN)/mkdocs' build --quiet --strict
+	@echo 'build/site/index.html'
 
 demo: install
 	rm -rf '$(DEMO)'

@@ -1,4 +1,4 @@
-"""Generate docs/paper.md; see --help."""
+"""Generate docs/models/paper.md; see --help."""
 
 from paper import page_command
 

@@ -87,7 +87,7 @@ def test_mistakes_are_errors(colors, capsys, words, message):
 
 
 def test_the_page_has_the_published_figures():
-    text = (Path(__file__).parents[2] / "docs/classification.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/how-to/classification.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
     ]

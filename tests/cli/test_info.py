@@ -191,7 +191,7 @@ def test_a_plot_that_cannot_be_written_is_refused_at_once(target, expected, tmp_
 
 @pytest.mark.e2e
 def test_the_committed_page_is_what_the_configs_give():
-    page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/models/paper.md").read_text(encoding="utf-8")
     assert page == paper_page(ROOT / "configs"), "write it anew: python tools/paper_page.py"
 
 

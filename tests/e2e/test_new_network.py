@@ -22,7 +22,7 @@ from cspdet.models.profile import profile
 from cspdet.recipe import DetectionRecipe
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/new_network.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how-to/new_network.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -526,7 +526,7 @@ def test_the_default_name_stands_beside_the_checkpoint(checkpoint, capsys):
 
 
 def example_of_docs() -> str:
-    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/how-to/export.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(import json.*?)```", text, re.DOTALL)
     return str(code)
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md: its drawing follows from the imports, and it names every file of the package."""
+"""docs/explanation/architecture.md: its drawing follows from the imports, and it names every file of the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from paper import architecture
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 FILE = re.compile(r"`(?!tests/)(?:cspdet/)?([\w/]+\.py)`")
 
 

@@ -1,4 +1,4 @@
-"""docs/csp.md and its drawings: what they say is what the modules do."""
+"""docs/explanation/csp.md and its drawings: what they say is what the modules do."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from cspdet.models.csp import CSPStage, Split, has_final_transition, has_partial
 from cspdet.models.profile import ModelCost, profile
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/csp.md").read_text(encoding="utf-8")
-SYMBOL = re.compile(r"\[`([\w.]+)`\]\(\.\./([\w/]+\.py)\)")
-CODE_ROW = re.compile(r"^\|.*\| `([^`]+)` \| \[`([\w.]+)`\]\(\.\./([\w/]+\.py)\) \|$", re.MULTILINE)
+PAGE = (ROOT / "docs/explanation/csp.md").read_text(encoding="utf-8")
+SYMBOL = re.compile(r"\[`([\w.]+)`\]\(\.\./\.\./([\w/]+\.py)\)")
+CODE_ROW = re.compile(r"^\|.*\| `([^`]+)` \| \[`([\w.]+)`\]\(\.\./\.\./([\w/]+\.py)\) \|$", re.MULTILINE)
 
 # --- the drawings --------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ def test_every_split_has_one_part_for_the_shortcut_and_one_for_the_block():
 
 def test_the_page_shows_every_drawing_and_there_is_no_other():
     assert sorted(DRAWINGS) == sorted(path.name for path in (ROOT / "docs/images").iterdir())
-    assert sorted(DRAWINGS) == sorted(re.findall(r"\(images/([\w.]+)\)", PAGE))
+    assert sorted(DRAWINGS) == sorted(re.findall(r"\(\.\./images/([\w.]+)\)", PAGE))
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -268,7 +268,7 @@ def test_every_symbol_on_the_page_is_in_the_file_that_it_links_to():
 
 def test_every_line_of_code_on_the_page_is_in_its_symbol():
     rows = CODE_ROW.findall(PAGE)
-    assert len(rows) == sum("](../cspdet" in line for line in PAGE.splitlines() if line.startswith("| "))
+    assert len(rows) == sum("](../../cspdet" in line for line in PAGE.splitlines() if line.startswith("| "))
     assert [code for code, symbol, path in rows if one_line(code) not in one_line(source_of(symbol, path) or "")] == []
 
 

@@ -1,1 +1,1 @@
-"""Generators of documentation pages: docs/paper.md and the drawings of docs/csp.md."""
+"""Generators of documentation pages: docs/models/paper.md and the drawings of docs/explanation/csp.md."""

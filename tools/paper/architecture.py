@@ -1,9 +1,9 @@
-"""Generate the parts of docs/architecture.md that are derived from the code.
+"""Generate the parts of docs/explanation/architecture.md that are derived from the code.
 
   python tools/paper/architecture.py
 
-It writes docs/packages.svg, the dependency graph of the packages, and the section "Files" of docs/architecture.md, with
-the first sentence of the docstring of each file.
+It writes docs/packages.svg, the dependency graph of the packages, and the section "Files" of
+docs/explanation/architecture.md, with the first sentence of the docstring of each file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DRAWING = ROOT / "docs/packages.svg"
-PAGE = ROOT / "docs/architecture.md"
+PAGE = ROOT / "docs/explanation/architecture.md"
 FILES_HEADING = "## Files\n"
 CORE = {"models", "datasets", "training", "inference", "evaluation", "checkpoints"}
 ENTRY_POINTS = {"__init__", "__main__"}

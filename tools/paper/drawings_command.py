@@ -1,4 +1,4 @@
-"""Draw the figures of docs/csp.md (gradients, fusion strategies, EFM) from the network modules.
+"""Draw the figures of docs/explanation/csp.md (gradients, fusion strategies, EFM) from the network modules.
 
   python tools/draw_networks.py
   python tools/draw_networks.py --output docs/images

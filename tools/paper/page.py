@@ -226,7 +226,8 @@ def _config(row: PaperRow, costs: CostCache) -> str:
     """Return a Markdown link to the config, followed by the overrides."""
     path = costs.config_path(row.config)
     folder = "classification/" if path.parent.name == "classification" else ""
-    return " ".join([f"[{row.config}](../configs/{folder}{row.config}.yaml)", *(f"`{text}`" for text in row.overrides)])
+    link = f"[{row.config}](../../configs/{folder}{row.config}.yaml)"
+    return " ".join([link, *(f"`{text}`" for text in row.overrides)])
 
 
 def _weights(cost: ModelCost, reference: PublishedResult) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
-"""Write docs/paper.md: the tables of the CSPNet paper with the measured parameters and BFLOPs of the configs.
+"""Write docs/models/paper.md: the tables of the CSPNet paper with the measured parameters and BFLOPs of the configs.
 
   python tools/paper_page.py
-  python tools/paper_page.py --configs configs --output docs/paper.md
+  python tools/paper_page.py --configs configs --output docs/models/paper.md
 
 A published row without a config, or one that is missing from the tables, is an error.
 """
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `paper-page`."""
     parser.add_argument("--configs", type=Path, default=Path("configs"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/paper.md"), metavar="FILE", help="default: %(default)s"
+        "--output", type=Path, default=Path("docs/models/paper.md"), metavar="FILE", help="default: %(default)s"
     )
 
 

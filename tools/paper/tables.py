@@ -226,7 +226,7 @@ Columns:
 - **Stored values**, in millions, as the tables of the partial residual networks count parameters: weights, biases, and
   4 for each normalized channel. It is the size of a `.weights` file, divided by 4.
 - **Published** accuracy was measured by the authors: ImageNet validation, COCO test-dev. **Ours** is empty until it is
-  measured on the same data; our measurements are in [results.md](reports/results.md).
+  measured on the same data; our measurements are in [results.md](../reports/results.md).
 - Detectors have 80 classes. The rows of the paper's Table 2 are quoted from notes that agree with the paper's text.
 """
 ABLATION_TEXT = """\
