@@ -34,8 +34,8 @@ def unpack_zip(
 ) -> None:
     """Unpack a folder and individual files of an archive.
 
-    Members keep their names below `output`, and their CRCs are checked. The folder is unpacked under a temporary name
-    and renamed when it is complete.
+    Members keep their relative paths below `output`. Their CRCs are checked. The folder is unpacked under a temporary
+    name and renamed when it is complete.
 
     Args:
         archive: The zip file.
@@ -45,8 +45,9 @@ def unpack_zip(
         files: Names of single members to unpack.
 
     Raises:
-        DataError: The archive is not a zip file or corrupt, has unexpected members, or a member outside of `output`.
-        UserError: The disk is full.
+        DataError: The archive is not a zip file, is corrupt, is a zip bomb, lacks a requested member, or contains an
+            unsafe path.
+        UserError: The disk has too little free space, or a file cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as zipped:
@@ -81,9 +82,9 @@ def _check_member_path(archive: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _check_total_size(archive: Path, output: Path, members: Iterable[zipfile.ZipInfo]) -> None:
-    """Raise an error if the files of an archive have the total size of a zip bomb, or exceed the free disk space.
+    """Raise DataError for a zip bomb, and UserError if the unpacked files exceed the free disk space.
 
-    The declared sizes are added, because zipfile unpacks no more than these.
+    The sizes are those that the archive declares: zipfile unpacks no more bytes than a member declares.
     """
     total, packed = sum(member.file_size for member in members), archive.stat().st_size
     if total > max(MIN_BOMB_BYTES, MAX_EXPANSION * packed):

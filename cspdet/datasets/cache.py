@@ -46,7 +46,7 @@ class ImageFiles(Images, Protocol):
         """Return the path of an image."""
 
     def cache_key(self) -> bytes:
-        """Return the settings that determine the decoded pixels, as bytes; the files themselves are not included."""
+        """Return the settings that determine the decoded pixels, as bytes, without the contents of the files."""
 
     def sizes_hw(self) -> list[tuple[int, int]]:
         """Return the height and width of every image that `__getitem__` returns."""
@@ -60,7 +60,7 @@ def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False
 
     Args:
         files: The images to decode.
-        config: `cache`, `cache_folder` and `on_bad_image` are read.
+        config: Only the keys `cache`, `cache_folder` and `on_bad_image` are read.
         shared: Put a RAM cache into shared memory, for loader processes that are not forked.
         num_processes: Number of training processes on this machine; each has its own RAM cache.
 
@@ -68,7 +68,7 @@ def build_cache(files: ImageFiles, config: LoaderConfig, *, shared: bool = False
         The cache, or `files` if nothing is cached.
 
     Raises:
-        ConfigError: There is not enough memory or disk space, or no cache folder is set.
+        ConfigError: There is not enough memory or disk space, or `cache` is "disk" and no cache folder is set.
         DataError: Some images are unreadable and `on_bad_image` is `error`.
     """
     skip_bad_images = config.on_bad_image == "skip"
@@ -89,7 +89,10 @@ def _open_disk_cache(files: ImageFiles, folder: Path | None, *, skip_bad_images:
 
 
 def _fits_in_free_memory(files: ImageFiles, shared: bool, num_processes: int) -> bool:
-    """Return whether all images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory; False if unknown."""
+    """Return whether all images need at most AUTO_MAX_FREE_MEMORY_FRACTION of the free memory.
+
+    The result is False if the free memory is unknown.
+    """
     required_bytes, free = files.estimate_cache_bytes(), _free_memory(shared)
     fits = free is not None and num_processes * required_bytes <= AUTO_MAX_FREE_MEMORY_FRACTION * free
     if not fits:
@@ -158,7 +161,10 @@ class RamCache:
 
 
 def _free_memory(shared: bool) -> int | None:
-    """Return the free memory in bytes, but not more than the free shared memory if `shared`; None if unknown."""
+    """Return the free memory in bytes, or None if it is unknown.
+
+    With `shared`, the result is at most the free shared memory.
+    """
     limits = (available_memory(), free_shared_memory() if shared else None)
     return min((limit for limit in limits if limit is not None), default=None)
 

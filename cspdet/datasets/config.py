@@ -109,7 +109,7 @@ class AlbumentationsConfig(ComponentConfig):
 
 
 class AugmentConfig(ConfigModel):
-    """Settings of the augmentation for detectors. With the defaults, images are only letterboxed."""
+    """Settings of the augmentation for detectors. With the defaults, images are only resized to the input."""
 
     mosaic: Probability = Field(0.0, description="Probability of a mosaic of four images.")
     mixup: Probability = Field(

@@ -3,7 +3,7 @@
     train: {images: train2017, annotations: annotations/instances_train2017.json}
     val: {images: val2017, annotations: annotations/instances_val2017.json}
 
-For a dataset in another format than COCO JSON, a descriptor has its format and its file or folder:
+For a dataset in another format than COCO JSON, a descriptor names the format and the file or folder of the dataset:
 
     format: yolo                # or {name: voc, one_based: false}, or mymodule:MyFormat
     source: ../yolo_data

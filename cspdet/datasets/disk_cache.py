@@ -117,7 +117,9 @@ def open_or_build_cache(
     *,
     skip_bad_images: bool,
 ) -> DiskCache:
-    """Open the cache at `path`; if it is missing or unusable, build it. Only one of several processes builds it.
+    """Open the cache at `path`; build the cache if it is missing or unusable.
+
+    If the file system supports locks, only one of several processes builds the cache.
 
     Args:
         path: The file.
@@ -160,7 +162,8 @@ def _try_open(path: Path, count: int) -> DiskCache | None:
 def _file_lock(path: Path) -> Iterator[None]:
     """Hold the lock of `path` in the `with` block; delete temporary files of killed runs first.
 
-    The lock is released if the process dies. It also works between machines if the file system supports locks.
+    The operating system releases the lock if the process dies. The lock also works between machines if the file system
+    supports locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +212,7 @@ def _check_free_space(path: Path, required_bytes: int) -> None:
 
 
 def _write_cache(file: BinaryIO, count: int, load: Callable[[int], np.ndarray], *, skip_bad_images: bool) -> None:
-    """Decode images in threads and write the cache file; raise DataError with all problems if not `skip_bad_images`."""
+    """Decode images in threads and write the cache file; without `skip_bad_images`, unreadable images are errors."""
 
     def read(index: int) -> np.ndarray | str:
         try:

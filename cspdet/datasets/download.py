@@ -86,7 +86,8 @@ def download_coco(
         retry_delay_s: Seconds between attempts.
 
     Raises:
-        UserError: The network or the server fails, there is not enough disk space, or the server sends other files.
+        UserError: The network or the server fails, there is not enough disk space, or the server declares another file
+            size.
         DataError: An archive or folder does not have the content of COCO 2017, or coco.yaml is a file of the user.
     """
     output = Path(output)
@@ -127,7 +128,7 @@ def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """Return the archives to download -> annotation files to unpack ([] for images), and a note per kept part."""
+    """Return a dict, missing archive -> annotation files to unpack ([] for images), and messages about kept parts."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():

@@ -35,14 +35,15 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
         url: Address of the file.
         file: Output path; an existing file of the expected size is kept.
         size: Expected size in bytes; None: any.
-        max_attempts: Maximum number of attempts; the download is not retried if no data has been received at all.
+        max_attempts: Maximum number of attempts. A download that has received no data is not retried.
         retry_delay_s: Seconds between attempts.
 
     Returns:
         Whether the file was downloaded; false if it existed.
 
     Raises:
-        UserError: The server is unreachable, responds with an error, interrupts too often, or declares another size.
+        UserError: The server is unreachable, responds with an error, interrupts the transfer too often, or declares
+            another size; or the file cannot be written.
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
         return False
@@ -106,7 +107,7 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
 
 
 def _content_length(url: str, response: http.client.HTTPResponse) -> int:
-    """Return the Content-Length in bytes; raise UserError without a valid one, as the response may have no end."""
+    """Return the Content-Length of a response in bytes; raise UserError if it is missing or invalid."""
     text = response.headers.get("Content-Length") or ""
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_LENGTH_DIGITS):
         found = f"found {text[:MAX_LENGTH_DIGITS]!r}" if text else "it is missing"

@@ -1,7 +1,7 @@
 """Open image files, and read format, size and orientation from their first bytes without decoding them.
 
-Only regular files are opened: a pipe or a device may have no end. The beginning and the end of a file are read with
-ordinary reads, whose errors on a failing disk are exceptions; a memory map would end the process.
+Only regular files are opened: a pipe or a device may have no end. Files are read, not memory-mapped: on a failing disk,
+a read raises an exception, but access to a memory map kills the process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def open_image(path: str | Path) -> BinaryIO:
 
 
 def parse_header(file: BinaryIO) -> ImageHeader:
-    """Read the header of an open file, and check its size before memory is allocated for the pixels.
+    """Read the header of an open file, and check the image size before memory is allocated for the pixels.
 
     Raises:
         CorruptImageError: The file is not an image, is a truncated JPEG or PNG, has an invalid header, has more than
@@ -143,7 +143,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def check_png_checksums(data: bytes) -> None:
-    """Check the checksums of the critical chunks, which are needed to decode a PNG; not every decoder checks them.
+    """Check the checksums of the critical chunks of a PNG, because not every decoder checks them.
 
     Raises:
         CorruptImageError: A checksum is wrong, or a chunk is incomplete.
@@ -155,9 +155,9 @@ def check_png_checksums(data: bytes) -> None:
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """Return the orientation, 1 to 8, of an EXIF block; 1 if it has none.
+    """Return the orientation, 1 to 8, of an EXIF block; 1 if the block has none.
 
-    It is tag 0x0112 of the first directory (TIFF 6.0, section 2).
+    The orientation is tag 0x0112 of the first directory (TIFF 6.0, section 2).
     """
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:

@@ -2,7 +2,7 @@
 
 The header of every file is read first (`image_header.py`), to detect truncated files, to check the size before memory
 is allocated, and to get the orientation. JPEG files are decoded by libjpeg-turbo through simplejpeg, which reports
-damage of the coded data, PNG files by OpenCV. Four-channel JPEG files and all other formats are decoded by Pillow
+damaged data. PNG files are decoded by OpenCV. Four-channel JPEG files and all other formats are decoded by Pillow
 (`pillow_io.py`).
 """
 
@@ -52,7 +52,18 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode the content of an image file as `read_image` does; `name` is the name of the image in error messages."""
+    """Decode the content of an image file, with its EXIF orientation applied.
+
+    Args:
+        data: The content of the file.
+        name: Name of the image in error messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: The data are empty, not an image, truncated, damaged, or larger than MAX_PIXELS.
+    """
     return _with_name(name, lambda: _decode(data))
 
 
@@ -60,7 +71,7 @@ def read_image_header(path: str | Path) -> ImageHeader:
     """Read format, size and orientation of an image file without decoding it.
 
     Raises:
-        DataError: The file is missing, empty, not an image, or larger than MAX_PIXELS, or a truncated JPEG or PNG file.
+        DataError: The file is missing, empty, not an image, larger than MAX_PIXELS, or a truncated JPEG or PNG.
     """
     return _with_name(str(path), lambda: _read_header(path))
 
@@ -69,7 +80,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Read the height and width of an upright image from its header.
 
     Raises:
-        DataError: The header cannot be read, see `read_image_header`.
+        DataError: The file is missing, not an image, larger than MAX_PIXELS, or a truncated JPEG or PNG.
     """
     return read_image_header(path).size_hw
 
@@ -166,7 +177,7 @@ _silence = {"users": 0, "level": 0}
 
 @contextmanager
 def _opencv_silent() -> Iterator[None]:
-    """Disable the log of OpenCV in the block, for all threads; the last thread to leave its block restores it."""
+    """Disable the log of OpenCV in the block, for all threads; the last thread to leave its block restores the log."""
     with _silence_lock:
         if _silence["users"] == 0:
             _silence["level"] = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -44,8 +44,9 @@ def build_loader(
     Args:
         files: The image files.
         build_dataset: Function that builds the dataset of samples from the images (files or a cache).
-        batch_builder: Function from a dataset to the function that builds its batches, in the loader processes.
-        sampler: Keys of the samples of each batch of this process, see `EpochBatchSampler`.
+        batch_builder: Function that returns the batch function of a dataset. The batch function runs in the loader
+            processes.
+        sampler: Sampler of the batches of this process.
         config: Cache, loader processes and `on_bad_image`.
         image_bytes: Size of an image in a batch, in bytes.
         device_type: Device of the batches: "cpu" or "cuda".
@@ -104,7 +105,7 @@ class EpochLoader(Generic[BatchT]):
         return self._batch_sampler.num_batches
 
     def require_images(self, min_per_rank: int) -> None:
-        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it."""
+        """Merge the last two batches if a process would have fewer than `min_per_rank` images in the last one."""
         self._batch_sampler.require_images(min_per_rank)
 
     def images_in_batch(self, batch_index: int) -> int:
@@ -144,7 +145,7 @@ class EvalLoader(Generic[BatchT]):
             config: Images per batch of this process, and loader processes.
             image_bytes: Size of an image in a batch, in bytes.
             device_type: Device of the batches: "cpu" or "cuda".
-            shard: This process's part: images rank, rank + world_size, ...; may be empty.
+            shard: Rank and world size of this process, which loads the images rank, rank + world_size, ...
         """
         order = sequential_batches(num_images, config.batch_size, shard)
         batch_bytes = image_bytes * min(config.batch_size, num_images)

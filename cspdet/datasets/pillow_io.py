@@ -69,8 +69,8 @@ def pillow_header(file: BinaryIO) -> tuple[str, tuple[int, int], int]:
     """Read the header of an open image file.
 
     Returns:
-        Name of the format in Pillow; stored (height, width), for TIFF that of the upright image; EXIF orientation 1 to
-        8.
+        Name of the format in Pillow; (height, width) as stored; EXIF orientation, 1 to 8. For TIFF, height and width
+        are those of the upright image, and the orientation is 1.
 
     Raises:
         CorruptImageError: The file is not an image, or is invalid.
@@ -141,7 +141,7 @@ def animation_frames(file: BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def count_pages(file: BinaryIO) -> int:
-    """Return the number of pages of an open TIFF file, without those that are smaller copies of others."""
+    """Return the number of pages of an open TIFF file, without reduced-resolution copies of other pages."""
     pages = 0
     with _open_with_pillow(file) as image:
         for index in range(getattr(image, "n_frames", 1)):
@@ -170,7 +170,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _grey16_to_rgb8(grey: np.ndarray) -> np.ndarray:
-    """Convert 16-bit grayscale (H, W) of any dtype of Pillow to 8-bit (H, W, 3); raise for values above 65535."""
+    """Convert 16-bit grayscale (H, W) to uint8 (H, W, 3).
+
+    Raise CorruptImageError for floating-point values and for values outside 0 to 65535.
+    """
     if grey.dtype.kind == "f" or int(grey.min()) < 0 or int(grey.max()) > 65535:
         raise CorruptImageError(f"pixels of type {grey.dtype} have no fixed range; expected 8 or 16 bits per channel")
     return np.repeat((grey.astype(np.uint32) // 256).astype(np.uint8)[..., None], 3, axis=-1)

@@ -55,7 +55,7 @@ def repeat_factors(image: np.ndarray, class_id: np.ndarray, num_images: int, thr
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """Yields the keys of the samples of one process for each batch of an epoch, starting at batch `start_batch`.
+    """Yields one list of sample keys per batch of an epoch, for one process, from batch `start_batch` on.
 
     A key is (epoch, image index) or, from the second occurrence of an image on, (epoch, image index, repeat index).
     Each process takes every world_size-th image of a batch, so the processes together cover the whole batch. All epochs
@@ -93,7 +93,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self.require_images(min_per_rank)
 
     def require_images(self, min_per_rank: int) -> None:
-        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it.
+        """Merge the last two batches if a process would have fewer than `min_per_rank` images in the last one.
 
         Raises:
             ConfigError: The batch size is too small for the processes.
@@ -140,9 +140,9 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def _repeat_counts(self, epoch: int) -> np.ndarray:
         """Return the number of occurrences of each image in this epoch, (num_images,).
 
-        The fractional parts of the repeat factors are resolved by systematic sampling: the cumulative sums of the
-        fractions, in random order, are compared with equally spaced points with a random offset. An image is repeated
-        once more if a point is in its interval.
+        The fractional parts of the repeat factors are resolved by systematic sampling. In random order, each fraction
+        is an interval of a line. Equally spaced points with a random offset are placed on the line. An image with a
+        point in its interval is repeated once more.
         """
         times = self._whole_repeats
         if self._num_extra_repeats:
@@ -181,7 +181,7 @@ def sequential_batches(num_images: int, batch_size: int, shard: Shard) -> list[l
 def local_world_size(shard: Shard) -> int:
     """Return the number of training processes on this machine, from the variable LOCAL_WORLD_SIZE that torchrun sets.
 
-    If it is not set, all processes are assumed to run on this machine.
+    Without this variable, all processes are assumed to run on this machine.
     """
     env_value = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(shard.world_size, max(1, int(env_value))) if env_value.isdecimal() else shard.world_size

@@ -20,9 +20,11 @@ def resolve_num_workers(
 ) -> int:  # fmt: skip
     """Return the number of loader processes.
 
-    `auto` uses at most 8 processes: for a GPU one per core, for the CPU one per four cores, because the network needs
-    the rest; the cores are divided by `num_processes`. Batches travel through shared memory: where it is too small, as
-    often in containers, a requested number is reduced, too, if necessary to 0.
+    With `auto`, the number is one per core for a GPU, and one per four cores for the CPU, where the network needs the
+    others. The cores are divided by `num_processes`. The maximum is 8.
+
+    Batches are passed through shared memory. If the shared memory is too small, as in many containers, any number is
+    reduced, if necessary to 0.
 
     Args:
         requested: The number of processes, or auto.

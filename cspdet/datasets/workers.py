@@ -62,7 +62,9 @@ def no_errors() -> dict[int, str]:
 
 
 class WorkerDataset(Dataset[Any]):
-    """Dataset that builds whole batches; a batch with a user error is returned as the messages of the error.
+    """Dataset that builds whole batches.
+
+    If building a batch raises a UserError, the result has the messages of the error instead of the batch.
 
     Args:
         build_batch: Builds a batch from the keys of its samples.
@@ -170,7 +172,7 @@ def iter_batches(loader: DataLoader[Any], on_skipped: Callable[[dict[int, str]],
 def worker_context(num_workers: int) -> str | None:
     """Return the start method of loader processes: "fork" on Linux, to share annotations and cache; elsewhere None.
 
-    None stands for the default of `multiprocessing`. It is also returned on Linux if the user has set "spawn".
+    None stands for the default of `multiprocessing`. On Linux, None is also returned if the user has set "spawn".
     """
     can_fork = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     can_fork &= multiprocessing.get_start_method(allow_none=True) != "spawn"
@@ -178,7 +180,7 @@ def worker_context(num_workers: int) -> str | None:
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Return whether loader processes are not forked, so that they share only data in shared memory."""
+    """Return whether loader processes are not forked. Only data in shared memory is shared with them then."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 
@@ -206,7 +208,7 @@ def _exit_on_parent_sigterm(parent: int) -> None:
     """Exit this process when its parent sends SIGTERM.
 
     At exit, torch sends SIGTERM to loader processes whose DataLoader was garbage-collected without a shutdown, and then
-    waits for them. If they ignored it, the training process would not end.
+    waits for them. If loader processes ignored this signal, the training process would not end.
     """
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
@@ -230,7 +232,7 @@ def worker_crash_error(error: Exception) -> DataError | None:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[WorkerResult]:
-    """Return the iterator of a loader, which starts its loader processes; SIGTERM is blocked in all their threads."""
+    """Start the loader processes, with SIGTERM blocked in all their threads; return the iterator of the loader."""
     if not HAS_SIGWAITINFO:
         return cast(Iterator[WorkerResult], iter(loader))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

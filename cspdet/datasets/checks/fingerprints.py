@@ -38,7 +38,7 @@ class Fingerprints(NamedTuple):
 
 
 def compute_fingerprints(paths: list[Path]) -> Fingerprints:
-    """Read all images at reduced size, in threads, and compute their fingerprints."""
+    """Read all images at reduced size, in threads, and compute their fingerprints; unreadable images are marked."""
     count = len(paths)
     hashes, mirrored = np.zeros((count, NUM_BITS), bool), np.zeros((count, NUM_BITS), bool)
     detail = np.zeros((count, THUMBNAIL, THUMBNAIL), np.float16)
@@ -61,7 +61,9 @@ def compute_fingerprints(paths: list[Path]) -> Fingerprints:
 
 
 def read_small_grey(path: Path) -> np.ndarray:
-    """Read an image in grayscale at the smallest sufficient scale: 1/8, 1/4, 1/2 or 1.
+    """Read an image in grayscale, at a scale of 1/8, 1/4, 1/2 or 1.
+
+    The scale is the smallest at which both sides have at least 2 * THUMBNAIL pixels, or else 1.
 
     Returns:
         (h, w) float32 gray levels of the upright image.
@@ -93,7 +95,7 @@ def difference_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def _fine_structure(grey: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the fine structure of an image, without its low spatial frequencies.
+    """Return the high spatial frequencies of a gray image (h, w).
 
     Returns:
         (THUMBNAIL, THUMBNAIL) values with standard deviation 1, and the standard deviation before scaling.

@@ -6,14 +6,15 @@ files with equal bytes; this module finds images that look the same:
 1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its left and its upper
    neighbor;
 2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. To find them, the bits are divided into
-   MAX_DISTANCE + 1 bands: two such hashes have equal bits in at least one band, so only images that have equal bits in
-   a band are compared;
+   MAX_DISTANCE + 1 bands. Two such hashes are equal in at least one band, so only hashes that are equal in a band are
+   compared;
 3. candidates are reported if their fine structure correlates, because uniform surfaces also have similar hashes.
 
-For n images with balanced bands, about n^2 / 80 pairs are compared, and at most MAX_COMPARISONS. If more images share a
-band, each is compared only with the next ones in the order of the hashes, and the report is marked as incomplete.
-Memory is proportional to n. Limitations: the hash of an image with low contrast is noise, so its near-duplicates may be
-missed; crops that shift the content by more than a few percent of the image are not found.
+For n images, about n^2 / 80 pairs are compared if the bits of each band vary between images. The limit is
+MAX_COMPARISONS. Above the limit, each hash is compared only with the hashes that follow it in sorted order, and the
+report is marked as incomplete. The memory is proportional to n. Limitations: the hash of an image with low contrast is
+noise, so its near-duplicates may be missed; crops that shift the content by more than a few percent of the image are
+not found.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class DuplicatePair(NamedTuple):
 
 @dataclass(frozen=True)
 class DuplicateReport:
-    """The most similar pairs, most similar first, and counts."""
+    """Pairs of near-duplicates, sorted by distance and then by descending similarity, and counts."""
 
     pairs: tuple[DuplicatePair, ...]
     total_pairs: int  # number of pairs found; `pairs` may contain only the first of them
@@ -94,7 +95,8 @@ class DuplicateReport:
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
     """Find near-duplicates within splits and between splits, including mirrored ones.
 
-    Unreadable and low-contrast images are skipped and counted. A file that is listed in two splits is not reported.
+    Unreadable and low-contrast images are skipped and counted. A file that is listed twice is not reported as its own
+    duplicate.
 
     Args:
         sets: The splits by name.
@@ -132,8 +134,9 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
     """Find the P pairs of images with similar hashes.
 
     Returns:
-        (P,) index of the first image; (P,) index of the second image, which is larger; (P,) number of differing bits;
-        (P,) bool, whether one image resembles the mirrored other one; and False if a limit may have dropped pairs.
+        A tuple (first, second, distance, mirrored, complete). `first` and `second` (P,) are image indices, with first <
+        second. `distance` (P,) is the number of differing bits. `mirrored` (P,) is True if one image was mirrored for
+        the comparison. `complete` is False if a limit may have dropped pairs.
     """
     (rows,) = np.nonzero(fingerprints.usable)
     hashes = np.concatenate((fingerprints.hashes[rows], fingerprints.mirrored[rows]))
@@ -157,7 +160,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Keep the row with the smallest distance for each key; of the kept rows, keep only the MAX_CANDIDATES closest.
+    """Keep the closest row of each key, and of these at most MAX_CANDIDATES, those with the smallest distances.
 
     Args:
         candidates: (P, 2) key and distance; the key encodes two images and whether one of them is mirrored.
@@ -175,10 +178,12 @@ def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> Iterator[tuple[np.ndarray, bool]]:
-    """Compare the hashes that have equal bits in a band, except pairs of two mirrored hashes; yield the close pairs.
+    """Compare hashes that are equal in a band; yield the pairs whose distance is at most MAX_DISTANCE.
+
+    From row `num_originals` on, `hashes` belong to mirrored images. Two hashes of mirrored images are not compared.
 
     Yields:
-        (P, 3) indices i and j into `hashes`, and distance; and False if some hashes of the band were not compared.
+        (P, 3) indices i and j into `hashes` and their distance; and whether all pairs of the band were compared.
     """
     # Neighboring bits are often equal in all images; a random permutation makes each band selective.
     bands = np.array_split(np.random.default_rng(0).permutation(NUM_BITS), NUM_BANDS)
@@ -199,7 +204,7 @@ def _close_pairs(hashes: np.ndarray, words: np.ndarray, num_originals: int) -> I
 
 
 def count_bits(words: np.ndarray) -> np.ndarray:
-    """Count the bits that are set: (P, 2) uint64 to (P,) int64."""
+    """Count the set bits of each row: (P, 2) uint64 -> (P,) int64."""
     counts = BIT_COUNTS[words.view(np.uint16)] if BIT_COUNTS is not None else np.bitwise_count(words)
     return counts.sum(axis=1, dtype=np.int64)
 

@@ -77,7 +77,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Statistics of one class; medians are None if it has no boxes."""
+    """Statistics of one class; the medians are None if the class has no boxes."""
 
     name: str
     category_id: int
@@ -111,7 +111,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split; crowds count only in `boxes`, `crowds`, `empty_images` and the crowds of each class."""
+    """Statistics of one split; the fields after `classes` exclude crowds."""
 
     images: int
     empty_images: int  # without any box
@@ -179,9 +179,9 @@ def data_statistics(coco: CocoDataset) -> DataStatistics:
 def _class_statistics(
     coco: CocoDataset, objects: np.ndarray, image_index: np.ndarray, side: np.ndarray, aspect: np.ndarray
 ) -> tuple[ClassStatistics, ...]:
-    """Compute the statistics of each class; `objects` (M,) is the mask of the boxes that are not crowds.
+    """Compute the statistics of each class.
 
-    `image_index`, `side` and `aspect` have one value for each box that the mask selects.
+    `objects` selects the boxes that are not crowds; the other arrays have one value per selected box.
     """
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
@@ -203,7 +203,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Compute a histogram of positive values; bin edges (with `center_bins`, bin centers) are powers of sqrt(2)."""
+    """Compute a histogram of positive values, with bin edges (or with `center_bins`, centers) at powers of sqrt(2)."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -215,7 +215,7 @@ def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
 
 
 def _integer_histogram(values: np.ndarray) -> Histogram:
-    """Compute a histogram of integers >= 0; a bin has one integer, or several if more than MAX_BINS are needed."""
+    """Compute a histogram of integers >= 0, with at most MAX_BINS bins of one or more adjacent integers each."""
     if not len(values):
         return Histogram((), (), None)
     step = -(-(int(values.max()) + 1) // MAX_BINS)
@@ -243,10 +243,10 @@ def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
-    """Compute the mean number of boxes per image on each cell: (M, 4) boxes relative to their images -> (GRID, GRID).
+    """Compute the mean number of boxes over each cell, per image: (M, 4) relative boxes -> (GRID, GRID).
 
-    The covered fraction of a cell is the product of the covered fractions of its row and its column, so the sum over
-    boxes is a product of two matrices.
+    The covered fraction of a cell is the product of the covered fractions of its row and its column. Therefore, the sum
+    over all boxes is a matrix product.
     """
     total = np.zeros((GRID, GRID))
     cells = np.arange(GRID)

@@ -22,7 +22,10 @@ SMALL_AREA, LARGE_AREA = 32**2, 96**2  # COCO's area limits of small, medium and
 
 @dataclass
 class SplitReport:
-    """Counts and issues of a split. Errors make training or AP wrong; warnings may be intended."""
+    """Counts, errors and warnings of a split.
+
+    An error makes training fail or AP wrong. A warning may be intended.
+    """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -38,19 +41,19 @@ class SplitReport:
 
 @dataclass
 class ValidationReport:
-    """Issues of each split of a dataset, and issues between two splits."""
+    """Issues of each split of a dataset, and of train compared with val and test."""
 
     splits: dict[str, SplitReport]
     cross_split: SplitReport
 
     @property
     def errors(self) -> list[str]:
-        """The errors of all splits, and the errors between two splits."""
+        """The errors of all splits, and of the comparisons of two splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.errors]
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings of all splits, and the warnings between two splits."""
+        """The warnings of all splits, and of the comparisons of two splits."""
         return [line for part in (*self.splits.values(), self.cross_split) for line in part.warnings]
 
 

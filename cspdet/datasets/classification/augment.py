@@ -56,7 +56,7 @@ class ImageRegion(NamedTuple):
 
 
 class ImageAugment:
-    """Augments an image of any size to the input size.
+    """Augments an image of any size; the result has the input size.
 
     Args:
         config: Augmentations with their strengths.
@@ -90,7 +90,7 @@ def random_crop(
     Args:
         config: Ranges of area and aspect ratio.
         image_hw: Height and width of the image.
-        size_hw: Height and width of the input, whose aspect ratio the crop varies.
+        size_hw: Height and width of the input. `config.crop_ratio` is relative to its aspect ratio.
         rng: Random generator.
     """
     height, width = image_hw
@@ -116,8 +116,7 @@ def random_region(
     Args:
         size_hw: Height and width of the image.
         area_fraction: Fraction of the image area, before clipping.
-        log_ratio: Logarithm of a factor: the aspect ratio of the rectangle is the aspect ratio of the image times this
-            factor.
+        log_ratio: Natural logarithm of a factor. The rectangle has the width / height of the image times this factor.
         rng: Random generator for the position.
     """
     sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))
@@ -130,7 +129,7 @@ def random_region(
 
 
 def rotate_image(image: np.ndarray, degrees: float) -> np.ndarray:
-    """Rotate (H, W, 3) uint8 about its center; the corners are filled by mirroring."""
+    """Rotate an image (H, W, 3) uint8 counterclockwise about its center; the corners are filled by mirroring."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -176,7 +175,10 @@ def mixup(first: ImageSample, second: ImageSample, second_weight: float) -> Imag
 
 
 def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> ImageSample:
-    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899); weights are area fractions."""
+    """Paste a region of the second image into the first (CutMix, arXiv:1905.04899).
+
+    The weight of a class is the area fraction of its image.
+    """
     image = first.image.copy()
     region.view(image)[...] = region.view(second.image)
     second_weight = region.area / (image.shape[0] * image.shape[1])
@@ -186,7 +188,7 @@ def cutmix(first: ImageSample, second: ImageSample, region: ImageRegion) -> Imag
 def mosaic(four: Sequence[ImageSample], meet_y: int, meet_x: int) -> ImageSample:
     """Combine the upper left, upper right, lower left and lower right parts of four images, in this order.
 
-    The common corner of the parts is (meet_x, meet_y). Classes are weighted by area, as in Darknet's classifiers.
+    The common corner of the parts is (meet_x, meet_y). The weight of a class is the area fraction of its part.
     """
     height, width = four[0].image.shape[:2]
     image = np.empty_like(four[0].image)

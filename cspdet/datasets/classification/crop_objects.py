@@ -22,11 +22,13 @@ MAX_NAME_BYTES = 255  # of the file systems in common use
 def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_side: float = 8.0) -> ConversionResult:
     """Crop every object of the train and val splits to `output`/SPLIT/CLASS/IMAGE-BOX.png.
 
+    IMAGE is the image id. BOX is the index of the box among the non-crowd boxes of the image.
+
     Args:
         config_path: The data descriptor of a detection dataset.
         output: A new or empty folder.
-        margin: Fraction of the box size that is added on each side, within the image.
-        min_side: Minimum side in pixels; boxes with a shorter side, and crowds, are skipped and counted.
+        margin: Margin on each side of a box, as a fraction of its width or height. Crops are clipped to the image.
+        min_side: Minimum side in pixels. Boxes with a shorter side are skipped and counted; so are crowds.
 
     Raises:
         ConfigError: `margin` or `min_side` is invalid, or the output folder is not empty.
@@ -56,7 +58,9 @@ def crop_objects(config_path: Path, output: Path, *, margin: float = 0.15, min_s
 
 
 def expand_box(box_xyxy: np.ndarray, margin: float, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Expand a box (4,) by a margin, clip it to the image and round it to whole pixels.
+    """Expand a box (4,) on each side, clip it to the image and round it outward to whole pixels.
+
+    Each side moves by `margin` times the width or height of the box.
 
     Returns:
         x1, y1, x2, y2; x2 and y2 are exclusive.

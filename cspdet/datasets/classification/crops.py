@@ -3,8 +3,8 @@
     Resize(short side) ── CenterCrop(input)                       one crop
                        └─ four corners, center, all mirrored      ten crops (Krizhevsky et al. 2012, section 4.1)
 
-Uses torchvision's Resize, CenterCrop and TenCrop on Pillow images, which antialias when downscaling, unlike OpenCV's
-bilinear resize.
+Resize, CenterCrop and TenCrop are torchvision's, on Pillow images. This resize antialiases when downscaling; OpenCV's
+bilinear resize does not.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def build_image_crop(input_: InputConfig, eval_: ClassifierEvalConfig, interpola
 
     Args:
         input_: Input size of the network.
-        eval_: Evaluation config; its `resize` is the short side; if it is None, `short_side` computes it from `crop`.
+        eval_: Evaluation config. Its `resize` is the short side in pixels. If `resize` is None, the short side is
+            computed from `crop`.
         interpolation: Interpolation of the resize.
     """
     resize = short_side(input_.size, eval_.crop) if eval_.resize is None else eval_.resize
@@ -114,7 +115,7 @@ class CropBatch(NamedTuple):
 def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
     """Read image files in order, in threads, and yield batches of at most `batch_size` images.
 
-    A batch may contain only unreadable images.
+    If all files of a batch are unreadable, its `images` has B = 0.
     """
     empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
     with ThreadPoolExecutor(READ_THREADS) as threads:

@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 
 class ClassificationImages:
-    """Images of a folder dataset; short sides above MAX_SIDE_RATIO times the longer input side are downscaled to it.
+    """Images of a folder dataset, downscaled to a short side of at most MAX_SIDE_RATIO times the longer input side.
 
     Args:
         images: The files and their classes.
@@ -103,7 +103,7 @@ class ClassificationDataset:
 
 
 def check_images(images: ImageFolderDataset) -> list[str]:
-    """Check all files by their headers.
+    """Check the headers of all files; no image is decoded.
 
     Returns:
         One message for each file that is missing or not an image.
@@ -121,7 +121,7 @@ def check_images(images: ImageFolderDataset) -> list[str]:
 
 
 def _parallel_map(function: Callable[[int], ResultT], indices: Sequence[int]) -> Iterator[ResultT]:
-    """Apply a function in threads, in chunks, because file systems serve several requests in parallel."""
+    """Apply a function to all indices in threads, which read chunks of CHUNK files; yield the results in order."""
     chunks = [indices[at : at + CHUNK] for at in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
         for results in threads.map(lambda chunk: [function(index) for index in chunk], chunks):

@@ -2,10 +2,11 @@
 
     DIR/train/CLASS/*, DIR/val/CLASS/*   images, also in subfolders of the class folder
     DIR/train.txt, DIR/val.txt           lines of `path class`, paths relative to DIR
-    DIR/classes.txt                      optional: one class name per line, in class order; without it, a list file
-                                         with class indices has the indices as class names
+    DIR/classes.txt                      optional: one class name per line, in class order; without it, class indices in
+                                         a list file are also the class names
 
-Image files are not opened here, so a million images take a few seconds; unreadable images are reported when decoded.
+Image files are not opened here, so a million images take a few seconds; unreadable images are reported when they are
+decoded.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] |
             the sorted classes of train; if train does not exist either, the sorted classes of this split.
 
     Raises:
-        DataError: The split does not exist or has no images, a class has no images, or a class is unexpected.
+        DataError: The split is missing or empty, a class of it has no images, or a class is unknown.
     """
     root = Path(root)
     if not root.is_dir():

@@ -84,8 +84,9 @@ def image_loader(
         shard: Rank and world size of this process, which loads its part of each batch.
 
     Raises:
-        ConfigError: The cache does not fit, or batches are too small for the number of processes.
-        DataError: Images are unreadable, with `cache: ram` or `disk` and `on_bad_image: error`.
+        ConfigError: The cache does not fit into memory or onto the disk, or batches are too small for the number of
+            processes.
+        DataError: Images are unreadable, and the cache is `ram` or `disk` with `on_bad_image: error`.
     """
     factors = None
     if config.repeat_threshold is not None:
@@ -148,7 +149,7 @@ def crop_batches(
         crop: Resize and crop of each image.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: This process's part; see `EvalLoader`.
+        shard: Rank and world size of this process, which loads the images rank, rank + world_size, ...
     """
     image_bytes = 3 * crop.num_crops * math.prod(crop.size_hw)
     return EvalLoader(BuildCropBatch(images, crop), len(images), config, image_bytes, device_type, shard)

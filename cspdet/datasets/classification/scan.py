@@ -29,8 +29,8 @@ def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
     """List the entries of a folder, without hidden ones.
 
     Returns:
-        The sorted names of the class folders, which are all subfolders; and the sorted names of the other entries. A
-        link to `folder` itself or to a parent of it is one of the other entries.
+        The sorted names of the class folders, and the sorted names of all other entries. Each subfolder is a class
+        folder. A link to `folder` or to one of its parents is one of the other entries.
     """
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     real = os.path.realpath(folder)
@@ -68,7 +68,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
-    """Read a list file: each line has a path and a class, separated by a tab or, if it has no tab, by its last space.
+    """Read a list file with a path and a class on each line.
+
+    They are separated by the last tab of the line or, in a line without a tab, by the last space.
 
     Returns:
         The path of each line, and the class of each line: its name or index.
@@ -93,7 +95,8 @@ def read_list(listing: Path) -> tuple[list[str], list[str]]:
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
     """Return the sorted distinct classes of a list file, given the class of each line.
 
-    If all are integers, the result is all integers from 0 to the largest, unless the largest is too high for an index.
+    If all classes are integers, the result is all integers from 0 to the largest. Exception: integers of 10 times the
+    number of classes plus 1000 or more are treated as names.
     """
     distinct = set(words)
     if all(word.isascii() and word.isdecimal() and len(word) < 10 for word in distinct):

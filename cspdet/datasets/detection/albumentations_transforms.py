@@ -1,7 +1,7 @@
 """Adapter that applies a list of albumentations transforms as one augmentation step.
 
-It works around two properties of albumentations 2.0.8: all loader processes draw the same random numbers unless the
-transforms are seeded for each sample, and class ids are returned as floats.
+It works around two properties of albumentations 2.0.8. First, all loader processes draw the same random numbers, so the
+transforms are seeded for each sample. Second, class ids are returned as floats, so boxes are labeled with row indices.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class AlbumentationsHook:
         key: Config key for error messages.
 
     Raises:
-        ConfigError: Names are unknown, albumentations rejects arguments, or transforms fail on an image with boxes or
-            change its size; one line per transform.
+        ConfigError: A name is unknown, albumentations rejects an argument, or a transform fails on a test image or
+            changes its size; one line per transform.
     """
 
     def __init__(self, transforms: Sequence[AlbumentationsTransform], size_hw: tuple[int, int], key: str = CONFIG_KEY):
@@ -118,7 +118,10 @@ def _compose(transforms: list[Any]) -> Any:
 
 
 def _apply(compose: Any, sample: Sample, where: str) -> Sample:
-    """Transform a sample; each box carries its row index, which maps it to its class and crowd flag afterwards."""
+    """Transform a sample.
+
+    Each box is labeled with its row index. The labels of the returned boxes select their classes and crowd flags.
+    """
     result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
     image = np.ascontiguousarray(result["image"])
     if image.shape != sample.image.shape or image.dtype != np.uint8:

@@ -2,7 +2,7 @@
 
 Boxes and anchors are compared as in training (`cspdet.training.assigners.anchor_iou`): by the IoU of their widths and
 heights with a common center, in input pixels. A box is assigned to the anchor with the highest IoU and, with
-`match_iou`, to every anchor with an IoU above it. Crowds are excluded, as in training.
+`match_iou`, to every anchor with an IoU above `match_iou`. Crowds are excluded, as in training.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def box_sizes_at_input(coco: CocoDataset, input_: InputConfig) -> np.ndarray:
 
 
 def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float) -> float:
-    """Return the fraction of boxes (N, 2) that have an anchor of (K, 2) with a size IoU above `match_iou`.
+    """Return the fraction of the boxes (N, 2) for which at least one anchor (K, 2) has an IoU above `match_iou`.
 
     Raises:
         DataError: There are no boxes, or a size is not above 0.
@@ -86,7 +86,7 @@ def best_possible_recall(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: 
 
 
 def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: float | None) -> AnchorFit:
-    """Compute the metrics of anchors (K, 2) on boxes (N, 2), given as widths and heights.
+    """Compute the metrics of anchors (K, 2) on boxes (N, 2); both are widths and heights in input pixels.
 
     Raises:
         DataError: There are no boxes, or a size is not above 0.
@@ -108,7 +108,7 @@ def evaluate_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray, match_iou: floa
 
 
 def best_anchors(box_wh: np.ndarray, anchors_wh: np.ndarray) -> BestAnchors:
-    """Find for each box of (N, 2) the anchor of (K, 2) with the highest size IoU."""
+    """Find the anchor with the highest IoU for each box; boxes (N, 2) and anchors (K, 2) are widths and heights."""
     iou, anchor = np.zeros(len(box_wh)), np.zeros(len(box_wh), np.int64)
     for start in range(0, len(box_wh), CHUNK):
         similar = _shape_iou(box_wh[start : start + CHUNK], anchors_wh)
@@ -146,7 +146,7 @@ def kmeans_anchors(box_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     the boxes.
 
     Args:
-        box_wh: (N, 2) widths and heights.
+        box_wh: (N, 2) widths and heights in input pixels.
         count: Number of anchors.
         seed: Seed of the random initialization.
 
@@ -193,7 +193,8 @@ def _kmeans_plus_plus(box_wh: np.ndarray, count: int, rng: np.random.Generator) 
 def _lloyd_iterations(box_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     """Run Lloyd's algorithm, and return the anchors of the iteration with the highest mean IoU.
 
-    A cluster is replaced by its median, not its mean, so the mean IoU does not increase in every iteration.
+    Each anchor becomes the median of its cluster, which can reduce the mean IoU. An anchor without boxes becomes the
+    box with the lowest IoU.
     """
     best_wh, best_iou = anchors_wh, -1.0
     before: np.ndarray | None = None

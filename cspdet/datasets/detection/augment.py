@@ -23,9 +23,9 @@ from cspdet.structures import Sample
 
 
 class Transform(Protocol):
-    """Interface of the augmentations that the list `train.augment.transforms` of a config contains.
+    """Interface of the augmentations in the config key `train.augment.transforms`.
 
-    The config of an augmentation creates it with `build(size_hw)`.
+    The config of an augmentation has a method `build(size_hw)` that returns the augmentation.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator, /) -> Sample:
@@ -78,7 +78,7 @@ class Augment:
     def _mix_in_second(
         self, first: AugmentedSample, dataset: SampleDataset, rng: np.random.Generator
     ) -> AugmentedSample:
-        """Mix a second composed image into the first (probability mixup + cutmix), or return the first."""
+        """Mix a second composed image into the first with probability mixup + cutmix; otherwise return the first."""
         config, draw = self.config, rng.random()
         if draw >= config.mixup + config.cutmix:
             return first
@@ -89,7 +89,7 @@ class Augment:
 
 
 def _check(name: str, sample: Sample, before: Sample) -> Sample:
-    """Return the result of a transform in the dtypes of a sample; raise ConfigError if its shapes are invalid."""
+    """Convert the result of a transform to the dtypes of a sample; raise ConfigError if the shapes are invalid."""
     image, count = sample.image, len(sample.box_xyxy)
     if image.shape != before.image.shape or image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected an image of {_shape(before.image)} as given, found {_shape(image)}")

@@ -1,8 +1,8 @@
 """Geometric augmentation: warp one image, or a mosaic of four, into the input, with the boxes.
 
-Each image is drawn into the input with a single affine map, the product of its placement (letterbox or corner of a
-mosaic), shear, rotation, zoom and flips about the center of the input, and a shift. Boxes are mapped the same way.
-Coordinates are continuous: pixel i spans [i, i + 1], and its center is at i + 0.5.
+Each image is drawn into the input with one affine map: its placement (letterbox, or corner of a mosaic), then shear,
+rotation, zoom and flips about the center of the input, then a shift. The same map is applied to the boxes. Coordinates
+are continuous: pixel i spans [i, i + 1].
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIN_SIDE = 2.0  # pixels; boxes with a shorter side are dropped
 
 
 class AugmentedSample(NamedTuple):
-    """A sample, and the areas of its boxes before they were clipped or covered."""
+    """A sample, and the areas of its boxes before the boxes were clipped or covered."""
 
     sample: Sample
     area: np.ndarray  # (N,) float64, square pixels
@@ -53,7 +53,7 @@ class ImageComposer:
     def __call__(
         self, dataset: SampleDataset, index: int, rng: np.random.Generator, *, mosaic: bool
     ) -> AugmentedSample:
-        """Compose image `index` or, with probability `config.mosaic`, a mosaic of it and three random images."""
+        """Compose image `index`; with probability `config.mosaic`, compose a mosaic of this and three random images."""
         samples = [dataset[index]]
         if mosaic and rng.random() < self.config.mosaic:
             samples += [dataset[int(i)] for i in rng.integers(len(dataset), size=3)]
@@ -77,7 +77,7 @@ class ImageComposer:
         return copy_small(sample, area <= self.config.copy_small_side**2, self.config.copy_small, rng)
 
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
-        """Return the (3, 3) map from each image to the input.
+        """Return one (3, 3) map for each image, from image pixels to input pixels.
 
         One image is fit into the input. The four images of a mosaic share a random corner, and can extend beyond the
         input.
@@ -195,7 +195,7 @@ def _resize_into(
 def _warp_into(
     region: np.ndarray, image: np.ndarray, matrix: np.ndarray, corners: np.ndarray, gains: HsvGains | None
 ) -> None:
-    """Warp an image into the (4, 2) polygon `corners` of a region; `matrix` and `corners` count from pixel centers."""
+    """Warp an image into the polygon `corners` (4, 2) of a region; pixel centers are at integer coordinates."""
     patch = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),  # warping four channels takes two thirds of the time of three
         matrix,
@@ -219,7 +219,7 @@ class _AxisCrop(NamedTuple):
 
 
 def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -> _AxisCrop:
-    """Return the range of image pixels for canvas pixels `first` to `last` - 1, and the map of exactly this range."""
+    """Return the image pixels for the canvas pixels `first` to `last` - 1, and the map from image to canvas."""
     ends = sorted(((first - shift) / scale, (last - shift) / scale))
     start = min(max(round(ends[0]), 0), length - 1)
     end = min(max(round(ends[1]), start + 1), length)
@@ -232,7 +232,7 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Return start and exclusive end of the pixels in 0 to `limit` - 1 with a center between min and max of `edges`."""
+    """Return start and exclusive end of the pixels, up to `limit`, whose centers are between the outermost edges."""
     slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 

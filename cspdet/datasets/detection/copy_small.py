@@ -30,8 +30,9 @@ class Rect(NamedTuple):
 def copy_small(sample: Sample, small: np.ndarray, copies: int, rng: np.random.Generator) -> Sample:
     """Paste copies of small objects at free positions of their image.
 
-    The content of a box is copied with hard edges, at a scale from COPY_SCALE_RANGE. Crowds and occluded objects are
-    not copied. A copy overlaps other objects by at most MAX_OVERLAP; if no free position is found, it is omitted.
+    The content of a box is copied without blending, at a random scale from COPY_SCALE_RANGE. Crowds and occluded
+    objects are not copied. A copy overlaps other objects by at most MAX_OVERLAP. A copy is omitted if no such position
+    is found.
 
     Args:
         sample: The image and its boxes; not modified.

@@ -1,6 +1,6 @@
 """Detection datasets: index -> image with its boxes.
 
-DetectionImages    image files, decoded and downscaled to fit the input; caches wrap it
+DetectionImages    image files, decoded and downscaled to fit the input; a cache can wrap them
 DetectionDataset   these images with their annotations, for training
 EvalDataset        images resized to the input (letterbox or stretch) with their annotations, for evaluation
 """
@@ -68,7 +68,7 @@ class DetectionImages:
         return sum(3 * height * width for height, width in self.sizes_hw())
 
     def _stored_hw(self, index: int) -> tuple[int, int]:
-        """Return the size of an image after downscaling: its size inside the input, at most its original size.
+        """Return (height, width) of an image after downscaling: its size in the input, but at most its original size.
 
         Images are not upscaled here, because the augmentation upscales them when it warps them.
         """

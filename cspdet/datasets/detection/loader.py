@@ -113,7 +113,7 @@ def eval_loader(
         input_: Input size and resize mode.
         config: Images per batch of this process, and loader processes.
         device_type: Device of the batches: "cpu" or "cuda".
-        shard: This process's part; see `EvalLoader`.
+        shard: Rank and world size of this process, which loads the images rank, rank + world_size, ...
     """
     build_batch = BuildEvalBatch(EvalDataset(coco, input_.size, input_.resize))
     return EvalLoader(build_batch, len(coco), config, 3 * math.prod(input_.size), device_type, shard)

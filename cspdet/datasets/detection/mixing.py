@@ -58,7 +58,7 @@ def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
 
 
 def _subtract_rect(box_xyxy: np.ndarray, rect: Rect) -> np.ndarray:
-    """Return the boxes (N, 4), float64, without the part in `rect`; unchanged if the rest is not a rectangle."""
+    """Cut `rect` out of the boxes (N, 4), float64; a box is unchanged if its remaining part is not a rectangle."""
     low, high = box_xyxy[:, :2], box_xyxy[:, 2:]
     first, last = np.array(rect[:2], np.float64), np.array(rect[2:], np.float64)
     meets = ((low < last) & (first < high)).all(axis=1, keepdims=True)

@@ -51,8 +51,8 @@ class DatasetContent:
     """A dataset as returned by `DatasetFormat.read`; splits without images are left out.
 
     Raises:
-        DataError: The name of a split is not train, val or test; a class name is empty or not unique; a file name
-            cannot be used in annotations; or there are no images.
+        DataError: A split is not train, val or test, a class name is empty or not unique, a file name cannot be used in
+            annotations, or there are no images.
     """
 
     categories: Mapping[int, str]  # category id -> class name; class indices follow the ascending ids

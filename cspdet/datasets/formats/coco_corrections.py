@@ -1,4 +1,4 @@
-"""Corrections of COCO annotations as some programs write them: unused duplicate categories, names of other systems."""
+"""Corrections of COCO files from other programs: unused duplicate categories, and file names of other systems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cspdet.io.text import other_forms
 
 
 def drop_unused_duplicates(entries: list[Any], records: np.ndarray, notes: IssueCounter) -> list[Any]:
-    """Drop categories without boxes that have the name of another one, such as Roboflow's category 0.
+    """Drop categories without boxes whose name another category has, for example category 0 in files of Roboflow.
 
     If no category of this name has boxes, the one with the highest id is kept.
     """
@@ -39,9 +39,10 @@ def _has_name_and_id(entry: Any) -> bool:
 
 
 def find_written_names(names: list[bytes], folder: Path, notes: IssueCounter) -> list[bytes]:
-    """Correct file names that were written on another system, unless there is such a file.
+    """Correct file names that were written on another operating system.
 
-    Backslashes of Windows become slashes; accents get the Unicode normal form of the file.
+    A name is kept if its file exists. Otherwise, backslashes become slashes, and accents get the Unicode normal form of
+    the existing file.
     """
     result = []
     for encoded in names:

@@ -76,7 +76,7 @@ class _CocoFile(NamedTuple):
 
 
 def _find_split_files(folder: Path) -> dict[str, Path]:
-    """Return split -> annotation file; if a split has several files, the last by name."""
+    """Return split -> annotation file. If a split has several files, the last one in alphabetical order is used."""
     files = sorted((folder / "annotations").glob("instances_*.json"))
     matches = [(match[1], file) for file in files if (match := SPLIT_FILE.match(file.stem))]
     return {split: file for name in SPLITS for split, file in matches if split == name}

@@ -125,7 +125,10 @@ def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
 
 
 def _check_category_name(category_id: int, entry: dict[str, Any], known: set[str], issues: IssueCounter) -> str:
-    """Return the name of a category, or "" if it is not text; add an issue if it is invalid or in `known`."""
+    """Return the name of a category, or "" if the name is not text.
+
+    Add an issue if the name is invalid or in `known`.
+    """
     name = entry.get("name")
     if not isinstance(name, str) or not name.strip():
         issues.add("a category needs a name", f"category {category_id} has {describe_key(entry, 'name')}")
@@ -203,7 +206,11 @@ def _read_images(entries: list[Any], issues: IssueCounter) -> tuple[np.ndarray, 
 
 
 def _find_known(records: np.ndarray, key: str, known: np.ndarray, issues: IssueCounter) -> np.ndarray:
-    """Return (M,) the index in `known` of the id under `key` of each record; -1 and an issue for an unknown id."""
+    """Look up the id under `key` of each record in the ids `known`, and add an issue for unknown ids.
+
+    Returns:
+        (M,) index into `known`; -1 for an unknown id.
+    """
     index = _find_indices(records[key], known)
     if len(known):
         issues.add_where(f"unknown {key}", index < 0, lambda i: f"{_describe_record(records[i])} has {records[key][i]}")
@@ -217,7 +224,7 @@ def _check_duplicate_ids(ids: np.ndarray, issues: IssueCounter) -> None:
 
 
 def _find_indices(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return (M,) for each value of `queries` (M,) its index in `known` (K,), or -1 if `known` does not contain it."""
+    """Return the (M,) index in `known` (K,) of each value of `queries` (M,); -1 for a value that is not in `known`."""
     if not len(known):
         return np.full(len(queries), -1, np.int64)
     order = np.argsort(known, kind="stable")

@@ -84,7 +84,7 @@ def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) ->
     """Return the text of a data descriptor; its first line is a comment with the converter.
 
     Args:
-        converter: The arguments of `cspdet prepare-data`: `shapes`, `voc`, `convert --format mymodule:CSV`.
+        converter: The arguments of `cspdet prepare-data`, for example `voc` or `convert --format mymodule:CSV`.
         splits: Split -> (image folder, annotation file).
     """
     lines = [_signature(converter)]
@@ -130,8 +130,8 @@ def check_output_folder(folder: Path, converter: str) -> None:
     """Raise an error unless an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
-        DataError: `folder` is a file, or contains other files, or annotations that were changed after the conversion,
-            or its name is not UTF-8.
+        DataError: `folder` is a file, contains other files, contains annotations that were changed after the
+            conversion, or has a name that is not UTF-8.
     """
     _check_is_text(folder)
     if folder.exists() and not folder.is_dir():

@@ -50,9 +50,10 @@ def read_class_names(file: Path, *, error: type[UserError] = DataError) -> tuple
 
 
 def file_name_error(name: Any) -> str:
-    """Return why `name` is not a file name that stays inside the image folder on every system; "" if it is valid.
+    """Return why a file name in annotations is invalid; "" if it is valid.
 
-    A name that is not UTF-8 is valid if the other bytes are surrogate escapes, as in file names from Python's `os`.
+    A valid name is text and stays inside the image folder on every operating system. Bytes that are not UTF-8 are valid
+    as surrogate escapes, which Python's `os` functions use in file names.
     """
     if not isinstance(name, str) or not name.strip():
         return "must be text"

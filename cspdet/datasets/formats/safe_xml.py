@@ -19,8 +19,8 @@ def safe_xml(file: Path) -> ElementTree.Element:
 
     Raises:
         OSError: The file cannot be read.
-        LookupError: Its encoding is not known.
-        ValueError: It is too large, not in its encoding, not valid xml, or declares a document type.
+        LookupError: The encoding of the file is not known.
+        ValueError: The file is too large, not text in its encoding, not valid xml, or declares a document type.
     """
     with open_file(file) as opened:
         data = opened.read(MAX_XML_BYTES + 1)

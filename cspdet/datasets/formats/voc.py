@@ -134,7 +134,7 @@ def _index_images(folder: Path, names: list[str]) -> dict[str, list[Path]]:
 
 
 def _count_images(names: list[str], splits: dict[str, list[VocImage]], folder: Path, reader: VocReader) -> None:
-    """Add to `reader.counts` the images of the folder in no split, and the images in more than one split."""
+    """Count the images that are in no split, and the images that are in more than one split, in `reader.counts`."""
     used = [{item.path for item in items} for items in splits.values()]
     left_out = len({folder / name for name in names} - set().union(*used))
     if left_out:
@@ -145,7 +145,10 @@ def _count_images(names: list[str], splits: dict[str, list[VocImage]], folder: P
 
 
 def _read_splits(roots: list[Path], val_fraction: float, problems: list[str]) -> dict[str, list[Path]]:
-    """Return the xml files of each split: train, val, test. Missing files of the lists are appended to `problems`."""
+    """Return the xml files of each split: train, val, test.
+
+    An error for each missing file is appended to `problems`.
+    """
     splits: dict[str, list[Path]] = {name: [] for name in SPLITS}
     for root in roots:
         lists = root / "ImageSets" / "Main"
@@ -171,7 +174,10 @@ def _assign_splits(xmls: list[Path], val_fraction: float, splits: dict[str, list
 
 
 def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
-    """Return the xml files that a list in ImageSets/Main names, each once; missing ones are appended to `problems`."""
+    """Return the xml files that a list in ImageSets/Main names, each once.
+
+    An error for each missing file is appended to `problems`, unless the list is test.txt.
+    """
     if not file.is_file():
         return []
     xmls = []
@@ -187,7 +193,7 @@ def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
 
 
 def _xml_candidates(folder: Path, line: str) -> Iterator[Path]:
-    """Yield the paths that the xml file of a line can have, of which the last is the default.
+    """Yield the possible paths of the xml file of a line; the last path is used if no file exists.
 
     A line is an image name, which may have a folder and a suffix, or `name label` with label -1, 0 or 1.
     """

@@ -136,7 +136,10 @@ class VocReader:
         self.classes: set[str] = set()
 
     def read(self, files: list[Path]) -> list[VocImage]:
-        """Read the annotations of xml files without errors; the boxes have category id 0 until all are read."""
+        """Read the annotations of xml files; files with errors are left out and added to `problems`.
+
+        The boxes have category id 0; `to_coco_image` assigns their ids after all files were read.
+        """
         items = []
         for file in files:
             if not os.path.isfile(file):
@@ -152,7 +155,10 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """Return the one image with the stem of `file` or `filename`; None and a problem if none or several match."""
+        """Find the image with the name of `file` or `filename`, without the suffixes.
+
+        If no image or several images match, add a problem and return None.
+        """
         name = PurePosixPath(filename.replace("\\", "/")).name
         stems = (unicodedata.normalize("NFC", stem) for stem in (file.stem, Path(name).stem))
         candidates = next((found for stem in stems if (found := self.images_by_stem.get(stem))), [])

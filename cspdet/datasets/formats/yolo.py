@@ -98,7 +98,7 @@ def _parse_floats(words: list[str]) -> list[float] | None:
 
 
 def _looks_like_keypoints(values: Sequence[float]) -> bool:
-    """Return whether the values after the class can be a box and two or more keypoints x, y, visible."""
+    """Return whether the values after the class can be a box and at least two keypoints (x, y, visibility)."""
     if len(values) < 10 or len(values) % 3 != 1 or any(value not in VISIBILITIES for value in values[6::3]):
         return False
     x, y, w, h = values[:4]
@@ -176,7 +176,10 @@ class _YoloReader:
         return class_id, self._corners(values, where)
 
     def _split_line(self, line: str, where: str) -> list[str]:
-        """Return class and numbers of a box or polygon as texts, without keypoints; if invalid, [] and a problem."""
+        """Split the line of a box or polygon into words, and remove keypoints.
+
+        If the number of words is wrong, add a problem and return [].
+        """
         words = line.split()
         keypoints = self.dataset.keypoints
         if keypoints is not None and len(words) == 5 + keypoints[0] * keypoints[1]:

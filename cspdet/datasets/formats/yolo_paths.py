@@ -43,7 +43,7 @@ class ImageFinder:
         Args:
             entries: Folders, list files or images.
             where: The place of the entries, for messages.
-            split: Its name; the split test may be missing.
+            split: Name of the split. A missing image path is a warning for the split test, and an error for others.
         """
         images: list[Path] = []
         for entry in entries:
@@ -87,13 +87,19 @@ class ImageFinder:
 
 
 def first_existing(entry: str, bases: Iterable[Path]) -> Path | None:
-    """Return the absolute path of the first existing file or folder that `entry` can mean; None if there is none."""
+    """Find the file or folder `entry` in the folders `bases`; return its absolute path, or None if there is none.
+
+    `entry` may be written by another program or on another operating system, see `_forms`.
+    """
     paths = (os.path.abspath(base / os.path.expanduser(form)) for form in _forms(entry) for base in bases)
     return next((Path(path) for path in paths if os.path.exists(path)), None)
 
 
 def _forms(entry: str) -> Iterator[str]:
-    """Yield the paths that `entry` can mean, because programs write paths differently; the literal one first."""
+    """Yield `entry` as written, then other forms of the path that programs write.
+
+    These are a decoded file:// URL, other Unicode normal forms, slashes for backslashes, and no leading ../ or data/.
+    """
     yield entry
     if entry.startswith("file://"):
         yield url2pathname(urlsplit(entry).path)
@@ -108,7 +114,11 @@ def _forms(entry: str) -> Iterator[str]:
 
 
 def label_candidates(image_path: Path) -> list[Path]:
-    """Return possible label files of an image: in `labels` instead of `images` or `JPEGImages`, or beside it."""
+    """Return the possible label files of an image, most probable first.
+
+    The first has `labels` in place of the folder `images` or `JPEGImages`, if the path has one. The last is next to the
+    image.
+    """
     parts = list(image_path.with_suffix(".txt").parts)
     candidates = [image_path.with_suffix(".txt")]
     at = next((i for i in range(len(parts) - 2, -1, -1) if parts[i].lower() in IMAGE_FOLDERS), None)
@@ -144,7 +154,7 @@ class LabelFinder:
         return self._listed[folder]
 
     def unused(self, known: set[Path]) -> list[str]:
-        """Return the label files without an image, sorted, in the folders of used label files.
+        """Return the sorted names of the label files without an image, in the folders of used label files.
 
         Args:
             known: Text files that are not labels.

@@ -178,6 +178,6 @@ def _random_moving_shape(rng: np.random.Generator, base_image: np.ndarray, class
 
 
 def _bounce(position: float, low: float, high: float) -> float:
-    """Reflect a position at the ends of an interval, as often as needed, and return the result in the interval."""
+    """Reflect a position at the ends of the interval [low, high] until the position is inside."""
     span = high - low
     return low + span - abs(math.fmod(abs(position - low), 2 * span) - span)

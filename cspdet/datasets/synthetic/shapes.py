@@ -1,7 +1,7 @@
 """Images of the built-in dataset: six classes of flat shapes.
 
-As in COCO, a box is the tight bounding box of the visible pixels, and `area` is their number. Shapes with less than 30%
-of visible area are not annotated.
+As in COCO, a box is the tight bounding box of the visible pixels, and `area` is the number of visible pixels. Shapes
+with less than 30% of visible area are not annotated.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RasterizedShape:
 
 
 def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
-    """Rasterize a shape with anti-aliased edges."""
+    """Rasterize a shape with anti-aliased edges; pixels outside an image of `size_hw` are cut off."""
     contours = outline(shape)
     left, top = np.floor(contours[0].min(0)).astype(int) - 1
     right, bottom = np.ceil(contours[0].max(0)).astype(int) + 1
@@ -142,9 +142,10 @@ def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) ->
 
 
 def random_diameter(rng: np.random.Generator, size: int) -> float:
-    """Sample a diameter in pixels, at least 8, from one of three ranges relative to the image size, log-uniform in it.
+    """Sample a diameter in pixels, at least MIN_DIAMETER.
 
-    83% of the diameters are 1/10 to 3/8 of the image size.
+    One of three ranges, relative to the image size, is drawn first; the range 1/10 to 3/8 has a probability of 83%. The
+    diameter is log-uniform in the range.
     """
     low, high = [(MIN_DIAMETER / size, 1 / 10), (1 / 10, 3 / 8), (3 / 8, 1 / 2)][rng.choice(3, p=[0.05, 0.83, 0.12])]
     fraction = math.exp(rng.uniform(math.log(min(low, high)), math.log(high)))
@@ -173,7 +174,7 @@ def random_shape(rng: np.random.Generator, canvas: np.ndarray, class_index: int 
 
 
 class ShapesCanvas:
-    """Image with shapes, of which later ones occlude earlier ones.
+    """Image with shapes; later shapes occlude earlier ones.
 
     `shape_index` (H, W) is the index of the top shape at each pixel; -1: none.
     """
