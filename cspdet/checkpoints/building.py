@@ -25,7 +25,7 @@ def build_detector(recipe: DetectionRecipe, num_classes: int, where: str, *, pre
         recipe: The recipe.
         num_classes: Number of classes of the head.
         where: Source of the recipe, for error messages.
-        pretrained: Whether to load the pretrained weights of the config (`model.backbone.weights`, timm); False if
+        pretrained: Whether to load the pretrained weights of the config (`model.backbone.weights`, timm). Use False if
             other weights are loaded afterwards.
 
     Raises:
@@ -85,9 +85,9 @@ def _prepare(
 
 
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
-    """Return the classes of the recipe's train split if it can be read; if not, the 80 classes of COCO.
+    """Return the classes of the train split of a recipe. If the split cannot be read, return the 80 classes of COCO.
 
-    They are used for networks without trained weights.
+    This is used for networks without trained weights.
     """
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes

@@ -1,4 +1,4 @@
-"""Conversion of a Darknet cfg to a recipe, which stores the text of the cfg."""
+"""Conversion of a Darknet cfg to a recipe. The recipe contains the text of the cfg."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ BN_EPS = 1e-5
 def recipe_from_cfg(
     path: Path, *, names: tuple[str, ...] | None = None, bn_eps: float = BN_EPS, overrides: Sequence[str] = ()
 ) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
-    """Convert a cfg to a recipe: of a detector if the cfg has [yolo] sections; if not, of a classifier.
+    """Convert a Darknet cfg to a recipe. A cfg with [yolo] sections is a detector, any other cfg is a classifier.
 
     Args:
         path: The cfg file.
-        names: Class names. None: the names of COCO for 80 classes, of VOC for 20, `class 1`, `class 2`, ... for others.
+        names: Class names. None: COCO names for 80 classes, VOC names for 20 classes, else `class 1`, `class 2`, ...
         bn_eps: Epsilon of batch normalization.
         overrides: `key.path=value` for the recipe.
 
     Returns:
-        The recipe, which contains the text of the cfg; and the classes.
+        The recipe and the classes.
 
     Raises:
         ConfigError: The cfg is invalid, or the number of names differs from the number of classes.

@@ -14,10 +14,10 @@ from cspdet.io.folders import run_checkpoint
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
-    """Load the initial weights that `--weights` names.
+    """Load initial weights (option `--weights`) into a network.
 
-    A checkpoint is loaded into all parts of the network whose entries match; other files are loaded by
-    `load_backbone_weights`.
+    From a checkpoint, all entries with equal name and shape are loaded. For the checkpoint of a Darknet classifier, and
+    for all other files, `load_backbone_weights` is called.
 
     Args:
         model: The network into which the weights are loaded.
@@ -39,7 +39,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
 
 def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
-    """Load all entries with equal name and shape into a network; log the other entries, and return a report.
+    """Load all entries with equal name and shape into a network. Log the other entries, and return a report.
 
     Args:
         model: The network into which the weights are loaded.

@@ -21,7 +21,13 @@ BN_COUNTER_SUFFIX = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class TransferEntry:
-    """Name of a tensor, and its shapes in the network and in the file; None if the tensor is missing there."""
+    """Name and shapes of a tensor.
+
+    Attributes:
+        name: Name in the state dict.
+        shape: Shape in the network; None if the network does not have this tensor.
+        file_shape: Shape in the file; None if the file does not have this tensor.
+    """
 
     name: str
     shape: Shape | None
@@ -29,7 +35,7 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """True if the tensor was loaded, because both shapes are equal."""
+        """Whether the tensor was loaded. This is so if its shapes in the network and in the file are equal."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
@@ -45,7 +51,10 @@ class TransferEntry:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Report of all tensors: the tensors of the network in order, then the tensors that only the file contains."""
+    """Report of which tensors of a file were loaded into a network.
+
+    `entries` contains the tensors of the network in order, then the tensors that are only in the file.
+    """
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
@@ -65,9 +74,9 @@ class TransferReport:
         return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
 
     def log_summary(self) -> None:
-        """Log the number of loaded entries in each part, and the first entries that were not loaded.
+        """Log the number of loaded entries of each part (top-level module), and the first entries that were not loaded.
 
-        Entries that are missing in the file are not listed if nothing was loaded into their part.
+        If nothing was loaded into a part, its entries that are missing in the file are not listed.
         """
         model_entries = [entry for entry in self.entries if entry.shape is not None]
         total = Counter(entry.part for entry in model_entries)
@@ -91,7 +100,8 @@ class TransferReport:
     def to_csv(self) -> str:
         """Format all entries as CSV with the columns entry, shape, found and taken.
 
-        Shapes are written as 64x32x3x3; a missing shape is empty.
+        entry is the name of the tensor, shape its shape in the network, found its shape in the file. taken is yes if
+        the tensor was loaded, else no. Shapes are written as 64x32x3x3; a missing shape is empty.
         """
         rows = (
             (entry.name, _cell(entry.shape), _cell(entry.file_shape), "yes" if entry.loaded else "no")

@@ -38,16 +38,17 @@ def load_model(
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`), or the folder of a run; a config (`.yaml`) or the name of a shipped config; a
-            Darknet cfg (`.cfg`); or an exported file, for which the bundle has metadata but no network.
-        weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. If None, the network of
-            a config is initialized at random with seed `train.seed`.
+        source: A checkpoint (`.pt`), the folder of a run, a config (`.yaml`), the name of a shipped config, a Darknet
+            cfg (`.cfg`), or an exported file.
+        weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. None: random weights,
+            drawn with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
         task: The expected task; None accepts both.
-        backend: The engine that will run an exported file; a user-defined one (`module:Class`) can have its own suffix.
+        backend: The engine that will run an exported file. A user-defined engine (`module:Class`) can define file
+            suffixes.
 
     Returns:
-        The bundle; if the classes have no names, they get numbered names.
+        The bundle. For an exported file, it has metadata but no network. Classes without names get numbered names.
 
     Raises:
         CheckpointError: A file is missing, corrupt or for another task, or the weights do not fit.

@@ -42,9 +42,9 @@ def profile_model(
         path: A config (`.yaml`), the name of a shipped config, or a checkpoint.
         overrides: `key.path=value` for the config.
         size_hw: Height and width of the input; None: the input size of the config.
-        num_classes: Number of classes of a detector config. None: the number of its dataset; if this does not exist,
-            80.
-        num_classes_cache: Number of classes by data descriptor, shared between calls.
+        num_classes: Number of classes of a detector config. None: the number of classes of its dataset, or 80 if the
+            dataset does not exist.
+        num_classes_cache: Cache that maps data descriptors to numbers of classes. Pass the same dict to several calls.
 
     Raises:
         ConfigError: There is no such config, or its network cannot be built at this size.

@@ -43,7 +43,7 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
     Args:
         model: A network with a backbone.
         weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
-        backbone_only: If False, a Darknet file with more layers of the same detector is also loaded into neck and head.
+        backbone_only: If False, layers of neck and head in a Darknet file of the same detector are loaded too.
 
     Returns:
         The report of loaded entries.
@@ -74,7 +74,10 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
 
 def source_name(weights: str | Path) -> str:
-    """Return the name of a source of weights: a path, or timm:NAME."""
+    """Return the name of a source of weights: a path, or timm:NAME.
+
+    The config loader resolves `timm:NAME` as if it were a relative path; the folder is removed here.
+    """
     return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
 
 
@@ -129,7 +132,7 @@ def is_darknet_classifier(checkpoint: Checkpoint) -> bool:
 
 
 def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """Return backbone entries from the first layers of a classifier built from a Darknet cfg; all shapes must match."""
+    """Return backbone entries from the first layers of a classifier built from a Darknet cfg. All shapes must match."""
     with SkipInit():
         recipe = recipe_from_checkpoint(checkpoint, name)
         classifier: Classifier = recipe.model.build(pretrained=False)  # type: ignore[assignment, call-arg]
@@ -156,7 +159,7 @@ def _from_cfg(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
 
 
 def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> StateDict:
-    """Return the entries of a Darknet file. They are read into a copy, so that a corrupt file changes nothing."""
+    """Return the entries of a Darknet file. It is read into a copy, so that a corrupt file does not change `model`."""
     target = copy.deepcopy(model)
     layers = _backbone_layers(target)
     surplus = (_count_floats(path) if path.is_file() else 0) - sum(layer.num_elements for layer in layers)
@@ -167,7 +170,7 @@ def _from_darknet(model: nn.Module, path: Path, *, backbone_only: bool) -> State
 
 
 def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
-    """Return the layers of the backbone, in the order of its cfg."""
+    """Return the layers of the backbone in the order of the Darknet cfg."""
     backbone = _get_backbone(model)
     if isinstance(backbone, TimmBackbone):
         raise ConfigError(
@@ -181,7 +184,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return `layers` and the layers of the `surplus` values: those of neck and head, or a classifier layer."""
+    """Return `layers` and the layers of the `surplus` other values: neck and head, or one classifier layer."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))

@@ -18,13 +18,13 @@ UNKNOWN_DATA = "unknown-data.yaml"  # stands for the data of a detector's config
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, where: str, *, for_training: bool = False) -> Recipe:
-    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed. Files that it names are not opened.
+    """Return the recipe of a checkpoint, with the keys of cspdet 1 renamed. Files named in the recipe are not opened.
 
     Args:
         checkpoint: Result of `load_checkpoint`.
         where: Name of the file, for error messages.
-        for_training: Whether all sections must be valid. Otherwise invalid values outside of `model` and `input`, such
-            as keys of a later version, are ignored with a notice.
+        for_training: Whether all sections must be valid. If not, invalid values outside of `task`, `model` and `input`
+            are ignored with a warning. A later version may have written them.
 
     Raises:
         CheckpointError: The config is invalid, or names a user-defined class whose module is not imported.

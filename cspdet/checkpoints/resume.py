@@ -27,7 +27,7 @@ EXAMPLES = {"detection": "configs/csppelee_efm_sam.yaml", "classification": "con
 
 
 def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | None]:
-    """Return the recipe of a run, and its checkpoint `last.pt` if the run is resumed, else None.
+    """Return the recipe of a run. If the run is resumed, also return its checkpoint `last.pt`, else None.
 
     Raises:
         ConfigError: The config is missing, invalid or for another task, or an override is not allowed when resuming.
@@ -72,7 +72,7 @@ def _resume(options: TrainOptions, folder: Path) -> tuple[Recipe, Checkpoint]:
 
 
 def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
-    """Warn if the user edited the run's `config.yaml`, because resuming a run does not read it."""
+    """Warn if the user edited `config.yaml` of the run. Resuming does not read this file."""
     try:
         with forbid_user_modules():  # nobody asked to read this file, so it runs no code
             is_unchanged = not path.exists() or load_recipe(path, task=recipe.task) == recipe
@@ -88,12 +88,15 @@ def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
 def build_initial_network(
     options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, num_classes: int
 ) -> tuple[Network, TransferReport | None]:
-    """Build the network, initialized with seed `train.seed`; then load pretrained weights or `options.weights`.
+    """Build the network of a run and load its initial weights.
+
+    The random weights are drawn with seed `train.seed`. Then the pretrained weights of the config are loaded, then
+    `options.weights`.
 
     Args:
         options: Arguments of the run; `weights` is the file of initial weights.
         recipe: The recipe of the run.
-        checkpoint: The checkpoint to resume from. If it is given, no initial weights are loaded here.
+        checkpoint: The checkpoint to resume from. If it is given, no weights are loaded here.
         num_classes: Number of classes of the data.
 
     Returns:

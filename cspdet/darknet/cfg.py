@@ -1,8 +1,8 @@
-"""Parser for Darknet cfg files: sections of key=value options, which are stored with their line numbers.
+"""Parser for Darknet cfg files. It stores sections of key=value options with their line numbers.
 
-The grammar is Darknet's: all whitespace is removed; `#` and `;` start a comment only at the beginning of a line; if a
-section repeats a key, the first value is used; a value ends at a `#`. Darknet silently ignores lines and numbers that
-it cannot parse; this parser reports them as errors.
+The grammar is that of Darknet. All whitespace is removed. `#` and `;` start a comment only at the beginning of a line.
+A value ends at a `#`. If a section repeats a key, the first value is used. Darknet silently ignores lines and numbers
+that it cannot parse; this parser reports them as errors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CfgSection:
-    """A `[type]` section with its options. The `get_*` methods raise ConfigError with file, line and key."""
+    """A `[type]` section with its options. The `get_*` methods raise ConfigError (with file, line and key)."""
 
     section_type: str  # the long form: `convolutional` for [conv]
     line: int
@@ -70,7 +70,7 @@ class CfgSection:
         return value
 
     def get_ints(self, key: str) -> tuple[int, ...]:
-        """Return the list of integers of a key; raise ConfigError if the key is missing."""
+        """Return the comma-separated integers of a key. Raise ConfigError if the key is missing or an item invalid."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_int(key, text) for text in self._list_items(key))
@@ -80,13 +80,13 @@ class CfgSection:
         return self._parse_float(key, self._value_text(key)) if key in self.options else default
 
     def get_floats(self, key: str) -> tuple[float, ...]:
-        """Return the comma-separated numbers of a key; raise ConfigError if it is missing or a number is invalid."""
+        """Return the comma-separated numbers of a key. Raise ConfigError if the key is missing or an item invalid."""
         if key not in self.options:
             raise self.error(f"{key} is missing")
         return tuple(self._parse_float(key, text) for text in self._list_items(key))
 
     def get_choice(self, key: str, default: str, choices: Iterable[str]) -> str:
-        """Return the value of a key, which must be one of `choices`, or `default` if the key is missing."""
+        """Return the value of a key, or `default` if the key is missing. The value must be one of `choices`."""
         value = self._value_text(key) if key in self.options else default
         if value not in choices:
             raise self.error(f"unknown {value!r}{did_you_mean(value, choices)}; known: {', '.join(choices)}", key)
@@ -126,10 +126,7 @@ class Cfg:
 
     @property
     def ignored_keys(self) -> dict[str, int]:
-        """Keys that do not affect the network, such as training keys, mapped to the number of their occurrences.
-
-        A key is given as `[type] key`.
-        """
+        """Number of occurrences of each key that does not affect the network. A key is written as `[type] key`."""
         counts: dict[str, int] = {}
         for section in (self.net, *self.layers):
             for key in section.options:
@@ -152,7 +149,7 @@ class Cfg:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; it must be equal in all [yolo] sections."""
+        """Number of classes. Raises ConfigError if it is not equal in all [yolo] sections."""
         counts = [section.get_int("classes", 20, min_value=1, max_value=2**20) for section in self.heads]
         for section, count in zip(self.heads, counts, strict=True):
             if count != counts[0]:
@@ -191,7 +188,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
         source: Name of the file for messages.
 
     Raises:
-        ConfigError: The cfg is invalid; the message has one line per error, which starts with `source:line`.
+        ConfigError: The cfg is invalid. The message has one line per error; each line starts with `source:line`.
     """
     sections, problems = _parse_sections(text, source)
     for section in sections:
@@ -211,7 +208,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
 
 
 def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
-    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors if it has no `mask`."""
+    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors if `mask` is missing."""
     return (
         yolo.get_ints("mask") if "mask" in yolo else tuple(range(yolo.get_int("num", 1, min_value=1, max_value=1000)))
     )

@@ -21,7 +21,7 @@ _file_names: dict[str, str] = {}  # text of a cfg -> the file that it was read f
 
 
 def remember_file(text: str, path: str | Path) -> None:
-    """Record the file from which the text of a cfg was read, so that later errors about this text name the file."""
+    """Record the file of a cfg text, so that later error messages about this text name the file."""
     _file_names[text] = str(path)
 
 
@@ -54,7 +54,7 @@ class _DarknetConfigBase(ConfigModel):
 
     @property
     def source(self) -> str:
-        """The file of the cfg for messages, or `model.cfg` if it is not known."""
+        """Name of the cfg for messages: its file, or `model.cfg` if the file is unknown."""
         return _file_names.get(self.text, CFG_SOURCE_NAME)
 
     def parse(self) -> Cfg:

@@ -24,7 +24,10 @@ IMAGE_CHANNELS = 3
 
 @dataclass(frozen=True)
 class LayerNode:
-    """A layer of the graph. `sources` are the indices of its input layers; the index IMAGE is the input image."""
+    """A layer of the graph. `build` creates its module.
+
+    `sources` are the indices of the input layers; the index IMAGE is the input image.
+    """
 
     section: CfgSection
     index: int
@@ -40,7 +43,7 @@ class LayerNode:
 
 
 class Graph(NamedTuple):
-    """Layer graph of a network. `last_uses[i]` are the layers whose outputs can be freed after layer i, by index."""
+    """Layer graph of a network. `last_uses[i]` are the indices of the layers whose outputs can be freed after i."""
 
     layers: tuple[LayerNode, ...]
     last_uses: tuple[tuple[int, ...], ...]
@@ -90,7 +93,7 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Check that a section reads no [yolo], and no convolution that belongs to another [yolo] with `new_coords`.
+    """Check that a section does not read a [yolo], or the convolution before another [yolo] with `new_coords`.
 
     Raises:
         ConfigError: The section reads such a layer.

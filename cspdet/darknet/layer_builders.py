@@ -30,7 +30,7 @@ def _activation(section: CfgSection, default: str = "linear") -> str:
 
 
 def convolutional(context: SectionContext) -> LayerSpec:
-    """Build a `[convolutional]`. Before a [yolo] with `new_coords`, omit its sigmoid, because decoding applies it."""
+    """Build a `[convolutional]`. Before a [yolo] with `new_coords`, the sigmoid is omitted: decoding applies it."""
     section, in_shape = context.section, context.input_shape
     filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
     size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -83,7 +83,7 @@ def _norm(channels: int, context: SectionContext) -> nn.BatchNorm2d:
 
 
 def _pool_params(context: SectionContext) -> tuple[int, tuple[int, int], int, FeatureShape]:
-    """Return kernel size, strides, total padding and output shape of a pooling."""
+    """Return kernel size, strides, total padding and output shape of a pooling section."""
     section, in_shape = context.section, context.input_shape
     stride_hw = _strides(section)
     stride = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
@@ -132,7 +132,7 @@ def upsample(context: SectionContext) -> LayerSpec:
 
 
 def route(context: SectionContext) -> LayerSpec:
-    """Build a `[route]`: concatenate feature maps of equal size or, with `groups`, one channel group of each map."""
+    """Build a `[route]`: concatenate feature maps of equal height and width. `groups` selects groups of channels."""
     section, sources = context.section, context.resolve_layers("layers")
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     group = section.get_int("group_id", 0, max_value=groups - 1)
@@ -150,9 +150,10 @@ def route(context: SectionContext) -> LayerSpec:
 
 
 def shortcut(context: SectionContext) -> LayerSpec:
-    """Build a `[shortcut]`: add other layers to the previous layer, in the channels that both have.
+    """Build a `[shortcut]`: add the outputs of other layers to the output of the previous layer.
 
-    The height and width of the other layers may be a multiple of the previous layer's.
+    Only the channels that both outputs have are added. Height and width of the other outputs may be a multiple of those
+    of the previous layer.
     """
     section, sources, in_shape = context.section, context.resolve_layers("from"), context.input_shape
     for source in sources:
@@ -189,7 +190,7 @@ def scale_channels(context: SectionContext) -> LayerSpec:
 
 
 def reorg(context: SectionContext, *, reorg3d: bool = False) -> LayerSpec:
-    """Build a `[reorg]` or `[reorg3d]`, which moves blocks of cells to channels (space to depth)."""
+    """Build a `[reorg]` or `[reorg3d]`: move blocks of cells to channels (space to depth)."""
     section, (channels, height, width) = context.section, context.input_shape
     s = section.get_int("stride", 1, min_value=1, max_value=MAX_KERNEL_SIZE)
     if height % s or width % s or (not reorg3d and channels % (s * s)):

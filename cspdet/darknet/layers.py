@@ -1,6 +1,7 @@
 """Modules for cfg layers that neither PyTorch nor `cspdet.models.blocks` provides.
 
-A module receives the outputs of the input layers of its section, of shape (B, C, H, W), and returns one feature map.
+The inputs of a module are the outputs of the input layers of its section, each of shape (B, C, H, W). A module returns
+one feature map.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
 
 
 class AvgPool(nn.Module):
-    """A `[local_avgpool]` layer, padded like a `[maxpool]`; padded cells are excluded from the average."""
+    """A `[local_avgpool]` layer. It is padded as in `max_pool`; padded cells are excluded from the average."""
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
         super().__init__()
@@ -147,7 +148,7 @@ class Shortcut(nn.Module):
 
 
 class Multiply(nn.Module):
-    """A `[sam]` or `[scale_channels]` layer: product of two maps, one of which may have a single cell or channel."""
+    """A `[sam]` or `[scale_channels]` layer: product of two maps. One of them may have a single cell or channel."""
 
     def __init__(self, act: str):
         super().__init__()
@@ -175,9 +176,10 @@ class SpaceToDepth(nn.Module):
 
 
 class Reorg(nn.Module):
-    """A `[reorg]` layer of YOLOv2: `SpaceToDepth` of the input viewed as (B, C / s / s, s*sH, s*sW).
+    """A `[reorg]` layer of YOLOv2: (B, C, H, W) -> (B, s*s*C, H/s, W/s).
 
-    This reproduces Darknet's implementation, with which the published networks were trained.
+    The input is viewed as (B, C/(s*s), s*H, s*W) and passed to `SpaceToDepth`; the result is viewed as the output
+    shape. Darknet's implementation does the same, and the published networks were trained with it.
     """
 
     def __init__(self, stride: int):
@@ -195,7 +197,7 @@ class Reorg(nn.Module):
 class YoloOutput(nn.Module):
     """A `[yolo]` layer without decoding: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C).
 
-    `cspdet.models.postprocess` decodes its output.
+    `cspdet.models.postprocess` decodes the output.
     """
 
     def __init__(self, num_anchors: int):
@@ -208,7 +210,7 @@ class YoloOutput(nn.Module):
 
 
 class AnchorPadding(nn.Module):
-    """Anchors without objects, appended to the output of a `[yolo]` that uses fewer anchors than the others.
+    """Appends anchors without objects to the output of a `[yolo]` that has fewer anchors than the others.
 
     (B, A, H, W, 5 + C) -> (B, A + count, H, W, 5 + C).
     """

@@ -161,7 +161,7 @@ def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
 
 
 def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
-    """Return the stride of a [yolo] in input pixels; it must be equal in both directions."""
+    """Return the stride of a [yolo] in input pixels. Raise ConfigError if it differs between height and width."""
     (height, width), (rows, columns) = size_hw, cells_hw
     if height % rows or width % columns or height // rows != width // columns:
         raise yolo.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")

@@ -1,4 +1,4 @@
-"""Change the number of classes of a cfg: of a detector in the parsed sections, of a classifier in the text."""
+"""Change the number of classes of a cfg: in the parsed sections of a detector, and in the text of a classifier."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _set_option(text: str, section: CfgSection, key: str, value: int) -> str:
 
 
 def set_num_classes(text: str, num_classes: int, source: str) -> str:
-    """Return the text of a classifier cfg with another number of classes, set in its last layer that has weights.
+    """Return the text of a classifier cfg with another number of classes, set in the last layer that has weights.
 
     Args:
         text: Text of the cfg.
@@ -45,7 +45,8 @@ def set_num_classes(text: str, num_classes: int, source: str) -> str:
         source: Name of the cfg for messages.
 
     Raises:
-        ConfigError: The cfg is invalid, or its number of outputs does not depend on its last layer with weights.
+        ConfigError: The cfg is invalid, or the number of network outputs does not depend on the last layer with
+            weights.
     """
     cfg = parse_cfg(text, source)
     layers = build_graph(cfg).layers

@@ -1,8 +1,8 @@
 """Order of the layers of a network in an official .weights file.
 
 The convolutions of backbone and neck are in the order in which the modules register them. Each 1x1 convolution of the
-head directly follows the convolution of the neck whose output it reads, so the levels are from coarse to fine in the
-YOLOv3 cfgs, and from fine to coarse in cfgs with a PANet.
+head directly follows the convolution of the neck whose output it reads. So the levels are in the order coarse to fine
+in the YOLOv3 cfgs, and fine to coarse in the cfgs with a PANet.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def layers_in_file_order(model: Detector | Classifier) -> list[LayerWeights]:
 
 
 def _detector_layers(model: ComposedDetector) -> list[LayerWeights]:
-    """Return the layers of a detector in file order. Each head convolution follows the part of the neck it reads."""
+    """Return the layers of a detector in file order. Each head convolution follows the neck module that it reads."""
     neck: object = model.neck
     assert isinstance(neck, nn.Module)
     heads = HEAD_LEVELS.get(type(neck))

@@ -4,8 +4,8 @@
     values  float32. Convolution: bias (or beta), with normalization also gamma, mean, variance; then weights.
             Connected layer: bias (or beta), weights, with normalization also gamma, mean, variance.
 
-All values are little-endian. Because the format stores no shapes, a file of another network can only be recognized by
-its values: their number must match exactly, and non-finite values are reported with the name of their layer.
+All values are little-endian. The format stores no shapes, so only the values can show that a file is for another
+network: their number must match exactly, and non-finite values are reported with the name of the layer.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class WeightsHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The tensors of one layer with their names for messages, in the order of the file."""
+    """The named tensors of one layer, in the order of the file. The names are used in messages."""
 
     name: str
     named_tensors: tuple[tuple[str, Tensor], ...]
 
     @property
     def num_elements(self) -> int:
-        """Number of values that the layer has in the file."""
+        """Number of values of the layer in the file."""
         return sum(tensor.numel() for _, tensor in self.named_tensors)
 
 
@@ -140,7 +140,7 @@ def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: Weig
 
 
 class SkipInit(TorchFunctionMode):
-    """Context manager that skips the initialization of new layers, if all weights are loaded from a file afterwards."""
+    """Context manager that skips the random initialization of new layers, if all weights are loaded afterwards."""
 
     INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip
@@ -181,7 +181,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
 
 
 def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: int, *, partial: bool) -> int:
-    """Return the number of layers in the file: all layers or, with `partial`, the number of complete first layers."""
+    """Return the number of layers in the file.
+
+    This is the number of all layers. With `partial`, the file may end after any layer.
+    """
     num_expected = sum(layer.num_elements for layer in layers)
     if num_values == num_expected:
         return len(layers)

@@ -34,7 +34,7 @@ class ClassMetrics(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClassifierMetrics:
-    """Metrics of a classifier; accuracies are in [0, 1]. top5 is None for up to five classes, because it would be 1."""
+    """Metrics of a classifier; accuracies are in [0, 1]. With at most five classes, top5 is None."""
 
     top1: float
     top5: float | None
@@ -86,7 +86,7 @@ def predict_dataset(
     eval_: ClassifierEvalConfig,
     shard: Shard = SINGLE_PROCESS,
 ) -> DatasetPredictions:
-    """Predict the classes of the images in one process's shard of a dataset; see `evaluate_classifier`."""
+    """Predict the classes of the images in `shard`, the images of one process; see `evaluate_classifier`."""
     _check_dataset(images, predictor.num_classes)
     top_k = min(TOP_K, predictor.num_classes)
     image_index = np.arange(shard.rank, len(images), shard.world_size)
@@ -121,8 +121,8 @@ def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[Dataset
 def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.ndarray) -> ClassifierMetrics:
     """Compute the accuracies and the confusion matrix.
 
-    If the outputs of the network for an image are not finite, all its probabilities are 0. Such an image counts as
-    wrong, even if its first class is correct; in the confusion matrix, it counts as predicted as its first class.
+    If the outputs of the network for an image are not finite, all scores of the image are 0. Such an image counts as
+    wrong in the accuracies. In the confusion matrix, it is counted under its first class.
 
     Args:
         images: Images and labels.
@@ -155,10 +155,10 @@ def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.n
 
 
 def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where: str) -> ImageFolderDataset:
-    """Convert the labels of a dataset to the class indices of a model; the dataset may have only some of the classes.
+    """Convert the labels of a dataset to the class indices of a model. The dataset may lack classes of the model.
 
-    Classes are matched by name. If the names on one side are only numbers and both sides have the same number of
-    classes, they are matched by order, and this is logged.
+    Classes are matched by name. If all names of the dataset or of the model are only numbers, and both have the same
+    number of classes, the classes are matched by order, with a log message.
 
     Args:
         images: The dataset.
@@ -166,7 +166,7 @@ def match_image_classes(images: ImageFolderDataset, names: Sequence[str], where:
         where: Name of the dataset, for messages.
 
     Raises:
-        DataError: The dataset has classes that the model does not have.
+        DataError: The model lacks a class of the dataset, or two classes of the model have the same name.
     """
     names = tuple(names)
     if names == images.classes:

@@ -122,7 +122,7 @@ class CocoEvaluator:
         self._added[index] = True
 
     def merge(self, others: Sequence[Records]) -> None:
-        """Add the detections of other processes, which evaluated other images; sort all detections in dataset order.
+        """Add detections that other processes computed on other images, and sort all detections in dataset order.
 
         Args:
             others: The `records` of the other processes.
@@ -187,10 +187,10 @@ def _evaluate(coco: CocoDataset, records: Records, backend: CocoBackend) -> Metr
 
 
 def _with_dense_ids(records: Records, coco: CocoDataset, category_ids: np.ndarray) -> Records:
-    """Return a copy of the records in which each image and category id is replaced by its index in the sorted ids.
+    """Return a copy of the records with dense ids: each image and category id becomes its index in the sorted ids.
 
     Raises:
-        DataError: The dataset does not have an id.
+        DataError: An id is not in the dataset.
     """
     remapped = records.copy()
     for key, known in (("image_id", coco.image_id), ("category_id", category_ids)):

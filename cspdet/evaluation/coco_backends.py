@@ -1,8 +1,8 @@
 """COCO evaluators: pycocotools, the reference, and hotcoco, which returns the same results much faster.
 
-Both take a `CocoEvalInput` and return the same arrays. Instead of their ids, images and categories are given by the
-index in the sorted ids, because hotcoco only warns about unknown ids and converts ids to floating point, which rounds
-ids above 2^53. The indices have the same order as the ids; so the results are the same.
+Both take a `CocoEvalInput` and return the same arrays. In the input, the ids of images and categories are replaced by
+their indices in the sorted ids. hotcoco needs this: it only warns about unknown ids, and it converts ids to floating
+point, which rounds ids above 2^53. The order of the ids does not change, so the results do not change either.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def select_backend(name: EvaluatorName) -> CocoBackend:
     """Return the evaluator with this name; `auto` selects hotcoco if it is installed, and pycocotools if not.
 
     Raises:
-        ConfigError: hotcoco is requested but not installed, or too old.
+        ConfigError: hotcoco is requested but not installed or too old, or the name is unknown.
     """
     if name == "pycocotools":
         return _make_backend(name, evaluate_with_pycocotools)
@@ -106,7 +106,7 @@ def evaluate_with_pycocotools(eval_input: CocoEvalInput) -> CocoEvalResult:
 
 
 def _build_coco_index(eval_input: CocoEvalInput, annotations: list[dict[str, Any]]) -> Any:
-    """Build a COCO object of pycocotools without `loadRes`, which fails for an empty list and modifies its argument."""
+    """Build a COCO object of pycocotools without `loadRes`, which modifies its argument and fails for an empty list."""
     from pycocotools.coco import COCO
 
     index = COCO()

@@ -32,7 +32,7 @@ def evaluate_detector(
     eval_: EvalConfig,
     class_mapping: Sequence[int] | None = None,
 ) -> tuple[Metrics, list[Result]]:
-    """Compute the COCO metrics of a detector on a dataset; return them and the detections as COCO results.
+    """Compute the COCO metrics of a detector on a dataset. Return the metrics, and the detections as COCO results.
 
     Args:
         predictor: A `NetworkDetector`, or an engine.
@@ -58,10 +58,10 @@ def inference_on_dataset(
     class_mapping: Sequence[int] | None = None,
     shard: Shard = SINGLE_PROCESS,
 ) -> CocoEvaluator:
-    """Detect objects in all images of a dataset, or in the part that one process handles (`shard`), and collect them.
+    """Detect objects in the images of a dataset, and collect the detections in a `CocoEvaluator`.
 
-    For the other arguments and the errors, see `evaluate_detector`. `CocoEvaluator.merge` merges the results of all
-    processes.
+    `shard` selects the images of one process; by default, all images are used. `CocoEvaluator.merge` merges the
+    detections of all processes. For the other arguments and the errors, see `evaluate_detector`.
     """
     evaluator = CocoEvaluator(coco, eval_.evaluator)
     loader = eval_loader(coco, input_, eval_, device_type=predictor.device.type, shard=shard)
@@ -106,7 +106,7 @@ def _check_same_names(model: Categories, data: Categories, where: str) -> None:
 def match_classes(model: Categories, data: Categories, where: str) -> tuple[int, ...] | None:
     """Match the classes of a model to the classes of a dataset by name.
 
-    Category ids may differ. If they do, this is logged, and the results have the category ids of the dataset.
+    Category ids may differ. A difference is logged. Results always have the category ids of the dataset.
 
     Args:
         model: Classes of the model.
@@ -117,7 +117,7 @@ def match_classes(model: Categories, data: Categories, where: str) -> tuple[int,
         The dataset index of each class of the model, or None if names, category ids and order are the same.
 
     Raises:
-        DataError: A class exists only in the model or only in the dataset; its AP would be 0.
+        DataError: A class exists only in the model or only in the dataset, or several classes have the same name.
     """
     if model == data:
         return None

@@ -1,8 +1,7 @@
-"""Interface of evaluated models: they take batches of images and return detections or class probabilities.
+"""Interfaces of the models that are evaluated: a batch of images in, detections or class probabilities out.
 
 Training, `cspdet eval` and inference engines share one evaluation loop. An engine (`cspdet.inference.engines`)
-implements `DetectionPredictor` itself; `NetworkDetector` and `NetworkClassifier` implement the interfaces for a torch
-network.
+implements `DetectionPredictor`. `NetworkDetector` and `NetworkClassifier` implement the interfaces for a torch network.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detections and ground truth as NumPy structured arrays, with 56 and 65 bytes per object.
 
-A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python dicts, half a million of them
-need ten times the memory, and iterating over them takes longer than hotcoco's evaluation.
+A results file lists objects, `{"image_id", "category_id", "bbox", "score"}`. As Python dicts, these objects need ten
+times the memory. Iteration over half a million dicts takes longer than the evaluation with hotcoco.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def read_ground_truth(coco: CocoDataset) -> Records:
     training, and it does not store the areas.
 
     Returns:
-        (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. Without an `area`, or with a negative one, the area
-        of the box is used; COCO's evaluation would ignore the annotation.
+        (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. If `area` is missing or negative, the area of the box
+        is used. Otherwise, COCO's evaluation would ignore the annotation.
 
     Raises:
         DataError: The file is missing, or has changed since `coco` was read from it.
@@ -92,7 +92,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
 
 
 def _read_annotations(coco: CocoDataset) -> list[Any]:
-    """Read the annotations of the file; valid annotations are returned as packed rows (bytes), others unchanged."""
+    """Read the annotations of the file. Valid annotations become packed rows (bytes); others are returned unchanged."""
     try:
         content = json.loads(coco.files.read_annotations(), object_hook=_pack_annotation)
         annotations: list[Any] = content.get("annotations", [])

@@ -36,12 +36,12 @@ ZIP_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that zip allows; fixed, so
 
 
 class _RawObject(list[tuple[str, Any]]):
-    """A JSON object that is not a valid result, as a list of key and value pairs, because a key may occur twice."""
+    """A JSON object that is not a valid result, as a list of (key, value) pairs. A dict would lose duplicate keys."""
 
 
 @dataclass
 class _IssueCounter:
-    """Counts issues by type, and stores the first entry of each type: its index in the file and the actual value."""
+    """Counts issues by type. For the first entry of each type, stores its index in the file and its value."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
 
 
 def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
-    """Keep results with a score above `min_score`, and at most the best `max_detections` per image; None: no limit."""
+    """Keep the results above `min_score`, per image at most `max_detections`, those with the highest scores."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
         return kept
@@ -143,7 +143,7 @@ def _parse_json(data: bytes, path: Path) -> Any:
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> bytes | _RawObject:
-    """Return a valid result as a packed row, another JSON object as its pairs, for messages (`object_pairs_hook`)."""
+    """Convert a JSON object (hook of json.loads): a valid result to a packed row, another object to `_RawObject`."""
     entry = dict(pairs)
     if len(entry) == len(pairs) and type(entry.get("image_id")) is int and type(entry.get("category_id")) is int:
         box, score = entry.get("bbox"), entry.get("score")
@@ -190,7 +190,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_records(records: Records, file_indices: np.ndarray, coco: CocoDataset, issues: _IssueCounter) -> None:
-    """Check the values of the (N,) records and add their issues; `file_indices` (N,) are their indices in the file."""
+    """Check the (N,) records and add problems to `issues`. `file_indices` (N,) are indices in the file."""
 
     def add(issue: str, mask: np.ndarray, get_actual: Callable[[np.void], object]) -> None:
         (indices,) = np.nonzero(mask)
@@ -223,11 +223,10 @@ def _preview_ids(ids: Sequence[int] | np.ndarray) -> str:
 
 
 def validate_algorithm_name(name: str) -> str:
-    """Check a name for `submission_name`, and return it.
+    """Return the algorithm name of a submission if it is valid.
 
     Raises:
-        ConfigError: The name contains a character other than letters, digits and . _ + -, or does not begin with a
-            letter or digit.
+        ConfigError: The name has characters other than letters, digits and . _ + -, or begins with one of . _ + -
     """
     if not ALGORITHM.fullmatch(name):
         raise ConfigError(f"--name: expected letters and digits, then also any of . _ + -, found {name!r}")
@@ -235,13 +234,13 @@ def validate_algorithm_name(name: str) -> str:
 
 
 def submission_name(annotations: Path, algorithm: str) -> str:
-    """Return `detections_SET_ALGORITHM_results`; SET is the set in the annotation file's name, or test-dev2017."""
+    """Return `detections_SET_ALGORITHM_results`. SET is the split in the annotation file's name, or test-dev2017."""
     match = SET_NAME.search(annotations.stem)
     return f"detections_{match[1] if match else DEFAULT_SET}_{validate_algorithm_name(algorithm)}_results"
 
 
 def write_submission(folder: Path, name: str, results: Sequence[Result]) -> Path:
-    """Write the zip file `name`.zip for COCO's evaluation server, which contains `name`.json; return its path.
+    """Write `name`.zip, which contains `name`.json, for COCO's evaluation server. Return the path of the zip file.
 
     Raises:
         UserError: The folder is not writable, or has another file with this name.

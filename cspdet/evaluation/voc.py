@@ -2,10 +2,12 @@
 
 The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2). Each class is evaluated
 separately. Detections are processed in descending order of score; detections with equal scores keep their order. Each
-detection is matched to the ground-truth box of its image with the highest IoU; if several IoUs are equal, to the first
-of these boxes. If the IoU is below the threshold, the detection is a false positive. If the box is difficult, the
-detection is ignored. If a detection with a higher score was matched to the same box, the detection is a false positive,
-even if it overlaps other boxes.
+detection is matched to the ground-truth box of its image with the highest IoU. Among boxes with equal IoU, the first is
+used. Then the first rule that applies decides:
+1. The IoU is below the threshold: the detection is a false positive.
+2. The box is difficult: the detection is ignored.
+3. A detection with a higher score was matched to the box: this detection is a false positive.
+4. Otherwise, the detection is a true positive.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class VocAP(NamedTuple):
 
 @dataclass(frozen=True)
 class VocMetrics:
-    """VOC AP of each class, by class name; None for classes without ground truth, which the mean does not include."""
+    """VOC AP by class name. The AP of a class without ground truth is None; the mean does not include such classes."""
 
     min_iou: float
     pixel_inclusive: bool
@@ -73,7 +75,7 @@ def elementwise_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray, *, pixel_inclusive: 
     Args:
         a_xyxy: (N, 4) boxes.
         b_xyxy: (N, 4) boxes.
-        pixel_inclusive: Whether both corners are pixels inside the box, so that its width is x2 - x1 + 1.
+        pixel_inclusive: Whether both corners are pixels inside the box. The width is then x2 - x1 + 1.
 
     Returns:
         (N,) float64, 0 for boxes without area.
@@ -96,14 +98,14 @@ def match_detections(
 ) -> VocPrecisionRecall:
     """Match each detection of one class to the ground-truth box of its image with the highest IoU.
 
-    Of the detections matched to a box, the one with the highest score is a true positive. Matches of difficult boxes
-    are ignored.
+    Of the detections matched to a box, the one with the highest score is a true positive. Detections that are matched
+    to a difficult box are ignored.
 
     Args:
         detections: D detected boxes.
         score: (D,) scores of the detections.
         ground_truth: G ground-truth boxes.
-        difficult: (G,) bool, whether the box is difficult, so that its matches are ignored.
+        difficult: (G,) bool, whether the ground-truth box is difficult.
         min_iou: IoU threshold.
         pixel_inclusive: See `elementwise_iou`.
     """
@@ -122,7 +124,10 @@ def match_detections(
 def _best_overlapping_gt(
     detections: ImageBoxes, ground_truth: ImageBoxes, pixel_inclusive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the overlapping box of highest IoU in each detection's image (-1: none), and this IoU."""
+    """Return for each detection the index of the ground-truth box of its image with the highest IoU, and this IoU.
+
+    Without ground truth in the image, the index is -1 and the IoU is 0.
+    """
     by_image = np.argsort(ground_truth.image, kind="stable")
     images = ground_truth.image[by_image]
     first = np.searchsorted(images, detections.image, side="left")
@@ -144,7 +149,7 @@ def _best_overlapping_gt(
 
 
 def average_precision(curve: VocPrecisionRecall) -> VocAP | None:
-    """Compute the AP over 11 recall points and over all recall values; None for a class without ground truth."""
+    """Compute the AP over 11 recall points and over all recall values. Return None for a class without ground truth."""
     if not curve.num_gt:
         return None
     if not len(curve.true_positives):
@@ -167,8 +172,8 @@ def evaluate_voc(
         gt_records: (M,) GROUND_TRUTH_DTYPE; `crowd` marks difficult objects, as written by `prepare-data voc`.
         detection_records: (N,) DETECTION_DTYPE.
         min_iou: IoU threshold.
-        pixel_inclusive: Whether both corners, x, y and x + width, y + height, are pixels inside the box, which is then
-            width + 1 pixels wide, as in VOC's XML files and in the tools used for published values.
+        pixel_inclusive: Whether both corners, (x, y) and (x + width, y + height), are pixels inside the box. The box is
+            then width + 1 pixels wide. VOC's XML files and the tools used for published values have this rule.
     """
     per_class = {}
     for name, category_id in zip(categories.names, categories.category_ids, strict=True):

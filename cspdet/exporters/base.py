@@ -43,10 +43,11 @@ class ExportConfig:
     Attributes:
         size_hw: Height and width of the input in pixels; None: the input size of the model.
         outputs: `raw`: the outputs of the network; `decoded`: boxes in input pixels, and scores.
-        nms: Parameters of the NMS in the file, which then returns detections; None: no NMS.
-        dynamic: Whether the file accepts any batch size, height and width. If not, its input is one image of `size_hw`.
+        nms: Thresholds of NMS. If set, NMS is part of the file, and the file returns detections. None: no NMS.
+        dynamic: Whether the file accepts any batch size, height and width. If not, the input of the file is one image
+            of `size_hw`.
         opset: ONNX opset; None: the default of `cspdet.inference.engines.onnx_export`.
-        precision: Precision of the weights.
+        precision: fp32, fp16 or int8. int8 needs `calibration`.
         calibration: Folder of representative images for int8 calibration.
     """
 
@@ -72,8 +73,8 @@ class ExportResult:
         paths: The written files; the first is the target path.
         size_hw: Height and width of the input in pixels.
         num_classes: Number of classes.
-        difference: Largest difference between the outputs of the file and the network, divided by the largest output;
-            mean difference for int8.
+        difference: Largest difference between the outputs of the file and the network, divided by the largest output.
+            For int8, the mean difference is used instead.
         description: One-line description of the files for the user.
         details: Additional entries for the JSON output.
     """
@@ -92,8 +93,8 @@ class ExportFormat(ABC):
     Attributes:
         suffixes: Allowed suffixes of the target path; the first is the default.
         options: Names of the `ExportConfig` fields that the format supports, in addition to `size_hw`.
-        mark: Pattern that identifies an earlier export, which may be overwritten; None: `export` itself decides whether
-            to overwrite files.
+        mark: Pattern in the content of earlier exports. A file that matches may be overwritten. None: `export` itself
+            decides whether to overwrite files.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -110,7 +111,7 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def export(self, bundle: ModelBundle, config: ExportConfig, target: Path) -> ExportResult:
-        """Write a model to `target`. The files appear only after their outputs were compared with the network.
+        """Write a model to `target`. The files are created only after their outputs were verified against the network.
 
         Raises:
             UserError: The format does not support the network or an option, or the outputs differ. No file is written.

@@ -27,7 +27,7 @@ log = logging.getLogger("cspdet")
 
 
 class GraphFormat(ExportFormat):
-    """Base class of the formats that store the network as a computation graph with metadata, for an engine to run.
+    """Base class of the formats that store the network as a computation graph with metadata.
 
     A subclass writes the file (`write`) and loads it into an engine (`load`); `export` compares the outputs of the
     engine with the outputs of the network.
@@ -84,10 +84,10 @@ class GraphFormat(ExportFormat):
         """Load the written files into an engine on the CPU, to verify the outputs."""
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine | None:
-        """Load the graph with the NMS thresholds `nms` and the outputs detections, boxes and scores, for verification.
+        """Load the graph with other NMS thresholds, for verification. Return None if the format has no built-in NMS.
 
-        With the thresholds of the file, there may be no detections to compare. Returns None if the format has no
-        built-in NMS.
+        The outputs are detections, decoded boxes and scores. The thresholds of the file may leave no detections to
+        compare.
         """
         return None
 

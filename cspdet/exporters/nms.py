@@ -65,7 +65,7 @@ def add_nms(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
 
 
 def nms_probe(model: onnx.ModelProto, config: NmsConfig) -> onnx.ModelProto:
-    """Return a copy of a model with built-in NMS, with other thresholds and boxes and scores as further outputs."""
+    """Copy a model with built-in NMS, set the thresholds `config`, and add the outputs `box_xyxy` and `score`."""
     from onnx import ModelProto, TensorProto, helper, numpy_helper
 
     probe = ModelProto()

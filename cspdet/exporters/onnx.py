@@ -43,7 +43,7 @@ class OnnxFormat(GraphFormat):
         return OnnxEngine.from_file(path, metadata, EngineOptions())
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
-        """Load the file into onnxruntime, with the NMS thresholds `nms` and the further outputs boxes and scores."""
+        """Load the file with other NMS thresholds into onnxruntime; see `GraphFormat.load_nms_probe`."""
         probe = nms_probe(import_onnx().load(str(path)), nms)
         return OnnxEngine(probe.SerializeToString(), metadata, EngineOptions())
 
@@ -85,9 +85,9 @@ def build_onnx(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadat
 
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute the nodes that do not depend on the image, such as shapes, because OpenCV 4 cannot run them.
+    """Replace nodes that do not depend on the image, such as shape computations, by constants.
 
-    Without onnxruntime, which an export to OpenVINO does not need, the model is returned as it is.
+    OpenCV 4 cannot run such nodes. If onnxruntime is not installed, the model is returned unchanged.
     """
     if not OnnxEngine.is_installed():
         return model

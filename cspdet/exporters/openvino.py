@@ -55,13 +55,13 @@ class OpenVinoFormat(GraphFormat):
         return load_exported(path, "openvino", EngineOptions())
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine:
-        """Load the ONNX model from which the files were written into OpenVINO; see `OnnxFormat.load_nms_probe`."""
+        """Load the source ONNX model with other NMS thresholds into OpenVINO; see `GraphFormat.load_nms_probe`."""
         probe = nms_probe(import_onnx().load_from_string(self._onnx), nms)
         return OpenVinoEngine(probe.SerializeToString(), metadata, EngineOptions())
 
 
 def _onnx_bytes(bundle: ModelBundle, config: ExportConfig, metadata: ModelMetadata) -> bytes:
-    """Return the serialized ONNX model that OpenVINO converts; only int8 and NMS need the package `onnx`."""
+    """Return the serialized ONNX model that OpenVINO converts. The package `onnx` is needed only for int8 and NMS."""
     if config.precision == "int8" or metadata.nms is not None:
         if config.precision == "fp16":
             raise ConfigError("--precision fp16: 10 mantissa bits are too few for pixel coordinates; omit --nms")

@@ -100,7 +100,7 @@ def nodes_from_last_convs(model: onnx.ModelProto) -> set[str]:
 
 
 def calibration_images(folder: Path) -> list[Path]:
-    """Return the paths of up to MAX_IMAGES images of a folder and its subfolders, evenly spaced over the sorted paths.
+    """Return the paths of up to MAX_IMAGES images of a folder and its subfolders, evenly spaced in the sorted list.
 
     Raises:
         DataError: The folder does not exist, or has no images.

@@ -56,7 +56,7 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """Return two batches: the first image; and up to three images, with another input size if the export is dynamic."""
+    """Return two batches: the first image, and up to three images. In a dynamic export, their input sizes differ."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [
@@ -78,11 +78,11 @@ def verify_export(
         bundle: The model.
         inputs: Batches (B, 3, H, W) in [0, 1].
         where: Name of the file for messages.
-        load_probe: For a file with built-in NMS, see `verify_nms`.
+        load_probe: Loads a file with built-in NMS with other thresholds; see `verify_nms`.
 
     Returns:
-        The largest difference of an output value, divided by the largest value of the output; for int8, the mean
-        difference.
+        The largest difference of an output value, divided by the largest value of the output. For int8, the mean
+        difference is used instead of the largest.
 
     Raises:
         ExportMismatchError: The difference is above the limit of the precision.
@@ -124,7 +124,7 @@ def _nms_error(
 ) -> float:
     """Return the largest relative difference between a file with built-in NMS and the network.
 
-    If the file can also be run without NMS (`load_probe`), its boxes and scores are compared as well as its detections.
+    Detections are compared. If `load_probe` returns an engine, decoded boxes and scores are compared too.
     """
     nms, precision = engine.metadata.nms, engine.metadata.precision
     assert nms is not None
@@ -141,9 +141,9 @@ def _nms_error(
 def _relative_error(
     outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...], precision: str, *, decoded: bool
 ) -> float:
-    """Return the largest difference (int8: mean difference) of the outputs, divided by the largest value of the output.
+    """Return the largest difference of the outputs, divided by the largest value of the output.
 
-    It is infinity if the shapes differ.
+    For int8, the mean difference is used. If the shapes differ, the result is infinity.
     """
     if [tuple(values.shape) for values in outputs] != [tuple(values.shape) for values in expected]:
         return float("inf")
@@ -156,7 +156,7 @@ def _relative_error(
 
 
 def largest(values: Sequence[float]) -> float:
-    """Return the maximum, or NaN if a value is NaN; `max` may ignore NaN."""
+    """Return the maximum, or NaN if a value is NaN. Python's `max` can ignore NaN."""
     return float(torch.tensor(values, dtype=torch.float64).max())
 
 

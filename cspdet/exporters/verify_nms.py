@@ -30,10 +30,10 @@ ProbeLoader = Callable[[NmsConfig], Engine | None]
 
 
 def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor], decoded: Sequence[Decoded]) -> float:
-    """Compare the detections of a file with built-in NMS with those of `postprocess`.
+    """Compare the detections of a file with built-in NMS with the detections of `cspdet.models.postprocess`.
 
-    The thresholds of the file may leave no detections of the input images. Therefore the graph also runs with a lower
-    score threshold.
+    With the score threshold of the file, random inputs may have no detections. Therefore the graph is also run with a
+    lower threshold.
 
     Args:
         engine: The engine that loaded the file.
@@ -75,8 +75,8 @@ def verify_nms(engine: Engine, load_probe: ProbeLoader, inputs: Sequence[Tensor]
 def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
     """Return thresholds with which at least TARGET_DETECTIONS detections remain in each batch, if possible.
 
-    A lowered score threshold is midway between two scores, and `max_detections` never cuts between equal
-    scores, so that rounding errors and the order of equal scores do not change the result.
+    A lowered score threshold is midway between two scores, so that rounding errors do not change the result.
+    `max_detections` does not separate detections with equal scores, because their order may differ.
     """
     scores = [score.flatten().sort(descending=True).values for _, score in decoded]
     detections: list[list[Detections]] = []
@@ -97,7 +97,10 @@ def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
 
 
 def _without_ties_at_limit(actual: Detections, expected: Detections, limit: int) -> tuple[Detections, Detections]:
-    """Drop the lowest score from both if there are `limit` detections: NMS may keep any of those with equal scores."""
+    """If there are `limit` detections, drop those with the lowest score from both sets.
+
+    Among detections with equal scores, NMS may keep any.
+    """
     if len(actual) != len(expected) or len(expected) < limit:
         return actual, expected
     lowest = float(expected.score[-1]) * (1 + SCORE_TOLERANCE)

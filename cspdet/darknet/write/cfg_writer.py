@@ -28,7 +28,7 @@ WEIGHTED_MODULES = (nn.Conv2d, nn.Linear)
 
 @dataclass
 class CfgLayer:
-    """A section under construction. A normalization or activation after it can be fused into it."""
+    """A section under construction. A following normalization or activation can be fused into the section."""
 
     section_type: str
     shape: FeatureShape
@@ -104,28 +104,28 @@ class CfgWriter:
         return len(self.layers) - 1
 
     def relative_index(self, index: int, node: fx.Node) -> int:
-        """Return the index of a layer relative to the next section; it is negative."""
+        """Return the index of a layer relative to the next section, a negative number."""
         if index == IMAGE:
             self.unsupported(node, "only the first layer can read the image")
         return index - len(self.layers)
 
     def ensure_last(self, source: fx.Node, node: fx.Node) -> int:
-        """Make the output of `source` the last layer, because most sections read the last layer; return its index.
+        """Make the output of `source` the last layer, because most sections read the last layer. Return its index.
 
         Args:
             source: The node whose output is needed.
-            node: The node that needs it, for error messages.
+            node: The node that reads this output, for error messages.
         """
         return self.ensure_layer_last(self.resolve(source), node)
 
     def ensure_layer_last(self, index: int, node: fx.Node) -> int:
-        """Append a [route] to the layer if it is not the last one; return the index of the last layer."""
+        """Append a [route] to the layer `index` if it is not the last layer. Return the index of the last layer."""
         if index == len(self.layers) - 1:
             return index
         return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})
 
     def fusable_layer(self, index: int) -> CfgLayer | None:
-        """Return the layer if a normalization or activation after it can be fused into it; if not, return None.
+        """Return the layer if a following normalization or activation can be fused into it, else None.
 
         The layer must have no activation yet, and its output must be read only once.
         """

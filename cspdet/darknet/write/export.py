@@ -1,6 +1,7 @@
 """Write a model as Darknet files (.cfg, .weights, .names).
 
-A network is built from the temporary files and compared with the model before they replace the target files.
+The files are first written under temporary names. A network is built from them and compared with the model. If the
+outputs agree, the files are renamed to the target names.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def write_darknet(files: DarknetFiles, model: nn.Module, target: Path) -> Export
         target: Path of the .cfg; the other files are written next to it.
 
     Raises:
-        UserError: The outputs differ, a file cannot be written, or there is one with other content, which may be the
-            original of the model; existing files are kept.
+        UserError: The outputs differ, a file cannot be written, or a target file exists with other content. Existing
+            files are kept.
     """
     paths = darknet_paths(target)
     with ExitStack() as stack:
@@ -187,7 +188,7 @@ def _format_section(section_type: str, options: Options, name: str = "") -> str:
 
 
 def _layer_weights(layer: CfgLayer) -> LayerWeights:
-    """Return the weights of a layer; without bias and normalization, add the bias of 0 that Darknet requires."""
+    """Return the weights of a layer. A layer without bias and normalization gets a bias of 0, as Darknet requires."""
     weighted, norm = layer.weighted_module, layer.norm
     assert weighted is not None
     weights = ("weights", weighted.weight)

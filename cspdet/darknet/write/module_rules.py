@@ -1,6 +1,6 @@
 """Conversion rules from modules to cfg sections; `cspdet.darknet.write.sections` lists them.
 
-A rule writes the sections of a node, and returns the index of the layer that has the output of the node.
+A rule writes the sections of a node. It returns the index of the layer with the output of the node.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def normalization(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def activation(name: str) -> Rule:
-    """Return the rule for an activation with this cfg name; the rule fuses the activation into the layer before it."""
+    """Return the rule that fuses an activation with this cfg name into the layer before it."""
 
     def rule(writer: CfgWriter, node: fx.Node) -> int:
         if node.op == "call_module" and getattr(writer.module(node), "negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE:
@@ -98,9 +98,9 @@ def average_pool(writer: CfgWriter, node: fx.Node) -> int:
 def _pool_section(
     writer: CfgWriter, node: fx.Node, section_type: str, size: int, step: int, padding: int, *, ceil: bool
 ) -> int:
-    """Write a pooling and return its layer index; `padding` is omitted if Darknet's default has the same effect.
+    """Write a pooling section and return its layer index.
 
-    The default is a total padding of size - 1.
+    Without the key `padding`, Darknet uses a total padding of size - 1. The key is omitted if this has the same effect.
     """
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (
@@ -128,7 +128,7 @@ def global_average_pool(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def maxout(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[maxpool]` whose maximum is computed over groups of channels."""
+    """Write a `[maxpool]` with the maximum over groups of channels."""
     module = writer.module(node)
     assert isinstance(module, Maxout)
     if module.c_in == module.c_out:
@@ -142,7 +142,7 @@ def identity(writer: CfgWriter, node: fx.Node) -> int:
 
 
 def _side(value: Any) -> Any:
-    """Return the value of a parameter that is an integer or a pair of equal integers; return None for other values."""
+    """Return the value of a parameter that is an integer or a pair of equal integers. Return None for other values."""
     sides = set(value) if isinstance(value, tuple) else {value}
     side = sides.pop()
     return side if not sides and isinstance(side, int) else None
