@@ -27,7 +27,7 @@ def resolve_batch_size(
     device: torch.device,
     context: DistributedContext,
 ) -> int:
-    """Return the number of images per forward pass over all processes; the value `auto` is determined by measurement.
+    """Return the number of images per forward pass, over all processes; for `auto`, measure the largest that fits.
 
     Args:
         train: The `train` section of the recipe.
@@ -74,7 +74,7 @@ def min_images_per_process(train: TrainerConfig, input_hw: tuple[int, int], stri
 
 
 def single_value_error(error: Exception) -> ConfigError | None:
-    """Return an error for the user if `error` is that of batch normalization for a single value, else None."""
+    """Return an error for the user if `error` is torch's error for batch normalization of a single value, else None."""
     if "Expected more than 1 value per channel" not in str(error):
         return None
     return ConfigError(
@@ -87,8 +87,8 @@ def find_max_batch_size(measure_bytes: Callable[[int], int | None], available_by
     """Return the largest power-of-two batch size that fits into memory; 0 if a batch of 1 does not fit.
 
     Args:
-        measure_bytes: Function that returns the memory in bytes of a pass with a batch size, or None if it does not
-            fit.
+        measure_bytes: Function that returns the memory in bytes of a pass with a batch size, or None if the pass does
+            not fit.
         available_bytes: Available memory in bytes.
         max_batch_size: Upper limit of the result.
     """

@@ -31,8 +31,8 @@ def disable_malloc_trim() -> None:
     """Let glibc keep freed memory for the next step, instead of returning it to the kernel.
 
     By default, glibc maps memory for every activation above 32 MB in each step, and the kernel sets all of this memory
-    to zero. With this setting, a step on a CPU is about 10% faster, but the process keeps its peak memory until it
-    ends. It has no effect without glibc.
+    to zero. With this setting, a step on a CPU is about 10% faster, but the process keeps its peak memory to its end.
+    Without glibc, the setting has no effect.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -26,13 +26,13 @@ CONFIRM_SECONDS = 1.0
 
 
 def resolve_cpu_threads(requested: int | str, device: torch.device, environ: Mapping[str, str]) -> int | None:
-    """Return the number of torch threads for a training run; None: keep torch's number, as if all cores are free.
+    """Return the number of torch threads for a training run, or None to keep the current number.
 
     Args:
         requested: `train.cpu_threads`: a number, or auto. With auto, the number of torch threads is limited to the
             number of free cores.
         device: The device on which the run trains. With auto, runs on CUDA devices keep torch's number.
-        environ: The environment of the process. With auto, a number of threads in it is kept.
+        environ: The environment variables. With auto, a number of threads that they set is kept.
     """
     if requested != "auto":
         return int(requested)

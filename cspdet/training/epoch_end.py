@@ -97,8 +97,8 @@ class EpochEnd(Generic[ModelT, BatchT]):
     def _evaluate(self) -> dict[str, float | None]:
         """Evaluate the network (with EMA: the averaged weights), save the best weights, and return the metrics.
 
-        On ranks other than 0, the result is empty. If the metric is undefined, as AP without boxes is, the last weights
-        are the best.
+        On ranks other than 0, the result is empty. If the primary metric is undefined (AP without boxes), the current
+        weights are saved as the best.
         """
         progress, name = self.state.progress, self.run_dir.path.name
         result = self.task.evaluate(self.state.ema_or_model, name, self.context)

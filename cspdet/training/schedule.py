@@ -42,7 +42,7 @@ def random_input_size(
     """Draw an input size for multi-scale training.
 
     Args:
-        config: The range of the factor on `size_hw`.
+        config: The range of the random factor by which `size_hw` is multiplied.
         size_hw: Height and width of the input in pixels.
         stride: The coarsest stride of the network; 1 if it accepts any input size.
         seed: Seed of the random generator.

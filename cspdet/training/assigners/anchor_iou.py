@@ -1,8 +1,9 @@
 """Anchor-IoU label assignment (YOLOv3, section 2.1).
 
-Each ground-truth box is assigned to the anchor whose size has the highest IoU with it, over all levels, at the grid
-cell that contains the box center. Three options add positives: `match_iou` adds all anchors above an IoU threshold
-(Darknet: `iou_thresh`), `match_ratio` all anchors with similar side lengths, `neighbors` the nearest adjacent cells.
+Box and anchor are compared by the IoU of their sizes with a common center (size IoU). Each ground-truth box is assigned
+to the anchor with the highest size IoU of all levels, in the grid cell that contains the box center. Three options add
+positives: `match_iou` adds all anchors above an IoU threshold (Darknet: `iou_thresh`), `match_ratio` adds all anchors
+with similar side lengths, `neighbors` adds the nearest adjacent cells.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class AnchorIoUAssigner(Assigner):
         anchors: Anchors,
         layout: PriorLayout,
     ) -> Assignment:
-        """Assign by anchor IoU; see `Assigner.assign`."""
+        """Assign each non-crowd ground-truth box to priors by anchor IoU."""
         config = self.config
         return assign_by_anchor_iou(
             targets, anchors, layout, config.match_iou, config.match_ratio, config.neighbors
         )  # fmt: skip
 
     def check_head(self, scale_x_y: tuple[float, ...]) -> None:
-        """Raise an error if the head cannot decode centers in the `neighbors` cells.
+        """Check that the head can decode box centers from the neighbor cells.
 
         Raises:
             ConfigError: `neighbors` is 3 and `scale_x_y` is below 2 on some level.
@@ -66,8 +67,8 @@ def assign_by_anchor_iou(
 ) -> Assignment:
     """Assign each non-crowd ground-truth box to one or more priors.
 
-    If several boxes match the same prior, it is assigned to the box whose center is in the prior's cell, then to the
-    box with the higher size IoU, then to the first box. The other boxes keep their remaining priors.
+    If several boxes match the same prior, a box with its center in the cell of the prior is preferred, then the box
+    with the highest size IoU, then the first box. The other boxes keep their remaining priors.
 
     Args:
         targets: Ground-truth boxes of the batch, in input pixels.
@@ -108,7 +109,7 @@ def _match_anchors(
     """Match box sizes (N, 2) with anchor sizes (K, 2), both in pixels.
 
     Returns:
-        (N, K) size IoU, and (N, K) bool: whether the box is assigned to the anchor.
+        (N, K) IoU of the sizes with a common center, and (N, K) bool: whether the box is assigned to the anchor.
     """
     size_iou = wh_iou(box_wh, anchor_wh)
     matched = torch.zeros_like(size_iou, dtype=torch.bool)
@@ -124,7 +125,8 @@ def _match_anchors(
 def _candidate_cells(center: Tensor, neighbors: int) -> Tensor:
     """Return the cells (x, y) to which a box can be assigned, given its center.
 
-    The first cell contains the center; the second and third are its nearest neighbors in x and in y.
+    The first cell contains the center. The second and third are the adjacent cells nearest to the center, in x and in
+    y.
 
     Args:
         center: (..., 2) box centers in units of cells.

@@ -23,7 +23,7 @@ INVALID_INDEX = -1  # flat index of a (box, prior) pair that is not a candidate
 
 
 class Assignment(NamedTuple):
-    """Positives of a batch, P in number, sorted by (image, prior); each prior occurs at most once."""
+    """The P positives of a batch, sorted by (image, prior); each prior occurs at most once."""
 
     image: Tensor  # (P,) int64
     prior: Tensor  # (P,) int64, 0 <= prior < S
@@ -112,12 +112,12 @@ class Assigner(ABC):
             scale_x_y: `scale_x_y` of the head, one per level.
 
         Raises:
-            ConfigError: The head cannot decode them.
+            ConfigError: The head cannot decode the assigned boxes.
         """
 
 
 def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout) -> Assignment:
-    """Assign each candidate prior to one box; if several boxes have it, to the one with the highest priority.
+    """Assign each candidate prior to one box: of the boxes with this candidate, the one with the highest priority.
 
     Args:
         flat_index: (N, ...) int64, candidate priors of each of N boxes, as image * S + prior, or INVALID_INDEX.
@@ -140,9 +140,9 @@ def ignore_mask(
     """Return the mask of priors that are ignored in the objectness loss unless they are positives.
 
     A prior is ignored if the IoU of its predicted box with a ground-truth box is above `ignore_iou`, or if more than
-    half of the predicted box lies in a crowd region. Only pairs with the predicted center inside the ground-truth box
-    are compared: with the center outside, at most half of the predicted box is inside, and the IoU is at most 0.5.
-    The candidates follow from the grid, as a decoded center is at most (scale_x_y - 1) / 2 cells outside its cell.
+    half of the predicted box lies in a crowd region. Only pairs whose predicted center can be inside the ground-truth
+    box are compared. With the center outside, at most half of the predicted box is inside the ground-truth box, and the
+    IoU is at most 0.5. A decoded center is at most (scale_x_y - 1) / 2 cells outside the cell of its prior.
 
     Args:
         predicted_xyxy: (B, S, 4) decoded boxes, in input pixels.
@@ -171,7 +171,7 @@ def ignore_mask(
 
 
 def _candidate_pairs(targets: Targets, anchors: Anchors, layout: PriorLayout) -> tuple[Tensor, Tensor]:
-    """Find the pairs of a ground-truth box and a prior of the same image that can decode a center inside the box.
+    """Find the pairs of a ground-truth box and a prior of the same image whose decoded center can be inside the box.
 
     Returns (P,) int64 box indices, and (P,) int64 indices into the B * S priors of all images.
     """

@@ -37,7 +37,7 @@ class AssignCandidates(NamedTuple):
 
 
 class SimOTAAssigner(Assigner):
-    """Assigner that selects the candidate priors with the lowest cost, which depends on the predictions."""
+    """Assigner that selects the candidate priors with the lowest costs; the costs depend on the predictions."""
 
     config: SimOTAConfig
 
@@ -49,7 +49,7 @@ class SimOTAAssigner(Assigner):
         anchors: Anchors,
         layout: PriorLayout,
     ) -> Assignment:
-        """Assign with SimOTA; see `Assigner.assign`."""
+        """Assign each non-crowd ground-truth box to priors with SimOTA."""
         return assign_simota(raw, predicted_xyxy, targets, anchors, layout, self.config)
 
 
@@ -62,9 +62,10 @@ def assign_simota(
     layout: PriorLayout,
     config: SimOTAConfig,
 ) -> Assignment:
-    """Assign each non-crowd ground-truth box to its `dynamic_k` candidate priors with the lowest costs.
+    """Assign each non-crowd ground-truth box to its k candidate priors with the lowest costs.
 
-    If several boxes select the same prior, it is assigned to the box with the lowest cost, then to the first box.
+    `dynamic_k` computes k. If several boxes select the same prior, the box with the lowest cost gets it; on a tie, the
+    first box.
 
     Args:
         raw: Raw head outputs, one (B, A, H_l, W_l, 5 + C) per level.

@@ -1,7 +1,7 @@
 """Rendezvous per torchrun restart: isolates the processes of this attempt from earlier attempts.
 
-torchrun uses one store for all restarts. It still contains the addresses of terminated processes; a process that reads
-such an address before it is overwritten would wait for a process that no longer exists.
+torchrun uses one store for all restarts. The store keeps the addresses of terminated processes until they are
+overwritten. A process that reads such an address would wait for a process that no longer exists.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class TensorBoardLogger(Logger):
         self._write_error_logged = False
 
     def open(self, step: int) -> None:
-        """Create an event file; TensorBoard hides events of an earlier process after `step`."""
+        """Create an event file; TensorBoard hides the events that an earlier process wrote for steps after `step`."""
         from torch.utils.tensorboard import SummaryWriter  # imported here because the import is slow
 
         with self._ignore_write_errors():

@@ -58,7 +58,7 @@ class YoloLoss(DetectionLoss):
     def __call__(
         self, raw: tuple[Tensor, ...], targets: Targets, anchors: Anchors, all_reduce_sum: AllReduce
     ) -> Losses:
-        """Compute the loss terms; see `DetectionLoss`."""
+        """Compute the box, objectness and class terms of this process's part of a batch."""
         assigner = self.context.assigner
         return yolo_loss(raw, targets, anchors, self.config, assigner, self.class_weight, all_reduce_sum)
 
@@ -163,8 +163,8 @@ def _box_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the (P,) box loss of the positives, and the (P,) IoU of predicted and target boxes without gradient.
 
-    `mse` is YOLOv3's loss, defined by its gradients: prediction minus target, in sigmoid(tx), sigmoid(ty), tw and th
-    (for tx and ty, the cross-entropy). With `wh_decoding` "square", sigmoid(tw) and sigmoid(th) replace tw and th.
+    `mse` is the loss of YOLOv3 on the raw outputs: the cross-entropy of sigmoid(tx) and sigmoid(ty), plus half of the
+    squared errors of tw and th. With `wh_decoding` "square", sigmoid(tw) and sigmoid(th) replace tw and th.
     """
     values, cell, anchor_wh, stride, scale = positive_preds
     t = values[:, :4]

@@ -11,9 +11,10 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class GracefulStop:
-    """Context manager for Ctrl-C and SIGTERM: the first requests a stop, a second Ctrl-C interrupts without saving.
+    """Context manager that turns Ctrl-C and SIGTERM into a request to stop after the current step.
 
-    In a distributed run, all processes stop after the same step.
+    If a request was made before, Ctrl-C interrupts without saving. In a distributed run, all processes stop after the
+    same step.
     """
 
     def __init__(self) -> None:

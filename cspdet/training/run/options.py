@@ -27,7 +27,7 @@ class TrainOptions:
 
     Attributes:
         config: The config file; None when a run is resumed from its folder alone.
-        output: The run folder; None: `runs/<config name>`, with the suffix -2, -3 ... if it exists.
+        output: The run folder; None: `runs/<config name>`, with the suffix -2, -3 ... if this folder exists.
         resume: The folder of the run to resume.
         weights: Initial weights: a checkpoint, a Darknet weights file, or timm:NAME.
         device: Device for training.
@@ -95,7 +95,7 @@ def check_new_run_dir(run_dir: Path, config: Path | None) -> None:
     A run that ended before its first `last.pt` may be started again.
 
     Raises:
-        UserError: The folder holds a run, or files with the names of its results that are not of a run.
+        UserError: The folder contains best.pt of another run, or files of the user that the run would replace.
     """
     if (run_dir / "last.pt").exists():
         return  # refused when the recipe is read, with the command that resumes the run

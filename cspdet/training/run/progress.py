@@ -43,7 +43,7 @@ class EpochMeter:
         )
 
     def iterate(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
-        """Yield the batches and measure the time spent waiting for them."""
+        """Yield the batches, and measure the time spent waiting for batches."""
         while True:
             wait_start = time.perf_counter()
             batch = next(batches, None)

@@ -30,8 +30,8 @@ RUN_FILES = (
 class RunDir:
     """Writes the output files of a run, except the files of the loggers.
 
-    They are `config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json`, images, and `transfer.csv` if the
-    run starts from pretrained weights. Loggers write `metrics.jsonl` and `tensorboard/`.
+    The files are `config.yaml`, `last.pt`, `best.pt`, `metrics.json`, `detections.json`, images, and `transfer.csv` if
+    the run starts from pretrained weights. Loggers write `metrics.jsonl` and `tensorboard/`.
     """
 
     def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories):

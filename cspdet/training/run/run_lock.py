@@ -34,9 +34,10 @@ class RunDirInUseError(UserError):
 class RunLock:
     """Lock that prevents other processes from training in a folder, until the `with` block or the process ends.
 
-    The lock belongs to the process that acquired it. Forked loader workers do not hold it, so a run whose training
-    process was killed can be resumed immediately. On network file systems the lock also works between machines, if the
-    file system supports locking; if not, a warning is logged. In a distributed run, only rank 0 is `active`.
+    The lock belongs to the process that acquired it. Forked loader processes do not hold the lock, so a run can be
+    resumed immediately after its training process was killed. On network file systems the lock also works between
+    machines, if the file system supports locking; if not, a warning is logged. In a distributed run, only rank 0 is
+    `active`.
     """
 
     def __init__(self, *, active: bool = True):
@@ -48,7 +49,7 @@ class RunLock:
     def acquire(self, run_dir: Path) -> None:
         """Create the folder if it does not exist, lock it, and remove temporary files of killed processes.
 
-        Calling it again for the same folder has no effect.
+        A second call for the same folder has no effect.
 
         Raises:
             RunDirInUseError: Another process holds the lock; the message names the process if it is known.
@@ -105,7 +106,7 @@ class RunLock:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Open and lock the file; raise RunDirInUseError if another process has locked it, or OSError."""
+    """Open and lock a file; raise RunDirInUseError if another process holds the lock, OSError for a bad path."""
     while True:
         file = open_lock_file(path, OWNER)
         try:

@@ -39,7 +39,7 @@ class Loader(Protocol[BatchT_co]):
 
     def __len__(self) -> int: ...
     def require_images(self, min_per_rank: int) -> None:
-        """Merge the last batch into the previous one if a process would have fewer than `min_per_rank` images in it."""
+        """Merge the last two batches if a process would have fewer than `min_per_rank` images in the last one."""
 
     def images_in_batch(self, batch_index: int) -> int:
         """Return the number of images in a batch of an epoch, over all processes."""
@@ -153,7 +153,7 @@ class Task(ABC, Generic[ModelT, BatchT, DatasetT]):
             model: The network.
             output: Raw output of the network for the images of the batch.
             batch: The batch.
-            size_hw: Height and width of the network input; multi-scale training resizes the images to it.
+            size_hw: Height and width of the network input, to which multi-scale training resizes the images.
             all_reduce_sum: Sums a tensor over all processes.
         """
 
