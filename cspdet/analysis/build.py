@@ -6,25 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cspdet.analysis.arrays import group_starts
 from cspdet.analysis.average_precision import RECALL_THRESHOLDS
 from cspdet.analysis.breakdown import compute_breakdown
-from cspdet.analysis.calibration import calibrate, calibration_error
+from cspdet.analysis.calibration import calibrate
+from cspdet.analysis.class_metrics import AP50_INDEX, AP75_INDEX, class_metrics
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.confusion import confused_pairs, confusion_matrix
 from cspdet.analysis.error_types import classify_errors, measure_errors
 from cspdet.analysis.label_issues import find_label_issues
 from cspdet.analysis.matched_run import ClassScores, MatchedRun, match_results
 from cspdet.analysis.matching import IOU_THRESHOLDS
-from cspdet.analysis.metrics import ClassDetectionMetrics, PrecisionRecall
+from cspdet.analysis.metrics import PrecisionRecall
 from cspdet.analysis.structures import Analysis
-from cspdet.analysis.thresholds import best_operating_point, operating_point_at, threshold_curves
+from cspdet.analysis.thresholds import operating_point_at, threshold_curves
 from cspdet.analysis.worst import worst_images
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.evaluation.coco import Metrics, evaluate_results
 from cspdet.evaluation.records import Records, Result
-
-AP50_INDEX, AP75_INDEX = 0, 5  # in IOU_THRESHOLDS
 
 
 def analyze_results(
@@ -86,7 +84,7 @@ def analyze(
         threshold=threshold,
         threshold_is_best=min_score is None,
         at_threshold=operating_point_at(threshold, score, correct, int(run.num_gt.sum())),
-        classes=_class_metrics(run, scores, threshold),
+        classes=class_metrics(run, scores, threshold),
         precision_recall=tuple(_precision_recall(scores, index) for index in (AP50_INDEX, AP75_INDEX)),
         thresholds=curves,
         confusion=confusion,
@@ -104,34 +102,3 @@ def _precision_recall(scores: ClassScores, index: int) -> PrecisionRecall:
     known = per_class[~np.isnan(per_class[:, 0])]
     mean = known.mean(axis=0) if len(known) else np.full(len(RECALL_THRESHOLDS), np.nan)
     return PrecisionRecall(round(float(IOU_THRESHOLDS[index]), 2), RECALL_THRESHOLDS.copy(), per_class, mean)
-
-
-def _class_metrics(run: MatchedRun, scores: ClassScores, threshold: float) -> tuple[ClassDetectionMetrics, ...]:
-    detections, ground_truth, match = run.detections, run.ground_truth, run.match
-    positives, crowds = run.num_gt, run.count_gt_per_class(ground_truth.crowd)
-    ap, ap50, ap75, ar = scores.AP, scores.AP_at(AP50_INDEX), scores.AP_at(AP75_INDEX), scores.AR
-    metrics = []
-    for class_id in range(run.num_classes):
-        in_class = (detections.class_id == class_id) & ~match.ignored
-        score, correct, num_gt = detections.score[in_class], match.correct[in_class], int(positives[class_id])
-        metrics.append(
-            ClassDetectionMetrics(
-                name=run.class_name(class_id),
-                num_gt=num_gt,
-                crowds=int(crowds[class_id]),
-                images=len(group_starts(ground_truth.image_index[run.is_target & (ground_truth.class_id == class_id)])),
-                detections=int(detections.class_total[class_id]),
-                AP=_nan_to_none(ap[class_id]),
-                AP50=_nan_to_none(ap50[class_id]),
-                AP75=_nan_to_none(ap75[class_id]),
-                AR100=_nan_to_none(ar[class_id]),
-                best_f1_point=best_operating_point(score, correct, num_gt),
-                at_threshold=operating_point_at(threshold, score, correct, num_gt),
-                ece=calibration_error(score, correct),
-            )
-        )
-    return tuple(metrics)
-
-
-def _nan_to_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""Format benchmark rows as a Markdown table, and plot the rows."""
+"""Format benchmark rows as a table, and plot the rows."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspdet.benchmark.rows import BenchmarkRow
+from cspdet.io.names import count
+from cspdet.io.tables import Table
 from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.figures import save_figure
 
-NUM_TEXT_COLUMNS = 3  # left-aligned; the others are numeric
 IMPORT_FORMAT_KEY = "through"  # key in `EngineInfo.versions`: the format from which OpenCV loaded the network
 MARKERS = "osD^vP*X"
-HEADINGS = ("model", "engine", "precision", "size", "batch", "forward ms", "p95", "end to end ms", "p95",
-            "images/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
+HEADINGS = ("model", "engine", "precision", "size", "batch", "forward ms", "forward p95",
+            "end to end ms", "end to end p95", "images/s", "GFLOP/s", "of peak", "memory MiB")  # fmt: skip
 
 
-def table(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """Return the lines of an aligned Markdown table."""
-    cells = [list(HEADINGS), *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
-    lines = ["| " + " | ".join(_align(text, i, widths[i]) for i, text in enumerate(line)) + " |" for line in cells]
-    rules = ("-" * (width + 2) if i < NUM_TEXT_COLUMNS else "-" * (width + 1) + ":" for i, width in enumerate(widths))
-    return [lines[0], f"|{'|'.join(rules)}|", *lines[1:]]
+def table(rows: Sequence[BenchmarkRow]) -> Table:
+    """Return the table of the rows."""
+    return Table(HEADINGS, [_cells(row) for row in rows], num_text=3)
 
 
 def describe_environment(rows: Sequence[BenchmarkRow]) -> list[str]:
     """Return the lines below the table: devices, numbers of threads, peak throughput, versions of the libraries."""
     lines = []
     for device, threads in sorted({(row.engine_info.device, row.engine_info.threads) for row in rows}):
-        lines.append(f"{device}, {threads} thread{'s' if threads != 1 else ''}")
+        lines.append(f"{device}, {count(threads, 'thread')}")
     peaks = {(row.spec.device, row.spec.precision): row.peak_gflops for row in rows if row.peak_gflops}
     for (device, precision), peak in peaks.items():
         lines.append(f"matrix multiplication on {device} in {precision}: {peak:.0f} GFLOP/s")
@@ -61,10 +58,6 @@ def _cells(row: BenchmarkRow) -> list[str]:
         "--" if row.fraction_of_peak is None else f"{row.fraction_of_peak:.0%}",
         f"{row.peak_memory_mib:.0f}",
     ]
-
-
-def _align(text: str, column: int, width: int) -> str:
-    return text.ljust(width) if column < NUM_TEXT_COLUMNS else text.rjust(width)
 
 
 def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:

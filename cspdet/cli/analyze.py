@@ -83,10 +83,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(analysis_document(report.analyses, report.comparison), allow_nan=False))
         return
-    print_lines(_text(report))
-    print(f"\nwritten to {report.output}: {', '.join(report.files)}")
+    print_lines([*_text(report), "", f"written to {report.output}: {', '.join(report.files)}"])
     if report.page is not None:
-        print(f"open {report.page}")
+        print_lines([f"open {report.page}"])
 
 
 def run_names(words: Sequence[str]) -> list[str]:
@@ -156,3 +155,9 @@ def _text(report: AnalysisReport) -> list[str]:
     if report.comparison is not None:
         lines += comparison_summary(report.comparison)
     return lines if lines[-1] else lines[:-1]
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("analyze"))

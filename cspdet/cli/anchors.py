@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cspdet.cli.arguments import SPLITS, parse_image_size, print_lines
 from cspdet.config.loader import parse_config
 from cspdet.errors import ConfigError
+from cspdet.io.names import count
+from cspdet.io.tables import Table
 from cspdet.models.config import WH, YoloHeadConfig
 
 if TYPE_CHECKING:
@@ -171,49 +173,55 @@ def _document(
 
 def _text(
     args: argparse.Namespace, setup: AnchorSetup, coco: CocoDataset, fits: tuple[AnchorFit, AnchorFit], levels: Levels
-) -> list[str]:
+) -> list[str | Table]:
     crowds = int(coco.box_crowd.sum())
-    left_out = f", without {crowds} crowd{'' if crowds == 1 else 's'}," if crowds else ""
+    left_out = f", without {count(crowds, 'crowd')}," if crowds else ""
     resize_verb = {"letterbox": "letterboxed", "stretch": "stretched"}[setup.input.resize]
     rows = [(setup.name, setup.levels, fits[0]), (f"k-means, {sum(map(len, levels))} anchors", levels, fits[1])]
-    lines = [
-        f"{args.split}: {len(coco.box_crowd) - crowds} boxes{left_out} of {len(coco)} images, {resize_verb} to "
-        f"{setup.input.size[0]}x{setup.input.size[1]} (height x width)",
+    lines: list[str | Table] = [
+        f"{args.split}: {count(len(coco.box_crowd) - crowds, 'box')}{left_out} of {count(len(coco), 'image')}, "
+        f"{resize_verb} to {setup.input.size[0]}x{setup.input.size[1]} (height x width)",
         *(f"note: {line}" for line in coco.warnings),
         "",
-        *_fit_table([(name, fit) for name, _, fit in rows], setup.match_iou),
+        _fit_table([(name, fit) for name, _, fit in rows], setup.match_iou),
     ]
     for name, anchor_levels, fit in rows:
         lines += [
             "",
             f"{name}, width x height, and the fraction of boxes that each anchor fits best",
-            *_scale_lines(anchor_levels, setup, fit),
+            _scale_table(anchor_levels, setup, fit),
         ]
-    lines += ["", "to train with the anchors of k-means, "]
+    how, text = ("add to the command", f"'{format_override(levels)}'")
     if setup.in_cfg:
-        return [*lines[:-1], lines[-1] + "write into each [yolo] section of the cfg", f"  {format_cfg_line(levels)}"]
-    return [*lines[:-1], lines[-1] + "add to the command", f"  '{format_override(levels)}'"]
+        how, text = "write into each [yolo] section of the cfg", format_cfg_line(levels)
+    return [*lines, "", f"to train with the anchors of k-means, {how}", f"  {text}"]
 
 
-def _fit_table(rows: list[tuple[str, AnchorFit]], match_iou: float | None) -> list[str]:
-    """Return the lines of a table: a header, then one line per set of anchors."""
+def _fit_table(rows: list[tuple[str, AnchorFit]], match_iou: float | None) -> Table:
     from cspdet.datasets.detection.anchors import STRICT_IOU
 
-    width = max(len(name) for name, _ in rows)
-    at_match = "" if match_iou is None else f"  {f'recall > {match_iou:g}':>15}"
-    strict = f"recall > {STRICT_IOU:g}"
-    lines = [f"{'':<{width}}{at_match}  {strict:>14}  mean best IoU  anchors/box"]
-    for name, fit in rows:
-        recall = "" if fit.recall is None else f"  {fit.recall:>15.2%}"
-        rest = f"  {fit.recall50:>14.2%}  {fit.mean_iou:>13.4f}  {fit.anchors_per_box:>11.2f}"
-        lines.append(f"{name:<{width}}{recall}{rest}")
-    return lines
+    at_match = [] if match_iou is None else [f"recall > {match_iou:g}"]
+    columns = ("anchors", *at_match, f"recall > {STRICT_IOU:g}", "mean best IoU", "anchors/box")
+    cells = [
+        [name, *([] if fit.recall is None else [f"{fit.recall:.2%}"]), f"{fit.recall50:.2%}", f"{fit.mean_iou:.4f}",
+         f"{fit.anchors_per_box:.2f}"]
+        for name, fit in rows
+    ]  # fmt: skip
+    return Table(columns, cells)
 
 
-def _scale_lines(levels: Levels, setup: AnchorSetup, fit: AnchorFit) -> list[str]:
-    fractions, lines = iter(fit.best_match_fraction), []
+def _scale_table(levels: Levels, setup: AnchorSetup, fit: AnchorFit) -> Table:
+    """Return a table with a row per stride: the fraction of all boxes, and the anchors with their fractions."""
+    fractions, rows = iter(fit.best_match_fraction), []
     for stride, level in zip(setup.strides, levels, strict=True):
         level_fractions = [(f"{w:g}x{h:g}", next(fractions)) for w, h in level]
-        words = "   ".join(f"{name:>11} {fraction:>6.1%}" for name, fraction in level_fractions)
-        lines.append(f"  stride {stride:<3} {sum(fraction for _, fraction in level_fractions):>6.1%}:  {words}")
-    return lines
+        cells = (text for name, fraction in level_fractions for text in (name, f"{fraction:.1%}"))
+        rows.append([str(stride), f"{sum(fraction for _, fraction in level_fractions):.1%}", *cells])
+    names = (text for i in range(len(levels[0])) for text in (f"anchor {i + 1}", "boxes"))
+    return Table(("stride", "all boxes", *names), rows)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("anchors"))

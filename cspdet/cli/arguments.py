@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cspdet.errors import CheckpointError, ConfigError, did_you_mean
 from cspdet.io.folders import run_checkpoint
-from cspdet.io.terminal import escape_line
+from cspdet.io.tables import Table, format_lines
 
 MAX_INPUT_SIDE = 8192  # pixels
 SPLITS = ("train", "val", "test")
@@ -91,9 +92,10 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
     ]
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print each text as one line: line breaks and control characters in names are escaped."""
-    print("\n".join(map(escape_line, lines)))
+def print_lines(lines: Iterable[str | Table]) -> None:
+    """Print lines of text and tables; see `format_lines`."""
+    text = "".join(f"{line}\n" for line in format_lines(lines, sys.stdout))
+    getattr(sys.stdout, "write_styled", sys.stdout.write)(text)
 
 
 def use_data_override(args: argparse.Namespace) -> None:

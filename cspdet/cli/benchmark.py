@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([row.to_json() for row in rows]))
     elif rows:
-        print_lines([*table(rows), "", *describe_environment(rows)])
+        print_lines([table(rows), "", *describe_environment(rows)])
     if args.plot is not None and rows:
         plot(rows, args.plot)
     if problems:
@@ -139,3 +139,9 @@ def _parse_batches(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4})*", text):
         raise ConfigError(f"--batch: expected a number of images, or a list such as 1,8, found {text!r}")
     return [int(word) for word in text.split(",")]
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("benchmark"))

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cspdet.cli.arguments import print_lines
 from cspdet.errors import ConfigError, DataError
 from cspdet.io.folders import increment_path
+from cspdet.io.names import count
 from cspdet.io.outputs import PAGE, OutputFile, check_outputs
-from cspdet.io.terminal import escape_line
+from cspdet.io.tables import Table
 
 if TYPE_CHECKING:
     from cspdet.datasets.checks.validate import SplitReport, ValidationReport
@@ -88,7 +91,11 @@ def run(args: argparse.Namespace) -> None:
         page, figures = _write_report(args, descriptor, report, network)
         document |= {"page": str(page), **_statistics_to_json(figures)}
         lines.append(f"open {page}")
-    print(json.dumps(document, indent=1) if args.json else "\n".join(map(escape_line, lines)), flush=True)
+    if args.json:
+        print(json.dumps(document, indent=1))
+    else:
+        print_lines(lines)
+    sys.stdout.flush()  # the errors follow on stderr
     if report.errors:
         raise DataError(*report.errors)
 
@@ -189,32 +196,41 @@ def _document(report: ValidationReport) -> dict[str, Any]:
     return {"splits": splits, "errors": report.errors, "notes": report.warnings}
 
 
-def _text(report: ValidationReport) -> list[str]:
-    """Return the lines of the report; errors are only counted, because the command prints them at the end."""
-    lines = []
-    for name, split in report.splits.items():
-        images = f"{split.images} images ({split.empty_images} without boxes)"
-        boxes = f"{split.boxes} boxes ({split.crowds} crowds)"
-        lines.append(f"{name}: {images}, {boxes}, {len(split.classes)} classes")
-        lines += _histogram(split) + _findings(split)
-    if report.cross_split.errors or report.cross_split.warnings:
-        lines += ["between the splits:", *_findings(report.cross_split)]
-    return [*lines, f"{len(report.errors)} errors, {len(report.warnings)} notes"]
+def _text(report: ValidationReport) -> list[str | Table]:
+    """Return tables of splits and classes, and the notes; errors are counted, because the command prints them last."""
+    columns = ("split", "images", "without boxes", "boxes", "crowds", "classes", "small", "medium", "large")
+    rows = [
+        [name, *map(str, (split.images, split.empty_images, split.boxes, split.crowds, len(split.classes))),
+         *(str(split.sizes.get(size, 0)) for size in ("small", "medium", "large"))]
+        for name, split in report.splits.items()
+    ]  # fmt: skip
+    lines: list[str | Table] = [Table(columns, rows), "small: boxes below 32x32 pixels; large: above 96x96"]
+    lines += _class_table(report.splits)
+    findings = [line for name, split in report.splits.items() for line in _findings(name, split)]
+    findings += _findings("between the splits", report.cross_split)
+    counts = f"{count(len(report.errors), 'error')}, {count(len(report.warnings), 'note')}"
+    return [*lines, "", *findings, *([""] if findings else []), counts]
 
 
-def _histogram(split: SplitReport) -> list[str]:
-    if not split.boxes:
-        return []
-    ranked = sorted(split.classes, key=lambda entry: -entry["boxes"])
-    rest = len(ranked) - MAX_LISTED_CLASSES
-    listed = [f"{entry['name']} {entry['boxes']}" for entry in ranked[:MAX_LISTED_CLASSES]]
-    sizes = ", ".join(f"{size} {count}" for size, count in split.sizes.items())
-    return [
-        f"  classes  {', '.join(listed)}{f' and {rest} more' if rest > 0 else ''}",
-        f"  sizes    {sizes} (below 32x32, between, above 96x96 pixels)",
-    ]
+def _class_table(splits: Mapping[str, SplitReport]) -> list[str | Table]:
+    """Return a table of the boxes per class and split, the most frequent classes first."""
+    boxes = {
+        name: {entry["name"]: entry["boxes"] for entry in split.classes} for name, split in splits.items()
+    }  # fmt: skip
+    names = dict.fromkeys(name for of_split in boxes.values() for name in of_split)
+    ranked = sorted(names, key=lambda name: -sum(of_split.get(name, 0) for of_split in boxes.values()))
+    rows = [[name, *(str(of_split.get(name, 0)) for of_split in boxes.values())] for name in ranked]
+    rest = len(rows) - MAX_LISTED_CLASSES
+    lines: list[str | Table] = ["", Table(("boxes of class", *boxes), rows[:MAX_LISTED_CLASSES])] if rows else []
+    return [*lines, f"and {count(rest, 'class')} with fewer boxes"] if rest > 0 else lines
 
 
-def _findings(split: SplitReport) -> list[str]:
-    errors: Sequence[str] = [f"  errors   {len(split.errors)}, listed below"] if split.errors else []
-    return [*errors, *(f"  note     {line}" for line in split.warnings)]
+def _findings(name: str, split: SplitReport) -> list[str]:
+    errors = [f"{name}: {count(len(split.errors), 'error')}, listed below"] if split.errors else []
+    return [*errors, *(f"{name}: note: {line}" for line in split.warnings)]
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("check-data"))

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,10 @@ from cspdet.config.released import ReleasedConfig, get_released, released_config
 from cspdet.errors import ConfigError
 from cspdet.io.atomic import write_text
 from cspdet.io.outputs import NOT_REPLACED, OutputFile, check_outputs
+from cspdet.io.tables import Table
 from cspdet.models.published import PUBLISHED
 
 ConfigRow = dict[str, Any]
-MIN_SUMMARY_WIDTH = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(rows))
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print_lines(_table(rows, width))
+    print_lines(_tables(rows))
 
 
 def _copy(config: ReleasedConfig, dest: Path | None) -> Path:
@@ -84,38 +80,29 @@ def _row(config: ReleasedConfig) -> ConfigRow:
     }
 
 
-def _table(rows: list[ConfigRow], width: int | None) -> list[str]:
-    """Return the lines of the tables of detectors, classifiers and sections.
-
-    Args:
-        rows: Values of `_row`.
-        width: Number of columns of the terminal; None: one line per config, however long.
-    """
+def _tables(rows: list[ConfigRow]) -> list[str | Table]:
+    """Return the tables of detectors, classifiers and training recipes, from values of `_row`."""
     configs = [row for row in rows if row["kind"] == "config"]
-    groups = (
-        ("detectors", "AP", "ap", [row for row in configs if row["task"] == "detection"]),
-        ("classifiers", "top-1", "top1", [row for row in configs if row["task"] == "classification"]),
-        ("training recipes", "", "", [row for row in rows if row["kind"] == "section"]),
-    )
-    lines: list[str] = []
-    for title, accuracy, key, members in groups:
-        name_width = max(len(row["name"]) for row in members)
-        columns = f"  BFLOPs  {accuracy:>5}" if key else ""
-        lines += ["", f"{title:<{name_width}}{columns}".rstrip()]
-        for row in members:
-            values = f"{_format(row['bflops'], '#.4g'):>6}  {_format(row[key], '.1f'):>5}  " if key else ""
-            lines += _wrap(f"{row['name']:<{name_width}}  {values}", row["summary"], width)
-    return lines[1:]
-
-
-def _wrap(head: str, summary: str, width: int | None) -> list[str]:
-    """Return the lines of one row; a summary that does not fit continues below its beginning."""
-    if width is None:
-        return [head + summary]
-    first, *rest = textwrap.wrap(summary, max(width - len(head), MIN_SUMMARY_WIDTH))
-    return [head + first, *(" " * len(head) + line for line in rest)]
+    lines: list[str | Table] = []
+    for title, task, accuracy, key in (
+        ("detectors", "detection", "AP", "ap"), ("classifiers", "classification", "top-1", "top1"),
+    ):  # fmt: skip
+        cells = [
+            [row["name"], row["summary"], _format(row["bflops"], "#.4g"), _format(row[key], ".1f")]
+            for row in configs
+            if row["task"] == task
+        ]
+        lines += [Table((title, "network", "BFLOPs", accuracy), cells, num_text=2), ""]
+    sections = [[row["name"], row["summary"]] for row in rows if row["kind"] == "section"]
+    return [*lines, Table(("training recipes", "settings"), sections, num_text=2)]
 
 
 def _format(value: float | None, spec: str) -> str:
     """Format a number by a format specification such as `.1f`; None, a value that was not published, is `-`."""
     return "-" if value is None else format(value, spec)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("configs"))

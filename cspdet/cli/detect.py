@@ -207,3 +207,9 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
         )
     if count:
         print("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("detect"))

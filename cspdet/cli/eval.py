@@ -26,31 +26,19 @@ from cspdet.cli.arguments import (
     use_data_override,
 )  # fmt: skip
 from cspdet.cli.eval_classifier import add_crop_arguments, check_eval_outputs, print_classification
+from cspdet.cli.eval_table import format_metrics
 from cspdet.errors import ConfigError
 from cspdet.inference.config import BACKENDS
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
+from cspdet.io.names import count
+from cspdet.io.tables import Table
 from cspdet.models.config import ClassifierEvalConfig, EvalConfig
 
 if TYPE_CHECKING:
-    from cspdet.evaluation.coco import Metrics
     from cspdet.evaluation.voc import VocMetrics
     from cspdet.workflows.evaluate import DetectionEvaluation, Evaluation
 
-METRIC_DESCRIPTIONS = {
-    "AP": "average precision, IoU .50 to .95",
-    "AP50": "at IoU .50",
-    "AP75": "at IoU .75",
-    "APs": "small objects, below 32x32 pixels",
-    "APm": "medium objects, below 96x96",
-    "APl": "large objects",
-    "AR1": "average recall, 1 detection per image and class",
-    "AR10": "10 detections",
-    "AR100": "100 detections",
-    "ARs": "100, small objects",
-    "ARm": "100, medium objects",
-    "ARl": "100, large objects",
-}
 SETTINGS = tuple(dict.fromkeys((*EvalConfig.model_fields, *ClassifierEvalConfig.model_fields)))
 EVALUATORS = ("auto", "pycocotools", "hotcoco")
 VOC_IOU = 0.5
@@ -153,11 +141,9 @@ def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) 
     if args.json:
         print(json.dumps(document))
         return
-    lines = _no_ground_truth_message(evaluation) if has_no_ground_truth else format_table(metrics, voc)
-    print_lines(lines)
-    print(f"\nwritten to {output}: {', '.join(written)}")
-    if len(written) > 2:
-        print(f"for the COCO evaluation server: {output / written[-1]}")
+    lines = _no_ground_truth_message(evaluation) if has_no_ground_truth else format_metrics(evaluation, voc)
+    lines += ["", f"written to {output}: {', '.join(written)}"]
+    print_lines([*lines, f"for the COCO evaluation server: {output / written[-1]}"] if len(written) > 2 else lines)
 
 
 def _validate_args(args: argparse.Namespace) -> None:
@@ -226,35 +212,13 @@ def _evaluate_voc(args: argparse.Namespace, evaluation: DetectionEvaluation) -> 
     )
 
 
-def _no_ground_truth_message(evaluation: DetectionEvaluation) -> list[str]:
+def _no_ground_truth_message(evaluation: DetectionEvaluation) -> list[str | Table]:
     metrics = evaluation.metrics
-    counts = f"{metrics.images} images, {metrics.detections} detections"
+    counts = f"{count(metrics.images, 'image')}, {count(metrics.detections, 'detection')}"
     return [f"{counts}; {evaluation.dataset.files.annotations} has no ground-truth boxes, so there is no AP"]
 
 
-def format_table(metrics: Metrics, voc: VocMetrics | None = None) -> list[str]:
-    """Return the lines of the metrics table: the 12 COCO metrics, then AP and AP50 per class.
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
 
-    If `voc` is given, its 11-point and every-point AP are added.
-    """
-    lines = [f"{metrics.images} images, {metrics.detections} detections, {metrics.evaluator}", ""]
-    lines += [f"{name:<6} {_format_metric(metrics[name])}  {meaning}" for name, meaning in METRIC_DESCRIPTIONS.items()]
-    if voc is not None:
-        eleven, every = (None, None) if voc.mean is None else voc.mean
-        lines += [
-            "",
-            f"VOC AP at IoU {voc.min_iou:g}: {_format_metric(eleven)} 11-point, {_format_metric(every)} every-point",
-        ]
-    width = max(len(name) for name in ("class", *metrics.per_class))
-    lines += ["", f"{'class':<{width}}      AP   AP50" + ("" if voc is None else "  11-point every-point")]
-    for name, of_class in metrics.per_class.items():
-        line = f"{name:<{width}}  {_format_metric(of_class['AP'])} {_format_metric(of_class['AP50'])}"
-        if voc is not None:
-            eleven, every = voc.per_class[name] or (None, None)
-            line += f"    {_format_metric(eleven)}      {_format_metric(every)}"
-        lines.append(line)
-    return lines
-
-
-def _format_metric(value: float | None) -> str:
-    return "    --" if value is None else f"{value:6.4f}"
+    raise SystemExit(run_command("eval"))

@@ -21,7 +21,9 @@ from cspdet.datasets.config import INTERPOLATIONS
 from cspdet.io.atomic import write_text
 from cspdet.io.csv_text import CsvRow, format_csv
 from cspdet.io.folders import increment_path
+from cspdet.io.names import count
 from cspdet.io.outputs import METRICS_JSON, OutputFile, check_outputs
+from cspdet.io.tables import Table
 from cspdet.models.config import ClassifierEvalConfig
 
 if TYPE_CHECKING:
@@ -179,27 +181,29 @@ def predictions_csv(metrics: ClassifierMetrics, images: ImageFolderDataset) -> s
     return format_csv(["path", "class", "correct", *head], rows)
 
 
-def format_table(document: Document) -> list[str]:
-    """Return the lines of the metrics table: top-1 and top-5, accuracy per class, and the most frequent confusions."""
+def format_table(document: Document) -> list[str | Table]:
+    """Return the lines that are printed: top-1 and top-5, accuracy per class, and the most frequent confusions."""
     height, width = document["size"]
     seen = f"{'ten crops' if document['ten_crop'] else 'center'} of {height}x{width}, short side {document['resize']}"
-    lines = [
-        f"{document['images']} images, {seen}", "",
+    lines: list[str | Table] = [
+        f"{count(document['images'], 'image')}, {seen}", "",
         f"top-1 {_percent(document['top1'])}", f"top-5 {_percent(document['top5'])}",
     ]  # fmt: skip
     rows = {name: row for name, row in document["per_class"].items() if row["images"]}
     if len(rows) > MAX_LISTED_CLASSES:
         rows = dict(sorted(rows.items(), key=lambda row: row[1]["top1"])[:NUM_WORST_CLASSES])
         lines += ["", f"the {len(rows)} worst of {len(document['per_class'])} classes (metrics.json has all)"]
-    name_width = max(5, *(len(name) for name in rows))
-    lines += ["", f"{'class':<{name_width}}    images    top-1    top-5"]
-    lines += [
-        f"{name:<{name_width}}  {row['images']:>8}  {_percent(row['top1'])}  {_percent(row['top5'])}"
-        for name, row in rows.items()
-    ]
-    mistakes = [f"{found['images']:>6}  {found['class']} as {found['predicted']}" for found in document["confusions"]]
-    return lines + (["", "most frequent confusions", *mistakes[:5]] if mistakes else [])
+    cells = [[name, f"{row['images']:,}", _percent(row["top1"]), _percent(row["top5"])] for name, row in rows.items()]
+    lines += ["", Table(("class", "images", "top-1", "top-5"), cells)]
+    mistakes = [[found["class"], found["predicted"], str(found["images"])] for found in document["confusions"][:5]]
+    return [*lines, "", Table(("most confused", "as", "images"), mistakes, num_text=2)] if mistakes else lines
 
 
 def _percent(fraction: float | None) -> str:
-    return "     --" if fraction is None else f"{100 * fraction:6.2f}%"
+    return "--" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("eval-classifier"))

@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size
+from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
 from cspdet.exporters.base import (
@@ -111,10 +111,8 @@ def _print_result(result: ExportResult, config: ExportConfig, *, as_json: bool) 
         print(json.dumps({**values, **result.details, "difference": result.difference}))
         return
     how = "on average by" if config.precision == "int8" else "by"
-    print(
-        f"{', '.join(files)}: {result.description}; verified: the outputs differ from the network's {how} "
-        f"{result.difference:.1e} of the largest"
-    )
+    verified = f"verified: the outputs differ from the network's {how} {result.difference:.1e} of the largest"
+    print_lines([f"{', '.join(files)}: {result.description}; {verified}"])
 
 
 def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
@@ -141,3 +139,9 @@ def _nms_config(args: argparse.Namespace) -> NmsConfig | None:
     from cspdet.inference.metadata import NmsConfig
 
     return NmsConfig(**given)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("export"))

@@ -20,10 +20,12 @@ from cspdet.cli.arguments import (
     check_model,
     model_file,
     parse_image_size,
+    print_lines,
 )
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.io.names import count
 
 if TYPE_CHECKING:
     from cspdet.datasets.classification.crops import ImageCrop
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         num_written = extractor.write_file(args.output, images, args.batch_size)
     else:
         num_written = extractor.write_folder(args.output, images, args.batch_size)
-    print(f"{num_written} images, {extractor.description}; written to {args.output}")
+    print_lines([f"{count(num_written, 'image')}, {extractor.description}; written to {args.output}"])
     if extractor.problems:
         raise SourceError(*truncate_list(extractor.problems))
 
@@ -97,3 +99,9 @@ def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
     base = bundle.config.eval if bundle.task == "classification" else ClassifierEvalConfig(crop=1.0)
     settings = eval_config_from_args(args, base).model_copy(update={"ten_crop": False})
     return build_image_crop(bundle.config.input, settings, args.interpolation)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("extract-features"))

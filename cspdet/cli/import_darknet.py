@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cspdet.cli.arguments import print_lines
 from cspdet.config.loader import load_config
 from cspdet.errors import ConfigError
+from cspdet.io.names import count
 from cspdet.io.outputs import IMPORTED, OutputFile, check_outputs
 
 if TYPE_CHECKING:
@@ -134,13 +136,20 @@ def _print_summary(
         return
     height, width = recipe.input.size
     of_all = "all" if load_result.num_loaded == load_result.num_layers else f"the first {load_result.num_loaded} of"
-    print(
-        f"{args.output}: a {model_type} of {len(classes)} classes ({', '.join(classes.names[:3])}...), "
+    print_lines([
+        f"{args.output}: a {model_type} of {count(len(classes), 'class')} ({', '.join(classes.names[:3])}...), "
         f"{height}x{width}, {recipe.input.resize}; {load_result.num_values:,} values in {of_all} "
-        f"{load_result.num_layers} layers with weights, "
-        f"trained on {load_result.header.images_seen:,} images"
-    )
+        f"{count(load_result.num_layers, 'layer')} with weights, "
+        f"trained on {count(load_result.header.images_seen, 'image')}"
+    ])  # fmt: skip
     if has_backbone(model) and recipe.input.resize != "stretch":
-        print("Darknet stretches its images; for its results, import with input.resize=stretch")
+        print_lines(["Darknet stretches its images; for its results, import with input.resize=stretch"])
     if model_type == "detector":
-        print("Darknet's results use a score threshold of 0.005 and --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)")
+        thresholds = "a score threshold of 0.005 and --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)"
+        print_lines([f"Darknet's results use {thresholds}"])
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("import-darknet"))

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
 from cspdet.io.names import distinct_names
+from cspdet.io.tables import Table
 from cspdet.models.published import PublishedResult, find_published_result
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([_row(model) | (_details(model.cost) if args.layers else {}) for model in profiles]))
         return
-    print_lines(_table(profiles))
+    print_lines([_table(profiles), *_notes(profiles)])
     if args.layers:
         for model in profiles:
-            print_lines(["", f"{model.name}, layer by layer", *_layer_table(model.cost)])
+            print_lines(["", f"{model.name}, layer by layer", _layer_table(model.cost)])
         print_lines(["", *_largest_layers(profiles)])
 
 
@@ -143,103 +145,108 @@ def _details(cost: ModelCost) -> InfoRow:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _table(profiles: list[ModelProfile]) -> list[str]:
-    """Return the lines of the table: for each model a line, and lines with its published values and notes."""
+def _table(profiles: list[ModelProfile]) -> Table:
     parts = list(dict.fromkeys(part for model in profiles for part in model.cost.part_bflops))
-    width = max(len("  stored numbers"), *(len(model.name) for model in profiles))
-    head = f"{'model':<{width}}  {'size':>9}  {'parameters':>11}  {'conv weights':>12}  {'BFLOPs':>8}"
-    lines = [
-        head + "".join(f"  {part:>8}" for part in parts) + f"  {'largest':>8}  {'traffic':>7}  {'CIO':>7}  strides"
-    ]
+    columns = ["model", "size", "parameters", "conv weights", "BFLOPs", *parts, "largest", "traffic", "CIO", "strides"]
+    rows = []
     for model in profiles:
         cost = model.cost
-        part_cells = (f"{cost.part_bflops[part]:.4f}" if part in cost.part_bflops else "" for part in parts)
-        lines.append(
-            f"{model.name:<{width}}  {_format_size(cost.size_hw):>9}  "
-            f"{cost.parameters:>11,}  {cost.conv_weights:>12,}  "
-            f"{cost.bflops:>8.4f}" + "".join(f"  {cell:>8}" for cell in part_cells) + f"  "
-            f"{cost.largest_layer_bflops:>8.4f}  {cost.conv_memory_access / 1e6:>7.2f}  {cost.cio / 1e6:>7.2f}  "
-            f"{' '.join(str(stride) for stride in model.strides)}"
-        )
+        part_bflops = [cost.part_bflops.get(part) for part in parts]
+        rows.append(
+            [
+                model.name, _format_size(cost.size_hw), f"{cost.parameters:,}", f"{cost.conv_weights:,}",
+                f"{cost.bflops:.4f}", *("" if bflops is None else f"{bflops:.4f}" for bflops in part_bflops),
+                f"{cost.largest_layer_bflops:.4f}", f"{cost.conv_memory_access / 1e6:.2f}", f"{cost.cio / 1e6:.2f}",
+                " ".join(map(str, model.strides)),
+            ]
+        )  # fmt: skip
+    return Table(columns, rows)
+
+
+def _notes(profiles: list[ModelProfile]) -> list[str]:
+    """Return the lines below the table: the program that wrote a checkpoint, and the published values of a network."""
+    lines = []
+    for model in profiles:
+        found, published = [], _published(model)
         if model.program is not None:
-            lines.append(f"  written by {model.program}")
-        published = _published(model)
+            found.append(f"  written by {model.program}")
         if published is not None:
-            lines += _published_lines(published, cost, width)
+            found += _published_lines(published, model.cost)
+        lines += ["", model.name, *found] if found else []
     return lines
 
 
-def _published_lines(published: PublishedResult, cost: ModelCost, width: int) -> list[str]:
-    def line(name: str, size: str, weights: str, bflops: str, more: str = "") -> str:
-        return f"{'  ' + name:<{width}}  {size:>9}  {'':>11}  {weights:>12}  {bflops:>8}  {more}".rstrip()
-
-    weights = f"{published.conv_weights / 1e6:.2f}M" if published.conv_weights else ""
-    bflops = f"{published.bflops:g}" if published.bflops else ""
-    lines = [
-        line("published", _format_size(published.size), weights, bflops, f"{published.fidelity}; {published.source}")
+def _published_lines(published: PublishedResult, cost: ModelCost) -> list[str]:
+    """Return lines with the published values and, in parentheses, the relative differences of ours."""
+    at_size = cost.size_hw == published.size
+    weights, stored = published.conv_weights, published.stored_values
+    values = [
+        ("conv weights", weights and f"{weights / 1e6:.2f}M", _difference(cost.conv_weights, weights)),
+        ("BFLOPs", published.bflops and f"{published.bflops:g}", _bflops_difference(cost, published)),
+        (
+            "CIO",
+            at_size and published.cio and f"{published.cio / 1e6:.1f}M",
+            _difference(cost.cio, published.cio),
+        ),
+        (
+            "stored values (weights, biases, 4 per batch-norm channel)",
+            stored and f"{stored / 1e6:.2f}M",
+            _difference(cost.stored_values, stored),
+        ),
     ]
-    differences = (
-        _difference(cost.conv_weights, published.conv_weights), _bflops_difference(cost, published),
-    )  # fmt: skip
-    if differences != (None, None):
-        lines.append(
-            line("difference", "", *("" if difference is None else f"{difference:+.2%}" for difference in differences))
-        )
-    if published.stored_values:
-        difference = _difference(cost.stored_values, published.stored_values)
-        lines.append(
-            f"  stored values (weights, biases, 4 per batch-norm channel): {cost.stored_values:,}, "
-            f"published {published.stored_values / 1e6:.2f}M ({difference:+.2%})"
-        )
-    if published.cio and cost.size_hw == published.size:
-        difference = _difference(cost.cio, published.cio)
-        lines.append(f"  published CIO: {published.cio / 1e6:.1f}M ({difference:+.2%})")
+    words = [
+        f"{name} {text}" + ("" if difference is None else f" ({difference:+.2%})")
+        for name, text, difference in values
+        if text
+    ]
     accuracy = _accuracy(published)
-    lines += [f"  published accuracy: {accuracy}"] if accuracy else []
-    lines += [f"  note: {published.note}"] if published.note else []
-    return lines
+    lines = [f"  published at {_format_size(published.size)}: {', '.join([*words, *accuracy])}"]
+    lines.append(f"  source: {published.fidelity}; {published.source}")
+    return [*lines, f"  note: {published.note}"] if published.note else lines
 
 
-def _accuracy(published: PublishedResult) -> str:
-    named = {
-        "top-1": published.top1,
-        "top-5": published.top5,
-        "AP": published.ap,
-        "AP50": published.ap50,
-        "AP75": published.ap75,
-    }
-    words = [f"{name} {value}" for name, value in named.items() if value is not None]
-    return ", ".join([*words, *([f"fps {published.fps}"] if published.fps else [])])
+def _accuracy(published: PublishedResult) -> list[str]:
+    values = {
+        "top-1": published.top1, "top-5": published.top5, "AP": published.ap, "AP50": published.ap50,
+        "AP75": published.ap75, "fps": published.fps,
+    }  # fmt: skip
+    return [f"{name} {value}" for name, value in values.items() if value not in (None, "")]
 
 
-def _layer_table(cost: ModelCost) -> list[str]:
-    width = max(len(layer.name) for layer in cost.layers)
-    lines = [f"{'layer':<{width}}  {'type':<7}  {'input':>12}  {'output':>12}  {'weights':>9}  {'BFLOPs':>7}"]
-    for layer in cost.layers:
-        input_shape, output_shape = ("x".join(str(n) for n in shape) for shape in (layer.input_chw, layer.output_chw))
-        lines.append(
-            f"{layer.name:<{width}}  {layer.layer_type:<7}  "
-            f"{input_shape:>12}  {output_shape:>12}  {layer.weights:>9,}  "
-            f"{layer.operations / 1e9:>7.4f}"
-        )
-    return lines
+def _layer_table(cost: ModelCost) -> Table:
+    rows = [
+        [
+            layer.name, layer.layer_type, _format_shape(layer.input_chw), _format_shape(layer.output_chw),
+            f"{layer.weights:,}", f"{layer.operations / 1e9:.4f}",
+        ]
+        for layer in cost.layers
+    ]  # fmt: skip
+    return Table(("layer", "type", "input", "output", "weights", "BFLOPs"), rows, num_text=2)
 
 
-def _largest_layers(profiles: list[ModelProfile]) -> list[str]:
-    """Return lines with the largest layer of each model and its cost relative to the first model's largest layer."""
+def _format_shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _largest_layers(profiles: list[ModelProfile]) -> list[str | Table]:
+    """Return a table of the largest layer of each model, compared with that of the first model."""
     first = profiles[0].cost.largest_layer_bflops
-    width = max(len(model.name) for model in profiles)
-    lines = ["largest layers" + (f", compared with that of {profiles[0].name}" if len(profiles) > 1 else "")]
+    rows = []
     for model in profiles:
         largest = model.cost.largest_layer
         equals = sum(layer.operations == largest.operations for layer in model.cost.layers) - 1
-        change = "" if model is profiles[0] else f"  {model.cost.largest_layer_bflops / first - 1:+.1%}"
-        more = f"  and {equals} more of equal cost" if equals else ""
-        lines.append(
-            f"{model.name:<{width}}  {model.cost.largest_layer_bflops:>7.4f} BFLOPs  {largest.name}{change}{more}"
-        )
-    return lines
+        more = f" and {equals} more of equal cost" if equals else ""
+        change = "" if model is profiles[0] else f"{model.cost.largest_layer_bflops / first - 1:+.1%}"
+        rows.append([model.name, f"{largest.name}{more}", f"{model.cost.largest_layer_bflops:.4f}", change])
+    head = "largest layers" + (f", compared with that of {profiles[0].name}" if len(profiles) > 1 else "")
+    return [head, Table(("model", "layer", "BFLOPs", "change"), rows, num_text=2)]
 
 
 def _format_size(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[0]}x{size_hw[1]}"
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("info"))

@@ -7,35 +7,49 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from cspdet import __version__
 from cspdet.cli.parser import THREADED_COMMANDS, build_parser, limit_threads, parse
-from cspdet.errors import UserError, did_you_mean
-from cspdet.io.terminal import LogFormatter, escape_line, escaped_stdout
+from cspdet.errors import ConfigError, UserError, did_you_mean
+from cspdet.io.terminal import LogFormatter, LogHandler, escaped_stdout
 from cspdet.io.termination import Terminated, termination_as_interrupt
 
-COMMAND_HELP = {
-    "train": "train a detector or a classifier",
-    "eval": "evaluate a detector (COCO AP), a classifier (top-1, top-5) or a results file",
-    "predict": "run a detector or a classifier on images and videos",
-    "detect": "detect objects in images and videos, draw and list them",
-    "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
-    "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
-    "info": "parameters, BFLOPs and memory traffic, compared with published values",
-    "configs": "list the released configs, or copy one to edit it",
-    "prepare-data": "create the built-in dataset, download COCO, convert VOC or YOLO",
-    "check-data": "check a dataset for errors",
-    "anchors": "evaluate anchors on a dataset, and compute better ones with k-means",
-    "analyze": "error analysis of detections: error types, curves, worst images, comparison of runs",
-    "plot": "training curves of one or several runs",
-    "train-classifier": "train a backbone as a classifier",
-    "eval-classifier": "top-1 and top-5 accuracy of a classifier",
-    "classify": "classify images",
-    "extract-features": "feature maps of a backbone for images",
-    "benchmark": "speed and memory of models on this machine",
+log = logging.getLogger("cspdet")
+
+# The commands by group, in the order of `cspdet --help`.
+COMMAND_GROUPS = {
+    "data": {
+        "prepare-data": "make the built-in dataset, download COCO, convert VOC or YOLO",
+        "check-data": "check a dataset for errors",
+        "anchors": "evaluate anchors on a dataset, compute better ones with k-means",
+    },
+    "training and evaluation": {
+        "train": "train a detector or a classifier",
+        "eval": "evaluate a model or a results file: COCO AP, top-1, top-5",
+        "analyze": "error analysis: error types, curves, images, comparison of runs",
+        "plot": "training curves of one or several runs",
+    },
+    "use": {
+        "predict": "run a detector or a classifier on images and videos",
+        "detect": "detect objects in images and videos, draw and list them",
+        "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
+        "benchmark": "speed and memory of models on this machine",
+    },
+    "models": {
+        "configs": "list the released configs, or copy one to edit it",
+        "info": "parameters, BFLOPs and memory traffic, with published values",
+        "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
+    },
+    "classifiers": {
+        "train-classifier": "train a backbone as a classifier",
+        "eval-classifier": "top-1 and top-5 accuracy of a classifier",
+        "classify": "classify images",
+        "extract-features": "feature maps of a backbone for images",
+    },
 }
+COMMAND_HELP = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 # Other words for a command: those of ultralytics and mmdetection, and what command lines usually offer.
 COMMAND_SYNONYMS = {
     "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval", "infer": "predict",
@@ -58,22 +72,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `run_command`.
     """
-    command, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _exit_code(lambda: _run_words(*words or [""]))
+
+
+def _run_words(command: str, *rest: str) -> int:
     if COMMAND_SYNONYMS.get(command) == "help" and rest:
-        command, rest = rest[0], ["--help"]
+        command, rest = rest[0], ("--help",)
     command = COMMAND_SYNONYMS.get(command, command)
     if command in ("", "help"):
-        summaries = [f"  {name:16} {summary}" for name, summary in COMMAND_HELP.items()]
-        print("\n".join(["usage: cspdet COMMAND ...   (cspdet help COMMAND lists its arguments)\n", *summaries]))
+        with escaped_stdout(sys.stdout):
+            print(_overview())
         return 0 if command else 2
     if command == "version":
-        print(f"cspdet {__version__}")
+        with escaped_stdout(sys.stdout):
+            print(f"cspdet {__version__}")
         return 0
     if command not in COMMAND_HELP:
         hint = f"{did_you_mean(command, COMMAND_HELP)}; the commands are: {', '.join(COMMAND_HELP)}"
-        print(escape_line(f"error: unknown command {command!r}{hint}"), file=sys.stderr)
-        return 2
-    return run_command(command, rest)
+        raise ConfigError(f"unknown command {command!r}{hint}")
+    return _run_command(command, list(rest), None)
+
+
+def _overview() -> str:
+    """Return the text of `cspdet --help`: the commands by group."""
+    width = max(map(len, COMMAND_HELP))
+    lines = ["usage: cspdet COMMAND ... [key.path=value ...]"]
+    for title, commands in COMMAND_GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}}  {summary}" for name, summary in commands.items())]
+    return "\n".join([*lines, "", "cspdet COMMAND --help lists the arguments of a command."])
 
 
 def run_command(command: str, argv: Sequence[str] | None = None, module: Any = None) -> int:
@@ -88,31 +115,40 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     Returns:
         0: success; 2: user error; 130: interrupted; 143: ended by SIGTERM; or the return value of the command.
     """
-    limit_openmp_spinning(os.environ)
-    logger = _log_to_stderr()
     words = list(sys.argv[1:] if argv is None else argv)
+    return _exit_code(lambda: _run_command(command, words, module))
+
+
+def _run_command(command: str, words: list[str], module: Any) -> int:
+    limit_openmp_spinning(os.environ)
+    _check_current_folder()
+    if module is None:
+        module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
+    with escaped_stdout(sys.stdout), termination_as_interrupt():
+        args = parse(build_parser(command, module), words)
+        log.setLevel(args.log_level.upper())
+        for word, meaning in args.notes:
+            log.info("%s is read as %s", word, meaning)
+        if command in THREADED_COMMANDS:
+            limit_threads(args.threads, os.environ)
+        _import_user_modules(args)
+        return module.run(args) or 0
+
+
+def _exit_code(run: Callable[[], int]) -> int:
+    """Call `run`, and return its exit code, or the exit code of the exception that it raises."""
+    _log_to_stderr()
     try:
-        _check_current_folder()
-        if module is None:
-            module = importlib.import_module(f"cspdet.cli.{command.replace('-', '_')}")
-        with escaped_stdout(sys.stdout), termination_as_interrupt():
-            args = parse(build_parser(command, module), words)
-            logger.setLevel(args.log_level.upper())
-            for word, meaning in args.notes:
-                logger.info("%s is read as %s", word, meaning)
-            if command in THREADED_COMMANDS:
-                limit_threads(args.threads, os.environ)
-            _import_user_modules(args)
-            return module.run(args) or 0
+        return run()
     except UserError as error:
         for problem in error.problems:
-            logger.error("error: %s", problem)
+            log.error("error: %s", problem)
         return 2
     except Terminated as signal:
-        logger.error("ended by %s", signal)
+        log.error("ended by %s", signal)
         return signal.exit_code
     except KeyboardInterrupt:
-        logger.error("interrupted")
+        log.error("interrupted")
         return 130
     except BrokenPipeError:  # `cspdet info ... | head`: the reader closed the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,7 +156,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
     except OSError as error:  # a path that the user named, for example one that is too long
         if error.filename is None:
             raise
-        logger.error("error: %s: %s", error.filename, error.strerror)
+        log.error("error: %s: %s", error.filename, error.strerror)
         return 2
 
 
@@ -155,15 +191,13 @@ def _import_user_modules(args: argparse.Namespace) -> None:
             import_user_module(module)
 
 
-def _log_to_stderr() -> logging.Logger:
-    logger = logging.getLogger("cspdet")
-    logger.handlers.clear()  # keep one handler only, for the current sys.stderr
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    return logger
+def _log_to_stderr() -> None:
+    log.handlers.clear()  # keep one handler only, for the current sys.stderr
+    handler = LogHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(stream=sys.stderr))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
+import textwrap
 from collections.abc import MutableMapping
 from typing import Any, NoReturn
 
@@ -49,6 +51,17 @@ class Parser(argparse.ArgumentParser):
         return f" (did you mean {known[close[0]]!r}?)" if close else ""
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps the paragraphs of a description at the width of the terminal; indented lines, the examples, stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = [
+            part if re.search(r"^( |cspdet )", part, re.MULTILINE) else textwrap.fill(part, width)
+            for part in text.split("\n\n")
+        ]
+        return textwrap.indent("\n\n".join(paragraphs), indent)
+
+
 def build_parser(command: str, module: Any) -> Parser:
     """Return the parser of a command, with its arguments and the options of all commands.
 
@@ -59,7 +72,7 @@ def build_parser(command: str, module: Any) -> Parser:
     parser = Parser(
         prog=f"cspdet {command}",
         description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)

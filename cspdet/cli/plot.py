@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
     print_lines(summary(runs))
-    print(f"written: {output}")
+    print_lines([f"written: {output}"])
 
 
 def summary(runs: list[RunMetrics]) -> list[str]:
@@ -80,3 +80,9 @@ def summary(runs: list[RunMetrics]) -> list[str]:
                 words[-1] += f" at epoch {best['epoch']:g}" if "epoch" in best else ""
         lines.append(f"{run.name:<{width}}  {', '.join(words)}")
     return lines
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("plot"))

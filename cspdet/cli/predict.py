@@ -70,3 +70,9 @@ def _reject_flags(args: argparse.Namespace, names: list[str] | tuple[str, ...], 
     ]
     if problems:
         raise ConfigError(*problems)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("predict"))

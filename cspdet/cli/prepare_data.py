@@ -13,8 +13,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import SPLITS
+from cspdet.cli.arguments import SPLITS, print_lines
 from cspdet.errors import ConfigError, DataError, truncate_list
+from cspdet.io.names import count
 
 if TYPE_CHECKING:
     from cspdet.datasets.formats.base import DatasetFormat
@@ -199,5 +200,11 @@ def print_summary(conversion: ConversionResult, *, as_json: bool) -> None:
         print(json.dumps(result))
         return
     for split, counts in conversion.counts.items():
-        print(f"{split}: {counts['images']} images, {counts['boxes']} boxes")
-    print(conversion.config_path)
+        print_lines([f"{split}: {count(counts['images'], 'image')}, {count(counts['boxes'], 'box')}"])
+    print_lines([str(conversion.config_path)])
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("prepare-data"))

@@ -98,3 +98,9 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     recipe = load_recipe(args.config, args.overrides, task=task)
     if recipe.task == "detection":
         load_dataset_config(recipe.data).split("train")
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("train"))

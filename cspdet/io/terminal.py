@@ -1,12 +1,14 @@
-"""Text for terminals, pipes and plots: names from files cannot send control codes, and any encoding can print them."""
+"""Text for terminals and pipes: control codes in names are escaped, lines fit the terminal, colour where it has it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import sys
+import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -15,6 +17,8 @@ from cspdet.errors import UserError, hide_credentials
 # Control characters except tab and line feed, characters that change the direction of text, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
+DEFAULT_WIDTH, MIN_WIDTH = 80, 20  # columns of a terminal of unknown size; of a very narrow terminal
+_LEVEL_STYLES = {logging.WARNING: "33", logging.ERROR: "1;31"}  # ANSI: yellow, bold red
 
 
 def escape_text(text: str, encoding: str = "utf-8") -> str:
@@ -51,6 +55,50 @@ def _can_encode(character: str, encoding: str) -> bool:
     return True
 
 
+def terminal_width(stream: IO[str] | None) -> int | None:
+    """Return the number of columns of the terminal that `stream` writes to; None if it is not a terminal.
+
+    The environment variable COLUMNS has priority.
+    """
+    if stream is None or not stream.isatty():
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    size = int(columns) if columns.isdecimal() else 0
+    if not size:
+        with suppress(OSError, ValueError):  # a terminal without a file, as in notebooks
+            size = os.get_terminal_size(stream.fileno()).columns
+    return max(size or DEFAULT_WIDTH, MIN_WIDTH)
+
+
+def has_color(stream: IO[str] | None) -> bool:
+    """Return whether text on `stream` may be coloured.
+
+    This is the case on a terminal, except with NO_COLOR or TERM=dumb. FORCE_COLOR enables colour without a terminal.
+    """
+    environ = os.environ
+    if stream is None or environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR", "0") != "0":
+        return True
+    shows_codes = os.name != "nt" or bool(environ.keys() & {"WT_SESSION", "ANSICON", "TERM"})  # old consoles of Windows
+    return shows_codes and environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def wrap_line(text: str, width: int | None, indent: str | None = None) -> list[str]:
+    """Divide a line at spaces into lines of at most `width` characters; None: the line stays whole.
+
+    A word that is longer, such as a path, stays whole: it can be copied. The lines after the first start with `indent`,
+    by default two spaces more than the first line.
+    """
+    if width is None or len(text) <= width:
+        return [text]
+    start = re.match(r" *", text)[0]  # type: ignore[index]  # it matches every text
+    return textwrap.wrap(
+        text, max(width, MIN_WIDTH), subsequent_indent=f"{start}  " if indent is None else indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
 class _EscapingStream:
     """A text stream whose `write` applies `escape_text` with the encoding of the stream."""
 
@@ -62,6 +110,11 @@ class _EscapingStream:
         with self._report_errors():
             self._stream.write(escaped)
         return len(text)
+
+    def write_styled(self, text: str) -> None:
+        """Write text with colour codes, whose other characters were escaped before."""
+        with self._report_errors():
+            self._stream.write(text)
 
     def flush(self) -> None:
         with self._report_errors():
@@ -94,7 +147,11 @@ def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
         return
     escaping = _EscapingStream(stream)
     with redirect_stdout(escaping):
-        yield
+        try:
+            yield
+        except SystemExit:  # after --help
+            escaping.flush()
+            raise
         escaping.flush()
 
 
@@ -102,11 +159,16 @@ class LogFormatter(logging.Formatter):
     """Formats log records: errors without the time, other records with the time in front.
 
     Control characters in values are escaped. User names and passwords in URLs are replaced by `***`.
+    Lines for a terminal are wrapped at its width, and the words `error` and `warning` are coloured.
+
+    Args:
+        prefix: Text before every message.
+        stream: The stream of the handler; None: a file.
     """
 
-    def __init__(self, prefix: str = ""):
+    def __init__(self, prefix: str = "", stream: IO[str] | None = None):
         super().__init__(datefmt="%m-%d %H:%M:%S")
-        self._prefix = prefix
+        self._prefix, self._stream = prefix, stream
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a record, with the traceback if it has an exception."""
@@ -115,11 +177,28 @@ class LogFormatter(logging.Formatter):
             args = tuple(map(_escape_argument, args))
         message = hide_credentials(escape_text(str(record.msg) % args if args else record.getMessage()))
         if record.levelno >= logging.ERROR:
-            line = self._prefix + message
+            text = self._fit(self._prefix + message, "  ")
         else:
             level = "warning: " if record.levelno == logging.WARNING else ""
-            line = f"{self.formatTime(record, self.datefmt)} {self._prefix}{level}{message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+            time = f"{self.formatTime(record, self.datefmt)} "
+            text = self._fit(f"{time}{self._prefix}{level}{message}", " " * len(time))
+        if has_color(self._stream) and record.levelno in _LEVEL_STYLES:
+            text = re.sub(r"\b(error|warning):", rf"\x1b[{_LEVEL_STYLES[record.levelno]}m\1:\x1b[0m", text, count=1)
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+    def _fit(self, text: str, indent: str) -> str:
+        width = terminal_width(self._stream)
+        return "\n".join(part for line in text.split("\n") for part in wrap_line(line, width, indent))
+
+
+class LogHandler(logging.StreamHandler[IO[str]]):
+    """Writes log lines to a stream; a progress bar on the terminal is removed first, and drawn again below the line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        bars = sys.modules.get("tqdm")  # without this module, there is no bar
+        with nullcontext() if bars is None else bars.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def _escape_argument(value: object) -> object:

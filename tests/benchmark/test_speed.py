@@ -77,12 +77,10 @@ def test_a_spec_survives_the_way_to_the_worker():
     )
 
 
-def test_the_table_is_aligned_markdown():
-    lines = table([row(), row(batch=16, end_to_end=False, bflops=None)])
-    assert len({len(line) for line in lines}) == 1
-    assert all(line.count("|") == 14 for line in lines)
-    assert "50%" in lines[2]
-    assert lines[3].count("--") == 4  # no end to end, no rate, no share
+def test_the_table_has_a_dash_for_what_was_not_measured():
+    first, second = table([row(), row(batch=16, end_to_end=False, bflops=None)]).rows
+    assert "50%" in first
+    assert second.count("--") == 4  # no end to end, no rate, no share
     assert describe_environment([row()]) == [
         "a CPU, 2 threads",
         "matrix multiplication on cpu in fp32: 200 GFLOP/s",

@@ -162,7 +162,7 @@ def test_errors_are_reported_once_and_counted_in_the_text(tmp_path, capsys):
     assert main(["check-data", str(descriptor)]) == 2
     captured = capsys.readouterr()
     assert "val3.png" not in captured.out
-    assert "  errors   2, listed below" in captured.out
+    assert "val: 2 errors, listed below" in captured.out
     assert captured.out.endswith("2 errors, 2 notes\n")
     assert [line.count("val3.png: no such image") for line in captured.err.splitlines()] == [0, 1]
     assert all(line.startswith("error: ") for line in captured.err.splitlines())

@@ -41,9 +41,9 @@ def test_the_command_prints_and_writes(colors, capsys):
     assert run_command("eval-classifier", ["colors.pt", "--data", "data", "--output", "out"]) == 0
     printed = capsys.readouterr().out
     assert "6 images, center of 32x32, short side 36" in printed
-    assert "top-1  83.33%" in printed
+    assert "top-1 83.33%" in printed
     assert "top-5 100.00%" in printed  # the three colors stand before the three other classes
-    assert "     1  blue as red" in printed
+    assert "blue           red       1" in printed
     document = json.loads(Path("out/metrics.json").read_text())
     assert document["top1"] == pytest.approx(5 / 6)
     assert document["per_class"]["blue"] == {"images": 2, "top1": 0.5, "top5": 1.0}

@@ -65,8 +65,11 @@ def test_the_table_names_all_numbers_and_classes(capsys):
     assert run_command("eval", ["squares.pt", "--output", "out"]) == 0
     printed = capsys.readouterr().out
     assert all(any(line.startswith(f"{name} ") for line in printed.splitlines()) for name in METRIC_NAMES)
-    assert "disc   1.0000 1.0000" in printed
-    assert "bar        --     --" in printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
+    assert rows["class"] == ["images", "instances", "P", "R", "F1", "AP50", "AP75", "AP"]
+    assert rows["disc"] == ["2", "2", "1.000", "1.000", "1.000", "1.0000", "1.0000", "1.0000"]
+    assert rows["bar"] == ["0", "0", *["--"] * 6]
+    assert rows["all"] == ["3", *rows["disc"][1:]]
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
 
 
