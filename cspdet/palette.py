@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 RGB = tuple[int, int, int]  # 0 to 255 each
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -36,6 +38,7 @@ def to_rgb(color: str) -> RGB:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+@lru_cache(maxsize=1024)
 def text_color(background: RGB) -> RGB:
     """Return black or white: the one with the higher contrast with the background, which is at least 4.5."""
     return max(BLACK, WHITE, key=lambda color: contrast(color, background))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cspdet.errors import UserError
-from cspdet.inference.draw import draw_detections
+from cspdet.inference.draw import draw_boxes, label_detections
 from cspdet.inference.predictor import Predictor
 from cspdet.inference.records import FrameResult, JsonlWriter
 from cspdet.inference.slicing import SlicedDetector
@@ -159,14 +159,21 @@ class DetectionRun:
             if not is_other_file(path, ANNOTATED):
                 return path
 
-    def draw(self, image: np.ndarray, detections: Detections, track_ids: Sequence[int | None] | None) -> np.ndarray:
-        """Draw detections on an image, in place if possible; return the annotated image."""
-        return draw_detections(
+    def draw(
+        self,
+        image: np.ndarray,
+        detections: Detections,
+        track_ids: Sequence[int | None] | None = None,
+        caption: str = "",
+    ) -> np.ndarray:
+        """Draw detections and a caption on an image, in place if possible; return the annotated image."""
+        labels, colors = label_detections(detections, self.detector.class_names, track_ids)
+        return draw_boxes(
             image,
-            detections,
-            self.detector.class_names,
+            detections.box_xyxy.cpu().numpy(),
+            None if self.settings.hide_labels else labels,
+            colors,
             width=self.settings.line_width,
-            hide_labels=self.settings.hide_labels,
-            track_ids=track_ids,
+            caption=caption,
             in_place=True,  # the image is not used again after detection
         )

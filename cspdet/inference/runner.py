@@ -85,7 +85,7 @@ class DetectionRunner(DetectionRun):
         assert detections is not None
         if self.settings.draw:
             with self.timer.measure("draw"):
-                drawn = self.draw(image, detections, None)
+                drawn = self.draw(image, detections)
             with self.timer.measure("write"):
                 self._write_copy(source, drawn)
         self.record(FrameResult(str(source), (image.shape[0], image.shape[1]), detections))

@@ -77,7 +77,10 @@ class StageTimer:
         return {stage: 1000 * seconds / max(1, self.frames[stage]) for stage, seconds in self.seconds.items()}
 
     def format_line(self) -> str:
-        """Format frame rate and stage times as one line of text, for drawing on frames."""
+        """Format frame rate and stage times as one line of text, for drawing on frames.
+
+        The frame rate is omitted until two frames are complete.
+        """
         fps = self.recent_fps()
         stages = "  ".join(f"{stage} {value:.1f}" for stage, value in self.milliseconds().items())
-        return f"{'-' if fps is None else f'{fps:.1f}'} fps   ms: {stages}"
+        return f"{'' if fps is None else f'{fps:.1f} fps   '}ms: {stages}"

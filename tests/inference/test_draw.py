@@ -8,19 +8,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cspdet.inference.draw import draw_boxes, draw_caption, draw_detections, line_width
-from cspdet.palette import class_color
+from cspdet.inference.draw import TextStyle, draw_boxes, draw_caption, draw_detections, line_width
+from cspdet.palette import class_color, contrast
 from cspdet.structures import Detections
 
 
-def test_a_frame_covers_the_outermost_pixels_of_its_box_and_nothing_else():
+def test_lines_cover_the_outermost_pixels_of_a_box_and_their_outline_is_one_pixel_wide():
     image = np.full((60, 80, 3), 7, np.uint8)
-    drawn = draw_boxes(image, np.array([[10, 20, 50, 40]]), None, [(200, 0, 0)])  # line width 1 at this size
+    drawn = draw_boxes(image, np.array([[10, 20, 50, 40]]), None, [(100, 0, 0)])  # line width 1 at this size
     expected = image.copy()
-    expected[20:40, 10:50] = (200, 0, 0)
-    expected[21:39, 11:49] = 7
+    expected[19:41, 9:51] = 255
+    expected[20:40, 10:50] = (100, 0, 0)
+    expected[21:39, 11:49] = 255
+    expected[22:38, 12:48] = 7
     assert np.array_equal(drawn, expected)
     assert (image == 7).all(), "the image itself is unchanged"
+
+
+@pytest.mark.parametrize("ground", [(0, 0, 0), (255, 255, 255), class_color(5), (128, 128, 128)])
+@pytest.mark.parametrize("color", [class_color(5), class_color(7), (0, 0, 0), (255, 255, 255)])
+def test_a_box_is_visible_on_any_background(ground, color):
+    image = np.full((60, 80, 3), ground, np.uint8)
+    drawn = draw_boxes(image, np.array([[10, 20, 50, 40]]), None, [color])
+    across = {tuple(pixel) for pixel in drawn[30, 5:15].tolist()}
+    assert max(contrast(pixel, ground) for pixel in across) > 2
+    assert max(contrast(pixel, color) for pixel in across) >= 4.5, "line and outline"
 
 
 def test_an_image_is_drawn_in_place_unless_it_is_read_only():
@@ -36,8 +48,8 @@ def test_an_image_is_drawn_in_place_unless_it_is_read_only():
 
 
 def test_lines_have_the_width_that_is_asked_for():
-    drawn = draw_boxes(np.zeros((60, 80, 3), np.uint8), np.array([[10, 20, 50, 40]]), width=4)
-    assert (drawn[30].any(axis=1)).sum() == 8, "four pixels on either side"
+    drawn = draw_boxes(np.zeros((60, 80, 3), np.uint8), np.array([[10, 20, 50, 40]]), None, [(9, 8, 7)], width=4)
+    assert (drawn[30] == (9, 8, 7)).all(axis=1).sum() == 8, "four pixels on either side"
 
 
 def test_tracks_have_their_number_and_a_color_of_their_own():
@@ -89,11 +101,41 @@ def test_letters_are_dark_on_bright_tags():
     assert (letters.min(axis=2) < 100).all(), "no white"
 
 
-def test_a_tag_at_the_right_edge_is_moved_inside_whole():
-    wide = np.zeros((60, 200, 3), np.uint8)
-    inner = draw_boxes(wide, np.array([[50, 30, 60, 40]]), ["traffic light"], [(0, 0, 255)])
-    edge = draw_boxes(wide, np.array([[190, 30, 200, 40]]), ["traffic light"], [(0, 0, 255)])
-    assert (edge[:30] == 255).sum() == (inner[:30] == 255).sum() > 0, "no letter is cut off"
+def test_a_label_at_the_right_edge_is_complete():
+    color, wide = (0, 0, 255), np.zeros((60, 200, 3), np.uint8)
+    inner, edge = (draw_boxes(wide, np.array([[x, 30, x + 10, 40]]), ["traffic light"], [color]) for x in (50, 190))
+
+    def label(drawn):  # the pixels of the label, above the outline of the box
+        columns = np.flatnonzero(drawn[20].any(axis=1))
+        return drawn[5:28, columns[0] : columns[-1] + 1]
+
+    assert np.array_equal(label(edge), label(inner))
+    assert (label(edge).min(axis=2) > 128).sum() > 30, "letters"
+
+
+@pytest.mark.parametrize(("width", "expected"), [(300, "a very long name 0.87"), (100, "a very l... 0.87"), (12, "")])
+def test_a_long_text_is_shortened_before_its_score(width, expected):
+    style = TextStyle.for_lines(1)
+    fitted = style.fit("a very long name 0.87", (width, 40))
+    assert fitted == expected or (expected and fitted.startswith("a ve") and fitted.endswith("... 0.87"))
+    assert fitted == "" or style.size_wh(fitted)[0] <= width
+    assert style.fit("name", (100, 5)) == "", "too low for any text"
+
+
+def test_a_caption_is_wrapped_at_spaces():
+    image = np.full((200, 120, 3), 128, np.uint8)
+    draw_caption(image, "30.0 fps  ms: read 1.2  detect 22.3  draw 2.4")
+    rows = np.flatnonzero((image[:, 0] == 0).all(axis=1))
+    assert len(rows) >= 2 * 15, "two lines at least"
+    letters = (image > 200).all(axis=2)
+    assert letters.sum() > 300
+    assert not letters[:, -2:].any(), "no letter reaches the edge"
+
+
+def test_letters_grow_with_the_image():
+    scales = [TextStyle.for_lines(0.003 * side).scale for side in (100, 560, 1000, 3000)]
+    assert scales == sorted(set(scales))
+    assert scales[0] == 0.4
 
 
 @settings(max_examples=60, deadline=None)

@@ -214,6 +214,7 @@ def test_the_timer_counts_each_stage_a_frame():
 
     assert watch.milliseconds() == {"read": 0.0, "detect": 0.0}
     assert watch.recent_fps() is None
+    assert watch.format_line() == "ms: read 0.0  detect 0.0", "no frame rate before the second frame"
     for _ in watch.time_iter(frames(), "read"):
         with watch.measure("detect"):
             now[0] += 0.030

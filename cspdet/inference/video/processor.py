@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from cspdet.errors import SourceError
-from cspdet.inference.draw import draw_caption
 from cspdet.inference.output import DetectionRun
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched, call_interruptibly, parallel_map
 from cspdet.inference.records import FrameResult
@@ -145,9 +144,8 @@ class VideoProcessor:
 
     def _draw_frame(self, processed: ProcessedFrame) -> ProcessedFrame:
         with self.run.timer.measure("draw"):
-            image = self.run.draw(processed.frame.image, processed.detections, processed.track_ids)
-            if self.run.settings.show_speed:
-                draw_caption(image, self.run.timer.format_line())
+            caption = self.run.timer.format_line() if self.run.settings.show_speed else ""
+            image = self.run.draw(processed.frame.image, processed.detections, processed.track_ids, caption)
             frame = Frame(image, processed.frame.index, processed.frame.time_s, processed.frame.ticks)
             return ProcessedFrame(frame, processed.detections, processed.track_ids)
 
