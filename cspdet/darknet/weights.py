@@ -181,9 +181,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[WeightsHeader, int]:
 
 
 def _num_layers_in_file(path: Path, layers: Sequence[LayerWeights], num_values: int, *, partial: bool) -> int:
-    """Return the number of layers in the file.
+    """Return the number of layers in the file. It is less than `len(layers)` only if `partial` is set.
 
-    This is the number of all layers. With `partial`, the file may end after any layer.
+    Raises:
+        CheckpointError: The number of values in the file does not fit the layers.
     """
     num_expected = sum(layer.num_elements for layer in layers)
     if num_values == num_expected:

@@ -3,7 +3,8 @@
 The rules are those of VOC's development kit (Everingham et al., IJCV 2010, section 4.2). Each class is evaluated
 separately. Detections are processed in descending order of score; detections with equal scores keep their order. Each
 detection is matched to the ground-truth box of its image with the highest IoU. Among boxes with equal IoU, the first is
-used. Then the first rule that applies decides:
+used. The first rule that applies decides:
+
 1. The IoU is below the threshold: the detection is a false positive.
 2. The box is difficult: the detection is ignored.
 3. A detection with a higher score was matched to the box: this detection is a false positive.

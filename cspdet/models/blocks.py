@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.1  # negative slope in Darknet
 
 
 def activation(name: ActivationName) -> nn.Module:
-    """Return the activation module for a name of Darknet's cfgs; `sigmoid` is Darknet's `logistic`."""
+    """Return the activation module with this name: a name in Darknet cfgs, or `sigmoid` (`logistic` in cfgs)."""
     if name == "leaky":
         return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
     if name == "relu":
@@ -101,9 +101,10 @@ class SqueezeExcite(nn.Module):
 
 
 class SAM(nn.Module):
-    """Pointwise spatial attention: the input times the sigmoid of a 1x1 convolution of the input.
+    """Pointwise spatial attention: (B, C, H, W) -> (B, C, H, W).
 
-    (B, C, H, W) -> (B, C, H, W). This is `[sam]` in the authors' cfgs: CBAM's spatial attention without pooling.
+    The input is multiplied by the sigmoid of a 1x1 convolution of the input with batch normalization. This is `[sam]`
+    in the authors' cfgs: the spatial attention of CBAM without pooling.
     """
 
     def __init__(self, channels: int):
@@ -115,11 +116,11 @@ class SAM(nn.Module):
 
 
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
-    """Add two feature maps with different numbers of channels, as Darknet's `[shortcut]` does.
+    """Add two feature maps that may differ in channels and resolution (Darknet's `[shortcut]`).
 
-    The shapes are (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W). If C' > C, the first C channels of the source are
-    added; if C' < C, the source is added to the first C' channels of x. If the source is s times larger, it is
-    subsampled with stride s, as in the authors' Darknet.
+    The shapes are (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W), with an integer s. If C' > C, only the first C
+    channels of the source are added. If C' < C, the source is added to the first C' channels of x. If s > 1, the source
+    is first subsampled with stride s.
     """
     step = source.shape[2] // x.shape[2]
     if step > 1:
@@ -138,7 +139,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialize convolutions with He initialization for leaky ReLU (He et al. 2015), linear layers with N(0, 0.01).
+    """Initialize convolutions with He initialization for leaky ReLU, linear layers with N(0, 0.01^2), biases with 0.
 
     Modules whose attribute `skip_init_weights` is true are not changed.
     """

@@ -19,7 +19,7 @@ Network = Detector | Classifier
 
 
 class BundleConfig(Protocol):
-    """Interface common to recipes and the metadata of exported files: the config of a loaded model."""
+    """Interface of the config of a loaded model. Recipes and the metadata of exported files implement it."""
 
     @property
     def input(self) -> InputConfig:
@@ -40,7 +40,7 @@ class ModelBundle:
 
     Attributes:
         task: The task of the model: detection or classification.
-        network: The torch module; None for an exported file, which only an engine can run.
+        network: The torch module; None for an exported file (an engine runs it).
         config: The recipe of the model, or the metadata of an exported file.
         categories: Names and ids of the classes, by class index.
         name: Name for messages and reports, such as the stem of the file name.
@@ -113,7 +113,7 @@ def check_task(expected: str, found: str, where: str) -> None:
 
 
 def check_size(size_hw: tuple[int, int], network: Network, where: str) -> None:
-    """Raise ConfigError unless the network supports images of this height and width."""
+    """Raise ConfigError if the network does not support images of this height and width."""
     try:
         network.check_size(size_hw)
     except ValueError as error:

@@ -26,7 +26,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise ValueError unless height and width are multiples of the coarsest stride."""
+        """Raise ValueError if height or width is not a multiple of the coarsest stride."""
         check_divisible(size_hw, self.strides)
 
 
@@ -79,7 +79,7 @@ def predict_probabilities(
         precision: Precision of the forward pass.
 
     Returns:
-        (B, C) float32 probabilities. NaN and infinite values, which occur if training diverged, are replaced by 0.
+        (B, C) float32 probabilities. NaN values, which occur if training diverged, are replaced by 0.
     """
     count, num_crops = crops.shape[:2]
     parts = []

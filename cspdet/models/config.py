@@ -177,10 +177,10 @@ THRESHOLD_ALIASES = {
 
 
 def replace_thresholds(config: PostprocessConfig, values: Mapping[str, object]) -> PostprocessConfig:
-    """Return a copy of a config in which `values` replace thresholds and limits, by name.
+    """Return a copy of a config with other thresholds and limits. `values` maps their names to the new values.
 
     Raises:
-        ValueError: An unknown name, or a value outside its range.
+        ValueError: A name is unknown, or a value is outside its range.
     """
     names = PostprocessConfig.model_fields
     problems = [

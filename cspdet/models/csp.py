@@ -53,7 +53,10 @@ def partition(channels: int, gamma: float) -> tuple[int, int]:
 
 
 class Split(nn.Module):
-    """Split by channels: (B, C, H, W) -> shortcut (B, C_s, H, W), the first channels, and main (B, C_m, H, W)."""
+    """Split by channels: (B, C, H, W) -> shortcut (B, C_s, H, W), main (B, C_m, H, W).
+
+    The shortcut part has the first C_s channels.
+    """
 
     def __init__(self, shortcut_channels: int, main_channels: int):
         super().__init__()
@@ -82,9 +85,9 @@ class ConvSplit(nn.Module):
 class TransitionSplit(nn.Module):
     """Final transition T2 of a stage merged with the split of the next stage, with average pooling of stride 2.
 
-    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). The two outputs have separate convolutions
-    (see `ConvSplit`), as in the authors' early cfgs: the published cost of the largest layer counts them separately.
-    One convolution followed by `Split` would compute the same.
+    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). Each output has its own convolution (see
+    `ConvSplit`), as in the authors' early cfgs, because the published cost of the largest layer is the cost of one of
+    them. One convolution followed by `Split` would compute the same.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):

@@ -62,7 +62,7 @@ def _module(owner: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
     """Fuse the normalization called by `node` into the preceding layer.
 
-    Without effect if the node is not a normalization, or if the output of the layer has another consumer.
+    Nothing changes if the node is not a normalization, or if the output of the layer has another consumer.
     """
     norm = _module(graph_module, node)
     before = node.args[0] if node.args else None
@@ -80,10 +80,11 @@ def _fuse_norm_node(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 @torch.no_grad()
 def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
-    """Return one layer that computes a convolution or linear layer, followed by its normalization.
+    """Return one layer that is equivalent to a convolution or linear layer followed by batch normalization.
 
-    y = g (Wx + b - m) / sqrt(v + eps) + h, so W' = sW and b' = s(b - m) + h, with s = g / sqrt(v + eps) for each output
-    channel. The computation is in float64, because variances near 0 reduce the accuracy.
+    Layer and normalization compute y = g (Wx + b - m) / sqrt(v + eps) + h, with weight g, bias h, mean m and variance v
+    of the normalization. With s = g / sqrt(v + eps) per output channel, the new layer has weight sW and bias s(b - m) +
+    h. They are computed in float64, because variances near 0 reduce the accuracy.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()

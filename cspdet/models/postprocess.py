@@ -1,4 +1,4 @@
-"""Post-processing of a YOLO head: decoding, score threshold, class-wise NMS, maximum number, box voting.
+"""Post-processing of a YOLO head: decoding, score threshold, class-wise NMS, limit of detections, box voting.
 
 All functions are pure. Letters as in `cspdet.structures`: B images, A anchors per level, S priors, C classes.
 """
@@ -40,9 +40,9 @@ MAX_IOU_PAIRS = 2**20
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """Decode the boxes of raw outputs.
 
-    The center has the offset s sigmoid(t) - (s - 1) / 2 in its cell, in units of the cell, with Darknet's `scale_x_y`
-    s; with s = 1 this is YOLOv3's equation. The width and height are the anchor times exp(t), as in YOLOv3. If
-    `wh_decoding` is "square", they are the anchor times (2 sigmoid(t))^2.
+    The center is at the fraction s sigmoid(t) - (s - 1) / 2 of its cell, where s is `scale_x_y`; YOLOv3 has s = 1. The
+    width and height are the anchor times exp(t), as in YOLOv3. If `wh_decoding` is "square", they are the anchor times
+    (2 sigmoid(t))^2.
 
     Args:
         raw: One (B, A, H_l, W_l, 4 or more) per level, finest first; the first four channels are tx, ty, tw, th.
@@ -80,8 +80,9 @@ def decode(raw: tuple[Tensor, ...], anchors: Anchors) -> tuple[Tensor, Tensor]:
 def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: PostprocessConfig) -> list[Detections]:
     """Convert the raw outputs of a detector to detections.
 
-    Returns the same as `postprocess(*decode(raw, anchors), config)`, but faster: no score exceeds the objectness of its
-    prior, so class scores are computed only for priors with an objectness above `config.min_score`.
+    The result is equal to `postprocess(*decode(raw, anchors), config)`, but is computed faster. A score is never above
+    the objectness of its prior. So class scores are computed only for priors with an objectness above
+    `config.min_score`.
 
     Args:
         raw: One (B, A, H_l, W_l, 5 + C) per level, finest first.
@@ -89,7 +90,7 @@ def decode_and_nms(raw: tuple[Tensor, ...], anchors: Anchors, config: Postproces
         config: Thresholds and limits; `clip_boxes` is applied later, in image coordinates.
 
     Returns:
-        The detections of each image, best first, in input pixels.
+        The detections of each image, sorted by descending score, in input pixels.
     """
     box_xyxy = decode_boxes(tuple(values[..., :4].float() for values in raw), anchors)
     results = []
@@ -114,12 +115,12 @@ def _scores_above(raw: tuple[Tensor, ...], image_index: int, min_score: float) -
 
 
 def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> list[Detections]:
-    """Apply score threshold, class-wise NMS, maximum number and box voting to decoded outputs.
+    """Apply score threshold, class-wise NMS, limit of detections and box voting to decoded outputs.
 
     Every pair of prior and class with a score above `min_score` is a candidate. For each class, greedy NMS removes
-    boxes whose IoU with a better box is above `nms_iou`. At most `max_detections` remain per image, best first; equal
-    scores are ordered by (prior, class). Candidates whose box or score is not finite are dropped. With `vote_iou`,
-    `vote_boxes` replaces the remaining boxes.
+    boxes whose IoU with a kept box of higher score is above `nms_iou`. At most `max_detections` per image remain,
+    sorted by descending score. Equal scores are ordered by (prior, class). Candidates whose box or score is not finite
+    are dropped. With `vote_iou`, `vote_boxes` replaces the remaining boxes.
 
     Args:
         box_xyxy: (B, S, 4) boxes.
@@ -135,8 +136,9 @@ def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> l
 def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
     """Average each kept box with the candidates that overlap it (box voting).
 
-    Each kept box is replaced by the score-weighted average of all candidates of its class, including itself, whose IoU
-    with it is above `vote_iou` (Gidaris and Komodakis 2015, arXiv:1505.01749). Scores do not change.
+    Each kept box is replaced by a score-weighted average of boxes (Gidaris and Komodakis 2015, arXiv:1505.01749). They
+    are the kept box, and all candidates of its class whose IoU with the kept box is above `vote_iou`. Scores do not
+    change.
 
     Args:
         box_xyxy: (N, 4) boxes of all candidates before NMS.
@@ -173,7 +175,7 @@ def _nms_image(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> De
 
 
 def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
-    """Return the indices of at most `limit` values of `flat` (M,) above `threshold`, highest first.
+    """Return the indices of at most `limit` values of `flat` (M,) above `threshold`, highest value first.
 
     Equal values keep their order.
     """
@@ -191,10 +193,11 @@ def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
 
 
 def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessConfig) -> Tensor:
-    """Apply class-wise NMS to boxes (N, 4), ordered best first; return the indices of at most `max_detections` boxes.
+    """Apply class-wise NMS to boxes (N, 4) sorted by descending score; return the indices of at most `max_detections`.
 
-    In greedy NMS only better boxes can remove a box, so NMS of the first n boxes keeps the same boxes among them as NMS
-    of all boxes. Usually a few boxes per requested detection are enough, which avoids the quadratic cost of all boxes.
+    NMS is applied to the first 4 `max_detections` boxes, then to more until enough boxes are kept. The result is the
+    same as for all boxes, because only a box with a higher score can remove a box. This avoids the quadratic cost of
+    all boxes.
     """
     class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
     shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset
@@ -210,8 +213,8 @@ def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessC
 def _load_nms() -> Callable[[Tensor, Tensor, float], Tensor]:
     """Return torchvision's NMS operator.
 
-    Importing the package torchvision also imports torch's compiler, which takes two seconds at the start of every
-    command, so only the library with the operators is loaded. If that fails, the package is imported.
+    Only the library with the operators is loaded. Importing the package torchvision would also import torch's compiler,
+    which takes two seconds. If the library cannot be loaded, the package is imported.
     """
     spec = None if "torchvision" in sys.modules else find_spec("torchvision")
     folders = spec.submodule_search_locations if spec is not None else None

@@ -72,21 +72,22 @@ class ModelCost:
 
     @property
     def conv_memory_access(self) -> int:
-        """Number of input and output values of all convolutions, which HarDNet (Chao et al. 2019) calls CIO."""
+        """Number of input and output values of all convolutions. HarDNet (Chao et al. 2019) calls this value CIO."""
         return sum(layer.memory_access for layer in self.layers if layer.layer_type == "conv")
 
     @property
     def cio(self) -> int:
         """Number of input and output values of all layers, including poolings and the last linear layer.
 
-        The CSPNet paper calls it CIO. At 256x256 it is 34.41M for ResNeXt-50 and 32.64M for CSPResNeXt-50, published as
-        34.4M and 32.6M. No other choice of layers reproduces both values, and no choice does at 224x224.
+        The CSPNet paper calls this value CIO. At 256x256, it is 34.41M for ResNeXt-50 (published 34.4M) and 32.64M for
+        CSPResNeXt-50 (published 32.6M). No other choice of layers reproduces both values, and no choice does at
+        224x224.
         """
         return sum(layer.memory_access for layer in self.layers)
 
     @property
     def largest_layer(self) -> LayerCost:
-        """The layer with the most operations, which the paper calls the computational bottleneck."""
+        """The layer with the most operations. The CSPNet paper calls it the computational bottleneck."""
         return max(self.layers, key=lambda layer: layer.operations)
 
     @property
@@ -107,8 +108,8 @@ class ModelCost:
 class _SkipConvolutions(TorchFunctionMode):
     """Context manager in which convolutions return zeros of the right shape.
 
-    A pass on the meta device needs no memory, but its first operation imports torch's compiler, which takes longer than
-    all of `profile`.
+    The meta device would also avoid the computation. But its first operation imports torch's compiler, which takes
+    longer than all of `profile`.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -147,7 +148,7 @@ def profile(model: nn.Module, size_hw: tuple[int, int]) -> ModelCost:
 
 
 def _count_stored_values(model: nn.Module) -> int:
-    """Return the number of weights and biases; batch normalization has scale, shift, mean and variance per channel."""
+    """Return the number of values in a Darknet .weights file: weights, biases, 4 per channel of batch normalization."""
     stored = 0
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

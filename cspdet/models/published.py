@@ -1,7 +1,8 @@
 """Results published by the authors, by config name, for comparison with the results of cspdet.
 
-Only the weights of convolutions and linear layers are counted, and BFLOPs are counted as in Darknet. If a value was not
-published, it is None, or it is computed from the authors' cfg; `source` then contains the name of the cfg.
+Only the weights of convolutions and linear layers are counted, and BFLOPs are counted as in Darknet. A value that was
+not published is None, or it is computed from the authors' cfg. In the second case, `source` contains the name of the
+cfg.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class PublishedResult(NamedTuple):
 
     @property
     def expected_bflops(self) -> float | None:
-        """The published BFLOPs; if they are a misprint, the correct value."""
+        """The published BFLOPs, or the corrected value if the published value is a misprint."""
         return self.bflops if self.corrected_bflops is None else self.corrected_bflops
 
 
@@ -70,7 +71,7 @@ def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> Publi
 def _prn_table(
     stored_values: float, bflops: float, ap: AP, size: int = 416, *, note: str = "", corrected: float | None = None
 ) -> PublishedResult:
-    """Build a row of the table of partial residual networks; its parameters are the values in a .weights file."""
+    """Build a row of the table of partial residual networks. Its parameter count is that of a .weights file."""
     return PublishedResult(
         None, bflops, (size, size), PRN_RESULTS, "reconstruction", note, corrected_bflops=corrected,
         stored_values=stored_values * 1e6, ap=ap[0], ap50=ap[1], ap75=ap[2],
@@ -80,7 +81,7 @@ def _prn_table(
 def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = ""
 ) -> PublishedResult:
-    """Build a row for a detector whose cfg was published; its cost is computed from the cfg (no table contains it)."""
+    """Build a row for a detector whose cfg was published, but not its cost. The cost is computed from the cfg."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
         weights * 1e6, bflops, (size, size), where, "exact", ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
@@ -218,9 +219,9 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
 
 
 def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
-    """Return the published result of a config at an input size.
+    """Return the published result of a config at an input size, or None if the config has no result.
 
-    If there is none at this size, return the main result of the config; if the config has no result, return None.
+    If the config has results only at other sizes, return its main result.
     """
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())

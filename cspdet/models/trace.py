@@ -19,9 +19,9 @@ FEATURE_MAP_NDIM = (2, 4)  # (B, C) and (B, C, H, W)
 
 
 class ModelTracer(fx.Tracer):
-    """Traces a network; each call of `blocks.shortcut` or of a module in `leaf_types` becomes one node.
+    """Traces a network. Each call of `blocks.shortcut` or of a module in `leaf_types` becomes one node.
 
-    Networks that other threads run in the meantime are not traced.
+    Calls of modules in other threads are not traced.
     """
 
     def __init__(self, leaf_types: tuple[type[nn.Module], ...] = ()) -> None:
@@ -85,7 +85,7 @@ def is_feature_map(node: fx.Node) -> bool:
 
 
 def feature_shape(node: fx.Node) -> FeatureShape:
-    """Return channels, height and width of a node's output; the result is (C, 1, 1) if the output is (B, C)."""
+    """Return channels, height and width of a node's output. An output (B, C) has the shape (C, 1, 1)."""
     assert is_feature_map(node), f"{node_name(node)} has no feature map"
     channels, height, width = (*node.meta["shape"][1:], 1, 1)[:3]
     return FeatureShape(channels, height, width)

@@ -1,9 +1,9 @@
 """CSP Reference: small CSP networks with the first convolutions and pools of Darknet Reference (darknet.cfg).
 
-These networks have the published size and cost, but they are NOT the authors' networks: neither cfgs nor weights were
-published, and no single rule is known that reproduces the published values of all four networks. The parameters of each
-pair below were found by a search that fits two rows of the published table; treat them with LOW CONFIDENCE.
-T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
+These networks have about the published size and cost, but they are NOT the authors' networks: neither cfgs nor weights
+were published. No single rule is known that reproduces the published values of all four networks. The parameters of
+each pair below were found by a search that fits two rows of the published table. Treat them with LOW CONFIDENCE. T1 is
+the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
 
     cspdenseref, csppeleeref              3x3 16, pool, 3x3 32, pool                           stride 4
         4 stages of 1, 1, 1, 2 layers of growth 48, 96, 192, 384; T1 has half of T2's channels; T2, then pool:
@@ -54,7 +54,7 @@ BOTTLENECK_SPEC = CSPReferenceArchSpec((16, 32, 64), (2, 8, 8), (24, 24, 24))
 
 
 class DenseLayer(nn.Module):
-    """Dense layer: concatenate the input with the outputs of all branches, (B, C, H, W) -> (B, C + growth, H, W)."""
+    """Dense layer: concatenates the input and the outputs of all branches, (B, C, H, W) -> (B, C + growth, H, W)."""
 
     def __init__(self, *branches: nn.Module):
         super().__init__()

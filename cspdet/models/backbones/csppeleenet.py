@@ -1,8 +1,8 @@
 """CSPPeleeNet: PeleeNet with cross stage partial stages.
 
-This is a reconstruction: the authors published neither cfg nor weights. At 224x224 it has 2,830,944 convolution and fc
-weights (published 2.83M) and 0.8918 BFLOPs (published 0.888). As published, its largest layer costs 44% less than the
-largest layer of PeleeNet.
+This is a reconstruction: the authors published neither cfg nor weights. At 224x224, the classifier has 2,830,944
+convolution and fc weights (published 2.83M) and 0.8918 BFLOPs (published 0.888). The largest layer costs 44% less than
+the largest layer of PeleeNet, as published.
 
     stem     3 -> 32, stride 4
     stage 1  3 two-way dense layers, no T1; T2 -> pool          128 channels
@@ -10,8 +10,8 @@ largest layer of PeleeNet.
     stage 3  8 two-way dense layers, T1     ── C4, stride 16 ── 512, pool -> T2
     stage 4  6 two-way dense layers, T1, T2 ── C5, stride 32 ── 704
 
-T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`). T2 consists
-of two convolutions, one for each part of the split of the next stage (`TransitionSplit`).
+T1 is the convolution before the concatenation, T2 the convolution after it (see `cspdet.models.csp`). T2 consists of
+two convolutions, one for each part of the next stage (`TransitionSplit`).
 """
 
 from __future__ import annotations

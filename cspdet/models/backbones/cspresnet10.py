@@ -11,9 +11,9 @@
 
 T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
 
-This is a reconstruction: the authors published neither cfg nor weights. At 256x256 it has 2,725,056 convolution and fc
-weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The values agree, but do not determine the type of
-pooling in the shortcut part. The basic block has the same shortcut as in the authors' resnet10.cfg.
+This is a reconstruction: the authors published neither cfg nor weights. At 256x256, the classifier has 2,725,056
+convolution and fc weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The published values do not determine
+the type of pooling in the shortcut part. The basic block has the same shortcut as in the authors' resnet10.cfg.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ STRIDES = (1, 2, 2, 2)
 
 
 class StridedSplit(nn.Module):
-    """Split for a strided first block: the shortcut is a 1x1 convolution and pooling, the main part is the input.
+    """Split of a stage with a strided body: (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
 
-    (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
+    The shortcut part is a 1x1 convolution and max pooling. The main part is the unchanged input.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):

@@ -9,11 +9,12 @@
             └── 3x3 to twice the channels, linear 1x1 ── inverted residuals ────────┘
         T2 has 48 (stride 2), 72 (4), 192 (8: C3), 288 (16: C4), 640 (32: C5)
 
-T2 is the convolution after the concatenation (see `cspdet.models.csp`). It replaces the 1x1 expansion of the first
-inverted residual of the next stage; its factor is 3, not 6 as in MobileNetV2. The depthwise convolutions of the body
-double the number of channels. There is no convolution before the concatenation (T1). As classifiers at 224x224,
-mobilenetv2 has 3,470,784 convolution and fc weights and 0.8582 BFLOPs (published 3.47M and 0.858), cspmobilenetv2 has
-2,513,400 and 0.7636 (published 2.51M and 0.764).
+T2 is the convolution after the concatenation (see `cspdet.models.csp`). T2 replaces the 1x1 expansion of the first
+inverted residual of the next stage. The factor of this expansion is 3; in MobileNetV2, it is 6. The depthwise
+convolutions of the body double the number of channels. There is no convolution before the concatenation (T1).
+
+As a classifier at 224x224, mobilenetv2 has 3,470,784 convolution and fc weights (published 3.47M) and 0.8582 BFLOPs
+(published 0.858). cspmobilenetv2 has 2,513,400 weights (published 2.51M) and 0.7636 BFLOPs (published 0.764).
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ FINAL_TRANSITION_CHANNELS = (72, 192, 288, 640)  # output channels of T2, for ea
 class InvertedResidual(nn.Module):
     """Inverted residual: 1x1 expansion, grouped 3x3 convolution, linear 1x1 convolution.
 
-    (B, c_in, H, W) -> (B, c_out, H/stride, W/stride). If `expand_channels` is None, there is no 1x1 expansion, because
-    the input is already expanded. The input is added to the output if their shapes are equal.
+    (B, c_in, H, W) -> (B, c_out, H/stride, W/stride). If `expand_channels` is None, the input is already expanded:
+    there is no 1x1 expansion and no residual sum. Otherwise, the input is added to the output if their shapes are
+    equal.
     """
 
     def __init__(
@@ -81,9 +83,9 @@ class InvertedResidual(nn.Module):
 
 
 class DepthwiseSplit(nn.Module):
-    """Split: the shortcut is a grouped 3x3 convolution (1 or 2 inputs per group), the main part is the input.
+    """Split of a stage: (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
 
-    (B, C, H, W) -> shortcut (B, C_s, H/stride, W/stride), main (B, C, H, W).
+    The shortcut part is a grouped 3x3 convolution with 1 or 2 input channels per group. The main part is the input.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, stride: int, act: ActivationName):
@@ -160,7 +162,7 @@ class CSPMobileNetV2(nn.Module):
 
     @staticmethod
     def _blocks(c_in: int, stage: StageSpec, act: ActivationName) -> Iterator[InvertedResidual]:
-        """Yield the blocks of a stage; the final transition before it has expanded the input of the first block."""
+        """Yield the blocks of a stage. The first has no 1x1 expansion, because T2 of the previous stage replaces it."""
         yield InvertedResidual(c_in, None, 2 * c_in, stage.widths[0], stage.stride, act)
         for before, c_out in zip(stage.widths, stage.widths[1:], strict=False):
             yield InvertedResidual(before, EXPANSION // 2 * before, EXPANSION * before, c_out, 1, act)

@@ -6,7 +6,7 @@
     stage 3  8 two-way dense layers, 1x1 ── C4, stride 16 ── 512, pool
     stage 4  6 two-way dense layers, 1x1 ── C5, stride 32 ── 704
 
-At 224x224 it has 2.7915M convolution and fc weights (published 2.79M) and 1.0166 BFLOPs (published 1.017).
+At 224x224, the classifier has 2.7915M convolution and fc weights (published 2.79M) and 1.0166 BFLOPs (published 1.017).
 """
 
 from __future__ import annotations

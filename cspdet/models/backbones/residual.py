@@ -9,8 +9,9 @@
                           └── second half ── maxpool 2x2 ── convolutions ── upsample ─┴─ concat
 
 The elastic blocks have `Elastic` instead of the convolutions (Wang et al. 2019, "ELASTIC"; csresnet50-elastic.cfg
-layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`: if a block changes
-the channels or the resolution, it adds the common channels of the subsampled input, without a projection.
+layers 5-16, csdarknet53-elastic.cfg layers 5-14). The shortcut is `cspdet.models.blocks.shortcut`. It has no
+projection: if a block changes the number of channels or the resolution, the input is subsampled, and only the channels
+that input and output have in common are added.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class Residual(nn.Module):
 
 
 class Elastic(nn.Module):
-    """Apply `fine` to half of the channels and `coarse` to the other half at half resolution; concatenate the outputs.
+    """Apply `fine` to half of the channels and `coarse` to the others at half the resolution; concatenate the outputs.
 
-    (B, C, H, W) -> (B, C', H, W). The pooling rounds an odd H or W up, and the upsampled map is cropped; the authors'
-    Darknet rejects odd sizes.
+    (B, C, H, W) -> (B, C', H, W). For an odd H or W, the pooling rounds up, and the upsampled map is cropped. The
+    authors' Darknet rejects odd sizes.
     """
 
     def __init__(self, fine: nn.Module, coarse: nn.Module):
@@ -109,7 +110,7 @@ class ElasticDarknetResidual(Residual):
 def bottleneck_path(
     c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Build 1x1, 3x3 and 1x1 convolutions; the last one has no activation, because it follows the shortcut."""
+    """Build 1x1, 3x3 and 1x1 convolutions. The last one is linear: the block applies the activation after the sum."""
     return nn.Sequential(
         ConvBN(c_in, c_mid, act=act),
         ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),

@@ -6,9 +6,9 @@
     stage 3  blocks, first strided ──── C4, stride 16
     stage 4  blocks, first strided ──── C5, stride 32
 
-Sources: the authors' resnet10.cfg, resnet50.cfg, resnext50.cfg. They differ from the usual networks in three points:
-leaky ReLU instead of ReLU, a 2x2 maxpool, and shortcuts without projection. At the beginning of a stage, the shortcut
-adds the input, subsampled by 2, to the first channels of the output; the other channels are not changed.
+Sources: the authors' resnet10.cfg, resnet50.cfg, resnext50.cfg. These networks differ from the original ResNets in
+three points: leaky ReLU instead of ReLU, a 2x2 maxpool, and shortcuts without projection. In the first block of a
+stage, the input is subsampled to the size of the output, and added to the first channels of the output.
 
 Cost as classifiers of 1000 classes at 256x256:
 
@@ -37,7 +37,7 @@ STEM_CHANNELS = 64
 
 
 class ResNetArchSpec(NamedTuple):
-    """Parameters of a network, one value per stage; with `mid_channels` None, the blocks are basic blocks."""
+    """Parameters of a network, one value per stage. If `mid_channels` is None, the blocks are basic blocks."""
 
     depths: tuple[int, ...]
     mid_channels: tuple[int, ...] | None  # channels of the 3x3 convolution of a bottleneck
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
 
 
 def _make_stage(spec: ResNetArchSpec, i: int, c_in: int, act: ActivationName) -> nn.Sequential:
-    """Build stage i (from 0); its first block halves the resolution, except in stage 0."""
+    """Build stage i (from 0). The first block halves the resolution, except in stage 0."""
     blocks: list[nn.Module] = []
     c_out = spec.out_channels[i]
     for j in range(spec.depths[i]):

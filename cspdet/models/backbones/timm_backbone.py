@@ -5,8 +5,9 @@
 
     timm's features_only ── the last map of each of the strides 8, 16 and 32, if it exists
 
-timm is optional: pip install 'cspdet[timm]'. timm also initializes the weights. For pretrained weights, set
-`model.normalize` to the mean and std of the timm model. Only `load_pretrained` downloads weights.
+timm is optional: pip install 'cspdet[timm]'. The initialization of the weights is timm's. For pretrained weights, set
+`model.normalize` to the mean and std of the timm model. Only `load_pretrained` and `pretrained_state_dict` download
+weights.
 """
 
 from __future__ import annotations

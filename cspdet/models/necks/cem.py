@@ -5,16 +5,17 @@
      └─ average ─ fc ────┘              └─ up ──────[SAM]─ 1x1 3x3 ── stride 8,   64
 
 The module itself is equal to ThunderNet's: the outputs of two 1x1 convolutions and a fully connected layer are summed
-into one map at the scale of C4. In ThunderNet it is followed by one region proposal network, in the CSPNet paper by
-three heads. The heads are a reconstruction:
+into one map at the scale of C4. In ThunderNet, one region proposal network reads this map; in the CSPNet paper, three
+heads read it. The heads are a reconstruction:
 
 - The published cost of SAM is 0.116 BFLOPs. This is the cost of a 1x1 convolution of 128 channels at strides 8, 16 and
   32, so the sum has 128 channels and is resized before the heads reduce its channels.
 - Each head is a pair of convolutions as in EFM. Their 3x3 convolutions have the same cost at every scale, 0.1994
   BFLOPs, as the largest layer in the paper; a 3x3 convolution of 128 channels at stride 8 would cost 0.797.
 
-With CSPPeleeNet at 416x416 and 80 classes, CEM has 4.020 BFLOPs (published 4.049, 0.7% more), with SAM 4.137
-(published 4.165). The map is resized by pooling, as in EFM; with a 3x3 convolution of stride 2 it would have 4.070.
+With CSPPeleeNet at 416x416 and 80 classes, the detector has 4.020 BFLOPs (published 4.049, 0.7% more); with SAM, 4.137
+(published 4.165). The map is resized by pooling, as in EFM. With a 3x3 convolution of stride 2 instead, the detector
+would have 4.070 BFLOPs.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@
     C5 ─1x1─ P5 ──── P5 ─maxout 128 ──┴───────── concat ─[SAM]─ 1x1 3x3 1x1 3x3 ── stride 32, 256
 
 Source: CSPNet paper, figure 6c. Maxout reduces channels before the concatenation, so that all 3x3 convolutions have the
-same cost ("balance computation"). This is a reconstruction, because no cfg was published: with CSPPeleeNet at 416x416
-and 80 classes it has 4.837 BFLOPs (published 4.868), with SAM 5.037 (published 5.068). Its largest layer costs 0.1994
-BFLOPs, 80% less than the largest layer of PeleeNet-YOLO.
+same cost ("balance computation"). This is a reconstruction, because no cfg was published. With CSPPeleeNet at 416x416
+and 80 classes, the detector has 4.837 BFLOPs (published 4.868); with SAM, 5.037 (published 5.068). The largest layer
+costs 0.1994 BFLOPs, 80% less than the largest layer of PeleeNet-YOLO.
 
-With SPP, the lateral convolution of C5 is replaced by 1x1 (C5/8), SPP (C5/2), 1x1 (P5); in the authors' PANet-SPP cfgs,
-SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference to EFM
-without SPP is -0.005, as published; with C5/4 it would be +0.050, and with C5/16 -0.033.
+With SPP, the lateral convolution of C5 is replaced by three modules: a 1x1 convolution to 1/8 of the channels of C5,
+SPP (which multiplies the channels by 4), and a 1x1 convolution to the channels of P5. In the authors' PANet-SPP cfgs,
+SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference to EFM without SPP
+is -0.005 BFLOPs, as published; with 1/4 of the channels, it would be +0.050, and with 1/16, -0.033.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def spp_lateral(c_in: int, c: int, act: ActivationName) -> nn.Sequential:
 class EFM(nn.Module):
     """Exact Fusion Model: fuse the three coarsest maps.
 
-    The outputs have the same strides, and `width`, 2 `width` and 4 `width` channels.
+    The outputs have the strides of these maps, and `width`, 2 `width` and 4 `width` channels.
     """
 
     def __init__(self, config: EFMConfig, inputs: tuple[FeatureSpec, ...]):

@@ -4,10 +4,10 @@
                     └── 1x1 128 ── 2x up ──┐
     C4 ── 3x3 128 ─────────────────────── sum ── 3x3 128 ── stride 16, 128
 
-This is a reconstruction, because no cfg was published; it is derived from the published cost and number of parameters.
-These do not determine the input of the finer scale (here the output of the 1x1 convolution), nor whether the sum has an
-activation (here none). With PeleeNet and 80 classes it has 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614 at
-320x320 (2.86), and 3.7491M parameters as stored by Darknet (3.75M).
+This is a reconstruction from the published cost and number of parameters, because no cfg was published. These values do
+not determine the input of the finer scale (here the output of the 1x1 convolution), nor whether the sum has an
+activation (here none). With PeleeNet and 80 classes, the detector has 4.8358 BFLOPs at 416x416 (published 4.84), 2.8614
+BFLOPs at 320x320 (published 2.86), and 3.7491M parameters as stored by Darknet (published 3.75M).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
 
 
 class FPN(nn.Module):
-    """Feature pyramid: fuse the two coarsest maps; the outputs have the same strides, and 128 and 256 channels."""
+    """Feature pyramid: fuse the two coarsest maps.
+
+    The outputs have the strides of these maps, and 128 and 256 channels.
+    """
 
     def __init__(self, config: FPNConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

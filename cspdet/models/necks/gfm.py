@@ -4,13 +4,14 @@
     C4 ─1x1─ P4 128 ──────────────────────┼─ concat ─ 1x1 3x3 1x1 3x3, 128 ──┼─────────── 1x1 3x3 ── stride 16, 128
     C5 ─1x1─ P5 256 ── maxout 64, up ─────┘   256                            └─ up ────── 1x1 3x3 ── stride 8,   64
 
-The paper compares it with EFM, so it has the parts of EFM: the same lateral convolutions, Maxout and pairs of
-convolutions. The global map is built like the fused map of EFM's middle scale, which is the only one that includes all
-three scales. Each head has one more pair of convolutions.
+The paper compares GFM with EFM, so GFM is built from the parts of EFM: the same lateral convolutions, Maxout and pairs
+of convolutions. The global map is built like the fused map of the middle scale of EFM, the only map of EFM that
+includes all three scales. Each head has one more pair of convolutions.
 
-This is a reconstruction, because no cfg was published: with CSPPeleeNet at 416x416 and 80 classes it has 4.6045 BFLOPs
-(published 4.605). The published difference of 0.263 to EFM suggests that there is one pair less than in EFM (a 3x3
-convolution costs 0.1994 at every scale). With two pairs per head and none before, it would have 4.88, more than EFM.
+This is a reconstruction, because no cfg was published. With CSPPeleeNet at 416x416 and 80 classes, the detector has
+4.6045 BFLOPs (published 4.605). The published difference of 0.263 BFLOPs to EFM suggests one pair less than in EFM,
+because a 3x3 convolution costs 0.1994 BFLOPs at every scale. With two pairs per head and none before, GFM would have
+4.88 BFLOPs, more than EFM.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from cspdet.structures import Features, FeatureSpec
 class GFM(nn.Module):
     """Global Fusion Model: fuse the three coarsest maps.
 
-    The outputs have the same strides, and `width`, 2 `width` and 4 `width` channels.
+    The outputs have the strides of these maps, and `width`, 2 `width` and 4 `width` channels.
     """
 
     def __init__(self, config: GFMConfig, inputs: tuple[FeatureSpec, ...]):

@@ -24,8 +24,8 @@ scale:
     cspdarknet53         64,296,032    91.0823         60.1286
     cspresnext50, SAM    58,229,696    72.9420         48.1531
 
-SAM is not part of this cfg. It has the same position as in the authors' later cfgs, in which the output of the last
-3x3 convolution of each scale is multiplied by a 1x1 convolution with logistic activation.
+SAM is not part of this cfg. It has the same position as in the authors' later cfgs: the output of the last 3x3
+convolution of each scale is multiplied by a 1x1 convolution of this output with logistic activation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def output_block(width: int, act: ActivationName, *, sam: bool) -> nn.Sequential
 class PANetSPP(nn.Module):
     """PANet with SPP: fuse the three coarsest maps.
 
-    The outputs have the same strides, and `width` / 2, `width` and 2 `width` channels.
+    The outputs have the strides of these maps, and `width` / 2, `width` and 2 `width` channels.
     """
 
     def __init__(self, config: PANetSPPConfig, inputs: tuple[FeatureSpec, ...]):

@@ -60,8 +60,8 @@ class PRNCoarsestScale(nn.Module):
 class PRNFinerScale(nn.Module):
     """Fuse a coarser scale (B, C', H/2, W/2) with a backbone map (B, C, H, W).
 
-    Returns two maps (B, C, H, W): the input of the next finer scale, and the output of this scale. The first is taken
-    before the sums, after the 3x3 convolution, as in the cfg.
+    Returns two maps (B, 128, H, W): the input of the next finer scale, and the output of this scale. The first map is
+    the output of the 3x3 convolution, before the last two sums, as in the cfg.
     """
 
     def __init__(self, c_coarser: int, act: ActivationName):
@@ -79,7 +79,7 @@ class PRNFinerScale(nn.Module):
 class PRN(nn.Module):
     """Partial residual network: fuse the `scales` coarsest maps.
 
-    The outputs have the same strides. The coarsest has 256 channels, the others have 128.
+    The outputs have the strides of these maps. The coarsest output has 256 channels, the others have 128.
     """
 
     def __init__(self, config: PRNConfig, inputs: tuple[FeatureSpec, ...]):

@@ -9,8 +9,8 @@
     C3 ───────────────────────── concat ── 1x1 3x3 1x1 3x3 1x1 ───── 3x3 ── stride 8,  256
 
 The 1x1 convolutions have 512, 256 and 128 channels, the 3x3 convolutions twice as many. In a concatenation, the
-upsampled map is first. With Darknet-53 and 80 classes it has 61,895,776 convolution weights and 65.864 BFLOPs at
-416x416, the same as yolov3.cfg.
+upsampled map is first. With Darknet-53 and 80 classes, the detector has 61,895,776 convolution weights and 65.864
+BFLOPs at 416x416, the same as yolov3.cfg.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class YOLOv3CoarsestScale(nn.Module):
 class YOLOv3FinerScale(nn.Module):
     """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map (B, C, H, W).
 
-    Returns the input of the next finer scale (B, width, H, W), and the output of this scale (B, 2 width, H, W).
+    Returns two maps: the input of the next finer scale (B, width, H, W), and the output of this scale (B, 2 width, H,
+    W).
     """
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
@@ -63,7 +64,7 @@ class YOLOv3FinerScale(nn.Module):
 class YOLOv3Neck(nn.Module):
     """YOLOv3 neck: fuse the three coarsest maps.
 
-    The outputs have the same strides, and `width` / 2, `width` and 2 `width` channels.
+    The outputs have the strides of these maps, and `width` / 2, `width` and 2 `width` channels.
     """
 
     def __init__(self, config: YOLOv3Config, inputs: tuple[FeatureSpec, ...]):

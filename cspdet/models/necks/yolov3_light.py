@@ -4,11 +4,12 @@
                     └── 1x1 128 ── 2x up ──┐
     C4 ───────────────────────────────── concat ── 3x3 128 ── 1x1 128 ── 3x3 128 ── stride 16, 128
 
-This is a reconstruction, because no cfg was published; it is derived from the published cost and number of parameters.
-The input of the finer scale is the output of the 1x1 convolution, as in yolov3-tiny.cfg; the 3x3 convolution instead
-would have the same cost. With PeleeNet and 80 classes it has 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925 at
-320x320 (2.99), and 3.9134M parameters as stored by Darknet (3.91M). Its largest layer is the 3x3 convolution after the
-concatenation, 0.9968 BFLOPs at 416x416; the largest layer of the balanced necks of the CSPNet paper is 80% smaller.
+This is a reconstruction from the published cost and number of parameters, because no cfg was published. The input of
+the finer scale is the output of the 1x1 convolution, as in yolov3-tiny.cfg; the output of the 3x3 convolution would
+give the same cost. With PeleeNet and 80 classes, the detector has 5.0573 BFLOPs at 416x416 (published 5.06), 2.9925
+BFLOPs at 320x320 (published 2.99), and 3.9134M parameters as stored by Darknet (published 3.91M). The largest layer is
+the 3x3 convolution after the concatenation, with 0.9968 BFLOPs at 416x416. The largest layer of EFM and GFM costs 80%
+less.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ WIDTHS = (128, 256)  # channels of all convolutions of a scale, finest first
 
 
 class YOLOv3LightNeck(nn.Module):
-    """Neck of Pelee-YOLOv3: fuse the two coarsest maps; the outputs have the same strides, and 128 and 256 channels."""
+    """Neck of Pelee-YOLOv3: fuse the two coarsest maps.
+
+    The outputs have the strides of these maps, and 128 and 256 channels.
+    """
 
     def __init__(self, config: YOLOv3LightConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()

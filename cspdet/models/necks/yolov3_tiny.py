@@ -25,7 +25,10 @@ WIDTHS = (256, 512)  # channels of the outputs, finest first
 
 
 class YOLOv3TinyNeck(nn.Module):
-    """Neck of YOLOv3-tiny: fuse the two coarsest maps; the outputs have the same strides, and 256 and 512 channels."""
+    """Neck of YOLOv3-tiny: fuse the two coarsest maps.
+
+    The outputs have the strides of these maps, and 256 and 512 channels.
+    """
 
     def __init__(self, config: YOLOv3TinyConfig, inputs: tuple[FeatureSpec, ...]):
         super().__init__()
