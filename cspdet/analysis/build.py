@@ -18,6 +18,7 @@ from cspdet.analysis.matched_run import ClassScores, MatchedRun, match_results
 from cspdet.analysis.matching import IOU_THRESHOLDS
 from cspdet.analysis.metrics import PrecisionRecall
 from cspdet.analysis.structures import Analysis
+from cspdet.analysis.threshold_counts import count_by_threshold
 from cspdet.analysis.thresholds import operating_point_at, threshold_curves
 from cspdet.analysis.worst import worst_images
 from cspdet.datasets.formats.coco import CocoDataset
@@ -87,6 +88,9 @@ def analyze(
         classes=class_metrics(run, scores, threshold),
         precision_recall=tuple(_precision_recall(scores, index) for index in (AP50_INDEX, AP75_INDEX)),
         thresholds=curves,
+        threshold_counts=count_by_threshold(
+            run, error_types, np.append(curves.threshold, [threshold, curves.best_f1_point.threshold])
+        ),
         confusion=confusion,
         confused_pairs=confused_pairs(run, confusion),
         errors=measure_errors(run, error_types, threshold),

@@ -8,6 +8,7 @@ matched only once; a resample only changes the weight of each image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from cspdet.analysis.average_precision import (
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.matched_run import ClassScores, MatchedRun
 from cspdet.analysis.structures import ClassDifference, Comparison, Difference, RunComparison
+from cspdet.analysis.worst import changed_images
 from cspdet.errors import DataError
 from cspdet.io.progress import progress
 
@@ -97,6 +99,25 @@ def compare(
             _compare_pair(first, runs[i], (names[0], names[i]), draws[:, i] - draws[:, 0]) for i in range(1, len(runs))
         ),
     )
+
+
+def with_changed_images(
+    comparison: Comparison, runs: Sequence[MatchedRun], thresholds: Sequence[float], max_images: int
+) -> Comparison:
+    """Add the images on which each other run differs most from the first run.
+
+    Args:
+        comparison: The comparison of the runs.
+        runs: The runs, in its order.
+        thresholds: Score threshold of the kept detections of each run.
+        max_images: Maximum number of images per pair of runs.
+    """
+    pairs = zip(comparison.against_first, runs[1:], thresholds[1:], strict=True)
+    against_first = tuple(
+        replace(one, changed_images=changed_images((runs[0], run), (thresholds[0], threshold), max_images))
+        for one, run, threshold in pairs
+    )
+    return replace(comparison, against_first=against_first)
 
 
 def _bootstrap(runs: Sequence[MatchedRun], resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -128,6 +128,7 @@ class AnnotatedBox:
     class_name: str
     crowd: bool
     detected: bool  # by a kept detection; False for crowds
+    score: float | None  # of the correct detection of any score that matches the box; None: there is none
 
 
 @dataclass(frozen=True)
@@ -152,3 +153,12 @@ class WorstImage:
     wrong: int
     annotations: tuple[AnnotatedBox, ...]
     detections: tuple[DetectedBox, ...]  # highest score first
+    other_detections: tuple[DetectedBox, ...]  # not kept, with a score of at least .05, at most 60
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image on which two runs differ: its errors in the first and in the other run."""
+
+    before: WorstImage
+    after: WorstImage

@@ -68,6 +68,19 @@ class ThresholdCurves:
     best_f1_point: OperatingPoint  # over all scores, not only the sampled thresholds
 
 
+@dataclass(frozen=True, eq=False)
+class ThresholdCounts:
+    """Number of detections of each type and class with a score of at least each of K thresholds, at `Analysis.iou`.
+
+    The true positives of a class are its `correct` detections, the false positives those of the five wrong types, and
+    the false negatives its boxes without a correct detection.
+    """
+
+    threshold: np.ndarray  # (K,) ascending; contains `Analysis.threshold` and the best threshold
+    counts: dict[str, np.ndarray]  # by detection type: (C, K) int64
+    num_gt: np.ndarray  # (C,) int64 boxes without crowds
+
+
 @dataclass(frozen=True)
 class SizeRange:
     """Metrics of the boxes in a range of sizes; other boxes, and unmatched detections of other sizes, are ignored.

@@ -13,13 +13,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cspdet.analysis.findings import ConfusedPair, Confusion, Errors, LabelIssues, WorstImage
+from cspdet.analysis.findings import ChangedImage, ConfusedPair, Confusion, Errors, LabelIssues, WorstImage
 from cspdet.analysis.metrics import (
     Breakdown,
     Calibration,
     ClassDetectionMetrics,
     OperatingPoint,
     PrecisionRecall,
+    ThresholdCounts,
     ThresholdCurves,
 )
 
@@ -45,6 +46,7 @@ class Analysis:
     classes: tuple[ClassDetectionMetrics, ...]
     precision_recall: tuple[PrecisionRecall, ...]  # IoU .5 and .75
     thresholds: ThresholdCurves
+    threshold_counts: ThresholdCounts
     confusion: Confusion
     confused_pairs: tuple[ConfusedPair, ...]  # most frequent first, at most 50
     errors: Errors
@@ -114,6 +116,7 @@ class RunComparison:
     AP: Difference
     AP50: Difference
     classes: tuple[ClassDifference, ...]  # in the order of the classes
+    changed_images: tuple[ChangedImage, ...] = ()  # largest difference of errors first
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def short_summary(analysis: Analysis) -> list[str]:
     """Return at most 8 lines for the end of a training: metrics, three costliest error types, and best threshold."""
     worst = [one for one in _sorted_by_cost(analysis) if one.ap_cost is not None and one.ap_cost > 0][:3]
     lines = _first_lines(analysis)
-    iou = f"AP{100 * analysis.iou:g}"
+    iou = ap_name(analysis.iou)
     for one in worst:
         description = ERROR_DESCRIPTIONS[one.error_type].split(";")[0]
         lines.append(f"  {_format_value(one.ap_cost)} {iou} lost to {one.error_type} ({description}): {one.count}")
@@ -57,6 +57,11 @@ def difference_text(difference: Difference) -> str:
     interval = f"95% interval {difference.low:+.4f} to {difference.high:+.4f}, p {difference.p_value:.3f}"
     values = f"{_format_value(difference.first)} to {_format_value(difference.other)}, {difference.difference:+.4f}"
     return f"{difference.metric:<4} {values} ({interval}): {difference.verdict}"
+
+
+def ap_name(iou: float) -> str:
+    """Return the name of the AP at one IoU threshold: AP50 for .5."""
+    return f"AP{100 * iou:g}"
 
 
 def undetected_classes_line(analysis: Analysis) -> str | None:
@@ -86,7 +91,7 @@ def _counts_line(analysis: Analysis) -> str:
 
 
 def _error_cost_lines(analysis: Analysis) -> list[str]:
-    iou = f"AP{100 * analysis.iou:g}"
+    iou = ap_name(analysis.iou)
     lines = [
         f"cost of each error type in {iou} ({_format_value(analysis.errors.ap)}):",
         "   cost   count  above threshold",

@@ -9,14 +9,27 @@ import numpy as np
 from cspdet.analysis.findings import ConfusedPair
 from cspdet.analysis.metrics import PrecisionRecall
 from cspdet.analysis.structures import Analysis
+from cspdet.analysis.summary import ap_name
 from cspdet.reports.charts import LineSeries, curve_points, line_chart
-from cspdet.reports.components import Block, Chart, Charts, Column, LegendEntry, ReportSection, Table
-from cspdet.reports.heatmaps import matrix_chart
+from cspdet.reports.components import Chart, Charts, Column, LegendEntry, Matrix, ReportSection, Table
 
 NUM_EXTREME_CLASSES = 2  # number of classes with the lowest and with the highest AP in a chart
 MAX_CLASSES_DRAWN = 5  # a chart shows all classes up to this number
 MAX_MATRIX_CLASSES = 20  # in a confusion matrix
 BACKGROUND = "background"
+CLASS_COLUMNS = (
+    Column("class"),
+    Column("boxes", None, True, tooltip="annotated, without crowds"),
+    Column("images", None, True, tooltip="with at least one box of the class"),
+    Column("detections", None, True, tooltip="of any score"),
+    Column("AP", 3, True, 1.0, tooltip="mean over IoU .50 to .95"),
+    Column("AP50", 3, True, 1.0),
+    Column("AP75", 3, True, 1.0),
+    Column("AR100", 3, True, 1.0, tooltip="recall, mean over IoU .50 to .95"),
+    Column("best F1", 3, True, 1.0, tooltip="at the best score threshold of this class"),
+    Column("at score", 3, True, tooltip="score threshold with the best F1 of this class"),
+    Column("ECE", 3, True, tooltip="expected calibration error"),
+)
 
 
 def classes_section(analysis: Analysis) -> ReportSection:
@@ -24,33 +37,12 @@ def classes_section(analysis: Analysis) -> ReportSection:
     rows = tuple(
         (
             *(one.name, one.num_gt, one.images, one.detections, one.AP, one.AP50, one.AP75, one.AR100),
-            *(one.at_threshold.precision, one.at_threshold.recall, one.at_threshold.f1),
             *(one.best_f1_point.f1, one.best_f1_point.threshold, one.ece),
         )
         for one in sorted(analysis.classes, key=lambda one: (one.AP is None, one.AP or 0.0))
     )
-    lead = f"Sorted by AP. Precision, recall and F1 are at the score threshold {analysis.threshold:.3f}."
-    table = Table("Classes", _class_columns(analysis.threshold), rows)
-    return ReportSection("classes", "Classes", lead, (table,))
-
-
-def _class_columns(threshold: float) -> tuple[Column, ...]:
-    return (
-        Column("class"),
-        Column("boxes", None, True, tooltip="annotated, without crowds"),
-        Column("images", None, True, tooltip="with at least one box of the class"),
-        Column("detections", None, True, tooltip="of any score"),
-        Column("AP", 3, True, 1.0, tooltip="mean over IoU .50 to .95"),
-        Column("AP50", 3, True, 1.0),
-        Column("AP75", 3, True, 1.0),
-        Column("AR100", 3, True, 1.0, tooltip="recall, mean over IoU .50 to .95"),
-        Column("precision", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
-        Column("recall", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
-        Column("F1", 3, True, 1.0, tooltip=f"at a score of {threshold:.3f}"),
-        Column("best F1", 3, True, 1.0, tooltip="at the best threshold of this class"),
-        Column("at score", 3, True, tooltip="score threshold with the best F1 of this class"),
-        Column("ECE", 3, True, tooltip="expected calibration error"),
-    )
+    table = Table("Classes", CLASS_COLUMNS, rows)
+    return ReportSection("classes", "Classes", "Sorted by AP, lowest first.", (table,))
 
 
 def curves_section(analysis: Analysis) -> ReportSection:
@@ -58,7 +50,7 @@ def curves_section(analysis: Analysis) -> ReportSection:
     drawn = _extremes(analysis)
     charts = [_precision_recall(analysis, curve, drawn) for curve in analysis.precision_recall]
     charts += [_all_thresholds(analysis), _class_thresholds(analysis, drawn)]
-    lead = "The area under the curve of a class is its AP at that IoU. curves.csv and thresholds.csv have all points."
+    lead = "The area under the curve of a class is its AP50 or AP75. curves.csv and thresholds.csv have all points."
     table = _curve_table(analysis.precision_recall)
     return ReportSection("curves", "Curves", lead, (Charts(tuple(charts)), table))
 
@@ -103,15 +95,15 @@ def _precision_recall(analysis: Analysis, curve: PrecisionRecall, drawn: list[in
     curves, entries, choices = _class_curves(analysis, curve.recall, curve.per_class, drawn, metrics)
     if not measured.any():
         return Chart(
-            f"Precision and recall at {curve.iou:g}", line_chart([], "recall", "precision"), note="no ground truth"
+            f"Precision and recall at IoU {curve.iou:g}", line_chart([], "recall", "precision"), note="no ground truth"
         )
-    name = f"all classes {curve.mean.mean():.3f}"
+    name, metric = f"all classes {curve.mean.mean():.3f}", ap_name(curve.iou)
     svg = line_chart(
         [*curves, LineSeries(name, curve_points(curve.recall, curve.mean), "line0")], "recall", "precision"
     )
     title = f"Precision and recall at IoU {curve.iou:g}"
     legend = (LegendEntry("line0", name), *entries)
-    return Chart(title, svg, legend, "The number after each name is the AP at this IoU.", choices)
+    return Chart(title, svg, legend, f"The number after each name is its {metric}.", choices)
 
 
 def _all_thresholds(analysis: Analysis) -> Chart:
@@ -143,7 +135,8 @@ def _class_thresholds(analysis: Analysis, drawn: list[int]) -> Chart:
 
 def _curve_table(curves: tuple[PrecisionRecall, ...]) -> Table:
     """Create a table of the mean precision at recall 0, 0.1, ..., 1."""
-    columns = (Column("recall", 1, True), *(Column(f"precision at {curve.iou:g}", 3, True, 1.0) for curve in curves))
+    precision = (Column(f"precision at IoU {curve.iou:g}", 3, True, 1.0) for curve in curves)
+    columns = (Column("recall", 1, True), *precision)
     rows = tuple(
         (k / 10, *(None if np.isnan(curve.mean[10 * k]) else float(curve.mean[10 * k]) for curve in curves))
         for k in range(11)
@@ -156,7 +149,7 @@ def _confused_pairs_table(pairs: Sequence[ConfusedPair]) -> Table:
         Column("annotated"),
         Column("detected as"),
         Column("boxes", None, True),
-        Column("fraction of its boxes", 3, True, max(pair.fraction for pair in pairs)),
+        Column("fraction of its boxes", 3, True, 1.0),
     )
     rows = tuple((pair.gt_class, pair.detected_class, pair.count, pair.fraction) for pair in pairs)
     return Table("Most confused pairs", columns, rows)
@@ -164,25 +157,23 @@ def _confused_pairs_table(pairs: Sequence[ConfusedPair]) -> Table:
 
 def confusion_section(analysis: Analysis) -> ReportSection:
     """Build the section with the confusion matrix and the most confused pairs of classes."""
-    confusion, names = analysis.confusion, (*analysis.class_names, BACKGROUND)
+    confusion, num_classes = analysis.confusion, len(analysis.class_names)
     kept = most_confused(confusion.counts, MAX_MATRIX_CLASSES)
     counts = confusion.counts[np.ix_(kept, kept)].tolist()
-    chosen = [names[i] for i in kept]
-    rows = [*chosen[:-1], BACKGROUND]
-    totals = confusion.counts.sum(axis=1)[kept].tolist()
-    svg = matrix_chart(rows, counts, totals, "annotated", "detected", columns=[*chosen[:-1], "missed"])
-    note = "Colors are fractions of each row."
-    if len(kept) < len(names):
-        note += f" The {len(kept) - 1} most confused of {len(names) - 1} classes; confusion.csv has all."
-    chart = Chart("Annotated and detected classes", svg, (LegendEntry("heat", "all of the row"),), note, wide=True)
-    blocks: list[Block] = [Charts((chart,))]
-    if analysis.confused_pairs:
-        blocks.append(_confused_pairs_table(analysis.confused_pairs))
+    chosen = tuple(analysis.class_names[i] for i in kept[:-1])
+    caption = "Annotated and detected classes"
+    if len(chosen) < num_classes:
+        caption += f": the {len(chosen)} most confused of {num_classes} classes; confusion.csv has all"
+    totals = tuple(confusion.counts.sum(axis=1)[kept].tolist())
+    matrix = Matrix(
+        caption, "annotated", "detected", (*chosen, BACKGROUND), (*chosen, "missed"), tuple(map(tuple, counts)), totals
+    )
+    pairs = (_confused_pairs_table(analysis.confused_pairs),) if analysis.confused_pairs else ()
     lead = (
         f"Every box and every detection with a score of at least {confusion.threshold:.3f} is counted once. They match "
-        f"at an IoU of at least {confusion.iou:g}."
+        f"at an IoU of at least {confusion.iou:g}. Percentages are fractions of the row."
     )
-    return ReportSection("confusion", "Confusion", lead, tuple(blocks))
+    return ReportSection("confusion", "Confusion", lead, (matrix, *pairs))
 
 
 def most_confused(counts: np.ndarray, max_classes: int) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cspdet.analysis.findings import ErrorCost, Errors
 from cspdet.analysis.structures import Analysis
+from cspdet.analysis.summary import ap_name
 from cspdet.reports.charts import HistogramSeries, LineSeries, bar_chart, histogram, line_chart
 from cspdet.reports.components import Block, Chart, Charts, Column, LegendEntry, Paragraph, ReportSection, Table
 
@@ -41,44 +42,39 @@ ERROR_TYPE_ADVICE = {
 
 
 def errors_section(analysis: Analysis) -> ReportSection:
-    """Build the section with the AP cost of each error type, and advice on how to reduce it."""
-    errors, iou = analysis.errors, f"AP at IoU {analysis.errors.iou:.2f}"
+    """Build the section with the AP50 cost of each error type (at IoU .5), and advice on how to reduce it."""
+    errors, metric = analysis.errors, ap_name(analysis.errors.iou)
     ranked = sorted(errors.costs, key=lambda cost: -(cost.ap_cost or 0.0))
     bars = [(cost.error_type, cost.ap_cost, _tooltip(cost)) for cost in ranked if cost.ap_cost is not None]
     blocks: list[Block] = [Paragraph(_summary(errors, ranked))]
     if bars:
-        svg = bar_chart(bars, f"cost in {iou}")
-        blocks.append(
-            Charts((Chart("AP cost of each error type", svg, note=f"{iou} is {_format_fraction(errors.ap)}."),))
-        )
-    blocks += [_error_types_table(ranked, iou, analysis.threshold), _totals_table(errors)]
+        svg, note = bar_chart(bars, f"cost in {metric}"), f"{metric} is {_format_fraction(errors.ap)}."
+        blocks.append(Charts((Chart(f"{metric} cost of each error type", svg, note=note),)))
+    blocks += [_error_types_table(ranked, metric), _totals_table(errors, metric)]
     return ReportSection("errors", "Errors", "", tuple(blocks))
 
 
-def _error_types_table(costs: Sequence[ErrorCost], iou: str, threshold: float) -> Table:
+def _error_types_table(costs: Sequence[ErrorCost], metric: str) -> Table:
     max_cost = max((abs(cost.ap_cost) for cost in costs if cost.ap_cost is not None), default=0.0)
     columns = (
         Column("type"),
-        Column("AP cost", 3, True, max_cost, tooltip=f"{iou} with this error type fixed, minus the actual AP"),
-        Column("all", None, True, tooltip="among all evaluated detections of any score"),
-        Column("kept", None, True, tooltip=f"among those with a score of at least {threshold:.3f}"),
+        Column(f"{metric} cost", 3, True, max_cost, tooltip=f"{metric} with this type fixed, minus {metric}"),
+        Column("count", None, True, tooltip="among all evaluated detections of any score"),
         Column("description", prose=True),
         Column("advice", prose=True),
     )
-    rows = tuple(
-        (cost.error_type, cost.ap_cost, cost.count, cost.kept, *ERROR_TYPE_ADVICE[cost.error_type]) for cost in costs
-    )
-    return Table("Error types", columns, rows)
+    rows = tuple((cost.error_type, cost.ap_cost, cost.count, *ERROR_TYPE_ADVICE[cost.error_type]) for cost in costs)
+    return Table("Error types, detections of any score", columns, rows)
 
 
 def _summary(errors: Errors, ranked: list[ErrorCost]) -> str:
     """Return a sentence about the error type with the highest AP cost."""
-    cost = ranked[0].ap_cost
+    cost, metric = ranked[0].ap_cost, ap_name(errors.iou)
     if errors.ap is None or cost is None or cost <= 0:
-        return "No error type has an AP cost."
+        return f"No error type has a cost in {metric}."
     error_type = ranked[0].error_type
     name = "Missed boxes cost" if error_type == "missed" else f"{error_type.capitalize()} errors cost"
-    gain = f"without them, AP would be {errors.ap + cost:.3f} instead of {errors.ap:.3f}"
+    gain = f"without them, {metric} would be {errors.ap + cost:.3f} instead of {errors.ap:.3f}"
     return f"{name} the most: {gain}. {ERROR_TYPE_ADVICE[error_type][1]}"
 
 
@@ -86,7 +82,7 @@ def _tooltip(cost: ErrorCost) -> str:
     return f"{cost.error_type}: {cost.count}, cost {_format_fraction(cost.ap_cost)}"
 
 
-def _totals_table(errors: Errors) -> Table:
+def _totals_table(errors: Errors, metric: str) -> Table:
     """Create a table with the totals of all evaluated detections and all ground-truth boxes."""
     wrong = sum(cost.count for cost in errors.costs if cost.error_type != "missed")
     rows = (
@@ -96,7 +92,7 @@ def _totals_table(errors: Errors) -> Table:
             None,
             f"{errors.correct} correct + {wrong} wrong + {errors.ignored} in crowds",
         ),
-        ("wrong detections", wrong, errors.false_positive_cost, "AP cost: AP without any of them, minus AP"),
+        ("wrong detections", wrong, errors.false_positive_cost, f"cost: {metric} without any of them, minus {metric}"),
         ("annotated boxes", errors.num_gt, None, f"{errors.detected} detected + {errors.missed} undetected"),
         (
             "undetected boxes",
@@ -105,7 +101,8 @@ def _totals_table(errors: Errors) -> Table:
             f"{errors.missed_entirely} of them without any detection on them",
         ),
     )
-    columns = (Column("total"), Column("count", None, True), Column("AP cost", 3, True), Column("parts", prose=True))
+    cost = Column(f"{metric} cost", 3, True)
+    columns = (Column("total"), Column("count", None, True), cost, Column("parts", prose=True))
     return Table("Totals", columns, rows, collapsed=True)
 
 

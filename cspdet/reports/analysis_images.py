@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cspdet.analysis.findings import LABEL_ISSUE_TYPES, AnnotatedBox, DetectedBox, LabelIssue, LabelIssues, WorstImage
 from cspdet.analysis.structures import Analysis
+from cspdet.analysis.worst import MIN_SCORE
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.components import Block, Card, Column, Gallery, LegendEntry, Messages, ReportSection, Table
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
@@ -24,6 +27,15 @@ LEGEND = (
     LegendEntry("detection-wrong", "wrong: C class, L localization, CL both, D duplicate, B background"),
     LegendEntry("gt-crowd", "crowd, or detection in a crowd"),
 )
+WORST_COLUMNS = (
+    Column("image"),
+    Column("image id", None, True),
+    Column("error score", 2, True),
+    Column("missed", None, True),
+    Column("wrong", None, True),
+    Column("boxes", None, True),
+)
+LARGE_SIDE = 800  # longer side of an image in pixels, which readers enlarge
 LABEL_ISSUE_LEGEND = (LegendEntry("label-issue", "possible issue"), LegendEntry("gt-matched", "annotated boxes"))
 LABEL_ISSUE_DESCRIPTIONS = {
     "missing box": "Confident detections without an annotated box: the box may be missing.",
@@ -32,64 +44,77 @@ LABEL_ISSUE_DESCRIPTIONS = {
 }
 
 
-def worst_section(analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder) -> ReportSection:
-    """Build the section with the images that have the most errors, worst first."""
+def worst_images_blocks(
+    analysis: Analysis, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder, key: str
+) -> tuple[Block, ...]:
+    """Build the gallery and the table of the images that have the most errors, worst first.
+
+    Args:
+        analysis: The analysis of the run.
+        coco: The split of the run.
+        gallery: Maximum number of images in the gallery.
+        embedder: Embeds the images.
+        key: Identifier of the explorer that controls the gallery; empty: the page has none.
+    """
     worst_images = analysis.worst_images[:gallery]
-    cards = [card for worst in worst_images if (card := _worst_card(worst, coco, embedder)) is not None]
-    lead = (
-        f"Sorted by missed boxes plus the scores of wrong detections, among detections with a score of at least "
-        f"{analysis.threshold:.3f}. Boxes have tooltips."
-    )
-    columns = (
-        Column("image"),
-        Column("image id", None, True),
-        Column("error score", 2, True),
-        Column("missed", None, True),
-        Column("wrong", None, True),
-        Column("boxes", None, True),
-    )
+    cards = [card for worst in worst_images if (card := _worst_card(worst, coco, embedder, analysis)) is not None]
     rows = tuple(
         (w.file_name, w.image_id, w.error_score, w.missed, w.wrong, len(w.annotations)) for w in analysis.worst_images
     )
-    blocks: list[Block] = [Gallery("Worst first", tuple(cards), LEGEND)] if cards else []
+    note = (
+        f"Sorted by missed boxes plus the scores of wrong detections at the threshold {analysis.threshold:.3f}. "
+        f"Detections below a score of {MIN_SCORE:g} are not drawn. Select an image to enlarge it; enlarged images have "
+        "letters."
+    )
+    blocks: list[Block] = [Gallery("Worst images", tuple(cards), LEGEND, note, explorer_key=key)] if cards else []
     blocks += [Messages("note", embedder.messages())] if embedder.messages() else []
-    return ReportSection("worst", "Worst images", lead, (*blocks, Table("Worst images", columns, rows, collapsed=True)))
+    return (*blocks, Table("List of the worst images", WORST_COLUMNS, rows, collapsed=True))
 
 
-def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedder) -> Card | None:
-    boxes = [_annotated_box(annotation) for annotation in worst.annotations] + [
-        _detected_box(one) for one in worst.detections
-    ]
-    right = sum(one.detection_type == "correct" for one in worst.detections)
-    caption = f"{worst.missed} of {count_boxes_text(worst)} missed; detections: {worst.wrong} wrong, {right} correct"
-    thumbnail = embedder.add(coco.path(worst.dataset_index), boxes, f"{worst.file_name}: {caption}")
+def _worst_card(worst: WorstImage, coco: CocoDataset, embedder: ThumbnailEmbedder, analysis: Analysis) -> Card | None:
+    caption = error_caption(worst)
+    boxes = image_boxes(worst, analysis.class_names)
+    thumbnail = embedder.add(
+        coco.path(worst.dataset_index), boxes, f"{worst.file_name}: {caption}", long_side=LARGE_SIDE
+    )
     if thumbnail is None:
         return None
-    details = [box.text for box in boxes if box.style in ("gt-missed", "detection-wrong")]
+    details = [box.text for box in boxes if box.style in ("gt-missed", "detection-wrong") and not box.is_hidden]
     return Card((thumbnail,), worst.file_name, (caption,), tuple(details), f"errors: {len(details)}")
 
 
-def count_boxes_text(worst: WorstImage) -> str:
-    """Return the number of boxes without crowds as text: `1 box`, `2 boxes`."""
+def error_caption(worst: WorstImage) -> str:
+    """Return the numbers of missed boxes, wrong and correct detections of an image as text."""
+    right = sum(one.detection_type == "correct" for one in worst.detections)
     count = sum(not annotation.crowd for annotation in worst.annotations)
-    return f"{count} box" if count == 1 else f"{count} boxes"
+    boxes = f"{count} box" if count == 1 else f"{count} boxes"
+    return f"{worst.missed} of {boxes} missed; detections: {worst.wrong} wrong, {right} correct"
 
 
-def _annotated_box(annotation: AnnotatedBox) -> GalleryBox:
+def image_boxes(worst: WorstImage, class_names: tuple[str, ...]) -> list[GalleryBox]:
+    """Return the annotated boxes and the detections of an image; detections that are not kept are hidden."""
+    class_id = {name: i for i, name in enumerate(class_names)}
+    boxes = [_annotated_box(one, class_id[one.class_name]) for one in worst.annotations]
+    boxes += [_detected_box(one, class_id[one.class_name]) for one in worst.detections]
+    others = [_detected_box(one, class_id[one.class_name]) for one in worst.other_detections]
+    return boxes + [replace(box, is_hidden=True) for box in others]
+
+
+def _annotated_box(annotation: AnnotatedBox, class_id: int) -> GalleryBox:
+    box_xyxy, name = xywh_to_xyxy(annotation.box_xywh), annotation.class_name
     if annotation.crowd:
-        return GalleryBox(xywh_to_xyxy(annotation.box_xywh), "gt-crowd", "", f"crowd of {annotation.class_name}")
-    style, tag, status = ("gt-matched", "", "detected") if annotation.detected else ("gt-missed", "M", "missed")
-    return GalleryBox(xywh_to_xyxy(annotation.box_xywh), style, tag, f"{annotation.class_name}, annotated, {status}")
+        return GalleryBox(box_xyxy, "gt-crowd", "", f"crowd of {name}", (("kind", "crowd"), ("class", str(class_id))))
+    style, status = ("gt-matched", "detected") if annotation.detected else ("gt-missed", "missed")
+    score = "" if annotation.score is None else repr(annotation.score)
+    data = (("kind", "annotated"), ("class", str(class_id)), ("score", score))
+    return GalleryBox(box_xyxy, style, "M", f"{name}, annotated, {status}", data)
 
 
-def _detected_box(one: DetectedBox) -> GalleryBox:
+def _detected_box(one: DetectedBox, class_id: int) -> GalleryBox:
     style = {"correct": "detection-correct", "ignored": "gt-crowd"}.get(one.detection_type, "detection-wrong")
-    return GalleryBox(
-        xywh_to_xyxy(one.box_xywh),
-        style,
-        ERROR_TYPE_TAGS[one.detection_type],
-        f"{one.class_name} {one.score:.2f}: {one.detection_type}",
-    )
+    text = f"{one.class_name} {one.score:.2f}: {one.detection_type}"
+    data = (("kind", "detection"), ("class", str(class_id)), ("score", repr(one.score)), ("type", one.detection_type))
+    return GalleryBox(xywh_to_xyxy(one.box_xywh), style, ERROR_TYPE_TAGS[one.detection_type], text, data)
 
 
 def xywh_to_xyxy(box_xywh: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

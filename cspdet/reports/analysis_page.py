@@ -11,9 +11,12 @@ from cspdet.analysis.summary import undetected_classes_line
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.analysis_classes import classes_section, confusion_section, curves_section
 from cspdet.reports.analysis_errors import calibration_section, errors_section, groups_section
-from cspdet.reports.analysis_images import label_issues_section, worst_section
+from cspdet.reports.analysis_explorer import explorer_section
+from cspdet.reports.analysis_images import label_issues_section
 from cspdet.reports.comparison import comparison_section
+from cspdet.reports.comparison_images import changed_images_sections
 from cspdet.reports.components import Column, Messages, ReportSection, Stat, Stats, Table
+from cspdet.reports.facts import RunFacts, page_facts
 from cspdet.reports.html import write_page
 from cspdet.reports.thumbnails import MAX_EMBEDDED_BYTES, ThumbnailEmbedder
 
@@ -35,7 +38,13 @@ METRIC_DESCRIPTIONS = {
 
 
 def write_analysis_page(
-    path: Path, analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, *, gallery: int
+    path: Path,
+    analyses: Sequence[Analysis],
+    comparison: Comparison | None,
+    coco: CocoDataset,
+    *,
+    gallery: int,
+    run_facts: Sequence[RunFacts] = (),
 ) -> None:
     """Write the report of one or several runs as one HTML file.
 
@@ -47,6 +56,7 @@ def write_analysis_page(
         comparison: The comparison of the runs; None for one run.
         coco: The split on which the runs were evaluated.
         gallery: Maximum number of images per gallery.
+        run_facts: Origin of the detections of each run; empty: unknown.
 
     Raises:
         UserError: The file cannot be written.
@@ -55,42 +65,57 @@ def write_analysis_page(
     title = names[0] if len(names) == 1 else " / ".join(names) if len(names) < 4 else f"{len(names)} runs"
     data = f"{len(coco)} images of {coco.files.annotations.name}"
     sections = analysis_sections(analyses, comparison, coco, gallery)
-    write_page(path, f"Analysis of {title}", f"{data}, evaluated with {analyses[0].evaluator}", sections)
+    facts = run_facts[0].as_facts() if len(run_facts) == 1 else ()
+    if len(run_facts) > 1:
+        sections.insert(0, _origins_section(names, run_facts))
+    subtitle = f"{data}, evaluated with {analyses[0].evaluator}"
+    write_page(path, f"Analysis of {title}", subtitle, sections, (*facts, *page_facts()))
 
 
 def analysis_sections(
     analyses: Sequence[Analysis], comparison: Comparison | None, coco: CocoDataset, gallery: int
 ) -> list[ReportSection]:
     """Build the sections of the page. For several runs, the sections of each run are grouped under its name."""
-    sections = []
+    if len(analyses) == 1:
+        return _run_sections(analyses[0], coco, gallery, MAX_EMBEDDED_BYTES, "run1")
+    sections, max_bytes = list[ReportSection](), MAX_EMBEDDED_BYTES // (len(analyses) + 1)
+    per_run = min(gallery, max(MIN_GALLERY_IMAGES, gallery // len(analyses)))
     if comparison is not None:
         sections.append(comparison_section(analyses, comparison))
-    per_run = gallery if len(analyses) == 1 else min(gallery, max(MIN_GALLERY_IMAGES, gallery // len(analyses)))
+        sections += changed_images_sections(comparison, coco, per_run, ThumbnailEmbedder(max_bytes))
     for run_number, analysis in enumerate(analyses, start=1):
-        run_sections = _run_sections(analysis, coco, per_run, MAX_EMBEDDED_BYTES // len(analyses))
-        if len(analyses) > 1:
-            run_sections = [
-                dataclasses.replace(section, anchor=f"run{run_number}-{section.anchor}", group=analysis.name)
-                for section in run_sections
-            ]
-        sections += run_sections
+        key = f"run{run_number}"
+        sections += [
+            dataclasses.replace(section, anchor=f"{key}-{section.anchor}", group=analysis.name)
+            for section in _run_sections(analysis, coco, per_run, max_bytes, key)
+        ]
     return sections
 
 
-def _run_sections(analysis: Analysis, coco: CocoDataset, gallery: int, max_bytes: int) -> list[ReportSection]:
-    worst = worst_section(analysis, coco, gallery, ThumbnailEmbedder(max_bytes * 2 // 3))
+def _run_sections(analysis: Analysis, coco: CocoDataset, gallery: int, max_bytes: int, key: str) -> list[ReportSection]:
+    explorer = explorer_section(analysis, coco, gallery, ThumbnailEmbedder(max_bytes * 2 // 3), key)
     label_issues = label_issues_section(analysis, coco, gallery, ThumbnailEmbedder(max_bytes // 3))
     return [
         _metrics_section(analysis),
         errors_section(analysis),
+        explorer,
         classes_section(analysis),
-        curves_section(analysis),
         confusion_section(analysis),
+        curves_section(analysis),
         groups_section(analysis),
         calibration_section(analysis),
-        worst,
         label_issues,
     ]
+
+
+def _origins_section(names: Sequence[str], run_facts: Sequence[RunFacts]) -> ReportSection:
+    """Build the table with the origin of each run: model, network, input size, config and date."""
+    columns = tuple(Column(name) for name in ("run", "model", "network", "input size", "config", "detections of"))
+    rows = tuple(
+        (name, *(value or None for value in dataclasses.astuple(facts)))
+        for name, facts in zip(names, run_facts, strict=True)
+    )
+    return ReportSection("runs", "Runs", "", (Table("Models", columns, rows),))
 
 
 def _metrics_section(analysis: Analysis) -> ReportSection:

@@ -241,12 +241,9 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_labe
     return svg_element([*parts, x_axis_label(x_scale, height, x_label)], x_label, height=height)
 
 
-def svg_element(
-    parts: Sequence[str], label: str, *, width: int = WIDTH, height: int = HEIGHT, fixed_size: bool = False
-) -> Markup:
-    """Wrap markup in an SVG element with an accessible label. With `fixed_size`, browsers do not scale it down."""
-    size = f' width="{width}" height="{height}"' if fixed_size else ""
-    head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}"{size}>'
+def svg_element(parts: Sequence[str], label: str, *, height: int = HEIGHT) -> Markup:
+    """Wrap markup in an SVG element with an accessible label."""
+    head = f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {height}">'
     return Markup(head + "".join(parts) + "</svg>")
 
 

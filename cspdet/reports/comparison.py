@@ -86,7 +86,7 @@ def _charts(analyses: Sequence[Analysis], comparison: Comparison) -> Charts:
     iou = analyses[0].precision_recall[0].iou
     note = "" if len(drawn) == len(analyses) else f"The first {len(drawn)} of {len(analyses)} runs."
     charts = [
-        Chart(f"Mean precision and recall at {iou:g}", line_chart(recall, "recall", "precision"), legend, note),
+        Chart(f"Mean precision and recall at IoU {iou:g}", line_chart(recall, "recall", "precision"), legend, note),
         Chart("F1 by score threshold", line_chart(f1, "score threshold", "F1"), legend, note),
     ]
     return Charts((*_interval_charts(comparison), *charts))

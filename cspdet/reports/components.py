@@ -1,7 +1,8 @@
-"""Components of a report page as plain data: sections with paragraphs, stats, charts, tables and galleries."""
+"""Components of a report page as plain data: sections with paragraphs, charts, tables, galleries and controls."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -93,7 +94,6 @@ class Chart:
     legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     choices: tuple[str, ...] = ()
-    wide: bool = False  # uses the full width, and scrolls horizontally on narrow screens
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,61 @@ class Charts:
 
     items: tuple[Chart, ...]
     block_type: ClassVar[str] = "charts"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of counts as a table; the color of a cell shows its fraction of the total of its row.
+
+    Attributes:
+        caption: Title of the table.
+        row_label: What the rows are.
+        column_label: What the columns are.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        counts: Count of each cell, by row and column.
+        totals: Total of each row, including columns that are left out.
+    """
+
+    caption: str
+    row_label: str
+    column_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    totals: tuple[int, ...]
+    block_type: ClassVar[str] = "matrix"
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """A slider of the score threshold with the counts at the threshold, and filters by class and error type.
+
+    Attributes:
+        key: Identifier in the page, shared with the gallery that the slider and the filters change.
+        data: Thresholds, classes and counts as JSON values, for the script of the page.
+        start: Index of the initial threshold in `data["thresholds"]`.
+        values: Counts, precision, recall and F1 of all classes at the initial threshold.
+        classes: The same values of each class at the initial threshold.
+        error_types: Number of errors of each type at the initial threshold.
+    """
+
+    key: str
+    data: Mapping[str, object]
+    start: int
+    values: tuple[tuple[str, CellValue], ...]
+    classes: Table
+    error_types: Table
+    block_type: ClassVar[str] = "explorer"
+
+
+@dataclass(frozen=True)
+class Preformatted:
+    """Text with its line breaks, such as a config file, collapsed under its title."""
+
+    title: str
+    text: str
+    block_type: ClassVar[str] = "preformatted"
 
 
 @dataclass(frozen=True)
@@ -116,6 +171,8 @@ class BoxOverlay:
         style: CSS class.
         tag: Label of one or two letters, drawn at the box.
         text: Tooltip.
+        data: Names and values of the data attributes that the script of the page reads.
+        is_hidden: Whether the box is hidden until the reader selects it.
     """
 
     x: float
@@ -125,6 +182,8 @@ class BoxOverlay:
     style: str
     tag: str
     text: str
+    data: tuple[tuple[str, str], ...] = ()
+    is_hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,10 +217,12 @@ class Gallery:
     legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     small: bool = False  # more cards per row
+    explorer_key: str = ""  # of the explorer that selects cards and boxes
+    layers: tuple[str, ...] = ()  # names of the sets of boxes, of which one at a time is visible
     block_type: ClassVar[str] = "gallery"
 
 
-Block = Paragraph | Stats | Messages | Table | Charts | Gallery
+Block = Paragraph | Stats | Messages | Table | Charts | Matrix | Explorer | Preformatted | Gallery
 
 
 @dataclass(frozen=True)

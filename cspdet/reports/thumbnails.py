@@ -26,12 +26,14 @@ MIN_CROP_SIZE = 96.0  # pixels of the original image
 
 @dataclass(frozen=True)
 class GalleryBox:
-    """A box to draw on an image, with CSS class, label and tooltip."""
+    """A box to draw on an image, with CSS class, label, tooltip and data attributes; see `BoxOverlay`."""
 
     box_xyxy: tuple[float, float, float, float]  # pixels of the original image
     style: str
     tag: str = ""
     text: str = ""
+    data: tuple[tuple[str, str], ...] = ()
+    is_hidden: bool = False
 
 
 @dataclass
@@ -154,4 +156,7 @@ def _to_overlay(
         return None
     x1, y1, x2, y2 = max(x1, 1.0), max(y1, 1.0), min(x2, size_wh[0] - 1.0), min(y2, size_wh[1] - 1.0)
     width, height = max(x2 - x1, 1.0), max(y2 - y1, 1.0)
-    return BoxOverlay(round(x1, 1), round(y1, 1), round(width, 1), round(height, 1), box.style, box.tag, box.text)
+    return BoxOverlay(
+        round(x1, 1), round(y1, 1), round(width, 1), round(height, 1), box.style, box.tag, box.text, box.data,
+        box.is_hidden,
+    )  # fmt: skip

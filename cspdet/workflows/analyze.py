@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cspdet.analysis.build import analyze as analyze_run
-from cspdet.analysis.comparison import compare
+from cspdet.analysis.comparison import compare, with_changed_images
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.structures import Analysis, Comparison
@@ -74,13 +74,16 @@ def analyze_results_files(
     comparison = None
     if len(paths) > 1:
         comparison = compare(matched_runs, names, resamples=config.resamples, seed=config.seed)
+        comparison = with_changed_images(comparison, matched_runs, [one.threshold for one in analyses], config.gallery)
     folder = increment_path(Path("runs/analyze")) if output is None else Path(output)
     files = tuple(write_tables(folder, analyses, comparison))
     page_path = folder / "index.html" if page else None
     if page_path is not None:
-        from cspdet.reports.analysis_page import write_analysis_page  # jinja2 and matplotlib, for the page only
+        from cspdet.reports.analysis_page import write_analysis_page  # jinja2, for the page only
+        from cspdet.workflows.run_facts import read_run_facts
 
-        write_analysis_page(page_path, analyses, comparison, dataset, gallery=config.gallery)
+        facts = [read_run_facts(path) for path in paths]
+        write_analysis_page(page_path, analyses, comparison, dataset, gallery=config.gallery, run_facts=facts)
     return AnalysisReport(analyses, comparison, dataset.files.annotations, folder, files, page_path)
 
 

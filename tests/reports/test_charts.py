@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspdet.reports.charts import HistogramSeries, LineSeries, bar_chart, histogram, line_chart
-from cspdet.reports.heatmaps import heatmap, matrix_chart
+from cspdet.reports.heatmaps import heatmap
 from cspdet.reports.scales import Scale, downsample, format_coord, format_tick, log2_ticks, round_up_to_tick, ticks
 
 
@@ -87,5 +87,3 @@ def test_histograms_draw_what_there_is():
 def test_maps_are_darkest_where_there_is_most():
     svg = heatmap([[0, 1], [2, 4]], "x", "y", "boxes")
     assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.53", "1.00"]  # 0.06 + 0.94 times the share
-    svg = matrix_chart(["a", "b"], [[1, 1], [0, 0]], [4, 0], "truth", "found", columns=["a", "missed"])
-    assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.29"]  # of all four, two of them not thumbnail

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,12 +26,14 @@ from cspdet.datasets.checks.validate import SplitReport, ValidationReport
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.errors import UserError
+from cspdet.io.outputs import PAGE, SEARCHED_BYTES
 from cspdet.reports.analysis_classes import most_confused
 from cspdet.reports.analysis_page import write_analysis_page
 from cspdet.reports.components import Column, Paragraph, ReportSection, Table
 from cspdet.reports.data_images import select_samples
 from cspdet.reports.data_input import fit_to_input, log2_histogram
 from cspdet.reports.data_page import DatasetReport, write_data_page
+from cspdet.reports.facts import RunFacts
 from cspdet.reports.html import format_cell, render
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
 
@@ -50,7 +54,7 @@ def assert_alone(page: Page) -> None:
     """Nothing is fetched: no address but those of images inside the page and of its own sections."""
     without_images = re.sub(r'"data:image/jpeg;base64,[^"]+"', "", page.text)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", without_images)
-    assert [attrs for attrs in page.attributes("script") if attrs] == []
+    assert {tuple(attrs.items()) for attrs in page.attributes("script")} <= {(), (("type", "application/json"),)}
     assert page.attributes("iframe") == page.attributes("object") == []
     images = [str(attrs["src"]) for attrs in page.attributes("img")]
     assert [address[:40] for address in images if not address.startswith("data:image/jpeg;base64,")] == []
@@ -74,11 +78,13 @@ def case(tmp_path: Path) -> tuple[CocoDataset, Analysis]:
 def test_an_analysis_page_is_whole(tmp_path, case):
     page = analysis_page(tmp_path, *case)
     assert_alone(page)
-    expected = ["metrics", "errors", "classes", "curves", "confusion", "groups", "calibration", "worst", "label-issues"]
+    expected = [
+        *("metrics", "errors", "explore", "classes", "confusion", "curves", "groups", "calibration", "label-issues"),
+    ]
     assert [one for one in page.ids if one in expected] == expected
     contents = [attrs["href"] for attrs in page.attributes("a")][1:]
     assert contents == [f"#{name}" for name in expected]
-    sortable = [attrs for attrs in page.attributes("th") if attrs.get("scope") == "col"]
+    sortable = [attrs for attrs in page.attributes("th") if "aria-sort" in attrs]
     assert sortable
     assert all(attrs["aria-sort"] == "none" for attrs in sortable)
 
@@ -101,21 +107,19 @@ def test_an_analysis_page_has_the_values_of_the_analysis(tmp_path, case):
     by_name = {one.name: one for one in analysis.classes}
     for name, boxes, ap in zip(*(page.column("Classes", heading) for heading in ("class", "boxes", "AP")), strict=True):
         assert (int(boxes), float(ap)) == (by_name[name].num_gt, by_name[name].AP)
-    costs = dict(zip(page.column("Error types", "type"), page.column("Error types", "AP cost"), strict=True))
+    caption = "Error types, detections of any score"
+    costs = dict(zip(page.column(caption, "type"), page.column(caption, "AP50 cost"), strict=True))
     assert costs == {one.error_type: str(one.ap_cost) for one in analysis.errors.costs}
     assert sum(int(count) for count in page.column("Calibration", "detections")) == 4
 
 
 def test_the_confusion_matrix_counts_what_was_made(tmp_path, case):
     page = analysis_page(tmp_path, *case)
-    cells = Counter(re.findall(r"(disk|star|background) as (disk|star|missed): (\d) of", page.plain))
-    assert {key for key in cells if key[2] != "0"} == {
-        ("disk", "disk", "1"),
-        ("disk", "star", "1"),
-        ("star", "star", "1"),
-        ("star", "missed", "1"),
-        ("background", "disk", "1"),
-    }
+    matrix = page.text[page.text.index('<table class="matrix"') :]
+    cells = re.findall(r'data-count="(\d+)" style="--part:([\d.]+)%"', matrix)
+    # rows disk, star, background; columns disk, star, missed
+    assert [int(count) for count, _ in cells] == [1, 1, 0, 0, 1, 1, 1, 0, 0]
+    assert [float(part) for _, part in cells] == [50, 50, 0, 0, 50, 50, 100, 0, 0]
     assert page.tables["Most confused pairs"] == [["disk", "star", "1", "0.5"]]
 
 
@@ -130,6 +134,76 @@ def test_the_worst_images_are_drawn_with_every_box(tmp_path, case):
     assert "2 of 2 boxes missed; detections: 2 wrong, 0 correct" in page.plain
 
 
+def explorer_data(page: Page) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json">(.*?)</script>', page.text, re.DOTALL)
+    return json.loads(text)
+
+
+def test_the_data_of_the_slider_are_the_counts_at_every_threshold(tmp_path, case):
+    """Of the detections of `analysis_case`: disk .9 and star .8 are correct, star .7 on a disk, disk .95 on nothing."""
+    data = explorer_data(analysis_page(tmp_path, *case))
+    at = {threshold: k for k, threshold in enumerate(data["thresholds"])}
+    assert data["classes"] == ["disk", "star"]
+    assert data["boxes"] == [2, 2]
+    assert data["thresholds"] == sorted(at)
+    places = [at[threshold] for threshold in (0.7, 0.71, 0.9, 0.95, 1.0)]
+    counts = {key: [[row[k] for k in places] for row in rows] for key, rows in data["counts"].items()}
+    assert counts["correct"] == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
+    assert counts["background"] == [[1, 1, 1, 1, 0], [0] * 5]
+    assert counts["classification"] == [[0] * 5, [1, 0, 0, 0, 0]]
+    assert data["thresholds"][data["best"]] == 0.8  # the best F1: 2 of 3 detections are correct, of 4 boxes
+
+
+def test_the_slider_starts_at_the_threshold_of_the_analysis(tmp_path, case):
+    page = analysis_page(tmp_path, *case)
+    (slider,) = [attrs for attrs in page.attributes("input") if attrs["type"] == "range"]
+    assert explorer_data(page)["thresholds"][int(str(slider["value"]))] == case[1].threshold == 0.5
+    names = ("boxes", "TP", "FP", "FN", "precision", "recall", "F1")
+    table = [page.column("Each class at the threshold", name) for name in names]
+    assert [[float(row[k]) for row in table] for k in (0, 1)] == [[2, 1, 1, 1, 0.5, 0.5, 0.5]] * 2
+    assert page.column("Errors at the threshold", "count") == ["1", "0", "0", "0", "1", "2"]
+    tiles = re.findall(r'<dd data-value="(\w+)">([\d.]+)<', page.text)
+    assert tiles == list(zip(names, ("4", "2", "2", "2", "0.500", "0.500", "0.500"), strict=True))
+
+
+def test_boxes_have_the_data_of_the_filters(tmp_path, case):
+    page = analysis_page(tmp_path, *case)
+    boxes = [attrs for attrs in page.attributes("g") if "data-kind" in attrs]
+    assert {(b["data-kind"], b["data-class"], b["data-score"], b.get("data-type")) for b in boxes} == {
+        ("annotated", "0", "", None),
+        ("annotated", "1", "", None),
+        ("detection", "1", "0.7", "classification"),
+        ("detection", "0", "0.95", "background"),
+    }
+
+
+def test_detections_below_the_threshold_wait_for_the_slider(tmp_path):
+    """With a threshold of .75, the wrong detection of .7 in b.png is hidden."""
+    coco, analysis = analysis_case(tmp_path, min_score=0.75)
+    page = analysis_page(tmp_path, coco, analysis)
+    boxes = {b["data-score"]: "hidden" in b for b in page.attributes("g") if b.get("data-kind") == "detection"}
+    assert boxes == {"0.95": False, "0.7": True}
+    assert [one.score for one in analysis.worst_images[0].other_detections] == [0.7]
+
+
+def test_the_head_names_model_and_command(tmp_path, case, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/cspdet", "analyze", "a run", f"--data=https://me:secret@x/{EVIL}"])
+    path = tmp_path / "page.html"
+    facts = RunFacts("net, epoch 3", "csppeleenet + efm", "416 x 320", "run/config.yaml", "2026-01-02 03:04")
+    write_analysis_page(path, [case[1]], None, case[0], gallery=0, run_facts=[facts])
+    page = Page(path.read_text())
+    for text in (*dataclasses.astuple(facts), "cspdet analyze 'a run'", "<script>", "torch"):
+        assert text in page.plain
+    assert "secret" not in page.text
+    assert EVIL not in page.text
+
+
+def test_a_command_recognizes_its_own_page(tmp_path, case):
+    """The mark is in the last 64 KiB of the file, however many images and data the page has."""
+    page = analysis_page(tmp_path, *case)
+    assert PAGE.search(page.text.encode()[-SEARCHED_BYTES // 2 :])
+
+
 @pytest.mark.parametrize("gallery", [0, 1])
 def test_a_gallery_shows_no_more_than_requested(tmp_path, case, gallery):
     page = analysis_page(tmp_path, *case, gallery=gallery)
@@ -140,7 +214,7 @@ def test_names_are_text_whatever_they_say(tmp_path):
     coco, analysis = analysis_case(tmp_path, (EVIL, NASTY[0]), name=NASTY[1])
     page = analysis_page(tmp_path, coco, analysis)
     assert_alone(page)
-    assert len(page.attributes("script")) == 1
+    assert len(page.attributes("script")) == 2  # the data of the slider, and the script of the page
     assert page.attributes("b") == []
     assert EVIL in page.column("Classes", "class")
     assert NASTY[0] in page.column("Classes", "class")

@@ -1,6 +1,5 @@
-"use strict";
 // Sorting: a click on a heading sorts its table, a second click reverses the order; empty cells stay last.
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
     heading.addEventListener("click", () => {
