@@ -15,7 +15,7 @@ OPENCV = "opencv"  # a backend that only `cspdet benchmark` supports
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """Specification of a row: a model, an engine and their options. It is sent to the worker process as JSON."""
+    """Specification of a row: a model, an engine and their options; sent to the worker process as JSON."""
 
     model: str  # a MODEL, or torchvision:NAME
     backend: str
@@ -130,7 +130,7 @@ class BenchmarkRow:
 
 
 def with_distinct_names(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
-    """Return the rows with distinct model names: models of one name, such as `best`, get parts of their paths."""
+    """Return the rows with distinct model names; parts of the model paths replace equal names, such as `best`."""
     models_of: dict[str, set[str]] = {}
     for row in rows:
         models_of.setdefault(row.engine_info.name, set()).add(row.spec.model)

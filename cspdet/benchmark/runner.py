@@ -92,7 +92,7 @@ def run_benchmarks(
 
 
 def _run_round(row: _RowState, passes: int, *, first: bool) -> None:
-    """Time `passes` passes of a row, and add the times to it; after an error, the row is skipped in later rounds."""
+    """Time `passes` passes of a row, and add the times to the row; after an error, skip the row in later rounds."""
     if row.error is not None:
         return
     time.sleep(PAUSE_S)

@@ -148,7 +148,7 @@ def _make_end_to_end(engine: Engine, image: np.ndarray, spec: BenchmarkSpec) -> 
 
 
 def count_bflops(spec: BenchmarkSpec, size_hw: tuple[int, int]) -> float | None:
-    """Compute the BFLOPs per image as `cspdet info` does; return None for an exported file."""
+    """Compute the BFLOPs of the network for one image; return None for an exported file."""
     if spec.model.startswith(TORCHVISION_PREFIX):
         network, _ = torchvision_classifier(spec.model, size_hw)
         return profile(network, size_hw).bflops

@@ -29,7 +29,7 @@ ConfigT = TypeVar("ConfigT", bound=ConfigModel)
 def override_eval_config(eval_: ConfigT, overrides: Mapping[str, int | float | bool]) -> ConfigT:
     """Replace values of a classifier's `eval` section.
 
-    If `crop` is replaced but `resize` is not, `resize` is removed, because it would take precedence over `crop`.
+    If `crop` is replaced but `resize` is not, `resize` is removed, because `resize` takes precedence over `crop`.
 
     Raises:
         ConfigError: A value is invalid.
@@ -69,7 +69,7 @@ class FeaturePredictor:
         """Compute the feature maps of the center crop of one image, or of each image in a list.
 
         Args:
-            x: One image or several, as for `predict`.
+            x: One image or several, of the types that `load_image` accepts.
             bgr: Whether the channels of arrays and tensors are BGR instead of RGB.
 
         Returns:
@@ -92,7 +92,8 @@ class FeaturePredictor:
         """Return the spatial mean of the coarsest feature map, (C,) float32, of one image or of each image in a list.
 
         Raises:
-            ValueError, DataError: See `features`.
+            ValueError: The network has no separate backbone, or an image has another type, shape or value range.
+            DataError: A file is not a readable image.
         """
         feature_specs(self.model)
         return map_images(
@@ -116,7 +117,8 @@ class ClassifierPredictor(FeaturePredictor, ImagePredictor[Prediction]):
         """Return the probability of each class, float32 on the CPU: (C,) for one image, (N, C) for a list of images.
 
         Raises:
-            ValueError, DataError: See `predict`.
+            ValueError: An image has another type, shape or value range.
+            DataError: A file is not a readable image.
         """
         results = map_images(x, self._probabilities, bgr=bgr)
         if isinstance(results, Tensor):

@@ -1,4 +1,4 @@
-"""Images as users have them (files, bytes, arrays, tensors, PIL images) as uint8 RGB arrays."""
+"""Conversion of input images (files, bytes, arrays, tensors, PIL images) to uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_single_image(x: object) -> bool:
 
 
 def load_images(inputs: Iterable[ImageInput], *, bgr: bool = False) -> Iterator[LoadedImage]:
-    """Load images one by one; see `load_image`."""
+    """Load images of any supported type, one by one, in order."""
     for index, x in enumerate(inputs):
         yield load_image(x, f"image {index}", bgr=bgr)
 
@@ -78,7 +78,7 @@ def load_image(x: ImageInput, name: str = "image", *, bgr: bool = False) -> Load
         bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
 
     Raises:
-        ValueError: An object of another type, shape or value range.
+        ValueError: `x` has another type, shape or value range.
         DataError: The file is not a readable image.
     """
     if isinstance(x, (str, os.PathLike)):

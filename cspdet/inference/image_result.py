@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ResultImage:
-    """The image of a result. A file is read again to draw on it; the pixels of other images are kept in memory.
+    """The image of a result.
+
+    An image file is read again when it is drawn. The pixels of other images are kept in memory.
 
     Attributes:
         name: The path, or `image`, for messages.
@@ -100,7 +102,7 @@ class ImageResult(ABC):
         Image.fromarray(self.plot()).show(title=self.image.name)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the annotated image to a file; its suffix, such as .jpg or .png, is the format.
+        """Write the annotated image to a file; the suffix of `path`, such as .jpg or .png, selects the format.
 
         Raises:
             ConfigError: The suffix is not that of an image format, or the file is the original image.

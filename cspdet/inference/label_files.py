@@ -31,7 +31,8 @@ class LabelSet(NamedTuple):
         records: The lines of detections.jsonl, in order.
         names: Name of the image of each line, unique; frame 7 of `a.mp4` is `a_000007.jpg`.
         categories: Class names by category id, in the order of the class indices.
-        problems: Errors of single label files, to which `write_label_files` adds; the other files are written.
+        problems: Errors of label files that cannot be written. `write_label_files` appends them, and writes the other
+            files.
     """
 
     records: Sequence[FrameRecord]
@@ -79,8 +80,8 @@ def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaS
 def image_names(sources: Sequence[MediaSource], records: Iterable[FrameRecord]) -> list[Path]:
     """Return the image name of each record.
 
-    It is the path relative to the folder in which the source was searched or, if these paths are not unique, to the
-    common folder of all files. The name of a video frame ends in its index: `a_000007.jpg`.
+    An image name is the path of the source relative to the folder that was searched. If these paths are not unique, all
+    paths are relative to the common folder of the files. The name of a video frame ends in its index: `a_000007.jpg`.
     """
     names = _source_names(sources)
     return [_frame_name(names.get(r["source"], Path(Path(r["source"]).name)), r["frame"]) for r in records]
@@ -99,7 +100,7 @@ def check_label_names(sources: Sequence[MediaSource]) -> None:
 
 
 def _source_names(sources: Sequence[MediaSource]) -> dict[str, Path]:
-    """Return source (as in detections.jsonl) -> path relative to its folder; see `image_names`."""
+    """Return the image name of each source, by the name of the source in detections.jsonl."""
     counts = Counter(source.name for source in sources)
     paths = {
         str(source): path
@@ -138,7 +139,7 @@ def _write_coco(output: Path, labels: LabelSet) -> list[str]:
 
 
 def _write_yolo(output: Path, labels: LabelSet) -> list[str]:
-    """Write classes.txt and per image a file in labels/; return ["labels", "classes.txt"].
+    """Write classes.txt, and one file per image in labels/; return ["labels", "classes.txt"].
 
     The lines of a label file are `class x_center y_center width height`, as fractions of the image.
     """
@@ -171,7 +172,7 @@ def _csv_rows(records: Iterable[FrameRecord]) -> Iterator[CsvRow]:
 
 
 def _clipped(record: FrameRecord) -> Iterator[tuple[DetectionRecord, tuple[float, float, float, float]]]:
-    """Yield each detection with its box clipped to the image, as annotation formats require, without empty boxes."""
+    """Yield each detection with its box (x1, y1, x2, y2) clipped to the image; boxes outside the image are left out."""
     width, height = record["width"], record["height"]
     for detection in record["detections"]:
         x1, y1, x2, y2 = detection["box_xyxy"]

@@ -1,4 +1,4 @@
-"""Mark annotated copies as results of cspdet, so that a later run may replace them, but no other image or video."""
+"""Mark annotated images and videos as written by cspdet, so that a later run can recognize and replace these files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT = b"annotated by cspdet"
 def mark_image(data: bytes) -> bytes:
     """Return an encoded image with TEXT added to it.
 
-    It is a comment segment in JPEG and a text chunk in PNG; in other formats, it follows the image.
+    TEXT is a comment segment in JPEG, and a text chunk in PNG. In other formats, TEXT follows the image.
 
     Args:
         data: The encoded image.
@@ -27,6 +27,6 @@ def mark_image(data: bytes) -> bytes:
 
 
 def mark_video(path: Path) -> None:
-    """Append a `free` box, which players skip, with the comment to an mp4 file."""
+    """Append TEXT to an mp4 file, in a `free` box, which players skip."""
     with path.open("ab") as file:
         file.write(struct.pack(">I4s", 8 + len(TEXT), b"free") + TEXT)

@@ -1,7 +1,7 @@
 """Metadata of a model: all information that is needed to run it in addition to the weights.
 
-It contains the classes, the input, the head and other values. Every engine has metadata, and every exported file stores
-it, so that no other file is needed. Files of format `cspdet 1` can also be read.
+The metadata contains the classes, the input, the head and other values. Every engine has metadata, and every exported
+file stores it, so that no other file is needed. Files of format `cspdet 1` can also be read.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class CopyNames:
         self._used: set[str] = {RESULTS_FILE}
 
     def choose(self, name: Path, suffix: str) -> Path:
-        """Return a path relative to the output folder that differs from all others, also if case is ignored."""
+        """Return a path relative to the output folder that differs from all earlier ones, even if case is ignored."""
         number = 1
         while True:
             path = name.with_name(fit_name(name.stem, f"{f'-{number}' if number > 1 else ''}{suffix}"))
@@ -76,7 +76,10 @@ class CopyNames:
 
 
 def copy_suffix(source: MediaSource) -> str:
-    """Return the suffix of an annotated copy: .mp4 for a video; for an image its own, or .png if not writable."""
+    """Return the suffix of an annotated copy: .mp4 for a video, that of the source for an image.
+
+    If OpenCV cannot write the format of the image, the suffix is .png.
+    """
     if isinstance(source, ImageFile):
         return source.path.suffix if cv2.haveImageWriter(f"image{source.path.suffix}") else ".png"
     return ".mp4"
@@ -117,7 +120,7 @@ def check_detect_outputs(
 
 
 class DetectionRun:
-    """State of a detection run, which images and videos share. Call `close` at the end.
+    """State of a detection run, shared by images and videos. Call `close` at the end.
 
     Attributes:
         detector: The predictor that runs the model.
@@ -144,7 +147,7 @@ class DetectionRun:
         )
 
     def record(self, result: FrameResult) -> None:
-        """Write the detections of an image or frame; count it in `num_limited` if it has the maximum number of them."""
+        """Write the detections of an image or frame; if they are `max_detections` or more, increase `num_limited`."""
         self.jsonl_writer.add(result)
         self.num_limited += len(result.detections) >= self.sliced_detector.postprocess.max_detections
 

@@ -1,8 +1,8 @@
 """Pipeline stages in threads, with bounded queues between them; the order of the items does not change.
 
-Decoding, drawing and encoding run in OpenCV and FFmpeg, which release the GIL; so they overlap with the network.
-`Prefetcher` produces items in a thread before they are needed; `BackgroundConsumer` processes items in a thread. Each
-queue holds at most `depth` items.
+Decoding, drawing and encoding run in OpenCV and FFmpeg, which release the GIL, so these stages overlap with the
+network. `Prefetcher` produces items in a thread before they are needed; `BackgroundConsumer` processes items in a
+thread. Each queue holds at most `depth` items.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class _Sentinel:
 class Prefetcher(Generic[ItemT]):
     """Iterates over items that a thread produces in advance, up to `depth` items.
 
-    Use it as a context manager; leaving it stops the thread, and waits for it at most RELEASE_TIMEOUT_S: a read of a
-    network share or a stream that stalls may never return. An exception of the iterable is raised in the consumer,
-    after the items that preceded it.
+    Use a prefetcher as a context manager. The exit stops the thread, and waits for its end at most RELEASE_TIMEOUT_S,
+    because a read of a stalled stream or network share may never return. An exception of the iterable is raised in the
+    consumer, after the items that preceded the exception.
 
     Args:
         items: The iterable that the thread reads.
@@ -91,9 +91,9 @@ class Prefetcher(Generic[ItemT]):
 class BackgroundConsumer(Generic[ItemT]):
     """Calls a function in a thread for each item that is passed to `put`, in order.
 
-    Use it as a context manager. When it is left normally or by Ctrl-C, the remaining items are processed; after any
-    other exception, they are dropped. If the function raises an exception, no more items are processed, and the
-    exception is raised by the next `put` or at the end of the context.
+    Use a consumer as a context manager. At a normal exit or on Ctrl-C, the remaining items are processed. After any
+    other exception, the remaining items are dropped. If the function raises an exception, no more items are processed,
+    and the next `put` or the exit raises the exception.
 
     Args:
         step: The function to call with each item.
@@ -128,7 +128,7 @@ class BackgroundConsumer(Generic[ItemT]):
             raise self._error
 
     def put(self, item: ItemT) -> None:
-        """Add an item to the queue, and wait while it is full; raise the exception of an earlier item, if any."""
+        """Add an item to the queue, and wait while the queue is full; raise the exception of an earlier item."""
         if self._error is None:
             self._put(item)
         if self._error is not None:
@@ -203,7 +203,7 @@ def parallel_map(
 def call_interruptibly(function: Callable[[], ResultT]) -> ResultT:
     """Call a function that may block outside of Python, such as one that opens a stream, so that Ctrl-C ends the wait.
 
-    It runs in a thread of its own, which is abandoned on Ctrl-C.
+    The function runs in a separate thread, which is abandoned on Ctrl-C.
     """
     future: Future[ResultT] = Future()
 

@@ -108,7 +108,7 @@ class Predictor(ImagePredictor[DetectionResult]):
         size_hw: Height and width of the network input in pixels.
         resize: How images are resized to the input: letterbox or stretch.
         postprocess: Thresholds and limits.
-        min_score: Score threshold; this and the following attributes can be set, and are those of `postprocess`.
+        min_score: Score threshold. This and the following attributes read and set the values of `postprocess`.
         nms_iou: NMS IoU threshold.
         max_detections: Maximum number of detections per image.
         vote_iou: IoU threshold of box voting; None: no voting.
@@ -188,16 +188,16 @@ class Predictor(ImagePredictor[DetectionResult]):
     def predict(
         self, x: ImageInput | Iterable[ImageInput], *, bgr: bool = False, **thresholds: float | None
     ) -> DetectionResult | list[DetectionResult]:
-        """Detect objects in one image, or in each of a list of images; see `ImagePredictor.predict`.
+        """Detect objects in one image, or in each of a list of images.
 
         Args:
-            x: One image, or several.
+            x: One image, or several, of the types that `load_image` accepts.
             bgr: Whether the channels of arrays and tensors are BGR instead of RGB.
             thresholds: Replacements for values of `postprocess` in this call: `min_score`, `nms_iou`,
                 `max_detections`, `vote_iou`, `clip_boxes`.
 
         Raises:
-            ValueError: An image has another type, shape or value range; an unknown threshold, or one outside its range.
+            ValueError: An image has another type, shape or value range, or a threshold is unknown or out of range.
             DataError: A file is not a readable image.
             ConfigError: Box voting is requested for a file with built-in NMS.
         """

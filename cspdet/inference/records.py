@@ -46,7 +46,7 @@ class FrameRecord(TypedDict):
 
 
 class JsonlWriter:
-    """Writes and flushes one line per image or frame; see `LineFile` for what happens to earlier files.
+    """Writes and flushes one line per image or frame; `close` replaces the files of an earlier run.
 
     Args:
         path: The .jsonl file.
@@ -105,7 +105,8 @@ def detection_records(
         detections: Detections in image pixels.
         class_names: Names of the classes, by class index.
         category_ids: Category ids of the annotations, by class index.
-        track_ids: Track id of each detection, None for one without a track; None: no tracking.
+        track_ids: Track id of each detection, or None for a detection without a track. None: the records have no track
+            ids.
     """
     columns = (
         detections.box_xyxy.cpu().double().numpy().round(3).tolist(),

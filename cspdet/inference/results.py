@@ -38,8 +38,8 @@ class Detection(NamedTuple):
 class DetectionResult(Detections, ImageResult):
     """The detections of one image, best first, in pixels of the image.
 
-    It is a sequence: `len(result)`; `result[0]` and `for detection in result` return `Detection`; slices, lists of
-    indices and masks, as in `result[result.score > 0.5]`, return a `DetectionResult`.
+    A result is a sequence. `result[0]` and `for detection in result` return `Detection`. Slices, lists of indices and
+    masks, as in `result[result.score > 0.5]`, return a `DetectionResult`.
 
     Attributes:
         categories: Names and category ids of the classes, by class index.

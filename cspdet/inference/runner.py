@@ -34,9 +34,9 @@ class PendingImage(NamedTuple):
 class DetectionRunner(DetectionRun):
     """Detection run over several sources, as a context manager.
 
-    Errors of a source are added to `problems`, and the remaining sources are processed. Leaving the context closes
-    `detections.jsonl` in the output folder; every line is flushed. An error that is raised, unlike Ctrl-C, keeps the
-    `detections.jsonl` of an earlier run.
+    Errors of a source are added to `problems`, and the remaining sources are processed. The exit closes
+    `detections.jsonl` in the output folder; every line is flushed. After an exception other than Ctrl-C, the
+    `detections.jsonl` of an earlier run is kept.
     """
 
     def __enter__(self) -> DetectionRunner:

@@ -55,8 +55,8 @@ class SlicedDetector:
     If an image fits into one tile, the detector runs only on the whole image.
 
     Attributes:
-        postprocess: Thresholds and limits per image; the NMS threshold is also the upper limit of the threshold between
-            tiles.
+        postprocess: Thresholds and limits per image. `nms_iou` is also the upper limit of the NMS threshold for boxes
+            of different tiles.
         class_ids: Indices of the requested classes; None: all classes.
         tiling: Size and overlap of the tiles; None: detect only in whole images.
     """
@@ -123,7 +123,7 @@ def parse_class_filter(text: str, names: Sequence[str], category_ids: Sequence[i
         category_ids: Category ids of the annotations, by class index.
 
     Raises:
-        ConfigError: The model does not have some of the classes; the message lists all of them.
+        ConfigError: The model does not have some of the classes; the message lists these classes.
     """
     index_of = {str(category_id): index for index, category_id in enumerate(category_ids)}
     index_of |= {name.lower(): index for index, name in enumerate(names)}

@@ -58,7 +58,7 @@ class Video:
 
     @property
     def source(self) -> str:
-        """The address as results and messages have it: a URL without user name and password."""
+        """The address as text for results and messages; a URL has no user name and no password."""
         return (
             hide_credentials(self.address.replace(" ", "%20")) if isinstance(self.address, str) else str(self.address)
         )
@@ -71,7 +71,7 @@ def find_all_sources(texts: Sequence[str]) -> list[MediaSource]:
     """Find the sources of several command-line arguments, in their order; a file that is named twice is used once.
 
     Raises:
-        SourceError: See `find_sources`; or a camera or stream, which may have no end, is not the only source.
+        SourceError: A path does not exist, no image or video was found, or a camera is not the only source.
     """
     unique: dict[str, MediaSource] = {}
     for source in (source for text in texts for source in find_sources(text)):

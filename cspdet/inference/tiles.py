@@ -1,9 +1,9 @@
 """Division of large images into overlapping tiles, and merging of the detections of the tiles.
 
 If an object crosses the border of a tile, the detector returns a fragment: a box that touches the border. A fragment is
-dropped if a complete box of the same class covers it. Two fragments are joined if they agree in the strip that their
-tiles share. Class-wise NMS is applied to the remaining boxes. The NMS threshold is lower for boxes from different
-tiles, because the boxes of an object differ more between tiles than within a tile.
+dropped if a complete box of the same class covers it. Two fragments are joined if their parts in the strip that their
+tiles share have a high IoU. Class-wise NMS is applied to the remaining boxes. The NMS threshold is lower for boxes from
+different tiles, because the boxes of an object differ more between tiles than within a tile.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _touches_tile_border(box_xyxy: Tensor, tile_xyxy: Tensor, size_hw: tuple[int
 def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
     """Apply greedy NMS to boxes (N, 4) of one class, sorted by descending score; return the indices of kept boxes.
 
-    The IoU threshold is `nms_iou` for two boxes of a tile; for boxes of different tiles it is at most
-    CROSS_TILE_NMS_IOU.
+    The IoU threshold is `nms_iou` for boxes of the same tile, and at most CROSS_TILE_NMS_IOU for boxes of different
+    tiles.
     """
     kept: list[int] = []
     left = torch.ones(len(box), dtype=torch.bool)

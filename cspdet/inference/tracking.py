@@ -1,8 +1,8 @@
 """Tracking with ByteTrack (Zhang et al. 2022) from the optional package `trackers`.
 
-`trackers` depends on a build of OpenCV that would overwrite the headless build. It works with any build; so it is
-installed without its dependencies, together with supervision. Only the track ids of the tracker are used; boxes, scores
-and classes remain those that the detector returned.
+`trackers` works with any build of OpenCV, but depends on one that would overwrite the headless build. Therefore
+`trackers` is installed without its dependencies, together with supervision. Only the track ids of the tracker are used;
+boxes, scores and classes remain those that the detector returned.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Tracker:
         self._track_ids: dict[tuple[int, int], int] = {}  # (class, id in its tracker) -> track id, from 1
 
     def update(self, detections: Detections) -> list[int | None]:
-        """Return the track id of each detection of the next frame; None if it has no track.
+        """Return the track id of each detection of the next frame; None for a detection without a track.
 
-        A track begins only with its second detection.
+        A track begins with the second detection of an object.
         """
         ids: list[int | None] = [None] * len(detections)
         classes = set(detections.class_id.tolist())

@@ -144,7 +144,8 @@ class Engine(ABC):
 
         Returns:
             For a detector, one raw float32 tensor (B, A, H_l, W_l, 5 + C) per level. For a classifier, one tensor (B,
-            C) of logits. For a file with other outputs, the tensors that `metadata.outputs` describes.
+            C) of logits. A file can also return decoded boxes (B, S, 4) and scores (B, S, C), or the detections of
+            `split_detections`.
 
         Raises:
             ValueError: The images have another shape or type, or the model does not support their size.
@@ -160,7 +161,7 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run the network on checked float32 images on the engine's device; the caller has enabled inference mode."""
+        """Run the network on checked float32 images that are on the engine's device; called in inference mode."""
 
     def detect(self, images: Tensor, config: PostprocessConfig) -> list[Detections]:
         """Detect objects in a batch of images, with the same post-processing for every engine.

@@ -80,6 +80,6 @@ def nms_limits(nms: NmsConfig, config: PostprocessConfig) -> list[str]:
 
 
 def limit_detections(detections: Detections, min_score: float, max_detections: int) -> Detections:
-    """Keep the first `max_detections` detections with a score above `min_score`; they must be sorted by score."""
+    """Keep the first `max_detections` detections with a score above `min_score`; the input must be sorted by score."""
     count = min(int((detections.score > min_score).sum()), max_detections)
     return Detections(detections.box_xyxy[:count], detections.score[:count], detections.class_id[:count])

@@ -35,7 +35,8 @@ def read_exported_metadata(path: str | Path, backend: str = AUTO) -> ModelMetada
 
     Args:
         path: The file.
-        backend: A user-defined engine, which may read this suffix; otherwise the first built-in one that does is used.
+        backend: Name of an engine. If it is user-defined and reads this suffix, it is used; if not, the first built-in
+            engine that reads the suffix.
 
     Raises:
         CheckpointError: The file is missing or damaged, or was not written by `cspdet export`.
@@ -57,7 +58,8 @@ def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Eng
         options: Device, precision and CPU options.
 
     Raises:
-        CheckpointError: See `read_exported_metadata`.
+        CheckpointError: The file is missing, damaged or not from `cspdet export`, or its outputs contradict its
+            metadata.
         ConfigError: The engine does not read such files, or does not support these options.
     """
     path = _require_file(path)
@@ -95,7 +97,7 @@ def _check_outputs(engine: Engine, path: Path) -> None:
 
 
 def _output_shapes(metadata: ModelMetadata) -> list[tuple[int, ...]]:
-    """Return the shapes of the outputs for one image of the input size; see `Engine.__call__`."""
+    """Return the shapes of the outputs for one image of the input size; with built-in NMS, for 0 detections."""
     num_classes, (height, width) = len(metadata.class_names), metadata.size_hw
     if metadata.outputs == "logits":
         return [(1, num_classes)]

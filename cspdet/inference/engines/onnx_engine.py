@@ -73,7 +73,7 @@ def open_session(
     Args:
         model: An ONNX model in memory, or the path of a file.
         provider: cpu, cuda or tensorrt.
-        precision: If it is fp16, TensorRT computes in half precision.
+        precision: With fp16, TensorRT computes in half precision; other providers ignore the precision.
         threads: Number of CPU threads; None: the number that torch uses.
 
     Raises:
@@ -104,8 +104,8 @@ def open_session(
 def read_onnx_metadata(path: Path) -> ModelMetadata:
     """Read the metadata of an ONNX file, with onnxruntime or with the package onnx.
 
-    The OpenVINO engine also runs .onnx files, but OpenVINO cannot read their metadata; for it, the package onnx is
-    sufficient.
+    OpenVINO also runs .onnx files, but cannot read their metadata. Without onnxruntime, the package onnx reads the
+    metadata.
 
     Raises:
         ConfigError: Neither onnxruntime nor onnx is installed.

@@ -24,8 +24,8 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 17, 20
 def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
     """Return the names of the outputs of a graph.
 
-    They are raw_8, raw_16, ... (by stride) for raw outputs, raw_8_0, raw_8_1, ... if strides repeat; box_xyxy and
-    score for decoded outputs; detections; or logits.
+    Raw outputs are named by stride: raw_8, raw_16, ... If strides repeat, the index of the level is appended: raw_8_0,
+    raw_8_1, ... Decoded outputs are box_xyxy and score; others are detections or logits.
     """
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [
@@ -70,7 +70,7 @@ def to_onnx(
 def _trace_or_export(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """Convert by tracing if possible; see `to_onnx`. With a `size_divisor`, batch and size are dynamic."""
+    """Convert a model by tracing or, if that fails, by torch.export; dynamic if there is a `size_divisor`."""
     try:
         return trace_to_onnx(model, images, names, size_divisor is not None, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
@@ -82,7 +82,7 @@ def _trace_or_export(
 
 
 def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynamic: bool, opset: int) -> bytes:
-    """Convert a model with PyTorch's tracing exporter, which runs it once on `images` (B, 3, H, W); see `to_onnx`."""
+    """Convert a model to ONNX with PyTorch's tracing exporter, which runs the model once on `images` (B, 3, H, W)."""
     file = io.BytesIO()
     dynamic_axes = (
         {INPUT_NAME: {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
@@ -102,10 +102,10 @@ def trace_to_onnx(model: nn.Module, images: Tensor, names: Sequence[str], dynami
 def _export_with_dynamo(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """Convert a model with torch.export; see `to_onnx`.
+    """Convert a model to ONNX with torch.export.
 
     If `size_divisor` is given, batch size, height and width are dynamic. Height and width are declared as multiples of
-    it, because torch.export cannot prove otherwise that upsampled maps have equal sizes.
+    `size_divisor`, because torch.export must prove that upsampled maps have equal sizes.
     """
     from torch.export import Dim
 

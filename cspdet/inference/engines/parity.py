@@ -28,7 +28,7 @@ def prediction_differences(
     """Compute the largest error of the box and the scores of each prior.
 
     Errors of scores are absolute. Errors of boxes are relative to the longer side of the input, or to the longer side
-    of the box if it is longer than the input.
+    of the box if the box is longer than the input.
 
     Args:
         actual: Raw outputs to check, (B, A, H_l, W_l, 5 + C) per level.

@@ -68,7 +68,7 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
     the outputs are not compared, and the first engine that supports the precision is used.
 
     Raises:
-        CheckpointError, ConfigError: See `load_exported`.
+        CheckpointError, ConfigError: No engine can load the file with these options.
     """
     all_readers = readers(path.suffix)
     usable = [engine for engine in all_readers if engine.is_installed() and options.device.type in engine.auto_devices]
@@ -89,7 +89,7 @@ def load_fastest(path: Path, options: EngineOptions) -> Engine:
 def _build_and_compare(
     build: Callable[[], Engine], reference: Engine, images: Sequence[Tensor], expected: list[tuple[Tensor, ...]]
 ) -> Engine | str:
-    """Create an engine; return it, or the reason why it cannot replace the reference."""
+    """Create an engine; return the engine, or the reason why it cannot replace the reference."""
     try:
         engine = build()
         if engine is reference:
@@ -106,7 +106,7 @@ def select_fastest(candidates: dict[str, Callable[[], Engine]], reference: Engin
 
     Args:
         candidates: Functions that create an engine, by name.
-        reference: The engine whose outputs they must reproduce.
+        reference: The engine whose outputs the candidates must reproduce.
 
     Raises:
         ConfigError: All candidates failed.

@@ -8,7 +8,7 @@ from cspdet.inference.engines.onnx_engine import OnnxEngine
 class TensorRtEngine(OnnxEngine):
     """Engine that runs ONNX Runtime with the TensorRT provider.
 
-    `--backend auto` does not try this engine, because building it takes longer than most runs.
+    `--backend auto` does not try this engine, because TensorRT takes longer to build the network than most runs take.
     """
 
     name = "tensorrt"

@@ -1,4 +1,4 @@
-"""Settings of a written video, and the fitting of frames of another size into it."""
+"""Settings of a written video, and resizing of frames to the size of the video."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EncoderSettings:
             H.264 is written so that the file can be played at any time, also if the process is killed.
         stride: Every n-th frame of the source is written.
         audio: Source file whose audio is copied; H.264 only.
-        start_time_s: Timestamp of the first frame in that file, in seconds.
+        start_time_s: Timestamp of the first video frame in the source file, in seconds.
     """
 
     info: VideoInfo

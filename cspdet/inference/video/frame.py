@@ -51,12 +51,15 @@ class VideoInfo:
 
 
 class FrameClock:
-    """Turns the timestamps of a file, which may be missing or go back, into ticks that start at 0 and increase.
+    """Converts the timestamps of a file, which may be missing or go back, to ticks that start at 0 and increase.
 
-    A frame without a timestamp is one frame period after the previous frame. So is a frame whose timestamp is more than
-    two periods before the previous frame (where recordings were joined), and one that follows MAX_EARLY early frames
-    and is early, too; later timestamps then count from this frame. Any other early frame, whose timestamp is not after
-    the previous frame, is half a period after it.
+    A frame is early if its timestamp is not after the previous frame.
+
+    - A frame without a timestamp is one period after the previous frame.
+    - Two types of early frames are one period after the previous frame, and later timestamps count from there: a frame
+      more than two periods before the previous frame (two recordings were joined), and a frame after MAX_EARLY early
+      frames.
+    - Any other early frame is half a period after the previous frame.
 
     Args:
         period: Ticks per frame.

@@ -46,8 +46,8 @@ class H264Writer:
     have odd sizes; odd sizes are written as 4:4:4, which FFmpeg, VLC and Chromium support, but some devices do not. The
     index is at the beginning of the file (fast start), so that playback can begin during the download.
 
-    A live source is written in fragments of a second, so that a process that is killed leaves a file that plays; the
-    end of the recording makes it an ordinary mp4.
+    A live source is written in fragments of a second, so that the file can be played even if the process is killed. At
+    the end of the recording, the file becomes an ordinary mp4.
 
     Args:
         path: The file.
@@ -65,7 +65,7 @@ class H264Writer:
         self._audio_passthrough: AudioPassthrough | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """Write a frame; see `VideoWriter.write`."""
+        """Write a frame (H, W, 3) uint8 RGB; if it has another size than the first, fit it between black borders."""
         import av
 
         if self._container is None:
@@ -123,7 +123,7 @@ class H264Writer:
         return frame.reformat(format="yuv444p", dst_colorspace="ITU601")
 
     def finish(self) -> None:
-        """Complete the file; see `VideoWriter.finish`."""
+        """Write the delayed frames and close the file; do nothing if there are no frames."""
         import av
 
         if self._container is None:

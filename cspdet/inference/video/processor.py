@@ -125,7 +125,7 @@ class VideoProcessor:
     def _start_output_stages(
         self, stages: ExitStack, reader: VideoReader, writer: VideoWriter | None, depth: int
     ) -> BackgroundConsumer[ProcessedFrame]:
-        """Start the writing thread and, with a `writer`, a drawing thread before it; return the first of them."""
+        """Start the writing stage, preceded by a drawing stage if there is a `writer`; return the first stage."""
         write = stages.enter_context(BackgroundConsumer(partial(self._write, reader, writer), depth))
         if writer is None:
             return write

@@ -34,10 +34,10 @@ RAW_FORMATS = {"h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "h261"
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open a file with PyAV, even if its tags are not UTF-8. Raises FFmpegError.
+    """Open a file with PyAV, even if its tags are not UTF-8; raise FFmpegError if this fails.
 
-    The absolute path is a file for FFmpeg, whatever its name; a relative one may be an address, such as `http:a.mp4`. A
-    playlist that is named like a video is refused, because it makes FFmpeg open other files and addresses.
+    The path is made absolute, because FFmpeg takes some relative paths, such as `http:a.mp4`, for URLs. Playlists are
+    refused, because they make FFmpeg open other files and URLs.
     """
     import av
 
@@ -142,12 +142,12 @@ class PyAvReader:
 
 
 def _to_fraction(value: Fraction | None) -> Fraction | None:
-    """Convert PyAV's rational numbers, which have their own class since version 19; None and 0 become None."""
+    """Convert a rational number to Fraction; PyAV 19 has its own class for them. None and 0 become None."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
 def _to_upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """Convert to (H, W, 3) uint8 RGB, rotated and mirrored as declared in the file."""
+    """Convert a frame to (H, W, 3) uint8 RGB, rotated and mirrored as declared in the file."""
     image = frame.to_ndarray(format="rgb24")
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

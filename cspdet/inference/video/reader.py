@@ -23,7 +23,7 @@ from cspdet.io.text import opencv_path
 
 
 def has_pyav() -> bool:
-    """Return whether PyAV is installed, which the extra `video` installs."""
+    """Return whether PyAV is installed; the extra `video` of cspdet installs PyAV."""
     return importlib.util.find_spec("av") is not None
 
 

@@ -50,7 +50,7 @@ class VideoWriter(Protocol):
 
 
 def select_codec(name: str) -> Codec:
-    """Select an available codec. H.264, which browsers can play, needs PyAV; without it, `auto` selects mp4v.
+    """Select an available codec. H.264, which browsers can play, needs PyAV; without PyAV, `auto` selects mp4v.
 
     Args:
         name: auto, h264 or mp4v.
@@ -72,9 +72,10 @@ def select_codec(name: str) -> Codec:
 
 
 class Mpeg4Writer:
-    """Writer of MPEG-4 part 2 video at a constant rate, rounded to 0.001 frames per second, or more above 65.
+    """Writer of MPEG-4 part 2 video at a constant frame rate.
 
-    Many browsers cannot play this codec. It crops the last column or row if the width or height is odd.
+    The rate is rounded to 0.001 frames per second, or to fewer digits above 65. Many browsers cannot play this codec.
+    The codec crops the last column or row if the width or height is odd.
     """
 
     def __init__(self, path: Path, settings: EncoderSettings):
@@ -84,7 +85,7 @@ class Mpeg4Writer:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, image: np.ndarray, ticks: int | None = None) -> None:
-        """Write a frame; see `VideoWriter.write`. Only for live sources, frames are repeated to keep the timestamps."""
+        """Write a frame (H, W, 3) uint8 RGB; for live sources, repeat frames to keep the timestamps."""
         if self._writer is None:
             self.size_hw = (image.shape[0], image.shape[1])
             self._writer = self._open(self.size_hw)
@@ -110,7 +111,7 @@ class Mpeg4Writer:
         return writer
 
     def finish(self) -> None:
-        """Complete the file; see `VideoWriter.finish`."""
+        """Close the file; do nothing if there are no frames."""
         if self._writer is not None:
             self._writer.release()
 
@@ -129,7 +130,8 @@ def open_video_writer(path: Path, settings: EncoderSettings) -> Iterator[VideoWr
     """Open a writer for a temporary file, which is renamed to `path` at the end of the `with` block.
 
     On Ctrl-C or SIGTERM in the block, the file is completed and renamed with the frames so far; then the interruption
-    is raised again. The temporary file of a live source is visible, because a killed process leaves it, and it plays.
+    is raised again. The temporary file of a live source has a visible name, because it can be played after the process
+    was killed.
 
     Raises:
         UserError: No frame was written, or the disk is full.

@@ -2,8 +2,8 @@
 
 PyTorch converts the weights to oneDNN's layout in every forward pass. At batch size 1, this costs as much as a few
 layers. torch.compile uses two operators that convert the weights once; this module uses the same operators without the
-compiler. Because they are not documented, the outputs of the packed network are compared with the original. If the
-operators are missing or the outputs differ, the original network is used.
+compiler. Because the operators are not documented, the outputs of the packed network are compared with the outputs of
+the original. If the operators are missing or the outputs differ, the original network is used.
 """
 
 from __future__ import annotations
