@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         analyze,
         evaluate,
         export,
+        fetch,
         load,
         load_classifier,
         load_detector,
@@ -42,7 +43,7 @@ __version__ = "0.1.0"  # pyproject.toml and the Makefile read this line
 
 _API_NAMES = (
     "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
-    "analyze", "evaluate", "export", "load", "load_classifier", "load_detector", "predict", "train",
+    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict", "train",
 )  # fmt: skip
 _LAZY_IMPORTS = {
     **dict.fromkeys(_API_NAMES, "cspdet.api"),
@@ -81,6 +82,7 @@ __all__ = [
     "analyze",
     "evaluate",
     "export",
+    "fetch",
     "load",
     "load_classifier",
     "load_detector",

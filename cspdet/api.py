@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cspdet.analysis.config import AnalysisConfig
+from cspdet.checkpoints.fetching import fetch_model as fetch
 from cspdet.checkpoints.loading import load_model
 from cspdet.device import select_device
 from cspdet.exporters.base import ExportConfig, ExportResult
@@ -36,7 +37,7 @@ from cspdet.workflows.train import TrainingRun, run_training
 
 __all__ = [
     "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
-    "analyze", "evaluate", "export", "load", "load_classifier", "load_detector", "predict", "train",
+    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict", "train",
 ]  # fmt: skip
 
 
@@ -55,8 +56,8 @@ def load(
         ('detection', ('disc', 'bar', 'cross'))
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml`, or the name of a shipped config), a Darknet `.cfg`, or an
-            exported file.
+        model: A checkpoint (`.pt`), a config (`.yaml` or its name), a Darknet `.cfg`, an exported file, or the name of
+            a downloaded model of `cspdet zoo`.
         weights: Trained weights for a config or cfg; None: random initialization.
         overrides: `key.path=value` for the config.
         task: The expected task; None accepts both.
@@ -93,7 +94,7 @@ def train(
         output: The run folder; None: `runs/<config name>`, or `runs/<config name>-2` ... if it exists.
         resume: Folder of the run to resume, instead of `config`.
         overrides: `key.path=value` for the config; on resume, only keys that do not affect completed steps.
-        weights: Initial weights: a checkpoint, a Darknet `.weights` or `.conv.N` file, or timm:NAME.
+        weights: Initial weights: a checkpoint, a Darknet file, timm:NAME, or the name of a downloaded model.
         data: Data descriptor (YAML) or, for a classifier, image folder; None: `data` of the config.
         device: auto, cpu, cuda or cuda:N.
         stop_after: Stop after this epoch; the run can be resumed.
@@ -255,6 +256,4 @@ def analyze(
         UserError: A file is missing or damaged, or the results belong to another dataset.
     """
     paths = [results] if isinstance(results, (str, Path)) else results
-    return analyze_results_files(
-        paths, names=names, data=data, split=split, output=output, config=config, page=page
-    )  # fmt: skip
+    return analyze_results_files(paths, names=names, data=data, split=split, output=output, config=config, page=page)

@@ -10,7 +10,7 @@ from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
 from cspdet.errors import CheckpointError
 from cspdet.io.checkpoint import check_finite, load_checkpoint
-from cspdet.io.folders import run_checkpoint
+from cspdet.zoo.cache import resolve_model
 
 
 def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
@@ -21,7 +21,8 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
 
     Args:
         model: The network into which the weights are loaded.
-        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
+        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, a `.safetensors` file of timm, timm:NAME,
+            or the name of a downloaded model of `cspdet zoo`.
 
     Returns:
         The report of loaded entries.
@@ -29,7 +30,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
     Raises:
         CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.
     """
-    weights = run_checkpoint(weights)
+    weights = resolve_model(weights)
     if weights.suffix != ".pt":
         return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)

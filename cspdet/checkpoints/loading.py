@@ -19,10 +19,10 @@ from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.config import AUTO
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cspdet.io.folders import run_checkpoint
 from cspdet.models.bundle import ModelBundle, check_task
 from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories, TaskName
+from cspdet.zoo.cache import find_entry, resolve_model
 
 log = logging.getLogger("cspdet")
 
@@ -38,8 +38,8 @@ def load_model(
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`), the folder of a run, a config (`.yaml`), the name of a shipped config, a Darknet
-            cfg (`.cfg`), or an exported file.
+        source: A checkpoint (`.pt`), the folder of a run, the name of a downloaded model of the catalogue, a config
+            (`.yaml`), the name of a shipped config, a Darknet cfg (`.cfg`), or an exported file.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. None: random weights,
             drawn with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
@@ -54,7 +54,7 @@ def load_model(
         CheckpointError: A file is missing, corrupt or for another task, or the weights do not fit.
         ConfigError: The config or an override is invalid.
     """
-    path, weights = run_checkpoint(source), None if weights is None else run_checkpoint(weights)
+    path, weights = resolve_model(source), None if weights is None else resolve_model(weights)
     if is_exported(path, backend):
         return _load_exported(path, weights, overrides, task, backend)
     if path.suffix == ".cfg":
@@ -108,7 +108,8 @@ def _bundle_from_recipe(
         num_classes = 0 if categories is None else len(categories)
         network = build_network(recipe, num_classes, source, pretrained=weights is None)
     if weights is None:
-        log.warning("%s: no weights are given, so the outputs of the model have no meaning; use --weights FILE", source)
+        hint = f"--weights FILE, or `cspdet fetch {source}`" if find_entry(source) else "--weights FILE"
+        log.warning("%s: no weights are given, so the outputs of the model have no meaning; use %s", source, hint)
     else:
         try:
             layers = layers_in_file_order(network)

@@ -3,6 +3,7 @@
 x.pt                      a checkpoint of a classifier or detector with the same backbone
 x.weights, x.conv.N       a Darknet file whose first layers are the layers of the backbone, in the order of its cfg
 timm:NAME                 weights of timm, for a timm backbone with this name; a weights tag is optional
+x.safetensors             a file of timm's weights, for a timm backbone of this architecture
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
     Args:
         model: A network with a backbone.
-        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, or timm:NAME.
+        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, a `.safetensors` file of timm, or
+            timm:NAME.
         backbone_only: If False, layers of neck and head in a Darknet file of the same detector are loaded too.
 
     Returns:
@@ -61,11 +63,14 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
         values = _from_timm(model, name)
     elif Path(name).suffix == ".pt":
         values = _from_checkpoint(model, load_checkpoint(name), name)
+    elif Path(name).suffix == ".safetensors":
+        values = _from_timm(model, name, file=Path(name))
     elif DARKNET_FILE.search(name):
         values = _from_darknet(model, Path(name), backbone_only=backbone_only)
     else:
         raise CheckpointError(
-            f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, or {TIMM_PREFIX}NAME"
+            f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, timm's .safetensors, or "
+            f"{TIMM_PREFIX}NAME"
         )
     model.load_state_dict(values, strict=False)
     report = TransferReport.compare(model, values, name)
@@ -94,15 +99,20 @@ def _get_backbone(model: nn.Module) -> nn.Module:
 # --- timm ----------------------------------------------------------------------------------------
 
 
-def _from_timm(model: nn.Module, name: str) -> StateDict:
+def _from_timm(model: nn.Module, name: str, *, file: Path | None = None) -> StateDict:
     backbone = _get_backbone(model)
+    as_backbone = name if file is None else f"{TIMM_PREFIX}{file.stem}"
     if not isinstance(backbone, TimmBackbone):
         raise ConfigError(
             f"{name}: fits only a timm backbone. The CSP networks of timm compute both parts of a stage with "
             "one convolution, concatenate them in the other order, and differ in widths or in the slope of the "
-            f"activation. To use the timm backbone: model.backbone={{name: {name}, pretrained: true}}"
+            f"activation. To use the timm backbone: model.backbone={{name: {as_backbone}, pretrained: true}}"
         )
-    values: StateDict = backbone.pretrained_state_dict(name.removeprefix(TIMM_PREFIX))
+    values: StateDict = (
+        backbone.pretrained_state_dict(name.removeprefix(TIMM_PREFIX))
+        if file is None
+        else backbone.state_dict_from_file(file)
+    )
     return {f"{BACKBONE_PREFIX}{key}": value for key, value in values.items()}
 
 

@@ -27,6 +27,14 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--import MODULE` and `--fetch`, the options of commands with a MODEL; `run_command` obeys them."""
+    add_import_argument(parser)
+    parser.add_argument(
+        "--fetch", action="store_true", help="download MODEL or the weights if they are a name of `cspdet zoo`"
+    )
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument(
@@ -68,13 +76,47 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def model_file(text: str) -> str:
-    """Return the path of a MODEL argument as text; for a run folder, the path of its best checkpoint."""
-    return str(run_checkpoint(text))
+    """Return the path of a MODEL argument as text; see `model_path`."""
+    return str(model_path(text))
 
 
 def model_path(text: str) -> Path:
-    """Return the path of a MODEL argument; for a run folder, the path of its best checkpoint."""
-    return run_checkpoint(text)
+    """Return the path of a MODEL argument.
+
+    A run folder stands for its best checkpoint, and the name of a downloaded model for its file. Other names are
+    returned unchanged.
+    """
+    path = run_checkpoint(text)
+    if path.exists():
+        return path
+    from cspdet.zoo.cache import resolve_model
+
+    return resolve_model(text, must_exist=False)
+
+
+def fetch_models(args: argparse.Namespace) -> None:
+    """Download the models of the catalogue that MODEL and `--weights` name, if `--fetch` is given.
+
+    Raises:
+        UserError: A download fails.
+    """
+    if not getattr(args, "fetch", False):
+        return
+    from cspdet.zoo.cache import find_entry
+
+    def fetch(source: str | Path) -> Path:
+        if find_entry(source) is None:
+            return Path(source)
+        from cspdet.checkpoints.fetching import fetch_model
+
+        return fetch_model(str(source))
+
+    for name in ("model", "weights"):
+        source = getattr(args, name, None)
+        if source is not None:
+            setattr(args, name, type(source)(fetch(source)))
+    if hasattr(args, "models"):
+        args.models = [type(source)(fetch(source)) for source in args.models]
 
 
 def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, str]]) -> list[str]:
@@ -114,7 +156,9 @@ def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
         CheckpointError: The file does not exist.
         ConfigError: The config or an override is invalid.
     """
-    path = Path(source)
+    from cspdet.zoo.cache import resolve_model
+
+    path = resolve_model(source)
     if path.is_dir():
         raise CheckpointError(f"{path}: expected a model, or the folder of a run, found a folder without best.pt")
     if path.suffix in MODEL_SUFFIXES and not path.is_file():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import (
     add_device_argument,
-    add_import_argument,
+    add_model_options,
     model_file,
     parse_image_size,
     print_lines,
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opencv-python", type=Path, metavar="FILE", help="Python interpreter with OpenCV 4")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="plot time over BFLOPs to a .png or .svg file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model, model_file, print_lines
+from cspdet.cli.arguments import add_device_argument, add_model_options, check_model, model_file, print_lines
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.io.atomic import write_text
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document, the list of all images")
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, model_file
+from cspdet.cli.arguments import add_device_argument, add_model_options, model_file
 from cspdet.errors import ConfigError, did_you_mean
 from cspdet.inference.config import BACKENDS, H264_PRESETS, LABEL_FORMATS
 
@@ -33,7 +33,7 @@ def add_detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 or int8 (default: %(default)s)")
     add_device_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document: the summary and all lines")
-    add_import_argument(parser)
+    add_model_options(parser)
     _add_inference_arguments(parser.add_argument_group("detection"))
     _add_video_arguments(parser.add_argument_group("videos, cameras and streams"))
     _add_drawing_arguments(parser.add_argument_group("output"))

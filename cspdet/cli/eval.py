@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cspdet.cli.arguments import (
     SPLITS,
     add_device_argument,
-    add_import_argument,
+    add_model_options,
     check_model,
     model_file,
     print_lines,
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, or -2, -3 ... if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
-    add_import_argument(parser)
+    add_model_options(parser)
     add_crop_arguments(parser.add_argument_group("classifiers"))
 
 

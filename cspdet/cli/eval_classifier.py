@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_device_argument, add_import_argument, check_model, model_file, print_lines
+from cspdet.cli.arguments import add_device_argument, add_model_options, check_model, model_file, print_lines
 from cspdet.datasets.config import INTERPOLATIONS
 from cspdet.io.atomic import write_text
 from cspdet.io.csv_text import CsvRow, format_csv
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, or -2 ... if it exists"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

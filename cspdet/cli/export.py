@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
+from cspdet.cli.arguments import add_model_options, check_model, model_path, parse_image_size, print_lines
 from cspdet.config.user_modules import allow_user_modules
 from cspdet.errors import ConfigError
 from cspdet.exporters.base import (
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=parse_image_size, metavar="HxW", help="input size (default: that of the model)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights for a config")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_import_argument(parser)
+    add_model_options(parser)
     group = parser.add_argument_group("onnx, openvino and torchscript")
     group.add_argument(
         "--outputs", default="raw", metavar="O", help=f"{' or '.join(OUTPUTS)}; raw: the outputs of the network; "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import (
     add_device_argument,
-    add_import_argument,
+    add_model_options,
     check_model,
     model_file,
     parse_image_size,
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=8, metavar="N", help="images per forward pass (default: %(default)s)"
     )
     add_device_argument(parser)
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,25 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import print_lines
-from cspdet.config.loader import load_config
 from cspdet.errors import ConfigError
 from cspdet.io.names import count
 from cspdet.io.outputs import IMPORTED, OutputFile, check_outputs
 
 if TYPE_CHECKING:
-    from cspdet.darknet.weights import LoadResult
-    from cspdet.models import Classifier, Detector
-    from cspdet.recipe import ClassificationRecipe, DetectionRecipe
-    from cspdet.structures import Categories
-
-log = logging.getLogger("cspdet")
+    from cspdet.checkpoints.darknet_import import ImportedModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,75 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the network, read the weights, write the checkpoint, and print a summary."""
-    from cspdet.checkpoints.darknet_cfg import BN_EPS, recipe_from_cfg
-    from cspdet.checkpoints.recipes import make_checkpoint
-    from cspdet.darknet.names import read_names
-    from cspdet.darknet.weight_order import layers_in_file_order
-    from cspdet.darknet.weights import read_weights
-    from cspdet.io.checkpoint import save_checkpoint
-
     if args.output.suffix != ".pt":
         raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
     check_outputs([OutputFile(args.output, IMPORTED)], (args.cfg, args.weights, args.names))
-    names = None if args.names is None else read_names(args.names)
-    if args.cfg.suffix in (".yaml", ".yml"):
-        recipe, classes = _config_from_yaml(args, names)
-    else:
-        bn_eps = BN_EPS if args.bn_eps is None else args.bn_eps
-        recipe, classes = recipe_from_cfg(args.cfg, names=names, bn_eps=bn_eps, overrides=args.overrides)
-    model = _build(recipe, classes, args)
-    load_result = read_weights(args.weights, layers_in_file_order(model), partial=args.partial)
-    checkpoint = make_checkpoint(recipe, classes, model.state_dict())
-    save_checkpoint(args.output, replace(checkpoint, program=f"{checkpoint.program} import-darknet"))
-    _print_summary(args, model, recipe, classes, load_result)
+
+    from cspdet.checkpoints.darknet_import import import_darknet
+    from cspdet.darknet.names import read_names
+    from cspdet.io.checkpoint import save_checkpoint
+
+    imported = import_darknet(
+        args.cfg, args.weights, names=None if args.names is None else read_names(args.names), bn_eps=args.bn_eps,
+        overrides=args.overrides, partial=args.partial,
+    )  # fmt: skip
+    save_checkpoint(args.output, imported.to_checkpoint())
+    _print_summary(args, imported)
 
 
-def _config_from_yaml(
-    args: argparse.Namespace, names: tuple[str, ...] | None
-) -> tuple[DetectionRecipe | ClassificationRecipe, Categories]:
-    import torch
-
-    from cspdet.checkpoints.building import build_classifier, classes_from_config
-    from cspdet.checkpoints.darknet_cfg import BN_EPS, categories_from_cfg
-    from cspdet.darknet.names import categories_from_names
-    from cspdet.recipe import ClassificationRecipe, DetectionRecipe, infer_task
-
-    if args.bn_eps is not None:
-        raise ConfigError(f"--bn-eps: {args.cfg} is not a cfg; networks of a config have {BN_EPS:g}")
-    recipe: DetectionRecipe | ClassificationRecipe
-    if infer_task(args.cfg) == "classification":
-        recipe = load_config(args.cfg, ClassificationRecipe, args.overrides)
-        with torch.device("meta"):
-            count = build_classifier(recipe, str(args.cfg)).num_classes
-        return recipe, categories_from_cfg(count, names, args.cfg)
-    recipe = load_config(args.cfg, DetectionRecipe, args.overrides)
-    return recipe, classes_from_config(recipe) if names is None else categories_from_names(names)
-
-
-def _build(
-    recipe: DetectionRecipe | ClassificationRecipe, classes: Categories, args: argparse.Namespace
-) -> Detector | Classifier:
-    """Build the network for `import-darknet`.
-
-    The weights are initialized only with `--partial`. If not, the file replaces all of them, and random initialization
-    would take seconds.
-    """
-    import torch
-
-    from cspdet.checkpoints.building import build_network
-    from cspdet.darknet.weights import SkipInit
-
-    with nullcontext() if args.partial else SkipInit(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build_network(recipe, len(classes), str(args.cfg), pretrained=False)
-
-
-def _print_summary(
-    args: argparse.Namespace, model: Detector | Classifier, recipe: DetectionRecipe | ClassificationRecipe,
-    classes: Categories, load_result: LoadResult,
-) -> None:  # fmt: skip
+def _print_summary(args: argparse.Namespace, imported: ImportedModel) -> None:
     from cspdet.checkpoints.pretrained import has_backbone
 
+    recipe, classes, model, load_result = imported
     model_type = "detector" if recipe.task == "detection" else "classifier"
     if args.json:
         print(json.dumps({

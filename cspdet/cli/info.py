@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_import_argument, check_model, model_path, parse_image_size, print_lines
+from cspdet.cli.arguments import add_model_options, check_model, model_path, parse_image_size, print_lines
 from cspdet.io.names import distinct_names
 from cspdet.io.tables import Table
 from cspdet.models.published import PublishedResult, find_published_result
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", type=Path, metavar="FILE", help="plot the layers of all MODELs to a .png or .svg file"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from cspdet import __version__
+from cspdet.cli.arguments import fetch_models
 from cspdet.cli.parser import THREADED_COMMANDS, build_parser, limit_threads, parse
 from cspdet.errors import ConfigError, UserError, did_you_mean
 from cspdet.io.terminal import LogFormatter, LogHandler, escaped_stdout
@@ -38,6 +39,8 @@ COMMAND_GROUPS = {
         "benchmark": "speed and memory of models on this machine",
     },
     "models": {
+        "zoo": "list the trained models that `cspdet fetch` downloads",
+        "fetch": "download trained models by name",
         "configs": "list the released configs, or copy one to edit it",
         "info": "parameters, BFLOPs and memory traffic, with published values",
         "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
@@ -132,6 +135,7 @@ def _run_command(command: str, words: list[str], module: Any) -> int:
         if command in THREADED_COMMANDS:
             limit_threads(args.threads, os.environ)
         _import_user_modules(args)
+        fetch_models(args)
         return module.run(args) or 0
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_import_argument
+from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_model_options
 from cspdet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
     )  # fmt: skip
     add_device_argument(parser)
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after epoch N; --resume continues")
-    add_import_argument(parser)
+    add_model_options(parser)
 
 
 def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cspdet.datasets.archives import unpack_zip
-from cspdet.datasets.fetch import CHUNK_BYTES, fetch, file_size, partial_path
 from cspdet.datasets.formats.coco_writer import ConversionResult, format_dataset_config, was_written_by
 from cspdet.errors import DataError, UserError
 from cspdet.io.atomic import write_text
+from cspdet.io.fetch import CHUNK_BYTES, fetch, file_size, partial_path
 
 BASE_URL = "http://images.cocodataset.org"
 
@@ -100,7 +100,10 @@ def download_coco(
     for archive, files in missing.items():
         url = f"{base_url.rstrip('/')}/{archive.url}"
         zip_file = output / archive.name
-        is_new = fetch(url, zip_file, archive.size, max_attempts=max_attempts, retry_delay_s=retry_delay_s)
+        is_new = fetch(
+            url, zip_file, archive.size, max_attempts=max_attempts, retry_delay_s=retry_delay_s,
+            hint="; the built-in dataset (prepare-data shapes) needs no network",
+        )  # fmt: skip
         _unpack(archive, output, files)
         if is_new:  # an archive that the user downloaded is kept
             zip_file.unlink()

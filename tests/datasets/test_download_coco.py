@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import tempfile
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from file_server import FileServer, serve_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.cli.prepare_data import print_summary
 from cspdet.datasets.archives import unpack_zip
 from cspdet.datasets.download import COCO_2017, Archive, CocoSplit, _count_boxes, download_coco
-from cspdet.datasets.fetch import fetch
 from cspdet.errors import DataError, UserError
+from cspdet.io.fetch import fetch
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -48,55 +46,12 @@ ANNOTATIONS = zipped(
 )
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `files`; `cuts` says after how many bytes of the body the next answers break off (None: not)."""
-
-    def __init__(self, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = files
-        self.cuts: list[int | None] = []
-        self.ranges = True
-        self.asked: list[tuple[str, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        requested = self.headers.get("Range")
-        self.server.asked.append((self.path, requested))
-        body = self.server.files.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        start = int(re.findall(r"\d+", requested)[0]) if requested and self.server.ranges else 0
-        if start >= len(body):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        cut = self.server.cuts.pop(0) if self.server.cuts else None
-        self.wfile.write(body[start:] if cut is None else body[start : start + cut])
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     files = {"/zips/val2017.zip": IMAGES_ZIP, "/annotations/annotations_trainval2017.zip": ANNOTATIONS}
-    with Server(files) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serve_files(files) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def facts(images: int = 3, size: int = len(IMAGES_ZIP)) -> dict[str, CocoSplit]:
@@ -105,7 +60,7 @@ def facts(images: int = 3, size: int = len(IMAGES_ZIP)) -> dict[str, CocoSplit]:
     return {"val": CocoSplit(images, notes, "annotations/instances_val2017.json")}
 
 
-def download(server: Server, folder: Path, known: dict[str, CocoSplit] | None = None, **options: int):
+def download(server: FileServer, folder: Path, known: dict[str, CocoSplit] | None = None, **options: int):
     return download_coco(
         folder, splits=["val"], base_url=server.url, split_specs=known or facts(), retry_delay_s=0, **options
     )
@@ -243,7 +198,7 @@ def test_an_address_that_is_not_there(server, tmp_path):
 
 def test_no_network_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server({}) as closed:
+    with FileServer({}) as closed:
         url = closed.url  # nobody listens there once the server is closed
     with pytest.raises(UserError, match=r"cannot be reached .*needs no network"):
         download_coco(tmp_path, splits=["val"], base_url=url, split_specs=facts())

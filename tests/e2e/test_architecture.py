@@ -25,7 +25,7 @@ LAYERS = (
     "errors structures boxes palette",
     "io device letterbox",
     "config",
-    "models datasets",
+    "models datasets zoo",
     "darknet inference evaluation",
     "training analysis exporters",
     "recipe reports",

@@ -13,6 +13,7 @@ weights.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,6 +76,15 @@ class TimmBackbone(nn.Module):
             )
         return {f"network.{key}": value for key, value in _create(model, pretrained=True).state_dict().items()}
 
+    def state_dict_from_file(self, path: Path) -> dict[str, Tensor]:
+        """Return the weights of a file that timm published (`.safetensors`) as a state dict of this module.
+
+        Raises:
+            ConfigError: The file is missing or damaged, or has the weights of another architecture.
+        """
+        network = _create(self.model, pretrained=True, file=path)
+        return {f"network.{key}": value for key, value in network.state_dict().items()}
+
     @torch.no_grad()
     def _validate_outputs(self) -> None:
         """Raise ConfigError if the output shapes differ from the declared ones.
@@ -103,8 +113,14 @@ def load_pretrained(network: nn.Module) -> None:
             part.load_pretrained()
 
 
-def _create(model: str, *, pretrained: bool) -> Any:
-    """Create a timm network that returns feature maps; raise ConfigError if this is impossible."""
+def _create(model: str, *, pretrained: bool, file: Path | None = None) -> Any:
+    """Create a timm network that returns feature maps; raise ConfigError if this is impossible.
+
+    Args:
+        model: Name of the timm model.
+        pretrained: Load pretrained weights.
+        file: The file of the pretrained weights; None: timm reads its cache, or downloads them.
+    """
     try:
         import timm
     except ImportError as error:
@@ -117,12 +133,15 @@ def _create(model: str, *, pretrained: bool) -> Any:
     if tag and model not in tagged:
         known = f"; valid: {', '.join(tagged)}" if tagged else ""
         raise _error(model, f"timm {timm.__version__} has no weights of this tag{did_you_mean(model, tagged)}{known}")
-    if pretrained and not tagged:
+    if pretrained and not tagged and file is None:
         raise _error(model, "has no pretrained weights; omit `pretrained`")
     try:
-        return timm.create_model(model, features_only=True, pretrained=pretrained)
+        overlay = None if file is None else {"file": str(file)}
+        return timm.create_model(model, features_only=True, pretrained=pretrained, pretrained_cfg_overlay=overlay)
     except Exception as error:  # timm, its hub client and the network raise unrelated classes
         failure = "its pretrained weights cannot be downloaded" if pretrained else "cannot return feature maps"
+        if file is not None:
+            failure = f"cannot load the weights of {file}"
         raise _error(model, f"{failure} ({_reason(error)})") from None
 
 

@@ -1,4 +1,4 @@
-"""Download a file over HTTP, with resume, retries and verified size."""
+"""Download a file over HTTP, with resume, retries, verified size and a progress bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tqdm import tqdm
+
 from cspdet.errors import UserError
+from cspdet.io.progress import is_interactive
+from cspdet.io.terminal import escape_line
 
 CHUNK_BYTES = 1 << 20
 LOG_INTERVAL_S = 15.0
@@ -28,22 +32,25 @@ def file_size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0) -> bool:
+def fetch(
+    url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0, hint: str = ""
+) -> bool:
     """Download a file; resume `file`.part if it exists.
 
     Args:
-        url: Address of the file.
+        url: Address of the file; `http_proxy`, `https_proxy` and `no_proxy` of the environment are used.
         file: Output path; an existing file of the expected size is kept.
         size: Expected size in bytes; None: any.
         max_attempts: Maximum number of attempts. A download that has received no data is not retried.
         retry_delay_s: Seconds between attempts.
+        hint: End of the error message if nothing was received.
 
     Returns:
         Whether the file was downloaded; false if it existed.
 
     Raises:
-        UserError: The server is unreachable, responds with an error, interrupts the transfer too often, or declares
-            another size; or the file cannot be written.
+        UserError: The server is unreachable, responds with an error or a web page, interrupts the transfer too often,
+            or declares another size; or the file cannot be written.
     """
     if file.is_file() and (size is None or file.stat().st_size == size):
         return False
@@ -65,7 +72,6 @@ def fetch(url: str, file: Path, size: int | None, *, max_attempts: int = 10, ret
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}") from None
     received = file_size(part)
-    hint = "; the built-in dataset (prepare-data shapes) needs no network"
     if received:
         hint = f"; {received} bytes are kept in {part}, run the command again to resume"
     raise UserError(f"{url}: download failed: {reason}{hint}")
@@ -100,6 +106,8 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
     with response:
         if response.status != 206:
             received = 0  # the server sends the whole file
+        if (response.headers.get("Content-Type") or "").startswith("text/html"):  # such as a login page
+            raise UserError(f"{url}: expected the file, the server sent a web page (text/html)")
         total = received + _content_length(url, response)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
@@ -117,17 +125,22 @@ def _content_length(url: str, response: http.client.HTTPResponse) -> int:
 
 def _write_response(response: http.client.HTTPResponse, part: Path, received: int, total: int) -> str | None:
     last_log_time = time.monotonic()
-    with part.open("ab" if received else "wb") as out:
+    bar = tqdm(
+        total=total, initial=received, desc=escape_line(part.stem), unit="B", unit_scale=True, leave=False,
+        disable=not is_interactive(),
+    )  # fmt: skip
+    with part.open("ab" if received else "wb") as out, bar:
         while True:
             try:
-                data = response.read(CHUNK_BYTES)
-            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-                data = error.partial if isinstance(error, http.client.IncompleteRead) else b""
+                data = response.read1(CHUNK_BYTES)  # what has arrived: little is lost if the process is killed
+            except (http.client.HTTPException, TimeoutError, ConnectionError):
+                break
             if not data:
                 break
             out.write(data)
+            bar.update(len(data))
             received += len(data)
-            if time.monotonic() - last_log_time > LOG_INTERVAL_S:
+            if bar.disable and time.monotonic() - last_log_time > LOG_INTERVAL_S:
                 last_log_time = time.monotonic()
                 log.info("%s: %.2f of %.2f GB", part.stem, received / 1e9, total / 1e9)
     if received < total:

@@ -1,0 +1,64 @@
+"""Fetch a model of the catalogue: download its files, verify them, and convert Darknet networks to a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cspdet.checkpoints.darknet_import import import_darknet
+from cspdet.config.released import get_released
+from cspdet.darknet.names import read_names
+from cspdet.errors import UserError
+from cspdet.io.checkpoint import save_checkpoint
+from cspdet.zoo.cache import model_path
+from cspdet.zoo.catalogue import ZooEntry, get_entry
+from cspdet.zoo.download import download_files, lock_model, record_new_hashes
+
+# Post-processing of Darknet's commands `detector valid`, which writes COCO results, and `detector map`.
+PROTOCOLS = {
+    "valid": ("eval.min_score=0.001", "eval.nms_iou=0.6", "eval.clip_boxes=true"),
+    "map": ("eval.min_score=0.005", "eval.nms_iou=0.45", "eval.clip_boxes=false"),
+}
+
+log = logging.getLogger("cspdet")
+
+
+def fetch_model(name: str, *, copies: Sequence[str | Path] = (), force: bool = False) -> Path:
+    """Return the path of a model of the catalogue; download it if it is not in the cache.
+
+    The checkpoint of a Darknet network has the input size and the thresholds of the published accuracy.
+
+    Args:
+        name: Name of the model.
+        copies: Files that the user has; they are copied instead of downloaded.
+        force: Verify the downloaded files again, and convert them again.
+
+    Raises:
+        UserError: There is no such model, a file cannot be downloaded, or it is not the published one.
+    """
+    entry = get_entry(name)
+    path = model_path(name, entry)
+    with lock_model(name):
+        if path.is_file() and not copies and not force:
+            log.info("%s: is in the cache: %s", name, path)
+            return path
+        folder = download_files(name, entry, copies=[Path(copy) for copy in copies])
+        if entry.kind == "darknet":
+            _write_checkpoint(name, entry, folder, path)
+        record_new_hashes(name, entry)
+    return path
+
+
+def _write_checkpoint(name: str, entry: ZooEntry, folder: Path, path: Path) -> None:
+    """Convert the downloaded files of a Darknet network to the checkpoint `path`."""
+    cfg = folder / entry.cfg.name if entry.cfg is not None else get_released(entry.config or "").path
+    overrides = ["input.resize=stretch", *PROTOCOLS[entry.protocol]]
+    if entry.size is not None:
+        overrides.append(f"input.size={list(entry.size)}")
+    names = None if entry.names is None else read_names(folder / entry.names.name)
+    try:
+        imported = import_darknet(cfg, folder / entry.weights.name, names=names, overrides=overrides)
+    except UserError as error:
+        raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from None
+    save_checkpoint(path, imported.to_checkpoint())
