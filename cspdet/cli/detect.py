@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import check_model
+from cspdet.cli.arguments import check_model, print_lines
 from cspdet.cli.detect_arguments import add_detect_arguments, validate_args
 from cspdet.errors import ConfigError, SourceError, truncate_list
 from cspdet.inference.config import EngineConfig
 from cspdet.io.folders import increment_path
+from cspdet.io.names import count
 from cspdet.models.config import PostprocessConfig
 
 if TYPE_CHECKING:
@@ -83,10 +85,12 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
     )
     search = SlicedDetector(postprocess, classes, _tiling(args))
     detector = Predictor(engine, search.detector_config)
-    for count in sorted({_frames_per_batch(video, args.batch_size) for video in sources if isinstance(video, Video)}):
-        engine.warm_up(count)
+    for frames in sorted({_frames_per_batch(video, args.batch_size) for video in sources if isinstance(video, Video)}):
+        engine.warm_up(frames)
     start = time.perf_counter()
     with DetectionRunner(detector, output, search, settings) as runner:
+        if not args.json and log.isEnabledFor(logging.INFO):  # not with --quiet
+            runner.report = _print_line
         try:
             runner.run(sources)
         finally:
@@ -171,8 +175,7 @@ def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, source
 
 def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> None:
     """Print the summary of the run; it is printed even after an interruption or an error."""
-    count = runner.num_images + runner.num_frames
-    rate = count / seconds if seconds > 0 else 0.0
+    rate = (runner.num_images + runner.num_frames) / seconds if seconds > 0 else 0.0
     stages = runner.timer.milliseconds()
     if as_json:
         summary = {
@@ -192,21 +195,25 @@ def _print_summary(runner: DetectionRunner, seconds: float, as_json: bool) -> No
         print(json.dumps(summary, ensure_ascii=False))
         return
     counts = [
-        f"{n} {name}{'s' if n != 1 else ''}"
-        for n, name in ((runner.num_images, "image"), (runner.num_frames, "frame"))
-        if n
-    ]
-    print(
+        count(n, name) for n, name in ((runner.num_images, "image"), (runner.num_frames, "frame")) if n
+    ]  # fmt: skip
+    lines = [
         f"{' and '.join(counts) or 'nothing'} in {seconds:.1f} s ({rate:.1f} per second), "
-        f"{runner.jsonl_writer.num_detections} detections; written to {runner.output}"
-    )
+        f"{count(runner.jsonl_writer.num_detections, 'detection')}; written to {runner.output}"
+    ]
     if runner.num_limited:
         limit = runner.sliced_detector.postprocess.max_detections
-        print(
+        lines.append(
             f"images or frames with {limit} detections, the limit: {runner.num_limited}; --max-detections allows more"
         )
-    if count:
-        print("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
+    if counts:
+        lines.append("ms per image or frame: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
+    print_lines(lines)
+
+
+def _print_line(line: str) -> None:
+    print_lines([line])
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

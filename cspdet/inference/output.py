@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +134,7 @@ class DetectionRun:
         num_dropped: Number of frames of live sources that were not processed.
         timer: Measures the time of each stage.
         jsonl_writer: Writer of `detections.jsonl`; every line is flushed.
+        report: Function that gets a line of text about each image and video; None: no lines.
     """
 
     def __init__(self, detector: Predictor, output: Path, sliced_detector: SlicedDetector, settings: DetectionSettings):
@@ -141,6 +142,7 @@ class DetectionRun:
         self.problems: list[str] = []
         self.num_images = self.num_frames = self.num_dropped = self.num_limited = 0
         self.timer = StageTimer(STAGES)
+        self.report: Callable[[str], None] | None = None
         self._names = CopyNames()
         self.jsonl_writer = JsonlWriter(
             output / RESULTS_FILE, detector.class_names, detector.category_ids, mot_path=settings.mot_path
@@ -150,6 +152,17 @@ class DetectionRun:
         """Write the detections of an image or frame; if they are `max_detections` or more, increase `num_limited`."""
         self.jsonl_writer.add(result)
         self.num_limited += len(result.detections) >= self.sliced_detector.postprocess.max_detections
+
+    def report_line(self, line: str) -> None:
+        """Pass a line to `report`; if it cannot be printed, the run goes on without lines."""
+        if self.report is None:
+            return
+        try:
+            self.report(line)
+        except BrokenPipeError:  # `cspdet detect ... | head`
+            self.report = None
+        except UserError as error:  # the disk is full
+            self.report, self.problems = None, [*self.problems, *error.problems]
 
     def close(self, *, failed: bool = False) -> None:
         """Close the results file, which replaces an earlier one unless the run `failed`."""

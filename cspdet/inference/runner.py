@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from cspdet.inference.marks import mark_image
 from cspdet.inference.output import DetectionRun, copy_suffix
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched
 from cspdet.inference.records import FrameResult
+from cspdet.inference.result_lines import image_line
 from cspdet.inference.sources import ImageFile, MediaSource, Video
 from cspdet.inference.video.animation import is_animated_image
 from cspdet.inference.video.processor import VideoProcessor
@@ -29,6 +31,7 @@ class PendingImage(NamedTuple):
     source: ImageFile
     image: np.ndarray  # (H, W, 3) uint8 RGB
     detections: Detections | None = None
+    milliseconds: float = 0.0  # of the detection
 
 
 class DetectionRunner(DetectionRun):
@@ -69,26 +72,33 @@ class DetectionRunner(DetectionRun):
         read = self.timer.time_iter(map(_read_image, images), "read")
         with BackgroundConsumer(self._finish_image, batch_size) as finish, Prefetcher(read, batch_size) as prefetched:
             waited = self.timer.time_iter(prefetched, "waiting")
-            for batch in batched(progress(waited, "detecting", "image", len(images)), batch_size):
+            if self.report is None:  # a line per image shows the progress, too
+                waited = progress(waited, "detecting", "image", len(images))
+            for batch in batched(waited, batch_size):
                 self.problems += [problem for item in batch if isinstance(item, DataError) for problem in item.problems]
                 animations += [item for item in batch if isinstance(item, Video)]
                 readable = [item for item in batch if isinstance(item, PendingImage)]
+                start = time.perf_counter()
                 with self.timer.measure("detect", len(readable)):
                     results = self.sliced_detector.predict(self.detector, [item.image for item in readable])
+                milliseconds = 1000 * (time.perf_counter() - start) / max(1, len(readable))
                 with self.timer.measure("waiting", 0):
                     for item, detections in zip(readable, results, strict=True):
-                        finish.put(item._replace(detections=detections))
+                        finish.put(item._replace(detections=detections, milliseconds=milliseconds))
         return animations
 
     def _finish_image(self, pending: PendingImage) -> None:
-        source, image, detections = pending
+        source, image, detections, milliseconds = pending
         assert detections is not None
         if self.settings.draw:
             with self.timer.measure("draw"):
                 drawn = self.draw(image, detections)
             with self.timer.measure("write"):
                 self._write_copy(source, drawn)
-        self.record(FrameResult(str(source), (image.shape[0], image.shape[1]), detections))
+        size_hw = (image.shape[0], image.shape[1])
+        self.record(FrameResult(str(source), size_hw, detections))
+        classes = [self.detector.class_names[index] for index in detections.class_id.tolist()]
+        self.report_line(image_line(source.name.as_posix(), size_hw, classes, milliseconds))
         self.num_images += 1
         self.timer.frame_done()
 

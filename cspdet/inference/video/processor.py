@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -16,6 +18,7 @@ from cspdet.errors import SourceError
 from cspdet.inference.output import DetectionRun
 from cspdet.inference.pipeline import BackgroundConsumer, Prefetcher, batched, call_interruptibly, parallel_map
 from cspdet.inference.records import FrameResult
+from cspdet.inference.result_lines import video_line
 from cspdet.inference.sources import Video
 from cspdet.inference.tracking import Tracker
 from cspdet.inference.video.animation import AnimationReader
@@ -46,6 +49,7 @@ class VideoProcessor:
     def __init__(self, run: DetectionRun):
         self.run = run
         self._other_sizes: set[tuple[Video, tuple[int, int]]] = set()  # of frames, that were reported
+        self._counts: Counter[str] = Counter()  # detections of each class in the current video
 
     def process(self, video: Video) -> None:
         """Detect objects in every frame, and write the annotated video and the result lines.
@@ -53,7 +57,8 @@ class VideoProcessor:
         Raises:
             SourceError: The video cannot be opened, or none of its frames can be decoded.
         """
-        settings = self.run.settings
+        settings, start, frames_before = self.run.settings, time.perf_counter(), self.run.num_frames
+        self._counts.clear()
         with self._open_reader(video) as reader:
             frames = iter(reader)
             first = call_interruptibly(lambda: next(frames, None))
@@ -70,6 +75,9 @@ class VideoProcessor:
                 with open_video_writer(path, self._encoder_settings(reader)) as writer:
                     self._run_pipeline(reader, chain([first], frames), first.image.nbytes, writer)
             self._log_result(reader)
+        size_hw, num_frames = (first.image.shape[0], first.image.shape[1]), self.run.num_frames - frames_before
+        seconds = time.perf_counter() - start
+        self.run.report_line(video_line(video.name.as_posix(), size_hw, num_frames, seconds, self._counts))
 
     def _open_reader(self, video: Video) -> VideoReader:
         settings = self.run.settings
@@ -161,6 +169,7 @@ class VideoProcessor:
                     reader.video.source, size_hw, processed.detections, frame.index, frame.time_s, processed.track_ids
                 )
             )
+        self._counts.update(self.run.detector.class_names[index] for index in processed.detections.class_id.tolist())
         self.run.num_frames += 1
         self.run.timer.frame_done()
 
