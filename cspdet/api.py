@@ -56,7 +56,7 @@ def load(
         ('detection', ('disc', 'bar', 'cross'))
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml` or its name), a Darknet `.cfg`, an exported file, or the name of
+        model: A checkpoint (`.pt`), a config (`.yaml` or a name), a Darknet `.cfg`, an exported file, or the name of
             a downloaded model of `cspdet zoo`.
         weights: Trained weights for a config or cfg; None: random initialization.
         overrides: `key.path=value` for the config.
@@ -90,7 +90,7 @@ def train(
         PosixPath('runs/csppelee_efm')
 
     Args:
-        config: A config file, or the name of a shipped config.
+        config: A config file, or the name of a released config.
         output: The run folder; None: `runs/<config name>`, or `runs/<config name>-2` ... if it exists.
         resume: Folder of the run to resume, instead of `config`.
         overrides: `key.path=value` for the config; on resume, only keys that do not affect completed steps.
@@ -178,7 +178,7 @@ def predict(
         source: One image or several images. An image is a path, the bytes of an image file, an array, a tensor or a PIL
             image. A path can also be a folder or a glob pattern.
         bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
-        options: Keyword arguments of `load_detector` or `load_classifier`; if `model` is a predictor, of its `predict`.
+        options: Keyword arguments of `load_detector` or `load_classifier`; for a predictor, those of `model.predict`.
 
     Returns:
         One result for one image, a list of results for several images. A result of a detector has boxes in image

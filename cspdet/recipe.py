@@ -73,7 +73,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
     """Read a config file and apply overrides.
 
     Args:
-        path: A YAML file, or the name of a shipped config.
+        path: A YAML file, or the name of a released config.
         overrides: `key.path=value`, applied in order.
         task: The expected task; None accepts both.
 
@@ -94,8 +94,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, task: TaskNa
 def infer_task(path: Path, expected: TaskName | None = None) -> TaskName | None:
     """Return the task of a config file.
 
-    The key `task` states it. If the key is missing, a model with a neck or a head is a detector, and other models are
-    classifiers.
+    The key `task` states the task. If the key is missing, a model with a neck or a head is a detector, and other models
+    are classifiers.
 
     Args:
         path: The config file.

@@ -1,4 +1,4 @@
-"""Build the network of a recipe with initial weights."""
+"""Build the network of a recipe (the root config) with initial weights."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def with_num_classes(recipe: Recipe, num_classes: int) -> Recipe:
 def _prepare(
     model: Network, recipe: Recipe, where: str, *, pretrained: bool
 ) -> None:  # fmt: skip
-    """Check the input size, and load `model.backbone.weights` unless the network is on the meta device."""
+    """Check the input size. If `pretrained`, load `model.backbone.weights`, except on the meta device."""
     check_size(recipe.input.size, model, where)
     weights: Path | None = getattr(getattr(recipe.model, "backbone", None), "weights", None)
     if pretrained and weights is not None and not next(model.parameters()).is_meta:
@@ -87,7 +87,7 @@ def _prepare(
 def classes_from_config(recipe: DetectionRecipe) -> Categories:
     """Return the classes of the train split of a recipe. If the split cannot be read, return the 80 classes of COCO.
 
-    This is used for networks without trained weights.
+    These classes are used for networks without trained weights.
     """
     try:
         return load_coco(load_dataset_config(recipe.data).split("train"), "train").classes

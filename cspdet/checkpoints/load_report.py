@@ -35,7 +35,7 @@ class TransferEntry:
 
     @property
     def loaded(self) -> bool:
-        """Whether the tensor was loaded. This is so if its shapes in the network and in the file are equal."""
+        """Whether the tensor was loaded: its shapes in the network and in the file are equal."""
         return self.shape is not None and self.shape == self.file_shape
 
     @property
@@ -98,10 +98,10 @@ class TransferReport:
             log.info("  in the file, not in the network: %s%s", unused[0], more)
 
     def to_csv(self) -> str:
-        """Format all entries as CSV with the columns entry, shape, found and taken.
+        """Format all entries as CSV. A shape is written as 64x32x3x3; a missing shape is empty.
 
-        entry is the name of the tensor, shape its shape in the network, found its shape in the file. taken is yes if
-        the tensor was loaded, else no. Shapes are written as 64x32x3x3; a missing shape is empty.
+        The columns are entry (name of the tensor), shape (in the network), found (shape in the file), and taken (yes or
+        no: whether the tensor was loaded).
         """
         rows = (
             (entry.name, _cell(entry.shape), _cell(entry.file_shape), "yes" if entry.loaded else "no")

@@ -39,7 +39,7 @@ def load_model(
 
     Args:
         source: A checkpoint (`.pt`), the folder of a run, the name of a downloaded model of the catalogue, a config
-            (`.yaml`), the name of a shipped config, a Darknet cfg (`.cfg`), or an exported file.
+            (`.yaml`), the name of a released config, a Darknet cfg (`.cfg`), or an exported file.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. None: random weights,
             drawn with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.

@@ -39,7 +39,7 @@ def profile_model(
     """Count the parameters and operations of a config or checkpoint.
 
     Args:
-        path: A config (`.yaml`), the name of a shipped config, or a checkpoint.
+        path: A config (`.yaml`), the name of a released config, or a checkpoint.
         overrides: `key.path=value` for the config.
         size_hw: Height and width of the input; None: the input size of the config.
         num_classes: Number of classes of a detector config. None: the number of classes of its dataset, or 80 if the

@@ -14,7 +14,7 @@ Workers = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 def _as_height_width(size: Any) -> Any:
-    """Convert one number to a square size, and a list to a tuple, which strict validation requires."""
+    """Convert one number to a square size. Convert a list to a tuple, because strict validation requires a tuple."""
     if isinstance(size, int) and not isinstance(size, bool):
         return (size, size)
     return tuple(size) if isinstance(size, list) else size

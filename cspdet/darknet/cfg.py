@@ -34,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True)
 class CfgSection:
-    """A `[type]` section with its options. The `get_*` methods raise ConfigError (with file, line and key)."""
+    """A `[type]` section with its options. For an invalid value, `get_*` raises ConfigError with file, line and key."""
 
     section_type: str  # the long form: `convolutional` for [conv]
     line: int
@@ -57,8 +57,8 @@ class CfgSection:
         """Return the integer value of a key, or `default` if the key is missing.
 
         Raises:
-            ConfigError: The value is not an integer from `min_value` to `max_value`, or a key without `default` is
-                missing.
+            ConfigError: The value is not an integer from `min_value` to `max_value`, or the key is missing and
+                `default` is None.
         """
         if key not in self.options:
             if default is None:

@@ -43,7 +43,7 @@ class LayerNode:
 
 
 class Graph(NamedTuple):
-    """Layer graph of a network. `last_uses[i]` are the indices of the layers whose outputs can be freed after i."""
+    """Layer graph of a network. `last_uses[i]` has the indices of the outputs that can be freed after layer i."""
 
     layers: tuple[LayerNode, ...]
     last_uses: tuple[tuple[int, ...], ...]
@@ -109,7 +109,7 @@ def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> Non
 
 
 def _last_uses(layers: list[LayerNode]) -> Iterator[tuple[int, ...]]:
-    """Yield for each layer the indices of the outputs that can be freed after it, because no later layer reads them."""
+    """Yield for each layer the indices of the outputs that no later layer reads, so that they can be freed."""
     last = {layer.index: layer.index for layer in layers}
     for layer in layers:
         last.update((source, layer.index) for source in layer.sources)

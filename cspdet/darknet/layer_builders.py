@@ -132,7 +132,7 @@ def upsample(context: SectionContext) -> LayerSpec:
 
 
 def route(context: SectionContext) -> LayerSpec:
-    """Build a `[route]`: concatenate feature maps of equal height and width. `groups` selects groups of channels."""
+    """Build a `[route]`: concatenate feature maps, or with `groups`, the channel group `group_id` of each map."""
     section, sources = context.section, context.resolve_layers("layers")
     groups = section.get_int("groups", 1, min_value=1, max_value=MAX_CHANNELS)
     group = section.get_int("group_id", 0, max_value=groups - 1)
@@ -218,7 +218,7 @@ def softmax(context: SectionContext) -> LayerSpec:
 
 
 def cost(context: SectionContext) -> LayerSpec:
-    """Build a `[cost]` as an identity, because only Darknet's training uses it."""
+    """Build a `[cost]` as an identity, because Darknet uses this layer only in training."""
     if context.next_section is not None:
         raise context.section.error("is supported as the last layer only")
     return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)

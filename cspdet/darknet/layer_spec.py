@@ -28,7 +28,7 @@ class LayerSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class SectionContext:
-    """A section with the information about other layers that its layer builder needs."""
+    """The input of a layer builder: a section, the shapes of the earlier layers, and the next section."""
 
     section: CfgSection
     index: int

@@ -78,7 +78,8 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
     Args:
         size: Kernel size.
         stride_hw: Vertical and horizontal stride.
-        padding: Total padding of both sides. If it is odd, the right and lower side get one cell more.
+        padding: Sum of the padding of two opposite sides. If the sum is odd, the right and lower sides get one cell
+            more.
     """
     before, after = padding // 2, padding - padding // 2
     if before == after and 2 * before <= size:

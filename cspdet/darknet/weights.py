@@ -78,7 +78,7 @@ def conv_weights(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, *, sca
     Args:
         name: Name of the layer for messages.
         conv: The convolution.
-        norm: The normalization after it; None if there is none.
+        norm: The normalization after the convolution; None: no normalization.
         scales: Whether the file contains gamma, mean and variance of the normalization.
     """
     return LayerWeights(name, (*_bias(conv, norm), *(_scales(norm) if scales else ()), ("weights", conv.weight)))

@@ -122,7 +122,7 @@ def compute_metrics(images: ImageFolderDataset, ranked: np.ndarray, scores: np.n
     """Compute the accuracies and the confusion matrix.
 
     If the outputs of the network for an image are not finite, all scores of the image are 0. Such an image counts as
-    wrong in the accuracies. In the confusion matrix, it is counted under its first class.
+    wrong in the accuracies. In the confusion matrix, its prediction is the first class in `ranked`.
 
     Args:
         images: Images and labels.

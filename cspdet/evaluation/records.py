@@ -72,7 +72,7 @@ def read_ground_truth(coco: CocoDataset) -> Records:
 
     Returns:
         (M,) GROUND_TRUTH_DTYPE: all annotations, in file order. If `area` is missing or negative, the area of the box
-        is used. Otherwise, COCO's evaluation would ignore the annotation.
+        is used, because COCO's evaluation ignores annotations without a valid area.
 
     Raises:
         DataError: The file is missing, or has changed since `coco` was read from it.

@@ -124,7 +124,7 @@ class _CalibrationReader:
         self._inputs = calibration_batches(image_paths, metadata.size_hw, metadata.input.resize)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next network input by name, or None after the last image; onnxruntime calls this method."""
+        """Return a dict with the next network input, or None after the last image. onnxruntime calls this method."""
         images = next(self._inputs, None)
         return None if images is None else {INPUT_NAME: images}
 

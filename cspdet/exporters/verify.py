@@ -78,7 +78,7 @@ def verify_export(
         bundle: The model.
         inputs: Batches (B, 3, H, W) in [0, 1].
         where: Name of the file for messages.
-        load_probe: Loads a file with built-in NMS with other thresholds; see `verify_nms`.
+        load_probe: For a file with built-in NMS: loads the file with other thresholds (see `verify_nms`).
 
     Returns:
         The largest difference of an output value, divided by the largest value of the output. For int8, the mean
@@ -141,7 +141,7 @@ def _nms_error(
 def _relative_error(
     outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...], precision: str, *, decoded: bool
 ) -> float:
-    """Return the largest difference of the outputs, divided by the largest value of the output.
+    """Return the largest difference between `outputs` and `expected`, divided by the largest value of the output.
 
     For int8, the mean difference is used. If the shapes differ, the result is infinity.
     """

@@ -76,7 +76,7 @@ def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
     """Return thresholds with which at least TARGET_DETECTIONS detections remain in each batch, if possible.
 
     A lowered score threshold is midway between two scores, so that rounding errors do not change the result.
-    `max_detections` does not separate detections with equal scores, because their order may differ.
+    `max_detections` is never between detections with equal scores, because their order may differ.
     """
     scores = [score.flatten().sort(descending=True).values for _, score in decoded]
     detections: list[list[Detections]] = []
@@ -132,7 +132,10 @@ def _to_postprocess(nms: NmsConfig) -> PostprocessConfig:
 
 
 def _sorted_rows(detections: Detections) -> Tensor:
-    """Return (N, 6): class, box, score; sorted by class, then by box rounded to a tenth of a pixel."""
+    """Return an (N, 6) tensor with the columns class, x1, y1, x2, y2 and score.
+
+    Rows are sorted by class, then by box coordinates rounded to a tenth of a pixel.
+    """
     rows = torch.cat((detections.class_id[:, None].float(), detections.box_xyxy, detections.score[:, None]), dim=1)
     keys = [tuple(round(value, 1) for value in row[:5]) for row in rows.tolist()]
     return rows[sorted(range(len(keys)), key=lambda i: keys[i])]

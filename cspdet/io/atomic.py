@@ -99,7 +99,7 @@ def write_text(path: str | Path, text: str) -> None:
 def remove_stale_temp_files(folder: str | Path) -> list[str]:
     """Remove the temporary files that killed processes left in `folder`; return their names.
 
-    Temporary files of running processes of this machine are kept.
+    Temporary files of processes that still run are kept.
     """
     removed = []
     for path in sorted(Path(folder).iterdir()):

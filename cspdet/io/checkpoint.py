@@ -55,7 +55,7 @@ class Checkpoint:
     program: str = PROGRAM
 
     def describe(self, path: str) -> str:
-        """Return `path`. If another version or program wrote the file, its name is appended."""
+        """Return `path`. If another program or version wrote the file, append the name of this program."""
         return path if self.program == PROGRAM else f"{path} (written by {self.program})"
 
 

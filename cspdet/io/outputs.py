@@ -47,7 +47,8 @@ class OutputFile:
         path: The file.
         mark: Pattern that identifies an earlier result of cspdet. An existing file is replaced only if the pattern
             matches in its first or last 64 KiB. None: any existing file is replaced.
-        others: Files that are written together with `path`. If some exist, `path` must be an earlier result.
+        others: Files that are written together with `path`. If one of them exists, `path` must be an earlier result
+            too.
         is_one_of_many: Whether the check accepts a file that cannot be written, because the command skips such files.
     """
 

@@ -69,7 +69,7 @@ class Maxout(nn.Module):
 class SPP(nn.Module):
     """Spatial pyramid pooling: max pooling over 13x13, 9x9 and 5x5, concatenated with the input.
 
-    (B, C, H, W) -> (B, 4C, H, W), in the order of the `[route]` of the authors' cfgs.
+    (B, C, H, W) -> (B, 4C, H, W). The order of the maps is that of the CSPNet authors' cfgs.
     """
 
     SIZES = (13, 9, 5)
@@ -104,7 +104,7 @@ class SAM(nn.Module):
     """Pointwise spatial attention: (B, C, H, W) -> (B, C, H, W).
 
     The input is multiplied by the sigmoid of a 1x1 convolution of the input with batch normalization. This is `[sam]`
-    in the authors' cfgs: the spatial attention of CBAM without pooling.
+    in the CSPNet authors' cfgs: the spatial attention of CBAM without pooling.
     """
 
     def __init__(self, channels: int):

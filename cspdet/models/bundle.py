@@ -46,7 +46,7 @@ class ModelBundle:
         name: Name for messages and reports, such as the stem of the file name.
         metadata: Metadata of an exported file; None for a network.
         path: The exported file; None for a network.
-        program: The program and version that wrote the checkpoint or exported file; None without such a file.
+        program: The program and version that wrote the checkpoint or exported file; None: there is no such file.
     """
 
     task: TaskName

@@ -110,8 +110,8 @@ class DetectorConfig(ConfigModel):
 
         Args:
             num_classes: Number of classes of the data.
-            pretrained: Load pretrained weights if the backbone has `pretrained: true`; False before loading a
-                checkpoint.
+            pretrained: Whether to load pretrained weights if the backbone has `pretrained: true`. Use False if a
+                checkpoint is loaded afterwards.
 
         Raises:
             ValueError: Backbone, neck and head are incompatible.

@@ -68,7 +68,7 @@ class Split(nn.Module):
 
 
 class ConvSplit(nn.Module):
-    """Split by two 1x1 convolutions, as in the cfgs that the authors published.
+    """Split by two 1x1 convolutions, as in the cfgs of the CSPNet authors.
 
     (B, C, H, W) -> shortcut (B, C_s, H, W), main (B, C_m, H, W).
     """
@@ -86,8 +86,8 @@ class TransitionSplit(nn.Module):
     """Final transition T2 of a stage merged with the split of the next stage, with average pooling of stride 2.
 
     (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). Each output has its own convolution (see
-    `ConvSplit`), as in the authors' early cfgs, because the published cost of the largest layer is the cost of one of
-    them. One convolution followed by `Split` would compute the same.
+    `ConvSplit`), as in the CSPNet authors' early cfgs, because the published cost of the largest layer is the cost of
+    one of them. One convolution followed by `Split` would compute the same.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):
@@ -105,9 +105,10 @@ class TransitionSplit(nn.Module):
 
 
 class CSPStage(nn.Module):
-    """Cross stage partial stage: T2(concat(T1(body(x0'')), x0')).
+    """Cross stage partial stage: the split of the input is x0' and x0'', the output is T2(concat(T1(body(x0'')), x0')).
 
-    Modules and concatenated channels have the same order as in the authors' cfgs.
+    T1 is the partial transition, T2 the final transition. Modules and concatenated channels have the same order as in
+    the CSPNet authors' cfgs.
     """
 
     def __init__(self, split: nn.Module, body: nn.Module, partial_transition: nn.Module, final_transition: nn.Module):

@@ -84,7 +84,7 @@ def fuse_norm_into_layer(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn
 
     Layer and normalization compute y = g (Wx + b - m) / sqrt(v + eps) + h, with weight g, bias h, mean m and variance v
     of the normalization. With s = g / sqrt(v + eps) per output channel, the new layer has weight sW and bias s(b - m) +
-    h. They are computed in float64, because variances near 0 reduce the accuracy.
+    h. Both are computed in float64, because variances near 0 reduce the accuracy.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()

@@ -40,9 +40,9 @@ MAX_IOU_PAIRS = 2**20
 def decode_boxes(raw: tuple[Tensor, ...], anchors: Anchors) -> Tensor:
     """Decode the boxes of raw outputs.
 
-    The center is at the fraction s sigmoid(t) - (s - 1) / 2 of its cell, where s is `scale_x_y`; YOLOv3 has s = 1. The
-    width and height are the anchor times exp(t), as in YOLOv3. If `wh_decoding` is "square", they are the anchor times
-    (2 sigmoid(t))^2.
+    The center is at the fraction s sigmoid(t) - (s - 1) / 2 of its cell, where t is a raw output and s is `scale_x_y`;
+    YOLOv3 has s = 1. The width and height are the anchor times exp(t), as in YOLOv3. If `wh_decoding` is "square", they
+    are the anchor times (2 sigmoid(t))^2.
 
     Args:
         raw: One (B, A, H_l, W_l, 4 or more) per level, finest first; the first four channels are tx, ty, tw, th.
@@ -195,9 +195,9 @@ def _topk_above(flat: Tensor, threshold: float, limit: int) -> Tensor:
 def _nms(box_xyxy: Tensor, score: Tensor, class_id: Tensor, config: PostprocessConfig) -> Tensor:
     """Apply class-wise NMS to boxes (N, 4) sorted by descending score; return the indices of at most `max_detections`.
 
-    NMS is applied to the first 4 `max_detections` boxes, then to more until enough boxes are kept. The result is the
-    same as for all boxes, because only a box with a higher score can remove a box. This avoids the quadratic cost of
-    all boxes.
+    NMS is applied to the first 4 * max_detections boxes, then to more boxes until enough boxes are kept. The result is
+    the same as for all boxes, because only a box with a higher score can remove a box. This avoids the quadratic cost
+    of all boxes.
     """
     class_offset = class_id.double()[:, None] * (3 * MAX_NMS_COORDINATE)
     shifted = box_xyxy.double().clamp(-MAX_NMS_COORDINATE, MAX_NMS_COORDINATE) + class_offset

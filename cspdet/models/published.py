@@ -1,4 +1,4 @@
-"""Results published by the authors, by config name, for comparison with the results of cspdet.
+"""Results published by the CSPNet authors, by config name, for comparison with the results of cspdet.
 
 Only the weights of convolutions and linear layers are counted, and BFLOPs are counted as in Darknet. A value that was
 not published is None, or it is computed from the authors' cfg. In the second case, `source` contains the name of the
@@ -56,7 +56,7 @@ def _imagenet(
     note: str = "",
     cio: float | None = None,
 ) -> PublishedResult:
-    """Build a row of the ImageNet tables in the README, with top-1 and top-5 accuracy."""
+    """Build a row of the ImageNet tables in the README of CSPNet, with top-1 and top-5 accuracy."""
     return PublishedResult(
         weights * 1e6, bflops, (size, size), f"{README}, ImageNet", "exact" if cfg else "reconstruction", note,
         top1=accuracy[0], top5=accuracy[1], cio=cio,
@@ -64,7 +64,7 @@ def _imagenet(
 
 
 def _table2(neck: str, bflops: float, fps: int, ap: AP, note: str = "") -> PublishedResult:
-    """Build a row of the feature fusion ablation in the paper: CSPPeleeNet at 416x416."""
+    """Build a row of table 2 in the CSPNet paper: feature fusion, with CSPPeleeNet at 416x416."""
     return _detector(bflops, 416, f"{PAPER}, table 2, {neck}", ap, fps=f"{fps} (GTX 1080 Ti)", note=note)
 
 

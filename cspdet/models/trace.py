@@ -36,13 +36,13 @@ class ModelTracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Trace the call of a module; called by torch.fx in every thread."""
+        """Trace the call of a module. torch.fx also calls this method for networks that run in other threads."""
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Trace the access to an attribute of a module; called by torch.fx in every thread."""
+        """Trace the access to an attribute. torch.fx also calls this method for networks that run in other threads."""
         if threading.get_ident() != self.thread:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)

@@ -100,7 +100,8 @@ def _pool_section(
 ) -> int:
     """Write a pooling section and return its layer index.
 
-    Without the key `padding`, Darknet uses a total padding of size - 1. The key is omitted if this has the same effect.
+    Without the key `padding`, Darknet uses a total padding of size - 1. The key is omitted if this default has the same
+    effect.
     """
     even = not any(side % 2 for side in feature_shape(node.all_input_nodes[0]).size_hw)
     is_default_padding = (size % 2 == 1 and padding == size // 2) or (

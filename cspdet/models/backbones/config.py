@@ -148,7 +148,7 @@ class DarknetReferenceConfig(BackboneConfigBase):
 
 
 class MobileNetV2Config(BackboneConfigBase):
-    """Config of the MobileNetV2 and CSPMobileNetV2 backbones, with the widths and depths of the authors' cfgs."""
+    """Config of MobileNetV2 and CSPMobileNetV2, with the widths and depths of the CSPNet authors' cfgs."""
 
     name: Literal["mobilenetv2", "cspmobilenetv2"] = Field(description=NAME)
     activation: ActivationName = Field(

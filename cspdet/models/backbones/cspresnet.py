@@ -11,10 +11,10 @@
 
 T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
 
-Sources: the authors' csresnet50.cfg and csresnext50.cfg; for `elastic`, the -elastic versions of both. Two details
-follow these cfgs. Only the split convolutions of stages 2 and 3 are linear. In stage 1, the main convolution has 64
-channels, half of the stage width, so the first residual sum (layer 8) adds only these channels. C3, C4 and C5 are
-layers 38, 65 and 80, as in csresnext50-panet-spp.cfg. Without T2, the output of a stage is the concatenation.
+Sources: the CSPNet authors' csresnet50.cfg and csresnext50.cfg; for `elastic`, the -elastic versions of both. Two
+details follow these cfgs. Only the split convolutions of stages 2 and 3 are linear. In stage 1, the main convolution
+has 64 channels, half of the stage width, so the first residual sum (layer 8) adds only these channels. C3, C4 and C5
+are layers 38, 65 and 80, as in csresnext50-panet-spp.cfg. Without T2, the output of a stage is the concatenation.
 
 Cost as classifiers of 1000 classes at 256x256:
 
@@ -93,7 +93,7 @@ class CSPResNet(nn.Module):
 def _csp_stage(config: CSPResNetConfig, i: int, c_in: int) -> CSPStage:
     """Build stage i (from 0) for `c_in` input channels, without its strided convolution.
 
-    With T2 (`has_final_transition`), the output has `out_channels[i]` channels. Without T2, it has 2 WIDTHS[i].
+    With the final transition T2, the output has `out_channels[i]` channels. Without T2, it has 2 WIDTHS[i].
     """
     spec, act, width = ARCH_SPECS[config.name], config.activation, WIDTHS[i]
     main_channels = FIRST_MAIN_CHANNELS if i == 0 and not config.elastic else width

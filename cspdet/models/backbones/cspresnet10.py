@@ -13,7 +13,7 @@ T1 is the convolution before the concatenation, T2 the one after it (see `cspdet
 
 This is a reconstruction: the authors published neither cfg nor weights. At 256x256, the classifier has 2,725,056
 convolution and fc weights (published 2.73M) and 1.9046 BFLOPs (published 1.905). The published values do not determine
-the type of pooling in the shortcut part. The basic block has the same shortcut as in the authors' resnet10.cfg.
+the type of pooling in the shortcut part. The basic block has the same shortcut as in the CSPNet authors' resnet10.cfg.
 """
 
 from __future__ import annotations

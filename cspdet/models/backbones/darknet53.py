@@ -12,8 +12,8 @@
 
 T1 is the convolution before the concatenation, T2 the one after it (see `cspdet.models.csp`).
 
-Sources: the authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has half of
-the channels of the stage; in stage 1 each part has all 64 channels. C3, C4 and C5 are layers 36, 61 and 74 of
+Sources: the CSPNet authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has
+half of the channels of the stage; in stage 1 each part has all 64 channels. C3, C4 and C5 are layers 36, 61 and 74 of
 darknet53.cfg (yolov3.cfg uses layers 36 and 61), and layers 54, 85 and 104 of csdarknet53.cfg. Without T2, the output
 of a stage is the concatenation; only in stage 1, it has another number of channels.
 
@@ -90,7 +90,8 @@ class CSPDarknet53(nn.Module):
 def _csp_stage(config: CSPDarknet53Config, i: int) -> CSPStage:
     """Build stage i (from 0) without its strided convolution.
 
-    The input has WIDTHS[i] channels. With T2, the output has WIDTHS[i] channels; without T2, 2 SPLIT_CHANNELS[i].
+    The input has WIDTHS[i] channels. With the final transition T2, the output has WIDTHS[i] channels. Without T2, it
+    has 2 SPLIT_CHANNELS[i].
     """
     act, width, split_channels = config.activation, WIDTHS[i], SPLIT_CHANNELS[i]
     blocks: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Residual blocks of ResNet, ResNeXt, Darknet-53 and their CSP versions, as in the authors' cfgs.
+"""Residual blocks of ResNet, ResNeXt, Darknet-53 and their CSP versions, as in the CSPNet authors' cfgs.
 
     Bottleneck        x ── 1x1 ── 3x3 (groups) ── 1x1 linear ─(+)── activation       csresnext50.cfg layers 9-12
     BasicBlock        x ── 3x3 ── 3x3 linear ─────────────────(+)── activation       resnet10.cfg layers 2-4
@@ -38,8 +38,8 @@ class Residual(nn.Module):
 class Elastic(nn.Module):
     """Apply `fine` to half of the channels and `coarse` to the others at half the resolution; concatenate the outputs.
 
-    (B, C, H, W) -> (B, C', H, W). For an odd H or W, the pooling rounds up, and the upsampled map is cropped. The
-    authors' Darknet rejects odd sizes.
+    (B, C, H, W) -> (B, C', H, W). For an odd H or W, the pooling rounds up, and the upsampled map is cropped. Darknet
+    (the CSPNet authors' version) rejects odd sizes.
     """
 
     def __init__(self, fine: nn.Module, coarse: nn.Module):

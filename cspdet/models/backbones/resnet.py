@@ -1,4 +1,4 @@
-"""ResNet-10, ResNet-50 and ResNeXt-50 of the authors' cfgs: the baselines of their CSP versions.
+"""ResNet-10, ResNet-50 and ResNeXt-50 of the CSPNet authors' cfgs: the baselines of the CSP versions.
 
     stem     7x7/2 64, maxpool 2x2 ─────────────────── stride 4
     stage 1  blocks ────────────────────────────────── stride 4

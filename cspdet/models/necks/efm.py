@@ -16,9 +16,9 @@ and 80 classes, the detector has 4.837 BFLOPs (published 4.868); with SAM, 5.037
 costs 0.1994 BFLOPs, 80% less than the largest layer of PeleeNet-YOLO.
 
 With SPP, the lateral convolution of C5 is replaced by three modules: a 1x1 convolution to 1/8 of the channels of C5,
-SPP (which multiplies the channels by 4), and a 1x1 convolution to the channels of P5. In the authors' PANet-SPP cfgs,
-SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference to EFM without SPP
-is -0.005 BFLOPs, as published; with 1/4 of the channels, it would be +0.050, and with 1/16, -0.033.
+SPP (which multiplies the channels by 4), and a 1x1 convolution to the channels of P5. In the CSPNet authors' PANet-SPP
+cfgs, SPP is also between two 1x1 convolutions. The cost is 4.832 BFLOPs (published 4.863). The difference to EFM
+without SPP is -0.005 BFLOPs, as published; with 1/4 of the channels, it would be +0.050, and with 1/16, -0.033.
 """
 
 from __future__ import annotations

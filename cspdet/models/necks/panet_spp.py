@@ -19,12 +19,12 @@ as many. In each concatenation, the map of the upper line is first. Cost with 80
 scale:
 
                          weights       BFLOPs at 512   at 416
-    cspresnext50         56,853,440    71.3313         47.0898    as csresnext50-panet-spp.cfg does
+    cspresnext50         56,853,440    71.3313         47.0898    equal to csresnext50-panet-spp.cfg
     cspresnet50          58,256,832    74.6868         49.3050
     cspdarknet53         64,296,032    91.0823         60.1286
     cspresnext50, SAM    58,229,696    72.9420         48.1531
 
-SAM is not part of this cfg. It has the same position as in the authors' later cfgs: the output of the last 3x3
+SAM is not part of this cfg. It has the same position as in the CSPNet authors' later cfgs: the output of the last 3x3
 convolution of each scale is multiplied by a 1x1 convolution of this output with logistic activation.
 """
 

@@ -46,8 +46,7 @@ class YOLOv3CoarsestScale(nn.Module):
 class YOLOv3FinerScale(nn.Module):
     """Fuse a coarser scale (B, 2 width, H/2, W/2) with a backbone map (B, C, H, W).
 
-    Returns two maps: the input of the next finer scale (B, width, H, W), and the output of this scale (B, 2 width, H,
-    W).
+    Returns (B, width, H, W), the input of the next finer scale, and (B, 2 width, H, W), the output of this scale.
     """
 
     def __init__(self, c_in: int, width: int, act: ActivationName):
