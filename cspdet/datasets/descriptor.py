@@ -139,7 +139,7 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
     Args:
         path: The YAML file.
         named_by_user: True if the user specified the file, False if a checkpoint did. If False, the module of a
-            user-defined format is not imported here.
+            user-defined format is not imported.
 
     Raises:
         DataError: The file does not exist, or the source has errors.

@@ -131,7 +131,7 @@ def _unpack(archive: Archive, output: Path, files: Sequence[str]) -> None:
 
 
 def _find_missing(output: Path, splits: list[CocoSplit]) -> tuple[dict[Archive, list[str]], list[str]]:
-    """Return a dict, missing archive -> annotation files to unpack ([] for images), and messages about kept parts."""
+    """Return missing archives -> annotation files to unpack ([] for images), and messages about files that are kept."""
     missing: dict[Archive, list[str]] = {}
     warnings = []
     if output.exists() and not output.is_dir():

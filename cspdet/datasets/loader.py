@@ -44,8 +44,7 @@ def build_loader(
     Args:
         files: The image files.
         build_dataset: Function that builds the dataset of samples from the images (files or a cache).
-        batch_builder: Function that returns the batch function of a dataset. The batch function runs in the loader
-            processes.
+        batch_builder: Function that takes the dataset and returns a `BuildBatch`, which runs in the loader processes.
         sampler: Sampler of the batches of this process.
         config: Cache, loader processes and `on_bad_image`.
         image_bytes: Size of an image in a batch, in bytes.

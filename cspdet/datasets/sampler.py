@@ -130,7 +130,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         ) * self.batch_size
 
     def _epoch_indices(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the order of the epoch: (length,) image indices and (length,) repeat indices; 0: first occurrence."""
+        """Return the order of the epoch: (length,) image indices and (length,) repeat indices, from 0."""
         times = self._repeat_counts(epoch)
         index = np.repeat(np.arange(len(times)), times)
         repeat = np.arange(self.length) - np.repeat(np.cumsum(times) - times, times)

@@ -20,11 +20,11 @@ def resolve_num_workers(
 ) -> int:  # fmt: skip
     """Return the number of loader processes.
 
-    With `auto`, the number is one per core for a GPU, and one per four cores for the CPU, where the network needs the
-    others. The cores are divided by `num_processes`. The maximum is 8.
+    With `auto`, the number is one per core for training on a GPU, and one per four cores for training on the CPU, where
+    the network needs the other cores. The cores are divided by `num_processes`. The maximum is 8.
 
-    Batches are passed through shared memory. If the shared memory is too small, as in many containers, any number is
-    reduced, if necessary to 0.
+    Batches are passed through shared memory. If the shared memory is too small, as in many containers, the number is
+    reduced, even a requested one, if necessary to 0.
 
     Args:
         requested: The number of processes, or auto.

@@ -180,7 +180,7 @@ def worker_context(num_workers: int) -> str | None:
 
 
 def uses_spawn(num_workers: int) -> bool:
-    """Return whether loader processes are not forked. Only data in shared memory is shared with them then."""
+    """Return whether loader processes are started without fork; they share only explicitly shared memory then."""
     return num_workers > 0 and worker_context(num_workers) is None
 
 

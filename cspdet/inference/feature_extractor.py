@@ -64,7 +64,7 @@ class FeatureExtractor:
         return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
 
     def batches(self, images: Sequence[ImageFile], batch_size: int) -> Iterator[tuple[tuple[Path, ...], Arrays]]:
-        """Yield per batch the paths of the readable images, and array name -> features, one row per path."""
+        """Yield for each batch the paths of the readable images, and a dict of feature arrays with one row per path."""
         crop_batches = iter_crops([image.path for image in images], self.crop, batch_size)
         for batch in progress(crop_batches, "extracting", "batch", -(-len(images) // batch_size)):
             self.problems += batch.problems

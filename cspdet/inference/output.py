@@ -169,7 +169,7 @@ class DetectionRun:
         self.jsonl_writer.close(failed=failed)
 
     def output_path(self, name: Path, suffix: str) -> Path:
-        """Return the path of an annotated copy; a number is added if the name belongs to another copy or user file."""
+        """Return the path of an annotated copy; a number is added if another copy or user file has the name."""
         while True:
             path = self.output / self._names.choose(name, suffix)
             if not is_other_file(path, ANNOTATED):

@@ -36,9 +36,9 @@ class _Sentinel:
 class Prefetcher(Generic[ItemT]):
     """Iterates over items that a thread produces in advance, up to `depth` items.
 
-    Use a prefetcher as a context manager. The exit stops the thread, and waits for its end at most RELEASE_TIMEOUT_S,
-    because a read of a stalled stream or network share may never return. An exception of the iterable is raised in the
-    consumer, after the items that preceded the exception.
+    Use a prefetcher as a context manager. The exit stops the thread, and waits for its end at most RELEASE_TIMEOUT_S
+    seconds, because a read of a stalled stream or network share may never return. An exception of the iterable is
+    raised in the consumer, after the items that preceded the exception.
 
     Args:
         items: The iterable that the thread reads.

@@ -53,8 +53,8 @@ class ImagePredictor(ABC, Generic[ResultT]):
         """Run the model on one image, or on each of a list of images.
 
         Args:
-            x: One image as for `cspdet.inference.image_input.load_image`: a path, bytes, an array, a tensor or a PIL
-                image; or several: a list or an iterator, an array (B, H, W, 3), or a tensor (B, 3, H, W).
+            x: One image: a path, bytes, an array, a tensor or a PIL image; `load_image` lists the shapes and types. Or
+                several images: a list or an iterator, an array (B, H, W, 3), or a tensor (B, 3, H, W).
             bgr: Whether the channels of arrays and tensors are BGR, as `cv2.imread` returns them, instead of RGB.
 
         Returns:
@@ -158,7 +158,7 @@ class Predictor(ImagePredictor[DetectionResult]):
         self._postprocess = config
 
     def _check(self, config: PostprocessConfig) -> None:
-        """Raise ConfigError for box voting after built-in NMS; log thresholds that have no effect on such a file."""
+        """Raise ConfigError for box voting after built-in NMS; log thresholds that have no effect after it."""
         self.engine.check_voting(config.vote_iou)
         nms = self.engine.metadata.nms
         for limit in [] if nms is None else nms_limits(nms, config):

@@ -64,7 +64,7 @@ class JsonlWriter:
         self._mot_file = None if mot_path is None else LineFile(mot_path)
 
     def close(self, *, failed: bool = False) -> None:
-        """Close the files; they replace earlier ones, unless the run `failed`."""
+        """Close the files, which replace the files of an earlier run unless this run `failed`."""
         self._jsonl_file.close(failed=failed)
         if self._mot_file is not None:
             self._mot_file.close(failed=failed)

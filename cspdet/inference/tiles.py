@@ -110,7 +110,8 @@ def merge_tiles(
 def _sort_candidates(parts: Sequence[tuple[Tile, Detections]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Collect the detections of all tiles in float64.
 
-    They are sorted by score, class, box and tile, so that the result does not depend on the order of the tiles.
+    The detections are sorted by score, class, box and tile, so that the result does not depend on the order of the
+    tiles.
 
     Returns:
         Boxes (N, 4) in image pixels, scores (N,), classes (N,) and tiles (N, 4).

@@ -64,7 +64,7 @@ class ScheduleConfig(ConfigModel):
 
 
 class EMAConfig(ConfigModel):
-    """Settings of the exponential moving average of the weights, which is evaluated and saved."""
+    """Settings of the exponential moving average of the weights; the averaged weights are evaluated and saved."""
 
     decay: float = Field(0.9998, gt=0, lt=1, description="Upper limit of the decay per optimizer step.")
     window_fraction: float = Field(

@@ -1,7 +1,8 @@
 """`train.cpu_threads: auto`: as many CPU threads as there are cores that other processes leave free.
 
 torch splits each operation among its threads and waits for the last one. If another process occupies a core, the thread
-on that core is late in every operation, and more threads are slower than fewer: `benchmarks/busy_machine.py`.
+on that core is late in every operation, and more threads are slower than fewer; `benchmarks/busy_machine.py` measures
+this.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 
 
 def free_cores(seconds: float = SAMPLE_SECONDS) -> float | None:
-    """Measure the number of idle cores, of those that this process may use.
+    """Measure how many of the cores that this process may use are idle.
 
     Args:
         seconds: Duration of the measurement, in which this thread sleeps.

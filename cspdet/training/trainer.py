@@ -89,7 +89,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self._epoch_end: EpochEnd[ModelT, BatchT] = EpochEnd(task, config, run_dir, self.state, self.context)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Restore the training state of a checkpoint of the same recipe; see `TrainingState.resume`."""
+        """Restore the training state of a checkpoint of the same recipe; raise CheckpointError if it is incomplete."""
         self.state.resume(checkpoint, str(self.run_dir.path / "last.pt"))
 
     def run(self, stop_after: int | None = None) -> int:
@@ -187,7 +187,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return images if new_hw == size_hw else F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
 
     def _update(self, batch: BatchT, stop: GracefulStop) -> None:
-        """Do one optimizer step and EMA update with the accumulated gradients; skip both if they are not finite."""
+        """Do one optimizer step and EMA update with the accumulated gradients, unless the gradients are not finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress.step)

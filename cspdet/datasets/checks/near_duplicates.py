@@ -8,13 +8,13 @@ files with equal bytes; this module finds images that look the same:
 2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. To find them, the bits are divided into
    MAX_DISTANCE + 1 bands. Two such hashes are equal in at least one band, so only hashes that are equal in a band are
    compared;
-3. candidates are reported if their fine structure correlates, because uniform surfaces also have similar hashes.
+3. candidates are reported if their high spatial frequencies correlate, because uniform surfaces also have similar
+   hashes.
 
 For n images, about n^2 / 80 pairs are compared if the bits of each band vary between images. The limit is
-MAX_COMPARISONS. Above the limit, each hash is compared only with the hashes that follow it in sorted order, and the
-report is marked as incomplete. The memory is proportional to n. Limitations: the hash of an image with low contrast is
-noise, so its near-duplicates may be missed; crops that shift the content by more than a few percent of the image are
-not found.
+MAX_COMPARISONS. Above the limit, each hash is compared only with the next hashes in sorted order, and the report is
+marked as incomplete. The memory is proportional to n. Limitations: the hash of an image with low contrast is noise, so
+its near-duplicates may be missed; crops that shift the content by more than a few percent of the image are not found.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Keep the closest row of each key, and of these at most MAX_CANDIDATES, those with the smallest distances.
+    """Keep the row with the smallest distance of each key; of these rows, keep the MAX_CANDIDATES closest.
 
     Args:
         candidates: (P, 2) key and distance; the key encodes two images and whether one of them is mirrored.

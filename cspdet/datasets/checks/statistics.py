@@ -62,7 +62,7 @@ class StatisticsJson(TypedDict):
 class Histogram:
     """Histogram of K adjacent bins; bin i counts the values in [edges[i], edges[i + 1]).
 
-    Without values there are no bins.
+    Without values, there are no bins.
     """
 
     edges: tuple[float, ...]  # (K + 1,) ascending
@@ -203,7 +203,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Compute a histogram of positive values, with bin edges (or with `center_bins`, centers) at powers of sqrt(2)."""
+    """Compute a histogram of positive values; bin edges, or bin centers with `center_bins`, are powers of sqrt(2)."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0
@@ -243,10 +243,10 @@ def _centers(relative_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _coverage(relative_xyxy: np.ndarray, num_images: int) -> np.ndarray:
-    """Compute the mean number of boxes over each cell, per image: (M, 4) relative boxes -> (GRID, GRID).
+    """Compute how many boxes cover each cell on average per image: (M, 4) relative boxes -> (GRID, GRID).
 
-    The covered fraction of a cell is the product of the covered fractions of its row and its column. Therefore, the sum
-    over all boxes is a matrix product.
+    The fraction of a cell that a box covers is the product of the covered fractions of row and column. Therefore, the
+    sum over all boxes is a matrix product.
     """
     total = np.zeros((GRID, GRID))
     cells = np.arange(GRID)

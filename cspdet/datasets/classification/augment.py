@@ -90,7 +90,7 @@ def random_crop(
     Args:
         config: Ranges of area and aspect ratio.
         image_hw: Height and width of the image.
-        size_hw: Height and width of the input. `config.crop_ratio` is relative to its aspect ratio.
+        size_hw: Height and width of the input. `config.crop_ratio` is relative to this aspect ratio.
         rng: Random generator.
     """
     height, width = image_hw
@@ -116,7 +116,8 @@ def random_region(
     Args:
         size_hw: Height and width of the image.
         area_fraction: Fraction of the image area, before clipping.
-        log_ratio: Natural logarithm of a factor. The rectangle has the width / height of the image times this factor.
+        log_ratio: Natural logarithm of a factor. The width / height of the rectangle is that of the image times this
+            factor.
         rng: Random generator for the position.
     """
     sides = (math.sqrt(area_fraction * math.exp(-log_ratio)), math.sqrt(area_fraction * math.exp(log_ratio)))

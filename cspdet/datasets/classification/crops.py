@@ -3,7 +3,7 @@
     Resize(short side) ── CenterCrop(input)                       one crop
                        └─ four corners, center, all mirrored      ten crops (Krizhevsky et al. 2012, section 4.1)
 
-Resize, CenterCrop and TenCrop are torchvision's, on Pillow images. This resize antialiases when downscaling; OpenCV's
+The transforms are those of torchvision, applied to Pillow images. This resize antialiases when downscaling; OpenCV's
 bilinear resize does not.
 """
 
@@ -115,7 +115,7 @@ class CropBatch(NamedTuple):
 def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Iterator[CropBatch]:
     """Read image files in order, in threads, and yield batches of at most `batch_size` images.
 
-    If all files of a batch are unreadable, its `images` has B = 0.
+    If all files of a batch are unreadable, the batch has B = 0 images.
     """
     empty = np.empty((0, crop.num_crops, 3, *crop.size_hw), np.uint8)
     with ThreadPoolExecutor(READ_THREADS) as threads:

@@ -121,7 +121,7 @@ def check_images(images: ImageFolderDataset) -> list[str]:
 
 
 def _parallel_map(function: Callable[[int], ResultT], indices: Sequence[int]) -> Iterator[ResultT]:
-    """Apply a function to all indices in threads, which read chunks of CHUNK files; yield the results in order."""
+    """Apply a function to all indices in threads, CHUNK indices per task; yield the results in order."""
     chunks = [indices[at : at + CHUNK] for at in range(0, len(indices), CHUNK)]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as threads:
         for results in threads.map(lambda chunk: [function(index) for index in chunk], chunks):

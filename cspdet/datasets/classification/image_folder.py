@@ -87,7 +87,7 @@ def load_image_folder(root: str | Path, split: Split, classes: tuple[str, ...] |
             the sorted classes of train; if train does not exist either, the sorted classes of this split.
 
     Raises:
-        DataError: The split is missing or empty, a class of it has no images, or a class is unknown.
+        DataError: The split is missing or empty, one of its classes has no images, or a class is unknown.
     """
     root = Path(root)
     if not root.is_dir():

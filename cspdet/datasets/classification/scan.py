@@ -70,7 +70,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def read_list(listing: Path) -> tuple[list[str], list[str]]:
     """Read a list file with a path and a class on each line.
 
-    They are separated by the last tab of the line or, in a line without a tab, by the last space.
+    Path and class are separated by the last tab of the line or, in a line without a tab, by the last space.
 
     Returns:
         The path of each line, and the class of each line: its name or index.
@@ -95,8 +95,8 @@ def read_list(listing: Path) -> tuple[list[str], list[str]]:
 def infer_classes(words: Sequence[str]) -> tuple[str, ...]:
     """Return the sorted distinct classes of a list file, given the class of each line.
 
-    If all classes are integers, the result is all integers from 0 to the largest. Exception: integers of 10 times the
-    number of classes plus 1000 or more are treated as names.
+    If all classes are integers, the result is all integers from 0 to the largest. If the largest is at least 10 times
+    the number of classes plus 1000, the integers are treated as names.
     """
     distinct = set(words)
     if all(word.isascii() and word.isdecimal() and len(word) < 10 for word in distinct):

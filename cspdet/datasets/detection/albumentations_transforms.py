@@ -66,7 +66,7 @@ def _import_albumentations() -> Any:
 
 
 def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> Any:
-    """Build a transform; `overrides` replace arguments of the config. Raises ConfigError for an invalid one."""
+    """Build a transform; `overrides` replace arguments of the config. Raises ConfigError for invalid arguments."""
     library = _import_albumentations()
     base = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
     valid = {
@@ -87,7 +87,7 @@ def _build(transform: AlbumentationsTransform, where: str, **overrides: Any) -> 
 
 
 def _dry_run(transform: AlbumentationsTransform, size_hw: tuple[int, int], where: str) -> None:
-    """Run a transform once on an image with a box; raise ConfigError if it fails, to report this before training."""
+    """Run a transform on an image with a box, before training; raise ConfigError if the transform fails."""
     height, width = size_hw
     box = np.array(((width / 4, height / 4, width / 2, height / 2),), np.float32)
     image = np.full((height, width, 3), PAD_VALUE, np.uint8)

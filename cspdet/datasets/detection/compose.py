@@ -31,7 +31,7 @@ class AugmentedSample(NamedTuple):
 
 
 class SampleDataset(Protocol):
-    """Interface of datasets: index -> sample with an image of at most the input size, and boxes in its pixels."""
+    """Interface of datasets: index -> sample with an image of at most the input size, and boxes in image pixels."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
@@ -232,7 +232,7 @@ def _axis_crop(first: int, last: int, scale: float, shift: float, length: int) -
 
 
 def _covered_pixels(edges: list[float], limit: int) -> tuple[int, int]:
-    """Return start and exclusive end of the pixels, up to `limit`, whose centers are between the outermost edges."""
+    """Return start and exclusive end of the pixels below `limit` with centers between min(edges) and max(edges)."""
     slack = 0.5 + 1e-6  # tolerance for rounding errors of edges at whole pixels
     return max(0, math.ceil(min(edges) - slack)), min(limit, math.ceil(max(edges) - slack))
 

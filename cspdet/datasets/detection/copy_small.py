@@ -105,7 +105,7 @@ def _find_free_rect(patch: np.ndarray, image: np.ndarray, boxes: np.ndarray, rng
 
 
 def box_area(box_xyxy: np.ndarray) -> np.ndarray:
-    """Return the area of boxes, (N, 4) -> (N,) or (4,) -> (), in square pixels; it is 0 for inverted boxes."""
+    """Return the area of boxes, (N, 4) -> (N,) or (4,) -> (), in square pixels; the area of an inverted box is 0."""
     return np.asarray((box_xyxy[..., 2:] - box_xyxy[..., :2]).clip(0).prod(axis=-1))
 
 

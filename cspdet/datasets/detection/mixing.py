@@ -47,7 +47,7 @@ def cutmix(first: AugmentedSample, second: AugmentedSample, rect: Rect, min_visi
 def rand_bbox(size_hw: tuple[int, int], rng: np.random.Generator) -> Rect:
     """Draw a rectangle for cutmix, clipped to the image.
 
-    Area and center are random; the aspect ratio is the aspect ratio of the image.
+    Area and center are random; the aspect ratio is that of the image.
     """
     height, width = size_hw
     area_fraction, x, y = rng.random(3).tolist()

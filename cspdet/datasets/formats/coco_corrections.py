@@ -15,7 +15,7 @@ from cspdet.io.text import other_forms
 
 
 def drop_unused_duplicates(entries: list[Any], records: np.ndarray, notes: IssueCounter) -> list[Any]:
-    """Drop categories without boxes whose name another category has, for example category 0 in files of Roboflow.
+    """Drop categories that have no boxes and the name of another category, such as category 0 of Roboflow.
 
     If no category of this name has boxes, the one with the highest id is kept.
     """

@@ -108,7 +108,7 @@ def _read_records(entries: list[Any], issues: IssueCounter) -> np.ndarray:
 
 
 def _report_malformed(index: int, entry: Any, issues: IssueCounter) -> None:
-    """Add the issues of an annotation that could not be packed."""
+    """Add the issues of a malformed annotation."""
     if not isinstance(entry, dict):
         issues.add("annotations must be objects", f"annotations[{index}] is {describe(entry)}")
         return

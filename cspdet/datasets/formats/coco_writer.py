@@ -107,7 +107,7 @@ def _signature(converter: str) -> str:
 def config_file_name(converter: str) -> str:
     """Return the file name of a converter's descriptor.
 
-    It is `voc.yaml` for `voc`, and `csv.yaml` for `convert --format mymodule:CSV`.
+    The name is `voc.yaml` for `voc`, and `csv.yaml` for `convert --format mymodule:CSV`.
     """
     return f"{re.split('[ :]', converter)[-1].lower()}.yaml"
 

@@ -29,8 +29,8 @@ IMAGE_SET_LABELS = ("-1", "0", "1")  # second column of a list: whether the imag
 class VocFormat(DatasetFormat):
     """Pascal VOC format: a folder in the layout of VOCdevkit, or any folder with xml files and images.
 
-    Categories are numbered from 1, in the order of `names` or alphabetically. The splits are read from ImageSets/Main;
-    if it does not exist, `val_fraction` of the images are used for val, selected by a hash of their names.
+    Categories are numbered from 1, in the order of `names` or alphabetically. The splits are read from ImageSets/Main.
+    Without this folder, `val_fraction` of the images are used for val, selected by a hash of their names.
     """
 
     name: str = Field("voc", description="Name of the format.")

@@ -155,7 +155,7 @@ class VocReader:
         return items
 
     def _find_image(self, file: Path, filename: str) -> Path | None:
-        """Find the image with the name of `file` or `filename`, without the suffixes.
+        """Find the image whose name without suffix is that of `file` or `filename`.
 
         If no image or several images match, add a problem and return None.
         """

@@ -43,7 +43,7 @@ class ImageFinder:
         Args:
             entries: Folders, list files or images.
             where: The place of the entries, for messages.
-            split: Name of the split. A missing image path is a warning for the split test, and an error for others.
+            split: Name of the split. A missing path is a warning in the split test, and an error in other splits.
         """
         images: list[Path] = []
         for entry in entries:

@@ -125,7 +125,7 @@ def rasterize(shape: DrawnShape, size_hw: tuple[int, ...]) -> RasterizedShape:
 
 
 def paint(canvas: np.ndarray, shape: DrawnShape, rasterized: RasterizedShape) -> None:
-    """Draw a shape into `canvas` (H, W, 3) float32; its texture rotates with it."""
+    """Draw a shape into `canvas` (H, W, 3) float32; its texture rotates with the shape."""
     rows, columns = rasterized.window
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(shape.center[1])
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(shape.center[0])

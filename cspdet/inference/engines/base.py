@@ -144,8 +144,8 @@ class Engine(ABC):
 
         Returns:
             For a detector, one raw float32 tensor (B, A, H_l, W_l, 5 + C) per level. For a classifier, one tensor (B,
-            C) of logits. A file can also return decoded boxes (B, S, 4) and scores (B, S, C), or the detections of
-            `split_detections`.
+            C) of logits. A file can also return decoded boxes (B, S, 4) and scores (B, S, C), or the detections (N, 7)
+            that `split_detections` takes.
 
         Raises:
             ValueError: The images have another shape or type, or the model does not support their size.

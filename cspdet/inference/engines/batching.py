@@ -39,7 +39,7 @@ def pad_batch(images: Tensor, batch_size: int) -> Tensor:
 
 
 def split_detections(rows: Tensor, num_images: int) -> list[Detections]:
-    """Split the detections of a batch by image. They are the output of a file with built-in NMS.
+    """Split the detections of a batch by image; `rows` is the output of a file with built-in NMS.
 
     Args:
         rows: (N, 7) with the columns image index, x1, y1, x2, y2 (input pixels), score, class index.

@@ -70,7 +70,7 @@ def to_onnx(
 def _trace_or_export(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """Convert a model by tracing or, if that fails, by torch.export; dynamic if there is a `size_divisor`."""
+    """Convert a model to ONNX by tracing or, if that fails, by torch.export; a `size_divisor` makes sizes dynamic."""
     try:
         return trace_to_onnx(model, images, names, size_divisor is not None, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:

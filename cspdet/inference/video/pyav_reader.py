@@ -142,7 +142,7 @@ class PyAvReader:
 
 
 def _to_fraction(value: Fraction | None) -> Fraction | None:
-    """Convert a rational number to Fraction; PyAV 19 has its own class for them. None and 0 become None."""
+    """Convert a rational number of PyAV to Fraction (PyAV 19 has its own class); None and 0 become None."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 

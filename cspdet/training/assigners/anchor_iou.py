@@ -75,8 +75,9 @@ def assign_by_anchor_iou(
         anchors: Anchors of the head.
         layout: Layout of the priors.
         match_iou: Also assign anchors with a size IoU above this threshold; None: none.
-        match_ratio: Also assign anchors whose width and height are within this factor of the box's; None: none.
-        neighbors: Cells per box and level: 1 (the center's cell) or 3 (also the nearest in x and in y).
+        match_ratio: Also assign anchors whose width and height differ from the box by less than this factor; None:
+            none.
+        neighbors: Cells per box and level: 1 (the cell of the center) or 3 (also the nearest cells in x and in y).
     """
     levels, per_level = anchors.wh.shape[:2]
     box = targets.box_xyxy

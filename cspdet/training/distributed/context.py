@@ -34,7 +34,8 @@ GRACE_S = 120.0
 class DistributedContext:
     """Process group of a run; without torchrun, a single process. Rank 0 writes files and the log.
 
-    Use it as a context manager; the exit destroys the group. All ranks must call collectives in the same order.
+    The class is a context manager; the exit destroys the process group. All ranks must call collectives in the same
+    order.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, store: dist.Store | None = None, timeout_s: float = 600.0):
@@ -112,7 +113,7 @@ def started_by_torchrun() -> bool:
 
 
 def is_main_process() -> bool:
-    """Return whether this is rank 0 or the only process; works before `init_distributed`."""
+    """Return whether this process is rank 0 or the only process; works before `init_distributed`."""
     return not started_by_torchrun() or int(os.environ.get("RANK", "0")) == 0
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch normalization with statistics over all processes, for CPUs; torch.nn.SyncBatchNorm supports only CUDA.
 
-    Parameters and buffers have the same names as in nn.BatchNorm2d. In evaluation mode, both compute the same.
+    Parameters and buffers have the same names as in nn.BatchNorm2d. In evaluation mode, the output is that of
+    nn.BatchNorm2d.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def _to_sync_batchnorm(norm: nn.BatchNorm2d) -> SyncBatchNorm:
 class _Normalize(torch.autograd.Function):
     """Autograd function that normalizes (B, C, H, W) with the statistics of all processes.
 
-    It returns the output, the mean (C,), the biased variance (C,), and the number of values per channel.
+    The function returns the output, the mean (C,), the biased variance (C,), and the number of values per channel.
     """
 
     @staticmethod

@@ -64,7 +64,7 @@ class Watchdog:
             self._operation, self._waiting_since = before[0], None if before[1] is None else time.monotonic()
 
     def to_user_error(self, error: Exception) -> UserError:
-        """Return the error for a failed collective, with the ranks that did not reach it."""
+        """Return the error for a failed collective, with the ranks that did not reach the collective."""
         return UserError(
             f"rank {self.rank}: {self._operation} failed: {self._stragglers()} ({str(error).splitlines()[0]})"
         )

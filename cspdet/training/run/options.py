@@ -80,7 +80,7 @@ def lock_run_dir(options: TrainOptions, lock: RunLock) -> None:
     """Lock the run folder of the options before files in it are read.
 
     Raises:
-        UserError: Another process trains in the folder, it is not writable, or a new run would replace files in it.
+        UserError: Another process trains in the folder, the folder is not writable, or a new run would replace files.
     """
     named = options.resume or options.output
     if named is not None:

@@ -106,7 +106,7 @@ class RunLock:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Open and lock a file; raise RunDirInUseError if another process holds the lock, OSError for a bad path."""
+    """Open and lock a file; raise RunDirInUseError if another process holds the lock, OSError on other failures."""
     while True:
         file = open_lock_file(path, OWNER)
         try:

@@ -72,7 +72,7 @@ class EvalResult:
     """Result of an evaluation on the val split.
 
     Attributes:
-        primary_metric: The metric that selects the best weights; higher is better. None: it is undefined.
+        primary_metric: The metric that selects the best weights; higher is better. None: undefined.
         metrics: Scalar metrics for the epoch's entry in metrics.jsonl.
         full_metrics: All metrics, for metrics.json; written if these weights are the best so far.
         results: COCO results for detections.json; written if these weights are the best so far. None for a classifier.

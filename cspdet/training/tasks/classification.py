@@ -82,7 +82,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
 
     @staticmethod
     def load_data(data: Path | None, on_bad_image: str) -> TrainingData[ImageFolderDataset]:
-        """Read a folder with train/CLASS/* and, optionally, val/CLASS/*; see `Task.load_data`."""
+        """Read a folder with train/CLASS/* and, optionally, val/CLASS/*, and check the images."""
         if data is None:
             raise ConfigError("train-classifier: expected --data DIR, a folder with train/CLASS/* and val/CLASS/*")
         train_set = load_image_folder(data, "train")
@@ -101,7 +101,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
     def losses(
         self, model: Classifier, output: Tensor, batch: ImageBatch, size_hw: tuple[int, int], all_reduce_sum: AllReduce
     ) -> ClassLosses:
-        """Compute the cross-entropy of the logits; see `Task.losses`."""
+        """Compute the cross-entropy of the logits of this process's part of a batch."""
         class_id, label_weight = (
             part.to(self.device, non_blocking=True) for part in (batch.class_id, batch.label_weight)
         )
@@ -110,7 +110,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return ClassLosses(mean * (local_count / all_reduce_sum(local_count)))
 
     def evaluate(self, model: Classifier, name: str, context: DistributedContext) -> EvalResult | None:
-        """Compute top-1, top-5 (with more than five classes) and per-class metrics; see `Task.evaluate`."""
+        """Compute top-1, top-5 (with more than five classes) and per-class metrics; return None on ranks above 0."""
         val_set = self.data.val
         assert val_set is not None
         with evaluation_mode(model):
@@ -127,7 +127,7 @@ class ClassificationTask(Task[Classifier, ImageBatch, ImageFolderDataset]):
         return EvalResult(metrics.top1, scalar_metrics, full_metrics, None, draw_predictions(val_set, metrics))
 
     def draw_batch(self, batch: ImageBatch) -> np.ndarray:
-        """Draw the input images with their classes and label weights; see `Task.draw_batch`."""
+        """Draw the input images with their classes and label weights, as one (H, W, 3) uint8 RGB grid."""
         return draw_classification_batch(batch, self.data.categories.names)
 
     def describe_images(self, batch: ImageBatch) -> list[str]:

@@ -84,7 +84,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
 
         Raises:
             ConfigError: The evaluator is not installed, or settings do not fit the data.
-            DataError: With `cache: ram` or `disk`, images are unreadable; or the val split has other classes.
+            DataError: Images are unreadable, and the cache is `ram` or `disk`; or the val split has other classes.
         """
         self.input, self.train_config, self.eval_config = input_, train, eval_
         self.data, self.device = data, device
@@ -102,7 +102,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
 
     @staticmethod
     def load_data(data: Path | None, on_bad_image: str) -> TrainingData[CocoDataset]:
-        """Read the splits of a data descriptor; see `Task.load_data`."""
+        """Read the train split and, if there is one, the val split of a data descriptor, and check the images."""
         assert data is not None, "a detector's recipe names its data"
         descriptor = load_dataset_config(data)
         train_set = load_coco(descriptor.split("train"), "train")
@@ -119,7 +119,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
 
     @staticmethod
     def check_network(train: TrainConfig, network: Detector) -> None:
-        """Check that the assigner fits the head; see `Task.check_network`."""
+        """Raise ConfigError if the head cannot decode the boxes that the assigner assigns."""
         assigner: Assigner = train.assigner.build()
         assigner.check_head(tuple(network.anchors.scale_x_y.tolist()))
 
@@ -131,14 +131,14 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         size_hw: tuple[int, int],
         all_reduce_sum: AllReduce,
     ) -> AnyLosses:
-        """Compute the loss of the raw outputs, with the boxes scaled to the input size; see `Task.losses`."""
+        """Compute the loss terms of this process's part of a batch, with the boxes scaled to the input size."""
         targets = _resize_targets(
             batch.targets.to(self.device), (batch.images.shape[2], batch.images.shape[3]), size_hw
         )
         return self.loss(output, targets, model.anchors, all_reduce_sum)
 
     def evaluate(self, model: Detector, name: str, context: DistributedContext) -> EvalResult | None:
-        """Compute the COCO metrics and all detections; see `Task.evaluate`."""
+        """Compute the COCO metrics and all detections; return None on ranks other than 0."""
         val_set = self.data.val
         assert val_set is not None
         with evaluation_mode(model):
@@ -156,7 +156,7 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         return EvalResult(metrics["AP"], scalar_metrics, full_metrics, results, self._draw_val(model, name))
 
     def draw_batch(self, batch: Batch) -> np.ndarray:
-        """Draw the input images with their ground-truth boxes; see `Task.draw_batch`."""
+        """Draw the input images with their ground-truth boxes, as one (H, W, 3) uint8 RGB grid."""
         return draw_detection_batch(batch, self.data.categories)
 
     def describe_images(self, batch: Batch) -> list[str]:
