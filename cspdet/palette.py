@@ -29,7 +29,7 @@ LIGHT_PAGE, DARK_PAGE = "#ffffff", "#14181d"  # backgrounds of pages and plots
 
 
 def class_color(class_id: int) -> RGB:
-    """Return the color of a class, which is always the same; colors repeat after 80 classes."""
+    """Return the color of a class. The color depends only on `class_id`."""
     return to_rgb(CLASS_COLORS[class_id % len(CLASS_COLORS)])
 
 
@@ -40,12 +40,15 @@ def to_rgb(color: str) -> RGB:
 
 @lru_cache(maxsize=1024)
 def text_color(background: RGB) -> RGB:
-    """Return black or white: the one with the higher contrast with the background, which is at least 4.5."""
+    """Return the color of text on `background`: black or white, the one with the higher contrast.
+
+    This contrast is at least 4.5.
+    """
     return max(BLACK, WHITE, key=lambda color: contrast(color, background))
 
 
 def contrast(first: RGB, second: RGB) -> float:
-    """Compute the contrast of two colors as WCAG 2 defines it: 1 for equal colors, 21 for black and white."""
+    """Compute the contrast ratio of two colors by WCAG 2: 1 for equal colors, 21 for black and white."""
     darker, lighter = sorted((_luminance(first), _luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""Conversion of a Darknet cfg, or a config of the same network, and Darknet weights to a checkpoint."""
+"""Import of Darknet weights: build the network of a cfg or config, load the weights, and create a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cspdet.structures import Categories
 
 
 class ImportedModel(NamedTuple):
-    """A network with the weights of a Darknet file."""
+    """A network with weights from a Darknet file, its recipe and its classes."""
 
     recipe: Recipe
     categories: Categories
@@ -34,7 +34,7 @@ class ImportedModel(NamedTuple):
     load_result: LoadResult
 
     def to_checkpoint(self) -> Checkpoint:
-        """Return the checkpoint; its `program` ends with `import-darknet`, the mark of imported checkpoints."""
+        """Return the checkpoint. Its `program` ends with `import-darknet`, which marks imported checkpoints."""
         checkpoint = make_checkpoint(self.recipe, self.categories, self.network.state_dict())
         return replace(checkpoint, program=f"{checkpoint.program} import-darknet")
 
@@ -53,10 +53,10 @@ def import_darknet(
     Args:
         cfg: A Darknet cfg, or a config (`.yaml`) of the same network.
         weights: The `.weights` file.
-        names: Class names; None: those of COCO for 80 classes, of VOC for 20, else numbered names.
-        bn_eps: Epsilon of the batch normalizations of a cfg; None: 1e-5.
+        names: Class names; None: COCO names for 80 classes, VOC names for 20 classes, else `class 1`, `class 2`, ...
+        bn_eps: Epsilon of batch normalization, only for a cfg; None: 1e-5.
         overrides: `key.path=value` for the recipe.
-        partial: Accept a file with only the first layers; the other layers are initialized at random.
+        partial: Whether to accept a file with only the first layers. The other layers are then initialized at random.
 
     Raises:
         ConfigError: The cfg, the config or an argument is invalid.

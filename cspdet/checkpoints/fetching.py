@@ -1,4 +1,4 @@
-"""Fetch a model of the catalogue: download its files, verify them, and convert Darknet networks to a checkpoint."""
+"""Fetch a model of the catalogue (`cspdet zoo`): download and verify its files, and convert Darknet networks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def fetch_model(name: str, *, copies: Sequence[str | Path] = (), force: bool = F
 
     Args:
         name: Name of the model.
-        copies: Files that the user has; they are copied instead of downloaded.
+        copies: Paths of files that the user already has. They are copied instead of downloaded.
         force: Verify the downloaded files again, and convert them again.
 
     Raises:
-        UserError: There is no such model, a file cannot be downloaded, or it is not the published one.
+        UserError: There is no such model, a file cannot be downloaded, or a file differs from the published file.
     """
     entry = get_entry(name)
     path = model_path(name, entry)

@@ -38,7 +38,7 @@ def load_model(
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`), the folder of a run, the name of a downloaded model of the catalogue, a config
+        source: A checkpoint (`.pt`), the folder of a run, the name of a downloaded model of `cspdet zoo`, a config
             (`.yaml`), the name of a released config, a Darknet cfg (`.cfg`), or an exported file.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. None: random weights,
             drawn with seed `train.seed`.

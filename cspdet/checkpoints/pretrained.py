@@ -136,7 +136,7 @@ def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> Sta
 
 
 def is_darknet_classifier(checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint is a classifier built from a Darknet cfg, whose network has no module `backbone`."""
+    """Return whether a checkpoint is a classifier built from a Darknet cfg. Such a network has no module `backbone`."""
     model = checkpoint.config.get("model")
     return checkpoint.task == "classification" and isinstance(model, dict) and model.get("name") == "darknet"
 

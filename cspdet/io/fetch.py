@@ -35,7 +35,7 @@ def file_size(file: Path) -> int:
 def fetch(
     url: str, file: Path, size: int | None, *, max_attempts: int = 10, retry_delay_s: float = 5.0, hint: str = ""
 ) -> bool:
-    """Download a file; resume `file`.part if it exists.
+    """Download a file. If `file`.part exists, resume this download.
 
     Args:
         url: Address of the file; `http_proxy`, `https_proxy` and `no_proxy` of the environment are used.
@@ -46,7 +46,7 @@ def fetch(
         hint: End of the error message if nothing was received.
 
     Returns:
-        Whether the file was downloaded; false if it existed.
+        Whether the file was downloaded; False if it existed.
 
     Raises:
         UserError: The server is unreachable, responds with an error or a web page, interrupts the transfer too often,
@@ -78,7 +78,7 @@ def fetch(
 
 
 def _try_download(url: str, part: Path, size: int | None) -> str | None:
-    """Download the rest of `part`; return None if it is complete, or the reason if it is not."""
+    """Download the rest of `part`. Return None if it is complete, else the reason why it is not."""
     received = file_size(part)
     if received and received == size:
         return None

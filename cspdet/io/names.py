@@ -1,4 +1,4 @@
-"""Short names of paths for tables and plots, and counts of things in English."""
+"""Short names of paths for tables and plots; numbers with nouns, such as `2 images`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLURALS = {
 
 
 def plural(noun: str) -> str:
-    """Return the plural of an English noun; a name that does not end in an ASCII letter stays as it is."""
+    """Return the plural of an English noun. A name that does not end in an ASCII letter is returned unchanged."""
     start, last = re.fullmatch(r"(.*?)([A-Za-z]*)", noun, re.DOTALL).groups()  # type: ignore[union-attr]  # matches all
     if last in _PLURALS:
         return f"{start}{_PLURALS[last]}"

@@ -1,4 +1,4 @@
-"""Tables for terminals: a table that is wider than the terminal is turned, so that its rows become columns."""
+"""Tables for terminals. A table that is too wide for the terminal is transposed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Table:
 
     Attributes:
         columns: Names of the columns.
-        rows: Cells of each row; an empty text for a value that does not exist.
-        num_text: The first columns, as many as this number, have text. They are left-aligned, and their cells may be
-            wrapped. The other columns have numbers, and are right-aligned.
+        rows: Cells of each row; a missing value is an empty text.
+        num_text: Number of text columns. They come first, are left-aligned, and their cells may be wrapped. The other
+            columns have numbers and are right-aligned.
     """
 
     columns: Sequence[str]
@@ -34,9 +34,9 @@ class Table:
 def format_lines(blocks: Iterable[str | Table], stream: IO[str]) -> list[str]:
     """Format lines of text and tables for a stream.
 
-    On a terminal, lines and tables have at most its width, and the heads of the tables are bold. In other streams,
-    every line of text and every row of a table is one line. Control characters, and characters that the encoding of the
-    stream lacks, are escaped.
+    On a terminal, lines and tables have at most the width of the terminal, and column names are bold. In another
+    stream, every line of text and every row of a table is one line. Control characters, and characters that the
+    encoding of the stream lacks, are escaped.
     """
     width, encoding = terminal_width(stream), getattr(stream, "encoding", None) or "utf-8"
     lines: list[str] = []
@@ -55,7 +55,7 @@ def _escape(text: str, encoding: str) -> str:
 
 
 def _format_table(table: Table, width: int | None, *, colored: bool) -> list[str]:
-    """Return the lines of a table; a table that cannot be wrapped to `width` is turned."""
+    """Return the lines of a table. If it cannot be wrapped to `width`, it is transposed."""
     if width is None or _min_width(table) <= width:
         return _render(table, width, colored=colored)
     parts = list(_turned(table, width))
@@ -78,7 +78,7 @@ def _min_width(table: Table) -> int:
 
 
 def _turned(table: Table, width: int) -> Iterator[Table]:
-    """Yield tables in which the rows are columns, each with as many of them as fit into `width`, at least one."""
+    """Yield the transposed table in parts. A part has as many rows of the table as fit into `width`, at least one."""
     part: list[Sequence[str]] = []
     for row in table.rows:
         if part and _min_width(_turn(table.columns, [*part, row])) > width:
@@ -95,7 +95,7 @@ def _turn(columns: Sequence[str], rows: Rows) -> Table:
 
 
 def _render(table: Table, width: int | None, *, colored: bool) -> list[str]:
-    """Return the lines of a table that is not turned."""
+    """Return the lines of a table without transposing it."""
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text

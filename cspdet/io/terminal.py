@@ -1,4 +1,4 @@
-"""Text for terminals and pipes: control codes in names are escaped, lines fit the terminal, colour where it has it."""
+"""Text for terminals and pipes: control codes are escaped, lines fit the terminal, and messages are colored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVEL_STYLES = {logging.WARNING: "33", logging.ERROR: "1;31"}  # ANSI: yellow, 
 
 
 def escape_text(text: str, encoding: str = "utf-8") -> str:
-    r"""Replace control characters, and characters that `encoding` lacks, by escapes such as `\\u001b`.
+    r"""Replace control characters, and characters that `encoding` lacks, by escapes such as `\u001b`.
 
     The escapes are those of JSON, so the values of a JSON document do not change. Tabs and line feeds are not escaped.
     """
@@ -56,9 +56,9 @@ def _can_encode(character: str, encoding: str) -> bool:
 
 
 def terminal_width(stream: IO[str] | None) -> int | None:
-    """Return the number of columns of the terminal that `stream` writes to; None if it is not a terminal.
+    """Return the number of columns of the terminal that `stream` writes to, or None if `stream` is not a terminal.
 
-    The environment variable COLUMNS has priority.
+    The environment variable COLUMNS has priority over the size of the terminal.
     """
     if stream is None or not stream.isatty():
         return None
@@ -71,9 +71,9 @@ def terminal_width(stream: IO[str] | None) -> int | None:
 
 
 def has_color(stream: IO[str] | None) -> bool:
-    """Return whether text on `stream` may be coloured.
+    """Return whether text on `stream` may be colored.
 
-    This is the case on a terminal, except with NO_COLOR or TERM=dumb. FORCE_COLOR enables colour without a terminal.
+    A terminal has colors, except with NO_COLOR or TERM=dumb. FORCE_COLOR enables colors without a terminal.
     """
     environ = os.environ
     if stream is None or environ.get("NO_COLOR"):
@@ -85,10 +85,10 @@ def has_color(stream: IO[str] | None) -> bool:
 
 
 def wrap_line(text: str, width: int | None, indent: str | None = None) -> list[str]:
-    """Divide a line at spaces into lines of at most `width` characters; None: the line stays whole.
+    """Divide a line at spaces into lines of at most `width` characters. If `width` is None, do not divide the line.
 
-    A word that is longer, such as a path, stays whole: it can be copied. The lines after the first start with `indent`,
-    by default two spaces more than the first line.
+    A longer word, such as a path, is not divided, so that it can be copied. The lines after the first start with
+    `indent`, by default two spaces more than the first line.
     """
     if width is None or len(text) <= width:
         return [text]
@@ -112,7 +112,7 @@ class _EscapingStream:
         return len(text)
 
     def write_styled(self, text: str) -> None:
-        """Write text with colour codes, whose other characters were escaped before."""
+        """Write text with color codes. The caller has escaped the other characters of the text."""
         with self._report_errors():
             self._stream.write(text)
 
@@ -158,8 +158,8 @@ def escaped_stdout(stream: IO[str] | None) -> Iterator[None]:
 class LogFormatter(logging.Formatter):
     """Formats log records: errors without the time, other records with the time in front.
 
-    Control characters in values are escaped. User names and passwords in URLs are replaced by `***`.
-    Lines for a terminal are wrapped at its width, and the words `error` and `warning` are coloured.
+    Control characters in values are escaped. User names and passwords in URLs are replaced by `***`. Lines for a
+    terminal are wrapped at its width, and the words `error` and `warning` are colored.
 
     Args:
         prefix: Text before every message.
@@ -192,7 +192,7 @@ class LogFormatter(logging.Formatter):
 
 
 class LogHandler(logging.StreamHandler[IO[str]]):
-    """Writes log lines to a stream; a progress bar on the terminal is removed first, and drawn again below the line."""
+    """Writes log lines to a stream. A progress bar is removed before a line is written, and drawn again after it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
