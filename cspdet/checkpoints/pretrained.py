@@ -120,7 +120,7 @@ def _from_timm(model: nn.Module, name: str, *, file: Path | None = None) -> Stat
 
 
 def _from_checkpoint(model: nn.Module, checkpoint: Checkpoint, name: str) -> StateDict:
-    """Return all backbone entries of a checkpoint, after checking that they match the backbone of `model`."""
+    """Return all backbone entries of a checkpoint. Raise CheckpointError if they do not fit the backbone of `model`."""
     if is_darknet_classifier(checkpoint):
         return _from_cfg(model, checkpoint, name)
     found = {key: value for key, value in checkpoint.weights.items() if key.startswith(BACKBONE_PREFIX)}

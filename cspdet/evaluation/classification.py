@@ -57,7 +57,7 @@ def evaluate_classifier(
         eval_: Batch size and number of workers.
 
     Raises:
-        DataError: Images cannot be read (the message lists the first ones and their number), there are no images, or
+        DataError: Images cannot be read (the message lists the first of them and their number), there are no images, or
             the dataset and the model have different numbers of classes.
     """
     return compute_sharded_metrics(images, [predict_dataset(predictor, images, crop, eval_)])
@@ -107,7 +107,7 @@ def compute_sharded_metrics(images: ImageFolderDataset, shards: Sequence[Dataset
     """Compute the metrics of a dataset from the predictions of all processes; each image must be in one shard.
 
     Raises:
-        DataError: Images cannot be read; the message lists the first ones and their number.
+        DataError: Images cannot be read; the message lists the first of these images and their number.
     """
     problems = [problem for shard in shards for problem in shard.errors]
     if problems:

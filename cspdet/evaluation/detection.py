@@ -1,7 +1,7 @@
 """COCO evaluation of a detector on a dataset.
 
 The same loop evaluates a network during training, a loaded model and an engine: it loads batches, detects objects, maps
-the boxes to image pixels, and collects them. `cspdet.evaluation.coco` computes the metrics.
+the boxes to image pixels, and collects the detections. `cspdet.evaluation.coco` computes the metrics.
 """
 
 from __future__ import annotations

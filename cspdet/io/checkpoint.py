@@ -93,7 +93,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 class _ErrorRecordingFile:
-    """File wrapper that stores the first disk error. torch.save replaces such an error by one without the cause."""
+    """File wrapper that stores the first disk error. torch.save replaces this error by an error without the cause."""
 
     def __init__(self, file: BinaryIO):
         self.file = file

@@ -16,7 +16,7 @@ class Detector(nn.Module):
     """Interface of detectors: (B, 3, H, W) RGB in [0, 1] -> one raw tensor per level, (B, A, H_l, W_l, 5 + C).
 
     Levels are ordered finest first. The outputs have the same format in training, evaluation and export;
-    `cspdet.models.postprocess` decodes them.
+    `cspdet.models.postprocess` decodes the outputs.
     """
 
     @property

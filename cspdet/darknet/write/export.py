@@ -1,7 +1,7 @@
 """Write a model as Darknet files (.cfg, .weights, .names).
 
-The files are first written under temporary names. A network is built from them and compared with the model. If the
-outputs agree, the files are renamed to the target names.
+The files are first written under temporary names. A network is built from these files and compared with the model. If
+the outputs agree, the files are renamed to the target names.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class ElasticDarknetResidual(Residual):
 def bottleneck_path(
     c_in: int, c_mid: int, c_out: int, act: ActivationName, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Build 1x1, 3x3 and 1x1 convolutions. The last one is linear: the block applies the activation after the sum."""
+    """Build 1x1, 3x3 and linear 1x1 convolutions. The activation of the block follows the sum with the shortcut."""
     return nn.Sequential(
         ConvBN(c_in, c_mid, act=act),
         ConvBN(c_mid, c_mid, 3, stride, groups=groups, act=act),
